@@ -1,0 +1,42 @@
+//! The vocabulary of dip: what is trained, what a plan is, and when a plan is right.
+//!
+//! ```text
+//! ModelSpec + ClusterSpec + BatchMeta -> Partition, BatchSplit -> TaskGraph -> Plan -> action lists -> Trace
+//! ```
+//!
+//! | trait | you give | it lets you |
+//! |---|---|---|
+//! | [`CostModel`] | seconds and bytes of a stage | plan for other hardware or another model |
+//! | [`Schedule`] | a [`Plan`] for a [`TaskGraph`] | compare and run your own schedule |
+//!
+//! This crate has no I/O, no clock, no threads and no random numbers.
+
+pub mod batch;
+pub mod build;
+pub mod cluster;
+pub mod cost;
+pub mod error;
+pub mod graph;
+pub mod ids;
+pub mod model;
+pub mod partition;
+pub mod plan;
+pub mod schedule;
+pub mod timeline;
+pub mod units;
+pub mod workload;
+
+pub use batch::{BatchMeta, ClipMeta, MicrobatchMeta};
+pub use build::{BuildError, GraphInput, build_graph};
+pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
+pub use cost::{ChunkQuery, CostError, CostModel, LayerStrategy, StageCost, StageQuery, Strategy};
+pub use error::SpecError;
+pub use graph::{Candidate, Dep, Pair, PairKey, Task, TaskGraph, TaskKind};
+pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
+pub use model::{ModelSpec, ModuleKind, ModuleSpec, Parallelism};
+pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
+pub use plan::{Plan, Prediction};
+pub use schedule::{Budget, Environment, Progress, Schedule, ScheduleError};
+pub use timeline::{Timeline, TimelineError};
+pub use units::{Bytes, Flops, Seconds};
+pub use workload::{InstanceSpace, Workload};

@@ -1,0 +1,205 @@
+//! The timeline semantics: the one definition of when a task runs and what a rank holds.
+//!
+//! `start = max(end of the previous task on the rank, max over deps of end + comm_s)`; communication overlaps computation.
+//! A rank holds its static bytes and the bytes of its live pairs, taken at the start of a forward and given back at the end
+//! of the pair's backward, or of its weight task where there is one, or of the forward itself in a frozen module.
+
+use thiserror::Error;
+
+use crate::graph::{TaskGraph, TaskKind};
+use crate::ids::{RankId, TaskId};
+use crate::plan::Prediction;
+use crate::units::{Bytes, Seconds};
+
+/// When every task runs, and the peak memory of every rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeline {
+    /// Start of each task.
+    pub start: Vec<Seconds>,
+    /// End of each task.
+    pub end: Vec<Seconds>,
+    /// End of the last task.
+    pub makespan: Seconds,
+    /// Peak memory of each rank, static bytes included.
+    pub peak: Vec<Bytes>,
+}
+
+/// An order that has no timeline.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum TimelineError {
+    /// The order does not list every task exactly once on its own rank.
+    #[error(
+        "task {task} is listed {times} times on rank {rank}, but must be listed once, on rank {expected}"
+    )]
+    Coverage {
+        /// The task.
+        task: TaskId,
+        /// The rank of the list in question.
+        rank: RankId,
+        /// How often it is listed there.
+        times: usize,
+        /// The rank of the task.
+        expected: RankId,
+    },
+    /// Dependencies and order wait for each other.
+    #[error("the order deadlocks: {}; reorder one of these tasks", stuck_text(.stuck))]
+    Deadlock {
+        /// For each rank that cannot go on, the task it waits at.
+        stuck: Vec<(RankId, TaskId)>,
+    },
+}
+
+fn stuck_text(stuck: &[(RankId, TaskId)]) -> String {
+    let at: Vec<_> = stuck.iter().map(|(r, t)| format!("rank {r} waits at task {t}")).collect();
+    at.join(", ")
+}
+
+impl Timeline {
+    /// Runs the semantics over an order. Time and memory are linear in tasks and dependencies.
+    ///
+    /// # Errors
+    /// [`TimelineError::Coverage`] for an order that does not list every task once on its rank,
+    /// [`TimelineError::Deadlock`] for one in which tasks wait for each other.
+    ///
+    /// # Panics
+    /// When a dependency or a rank is out of range; [`check`](crate::check) reports those of untrusted graphs.
+    pub fn evaluate(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Result<Self, TimelineError> {
+        check_coverage(graph, order)?;
+        let n = graph.tasks.len();
+        let mut waiting: Vec<u32> = graph.tasks.iter().map(|t| t.deps.len() as u32).collect();
+        let dependents = Dependents::of(graph);
+        let mut ready = vec![Seconds::ZERO; n];
+        let mut start = vec![Seconds::ZERO; n];
+        let mut end = vec![Seconds::ZERO; n];
+        let mut next = vec![0usize; order.len()];
+        let mut free = vec![Seconds::ZERO; order.len()];
+        let mut runnable: Vec<usize> = (0..order.len()).collect();
+        let mut done = 0;
+        while let Some(rank) = runnable.pop() {
+            while let Some(&id) = order[rank].get(next[rank]) {
+                let i = id.index();
+                if waiting[i] > 0 {
+                    break;
+                }
+                start[i] = free[rank].max(ready[i]);
+                end[i] = start[i] + graph.tasks[i].duration_s;
+                free[rank] = end[i];
+                next[rank] += 1;
+                done += 1;
+                for &(dependent, comm) in dependents.of_task(i) {
+                    let d = dependent as usize;
+                    ready[d] = ready[d].max(end[i] + comm);
+                    waiting[d] -= 1;
+                    let other = graph.tasks[d].rank.index();
+                    let is_next = order[other].get(next[other]).is_some_and(|t| t.index() == d);
+                    if waiting[d] == 0 && other != rank && is_next {
+                        runnable.push(other);
+                    }
+                }
+            }
+        }
+        if done < n {
+            let stuck = (0..order.len())
+                .filter_map(|r| order[r].get(next[r]).map(|&t| (RankId::from(r), t)))
+                .collect();
+            return Err(TimelineError::Deadlock { stuck });
+        }
+        let makespan = end.iter().copied().fold(Seconds::ZERO, Seconds::max);
+        Ok(Self { start, end, makespan, peak: peak_bytes(graph, order) })
+    }
+
+    /// 1 - sum of durations / (P * makespan); 0 for an empty timeline.
+    pub fn bubble_ratio(&self, graph: &TaskGraph) -> f64 {
+        let busy: Seconds = graph.tasks.iter().map(|t| t.duration_s).sum();
+        let total = self.makespan.0 * f64::from(graph.ranks);
+        if total > 0.0 { 1.0 - busy.0 / total } else { 0.0 }
+    }
+
+    /// The figures of a plan file.
+    pub fn into_prediction(self, graph: &TaskGraph) -> Prediction {
+        let bubble_ratio = self.bubble_ratio(graph);
+        Prediction {
+            makespan_s: self.makespan,
+            start_s: self.start,
+            end_s: self.end,
+            peak_bytes: self.peak,
+            bubble_ratio,
+        }
+    }
+}
+
+fn check_coverage(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Result<(), TimelineError> {
+    let mut seen = vec![0usize; graph.tasks.len()];
+    for (rank, list) in order.iter().enumerate() {
+        for &task in list {
+            let home = graph.tasks.get(task.index()).map(|t| t.rank);
+            if home != Some(RankId::from(rank)) {
+                let (rank, expected) = (RankId::from(rank), home.unwrap_or_default());
+                return Err(TimelineError::Coverage { task, rank, times: 1, expected });
+            }
+            seen[task.index()] += 1;
+        }
+    }
+    match seen.iter().position(|&times| times != 1) {
+        None => Ok(()),
+        Some(i) => {
+            let rank = graph.tasks[i].rank;
+            let task = TaskId::from(i);
+            Err(TimelineError::Coverage { task, rank, times: seen[i], expected: rank })
+        }
+    }
+}
+
+/// Peak memory of every rank. Tasks of a rank run one after the other, so its order alone decides.
+pub(crate) fn peak_bytes(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Vec<Bytes> {
+    let mut released = vec![Bytes::ZERO; graph.tasks.len()];
+    for pair in graph.pairs() {
+        released[pair.release().index()] += graph.task(pair.forward).activation_bytes;
+    }
+    let on_rank = |(rank, list): (usize, &Vec<TaskId>)| {
+        let mut live = graph.static_bytes[rank];
+        let mut peak = live;
+        for &id in list {
+            let task = graph.task(id);
+            if task.kind == TaskKind::Forward {
+                live += task.activation_bytes;
+                peak = peak.max(live);
+            }
+            live -= released[id.index()];
+        }
+        peak
+    };
+    order.iter().enumerate().map(on_rank).collect()
+}
+
+/// Reverse adjacency in compressed rows.
+pub(crate) struct Dependents {
+    offsets: Vec<u32>,
+    edges: Vec<(u32, Seconds)>,
+}
+
+impl Dependents {
+    pub(crate) fn of(graph: &TaskGraph) -> Self {
+        let mut offsets = vec![0u32; graph.tasks.len() + 1];
+        for dep in graph.tasks.iter().flat_map(|t| &t.deps) {
+            offsets[dep.task.index() + 1] += 1;
+        }
+        for i in 1..offsets.len() {
+            offsets[i] += offsets[i - 1];
+        }
+        let mut cursor = offsets.clone();
+        let mut edges = vec![(0, Seconds::ZERO); *offsets.last().unwrap_or(&0) as usize];
+        for task in &graph.tasks {
+            for dep in &task.deps {
+                let slot = &mut cursor[dep.task.index()];
+                edges[*slot as usize] = (task.id.0, dep.comm_s);
+                *slot += 1;
+            }
+        }
+        Self { offsets, edges }
+    }
+
+    pub(crate) fn of_task(&self, task: usize) -> &[(u32, Seconds)] {
+        &self.edges[self.offsets[task] as usize..self.offsets[task + 1] as usize]
+    }
+}

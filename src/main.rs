@@ -1,0 +1,2 @@
+//! The `dip` command.
+fn main() {}
