@@ -8,6 +8,9 @@
 //! |---|---|---|
 //! | [`CostModel`] | seconds and bytes of a stage | plan for other hardware or another model |
 //! | [`Schedule`] | a [`Plan`] for a [`TaskGraph`] | compare and run your own schedule |
+//! | [`Stage`] | forward and backward of one model chunk | train your own model |
+//! | [`RankHost`], [`Link`] | a rank's chunks and clock; how payloads move | add a backend or a transport |
+//! | [`Executor`] | a [`Trace`] for a [`Plan`] | run plans elsewhere |
 //!
 //! This crate has no I/O, no clock, no threads and no random numbers.
 
@@ -16,6 +19,7 @@ pub mod build;
 pub mod cluster;
 pub mod cost;
 pub mod error;
+pub mod exec;
 pub mod graph;
 pub mod ids;
 pub mod model;
@@ -23,6 +27,7 @@ pub mod partition;
 pub mod plan;
 pub mod schedule;
 pub mod timeline;
+pub mod trace;
 pub mod units;
 pub mod workload;
 
@@ -31,6 +36,10 @@ pub use build::{BuildError, GraphInput, build_graph};
 pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
 pub use cost::{ChunkQuery, CostError, CostModel, LayerStrategy, StageCost, StageQuery, Strategy};
 pub use error::SpecError;
+pub use exec::{
+    Action, ExecError, Executor, Interpreter, Link, LinkError, Message, Program, RankHost,
+    Received, Stage, StageCall, StageError, compile,
+};
 pub use graph::{Candidate, Dep, Pair, PairKey, Task, TaskGraph, TaskKind};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
 pub use model::{ModelSpec, ModuleKind, ModuleSpec, Parallelism};
@@ -38,5 +47,6 @@ pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
 pub use plan::{Plan, Prediction};
 pub use schedule::{Budget, Environment, Progress, Schedule, ScheduleError};
 pub use timeline::{Timeline, TimelineError};
+pub use trace::{Span, Trace};
 pub use units::{Bytes, Flops, Seconds};
 pub use workload::{InstanceSpace, Workload};
