@@ -9,6 +9,7 @@
 //! | [`CostModel`] | seconds and bytes of a stage | plan for other hardware or another model |
 //! | [`Schedule`] | a [`Plan`] for a [`TaskGraph`] | compare and run your own schedule |
 //! | [`Stage`] | forward and backward of one model chunk | train your own model |
+//! | [`PlanSource`] | plans ahead of training | plan elsewhere, or replay plans |
 //! | [`RankHost`], [`Link`] | a rank's chunks and clock; how payloads move | add a backend or a transport |
 //! | [`Executor`] | a [`Trace`] for a [`Plan`] | run plans elsewhere |
 //!
@@ -26,6 +27,7 @@ pub mod model;
 pub mod partition;
 pub mod plan;
 pub mod schedule;
+pub mod source;
 pub mod timeline;
 pub mod trace;
 pub mod units;
@@ -46,6 +48,7 @@ pub use model::{ModelSpec, ModuleKind, ModuleSpec, Parallelism};
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
 pub use plan::{Plan, Prediction};
 pub use schedule::{Budget, Environment, Progress, Schedule, ScheduleError};
+pub use source::{PlanError, PlanSource, PlannedBatch};
 pub use timeline::{Timeline, TimelineError};
 pub use trace::{Span, Trace};
 pub use units::{Bytes, Flops, Seconds};
