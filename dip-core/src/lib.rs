@@ -17,6 +17,7 @@
 
 pub mod batch;
 pub mod build;
+pub mod check;
 pub mod cluster;
 pub mod cost;
 pub mod error;
@@ -31,10 +32,12 @@ pub mod source;
 pub mod timeline;
 pub mod trace;
 pub mod units;
+pub mod wire;
 pub mod workload;
 
 pub use batch::{BatchMeta, ClipMeta, MicrobatchMeta};
 pub use build::{BuildError, GraphInput, build_graph};
+pub use check::{CheckReport, Violation, ViolationCode, check_graph, check_plan, check_plan_json};
 pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
 pub use cost::{ChunkQuery, CostError, CostModel, LayerStrategy, StageCost, StageQuery, Strategy};
 pub use error::SpecError;
@@ -52,4 +55,5 @@ pub use source::{PlanError, PlanSource, PlannedBatch};
 pub use timeline::{Timeline, TimelineError};
 pub use trace::{Span, Trace};
 pub use units::{Bytes, Flops, Seconds};
+pub use wire::FormatError;
 pub use workload::{InstanceSpace, Workload};

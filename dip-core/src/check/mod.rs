@@ -1,0 +1,180 @@
+//! The independent checker: every violation of a graph or a plan, at once.
+//!
+//! It shares no code with what makes plans: times, memory and pairs are computed anew in the simplest way, so that it is the
+//! oracle of the fast paths. One wrong value gives one violation: what hangs on a value that is reported is not judged.
+
+mod memory;
+mod order;
+mod pairs;
+mod precedence;
+mod report;
+mod shape;
+mod times;
+pub(crate) mod violation;
+
+pub use report::{CheckReport, PlanSummary};
+pub use violation::{MAX_VIOLATIONS, Violation, ViolationClass, ViolationCode};
+
+use crate::graph::TaskGraph;
+use crate::plan::Plan;
+use crate::wire::draft::{Draft, PlanDraft, TaskDraft};
+use crate::wire::{self, FormatError};
+use pairs::Stages;
+use precedence::dependency_edges;
+use times::Times;
+use violation::Findings;
+
+/// Largest relative difference between a predicted and a recomputed figure.
+pub const TOLERANCE: f64 = 1e-6;
+
+/// Every violation of a plan, at most [`MAX_VIOLATIONS`].
+pub fn check_plan(plan: &Plan) -> Vec<Violation> {
+    let mut findings = Findings::default();
+    let mut draft = Draft::from_plan(plan, &mut findings);
+    judge(&mut draft, &mut findings);
+    findings.violations
+}
+
+/// Every violation of a task graph, at most [`MAX_VIOLATIONS`].
+pub fn check_graph(graph: &TaskGraph) -> Vec<Violation> {
+    let mut findings = Findings::default();
+    let mut draft = Draft::from_graph(graph, &mut findings);
+    judge(&mut draft, &mut findings);
+    findings.violations
+}
+
+/// Every violation of the text of a plan, of its form and of its meaning together.
+///
+/// # Errors
+/// [`FormatError`] where the text is not JSON, or is a document of another schema.
+pub fn check_plan_json(text: &str) -> Result<CheckReport, FormatError> {
+    let (mut draft, mut findings) = wire::read_plan(text)?;
+    judge(&mut draft, &mut findings);
+    let summary =
+        if findings.violations.is_empty() { draft.into_plan().map(PlanSummary::of) } else { None };
+    Ok(CheckReport { summary, violations: findings.violations, truncated: findings.truncated })
+}
+
+/// Judges a draft, after the violations of its form were found.
+pub(crate) fn judge(draft: &mut Draft, findings: &mut Findings) {
+    let by_id = shape::check(draft, findings);
+    let over = memory::check_static(draft, findings);
+    let Some(tasks) = draft.tasks.as_deref().filter(|_| by_id) else { return };
+    let stages = Stages::collect(tasks, findings);
+    stages.check(tasks, findings);
+    let acyclic = check_cycles(tasks, &stages, findings);
+    if let (Some(plan), Some(ranks)) = (&draft.plan, draft.ranks) {
+        stages.check_choices(tasks, findings);
+        let judged = Judged { draft, tasks, stages, acyclic, over, ranks: ranks as usize };
+        judge_plan(plan, &judged, findings);
+    }
+}
+
+/// What is known of a plan before its order is judged.
+struct Judged<'a> {
+    draft: &'a Draft,
+    tasks: &'a [TaskDraft],
+    stages: Stages,
+    acyclic: bool,
+    /// Ranks that are over their limit before the first task.
+    over: Vec<usize>,
+    ranks: usize,
+}
+
+fn judge_plan(plan: &PlanDraft, judged: &Judged<'_>, findings: &mut Findings) {
+    let tasks = judged.tasks;
+    let mut makespan = f64::NAN;
+    if let Some(order) = &plan.order {
+        let sequence = order::check(tasks, order, judged.ranks, judged.acyclic, findings);
+        let wrong = order::check_stage_order(tasks, &sequence.lists, &judged.stages, findings);
+        check_memory(plan, judged, &sequence.lists, &wrong, findings);
+        if let Some(sorted) = &sequence.sorted {
+            let times = times::recompute(tasks, sorted, &sequence.previous);
+            times::check(tasks, plan, &sequence, &times, findings);
+            check_totals(plan, judged, &times, findings);
+            makespan = times.makespan;
+        } else {
+            times::check_alone(tasks, plan, findings);
+        }
+    } else {
+        times::check_alone(tasks, plan, findings);
+    }
+    let makespan = if makespan.is_nan() { plan.makespan } else { makespan };
+    check_bound(plan.lower_bound, makespan, findings);
+}
+
+/// Whether the dependencies, and the order inside the pairs, have no cycle.
+fn check_cycles(tasks: &[TaskDraft], stages: &Stages, findings: &mut Findings) -> bool {
+    match precedence::sort(tasks.len(), dependency_edges(tasks).chain(stages.edges())) {
+        Ok(_) => true,
+        Err(cycle) => {
+            let path = format_args!("tasks[{}].deps", cycle[0]).to_string();
+            let message = format!(
+                "the dependencies form a cycle through tasks {}; remove one of them",
+                precedence::describe(&cycle)
+            );
+            findings.add(ViolationCode::DependencyCycle, path, message);
+            false
+        }
+    }
+}
+
+fn check_memory(
+    plan: &PlanDraft,
+    judged: &Judged<'_>,
+    lists: &[Option<Vec<u32>>],
+    wrong: &[bool],
+    findings: &mut Findings,
+) {
+    if !judged.stages.complete {
+        return;
+    }
+    let entry = |list: &Option<Vec<_>>, r: usize| list.as_ref().and_then(|l| *l.get(r)?);
+    for (r, list) in lists.iter().enumerate() {
+        let static_bytes = entry(&judged.draft.static_bytes, r);
+        if let (Some(list), Some(static_bytes), false) = (list, static_bytes, wrong[r])
+            && let Some(peak) = memory::peak(judged.tasks, list, &judged.stages, static_bytes)
+        {
+            let limit = entry(&judged.draft.memory_limit, r).filter(|_| !judged.over.contains(&r));
+            memory::check_peak(r, peak, limit, entry(&plan.peak, r), findings);
+        }
+    }
+}
+
+fn check_totals(plan: &PlanDraft, judged: &Judged<'_>, times: &Times, findings: &mut Findings) {
+    let makespan = times.makespan;
+    if !same(plan.makespan, makespan) {
+        let message = format!(
+            "{} s, but the last task ends at {makespan} s; recompute the plan",
+            plan.makespan
+        );
+        findings.add(ViolationCode::MakespanMismatch, "predicted.makespan_s", message);
+    }
+    let busy: f64 = judged.tasks.iter().map(|t| t.duration).sum();
+    let bubble = 1.0 - busy / (judged.ranks as f64 * makespan);
+    // The ratio is relative itself, and is not defined where nothing takes time.
+    if makespan > 0.0 && (plan.bubble_ratio - bubble).abs() > TOLERANCE {
+        let message =
+            format!("{}, but the order gives {bubble}; recompute the plan", plan.bubble_ratio);
+        findings.add(ViolationCode::BubbleMismatch, "predicted.bubble_ratio", message);
+    }
+}
+
+fn check_bound(bound: f64, makespan: f64, findings: &mut Findings) {
+    if bound > makespan && !close(bound, makespan, 0.0) {
+        let message = format!(
+            "{bound} s is above the makespan of {makespan} s, so it bounds nothing; give a proven bound or 0"
+        );
+        findings.add(ViolationCode::BoundAboveMakespan, "lower_bound_s", message);
+    }
+}
+
+/// Whether two figures are equal within the tolerance, or `floor` apart. Unknown figures are not.
+fn close(a: f64, b: f64, floor: f64) -> bool {
+    (a - b).abs() <= (TOLERANCE * a.abs().max(b.abs())).max(floor)
+}
+
+/// Whether two figures are equal within the tolerance, or one of them is unknown.
+fn same(a: f64, b: f64) -> bool {
+    a.is_nan() || b.is_nan() || close(a, b, 0.0)
+}

@@ -1,0 +1,198 @@
+//! What the checker can find, and where it is gathered.
+
+use std::fmt;
+
+/// Most violations one report lists. A document with more is not read further.
+pub const MAX_VIOLATIONS: usize = 10_000;
+
+/// One thing that is wrong with a graph or a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// What kind of violation it is.
+    pub code: ViolationCode,
+    /// Where it is in the document, as `tasks[3].deps[0].comm_s`.
+    pub path: String,
+    /// The value, the limit and the remedy.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: {}", self.code, self.path, self.message)
+    }
+}
+
+/// What a violation is about. Loaders accept a plan whose only violations are about its figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViolationClass {
+    /// The form of the document.
+    Structure,
+    /// The stages and their dependencies.
+    Graph,
+    /// The order of execution.
+    Order,
+    /// Times, memory and bounds.
+    Figures,
+}
+
+macro_rules! codes {
+    ($($class:ident { $($(#[$doc:meta])+ $name:ident = $text:literal,)+ })+) => {
+        /// The kinds of violations. Their text form is stable.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum ViolationCode {
+            $($($(#[$doc])+ $name,)+)+
+        }
+
+        impl ViolationCode {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$($(Self::$name,)+)+];
+
+            /// The stable name, in kebab case.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($(Self::$name => $text,)+)+ }
+            }
+
+            /// What it is about.
+            pub const fn class(self) -> ViolationClass {
+                match self { $($(Self::$name => ViolationClass::$class,)+)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    Structure {
+        /// A field that the format does not have.
+        UnknownField = "unknown-field",
+        /// A field that must be there is not.
+        MissingField = "missing-field",
+        /// A field is given twice.
+        DuplicateField = "duplicate-field",
+        /// A value is of another JSON type.
+        WrongType = "wrong-type",
+        /// An array has more or fewer entries than it must.
+        WrongLength = "wrong-length",
+        /// A number is NaN or infinite.
+        NotFinite = "not-finite",
+        /// A number is below zero.
+        Negative = "negative",
+        /// A number has a fraction where a whole one is due.
+        NotAnInteger = "not-an-integer",
+        /// A number is beyond its limit, or an identifier names nothing.
+        OutOfRange = "out-of-range",
+        /// A task is neither forward, backward nor weight.
+        UnknownKind = "unknown-kind",
+        /// A task's id is not its position.
+        IdMismatch = "id-mismatch",
+        /// More tasks than a document may have.
+        TooMany = "too-many",
+    }
+    Graph {
+        /// Dependencies form a cycle.
+        DependencyCycle = "dependency-cycle",
+        /// Two tasks are the same stage.
+        DuplicateStage = "duplicate-stage",
+        /// A stage lacks another one of its pair.
+        UnpairedStage = "unpaired-stage",
+        /// A backward or weight task has activation bytes.
+        ActivationOnNonForward = "activation-on-non-forward",
+        /// A backward or weight task has candidates.
+        CandidatesOnNonForward = "candidates-on-non-forward",
+        /// The tasks of a pair have different strategies.
+        StrategyMismatch = "strategy-mismatch",
+        /// What a pair uses is not one of its candidates.
+        NotACandidate = "not-a-candidate",
+    }
+    Order {
+        /// The order leaves a task out.
+        MissingTask = "missing-task",
+        /// The order has nothing for a rank with tasks.
+        RankNotCovered = "rank-not-covered",
+        /// The order lists a task twice.
+        DuplicateTask = "duplicate-task",
+        /// A task is ordered on a rank that is not its own.
+        WrongRank = "wrong-rank",
+        /// Order and dependencies wait for each other.
+        OrderDeadlock = "order-deadlock",
+        /// A backward runs before its forward, or a weight task before its backward.
+        StageOrder = "stage-order",
+    }
+    Figures {
+        /// A task starts before one of its dependencies has arrived.
+        BrokenDependency = "broken-dependency",
+        /// Two tasks run on a rank at the same time.
+        Overlap = "overlap",
+        /// A predicted start is not the earliest one.
+        StartMismatch = "start-mismatch",
+        /// A predicted end is not start plus duration.
+        EndMismatch = "end-mismatch",
+        /// The predicted makespan is not the end of the last task.
+        MakespanMismatch = "makespan-mismatch",
+        /// A predicted peak is not the one of the order.
+        PeakMismatch = "peak-mismatch",
+        /// The predicted bubble ratio is not the one of the order.
+        BubbleMismatch = "bubble-mismatch",
+        /// Weights and optimiser state alone exceed the memory of a rank.
+        StaticOverLimit = "static-over-limit",
+        /// A rank needs more memory than it has.
+        MemoryOverLimit = "memory-over-limit",
+        /// The lower bound is above the makespan, so it bounds nothing.
+        BoundAboveMakespan = "bound-above-makespan",
+    }
+}
+
+impl fmt::Display for ViolationCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Gathers violations, up to [`MAX_VIOLATIONS`].
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) violations: Vec<Violation>,
+    /// Whether there were more.
+    pub(crate) truncated: bool,
+}
+
+impl Findings {
+    pub(crate) fn add(
+        &mut self,
+        code: ViolationCode,
+        path: impl fmt::Display,
+        message: impl Into<String>,
+    ) {
+        if self.is_full() {
+            self.truncated = true;
+            return;
+        }
+        self.violations.push(Violation { code, path: path.to_string(), message: message.into() });
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.violations.len() >= MAX_VIOLATIONS
+    }
+
+    /// A time as the checks may use it: finite and not negative, or else reported once and NaN, which no comparison holds
+    /// against anything.
+    pub(crate) fn duration(&mut self, seconds: f64, path: impl fmt::Display) -> f64 {
+        let seconds = self.finite(seconds, &path);
+        if seconds < 0.0 {
+            let message =
+                format!("{seconds} is negative, but must be at least 0; correct the time");
+            self.add(ViolationCode::Negative, path, message);
+            return f64::NAN;
+        }
+        seconds
+    }
+
+    /// A number as the checks may use it: finite, or else reported once and NaN.
+    pub(crate) fn finite(&mut self, number: f64, path: impl fmt::Display) -> f64 {
+        if number.is_finite() {
+            return number;
+        }
+        let message = format!("{number} is not finite; give a finite number");
+        self.add(ViolationCode::NotFinite, path, message);
+        f64::NAN
+    }
+}

@@ -1,0 +1,13 @@
+//! Integration tests of dip-core, one module a capability.
+
+/// The hand-written plan that the tests start from: two ranks, a frozen encoder, a split backward.
+const GOLDEN: &str = include_str!("../data/two-ranks.plan.json");
+
+/// Reading graphs and plans: what is accepted, and how what is not is named.
+mod wire;
+
+/// The checker: one test a violation code.
+mod check;
+
+/// The timeline semantics, by hand and against the checker as its oracle.
+mod timeline;
