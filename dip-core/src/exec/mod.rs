@@ -10,6 +10,8 @@
 mod action;
 mod compile;
 mod interpreter;
+#[cfg(test)]
+mod tests;
 
 use std::task::Poll;
 
@@ -220,9 +222,14 @@ pub enum ExecError {
         segment: SegmentId,
     },
     /// No rank can go on.
-    #[error("the plan deadlocks: {stuck:?} wait for messages that no rank will send")]
+    #[error("the plan deadlocks: {}; check it with `dip check`", stuck_text(.stuck))]
     Deadlock {
         /// Each rank that waits, and for what.
         stuck: Vec<(RankId, Message)>,
     },
+}
+
+fn stuck_text(stuck: &[(RankId, Message)]) -> String {
+    let waits: Vec<_> = stuck.iter().map(|(r, m)| format!("rank {r} waits for {m}")).collect();
+    waits.join(", ")
 }

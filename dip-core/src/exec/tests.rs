@@ -1,0 +1,174 @@
+//! The interpreter over stages that only keep books, and links of one process.
+
+use std::collections::HashMap;
+use std::task::Poll;
+
+use super::*;
+use crate::graph::{Dep, Task, TaskGraph, TaskKind};
+use crate::ids::{MicrobatchId, SubMicrobatchId};
+use crate::units::Bytes;
+
+/// Two ranks: `a` on rank 0 feeds `b` on rank 1, which has its loss; each has a forward and a backward.
+fn plan() -> Plan {
+    let task = |id: u32, rank: u32, kind, module: &str, deps: &[(u32, f64)]| Task {
+        id: TaskId(id),
+        rank: RankId(rank),
+        kind,
+        module: module.into(),
+        segment: SegmentId(0),
+        microbatch: MicrobatchId(0),
+        sub_microbatch: SubMicrobatchId(0),
+        duration_s: Seconds(1.0),
+        activation_bytes: Bytes(u64::from(kind == TaskKind::Forward)),
+        strategy: Strategy::keep(),
+        deps: deps.iter().map(|&(t, c)| Dep { task: TaskId(t), comm_s: Seconds(c) }).collect(),
+        candidates: Vec::new(),
+    };
+    let graph = TaskGraph {
+        model: "m".into(),
+        cluster: "c".into(),
+        ranks: 2,
+        memory_limit_bytes: vec![Bytes(10); 2],
+        static_bytes: vec![Bytes(0); 2],
+        tasks: vec![
+            task(0, 0, TaskKind::Forward, "a", &[]),
+            task(1, 1, TaskKind::Forward, "b", &[(0, 0.5)]),
+            task(2, 1, TaskKind::Backward, "b", &[(1, 0.0)]),
+            task(3, 0, TaskKind::Backward, "a", &[(0, 0.0), (2, 0.5)]),
+        ],
+    };
+    let order = vec![vec![TaskId(0), TaskId(3)], vec![TaskId(1), TaskId(2)]];
+    Plan::new(graph, "test", order, Seconds::ZERO).unwrap()
+}
+
+/// A stage whose payloads say what they are.
+struct Books {
+    log: Vec<String>,
+}
+
+impl Books {
+    fn note(
+        &mut self,
+        what: &str,
+        call: &StageCall,
+        inputs: Vec<Received<String>>,
+    ) -> Result<Vec<String>, StageError> {
+        let inputs: Vec<_> =
+            inputs.iter().map(|r| format!("{} from {}", r.payload, r.from.module)).collect();
+        self.log.push(format!("{what} {}({})", call.pair.module, inputs.join(", ")));
+        let name = |c: &PairKey| format!("{what} {} for {}", call.pair.module, c.module);
+        Ok(call.consumers.iter().map(name).collect())
+    }
+}
+
+impl Stage for Books {
+    type Payload = String;
+
+    fn forward(
+        &mut self,
+        call: &StageCall,
+        inputs: Vec<Received<String>>,
+    ) -> Result<Vec<String>, StageError> {
+        self.note("fw", call, inputs)
+    }
+
+    fn backward(
+        &mut self,
+        call: &StageCall,
+        gradients: Vec<Received<String>>,
+    ) -> Result<Vec<String>, StageError> {
+        self.note("bw", call, gradients)
+    }
+}
+
+struct Host {
+    books: Books,
+    steps: usize,
+}
+
+impl RankHost for Host {
+    type Payload = String;
+
+    fn now(&self) -> Seconds {
+        Seconds(self.books.log.len() as f64)
+    }
+
+    fn stage(&mut self, _: &str, _: SegmentId) -> Option<&mut dyn Stage<Payload = String>> {
+        Some(&mut self.books)
+    }
+
+    fn step(&mut self) -> Result<(), StageError> {
+        self.steps += 1;
+        Ok(())
+    }
+}
+
+/// A link on which receives are pending until the message was sent.
+#[derive(Default)]
+struct Mail(HashMap<Message, String>);
+
+impl Link for Mail {
+    type Payload = String;
+
+    fn isend(&mut self, message: &Message, payload: String) -> Result<(), LinkError> {
+        self.0.insert(*message, payload);
+        Ok(())
+    }
+
+    fn irecv(&mut self, _: &Message) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    fn wait_isend(&mut self, _: &Message) -> Result<Poll<()>, LinkError> {
+        Ok(Poll::Ready(()))
+    }
+
+    fn wait_irecv(&mut self, message: &Message) -> Result<Poll<String>, LinkError> {
+        Ok(self.0.remove(message).map_or(Poll::Pending, Poll::Ready))
+    }
+}
+
+fn host() -> Host {
+    Host { books: Books { log: Vec::new() }, steps: 0 }
+}
+
+#[test]
+fn action_lists_read_as_in_the_paper() {
+    let text = compile(&plan()).to_string();
+    let names: Vec<_> = text.lines().filter_map(|l| l.split_whitespace().next()).collect();
+    let rank_0 = ["rank", "irecv", "fw_stage", "isend", "wait_irecv", "bw_stage", "wait_isend"];
+    assert_eq!(names[..7], rank_0, "{text}");
+    assert_eq!(names.iter().filter(|n| **n == "step").count(), 2, "{text}");
+}
+
+#[test]
+fn payloads_reach_the_stage_that_they_were_made_for() {
+    let program = compile(&plan());
+    let mut mail = Mail::default();
+    let mut hosts = [host(), host()];
+    let mut ranks = [0, 1].map(|r| Interpreter::<String>::new(&program, RankId(r)));
+    let mut idle = 0;
+    while idle < 2 {
+        idle = 0;
+        for (rank, host) in ranks.iter_mut().zip(&mut hosts) {
+            let mut progress = rank.advance(host, &mut mail).unwrap();
+            while progress == Progress::Advanced {
+                progress = rank.advance(host, &mut mail).unwrap();
+            }
+            idle += usize::from(progress == Progress::Done);
+        }
+    }
+    assert_eq!(hosts[0].books.log, ["fw a()", "bw a(bw b for a from b)"]);
+    assert_eq!(hosts[1].books.log, ["fw b(fw a for b from a)", "bw b()"]);
+    assert_eq!(hosts.map(|h| h.steps), [1, 1]);
+    let spans: Vec<_> = ranks.into_iter().flat_map(Interpreter::into_spans).collect();
+    assert_eq!(spans.len(), 4);
+}
+
+#[test]
+fn a_rank_that_is_run_alone_reports_what_it_waits_for() {
+    let program = compile(&plan());
+    let rank = Interpreter::<String>::new(&program, RankId(1));
+    let error = rank.run(&mut host(), &mut Mail::default()).unwrap_err();
+    assert!(error.to_string().contains("rank 1 waits for 0@0 -> 1@1"), "{error}");
+}
