@@ -19,6 +19,7 @@ use crate::graph::TaskGraph;
 use crate::plan::Plan;
 use crate::wire::draft::{Draft, PlanDraft, TaskDraft};
 use crate::wire::{self, FormatError};
+use order::Sequence;
 use pairs::Stages;
 use precedence::dependency_edges;
 use times::Times;
@@ -62,6 +63,7 @@ pub(crate) fn judge(draft: &mut Draft, findings: &mut Findings) {
     let Some(tasks) = draft.tasks.as_deref().filter(|_| by_id) else { return };
     let stages = Stages::collect(tasks, findings);
     stages.check(tasks, findings);
+    check_magnitude(tasks, findings);
     let acyclic = check_cycles(tasks, &stages, findings);
     if let (Some(plan), Some(ranks)) = (&draft.plan, draft.ranks) {
         stages.check_choices(tasks, findings);
@@ -87,7 +89,7 @@ fn judge_plan(plan: &PlanDraft, judged: &Judged<'_>, findings: &mut Findings) {
     if let Some(order) = &plan.order {
         let sequence = order::check(tasks, order, judged.ranks, judged.acyclic, findings);
         let wrong = order::check_stage_order(tasks, &sequence.lists, &judged.stages, findings);
-        check_memory(plan, judged, &sequence.lists, &wrong, findings);
+        check_memory(plan, judged, &sequence, &wrong, findings);
         if let Some(sorted) = &sequence.sorted {
             let times = times::recompute(tasks, sorted, &sequence.previous);
             times::check(tasks, plan, &sequence, &times, findings);
@@ -101,6 +103,16 @@ fn judge_plan(plan: &PlanDraft, judged: &Judged<'_>, findings: &mut Findings) {
     }
     let makespan = if makespan.is_nan() { plan.makespan } else { makespan };
     check_bound(plan.lower_bound, makespan, findings);
+}
+
+/// Checks that no sum of times can overflow.
+fn check_magnitude(tasks: &[TaskDraft], findings: &mut Findings) {
+    let comm = tasks.iter().flat_map(TaskDraft::known_deps).map(|d| d.comm_s.0);
+    let total: f64 = tasks.iter().map(|t| t.duration).chain(comm).filter(|t| !t.is_nan()).sum();
+    if total.is_infinite() {
+        let message = "the durations add up to more than a number can hold; give them in seconds";
+        findings.add(ViolationCode::OutOfRange, "tasks", message);
+    }
 }
 
 /// Whether the dependencies, and the order inside the pairs, have no cycle.
@@ -122,7 +134,7 @@ fn check_cycles(tasks: &[TaskDraft], stages: &Stages, findings: &mut Findings) -
 fn check_memory(
     plan: &PlanDraft,
     judged: &Judged<'_>,
-    lists: &[Option<Vec<u32>>],
+    sequence: &Sequence,
     wrong: &[bool],
     findings: &mut Findings,
 ) {
@@ -130,13 +142,15 @@ fn check_memory(
         return;
     }
     let entry = |list: &Option<Vec<_>>, r: usize| list.as_ref().and_then(|l| *l.get(r)?);
-    for (r, list) in lists.iter().enumerate() {
+    for (r, list) in sequence.lists.iter().enumerate() {
         let static_bytes = entry(&judged.draft.static_bytes, r);
         if let (Some(list), Some(static_bytes), false) = (list, static_bytes, wrong[r])
             && let Some(peak) = memory::peak(judged.tasks, list, &judged.stages, static_bytes)
         {
             let limit = entry(&judged.draft.memory_limit, r).filter(|_| !judged.over.contains(&r));
-            memory::check_peak(r, peak, limit, entry(&plan.peak, r), findings);
+            // What never ends has no figures to compare with.
+            let predicted = entry(&plan.peak, r).filter(|_| sequence.runs);
+            memory::check_peak(r, peak, limit, predicted, findings);
         }
     }
 }

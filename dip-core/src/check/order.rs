@@ -13,6 +13,8 @@ pub(super) struct Sequence {
     pub(super) lists: Vec<Option<Vec<u32>>>,
     /// Tasks in an order that respects dependencies and ranks, where there is one and the whole order is known.
     pub(super) sorted: Option<Vec<u32>>,
+    /// Whether order and dependencies, as far as they are known, let every task run.
+    pub(super) runs: bool,
 }
 
 /// Checks the order. `acyclic` tells whether the dependencies alone allow any.
@@ -36,7 +38,8 @@ pub(super) fn check(
     }
     let whole = lists.len() == ranks && lists.iter().all(Option::is_some);
     let sorted = if acyclic { check_deadlock(tasks, &previous, findings) } else { None };
-    Sequence { previous, lists, sorted: sorted.filter(|_| whole) }
+    let runs = sorted.is_some();
+    Sequence { previous, lists, sorted: sorted.filter(|_| whole), runs }
 }
 
 /// Whether each list holds exactly the tasks of its rank.
@@ -52,11 +55,14 @@ fn check_coverage(
     for (r, list) in order.iter().enumerate().take(ranks) {
         for (p, id) in list.ids.iter().enumerate().filter_map(|(p, id)| Some((p, id.as_ref()?))) {
             let task = &tasks[id.index()];
-            let path = format_args!("order[{r}][{p}]").to_string();
             if let Some((r0, p0)) = listed[id.index()] {
                 let message =
                     format!("task {id} is listed at order[{r0}][{p0}] already; list it once");
-                findings.add(ViolationCode::DuplicateTask, path, message);
+                findings.add(
+                    ViolationCode::DuplicateTask,
+                    format_args!("order[{r}][{p}]"),
+                    message,
+                );
                 covered[r] = false;
                 continue;
             }
@@ -65,7 +71,7 @@ fn check_coverage(
                 let message = format!(
                     "task {id} belongs to rank {home}, not to rank {r}; list it in order[{home}]"
                 );
-                findings.add(ViolationCode::WrongRank, path, message);
+                findings.add(ViolationCode::WrongRank, format_args!("order[{r}][{p}]"), message);
                 covered[r] = false;
                 if let Some(home) = covered.get_mut(home.index()) {
                     *home = false;

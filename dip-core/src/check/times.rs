@@ -180,19 +180,15 @@ pub(super) fn check_alone(tasks: &[TaskDraft], plan: &PlanDraft, findings: &mut 
     }
     let floor = TOLERANCE * 1e-3 * end.iter().copied().fold(0.0, f64::max);
     let mut by_rank: Vec<usize> = (0..tasks.len()).collect();
-    for i in 0..tasks.len() {
-        if let Some(d) = broken_dependency(i, tasks, start[i], end, floor) {
-            report_broken(i, d, tasks, start[i], end, findings);
+    for (i, &at) in start.iter().enumerate() {
+        if let Some(d) = broken_dependency(i, tasks, at, end, floor) {
+            report_broken(i, d, tasks, at, end, findings);
         }
     }
     by_rank.retain(|&i| tasks[i].rank.is_some() && !start[i].is_nan() && !end[i].is_nan());
     by_rank.sort_by(|&a, &b| {
-        let key = |i: usize| (tasks[i].rank, end[i]);
-        tasks[a]
-            .rank
-            .cmp(&tasks[b].rank)
-            .then(start[a].total_cmp(&start[b]))
-            .then(key(a).1.total_cmp(&key(b).1))
+        let rank = tasks[a].rank.cmp(&tasks[b].rank);
+        rank.then(start[a].total_cmp(&start[b])).then(end[a].total_cmp(&end[b]))
     });
     for pair in by_rank.windows(2) {
         let (a, b) = (pair[0], pair[1]);

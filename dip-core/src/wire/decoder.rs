@@ -107,6 +107,7 @@ impl<'a> Decoder<'a> {
         while self.reader.item(&mut first)? {
             if items.len() >= most || self.findings.is_full() {
                 cut = true;
+                self.findings.truncated |= self.findings.is_full();
                 self.skip()?;
                 continue;
             }
