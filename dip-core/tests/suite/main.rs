@@ -3,6 +3,9 @@
 /// The hand-written plan that the tests start from: two ranks, a frozen encoder, a split backward.
 const GOLDEN: &str = include_str!("../data/two-ranks.plan.json");
 
+/// Random graphs, orders and plans.
+mod random;
+
 /// Reading graphs and plans: what is accepted, and how what is not is named.
 mod wire;
 
