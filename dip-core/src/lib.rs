@@ -20,6 +20,7 @@ pub mod build;
 pub mod check;
 pub mod cluster;
 pub mod cost;
+pub mod csv;
 pub mod error;
 pub mod exec;
 pub mod graph;
@@ -40,6 +41,7 @@ pub use build::{BuildError, GraphInput, build_graph};
 pub use check::{CheckReport, Violation, ViolationCode, check_graph, check_plan, check_plan_json};
 pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
 pub use cost::{ChunkQuery, CostError, CostModel, LayerStrategy, StageCost, StageQuery, Strategy};
+pub use csv::{CsvError, order_from_csv, order_to_csv};
 pub use error::SpecError;
 pub use exec::{
     Action, ExecError, Executor, Interpreter, Link, LinkError, Message, Program, RankHost,

@@ -12,5 +12,8 @@ mod wire;
 /// The checker: one test a violation code.
 mod check;
 
+/// Orders in the CSV form of PyTorch.
+mod csv;
+
 /// The timeline semantics, by hand and against the checker as its oracle.
 mod timeline;

@@ -44,11 +44,13 @@ pub struct Size {
     pub segments: usize,
     pub microbatches: usize,
     pub slices: usize,
+    /// Of a hundred tasks, those that depend on any earlier one as well.
+    pub cross: usize,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { ranks: 5, modules: 3, segments: 3, microbatches: 5, slices: 3 }
+        Self { ranks: 5, modules: 3, segments: 3, microbatches: 5, slices: 3, cross: 20 }
     }
 }
 
@@ -76,7 +78,7 @@ pub fn graph(random: &mut Random, size: Size) -> TaskGraph {
                         duration_s: random.seconds(),
                         activation_bytes: Bytes(random.below(1000) as u64),
                         strategy: Strategy::keep(),
-                        deps: deps(random, last, tasks.len()),
+                        deps: deps(random, last, tasks.len(), size.cross),
                         candidates: Vec::new(),
                     };
                     last = Some(task.id);
@@ -88,7 +90,7 @@ pub fn graph(random: &mut Random, size: Size) -> TaskGraph {
             }
         }
         for forward in pairs.into_iter().rev() {
-            backward(random, forward, &mut last, &mut tasks);
+            backward(random, forward, (&mut last, size.cross), &mut tasks);
         }
     }
     renumber(random, &mut tasks);
@@ -103,10 +105,10 @@ pub fn graph(random: &mut Random, size: Size) -> TaskGraph {
 }
 
 /// The previous stage, and now and then any earlier one.
-fn deps(random: &mut Random, last: Option<TaskId>, n: usize) -> Vec<Dep> {
+fn deps(random: &mut Random, last: Option<TaskId>, n: usize, cross: usize) -> Vec<Dep> {
     let mut deps: Vec<Dep> =
         last.iter().map(|&task| Dep { task, comm_s: random.seconds() }).collect();
-    if n > 0 && random.chance(20) {
+    if n > 0 && random.chance(cross) {
         deps.push(Dep { task: TaskId::from(random.below(n)), comm_s: random.seconds() });
     }
     deps
@@ -115,11 +117,11 @@ fn deps(random: &mut Random, last: Option<TaskId>, n: usize) -> Vec<Dep> {
 fn backward(
     random: &mut Random,
     forward: TaskId,
-    last: &mut Option<TaskId>,
+    (last, cross): (&mut Option<TaskId>, usize),
     tasks: &mut Vec<Task>,
 ) {
     let mut own = vec![Dep { task: forward, comm_s: Seconds::ZERO }];
-    own.extend(deps(random, *last, tasks.len()));
+    own.extend(deps(random, *last, tasks.len(), cross));
     let mut task = Task {
         id: TaskId::from(tasks.len()),
         kind: TaskKind::Backward,

@@ -270,7 +270,8 @@ proptest! {
 #[ignore = "takes some seconds and a gigabyte"]
 fn a_million_tasks_are_checked_in_seconds() {
     let mut random = Random(7);
-    let size = Size { ranks: 16, modules: 4, segments: 4, microbatches: 6000, slices: 8 };
+    let size =
+        Size { ranks: 16, modules: 4, segments: 4, microbatches: 6000, slices: 8, cross: 20 };
     let mut graph = random::graph(&mut random, size);
     while graph.tasks.len() < 1_000_000 {
         graph = random::graph(&mut random, size);
