@@ -65,14 +65,14 @@ impl ModelSpec {
             ModuleKind::Vit { .. } => {
                 let patches = u64::from(spec.patches_per_image());
                 work.tokens = n * patches;
-                work.attention_pairs = n * patches * patches;
+                work.attention_pairs = n.saturating_mul(square(patches));
                 work.output_tokens = n * u64::from(spec.tokens_per_image());
             }
             ModuleKind::Audio { frames_per_second, merge } => {
                 for s in &microbatch.audio_seconds[range] {
                     let frames = audio_frames(*s, frames_per_second);
                     work.tokens += frames;
-                    work.attention_pairs += frames * frames;
+                    add(&mut work.attention_pairs, square(frames));
                     work.output_tokens += frames.div_ceil(u64::from(merge));
                 }
             }
@@ -85,17 +85,17 @@ impl ModelSpec {
             ModuleKind::Decoder { .. } => {
                 for clip in &microbatch.clips[range] {
                     work.tokens += clip.caption_tokens;
-                    work.attention_pairs += causal_pairs(clip.caption_tokens);
+                    add(&mut work.attention_pairs, causal_pairs(clip.caption_tokens));
                 }
                 work.output_tokens = work.tokens;
             }
             ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, .. } => {
                 for clip in &microbatch.clips[range] {
                     let frames = (clip.seconds * latent_frames_per_second).ceil().max(1.0) as u64;
-                    let tokens = frames * u64::from(tokens_per_frame);
-                    work.tokens += tokens;
-                    work.attention_pairs += tokens * tokens;
-                    work.cross_pairs += tokens * clip.caption_tokens;
+                    let tokens = frames.saturating_mul(tokens_per_frame.into());
+                    add(&mut work.tokens, tokens);
+                    add(&mut work.attention_pairs, square(tokens));
+                    add(&mut work.cross_pairs, tokens.saturating_mul(clip.caption_tokens));
                 }
                 work.output_tokens = work.tokens;
             }
@@ -135,6 +135,131 @@ fn audio_frames(seconds: f64, frames_per_second: u32) -> u64 {
     (seconds * f64::from(frames_per_second)).ceil().max(1.0) as u64
 }
 
+/// Adds without wrapping: sizes come from files, and more work than 64 bits count is simply too much.
+fn add(total: &mut u64, more: u64) {
+    *total = total.saturating_add(more);
+}
+
+fn square(tokens: u64) -> u64 {
+    tokens.saturating_mul(tokens)
+}
+
 fn causal_pairs(tokens: u64) -> u64 {
     tokens.saturating_mul(tokens.saturating_add(1)) / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::ClipMeta;
+
+    fn model() -> ModelSpec {
+        ModelSpec::from_toml(
+            r#"
+            name = "all"
+            sequence_tokens = 8192
+            [[module]]
+            name = "vit"
+            layers = 2
+            hidden = 64
+            ffn = 128
+            heads = 4
+            kind = { vit = { image_px = 728, patch_px = 14, merge = 4 } }
+            [[module]]
+            name = "ears"
+            layers = 2
+            hidden = 64
+            ffn = 128
+            heads = 4
+            kind = { audio = { frames_per_second = 50, merge = 4 } }
+            [[module]]
+            name = "lm"
+            layers = 2
+            hidden = 64
+            ffn = 128
+            heads = 4
+            inputs = ["vit", "ears"]
+            kind = { decoder = { vocab = 1000 } }
+            [[module]]
+            name = "dit"
+            layers = 2
+            hidden = 64
+            ffn = 128
+            heads = 4
+            inputs = ["lm"]
+            kind = { dit = { latent_frames_per_second = 4.0, tokens_per_frame = 100, token_channels = 16 } }
+            "#,
+        )
+        .unwrap()
+    }
+
+    const VIT: ModuleId = ModuleId(0);
+    const EARS: ModuleId = ModuleId(1);
+    const LM: ModuleId = ModuleId(2);
+    const DIT: ModuleId = ModuleId(3);
+
+    #[test]
+    fn an_image_of_728_pixels_has_2704_patches_and_169_tokens() {
+        let meta = MicrobatchMeta { images: 10, text_tokens: 6502, ..MicrobatchMeta::default() };
+        let model = model();
+        assert_eq!(model.instances(VIT, &meta), (InstanceSpace::Images, 10));
+        let work = model.workload(VIT, &meta, 2..5);
+        assert_eq!((work.instances, work.tokens, work.output_tokens), (3, 3 * 2704, 3 * 169));
+        assert_eq!(work.attention_pairs, 3 * 2704 * 2704);
+    }
+
+    #[test]
+    fn the_packed_sequence_holds_text_images_and_sounds() {
+        let meta = MicrobatchMeta {
+            images: 10,
+            text_tokens: 6502,
+            audio_seconds: vec![1.0, 0.03],
+            ..MicrobatchMeta::default()
+        };
+        let model = model();
+        // 50 frames make 13 tokens, 2 frames make one.
+        let tokens = 6502 + 10 * 169 + 13 + 1;
+        assert_eq!(model.sequence_length(&meta), tokens);
+        assert_eq!(model.instances(LM, &meta), (InstanceSpace::Sequence, 1));
+        let work = model.workload(LM, &meta, 0..1);
+        assert_eq!((work.tokens, work.attention_pairs), (tokens, tokens * (tokens + 1) / 2));
+        let sounds = model.workload(EARS, &meta, 0..2);
+        assert_eq!((sounds.tokens, sounds.output_tokens), (52, 14));
+    }
+
+    #[test]
+    fn without_a_sequence_a_decoder_reads_one_caption_a_clip() {
+        let clip = |seconds, caption_tokens| ClipMeta { seconds, caption_tokens };
+        let clips = vec![clip(4.0, 60), clip(0.1, 20)];
+        let meta = MicrobatchMeta { clips, ..MicrobatchMeta::default() };
+        let model = model();
+        assert_eq!(model.instances(LM, &meta), (InstanceSpace::Clips, 2));
+        assert_eq!(model.instances(VIT, &meta), (InstanceSpace::Images, 0));
+        let work = model.workload(LM, &meta, 0..2);
+        assert_eq!((work.tokens, work.attention_pairs), (80, 60 * 61 / 2 + 20 * 21 / 2));
+        let video = model.workload(DIT, &meta, 0..2);
+        assert_eq!(video.tokens, 1600 + 100, "a clip has at least one frame");
+        assert_eq!(video.cross_pairs, 1600 * 60 + 100 * 20);
+    }
+
+    #[test]
+    fn work_beyond_all_measure_saturates() {
+        let clips = vec![ClipMeta { seconds: 1e6, caption_tokens: 1 << 32 }; 3];
+        let meta =
+            MicrobatchMeta { audio_seconds: vec![1e6; 3], clips, ..MicrobatchMeta::default() };
+        meta.validate().unwrap();
+        let mut model = model();
+        model.modules[1].kind = ModuleKind::Audio { frames_per_second: 1 << 16, merge: 1 };
+        model.modules[3].kind = ModuleKind::Dit {
+            latent_frames_per_second: 1e4,
+            tokens_per_frame: 1 << 24,
+            token_channels: 1,
+        };
+        model.modules[0].kind = ModuleKind::Vit { image_px: 1 << 16, patch_px: 1, merge: 1 };
+        model.validate().unwrap();
+        assert_eq!(model.workload(DIT, &meta, 0..3).attention_pairs, u64::MAX);
+        assert_eq!(model.workload(EARS, &meta, 0..3).attention_pairs, u64::MAX);
+        let images = MicrobatchMeta { images: 1 << 20, ..MicrobatchMeta::default() };
+        assert_eq!(model.workload(VIT, &images, 0..1 << 20).attention_pairs, u64::MAX);
+    }
 }

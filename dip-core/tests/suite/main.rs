@@ -9,6 +9,9 @@ mod random;
 /// Reading graphs and plans: what is accepted, and how what is not is named.
 mod wire;
 
+/// From model, partition and batch to the task graph.
+mod build;
+
 /// The checker: one test a violation code.
 mod check;
 
