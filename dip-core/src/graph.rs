@@ -178,6 +178,19 @@ impl TaskGraph {
         pairs
     }
 
+    /// Edges `before -> after` inside the stage pairs that no dependency states: a backward always runs after its forward,
+    /// and a weight task after its backward. Schedules respect them like dependencies without communication; graphs made
+    /// here state them all.
+    pub fn unstated_deps(&self) -> Vec<(TaskId, TaskId)> {
+        let inside = |p: Pair| [(Some(p.forward), p.backward), (p.backward, p.weight)];
+        let stated = |before: TaskId, after: TaskId| {
+            self.task(after).deps.iter().any(|dep| dep.task == before)
+        };
+        let edges = self.pairs().into_iter().flat_map(inside);
+        let edges = edges.filter_map(|(before, after)| Some((before?, after?)));
+        edges.filter(|&(before, after)| !stated(before, after)).collect()
+    }
+
     /// Writes `dip.graph/v1`.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]

@@ -64,10 +64,10 @@ pub(crate) fn judge(draft: &mut Draft, findings: &mut Findings) {
     let stages = Stages::collect(tasks, findings);
     stages.check(tasks, findings);
     check_magnitude(tasks, findings);
-    let acyclic = check_cycles(tasks, &stages, findings);
+    let cycle = check_cycles(tasks, &stages, findings);
     if let (Some(plan), Some(ranks)) = (&draft.plan, draft.ranks) {
         stages.check_choices(tasks, findings);
-        let judged = Judged { draft, tasks, stages, acyclic, over, ranks: ranks as usize };
+        let judged = Judged { draft, tasks, stages, cycle, over, ranks: ranks as usize };
         judge_plan(plan, &judged, findings);
     }
 }
@@ -77,7 +77,8 @@ struct Judged<'a> {
     draft: &'a Draft,
     tasks: &'a [TaskDraft],
     stages: Stages,
-    acyclic: bool,
+    /// Tasks of a cycle of dependencies; empty where there is none.
+    cycle: Vec<u32>,
     /// Ranks that are over their limit before the first task.
     over: Vec<usize>,
     ranks: usize,
@@ -87,7 +88,7 @@ fn judge_plan(plan: &PlanDraft, judged: &Judged<'_>, findings: &mut Findings) {
     let tasks = judged.tasks;
     let mut makespan = f64::NAN;
     if let Some(order) = &plan.order {
-        let sequence = order::check(tasks, order, judged.ranks, judged.acyclic, findings);
+        let sequence = order::check(tasks, order, judged.ranks, judged.cycle.is_empty(), findings);
         let wrong = order::check_stage_order(tasks, &sequence.lists, &judged.stages, findings);
         check_memory(plan, judged, &sequence, &wrong, findings);
         if let Some(sorted) = &sequence.sorted {
@@ -96,10 +97,10 @@ fn judge_plan(plan: &PlanDraft, judged: &Judged<'_>, findings: &mut Findings) {
             check_totals(plan, judged, &times, findings);
             makespan = times.makespan;
         } else {
-            times::check_alone(tasks, plan, findings);
+            times::check_alone(tasks, plan, &judged.cycle, findings);
         }
     } else {
-        times::check_alone(tasks, plan, findings);
+        times::check_alone(tasks, plan, &judged.cycle, findings);
     }
     let makespan = if makespan.is_nan() { plan.makespan } else { makespan };
     check_bound(plan.lower_bound, makespan, findings);
@@ -115,10 +116,10 @@ fn check_magnitude(tasks: &[TaskDraft], findings: &mut Findings) {
     }
 }
 
-/// Whether the dependencies, and the order inside the pairs, have no cycle.
-fn check_cycles(tasks: &[TaskDraft], stages: &Stages, findings: &mut Findings) -> bool {
+/// The tasks of a cycle of the dependencies and the order inside the pairs; empty where there is none.
+fn check_cycles(tasks: &[TaskDraft], stages: &Stages, findings: &mut Findings) -> Vec<u32> {
     match precedence::sort(tasks.len(), dependency_edges(tasks).chain(stages.edges())) {
-        Ok(_) => true,
+        Ok(_) => Vec::new(),
         Err(cycle) => {
             let path = format_args!("tasks[{}].deps", cycle[0]).to_string();
             let message = format!(
@@ -126,7 +127,7 @@ fn check_cycles(tasks: &[TaskDraft], stages: &Stages, findings: &mut Findings) -
                 precedence::describe(&cycle)
             );
             findings.add(ViolationCode::DependencyCycle, path, message);
-            false
+            cycle
         }
     }
 }

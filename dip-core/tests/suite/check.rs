@@ -224,18 +224,47 @@ fn an_id_that_is_not_the_position_is_named() {
 #[test]
 fn dependencies_in_a_cycle_are_named() {
     let report = check_plan_json(&broken(&[(DEP_2, r#"{"task": 4, "comm_s": 0.5}"#)])).unwrap();
-    let cycles: Vec<_> =
-        report.violations.iter().filter(|v| v.code == ViolationCode::DependencyCycle).collect();
-    assert_eq!(cycles.len(), 1, "{report}");
+    assert_eq!(report.violations.len(), 1, "{report}");
+    let violation = &report.violations[0];
+    assert_eq!(violation.code, ViolationCode::DependencyCycle);
     let named = ["2 -> 3 -> 4 -> 2", "3 -> 4 -> 2 -> 3", "4 -> 2 -> 3 -> 4"];
-    assert!(named.iter().any(|c| cycles[0].message.contains(c)), "{report}");
+    assert!(named.iter().any(|c| violation.message.contains(c)), "{report}");
 }
 
 #[test]
 fn a_task_that_depends_on_itself_is_a_cycle() {
     let report = check_plan_json(&broken(&[(DEP_2, r#"{"task": 2, "comm_s": 0.0}"#)])).unwrap();
+    assert_eq!(report.violations.len(), 1, "{report}");
     assert_eq!(report.violations[0].code, ViolationCode::DependencyCycle);
-    assert!(report.violations[0].message.contains("2 -> 2"), "{report}");
+    assert!(report.violations[0].message.contains("tasks 2 -> 2;"), "{report}");
+}
+
+#[test]
+fn a_long_cycle_is_shortened() {
+    let mut graph = Plan::from_json(GOLDEN).unwrap().graph;
+    let n = 40;
+    for i in 0..n {
+        let mut task = graph.tasks[0].clone();
+        task.id = dip_core::TaskId(11 + i);
+        task.microbatch = dip_core::MicrobatchId(10 + i);
+        let before = dip_core::TaskId(11 + (i + n - 1) % n);
+        task.deps = vec![dip_core::Dep { task: before, comm_s: Seconds::ZERO }];
+        graph.tasks.push(task);
+    }
+    let violations = check_graph(&graph);
+    assert_eq!(violations.len(), 1);
+    assert!(violations[0].message.contains("... (40 tasks in all) -> "), "{}", violations[0]);
+}
+
+#[test]
+fn edges_inside_pairs_that_no_dependency_states_are_known() {
+    let mut graph = Plan::from_json(GOLDEN).unwrap().graph;
+    assert_eq!(graph.unstated_deps(), []);
+    graph.tasks[5].deps.remove(0);
+    graph.tasks[9].deps.clear();
+    let edges: Vec<_> = graph.unstated_deps().iter().map(|(a, b)| (a.0, b.0)).collect();
+    assert_eq!(edges, [(1, 5), (8, 9)]);
+    assert_eq!(check_graph(&graph), []);
 }
 
 #[test]
@@ -500,6 +529,25 @@ fn predicted_times_are_judged_even_where_the_order_is_broken() {
         &[(ORDER_0, "[0, 1, 6, 5]"), ("[0.0, 1.0, 3.5", "[0.5, 1.0, 3.25")],
         &["missing-task order[0]", "broken-dependency tasks[2].deps[0]"],
     );
+}
+
+#[test]
+fn tasks_at_once_are_found_even_where_the_order_is_broken() {
+    expect(
+        &[(ORDER_0, "[0, 1, 6, 5]"), (START, &START.replace(" 3.0,", " 2.5,"))],
+        &["missing-task order[0]", "overlap predicted.start_s[6]"],
+    );
+}
+
+#[test]
+fn a_start_against_the_order_names_the_task_that_comes_first() {
+    let text = broken(&[(ORDER_1, "[2, 3, 7, 8, 9, 4]")]);
+    let report = check_plan_json(&text).unwrap();
+    assert_eq!(
+        found(&text),
+        ["start-mismatch predicted.start_s[4]", "start-mismatch predicted.start_s[9]"]
+    );
+    assert!(report.violations[0].message.contains("task 9 comes first in the order"), "{report}");
 }
 
 #[test]
