@@ -49,61 +49,70 @@ fn check_coverage(
     ranks: usize,
     findings: &mut Findings,
 ) -> Vec<bool> {
+    let readable = |list: &ListDraft| list.readable && list.ids.iter().all(Option::is_some);
     let mut covered: Vec<bool> =
-        order.iter().map(|list| list.readable && list.ids.iter().all(Option::is_some)).collect();
-    let mut listed: Vec<Option<(usize, usize)>> = vec![None; tasks.len()];
+        order.iter().enumerate().map(|(r, list)| r < ranks && readable(list)).collect();
+    let mut places = vec![Place::Nowhere; tasks.len()];
     for (r, list) in order.iter().enumerate().take(ranks) {
-        for (p, id) in list.ids.iter().enumerate().filter_map(|(p, id)| Some((p, id.as_ref()?))) {
-            let task = &tasks[id.index()];
-            if let Some((r0, p0)) = listed[id.index()] {
-                let message =
-                    format!("task {id} is listed at order[{r0}][{p0}] already; list it once");
-                findings.add(
-                    ViolationCode::DuplicateTask,
-                    format_args!("order[{r}][{p}]"),
-                    message,
-                );
-                covered[r] = false;
-                continue;
-            }
-            listed[id.index()] = Some((r, p));
-            if let Some(home) = task.rank.filter(|home| home.index() != r) {
-                let message = format!(
-                    "task {id} belongs to rank {home}, not to rank {r}; list it in order[{home}]"
-                );
-                findings.add(ViolationCode::WrongRank, format_args!("order[{r}][{p}]"), message);
-                covered[r] = false;
-                if let Some(home) = covered.get_mut(home.index()) {
-                    *home = false;
+        let ids = list.ids.iter().enumerate();
+        for (p, id) in ids.filter_map(|(p, id)| Some((p, id.as_ref()?.index()))) {
+            let path = format_args!("order[{r}][{p}]");
+            match (tasks[id].rank, places[id]) {
+                (Some(home), _) if home.index() != r => {
+                    let message = format!(
+                        "task {id} belongs to rank {home}, not to rank {r}; list it in order[{home}]"
+                    );
+                    findings.add(ViolationCode::WrongRank, path, message);
+                    if places[id] == Place::Nowhere {
+                        places[id] = Place::Astray;
+                    }
+                    covered[r] = false;
                 }
+                (_, Place::At(r0, p0)) => {
+                    let message =
+                        format!("task {id} is listed at order[{r0}][{p0}] already; list it once");
+                    findings.add(ViolationCode::DuplicateTask, path, message);
+                    covered[r] = false;
+                }
+                _ => places[id] = Place::At(r, p),
             }
         }
     }
-    check_missing(tasks, order, &listed, &mut covered, findings);
+    check_missing(tasks, order, &places, &mut covered, findings);
     covered
+}
+
+/// Where the order lists a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// Only on ranks that are not its own, which is reported.
+    Astray,
+    /// Rank and position.
+    At(usize, usize),
 }
 
 fn check_missing(
     tasks: &[TaskDraft],
     order: &[ListDraft],
-    listed: &[Option<(usize, usize)>],
+    places: &[Place],
     covered: &mut [bool],
     findings: &mut Findings,
 ) {
     let mut uncovered = vec![0usize; order.len()];
-    let missing = tasks.iter().enumerate().filter(|(i, _)| listed[*i].is_none());
-    for (i, rank) in missing.filter_map(|(i, t)| Some((i, t.rank?.index()))) {
+    for (i, task) in tasks.iter().enumerate().filter(|(i, _)| !matches!(places[*i], Place::At(..)))
+    {
+        let Some(rank) = task.rank.map(|r| r.index()) else { continue };
         let Some(list) = order.get(rank) else { continue };
-        let unreadable = !list.readable || list.ids.iter().any(Option::is_none);
         covered[rank] = false;
-        if unreadable {
+        if places[i] == Place::Astray || !list.readable || list.ids.iter().any(Option::is_none) {
             continue;
         }
         if list.ids.is_empty() {
             uncovered[rank] += 1;
             continue;
         }
-        let message = format!("{} is not listed; add it", describe(i, &tasks[i]));
+        let message = format!("{} is not listed; add it", describe(i, task));
         findings.add(ViolationCode::MissingTask, format_args!("order[{rank}]"), message);
     }
     for (rank, &count) in uncovered.iter().enumerate().filter(|(_, count)| **count > 0) {

@@ -390,6 +390,8 @@ fn a_task_on_the_wrong_rank_is_named() {
         &[(ORDER_0, "[0, 1, 6, 5]"), (ORDER_1, "[2, 3, 7, 8, 4, 9, 10]")],
         &["wrong-rank order[1][6]"],
     );
+    expect(&[(ORDER_0, "[2, 0, 1, 6, 5, 10]")], &["wrong-rank order[0][0]"]);
+    expect(&[(ORDER_1, "[2, 3, 7, 8, 4, 9, 0]")], &["wrong-rank order[1][6]"]);
 }
 
 #[test]
