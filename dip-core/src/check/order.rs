@@ -13,6 +13,8 @@ pub(super) struct Sequence {
     pub(super) lists: Vec<Option<Vec<u32>>>,
     /// Tasks in an order that respects dependencies and ranks, where there is one and the whole order is known.
     pub(super) sorted: Option<Vec<u32>>,
+    /// Tasks that the order has on a rank that is not their own.
+    pub(super) astray: Vec<bool>,
     /// Whether order and dependencies, as far as they are known, let every task run.
     pub(super) runs: bool,
 }
@@ -25,7 +27,9 @@ pub(super) fn check(
     acyclic: bool,
     findings: &mut Findings,
 ) -> Sequence {
-    let covered = check_coverage(tasks, order, ranks, findings);
+    let mut places = vec![Place::Nowhere; tasks.len()];
+    let covered = check_coverage(tasks, order, &mut places[..], ranks, findings);
+    let astray = places.iter().map(|&place| place == Place::Astray).collect();
     let mut previous = vec![None; tasks.len()];
     let mut lists = Vec::with_capacity(order.len());
     for (list, covered) in order.iter().zip(&covered) {
@@ -39,20 +43,20 @@ pub(super) fn check(
     let whole = lists.len() == ranks && lists.iter().all(Option::is_some);
     let sorted = if acyclic { check_deadlock(tasks, &previous, findings) } else { None };
     let runs = sorted.is_some();
-    Sequence { previous, lists, sorted: sorted.filter(|_| whole), runs }
+    Sequence { previous, lists, sorted: sorted.filter(|_| whole), astray, runs }
 }
 
-/// Whether each list holds exactly the tasks of its rank.
+/// Whether each list holds exactly the tasks of its rank. Fills `places`.
 fn check_coverage(
     tasks: &[TaskDraft],
     order: &[ListDraft],
+    places: &mut [Place],
     ranks: usize,
     findings: &mut Findings,
 ) -> Vec<bool> {
     let readable = |list: &ListDraft| list.readable && list.ids.iter().all(Option::is_some);
     let mut covered: Vec<bool> =
         order.iter().enumerate().map(|(r, list)| r < ranks && readable(list)).collect();
-    let mut places = vec![Place::Nowhere; tasks.len()];
     for (r, list) in order.iter().enumerate().take(ranks) {
         let ids = list.ids.iter().enumerate();
         for (p, id) in ids.filter_map(|(p, id)| Some((p, id.as_ref()?.index()))) {
@@ -78,7 +82,7 @@ fn check_coverage(
             }
         }
     }
-    check_missing(tasks, order, &places, &mut covered, findings);
+    check_missing(tasks, order, places, &mut covered, findings);
     covered
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::violation::{Findings, ViolationCode};
 use super::{close, same};
 use crate::graph::{Candidate, PairKey, TaskKind};
+use crate::ids::RankId;
 use crate::wire::draft::TaskDraft;
 
 /// The tasks of one stage pair, by position.
@@ -23,12 +24,15 @@ pub(super) struct Stages {
     pub(super) of_task: Vec<Option<usize>>,
     /// Whether all keys could be read, so that what is not in the list is not there.
     pub(super) complete: bool,
+    /// Ranks with stages that are there twice or lack another one: what these hold is anyone's guess.
+    pub(super) unsound: HashSet<RankId>,
 }
 
 impl Stages {
     pub(super) fn collect(tasks: &[TaskDraft], findings: &mut Findings) -> Self {
         let mut index: HashMap<PairKey, usize> = HashMap::with_capacity(tasks.len());
-        let mut stages = Self { list: Vec::new(), of_task: Vec::new(), complete: true };
+        let mut stages =
+            Self { list: Vec::new(), of_task: Vec::new(), complete: true, unsound: HashSet::new() };
         for (i, task) in tasks.iter().enumerate() {
             let (Some(key), Some(kind)) = (task.pair(), task.kind) else {
                 stages.complete = false;
@@ -49,6 +53,7 @@ impl Stages {
             match *slot {
                 None => *slot = Some(i),
                 Some(other) => {
+                    stages.unsound.extend(task.rank);
                     let message = format!(
                         "{} is task {other} already; remove one or correct its rank, segment or microbatch",
                         describe(i, task)
@@ -72,7 +77,7 @@ impl Stages {
         })
     }
 
-    pub(super) fn check(&self, tasks: &[TaskDraft], findings: &mut Findings) {
+    pub(super) fn check(&mut self, tasks: &[TaskDraft], findings: &mut Findings) {
         if self.complete {
             self.check_paired(tasks, findings);
         }
@@ -82,13 +87,14 @@ impl Stages {
         }
     }
 
-    fn check_paired(&self, tasks: &[TaskDraft], findings: &mut Findings) {
+    fn check_paired(&mut self, tasks: &[TaskDraft], findings: &mut Findings) {
         let trained = tasks.iter().filter(|t| t.kind == Some(TaskKind::Backward));
         let trained: HashSet<_> = trained.filter_map(|t| t.module.as_deref()).collect();
         for stage in &self.list {
             let mut lacks = |i: usize, other: &str, remedy: &str| {
                 let message = format!("{} has no {other}; {remedy}", describe(i, &tasks[i]));
                 findings.add(ViolationCode::UnpairedStage, format_args!("tasks[{i}]"), message);
+                self.unsound.extend(tasks[i].rank);
             };
             match (stage.forward, stage.backward, stage.weight) {
                 (None, Some(b), _) => lacks(b, "forward", "add it on the same rank"),

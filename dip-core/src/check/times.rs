@@ -82,11 +82,12 @@ pub(super) fn check(
 }
 
 /// What can be said of predicted times where the order gives none: dependencies, and tasks that run at once. No time
-/// satisfies the dependencies of the tasks of a `cycle`.
+/// satisfies the dependencies of the tasks of a `cycle`, and of tasks that are `astray` it is unclear on which rank they run.
 pub(super) fn check_alone(
     tasks: &[TaskDraft],
     plan: &PlanDraft,
     cycle: &[u32],
+    astray: &[bool],
     findings: &mut Findings,
 ) {
     let (Some(start), Some(end)) = (&plan.start, &plan.end) else { return };
@@ -102,7 +103,7 @@ pub(super) fn check_alone(
     for i in (0..tasks.len()).filter(|&i| !on_cycle[i]) {
         predicted.judge_dependencies(i, findings);
     }
-    predicted.judge_overlaps(findings);
+    predicted.judge_overlaps(astray, findings);
 }
 
 /// The predicted times of a plan.
@@ -186,9 +187,10 @@ impl Predicted<'_> {
     }
 
     /// Reports tasks of one rank that run at once, in the order of their starts.
-    fn judge_overlaps(&self, findings: &mut Findings) {
+    fn judge_overlaps(&self, astray: &[bool], findings: &mut Findings) {
         let known = |&i: &usize| {
-            self.tasks[i].rank.is_some() && !self.start[i].is_nan() && !self.end[i].is_nan()
+            let at_home = self.tasks[i].rank.is_some() && !astray.get(i).is_some_and(|&a| a);
+            at_home && !self.start[i].is_nan() && !self.end[i].is_nan()
         };
         let mut by_rank: Vec<usize> = (0..self.tasks.len()).filter(known).collect();
         by_rank.sort_by(|&a, &b| {

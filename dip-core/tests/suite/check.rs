@@ -292,7 +292,7 @@ fn a_backward_without_its_forward_is_named() {
         r#"{"id": 10, "rank": 0, "kind": "backward", "module": "lm", "segment": 1"#,
     )]);
     let found = found(&text);
-    assert_eq!(found[..2], ["unpaired-stage tasks[6]", "unpaired-stage tasks[10]"], "{found:?}");
+    assert_eq!(found, ["unpaired-stage tasks[6]", "unpaired-stage tasks[10]"]);
 }
 
 #[test]
@@ -474,6 +474,26 @@ fn predicted_totals_that_disagree_are_named() {
         &[("\"bubble_ratio\": 0.3", "\"bubble_ratio\": 0.31")],
         &["bubble-mismatch predicted.bubble_ratio"],
     );
+}
+
+#[test]
+fn totals_that_follow_from_a_wrong_time_are_not_reported_again() {
+    // Rank 0 idles for a second before its last task, and the totals say so.
+    expect(
+        &[
+            (", 12.5, 12.0]", ", 12.5, 13.0]"),
+            (", 13.5, 15.0]", ", 13.5, 16.0]"),
+            ("\"makespan_s\": 15.0", "\"makespan_s\": 16.0"),
+            ("\"bubble_ratio\": 0.3", "\"bubble_ratio\": 0.34375"),
+        ],
+        &["start-mismatch predicted.start_s[10]"],
+    );
+}
+
+#[test]
+fn a_stage_moved_to_another_rank_is_not_judged_by_its_times() {
+    let moved = r#"{"id": 9, "rank": 0, "kind": "weight""#;
+    expect(&[(r#"{"id": 9, "rank": 1, "kind": "weight""#, moved)], &["wrong-rank order[1][5]"]);
 }
 
 #[test]
