@@ -134,3 +134,50 @@ impl ClusterSpec {
         positive("factors.launch_s", f.launch_s, true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLUSTER: &str = r#"
+name = "pair"
+devices_per_node = 8
+nodes = 2
+[device]
+flops_per_s = 989e12
+memory_bytes = 85899345920
+memory_bytes_per_s = 3.35e12
+[links]
+intra_node_bytes_per_s = 200e9
+inter_node_bytes_per_s = 25e9
+host_bytes_per_s = 50e9
+"#;
+
+    #[test]
+    fn absent_factors_are_those_of_the_data_sheet() {
+        let cluster = ClusterSpec::from_toml(CLUSTER).unwrap();
+        assert_eq!((cluster.devices(), cluster.factors), (16, Factors::default()));
+        assert_eq!((cluster.device.memory_bytes, cluster.links.latency_s), (Bytes(80 << 30), 0.0));
+    }
+
+    #[test]
+    fn a_field_outside_its_limit_is_named() {
+        for (from, to, named) in [
+            ("989e12", "0.0", "device.flops_per_s is 0, but must be finite, above 0"),
+            ("3.35e12", "nan", "device.memory_bytes_per_s is NaN"),
+            ("85899345920", "0", "device.memory_bytes is 0"),
+            ("200e9", "inf", "links.intra_node_bytes_per_s is inf"),
+            ("nodes = 2", "nodes = 0", "nodes is 0"),
+            (
+                "50e9",
+                "50e9\nlatency_s = -1.0",
+                "links.latency_s is -1, but must be finite, at least 0",
+            ),
+            ("50e9", "50e9\n[factors]\nmatmul = 0.0", "factors.matmul is 0"),
+            ("50e9", "50e9\n[factors]\nmatmull = 1.0", "unknown field `matmull`"),
+        ] {
+            let error = ClusterSpec::from_toml(&CLUSTER.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(named), "{to}: {error}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Memory of every rank, walked task by task.
 
+use std::collections::HashSet;
+
 use super::pairs::Stages;
 use super::violation::{Findings, ViolationCode};
 use crate::graph::TaskKind;
@@ -7,11 +9,11 @@ use crate::units::Bytes;
 use crate::wire::draft::{Draft, TaskDraft};
 
 /// Checks that weights and optimiser state fit. Returns the ranks on which they do not.
-pub(super) fn check_static(draft: &Draft, findings: &mut Findings) -> Vec<usize> {
+pub(super) fn check_static(draft: &Draft, findings: &mut Findings) -> HashSet<usize> {
     let (Some(limits), Some(fixed)) = (&draft.memory_limit, &draft.static_bytes) else {
-        return Vec::new();
+        return HashSet::new();
     };
-    let mut over = Vec::new();
+    let mut over = HashSet::new();
     for (r, (limit, fixed)) in limits.iter().zip(fixed).enumerate() {
         if let (Some(limit), Some(fixed)) = (limit, fixed)
             && fixed > limit
@@ -25,7 +27,7 @@ pub(super) fn check_static(draft: &Draft, findings: &mut Findings) -> Vec<usize>
                 format_args!("static_bytes[{r}]"),
                 message,
             );
-            over.push(r);
+            over.insert(r);
         }
     }
     over

@@ -15,6 +15,8 @@ pub(crate) mod violation;
 pub use report::{CheckReport, PlanSummary};
 pub use violation::{MAX_VIOLATIONS, Violation, ViolationClass, ViolationCode};
 
+use std::collections::HashSet;
+
 use crate::graph::TaskGraph;
 use crate::ids::RankId;
 use crate::plan::Plan;
@@ -66,9 +68,12 @@ pub(crate) fn judge(draft: &mut Draft, findings: &mut Findings) {
     stages.check(tasks, findings);
     check_magnitude(tasks, findings);
     let cycle = check_cycles(tasks, &stages, findings);
-    if let (Some(plan), Some(ranks)) = (&draft.plan, draft.ranks) {
+    let Some(plan) = &draft.plan else { return };
+    // Where the number of ranks cannot be read, the order has one list for each.
+    let lists = plan.order.as_ref().map(Vec::len);
+    if let Some(ranks) = draft.ranks.map(|r| r as usize).or(lists) {
         stages.check_choices(tasks, findings);
-        let judged = Judged { draft, tasks, stages, cycle, over, ranks: ranks as usize };
+        let judged = Judged { draft, tasks, stages, cycle, over, ranks };
         judge_plan(plan, &judged, findings);
     }
 }
@@ -81,7 +86,7 @@ struct Judged<'a> {
     /// Tasks of a cycle of dependencies; empty where there is none.
     cycle: Vec<u32>,
     /// Ranks that are over their limit before the first task.
-    over: Vec<usize>,
+    over: HashSet<usize>,
     ranks: usize,
 }
 

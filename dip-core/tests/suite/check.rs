@@ -546,6 +546,14 @@ fn a_bad_value_hides_nothing_that_does_not_hang_on_it() {
 }
 
 #[test]
+fn a_plan_is_judged_even_where_its_number_of_ranks_cannot_be_read() {
+    expect(
+        &[("\"ranks\": 2,", "\"ranks\": \"two\","), ("[100, 100]", "[100, 99]")],
+        &["wrong-type ranks", "memory-over-limit order[1]"],
+    );
+}
+
+#[test]
 fn predicted_times_are_judged_even_where_the_order_is_broken() {
     expect(
         &[(ORDER_0, "[0, 1, 6, 5]"), ("[0.0, 1.0, 3.5", "[0.5, 1.0, 3.25")],
