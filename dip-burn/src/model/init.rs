@@ -1,0 +1,70 @@
+//! Weights from a seed and a name, the same on every rank, partition and backend.
+
+use burn::module::{Param, ParamId};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Draws the weights of one module of the model.
+#[derive(Debug, Clone)]
+pub struct Init<'a, B: Backend> {
+    /// Seed of the run.
+    pub seed: u64,
+    /// The module of the model; part of every name.
+    pub module: &'a str,
+    /// Where the weights go.
+    pub device: &'a B::Device,
+}
+
+impl<B: Backend> Init<'_, B> {
+    /// A matrix `[rows, columns]` of normal values with standard deviation `std`.
+    pub fn matrix(&self, name: &str, [rows, columns]: [usize; 2], std: f64) -> Param<Tensor<B, 2>> {
+        let mut rng =
+            ChaCha8Rng::seed_from_u64(self.seed ^ hash(&format!("{}.{name}", self.module)));
+        let mut values = Vec::with_capacity(rows * columns + 1);
+        while values.len() < rows * columns {
+            // Box-Muller gives two independent normal values at a time.
+            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * std;
+            let angle = std::f64::consts::TAU * rng.random::<f64>();
+            values.push((radius * angle.cos()) as f32);
+            values.push((radius * angle.sin()) as f32);
+        }
+        values.truncate(rows * columns);
+        let data = TensorData::new(values, [rows, columns]);
+        Param::initialized(ParamId::new(), Tensor::from_data(data, self.device).require_grad())
+    }
+
+    /// A linear layer `[input, output]`; its bias, where it has one, is zero.
+    pub fn linear(
+        &self,
+        name: &str,
+        input: usize,
+        output: usize,
+        bias: bool,
+        std: f64,
+    ) -> Linear<B> {
+        let zeros = || Tensor::zeros([output], self.device).require_grad();
+        Linear {
+            weight: self.matrix(name, [input, output], std),
+            bias: bias.then(|| Param::initialized(ParamId::new(), zeros())),
+        }
+    }
+
+    /// A root-mean-square norm.
+    pub fn rms_norm(&self, width: usize) -> RmsNorm<B> {
+        RmsNormConfig::new(width).with_epsilon(1e-6).init(self.device)
+    }
+
+    /// A layer norm.
+    pub fn layer_norm(&self, width: usize) -> LayerNorm<B> {
+        LayerNormConfig::new(width).with_epsilon(1e-6).init(self.device)
+    }
+}
+
+/// FNV-1a: stable over releases, unlike the standard library's hash.
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,192 @@
+//! The whole model on one device: the oracle of the pipelined gradients, and what evaluation and captions run on.
+
+use burn::module::AutodiffModule;
+use burn::optim::GradientsParams;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{ElementConversion, Tensor};
+use dip_core::{ModelSpec, ModuleId, ModuleKind};
+
+use super::{Chunk, DecoderChunk, Init, ModelError, VitChunk};
+use crate::batch::{Batch, Image, Microbatch};
+use crate::params::{self, Loader, NamedTensors, Naming, ParameterError};
+
+/// A vision-language model in one piece: any number of encoders into one decoder, in autodiff or not, as `B` is.
+#[derive(Debug, Clone)]
+pub struct WholeModel<B: Backend> {
+    encoder: Option<(String, VitChunk<B>)>,
+    decoder: (String, DecoderChunk<B>),
+}
+
+/// What a caption starts from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// Tokens, those of the images included.
+    pub tokens: Vec<u32>,
+    /// Images.
+    pub images: Vec<Image>,
+    /// Where the tokens of each image start.
+    pub image_offsets: Vec<u32>,
+}
+
+impl<B: Backend> WholeModel<B> {
+    /// The model with weights drawn from `seed`: the same ones that any partition starts from.
+    ///
+    /// # Errors
+    /// [`ModelError`] where a module cannot be trained, or there is not exactly one decoder with a head.
+    pub fn init(model: &ModelSpec, seed: u64, device: &B::Device) -> Result<Self, ModelError> {
+        let mut encoder = None;
+        let mut decoder = None;
+        for id in model.topological_order() {
+            let spec = &model.modules[id.index()];
+            let init = Init { seed, module: &spec.name, device };
+            match &spec.kind {
+                ModuleKind::Vit { .. } => {
+                    let width = output_width(model, id);
+                    let chunk = VitChunk::init(spec, 0..spec.layers, width, &init)?;
+                    encoder = Some((spec.name.clone(), chunk));
+                }
+                ModuleKind::Decoder { .. } => {
+                    let chunk = DecoderChunk::init(spec, 0..spec.layers, &init)?;
+                    decoder = Some((spec.name.clone(), chunk));
+                }
+                ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
+                ModuleKind::Dit { .. } => return Err(unsupported(&spec.name, "dit")),
+            }
+        }
+        let decoder = decoder.ok_or_else(|| unsupported(&model.name, "without a decoder"))?;
+        Ok(Self { encoder, decoder })
+    }
+
+    /// Sum of the cross-entropies of the trained tokens of one microbatch, `[1, 1]`.
+    fn loss_sum(&self, microbatch: &Microbatch) -> Tensor<B, 2> {
+        self.decoder.1.forward(self.image_embeddings(microbatch), microbatch, 0..1)
+    }
+
+    fn image_embeddings(&self, microbatch: &Microbatch) -> Vec<Tensor<B, 2>> {
+        let images = microbatch.images.len() as u32;
+        match &self.encoder {
+            Some((_, encoder)) if images > 0 => {
+                vec![encoder.forward(Vec::new(), microbatch, 0..images)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Mean cross-entropy over the trained tokens, in nats. For backends without autodiff.
+    pub fn loss(&self, microbatches: &[Microbatch]) -> f64 {
+        let trained: u64 = microbatches.iter().map(Microbatch::trained_tokens).sum();
+        let sum = |m: &Microbatch| self.loss_sum(m).into_scalar().elem::<f64>();
+        microbatches.iter().map(sum).sum::<f64>() / trained.max(1) as f64
+    }
+
+    /// Continues each prompt with the most likely tokens, until `stop` or `most` tokens. For backends without autodiff.
+    ///
+    /// All prompts run as documents of one packed sequence, so that each step is one forward.
+    pub fn generate(&self, prompts: &[Prompt], stop: u32, most: usize) -> Vec<Vec<u32>> {
+        let mut texts = vec![Vec::new(); prompts.len()];
+        let mut open: Vec<usize> = (0..prompts.len()).collect();
+        let packed: Vec<Image> = prompts.iter().flat_map(|p| p.images.clone()).collect();
+        let images = Microbatch { images: packed, ..Microbatch::default() };
+        let embeddings = self.image_embeddings(&images);
+        for _ in 0..most {
+            if open.is_empty() {
+                break;
+            }
+            let (sequence, last) = pack(prompts, &texts, &images.images);
+            let Some(logits) = self.decoder.1.logits(embeddings.clone(), &sequence, &last) else {
+                break;
+            };
+            let best = logits.argmax(1).into_data().iter::<i64>().collect::<Vec<_>>();
+            open.retain(|&i| {
+                let token = best[i] as u32;
+                if token != stop {
+                    texts[i].push(token);
+                }
+                token != stop
+            });
+        }
+        texts
+    }
+
+    /// The parameters, by name.
+    pub fn parameters(&self) -> NamedTensors {
+        let mut all = params::parameters::<B, _>(&self.decoder.1, &naming(&self.decoder.0));
+        if let Some((name, encoder)) = &self.encoder {
+            all.extend(params::parameters::<B, _>(encoder, &naming(name)));
+        }
+        all
+    }
+}
+
+impl<B: AutodiffBackend> WholeModel<B> {
+    /// Mean loss of a batch and the gradient of every parameter, from one graph on one device.
+    pub fn loss_and_gradients(&self, batch: &Batch) -> (f64, NamedTensors) {
+        let trained = batch.trained_tokens.max(1) as f64;
+        let sums: Vec<_> = batch.microbatches.iter().map(|m| self.loss_sum(m)).collect();
+        let loss = Tensor::cat(sums, 0).sum().div_scalar(trained);
+        let value = loss.clone().into_scalar().elem::<f64>();
+        let mut all = loss.backward();
+        let mut gradients = GradientsParams::new();
+        params::accumulate::<B, _>(&self.decoder.1, &mut all, &mut gradients);
+        let mut named =
+            params::gradients::<B, _>(&self.decoder.1, &naming(&self.decoder.0), &gradients);
+        if let Some((name, encoder)) = &self.encoder {
+            params::accumulate::<B, _>(encoder, &mut all, &mut gradients);
+            named.extend(params::gradients::<B, _>(encoder, &naming(name), &gradients));
+        }
+        (value, named)
+    }
+
+    /// Replaces every parameter by that of the same name.
+    ///
+    /// # Errors
+    /// [`ParameterError`] for the first one that is missing or has another shape.
+    pub fn load(&mut self, tensors: &NamedTensors) -> Result<(), ParameterError> {
+        let mut loader = Loader { tensors, error: None };
+        let (name, chunk) = &mut self.decoder;
+        *chunk = params::map_parameters(chunk.clone(), &naming(name), None, &mut loader);
+        if let Some((name, chunk)) = &mut self.encoder {
+            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, &mut loader);
+        }
+        loader.error.map_or(Ok(()), Err)
+    }
+
+    /// The same model without autodiff, for evaluation.
+    pub fn valid(&self) -> WholeModel<B::InnerBackend> {
+        WholeModel {
+            encoder: self.encoder.as_ref().map(|(name, chunk)| (name.clone(), chunk.valid())),
+            decoder: (self.decoder.0.clone(), self.decoder.1.valid()),
+        }
+    }
+}
+
+/// Width of what a module hands to its consumer.
+pub(crate) fn output_width(model: &ModelSpec, module: ModuleId) -> usize {
+    let own = model.modules[module.index()].hidden;
+    let consumer = model.consumers_of(module).first().map(|c| model.modules[c.index()].hidden);
+    consumer.unwrap_or(own) as usize
+}
+
+/// Prompts and what followed them as documents of one sequence, and the last position of each.
+fn pack(prompts: &[Prompt], texts: &[Vec<u32>], images: &[Image]) -> (Microbatch, Vec<usize>) {
+    let mut sequence = Microbatch { images: images.to_vec(), ..Microbatch::default() };
+    let mut last = Vec::new();
+    for (document, (prompt, text)) in prompts.iter().zip(texts).enumerate() {
+        let start = sequence.tokens.len() as u32;
+        sequence.image_offsets.extend(prompt.image_offsets.iter().map(|o| start + o));
+        sequence.tokens.extend(prompt.tokens.iter().chain(text));
+        let length = (prompt.tokens.len() + text.len()) as u32;
+        sequence.positions.extend(0..length);
+        sequence.documents.extend(std::iter::repeat_n(document as u32, length as usize));
+        last.push(sequence.tokens.len() - 1);
+    }
+    (sequence, last)
+}
+
+fn naming(module: &str) -> Naming {
+    Naming { module: module.to_owned(), first_layer: 0 }
+}
+
+fn unsupported(module: &str, kind: &'static str) -> ModelError {
+    ModelError::Kind { module: module.into(), kind }
+}

@@ -1,0 +1,262 @@
+//! Parameters by name.
+//!
+//! A name is the module of the model, the path inside it, and the number of the layer in the whole module, as in
+//! `language.layers.3.attention.query.weight`. It does not depend on the partition, so that weights, gradients and optimiser
+//! state of any two partitions can be compared and exchanged.
+
+use std::collections::BTreeMap;
+
+use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{ElementConversion, Tensor, TensorData};
+use thiserror::Error;
+
+/// Tensors on the host, by name.
+pub type NamedTensors = BTreeMap<String, TensorData>;
+
+/// Sees, and may replace, every float parameter of a chunk.
+pub trait ParameterMap<I: Backend> {
+    /// The new value of a parameter, from its name, its value and its gradient, where it has one.
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<I, D>,
+        gradient: Option<Tensor<I, D>>,
+    ) -> Tensor<I, D>;
+}
+
+/// Named tensors that do not fit a model.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum ParameterError {
+    /// A parameter is missing.
+    #[error("parameter {0} is missing")]
+    Missing(String),
+    /// A parameter has another shape.
+    #[error("parameter {name} has shape {found:?}, but the model needs {expected:?}")]
+    Shape {
+        /// The parameter.
+        name: String,
+        /// The shape it has.
+        found: Vec<usize>,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+}
+
+/// How a path inside a chunk becomes a name.
+#[derive(Debug, Clone)]
+pub(crate) struct Naming {
+    /// The module of the model.
+    pub module: String,
+    /// The number of the chunk's first layer.
+    pub first_layer: usize,
+}
+
+impl Naming {
+    fn name(&self, path: &[String]) -> String {
+        let mut name = self.module.clone();
+        for (i, part) in path.iter().enumerate() {
+            name.push('.');
+            match part.parse::<usize>() {
+                Ok(layer) if i == 1 && path[0] == "layers" => {
+                    name.push_str(&(layer + self.first_layer).to_string());
+                }
+                _ => name.push_str(part),
+            }
+        }
+        name
+    }
+}
+
+/// Runs `map` over every parameter of a module.
+pub(crate) fn map_parameters<B, M, P>(
+    module: M,
+    naming: &Naming,
+    gradients: Option<&GradientsParams>,
+    map: &mut P,
+) -> M
+where
+    B: AutodiffBackend,
+    M: AutodiffModule<B>,
+    P: ParameterMap<B::InnerBackend>,
+{
+    module.map(&mut Mapper { naming, gradients, map, path: Vec::new() })
+}
+
+/// Copies every parameter of a module to the host.
+pub(crate) fn parameters<B: Backend, M: Module<B>>(module: &M, naming: &Naming) -> NamedTensors {
+    let mut visitor = Exporter { naming, path: Vec::new(), tensors: NamedTensors::new() };
+    module.visit(&mut visitor);
+    visitor.tensors
+}
+
+/// Copies every gradient of a module to the host.
+pub(crate) fn gradients<B, M>(
+    module: &M,
+    naming: &Naming,
+    gradients: &GradientsParams,
+) -> NamedTensors
+where
+    B: AutodiffBackend,
+    M: AutodiffModule<B>,
+{
+    let mut visitor =
+        GradientExporter { naming, gradients, path: Vec::new(), tensors: NamedTensors::new() };
+    module.visit(&mut visitor);
+    visitor.tensors
+}
+
+/// Adds the gradients of one backward to those of a module, and frees them.
+pub(crate) fn accumulate<B, M>(module: &M, from: &mut B::Gradients, into: &mut GradientsParams)
+where
+    B: AutodiffBackend,
+    M: AutodiffModule<B>,
+{
+    module.visit(&mut Accumulator::<B> { from, into });
+}
+
+/// Sum of the squares of all gradients of a module.
+pub(crate) fn squared_norm<B, M>(module: &M, gradients: &GradientsParams) -> f64
+where
+    B: AutodiffBackend,
+    M: AutodiffModule<B>,
+{
+    let mut visitor = SquaredNorm { gradients, sum: 0.0 };
+    module.visit(&mut visitor);
+    visitor.sum
+}
+
+struct Mapper<'a, P> {
+    naming: &'a Naming,
+    gradients: Option<&'a GradientsParams>,
+    map: &'a mut P,
+    path: Vec<String>,
+}
+
+impl<B: AutodiffBackend, P: ParameterMap<B::InnerBackend>> ModuleMapper<B> for Mapper<'_, P> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, tensor, mapper) = param.consume();
+        let gradient = self.gradients.and_then(|g| g.get::<B::InnerBackend, D>(id));
+        let tracked = tensor.is_require_grad();
+        let name = self.naming.name(&self.path);
+        let mapped = Tensor::from_inner(self.map.map(&name, tensor.inner(), gradient));
+        let mapped = if tracked { mapped.require_grad() } else { mapped };
+        Param::from_mapped_value(id, mapped, mapper)
+    }
+}
+
+struct Exporter<'a> {
+    naming: &'a Naming,
+    path: Vec<String>,
+    tensors: NamedTensors,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Exporter<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.tensors.insert(self.naming.name(&self.path), param.val().into_data());
+    }
+}
+
+struct GradientExporter<'a> {
+    naming: &'a Naming,
+    gradients: &'a GradientsParams,
+    path: Vec<String>,
+    tensors: NamedTensors,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for GradientExporter<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(gradient) = self.gradients.get::<B::InnerBackend, D>(param.id) {
+            self.tensors.insert(self.naming.name(&self.path), gradient.into_data());
+        }
+    }
+}
+
+struct Accumulator<'a, B: AutodiffBackend> {
+    from: &'a mut B::Gradients,
+    into: &'a mut GradientsParams,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Accumulator<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let Some(gradient) = param.val().grad_remove(self.from) else { return };
+        let sum = match self.into.remove::<B::InnerBackend, D>(param.id) {
+            Some(so_far) => so_far + gradient,
+            None => gradient,
+        };
+        self.into.register::<B::InnerBackend, D>(param.id, sum);
+    }
+}
+
+struct SquaredNorm<'a> {
+    gradients: &'a GradientsParams,
+    sum: f64,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for SquaredNorm<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(gradient) = self.gradients.get::<B::InnerBackend, D>(param.id) {
+            self.sum += gradient.square().sum().into_scalar().elem::<f64>();
+        }
+    }
+}
+
+/// Replaces parameters by those of a table.
+pub(crate) struct Loader<'a> {
+    pub tensors: &'a NamedTensors,
+    pub error: Option<ParameterError>,
+}
+
+impl<I: Backend> ParameterMap<I> for Loader<'_> {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<I, D>,
+        _: Option<Tensor<I, D>>,
+    ) -> Tensor<I, D> {
+        let expected = parameter.dims();
+        match self.tensors.get(name) {
+            Some(data) if data.shape.dims() == expected => {
+                Tensor::from_data(data.clone(), &parameter.device())
+            }
+            Some(data) => {
+                let (found, expected) = (data.shape.to_vec(), expected.to_vec());
+                self.error.get_or_insert(ParameterError::Shape {
+                    name: name.into(),
+                    found,
+                    expected,
+                });
+                parameter
+            }
+            None => {
+                self.error.get_or_insert(ParameterError::Missing(name.into()));
+                parameter
+            }
+        }
+    }
+}
