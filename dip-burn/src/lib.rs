@@ -1,12 +1,20 @@
 //! Pipelined training of multimodal models on Burn.
 //!
+//! ```text
+//! shards -> documents -> packed microbatches -> Batch + Plan -> rank threads (ChunkStage) -> optimiser step -> checkpoint
+//! ```
+//!
 //! | trait | you give | it lets you |
 //! |---|---|---|
 //! | [`model::Chunk`] | the forward of some layers | train another modality |
+//! | [`dip_core::PlanSource`] | a plan for each batch | plan with anything |
+//! | [`train::Observer`] | what to do with a report | show or store the progress of a run |
 
 pub mod batch;
 pub mod model;
 pub mod params;
+pub mod runtime;
 pub mod stage;
+pub mod train;
 
 pub use batch::{Batch, Image, Microbatch};

@@ -1,0 +1,165 @@
+//! AdamW over the chunks of one rank: Burn's update rule, with the state kept by parameter name, so that a checkpoint does
+//! not depend on the partition.
+
+use std::collections::HashMap;
+
+use burn::optim::record::AdaptorRecord;
+use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorData};
+
+use super::worker::Chunks;
+use crate::params::{NamedTensors, ParameterMap};
+use crate::train::OptimizerConfig;
+
+const MOMENT_1: &str = ".moment_1";
+const MOMENT_2: &str = ".moment_2";
+
+/// AdamW with the moments of every parameter of a rank.
+pub(super) struct Optimizer<B: AutodiffBackend> {
+    matrices: AdamW,
+    vectors: AdamW,
+    steps: u64,
+    states: HashMap<String, AdaptorRecord<AdamW, B>>,
+}
+
+impl<B: AutodiffBackend> Optimizer<B> {
+    /// An optimiser without moments. Weight decay applies to matrices, not to norms and biases.
+    pub fn new(config: &OptimizerConfig) -> Self {
+        let rule = |weight_decay| {
+            AdamWConfig::new()
+                .with_beta_1(config.beta_1)
+                .with_beta_2(config.beta_2)
+                .with_epsilon(1e-8)
+                .with_weight_decay(weight_decay)
+                .build()
+        };
+        Self {
+            matrices: rule(config.weight_decay),
+            vectors: rule(0.0),
+            steps: 0,
+            states: HashMap::new(),
+        }
+    }
+
+    /// Updates every trained parameter from its gradient, scaled by `scale`.
+    pub fn step(&mut self, chunks: &mut Chunks<B>, learning_rate: f64, scale: f64) {
+        self.steps += 1;
+        for chunk in chunks.values_mut() {
+            chunk.map_parameters(&mut Step { optimizer: self, learning_rate, scale });
+        }
+    }
+
+    /// The moments, by parameter name.
+    pub fn moments(&self) -> NamedTensors {
+        let mut all = NamedTensors::new();
+        for (name, record) in &self.states {
+            let [moment_1, moment_2] = moments_of(record.clone());
+            all.insert(format!("{name}{MOMENT_1}"), moment_1);
+            all.insert(format!("{name}{MOMENT_2}"), moment_2);
+        }
+        all
+    }
+
+    /// Takes the moments of the parameters that `chunks` hold; parameters that have none start afresh.
+    ///
+    /// # Errors
+    /// Where a moment has another shape than its parameter, or only one of the two is there.
+    pub fn load(
+        &mut self,
+        chunks: &mut Chunks<B>,
+        moments: &NamedTensors,
+        steps: u64,
+    ) -> Result<(), String> {
+        self.steps = steps;
+        self.states.clear();
+        let mut load = Load { optimizer: self, moments, error: None };
+        for chunk in chunks.values_mut() {
+            chunk.map_parameters(&mut load);
+        }
+        load.error.map_or(Ok(()), Err)
+    }
+}
+
+/// The update of one step.
+struct Step<'a, B: AutodiffBackend> {
+    optimizer: &'a mut Optimizer<B>,
+    learning_rate: f64,
+    scale: f64,
+}
+
+impl<B: AutodiffBackend> ParameterMap<B::InnerBackend> for Step<'_, B> {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<B::InnerBackend, D>,
+        gradient: Option<Tensor<B::InnerBackend, D>>,
+    ) -> Tensor<B::InnerBackend, D> {
+        let Some(gradient) = gradient else { return parameter };
+        let optimizer = &mut *self.optimizer;
+        let gradient =
+            if self.scale == 1.0 { gradient } else { gradient.mul_scalar(self.scale as f32) };
+        let rule = if D >= 2 { &optimizer.matrices } else { &optimizer.vectors };
+        let state = optimizer.states.remove(name).map(AdaptorRecord::into_state::<D>);
+        let (parameter, state) = rule.step(self.learning_rate, parameter, gradient, state);
+        if let Some(state) = state {
+            optimizer.states.insert(name.to_owned(), AdaptorRecord::from_state(state));
+        }
+        parameter
+    }
+}
+
+/// Reads the moments of every parameter and leaves the parameters as they are.
+struct Load<'a, B: AutodiffBackend> {
+    optimizer: &'a mut Optimizer<B>,
+    moments: &'a NamedTensors,
+    error: Option<String>,
+}
+
+impl<B: AutodiffBackend> ParameterMap<B::InnerBackend> for Load<'_, B> {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<B::InnerBackend, D>,
+        _: Option<Tensor<B::InnerBackend, D>>,
+    ) -> Tensor<B::InnerBackend, D> {
+        let moment = |suffix| self.moments.get(&format!("{name}{suffix}"));
+        let shape = parameter.dims();
+        match (moment(MOMENT_1), moment(MOMENT_2)) {
+            (None, None) => {}
+            (Some(a), Some(b)) if a.shape.dims() == shape && b.shape.dims() == shape => {
+                let device = parameter.device();
+                let tensor = |data: &TensorData| Tensor::from_data(data.clone(), &device);
+                let time = self.optimizer.steps as usize;
+                let momentum = AdaptiveMomentumState::new(time, tensor(a), tensor(b));
+                let record = AdaptorRecord::from_state::<D>(AdamWState::new(momentum));
+                self.optimizer.states.insert(name.to_owned(), record);
+            }
+            _ => {
+                let what = format!("the moments of {name} are not two tensors of shape {shape:?}");
+                self.error.get_or_insert(what);
+            }
+        }
+        parameter
+    }
+}
+
+/// First and second moment of a record, whatever its rank.
+fn moments_of<B: AutodiffBackend>(record: AdaptorRecord<AdamW, B>) -> [TensorData; 2] {
+    fn data<I: Backend, const D: usize>(state: AdamWState<I, D>) -> [TensorData; 2] {
+        [state.momentum.moment_1.into_data(), state.momentum.moment_2.into_data()]
+    }
+    use burn::optim::record::AdaptorRecordV1 as V1;
+    let AdaptorRecord::V1(record) = record;
+    match record {
+        V1::Rank0(_) => unreachable!("parameters have at least one dimension"),
+        V1::Rank1(state) => data(state),
+        V1::Rank2(state) => data(state),
+        V1::Rank3(state) => data(state),
+        V1::Rank4(state) => data(state),
+        V1::Rank5(state) => data(state),
+        V1::Rank6(state) => data(state),
+        V1::Rank7(state) => data(state),
+        V1::Rank8(state) => data(state),
+    }
+}

@@ -1,0 +1,387 @@
+//! The coordinator of the ranks: starts their threads, hands them plans, and collects what they measured.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use burn::tensor::backend::AutodiffBackend;
+use dip_core::{
+    Bytes, ExecError, Executor, ModelSpec, ModuleId, Partition, Plan, RankId, Seconds, StageError,
+    Trace, compile,
+};
+use thiserror::Error;
+
+use super::link::ChannelLink;
+use super::optimizer::Optimizer;
+use super::worker::{Chunks, Command, Export, Failure, Iteration, RankUpdate, Reply, Worker};
+use crate::batch::Batch;
+use crate::model::ModelError;
+use crate::params::NamedTensors;
+use crate::stage::ChunkStage;
+use crate::train::OptimizerConfig;
+
+/// What a pipeline is made of.
+pub struct PipelineInit<'a, B: AutodiffBackend> {
+    /// The model.
+    pub model: &'a ModelSpec,
+    /// Which rank holds which layers.
+    pub partition: &'a Partition,
+    /// One device a rank. CPU devices compare equal; each rank has its own thread and its own compute threads all the same.
+    pub devices: Vec<B::Device>,
+    /// Compute threads of a rank on CPU.
+    pub threads_per_rank: usize,
+    /// Seed of the weights.
+    pub seed: u64,
+    /// The optimiser.
+    pub optimizer: &'a OptimizerConfig,
+}
+
+/// One optimiser step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Largest norm of all gradients of all ranks together; 0 for no clipping.
+    pub clip_norm: f64,
+}
+
+/// What one iteration gave.
+#[derive(Debug, Clone)]
+pub struct StepReport {
+    /// When every stage ran.
+    pub trace: Trace,
+    /// From the start of the first rank to the end of the last, the optimiser step included.
+    pub elapsed: Seconds,
+    /// Loss: mean cross-entropy over the trained tokens of the batch, in nats.
+    pub loss: f64,
+    /// Norm of all gradients, before clipping; 0 where there was no update.
+    pub gradient_norm: f64,
+    /// Peak of the activations of each rank.
+    pub peak_activation: Vec<Bytes>,
+}
+
+/// A pipeline that cannot be built or has failed.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// The model cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The partition does not fit the devices.
+    #[error(
+        "the partition has {ranks} ranks, but there are {devices} devices; give one device a rank"
+    )]
+    Devices {
+        /// Ranks.
+        ranks: u32,
+        /// Devices.
+        devices: usize,
+    },
+    /// A thread could not be started.
+    #[error("rank {rank} could not be started: {source}")]
+    Thread {
+        /// The rank.
+        rank: RankId,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A stage or a link failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A rank ended.
+    #[error("rank {rank} has ended: {what}")]
+    Rank {
+        /// The rank.
+        rank: RankId,
+        /// Why.
+        what: String,
+    },
+    /// Weights do not fit the model.
+    #[error("rank {rank}: {what}; the checkpoint was made for another model")]
+    Import {
+        /// The rank.
+        rank: RankId,
+        /// What does not fit.
+        what: String,
+    },
+}
+
+/// The ranks of one pipeline, each a thread of this process.
+pub struct Pipeline<B: AutodiffBackend> {
+    ranks: Vec<Rank<B>>,
+    replies: Receiver<(RankId, Reply)>,
+}
+
+struct Rank<B: AutodiffBackend> {
+    commands: Option<Sender<Command<B>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<B: AutodiffBackend> Pipeline<B> {
+    /// Builds the chunks of every rank on its own thread and device.
+    ///
+    /// # Errors
+    /// [`PipelineError`] where the model, the devices or the threads cannot be had.
+    pub fn new(init: &PipelineInit<'_, B>) -> Result<Self, PipelineError> {
+        let ranks = init.partition.ranks;
+        if init.devices.len() != ranks as usize {
+            return Err(PipelineError::Devices { ranks, devices: init.devices.len() });
+        }
+        let (reply_sender, replies) = channel();
+        let mut pipeline = Self { ranks: Vec::new(), replies };
+        for (r, device) in init.devices.iter().enumerate() {
+            let rank = RankId::from(r);
+            let (commands, command_receiver) = channel();
+            let worker = Worker {
+                rank,
+                chunks: chunks_of_rank(init, rank, device)?,
+                optimizer: Optimizer::new(init.optimizer),
+                commands: command_receiver,
+                replies: reply_sender.clone(),
+            };
+            let threads = init.threads_per_rank;
+            let thread = std::thread::Builder::new()
+                .name(format!("dip-rank-{r}"))
+                .spawn(move || serve_in_pool(worker, threads))
+                .map_err(|source| PipelineError::Thread { rank, source })?;
+            pipeline.ranks.push(Rank { commands: Some(commands), thread: Some(thread) });
+        }
+        Ok(pipeline)
+    }
+
+    /// Runs one iteration of a plan that passes the checker: every stage, and the optimiser step where there is an update.
+    ///
+    /// # Errors
+    /// [`PipelineError`] of the first rank that failed; the pipeline cannot go on then.
+    pub fn run(
+        &mut self,
+        plan: &Plan,
+        batch: &Arc<Batch>,
+        update: Option<Update>,
+    ) -> Result<StepReport, PipelineError> {
+        let program = Arc::new(compile(plan));
+        let epoch = Instant::now();
+        let mut scales = Vec::new();
+        for (r, link) in ChannelLink::mesh(self.ranks.len()).into_iter().enumerate() {
+            let rank_update = update.map(|update| {
+                let (sender, scale) = channel();
+                scales.push(sender);
+                RankUpdate { learning_rate: update.learning_rate, scale }
+            });
+            let iteration = Iteration {
+                program: program.clone(),
+                batch: batch.clone(),
+                link,
+                epoch,
+                update: rank_update,
+            };
+            self.command(r, Command::Run(Box::new(iteration)))?;
+        }
+        let mut norms = BTreeMap::new();
+        let mut reports = BTreeMap::new();
+        let mut gradient_norm = 0.0;
+        while reports.len() < self.ranks.len() {
+            match self.reply()? {
+                (rank, Reply::Norm(norm)) => {
+                    norms.insert(rank, norm);
+                    if norms.len() == self.ranks.len() {
+                        // Summed in the order of ranks, so that the result does not depend on who came first.
+                        gradient_norm = norms.values().sum::<f64>().sqrt();
+                        let scale = update.map_or(1.0, |u| u.scale(gradient_norm));
+                        for sender in &scales {
+                            let _ = sender.send(scale);
+                        }
+                    }
+                }
+                (rank, Reply::Done(report)) => {
+                    reports.insert(rank, report);
+                }
+                (rank, _) => return Err(out_of_turn(rank)),
+            }
+        }
+        let elapsed = Seconds(epoch.elapsed().as_secs_f64());
+        let mut trace = Trace { ranks: self.ranks.len() as u32, spans: Vec::new() };
+        let mut loss_sum = 0.0;
+        let mut peak_activation = Vec::new();
+        for report in reports.into_values() {
+            trace.spans.extend(report.spans);
+            loss_sum += report.loss_sum;
+            peak_activation.push(report.peak_activation);
+        }
+        let loss = loss_sum / batch.trained_tokens.max(1) as f64;
+        Ok(StepReport { trace, elapsed, loss, gradient_norm, peak_activation })
+    }
+
+    /// Tensors of all ranks, by name.
+    ///
+    /// # Errors
+    /// [`PipelineError::Rank`] where a rank has ended.
+    pub fn export(&mut self, what: Export) -> Result<NamedTensors, PipelineError> {
+        for r in 0..self.ranks.len() {
+            self.command(r, Command::Export(what))?;
+        }
+        let mut all = NamedTensors::new();
+        for _ in 0..self.ranks.len() {
+            match self.reply()? {
+                (_, Reply::Exported(tensors)) => all.extend(tensors),
+                (rank, _) => return Err(out_of_turn(rank)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Replaces weights and optimiser state; every rank takes what it holds.
+    ///
+    /// # Errors
+    /// [`PipelineError::Import`] where a tensor is missing or has another shape.
+    pub fn import(
+        &mut self,
+        model: NamedTensors,
+        optimizer: NamedTensors,
+        steps: u64,
+    ) -> Result<(), PipelineError> {
+        let (model, optimizer) = (Arc::new(model), Arc::new(optimizer));
+        for r in 0..self.ranks.len() {
+            let (model, optimizer) = (model.clone(), optimizer.clone());
+            self.command(r, Command::Import { model, optimizer, steps })?;
+        }
+        for _ in 0..self.ranks.len() {
+            match self.reply()? {
+                (_, Reply::Imported) => {}
+                (rank, _) => return Err(out_of_turn(rank)),
+            }
+        }
+        Ok(())
+    }
+
+    /// This pipeline as an [`Executor`] of plans for one batch.
+    pub fn on<'a>(&'a mut self, batch: &'a Arc<Batch>, update: Option<Update>) -> OnBatch<'a, B> {
+        OnBatch { pipeline: self, batch, update }
+    }
+
+    fn command(&mut self, rank: usize, command: Command<B>) -> Result<(), PipelineError> {
+        let sent = self.ranks[rank].commands.as_ref().map(|c| c.send(command));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            // The rank's own account, if it left one, says more than the closed channel.
+            _ => match self.replies.try_recv() {
+                Ok((rank, Reply::Failed(failure))) => Err(failure.into_error(rank)),
+                _ => Err(ended(RankId::from(rank))),
+            },
+        }
+    }
+
+    fn reply(&mut self) -> Result<(RankId, Reply), PipelineError> {
+        match self.replies.recv() {
+            Ok((rank, Reply::Failed(failure))) => Err(self.first_cause(rank, failure)),
+            Ok(reply) => Ok(reply),
+            Err(_) => Err(ended(RankId(0))),
+        }
+    }
+
+    /// A rank that fails takes its neighbours with it, and theirs may be the first answer: looks for the failure that is
+    /// not merely a lost neighbour.
+    fn first_cause(&self, rank: RankId, failure: Failure) -> PipelineError {
+        let mut cause = (rank, failure);
+        let patience = std::time::Duration::from_secs(2);
+        while matches!(&cause.1, Failure::Exec(ExecError::Link { .. })) {
+            match self.replies.recv_timeout(patience) {
+                Ok((rank, Reply::Failed(failure))) => cause = (rank, failure),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        cause.1.into_error(cause.0)
+    }
+}
+
+impl<B: AutodiffBackend> Drop for Pipeline<B> {
+    fn drop(&mut self) {
+        for rank in &mut self.ranks {
+            rank.commands = None;
+        }
+        for rank in &mut self.ranks {
+            if let Some(thread) = rank.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// A pipeline bound to a batch; see [`Pipeline::on`].
+pub struct OnBatch<'a, B: AutodiffBackend> {
+    pipeline: &'a mut Pipeline<B>,
+    batch: &'a Arc<Batch>,
+    update: Option<Update>,
+}
+
+impl<B: AutodiffBackend> Executor for OnBatch<'_, B> {
+    fn execute(&mut self, plan: &Plan) -> Result<Trace, ExecError> {
+        match self.pipeline.run(plan, self.batch, self.update) {
+            Ok(report) => Ok(report.trace),
+            Err(PipelineError::Exec(error)) => Err(error),
+            Err(PipelineError::Rank { rank, what }) => {
+                Err(ExecError::Stage { rank, source: StageError::Failed(what) })
+            }
+            Err(error) => {
+                let source = StageError::Failed(error.to_string());
+                Err(ExecError::Stage { rank: RankId(0), source })
+            }
+        }
+    }
+}
+
+impl Update {
+    /// What gradients are multiplied with.
+    fn scale(&self, norm: f64) -> f64 {
+        if self.clip_norm > 0.0 && norm > self.clip_norm { self.clip_norm / norm } else { 1.0 }
+    }
+}
+
+impl Failure {
+    fn into_error(self, rank: RankId) -> PipelineError {
+        match self {
+            Self::Exec(error) => PipelineError::Exec(error),
+            Self::Panic(what) => PipelineError::Rank { rank, what },
+            Self::Import(what) => PipelineError::Import { rank, what },
+        }
+    }
+}
+
+fn chunks_of_rank<B: AutodiffBackend>(
+    init: &PipelineInit<'_, B>,
+    rank: RankId,
+    device: &B::Device,
+) -> Result<Chunks<B>, ModelError> {
+    let mut chunks = Chunks::new();
+    for (m, module) in init.partition.modules.iter().enumerate() {
+        for chunk in module.chunks.iter().filter(|c| c.rank == rank) {
+            let stage = ChunkStage::new(
+                init.model,
+                ModuleId::from(m),
+                chunk.layers.clone(),
+                init.seed,
+                device,
+            )?;
+            chunks.insert((init.model.modules[m].name.clone(), chunk.segment), stage);
+        }
+    }
+    Ok(chunks)
+}
+
+/// Serves inside a compute pool of the rank's own, so that ranks never share or wait for each other's threads.
+fn serve_in_pool<B: AutodiffBackend>(worker: Worker<B>, threads: usize) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
+    // Kept until the rank ends: dropping it would end the compute threads.
+    let _pool = pool;
+    worker.serve();
+}
+
+fn ended(rank: RankId) -> PipelineError {
+    PipelineError::Rank { rank, what: "its thread is gone".into() }
+}
+
+fn out_of_turn(rank: RankId) -> PipelineError {
+    PipelineError::Rank { rank, what: "it answered out of turn".into() }
+}

@@ -1,0 +1,201 @@
+//! One pipeline rank: a thread that owns its chunks, its optimiser state and its compute threads.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use burn::tensor::backend::AutodiffBackend;
+use dip_core::{
+    Bytes, ExecError, Interpreter, Program, RankHost, RankId, Seconds, SegmentId, Span, Stage,
+    StageError,
+};
+
+use super::link::ChannelLink;
+use super::optimizer::Optimizer;
+use crate::batch::Batch;
+use crate::params::NamedTensors;
+use crate::stage::{ChunkStage, Payload};
+
+/// The chunks of one rank, by module name and segment.
+pub(super) type Chunks<B> = BTreeMap<(String, SegmentId), ChunkStage<B>>;
+
+type RankLink<B> = ChannelLink<Payload<<B as AutodiffBackend>::InnerBackend>>;
+
+/// What the coordinator asks of a rank.
+pub(super) enum Command<B: AutodiffBackend> {
+    /// Run one iteration.
+    Run(Box<Iteration<B>>),
+    /// Copy tensors to the host.
+    Export(Export),
+    /// Replace the weights and optimiser state that this rank holds.
+    Import { model: Arc<NamedTensors>, optimizer: Arc<NamedTensors>, steps: u64 },
+}
+
+/// One iteration of a rank.
+pub(super) struct Iteration<B: AutodiffBackend> {
+    pub program: Arc<Program>,
+    pub batch: Arc<Batch>,
+    pub link: RankLink<B>,
+    pub epoch: Instant,
+    pub update: Option<RankUpdate>,
+}
+
+/// The optimiser step of a rank: it tells the coordinator its squared gradient norm and is told by how much to scale.
+pub(super) struct RankUpdate {
+    pub learning_rate: f64,
+    pub scale: Receiver<f64>,
+}
+
+/// Which tensors of a rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Export {
+    /// Weights.
+    Parameters,
+    /// Gradients of the last iteration that ran without an update.
+    Gradients,
+    /// Optimiser moments.
+    Moments,
+}
+
+/// What a rank answers.
+pub(super) enum Reply {
+    Norm(f64),
+    Done(RankReport),
+    Exported(NamedTensors),
+    Imported,
+    Failed(Failure),
+}
+
+/// Why a rank stopped.
+pub(super) enum Failure {
+    Exec(ExecError),
+    Panic(String),
+    Import(String),
+}
+
+/// What one iteration of a rank gave.
+pub(super) struct RankReport {
+    pub spans: Vec<Span>,
+    pub loss_sum: f64,
+    pub peak_activation: Bytes,
+}
+
+/// A rank with its channels to the coordinator.
+pub(super) struct Worker<B: AutodiffBackend> {
+    pub rank: RankId,
+    pub chunks: Chunks<B>,
+    pub optimizer: Optimizer<B>,
+    pub commands: Receiver<Command<B>>,
+    pub replies: Sender<(RankId, Reply)>,
+}
+
+impl<B: AutodiffBackend> Worker<B> {
+    /// Serves commands until the coordinator goes away or a command fails. A panic of the backend is an answer, too.
+    pub fn serve(mut self) {
+        while let Ok(command) = self.commands.recv() {
+            let reply = catch_unwind(AssertUnwindSafe(|| self.handle(command)))
+                .unwrap_or_else(|panic| Reply::Failed(Failure::Panic(panic_text(&*panic))));
+            let failed = matches!(reply, Reply::Failed(_));
+            if self.replies.send((self.rank, reply)).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command<B>) -> Reply {
+        match command {
+            Command::Run(iteration) => match self.run(*iteration) {
+                Ok(report) => Reply::Done(report),
+                Err(error) => Reply::Failed(Failure::Exec(error)),
+            },
+            Command::Export(what) => Reply::Exported(self.export(what)),
+            Command::Import { model, optimizer, steps } => {
+                match self.import(&model, &optimizer, steps) {
+                    Ok(()) => Reply::Imported,
+                    Err(what) => Reply::Failed(Failure::Import(what)),
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, iteration: Iteration<B>) -> Result<RankReport, ExecError> {
+        let Iteration { program, batch, mut link, epoch, update } = iteration;
+        for chunk in self.chunks.values_mut() {
+            chunk.begin(batch.clone());
+        }
+        let rank = self.rank;
+        let mut host = Host { worker: self, epoch, update };
+        let spans = Interpreter::new(&program, rank).run(&mut host, &mut link)?;
+        Ok(RankReport {
+            spans,
+            loss_sum: self.chunks.values_mut().map(ChunkStage::loss_sum).sum(),
+            peak_activation: self.chunks.values().map(ChunkStage::peak_bytes).sum(),
+        })
+    }
+
+    fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
+        let gone = |_| StageError::Failed("the coordinator is gone".into());
+        let norm: f64 = self.chunks.values().map(ChunkStage::squared_gradient_norm).sum();
+        let _ = self.replies.send((self.rank, Reply::Norm(norm)));
+        let scale = update.scale.recv().map_err(gone)?;
+        self.optimizer.step(&mut self.chunks, update.learning_rate, scale);
+        Ok(())
+    }
+
+    fn export(&mut self, what: Export) -> NamedTensors {
+        match what {
+            Export::Parameters => self.chunks.values().flat_map(ChunkStage::parameters).collect(),
+            Export::Gradients => self.chunks.values().flat_map(ChunkStage::gradients).collect(),
+            Export::Moments => self.optimizer.moments(),
+        }
+    }
+
+    fn import(
+        &mut self,
+        model: &NamedTensors,
+        optimizer: &NamedTensors,
+        steps: u64,
+    ) -> Result<(), String> {
+        for chunk in self.chunks.values_mut() {
+            chunk.load(model).map_err(|e| e.to_string())?;
+        }
+        self.optimizer.load(&mut self.chunks, optimizer, steps)
+    }
+}
+
+struct Host<'a, B: AutodiffBackend> {
+    worker: &'a mut Worker<B>,
+    epoch: Instant,
+    update: Option<RankUpdate>,
+}
+
+impl<B: AutodiffBackend> RankHost for Host<'_, B> {
+    type Payload = Payload<B::InnerBackend>;
+
+    fn now(&self) -> Seconds {
+        Seconds(self.epoch.elapsed().as_secs_f64())
+    }
+
+    fn stage(
+        &mut self,
+        module: &str,
+        segment: SegmentId,
+    ) -> Option<&mut dyn Stage<Payload = Self::Payload>> {
+        let chunk = self.worker.chunks.get_mut(&(module.to_owned(), segment))?;
+        Some(chunk)
+    }
+
+    fn step(&mut self) -> Result<(), StageError> {
+        match self.update.take() {
+            Some(update) => self.worker.step(&update),
+            None => Ok(()),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".into())
+}

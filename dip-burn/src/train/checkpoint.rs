@@ -1,0 +1,200 @@
+//! Checkpoints: a folder with `model.safetensors`, `optimizer.safetensors` and `state.json`.
+//!
+//! A checkpoint is written under a temporary name, flushed to the disk and renamed, so that a run that is killed at any point
+//! leaves only whole ones. Tensors are named as in [`params`](crate::params), whatever the partition was.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::TensorData;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::params::NamedTensors;
+
+/// The schema name of `state.json`.
+pub const CHECKPOINT_SCHEMA: &str = "dip.checkpoint/v1";
+const PREFIX: &str = "checkpoint-";
+/// Largest file that is read back, a bound against files that are not checkpoints.
+const MAX_FILE_BYTES: u64 = 1 << 40;
+
+/// Everything a run needs to go on as if it had not stopped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint<S> {
+    /// Weights.
+    pub model: NamedTensors,
+    /// Optimiser moments, `<parameter>.moment_1` and `.moment_2`.
+    pub optimizer: NamedTensors,
+    /// Progress of the run.
+    pub state: RunState<S>,
+}
+
+/// Progress of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunState<S> {
+    /// [`CHECKPOINT_SCHEMA`].
+    pub schema: String,
+    /// Iterations that are done.
+    pub iteration: u64,
+    /// Optimiser steps that are done; Adam's bias correction needs them.
+    pub optimizer_steps: u64,
+    /// Position in the data.
+    pub data: S,
+}
+
+/// A checkpoint that could not be written or read.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// A file could not be read or written.
+    #[error("{}: {source}; check the disk and the permissions of the folder", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {what}; remove this checkpoint folder to go on from the one before", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// Writes `checkpoint-<iteration>` under `folder` and removes all but the newest `keep`.
+///
+/// # Errors
+/// [`CheckpointError`]; an older checkpoint stays whole.
+pub fn save<S: Serialize>(
+    folder: &Path,
+    checkpoint: &Checkpoint<S>,
+    keep: usize,
+) -> Result<PathBuf, CheckpointError> {
+    let target = folder.join(format!("{PREFIX}{:08}", checkpoint.state.iteration));
+    let partial = folder.join(format!(".{PREFIX}{:08}.partial", checkpoint.state.iteration));
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CheckpointError::Io { path, source }
+    };
+    fs::create_dir_all(folder).map_err(io(folder))?;
+    for stale in partial_folders(folder)? {
+        fs::remove_dir_all(&stale).map_err(io(&stale))?;
+    }
+    fs::create_dir_all(&partial).map_err(io(&partial))?;
+    write_tensors(&partial.join("model.safetensors"), &checkpoint.model)?;
+    write_tensors(&partial.join("optimizer.safetensors"), &checkpoint.optimizer)?;
+    let text = serde_json::to_vec_pretty(&checkpoint.state).expect("plain data has a JSON form");
+    write_synced(&partial.join("state.json"), &text)?;
+    if target.exists() {
+        fs::remove_dir_all(&target).map_err(io(&target))?;
+    }
+    fs::rename(&partial, &target).map_err(io(&target))?;
+    File::open(folder).and_then(|f| f.sync_all()).map_err(io(folder))?;
+    let all = list(folder)?;
+    for old in all.iter().rev().skip(keep.max(1)) {
+        fs::remove_dir_all(old).map_err(io(old))?;
+    }
+    Ok(target)
+}
+
+/// The whole checkpoints under `folder`, the oldest first; none where there is no folder.
+///
+/// # Errors
+/// [`CheckpointError::Io`] where the folder cannot be read.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    entries(folder, |name| name.strip_prefix(PREFIX).is_some_and(is_number))
+}
+
+/// What killed runs left half-written.
+fn partial_folders(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    entries(folder, |name| name.starts_with(&format!(".{PREFIX}")) && name.ends_with(".partial"))
+}
+
+fn entries(folder: &Path, keep: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, CheckpointError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(CheckpointError::Io { path: folder.into(), source }),
+    };
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().and_then(|n| n.to_str()).is_some_and(&keep))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+/// Reads a checkpoint.
+///
+/// # Errors
+/// [`CheckpointError`] names the file and what is wrong with it.
+pub fn load<S: DeserializeOwned>(path: &Path) -> Result<Checkpoint<S>, CheckpointError> {
+    let file = path.join("state.json");
+    let format = |what: String| CheckpointError::Format { path: file.clone(), what };
+    let state: RunState<S> =
+        serde_json::from_slice(&read(&file)?).map_err(|e| format(e.to_string()))?;
+    if state.schema != CHECKPOINT_SCHEMA {
+        let what = format!("schema {:?} is not {CHECKPOINT_SCHEMA:?}", state.schema);
+        return Err(format(what));
+    }
+    Ok(Checkpoint {
+        model: read_tensors(&path.join("model.safetensors"))?,
+        optimizer: read_tensors(&path.join("optimizer.safetensors"))?,
+        state,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    let io = |source| CheckpointError::Io { path: path.into(), source };
+    let length = fs::metadata(path).map_err(io)?.len();
+    if length > MAX_FILE_BYTES {
+        let what = format!("{length} bytes are over the limit of {MAX_FILE_BYTES}");
+        return Err(CheckpointError::Format { path: path.into(), what });
+    }
+    fs::read(path).map_err(io)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    File::create(path)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .map_err(|source| CheckpointError::Io { path: path.into(), source })
+}
+
+fn write_tensors(path: &Path, tensors: &NamedTensors) -> Result<(), CheckpointError> {
+    let format = |what: String| CheckpointError::Format { path: path.into(), what };
+    let mut views = BTreeMap::new();
+    for (name, data) in tensors {
+        let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes());
+        views.insert(name.as_str(), view.map_err(|e| format(format!("{name}: {e}")))?);
+    }
+    let bytes = safetensors::serialize(views, None).map_err(|e| format(e.to_string()))?;
+    write_synced(path, &bytes)
+}
+
+fn read_tensors(path: &Path) -> Result<NamedTensors, CheckpointError> {
+    let format = |what: String| CheckpointError::Format { path: path.into(), what };
+    let bytes = read(path)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
+    let mut tensors = NamedTensors::new();
+    for (name, view) in file.iter() {
+        if view.dtype() != Dtype::F32 {
+            return Err(format(format!("{name} is {:?}, but must be F32", view.dtype())));
+        }
+        let chunks = view.data().chunks_exact(4);
+        let values: Vec<f32> =
+            chunks.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        tensors.insert(name.to_owned(), TensorData::new(values, view.shape().to_vec()));
+    }
+    Ok(tensors)
+}

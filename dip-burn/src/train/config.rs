@@ -1,0 +1,251 @@
+//! `run.toml`: everything that defines a training run.
+
+use std::path::PathBuf;
+
+use dip_core::SpecError;
+use serde::{Deserialize, Serialize};
+
+/// Most microbatches of one iteration.
+const MAX_MICROBATCHES: u32 = 4096;
+
+/// A training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Name in reports.
+    pub name: String,
+    /// A model preset, or the path of a model TOML.
+    pub model: String,
+    /// Iterations of the whole run.
+    pub iterations: u64,
+    /// Seed of weights, data and search.
+    #[serde(default)]
+    pub seed: u64,
+    /// Folder of checkpoints, profile and metrics.
+    pub output: PathBuf,
+    /// Ranks and schedule.
+    #[serde(default)]
+    pub pipeline: PipelineConfig,
+    /// What is trained on.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// Optimiser and learning rate.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// Checkpoints.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// Held-out loss and captions.
+    #[serde(default)]
+    pub evaluation: EvaluationConfig,
+}
+
+/// Ranks, schedule and search.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineConfig {
+    /// Pipeline ranks, each a thread with a device of its own.
+    pub ranks: u32,
+    /// Compute threads of a rank on CPU.
+    pub threads_per_rank: usize,
+    /// The schedule, by name.
+    pub schedule: String,
+    /// Budget of the search in iterations: reproducible. 0 for a budget in time: the last iteration's.
+    pub search_iterations: u64,
+    /// Memory of one rank for weights, optimiser and activations, in bytes; absent for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self {
+            ranks: 2,
+            threads_per_rank: 1,
+            schedule: "dip".into(),
+            search_iterations: 100,
+            memory_limit_bytes: None,
+        }
+    }
+}
+
+/// What is trained on.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// WebDataset shards (files or folders of them); none for the built-in drawn scenes.
+    pub shards: Vec<PathBuf>,
+    /// Shards held out for evaluation; none for the built-in held-out scenes, or no evaluation on own data.
+    pub held_out: Vec<PathBuf>,
+    /// A Hugging Face `tokenizer.json`; absent for the built-in byte-level one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Microbatches of one iteration; absent for those of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub microbatches: Option<u32>,
+}
+
+/// AdamW with warm-up and a cosine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Learning rate at the end of the cosine, as a share of the peak.
+    pub final_share: f64,
+    /// Iterations of linear warm-up.
+    pub warmup_iterations: u64,
+    /// Decoupled weight decay, on matrices only.
+    pub weight_decay: f32,
+    /// Decay of the first moment.
+    pub beta_1: f32,
+    /// Decay of the second moment.
+    pub beta_2: f32,
+    /// Largest norm of all gradients together; larger ones are scaled down. 0 for no clipping.
+    pub clip_norm: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            final_share: 0.1,
+            warmup_iterations: 20,
+            weight_decay: 0.05,
+            beta_1: 0.9,
+            beta_2: 0.95,
+            clip_norm: 1.0,
+        }
+    }
+}
+
+/// When checkpoints are written, and how many stay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Iterations between two checkpoints; the last iteration always writes one. 0 for that one alone.
+    pub every: u64,
+    /// Newest checkpoints that are kept.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 100, keep: 2 }
+    }
+}
+
+/// When the model is evaluated, and on how much.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationConfig {
+    /// Iterations between two evaluations; the first and the last iteration always have one. 0 for those alone.
+    pub every: u64,
+    /// Held-out pictures whose caption loss is measured.
+    pub pictures: usize,
+    /// Held-out pictures that are captioned at the end.
+    pub captions: usize,
+    /// Most tokens of a generated caption.
+    pub max_caption_tokens: usize,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self { every: 100, pictures: 64, captions: 12, max_caption_tokens: 80 }
+    }
+}
+
+impl OptimizerConfig {
+    /// The learning rate of an iteration (counted from 0) of a run of `iterations`: linear warm-up, then a cosine.
+    pub fn rate(&self, iteration: u64, iterations: u64) -> f64 {
+        if iteration < self.warmup_iterations {
+            return self.learning_rate * (iteration + 1) as f64 / self.warmup_iterations as f64;
+        }
+        let span = iterations.saturating_sub(self.warmup_iterations).max(1) as f64;
+        let at = ((iteration - self.warmup_iterations) as f64 / span).min(1.0);
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * at).cos());
+        self.learning_rate * (self.final_share + (1.0 - self.final_share) * cosine)
+    }
+}
+
+impl RunConfig {
+    /// Reads a run from TOML and validates it.
+    ///
+    /// # Errors
+    /// [`SpecError`] names the field, its value, the limit and the remedy.
+    pub fn from_toml(text: &str) -> Result<Self, SpecError> {
+        let config: Self = toml::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let within = |path: &str, value: f64, low: f64, high: f64, remedy: &str| {
+            if value >= low && value <= high {
+                return Ok(());
+            }
+            Err(SpecError::Field {
+                path: path.into(),
+                value: value.to_string(),
+                limit: format!("{low} to {high}"),
+                remedy: remedy.into(),
+            })
+        };
+        let p = &self.pipeline;
+        within("iterations", self.iterations as f64, 1.0, 1e12, "give the length of the run")?;
+        within("pipeline.ranks", f64::from(p.ranks), 1.0, 1024.0, "one rank a core or device")?;
+        let threads = p.threads_per_rank as f64;
+        within("pipeline.threads_per_rank", threads, 1.0, 1024.0, "divide the cores by the ranks")?;
+        let microbatches = f64::from(self.data.microbatches.unwrap_or(1));
+        let most = f64::from(MAX_MICROBATCHES);
+        within("data.microbatches", microbatches, 1.0, most, "a few for each rank")?;
+        let o = &self.optimizer;
+        within("optimizer.learning_rate", o.learning_rate, 0.0, 1e3, "try 1e-3")?;
+        within("optimizer.final_share", o.final_share, 0.0, 1.0, "try 0.1")?;
+        within("optimizer.weight_decay", f64::from(o.weight_decay), 0.0, 1e3, "try 0.05")?;
+        within("optimizer.beta_1", f64::from(o.beta_1), 0.0, 0.999_999, "try 0.9")?;
+        within("optimizer.beta_2", f64::from(o.beta_2), 0.0, 0.999_999, "try 0.95")?;
+        within("optimizer.clip_norm", o.clip_norm, 0.0, 1e12, "try 1, or 0 for no clipping")?;
+        within("checkpoint.keep", self.checkpoint.keep as f64, 1.0, 1e6, "keep at least one")?;
+        let e = &self.evaluation;
+        within("evaluation.pictures", e.pictures as f64, 0.0, 1e6, "try 64")?;
+        within("evaluation.captions", e.captions as f64, 0.0, 1e6, "try 12")?;
+        let tokens = e.max_caption_tokens as f64;
+        within("evaluation.max_caption_tokens", tokens, 1.0, 65_536.0, "try 80")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "name = 'a'\nmodel = 'vlm-tiny'\niterations = 10\noutput = 'runs/a'\n";
+
+    #[test]
+    fn a_small_run_has_sensible_defaults() {
+        let run = RunConfig::from_toml(SMALL).unwrap();
+        assert_eq!((run.pipeline.ranks, run.pipeline.schedule.as_str()), (2, "dip"));
+    }
+
+    #[test]
+    fn errors_name_the_field_and_the_limit() {
+        let bad = |more: &str| RunConfig::from_toml(&format!("{SMALL}{more}")).unwrap_err();
+        let text = bad("[pipeline]\nranks = 0\n").to_string();
+        assert!(text.contains("pipeline.ranks is 0") && text.contains("1 to 1024"), "{text}");
+        assert!(bad("[pipeline]\nrank = 2\n").to_string().contains("unknown field `rank`"));
+        assert!(bad("[optimizer]\nlearning_rate = nan\n").to_string().contains("learning_rate"));
+    }
+
+    #[test]
+    fn the_rate_warms_up_and_falls_to_its_final_share() {
+        let o = OptimizerConfig { learning_rate: 1.0, warmup_iterations: 10, ..Default::default() };
+        assert!((o.rate(0, 110) - 0.1).abs() < 1e-12);
+        assert!((o.rate(10, 110) - 1.0).abs() < 1e-12);
+        assert!((o.rate(60, 110) - 0.55).abs() < 1e-12);
+        assert!((o.rate(110, 110) - 0.1).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,98 @@
+//! What a run tells while it goes on.
+
+use std::path::PathBuf;
+
+use dip_core::{Bytes, Seconds};
+use serde::Serialize;
+
+/// One iteration.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IterationReport {
+    /// Its number, from 0.
+    pub iteration: u64,
+    /// Mean cross-entropy over the trained tokens, in nats.
+    pub loss: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Norm of all gradients before clipping.
+    pub gradient_norm: f64,
+    /// Tokens that passed through the backbone, padding not counted.
+    pub tokens: u64,
+    /// Images.
+    pub images: u64,
+    /// The whole iteration: stages and optimiser step.
+    pub elapsed_s: Seconds,
+    /// From the first stage to the last, as measured.
+    pub makespan_s: Seconds,
+    /// The same, as the plan predicted it.
+    pub predicted_s: Seconds,
+    /// Share of the ranks' time in which no stage ran, as measured.
+    pub bubble_ratio: f64,
+    /// How long training waited for the plan.
+    pub stall_s: Seconds,
+    /// How long the search ran on its own thread.
+    pub search_s: Seconds,
+    /// How far the plan is from the proven bound, as a share of the bound.
+    pub gap: f64,
+    /// Whether a default schedule stood in for the plan.
+    pub fallback: bool,
+    /// Samples that were broken and skipped since the start.
+    pub skipped: u64,
+    /// Peak of the activations of each rank.
+    pub peak_activation_bytes: Vec<Bytes>,
+}
+
+impl IterationReport {
+    /// Tokens a second.
+    pub fn tokens_per_s(&self) -> f64 {
+        self.tokens as f64 / self.elapsed_s.0.max(f64::MIN_POSITIVE)
+    }
+
+    /// Distance of the predicted makespan from the measured one, relative to the measured one.
+    pub fn prediction_error(&self) -> f64 {
+        self.predicted_s.0 / self.makespan_s.0.max(f64::MIN_POSITIVE) - 1.0
+    }
+}
+
+/// The model on data it was not trained on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Iterations that were done before.
+    pub iteration: u64,
+    /// Mean cross-entropy over the caption tokens, in nats.
+    pub loss: f64,
+    /// Captions of held-out pictures; empty where none were asked for.
+    pub captions: Vec<Caption>,
+}
+
+/// A generated caption beside the true one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Caption {
+    /// What the data says.
+    pub expected: String,
+    /// What the model says.
+    pub generated: String,
+    /// Whether colours and shapes agree; `None` for data that has no such answer.
+    pub right: Option<bool>,
+}
+
+/// Receives what a run tells. Every method has a default that ignores it.
+pub trait Observer {
+    /// An iteration is done.
+    fn iteration(&mut self, report: &IterationReport) {
+        let _ = report;
+    }
+
+    /// The model was evaluated.
+    fn evaluated(&mut self, evaluation: &Evaluation) {
+        let _ = evaluation;
+    }
+
+    /// A checkpoint was written.
+    fn saved(&mut self, path: &PathBuf) {
+        let _ = path;
+    }
+}
+
+/// Ignores everything.
+impl Observer for () {}

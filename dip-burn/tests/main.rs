@@ -1,0 +1,8 @@
+//! Integration tests of the trainer, one module a capability.
+
+#[path = "suite/support.rs"]
+mod support;
+
+/// Any valid plan gives the loss and the gradients of one device.
+#[path = "suite/gradients.rs"]
+mod gradients;

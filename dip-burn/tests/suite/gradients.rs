@@ -1,0 +1,132 @@
+use std::sync::Arc;
+
+use dip_burn::model::WholeModel;
+use dip_burn::params::NamedTensors;
+use dip_burn::runtime::{Export, Pipeline, PipelineInit};
+use dip_burn::train::OptimizerConfig;
+use dip_burn::{Batch, Microbatch};
+use dip_core::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::support::*;
+
+/// Largest difference of two sets of tensors, relative to the largest value of each tensor.
+fn difference(a: &NamedTensors, b: &NamedTensors) -> f64 {
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    let mut worst = 0.0f64;
+    for (name, left) in a {
+        let left: Vec<f32> = left.to_vec().unwrap();
+        let right: Vec<f32> = b[name].to_vec().unwrap();
+        let largest = right.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+        for (x, y) in left.iter().zip(&right) {
+            assert!(x.is_finite(), "{name}");
+            worst = worst.max(f64::from((x - y).abs() / largest));
+        }
+    }
+    worst
+}
+
+struct Case {
+    model: ModelSpec,
+    metas: BatchMeta,
+    batch: Arc<Batch>,
+}
+
+impl Case {
+    /// A random plan on a random partition gives the loss and gradients of the whole model.
+    fn holds(&self, rng: &mut ChaCha8Rng, ranks: u32, strategies: &[&str]) {
+        let partition = random_partition(rng, &self.model, ranks);
+        let graph = graph(&self.model, &partition, &self.metas, &self.batch);
+        let plan = random_plan(rng, graph, strategies);
+        let mut pipeline = Pipeline::<B>::new(&PipelineInit {
+            model: &self.model,
+            partition: &partition,
+            devices: vec![Default::default(); ranks as usize],
+            threads_per_rank: 1,
+            seed: 7,
+            optimizer: &OptimizerConfig::default(),
+        })
+        .unwrap();
+        let report = pipeline.run(&plan, &self.batch, None).unwrap();
+        let gradients = pipeline.export(Export::Gradients).unwrap();
+        let whole = WholeModel::<B>::init(&self.model, 7, &Default::default()).unwrap();
+        assert_eq!(
+            difference(&pipeline.export(Export::Parameters).unwrap(), &whole.parameters()),
+            0.0
+        );
+        let (loss, mut expected) = whole.loss_and_gradients(&self.batch);
+        expected.retain(|name, _| {
+            self.model.modules.iter().any(|m| m.trainable && name.starts_with(&m.name))
+        });
+        assert!((report.loss - loss).abs() <= 1e-5 * loss, "{} {loss}", report.loss);
+        let worst = difference(&gradients, &expected);
+        assert!(worst < 1e-5, "gradients differ by {worst}");
+    }
+}
+
+fn case(rng: &mut ChaCha8Rng, images: &[&[u32]], frozen: bool) -> Case {
+    let model = model(rng.random_range(1..4), rng.random_range(1..4), frozen);
+    let (metas, batch) = random_batch(rng, &model, images);
+    Case { model, metas, batch }
+}
+
+#[test]
+fn random_plans_on_two_ranks_give_the_gradients_of_one_device() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for _ in 0..50 {
+        let images: [Vec<u32>; 3] = std::array::from_fn(|_| {
+            (0..rng.random_range(1..4)).map(|_| rng.random_range(0..3)).collect()
+        });
+        let case = case(&mut rng, &[&images[0], &images[1], &images[2]], false);
+        case.holds(&mut rng, 2, &["keep", "full"]);
+    }
+}
+
+#[test]
+fn documents_with_no_one_and_many_images_give_the_gradients_of_one_device() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for images in [&[&[0, 0][..]][..], &[&[1]], &[&[6]], &[&[0], &[6], &[1, 0, 2]]] {
+        for ranks in 1..4 {
+            case(&mut rng, images, false).holds(&mut rng, ranks, &["keep"]);
+        }
+    }
+}
+
+#[test]
+fn a_frozen_encoder_gets_no_gradients_and_changes_none() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for _ in 0..10 {
+        case(&mut rng, &[&[2, 1], &[0]], true).holds(&mut rng, 2, &["keep", "full"]);
+    }
+}
+
+#[test]
+fn packed_documents_have_the_loss_of_the_same_documents_alone() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let model = model(2, 2, false);
+    let packed = microbatch(&mut rng, &[2, 0, 1]);
+    let whole = WholeModel::<B>::init(&model, 7, &Default::default()).unwrap().valid();
+    let alone: Vec<Microbatch> = (0..3).map(|d| document(&packed, d)).collect();
+    let (a, b) = (whole.loss(&[packed]), whole.loss(&alone));
+    assert!((a - b).abs() < 1e-6, "{a} {b}");
+}
+
+/// One document of a packed sequence on its own.
+fn document(packed: &Microbatch, id: u32) -> Microbatch {
+    let rows: Vec<usize> =
+        (0..packed.tokens.len()).filter(|&i| packed.documents[i] == id).collect();
+    let pick = |values: &[u32]| rows.iter().map(|&i| values[i]).collect();
+    let first = rows[0] as u32;
+    let own = |offset: &u32| rows.contains(&(*offset as usize));
+    let images = packed.image_offsets.iter().zip(&packed.images).filter(|(o, _)| own(o));
+    Microbatch {
+        tokens: pick(&packed.tokens),
+        documents: pick(&packed.documents),
+        positions: pick(&packed.positions),
+        targets: pick(&packed.targets),
+        loss_mask: rows.iter().map(|&i| packed.loss_mask[i]).collect(),
+        images: images.map(|(_, image)| image.clone()).collect(),
+        image_offsets: packed.image_offsets.iter().filter(|o| own(o)).map(|o| o - first).collect(),
+    }
+}

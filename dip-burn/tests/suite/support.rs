@@ -1,0 +1,199 @@
+//! Tiny models, random data and random valid plans.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::backend::{Autodiff, Flex};
+use dip_burn::{Batch, Image, Microbatch};
+use dip_core::*;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+/// The backend of the tests.
+pub type B = Autodiff<Flex>;
+
+/// A vision encoder of `vision` layers into a decoder of `language` layers.
+pub fn model(vision: u32, language: u32, frozen_vision: bool) -> ModelSpec {
+    let text = format!(
+        "name = 'test'\nsequence_tokens = 40\nmax_images = 6\n\
+         [[module]]\nname = 'vision'\nlayers = {vision}\nhidden = 16\nffn = 24\nheads = 2\ntrainable = {}\n\
+         kind.vit = {{ image_px = 16, patch_px = 4, merge = 2 }}\n\
+         [[module]]\nname = 'language'\nlayers = {language}\nhidden = 24\nffn = 32\nheads = 4\nkv_heads = 2\n\
+         inputs = ['vision']\nkind.decoder = {{ vocab = 32 }}\n",
+        !frozen_vision
+    );
+    ModelSpec::from_toml(&text).unwrap()
+}
+
+/// One microbatch of documents with `images` images each, over 40 tokens, the rest padding.
+pub fn microbatch(rng: &mut ChaCha8Rng, images: &[u32]) -> Microbatch {
+    const LENGTH: usize = 40;
+    const PER_IMAGE: usize = 4;
+    let mut m = Microbatch::default();
+    for (document, &count) in images.iter().enumerate() {
+        let start = m.tokens.len();
+        for _ in 0..count {
+            if m.tokens.len() + PER_IMAGE + 3 > LENGTH {
+                break;
+            }
+            m.image_offsets.push(m.tokens.len() as u32);
+            m.images.push(Image {
+                pixels: (0..3 * 16 * 16).map(|_| rng.random_range(-1.0..1.0)).collect(),
+            });
+            push(&mut m, document, PER_IMAGE, false, rng);
+            push(&mut m, document, 1, true, rng);
+        }
+        let text = rng.random_range(1..6).min(LENGTH.saturating_sub(m.tokens.len()));
+        push(&mut m, document, text, true, rng);
+        let length = m.tokens.len() - start;
+        m.positions.extend(0..length as u32);
+    }
+    let padding = LENGTH - m.tokens.len();
+    push(&mut m, usize::from(u16::MAX), padding, false, rng);
+    m.positions.extend(0..padding as u32);
+    m
+}
+
+fn push(m: &mut Microbatch, document: usize, count: usize, trained: bool, rng: &mut ChaCha8Rng) {
+    for _ in 0..count {
+        m.tokens.push(rng.random_range(0..32));
+        m.targets.push(rng.random_range(0..32));
+        m.documents.push(document as u32);
+        m.loss_mask.push(trained);
+    }
+}
+
+/// The metadata of a microbatch.
+pub fn meta(m: &Microbatch) -> MicrobatchMeta {
+    let images = m.images.len() as u32;
+    MicrobatchMeta { images, text_tokens: 40 - 4 * u64::from(images), ..Default::default() }
+}
+
+/// A random cut of every module into chunks on random ranks.
+pub fn random_partition(rng: &mut ChaCha8Rng, model: &ModelSpec, ranks: u32) -> Partition {
+    let modules = model.modules.iter().map(|m| {
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut layer = 0;
+        while layer < m.layers {
+            let end = rng.random_range(layer + 1..=m.layers);
+            let segment = SegmentId::from(chunks.len());
+            chunks.push(Chunk {
+                rank: RankId(rng.random_range(0..ranks)),
+                segment,
+                layers: layer..end,
+            });
+            layer = end;
+        }
+        ModulePartition { sub_microbatch: 1, chunks }
+    });
+    Partition { ranks, modules: modules.collect() }
+}
+
+/// A random cut of every microbatch into slices.
+pub fn random_split(rng: &mut ChaCha8Rng, model: &ModelSpec, batch: &BatchMeta) -> BatchSplit {
+    let mut cut = |instances: u32| {
+        let mut slices: Vec<Range<u32>> = Vec::new();
+        let mut at = 0;
+        while at < instances {
+            let end = rng.random_range(at + 1..=instances);
+            slices.push(at..end);
+            at = end;
+        }
+        slices
+    };
+    let slices = batch.microbatches.iter().map(|meta| {
+        let modules = 0..model.modules.len();
+        modules.map(|m| cut(model.instances(ModuleId::from(m), meta).1)).collect()
+    });
+    BatchSplit { slices: slices.collect() }
+}
+
+/// Random costs: only the order of tasks matters here.
+pub struct AnyCost;
+
+impl CostModel for AnyCost {
+    fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
+        Ok(StageCost {
+            strategy: query.strategy.clone(),
+            forward: Seconds(1.0),
+            backward: Seconds(2.0),
+            weight: None,
+            activation_bytes: Bytes(1),
+            output_bytes: Bytes(1),
+        })
+    }
+
+    fn transfer(&self, _: RankId, _: RankId, _: Bytes) -> Seconds {
+        Seconds::ZERO
+    }
+
+    fn static_bytes(&self, _: &ChunkQuery<'_>) -> Bytes {
+        Bytes::ZERO
+    }
+}
+
+/// A random topological order of a graph, and a random choice of `strategies` for each pair.
+pub fn random_plan(rng: &mut ChaCha8Rng, mut graph: TaskGraph, strategies: &[&str]) -> Plan {
+    for pair in graph.pairs() {
+        let strategy = Strategy::new(strategies[rng.random_range(0..strategies.len())]);
+        for id in [Some(pair.forward), pair.backward].into_iter().flatten() {
+            graph.tasks[id.index()].strategy = strategy.clone();
+        }
+    }
+    let mut waiting: Vec<usize> = graph.tasks.iter().map(|t| t.deps.len()).collect();
+    let mut ready: Vec<usize> = (0..waiting.len()).filter(|&i| waiting[i] == 0).collect();
+    let mut order = vec![Vec::new(); graph.ranks as usize];
+    while !ready.is_empty() {
+        let i = ready.swap_remove(rng.random_range(0..ready.len()));
+        order[graph.tasks[i].rank.index()].push(TaskId::from(i));
+        for task in &graph.tasks {
+            if task.deps.iter().any(|d| d.task.index() == i) {
+                waiting[task.id.index()] -= 1;
+                if waiting[task.id.index()] == 0 {
+                    ready.push(task.id.index());
+                }
+            }
+        }
+    }
+    let plan = Plan::new(graph, "random", order, Seconds::ZERO).unwrap();
+    assert_eq!(check::check_plan(&plan), []);
+    plan
+}
+
+/// A batch of microbatches with the given images per document, randomly cut.
+pub fn random_batch(
+    rng: &mut ChaCha8Rng,
+    model: &ModelSpec,
+    images: &[&[u32]],
+) -> (BatchMeta, Arc<Batch>) {
+    let microbatches: Vec<_> = images.iter().map(|i| microbatch(rng, i)).collect();
+    let metas = BatchMeta { iteration: 0, microbatches: microbatches.iter().map(meta).collect() };
+    let split = random_split(rng, model, &metas);
+    let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
+    (metas, Arc::new(Batch { microbatches, split, trained_tokens }))
+}
+
+/// The task graph of a batch on a partition.
+pub fn graph(
+    model: &ModelSpec,
+    partition: &Partition,
+    metas: &BatchMeta,
+    batch: &Batch,
+) -> TaskGraph {
+    let cluster = ClusterSpec::from_toml(
+        "name = 'test'\ndevices_per_node = 4\nnodes = 1\n\
+         device = { flops_per_s = 1e9, memory_bytes = 1000000, memory_bytes_per_s = 1e9 }\n\
+         links = { intra_node_bytes_per_s = 1e9, inter_node_bytes_per_s = 1e9, host_bytes_per_s = 1e9 }\n",
+    )
+    .unwrap();
+    let input = GraphInput {
+        model,
+        cluster: &cluster,
+        partition,
+        batch: metas,
+        split: &batch.split,
+        cost: &AnyCost,
+        weight_split: false,
+    };
+    build_graph(&input).unwrap()
+}
