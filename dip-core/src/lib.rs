@@ -28,6 +28,7 @@ pub mod ids;
 pub mod model;
 pub mod partition;
 pub mod plan;
+pub mod profile;
 pub mod schedule;
 pub mod source;
 pub mod timeline;
@@ -52,6 +53,7 @@ pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId
 pub use model::{ModelSpec, ModuleKind, ModuleSpec, Parallelism};
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
 pub use plan::{Plan, Prediction};
+pub use profile::{Part, Profile, ProfileEntry};
 pub use schedule::{Budget, Environment, Progress, Schedule, ScheduleError};
 pub use source::{PlanError, PlanSource, PlannedBatch};
 pub use timeline::{Timeline, TimelineError};

@@ -1,0 +1,114 @@
+//! Measured times of the parts of a model on a device: what a trainer measures and a cost model reads.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::SpecError;
+use crate::units::{Bytes, Seconds};
+
+/// The schema name of a profile file.
+pub const PROFILE_SCHEMA: &str = "dip.profile/v1";
+/// Most entries of a profile file.
+const MAX_ENTRIES: usize = 100_000;
+
+/// Times of one model on one kind of device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// [`PROFILE_SCHEMA`].
+    pub schema: String,
+    /// What was measured, on what: a profile is only reused for the same text.
+    pub key: String,
+    /// The measurements.
+    pub entries: Vec<ProfileEntry>,
+    /// Start-up time of a transfer between ranks.
+    pub link_latency_s: Seconds,
+    /// Bandwidth between ranks, in bytes/s.
+    pub link_bytes_per_s: f64,
+}
+
+/// What of a chunk is meant. A chunk takes `Stage + layers * Layer`, and `First` or `Last` where it has the ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// What every stage costs, whatever its layers: gradients in and out, bookkeeping.
+    Stage,
+    /// One layer.
+    Layer,
+    /// The start of the module: patch or token embedding.
+    First,
+    /// The end of the module: adapter, or head and loss.
+    Last,
+}
+
+/// Times of one part at one size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileEntry {
+    /// Module name.
+    pub module: String,
+    /// Part of a chunk.
+    pub part: Part,
+    /// Tokens that pass through, the size of the work.
+    pub tokens: u64,
+    /// Forward that keeps its activations.
+    pub forward_s: Seconds,
+    /// Forward that keeps nothing: frozen modules, and the first pass of a recompute.
+    pub inference_s: Seconds,
+    /// Backward.
+    pub backward_s: Seconds,
+    /// Activations kept in between.
+    pub activation_bytes: Bytes,
+}
+
+impl Profile {
+    /// Reads a profile from JSON and validates it.
+    ///
+    /// # Errors
+    /// [`SpecError`] names the field, its value, the limit and the remedy.
+    pub fn from_json(text: &str) -> Result<Self, SpecError> {
+        let profile: Self =
+            serde_json::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
+        profile.validate()?;
+        Ok(profile)
+    }
+
+    /// Writes JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain data has a JSON form")
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let field = |path: String, value: String, limit: &str| SpecError::Field {
+            path,
+            value,
+            limit: limit.into(),
+            remedy: "remove the file, and it is measured again".into(),
+        };
+        if self.schema != PROFILE_SCHEMA {
+            return Err(field("schema".into(), format!("{:?}", self.schema), PROFILE_SCHEMA));
+        }
+        if self.entries.len() > MAX_ENTRIES {
+            let count = format!("{} entries", self.entries.len());
+            return Err(field("entries".into(), count, "at most 100000 entries"));
+        }
+        let time = |path: String, s: Seconds| match s.0 {
+            v if v.is_finite() && v >= 0.0 => Ok(()),
+            v => Err(field(path, v.to_string(), "finite, at least 0")),
+        };
+        time("link_latency_s".into(), self.link_latency_s)?;
+        if !(self.link_bytes_per_s > 0.0) {
+            let value = self.link_bytes_per_s.to_string();
+            return Err(field("link_bytes_per_s".into(), value, "above 0"));
+        }
+        for (i, e) in self.entries.iter().enumerate() {
+            time(format!("entries[{i}].forward_s"), e.forward_s)?;
+            time(format!("entries[{i}].inference_s"), e.inference_s)?;
+            time(format!("entries[{i}].backward_s"), e.backward_s)?;
+        }
+        Ok(())
+    }
+}

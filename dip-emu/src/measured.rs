@@ -1,0 +1,241 @@
+//! A cost model from measurements.
+
+use std::collections::BTreeMap;
+
+use dip_core::profile::{Part, Profile, ProfileEntry};
+use dip_core::{
+    Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, ModuleKind, RankId, Seconds, StageCost,
+    StageQuery, Strategy, Workload,
+};
+
+/// Bytes of a parameter with its gradient and two moments, in single precision.
+const STATIC_BYTES_PER_PARAMETER: u64 = 16;
+
+/// Seconds and bytes interpolated between the sizes that were measured.
+#[derive(Debug, Clone)]
+pub struct MeasuredCost {
+    /// Points of each part of each module, by size.
+    points: BTreeMap<(String, Part), Vec<ProfileEntry>>,
+    link_latency: Seconds,
+    link_bytes_per_s: f64,
+    recompute: bool,
+}
+
+/// Times of one part, or of several together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    forward: f64,
+    inference: f64,
+    backward: f64,
+    activation: f64,
+}
+
+impl MeasuredCost {
+    /// A cost model that reads `profile`. With `recompute`, full recomputation is offered beside keeping everything.
+    pub fn new(profile: &Profile, recompute: bool) -> Self {
+        let mut points: BTreeMap<(String, Part), Vec<ProfileEntry>> = BTreeMap::new();
+        for entry in &profile.entries {
+            points.entry((entry.module.clone(), entry.part)).or_default().push(entry.clone());
+        }
+        for entries in points.values_mut() {
+            entries.sort_by_key(|e| e.tokens);
+            entries.dedup_by_key(|e| e.tokens);
+        }
+        Self {
+            points,
+            link_latency: profile.link_latency_s,
+            link_bytes_per_s: profile.link_bytes_per_s,
+            recompute,
+        }
+    }
+
+    fn part(&self, module: &str, part: Part, tokens: u64) -> Option<Times> {
+        let points = self.points.get(&(module.to_owned(), part))?;
+        interpolate(points, tokens)
+    }
+
+    fn chunk(&self, query: &StageQuery<'_>) -> Result<Times, CostError> {
+        let chunk = &query.chunk;
+        let module = &chunk.model.modules[chunk.module.index()].name;
+        let tokens = query.workload.tokens;
+        let unknown = |part: Part| CostError::Unknown {
+            module: module.clone(),
+            what: format!("part {part:?} at {tokens} tokens"),
+            remedy: "measure the profile again".into(),
+        };
+        let part = |part| self.part(module, part, tokens).ok_or_else(|| unknown(part));
+        let mut sum = part(Part::Stage)?.plus(part(Part::Layer)?, chunk.layers.len() as f64);
+        if chunk.is_first() {
+            sum = sum.plus(part(Part::First)?, 1.0);
+        }
+        if chunk.is_last() {
+            sum = sum.plus(part(Part::Last)?, 1.0);
+        }
+        Ok(sum)
+    }
+}
+
+impl CostModel for MeasuredCost {
+    fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
+        let times = self.chunk(query)?;
+        let chunk = &query.chunk;
+        let spec = &chunk.model.modules[chunk.module.index()];
+        let layers = query.strategy.layers(chunk.layers.len()).unwrap_or_default();
+        let all = |strategy| !layers.is_empty() && layers.iter().all(|&l| l == strategy);
+        let input_bytes = 4 * query.workload.tokens * u64::from(spec.hidden);
+        let (forward, backward, activation) = if !chunk.runs_backward {
+            (times.inference, 0.0, 0)
+        } else if all(LayerStrategy::Keep) {
+            (times.forward, times.backward, times.activation as u64)
+        } else if all(LayerStrategy::Full) {
+            (times.inference, times.forward + times.backward, input_bytes)
+        } else {
+            return Err(CostError::Unknown {
+                module: spec.name.clone(),
+                what: format!("strategy {}", query.strategy),
+                remedy: "measured costs know `keep` and `full`".into(),
+            });
+        };
+        Ok(StageCost {
+            strategy: query.strategy.clone(),
+            forward: Seconds(forward),
+            backward: Seconds(backward),
+            weight: None,
+            activation_bytes: Bytes(activation),
+            output_bytes: Bytes(output_bytes(query)),
+        })
+    }
+
+    fn transfer(&self, from: RankId, to: RankId, bytes: Bytes) -> Seconds {
+        if from == to {
+            return Seconds::ZERO;
+        }
+        self.link_latency + Seconds(bytes.0 as f64 / self.link_bytes_per_s)
+    }
+
+    fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
+        let spec = &chunk.model.modules[chunk.module.index()];
+        let layers = u64::from(spec.layers.max(1));
+        let share = spec.parameters() * chunk.layers.len() as u64 / layers;
+        Bytes(share * if chunk.trainable { STATIC_BYTES_PER_PARAMETER } else { 4 })
+    }
+
+    fn candidates(
+        &self,
+        chunk: &ChunkQuery<'_>,
+        workload: Workload,
+    ) -> Result<Vec<StageCost>, CostError> {
+        let names: &[&str] =
+            if self.recompute && chunk.runs_backward { &["keep", "full"] } else { &["keep"] };
+        names
+            .iter()
+            .map(|&name| {
+                let strategy = Strategy::new(name);
+                self.stage(&StageQuery { chunk: chunk.clone(), workload, strategy: &strategy })
+            })
+            .collect()
+    }
+}
+
+/// Single-precision bytes that the stage hands on.
+fn output_bytes(query: &StageQuery<'_>) -> u64 {
+    let chunk = &query.chunk;
+    let spec = &chunk.model.modules[chunk.module.index()];
+    if !chunk.is_last() {
+        return 4 * query.workload.tokens * u64::from(spec.hidden);
+    }
+    match spec.kind {
+        ModuleKind::Decoder { head: true, .. } => 0,
+        _ => {
+            let consumer = chunk.model.consumers_of(chunk.module).first().copied();
+            let width = consumer.map_or(spec.hidden, |c| chunk.model.modules[c.index()].hidden);
+            4 * query.workload.output_tokens * u64::from(width)
+        }
+    }
+}
+
+/// Piecewise linear between points, constant with a single one, and along the outermost two beyond them.
+fn interpolate(points: &[ProfileEntry], tokens: u64) -> Option<Times> {
+    let first = points.first()?;
+    if points.len() == 1 {
+        return Some(Times::of(first));
+    }
+    let upper = match points.iter().position(|p| p.tokens >= tokens) {
+        Some(i) => i.max(1),
+        None => points.len() - 1,
+    };
+    let (low, high) = (&points[upper - 1], &points[upper]);
+    let span = (high.tokens - low.tokens) as f64;
+    let at = (tokens as f64 - low.tokens as f64) / span;
+    let mix = Times::of(low).scaled(1.0 - at).plus(Times::of(high), at);
+    Some(mix.not_negative())
+}
+
+impl Times {
+    fn of(entry: &ProfileEntry) -> Self {
+        Self {
+            forward: entry.forward_s.0,
+            inference: entry.inference_s.0,
+            backward: entry.backward_s.0,
+            activation: entry.activation_bytes.0 as f64,
+        }
+    }
+
+    fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        Self {
+            forward: f(self.forward),
+            inference: f(self.inference),
+            backward: f(self.backward),
+            activation: f(self.activation),
+        }
+    }
+
+    fn scaled(self, factor: f64) -> Self {
+        self.map(|x| x * factor)
+    }
+
+    fn not_negative(self) -> Self {
+        self.map(|x| x.max(0.0))
+    }
+
+    fn plus(self, other: Self, times: f64) -> Self {
+        Self {
+            forward: self.forward + times * other.forward,
+            inference: self.inference + times * other.inference,
+            backward: self.backward + times * other.backward,
+            activation: self.activation + times * other.activation,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(tokens: u64, forward: f64) -> ProfileEntry {
+        ProfileEntry {
+            module: "m".into(),
+            part: Part::Layer,
+            tokens,
+            forward_s: Seconds(forward),
+            inference_s: Seconds(forward),
+            backward_s: Seconds(2.0 * forward),
+            activation_bytes: Bytes(tokens),
+        }
+    }
+
+    #[test]
+    fn times_lie_on_lines_between_the_measured_sizes_and_beyond_them() {
+        let points = [entry(10, 1.0), entry(20, 2.0), entry(40, 3.0)];
+        let at = |tokens| interpolate(&points, tokens).unwrap().forward;
+        assert_eq!([at(10), at(15), at(30), at(60), at(5)], [1.0, 1.5, 2.5, 4.0, 0.5]);
+        assert_eq!(interpolate(&points[..1], 99).unwrap().forward, 1.0);
+        assert!(interpolate(&[], 1).is_none());
+    }
+
+    #[test]
+    fn a_line_that_falls_never_gives_negative_times() {
+        let points = [entry(10, 3.0), entry(20, 1.0)];
+        assert_eq!(interpolate(&points, 100).unwrap().forward, 0.0);
+    }
+}
