@@ -82,6 +82,9 @@ pub struct ModuleSpec {
     /// Whether the feed-forward network is gated (three matrices); decoders are where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gated_ffn: Option<bool>,
+    /// Inner width of the adapter of an encoder; the width of its merged tokens, as in Qwen2-VL, where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_hidden: Option<u32>,
     /// Whether its weights are trained.
     #[serde(default = "default_trainable")]
     pub trainable: bool,
@@ -344,6 +347,7 @@ impl ModuleSpec {
             ("heads", self.heads),
             ("kv_heads", self.kv_heads()),
             ("head_dim", self.head_dim()),
+            ("adapter_hidden", self.adapter_hidden.unwrap_or(1)),
         ] {
             bounded(name, value, 1 << 20)?;
         }

@@ -100,7 +100,7 @@ impl Profile {
             v => Err(field(path, v.to_string(), "finite, at least 0")),
         };
         time("link_latency_s".into(), self.link_latency_s)?;
-        if !(self.link_bytes_per_s > 0.0) {
+        if self.link_bytes_per_s.is_nan() || self.link_bytes_per_s <= 0.0 {
             let value = self.link_bytes_per_s.to_string();
             return Err(field("link_bytes_per_s".into(), value, "above 0"));
         }
