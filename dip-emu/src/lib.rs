@@ -1,1 +1,23 @@
-//! dip-emu.
+//! SEMU, the step emulator: what stages cost, and what a plan does in virtual time.
+//!
+//! ```text
+//! ModelSpec + ClusterSpec -> CostModel -> (dip-core: task graph, dip-sched: plan) -> VirtualExecutor -> Trace -> reports
+//! ```
+//!
+//! | implementation | of | from |
+//! |---|---|---|
+//! | [`MeasuredCost`] | [`CostModel`](dip_core::CostModel) | times measured by the trainer on this machine |
+
+pub mod measured;
+
+pub use measured::MeasuredCost;
+
+use dip_core::ChunkQuery;
+
+/// Weights of a chunk: its layers, and the ends of its module where it has them.
+pub(crate) fn chunk_parameters(chunk: &ChunkQuery<'_>) -> u64 {
+    let parts = chunk.model.parameters(chunk.module);
+    let first = if chunk.is_first() { parts.first } else { 0 };
+    let last = if chunk.is_last() { parts.last } else { 0 };
+    parts.layer * chunk.layers.len() as u64 + first + last
+}

@@ -114,10 +114,8 @@ impl CostModel for MeasuredCost {
     }
 
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
-        let spec = &chunk.model.modules[chunk.module.index()];
-        let layers = u64::from(spec.layers.max(1));
-        let share = spec.parameters() * chunk.layers.len() as u64 / layers;
-        Bytes(share * if chunk.trainable { STATIC_BYTES_PER_PARAMETER } else { 4 })
+        let each = if chunk.trainable { STATIC_BYTES_PER_PARAMETER } else { 4 };
+        Bytes(crate::chunk_parameters(chunk).saturating_mul(each))
     }
 
     fn candidates(
