@@ -1,1 +1,39 @@
-//! dip-sched.
+//! Partitioner, schedules, search and asynchronous planner: from a model and a batch to a plan.
+//!
+//! ```text
+//! ModelSpec, P, CostModel -> Partitioner -> Partition          before training
+//! Partition, BatchMeta    -> split_batch -> BatchSplit         each batch
+//! TaskGraph               -> Schedule    -> Plan               each batch, ahead of time by the Planner
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | place layers on ranks | [`Partitioner`], [`validate_partition`] |
+//! | cut a batch | [`split_batch`] |
+//! | order the stages of a batch | [`schedule_by_name`], or a schedule's type, such as [`Dip`] |
+//! | know how far from optimal a plan can be | [`lower_bound`], which is in every plan |
+//! | plan ahead while training runs | [`Planner`] |
+//!
+//! Inside, a graph becomes flat arrays (`problem`). A sequence that fits in memory is found first (`sequence`); with it as
+//! witness no schedule can deadlock (`reserve`). The classical schedules wish for an order and have it realised (`realise`);
+//! `dip` runs priorities through dual-queue interleaving (`interleave`) under a search (`search`).
+
+mod bounds;
+mod evaluate;
+mod finish;
+mod interleave;
+pub mod partition;
+pub mod planner;
+mod problem;
+mod realise;
+pub mod registry;
+mod reserve;
+pub mod schedules;
+mod search;
+mod sequence;
+
+pub use bounds::lower_bound;
+pub use partition::{PartitionError, Partitioner, split_batch, validate_partition};
+pub use planner::{Planned, Planner, PlannerStats};
+pub use registry::{descriptions, names, schedule_by_name};
+pub use schedules::{Dip, GPipe, Interleaved, OneFOneB, Optimus, ZeroBubble};

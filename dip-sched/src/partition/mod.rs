@@ -1,0 +1,175 @@
+//! The modality-aware partitioner (paper section 1).
+//!
+//! ```text
+//! ModelSpec + P + CostModel -> B_i, K_i (sizes) -> chunks on ranks (interleaved or contiguous) -> Partition
+//! Partition + BatchMeta     -> M_i = ceil(N_i / B_i) slices (split)                            -> BatchSplit
+//! ```
+
+mod contiguous;
+mod interleave;
+mod prices;
+mod sizes;
+mod split;
+mod validate;
+
+pub use split::split_batch;
+pub use validate::validate_partition;
+
+use std::collections::BTreeMap;
+
+use dip_core::{
+    ClipMeta, CostError, CostModel, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, Partition,
+    SpecError,
+};
+use thiserror::Error;
+
+/// A partition that cannot be made, or is not valid.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum PartitionError {
+    /// The cost model has no figure.
+    #[error(transparent)]
+    Cost(#[from] CostError),
+    /// The model is not valid.
+    #[error(transparent)]
+    Model(#[from] SpecError),
+    /// There are no ranks.
+    #[error(
+        "the partition has 0 ranks, but must have at least 1; give the number of pipeline ranks"
+    )]
+    NoRanks,
+    /// There are fewer layers than runs to cut.
+    #[error(
+        "the model has {layers} layers, but {runs} contiguous runs need one each; use fewer ranks or chunks a rank"
+    )]
+    TooFewLayers {
+        /// Layers of all modules.
+        layers: u32,
+        /// Runs asked for.
+        runs: u32,
+    },
+    /// A module of a partition is wrong.
+    #[error("module {module:?} of the partition {what}; partition the model again")]
+    Invalid {
+        /// The module.
+        module: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// Decides, before training, which layers go on which rank.
+///
+/// ```
+/// # use dip_core::*;
+/// # use dip_sched::Partitioner;
+/// # fn example(model: &ModelSpec, cost: &dyn CostModel) -> Result<(), dip_sched::PartitionError> {
+/// let ours = Partitioner::new(model, 4, cost).partition()?;
+/// let baseline = Partitioner::new(model, 4, cost).contiguous(1)?;
+/// let vpp = Partitioner::new(model, 4, cost).contiguous(2)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Partitioner<'a> {
+    pub(crate) model: &'a ModelSpec,
+    pub(crate) ranks: u32,
+    pub(crate) cost: &'a dyn CostModel,
+    representative: Option<MicrobatchMeta>,
+    segments: BTreeMap<ModuleId, u32>,
+    sub_microbatch: BTreeMap<ModuleId, u32>,
+}
+
+impl<'a> Partitioner<'a> {
+    /// A partitioner for `ranks` pipeline ranks.
+    pub fn new(model: &'a ModelSpec, ranks: u32, cost: &'a dyn CostModel) -> Self {
+        Self {
+            model,
+            ranks,
+            cost,
+            representative: None,
+            segments: BTreeMap::new(),
+            sub_microbatch: BTreeMap::new(),
+        }
+    }
+
+    /// Balances loads for this microbatch instead of a half-full one.
+    #[must_use]
+    pub fn with_representative(mut self, microbatch: MicrobatchMeta) -> Self {
+        self.representative = Some(microbatch);
+        self
+    }
+
+    /// Sets `K_i`, the number of segments of a module. It is lowered where the module has too few layers.
+    #[must_use]
+    pub fn with_segments(mut self, module: ModuleId, segments: u32) -> Self {
+        self.segments.insert(module, segments.max(1));
+        self
+    }
+
+    /// Sets `B_i`, the instances of one sub-microbatch of a module.
+    #[must_use]
+    pub fn with_sub_microbatch(mut self, module: ModuleId, instances: u32) -> Self {
+        self.sub_microbatch.insert(module, instances.max(1));
+        self
+    }
+
+    /// The modality-aware partition: separate chunks for every module, chunk `j` on rank `j mod P`.
+    ///
+    /// # Errors
+    /// [`PartitionError`] where the model is not valid or the cost model has no figure.
+    pub fn partition(&self) -> Result<Partition, PartitionError> {
+        self.check()?;
+        let sizes = sizes::sub_microbatches(self)?;
+        let segments = sizes::segments(self, &sizes)?;
+        let partition = interleave::place(self, &sizes, &segments)?;
+        validate_partition(self.model, &partition)?;
+        Ok(partition)
+    }
+
+    /// The baselines' partition: the modules in topological order as one list of layers, cut into `runs_per_rank * P`
+    /// contiguous runs of about equal latency, run `i` on rank `i mod P`. A microbatch is not sliced.
+    ///
+    /// # Errors
+    /// [`PartitionError::TooFewLayers`], and as [`Partitioner::partition`].
+    pub fn contiguous(&self, runs_per_rank: u32) -> Result<Partition, PartitionError> {
+        self.check()?;
+        let partition = contiguous::place(self, runs_per_rank.max(1))?;
+        validate_partition(self.model, &partition)?;
+        Ok(partition)
+    }
+
+    fn check(&self) -> Result<(), PartitionError> {
+        self.model.validate()?;
+        if self.ranks == 0 { Err(PartitionError::NoRanks) } else { Ok(()) }
+    }
+
+    /// The microbatch for which loads are balanced.
+    fn representative(&self) -> MicrobatchMeta {
+        let given = self.representative.clone();
+        given.unwrap_or_else(|| filled(self.model, 0.5))
+    }
+}
+
+/// A microbatch that is filled with images, sounds and clips to a share of what the model allows.
+fn filled(model: &ModelSpec, share: f64) -> MicrobatchMeta {
+    let part = |most: u32| ((f64::from(most) * share).ceil() as u32).min(most);
+    let images = if model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Vit { .. })) {
+        part(model.max_images.max(1))
+    } else {
+        0
+    };
+    let hears = model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Audio { .. }));
+    let watches = model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Dit { .. }));
+    let clips = if watches { part(model.max_clips.max(1)) } else { 0 };
+    let mut meta = MicrobatchMeta {
+        images,
+        text_tokens: 0,
+        audio_seconds: if hears { vec![10.0; part(8) as usize] } else { Vec::new() },
+        clips: vec![ClipMeta { seconds: 4.0, caption_tokens: 100 }; clips as usize],
+    };
+    if !watches || meta.has_sequence() {
+        let used = model.sequence_length(&meta);
+        meta.text_tokens = u64::from(model.sequence_tokens).saturating_sub(used).max(1);
+    }
+    meta
+}

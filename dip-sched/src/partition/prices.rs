@@ -1,0 +1,77 @@
+//! What the layers of a module cost: its first layer with the embedding, its last with the head or adapter, and the others.
+
+use dip_core::{ChunkQuery, CostError, MicrobatchMeta, ModuleId, StageQuery, Strategy};
+
+use super::Partitioner;
+
+/// Seconds of forward and backward together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Prices {
+    pub(super) layers: u32,
+    /// A layer in the middle.
+    pub(super) layer_s: f64,
+    /// What the first layer takes beyond that.
+    pub(super) first_s: f64,
+    /// What the last layer takes beyond that.
+    pub(super) last_s: f64,
+}
+
+impl Prices {
+    /// The layers `from..to`.
+    pub(super) fn of(&self, from: u32, to: u32) -> f64 {
+        let ends = if from == 0 { self.first_s } else { 0.0 };
+        let ends = ends + if to == self.layers { self.last_s } else { 0.0 };
+        f64::from(to - from) * self.layer_s + ends
+    }
+
+    /// The whole module.
+    pub(super) fn total(&self) -> f64 {
+        self.of(0, self.layers)
+    }
+
+    /// The same for `times` passes.
+    pub(super) fn scaled(self, times: f64) -> Self {
+        Self {
+            layer_s: self.layer_s * times,
+            first_s: self.first_s * times,
+            last_s: self.last_s * times,
+            ..self
+        }
+    }
+}
+
+/// Prices of a module for the first `instances` of a microbatch; nothing where it has none.
+pub(super) fn prices(
+    of: &Partitioner<'_>,
+    module: ModuleId,
+    meta: &MicrobatchMeta,
+    instances: u32,
+) -> Result<Prices, CostError> {
+    let spec = &of.model.modules[module.index()];
+    let layers = spec.layers;
+    if instances == 0 {
+        return Ok(Prices { layers, ..Prices::default() });
+    }
+    let workload = of.model.workload(module, meta, 0..instances);
+    let runs_backward = of.model.runs_backward()[module.index()];
+    let keep = Strategy::keep();
+    let price = |range: std::ops::Range<u32>| {
+        let chunk = ChunkQuery {
+            model: of.model,
+            module,
+            layers: range,
+            trainable: spec.trainable,
+            runs_backward,
+        };
+        let cost = of.cost.stage(&StageQuery { chunk, workload, strategy: &keep })?;
+        Ok::<f64, CostError>(cost.forward.0 + cost.backward.0)
+    };
+    if layers == 1 {
+        // One layer is both ends.
+        let only = price(0..1)?;
+        return Ok(Prices { layers, layer_s: only, first_s: 0.0, last_s: 0.0 });
+    }
+    let (first, last) = (price(0..1)?, price(layers - 1..layers)?);
+    let middle = if layers > 2 { price(1..2)? } else { first.min(last) };
+    Ok(Prices { layers, layer_s: middle, first_s: first - middle, last_s: last - middle })
+}

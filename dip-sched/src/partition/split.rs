@@ -1,0 +1,48 @@
+//! The online half of the partitioner: a batch into sub-microbatches.
+
+use std::ops::Range;
+
+use dip_core::{BatchMeta, BatchSplit, ModelSpec, ModuleId, Partition};
+
+/// Cuts every microbatch into `M_i = ceil(N_i / B_i)` slices a module, as equal as possible.
+pub fn split_batch(model: &ModelSpec, partition: &Partition, batch: &BatchMeta) -> BatchSplit {
+    let slices = batch
+        .microbatches
+        .iter()
+        .map(|meta| {
+            (0..model.modules.len())
+                .map(ModuleId::from)
+                .map(|module| {
+                    let (_, instances) = model.instances(module, meta);
+                    uniform(instances, partition.module(module).sub_microbatch)
+                })
+                .collect()
+        })
+        .collect();
+    BatchSplit { slices }
+}
+
+/// `0..n` in `ceil(n / most)` ranges whose lengths differ by at most one.
+fn uniform(n: u32, most: u32) -> Vec<Range<u32>> {
+    let count = u64::from(n.div_ceil(most.max(1)));
+    let at = |i: u64| (u64::from(n) * i / count) as u32;
+    (0..count).map(|i| at(i)..at(i + 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_cover_all_instances_and_differ_by_at_most_one() {
+        assert_eq!(uniform(10, 4), vec![0..3, 3..6, 6..10]);
+        assert_eq!(uniform(0, 4), Vec::<Range<u32>>::new());
+        assert_eq!(uniform(1, u32::MAX), vec![0..1]);
+        for (n, most) in [(1, 1), (48, 12), (47, 12), (49, 12), (7, 8)] {
+            let slices = uniform(n, most);
+            assert_eq!(slices.len() as u32, n.div_ceil(most));
+            assert!(slices.iter().all(|s| s.len() as u32 <= most && !s.is_empty()));
+            assert_eq!(slices.last().map(|s| s.end), Some(n));
+        }
+    }
+}

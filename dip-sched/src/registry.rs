@@ -1,0 +1,60 @@
+//! Schedules by name.
+
+use dip_core::Schedule;
+
+use crate::schedules::{Dip, GPipe, Interleaved, OneFOneB, Optimus, ZeroBubble};
+
+/// Name and one-line description of every schedule.
+const SCHEDULES: &[(&str, &str)] = &[
+    (
+        "dip",
+        "searched for every batch: priorities, dual-queue interleaving, memory strategies; the default",
+    ),
+    ("gpipe", "all forwards, then all backwards"),
+    ("1f1b", "one forward, one backward, a stage a rank"),
+    ("interleaved", "1F1B over several chunks a rank (virtual pipeline)"),
+    ("zero_bubble", "1F1B with weight gradients put off (ZB-H1)"),
+    ("optimus", "encoder forwards first, encoder backwards last, backbone interleaved"),
+];
+
+/// The schedule of that name.
+///
+/// ```
+/// let schedule = dip_sched::schedule_by_name("1f1b").unwrap();
+/// assert_eq!(schedule.name(), "1f1b");
+/// assert!(dip_sched::schedule_by_name("2f2b").is_none());
+/// ```
+pub fn schedule_by_name(name: &str) -> Option<Box<dyn Schedule>> {
+    Some(match name {
+        "dip" => Box::new(Dip),
+        "gpipe" => Box::new(GPipe),
+        "1f1b" => Box::new(OneFOneB),
+        "interleaved" => Box::new(Interleaved),
+        "zero_bubble" => Box::new(ZeroBubble),
+        "optimus" => Box::new(Optimus),
+        _ => return None,
+    })
+}
+
+/// Names of all schedules, the default first.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SCHEDULES.iter().map(|s| s.0)
+}
+
+/// Name and one-line description of all schedules, the default first.
+pub fn descriptions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SCHEDULES.iter().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_schedule_is_there_under_its_own_name() {
+        for name in names() {
+            let schedule = schedule_by_name(name).unwrap_or_else(|| panic!("{name} is missing"));
+            assert_eq!(schedule.name(), name);
+        }
+    }
+}

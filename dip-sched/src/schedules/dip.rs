@@ -1,0 +1,43 @@
+//! The searched schedule: the paper's three phases, started from the best classical one.
+
+use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
+
+use super::{gpipe, interleaved, one_f_one_b, optimus, zero_bubble};
+use crate::finish::finish;
+use crate::problem::Problem;
+use crate::realise::realise;
+use crate::search::Search;
+
+/// Dynamic interleaving: a search for the order and the memory strategies of one batch (paper section 2).
+///
+/// ```
+/// # use dip_core::{Budget, Environment, Schedule, Seconds, TaskGraph};
+/// # fn example(graph: &TaskGraph) -> Result<(), dip_core::ScheduleError> {
+/// let env = Environment { budget: Budget::Time(Seconds(2.0)), threads: 2, ..Environment::default() };
+/// let plan = dip_sched::Dip.plan(graph, &env)?;
+/// println!("{} ({:.1} % above the bound)", plan.predicted.makespan_s, 100.0 * plan.gap());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dip;
+
+impl Schedule for Dip {
+    fn name(&self) -> &str {
+        "dip"
+    }
+
+    fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
+        let problem = Problem::new(graph, self.name())?;
+        let mut wishes = vec![
+            one_f_one_b::wish(&problem),
+            interleaved::wish(&problem, &|_, _| true),
+            gpipe::wish(&problem),
+            optimus::wish(graph, &problem),
+        ];
+        wishes.extend(zero_bubble::wishes(&problem));
+        let first = realise(&problem, &wishes)?;
+        let best = Search::new(&problem, env, first)?.run()?;
+        finish(graph, &problem, &best, self.name())
+    }
+}

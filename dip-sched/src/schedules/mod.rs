@@ -1,0 +1,41 @@
+//! Every schedule, one a file. The classical ones wish for an order on every rank and have it realised within dependencies
+//! and memory ([`crate::realise`]), so that they work on any graph.
+
+mod dip;
+mod gpipe;
+mod interleaved;
+mod one_f_one_b;
+mod optimus;
+mod units;
+mod zero_bubble;
+
+pub use dip::Dip;
+pub use gpipe::GPipe;
+pub use interleaved::Interleaved;
+pub use one_f_one_b::OneFOneB;
+pub use optimus::Optimus;
+pub use zero_bubble::ZeroBubble;
+
+use dip_core::{Environment, Plan, ScheduleError, TaskGraph};
+
+use crate::finish::finish;
+use crate::problem::Problem;
+use crate::realise::realise;
+
+/// The best of the orders that a classical schedule wishes for.
+fn plan_wishes(
+    name: &str,
+    graph: &TaskGraph,
+    env: &Environment<'_>,
+    wishes: impl Fn(&Problem) -> Vec<Vec<Vec<u32>>>,
+) -> Result<Plan, ScheduleError> {
+    let start = std::time::Instant::now();
+    let problem = Problem::new(graph, name)?;
+    let solution = realise(&problem, &wishes(&problem))?;
+    let plan = finish(graph, &problem, &solution, name)?;
+    if let Some(progress) = env.progress {
+        let elapsed = dip_core::Seconds(start.elapsed().as_secs_f64());
+        progress.improved(elapsed, 0, plan.predicted.makespan_s);
+    }
+    Ok(plan)
+}

@@ -1,0 +1,212 @@
+//! The search behind [`Dip`](crate::Dip): priorities are proposed, run through dual-queue interleaving, and the best order stays
+//! (paper section 2, phases 1 and 2); then faster memory strategies are taken wherever they fit (phase 3).
+//!
+//! A search goes in rounds. The candidates of a round are drawn from a generator seeded by the round, evaluated on any number of
+//! threads and merged in the order in which they were drawn, so that an iteration budget gives the same plan on every machine.
+
+mod priorities;
+mod upgrade;
+
+use std::time::Instant;
+
+use dip_core::{Budget, Environment, ScheduleError, Seconds};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use crate::evaluate;
+use crate::finish::Solution;
+use crate::interleave::{Interleaver, Lanes, Rules};
+use crate::problem::{Choice, Costs, Problem};
+use crate::realise::levels;
+use crate::reserve::Reserve;
+use crate::sequence::feasible_sequence;
+use priorities::Priorities;
+
+/// Candidates of one round.
+const ROUND: usize = 16;
+/// Rounds without a better plan after which the search starts again from the best.
+const PATIENCE: u32 = 12;
+
+/// One choice of memory strategies, with what is derived from it.
+struct Level {
+    choice: Choice,
+    costs: Costs,
+    tail: Vec<f64>,
+    reserve: Reserve,
+}
+
+/// What is run through the interleaving.
+#[derive(Clone)]
+struct Candidate {
+    priorities: Priorities,
+    rules: Rules,
+    level: usize,
+}
+
+/// A running search.
+pub(crate) struct Search<'a> {
+    problem: &'a Problem,
+    env: &'a Environment<'a>,
+    start: Instant,
+    iteration: u64,
+    levels: Vec<Level>,
+    bound: f64,
+    best: Solution,
+}
+
+impl<'a> Search<'a> {
+    /// A search that starts from `first`, a solution of some other schedule.
+    ///
+    /// # Errors
+    /// [`ScheduleError::Infeasible`] where not even the smallest strategies fit.
+    pub(crate) fn new(
+        problem: &'a Problem,
+        env: &'a Environment<'a>,
+        first: Solution,
+    ) -> Result<Self, ScheduleError> {
+        let mut infeasible = None;
+        let mut all = Vec::new();
+        for choice in levels(problem) {
+            let costs = problem.costs(&choice);
+            match feasible_sequence(problem, &costs) {
+                Ok(witness) => {
+                    let reserve = Reserve::new(problem, &costs, &witness);
+                    let tail = problem.tails(&costs.dur);
+                    all.push(Level { choice, costs, tail, reserve });
+                }
+                Err(error) => infeasible = Some(error),
+            }
+        }
+        if let (true, Some(error)) = (all.is_empty(), infeasible) {
+            return Err(error);
+        }
+        let bound = crate::bounds::lower_bound_of(problem);
+        let start = Instant::now();
+        Ok(Self { problem, env, start, iteration: 0, levels: all, bound, best: first })
+    }
+
+    /// Runs until the budget ends or the bound is met.
+    ///
+    /// # Errors
+    /// [`ScheduleError::NotApplicable`] where the threads cannot be started.
+    pub(crate) fn run(mut self) -> Result<Solution, ScheduleError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.env.threads.max(1)).build();
+        let pool = pool.map_err(|e| ScheduleError::NotApplicable {
+            schedule: "dip".into(),
+            reason: format!("its threads could not be started: {e}"),
+        })?;
+        pool.install(|| self.rounds());
+        upgrade::upgrade(self.problem, &mut self.best);
+        Ok(self.best)
+    }
+
+    fn rounds(&mut self) {
+        let starts = self.starts();
+        let mut scored = self.evaluate(&starts);
+        scored.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let Some(&(mut current_s, at)) = scored.first() else { return };
+        let mut current = starts[at].clone();
+        let mut incumbent = current.clone();
+        let (mut round, mut idle) = (0u64, 0);
+        while !self.ended() {
+            let mut rng = ChaCha8Rng::seed_from_u64(self.env.seed);
+            rng.set_stream(round + 1);
+            let moves: Vec<Candidate> = (0..ROUND)
+                .map(|_| {
+                    let mut next = current.clone();
+                    next.priorities.perturb(&mut rng);
+                    next
+                })
+                .collect();
+            let before = self.best.makespan;
+            let scored = self.evaluate(&moves);
+            let best = scored.iter().min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            if let Some(&(seconds, at)) = best
+                && seconds <= current_s
+            {
+                (current, current_s) = (moves[at].clone(), seconds);
+            }
+            if self.best.makespan < before {
+                (incumbent, idle) = (current.clone(), 0);
+            } else {
+                idle += 1;
+            }
+            if idle > PATIENCE {
+                // Another start, or the best so far, with other rules.
+                let fresh = (round / u64::from(PATIENCE)) as usize % (starts.len() + 1);
+                current = starts.get(fresh).unwrap_or(&incumbent).clone();
+                (current_s, idle) = (f64::INFINITY, 0);
+            }
+            round += 1;
+        }
+    }
+
+    /// Every ordering rule under every kind of queue, at every level of memory.
+    fn starts(&self) -> Vec<Candidate> {
+        let lanes = [Lanes::Alternate, Lanes::BackwardFirst, Lanes::Single, Lanes::ForwardFirst];
+        let mut starts = Vec::new();
+        for level in 0..self.levels.len() {
+            for priorities in Priorities::starts(self.problem, &self.levels[level].tail) {
+                for lanes in lanes {
+                    for patience in [0.0, 0.5] {
+                        let rules = Rules { lanes, patience, ..Rules::default() };
+                        starts.push(Candidate { priorities: priorities.clone(), rules, level });
+                    }
+                }
+            }
+        }
+        starts
+    }
+
+    /// Seconds of every candidate (infinite where it is not below the best), with its index; keeps the best order.
+    fn evaluate(&mut self, candidates: &[Candidate]) -> Vec<(f64, usize)> {
+        let cutoff = f64::INFINITY;
+        let (problem, levels) = (self.problem, &self.levels);
+        let run = |machine: &mut (Interleaver<'_>, Vec<Reserve>, Vec<f64>), c: &Candidate| {
+            let (interleaver, reserves, keys) = machine;
+            let level = &levels[c.level];
+            c.priorities.keys(problem, keys);
+            let rules = (&c.rules, &*level.tail, cutoff);
+            interleaver
+                .run(&level.costs, &mut reserves[c.level], keys, rules)
+                .unwrap_or(f64::INFINITY)
+        };
+        let machine = || {
+            let reserves = levels.iter().map(|l| l.reserve.clone()).collect();
+            (Interleaver::new(problem), reserves, vec![0.0; problem.n])
+        };
+        let seconds: Vec<f64> = candidates.par_iter().map_init(machine, run).collect();
+        let scored: Vec<(f64, usize)> = seconds.into_iter().zip(0..).collect();
+        let best = scored.iter().min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        if let Some(&(seconds, at)) = best
+            && seconds < self.best.makespan
+        {
+            let mut again = machine();
+            run(&mut again, &candidates[at]);
+            self.keep(again.0.order(), candidates[at].level, self.iteration + at as u64);
+        }
+        self.iteration += candidates.len() as u64;
+        scored
+    }
+
+    fn keep(&mut self, order: Vec<Vec<u32>>, level: usize, iteration: u64) {
+        let level = &self.levels[level];
+        let makespan = evaluate::makespan(self.problem, &level.costs.dur, &order);
+        let Some(makespan) = makespan.filter(|&m| m < self.best.makespan) else { return };
+        debug_assert!(evaluate::fits(self.problem, &level.costs, &order));
+        self.best = Solution { order, choice: level.choice.clone(), makespan };
+        if let Some(progress) = self.env.progress {
+            let elapsed = Seconds(self.start.elapsed().as_secs_f64());
+            progress.improved(elapsed, iteration, Seconds(makespan));
+        }
+    }
+
+    fn ended(&self) -> bool {
+        let spent = match self.env.budget {
+            Budget::Time(limit) => self.start.elapsed().as_secs_f64() >= limit.0,
+            Budget::Iterations(limit) => self.iteration >= limit,
+        };
+        spent || self.env.cancelled() || self.best.makespan <= self.bound * (1.0 + 1e-9)
+    }
+}

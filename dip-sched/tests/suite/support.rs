@@ -1,0 +1,101 @@
+//! Graphs that tests plan.
+
+use dip_core::{
+    Bytes, Dep, MicrobatchId, RankId, Seconds, SegmentId, Strategy, SubMicrobatchId, Task,
+    TaskGraph, TaskId, TaskKind,
+};
+
+/// A chain of stages for every microbatch: stage `s` on rank `s mod ranks`, segment `s / ranks`.
+#[derive(Clone)]
+pub struct Chain {
+    pub ranks: u32,
+    pub microbatches: u32,
+    /// Forward of each stage.
+    pub forward: Vec<f64>,
+    /// Backward of each stage; the input gradient where there are weight tasks.
+    pub backward: Vec<f64>,
+    /// Weight gradient of each stage; none for no weight tasks.
+    pub weight: Vec<f64>,
+    pub comm: f64,
+    /// Bytes of every pair.
+    pub bytes: u64,
+    pub limit: u64,
+}
+
+impl Chain {
+    /// `chunks` equal stages a rank that take 1000 forward and 2000 backward a rank.
+    pub fn uniform(ranks: u32, microbatches: u32, chunks: u32) -> Self {
+        let stages = (ranks * chunks) as usize;
+        Self {
+            ranks,
+            microbatches,
+            forward: vec![1000.0 / f64::from(chunks); stages],
+            backward: vec![2000.0 / f64::from(chunks); stages],
+            weight: Vec::new(),
+            comm: 0.0,
+            bytes: 1,
+            limit: u64::MAX,
+        }
+    }
+
+    /// The same with the weight gradient, half of the backward, apart.
+    pub fn split(mut self) -> Self {
+        self.backward.iter_mut().for_each(|b| *b /= 2.0);
+        self.weight = self.backward.clone();
+        self
+    }
+
+    pub fn graph(&self) -> TaskGraph {
+        let stages = self.forward.len() as u32;
+        let kinds = if self.weight.is_empty() { 2 } else { 3 };
+        let id = |m: u32, s: u32, kind: u32| TaskId((m * stages + s) * kinds + kind);
+        let dep = |task: TaskId, comm: f64| Dep { task, comm_s: Seconds(comm) };
+        let mut tasks = Vec::new();
+        for m in 0..self.microbatches {
+            for s in 0..stages {
+                for k in 0..kinds {
+                    let (kind, duration, deps) = match k {
+                        0 if s == 0 => (TaskKind::Forward, self.forward[s as usize], vec![]),
+                        0 => {
+                            let before = vec![dep(id(m, s - 1, 0), self.comm)];
+                            (TaskKind::Forward, self.forward[s as usize], before)
+                        }
+                        1 => {
+                            let mut deps = vec![dep(id(m, s, 0), 0.0)];
+                            if s + 1 < stages {
+                                deps.push(dep(id(m, s + 1, 1), self.comm));
+                            }
+                            (TaskKind::Backward, self.backward[s as usize], deps)
+                        }
+                        _ => {
+                            let after = vec![dep(id(m, s, 1), 0.0)];
+                            (TaskKind::Weight, self.weight[s as usize], after)
+                        }
+                    };
+                    tasks.push(Task {
+                        id: id(m, s, k),
+                        rank: RankId(s % self.ranks),
+                        kind,
+                        module: "m".into(),
+                        segment: SegmentId(s / self.ranks),
+                        microbatch: MicrobatchId(m),
+                        sub_microbatch: SubMicrobatchId(0),
+                        duration_s: Seconds(duration),
+                        activation_bytes: Bytes(if k == 0 { self.bytes } else { 0 }),
+                        strategy: Strategy::keep(),
+                        deps,
+                        candidates: Vec::new(),
+                    });
+                }
+            }
+        }
+        TaskGraph {
+            model: "chain".into(),
+            cluster: "none".into(),
+            ranks: self.ranks,
+            memory_limit_bytes: vec![Bytes(self.limit); self.ranks as usize],
+            static_bytes: vec![Bytes(0); self.ranks as usize],
+            tasks,
+        }
+    }
+}
