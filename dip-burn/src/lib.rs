@@ -11,6 +11,8 @@
 //! | [`train::Observer`] | what to do with a report | show or store the progress of a run |
 
 pub mod batch;
+pub mod data;
+pub mod measure;
 pub mod model;
 pub mod params;
 pub mod runtime;

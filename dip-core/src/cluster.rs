@@ -34,6 +34,13 @@ pub struct DeviceSpec {
     pub memory_bytes: Bytes,
     /// Memory bandwidth, in bytes/s.
     pub memory_bytes_per_s: f64,
+    /// Bytes of one value in the training precision: 2 for bf16 (the default), 4 for f32.
+    #[serde(default = "default_element_bytes")]
+    pub element_bytes: u32,
+}
+
+const fn default_element_bytes() -> u32 {
+    2
 }
 
 /// Bandwidth in bytes/s and latency in seconds of each kind of link, one direction.
@@ -119,6 +126,7 @@ impl ClusterSpec {
         positive("device.flops_per_s", self.device.flops_per_s, false)?;
         positive("device.memory_bytes", self.device.memory_bytes.0 as f64, false)?;
         positive("device.memory_bytes_per_s", self.device.memory_bytes_per_s, false)?;
+        positive("device.element_bytes", f64::from(self.device.element_bytes), false)?;
         positive("links.intra_node_bytes_per_s", self.links.intra_node_bytes_per_s, false)?;
         positive("links.inter_node_bytes_per_s", self.links.inter_node_bytes_per_s, false)?;
         positive("links.host_bytes_per_s", self.links.host_bytes_per_s, false)?;

@@ -56,6 +56,7 @@ pub use model::{ModelSpec, ModuleKind, ModuleSpec, Parallelism};
 pub use parameters::ModuleParameters;
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
 pub use plan::{Plan, Prediction};
+pub use profile::Profile;
 pub use schedule::{Budget, Environment, Progress, Schedule, ScheduleError};
 pub use source::{PlanError, PlanSource, PlannedBatch};
 pub use timeline::{Timeline, TimelineError};

@@ -41,6 +41,7 @@ pub struct ChunkStage<B: AutodiffBackend> {
 
 /// The chunk of one of the modalities.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one a chunk, and it never moves")]
 enum Modules<B: AutodiffBackend> {
     Vit(VitChunk<B>),
     Decoder(DecoderChunk<B>),

@@ -1,0 +1,96 @@
+use super::super::scenes::{Scenes, ScenesConfig, Split, write_shards};
+use super::super::webdataset::{WebDataset, WebDatasetConfig};
+use super::*;
+
+fn config() -> LoaderConfig {
+    let special = Tokenizer::bytes().special();
+    let pack = PackConfig {
+        sequence_tokens: 128,
+        max_images: 4,
+        tokens_per_image: 16,
+        lookahead: 16,
+        pad: special.pad,
+        image: special.image,
+    };
+    LoaderConfig { pack, image_px: 8, microbatches: 3, prefetch: 2 }
+}
+
+fn loader(source: Box<dyn DataSource>) -> Loader {
+    Loader::new(source, Arc::new(Tokenizer::bytes()), config()).unwrap()
+}
+
+fn drawn() -> Box<dyn DataSource> {
+    Box::new(Scenes::new(ScenesConfig { seed: 3, split: Split::Train }))
+}
+
+/// A loader that is restored after any batch gives the batches that followed.
+fn resumes(source: impl Fn() -> Box<dyn DataSource>) {
+    let mut whole = loader(source());
+    let batches: Vec<PlannedBatch> = (0..12).map(|_| whole.next_batch().unwrap()).collect();
+    for cut in [0, 1, 5, 10] {
+        let text = serde_json::to_string(&batches[cut].position).unwrap();
+        let mut again = loader(source());
+        again.restore(&serde_json::from_str(&text).unwrap()).unwrap();
+        for expected in &batches[cut + 1..] {
+            let batch = again.next_batch().unwrap();
+            assert_eq!(batch.meta, expected.meta);
+            assert_eq!(batch.microbatches, expected.microbatches);
+            assert_eq!(batch.position, expected.position);
+        }
+    }
+}
+
+#[test]
+fn drawn_scenes_go_on_where_they_were() {
+    resumes(drawn);
+}
+
+#[test]
+fn shards_go_on_where_they_were_over_epochs() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenes = ScenesConfig { seed: 5, split: Split::Train };
+    write_shards(folder.path(), scenes, 60, 20, 8).unwrap();
+    resumes(|| {
+        let config = WebDatasetConfig { seed: 2, shuffle_buffer: 16, ..Default::default() };
+        Box::new(WebDataset::open(&[folder.path().to_owned()], config).unwrap())
+    });
+}
+
+#[test]
+fn metadata_is_there_before_pixels_and_agrees_with_them() {
+    let mut loader = loader(drawn());
+    let batch = loader.next_batch().unwrap();
+    let decoded = loader.decode(&batch).unwrap().wait().unwrap();
+    assert_eq!(decoded.trained_tokens, batch.trained_tokens);
+    for (meta, microbatch) in batch.meta.microbatches.iter().zip(&decoded.microbatches) {
+        assert_eq!(meta.images as usize, microbatch.pixels.len());
+        assert!(microbatch.pixels.iter().all(|p| p.len() == 3 * 8 * 8));
+    }
+}
+
+#[test]
+fn a_picture_that_breaks_in_decoding_becomes_grey_and_mutes_its_document() {
+    let mut loader = loader(drawn());
+    let batch = loop {
+        let batch = loader.next_batch().unwrap();
+        if batch.meta.microbatches[0].images > 0 {
+            break batch;
+        }
+    };
+    let mut microbatches = batch.microbatches.to_vec();
+    microbatches[0].images[0].picture = super::super::Picture::Encoded(vec![0; 9].into());
+    let decoded = decoded(&microbatches, 8);
+    assert_eq!(decoded.broken_pictures, 1);
+    assert!(decoded.trained_tokens < batch.trained_tokens);
+    assert!(decoded.microbatches[0].pixels[0].iter().all(|&v| v == 0.0));
+}
+
+#[test]
+fn a_position_of_another_shape_is_refused() {
+    let mut first = loader(drawn());
+    let position = first.next_batch().unwrap().position;
+    let mut other = config();
+    other.microbatches = 4;
+    let mut other = Loader::new(drawn(), Arc::new(Tokenizer::bytes()), other).unwrap();
+    assert!(matches!(other.restore(&position), Err(DataError::Position { .. })));
+}

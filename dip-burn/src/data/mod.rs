@@ -1,0 +1,31 @@
+//! From shards or drawn scenes to packed microbatches: plain numbers, no tensors.
+//!
+//! ```text
+//! WebDataset | Scenes -> Document -> TokenizedDocument -> PackedMicrobatch -> PlannedBatch -> DecodedBatch
+//!   (DataSource)          Tokenizer      Packer               Loader         metadata only    with pixels
+//! ```
+//!
+//! Counts of images and tokens are known before a single pixel is decoded, so that batch k + 1 is planned while batch k trains.
+//! Every stage is deterministic by seed, and a [`LoaderPosition`] saved after any batch gives byte-identical batches from there on.
+
+pub mod document;
+pub mod error;
+pub mod loader;
+pub mod packing;
+pub mod picture;
+pub mod scenes;
+pub mod shard;
+pub mod tokenizer;
+pub mod webdataset;
+
+pub use document::{Document, IMAGE_MARK, Piece, TokenizedDocument};
+pub use error::{DataError, SkipCounts, SkipReason};
+pub use loader::{
+    DataSource, DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition,
+    PlannedBatch, SourcePosition,
+};
+pub use packing::{PackConfig, PackedImage, PackedMicrobatch, Packer, pack_one};
+pub use picture::{Picture, PictureError};
+pub use scenes::{CaptionMatch, Scene, Scenes, ScenesConfig, Split, caption_matches, write_shards};
+pub use tokenizer::{SpecialTokens, Tokenizer};
+pub use webdataset::{WebDataset, WebDatasetConfig};

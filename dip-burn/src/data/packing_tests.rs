@@ -1,0 +1,86 @@
+use super::super::tokenizer::Tokenizer;
+use super::*;
+
+const IMAGE: u32 = 259;
+const PAD: u32 = 256;
+
+fn config() -> PackConfig {
+    PackConfig {
+        sequence_tokens: 16,
+        max_images: 2,
+        tokens_per_image: 3,
+        lookahead: 4,
+        pad: PAD,
+        image: IMAGE,
+    }
+}
+
+/// A document of text tokens and images in front.
+fn document(images: u32, text: usize) -> TokenizedDocument {
+    let special = Tokenizer::bytes().special();
+    let mut tokens = vec![special.bos];
+    let mut pictures = Vec::new();
+    for i in 0..images {
+        pictures.push((tokens.len() as u32, Picture::Encoded(vec![i as u8].into())));
+        tokens.resize(tokens.len() + 3, IMAGE);
+    }
+    tokens.resize(tokens.len() + text, 65);
+    TokenizedDocument { tokens, pictures }
+}
+
+fn pack_all(documents: Vec<TokenizedDocument>, sequences: usize) -> Vec<PackedMicrobatch> {
+    let mut packer = Packer::new(config()).unwrap();
+    let mut numbered = (0u64..).zip(documents.into_iter().cycle());
+    (0..sequences).map(|_| packer.pack(|| numbered.next().ok_or(())).unwrap()).collect()
+}
+
+#[test]
+fn positions_restart_and_targets_stay_inside_their_document() {
+    let packed = &pack_all(vec![document(1, 2), document(0, 4)], 1)[0];
+    assert_eq!(packed.documents, [vec![0; 6], vec![1; 5], vec![2; 5]].concat());
+    assert_eq!(packed.positions[..8], [0, 1, 2, 3, 4, 5, 0, 1]);
+    // Behind bos and the first two image tokens stand image tokens: no loss. The last token has no successor.
+    assert_eq!(packed.loss_mask[..7], [false, false, false, true, true, false, true]);
+    assert_eq!(packed.targets[..7], [IMAGE, IMAGE, IMAGE, 65, 65, PAD, 65]);
+    assert_eq!(packed.images[0].offset, 1);
+    assert_eq!(packed.trained_tokens(), 2 + 4 + 4);
+    assert_eq!((packed.used_tokens, packed.packed_documents), (16, 3));
+    let meta = packed.meta(&config());
+    assert_eq!((meta.images, meta.text_tokens), (1, 13));
+}
+
+#[test]
+fn a_smaller_document_fills_the_gap_that_the_next_one_leaves() {
+    let packed = &pack_all(vec![document(0, 11), document(0, 7), document(0, 3)], 1)[0];
+    assert_eq!(packed.used_tokens, 16);
+}
+
+#[test]
+fn images_are_limited_apart_from_tokens() {
+    let packed = pack_all(vec![document(1, 1)], 3);
+    assert!(packed.iter().all(|p| p.images.len() == 2 && p.used_tokens == 10));
+}
+
+#[test]
+fn a_document_that_is_too_long_is_cut_and_counted() {
+    let mut packer = Packer::new(config()).unwrap();
+    packer.wait(0, document(0, 40));
+    packer.wait(1, document(5, 0));
+    assert_eq!((packer.truncated_documents, packer.truncated_tokens), (2, 25 + 9));
+    // Two images and no text: there is nothing to train on.
+    assert_eq!(packer.waiting().collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn a_muted_document_has_no_loss_and_the_others_keep_theirs() {
+    let mut packed = pack_all(vec![document(1, 2), document(0, 4)], 1).remove(0);
+    packed.mute_document_at(packed.images[0].offset);
+    assert_eq!(packed.trained_tokens(), 4 + 4);
+}
+
+#[test]
+fn settings_outside_their_limits_are_named() {
+    let wrong = PackConfig { tokens_per_image: 15, ..config() };
+    let error = Packer::new(wrong).unwrap_err().to_string();
+    assert!(error.contains("tokens_per_image") && error.contains("15"), "{error}");
+}

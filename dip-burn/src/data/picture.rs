@@ -1,0 +1,174 @@
+//! Pictures that are known but not yet decoded.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use image::imageops::{FilterType, resize};
+use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage};
+use thiserror::Error;
+
+use super::scenes::Scene;
+
+/// Longest side of a picture that is decoded.
+pub const MAX_SIDE_PX: u32 = 16_384;
+/// Most pixels of a picture that is decoded.
+pub const MAX_PIXELS: u64 = 1 << 26;
+/// Most memory the decoder of one picture may take, in bytes.
+const MAX_DECODER_BYTES: u64 = 1 << 29;
+
+/// A picture before its pixels are decoded; cheap to clone.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Picture {
+    /// A JPEG, PNG or WebP file.
+    Encoded(Arc<[u8]>),
+    /// A scene that is drawn when its pixels are asked for.
+    Scene(Arc<Scene>),
+}
+
+/// A picture that has no pixels to give.
+#[derive(Debug, Error)]
+pub enum PictureError {
+    /// The file is damaged or of an unknown format.
+    #[error("the picture cannot be decoded: {0}; JPEG, PNG and WebP are read")]
+    Broken(String),
+    /// The picture is over a limit.
+    #[error(
+        "the picture has {width} x {height} pixels, but at most {MAX_SIDE_PX} a side and {MAX_PIXELS} in all are decoded; scale it down"
+    )]
+    Oversized {
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+}
+
+impl Picture {
+    /// Reads the header alone and checks format and size.
+    ///
+    /// # Errors
+    /// [`PictureError`] where [`Picture::pixels`] would certainly fail.
+    pub fn check(&self) -> Result<(), PictureError> {
+        let Self::Encoded(bytes) = self else { return Ok(()) };
+        guarded(|| {
+            let (width, height) = reader(bytes)?
+                .into_dimensions()
+                .map_err(|e| PictureError::Broken(e.to_string()))?;
+            let pixels = u64::from(width) * u64::from(height);
+            if width > MAX_SIDE_PX || height > MAX_SIDE_PX || pixels > MAX_PIXELS {
+                return Err(PictureError::Oversized { width, height });
+            }
+            if pixels == 0 {
+                return Err(PictureError::Broken("it has no pixels".into()));
+            }
+            Ok(())
+        })
+    }
+
+    /// Decodes or draws the picture at `side_px` x `side_px`, transparency over white, as `[3, side_px, side_px]` values in
+    /// -1..=1.
+    ///
+    /// # Errors
+    /// [`PictureError`] for a damaged or oversized file.
+    pub fn pixels(&self, side_px: u32) -> Result<Vec<f32>, PictureError> {
+        let rgb = match self {
+            Self::Scene(scene) => scene.draw(side_px),
+            Self::Encoded(bytes) => {
+                self.check()?;
+                let decoded = guarded(|| {
+                    reader(bytes)?.decode().map_err(|e| PictureError::Broken(e.to_string()))
+                })?;
+                scaled(&over_white(&decoded), side_px)
+            }
+        };
+        Ok(normalised(&rgb))
+    }
+}
+
+/// The values of a picture that could not be decoded: mid-grey.
+pub fn blank_pixels(side_px: u32) -> Vec<f32> {
+    vec![0.0; 3 * (side_px * side_px) as usize]
+}
+
+/// Decoders are fed with anything; a panic of theirs is one more broken picture.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, PictureError>) -> Result<T, PictureError> {
+    let panicked = |_| Err(PictureError::Broken("its decoder panicked".into()));
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(panicked)
+}
+
+fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, PictureError> {
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| PictureError::Broken(e.to_string()))?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE_PX);
+    limits.max_image_height = Some(MAX_SIDE_PX);
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    reader.limits(limits);
+    Ok(reader)
+}
+
+fn over_white(image: &DynamicImage) -> RgbImage {
+    if !image.color().has_alpha() {
+        return image.to_rgb8();
+    }
+    let rgba = image.to_rgba8();
+    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+        let [r, g, b, a] = rgba.get_pixel(x, y).0.map(u32::from);
+        Rgb([r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8))
+    })
+}
+
+fn scaled(rgb: &RgbImage, side_px: u32) -> RgbImage {
+    if rgb.dimensions() == (side_px, side_px) {
+        return rgb.clone();
+    }
+    resize(rgb, side_px, side_px, FilterType::Triangle)
+}
+
+fn normalised(rgb: &RgbImage) -> Vec<f32> {
+    let pixels = (rgb.width() * rgb.height()) as usize;
+    let mut chw = vec![0.0; 3 * pixels];
+    for (i, pixel) in rgb.pixels().enumerate() {
+        for (channel, &value) in pixel.0.iter().enumerate() {
+            chw[channel * pixels + i] = f32::from(value) / 127.5 - 1.0;
+        }
+    }
+    chw
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(image: DynamicImage) -> Picture {
+        let mut bytes = Vec::new();
+        image.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+        Picture::Encoded(bytes.into())
+    }
+
+    #[test]
+    fn channels_come_apart_and_values_lie_between_minus_one_and_one() {
+        let red = png(DynamicImage::ImageRgb8(RgbImage::from_pixel(8, 4, Rgb([255, 0, 51]))));
+        let pixels = red.pixels(2).unwrap();
+        assert_eq!(pixels[..8], [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]);
+        assert!((pixels[8] - (-0.6)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn transparency_becomes_white() {
+        let clear = image::RgbaImage::from_pixel(3, 3, image::Rgba([9, 9, 9, 0]));
+        let pixels = png(DynamicImage::ImageRgba8(clear)).pixels(3).unwrap();
+        assert!(pixels.iter().all(|&v| v == 1.0));
+    }
+
+    #[test]
+    fn damaged_and_oversized_files_are_refused_with_a_reason() {
+        let damaged = Picture::Encoded(b"not a picture".to_vec().into());
+        assert!(damaged.check().unwrap_err().to_string().contains("JPEG, PNG and WebP"));
+        let wide = png(DynamicImage::ImageLuma8(image::GrayImage::new(MAX_SIDE_PX + 1, 1)));
+        assert!(wide.check().is_err());
+        assert!(wide.pixels(4).is_err());
+    }
+}

@@ -1,0 +1,325 @@
+//! The embedded data set: documents about drawn scenes of coloured shapes, without end and without files.
+//!
+//! A document has no picture (a sum of shapes in words), one, or several, each followed by its caption, so that batches vary
+//! in images as real ones do. Document `n` of a seed is always the same.
+
+mod draw;
+mod match_caption;
+mod shards;
+
+pub use match_caption::{CaptionMatch, caption_matches};
+pub use shards::write_shards;
+
+use std::sync::Arc;
+
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::document::{Document, Piece};
+use super::error::{DataError, SkipCounts};
+use super::loader::{DataSource, SourcePosition};
+use super::picture::Picture;
+
+/// Most shapes of one scene.
+pub const MAX_SHAPES: usize = 3;
+/// Of so many combinations of several shapes one is held out.
+const HELD_OUT_ONE_IN: u64 = 8;
+const NUMBERS: [&str; 7] = ["no", "one", "two", "three", "four", "five", "six"];
+
+/// A colour with its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Colour {
+    Red,
+    Green,
+    Blue,
+    Yellow,
+    Purple,
+    Black,
+}
+
+/// A shape with its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Shape {
+    Circle,
+    Square,
+    Triangle,
+    Cross,
+}
+
+/// One shape of a scene. Lengths are shares of the picture's side.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Object {
+    /// Its colour.
+    pub colour: Colour,
+    /// Its shape.
+    pub shape: Shape,
+    /// Centre, from the left.
+    pub x: f32,
+    /// Centre, from the top.
+    pub y: f32,
+    /// Half of its width.
+    pub radius: f32,
+}
+
+/// A picture of a few shapes side by side, on a light ground.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scene {
+    /// The shapes, from left to right.
+    pub objects: Vec<Object>,
+    /// Brightness of the ground, 0 to 1.
+    pub ground: f32,
+}
+
+/// Which combinations of shapes are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Those for training.
+    Train,
+    /// Those that training never sees: one in eight combinations of two or more shapes.
+    HeldOut,
+}
+
+/// How documents are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScenesConfig {
+    /// Seed of all documents.
+    pub seed: u64,
+    /// Which combinations.
+    pub split: Split,
+}
+
+/// Draws documents without end.
+#[derive(Debug, Clone)]
+pub struct Scenes {
+    config: ScenesConfig,
+    next: u64,
+}
+
+impl Colour {
+    /// Every colour.
+    pub const ALL: [Self; 6] =
+        [Self::Red, Self::Green, Self::Blue, Self::Yellow, Self::Purple, Self::Black];
+
+    /// Its name in captions.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Red => "red",
+            Self::Green => "green",
+            Self::Blue => "blue",
+            Self::Yellow => "yellow",
+            Self::Purple => "purple",
+            Self::Black => "black",
+        }
+    }
+}
+
+impl Shape {
+    /// Every shape.
+    pub const ALL: [Self; 4] = [Self::Circle, Self::Square, Self::Triangle, Self::Cross];
+
+    /// Its name in captions.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Circle => "circle",
+            Self::Square => "square",
+            Self::Triangle => "triangle",
+            Self::Cross => "cross",
+        }
+    }
+}
+
+impl Scene {
+    /// Draws a scene of one to [`MAX_SHAPES`] shapes of a split.
+    pub fn random(rng: &mut impl Rng, split: Split) -> Self {
+        loop {
+            let fewest = if split == Split::HeldOut { 2 } else { 1 };
+            let count = rng.random_range(fewest..=MAX_SHAPES);
+            let width = 1.0 / count as f32;
+            let object = |i: usize, rng: &mut dyn rand::RngCore| {
+                let radius = rng.random_range(0.11..0.15);
+                let room = (width / 2.0 - radius - 0.01).min(0.2);
+                Object {
+                    colour: *Colour::ALL.choose(rng).expect("there are colours"),
+                    shape: *Shape::ALL.choose(rng).expect("there are shapes"),
+                    x: width * (i as f32 + 0.5) + rng.random_range(-room..room),
+                    y: rng.random_range(radius + 0.02..0.98 - radius),
+                    radius,
+                }
+            };
+            let scene = Self {
+                objects: (0..count).map(|i| object(i, rng)).collect(),
+                ground: rng.random_range(0.85..1.0),
+            };
+            if scene.split() == split {
+                return scene;
+            }
+        }
+    }
+
+    /// The split that its combination of shapes belongs to.
+    pub fn split(&self) -> Split {
+        let code = self.objects.iter().fold(0u64, |code, o| {
+            code * 32 + (o.colour as u64) * Shape::ALL.len() as u64 + o.shape as u64 + 1
+        });
+        // A multiplicative hash spreads combinations that are alike.
+        let spread = code.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let held_out = self.objects.len() > 1 && spread.is_multiple_of(HELD_OUT_ONE_IN);
+        if held_out { Split::HeldOut } else { Split::Train }
+    }
+
+    /// Its caption: the shapes from left to right, as `a red circle, a blue square and a black cross`.
+    pub fn caption(&self) -> String {
+        let named = |o: &Object| format!("a {} {}", o.colour.name(), o.shape.name());
+        let names: Vec<String> = self.objects.iter().map(named).collect();
+        match names.split_last() {
+            Some((last, [])) => last.clone(),
+            Some((last, others)) => format!("{} and {last}", others.join(", ")),
+            None => String::new(),
+        }
+    }
+}
+
+impl Scenes {
+    /// Documents from the first on.
+    pub fn new(config: ScenesConfig) -> Self {
+        Self { config, next: 0 }
+    }
+
+    /// Document `n` of this seed.
+    pub fn document(&self, n: u64) -> Document {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
+        rng.set_stream(2 * n + u64::from(self.config.split == Split::HeldOut));
+        let pictures = match rng.random_range(0..10) {
+            0..3 => 0,
+            3..7 => 1,
+            7..9 => rng.random_range(2..4),
+            _ => rng.random_range(4..9),
+        };
+        if pictures == 0 {
+            return Document { pieces: vec![Piece::Text(sums(&mut rng))] };
+        }
+        let pieces = (0..pictures).flat_map(|_| {
+            let scene = Scene::random(&mut rng, self.config.split);
+            let caption = format!("{}.", scene.caption());
+            [Piece::Picture(Picture::Scene(Arc::new(scene))), Piece::Text(caption)]
+        });
+        Document { pieces: pieces.collect() }
+    }
+
+    /// The first `count` scenes of this seed and split by themselves, for evaluation.
+    pub fn pictures(&self, count: usize) -> Vec<Scene> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
+        rng.set_stream(u64::MAX);
+        (0..count).map(|_| Scene::random(&mut rng, self.config.split)).collect()
+    }
+}
+
+/// A text without pictures: up to eight sums of shapes, in words.
+fn sums(rng: &mut ChaCha8Rng) -> String {
+    let sentences: Vec<String> = (0..rng.random_range(1..5))
+        .map(|_| {
+            let (a, b) = (rng.random_range(0..=3usize), rng.random_range(0..=3usize));
+            let colour = Colour::ALL.choose(rng).expect("there are colours").name();
+            let shape = Shape::ALL.choose(rng).expect("there are shapes").name();
+            let (a, b, sum) = (NUMBERS[a], NUMBERS[b], NUMBERS[a + b]);
+            format!("{a} and {b} {colour} {shape} make {sum}.")
+        })
+        .collect();
+    sentences.join(" ")
+}
+
+impl DataSource for Scenes {
+    fn next_document(&mut self) -> Result<Document, DataError> {
+        let document = self.document(self.next);
+        self.next += 1;
+        Ok(document)
+    }
+
+    fn position(&self) -> SourcePosition {
+        SourcePosition::new(&ScenesPosition { scenes: self.next, seed: self.config.seed })
+    }
+
+    fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError> {
+        let at: ScenesPosition = position.get()?;
+        if at.seed != self.config.seed {
+            let what = format!("its scenes have seed {}, not {}", at.seed, self.config.seed);
+            return Err(DataError::Position { what });
+        }
+        self.next = at.scenes;
+        Ok(())
+    }
+
+    fn skipped(&self) -> SkipCounts {
+        SkipCounts::default()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScenesPosition {
+    scenes: u64,
+    seed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenes(split: Split) -> Scenes {
+        Scenes::new(ScenesConfig { seed: 7, split })
+    }
+
+    #[test]
+    fn documents_have_no_picture_one_or_several() {
+        let counts: Vec<usize> =
+            (0..200).map(|n| scenes(Split::Train).document(n).pictures().count()).collect();
+        for n in [0, 1, 2, 5] {
+            assert!(counts.contains(&n), "no document has {n} pictures");
+        }
+    }
+
+    #[test]
+    fn held_out_combinations_are_never_trained_on() {
+        for split in [Split::Train, Split::HeldOut] {
+            assert!(scenes(split).pictures(500).iter().all(|s| s.split() == split));
+        }
+        let mut shares = [0, 0];
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for _ in 0..4000 {
+            let mut scene = Scene::random(&mut rng, Split::Train);
+            scene.objects.iter_mut().for_each(|o| {
+                o.colour = *Colour::ALL.choose(&mut rng).unwrap();
+            });
+            shares[usize::from(scene.split() == Split::HeldOut)] += 1;
+        }
+        assert!((150..900).contains(&shares[1]), "{shares:?}");
+    }
+
+    #[test]
+    fn a_source_goes_on_where_it_was() {
+        let mut source = scenes(Split::Train);
+        (0..5).for_each(|_| drop(source.next_document()));
+        let position = source.position();
+        let expected = source.next_document().unwrap();
+        let mut again = scenes(Split::Train);
+        again.restore(&position).unwrap();
+        assert_eq!(again.next_document().unwrap(), expected);
+        let mut other = Scenes::new(ScenesConfig { seed: 8, split: Split::Train });
+        assert!(other.restore(&position).is_err());
+    }
+
+    #[test]
+    fn captions_name_the_shapes_from_left_to_right() {
+        let object = |colour, shape| Object { colour, shape, x: 0.5, y: 0.5, radius: 0.1 };
+        let mut scene = Scene { objects: vec![object(Colour::Red, Shape::Circle)], ground: 1.0 };
+        assert_eq!(scene.caption(), "a red circle");
+        scene.objects.push(object(Colour::Blue, Shape::Cross));
+        assert_eq!(scene.caption(), "a red circle and a blue cross");
+        scene.objects.push(object(Colour::Black, Shape::Square));
+        assert_eq!(scene.caption(), "a red circle, a blue cross and a black square");
+    }
+}

@@ -1,0 +1,62 @@
+//! Scenes as WebDataset shards, to try the reader on files.
+
+use std::fs::File;
+use std::io::{self, Cursor};
+use std::path::{Path, PathBuf};
+
+use super::{Scenes, ScenesConfig};
+use crate::data::document::{Document, Piece};
+use crate::data::picture::Picture;
+
+/// Writes the first `documents` documents into shards of `per_shard` under `folder`, as `.png` and `.txt` members with image
+/// marks, and returns the shards.
+///
+/// # Errors
+/// The system's error where the folder cannot be written.
+pub fn write_shards(
+    folder: &Path,
+    config: ScenesConfig,
+    documents: u64,
+    per_shard: u64,
+    side_px: u32,
+) -> io::Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(folder)?;
+    let scenes = Scenes::new(config);
+    let mut shards = Vec::new();
+    for first in (0..documents).step_by(per_shard.max(1) as usize) {
+        let path = folder.join(format!("scenes-{:05}.tar", shards.len()));
+        let mut tar = tar::Builder::new(File::create(&path)?);
+        for n in first..documents.min(first + per_shard) {
+            append(&mut tar, n, &scenes.document(n), side_px)?;
+        }
+        tar.into_inner()?.sync_all()?;
+        shards.push(path);
+    }
+    Ok(shards)
+}
+
+fn append(
+    tar: &mut tar::Builder<File>,
+    n: u64,
+    document: &Document,
+    side_px: u32,
+) -> io::Result<()> {
+    let mut member = |name: String, bytes: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, bytes)
+    };
+    let pictures = document.pieces.iter().filter_map(|piece| match piece {
+        Piece::Picture(Picture::Scene(scene)) => Some(scene),
+        _ => None,
+    });
+    for (i, scene) in pictures.enumerate() {
+        let mut png = Vec::new();
+        let encoded =
+            scene.draw(side_px).write_to(&mut Cursor::new(&mut png), image::ImageFormat::Png);
+        encoded.map_err(io::Error::other)?;
+        member(format!("{n:06}.{i}.png"), &png)?;
+    }
+    member(format!("{n:06}.txt"), document.marked_text().as_bytes())
+}

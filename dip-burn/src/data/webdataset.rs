@@ -1,0 +1,344 @@
+//! Documents from WebDataset shards, shuffled by seed, from any saved position.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::document::Document;
+use super::error::{DataError, SkipCounts, SkipReason};
+use super::loader::{DataSource, SourcePosition};
+use super::shard::{Shard, SizeLimits};
+
+/// Most samples of the shuffle buffer.
+const MAX_BUFFER: usize = 1 << 20;
+/// Shards that are kept open.
+const OPEN_SHARDS: usize = 32;
+
+/// How shards are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebDatasetConfig {
+    /// Seed of the order.
+    pub seed: u64,
+    /// Samples among which the next one is drawn; 1 keeps the order of the shards and within them.
+    pub shuffle_buffer: usize,
+    /// Largest sizes that are read.
+    pub limits: SizeLimits,
+}
+
+impl Default for WebDatasetConfig {
+    fn default() -> Self {
+        Self { seed: 0, shuffle_buffer: 1024, limits: SizeLimits::default() }
+    }
+}
+
+/// Documents of tar shards, epoch after epoch, each sample once an epoch.
+///
+/// The order of an epoch: its shards are shuffled, and their samples pass through a buffer from which the next is drawn. The
+/// buffer holds places, not pictures, so it costs next to nothing and a position can be saved with it.
+#[derive(Debug)]
+pub struct WebDataset {
+    config: WebDatasetConfig,
+    shards: Vec<PathBuf>,
+    fingerprint: u64,
+    open: Vec<(u32, Shard)>,
+    order: Vec<u32>,
+    at: Position,
+    /// Usable samples since the epoch began.
+    used: u64,
+}
+
+/// The place of a sample: its shard, and its number there.
+type Place = (u32, u32);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Position {
+    fingerprint: u64,
+    epoch: u64,
+    /// Next shard in the epoch's order.
+    shard: usize,
+    /// Next sample of that shard.
+    sample: u32,
+    /// Samples drawn in this epoch.
+    drawn: u64,
+    buffer: Vec<Place>,
+    skipped: SkipCounts,
+}
+
+impl WebDataset {
+    /// Opens shards: `.tar` files, folders of them, or patterns with `*` and `?` in the file name.
+    ///
+    /// # Errors
+    /// [`DataError`] names the path: nothing there, not readable, or not a tar.
+    pub fn open(paths: &[PathBuf], config: WebDatasetConfig) -> Result<Self, DataError> {
+        if !(1..=MAX_BUFFER).contains(&config.shuffle_buffer) {
+            return Err(DataError::Setting {
+                field: "shuffle_buffer",
+                value: config.shuffle_buffer as u64,
+                limit: format!("1 to {MAX_BUFFER}"),
+                remedy: "try 1024, or 1 for no shuffling",
+            });
+        }
+        let shards = find_shards(paths)?;
+        let mut hash = Fingerprint::default();
+        for path in &shards {
+            let bytes = Shard::probe(path)?;
+            hash.add(path.file_name().unwrap_or_default().as_encoded_bytes());
+            hash.add(&bytes.to_le_bytes());
+        }
+        let mut new = Self {
+            order: Vec::new(),
+            open: Vec::new(),
+            at: Position {
+                fingerprint: hash.0,
+                epoch: 0,
+                shard: 0,
+                sample: 0,
+                drawn: 0,
+                buffer: Vec::new(),
+                skipped: SkipCounts::default(),
+            },
+            fingerprint: hash.0,
+            used: 0,
+            config,
+            shards,
+        };
+        new.order = new.shard_order(0);
+        Ok(new)
+    }
+
+    /// The shards, in the order of their names.
+    pub fn shards(&self) -> &[PathBuf] {
+        &self.shards
+    }
+
+    /// The epoch of the next document, counted from 0.
+    pub fn epoch(&self) -> u64 {
+        self.at.epoch
+    }
+
+    /// The next document of this epoch; `None` at its end, after which the next epoch begins.
+    ///
+    /// # Errors
+    /// [`DataError`] where a shard has become unreadable.
+    pub fn next_in_epoch(&mut self) -> Result<Option<Document>, DataError> {
+        loop {
+            self.fill_buffer()?;
+            if self.at.buffer.is_empty() {
+                self.begin_next_epoch();
+                return Ok(None);
+            }
+            let drawn = self.draw();
+            let limits = self.config.limits;
+            match self.shard(drawn.0)?.read(drawn.1 as usize, &limits)? {
+                Ok(document) => {
+                    self.used += 1;
+                    return Ok(Some(document));
+                }
+                Err(reason) => self.at.skipped.add(reason),
+            }
+        }
+    }
+
+    fn fill_buffer(&mut self) -> Result<(), DataError> {
+        while self.at.buffer.len() < self.config.shuffle_buffer && self.at.shard < self.order.len()
+        {
+            let number = self.order[self.at.shard];
+            let shard = self.shard(number)?;
+            let (samples, broken) = (shard.samples() as u32, shard.broken);
+            if self.at.sample < samples {
+                self.at.buffer.push((number, self.at.sample));
+                self.at.sample += 1;
+            } else {
+                if broken {
+                    self.at.skipped.add(SkipReason::BrokenShard);
+                }
+                (self.at.shard, self.at.sample) = (self.at.shard + 1, 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self) -> Place {
+        let at = &mut self.at;
+        let n = at.buffer.len();
+        at.drawn += 1;
+        if self.config.shuffle_buffer == 1 {
+            return at.buffer.remove(0);
+        }
+        let mut rng = rng(self.config.seed, at.epoch, at.drawn);
+        at.buffer.swap_remove(rng.random_range(0..n))
+    }
+
+    fn begin_next_epoch(&mut self) {
+        let epoch = self.at.epoch + 1;
+        self.at = Position { epoch, shard: 0, sample: 0, drawn: 0, ..self.at.clone() };
+        self.order = self.shard_order(epoch);
+        self.used = 0;
+    }
+
+    fn shard_order(&self, epoch: u64) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.shards.len() as u32).collect();
+        if self.config.shuffle_buffer > 1 {
+            order.shuffle(&mut rng(self.config.seed, epoch, 0));
+        }
+        order
+    }
+
+    fn shard(&mut self, number: u32) -> Result<&mut Shard, DataError> {
+        if let Some(i) = self.open.iter().position(|(n, _)| *n == number) {
+            let found = self.open.remove(i);
+            self.open.push(found);
+        } else {
+            if self.open.len() == OPEN_SHARDS {
+                self.open.remove(0);
+            }
+            self.open.push((number, Shard::open(&self.shards[number as usize])?));
+        }
+        Ok(&mut self.open.last_mut().expect("one was just put there").1)
+    }
+}
+
+impl DataSource for WebDataset {
+    fn next_document(&mut self) -> Result<Document, DataError> {
+        loop {
+            let (fresh, used) = (self.at.drawn == 0, self.used);
+            if let Some(document) = self.next_in_epoch()? {
+                return Ok(document);
+            }
+            // The epoch that has just ended was read from its beginning, and gave nothing.
+            if fresh && used == 0 {
+                return Err(DataError::NoSamples {
+                    what: self.shards[0].display().to_string(),
+                    skipped: self.at.skipped.clone(),
+                });
+            }
+        }
+    }
+
+    fn position(&self) -> SourcePosition {
+        SourcePosition::new(&self.at)
+    }
+
+    fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError> {
+        let at: Position = position.get()?;
+        let differs = |what: &str| Err(DataError::Position { what: what.into() });
+        if at.fingerprint != self.fingerprint {
+            return differs("the shards have other names or sizes");
+        }
+        let order = self.shard_order(at.epoch);
+        let known = |&(shard, _): &Place| (shard as usize) < self.shards.len();
+        if at.shard > order.len() || !at.buffer.iter().all(known) {
+            return differs("it names shards that are not there");
+        }
+        if at.buffer.len() > self.config.shuffle_buffer {
+            return differs("its shuffle buffer is larger");
+        }
+        (self.at, self.order, self.used) = (at, order, 0);
+        Ok(())
+    }
+
+    fn skipped(&self) -> SkipCounts {
+        self.at.skipped.clone()
+    }
+}
+
+/// Every draw has a generator of its own, so that a position needs no generator's state.
+fn rng(seed: u64, epoch: u64, draw: u64) -> ChaCha8Rng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&epoch.to_le_bytes());
+    bytes[16..24].copy_from_slice(&draw.to_le_bytes());
+    ChaCha8Rng::from_seed(bytes)
+}
+
+/// FNV-1a over names and sizes: tells other data apart, protects against nothing.
+struct Fingerprint(u64);
+
+impl Default for Fingerprint {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fingerprint {
+    fn add(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// All shards that `paths` name, each once, in the order of their names.
+///
+/// # Errors
+/// [`DataError`] names the path that has none.
+pub fn find_shards(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+    let mut shards: BTreeMap<PathBuf, ()> = BTreeMap::new();
+    for path in paths {
+        let before = shards.len();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            shards.extend(matching(path, "*.tar")?.into_iter().map(|p| (p, ())));
+        } else if name.contains(['*', '?']) && !path.exists() {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+            let found = matching(folder.unwrap_or(Path::new(".")), name)?;
+            shards.extend(found.into_iter().map(|p| (p, ())));
+        } else {
+            shards.insert(path.clone(), ());
+            continue;
+        }
+        if shards.len() == before {
+            return Err(DataError::NoShards { path: path.clone() });
+        }
+    }
+    if shards.is_empty() {
+        return Err(DataError::NoShards { path: PathBuf::new() });
+    }
+    Ok(shards.into_keys().collect())
+}
+
+fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
+    let io = |source| DataError::Io { path: folder.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|n| matches(n.as_bytes(), pattern.as_bytes())) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Whether `name` matches a pattern of `*` (anything) and `?` (one byte). Remembers the last star only: linear in practice, never
+/// exponential.
+fn matches(name: &[u8], pattern: &[u8]) -> bool {
+    let (mut n, mut p, mut star) = (0, 0, None);
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == name[n] => (n, p) = (n + 1, p + 1),
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    (n, p) = (from + 1, at + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+#[cfg(test)]
+#[path = "webdataset_tests.rs"]
+mod tests;

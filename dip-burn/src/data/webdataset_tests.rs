@@ -1,0 +1,108 @@
+use std::collections::BTreeSet;
+use std::fs::File;
+
+use super::super::scenes::{ScenesConfig, Split, write_shards};
+use super::*;
+
+/// A shard of text members.
+fn shard(folder: &Path, name: &str, members: &[(&str, &[u8])]) -> PathBuf {
+    let path = folder.join(name);
+    let mut tar = tar::Builder::new(File::create(&path).unwrap());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, *bytes).unwrap();
+    }
+    tar.finish().unwrap();
+    path
+}
+
+fn open(path: &Path) -> WebDataset {
+    WebDataset::open(&[path.to_owned()], WebDatasetConfig::default()).unwrap()
+}
+
+#[test]
+fn every_sample_comes_once_an_epoch_in_an_order_of_the_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenes = ScenesConfig { seed: 1, split: Split::Train };
+    write_shards(folder.path(), scenes, 50, 20, 8).unwrap();
+    let epoch = |seed| {
+        let config = WebDatasetConfig { seed, shuffle_buffer: 8, ..Default::default() };
+        let mut data = WebDataset::open(&[folder.path().to_owned()], config).unwrap();
+        std::iter::from_fn(|| data.next_in_epoch().unwrap())
+            .map(|d| d.marked_text())
+            .collect::<Vec<_>>()
+    };
+    let (a, b, again) = (epoch(1), epoch(2), epoch(1));
+    assert_eq!((a.len(), &a), (50, &again));
+    assert_ne!(a, b);
+    assert_eq!(a.iter().collect::<BTreeSet<_>>(), b.iter().collect());
+}
+
+#[test]
+fn broken_samples_are_skipped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = shard(
+        folder.path(),
+        "a.tar",
+        &[
+            ("good.txt", b"words"),
+            ("lonely.png", b"not a picture"),
+            ("marks.txt", b"<image> and <image>"),
+            ("broken.png", b"not a picture"),
+            ("broken.txt", b"a caption"),
+            ("latin.txt", b"\xff\xfe"),
+            ("json.json", b"{\"caption\": \"from json\"}"),
+            ("wrong.json", b"{"),
+        ],
+    );
+    let mut data = open(&path);
+    let mut texts = Vec::new();
+    while let Some(document) = data.next_in_epoch().unwrap() {
+        texts.push(document.marked_text());
+    }
+    texts.sort();
+    assert_eq!(texts, ["from json", "words"]);
+    assert_eq!(data.skipped().total(), 5);
+}
+
+#[test]
+fn what_is_not_a_tar_names_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("picture.tar");
+    std::fs::write(&path, vec![7; 2048]).unwrap();
+    let error = WebDataset::open(std::slice::from_ref(&path), WebDatasetConfig::default());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("picture.tar") && error.contains("not a WebDataset shard"), "{error}");
+    let missing = folder.path().join("missing.tar");
+    let error = WebDataset::open(&[missing], WebDatasetConfig::default()).unwrap_err();
+    assert!(error.to_string().contains("missing.tar"));
+}
+
+#[test]
+fn data_without_a_usable_sample_ends_in_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = shard(folder.path(), "a.tar", &[("a.png", b"?"), ("b.png", b"?")]);
+    let error = open(&path).next_document().unwrap_err().to_string();
+    assert!(error.contains("a.tar") && error.contains("no usable sample"), "{error}");
+}
+
+#[test]
+fn a_shard_that_was_cut_off_gives_what_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = shard(folder.path(), "a.tar", &[("a.txt", b"first"), ("b.txt", &[65; 5000])]);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..2048]).unwrap();
+    let mut data = open(&path);
+    assert_eq!(data.next_in_epoch().unwrap().unwrap().marked_text(), "first");
+    assert_eq!(data.next_in_epoch().unwrap(), None);
+    assert_eq!(data.skipped().total(), 1);
+}
+
+#[test]
+fn patterns_match_like_a_shell() {
+    assert!(matches(b"train-0001.tar", b"train-*.tar"));
+    assert!(matches(b"a.tar", b"?.tar"));
+    assert!(!matches(b"ab.tar", b"?.tar"));
+    assert!(!matches(b"train.tar.gz", b"*.tar"));
+}

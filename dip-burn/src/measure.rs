@@ -1,0 +1,351 @@
+//! Measures what the parts of a model cost on this machine: the profile that plans are made with.
+//!
+//! Every module is measured through the same [`ChunkStage`] that trains it, in chunks that differ by one part, so that
+//! differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches, memory
+//! bandwidth and clock.
+
+use std::ops::Range;
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
+
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Distribution, Tensor};
+use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
+use dip_core::{
+    BatchSplit, Bytes, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received,
+    Seconds, SegmentId, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
+};
+use thiserror::Error;
+
+use crate::batch::{Batch, Image, Microbatch};
+use crate::model::ModelError;
+use crate::stage::{ChunkStage, Payload};
+
+/// Layers of the module that is measured: room for a first, a last and two middle layers.
+const LAYERS: u32 = 4;
+/// Ranks of one process hand over references through channels.
+const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
+const CHANNEL_BYTES_PER_S: f64 = 1e12;
+
+/// How long to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    /// Runs that are thrown away.
+    pub warm_up: usize,
+    /// Runs whose median counts.
+    pub runs: usize,
+    /// Threads that measure at the same time: the ranks of the pipeline.
+    pub ranks: usize,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { warm_up: 3, runs: 15, ranks: 2 }
+    }
+}
+
+/// A measurement that failed.
+#[derive(Debug, Error)]
+pub enum MeasureError {
+    /// The model cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A stage failed.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// A thread failed.
+    #[error("a measuring thread failed; its own message says why")]
+    Thread,
+}
+
+/// Measures every module of a model at several sizes.
+///
+/// `key` says what was measured on what; a profile is only reused for the same key.
+///
+/// # Errors
+/// [`MeasureError`] where the model cannot be trained.
+pub fn profile<B: AutodiffBackend>(
+    model: &ModelSpec,
+    device: &B::Device,
+    effort: Effort,
+    key: String,
+) -> Result<Profile, MeasureError> {
+    let barrier = Arc::new(Barrier::new(effort.ranks.max(1)));
+    let threads: Vec<_> = (0..effort.ranks.max(1))
+        .map(|_| {
+            let (model, device, barrier) = (model.clone(), device.clone(), barrier.clone());
+            std::thread::spawn(move || {
+                // As in training, each rank computes on a thread of its own; kept until the thread ends.
+                let _pool =
+                    rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+                entries::<B>(&model, &device, effort, &barrier)
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for thread in threads {
+        all.push(thread.join().map_err(|_| MeasureError::Thread)??);
+    }
+    Ok(Profile {
+        schema: PROFILE_SCHEMA.into(),
+        key,
+        entries: mean(&all),
+        link_latency_s: CHANNEL_LATENCY,
+        link_bytes_per_s: CHANNEL_BYTES_PER_S,
+    })
+}
+
+/// The mean of each entry over the threads.
+fn mean(all: &[Vec<ProfileEntry>]) -> Vec<ProfileEntry> {
+    let mut entries = all[0].clone();
+    let share = 1.0 / all.len() as f64;
+    for (i, entry) in entries.iter_mut().enumerate() {
+        let over = |f: fn(&ProfileEntry) -> Seconds| all.iter().map(|t| f(&t[i]) * share).sum();
+        entry.forward_s = over(|e| e.forward_s);
+        entry.inference_s = over(|e| e.inference_s);
+        entry.backward_s = over(|e| e.backward_s);
+    }
+    entries
+}
+
+fn entries<B: AutodiffBackend>(
+    model: &ModelSpec,
+    device: &B::Device,
+    effort: Effort,
+    barrier: &Barrier,
+) -> Result<Vec<ProfileEntry>, MeasureError> {
+    let mut model = model.clone();
+    for module in &mut model.modules {
+        module.layers = LAYERS;
+    }
+    let mut entries = Vec::new();
+    for m in 0..model.modules.len() {
+        let module = ModuleId::from(m);
+        for instances in sizes(&model, module) {
+            // Ranks measure the same thing at the same time.
+            barrier.wait();
+            let probe = Probe::<B> { model: &model, module, instances, device, effort };
+            entries.extend(probe.parts()?);
+        }
+    }
+    Ok(entries)
+}
+
+/// Numbers of instances to measure: one, all, and the powers of two between.
+fn sizes(model: &ModelSpec, module: ModuleId) -> Vec<u32> {
+    match model.modules[module.index()].kind {
+        ModuleKind::Vit { .. } => {
+            let most = model.max_images.max(2);
+            let mut sizes: Vec<u32> = std::iter::successors(Some(1u32), |n| Some(2 * n))
+                .take_while(|&n| n < most)
+                .collect();
+            sizes.push(most);
+            sizes
+        }
+        _ => vec![1],
+    }
+}
+
+/// Measures one module at one size.
+struct Probe<'a, B: AutodiffBackend> {
+    model: &'a ModelSpec,
+    module: ModuleId,
+    instances: u32,
+    device: &'a B::Device,
+    effort: Effort,
+}
+
+/// Medians of one chunk.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    forward: f64,
+    inference: f64,
+    backward: f64,
+    bytes: f64,
+}
+
+impl<B: AutodiffBackend> Probe<'_, B> {
+    /// Chunks of one and two middle layers, and of the first and the last layer; their differences are the parts.
+    fn parts(&self) -> Result<Vec<ProfileEntry>, MeasureError> {
+        let middle = self.chunk(1..2)?;
+        let layer = self.chunk(1..3)?.less(middle);
+        let first = self.chunk(0..1)?.less(middle);
+        let last = self.chunk(LAYERS - 1..LAYERS)?.less(middle);
+        let parts = [
+            (Part::Stage, middle.less(layer)),
+            (Part::Layer, layer),
+            (Part::First, first),
+            (Part::Last, last),
+        ];
+        let spec = &self.model.modules[self.module.index()];
+        let tokens = self.tokens() as u64;
+        Ok(parts
+            .into_iter()
+            .map(|(part, times)| ProfileEntry {
+                module: spec.name.clone(),
+                part,
+                tokens,
+                forward_s: Seconds(times.forward),
+                inference_s: Seconds(times.inference),
+                backward_s: Seconds(times.backward),
+                activation_bytes: Bytes(times.bytes as u64),
+            })
+            .collect())
+    }
+
+    /// Tokens that pass through the layers.
+    fn tokens(&self) -> usize {
+        let spec = &self.model.modules[self.module.index()];
+        match spec.kind {
+            ModuleKind::Vit { .. } => (self.instances * spec.patches_per_image()) as usize,
+            _ => self.model.sequence_tokens as usize,
+        }
+    }
+
+    fn chunk(&self, layers: Range<u32>) -> Result<Times, MeasureError> {
+        let first = layers.start == 0;
+        let mut stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?;
+        let batch = Arc::new(self.batch());
+        let inputs = self.inputs(first, &batch);
+        let mut samples = Vec::new();
+        for run in 0..self.effort.warm_up + self.effort.runs {
+            stage.begin(batch.clone());
+            let (inference, outputs) = self.forward(&mut stage, "full", &inputs)?;
+            self.backward(&mut stage, outputs, &inputs)?;
+            let (forward, outputs) = self.forward(&mut stage, "keep", &inputs)?;
+            let bytes = stage.held_bytes().0 as f64;
+            let backward = self.backward(&mut stage, outputs, &inputs)?;
+            if run >= self.effort.warm_up {
+                samples.push(Times { forward, inference, backward, bytes });
+            }
+        }
+        Ok(Times {
+            forward: median(samples.iter().map(|s| s.forward)),
+            inference: median(samples.iter().map(|s| s.inference)),
+            backward: median(samples.iter().map(|s| s.backward)),
+            bytes: median(samples.iter().map(|s| s.bytes)),
+        })
+    }
+
+    fn forward(
+        &self,
+        stage: &mut ChunkStage<B>,
+        strategy: &str,
+        inputs: &Inputs<B>,
+    ) -> Result<(f64, Inputs<B>), MeasureError> {
+        // The stage after this one, which is not there: it only has to be told apart from the one before.
+        let consumer = self.pair(2);
+        let call = self.call(strategy, vec![consumer.clone()]);
+        let start = Instant::now();
+        let outputs = stage.forward(&call, inputs.clone())?;
+        let elapsed = start.elapsed().as_secs_f64();
+        let received = |payload| Received { from: consumer.clone(), payload };
+        Ok((elapsed, outputs.into_iter().map(received).collect()))
+    }
+
+    /// Any gradient takes as long as another: the outputs themselves serve.
+    fn backward(
+        &self,
+        stage: &mut ChunkStage<B>,
+        gradients: Inputs<B>,
+        inputs: &Inputs<B>,
+    ) -> Result<f64, MeasureError> {
+        let call = self.call("keep", inputs.iter().map(|i| i.from.clone()).collect());
+        let start = Instant::now();
+        stage.backward(&call, gradients)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// What the stage before hands over.
+    fn inputs(&self, first: bool, batch: &Batch) -> Inputs<B> {
+        let spec = &self.model.modules[self.module.index()];
+        let rows = match (first, &spec.kind) {
+            (true, ModuleKind::Decoder { .. }) => {
+                batch.microbatches[0].images.len() * self.tokens_per_image()
+            }
+            (true, _) => 0,
+            (false, _) => self.tokens(),
+        };
+        if rows == 0 {
+            return Vec::new();
+        }
+        let shape = [rows, spec.hidden as usize];
+        let x = Tensor::random(shape, Distribution::Normal(0.0, 1.0), self.device);
+        vec![Received { from: self.pair(0), payload: Payload(vec![x]) }]
+    }
+
+    /// A sequence of eight documents, half of its tokens trained; images for an encoder as many as asked for, for a decoder
+    /// as many as fit half of its sequence.
+    fn batch(&self) -> Batch {
+        let length = self.model.sequence_tokens as usize;
+        let per_image = self.tokens_per_image();
+        let vit = matches!(self.model.modules[self.module.index()].kind, ModuleKind::Vit { .. });
+        let fit = (length / 2).checked_div(per_image).unwrap_or(0);
+        let images = if vit { self.instances as usize } else { fit };
+        let document = length.div_ceil(8).max(1);
+        let pixels = vec![0.5; 3 * self.image_px() * self.image_px()];
+        let offsets = (0..images).map(|i| (i * per_image) as u32);
+        let microbatch = Microbatch {
+            tokens: vec![1; length],
+            documents: (0..length).map(|i| (i / document) as u32).collect(),
+            positions: (0..length).map(|i| (i % document) as u32).collect(),
+            targets: vec![1; length],
+            loss_mask: (0..length).map(|i| i >= length / 2).collect(),
+            images: vec![Image { pixels }; images],
+            image_offsets: offsets.collect(),
+        };
+        let all = 0..if vit { self.instances } else { 1 };
+        let slices = vec![Vec::from([all]); self.model.modules.len()];
+        let split = BatchSplit { slices: vec![slices] };
+        let trained_tokens = microbatch.trained_tokens();
+        Batch { microbatches: vec![microbatch], split, trained_tokens }
+    }
+
+    fn tokens_per_image(&self) -> usize {
+        self.model.modules.iter().map(|m| m.tokens_per_image() as usize).max().unwrap_or(0)
+    }
+
+    fn image_px(&self) -> usize {
+        let side = |kind: &ModuleKind| match kind {
+            ModuleKind::Vit { image_px, .. } => *image_px as usize,
+            _ => 0,
+        };
+        self.model.modules.iter().map(|m| side(&m.kind)).max().unwrap_or(0)
+    }
+
+    fn pair(&self, segment: u32) -> PairKey {
+        PairKey {
+            rank: RankId(0),
+            module: self.model.modules[self.module.index()].name.as_str().into(),
+            segment: SegmentId(segment),
+            microbatch: MicrobatchId(0),
+            sub_microbatch: SubMicrobatchId(0),
+        }
+    }
+
+    fn call(&self, strategy: &str, consumers: Vec<PairKey>) -> StageCall {
+        let strategy = Strategy::new(strategy);
+        StageCall { task: TaskId(0), pair: self.pair(1), strategy, consumers }
+    }
+}
+
+type Inputs<B> = Vec<Received<Payload<<B as AutodiffBackend>::InnerBackend>>>;
+
+impl Times {
+    /// What is left without the parts that `other` has, too.
+    fn less(self, other: Self) -> Self {
+        let rest = |a: f64, b: f64| (a - b).max(0.0);
+        Self {
+            forward: rest(self.forward, other.forward),
+            inference: rest(self.inference, other.inference),
+            backward: rest(self.backward, other.backward),
+            bytes: rest(self.bytes, other.bytes),
+        }
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
