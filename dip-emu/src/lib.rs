@@ -8,7 +8,10 @@
 //! |---|---|---|
 //! | [`MeasuredCost`] | [`CostModel`](dip_core::CostModel) | times measured by the trainer on this machine |
 
+pub mod dag;
+pub mod layer;
 pub mod measured;
+pub mod ops;
 
 pub use measured::MeasuredCost;
 

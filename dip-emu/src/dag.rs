@@ -1,0 +1,214 @@
+//! A part of a model as a directed acyclic graph of operators and tensors (paper section 3).
+//!
+//! Tensors give the edges: an operator runs after those that wrote what it reads. Compute and collectives are two resources
+//! of a device, each of which runs one operator at a time. Gradients follow from the forward by rules of each kind.
+
+use dip_core::{Bytes, Flops, Seconds};
+
+use crate::ops::{Machine, Operator, OperatorKind, Pass};
+
+/// A tensor of a [`Dag`]: its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TensorId(usize);
+
+#[derive(Debug, Clone, Copy)]
+struct Tensor {
+    bytes: Bytes,
+    producer: Option<usize>,
+    /// Raw data takes no gradient.
+    raw: bool,
+}
+
+/// An operator with its tensors.
+#[derive(Debug, Clone)]
+struct Node {
+    operator: Operator,
+    reads: Vec<TensorId>,
+    writes: Vec<TensorId>,
+    /// What its backward needs, whoever wrote it.
+    saves: Vec<TensorId>,
+    /// Bytes of its weights; 0 where it has none.
+    weights: Bytes,
+}
+
+/// What an operator does, beside its tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct Work {
+    /// Name of the operator.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: OperatorKind,
+    /// Arithmetic of the forward.
+    pub flops: Flops,
+    /// Bytes of its weights on this device.
+    pub weights: Bytes,
+    /// Bytes that this device sends.
+    pub network: Bytes,
+}
+
+/// Operators in an order in which each comes after those it depends on.
+#[derive(Debug, Clone, Default)]
+pub struct Dag {
+    tensors: Vec<Tensor>,
+    nodes: Vec<Node>,
+}
+
+impl Dag {
+    /// A tensor that is there from the start and takes a gradient.
+    pub fn input(&mut self, bytes: Bytes) -> TensorId {
+        self.tensors.push(Tensor { bytes, producer: None, raw: false });
+        TensorId(self.tensors.len() - 1)
+    }
+
+    /// Data that is there from the start and takes no gradient.
+    pub fn data(&mut self, bytes: Bytes) -> TensorId {
+        self.tensors.push(Tensor { bytes, producer: None, raw: true });
+        TensorId(self.tensors.len() - 1)
+    }
+
+    /// An operator that reads `reads`, saves `saves` for its backward, and writes one tensor of each of `writes` bytes.
+    pub fn operator(
+        &mut self,
+        work: Work,
+        reads: &[TensorId],
+        saves: &[TensorId],
+        writes: &[Bytes],
+    ) -> Vec<TensorId> {
+        let node = self.nodes.len();
+        let first = self.tensors.len();
+        let made = writes.iter().map(|&bytes| Tensor { bytes, producer: Some(node), raw: false });
+        self.tensors.extend(made);
+        let written: Vec<_> = (first..self.tensors.len()).map(TensorId).collect();
+        let memory = self.bytes(reads) + self.bytes(&written) + work.weights;
+        self.nodes.push(Node {
+            operator: Operator {
+                name: work.name,
+                kind: work.kind,
+                pass: Pass::Forward,
+                flops: work.flops,
+                memory,
+                network: work.network,
+            },
+            reads: reads.to_vec(),
+            writes: written.clone(),
+            saves: saves.to_vec(),
+            weights: work.weights,
+        });
+        written
+    }
+
+    /// Lets the last operator save its own outputs too, as attention does.
+    pub fn save_outputs(&mut self) {
+        if let Some(node) = self.nodes.last_mut() {
+            node.saves.extend(node.writes.iter().copied());
+        }
+    }
+
+    fn bytes(&self, tensors: &[TensorId]) -> Bytes {
+        tensors.iter().map(|t| self.tensors[t.0].bytes).sum()
+    }
+
+    /// The operators of one pass, in the order of execution.
+    pub fn operators(&self, pass: Pass) -> Vec<Operator> {
+        let of = |node: &Node| self.pass(node, pass);
+        match pass {
+            Pass::Forward => self.nodes.iter().filter_map(of).collect(),
+            _ => self.nodes.iter().rev().filter_map(of).collect(),
+        }
+    }
+
+    /// What a node runs in a pass.
+    fn pass(&self, node: &Node, pass: Pass) -> Option<Operator> {
+        let forward = node.operator;
+        let (reads, writes) = (self.bytes(&node.reads), self.bytes(&node.writes));
+        match (pass, forward.kind) {
+            (Pass::Forward, _) => Some(forward),
+            (Pass::InputGradient, _) if node.reads.iter().all(|t| self.tensors[t.0].raw) => None,
+            (Pass::InputGradient, OperatorKind::Matmul | OperatorKind::Collective) => {
+                Some(Operator { pass, ..forward })
+            }
+            // Scores are made again from queries and keys: five products for the two of the forward.
+            (Pass::InputGradient, OperatorKind::Attention) => Some(Operator {
+                pass,
+                flops: Flops(2.5 * forward.flops.0),
+                memory: reads + reads + writes + writes,
+                ..forward
+            }),
+            (Pass::InputGradient, _) => {
+                Some(Operator { pass, memory: reads + reads + writes, ..forward })
+            }
+            (Pass::WeightGradient, _) if node.weights > Bytes::ZERO => {
+                Some(Operator { pass, ..forward })
+            }
+            (Pass::WeightGradient, _) => None,
+        }
+    }
+
+    /// Seconds of one pass: topological timestamps over the two resources.
+    pub fn latency(&self, pass: Pass, machine: &Machine) -> Seconds {
+        let mut written = vec![Seconds::ZERO; self.tensors.len()];
+        let (mut compute, mut link) = (Seconds::ZERO, Seconds::ZERO);
+        let mut run = |node: &Node, before: &[TensorId], after: &[TensorId]| {
+            let ready = before.iter().map(|t| written[t.0]).fold(Seconds::ZERO, Seconds::max);
+            let mut end = ready;
+            if let Some(op) = self.pass(node, pass) {
+                let free =
+                    if op.kind == OperatorKind::Collective { &mut link } else { &mut compute };
+                end = ready.max(*free) + machine.latency(&op);
+                *free = end;
+            }
+            for t in after {
+                written[t.0] = written[t.0].max(end);
+            }
+        };
+        match pass {
+            Pass::Forward => self.nodes.iter().for_each(|n| run(n, &n.reads, &n.writes)),
+            Pass::InputGradient => {
+                self.nodes.iter().rev().for_each(|n| run(n, &n.writes, &n.reads));
+            }
+            // Weight gradients wait for nothing: all gradients of outputs are there.
+            Pass::WeightGradient => self.nodes.iter().for_each(|n| run(n, &[], &[])),
+        }
+        compute.max(link)
+    }
+
+    /// Seconds of the attention cores of the forward.
+    pub fn attention_latency(&self, machine: &Machine) -> Seconds {
+        let cores = self.nodes.iter().filter(|n| n.operator.kind == OperatorKind::Attention);
+        cores.map(|n| machine.latency(&n.operator)).sum()
+    }
+
+    /// Bytes kept for the backward. Frozen weights need no inputs kept. With `selective`, what the attention core wrote is
+    /// computed again and not kept.
+    pub fn saved(&self, trainable: bool, selective: bool) -> Bytes {
+        let needed = |n: &&Node| trainable || n.weights == Bytes::ZERO;
+        let mut saved: Vec<_> =
+            self.nodes.iter().filter(needed).flat_map(|n| n.saves.iter().copied()).collect();
+        saved.sort_unstable();
+        saved.dedup();
+        saved.retain(|t| !(selective && self.written_by_attention(*t)));
+        self.bytes(&saved)
+    }
+
+    fn written_by_attention(&self, tensor: TensorId) -> bool {
+        let producer = self.tensors[tensor.0].producer;
+        producer.is_some_and(|n| self.nodes[n].operator.kind == OperatorKind::Attention)
+    }
+
+    /// Most bytes that live at once in a forward that keeps nothing: each tensor lives from its producer to its last reader.
+    pub fn peak(&self) -> Bytes {
+        let mut last: Vec<usize> = self.tensors.iter().map(|t| t.producer.unwrap_or(0)).collect();
+        for (i, node) in self.nodes.iter().enumerate() {
+            for t in &node.reads {
+                last[t.0] = last[t.0].max(i);
+            }
+        }
+        let alive = |i: usize| {
+            let lives = |(t, tensor): &(usize, &Tensor)| {
+                tensor.producer.is_none_or(|p| p <= i) && i <= last[*t]
+            };
+            self.tensors.iter().enumerate().filter(lives).map(|(_, t)| t.bytes).sum()
+        };
+        (0..self.nodes.len()).map(alive).max().unwrap_or_default()
+    }
+}

@@ -1,0 +1,192 @@
+//! Operators and what one of them takes on a device (paper section 3).
+//!
+//! `latency = max(a_fop * N_fop / F, a_mem * N_mem / B_mem, a_net * N_net / B_net)`, with the factors of the cluster.
+
+use std::sync::Arc;
+
+use dip_core::{Bytes, ClusterSpec, Factors, Flops, ModelSpec, Seconds};
+
+/// What an operator is bound by, and which factor applies to its arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OperatorKind {
+    /// A matrix product with a weight.
+    Matmul,
+    /// The attention core: scores, softmax and weighted values in one fused kernel.
+    Attention,
+    /// A look-up in a table of weights.
+    Embedding,
+    /// Norms, activations, additions, losses: bound by memory.
+    Elementwise,
+    /// A collective among the devices that share a layer.
+    Collective,
+    /// A copy between a device and its host.
+    HostCopy,
+}
+
+/// Which pass of training an operator belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pass {
+    /// The forward.
+    Forward,
+    /// Gradients of the inputs.
+    InputGradient,
+    /// Gradients of the weights.
+    WeightGradient,
+}
+
+/// One operator on one device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Operator {
+    /// What it is in its layer, such as `ffn up`.
+    pub name: &'static str,
+    /// What it is bound by.
+    pub kind: OperatorKind,
+    /// The pass that runs it.
+    pub pass: Pass,
+    /// Arithmetic, `N_fop`.
+    pub flops: Flops,
+    /// Bytes read and written in device memory, `N_mem`.
+    pub memory: Bytes,
+    /// Bytes that this device sends, `N_net`.
+    pub network: Bytes,
+}
+
+/// A rule of the user for the latency of operators, such as a table of measured kernels.
+pub trait OperatorRule: Send + Sync {
+    /// The latency of `op`, or `None` where the rule does not apply and the formula decides.
+    fn latency(&self, op: &Operator) -> Option<Seconds>;
+}
+
+impl<F: Fn(&Operator) -> Option<Seconds> + Send + Sync> OperatorRule for F {
+    fn latency(&self, op: &Operator) -> Option<Seconds> {
+        self(op)
+    }
+}
+
+/// A device with its links, as operators see it.
+#[derive(Clone)]
+pub struct Machine {
+    cluster: ClusterSpec,
+    /// Bandwidth among the devices that share a layer.
+    tensor_bytes_per_s: f64,
+    rule: Option<Arc<dyn OperatorRule>>,
+}
+
+impl Machine {
+    /// The device of `cluster`. Devices that share a layer of `model` sit in one node where they fit.
+    pub fn new(model: &ModelSpec, cluster: &ClusterSpec) -> Self {
+        let links = &cluster.links;
+        let in_node = model.parallel.tensor <= cluster.devices_per_node;
+        let tensor_bytes_per_s =
+            if in_node { links.intra_node_bytes_per_s } else { links.inter_node_bytes_per_s };
+        Self { cluster: cluster.clone(), tensor_bytes_per_s, rule: None }
+    }
+
+    /// The same machine with a rule that goes before the formula.
+    pub fn with_rule(mut self, rule: Arc<dyn OperatorRule>) -> Self {
+        self.rule = Some(rule);
+        self
+    }
+
+    /// The cluster it was made for.
+    pub fn cluster(&self) -> &ClusterSpec {
+        &self.cluster
+    }
+
+    /// Seconds that `op` takes.
+    pub fn latency(&self, op: &Operator) -> Seconds {
+        if let Some(latency) = self.rule.as_ref().and_then(|rule| rule.latency(op)) {
+            return latency;
+        }
+        let device = &self.cluster.device;
+        let factors = &self.cluster.factors;
+        let flops = arithmetic(op, factors) / device.flops_per_s;
+        let memory = factors.memory * op.memory.0 as f64 / device.memory_bytes_per_s;
+        let start = factors.launch_s;
+        Seconds(match op.kind {
+            OperatorKind::Collective => {
+                start + self.wire(op.network, self.tensor_bytes_per_s, memory)
+            }
+            OperatorKind::HostCopy => {
+                start + self.wire(op.network, self.cluster.links.host_bytes_per_s, memory)
+            }
+            _ => start + flops.max(memory),
+        })
+    }
+
+    /// Start-up of a message and the slower of its two ends: the link or the memory.
+    fn wire(&self, bytes: Bytes, bytes_per_s: f64, memory: f64) -> f64 {
+        let link = self.cluster.factors.network * bytes.0 as f64 / bytes_per_s;
+        self.cluster.links.latency_s + link.max(memory)
+    }
+
+    /// Seconds of a message between two pipeline ranks of one node, or of two.
+    pub fn transfer(&self, same_node: bool, bytes: Bytes) -> Seconds {
+        let links = &self.cluster.links;
+        let bandwidth =
+            if same_node { links.intra_node_bytes_per_s } else { links.inter_node_bytes_per_s };
+        Seconds(self.wire(bytes, bandwidth, 0.0))
+    }
+}
+
+/// Arithmetic after the slow-down of its kind; small operators do not fill a device.
+fn arithmetic(op: &Operator, factors: &Factors) -> f64 {
+    let slow_down = match op.kind {
+        OperatorKind::Attention => factors.attention,
+        _ => factors.matmul,
+    };
+    match op.flops.0 {
+        0.0 => 0.0,
+        flops => slow_down * (flops + factors.saturation_flop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dip_core::presets;
+
+    fn op(kind: OperatorKind, flops: f64, memory: u64, network: u64) -> Operator {
+        Operator {
+            name: "test",
+            kind,
+            pass: Pass::Forward,
+            flops: Flops(flops),
+            memory: Bytes(memory),
+            network: Bytes(network),
+        }
+    }
+
+    fn machine() -> Machine {
+        let mut cluster = presets::cluster("h800").unwrap();
+        cluster.links.latency_s = 0.0;
+        cluster.factors = Factors { matmul: 2.0, network: 4.0, ..Factors::default() };
+        Machine::new(&presets::model("vlm-s").unwrap(), &cluster)
+    }
+
+    #[test]
+    fn the_slowest_resource_decides() {
+        let m = machine();
+        let seconds = |kind, f, b, n| m.latency(&op(kind, f, b, n)).0;
+        assert_eq!(seconds(OperatorKind::Matmul, 989e12, 1, 0), 2.0);
+        assert_eq!(seconds(OperatorKind::Attention, 989e12, 1, 0), 1.0);
+        assert_eq!(seconds(OperatorKind::Matmul, 1.0, 3_350_000_000_000, 0), 1.0);
+        assert_eq!(seconds(OperatorKind::Collective, 0.0, 0, 200_000_000_000), 4.0);
+        assert_eq!(seconds(OperatorKind::HostCopy, 0.0, 0, 64_000_000_000), 4.0);
+    }
+
+    #[test]
+    fn an_operator_of_the_saturation_size_runs_at_half_speed() {
+        let mut m = machine();
+        m.cluster.factors = Factors { saturation_flop: 989e9, ..Factors::default() };
+        assert_eq!(m.latency(&op(OperatorKind::Matmul, 989e9, 0, 0)).0, 2e-3);
+    }
+
+    #[test]
+    fn a_rule_goes_before_the_formula_where_it_applies() {
+        let rule = |op: &Operator| (op.kind == OperatorKind::Matmul).then_some(Seconds(7.0));
+        let m = machine().with_rule(Arc::new(rule));
+        assert_eq!(m.latency(&op(OperatorKind::Matmul, 1.0, 1, 0)), Seconds(7.0));
+        assert_eq!(m.latency(&op(OperatorKind::Attention, 989e12, 1, 0)), Seconds(1.0));
+    }
+}
