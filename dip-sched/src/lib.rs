@@ -12,12 +12,13 @@
 //! | cut a batch | [`split_batch`] |
 //! | order the stages of a batch | [`schedule_by_name`], or a schedule's type, such as [`Dip`] |
 //! | know how far from optimal a plan can be | [`lower_bound`], which is in every plan |
-//! | plan ahead while training runs | [`Planner`] |
+//! | plan ahead while training runs | [`BatchPlanner`], or [`Planner`] for graphs of your own |
 //!
 //! Inside, a graph becomes flat arrays (`problem`). A sequence that fits in memory is found first (`sequence`); with it as
 //! witness no schedule can deadlock (`reserve`). The classical schedules wish for an order and have it realised (`realise`);
 //! `dip` runs priorities through dual-queue interleaving (`interleave`) under a search (`search`).
 
+pub mod batch_planner;
 mod bounds;
 mod evaluate;
 mod finish;
@@ -32,6 +33,7 @@ pub mod schedules;
 mod search;
 mod sequence;
 
+pub use batch_planner::{BatchPlanner, PlanInputs};
 pub use bounds::lower_bound;
 pub use partition::{PartitionError, Partitioner, split_batch, validate_partition};
 pub use planner::{Planned, Planner, PlannerStats};

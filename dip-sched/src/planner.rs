@@ -65,7 +65,7 @@ pub struct PlannerConfig {
 /// # use dip_core::{PlanError, TaskGraph};
 /// # fn example(graph: TaskGraph) -> Result<(), PlanError> {
 /// let mut planner = dip_sched::planner::PlannerConfig::default().start();
-/// planner.submit_graph(graph)?;
+/// planner.submit(0, move || Ok(graph))?;
 /// // Train the batch before, meanwhile.
 /// let planned = planner.take()?;
 /// println!("waited {}, {}", planned.stall, planned.plan.predicted.makespan_s);
@@ -78,7 +78,6 @@ pub struct Planner {
     pending: VecDeque<Pending>,
     thread: Option<JoinHandle<()>>,
     limit: Arc<Mutex<Option<Duration>>>,
-    submitted: u64,
     stats: PlannerStats,
 }
 
@@ -137,34 +136,26 @@ impl Planner {
             Err(_) => (None, None),
         };
         let (pending, stats) = (VecDeque::new(), PlannerStats::default());
-        Self { config, jobs, pending, thread, limit, submitted: 0, stats }
+        Self { config, jobs, pending, thread, limit, stats }
     }
 
-    /// Plans the graph that `build` makes. Returns at once.
+    /// Plans the graph that `build` makes. Returns at once. Equal numbers of a batch give equal searches.
     ///
     /// # Errors
     /// [`PlanError::Gone`] where the planning thread has ended.
     pub fn submit(
         &mut self,
+        batch: u64,
         build: impl FnOnce() -> Result<TaskGraph, PlanError> + Send + 'static,
     ) -> Result<(), PlanError> {
         let (results, receiver) = channel();
         let cancel = Arc::new(AtomicBool::new(false));
-        let seed = self.config.seed.wrapping_add(self.submitted);
+        let seed = self.config.seed.wrapping_add(batch);
         let job = Job { build: Box::new(build), seed, cancel: cancel.clone(), results };
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
         jobs.send(job).map_err(|_| gone())?;
-        self.submitted += 1;
         self.pending.push_back(Pending { cancel, results: receiver });
         Ok(())
-    }
-
-    /// Plans a graph. Returns at once.
-    ///
-    /// # Errors
-    /// As [`Planner::submit`].
-    pub fn submit_graph(&mut self, graph: TaskGraph) -> Result<(), PlanError> {
-        self.submit(move || Ok(graph))
     }
 
     /// The plan of the oldest job that was not yet taken. A search in time ends now, with the best plan it has; one with

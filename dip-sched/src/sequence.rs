@@ -27,6 +27,9 @@ pub(crate) fn feasible_sequence(
     if problem.budget.iter().all(Option::is_none) {
         return Ok(problem.topo.clone());
     }
+    if let Some(error) = too_large(problem, costs) {
+        return Err(error);
+    }
     let run = Run::new(problem, costs);
     let attempts = [by_microbatch(run.clone()), on_demand(run.clone())];
     let mut stuck: Option<Stuck> = None;
@@ -46,6 +49,17 @@ pub(crate) fn feasible_sequence(
     let stuck = stuck.unwrap_or_default();
     let fixed = problem.static_bytes[stuck.rank];
     Err(problem.infeasible(stuck.rank, stuck.needed.saturating_add(fixed)))
+}
+
+/// The rank that is furthest from holding its largest pair, where there is one: no order can help.
+fn too_large(problem: &Problem, costs: &Costs) -> Option<ScheduleError> {
+    let excess = |t: usize| {
+        let rank = problem.rank[t] as usize;
+        let over = costs.acquire[t].checked_sub(problem.budget[rank]?)?;
+        (over > 0).then_some((over, rank, costs.acquire[t]))
+    };
+    let (_, rank, bytes) = (0..problem.n).filter_map(excess).max_by_key(|e| e.0)?;
+    Some(problem.infeasible(rank, bytes.saturating_add(problem.static_bytes[rank])))
 }
 
 /// Where an attempt ran out of memory.

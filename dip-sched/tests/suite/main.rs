@@ -1,6 +1,10 @@
 //! Tests of dip-sched, one module a capability.
 
+#[allow(dead_code)] // The paper-size models are drawn by long runs only.
+mod generate;
 mod support;
 
 /// Makespans with a closed form.
 mod closed_forms;
+/// Valid, bounded and reproducible plans of random graphs.
+mod random;

@@ -1,0 +1,101 @@
+//! Every schedule on random graphs: plans are valid, bounded and reproducible.
+
+use dip_core::{
+    Budget, Bytes, Environment, Plan, ScheduleError, TaskGraph, check_graph, check_plan,
+};
+use dip_sched::{lower_bound, names, schedule_by_name};
+
+use crate::generate::{Memory, Shape, limit, small};
+
+const SHAPE: Shape =
+    Shape { ranks: 4, microbatches: 6, modules: 3, segments: 2, slices: 2, candidates: false };
+
+fn env(threads: usize) -> Environment<'static> {
+    Environment { threads, budget: Budget::Iterations(40), seed: 3, ..Environment::default() }
+}
+
+/// Graphs with and without candidates, without limits, with loose and with tight ones.
+fn graph(seed: u64) -> TaskGraph {
+    let mut graph = small(seed, Shape { candidates: seed.is_multiple_of(3), ..SHAPE });
+    let memory = match seed % 4 {
+        0 => Memory::Unlimited,
+        1 => Memory::Microbatches(2.5),
+        2 => Memory::Microbatches(1.5),
+        _ => Memory::Microbatches(1.0),
+    };
+    limit(&mut graph, memory);
+    graph
+}
+
+fn check(name: &str, seed: u64, graph: &TaskGraph, plan: &Plan) {
+    let report = check_plan(plan);
+    assert!(report.is_empty(), "{name}, seed {seed}: {report:?}");
+    let bound = lower_bound(graph).unwrap();
+    assert!(bound <= plan.predicted.makespan_s, "{name}, seed {seed}: the bound is above");
+    assert_eq!(plan.graph.tasks.len(), graph.tasks.len());
+}
+
+fn every_schedule(seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let graph = graph(seed);
+        let report = check_graph(&graph);
+        assert!(report.is_empty(), "seed {seed}: {report:?}");
+        for name in names() {
+            match schedule_by_name(name).unwrap().plan(&graph, &env(1)) {
+                Ok(plan) => check(name, seed, &graph, &plan),
+                Err(error) => panic!("{name}, seed {seed}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_schedule_makes_valid_plans() {
+    every_schedule(0..60);
+}
+
+/// The long run: `cargo nextest run -p dip-sched --release --run-ignored only`.
+#[test]
+#[ignore = "minutes"]
+fn every_schedule_makes_valid_plans_of_thousands_of_graphs() {
+    every_schedule(1000..4000);
+}
+
+#[test]
+fn plans_do_not_depend_on_the_number_of_threads() {
+    for seed in 0..16 {
+        let graph = graph(seed);
+        for name in names() {
+            let schedule = schedule_by_name(name).unwrap();
+            let one = schedule.plan(&graph, &env(1)).unwrap();
+            let two = schedule.plan(&graph, &env(2)).unwrap();
+            assert_eq!(one.to_json(), two.to_json(), "{name}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_graph_that_cannot_fit_names_the_rank_and_its_bytes() {
+    for seed in 0..20 {
+        let mut graph = graph(seed);
+        let rank = seed as usize % graph.ranks as usize;
+        let on_rank = graph.tasks.iter().filter(|t| t.rank.index() == rank);
+        let smallest = |t: &dip_core::Task| {
+            let bytes = t.candidates.iter().map(|c| c.activation_bytes.0).min();
+            bytes.unwrap_or(t.activation_bytes.0)
+        };
+        let most = on_rank.map(smallest).max().unwrap();
+        graph.memory_limit_bytes[rank] = Bytes(graph.static_bytes[rank].0 + most - 1);
+        for name in names() {
+            match schedule_by_name(name).unwrap().plan(&graph, &env(1)) {
+                Err(ScheduleError::Infeasible { rank: r, needed, limit }) => {
+                    assert_eq!(r.index(), rank, "{name}, seed {seed}");
+                    assert_eq!(limit, graph.memory_limit_bytes[rank]);
+                    assert!(needed > limit, "{name}, seed {seed}: {needed} <= {limit}");
+                }
+                Ok(_) => panic!("{name}, seed {seed}: made a plan"),
+                Err(error) => panic!("{name}, seed {seed}: {error}"),
+            }
+        }
+    }
+}
