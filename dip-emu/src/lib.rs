@@ -6,14 +6,23 @@
 //!
 //! | implementation | of | from |
 //! |---|---|---|
+//! | [`AnalyticCost`] | [`CostModel`](dip_core::CostModel) | operators, the data sheet and fitted factors |
 //! | [`MeasuredCost`] | [`CostModel`](dip_core::CostModel) | times measured by the trainer on this machine |
+//!
+//! | trait | you give | it lets you |
+//! |---|---|---|
+//! | [`OperatorRule`] | the latency of some operators | put measured kernels in the place of the formula |
 
+pub mod analytic;
 pub mod dag;
 pub mod layer;
 pub mod measured;
 pub mod ops;
+pub mod strategy;
 
+pub use analytic::AnalyticCost;
 pub use measured::MeasuredCost;
+pub use ops::{Operator, OperatorKind, OperatorRule, Pass};
 
 use dip_core::ChunkQuery;
 
