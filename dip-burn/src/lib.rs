@@ -10,6 +10,7 @@
 //! | [`dip_core::PlanSource`] | a plan for each batch | plan with anything |
 //! | [`train::Observer`] | what to do with a report | show or store the progress of a run |
 
+pub mod backend;
 pub mod batch;
 pub mod data;
 pub mod measure;

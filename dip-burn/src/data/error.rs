@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::tokenizer::TokenizeError;
+
 /// Data that cannot be read at all.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -52,6 +54,9 @@ pub enum DataError {
         /// What is wrong with it.
         what: String,
     },
+    /// A text cannot be turned into tokens.
+    #[error(transparent)]
+    Text(#[from] TokenizeError),
     /// A setting is outside its limit.
     #[error("{field} is {value}, but must be {limit}; {remedy}")]
     Setting {

@@ -224,12 +224,30 @@ impl Packer {
                 let (number, document) = next()?;
                 self.wait(number, document);
             }
-            let fitting = self.waiting.iter().position(|(_, d)| packed.fits(d, &self.config));
-            let Some((_, document)) = fitting.and_then(|i| self.waiting.remove(i)) else { break };
-            packed.append(document, &self.config);
+            if !self.add_fitting(&mut packed) {
+                break;
+            }
         }
         packed.pad(&self.config);
         Ok(packed)
+    }
+
+    /// The next sequence from the documents that wait, without asking for more.
+    pub fn pack_waiting(&mut self) -> PackedMicrobatch {
+        let mut packed = PackedMicrobatch::with_room(&self.config);
+        while self.add_fitting(&mut packed) {}
+        packed.pad(&self.config);
+        packed
+    }
+
+    /// Adds the oldest document that fits; false where none does.
+    fn add_fitting(&mut self, packed: &mut PackedMicrobatch) -> bool {
+        let fitting = self.waiting.iter().position(|(_, d)| packed.fits(d, &self.config));
+        let Some((_, document)) = fitting.and_then(|i| self.waiting.remove(i)) else {
+            return false;
+        };
+        packed.append(document, &self.config);
+        true
     }
 
     /// Documents taken in so far that still wait, by number, oldest first.

@@ -40,10 +40,23 @@ pub struct RunConfig {
     pub evaluation: EvaluationConfig,
 }
 
+/// What the ranks compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// Threads of this machine.
+    #[default]
+    Cpu,
+    /// CUDA devices, one a rank, shared where there are fewer.
+    Cuda,
+}
+
 /// Ranks, schedule and search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PipelineConfig {
+    /// What the ranks compute on.
+    pub device: Device,
     /// Pipeline ranks, each a thread with a device of its own.
     pub ranks: u32,
     /// Compute threads of a rank on CPU.
@@ -60,6 +73,7 @@ pub struct PipelineConfig {
 impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
+            device: Device::Cpu,
             ranks: 2,
             threads_per_rank: 1,
             schedule: "dip".into(),

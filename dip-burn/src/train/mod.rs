@@ -1,10 +1,17 @@
-//! Training runs: configuration, checkpoints, evaluation and the loop.
+//! Training runs: configuration, data, the loop, evaluation, checkpoints and metrics.
 
 pub mod checkpoint;
 mod config;
+mod data;
+mod metrics;
 mod report;
+mod trainer;
 
 pub use config::{
-    CheckpointConfig, DataConfig, EvaluationConfig, OptimizerConfig, PipelineConfig, RunConfig,
+    CheckpointConfig, DataConfig, Device, EvaluationConfig, OptimizerConfig, PipelineConfig,
+    RunConfig,
 };
+pub use data::{HeldOut, RunData, assemble};
+pub use metrics::Metrics;
 pub use report::{Caption, Evaluation, IterationReport, Observer};
+pub use trainer::{TrainError, Trainer, TrainerInit};

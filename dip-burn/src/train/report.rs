@@ -1,6 +1,6 @@
 //! What a run tells while it goes on.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use dip_core::{Bytes, Seconds};
 use serde::Serialize;
@@ -20,12 +20,14 @@ pub struct IterationReport {
     pub tokens: u64,
     /// Images.
     pub images: u64,
-    /// The whole iteration: stages and optimiser step.
+    /// The whole iteration: waiting for plan and pixels, stages, optimiser step.
     pub elapsed_s: Seconds,
     /// From the first stage to the last, as measured.
     pub makespan_s: Seconds,
     /// The same, as the plan predicted it.
     pub predicted_s: Seconds,
+    /// The measured stage times under the timeline semantics: what `makespan_s` has beyond it is overhead of the runtime.
+    pub critical_path_s: Seconds,
     /// Share of the ranks' time in which no stage ran, as measured.
     pub bubble_ratio: f64,
     /// How long training waited for the plan.
@@ -89,7 +91,7 @@ pub trait Observer {
     }
 
     /// A checkpoint was written.
-    fn saved(&mut self, path: &PathBuf) {
+    fn saved(&mut self, path: &Path) {
         let _ = path;
     }
 }

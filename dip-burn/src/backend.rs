@@ -1,0 +1,52 @@
+//! The backends a run can choose, and their devices.
+
+use thiserror::Error;
+
+/// Training on CPU: Flex, with one pool of compute threads a rank.
+pub type Cpu = burn::backend::Autodiff<burn::backend::Flex>;
+
+/// Training on CUDA devices; kernels are compiled at run time.
+#[cfg(feature = "cuda")]
+pub type Cuda = burn::backend::Autodiff<burn::backend::Cuda>;
+
+/// A device that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DeviceError {
+    /// There is no driver or no device.
+    #[error("no CUDA device: {what}; install the NVIDIA driver, or train with device = \"cpu\"")]
+    NoCuda {
+        /// What was not found.
+        what: String,
+    },
+    /// The program was built without CUDA.
+    #[error("this build has no CUDA; build with `--features cuda`, or train with device = \"cpu\"")]
+    NotBuilt,
+}
+
+/// One CPU device a rank.
+pub fn cpu_devices(ranks: u32) -> Vec<burn::backend::flex::FlexDevice> {
+    (0..ranks).map(|_| burn::backend::flex::FlexDevice).collect()
+}
+
+/// One CUDA device a rank; ranks share devices in turn where there are more ranks than devices.
+///
+/// # Errors
+/// [`DeviceError::NoCuda`] where there is no driver or no device.
+#[cfg(feature = "cuda")]
+pub fn cuda_devices(ranks: u32) -> Result<Vec<burn::backend::cuda::CudaDevice>, DeviceError> {
+    use burn::tensor::backend::Backend;
+    // The backend panics at its first operation where the driver's library is missing, so that is looked for first.
+    let control = ["/dev/nvidiactl", "/dev/dxg"];
+    let library = std::path::Path::new(r"C:\Windows\System32\nvcuda.dll");
+    if !control.iter().any(|p| std::path::Path::new(p).exists()) && !library.exists() {
+        return Err(DeviceError::NoCuda { what: "the driver is not there".into() });
+    }
+    let count = std::panic::catch_unwind(|| burn::backend::Cuda::device_count(0));
+    match count {
+        Ok(0) => Err(DeviceError::NoCuda { what: "the driver knows no device".into() }),
+        Ok(n) => Ok((0..ranks as usize)
+            .map(|rank| burn::backend::cuda::CudaDevice { index: rank % n })
+            .collect()),
+        Err(_) => Err(DeviceError::NoCuda { what: "the driver's library cannot be used".into() }),
+    }
+}

@@ -1,0 +1,225 @@
+//! The data of a run: batches to train on, and pictures held out for evaluation.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dip_core::{BatchSplit, ModelSpec, ModuleKind};
+
+use super::{DataConfig, EvaluationConfig};
+use crate::batch::{Batch, Image, Microbatch};
+use crate::data::loader::decoded;
+use crate::data::{
+    DataError, DataSource, DecodedBatch, DecodedMicrobatch, Document, Loader, LoaderConfig,
+    PackConfig, Packer, Picture, Piece, Scenes, ScenesConfig, Split, Tokenizer, WebDataset,
+    WebDatasetConfig,
+};
+use crate::model::Prompt;
+
+/// Batches whose pixels are decoded ahead.
+const PREFETCH: usize = 2;
+/// Documents looked at for each held-out picture before the search is given up.
+const DOCUMENTS_PER_PICTURE: usize = 64;
+
+/// What a run trains and is judged on.
+pub struct RunData {
+    /// Batches.
+    pub loader: Loader,
+    /// Held-out pictures with their captions; none for data of the user's without `held_out`.
+    pub held_out: Vec<HeldOut>,
+    /// The tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    pack: PackConfig,
+    image_px: u32,
+}
+
+/// A held-out picture and the text behind it.
+#[derive(Debug, Clone)]
+pub struct HeldOut {
+    /// What comes before the caption, the picture last.
+    prompt: Document,
+    /// The caption.
+    caption: String,
+}
+
+impl RunData {
+    /// Opens the data of a run.
+    ///
+    /// # Errors
+    /// [`DataError`] names the file or setting.
+    pub fn open(
+        model: &ModelSpec,
+        data: &DataConfig,
+        evaluation: &EvaluationConfig,
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let tokenizer = Arc::new(tokenizer(data.tokenizer.as_deref())?);
+        fits_vocabulary(model, &tokenizer)?;
+        let pack = PackConfig::new(model, tokenizer.special())?;
+        let image_px = image_px(model);
+        let config = LoaderConfig {
+            pack: pack.clone(),
+            image_px,
+            microbatches: data.microbatches.unwrap_or(model.microbatches),
+            prefetch: PREFETCH,
+        };
+        let loader = Loader::new(train_source(data, seed)?, tokenizer.clone(), config)?;
+        let wanted = evaluation.pictures.max(evaluation.captions);
+        let held_out = match held_out_source(data, seed)? {
+            Some(mut source) => held_out(&mut *source, wanted)?,
+            None => Vec::new(),
+        };
+        Ok(Self { loader, held_out, tokenizer, pack, image_px })
+    }
+
+    /// The first `most` held-out pictures packed into sequences, with a loss on their texts.
+    ///
+    /// # Errors
+    /// [`DataError`] where a text cannot be tokenised.
+    pub fn evaluation_batch(&self, most: usize) -> Result<Vec<Microbatch>, DataError> {
+        let mut documents = Vec::new();
+        for held_out in self.held_out.iter().take(most) {
+            let mut document = held_out.prompt.clone();
+            document.pieces.push(Piece::Text(held_out.caption.clone()));
+            documents.push(document.tokenize(&self.tokenizer, self.pack.tokens_per_image)?);
+        }
+        let count = documents.len();
+        let mut packer = Packer::new(PackConfig { lookahead: count.max(1), ..self.pack.clone() })?;
+        // Every document waits at once, so that the packer never asks for more.
+        for (number, document) in (0u64..).zip(documents) {
+            packer.wait(number, document);
+        }
+        let mut sequences = Vec::new();
+        while packer.waiting().next().is_some() {
+            sequences.push(packer.pack_waiting());
+        }
+        let batch = decoded(&sequences, self.image_px);
+        Ok(batch.microbatches.into_iter().map(microbatch).collect())
+    }
+
+    /// What the first `most` held-out captions start from, and the pictures.
+    ///
+    /// # Errors
+    /// [`DataError`] where a text cannot be tokenised.
+    pub fn prompts(&self, most: usize) -> Result<Vec<(Prompt, &HeldOut)>, DataError> {
+        let prompt = |held_out: &'_ HeldOut| {
+            let tokens =
+                held_out.prompt.tokenize_open(&self.tokenizer, self.pack.tokens_per_image)?;
+            let image = |(_, picture): &(u32, Picture)| Image {
+                pixels: picture
+                    .pixels(self.image_px)
+                    .unwrap_or_else(|_| crate::data::picture::blank_pixels(self.image_px)),
+            };
+            Ok::<_, DataError>(Prompt {
+                images: tokens.pictures.iter().map(image).collect(),
+                image_offsets: tokens.pictures.iter().map(|p| p.0).collect(),
+                tokens: tokens.tokens,
+            })
+        };
+        self.held_out.iter().take(most).map(|h| Ok((prompt(h)?, h))).collect()
+    }
+}
+
+impl HeldOut {
+    /// The caption that the data gives.
+    pub fn caption(&self) -> &str {
+        &self.caption
+    }
+
+    /// Whether a generated caption names the shapes of a drawn scene; `None` for other pictures.
+    pub fn is_right(&self, generated: &str) -> Option<bool> {
+        self.prompt.pictures().last().and_then(|picture| match picture {
+            Picture::Scene(scene) => Some(crate::data::caption_matches(scene, generated).all()),
+            Picture::Encoded(_) => None,
+        })
+    }
+}
+
+/// A decoded batch as the stages see it.
+pub fn assemble(decoded: DecodedBatch, split: BatchSplit) -> Batch {
+    Batch {
+        trained_tokens: decoded.trained_tokens,
+        microbatches: decoded.microbatches.into_iter().map(microbatch).collect(),
+        split,
+    }
+}
+
+fn microbatch(decoded: DecodedMicrobatch) -> Microbatch {
+    let packed = decoded.packed;
+    Microbatch {
+        image_offsets: packed.images.iter().map(|i| i.offset).collect(),
+        tokens: packed.tokens,
+        documents: packed.documents,
+        positions: packed.positions,
+        targets: packed.targets,
+        loss_mask: packed.loss_mask,
+        images: decoded.pixels.into_iter().map(|pixels| Image { pixels }).collect(),
+    }
+}
+
+fn tokenizer(path: Option<&Path>) -> Result<Tokenizer, DataError> {
+    path.map_or(Ok(Tokenizer::bytes()), Tokenizer::from_file)
+}
+
+fn fits_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), DataError> {
+    for module in &model.modules {
+        if let ModuleKind::Decoder { vocab, .. } = module.kind
+            && tokenizer.vocab_size() > vocab
+        {
+            return Err(DataError::Setting {
+                field: "the size of the tokenizer's vocabulary",
+                value: u64::from(tokenizer.vocab_size()),
+                limit: format!("at most {vocab}, the vocab of module {:?}", module.name),
+                remedy: "raise vocab in the model, or choose another tokenizer",
+            });
+        }
+    }
+    Ok(())
+}
+
+fn image_px(model: &ModelSpec) -> u32 {
+    let side = |kind: &ModuleKind| match kind {
+        ModuleKind::Vit { image_px, .. } => *image_px,
+        _ => 1,
+    };
+    model.modules.iter().map(|m| side(&m.kind)).max().unwrap_or(1)
+}
+
+fn train_source(data: &DataConfig, seed: u64) -> Result<Box<dyn DataSource>, DataError> {
+    if data.shards.is_empty() {
+        return Ok(Box::new(Scenes::new(ScenesConfig { seed, split: Split::Train })));
+    }
+    let config = WebDatasetConfig { seed, ..WebDatasetConfig::default() };
+    Ok(Box::new(WebDataset::open(&data.shards, config)?))
+}
+
+fn held_out_source(data: &DataConfig, seed: u64) -> Result<Option<Box<dyn DataSource>>, DataError> {
+    match (data.held_out.is_empty(), data.shards.is_empty()) {
+        (false, _) => {
+            let config = WebDatasetConfig { seed, shuffle_buffer: 1, ..Default::default() };
+            Ok(Some(Box::new(WebDataset::open(&data.held_out, config)?)))
+        }
+        (true, true) => {
+            Ok(Some(Box::new(Scenes::new(ScenesConfig { seed, split: Split::HeldOut }))))
+        }
+        (true, false) => Ok(None),
+    }
+}
+
+/// The first picture with a caption of each document, until there are `wanted`.
+fn held_out(source: &mut dyn DataSource, wanted: usize) -> Result<Vec<HeldOut>, DataError> {
+    let mut found: Vec<HeldOut> = Vec::new();
+    for _ in 0..wanted.saturating_mul(DOCUMENTS_PER_PICTURE) {
+        if found.len() == wanted {
+            break;
+        }
+        let document = source.next_document()?;
+        let is_picture = |p: &Piece| matches!(p, Piece::Picture(_));
+        let Some(at) = document.pieces.iter().position(is_picture) else { continue };
+        let Some(Piece::Text(caption)) = document.pieces.get(at + 1) else { continue };
+        let caption = caption.clone();
+        let mut prompt = document;
+        prompt.pieces.truncate(at + 1);
+        found.push(HeldOut { prompt, caption });
+    }
+    Ok(found)
+}

@@ -1,0 +1,111 @@
+//! `metrics.jsonl`: one JSON object for every iteration and evaluation.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::CheckpointError;
+use super::report::{Evaluation, IterationReport};
+
+/// The metrics file of a run.
+pub struct Metrics {
+    path: PathBuf,
+    file: File,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Line<'a> {
+    Train(&'a IterationReport),
+    Evaluation(&'a Evaluation),
+}
+
+/// What is read back of a line: its number.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kept {
+    Train { iteration: u64 },
+    Evaluation { iteration: u64 },
+}
+
+impl Metrics {
+    /// Opens the file of a run that goes on at `iteration`: what a killed run wrote beyond that is dropped.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] names the file.
+    pub fn open(folder: &Path, iteration: u64) -> Result<Self, CheckpointError> {
+        let path = folder.join("metrics.jsonl");
+        let io = |source| CheckpointError::Io { path: path.clone(), source };
+        fs::create_dir_all(folder).map_err(io)?;
+        let mut kept = Vec::new();
+        if iteration > 0 && path.exists() {
+            for line in BufReader::new(File::open(&path).map_err(io)?).lines() {
+                let line = line.map_err(io)?;
+                match serde_json::from_str(&line) {
+                    Ok(Kept::Train { iteration: i }) if i < iteration => kept.push(line),
+                    Ok(Kept::Evaluation { iteration: i }) if i <= iteration => kept.push(line),
+                    // A line that was cut off by a kill, or is to be written again.
+                    _ => {}
+                }
+            }
+        }
+        let mut text = kept.join("\n");
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let partial = path.with_extension("jsonl.partial");
+        fs::write(&partial, text).map_err(io)?;
+        fs::rename(&partial, &path).map_err(io)?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
+        Ok(Self { path, file })
+    }
+
+    /// Adds an iteration.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] names the file.
+    pub fn iteration(&mut self, report: &IterationReport) -> Result<(), CheckpointError> {
+        self.line(&Line::Train(report))
+    }
+
+    /// Adds an evaluation.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] names the file.
+    pub fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), CheckpointError> {
+        self.line(&Line::Evaluation(evaluation))
+    }
+
+    fn line(&mut self, line: &Line<'_>) -> Result<(), CheckpointError> {
+        let mut text = serde_json::to_vec(line).expect("plain data has a JSON form");
+        text.push(b'\n');
+        let path = &self.path;
+        self.file
+            .write_all(&text)
+            .map_err(|source| CheckpointError::Io { path: path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evaluation(iteration: u64) -> Evaluation {
+        Evaluation { iteration, loss: 1.0, captions: Vec::new() }
+    }
+
+    #[test]
+    fn a_resumed_run_drops_what_was_written_beyond_its_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut metrics = Metrics::open(folder.path(), 0).unwrap();
+        (0..5).for_each(|i| metrics.evaluation(&evaluation(i)).unwrap());
+        metrics.file.write_all(b"{\"train\":{\"iter").unwrap();
+        let mut metrics = Metrics::open(folder.path(), 3).unwrap();
+        metrics.evaluation(&evaluation(4)).unwrap();
+        let text = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(text.lines().count(), 5);
+        assert!(text.lines().all(|line| line.ends_with('}')));
+    }
+}
