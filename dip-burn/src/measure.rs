@@ -5,6 +5,7 @@
 //! bandwidth and clock.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
@@ -36,11 +37,13 @@ pub struct Effort {
     pub runs: usize,
     /// Threads that measure at the same time: the ranks of the pipeline.
     pub ranks: usize,
+    /// Compute threads of each of them.
+    pub threads: usize,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { warm_up: 3, runs: 15, ranks: 2 }
+        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1 }
     }
 }
 
@@ -53,9 +56,55 @@ pub enum MeasureError {
     /// A stage failed.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// The profile file cannot be read or written.
+    #[error("{}: {source}; check the disk and the permissions of the folder", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// A thread failed.
     #[error("a measuring thread failed; its own message says why")]
     Thread,
+}
+
+/// The profile in `path`, or, where there is none for this model and effort, a new one that is stored there.
+///
+/// # Errors
+/// As [`profile`], and [`MeasureError::Io`] where the file cannot be read or written.
+pub fn cached_profile<B: AutodiffBackend>(
+    path: &Path,
+    model: &ModelSpec,
+    device: &B::Device,
+    effort: Effort,
+) -> Result<Profile, MeasureError> {
+    let io = |source| MeasureError::Io { path: path.to_owned(), source };
+    let shapes = serde_json::to_string(&model.modules).expect("plain data has a JSON form");
+    let key = format!(
+        "{} {} tokens {} images, {} ranks of {} threads: {shapes}",
+        B::name(device),
+        model.sequence_tokens,
+        model.max_images,
+        effort.ranks,
+        effort.threads,
+    );
+    match std::fs::read_to_string(path) {
+        Ok(text) => match Profile::from_json(&text) {
+            Ok(profile) if profile.key == key => return Ok(profile),
+            // Of another model or version: measured again.
+            _ => {}
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(io(e)),
+    }
+    let profile = profile::<B>(model, device, effort, key)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let partial = path.with_extension("partial");
+    std::fs::create_dir_all(folder).map_err(io)?;
+    std::fs::write(&partial, profile.to_json()).map_err(io)?;
+    std::fs::rename(&partial, path).map_err(io)?;
+    Ok(profile)
 }
 
 /// Measures every module of a model at several sizes.
@@ -75,9 +124,11 @@ pub fn profile<B: AutodiffBackend>(
         .map(|_| {
             let (model, device, barrier) = (model.clone(), device.clone(), barrier.clone());
             std::thread::spawn(move || {
-                // As in training, each rank computes on a thread of its own; kept until the thread ends.
-                let _pool =
-                    rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+                // As in training, each rank computes on threads of its own; kept until the thread ends.
+                let _pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(effort.threads)
+                    .use_current_thread()
+                    .build();
                 entries::<B>(&model, &device, effort, &barrier)
             })
         })

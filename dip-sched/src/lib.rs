@@ -35,7 +35,7 @@ mod sequence;
 
 pub use batch_planner::{BatchPlanner, PlanInputs};
 pub use bounds::lower_bound;
-pub use partition::{PartitionError, Partitioner, split_batch, validate_partition};
-pub use planner::{Planned, Planner, PlannerStats};
-pub use registry::{descriptions, names, schedule_by_name};
+pub use partition::{PartitionError, Partitioner, Placement, split_batch, validate_partition};
+pub use planner::{Planned, Planner, PlannerConfig, PlannerStats};
+pub use registry::{descriptions, names, placement, schedule_by_name};
 pub use schedules::{Dip, GPipe, Interleaved, OneFOneB, Optimus, ZeroBubble};

@@ -2,6 +2,7 @@
 
 use dip_core::Schedule;
 
+use crate::partition::Placement;
 use crate::schedules::{Dip, GPipe, Interleaved, OneFOneB, Optimus, ZeroBubble};
 
 /// Name and one-line description of every schedule.
@@ -34,6 +35,15 @@ pub fn schedule_by_name(name: &str) -> Option<Box<dyn Schedule>> {
         "optimus" => Box::new(Optimus),
         _ => return None,
     })
+}
+
+/// The placement of layers that a schedule is meant for: the baselines cut the model into contiguous runs.
+pub fn placement(schedule: &str) -> Placement {
+    match schedule {
+        "gpipe" | "1f1b" | "zero_bubble" => Placement::Contiguous { runs_per_rank: 1 },
+        "interleaved" => Placement::Contiguous { runs_per_rank: 2 },
+        _ => Placement::ModalityAware,
+    }
 }
 
 /// Names of all schedules, the default first.

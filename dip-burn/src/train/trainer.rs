@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::backend::AutodiffBackend;
-use dip_core::{ModelSpec, Partition, PlanError, PlanSource, Seconds};
+use dip_core::{ModelSpec, Partition, Plan, PlanError, PlanSource, Seconds, check_plan};
 use thiserror::Error;
 
 use super::RunConfig;
@@ -56,6 +56,18 @@ pub enum TrainError {
     /// Weights do not fit the model.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
+    /// A plan does not pass the checker.
+    #[error(
+        "the plan of iteration {iteration} has {violations} violations, the first: {first}; correct the schedule"
+    )]
+    InvalidPlan {
+        /// The iteration.
+        iteration: u64,
+        /// How many.
+        violations: usize,
+        /// One of them.
+        first: String,
+    },
     /// The loss is no number any more.
     #[error(
         "the loss of iteration {iteration} is {loss}; lower optimizer.learning_rate, or clip with optimizer.clip_norm"
@@ -182,6 +194,7 @@ impl<B: AutodiffBackend> Trainer<B> {
         if self.iteration + 1 < self.config.iterations {
             self.ahead = Some(self.fetch()?);
         }
+        self.check(&planned.plan)?;
         let decoded = now.decoding.wait()?;
         let batch = Arc::new(assemble(decoded, planned.split));
         let o = &self.config.optimizer;
@@ -270,6 +283,19 @@ impl<B: AutodiffBackend> Trainer<B> {
             }
         }
         Ok(())
+    }
+
+    /// Ranks that follow an invalid plan would wait for each other for ever.
+    fn check(&self, plan: &Plan) -> Result<(), TrainError> {
+        let violations = check_plan(plan);
+        match violations.first() {
+            None => Ok(()),
+            Some(first) => Err(TrainError::InvalidPlan {
+                iteration: self.iteration,
+                violations: violations.len(),
+                first: first.to_string(),
+            }),
+        }
     }
 
     fn judge(

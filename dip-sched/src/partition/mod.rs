@@ -57,6 +57,18 @@ pub enum PartitionError {
     },
 }
 
+/// How layers are placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Separate chunks for every module ([`Partitioner::partition`]).
+    ModalityAware,
+    /// Contiguous runs over all modules ([`Partitioner::contiguous`]).
+    Contiguous {
+        /// Runs on each rank.
+        runs_per_rank: u32,
+    },
+}
+
 /// Decides, before training, which layers go on which rank.
 ///
 /// ```
@@ -111,6 +123,17 @@ impl<'a> Partitioner<'a> {
     pub fn with_sub_microbatch(mut self, module: ModuleId, instances: u32) -> Self {
         self.sub_microbatch.insert(module, instances.max(1));
         self
+    }
+
+    /// The partition of a placement.
+    ///
+    /// # Errors
+    /// As [`Partitioner::partition`] and [`Partitioner::contiguous`].
+    pub fn place(&self, placement: Placement) -> Result<Partition, PartitionError> {
+        match placement {
+            Placement::ModalityAware => self.partition(),
+            Placement::Contiguous { runs_per_rank } => self.contiguous(runs_per_rank),
+        }
     }
 
     /// The modality-aware partition: separate chunks for every module, chunk `j` on rank `j mod P`.
