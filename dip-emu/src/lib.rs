@@ -18,11 +18,13 @@ pub mod dag;
 pub mod layer;
 pub mod measured;
 pub mod ops;
+pub mod sample;
 pub mod strategy;
 
 pub use analytic::AnalyticCost;
 pub use measured::MeasuredCost;
 pub use ops::{Operator, OperatorKind, OperatorRule, Pass};
+pub use sample::sample;
 
 use dip_core::ChunkQuery;
 

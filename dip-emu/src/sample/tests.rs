@@ -1,0 +1,78 @@
+use super::*;
+use dip_core::presets;
+
+fn drawn(name: &str, iterations: u64) -> (ModelSpec, Vec<MicrobatchMeta>) {
+    let model = presets::model(name).unwrap();
+    let batches = sample(&model, iterations, 7, None);
+    assert!(batches.iter().all(|b| b.microbatches.len() == model.microbatches as usize));
+    (model, batches.into_iter().flat_map(|b| b.microbatches).collect())
+}
+
+/// The `q`-quantile.
+fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * q) as usize]
+}
+
+#[test]
+fn equal_seeds_give_equal_batches_however_many_are_asked_for() {
+    let model = presets::model("vlm-s").unwrap();
+    let many = sample(&model, 5, 3, Some(4));
+    assert_eq!(sample(&model, 2, 3, Some(4)), many[..2]);
+    assert_ne!(sample(&model, 2, 4, Some(4)), many[..2]);
+    assert_ne!(many[0].microbatches, many[1].microbatches);
+    assert_eq!(sample(&model, 1, 0, Some(0))[0].microbatches.len(), 1);
+}
+
+#[test]
+fn microbatches_of_every_preset_are_valid_and_within_the_limits_of_the_model() {
+    for name in presets::model_names() {
+        let (model, metas) = drawn(name, 3);
+        for meta in &metas {
+            meta.validate().unwrap();
+            let tokens = model.sequence_length(meta);
+            if meta.has_sequence() {
+                assert_eq!(tokens, u64::from(model.sequence_tokens), "{name}: {meta:?}");
+            }
+            assert!(tokens <= u64::from(model.sequence_tokens), "{name}: {meta:?}");
+            assert!(
+                meta.images <= model.max_images && meta.clips.len() <= model.max_clips as usize
+            );
+        }
+    }
+}
+
+#[test]
+fn images_of_a_sequence_vary_as_in_the_paper() {
+    let (_, metas) = drawn("vlm-s", 200);
+    let images: Vec<f64> = metas.iter().map(|m| f64::from(m.images)).collect();
+    let (low, mid, high) =
+        (quantile(images.clone(), 0.01), quantile(images.clone(), 0.5), quantile(images, 0.99));
+    assert!(low <= 8.0 && (15.0..28.0).contains(&mid) && high >= 35.0, "{low} {mid} {high}");
+}
+
+#[test]
+fn the_heaviest_video_microbatch_has_about_four_times_the_work_of_the_lightest() {
+    let (model, metas) = drawn("t2v-s", 200);
+    let (id, spec) = model.module("video").unwrap();
+    let flops = |meta: &MicrobatchMeta| {
+        let work = model.workload(id, meta, 0..meta.clips.len() as u32);
+        let width = f64::from(spec.hidden);
+        let linear = 2.0 * work.tokens as f64 * spec.layer_parameters() as f64;
+        linear + 4.0 * width * (work.attention_pairs + work.cross_pairs) as f64
+    };
+    let flops: Vec<f64> = metas.iter().map(flops).collect();
+    let ratio = quantile(flops.clone(), 0.99) / quantile(flops, 0.01);
+    assert!((3.0..5.5).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn an_omni_model_gets_all_modalities() {
+    let (_, metas) = drawn("omni-s", 4);
+    let share = |has: fn(&MicrobatchMeta) -> bool| {
+        metas.iter().filter(|m| has(m)).count() as f64 / metas.len() as f64
+    };
+    assert!(share(|m| m.images > 0) > 0.9);
+    assert!(share(|m| !m.audio_seconds.is_empty()) > 0.5);
+    assert!((0.3..0.7).contains(&share(|m| !m.clips.is_empty())));
+}
