@@ -76,6 +76,8 @@ pub(crate) struct Problem {
     pub(crate) pairs: Vec<Pair>,
     /// The strategies of each pair: at least one.
     pub(crate) strands: Vec<Vec<Strand>>,
+    /// Whether any pair has more than one strategy.
+    pub(crate) has_choice: bool,
     /// Duration of every weight task and of every task without a choice.
     base_s: Vec<f64>,
     pub(crate) preds: Edges,
@@ -136,6 +138,7 @@ impl Problem {
             chunk: chunks(graph),
             pair,
             pairs,
+            has_choice: strands.iter().any(|s| s.len() > 1),
             strands,
             base_s: graph.tasks.iter().map(|t| t.duration_s.0).collect(),
             preds,
@@ -194,11 +197,6 @@ impl Problem {
             best as u16
         };
         self.strands.iter().map(least).collect()
-    }
-
-    /// Whether any pair has more than one strategy.
-    pub(crate) fn has_choice(&self) -> bool {
-        self.strands.iter().any(|s| s.len() > 1)
     }
 
     /// Durations and bytes under a choice.

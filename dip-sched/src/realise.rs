@@ -52,7 +52,7 @@ pub(crate) fn realise(
 /// its smallest to its largest.
 pub(crate) fn levels(problem: &Problem) -> Vec<Choice> {
     let mut levels = vec![problem.fastest()];
-    if problem.has_choice() && problem.budget.iter().any(Option::is_some) {
+    if problem.has_choice && problem.budget.iter().any(Option::is_some) {
         for share in [0.75, 0.5, 0.35, 0.2, 0.1, 0.0] {
             let choice = problem
                 .strands

@@ -4,13 +4,17 @@
 //! A search goes in rounds. The candidates of a round are drawn from a generator seeded by the round, evaluated on any number of
 //! threads and merged in the order in which they were drawn, so that an iteration budget gives the same plan on every machine.
 
+mod moves;
+mod pool;
 mod priorities;
+mod selection;
+mod tabu;
 mod upgrade;
 
 use std::time::Instant;
 
 use dip_core::{Budget, Environment, ScheduleError, Seconds};
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
@@ -21,12 +25,20 @@ use crate::problem::{Choice, Costs, Problem};
 use crate::realise::levels;
 use crate::reserve::Reserve;
 use crate::sequence::feasible_sequence;
+use pool::Pool;
 use priorities::Priorities;
+use selection::Selection;
+use tabu::{Tabu, Walk};
 
 /// Candidates of one round.
 const ROUND: usize = 16;
 /// Rounds without a better plan after which the search starts again from the best.
 const PATIENCE: u32 = 12;
+
+/// Walks of one round.
+const WALKS: u64 = 4;
+/// Steps of a walk that count as one iteration.
+const STEPS: u32 = 100;
 
 /// One choice of memory strategies, with what is derived from it.
 struct Level {
@@ -42,6 +54,25 @@ struct Candidate {
     priorities: Priorities,
     rules: Rules,
     level: usize,
+}
+
+/// What one thread walks with.
+struct Walker<'a> {
+    tabu: Tabu,
+    selection: Option<Selection<'a>>,
+}
+
+impl<'a> Walker<'a> {
+    fn stand_on(&mut self, problem: &'a Problem, from: &Solution) -> Option<&mut Selection<'a>> {
+        let stands = match &mut self.selection {
+            Some(selection) => selection.load(from),
+            slot => {
+                *slot = Selection::new(problem, from);
+                slot.is_some()
+            }
+        };
+        self.selection.as_mut().filter(|_| stands)
+    }
 }
 
 /// A running search.
@@ -96,20 +127,24 @@ impl<'a> Search<'a> {
             schedule: "dip".into(),
             reason: format!("its threads could not be started: {e}"),
         })?;
-        pool.install(|| self.rounds());
-        upgrade::upgrade(self.problem, &mut self.best);
+        pool.install(|| {
+            self.rounds();
+            upgrade::upgrade(self.problem, &mut self.best);
+            self.walks();
+        });
         Ok(self.best)
     }
 
     fn rounds(&mut self) {
         let starts = self.starts();
         let mut scored = self.evaluate(&starts);
+        let polish_after = self.iteration + 64;
         scored.sort_by(|a, b| a.0.total_cmp(&b.0));
         let Some(&(mut current_s, at)) = scored.first() else { return };
         let mut current = starts[at].clone();
         let mut incumbent = current.clone();
         let (mut round, mut idle) = (0u64, 0);
-        while !self.ended() {
+        while !self.ended() && self.iteration < polish_after {
             let mut rng = ChaCha8Rng::seed_from_u64(self.env.seed);
             rng.set_stream(round + 1);
             let moves: Vec<Candidate> = (0..ROUND)
@@ -137,6 +172,46 @@ impl<'a> Search<'a> {
                 let fresh = (round / u64::from(PATIENCE)) as usize % (starts.len() + 1);
                 current = starts.get(fresh).unwrap_or(&incumbent).clone();
                 (current_s, idle) = (f64::INFINITY, 0);
+            }
+            round += 1;
+        }
+    }
+
+    /// Rounds of tabu walks from the elite pool.
+    fn walks(&mut self) {
+        let mut pool = Pool::default();
+        pool.offer(self.best.clone());
+        let walk = Walk { steps: 4000, idle: 400 + 4 * self.problem.n.min(1000) as u32 };
+        let mut round = 0u64;
+        while !self.ended() {
+            let (problem, env, start) = (self.problem, self.env, self.start);
+            let members = pool.members();
+            let walker = || Walker { tabu: Tabu::new(), selection: None };
+            let run = |walker: &mut Walker<'a>, job: u64| {
+                let mut rng = ChaCha8Rng::seed_from_u64(env.seed);
+                rng.set_stream((1 << 32) + round * WALKS + job);
+                let from = &members[rng.random_range(0..members.len())];
+                let selection = walker.stand_on(problem, from)?;
+                if round > 0 || job > 0 {
+                    let times = 1 + rng.random_range(0..4 + problem.n.min(200) as u32 / 8);
+                    Tabu::kick(selection, times, &mut rng);
+                }
+                let ended = || match env.budget {
+                    Budget::Time(limit) => start.elapsed().as_secs_f64() >= limit.0,
+                    Budget::Iterations(_) => false,
+                };
+                let ended = || ended() || env.cancelled();
+                let selection = walker.selection.as_mut()?;
+                Some(walker.tabu.walk(selection, walk, &mut rng, ended))
+            };
+            let found: Vec<_> = (0..WALKS).into_par_iter().map_init(walker, run).collect();
+            for (solution, steps) in found.into_iter().flatten() {
+                self.iteration += u64::from(steps.div_ceil(STEPS));
+                if solution.makespan < self.best.makespan {
+                    self.best = solution.clone();
+                    self.report(self.iteration);
+                }
+                pool.offer(solution);
             }
             round += 1;
         }
@@ -196,9 +271,13 @@ impl<'a> Search<'a> {
         let Some(makespan) = makespan.filter(|&m| m < self.best.makespan) else { return };
         debug_assert!(evaluate::fits(self.problem, &level.costs, &order));
         self.best = Solution { order, choice: level.choice.clone(), makespan };
+        self.report(iteration);
+    }
+
+    fn report(&self, iteration: u64) {
         if let Some(progress) = self.env.progress {
             let elapsed = Seconds(self.start.elapsed().as_secs_f64());
-            progress.improved(elapsed, iteration, Seconds(makespan));
+            progress.improved(elapsed, iteration, Seconds(self.best.makespan));
         }
     }
 

@@ -6,7 +6,7 @@ use crate::problem::Problem;
 
 /// Takes, for each pair on its rank, the strategy that saves most seconds and fits; pairs that save most a byte go first.
 pub(crate) fn upgrade(problem: &Problem, solution: &mut Solution) {
-    if !problem.has_choice() {
+    if !problem.has_choice {
         return;
     }
     let mut costs = problem.costs(&solution.choice);

@@ -1,0 +1,282 @@
+//! Moves on critical blocks and what they are estimated to give.
+//!
+//! A critical path falls into blocks of tasks that follow each other on one rank. An order only gets shorter where a task
+//! leaves the inside of a block for one of its ends, so these are the moves (N6: Balas and Vazacopoulos 1998; its part that
+//! swaps the first or last two is N5: Nowicki and Smutnicki 1996). Where memory or a dependency stands in the way, the task
+//! goes as far as it may. A move is estimated by the longest path through the tasks it shifts.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::selection::{Selection, Shift};
+
+/// Longest distance of a move on the rank.
+const REACH: usize = 48;
+
+/// What a step changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Move {
+    /// The order of a rank.
+    Shift(Shift),
+    /// The strategy of a pair.
+    Choose {
+        /// The pair.
+        pair: u32,
+        /// Its new strategy.
+        choice: u16,
+    },
+}
+
+/// A move with the makespan it is estimated to give.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rated {
+    pub(super) step: Move,
+    pub(super) seconds: f64,
+}
+
+/// Finds and rates moves; keeps its arrays from one step to the next.
+#[derive(Default)]
+pub(super) struct Moves {
+    pub(super) rated: Vec<Rated>,
+    path: Vec<u32>,
+    heads: Vec<f64>,
+}
+
+impl Moves {
+    /// The moves on one critical path, drawn where there are several.
+    pub(super) fn collect(&mut self, selection: &Selection<'_>, rng: &mut ChaCha8Rng) {
+        self.trace(selection, rng);
+        self.rated.clear();
+        let mut first = 0;
+        while first < self.path.len() {
+            let mut last = first;
+            while last + 1 < self.path.len()
+                && selection.after(self.path[last] as usize) == Some(self.path[last + 1] as usize)
+            {
+                last += 1;
+            }
+            if last > first {
+                self.block(selection, first, last);
+            }
+            first = last + 1;
+        }
+        if selection.problem.has_choice {
+            self.faster(selection);
+            self.smaller(selection, rng);
+        }
+    }
+
+    /// Faster strategies of the pairs on the path, as far as memory allows.
+    fn faster(&mut self, selection: &Selection<'_>) {
+        for i in 0..self.path.len() {
+            let pair = selection.problem.pair[self.path[i] as usize] as usize;
+            for choice in 0..selection.problem.strands[pair].len() as u16 {
+                let seconds = through(selection, pair, choice);
+                if seconds < selection.makespan() && selection.fits_choice(pair, choice) {
+                    self.rated
+                        .push(Rated { step: Move::Choose { pair: pair as u32, choice }, seconds });
+                }
+            }
+        }
+    }
+
+    /// Smaller strategies of a few pairs that have the time: they make room for other moves.
+    fn smaller(&mut self, selection: &Selection<'_>, rng: &mut ChaCha8Rng) {
+        let problem = selection.problem;
+        let makespan = selection.makespan();
+        for _ in 0..4 {
+            let rank = problem.rank[self.path[rng.random_range(0..self.path.len())] as usize];
+            let list = &selection.order[rank as usize];
+            if problem.budget[rank as usize].is_none() {
+                continue;
+            }
+            let pair = problem.pair[list[rng.random_range(0..list.len())] as usize] as usize;
+            let strands = &problem.strands[pair];
+            let choice = rng.random_range(0..strands.len()) as u16;
+            if strands[choice as usize].bytes < strands[selection.choice[pair] as usize].bytes {
+                let seconds = through(selection, pair, choice).max(makespan);
+                self.rated
+                    .push(Rated { step: Move::Choose { pair: pair as u32, choice }, seconds });
+            }
+        }
+    }
+
+    /// A critical path from start to end.
+    fn trace(&mut self, selection: &Selection<'_>, rng: &mut ChaCha8Rng) {
+        let (head, dur) = (&selection.head, &selection.costs.dur);
+        let makespan = selection.makespan();
+        self.path.clear();
+        let mut seen = 0;
+        let mut at = None;
+        let mut draw = |slot: &mut Option<usize>, candidate: usize| {
+            seen += 1;
+            if rng.random_range(0..seen) == 0 {
+                *slot = Some(candidate);
+            }
+        };
+        for list in &selection.order {
+            if let Some(&t) = list.last()
+                && head[t as usize] + dur[t as usize] == makespan
+            {
+                draw(&mut at, t as usize);
+            }
+        }
+        while let Some(t) = at {
+            self.path.push(t as u32);
+            at = None;
+            let mut seen = 0;
+            let mut draw = |candidate: usize| {
+                seen += 1;
+                if rng.random_range(0..seen) == 0 {
+                    at = Some(candidate);
+                }
+            };
+            if head[t] == 0.0 {
+                break;
+            }
+            let own = selection.before(t);
+            if let Some(p) = own
+                && head[p] + dur[p] == head[t]
+            {
+                draw(p);
+            }
+            for &(p, comm) in selection.problem.preds.of_task(t) {
+                let p = p as usize;
+                if Some(p) != own && head[p] + dur[p] + comm == head[t] {
+                    draw(p);
+                }
+            }
+        }
+        self.path.reverse();
+    }
+
+    /// Moves of the tasks of one block to its front and to its back.
+    fn block(&mut self, selection: &Selection<'_>, first: usize, last: usize) {
+        let rank = selection.problem.rank[self.path[first] as usize];
+        let place = |i: usize| selection.place[self.path[i] as usize];
+        let (front, back) = (place(first), place(last));
+        // What comes before the first block, or after the last, gives nothing.
+        let at_start = first == 0;
+        let at_end = last + 1 == self.path.len();
+        for from in front..=back {
+            if from > front && !at_start && (from - front) as usize <= REACH {
+                self.rate(selection, Shift { rank, from, to: front });
+            }
+            if from < back && !at_end && (back - from) as usize <= REACH {
+                // A swap of two has been rated from its other side.
+                let swap = from + 1 == back && from == front && !at_start;
+                if !swap {
+                    self.rate(selection, Shift { rank, from, to: back });
+                }
+            }
+        }
+    }
+
+    /// Rates a move, shortened to what dependencies on the rank and memory allow.
+    pub(super) fn rate(&mut self, selection: &Selection<'_>, shift: Shift) {
+        let Some(shift) = allowed(selection, shift) else { return };
+        let seconds = self.estimate(selection, shift);
+        self.rated.push(Rated { step: Move::Shift(shift), seconds });
+    }
+
+    /// The longest path through the shifted tasks after a move.
+    pub(super) fn estimate(&mut self, selection: &Selection<'_>, shift: Shift) -> f64 {
+        let list = &selection.order[shift.rank as usize];
+        let (from, to) = (shift.from as usize, shift.to as usize);
+        let dur = &selection.costs.dur;
+        let (low, high) = (from.min(to), from.max(to));
+        let new = |i: usize| {
+            let old = if i == to {
+                from
+            } else if from < to {
+                i + 1
+            } else {
+                i - 1
+            };
+            list[old] as usize
+        };
+        let mut free = low.checked_sub(1).map_or(0.0, |i| {
+            let p = list[i] as usize;
+            selection.head[p] + dur[p]
+        });
+        self.heads.clear();
+        let moved = list[from] as usize;
+        let succs = selection.problem.succs.of_task(moved);
+        let preds = selection.problem.preds.of_task(moved);
+        for i in low..=high {
+            let t = new(i);
+            let mut head = selection.arrival(t).max(free);
+            if from > to && i > to {
+                // The moved task may feed those it now precedes.
+                for &(s, comm) in succs {
+                    if s as usize == t {
+                        head = head.max(self.heads[0] + dur[moved] + comm);
+                    }
+                }
+            }
+            self.heads.push(head);
+            free = head + dur[t];
+        }
+        let mut way = list.get(high + 1).map_or(0.0, |&s| {
+            let s = s as usize;
+            dur[s] + selection.tail[s]
+        });
+        let mut longest = 0.0f64;
+        let mut tail_of_moved = 0.0;
+        for i in (low..=high).rev() {
+            let t = new(i);
+            let mut tail = selection.delivery(t).max(way);
+            if from < to {
+                if t == moved {
+                    tail_of_moved = tail;
+                }
+                for &(p, comm) in preds {
+                    if p as usize == t {
+                        tail = tail.max(comm + dur[moved] + tail_of_moved);
+                    }
+                }
+            }
+            longest = longest.max(self.heads[i - low] + dur[t] + tail);
+            way = dur[t] + tail;
+        }
+        longest
+    }
+}
+
+/// The longest path through a pair under another strategy.
+fn through(selection: &Selection<'_>, pair: usize, choice: u16) -> f64 {
+    let (p, s) = (&selection.problem.pairs[pair], selection.problem.strands[pair][choice as usize]);
+    let path = |t: usize, dur: f64| selection.head[t] + dur + selection.tail[t];
+    let backward = p.backward.map_or(0.0, |b| path(b.index(), s.backward_s));
+    path(p.forward.index(), s.forward_s).max(backward)
+}
+
+/// A move as far as the dependencies of the task on its own rank and memory allow; `None` where it stays.
+pub(super) fn allowed(selection: &Selection<'_>, mut shift: Shift) -> Option<Shift> {
+    let list = &selection.order[shift.rank as usize];
+    let t = list[shift.from as usize] as usize;
+    if shift.from < shift.to {
+        for &(s, _) in selection.problem.succs.of_task(t) {
+            let s = s as usize;
+            if selection.problem.rank[s] == shift.rank {
+                shift.to = shift.to.min(selection.place[s] - 1);
+            }
+        }
+        shift.to = shift.to.max(shift.from);
+        while shift.to > shift.from && !selection.fits(shift) {
+            shift.to -= 1;
+        }
+    } else {
+        for &(p, _) in selection.problem.preds.of_task(t) {
+            let p = p as usize;
+            if selection.problem.rank[p] == shift.rank {
+                shift.to = shift.to.max(selection.place[p] + 1);
+            }
+        }
+        shift.to = shift.to.min(shift.from);
+        while shift.to < shift.from && !selection.fits(shift) {
+            shift.to += 1;
+        }
+    }
+    (shift.to != shift.from).then_some(shift)
+}

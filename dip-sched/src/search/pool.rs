@@ -1,0 +1,29 @@
+//! The best orders of a search, kept different from each other.
+
+use crate::finish::Solution;
+
+/// Orders of an elite pool.
+const MOST: usize = 8;
+
+/// Orders by makespan, shortest first, no two of the same.
+#[derive(Default)]
+pub(super) struct Pool {
+    members: Vec<Solution>,
+}
+
+impl Pool {
+    /// Takes an order in where it is shorter than the longest, and no member has its makespan.
+    pub(super) fn offer(&mut self, solution: Solution) {
+        let at = self.members.partition_point(|m| m.makespan < solution.makespan);
+        match self.members.get_mut(at) {
+            // Of equals the younger stays: plateaus are crossed that way.
+            Some(equal) if equal.makespan == solution.makespan => *equal = solution,
+            _ => self.members.insert(at, solution),
+        }
+        self.members.truncate(MOST);
+    }
+
+    pub(super) fn members(&self) -> &[Solution] {
+        &self.members
+    }
+}
