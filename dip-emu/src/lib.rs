@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`AnalyticCost`] | [`CostModel`](dip_core::CostModel) | operators, the data sheet and fitted factors |
 //! | [`MeasuredCost`] | [`CostModel`](dip_core::CostModel) | times measured by the trainer on this machine |
+//! | [`VirtualExecutor`] | [`Executor`](dip_core::Executor) | clocks that advance by the durations of the plan |
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
@@ -15,6 +16,7 @@
 
 pub mod analytic;
 pub mod dag;
+pub mod execute;
 pub mod layer;
 pub mod measured;
 pub mod ops;
@@ -22,6 +24,7 @@ pub mod sample;
 pub mod strategy;
 
 pub use analytic::AnalyticCost;
+pub use execute::{LinkModel, VirtualExecutor};
 pub use measured::MeasuredCost;
 pub use ops::{Operator, OperatorKind, OperatorRule, Pass};
 pub use sample::sample;

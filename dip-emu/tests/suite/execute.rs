@@ -1,0 +1,78 @@
+use dip_core::{ExecError, Executor, Plan, RankId, Seconds, TaskId, Timeline, Trace, check_plan};
+use dip_emu::{LinkModel, VirtualExecutor};
+use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
+
+use crate::support::any_plan;
+
+fn run(plan: &Plan, links: LinkModel) -> Trace {
+    VirtualExecutor::new(links).execute(plan).unwrap()
+}
+
+fn ports(latency: f64) -> LinkModel {
+    LinkModel::Ports { latency: Seconds(latency) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn without_contention_stages_run_exactly_when_the_timeline_says(plan in any_plan()) {
+        prop_assert!(check_plan(&plan).is_empty(), "{:?}", check_plan(&plan));
+        let timeline = Timeline::evaluate(&plan.graph, &plan.order).unwrap();
+        let trace = run(&plan, LinkModel::Uncontended);
+        prop_assert_eq!(trace.spans.len(), plan.graph.tasks.len());
+        for span in &trace.spans {
+            let i = span.task.index();
+            prop_assert_eq!((span.start, span.end), (timeline.start[i], timeline.end[i]));
+        }
+        let order: Vec<TaskId> = trace.spans.iter().map(|s| s.task).collect();
+        prop_assert_eq!(order, plan.order.concat());
+    }
+
+    #[test]
+    fn contention_never_makes_a_stage_earlier(plan in any_plan(), latency in 0.0f64..2.0) {
+        let (free, contended) = (run(&plan, LinkModel::Uncontended), run(&plan, ports(latency)));
+        for (a, b) in free.spans.iter().zip(&contended.spans) {
+            prop_assert_eq!(a.task, b.task);
+            prop_assert!(b.start >= a.start);
+        }
+        // Messages that occupy nothing do not contend.
+        prop_assert_eq!(run(&plan, ports(1e9)), free);
+    }
+}
+
+/// Two messages of 2 s from rank 0, sent at 1 s and 2 s, and the stages of rank 1 that take them.
+fn two_messages() -> Plan {
+    let text = r#"{"schema":"dip.plan/v1","model":"m","cluster":"c","schedule":"s","ranks":2,
+        "memory_limit_bytes":[9,9],"static_bytes":[0,0],"tasks":[
+        {"id":0,"rank":0,"kind":"forward","module":"a","segment":0,"microbatch":0,"sub_microbatch":0,"duration_s":1.0,
+         "activation_bytes":0,"strategy":"keep","deps":[]},
+        {"id":1,"rank":0,"kind":"forward","module":"a","segment":0,"microbatch":1,"sub_microbatch":0,"duration_s":1.0,
+         "activation_bytes":0,"strategy":"keep","deps":[]},
+        {"id":2,"rank":1,"kind":"forward","module":"b","segment":0,"microbatch":0,"sub_microbatch":0,"duration_s":0.25,
+         "activation_bytes":0,"strategy":"keep","deps":[{"task":0,"comm_s":2.0}]},
+        {"id":3,"rank":1,"kind":"forward","module":"b","segment":0,"microbatch":1,"sub_microbatch":0,"duration_s":0.25,
+         "activation_bytes":0,"strategy":"keep","deps":[{"task":1,"comm_s":2.0}]}],
+        "order":[[0,1],[2,3]],
+        "predicted":{"makespan_s":4.25,"start_s":[0,1,3,4],"end_s":[1,2,3.25,4.25],"peak_bytes":[0,0],
+        "bubble_ratio":0.7058823529411764},"lower_bound_s":0}"#;
+    Plan::from_json(text).unwrap()
+}
+
+#[test]
+fn messages_wait_for_an_occupied_port() {
+    let starts =
+        |links| run(&two_messages(), links).spans.iter().map(|s| s.start.0).collect::<Vec<_>>();
+    assert_eq!(starts(LinkModel::Uncontended), [0.0, 1.0, 3.0, 4.0]);
+    assert_eq!(starts(ports(0.0)), [0.0, 1.0, 3.0, 5.0], "the second leaves at 3 s");
+    assert_eq!(starts(ports(0.5)), [0.0, 1.0, 3.0, 4.5], "the first leaves the port at 2.5 s");
+}
+
+#[test]
+fn a_plan_in_deadlock_names_the_ranks_that_wait() {
+    let mut plan = two_messages();
+    plan.graph.tasks[0].deps.push(dip_core::Dep { task: TaskId(3), comm_s: Seconds(1.0) });
+    let error = VirtualExecutor::default().execute(&plan).unwrap_err();
+    let ExecError::Deadlock { stuck } = error else { panic!("{error}") };
+    assert_eq!(stuck.iter().map(|(rank, _)| *rank).collect::<Vec<_>>(), [RankId(0), RankId(1)]);
+}
