@@ -10,6 +10,9 @@
 //! | [`MeasuredCost`] | [`CostModel`](dip_core::CostModel) | times measured by the trainer on this machine |
 //! | [`VirtualExecutor`] | [`Executor`](dip_core::Executor) | clocks that advance by the durations of the plan |
 //!
+//! Beside them: [`sample()`] makes batch metadata, [`memory()`] the memory timeline of a trace, and [`report`] a table, a page
+//! and a trace for Perfetto.
+//!
 //! | trait | you give | it lets you |
 //! |---|---|---|
 //! | [`OperatorRule`] | the latency of some operators | put measured kernels in the place of the formula |
@@ -19,13 +22,16 @@ pub mod dag;
 pub mod execute;
 pub mod layer;
 pub mod measured;
+pub mod memory;
 pub mod ops;
+pub mod report;
 pub mod sample;
 pub mod strategy;
 
 pub use analytic::AnalyticCost;
 pub use execute::{LinkModel, VirtualExecutor};
 pub use measured::MeasuredCost;
+pub use memory::{MemoryCurve, memory};
 pub use ops::{Operator, OperatorKind, OperatorRule, Pass};
 pub use sample::sample;
 

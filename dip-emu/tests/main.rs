@@ -6,6 +6,9 @@ mod cost;
 /// Plans in virtual time against the timeline semantics.
 #[path = "suite/execute.rs"]
 mod execute;
+/// Reports and the memory timeline.
+#[path = "suite/report.rs"]
+mod report;
 /// Random plans for the other modules.
 #[path = "suite/support.rs"]
 mod support;

@@ -2,7 +2,7 @@
 //!
 //! Sequences are packed from documents: image-text pairs, interleaved documents, questions and speech. Documents come in
 //! stretches of one source, a quarter of a sequence long, as from the shards of a data set; a sequence is always full.
-//! Clips are packed in the order they come; those that do not fit start the next microbatch. [`sources`] has the
+//! Clips are packed in the order they come; those that do not fit start the next microbatch. `sources.rs` has the
 //! distributions.
 
 mod sources;

@@ -1,0 +1,201 @@
+//! A page that needs nothing but a browser: headline figures, and for each rank its stages and its memory over time.
+
+use std::fmt::Write;
+
+use dip_core::{Bytes, Plan, Seconds, Task, TaskKind, Trace};
+
+use super::{RankSummary, Summary, describe, limit_text};
+
+/// Heights in pixels: the axis, and of each rank its label, its stages, its memory and the gap below.
+const AXIS: f64 = 20.0;
+const LABEL: f64 = 15.0;
+const STAGES: f64 = 28.0;
+const MEMORY: f64 = 24.0;
+const GAP: f64 = 10.0;
+/// Units across a memory curve, which is stretched to the width of the page.
+const ACROSS: f64 = 10_000.0;
+
+/// Hues of the modules, far apart for most eyes; further modules start over.
+const HUES: [u32; 8] = [210, 35, 155, 325, 265, 60, 185, 5];
+
+const STYLE: &str = "\
+:root{color-scheme:light dark}\
+body{font:14px/1.5 system-ui,sans-serif;margin:24px;max-width:1280px}\
+dl{display:flex;flex-wrap:wrap;gap:8px 28px;margin:0 0 16px}\
+dt{font-size:12px;opacity:.7}dd{margin:0;font-weight:600;font-variant-numeric:tabular-nums}\
+.legend span{display:inline-block;margin-right:18px}\
+.legend i{display:inline-block;width:14px;height:12px;margin-right:3px;vertical-align:-1px}\
+.chart{overflow-x:auto;border:1px solid #8884;border-radius:6px;padding:8px}\
+text{font:11px system-ui,sans-serif;fill:currentColor}\
+rect.s{stroke:#fff8;stroke-width:.4}rect.s:hover{stroke:#000;stroke-width:1.2}\
+.m{fill:#8887}.l{stroke:#c33;stroke-dasharray:3 2}.g{stroke:#8883}";
+
+const ZOOM: &str = "const z=document.getElementById('z'),s=document.querySelector('svg');\
+z.oninput=()=>{s.style.width=(100*z.value)+'%'}";
+
+/// The page of a run.
+pub fn html(plan: &Plan, trace: &Trace) -> String {
+    let summary = Summary::of(plan, trace);
+    let title = format!("{} on {}: {}", plan.graph.model, plan.graph.cluster, plan.schedule);
+    let mut out = String::new();
+    out.push_str("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
+    put(&mut out, format_args!("<title>{}</title><style>{STYLE}</style></head>\n", escape(&title)));
+    put(&mut out, format_args!("<body><h1>{}</h1>\n<dl>", escape(&title)));
+    for (label, value) in summary.headline() {
+        put(&mut out, format_args!("<div><dt>{label}</dt><dd>{}</dd></div>", escape(&value)));
+    }
+    out.push_str("</dl>\n");
+    legend(&mut out, &summary);
+    out.push_str(
+        "<p><label>zoom <input id=\"z\" type=\"range\" min=\"1\" max=\"20\" step=\"0.5\" value=\"1\"></label></p>\n",
+    );
+    chart(&mut out, &summary);
+    put(&mut out, format_args!("<script>{ZOOM}</script></body></html>\n"));
+    out
+}
+
+fn legend(out: &mut String, summary: &Summary<'_>) {
+    out.push_str("<p class=\"legend\">");
+    for (i, module) in summary.modules.iter().enumerate() {
+        out.push_str("<span>");
+        for kind in [TaskKind::Forward, TaskKind::Backward, TaskKind::Weight] {
+            put(out, format_args!("<i style=\"background:{}\"></i>", colour(i, kind)));
+        }
+        put(out, format_args!("{}</span>", escape(module)));
+    }
+    out.push_str("forward, backward and weight gradients from light to dark</p>\n");
+}
+
+/// Everything is placed in per cent of the width, so that zooming stretches neither text nor lines.
+fn chart(out: &mut String, summary: &Summary<'_>) {
+    let row = LABEL + STAGES + MEMORY + GAP;
+    let height = AXIS + row * summary.ranks.len() as f64;
+    put(
+        out,
+        format_args!(
+            "<div class=\"chart\"><svg style=\"width:100%;height:{height}px\" role=\"img\" \
+             aria-label=\"stages and memory of every rank\">\n"
+        ),
+    );
+    let end = last_end(summary);
+    axis(out, end);
+    for (i, rank) in summary.ranks.iter().enumerate() {
+        let top = AXIS + row * i as f64;
+        let (baseline, peak) = (top + LABEL - 4.0, rank.memory.peak);
+        put(out, format_args!("<text y=\"{baseline}\">rank {i}, peak {peak}</text>\n"));
+        for (task, span) in &rank.spans {
+            let (from, to) = (share(span.start, end), share(span.end, end));
+            stage(out, summary, task, (from, to, top + LABEL));
+        }
+        memory_curve(out, rank, end, top + LABEL + STAGES);
+    }
+    out.push_str("</svg></div>\n");
+}
+
+/// The end of the run. Measured runs may start after zero.
+fn last_end(summary: &Summary<'_>) -> Seconds {
+    let ends = summary.ranks.iter().flat_map(|r| r.spans.iter().map(|(_, span)| span.end));
+    ends.fold(Seconds::ZERO, Seconds::max)
+}
+
+fn share(time: Seconds, end: Seconds) -> f64 {
+    if end.0 > 0.0 { time / end } else { 0.0 }
+}
+
+fn axis(out: &mut String, end: Seconds) {
+    for tick in 0..=8 {
+        let (time, at) = (end * (f64::from(tick) / 8.0), 12.5 * f64::from(tick));
+        let anchor = ["start", "middle", "end"][usize::from(tick > 0) + usize::from(tick == 8)];
+        put(
+            out,
+            format_args!(
+                "<line class=\"g\" x1=\"{at}%\" x2=\"{at}%\" y1=\"14\" y2=\"100%\"/>\
+                 <text x=\"{at}%\" y=\"11\" text-anchor=\"{anchor}\">{time}</text>\n"
+            ),
+        );
+    }
+}
+
+fn stage(out: &mut String, summary: &Summary<'_>, task: &Task, (from, to, top): (f64, f64, f64)) {
+    let colour = colour(summary.module(task), task.kind);
+    let title = format!(
+        "task {}: {}\n{}, strategy {}, {}",
+        task.id,
+        describe(task),
+        task.duration_s,
+        task.strategy,
+        task.activation_bytes
+    );
+    let (left, width) = (100.0 * from, 100.0 * (to - from).max(0.0));
+    put(
+        out,
+        format_args!(
+            "<rect class=\"s\" x=\"{left:.4}%\" y=\"{top}\" width=\"{width:.4}%\" height=\"{STAGES}\" \
+             fill=\"{colour}\"><title>{}</title></rect>\n",
+            escape(&title)
+        ),
+    );
+}
+
+/// Memory as an area under steps, with a line at the limit where it is in sight.
+fn memory_curve(out: &mut String, rank: &RankSummary<'_>, end: Seconds, top: f64) {
+    let peak = rank.memory.peak.0.max(1) as f64;
+    let in_sight = (rank.limit.0 as f64) < 3.0 * peak;
+    let scale = if in_sight { peak.max(rank.limit.0 as f64) } else { peak };
+    let y = |bytes: Bytes| MEMORY * (1.0 - bytes.0 as f64 / scale);
+    let mut path = format!("M0 {MEMORY}");
+    let mut last = Bytes::ZERO;
+    for &(time, bytes) in &rank.memory.points {
+        let at = ACROSS * share(time, end);
+        put(&mut path, format_args!("L{at:.1} {:.2}L{at:.1} {:.2}", y(last), y(bytes)));
+        last = bytes;
+    }
+    put(&mut path, format_args!("L{ACROSS} {:.2}L{ACROSS} {MEMORY}Z", y(last)));
+    let title = format!("memory: peak {}, limit {}", rank.memory.peak, limit_text(rank.limit));
+    put(
+        out,
+        format_args!(
+            "<svg y=\"{top}\" height=\"{MEMORY}\" viewBox=\"0 0 {ACROSS} {MEMORY}\" preserveAspectRatio=\"none\">\
+             <path class=\"m\" d=\"{path}\"><title>{title}</title></path></svg>\n"
+        ),
+    );
+    if in_sight {
+        let at = top + y(rank.limit);
+        put(
+            out,
+            format_args!(
+                "<line class=\"l\" x2=\"100%\" y1=\"{at:.2}\" y2=\"{at:.2}\"><title>{title}</title></line>\n"
+            ),
+        );
+    }
+}
+
+fn colour(module: usize, kind: TaskKind) -> String {
+    let lightness = match kind {
+        TaskKind::Forward => 68,
+        TaskKind::Backward => 48,
+        TaskKind::Weight => 34,
+    };
+    format!("hsl({} 65% {lightness}%)", HUES[module % HUES.len()])
+}
+
+/// Text for elements and quoted attributes. Control characters that XML does not allow become the replacement character.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to a string cannot fail");
+}

@@ -1,0 +1,47 @@
+//! The table on the terminal.
+
+use dip_core::{Plan, Trace};
+
+use super::{Summary, limit_text};
+
+/// Headline figures, and one line a rank: busy time, its parts, bubbles, peak memory and its limit.
+pub fn table(plan: &Plan, trace: &Trace) -> String {
+    let summary = Summary::of(plan, trace);
+    let mut out = String::new();
+    for (label, value) in summary.headline() {
+        out.push_str(&format!("{label:<12} {}\n", printable(&value)));
+    }
+    let mut rows = vec![
+        ["rank", "busy", "forward", "backward", "weight", "bubbles", "peak", "limit"]
+            .map(String::from),
+    ];
+    for (i, rank) in summary.ranks.iter().enumerate() {
+        let busy = rank.busy();
+        let share = if summary.makespan.0 > 0.0 { 1.0 - busy / summary.makespan } else { 0.0 };
+        rows.push([
+            i.to_string(),
+            busy.to_string(),
+            rank.forward.to_string(),
+            rank.backward.to_string(),
+            rank.weight.to_string(),
+            format!("{:.1} %", 100.0 * share),
+            rank.memory.peak.to_string(),
+            limit_text(rank.limit),
+        ]);
+    }
+    out.push('\n');
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    for row in &rows {
+        let cells: Vec<_> =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
+        out.push_str(&cells.join("  "));
+        out.push('\n');
+    }
+    out
+}
+
+/// Names come from files: control characters would reach the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
