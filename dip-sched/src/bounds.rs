@@ -23,14 +23,21 @@ pub fn lower_bound(graph: &TaskGraph) -> Result<Seconds, ScheduleError> {
 
 /// The bound of a flat problem.
 pub(crate) fn lower_bound_of(problem: &Problem) -> f64 {
+    let (dur, head, tail) = heads_and_tails(problem);
+    let path = (0..problem.n).map(|i| head[i] + dur[i] + tail[i]).fold(0.0, f64::max);
+    let ranks =
+        problem.by_rank.iter().map(|tasks| jackson_of(tasks.iter().copied(), &head, &dur, &tail));
+    // A hair below, so that rounding of sums in another order never lifts the bound above a makespan.
+    ranks.fold(path, f64::max) * (1.0 - 1e-12)
+}
+
+/// The shortest duration, the head and the tail of every task.
+pub(crate) fn heads_and_tails(problem: &Problem) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let dur = shortest(problem);
     let mut head = problem.heads(&dur);
     let mut tail = problem.tails(&dur);
     sharpen(problem, &dur, &mut head, &mut tail);
-    let path = (0..problem.n).map(|i| head[i] + dur[i] + tail[i]).fold(0.0, f64::max);
-    let ranks = problem.by_rank.iter().map(|tasks| jackson(tasks, &head, &dur, &tail));
-    // A hair below, so that rounding of sums in another order never lifts the bound above a makespan.
-    ranks.fold(path, f64::max) * (1.0 - 1e-12)
+    (dur, head, tail)
 }
 
 /// The shortest duration of every task over the candidates of its pair.
@@ -98,8 +105,13 @@ fn one_way(problem: &Problem, dur: &[f64], order: &[u32], at: &mut [f64], revers
 }
 
 /// Jackson's preemptive schedule of one rank: at any time the released task of longest tail runs.
-fn jackson(tasks: &[u32], head: &[f64], dur: &[f64], tail: &[f64]) -> f64 {
-    let mut by_head: Vec<usize> = tasks.iter().map(|&t| t as usize).collect();
+pub(crate) fn jackson_of(
+    tasks: impl Iterator<Item = u32>,
+    head: &[f64],
+    dur: &[f64],
+    tail: &[f64],
+) -> f64 {
+    let mut by_head: Vec<usize> = tasks.map(|t| t as usize).collect();
     by_head.sort_by(|&a, &b| head[a].total_cmp(&head[b]).then(a.cmp(&b)));
     let mut waiting: std::collections::BinaryHeap<ByTail> = std::collections::BinaryHeap::new();
     let (mut now, mut bound, mut next) = (0.0f64, 0.0f64, 0);

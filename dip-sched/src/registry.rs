@@ -3,7 +3,7 @@
 use dip_core::Schedule;
 
 use crate::partition::Placement;
-use crate::schedules::{Dip, GPipe, Interleaved, OneFOneB, Optimus, ZeroBubble};
+use crate::schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, ZeroBubble};
 
 /// Name and one-line description of every schedule.
 const SCHEDULES: &[(&str, &str)] = &[
@@ -11,6 +11,7 @@ const SCHEDULES: &[(&str, &str)] = &[
         "dip",
         "searched for every batch: priorities, dual-queue interleaving, memory strategies; the default",
     ),
+    ("exact", "branch and bound, proven optimal for a few dozen tasks"),
     ("gpipe", "all forwards, then all backwards"),
     ("1f1b", "one forward, one backward, a stage a rank"),
     ("interleaved", "1F1B over several chunks a rank (virtual pipeline)"),
@@ -28,6 +29,7 @@ const SCHEDULES: &[(&str, &str)] = &[
 pub fn schedule_by_name(name: &str) -> Option<Box<dyn Schedule>> {
     Some(match name {
         "dip" => Box::new(Dip),
+        "exact" => Box::new(Exact),
         "gpipe" => Box::new(GPipe),
         "1f1b" => Box::new(OneFOneB),
         "interleaved" => Box::new(Interleaved),

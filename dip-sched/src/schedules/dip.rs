@@ -3,7 +3,7 @@
 use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::{gpipe, interleaved, one_f_one_b, optimus, zero_bubble};
-use crate::finish::finish;
+use crate::finish::{Solution, finish};
 use crate::problem::Problem;
 use crate::realise::realise;
 use crate::search::Search;
@@ -29,15 +29,27 @@ impl Schedule for Dip {
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let problem = Problem::new(graph, self.name())?;
-        let mut wishes = vec![
-            one_f_one_b::wish(&problem),
-            interleaved::wish(&problem, &|_, _| true),
-            gpipe::wish(&problem),
-            optimus::wish(graph, &problem),
-        ];
-        wishes.extend(zero_bubble::wishes(&problem));
-        let first = realise(&problem, &wishes)?;
-        let best = Search::new(&problem, env, first)?.run()?;
+        let best = self.solve(graph, &problem, env)?;
         finish(graph, &problem, &best, self.name())
+    }
+}
+
+impl Dip {
+    /// The best order and strategies found within the budget.
+    pub(super) fn solve(
+        self,
+        graph: &TaskGraph,
+        problem: &Problem,
+        env: &Environment<'_>,
+    ) -> Result<Solution, ScheduleError> {
+        let mut wishes = vec![
+            one_f_one_b::wish(problem),
+            interleaved::wish(problem, &|_, _| true),
+            gpipe::wish(problem),
+            optimus::wish(graph, problem),
+        ];
+        wishes.extend(zero_bubble::wishes(problem));
+        let first = realise(problem, &wishes)?;
+        Search::new(problem, env, first)?.run()
     }
 }

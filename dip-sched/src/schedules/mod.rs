@@ -2,6 +2,7 @@
 //! and memory ([`crate::realise`]), so that they work on any graph.
 
 mod dip;
+mod exact;
 mod gpipe;
 mod interleaved;
 mod one_f_one_b;
@@ -10,6 +11,7 @@ mod units;
 mod zero_bubble;
 
 pub use dip::Dip;
+pub use exact::Exact;
 pub use gpipe::GPipe;
 pub use interleaved::Interleaved;
 pub use one_f_one_b::OneFOneB;
