@@ -1,0 +1,25 @@
+//! `dip check`: the independent checker.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use dip::core::check::check_plan_json;
+
+use super::files::read_text;
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The plan, `dip.plan/v1`
+    plan: PathBuf,
+}
+
+impl Check {
+    pub fn run(&self) -> Result<ExitCode> {
+        let text = read_text(&self.plan)?;
+        let report = check_plan_json(&text).with_context(|| self.plan.display().to_string())?;
+        println!("{report}");
+        Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

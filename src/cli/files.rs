@@ -1,0 +1,43 @@
+//! Reading and writing files: sizes are bounded before anything is read, and outputs appear whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+/// Largest text file that is read.
+const MAX_TEXT_BYTES: u64 = 2 << 30;
+
+/// Reads a text file.
+pub fn read_text(path: &Path) -> Result<String> {
+    let shown = path.display();
+    let file = File::open(path).with_context(|| format!("{shown}: cannot be opened"))?;
+    let mut text = String::new();
+    // One byte beyond the limit tells a file that grows while it is read, or has no size of its own.
+    let read = file
+        .take(MAX_TEXT_BYTES + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("{shown}: cannot be read as UTF-8 text"))?;
+    if read as u64 > MAX_TEXT_BYTES {
+        bail!("{shown}: over the limit of {MAX_TEXT_BYTES} bytes; split the file");
+    }
+    Ok(text)
+}
+
+/// Writes a file under a temporary name beside its target and renames it.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let shown = path.display();
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(folder).with_context(|| format!("{shown}: its folder cannot be made"))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".dip-")
+        .tempfile_in(folder)
+        .with_context(|| format!("{shown}: its folder cannot be written"))?;
+    file.write_all(bytes).with_context(|| format!("{shown}: cannot be written"))?;
+    file.persist(path).with_context(|| format!("{shown}: cannot be put in place"))?;
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! `dip sample`: batch metadata like that of the paper's data sets.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::files::write_whole;
+use super::inputs;
+
+#[derive(Debug, Args)]
+pub struct Sample {
+    /// A model preset or a model TOML; says which modalities there are, and how much fits a microbatch
+    #[arg(long)]
+    model: String,
+    /// Iterations to draw
+    #[arg(long, default_value_t = 1)]
+    iterations: u64,
+    /// Microbatches of one iteration; those of the model where absent
+    #[arg(long)]
+    microbatches: Option<u32>,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where to write JSON Lines; standard output where absent
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+impl Sample {
+    pub fn run(&self) -> Result<ExitCode> {
+        let model = inputs::model(&self.model)?;
+        let microbatches = self.microbatches.unwrap_or(model.microbatches);
+        let batches = dip::emu::sample(&model, self.iterations, self.seed, microbatches);
+        let text: String = batches.iter().map(dip::core::BatchMeta::to_jsonl).collect();
+        match &self.out {
+            Some(path) => write_whole(path, text.as_bytes())?,
+            None => print!("{text}"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,115 @@
+//! `dip train`: trains a model as a run.toml says.
+
+mod compare;
+mod progress;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use dip::burn::AutodiffBackend;
+use dip::burn::backend;
+use dip::burn::train::{Device, RunConfig, Trainer, checkpoint};
+use dip::core::ModelSpec;
+
+use super::files::read_text;
+use super::inputs;
+use progress::Progress;
+
+#[derive(Debug, Args)]
+pub struct Train {
+    /// The run, a TOML file
+    run: PathBuf,
+    /// Go on from the newest checkpoint of the run, or begin where there is none
+    #[arg(long, conflicts_with = "restart")]
+    resume: bool,
+    /// Remove the checkpoints of an earlier run in the same output folder, and begin anew
+    #[arg(long)]
+    restart: bool,
+    /// Train a second copy with this schedule, iteration by iteration in turn, and compare the times
+    #[arg(long, value_name = "SCHEDULE", conflicts_with_all = ["resume", "restart"])]
+    compare: Option<String>,
+    /// Iterations of the whole run, instead of those of the file
+    #[arg(long)]
+    iterations: Option<u64>,
+    /// Folder of checkpoints, profile and metrics, instead of that of the file
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+impl Train {
+    pub fn run(&self) -> Result<ExitCode> {
+        let shown = self.run.display().to_string();
+        let mut config =
+            RunConfig::from_toml(&read_text(&self.run)?).with_context(|| shown.clone())?;
+        config.iterations = self.iterations.unwrap_or(config.iterations);
+        config.output = self.output.clone().unwrap_or(config.output);
+        config.validate().with_context(|| shown.clone())?;
+        let model = inputs::model(&config.model).with_context(|| format!("{shown}: model"))?;
+        match config.pipeline.device {
+            Device::Cpu => self.on::<backend::Cpu>(&config, &model, backend::cpu_devices),
+            #[cfg(feature = "cuda")]
+            Device::Cuda => {
+                let devices = backend::cuda_devices(config.pipeline.ranks)?;
+                self.on::<backend::Cuda>(&config, &model, |_| devices.clone())
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda => Err(backend::DeviceError::NotBuilt.into()),
+        }
+    }
+
+    fn on<B: AutodiffBackend>(
+        &self,
+        config: &RunConfig,
+        model: &ModelSpec,
+        devices: impl Fn(u32) -> Vec<B::Device>,
+    ) -> Result<ExitCode> {
+        if let Some(other) = &self.compare {
+            return compare::compare::<B>(config, model, other, devices);
+        }
+        self.make_room(config)?;
+        println!(
+            "{}: {} on {} ranks, schedule {}, {} iterations, output in {}",
+            config.name,
+            model.name,
+            config.pipeline.ranks,
+            config.pipeline.schedule,
+            config.iterations,
+            config.output.display()
+        );
+        let devices = devices(config.pipeline.ranks);
+        let mut trainer: Trainer<B> = dip::run::trainer(config, model, devices)?;
+        if self.resume {
+            match trainer.resume()? {
+                true => println!("going on behind iteration {}", trainer.iteration()),
+                false => println!("no checkpoint in {}, beginning", config.output.display()),
+            }
+        }
+        let mut progress = Progress::new(config.iterations, trainer.iteration());
+        trainer.run(&mut progress)?;
+        progress.finish();
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Keeps a run from mixing its checkpoints with those of an earlier one.
+    fn make_room(&self, config: &RunConfig) -> Result<()> {
+        let folder = config.output.display();
+        let found = checkpoint::list(&config.output)?;
+        if found.is_empty() || self.resume {
+            return Ok(());
+        }
+        if !self.restart {
+            bail!(
+                "{folder} has {} checkpoints of an earlier run; go on with --resume, remove them with --restart, or \
+                 choose another output",
+                found.len()
+            );
+        }
+        for path in found {
+            std::fs::remove_dir_all(&path)
+                .with_context(|| format!("{}: cannot be removed", path.display()))?;
+        }
+        Ok(())
+    }
+}

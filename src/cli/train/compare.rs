@@ -1,0 +1,86 @@
+//! `dip train --compare`: two schedules of one run, iteration by iteration in turn.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use dip::burn::AutodiffBackend;
+use dip::burn::train::{RunConfig, Trainer};
+use dip::core::ModelSpec;
+
+use super::progress::Totals;
+
+/// One of the two.
+struct Side<B: AutodiffBackend> {
+    schedule: String,
+    trainer: Trainer<B>,
+    totals: Totals,
+    loss: f64,
+}
+
+/// Iterations before times are counted.
+const WARM_UP: u64 = 5;
+
+/// Trains both copies on the same batches from the same weights, and prints their times side by side.
+pub fn compare<B: AutodiffBackend>(
+    config: &RunConfig,
+    model: &ModelSpec,
+    other: &str,
+    devices: impl Fn(u32) -> Vec<B::Device>,
+) -> Result<ExitCode> {
+    let side = |schedule: &str| -> Result<Side<B>> {
+        let mut config = config.clone();
+        config.pipeline.schedule = schedule.to_owned();
+        let devices = devices(config.pipeline.ranks);
+        let trainer = dip::run::trainer(&config, model, devices)?;
+        Ok(Side { schedule: schedule.into(), trainer, totals: Totals::default(), loss: 0.0 })
+    };
+    let mut sides = [side(&config.pipeline.schedule)?, side(other)?];
+    for iteration in 0..config.iterations {
+        // Whoever goes first changes in turn, too.
+        let first = (iteration % 2) as usize;
+        for i in [first, 1 - first] {
+            let report = sides[i].trainer.step()?;
+            sides[i].loss = report.loss;
+            if iteration >= WARM_UP {
+                sides[i].totals.add(&report);
+            }
+        }
+    }
+    println!(
+        "{:14} {:>10} {:>10} {:>10} {:>8} {:>8} {:>9} {:>8} {:>10}",
+        "schedule",
+        "iteration",
+        "stages",
+        "predicted",
+        "error",
+        "bubble",
+        "overhead",
+        "stall",
+        "last loss"
+    );
+    for s in &sides {
+        let t = &s.totals;
+        println!(
+            "{:14} {:>7.2} ms {:>7.2} ms {:>7.2} ms {:>6.1} % {:>6.1} % {:>7.2} % {:>6.2} % {:>10.5}",
+            s.schedule,
+            1e3 * t.mean(t.elapsed_s),
+            1e3 * t.mean(t.makespan_s),
+            1e3 * t.mean(t.predicted_s),
+            t.error_percent(),
+            100.0 * t.mean(t.bubble),
+            t.overhead_percent(),
+            t.stall_percent(),
+            s.loss
+        );
+    }
+    let [ours, theirs] = &sides;
+    println!(
+        "{} takes {:.3} of the time of {} (stages {:.3}, predicted {:.3})",
+        ours.schedule,
+        ours.totals.elapsed_s / theirs.totals.elapsed_s,
+        theirs.schedule,
+        ours.totals.makespan_s / theirs.totals.makespan_s,
+        ours.totals.predicted_s / theirs.totals.predicted_s
+    );
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,172 @@
+//! The progress bar of a run, and what is printed at its end.
+
+use std::path::Path;
+use std::time::Instant;
+
+use dip::burn::train::{Evaluation, IterationReport, Observer};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows a run on the terminal.
+pub struct Progress {
+    bar: ProgressBar,
+    start: Instant,
+    totals: Totals,
+    evaluations: Vec<Evaluation>,
+}
+
+/// Sums over the iterations of a run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    pub iterations: u64,
+    pub tokens: u64,
+    pub elapsed_s: f64,
+    pub makespan_s: f64,
+    pub predicted_s: f64,
+    /// Sum of the absolute differences between predicted and measured makespans.
+    pub error_s: f64,
+    pub critical_path_s: f64,
+    pub bubble: f64,
+    pub stall_s: f64,
+    pub fallbacks: u64,
+    pub skipped: u64,
+}
+
+impl Totals {
+    pub fn add(&mut self, report: &IterationReport) {
+        self.iterations += 1;
+        self.tokens += report.tokens;
+        self.elapsed_s += report.elapsed_s.0;
+        self.makespan_s += report.makespan_s.0;
+        self.predicted_s += report.predicted_s.0;
+        self.error_s += (report.predicted_s.0 - report.makespan_s.0).abs();
+        self.critical_path_s += report.critical_path_s.0;
+        self.bubble += report.bubble_ratio;
+        self.stall_s += report.stall_s.0;
+        self.fallbacks += u64::from(report.fallback);
+        self.skipped = report.skipped;
+    }
+
+    /// The mean of one of its sums over the iterations.
+    pub fn mean(&self, sum: f64) -> f64 {
+        sum / self.iterations.max(1) as f64
+    }
+
+    pub fn tokens_per_s(&self) -> f64 {
+        self.tokens as f64 / self.elapsed_s.max(f64::MIN_POSITIVE)
+    }
+
+    /// Time lost to waiting for plans, in per cent.
+    pub fn stall_percent(&self) -> f64 {
+        100.0 * self.stall_s / self.elapsed_s.max(f64::MIN_POSITIVE)
+    }
+
+    /// Mean error of the prediction, in per cent of the measured makespan.
+    pub fn error_percent(&self) -> f64 {
+        100.0 * self.error_s / self.makespan_s.max(f64::MIN_POSITIVE)
+    }
+
+    /// Makespan beyond the critical path of the measured stage times, in per cent of that path.
+    pub fn overhead_percent(&self) -> f64 {
+        100.0 * (self.makespan_s / self.critical_path_s.max(f64::MIN_POSITIVE) - 1.0)
+    }
+}
+
+impl Progress {
+    pub fn new(iterations: u64, done: u64) -> Self {
+        let bar = ProgressBar::new(iterations).with_position(done);
+        let template = "{bar:24} {pos}/{len} {elapsed_precise} {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        let totals = Totals::default();
+        Self { bar, start: Instant::now(), totals, evaluations: Vec::new() }
+    }
+
+    /// Prints the summary of the run.
+    pub fn finish(&self) {
+        self.bar.finish();
+        let t = &self.totals;
+        if t.iterations == 0 {
+            println!("nothing to do: the run is at its end");
+            return;
+        }
+        println!(
+            "{} iterations in {:.0} s: {:.0} tokens/s, {:.1} ms an iteration",
+            t.iterations,
+            self.start.elapsed().as_secs_f64(),
+            t.tokens_per_s(),
+            1e3 * t.mean(t.elapsed_s)
+        );
+        println!(
+            "stages {:.1} ms, predicted {:.1} ms (mean error {:.1} %), bubble {:.1} %, runtime overhead {:.1} %",
+            1e3 * t.mean(t.makespan_s),
+            1e3 * t.mean(t.predicted_s),
+            t.error_percent(),
+            100.0 * t.mean(t.bubble),
+            t.overhead_percent()
+        );
+        println!(
+            "planner stall {:.2} %, default schedule {} times, skipped samples {}",
+            t.stall_percent(),
+            t.fallbacks,
+            t.skipped
+        );
+        if let (Some(first), Some(last)) = (self.evaluations.first(), self.evaluations.last()) {
+            println!(
+                "held-out caption loss {:.3} -> {:.3} ({:.0} % of the first)",
+                first.loss,
+                last.loss,
+                100.0 * last.loss / first.loss
+            );
+            print_captions(last);
+        }
+    }
+}
+
+fn print_captions(evaluation: &Evaluation) {
+    let captions = &evaluation.captions;
+    for c in captions {
+        let mark = match c.right {
+            Some(true) => "right",
+            Some(false) => "wrong",
+            None => "",
+        };
+        println!("  {mark:5} | {} | generated: {}", c.expected.trim(), c.generated.trim());
+    }
+    let judged: Vec<bool> = captions.iter().filter_map(|c| c.right).collect();
+    if !judged.is_empty() {
+        let right = judged.iter().filter(|&&r| r).count();
+        println!(
+            "{right} of {} held-out captions are right in every colour and shape",
+            judged.len()
+        );
+    }
+}
+
+impl Observer for Progress {
+    fn iteration(&mut self, report: &IterationReport) {
+        self.totals.add(report);
+        self.bar.set_position(report.iteration + 1);
+        self.bar.set_message(format!(
+            "loss {:.3} {:.0} tokens/s bubble {:.1} % stall {:.2} %",
+            report.loss,
+            report.tokens_per_s(),
+            100.0 * report.bubble_ratio,
+            self.totals.stall_percent()
+        ));
+    }
+
+    fn evaluated(&mut self, evaluation: &Evaluation) {
+        self.bar.suspend(|| {
+            println!(
+                "behind iteration {}: held-out caption loss {:.3}",
+                evaluation.iteration, evaluation.loss
+            );
+        });
+        self.evaluations.push(evaluation.clone());
+    }
+
+    fn saved(&mut self, path: &Path) {
+        self.bar.suspend(|| println!("checkpoint {}", path.display()));
+    }
+}

@@ -1,0 +1,121 @@
+//! Joins profile, cost model, partition and planner to a training run.
+
+use std::sync::Arc;
+
+use dip_burn::measure::{Effort, MeasureError, cached_profile};
+use dip_burn::train::{RunConfig, RunData, TrainError, Trainer, TrainerInit};
+use dip_core::{
+    Budget, Bytes, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec, Partition, Schedule, Seconds,
+    SpecError, presets,
+};
+use dip_emu::MeasuredCost;
+use dip_sched::{
+    BatchPlanner, PartitionError, Partitioner, PlanInputs, PlannerConfig, placement,
+    schedule_by_name,
+};
+
+/// Longest search of a run whose budget is time, unless its iterations are shorter.
+const LONGEST_SEARCH: Seconds = Seconds(10.0);
+/// Batches whose mean microbatch loads are balanced for.
+const REPRESENTATIVE_BATCHES: usize = 8;
+
+/// A run that cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A field of the run.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The profile.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+    /// The partition.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// The trainer.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
+
+/// The trainer of a run: costs are measured on these devices, once for each model, and kept in the output folder.
+///
+/// # Errors
+/// [`RunError`] names the field or file and the remedy.
+pub fn trainer<B: dip_burn::AutodiffBackend>(
+    config: &RunConfig,
+    model: &ModelSpec,
+    devices: Vec<B::Device>,
+) -> Result<Trainer<B>, RunError> {
+    let pipeline = &config.pipeline;
+    let schedule: Arc<dyn Schedule> = schedule(&pipeline.schedule)?.into();
+    let effort = Effort {
+        ranks: pipeline.ranks as usize,
+        threads: pipeline.threads_per_rank,
+        ..Effort::default()
+    };
+    let device = devices.first().cloned().unwrap_or_default();
+    let path = config.output.join("profile.json");
+    let profile = cached_profile::<B>(&path, model, &device, effort)?;
+    // Recomputing costs time, so it is only offered where memory is limited.
+    let recompute = pipeline.memory_limit_bytes.is_some();
+    let cost: Arc<dyn CostModel> = Arc::new(MeasuredCost::new(&profile, recompute));
+    let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)
+        .map_err(TrainError::from)?;
+    let representative = representative(&mut data)?;
+    let partition: Partition = Partitioner::new(model, pipeline.ranks, &*cost)
+        .with_representative(representative)
+        .place(placement(&pipeline.schedule))?;
+    let inputs = PlanInputs {
+        model: model.clone(),
+        cluster: cluster(pipeline.memory_limit_bytes),
+        partition: partition.clone(),
+        cost,
+    };
+    let planner = PlannerConfig {
+        schedule,
+        seed: config.seed,
+        budget: match pipeline.search_iterations {
+            0 => Budget::Time(LONGEST_SEARCH),
+            n => Budget::Iterations(n),
+        },
+        // Every core beside this one trains.
+        threads: 1,
+        ..PlannerConfig::default()
+    };
+    let plans = Box::new(BatchPlanner::new(inputs, planner));
+    let init = TrainerInit { config, model, partition: &partition, plans, data, devices };
+    Ok(Trainer::new(init)?)
+}
+
+fn schedule(name: &str) -> Result<Box<dyn Schedule>, SpecError> {
+    schedule_by_name(name).ok_or_else(|| SpecError::Field {
+        path: "pipeline.schedule".into(),
+        value: format!("{name:?}"),
+        limit: format!("one of {}", dip_sched::names().collect::<Vec<_>>().join(", ")),
+        remedy: "see `dip presets schedules`".into(),
+    })
+}
+
+/// This machine: where there is no limit, the planner may use any amount of memory.
+fn cluster(memory_limit_bytes: Option<u64>) -> ClusterSpec {
+    let mut cluster = presets::cluster("cpu").expect("the preset is built in");
+    cluster.name = "this machine".into();
+    cluster.device.memory_bytes = Bytes(memory_limit_bytes.unwrap_or(u64::MAX));
+    cluster
+}
+
+/// The mean microbatch of the first batches.
+fn representative(data: &mut RunData) -> Result<MicrobatchMeta, TrainError> {
+    let start = data.loader.position();
+    let (mut images, mut text_tokens, mut count) = (0u64, 0u64, 0u64);
+    for _ in 0..REPRESENTATIVE_BATCHES {
+        for m in data.loader.next_batch()?.meta.microbatches {
+            images += u64::from(m.images);
+            text_tokens += m.text_tokens;
+            count += 1;
+        }
+    }
+    data.loader.restore(&start)?;
+    let mean = |sum: u64| sum.div_ceil(count.max(1));
+    let images = u32::try_from(mean(images)).unwrap_or(u32::MAX);
+    Ok(MicrobatchMeta { images, text_tokens: mean(text_tokens), ..MicrobatchMeta::default() })
+}
