@@ -12,11 +12,22 @@ const LABEL: f64 = 15.0;
 const STAGES: f64 = 28.0;
 const MEMORY: f64 = 24.0;
 const GAP: f64 = 10.0;
+/// Share of the width from which on a stage is labelled with its microbatch.
+const LABELLED: f64 = 0.02;
 /// Units across a memory curve, which is stretched to the width of the page.
 const ACROSS: f64 = 10_000.0;
 
-/// Hues of the modules, far apart for most eyes; further modules start over.
-const HUES: [u32; 8] = [210, 35, 155, 325, 265, 60, 185, 5];
+/// Colours of the modules, far apart for most eyes, for forward, backward and weight. Further modules start over.
+const COLOURS: [[&str; 3]; 8] = [
+    ["#78ade2", "#2b7aca", "#1e578f"],
+    ["#e2b678", "#ca882b", "#8f601e"],
+    ["#78e2b6", "#2bca88", "#1e8f60"],
+    ["#e278b6", "#ca2b88", "#8f1e60"],
+    ["#a578e2", "#6d2bca", "#4d1e8f"],
+    ["#e2e278", "#caca2b", "#8f8f1e"],
+    ["#78dae2", "#2bbdca", "#1e868f"],
+    ["#e28178", "#ca382b", "#8f281e"],
+];
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -28,7 +39,8 @@ dt{font-size:12px;opacity:.7}dd{margin:0;font-weight:600;font-variant-numeric:ta
 .chart{overflow-x:auto;border:1px solid #8884;border-radius:6px;padding:8px}\
 text{font:11px system-ui,sans-serif;fill:currentColor}\
 rect.s{stroke:#fff8;stroke-width:.4}rect.s:hover{stroke:#000;stroke-width:1.2}\
-.m{fill:#8887}.l{stroke:#c33;stroke-dasharray:3 2}.g{stroke:#8883}";
+.m{fill:#8887}.l{stroke:#c33;stroke-dasharray:3 2}.g{stroke:#8883}\
+.k{text-anchor:middle;fill:#000;pointer-events:none}";
 
 const ZOOM: &str = "const z=document.getElementById('z'),s=document.querySelector('svg');\
 z.oninput=()=>{s.style.width=(100*z.value)+'%'}";
@@ -135,6 +147,14 @@ fn stage(out: &mut String, summary: &Summary<'_>, task: &Task, (from, to, top): 
             escape(&title)
         ),
     );
+    if to - from > LABELLED {
+        let (centre, baseline) = (left + width / 2.0, top + STAGES / 2.0 + 4.0);
+        let text = format_args!(
+            "<text class=\"k\" x=\"{centre:.4}%\" y=\"{baseline}\">{}.{}</text>\n",
+            task.microbatch, task.sub_microbatch
+        );
+        put(out, text);
+    }
 }
 
 /// Memory as an area under steps, with a line at the limit where it is in sight.
@@ -170,13 +190,13 @@ fn memory_curve(out: &mut String, rank: &RankSummary<'_>, end: Seconds, top: f64
     }
 }
 
-fn colour(module: usize, kind: TaskKind) -> String {
-    let lightness = match kind {
-        TaskKind::Forward => 68,
-        TaskKind::Backward => 48,
-        TaskKind::Weight => 34,
-    };
-    format!("hsl({} 65% {lightness}%)", HUES[module % HUES.len()])
+fn colour(module: usize, kind: TaskKind) -> &'static str {
+    let shades = COLOURS[module % COLOURS.len()];
+    match kind {
+        TaskKind::Forward => shades[0],
+        TaskKind::Backward => shades[1],
+        TaskKind::Weight => shades[2],
+    }
 }
 
 /// Text for elements and quoted attributes. Control characters that XML does not allow become the replacement character.
