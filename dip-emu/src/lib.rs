@@ -10,14 +10,15 @@
 //! | [`MeasuredCost`] | [`CostModel`](dip_core::CostModel) | times measured by the trainer on this machine |
 //! | [`VirtualExecutor`] | [`Executor`](dip_core::Executor) | clocks that advance by the durations of the plan |
 //!
-//! Beside them: [`sample()`] makes batch metadata, [`memory()`] the memory timeline of a trace, and [`report`] a table, a page
-//! and a trace for Perfetto.
+//! Beside them: [`sample()`] makes batch metadata, [`fit`] the factors of a cluster from measured operators, [`memory()`] the
+//! memory timeline of a trace, and [`report`] a table, a page and a trace for Perfetto.
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
 //! | [`OperatorRule`] | the latency of some operators | put measured kernels in the place of the formula |
 
 pub mod analytic;
+pub mod calibrate;
 pub mod dag;
 pub mod execute;
 pub mod layer;
@@ -29,6 +30,7 @@ pub mod sample;
 pub mod strategy;
 
 pub use analytic::AnalyticCost;
+pub use calibrate::{Calibration, FitError, Measurement, fit};
 pub use execute::{LinkModel, VirtualExecutor};
 pub use measured::MeasuredCost;
 pub use memory::{MemoryCurve, memory};

@@ -51,6 +51,50 @@ pub struct Operator {
     pub network: Bytes,
 }
 
+/// Single operators, for micro-benchmarks. `element_bytes` is the width of a value.
+impl Operator {
+    /// The product of a `rows x inner` by an `inner x outer` matrix.
+    pub fn matmul(rows: u64, inner: u64, outer: u64, element_bytes: u32) -> Self {
+        let values = rows * inner + inner * outer + rows * outer;
+        Self {
+            flops: Flops(2.0 * rows as f64 * inner as f64 * outer as f64),
+            memory: Bytes(values * u64::from(element_bytes)),
+            ..Self::empty("matmul", OperatorKind::Matmul)
+        }
+    }
+
+    /// Attention of `tokens` to each other, not causal, in heads of `head_dim`.
+    pub fn attention(tokens: u64, heads: u64, head_dim: u64, element_bytes: u32) -> Self {
+        let values = 4 * tokens * heads * head_dim;
+        Self {
+            flops: Flops(4.0 * (tokens * tokens) as f64 * (heads * head_dim) as f64),
+            memory: Bytes(values * u64::from(element_bytes)),
+            ..Self::empty("attention", OperatorKind::Attention)
+        }
+    }
+
+    /// An operator that reads and writes `bytes` in all.
+    pub fn elementwise(bytes: u64) -> Self {
+        Self { memory: Bytes(bytes), ..Self::empty("elementwise", OperatorKind::Elementwise) }
+    }
+
+    /// A collective, or a message, in which this device sends `bytes`.
+    pub fn collective(bytes: u64) -> Self {
+        Self { network: Bytes(bytes), ..Self::empty("collective", OperatorKind::Collective) }
+    }
+
+    const fn empty(name: &'static str, kind: OperatorKind) -> Self {
+        Self {
+            name,
+            kind,
+            pass: Pass::Forward,
+            flops: Flops(0.0),
+            memory: Bytes::ZERO,
+            network: Bytes::ZERO,
+        }
+    }
+}
+
 /// A rule of the user for the latency of operators, such as a table of measured kernels.
 pub trait OperatorRule: Send + Sync {
     /// The latency of `op`, or `None` where the rule does not apply and the formula decides.
@@ -148,12 +192,10 @@ mod tests {
 
     fn op(kind: OperatorKind, flops: f64, memory: u64, network: u64) -> Operator {
         Operator {
-            name: "test",
-            kind,
-            pass: Pass::Forward,
             flops: Flops(flops),
             memory: Bytes(memory),
             network: Bytes(network),
+            ..Operator::empty("test", kind)
         }
     }
 
