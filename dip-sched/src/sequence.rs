@@ -31,7 +31,8 @@ pub(crate) fn feasible_sequence(
         return Err(error);
     }
     let run = Run::new(problem, costs);
-    let attempts = [by_microbatch(run.clone()), on_demand(run.clone())];
+    let in_turn: Vec<f64> = (0..microbatches(problem)).map(f64::from).collect();
+    let attempts = [by_microbatch(run.clone(), &in_turn), on_demand(run.clone())];
     let mut stuck: Option<Stuck> = None;
     for attempt in attempts {
         match attempt {
@@ -49,6 +50,19 @@ pub(crate) fn feasible_sequence(
     let stuck = stuck.unwrap_or_default();
     let fixed = problem.static_bytes[stuck.rank];
     Err(problem.infeasible(stuck.rank, stuck.needed.saturating_add(fixed)))
+}
+
+/// A sequence that takes microbatches one after the other by their keys, smallest first, where memory allows that.
+pub(crate) fn sequence_by(problem: &Problem, costs: &Costs, keys: &[f64]) -> Option<Vec<u32>> {
+    if problem.budget.iter().all(Option::is_none) {
+        return Some(problem.topo.clone());
+    }
+    by_microbatch(Run::new(problem, costs), keys).ok()
+}
+
+/// The number of microbatches.
+pub(crate) fn microbatches(problem: &Problem) -> u32 {
+    problem.microbatch.iter().max().map_or(0, |m| m + 1)
 }
 
 /// The rank that is furthest from holding its largest pair, where there is one: no order can help.
@@ -180,15 +194,17 @@ fn mix(x: u64) -> u64 {
 }
 
 /// One microbatch after the other.
-fn by_microbatch(mut run: Run<'_>) -> Result<Vec<u32>, Stuck> {
+fn by_microbatch(mut run: Run<'_>, keys: &[f64]) -> Result<Vec<u32>, Stuck> {
     loop {
         run.drain();
         if run.done() {
             return Ok(run.sequence);
         }
         let fitting = (0..run.ready.len()).filter(|&i| run.fits(run.ready[i] as usize));
-        let key = |&i: &usize| (run.problem.microbatch[run.ready[i] as usize], run.ready[i]);
-        let Some(i) = fitting.min_by_key(key) else { return Err(run.stuck()) };
+        let key = |i: usize| keys[run.problem.microbatch[run.ready[i] as usize] as usize];
+        let first = fitting
+            .min_by(|&a, &b| key(a).total_cmp(&key(b)).then(run.ready[a].cmp(&run.ready[b])));
+        let Some(i) = first else { return Err(run.stuck()) };
         let t = run.ready.swap_remove(i);
         run.execute(t as usize);
     }

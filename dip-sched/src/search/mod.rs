@@ -7,6 +7,7 @@
 mod moves;
 mod pool;
 mod priorities;
+mod rebuild;
 mod selection;
 mod tabu;
 mod upgrade;
@@ -27,6 +28,7 @@ use crate::reserve::Reserve;
 use crate::sequence::feasible_sequence;
 use pool::Pool;
 use priorities::Priorities;
+use rebuild::Rebuild;
 use selection::Selection;
 use tabu::{Tabu, Walk};
 
@@ -60,6 +62,7 @@ struct Candidate {
 struct Walker<'a> {
     tabu: Tabu,
     selection: Option<Selection<'a>>,
+    rebuild: Option<Rebuild<'a>>,
 }
 
 impl<'a> Walker<'a> {
@@ -186,13 +189,19 @@ impl<'a> Search<'a> {
         while !self.ended() {
             let (problem, env, start) = (self.problem, self.env, self.start);
             let members = pool.members();
-            let walker = || Walker { tabu: Tabu::new(), selection: None };
+            let walker = || Walker { tabu: Tabu::new(), selection: None, rebuild: None };
             let run = |walker: &mut Walker<'a>, job: u64| {
                 let mut rng = ChaCha8Rng::seed_from_u64(env.seed);
                 rng.set_stream((1 << 32) + round * WALKS + job);
                 let from = &members[rng.random_range(0..members.len())];
-                let selection = walker.stand_on(problem, from)?;
-                if round > 0 || job > 0 {
+                let rebuilt = if (round > 0 || job > 0) && rng.random_range(0..2) == 0 {
+                    let rebuild = walker.rebuild.get_or_insert_with(|| Rebuild::new(problem));
+                    rebuild.rebuild(from, 16, &mut rng)
+                } else {
+                    None
+                };
+                let selection = walker.stand_on(problem, rebuilt.as_ref().unwrap_or(from))?;
+                if rebuilt.is_none() && (round > 0 || job > 0) {
                     let times = 1 + rng.random_range(0..4 + problem.n.min(200) as u32 / 8);
                     Tabu::kick(selection, times, &mut rng);
                 }
