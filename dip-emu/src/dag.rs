@@ -212,3 +212,80 @@ impl Dag {
         (0..self.nodes.len()).map(alive).max().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dip_core::presets;
+
+    fn work(kind: OperatorKind, flops: f64, weights: u64, network: u64) -> Work {
+        let (flops, weights, network) = (Flops(flops), Bytes(weights), Bytes(network));
+        Work { name: "test", kind, flops, weights, network }
+    }
+
+    /// One second is 989e12 FLOP or 200e9 bytes on the link.
+    fn machine() -> Machine {
+        let mut cluster = presets::cluster("h800").unwrap();
+        cluster.factors = dip_core::Factors::default();
+        cluster.links.latency_s = 0.0;
+        Machine::new(&presets::model("vlm-s").unwrap(), &cluster)
+    }
+
+    #[test]
+    fn operators_on_two_resources_overlap_where_no_tensor_is_between_them() {
+        let mut dag = Dag::default();
+        let x = dag.input(Bytes(1));
+        let product = work(OperatorKind::Matmul, 989e12, 0, 0);
+        let message = work(OperatorKind::Collective, 0.0, 0, 400_000_000_000);
+        let y = dag.operator(product, &[x], &[], &[Bytes(1)])[0];
+        dag.operator(message, &[x], &[], &[Bytes(1)]);
+        assert_eq!(dag.latency(Pass::Forward, &machine()), Seconds(2.0));
+        dag.operator(message, &[y], &[], &[Bytes(1)]);
+        assert_eq!(dag.latency(Pass::Forward, &machine()), Seconds(4.0));
+        dag.operator(product, &[y], &[], &[Bytes(1)]);
+        assert_eq!(dag.latency(Pass::Forward, &machine()), Seconds(4.0));
+    }
+
+    #[test]
+    fn gradients_run_backwards_and_only_where_something_takes_them() {
+        let mut dag = Dag::default();
+        let raw = dag.data(Bytes(1));
+        let embed = work(OperatorKind::Matmul, 989e12, 5, 0);
+        let x = dag.operator(embed, &[raw], &[raw], &[Bytes(1)])[0];
+        let message = work(OperatorKind::Collective, 0.0, 0, 200_000_000_000);
+        let y = dag.operator(message, &[x], &[], &[Bytes(1)])[0];
+        dag.operator(embed, &[y], &[x], &[Bytes(1)]);
+        let m = machine();
+        assert_eq!(dag.latency(Pass::Forward, &m), Seconds(3.0));
+        assert_eq!(dag.latency(Pass::InputGradient, &m), Seconds(2.0), "raw data takes none");
+        assert_eq!(dag.latency(Pass::WeightGradient, &m), Seconds(2.0));
+        let names = |pass| dag.operators(pass).iter().map(|op| op.kind).collect::<Vec<_>>();
+        use OperatorKind::{Collective, Matmul};
+        assert_eq!(names(Pass::InputGradient), [Matmul, Collective]);
+        assert_eq!(names(Pass::WeightGradient), [Matmul, Matmul]);
+    }
+
+    #[test]
+    fn a_tensor_that_two_operators_save_is_kept_once() {
+        let mut dag = Dag::default();
+        let x = dag.input(Bytes(10));
+        let product = work(OperatorKind::Matmul, 1.0, 3, 0);
+        let a = dag.operator(product, &[x], &[x], &[Bytes(20)])[0];
+        dag.operator(product, &[x], &[x], &[Bytes(40)]);
+        dag.operator(work(OperatorKind::Elementwise, 0.0, 0, 0), &[a], &[a], &[Bytes(20)]);
+        assert_eq!(dag.saved(true, false), Bytes(30));
+        assert_eq!(dag.saved(false, false), Bytes(20), "frozen weights need no inputs");
+    }
+
+    #[test]
+    fn a_tensor_lives_from_its_producer_to_its_last_reader() {
+        let mut dag = Dag::default();
+        let x = dag.input(Bytes(10));
+        let step = work(OperatorKind::Elementwise, 0.0, 0, 0);
+        let a = dag.operator(step, &[x], &[], &[Bytes(100)])[0];
+        let b = dag.operator(step, &[a], &[], &[Bytes(1)])[0];
+        dag.operator(step, &[b, x], &[], &[Bytes(50)]);
+        // The input lives to the end; 100 and 1 live together.
+        assert_eq!(dag.peak(), Bytes(10 + 100 + 1));
+    }
+}

@@ -1,0 +1,92 @@
+//! What the emulator takes: pricing a batch with and without reuse, and running a plan in virtual time.
+//!
+//! `cargo bench -p dip-emu`
+
+use criterion::Criterion;
+use dip_core::{
+    BatchMeta, BatchSplit, Chunk, Executor, GraphInput, ModelSpec, ModulePartition, Partition,
+    Plan, RankId, Seconds, SegmentId, TaskGraph, TaskId, build_graph, presets,
+};
+use dip_emu::{AnalyticCost, LinkModel, VirtualExecutor, sample};
+
+const RANKS: u32 = 4;
+const IMAGES: u32 = 12;
+
+/// One chunk of each module on each rank.
+fn partition(model: &ModelSpec) -> Partition {
+    let module = |spec: &dip_core::ModuleSpec| ModulePartition {
+        sub_microbatch: IMAGES,
+        chunks: (0..RANKS)
+            .map(|r| Chunk {
+                rank: RankId(r),
+                segment: SegmentId(0),
+                layers: spec.layers * r / RANKS..spec.layers * (r + 1) / RANKS,
+            })
+            .collect(),
+    };
+    Partition { ranks: RANKS, modules: model.modules.iter().map(module).collect() }
+}
+
+/// Every module in slices of at most [`IMAGES`] instances.
+fn split(model: &ModelSpec, batch: &BatchMeta) -> BatchSplit {
+    let slices = batch.microbatches.iter().map(|meta| {
+        let module = |m: usize| {
+            let (_, n) = model.instances(m.into(), meta);
+            (0..n).step_by(IMAGES as usize).map(|at| at..n.min(at + IMAGES)).collect()
+        };
+        (0..model.modules.len()).map(module).collect()
+    });
+    BatchSplit { slices: slices.collect() }
+}
+
+fn graph(model: &ModelSpec, cost: &AnalyticCost) -> TaskGraph {
+    let cluster = presets::cluster("h800").unwrap();
+    let batch = sample(model, 1, 0, None).remove(0);
+    let (partition, split) = (partition(model), split(model, &batch));
+    build_graph(&GraphInput {
+        model,
+        cluster: &cluster,
+        partition: &partition,
+        batch: &batch,
+        split: &split,
+        cost,
+        weight_split: false,
+    })
+    .unwrap()
+}
+
+fn benches(c: &mut Criterion) {
+    let model = presets::model("vlm-s").unwrap();
+    let cluster = presets::cluster("h800").unwrap();
+    let fresh = |reuse| AnalyticCost::new(&model, &cluster).with_reuse(reuse);
+    c.bench_function("price a batch, every layer anew", |b| {
+        let cost = fresh(false);
+        b.iter(|| graph(&model, &cost));
+    });
+    c.bench_function("price a batch, equal layers once", |b| {
+        b.iter(|| graph(&model, &fresh(true)));
+    });
+    c.bench_function("price a batch like an earlier one", |b| {
+        let cost = fresh(true);
+        b.iter(|| graph(&model, &cost));
+    });
+    let graph = graph(&model, &fresh(true));
+    // Task ids are a topological order.
+    let mut order = vec![Vec::<TaskId>::new(); RANKS as usize];
+    for task in &graph.tasks {
+        order[task.rank.index()].push(task.id);
+    }
+    let plan = Plan::new(graph, "by id", order, Seconds::ZERO).unwrap();
+    for (name, links) in [
+        ("run a plan", LinkModel::Uncontended),
+        ("run a plan, contended", LinkModel::Ports { latency: Seconds(1e-5) }),
+    ] {
+        c.bench_function(name, |b| b.iter(|| VirtualExecutor::new(links).execute(&plan).unwrap()));
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    benches(&mut criterion);
+    criterion.final_summary();
+}
