@@ -1,21 +1,18 @@
 //! The analytic cost model: stages from operators, operators from the data sheet and fitted factors (paper section 3).
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use dip_core::profile::Part;
 use dip_core::{
-    Bytes, ChunkQuery, ClusterSpec, CostError, CostModel, Flops, LayerStrategy, ModelSpec,
-    ModuleId, ModuleKind, RankId, Seconds, StageCost, StageQuery, Strategy, Workload,
+    Bytes, ChunkQuery, ClusterSpec, CostError, CostModel, LayerStrategy, ModelSpec, ModuleId,
+    ModuleKind, RankId, Seconds, StageCost, StageQuery, Strategy, Workload,
 };
 
 use crate::layer::{Layout, operators, stream_bytes};
-use crate::ops::{Machine, Operator, OperatorKind, OperatorRule, Pass};
+use crate::ops::{Machine, Operator, OperatorRule, Pass};
+use crate::part::{PartCost, Totals};
+use crate::reuse::Reused;
 use crate::strategy::{CANDIDATES, Choice, front};
-
-/// Most entries of a reuse table. Batches of videos hardly ever repeat, so a long run would fill the memory otherwise.
-const MAX_REUSED: usize = 1 << 16;
 
 /// Seconds and bytes of stages from the operators of their layers.
 ///
@@ -28,9 +25,8 @@ pub struct AnalyticCost {
     machine: Machine,
     layout: Layout,
     strategies: Vec<LayerStrategy>,
-    reuse: bool,
-    parts: Mutex<HashMap<PartKey, PartCost>>,
-    fronts: Mutex<HashMap<FrontKey, Arc<Vec<StageCost>>>>,
+    parts: Reused<PartKey, PartCost>,
+    fronts: Reused<FrontKey, Arc<Vec<StageCost>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,31 +47,6 @@ struct FrontKey {
     last: bool,
 }
 
-/// Seconds and bytes of one part.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct PartCost {
-    forward: Seconds,
-    input_gradient: Seconds,
-    weight_gradient: Seconds,
-    attention: Seconds,
-    saved: Bytes,
-    saved_selective: Bytes,
-    /// Most that lives at once in a forward that keeps nothing.
-    working: Bytes,
-    /// The residual stream at its start.
-    input: Bytes,
-    /// Seconds to copy what is saved to the host, or back.
-    copy: Seconds,
-}
-
-/// Seconds and bytes of one part under a strategy.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct Stay {
-    forward: Seconds,
-    input_gradient: Seconds,
-    bytes: Bytes,
-}
-
 impl AnalyticCost {
     /// The cost of `model`, spread as its `parallel` section says, on devices of `cluster`.
     pub fn new(model: &ModelSpec, cluster: &ClusterSpec) -> Self {
@@ -87,9 +58,8 @@ impl AnalyticCost {
                 element_bytes: cluster.device.element_bytes,
             },
             strategies: LayerStrategy::ALL.to_vec(),
-            reuse: true,
-            parts: Mutex::default(),
-            fronts: Mutex::default(),
+            parts: Reused::new(true),
+            fronts: Reused::new(true),
         }
     }
 
@@ -109,8 +79,7 @@ impl AnalyticCost {
 
     /// Whether equal parts are simulated once (they are without this call). The costs are the same either way.
     pub fn with_reuse(mut self, reuse: bool) -> Self {
-        self.reuse = reuse;
-        self.forget();
+        (self.parts, self.fronts) = (Reused::new(reuse), Reused::new(reuse));
         self
     }
 
@@ -128,8 +97,8 @@ impl AnalyticCost {
     }
 
     fn forget(&mut self) {
-        self.parts = Mutex::default();
-        self.fronts = Mutex::default();
+        self.parts.clear();
+        self.fronts.clear();
     }
 
     fn key(&self, chunk: &ChunkQuery<'_>, part: Part, work: Workload) -> PartKey {
@@ -143,25 +112,14 @@ impl AnalyticCost {
     }
 
     fn part(&self, key: PartKey) -> PartCost {
-        reused(self.reuse, &self.parts, key, || self.simulate(key))
+        self.parts.get(key, || self.simulate(key))
     }
 
     fn simulate(&self, key: PartKey) -> PartCost {
         let dag = operators(&self.model, key.module, key.part, &key.work, self.layout);
         let hidden = u64::from(self.model.modules[key.module.index()].hidden);
-        let run = |pass, runs| if runs { dag.latency(pass, &self.machine) } else { Seconds::ZERO };
-        let saved = dag.saved(key.trainable, false);
-        PartCost {
-            forward: run(Pass::Forward, true),
-            input_gradient: run(Pass::InputGradient, key.backward),
-            weight_gradient: run(Pass::WeightGradient, key.backward && key.trainable),
-            attention: dag.attention_latency(&self.machine),
-            saved,
-            saved_selective: dag.saved(key.trainable, true),
-            working: dag.peak(),
-            input: stream_bytes(key.work.tokens, hidden, self.layout),
-            copy: self.machine.latency(&host_copy(saved)),
-        }
+        let input = stream_bytes(key.work.tokens, hidden, self.layout);
+        PartCost::of(&dag, &self.machine, input, (key.backward, key.trainable))
     }
 
     /// The stage under one strategy a layer.
@@ -320,89 +278,6 @@ impl CostModel for AnalyticCost {
             last: chunk.is_last(),
         };
         let make = || Arc::new(self.candidates_of(chunk, workload));
-        Ok(reused(self.reuse, &self.fronts, key, make).to_vec())
-    }
-}
-
-/// The value of `key`, made once. Two threads may make it twice, with the same result.
-fn reused<K: Eq + Hash, V: Clone>(
-    reuse: bool,
-    table: &Mutex<HashMap<K, V>>,
-    key: K,
-    make: impl FnOnce() -> V,
-) -> V {
-    if !reuse {
-        return make();
-    }
-    // A panic elsewhere leaves whole entries behind.
-    let lock = || table.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(value) = lock().get(&key) {
-        return value.clone();
-    }
-    let value = make();
-    let mut table = lock();
-    if table.len() >= MAX_REUSED {
-        table.clear();
-    }
-    table.insert(key, value.clone());
-    value
-}
-
-fn host_copy(bytes: Bytes) -> Operator {
-    Operator {
-        name: "offload",
-        kind: OperatorKind::HostCopy,
-        pass: Pass::Forward,
-        flops: Flops(0.0),
-        memory: bytes,
-        network: bytes,
-    }
-}
-
-impl PartCost {
-    /// What the part takes under a strategy, without its weight gradient, which is the same under all.
-    fn under(&self, strategy: LayerStrategy) -> Stay {
-        let keep =
-            Stay { forward: self.forward, input_gradient: self.input_gradient, bytes: self.saved };
-        match strategy {
-            LayerStrategy::Keep => keep,
-            LayerStrategy::Selective => Stay {
-                input_gradient: self.input_gradient + self.attention,
-                bytes: self.saved_selective,
-                ..keep
-            },
-            LayerStrategy::Full => Stay {
-                input_gradient: self.input_gradient + self.forward,
-                bytes: self.input,
-                ..keep
-            },
-            // Copies overlap with computation, so only what is longer than it counts.
-            LayerStrategy::Offload => Stay {
-                forward: self.forward.max(self.copy),
-                input_gradient: self
-                    .input_gradient
-                    .max(Seconds(self.copy.0 - self.weight_gradient.0)),
-                bytes: Bytes::ZERO,
-            },
-        }
-    }
-}
-
-/// Sums over the parts of a stage.
-#[derive(Debug, Clone, Copy, Default)]
-struct Totals {
-    stay: Stay,
-    weight_gradient: Seconds,
-    working: Bytes,
-}
-
-impl Totals {
-    fn add(&mut self, part: &PartCost, strategy: LayerStrategy) {
-        let stay = part.under(strategy);
-        self.stay.forward += stay.forward;
-        self.stay.input_gradient += stay.input_gradient;
-        self.stay.bytes += stay.bytes;
-        self.weight_gradient += part.weight_gradient;
-        self.working = self.working.max(part.working);
+        Ok(self.fronts.get(key, make).to_vec())
     }
 }

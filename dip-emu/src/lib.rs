@@ -25,7 +25,9 @@ pub mod layer;
 pub mod measured;
 pub mod memory;
 pub mod ops;
+mod part;
 pub mod report;
+mod reuse;
 pub mod sample;
 pub mod strategy;
 

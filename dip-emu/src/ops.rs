@@ -83,6 +83,12 @@ impl Operator {
         Self { network: Bytes(bytes), ..Self::empty("collective", OperatorKind::Collective) }
     }
 
+    /// A copy of `bytes` from the device to its host, or back.
+    pub fn host_copy(bytes: u64) -> Self {
+        let bytes = Bytes(bytes);
+        Self { memory: bytes, network: bytes, ..Self::empty("host copy", OperatorKind::HostCopy) }
+    }
+
     const fn empty(name: &'static str, kind: OperatorKind) -> Self {
         Self {
             name,

@@ -1,0 +1,101 @@
+//! What one part of a chunk (its start, a layer, its end) takes under each memory strategy.
+
+use dip_core::{Bytes, LayerStrategy, Seconds};
+
+use crate::dag::Dag;
+use crate::ops::{Machine, Operator, Pass};
+
+/// Seconds and bytes of one part.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct PartCost {
+    pub forward: Seconds,
+    pub input_gradient: Seconds,
+    pub weight_gradient: Seconds,
+    pub attention: Seconds,
+    pub saved: Bytes,
+    pub saved_selective: Bytes,
+    /// Most that lives at once in a forward that keeps nothing.
+    pub working: Bytes,
+    /// The residual stream at its start.
+    pub input: Bytes,
+    /// Seconds to copy what is saved to the host, or back.
+    pub copy: Seconds,
+}
+
+/// Seconds and bytes of one part under a strategy.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Stay {
+    pub forward: Seconds,
+    pub input_gradient: Seconds,
+    pub bytes: Bytes,
+}
+
+impl PartCost {
+    /// Simulates the operators of a part whose residual stream starts with `input` bytes.
+    pub fn of(
+        dag: &Dag,
+        machine: &Machine,
+        input: Bytes,
+        (backward, trainable): (bool, bool),
+    ) -> Self {
+        let run = |pass, runs| if runs { dag.latency(pass, machine) } else { Seconds::ZERO };
+        let saved = dag.saved(trainable, false);
+        Self {
+            forward: run(Pass::Forward, true),
+            input_gradient: run(Pass::InputGradient, backward),
+            weight_gradient: run(Pass::WeightGradient, backward && trainable),
+            attention: dag.attention_latency(machine),
+            saved,
+            saved_selective: dag.saved(trainable, true),
+            working: dag.peak(),
+            input,
+            copy: machine.latency(&Operator::host_copy(saved.0)),
+        }
+    }
+
+    /// What the part takes under a strategy, without its weight gradient, which is the same under all.
+    pub fn under(&self, strategy: LayerStrategy) -> Stay {
+        let keep =
+            Stay { forward: self.forward, input_gradient: self.input_gradient, bytes: self.saved };
+        match strategy {
+            LayerStrategy::Keep => keep,
+            LayerStrategy::Selective => Stay {
+                input_gradient: self.input_gradient + self.attention,
+                bytes: self.saved_selective,
+                ..keep
+            },
+            LayerStrategy::Full => Stay {
+                input_gradient: self.input_gradient + self.forward,
+                bytes: self.input,
+                ..keep
+            },
+            // Copies overlap with computation, so only what is longer than it counts.
+            LayerStrategy::Offload => Stay {
+                forward: self.forward.max(self.copy),
+                input_gradient: self
+                    .input_gradient
+                    .max(Seconds(self.copy.0 - self.weight_gradient.0)),
+                bytes: Bytes::ZERO,
+            },
+        }
+    }
+}
+
+/// Sums over the parts of a stage.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    pub stay: Stay,
+    pub weight_gradient: Seconds,
+    pub working: Bytes,
+}
+
+impl Totals {
+    pub fn add(&mut self, part: &PartCost, strategy: LayerStrategy) {
+        let stay = part.under(strategy);
+        self.stay.forward += stay.forward;
+        self.stay.input_gradient += stay.input_gradient;
+        self.stay.bytes += stay.bytes;
+        self.weight_gradient += part.weight_gradient;
+        self.working = self.working.max(part.working);
+    }
+}
