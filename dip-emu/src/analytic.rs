@@ -14,12 +14,15 @@ use crate::part::{PartCost, Totals};
 use crate::reuse::Reused;
 use crate::strategy::{CANDIDATES, Choice, front};
 
+/// Bytes of a gradient, which is summed in single precision.
+const GRADIENT_BYTES: u64 = 4;
+
 /// Seconds and bytes of stages from the operators of their layers.
 ///
 /// A stage has the latencies of its parts one after the other; its backward is the gradient of the inputs and then that of
 /// the weights, which can run later ([`StageCost::weight`]). Equal parts are simulated once: across layers and ranks, and
-/// across microbatches and iterations. Not counted: the working set of the layer that is computed, the gradient exchange of
-/// data parallelism at the end of an iteration, and copies to the host that compete for one link.
+/// across microbatches and iterations. Not counted in a stage: the working set of the layer that is computed, copies to the
+/// host that compete for one link, and the end of the iteration ([`AnalyticCost::exchange`]).
 pub struct AnalyticCost {
     model: ModelSpec,
     machine: Machine,
@@ -94,6 +97,23 @@ impl AnalyticCost {
         let dag = operators(&self.model, module, part, &work, self.layout);
         let timed = |op| (op, self.machine.latency(&op));
         dag.operators(pass).into_iter().map(timed).collect()
+    }
+
+    /// Seconds at the end of an iteration in which the replicas of a rank that holds `chunks` sum their gradients and hand
+    /// out the new weights (ZeRO-1), nothing of it overlapped; zero for a single replica.
+    pub fn exchange(&self, chunks: &[ChunkQuery<'_>]) -> Seconds {
+        let parallel = self.model.parallel;
+        if parallel.data <= 1 {
+            return Seconds::ZERO;
+        }
+        let trained = chunks.iter().filter(|c| c.trainable);
+        let weights: u64 = trained.map(crate::chunk_parameters).sum();
+        let bytes = weights.div_ceil(parallel.tensor.into());
+        let others = bytes - bytes / u64::from(parallel.data);
+        let in_node = parallel.tensor.saturating_mul(parallel.data)
+            <= self.machine.cluster().devices_per_node;
+        let send = |each: u64| self.machine.transfer(in_node, Bytes(others.saturating_mul(each)));
+        send(GRADIENT_BYTES) + send(self.layout.element_bytes.into())
     }
 
     fn forget(&mut self) {
@@ -262,7 +282,7 @@ impl CostModel for AnalyticCost {
         let state = if weight < 4 { 12 } else { 8 };
         let replicas = u64::from(self.model.parallel.data);
         let share = parameters.saturating_mul(state).div_ceil(replicas);
-        Bytes(parameters.saturating_mul(weight + 4).saturating_add(share))
+        Bytes(parameters.saturating_mul(weight + GRADIENT_BYTES).saturating_add(share))
     }
 
     fn candidates(

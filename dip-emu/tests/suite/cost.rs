@@ -200,6 +200,16 @@ fn replicas_share_the_optimiser_state() {
 }
 
 #[test]
+fn replicas_exchange_gradients_and_weights_once_an_iteration() {
+    let mut vlm = model("vlm-m");
+    let seconds = |vlm: &ModelSpec| cost(vlm, "h800").exchange(&[chunk(vlm, "language", 1..9)]).0;
+    assert_eq!(seconds(&vlm), 0.0);
+    vlm.parallel.data = 8;
+    let bytes = 6.0 * 8.0 * vlm.modules[1].layer_parameters() as f64 / 8.0 * 7.0 / 8.0;
+    assert!((seconds(&vlm) / (1.4 * bytes / 25e9 + 2e-5) - 1.0).abs() < 1e-6);
+}
+
+#[test]
 fn messages_between_nodes_take_the_slower_link() {
     let vlm = model("vlm-s");
     let cost = cost(&vlm, "h800");

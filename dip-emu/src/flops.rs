@@ -1,0 +1,97 @@
+//! Model FLOPs of a batch, and what share of the devices' arithmetic they use (MFU).
+
+use dip_core::profile::Part;
+use dip_core::{BatchMeta, ClusterSpec, Flops, ModelSpec, ModuleId, Seconds};
+
+use crate::layer::{Layout, operators};
+use crate::ops::Pass;
+
+/// Arithmetic that a batch takes in one replica by the usual convention: a backward is twice its forward, half of it for the
+/// weights, and nothing that is computed again counts.
+pub fn model_flops(model: &ModelSpec, batch: &BatchMeta) -> Flops {
+    let runs_backward = model.runs_backward();
+    let module = |m: usize| {
+        let spec = &model.modules[m];
+        let passes = match (runs_backward[m], spec.trainable) {
+            (false, _) => 1.0,
+            (true, false) => 2.0,
+            (true, true) => 3.0,
+        };
+        Flops(passes * forward(model, ModuleId::from(m), batch))
+    };
+    (0..model.modules.len()).map(module).sum()
+}
+
+/// Of one module over all microbatches.
+fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta) -> f64 {
+    let whole = Layout { tensor: 1, element_bytes: 1 };
+    let layers = f64::from(model.modules[module.index()].layers);
+    let mut total = 0.0;
+    for meta in &batch.microbatches {
+        let (_, instances) = model.instances(module, meta);
+        if instances == 0 {
+            continue;
+        }
+        let work = model.workload(module, meta, 0..instances);
+        for (part, times) in [(Part::First, 1.0), (Part::Layer, layers), (Part::Last, 1.0)] {
+            let operators = operators(model, module, part, &work, whole).operators(Pass::Forward);
+            total += times * operators.iter().map(|op| op.flops.0).sum::<f64>();
+        }
+    }
+    total
+}
+
+/// The share of the arithmetic of the `tensor * pipeline` devices of a replica that `flops` use in `seconds`; 0 in no time.
+pub fn utilisation(
+    model: &ModelSpec,
+    cluster: &ClusterSpec,
+    flops: Flops,
+    seconds: Seconds,
+) -> f64 {
+    let devices = f64::from(model.parallel.tensor) * f64::from(model.parallel.pipeline);
+    let peak = devices * cluster.device.flops_per_s * seconds.0;
+    if peak > 0.0 { flops.0 / peak } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dip_core::{MicrobatchMeta, presets};
+
+    fn batch(images: u32, text_tokens: u64) -> BatchMeta {
+        let meta = MicrobatchMeta { images, text_tokens, ..MicrobatchMeta::default() };
+        BatchMeta { iteration: 0, microbatches: vec![meta; 2] }
+    }
+
+    #[test]
+    fn a_language_model_takes_six_flop_a_weight_and_token() {
+        let model = presets::model("vlm-s").unwrap();
+        let (id, _) = model.module("language").unwrap();
+        let parameters = model.parameters(id);
+        // The table of embeddings is looked up, not multiplied.
+        let multiplied = (parameters.total() - parameters.first) as f64;
+        let (tokens, pairs) = (2.0 * 1000.0, 2.0 * 500_500.0);
+        let expected = 6.0 * multiplied * tokens + 3.0 * 4.0 * 4096.0 * 32.0 * pairs;
+        let found = model_flops(&model, &batch(0, 1000)).0;
+        assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+    }
+
+    #[test]
+    fn frozen_modules_take_a_forward_only() {
+        let mut model = presets::model("vlm-s").unwrap();
+        let all = model_flops(&model, &batch(4, 1000)).0;
+        let text = model_flops(&model, &batch(0, 1000 + 4 * 169)).0;
+        model.modules[0].trainable = false;
+        let frozen = model_flops(&model, &batch(4, 1000)).0;
+        assert!(((all - text) / (frozen - text) - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn utilisation_is_of_one_replica() {
+        let model = presets::model("vlm-s").unwrap();
+        let cluster = presets::cluster("h800").unwrap();
+        let used = utilisation(&model, &cluster, Flops(16.0 * 989e12), Seconds(2.0));
+        assert!((used - 0.5).abs() < 1e-12);
+        assert_eq!(utilisation(&model, &cluster, Flops(1.0), Seconds::ZERO), 0.0);
+    }
+}
