@@ -6,6 +6,9 @@ mod cost;
 /// Plans in virtual time against the timeline semantics.
 #[path = "suite/execute.rs"]
 mod execute;
+/// Costs of stages from a measured profile.
+#[path = "suite/measured.rs"]
+mod measured;
 /// Reports and the memory timeline.
 #[path = "suite/report.rs"]
 mod report;

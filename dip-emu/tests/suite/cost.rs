@@ -5,7 +5,7 @@ use dip_core::{
     BatchMeta, Bytes, ChunkQuery, ClipMeta, CostModel, LayerStrategy, MicrobatchMeta, ModelSpec,
     RankId, Seconds, StageCost, StageQuery, Strategy, Workload, presets,
 };
-use dip_emu::{AnalyticCost, Operator, OperatorKind, Pass};
+use dip_emu::{AnalyticCost, Operator, OperatorKind, Pass, model_flops, utilisation};
 use proptest::prelude::{
     ProptestConfig, Strategy as Values, prop_assert, prop_assert_eq, proptest,
 };
@@ -57,6 +57,39 @@ fn layers_take_what_the_paper_measured_on_8_h800() {
         let measured = layer(&vlm, module, &meta).0 * 1e3;
         assert!((measured / ms - 1.0).abs() < 0.03, "{module}: {measured:.2} ms, paper {ms} ms");
     }
+}
+
+#[test]
+fn a_7b_language_model_has_the_utilisation_of_the_paper() {
+    // The paper: 7B on 8 GPUs (TP2, PP4) under 1F1B, MFU 0.400. Its FLOPs are those of 32 sequences of 8,192 tokens.
+    let model = ModelSpec::from_toml(
+        r#"
+        name = "lm-7b"
+        sequence_tokens = 8192
+        parallel = { data = 1, tensor = 2, pipeline = 4 }
+        [[module]]
+        name = "language"
+        layers = 32
+        hidden = 4096
+        ffn = 11008
+        heads = 32
+        kind = { decoder = { vocab = 32000 } }
+        "#,
+    )
+    .unwrap();
+    let cost = cost(&model, "h800");
+    let work = whole(&model, "language", &text(8192));
+    let stages = [0..8, 8..16, 16..24, 24..32].map(|layers| {
+        let stage = stage(&cost, chunk(&model, "language", layers), work, "keep");
+        stage.forward + stage.backward
+    });
+    // The slowest rank is never idle but while the others fill and drain the pipeline.
+    let slowest = stages.into_iter().fold(Seconds::ZERO, Seconds::max);
+    let makespan = slowest * 31.0 + stages.into_iter().sum();
+    let batch = BatchMeta { iteration: 0, microbatches: vec![text(8192); 32] };
+    let cluster = presets::cluster("h800").unwrap();
+    let used = utilisation(&model, &cluster, model_flops(&model, &batch), makespan);
+    assert!((used / 0.400 - 1.0).abs() < 0.05, "{used:.3}");
 }
 
 #[test]

@@ -1,0 +1,118 @@
+use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
+use dip_core::{
+    Bytes, ChunkQuery, CostModel, MicrobatchMeta, ModelSpec, ModuleId, RankId, Seconds, StageCost,
+    StageQuery, Strategy, Workload, presets,
+};
+use dip_emu::MeasuredCost;
+
+/// Each part of each module of `vlm-tiny` at 100 and 200 tokens: seconds in proportion to the tokens.
+fn profile() -> Profile {
+    let entry = |module: &str, part, seconds: f64, tokens: u64| ProfileEntry {
+        module: module.into(),
+        part,
+        tokens,
+        forward_s: Seconds(seconds * tokens as f64),
+        inference_s: Seconds(0.5 * seconds * tokens as f64),
+        backward_s: Seconds(2.0 * seconds * tokens as f64),
+        activation_bytes: Bytes(10 * tokens),
+    };
+    let parts = [(Part::Stage, 1.0), (Part::Layer, 10.0), (Part::First, 3.0), (Part::Last, 5.0)];
+    let mut entries = Vec::new();
+    for module in ["vision", "language"] {
+        for (part, seconds) in parts {
+            entries.extend([100, 200].map(|tokens| entry(module, part, seconds, tokens)));
+        }
+    }
+    Profile {
+        schema: PROFILE_SCHEMA.into(),
+        key: "test".into(),
+        entries,
+        link_latency_s: Seconds(0.5),
+        link_bytes_per_s: 1000.0,
+    }
+}
+
+fn model() -> ModelSpec {
+    presets::model("vlm-tiny").unwrap()
+}
+
+fn chunk(model: &ModelSpec, module: u32, layers: std::ops::Range<u32>) -> ChunkQuery<'_> {
+    let module = ModuleId(module);
+    ChunkQuery { model, module, layers, trainable: true, runs_backward: true }
+}
+
+fn work(tokens: u64) -> Workload {
+    Workload { instances: 1, tokens, output_tokens: tokens, ..Workload::default() }
+}
+
+fn stage(chunk: ChunkQuery<'_>, tokens: u64, strategy: &str) -> StageCost {
+    let (cost, strategy) = (MeasuredCost::new(&profile(), true), Strategy::new(strategy));
+    cost.stage(&StageQuery { chunk, workload: work(tokens), strategy: &strategy }).unwrap()
+}
+
+#[test]
+fn a_chunk_is_the_sum_of_its_parts() {
+    let model = model();
+    let inner = stage(chunk(&model, 1, 1..3), 150, "keep");
+    assert_eq!((inner.forward, inner.backward), (Seconds(150.0 * 21.0), Seconds(150.0 * 42.0)));
+    assert_eq!(inner.activation_bytes, Bytes(1500 * 3), "a stage and two layers");
+    assert_eq!(inner.output_bytes, Bytes(4 * 150 * 160));
+    let whole = stage(chunk(&model, 1, 0..4), 150, "keep");
+    assert_eq!(whole.forward, Seconds(150.0 * (1.0 + 40.0 + 3.0 + 5.0)));
+    assert_eq!(whole.output_bytes, Bytes(0), "the loss stays");
+    let encoder = stage(chunk(&model, 0, 2..4), 150, "keep");
+    assert_eq!(encoder.output_bytes, Bytes(4 * 150 * 160), "as wide as the backbone");
+}
+
+#[test]
+fn recomputation_runs_the_forward_twice_and_keeps_the_input() {
+    let model = model();
+    let (keep, full) =
+        (stage(chunk(&model, 1, 1..3), 100, "keep"), stage(chunk(&model, 1, 1..3), 100, "full"));
+    assert_eq!(full.forward, keep.forward * 0.5, "the first pass keeps nothing");
+    assert_eq!(full.backward, keep.backward + keep.forward);
+    assert_eq!(full.activation_bytes, Bytes(4 * 100 * 160));
+}
+
+#[test]
+fn frozen_modules_run_a_forward_that_keeps_nothing() {
+    let model = model();
+    let mut frozen = chunk(&model, 0, 1..3);
+    (frozen.trainable, frozen.runs_backward) = (false, false);
+    let cost = stage(frozen, 100, "keep");
+    assert_eq!((cost.forward, cost.backward), (Seconds(1050.0), Seconds::ZERO));
+    assert_eq!(cost.activation_bytes, Bytes(0));
+}
+
+#[test]
+fn recomputation_is_a_candidate_where_the_caller_wants_it() {
+    let model = model();
+    let names = |recompute| {
+        let cost = MeasuredCost::new(&profile(), recompute);
+        let found = cost.candidates(&chunk(&model, 1, 0..2), work(100)).unwrap();
+        found.into_iter().map(|c| c.strategy.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (names(true), names(false)),
+        (vec!["keep".into(), "full".into()], vec!["keep".to_string()])
+    );
+}
+
+#[test]
+fn weights_messages_and_what_was_not_measured() {
+    let model = model();
+    let cost = MeasuredCost::new(&profile(), true);
+    let parameters = model.parameters(ModuleId(1));
+    assert_eq!(cost.static_bytes(&chunk(&model, 1, 0..4)), Bytes(16 * parameters.total()));
+    assert_eq!(cost.transfer(RankId(0), RankId(1), Bytes(500)), Seconds(1.0));
+    assert_eq!(cost.transfer(RankId(1), RankId(1), Bytes(500)), Seconds::ZERO);
+    let t2v = presets::model("t2v-tiny").unwrap();
+    let meta = MicrobatchMeta::default();
+    let none = t2v.workload(ModuleId(0), &meta, 0..0);
+    let error = cost.candidates(&chunk(&t2v, 0, 0..2), none).unwrap_err().to_string();
+    assert!(error.contains("\"text\"") && error.contains("measure"), "{error}");
+    let strategy = Strategy::new("offload");
+    let query =
+        StageQuery { chunk: chunk(&model, 1, 0..2), workload: work(1), strategy: &strategy };
+    assert!(cost.stage(&query).unwrap_err().to_string().contains("`keep` and `full`"));
+}
