@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::branch::Branch;
 use crate::evaluate;
 use crate::finish::Solution;
 use crate::interleave::{Interleaver, Lanes, Rules};
@@ -41,6 +42,11 @@ const PATIENCE: u32 = 12;
 const WALKS: u64 = 4;
 /// Steps of a walk that count as one iteration.
 const STEPS: u32 = 100;
+
+/// Tasks up to which branch and bound takes part.
+const MOST_BRANCHED: usize = 200;
+/// Nodes of branch and bound for each iteration of a budget.
+const NODES: u64 = 100;
 
 /// One choice of memory strategies, with what is derived from it.
 struct Level {
@@ -87,6 +93,8 @@ pub(crate) struct Search<'a> {
     levels: Vec<Level>,
     bound: f64,
     best: Solution,
+    /// Whether branch and bound has shown that nothing is better.
+    proven: bool,
 }
 
 impl<'a> Search<'a> {
@@ -117,7 +125,16 @@ impl<'a> Search<'a> {
         }
         let bound = crate::bounds::lower_bound_of(problem);
         let start = Instant::now();
-        Ok(Self { problem, env, start, iteration: 0, levels: all, bound, best: first })
+        Ok(Self {
+            problem,
+            env,
+            start,
+            iteration: 0,
+            levels: all,
+            bound,
+            best: first,
+            proven: false,
+        })
     }
 
     /// Runs until the budget ends or the bound is met.
@@ -196,7 +213,8 @@ impl<'a> Search<'a> {
                 let from = &members[rng.random_range(0..members.len())];
                 let rebuilt = if (round > 0 || job > 0) && rng.random_range(0..2) == 0 {
                     let rebuild = walker.rebuild.get_or_insert_with(|| Rebuild::new(problem));
-                    rebuild.rebuild(from, 16, &mut rng)
+                    let tries = (20_000 / problem.n.max(1)).clamp(16, 200) as u32;
+                    rebuild.rebuild(from, tries, &mut rng)
                 } else {
                     None
                 };
@@ -223,7 +241,33 @@ impl<'a> Search<'a> {
                 pool.offer(solution);
             }
             round += 1;
+            if round == 2 && self.problem.n <= MOST_BRANCHED {
+                self.branch();
+                pool.offer(self.best.clone());
+            }
         }
+    }
+
+    /// Spends a part of the budget on branch and bound, which may prove the best so far, or improve it.
+    fn branch(&mut self) {
+        let nodes = match self.env.budget {
+            Budget::Time(_) => u64::MAX,
+            Budget::Iterations(limit) => (limit / 4).saturating_mul(NODES),
+        };
+        let (start, env) = (Instant::now(), self.env);
+        let seconds = match env.budget {
+            Budget::Time(limit) => (limit.0 - self.start.elapsed().as_secs_f64()) / 4.0,
+            Budget::Iterations(_) => f64::INFINITY,
+        };
+        let spent = |so_far: u64| {
+            so_far >= nodes || start.elapsed().as_secs_f64() >= seconds || env.cancelled()
+        };
+        let outcome = Branch::new(self.problem, self.best.clone(), spent).run();
+        if outcome.best.makespan < self.best.makespan {
+            self.best = outcome.best;
+            self.report(self.iteration);
+        }
+        self.proven = outcome.proven;
     }
 
     /// Every ordering rule under every kind of queue, at every level of memory.
@@ -295,6 +339,9 @@ impl<'a> Search<'a> {
             Budget::Time(limit) => self.start.elapsed().as_secs_f64() >= limit.0,
             Budget::Iterations(limit) => self.iteration >= limit,
         };
-        spent || self.env.cancelled() || self.best.makespan <= self.bound * (1.0 + 1e-9)
+        spent
+            || self.proven
+            || self.env.cancelled()
+            || self.best.makespan <= self.bound * (1.0 + 1e-9)
     }
 }

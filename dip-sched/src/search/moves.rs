@@ -12,19 +12,24 @@ use super::selection::{Selection, Shift};
 
 /// Longest distance of a move on the rank.
 const REACH: usize = 48;
+/// Tasks of a path whose strategies are looked at in one step.
+const MOST_ON_PATH: usize = 32;
+/// Pairs that are asked to give way in one place.
+const MOST_HELD: usize = 8;
 
-/// What a step changes.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Move {
-    /// The order of a rank.
-    Shift(Shift),
-    /// The strategy of a pair.
-    Choose {
-        /// The pair.
-        pair: u32,
-        /// Its new strategy.
-        choice: u16,
-    },
+/// What a step changes: first the strategies of up to two pairs, then the order of a rank.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Move {
+    /// Pairs with their new strategies, in the order in which they change.
+    pub(super) choices: [Option<(u32, u16)>; 2],
+    /// The change of order.
+    pub(super) shift: Option<Shift>,
+}
+
+impl Move {
+    fn choose(choices: [Option<(u32, u16)>; 2]) -> Self {
+        Self { choices, shift: None }
+    }
 }
 
 /// A move with the makespan it is estimated to give.
@@ -39,6 +44,7 @@ pub(super) struct Rated {
 pub(super) struct Moves {
     pub(super) rated: Vec<Rated>,
     path: Vec<u32>,
+    held: Vec<u32>,
     heads: Vec<f64>,
 }
 
@@ -61,23 +67,67 @@ impl Moves {
             first = last + 1;
         }
         if selection.problem.has_choice {
-            self.faster(selection);
+            self.faster(selection, rng);
             self.smaller(selection, rng);
         }
     }
 
-    /// Faster strategies of the pairs on the path, as far as memory allows.
-    fn faster(&mut self, selection: &Selection<'_>) {
-        for i in 0..self.path.len() {
-            let pair = selection.problem.pair[self.path[i] as usize] as usize;
-            for choice in 0..selection.problem.strands[pair].len() as u16 {
+    /// Faster strategies of pairs on the path, as far as memory allows, or could if another pair took a smaller one.
+    fn faster(&mut self, selection: &Selection<'_>, rng: &mut ChaCha8Rng) {
+        let problem = selection.problem;
+        let makespan = selection.makespan();
+        let sampled = self.path.len() > MOST_ON_PATH;
+        for i in 0..self.path.len().min(MOST_ON_PATH) {
+            let at = if sampled { rng.random_range(0..self.path.len()) } else { i };
+            let t = self.path[at] as usize;
+            let pair = problem.pair[t] as usize;
+            for choice in 0..problem.strands[pair].len() as u16 {
                 let seconds = through(selection, pair, choice);
-                if seconds < selection.makespan() && selection.fits_choice(pair, choice) {
-                    self.rated
-                        .push(Rated { step: Move::Choose { pair: pair as u32, choice }, seconds });
+                if choice == selection.choice[pair] || seconds >= makespan {
+                    continue;
+                }
+                let faster = (pair as u32, choice);
+                if selection.fits_choice(pair, choice) {
+                    let step = Move::choose([Some(faster), None]);
+                    self.rated.push(Rated { step, seconds });
+                    continue;
+                }
+                let rank = problem.rank[t] as usize;
+                let p = &problem.pairs[pair];
+                let (first, last) = (p.forward.index(), p.release().index());
+                let place = rng.random_range(selection.place[first]..=selection.place[last]);
+                self.give_way(selection, (rank, place as usize), |selection, other, less| {
+                    let fits = other != pair && selection.fits_trade((pair, choice), (other, less));
+                    let smaller = (other as u32, less);
+                    fits.then(|| (Move::choose([Some(smaller), Some(faster)]), seconds))
+                });
+            }
+        }
+    }
+
+    /// Moves that need another pair to take a smaller strategy: one of those held at a place of a rank.
+    fn give_way(
+        &mut self,
+        selection: &Selection<'_>,
+        (rank, place): (usize, usize),
+        step: impl Fn(&Selection<'_>, usize, u16) -> Option<(Move, f64)>,
+    ) {
+        let mut held = std::mem::take(&mut self.held);
+        selection.held_at(rank, place, &mut held);
+        for &other in held.iter().take(MOST_HELD) {
+            let other = other as usize;
+            let strands = &selection.problem.strands[other];
+            let now = strands[selection.choice[other] as usize].bytes;
+            for less in (0..strands.len() as u16).filter(|&c| strands[c as usize].bytes < now) {
+                let seconds = through(selection, other, less);
+                if seconds < selection.makespan()
+                    && let Some((step, own)) = step(selection, other, less)
+                {
+                    self.rated.push(Rated { step, seconds: seconds.max(own) });
                 }
             }
         }
+        self.held = held;
     }
 
     /// Smaller strategies of a few pairs that have the time: they make room for other moves.
@@ -95,8 +145,10 @@ impl Moves {
             let choice = rng.random_range(0..strands.len()) as u16;
             if strands[choice as usize].bytes < strands[selection.choice[pair] as usize].bytes {
                 let seconds = through(selection, pair, choice).max(makespan);
-                self.rated
-                    .push(Rated { step: Move::Choose { pair: pair as u32, choice }, seconds });
+                self.rated.push(Rated {
+                    step: Move::choose([Some((pair as u32, choice)), None]),
+                    seconds,
+                });
             }
         }
     }
@@ -174,9 +226,31 @@ impl Moves {
 
     /// Rates a move, shortened to what dependencies on the rank and memory allow.
     pub(super) fn rate(&mut self, selection: &Selection<'_>, shift: Shift) {
-        let Some(shift) = allowed(selection, shift) else { return };
-        let seconds = self.estimate(selection, shift);
-        self.rated.push(Rated { step: Move::Shift(shift), seconds });
+        let possible = allowed(selection, shift);
+        if let Some(shift) = possible {
+            let seconds = self.estimate(selection, shift);
+            let step = Move { shift: Some(shift), ..Move::default() };
+            self.rated.push(Rated { step, seconds });
+        }
+        // A forward that memory keeps from the front goes there once a pair in its way takes a smaller strategy.
+        let problem = selection.problem;
+        if problem.has_choice
+            && shift.to < shift.from
+            && possible.is_none_or(|p| p.to > shift.to)
+            && let Some(wanted) = independent(selection, shift)
+            && possible.is_none_or(|p| p.to > wanted.to)
+        {
+            let t = selection.order[shift.rank as usize][shift.from as usize] as usize;
+            if selection.costs.acquire[t] > 0 {
+                let seconds = self.estimate(selection, wanted);
+                let at = (wanted.rank as usize, wanted.from as usize);
+                self.give_way(selection, at, |selection, other, less| {
+                    let choices = [Some((other as u32, less)), None];
+                    let step = Move { choices, shift: Some(wanted) };
+                    selection.fits_with(wanted, other, less).then_some((step, seconds))
+                });
+            }
+        }
     }
 
     /// The longest path through the shifted tasks after a move.
@@ -252,31 +326,28 @@ fn through(selection: &Selection<'_>, pair: usize, choice: u16) -> f64 {
 }
 
 /// A move as far as the dependencies of the task on its own rank and memory allow; `None` where it stays.
-pub(super) fn allowed(selection: &Selection<'_>, mut shift: Shift) -> Option<Shift> {
-    let list = &selection.order[shift.rank as usize];
-    let t = list[shift.from as usize] as usize;
+pub(super) fn allowed(selection: &Selection<'_>, shift: Shift) -> Option<Shift> {
+    let mut shift = independent(selection, shift)?;
+    while shift.to != shift.from && !selection.fits(shift) {
+        shift.to = if shift.from < shift.to { shift.to - 1 } else { shift.to + 1 };
+    }
+    (shift.to != shift.from).then_some(shift)
+}
+
+/// A move as far as the dependencies of the task on its own rank allow; `None` where it stays.
+fn independent(selection: &Selection<'_>, mut shift: Shift) -> Option<Shift> {
+    let problem = selection.problem;
+    let t = selection.order[shift.rank as usize][shift.from as usize] as usize;
+    let place = |other: u32| {
+        let other = other as usize;
+        (problem.rank[other] == shift.rank).then(|| selection.place[other])
+    };
     if shift.from < shift.to {
-        for &(s, _) in selection.problem.succs.of_task(t) {
-            let s = s as usize;
-            if selection.problem.rank[s] == shift.rank {
-                shift.to = shift.to.min(selection.place[s] - 1);
-            }
-        }
-        shift.to = shift.to.max(shift.from);
-        while shift.to > shift.from && !selection.fits(shift) {
-            shift.to -= 1;
-        }
+        let next = problem.succs.of_task(t).iter().filter_map(|s| place(s.0)).min();
+        shift.to = shift.to.min(next.map_or(u32::MAX, |next| next - 1));
     } else {
-        for &(p, _) in selection.problem.preds.of_task(t) {
-            let p = p as usize;
-            if selection.problem.rank[p] == shift.rank {
-                shift.to = shift.to.max(selection.place[p] + 1);
-            }
-        }
-        shift.to = shift.to.min(shift.from);
-        while shift.to < shift.from && !selection.fits(shift) {
-            shift.to += 1;
-        }
+        let last = problem.preds.of_task(t).iter().filter_map(|p| place(p.0)).max();
+        shift.to = shift.to.max(last.map_or(0, |last| last + 1));
     }
     (shift.to != shift.from).then_some(shift)
 }

@@ -6,12 +6,16 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use super::upgrade::upgrade;
 use crate::evaluate;
 use crate::finish::Solution;
 use crate::interleave::{Interleaver, Lanes, Rules};
-use crate::problem::{Costs, Problem};
+use crate::problem::{Choice, Costs, Problem};
 use crate::reserve::Reserve;
 use crate::sequence::{feasible_sequence, microbatches, sequence_by};
+
+/// How much longer the next order of a walk may be, as a part of the makespan.
+const SLACK: [f64; 3] = [1e-9, 0.005, 0.02];
 
 /// Rebuilds orders; keep one a thread.
 pub(super) struct Rebuild<'a> {
@@ -34,7 +38,7 @@ impl<'a> Rebuild<'a> {
         }
     }
 
-    /// Another order with the strategies of `from`: the best of so many tries.
+    /// Walks from order to order with the strategies of `from`, never much longer than before, and returns the best but `from`.
     pub(super) fn rebuild(
         &mut self,
         from: &Solution,
@@ -42,35 +46,58 @@ impl<'a> Rebuild<'a> {
         rng: &mut ChaCha8Rng,
     ) -> Option<Solution> {
         let problem = self.problem;
-        let costs = problem.costs(&from.choice);
-        let start = evaluate::starts(problem, &costs.dur, &from.order)?;
+        let choice = self.other_choice(&from.choice, rng);
+        let costs = problem.costs(&choice);
         let tail = problem.tails(&costs.dur);
+        let mut start = evaluate::starts(problem, &costs.dur, &from.order)?;
+        let mut current_s = from.makespan;
+        let slack = 1.0 + SLACK[rng.random_range(0..SLACK.len())];
         let mut best: Option<Solution> = None;
         let mut reserve: Option<Reserve> = None;
         for i in 0..tries {
             self.keys.copy_from_slice(&start);
-            self.disturb(from.makespan, rng);
+            self.disturb(current_s, rng);
             if i.is_multiple_of(self.tries_of_witness) {
                 reserve = self.reserve(&costs).or(reserve);
             }
-            let reserve = reserve.as_mut()?;
-            let lanes =
-                [Lanes::Single, Lanes::SingleWithWeights, Lanes::Alternate, Lanes::BackwardFirst];
-            let patience = [0.0, 0.25, 0.5, 1.0];
-            let rules = Rules {
-                lanes: lanes[rng.random_range(0..lanes.len())],
-                patience: patience[rng.random_range(0..patience.len())],
-                weight_patience: patience[rng.random_range(0..patience.len())],
-                ..Rules::default()
+            let rules = draw_rules(rng);
+            let cutoff = if best.is_some() { current_s * slack } else { f64::INFINITY };
+            let run = (&rules, &tail[..], cutoff);
+            let Some(makespan) = self.interleaver.run(&costs, reserve.as_mut()?, &self.keys, run)
+            else {
+                continue;
             };
-            let cutoff = best.as_ref().map_or(f64::INFINITY, |b| b.makespan);
-            let run = self.interleaver.run(&costs, reserve, &self.keys, (&rules, &tail, cutoff));
-            if let Some(makespan) = run {
-                let (order, choice) = (self.interleaver.order(), from.choice.clone());
-                best = Some(Solution { order, choice, makespan });
+            let order = self.interleaver.order();
+            if makespan < current_s * slack {
+                start = evaluate::starts(problem, &costs.dur, &order)?;
+                current_s = makespan;
+            }
+            if best.as_ref().is_none_or(|b| makespan < b.makespan) {
+                best = Some(Solution { order, choice: choice.clone(), makespan });
             }
         }
+        if let Some(best) = &mut best {
+            upgrade(problem, best);
+        }
         best
+    }
+
+    /// Mostly the same strategies; some of one rank, or of all, drawn anew.
+    fn other_choice(&self, from: &Choice, rng: &mut ChaCha8Rng) -> Choice {
+        let problem = self.problem;
+        let mut choice = from.clone();
+        if problem.has_choice && rng.random_range(0..3) > 0 {
+            let rank = rng.random_range(0..2 * problem.ranks as u32);
+            let share = [0.02, 0.1, 0.3][rng.random_range(0..3)];
+            for (p, pair) in problem.pairs.iter().enumerate() {
+                let here =
+                    rank >= problem.ranks as u32 || problem.rank[pair.forward.index()] == rank;
+                if here && rng.random_bool(share) {
+                    choice[p] = rng.random_range(0..problem.strands[p].len()) as u16;
+                }
+            }
+        }
+        choice
     }
 
     /// Memory levels of a witness that takes microbatches in the order of the keys: where memory is tight, the order of the
@@ -131,5 +158,17 @@ impl<'a> Rebuild<'a> {
     fn first(&self, microbatch: u32) -> f64 {
         let own = (0..self.problem.n).filter(|&t| self.problem.microbatch[t] == microbatch);
         own.map(|t| self.keys[t]).fold(f64::INFINITY, f64::min).min(1e300)
+    }
+}
+
+/// Rules for one run, of every kind.
+fn draw_rules(rng: &mut ChaCha8Rng) -> Rules {
+    let lanes = [Lanes::Single, Lanes::SingleWithWeights, Lanes::Alternate, Lanes::BackwardFirst];
+    let patience = [0.0, 0.25, 0.5, 1.0];
+    Rules {
+        lanes: lanes[rng.random_range(0..lanes.len())],
+        patience: patience[rng.random_range(0..patience.len())],
+        weight_patience: patience[rng.random_range(0..patience.len())],
+        ..Rules::default()
     }
 }

@@ -205,6 +205,71 @@ impl<'a> Selection<'a> {
         })
     }
 
+    /// Whether memory allows an earlier place of a forward once another pair, or its own, takes a smaller strategy.
+    pub(super) fn fits_with(&self, shift: Shift, pair: usize, choice: u16) -> bool {
+        let rank = shift.rank as usize;
+        let Some(budget) = self.problem.budget[rank] else { return true };
+        let (from, to) = (shift.from as usize, shift.to as usize);
+        let (list, live) = (&self.order[rank], &self.live[rank]);
+        let t = list[from] as usize;
+        let (saved, first, last) = self.saving(pair, choice);
+        let own = self.problem.pair[t] as usize == pair;
+        let take = self.costs.acquire[t] - if own { saved } else { 0 };
+        let give = self.costs.release[t].min(take);
+        let less = |held: u64, live: bool| if live && !own { held - saved } else { held };
+        let before = less(live[to], first < to && to <= last);
+        before.saturating_add(take) <= budget
+            && (to..from).all(|i| {
+                let level = live[i] + self.costs.acquire[list[i] as usize];
+                less(level, first <= i && i <= last).saturating_add(take - give) <= budget
+            })
+    }
+
+    /// Whether memory allows a larger strategy of one pair once another pair of its rank takes a smaller one.
+    pub(super) fn fits_trade(
+        &self,
+        (pair, choice): (usize, u16),
+        (other, less): (usize, u16),
+    ) -> bool {
+        let strands = &self.problem.strands[pair];
+        let (now, then) =
+            (strands[self.choice[pair] as usize].bytes, strands[choice as usize].bytes);
+        let p = &self.problem.pairs[pair];
+        let rank = self.problem.rank[p.forward.index()] as usize;
+        let Some(budget) = self.problem.budget[rank].filter(|_| then > now) else { return true };
+        let (saved, first, last) = self.saving(other, less);
+        let places = self.place[p.forward.index()]..=self.place[p.release().index()];
+        let mut places = places.map(|i| i as usize);
+        places.all(|i| {
+            let held = self.live[rank][i] + self.costs.acquire[self.order[rank][i] as usize];
+            let held = if first <= i && i <= last { held - saved } else { held };
+            held.saturating_add(then - now) <= budget
+        })
+    }
+
+    /// Bytes that a smaller strategy of a pair saves, and the places between which it holds them.
+    fn saving(&self, pair: usize, choice: u16) -> (u64, usize, usize) {
+        let strands = &self.problem.strands[pair];
+        let saved = strands[self.choice[pair] as usize]
+            .bytes
+            .saturating_sub(strands[choice as usize].bytes);
+        let p = &self.problem.pairs[pair];
+        let place = |t: usize| self.place[t] as usize;
+        (saved, place(p.forward.index()), place(p.release().index()))
+    }
+
+    /// The pairs that a rank holds at a place, that of the task there included.
+    pub(super) fn held_at(&self, rank: usize, place: usize, pairs: &mut Vec<u32>) {
+        pairs.clear();
+        for &t in &self.order[rank][..=place] {
+            let pair = self.problem.pair[t as usize];
+            let p = &self.problem.pairs[pair as usize];
+            if p.forward.0 == t && self.place[p.release().index()] as usize >= place {
+                pairs.push(pair);
+            }
+        }
+    }
+
     /// Makes a move. Returns `false`, and changes nothing, where it would close a cycle.
     pub(super) fn shift(&mut self, shift: Shift) -> bool {
         let (rank, from, to) = (shift.rank as usize, shift.from as usize, shift.to as usize);

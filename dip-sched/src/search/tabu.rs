@@ -91,17 +91,26 @@ impl Tabu {
         let mut made = false;
         while !made && !moves.rated.is_empty() {
             let chosen = self.pick(selection, &moves.rated, best_s, rng);
-            made = match moves.rated.swap_remove(chosen).step {
-                Move::Shift(shift) => self.shift(selection, shift, rng),
-                Move::Choose { pair, choice } => {
-                    let old = selection.choice[pair as usize];
-                    selection.choose(pair as usize, choice);
-                    self.until[choice_slot(pair, old)] = self.step + 8 + rng.random_range(0..8);
-                    true
-                }
-            };
+            made = self.make(selection, moves.rated.swap_remove(chosen).step, rng);
         }
         self.moves = moves;
+        made
+    }
+
+    /// Makes a move; `false`, with nothing changed, where it would close a cycle.
+    fn make(&mut self, selection: &mut Selection<'_>, step: Move, rng: &mut ChaCha8Rng) -> bool {
+        let old = step.choices.map(|c| c.map(|(pair, _)| (pair, selection.choice[pair as usize])));
+        for (pair, choice) in step.choices.into_iter().flatten() {
+            selection.choose(pair as usize, choice);
+        }
+        let made = step.shift.is_none_or(|shift| self.shift(selection, shift, rng));
+        for (pair, choice) in old.into_iter().flatten() {
+            if made {
+                self.until[choice_slot(pair, choice)] = self.step + 8 + rng.random_range(0..8);
+            } else {
+                selection.choose(pair as usize, choice);
+            }
+        }
         made
     }
 
@@ -152,19 +161,19 @@ impl Tabu {
 
     /// Whether a move puts back an order that was reversed lately.
     fn forbids(&self, selection: &Selection<'_>, step: Move) -> bool {
-        let shift = match step {
-            Move::Shift(shift) => shift,
-            Move::Choose { pair, choice } => {
-                return self.until[choice_slot(pair, choice)] >= self.step;
-            }
-        };
+        let tabu = |slot: usize| self.until[slot] >= self.step;
+        if step.choices.into_iter().flatten().any(|(pair, choice)| tabu(choice_slot(pair, choice)))
+        {
+            return true;
+        }
+        let Some(shift) = step.shift else { return false };
         let list = &selection.order[shift.rank as usize];
         let (from, to) = (shift.from as usize, shift.to as usize);
         let t = list[from];
         if from < to {
-            list[from + 1..=to].iter().any(|&x| self.until[slot(x, t)] >= self.step)
+            list[from + 1..=to].iter().any(|&x| tabu(slot(x, t)))
         } else {
-            list[to..from].iter().any(|&x| self.until[slot(t, x)] >= self.step)
+            list[to..from].iter().any(|&x| tabu(slot(t, x)))
         }
     }
 }
