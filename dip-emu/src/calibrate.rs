@@ -4,10 +4,14 @@
 //! operators give `launch_s` and `memory`, products `saturation_flop` and `matmul`, attention its slope, transfers
 //! `latency_s` and `network`. Lines minimise the relative error, so that small operators count as much as large ones.
 
+mod profile;
+
 use dip_core::{ClusterSpec, ModelSpec, Seconds};
 use thiserror::Error;
 
 use crate::ops::{Machine, Operator, OperatorKind};
+
+pub use profile::fit_profile;
 
 /// One operator that was measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,6 +61,12 @@ pub enum FitError {
         name: &'static str,
         /// Its time.
         seconds: f64,
+    },
+    /// A profile has nothing to fit to.
+    #[error("the profile has no layer of model {model:?} with times above 0; measure this model")]
+    Empty {
+        /// The model.
+        model: String,
     },
     /// Larger operators took no more time.
     #[error(

@@ -10,8 +10,9 @@
 //! | [`MeasuredCost`] | [`CostModel`](dip_core::CostModel) | times measured by the trainer on this machine |
 //! | [`VirtualExecutor`] | [`Executor`](dip_core::Executor) | clocks that advance by the durations of the plan |
 //!
-//! Beside them: [`sample()`] makes batch metadata, [`fit`] the factors of a cluster from measured operators, [`memory()`] the
-//! memory timeline of a trace, and [`report`] a table, a page and a trace for Perfetto.
+//! Beside them: [`sample()`] makes batch metadata, [`fit`] and [`fit_profile`] the factors of a cluster from measured
+//! operators or layers, [`model_flops`] what a batch takes, [`memory()`] the memory timeline of a trace, and [`report`] a
+//! table, a page and a trace for Perfetto.
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
@@ -33,7 +34,7 @@ pub mod sample;
 pub mod strategy;
 
 pub use analytic::AnalyticCost;
-pub use calibrate::{Calibration, FitError, Measurement, fit};
+pub use calibrate::{Calibration, FitError, Measurement, fit, fit_profile};
 pub use execute::{LinkModel, VirtualExecutor};
 pub use flops::{model_flops, utilisation};
 pub use measured::MeasuredCost;
