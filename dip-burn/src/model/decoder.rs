@@ -11,7 +11,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use dip_core::{ModuleKind, ModuleSpec};
 
-use super::attention::{Attention, Mask};
+use super::attention::{Attention, Geometry, Heads};
 use super::feed_forward::FeedForward;
 use super::rotary::Rotary;
 use super::{Chunk, Init, ModelError};
@@ -24,7 +24,7 @@ pub struct DecoderChunk<B: Backend> {
     layers: Vec<DecoderLayer<B>>,
     norm: Option<RmsNorm<B>>,
     head: Option<Linear<B>>,
-    head_dim: usize,
+    heads: Heads,
 }
 
 /// A table with one row a token.
@@ -79,7 +79,7 @@ impl<B: Backend> DecoderChunk<B> {
             layers: layers.map(layer).collect(),
             norm: last.then(|| init.rms_norm(width)),
             head: (last && head).then(|| init.linear("head", width, vocab, false, 0.02)),
-            head_dim: spec.head_dim() as usize,
+            heads: Heads::of(spec),
         })
     }
 
@@ -90,11 +90,12 @@ impl<B: Backend> DecoderChunk<B> {
             None => Tensor::cat(inputs, 0),
         };
         let device = x_tm.device();
-        let rotary = Rotary::sequence(&microbatch.positions, self.head_dim, &device);
-        let mask = Mask::causal_documents(&microbatch.documents, &device);
+        let rotary = Rotary::sequence(&microbatch.positions, self.heads.head_dim, &device);
+        let documents = &microbatch.documents;
+        let geometry = Geometry::causal_documents(&self.heads, &rotary, documents, &device);
         let mut x_btm = x_tm.unsqueeze::<3>();
         for layer in &self.layers {
-            x_btm = layer.forward(x_btm, &rotary, &mask);
+            x_btm = layer.forward(x_btm, &geometry);
         }
         let x_tm = x_btm.squeeze_dim::<2>(0);
         match &self.norm {
@@ -137,9 +138,9 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
 }
 
 impl<B: Backend> DecoderLayer<B> {
-    fn forward(&self, x_btm: Tensor<B, 3>, rotary: &Rotary<B>, mask: &Mask<B>) -> Tensor<B, 3> {
+    fn forward(&self, x_btm: Tensor<B, 3>, geometry: &Geometry<B>) -> Tensor<B, 3> {
         let normed = self.attention_norm.forward(x_btm.clone());
-        let x_btm = x_btm + self.attention.forward(normed, rotary, Some(mask));
+        let x_btm = x_btm + self.attention.forward(normed, geometry);
         x_btm.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x_btm))
     }
 }

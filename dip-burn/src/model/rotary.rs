@@ -1,5 +1,8 @@
 //! Rotary positions: one table of angles for sequences, and for the rows and columns of images.
 //!
+//! Turning a pair is written as `x cos + (x R) sin`, where `R` moves the halves of a head past each other with a sign: products of
+//! whole rows, which every backend runs at full speed, where slices of heads would be strided.
+//!
 //! Shape legend: b batch, h heads, s sequence, d head width.
 
 use burn::tensor::backend::Backend;
@@ -8,11 +11,22 @@ use burn::tensor::{Tensor, TensorData};
 /// Base of the angles.
 const BASE: f64 = 10_000.0;
 
-/// Cosines and sines of every position, `[1, 1, s, d / 2]` each.
+/// Turns the heads of queries and keys by their positions.
 #[derive(Debug, Clone)]
 pub struct Rotary<B: Backend> {
-    cos: Tensor<B, 4>,
-    sin: Tensor<B, 4>,
+    /// Cosine and sine of every position, `[s, d]`.
+    cos: Tensor<B, 2>,
+    sin: Tensor<B, 2>,
+    /// `R`, `[d, d]`.
+    halves: Tensor<B, 2>,
+}
+
+/// The tables of a number of heads: `[1, s * h * d]` each.
+#[derive(Debug, Clone)]
+pub struct Turn<B: Backend> {
+    cos: Tensor<B, 2>,
+    sin: Tensor<B, 2>,
+    halves: Tensor<B, 2>,
 }
 
 impl<B: Backend> Rotary<B> {
@@ -42,22 +56,68 @@ impl<B: Backend> Rotary<B> {
         angle: impl Fn(usize, usize) -> f64,
         device: &B::Device,
     ) -> Self {
+        let d = 2 * half;
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f32> =
-                (0..length * half).map(|k| f(angle(k / half, k % half)) as f32).collect();
-            Tensor::from_data(TensorData::new(values, [1, 1, length, half]), device)
+                (0..length * d).map(|k| f(angle(k / d, k % d % half)) as f32).collect();
+            Tensor::from_data(TensorData::new(values, [length, d]), device)
         };
-        Self { cos: table(f64::cos), sin: table(f64::sin) }
+        let mut halves = vec![0.0f32; d * d];
+        for i in 0..half {
+            halves[(i + half) * d + i] = -1.0;
+            halves[i * d + i + half] = 1.0;
+        }
+        let halves = Tensor::from_data(TensorData::new(halves, [d, d]), device);
+        Self { cos: table(f64::cos), sin: table(f64::sin), halves }
     }
 
-    /// Turns each pair `(x[i], x[i + d / 2])` of a head by the angle of its position.
-    pub fn apply(&self, x_bhsd: Tensor<B, 4>) -> Tensor<B, 4> {
-        let mut halves = x_bhsd.chunk(2, 3).into_iter();
-        let (Some(a), Some(b)) = (halves.next(), halves.next()) else {
-            unreachable!("an even width has two halves")
+    /// The tables of `heads` heads.
+    pub fn of_heads(&self, heads: usize) -> Turn<B> {
+        let [s, d] = self.cos.dims();
+        let repeat = |table: &Tensor<B, 2>| {
+            let table = table.clone().reshape([s, 1, d]).repeat_dim(1, heads);
+            table.reshape([1, s * heads * d])
         };
-        let turned_a = a.clone() * self.cos.clone() - b.clone() * self.sin.clone();
-        let turned_b = b * self.cos.clone() + a * self.sin.clone();
-        Tensor::cat(vec![turned_a, turned_b], 3)
+        Turn { cos: repeat(&self.cos), sin: repeat(&self.sin), halves: self.halves.clone() }
+    }
+}
+
+impl<B: Backend> Turn<B> {
+    /// Turns each pair `(x[i], x[i + d / 2])` of every head of `x_bsm`, `[b, s, h * d]`, by the angle of its position.
+    pub fn apply(&self, x_bsm: Tensor<B, 3>) -> Tensor<B, 3> {
+        let shape = x_bsm.dims();
+        let [d, _] = self.halves.dims();
+        let width = shape[1] * shape[2];
+        let moved = x_bsm.clone().reshape([shape[0] * width / d, d]).matmul(self.halves.clone());
+        let x = x_bsm.reshape([shape[0], width]) * self.cos.clone();
+        let turned = x + moved.reshape([shape[0], width]) * self.sin.clone();
+        turned.reshape(shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    #[test]
+    fn every_pair_is_turned_by_the_angle_of_its_position() {
+        let device = Default::default();
+        let x = Tensor::<Flex, 3>::random([2, 3, 8], Distribution::Normal(0.0, 1.0), &device);
+        let rotary = Rotary::<Flex>::sequence(&[0, 5, 1], 4, &device);
+        let y: Vec<f32> = rotary.of_heads(2).apply(x.clone()).into_data().to_vec().unwrap();
+        let x: Vec<f32> = x.into_data().to_vec().unwrap();
+        for (row, position) in (0..6).zip([0.0f32, 5.0, 1.0].into_iter().cycle()) {
+            for head in 0..2 {
+                for i in 0..2 {
+                    let (a, b) = (row * 8 + head * 4 + i, row * 8 + head * 4 + i + 2);
+                    let (sin, cos) = (position * 10_000f32.powf(-(i as f32) / 2.0)).sin_cos();
+                    assert!((y[a] - (x[a] * cos - x[b] * sin)).abs() < 1e-5);
+                    assert!((y[b] - (x[b] * cos + x[a] * sin)).abs() < 1e-5);
+                }
+            }
+        }
     }
 }

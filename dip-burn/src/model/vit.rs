@@ -11,7 +11,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{ModuleKind, ModuleSpec};
 
-use super::attention::Attention;
+use super::attention::{Attention, Geometry, Heads};
 use super::feed_forward::FeedForward;
 use super::rotary::Rotary;
 use super::{Chunk, Init, ModelError};
@@ -24,7 +24,7 @@ pub struct VitChunk<B: Backend> {
     layers: Vec<VitLayer<B>>,
     merger: Option<Merger<B>>,
     grid: PatchGrid,
-    head_dim: usize,
+    heads: Heads,
 }
 
 /// One pre-norm transformer layer.
@@ -114,6 +114,7 @@ impl<B: Backend> VitChunk<B> {
         let (width, merge_px) = (spec.hidden as usize, merge as usize);
         let channels = 3 * (patch_px * patch_px) as usize;
         let merged = width * merge_px * merge_px;
+        let inner = spec.adapter_width() as usize;
         let layer = |i: u32| {
             let path = format!("layers.{i}");
             VitLayer {
@@ -130,15 +131,15 @@ impl<B: Backend> VitChunk<B> {
             layers: layers.map(layer).collect(),
             merger: last.then(|| Merger {
                 norm: init.layer_norm(width),
-                fc1: init.linear("merger.fc1", merged, merged, true, std(merged)),
-                fc2: init.linear("merger.fc2", merged, output, true, 0.02),
+                fc1: init.linear("merger.fc1", merged, inner, true, std(merged)),
+                fc2: init.linear("merger.fc2", inner, output, true, 0.02),
             }),
             grid: PatchGrid {
                 image_px: image_px as usize,
                 patch_px: patch_px as usize,
                 merge: merge_px,
             },
-            head_dim: spec.head_dim() as usize,
+            heads: Heads::of(spec),
         })
     }
 
@@ -170,9 +171,11 @@ impl<B: Backend> Chunk<B> for VitChunk<B> {
             }
             (None, None) => unreachable!("the interpreter gives a later chunk its input"),
         };
-        let rotary = Rotary::grid(&self.grid.places(), self.head_dim, &x_npm.device());
+        let (places, device) = (self.grid.places(), x_npm.device());
+        let rotary = Rotary::grid(&places, self.heads.head_dim, &device);
+        let geometry = Geometry::full(&self.heads, &rotary);
         for layer in &self.layers {
-            x_npm = layer.forward(x_npm, &rotary);
+            x_npm = layer.forward(x_npm, &geometry);
         }
         match &self.merger {
             Some(merger) => merger.forward(x_npm, self.grid.merge * self.grid.merge),
@@ -182,9 +185,9 @@ impl<B: Backend> Chunk<B> for VitChunk<B> {
 }
 
 impl<B: Backend> VitLayer<B> {
-    fn forward(&self, x_npm: Tensor<B, 3>, rotary: &Rotary<B>) -> Tensor<B, 3> {
-        let x_npm = x_npm.clone()
-            + self.attention.forward(self.attention_norm.forward(x_npm), rotary, None);
+    fn forward(&self, x_npm: Tensor<B, 3>, geometry: &Geometry<B>) -> Tensor<B, 3> {
+        let normed = self.attention_norm.forward(x_npm.clone());
+        let x_npm = x_npm + self.attention.forward(normed, geometry);
         x_npm.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x_npm))
     }
 }

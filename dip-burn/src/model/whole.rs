@@ -80,32 +80,24 @@ impl<B: Backend> WholeModel<B> {
     }
 
     /// Continues each prompt with the most likely tokens, until `stop` or `most` tokens. For backends without autodiff.
-    ///
-    /// All prompts run as documents of one packed sequence, so that each step is one forward.
     pub fn generate(&self, prompts: &[Prompt], stop: u32, most: usize) -> Vec<Vec<u32>> {
-        let mut texts = vec![Vec::new(); prompts.len()];
-        let mut open: Vec<usize> = (0..prompts.len()).collect();
-        let packed: Vec<Image> = prompts.iter().flat_map(|p| p.images.clone()).collect();
-        let images = Microbatch { images: packed, ..Microbatch::default() };
-        let embeddings = self.image_embeddings(&images);
-        for _ in 0..most {
-            if open.is_empty() {
-                break;
+        prompts.iter().map(|prompt| self.continued(prompt, stop, most)).collect()
+    }
+
+    fn continued(&self, prompt: &Prompt, stop: u32, most: usize) -> Vec<u32> {
+        let mut sequence = prompt.sequence();
+        let embeddings = self.image_embeddings(&sequence);
+        let start = sequence.tokens.len();
+        while sequence.tokens.len() < start + most {
+            let last = sequence.tokens.len() - 1;
+            let logits = self.decoder.1.logits(embeddings.clone(), &sequence, &[last]);
+            let token = logits.map(|l| l.argmax(1).into_scalar().elem::<i64>() as u32);
+            match token {
+                Some(token) if token != stop => sequence.push(token),
+                _ => break,
             }
-            let (sequence, last) = pack(prompts, &texts, &images.images);
-            let Some(logits) = self.decoder.1.logits(embeddings.clone(), &sequence, &last) else {
-                break;
-            };
-            let best = logits.argmax(1).into_data().iter::<i64>().collect::<Vec<_>>();
-            open.retain(|&i| {
-                let token = best[i] as u32;
-                if token != stop {
-                    texts[i].push(token);
-                }
-                token != stop
-            });
         }
-        texts
+        sequence.tokens.split_off(start)
     }
 
     /// The parameters, by name.
@@ -167,20 +159,26 @@ pub(crate) fn output_width(model: &ModelSpec, module: ModuleId) -> usize {
     consumer.unwrap_or(own) as usize
 }
 
-/// Prompts and what followed them as documents of one sequence, and the last position of each.
-fn pack(prompts: &[Prompt], texts: &[Vec<u32>], images: &[Image]) -> (Microbatch, Vec<usize>) {
-    let mut sequence = Microbatch { images: images.to_vec(), ..Microbatch::default() };
-    let mut last = Vec::new();
-    for (document, (prompt, text)) in prompts.iter().zip(texts).enumerate() {
-        let start = sequence.tokens.len() as u32;
-        sequence.image_offsets.extend(prompt.image_offsets.iter().map(|o| start + o));
-        sequence.tokens.extend(prompt.tokens.iter().chain(text));
-        let length = (prompt.tokens.len() + text.len()) as u32;
-        sequence.positions.extend(0..length);
-        sequence.documents.extend(std::iter::repeat_n(document as u32, length as usize));
-        last.push(sequence.tokens.len() - 1);
+impl Prompt {
+    /// The prompt as one document.
+    fn sequence(&self) -> Microbatch {
+        let mut sequence = Microbatch {
+            images: self.images.clone(),
+            image_offsets: self.image_offsets.clone(),
+            ..Microbatch::default()
+        };
+        self.tokens.iter().for_each(|&token| sequence.push(token));
+        sequence
     }
-    (sequence, last)
+}
+
+impl Microbatch {
+    /// Adds a token to its only document.
+    fn push(&mut self, token: u32) {
+        self.positions.push(self.tokens.len() as u32);
+        self.documents.push(0);
+        self.tokens.push(token);
+    }
 }
 
 fn naming(module: &str) -> Naming {
