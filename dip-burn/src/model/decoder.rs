@@ -11,7 +11,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use dip_core::{ModuleKind, ModuleSpec};
 
-use super::attention::{Attention, Geometry, Heads};
+use super::attention::{Attention, Geometry};
+use super::core::Heads;
 use super::feed_forward::FeedForward;
 use super::rotary::Rotary;
 use super::{Chunk, Init, ModelError};
@@ -89,15 +90,9 @@ impl<B: Backend> DecoderChunk<B> {
             Some(embed) => splice(embed, inputs, microbatch),
             None => Tensor::cat(inputs, 0),
         };
-        let device = x_tm.device();
-        let rotary = Rotary::sequence(&microbatch.positions, self.heads.head_dim, &device);
-        let documents = &microbatch.documents;
-        let geometry = Geometry::causal_documents(&self.heads, &rotary, documents, &device);
-        let mut x_btm = x_tm.unsqueeze::<3>();
-        for layer in &self.layers {
-            x_btm = layer.forward(x_btm, &geometry);
-        }
-        let x_tm = x_btm.squeeze_dim::<2>(0);
+        let rotary = Rotary::sequence(&microbatch.positions, self.heads.head_dim, &x_tm.device());
+        let geometry = Geometry::causal_documents(self.heads, &rotary, &microbatch.documents);
+        let x_tm = self.layers.iter().fold(x_tm, |x_tm, layer| layer.forward(x_tm, &geometry));
         match &self.norm {
             Some(norm) => norm.forward(x_tm),
             None => x_tm,
@@ -138,10 +133,10 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
 }
 
 impl<B: Backend> DecoderLayer<B> {
-    fn forward(&self, x_btm: Tensor<B, 3>, geometry: &Geometry<B>) -> Tensor<B, 3> {
-        let normed = self.attention_norm.forward(x_btm.clone());
-        let x_btm = x_btm + self.attention.forward(normed, geometry);
-        x_btm.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x_btm))
+    fn forward(&self, x_tm: Tensor<B, 2>, geometry: &Geometry<B>) -> Tensor<B, 2> {
+        let normed = self.attention_norm.forward(x_tm.clone());
+        let x_tm = x_tm + self.attention.forward(normed, geometry);
+        x_tm.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x_tm))
     }
 }
 

@@ -36,11 +36,11 @@ impl<B: Backend> FeedForward<B> {
         }
     }
 
-    /// `x_bsm` to the same shape.
-    pub fn forward(&self, x_bsm: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// `x_rm` to the same shape.
+    pub fn forward(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
         let inner = match &self.gate {
-            Some(gate) => silu(gate.forward(x_bsm.clone())) * self.up.forward(x_bsm),
-            None => gelu(self.up.forward(x_bsm)),
+            Some(gate) => silu(gate.forward(x_rm.clone())) * self.up.forward(x_rm),
+            None => gelu(self.up.forward(x_rm)),
         };
         self.down.forward(inner)
     }

@@ -4,16 +4,16 @@
 //! |---|---|
 //! | `vit` | vision encoder in the Qwen2-VL manner: patch embedding, 2D rotary positions, spatial-merge adapter |
 //! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, untied head with its loss |
-//! | `attention`, `softmax`, `rotary`, `feed_forward` | what their layers share |
+//! | `attention`, `core`, `rotary`, `feed_forward` | what their layers share |
 //! | `init` | weights by name: any partition starts from the same ones |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
 pub mod attention;
+pub mod core;
 pub mod decoder;
 pub mod feed_forward;
 mod init;
 pub mod rotary;
-mod softmax;
 pub mod vit;
 mod whole;
 

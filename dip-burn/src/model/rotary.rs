@@ -3,7 +3,7 @@
 //! Turning a pair is written as `x cos + (x R) sin`, where `R` moves the halves of a head past each other with a sign: products of
 //! whole rows, which every backend runs at full speed, where slices of heads would be strided.
 //!
-//! Shape legend: b batch, h heads, s sequence, d head width.
+//! Shape legend: n sequences, s their length, r = n * s rows, h heads, d head width.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -71,6 +71,16 @@ impl<B: Backend> Rotary<B> {
         Self { cos: table(f64::cos), sin: table(f64::sin), halves }
     }
 
+    /// Positions of one sequence.
+    pub fn positions(&self) -> usize {
+        self.cos.dims()[0]
+    }
+
+    /// Where its tables are.
+    pub fn device(&self) -> B::Device {
+        self.cos.device()
+    }
+
     /// The tables of `heads` heads.
     pub fn of_heads(&self, heads: usize) -> Turn<B> {
         let [s, d] = self.cos.dims();
@@ -83,15 +93,15 @@ impl<B: Backend> Rotary<B> {
 }
 
 impl<B: Backend> Turn<B> {
-    /// Turns each pair `(x[i], x[i + d / 2])` of every head of `x_bsm`, `[b, s, h * d]`, by the angle of its position.
-    pub fn apply(&self, x_bsm: Tensor<B, 3>) -> Tensor<B, 3> {
-        let shape = x_bsm.dims();
+    /// Turns each pair `(x[i], x[i + d / 2])` of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
+    pub fn apply(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
+        let shape @ [rows, width] = x_rm.dims();
         let [d, _] = self.halves.dims();
-        let width = shape[1] * shape[2];
-        let moved = x_bsm.clone().reshape([shape[0] * width / d, d]).matmul(self.halves.clone());
-        let x = x_bsm.reshape([shape[0], width]) * self.cos.clone();
-        let turned = x + moved.reshape([shape[0], width]) * self.sin.clone();
-        turned.reshape(shape)
+        let [_, length] = self.cos.dims();
+        let sequences = [rows * width / length, length];
+        let moved = x_rm.clone().reshape([rows * width / d, d]).matmul(self.halves.clone());
+        let x = x_rm.reshape(sequences) * self.cos.clone();
+        (x + moved.reshape(sequences) * self.sin.clone()).reshape(shape)
     }
 }
 
@@ -105,7 +115,7 @@ mod tests {
     #[test]
     fn every_pair_is_turned_by_the_angle_of_its_position() {
         let device = Default::default();
-        let x = Tensor::<Flex, 3>::random([2, 3, 8], Distribution::Normal(0.0, 1.0), &device);
+        let x = Tensor::<Flex, 2>::random([6, 8], Distribution::Normal(0.0, 1.0), &device);
         let rotary = Rotary::<Flex>::sequence(&[0, 5, 1], 4, &device);
         let y: Vec<f32> = rotary.of_heads(2).apply(x.clone()).into_data().to_vec().unwrap();
         let x: Vec<f32> = x.into_data().to_vec().unwrap();

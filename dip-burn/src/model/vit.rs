@@ -1,6 +1,6 @@
 //! The vision encoder in the Qwen2-VL manner.
 //!
-//! Shape legend: n images, p patches of an image, c values of a patch, m width, t tokens of an image after merging.
+//! Shape legend: n images, p patches of an image, r = n * p rows, c values of a patch, m width, t tokens of an image after merging.
 
 use std::ops::Range;
 
@@ -11,7 +11,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{ModuleKind, ModuleSpec};
 
-use super::attention::{Attention, Geometry, Heads};
+use super::attention::{Attention, Geometry};
+use super::core::Heads;
 use super::feed_forward::FeedForward;
 use super::rotary::Rotary;
 use super::{Chunk, Init, ModelError};
@@ -143,14 +144,13 @@ impl<B: Backend> VitChunk<B> {
         })
     }
 
-    fn embed(&self, patch_embed: &Linear<B>, images: &[Image]) -> Tensor<B, 3> {
+    /// The patches of all images, `[n * p, m]`.
+    fn embed(&self, patch_embed: &Linear<B>, images: &[Image]) -> Tensor<B, 2> {
         let device = patch_embed.weight.device();
         let values: Vec<f32> = images.iter().flat_map(|i| self.grid.patches(i)).collect();
-        let patches = self.grid.side() * self.grid.side();
-        let channels = values.len() / (images.len() * patches);
-        let shape = [images.len(), patches, channels];
-        let x_npc = Tensor::<B, 3>::from_data(TensorData::new(values, shape), &device);
-        patch_embed.forward(x_npc)
+        let rows = images.len() * self.grid.side() * self.grid.side();
+        let shape = [rows, values.len() / rows];
+        patch_embed.forward(Tensor::from_data(TensorData::new(values, shape), &device))
     }
 }
 
@@ -162,41 +162,34 @@ impl<B: Backend> Chunk<B> for VitChunk<B> {
         slice: Range<u32>,
     ) -> Tensor<B, 2> {
         let images = &microbatch.images[slice.start as usize..slice.end as usize];
-        let n = images.len();
-        let mut x_npm = match (&self.patch_embed, inputs.pop()) {
+        let x_rm = match (&self.patch_embed, inputs.pop()) {
             (Some(patch_embed), _) => self.embed(patch_embed, images),
-            (None, Some(x)) => {
-                let [rows, width] = x.dims();
-                x.reshape([n, rows / n, width])
-            }
+            (None, Some(x_rm)) => x_rm,
             (None, None) => unreachable!("the interpreter gives a later chunk its input"),
         };
-        let (places, device) = (self.grid.places(), x_npm.device());
-        let rotary = Rotary::grid(&places, self.heads.head_dim, &device);
-        let geometry = Geometry::full(&self.heads, &rotary);
-        for layer in &self.layers {
-            x_npm = layer.forward(x_npm, &geometry);
-        }
+        let rotary = Rotary::grid(&self.grid.places(), self.heads.head_dim, &x_rm.device());
+        let geometry = Geometry::full(self.heads, &rotary, images.len());
+        let x_rm = self.layers.iter().fold(x_rm, |x_rm, layer| layer.forward(x_rm, &geometry));
         match &self.merger {
-            Some(merger) => merger.forward(x_npm, self.grid.merge * self.grid.merge),
-            None => x_npm.flatten(0, 1),
+            Some(merger) => merger.forward(x_rm, self.grid.merge * self.grid.merge),
+            None => x_rm,
         }
     }
 }
 
 impl<B: Backend> VitLayer<B> {
-    fn forward(&self, x_npm: Tensor<B, 3>, geometry: &Geometry<B>) -> Tensor<B, 3> {
-        let normed = self.attention_norm.forward(x_npm.clone());
-        let x_npm = x_npm + self.attention.forward(normed, geometry);
-        x_npm.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x_npm))
+    fn forward(&self, x_rm: Tensor<B, 2>, geometry: &Geometry<B>) -> Tensor<B, 2> {
+        let normed = self.attention_norm.forward(x_rm.clone());
+        let x_rm = x_rm + self.attention.forward(normed, geometry);
+        x_rm.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x_rm))
     }
 }
 
 impl<B: Backend> Merger<B> {
-    /// `[n, p, m]` to `[n * t, output]`: `patches` neighbours side by side, then two linear layers.
-    fn forward(&self, x_npm: Tensor<B, 3>, patches: usize) -> Tensor<B, 2> {
-        let [n, p, m] = x_npm.dims();
-        let merged = self.norm.forward(x_npm).reshape([n * p / patches, patches * m]);
+    /// `[n * p, m]` to `[n * t, output]`: `patches` neighbours side by side, then two linear layers.
+    fn forward(&self, x_rm: Tensor<B, 2>, patches: usize) -> Tensor<B, 2> {
+        let [rows, m] = x_rm.dims();
+        let merged = self.norm.forward(x_rm).reshape([rows / patches, patches * m]);
         self.fc2.forward(gelu(self.fc1.forward(merged)))
     }
 }

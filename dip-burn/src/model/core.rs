@@ -1,0 +1,349 @@
+//! The attention core: scores, softmax and weighted sum, sequence by sequence.
+//!
+//! Packed documents never see each other, so the core runs on each by itself instead of on the whole sequence under a mask: for
+//! `n` documents of equal length that is `1/n` of the work. Burn's autodiff would keep every intermediate result and, for each
+//! document, a gradient as long as the sequence; so on the backends of this crate the core is one operation with its own
+//! backward, which keeps queries, keys, values and weights alone. On all others it is composed of Burn's operations, with the
+//! same values.
+//!
+//! Shape legend: r rows of all sequences, n sequences, s their length, h query heads, k key-value heads, g heads of a group
+//! (h = k * g), d head width.
+
+use std::any::Any;
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::module::Module;
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use dip_core::ModuleSpec;
+
+/// Added to the score of a pair that may not see each other.
+const HIDDEN: f32 = -1e9;
+
+/// Heads of a module.
+#[derive(Module, Debug, Clone, Copy)]
+pub struct Heads {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads, each shared by a group of query heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// Consecutive rows of sequences of equal length that see only themselves.
+#[derive(Debug, Clone)]
+pub(super) struct Span<B: Backend> {
+    start: usize,
+    sequences: usize,
+    length: usize,
+    /// Added to the scores, `[1, k, g * s, s]`; none where every pair sees each other.
+    mask: Option<Tensor<B, 4>>,
+}
+
+/// Queries `[r, h * d]`, scaled, and keys and values `[r, k * d]`.
+#[derive(Debug, Clone)]
+pub(super) struct Inputs<B: Backend> {
+    pub query: Tensor<B, 2>,
+    pub key: Tensor<B, 2>,
+    pub value: Tensor<B, 2>,
+}
+
+impl Heads {
+    /// Those of a module.
+    pub fn of(spec: &ModuleSpec) -> Self {
+        Self {
+            heads: spec.heads as usize,
+            kv_heads: spec.kv_heads() as usize,
+            head_dim: spec.head_dim() as usize,
+        }
+    }
+
+    fn group(self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// `[n * s, k' * d]` as `[n, k', s, d]`, a view.
+    fn split<B: Backend>(self, x: Tensor<B, 2>, span: (usize, usize)) -> Tensor<B, 4> {
+        let (n, s) = span;
+        let heads = x.dims()[1] / self.head_dim;
+        x.reshape([n, s, heads, self.head_dim]).swap_dims(1, 2)
+    }
+
+    /// Queries, or their gradients: heads of a group are rows of one product, `[n, k, g * s, d]`.
+    fn grouped<B: Backend>(self, x: Tensor<B, 2>, (n, s): (usize, usize)) -> Tensor<B, 4> {
+        let rows = self.group() * s;
+        self.split(x, (n, s)).reshape([n, self.kv_heads, rows, self.head_dim])
+    }
+
+    /// `[n, k, g * s, d]` as rows, `[n * s, h * d]`.
+    fn ungrouped<B: Backend>(self, x: Tensor<B, 4>, (n, s): (usize, usize)) -> Tensor<B, 2> {
+        let x = x.reshape([n, self.heads, s, self.head_dim]).swap_dims(1, 2);
+        x.reshape([n * s, self.heads * self.head_dim])
+    }
+
+    /// `[n, k, s, d]` as rows, `[n * s, k * d]`.
+    fn rows<B: Backend>(self, x: Tensor<B, 4>, (n, s): (usize, usize)) -> Tensor<B, 2> {
+        x.swap_dims(1, 2).reshape([n * s, self.kv_heads * self.head_dim])
+    }
+}
+
+impl<B: Backend> Span<B> {
+    /// `n` sequences of `s` rows in which every pair sees each other.
+    pub fn full(n: usize, s: usize) -> Self {
+        Self { start: 0, sequences: n, length: s, mask: None }
+    }
+
+    /// The documents of a packed sequence, each causal.
+    pub fn causal_documents(documents: &[u32], heads: Heads, device: &B::Device) -> Vec<Self> {
+        let mut start = 0;
+        let span = |document: &[u32]| {
+            let length = document.len();
+            let mask = Some(causal(length, heads, device));
+            let span = Self { start, sequences: 1, length, mask };
+            start += length;
+            span
+        };
+        documents.chunk_by(|a, b| a == b).map(span).collect()
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.sequences, self.length)
+    }
+
+    fn rows(&self, x: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let [rows, _] = x.dims();
+        let length = self.sequences * self.length;
+        if length == rows { x.clone() } else { x.clone().narrow(0, self.start, length) }
+    }
+
+    /// Weights `[n, k, g * s, s]` and their sum over the values, `[n * s, h * d]`.
+    fn forward(&self, inputs: &Inputs<B>, heads: Heads) -> (Tensor<B, 4>, Tensor<B, 2>) {
+        let shape = self.shape();
+        let query = heads.grouped(self.rows(&inputs.query), shape);
+        let key = heads.split(self.rows(&inputs.key), shape);
+        let value = heads.split(self.rows(&inputs.value), shape);
+        let scores = query.matmul(key.transpose());
+        let scores = match &self.mask {
+            Some(mask) => scores + mask.clone(),
+            None => scores,
+        };
+        let weights = softmax(scores, 3);
+        (weights.clone(), heads.ungrouped(weights.matmul(value), shape))
+    }
+
+    /// Gradients of queries, keys and values of these rows from that of the result.
+    fn backward(
+        &self,
+        inputs: &Inputs<B>,
+        weights: Tensor<B, 4>,
+        dy: &Tensor<B, 2>,
+        heads: Heads,
+    ) -> [Tensor<B, 2>; 3] {
+        let shape = self.shape();
+        let query = heads.grouped(self.rows(&inputs.query), shape);
+        let key = heads.split(self.rows(&inputs.key), shape);
+        let value = heads.split(self.rows(&inputs.value), shape);
+        let dy = heads.grouped(self.rows(dy), shape);
+        let d_value = weights.clone().transpose().matmul(dy.clone());
+        let d_weights = dy.matmul(value.transpose());
+        // Softmax: ds = p * (dp - sum(dp * p)), row by row.
+        let sum = (d_weights.clone() * weights.clone()).sum_dim(3);
+        let d_scores = (d_weights - sum) * weights;
+        let d_key = d_scores.clone().transpose().matmul(query);
+        let d_query = heads.ungrouped(d_scores.matmul(key), shape);
+        [d_query, heads.rows(d_key, shape), heads.rows(d_value, shape)]
+    }
+}
+
+/// The mask of a causal sequence, whole for every head: a broadcast one would be added element by element.
+fn causal<B: Backend>(length: usize, heads: Heads, device: &B::Device) -> Tensor<B, 4> {
+    let mut values = vec![HIDDEN; length * length];
+    for row in 0..length {
+        values[row * length..=row * length + row].fill(0.0);
+    }
+    let shape = [1, heads.kv_heads, heads.group() * length, length];
+    Tensor::from_data(TensorData::new(values.repeat(heads.heads), shape), device)
+}
+
+/// Attention of every span, `[r, h * d]`. Spans cover the rows in order.
+pub(super) fn attend<B: Backend>(
+    inputs: Inputs<B>,
+    spans: &[Span<B>],
+    heads: Heads,
+) -> Tensor<B, 2> {
+    let done = fused::<B, burn::backend::Flex>(&inputs, spans, heads);
+    #[cfg(feature = "cuda")]
+    let done = done.or_else(|| fused::<B, burn::backend::Cuda>(&inputs, spans, heads));
+    done.unwrap_or_else(|| composed(&inputs, spans, heads))
+}
+
+fn composed<B: Backend>(inputs: &Inputs<B>, spans: &[Span<B>], heads: Heads) -> Tensor<B, 2> {
+    join(spans.iter().map(|span| span.forward(inputs, heads).1).collect())
+}
+
+fn join<B: Backend>(mut parts: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) }
+}
+
+/// The operation of its own, where `B` is autodiff over `Inner`.
+fn fused<B: Backend, Inner: Backend>(
+    inputs: &Inputs<B>,
+    spans: &[Span<B>],
+    heads: Heads,
+) -> Option<Tensor<B, 2>> {
+    let inputs = (inputs as &dyn Any).downcast_ref::<Inputs<Autodiff<Inner>>>()?;
+    let span = |span: &Span<B>| {
+        let span = (span as &dyn Any).downcast_ref::<Span<Autodiff<Inner>>>()?;
+        Some(span.inner())
+    };
+    let spans: Vec<_> = spans.iter().map(span).collect::<Option<_>>()?;
+    let y: Box<dyn Any> = Box::new(tracked(inputs.clone(), spans, heads));
+    y.downcast().ok().map(|y| *y)
+}
+
+impl<B: AutodiffBackend> Span<B> {
+    fn inner(&self) -> Span<B::InnerBackend> {
+        Span {
+            start: self.start,
+            sequences: self.sequences,
+            length: self.length,
+            mask: self.mask.clone().map(Tensor::inner),
+        }
+    }
+}
+
+/// What the backward needs.
+#[derive(Debug, Clone)]
+struct Kept<B: Backend> {
+    inputs: Inputs<B>,
+    spans: Vec<Span<B>>,
+    weights: Vec<Tensor<B, 4>>,
+    heads: Heads,
+}
+
+#[derive(Debug)]
+struct AttentionCore;
+
+fn tracked<B: Backend>(
+    inputs: Inputs<Autodiff<B>>,
+    spans: Vec<Span<B>>,
+    heads: Heads,
+) -> Tensor<Autodiff<B>, 2> {
+    let [query, key, value] =
+        [inputs.query, inputs.key, inputs.value].map(|x| x.into_primitive().tensor());
+    let nodes = [query.node, key.node, value.node];
+    let inputs = Inputs {
+        query: tensor::<B>(query.primitive),
+        key: tensor::<B>(key.primitive),
+        value: tensor::<B>(value.primitive),
+    };
+    let (weights, parts) = spans.iter().map(|span| span.forward(&inputs, heads)).unzip();
+    let y = join(parts).into_primitive().tensor();
+    let y = match AttentionCore.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => prepared.finish(Kept { inputs, spans, weights, heads }, y),
+        OpsKind::UnTracked(prepared) => prepared.finish(y),
+    };
+    Tensor::from_primitive(TensorPrimitive::Float(y))
+}
+
+impl<B: Backend> Backward<B, 3> for AttentionCore {
+    type State = Kept<B>;
+
+    fn backward(self, ops: Ops<Kept<B>, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = tensor::<B>(grads.consume::<B>(&ops.node));
+        let Kept { inputs, spans, weights, heads } = ops.state;
+        let mut parts = [const { Vec::new() }; 3];
+        for (span, weights) in spans.iter().zip(weights) {
+            let of_span = span.backward(&inputs, weights, &dy, heads);
+            parts.iter_mut().zip(of_span).for_each(|(all, part)| all.push(part));
+        }
+        for (parent, parts) in ops.parents.into_iter().zip(parts) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, join(parts).into_primitive().tensor());
+            }
+        }
+    }
+}
+
+fn tensor<B: Backend>(primitive: FloatTensor<B>) -> Tensor<B, 2> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    type B = Autodiff<Flex>;
+    const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 3 };
+
+    fn normal(rows: usize, width: usize) -> Tensor<Flex, 2> {
+        Tensor::random([rows, width], Distribution::Normal(0.0, 1.0), &Default::default())
+    }
+
+    fn inputs(rows: usize) -> [Tensor<Flex, 2>; 3] {
+        [normal(rows, 12), normal(rows, 6), normal(rows, 6)]
+    }
+
+    type Core = fn(Inputs<B>, &[Span<B>], Heads) -> Tensor<B, 2>;
+
+    /// The result and the three gradients.
+    fn run(core: Core, inputs: &[Tensor<Flex, 2>; 3], spans: &[Span<B>]) -> [TensorData; 4] {
+        let leaves = inputs.clone().map(|x| Tensor::<B, 2>::from_inner(x).require_grad());
+        let [query, key, value] = leaves.clone();
+        let y = core(Inputs { query, key, value }, spans, HEADS);
+        let weight = Tensor::arange(0..y.shape().num_elements() as i64, &Default::default());
+        let weight = weight.float().sin().reshape(y.shape());
+        let grads = (y.clone() * weight).sum().backward();
+        let [a, b, c] = leaves.map(|x| x.grad(&grads).unwrap().into_data());
+        [y.into_data(), a, b, c]
+    }
+
+    fn agree(spans: &[Span<B>], rows: usize) {
+        let inputs = inputs(rows);
+        let expected = run(|i, s, h| composed(&i, s, h), &inputs, spans);
+        let tolerance = burn::tensor::Tolerance::<f32>::absolute(1e-5);
+        for (a, b) in run(attend, &inputs, spans).iter().zip(&expected) {
+            a.assert_approx_eq(b, tolerance);
+        }
+    }
+
+    #[test]
+    fn the_own_operation_has_the_values_and_gradients_of_the_composed_one() {
+        agree(&[Span::full(3, 5)], 15);
+        let documents = [0, 0, 0, 1, 2, 2, 2, 2, 9, 9];
+        agree(&Span::causal_documents(&documents, HEADS, &Default::default()), 10);
+    }
+
+    #[test]
+    fn a_document_sees_itself_up_to_the_present_token_and_nothing_else() {
+        let documents = [0, 0, 0, 1, 1];
+        let spans = Span::<Flex>::causal_documents(&documents, HEADS, &Default::default());
+        let [query, key, value] = inputs(5);
+        let run = |key: Tensor<Flex, 2>| -> Vec<f32> {
+            let inputs = Inputs { query: query.clone(), key, value: value.clone() };
+            attend(inputs, &spans, HEADS).into_data().to_vec().unwrap()
+        };
+        let before = run(key.clone());
+        for changed in 0..5 {
+            let other = key.clone().slice_assign([changed..changed + 1, 0..6], normal(1, 6));
+            let after = run(other);
+            for row in 0..5 {
+                let differs = before[row * 12..(row + 1) * 12] != after[row * 12..(row + 1) * 12];
+                // The first token of a document sees only itself, with a weight of 1 whatever its key is.
+                let first = row == 0 || documents[row - 1] != documents[row];
+                let sees = documents[row] == documents[changed] && changed <= row && !first;
+                assert_eq!(differs, sees, "row {row} after a change of {changed}");
+            }
+        }
+    }
+}
