@@ -1,9 +1,12 @@
 //! One file a subcommand. Exit codes: 0 done, 1 the plan has violations, 2 bad input.
 
 mod check;
+mod emulate;
 mod files;
 mod inputs;
+mod plan;
 mod presets;
+mod sample;
 #[cfg(feature = "train")]
 mod train;
 
@@ -24,8 +27,14 @@ pub struct Cli {
 enum Command {
     /// Lists what is built in
     Presets(presets::Presets),
+    /// Draws batch metadata like that of the paper's data sets
+    Sample(sample::Sample),
+    /// Plans one batch, or a given task graph
+    Plan(plan::PlanCommand),
     /// Lists every violation of a plan, or says that there is none
     Check(check::Check),
+    /// Runs a plan in virtual time
+    Emulate(emulate::Emulate),
     /// Trains a model
     #[cfg(feature = "train")]
     Train(train::Train),
@@ -36,7 +45,10 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Presets(command) => command.run(),
+            Command::Sample(command) => command.run(),
+            Command::Plan(command) => command.run(),
             Command::Check(command) => command.run(),
+            Command::Emulate(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Train(command) => command.run(),
         }

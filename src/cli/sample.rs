@@ -15,10 +15,10 @@ pub struct Sample {
     #[arg(long)]
     model: String,
     /// Iterations to draw
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     iterations: u64,
     /// Microbatches of one iteration; those of the model where absent
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     microbatches: Option<u32>,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
@@ -31,8 +31,7 @@ pub struct Sample {
 impl Sample {
     pub fn run(&self) -> Result<ExitCode> {
         let model = inputs::model(&self.model)?;
-        let microbatches = self.microbatches.unwrap_or(model.microbatches);
-        let batches = dip::emu::sample(&model, self.iterations, self.seed, microbatches);
+        let batches = dip::emu::sample(&model, self.iterations, self.seed, self.microbatches);
         let text: String = batches.iter().map(dip::core::BatchMeta::to_jsonl).collect();
         match &self.out {
             Some(path) => write_whole(path, text.as_bytes())?,

@@ -1,0 +1,48 @@
+//! `dip emulate`: runs a plan in virtual time.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use dip::core::Executor;
+use dip::emu::{LinkModel, VirtualExecutor, report};
+use dip::prelude::*;
+
+use super::files::{read_text, write_whole};
+
+#[derive(Debug, Args)]
+pub struct Emulate {
+    /// The plan, dip.plan/v1
+    plan: PathBuf,
+    /// Where to write the timeline as a page
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Where to write a trace for Perfetto or chrome://tracing
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// One message at a time on each link, instead of any number
+    #[arg(long)]
+    contended_links: bool,
+}
+
+impl Emulate {
+    pub fn run(&self) -> Result<ExitCode> {
+        let shown = || self.plan.display().to_string();
+        let plan = Plan::from_json(&read_text(&self.plan)?).with_context(shown)?;
+        let links = if self.contended_links {
+            LinkModel::Ports { latency: Seconds::ZERO }
+        } else {
+            LinkModel::Uncontended
+        };
+        let trace = VirtualExecutor::new(links).execute(&plan).with_context(shown)?;
+        if let Some(path) = &self.html {
+            write_whole(path, report::html(&plan, &trace).as_bytes())?;
+        }
+        if let Some(path) = &self.trace {
+            write_whole(path, report::chrome(&plan, &trace).as_bytes())?;
+        }
+        print!("{}", report::table(&plan, &trace));
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,196 @@
+//! `dip plan`: plans one batch of a model on a cluster, or a given task graph.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use dip::core::csv::{order_from_csv, order_to_csv};
+use dip::prelude::*;
+
+use super::files::{read_text, write_whole};
+use super::inputs;
+
+#[derive(Debug, Args)]
+pub struct PlanCommand {
+    /// A model preset or a model TOML
+    #[arg(long, required_unless_present = "graph")]
+    model: Option<String>,
+    /// A cluster preset or a cluster TOML
+    #[arg(long, default_value = "h800")]
+    cluster: String,
+    /// Batch metadata, JSON Lines; a sampled batch where absent
+    #[arg(long)]
+    batch: Option<PathBuf>,
+    /// The iteration of the batch file; its first where absent
+    #[arg(long, requires = "batch")]
+    iteration: Option<u64>,
+    /// A task graph, dip.graph/v1, instead of a model
+    #[arg(long, conflicts_with_all = ["model", "batch", "ranks", "weight_split"])]
+    graph: Option<PathBuf>,
+    /// An order in PyTorch's pipelining CSV, instead of a schedule
+    #[arg(long, conflicts_with = "schedule")]
+    order: Option<PathBuf>,
+    /// The schedule; see `dip presets schedules`
+    #[arg(long, default_value = "dip")]
+    schedule: String,
+    /// Pipeline ranks, instead of those of the model
+    #[arg(long)]
+    ranks: Option<u32>,
+    /// Weight gradients as tasks of their own; where absent, for the schedules that place them freely
+    #[arg(long, value_name = "true|false")]
+    weight_split: Option<bool>,
+    /// Time of the search, as 2s or 500ms
+    #[arg(long, default_value = "2s", value_parser = seconds)]
+    budget: Seconds,
+    /// Iterations of the search instead of a time: reproducible
+    #[arg(long, value_name = "N")]
+    iterations_budget: Option<u64>,
+    /// Threads of the search; half of the cores where absent
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Seed of the search, and of a sampled batch
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where to write the plan, dip.plan/v1
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Where to write the order as PyTorch's pipelining CSV
+    #[arg(long)]
+    csv: Option<PathBuf>,
+}
+
+impl PlanCommand {
+    pub fn run(&self) -> Result<ExitCode> {
+        let graph = match (&self.graph, &self.model) {
+            (Some(path), _) => TaskGraph::from_json(&read_text(path)?)
+                .with_context(|| path.display().to_string())?,
+            (None, Some(model)) => self.build(model)?,
+            (None, None) => bail!("give --model or --graph"),
+        };
+        let start = Instant::now();
+        let plan = match &self.order {
+            Some(path) => with_order(graph, path)?,
+            None => self.search(&graph)?,
+        };
+        let elapsed = Seconds(start.elapsed().as_secs_f64());
+        let violations = check_plan(&plan);
+        if let Some(first) = violations.first() {
+            bail!("the plan has {} violations, the first: {first}", violations.len());
+        }
+        if let Some(path) = &self.out {
+            write_whole(path, plan.to_json().as_bytes())?;
+        }
+        if let Some(path) = &self.csv {
+            write_whole(path, order_to_csv(&plan.graph, &plan.order)?.as_bytes())?;
+        }
+        print(&plan, elapsed);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The task graph of one batch.
+    fn build(&self, name: &str) -> Result<TaskGraph> {
+        let model = inputs::model(name)?;
+        let cluster = inputs::cluster(&self.cluster)?;
+        let batch = match &self.batch {
+            Some(path) => inputs::batch(path, self.iteration)?,
+            None => dip::emu::sample(&model, 1, self.seed, None)
+                .pop()
+                .context("nothing was sampled; give --batch")?,
+        };
+        let cost = AnalyticCost::new(&model, &cluster);
+        let ranks = self.ranks.unwrap_or(model.parallel.pipeline);
+        let partition =
+            Partitioner::new(&model, ranks, &cost).place(placement(&self.schedule))?;
+        let split = split_batch(&model, &partition, &batch);
+        let splits = matches!(self.schedule.as_str(), "zero_bubble" | "exact")
+            || self.schedule.starts_with("dip");
+        let input = GraphInput {
+            model: &model,
+            cluster: &cluster,
+            partition: &partition,
+            batch: &batch,
+            split: &split,
+            cost: &cost,
+            weight_split: self.weight_split.unwrap_or(splits),
+        };
+        Ok(build_graph(&input)?)
+    }
+
+    fn search(&self, graph: &TaskGraph) -> Result<Plan> {
+        let schedule = schedule_by_name(&self.schedule).ok_or_else(|| {
+            let names: Vec<_> = dip::sched::names().collect();
+            anyhow!("schedule {:?} is none of {}", self.schedule, names.join(", "))
+        })?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let env = Environment {
+            seed: self.seed,
+            budget: match self.iterations_budget {
+                Some(n) => Budget::Iterations(n),
+                None => Budget::Time(self.budget),
+            },
+            threads: self.threads.unwrap_or(cores.div_ceil(2)).max(1),
+            ..Environment::default()
+        };
+        let plan = schedule.plan(graph, &env);
+        plan.with_context(|| format!("schedule {:?} has no plan", self.schedule))
+    }
+}
+
+/// A plan of an order that was made elsewhere.
+fn with_order(graph: TaskGraph, path: &Path) -> Result<Plan> {
+    let shown = path.display();
+    let order = order_from_csv(&read_text(path)?, &graph).map_err(|errors| {
+        let lines: Vec<_> = errors.iter().map(|e| format!("  {e}")).collect();
+        anyhow!("{shown}: {} errors\n{}", errors.len(), lines.join("\n"))
+    })?;
+    let bound = lower_bound(&graph)?;
+    Plan::new(graph, "csv", order, bound).with_context(|| shown.to_string())
+}
+
+fn print(plan: &Plan, elapsed: Seconds) {
+    let p = &plan.predicted;
+    println!(
+        "{} on {}: {} tasks on {} ranks, schedule {}, planned in {elapsed}",
+        plan.graph.model,
+        plan.graph.cluster,
+        plan.graph.tasks.len(),
+        plan.graph.ranks,
+        plan.schedule
+    );
+    println!(
+        "makespan {}, bubble {:.2} %, proven bound {}, gap {:.2} %",
+        p.makespan_s,
+        100.0 * p.bubble_ratio,
+        plan.lower_bound_s,
+        100.0 * plan.gap()
+    );
+    let peaks: Vec<_> = p.peak_bytes.iter().map(ToString::to_string).collect();
+    println!("peak memory of each rank: {}", peaks.join(", "));
+}
+
+/// A time with its unit.
+fn seconds(text: &str) -> Result<Seconds, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(n) if n.is_finite() && n >= 0.0 => Ok(Seconds(n * unit)),
+        _ => Err("must be a time such as 2s or 500ms".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit_or_is_in_seconds() {
+        assert_eq!(seconds("2s"), Ok(Seconds(2.0)));
+        assert_eq!(seconds("500ms"), Ok(Seconds(0.5)));
+        assert_eq!(seconds("3"), Ok(Seconds(3.0)));
+        assert!(["", "s", "-1s", "nan", "infs", "2m"].iter().all(|t| seconds(t).is_err()));
+    }
+}

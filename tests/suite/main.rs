@@ -1,0 +1,10 @@
+//! Tests of the command as its users run it, one module a capability.
+
+mod support;
+
+/// Presets, sampling, planning, checking and emulation, and what is said about bad input.
+mod planning;
+
+/// Training, and going on after a kill.
+#[cfg(feature = "train")]
+mod training;

@@ -1,0 +1,118 @@
+use dip::core::Plan;
+
+use crate::support::{Folder, read};
+
+const SMALL_BATCH: &str = r#"{"images":10,"text_tokens":6502}
+{"images":1,"text_tokens":8023}
+{"images":0,"text_tokens":8192}
+{"images":40,"text_tokens":1432}
+"#;
+
+#[test]
+fn presets_are_listed() {
+    let all = Folder::new().dip(&["presets"]).ok();
+    for name in ["vlm-s", "t2v-xl", "vlm-tiny", "h800", "cpu", "1f1b", "interleaved", "dip"] {
+        assert!(all.lines().any(|l| l.trim_start().starts_with(name)), "{name} is missing");
+    }
+    assert!(!Folder::new().dip(&["presets", "clusters"]).ok().contains("vlm-s"));
+}
+
+#[test]
+fn equal_seeds_sample_equal_batches_and_others_do_not() {
+    let folder = Folder::new();
+    let sample = |seed: &str| {
+        folder.dip(&["sample", "--model", "vlm-s", "--iterations", "3", "--seed", seed]).ok()
+    };
+    assert_eq!(sample("1"), sample("1"));
+    assert_ne!(sample("1"), sample("2"));
+    assert_eq!(sample("1").lines().count(), 3 * 16);
+}
+
+#[test]
+fn a_batch_is_planned_checked_and_emulated() {
+    let folder = Folder::new();
+    folder.write("batch.jsonl", SMALL_BATCH);
+    for schedule in ["gpipe", "1f1b", "interleaved", "dip"] {
+        let planned = folder.dip(&[
+            "plan", "--model", "vlm-s", "--cluster", "h800", "--batch", "batch.jsonl",
+            "--schedule", schedule, "--iterations-budget", "50", "--out", "plan.json",
+        ]);
+        assert!(planned.ok().contains("gap"));
+        let checked = folder.dip(&["check", "plan.json"]).ok();
+        assert_eq!(checked.lines().count(), 1, "{checked}");
+        folder.dip(&["emulate", "plan.json", "--html", "t.html", "--trace", "t.json"]).ok();
+        assert!(read(&folder.path("t.html")).contains("<svg"));
+        let trace: serde_json::Value = serde_json::from_str(&read(&folder.path("t.json"))).unwrap();
+        assert!(!trace["traceEvents"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn plans_are_byte_equal_under_an_iteration_budget_whatever_the_threads() {
+    let folder = Folder::new();
+    folder.write("batch.jsonl", SMALL_BATCH);
+    let plan = |threads: &str, out: &str| {
+        folder
+            .dip(&[
+                "plan", "--model", "vlm-s", "--batch", "batch.jsonl", "--iterations-budget", "300",
+                "--threads", threads, "--seed", "7", "--out", out,
+            ])
+            .ok();
+        read(&folder.path(out))
+    };
+    assert_eq!(plan("1", "a.json"), plan("2", "b.json"));
+}
+
+#[test]
+fn the_plan_of_a_graph_has_the_graph_and_survives_csv() {
+    let folder = Folder::new();
+    folder.write("batch.jsonl", SMALL_BATCH);
+    let from_model = ["plan", "--model", "vlm-s", "--batch", "batch.jsonl", "--schedule", "1f1b"];
+    folder.dip(&[&from_model[..], &["--out", "plan.json", "--csv", "order.csv"]].concat()).ok();
+    let plan: serde_json::Value = serde_json::from_str(&read(&folder.path("plan.json"))).unwrap();
+    let mut graph = plan.clone();
+    let fields = graph.as_object_mut().unwrap();
+    for field in ["schedule", "order", "predicted", "lower_bound_s"] {
+        fields.remove(field);
+    }
+    fields.insert("schema".into(), "dip.graph/v1".into());
+    folder.write("graph.json", &graph.to_string());
+    let again = ["plan", "--graph", "graph.json", "--order", "order.csv", "--out", "again.json"];
+    folder.dip(&again).ok();
+    let (a, b) = (read(&folder.path("plan.json")), read(&folder.path("again.json")));
+    assert_eq!(Plan::from_json(&a).unwrap().order, Plan::from_json(&b).unwrap().order);
+}
+
+#[test]
+fn a_broken_plan_is_told_apart_from_a_broken_file() {
+    let folder = Folder::new();
+    folder.write("batch.jsonl", SMALL_BATCH);
+    folder.dip(&["plan", "--model", "vlm-s", "--batch", "batch.jsonl", "--schedule", "1f1b", "--out", "plan.json"]).ok();
+    let mut plan: serde_json::Value =
+        serde_json::from_str(&read(&folder.path("plan.json"))).unwrap();
+    plan["order"][0].as_array_mut().unwrap().reverse();
+    folder.write("reversed.json", &plan.to_string());
+    assert!(folder.dip(&["check", "reversed.json"]).says(1).contains("deadlock"));
+    folder.write("text.json", "no plan");
+    assert!(folder.dip(&["check", "text.json"]).fails(2).contains("text.json"));
+}
+
+#[test]
+fn bad_input_names_file_field_and_remedy() {
+    let folder = Folder::new();
+    let fails = |arguments: &[&str], parts: &[&str]| {
+        let error = folder.dip(arguments).fails(2);
+        assert!(parts.iter().all(|p| error.contains(p)), "{error}");
+        assert!(!error.contains("panicked"), "{error}");
+    };
+    fails(&["plan", "--model", "vlm-huge"], &["vlm-huge", "vlm-s", "dip presets models"]);
+    fails(&["plan", "--model", "vlm-s", "--schedule", "2f2b"], &["2f2b", "1f1b"]);
+    fails(&["plan", "--model", "vlm-s", "--batch", "none.jsonl"], &["none.jsonl"]);
+    folder.write("bad.jsonl", "{\"images\":-1}\n");
+    fails(&["plan", "--model", "vlm-s", "--batch", "bad.jsonl"], &["bad.jsonl", "line 1"]);
+    folder.write("bad.toml", "name = \"x\"\nlayerz = 3\n");
+    fails(&["plan", "--model", "bad.toml"], &["bad.toml", "layerz"]);
+    folder.write("graph.json", "{\"schema\":\"dip.graph/v9\"}");
+    fails(&["plan", "--graph", "graph.json"], &["graph.json", "dip.graph/v9"]);
+    fails(&["emulate", "none.json"], &["none.json"]);
+}
