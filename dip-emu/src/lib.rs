@@ -40,7 +40,7 @@ pub use flops::{model_flops, utilisation};
 pub use measured::MeasuredCost;
 pub use memory::{MemoryCurve, memory};
 pub use ops::{Operator, OperatorKind, OperatorRule, Pass};
-pub use sample::sample;
+pub use sample::{sample, sweep};
 
 use dip_core::ChunkQuery;
 

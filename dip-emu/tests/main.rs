@@ -6,6 +6,9 @@ mod cost;
 /// Plans in virtual time against the timeline semantics.
 #[path = "suite/execute.rs"]
 mod execute;
+/// Costs of all presets as a table: a change of the model shows as a change of this text.
+#[path = "suite/golden.rs"]
+mod golden;
 /// Costs of stages from a measured profile.
 #[path = "suite/measured.rs"]
 mod measured;

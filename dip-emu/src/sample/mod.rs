@@ -33,13 +33,21 @@ pub fn sample(
     microbatches: Option<u32>,
 ) -> Vec<BatchMeta> {
     let count = microbatches.unwrap_or(model.microbatches).max(1);
-    let sampler = Sampler::new(model);
-    let batch = |iteration| {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(iteration);
-        BatchMeta { iteration, microbatches: sampler.microbatches(count, &mut rng) }
-    };
-    (0..iterations).map(batch).collect()
+    (0..iterations).map(|i| Sampler::new(model, None).batch(i, seed, count)).collect()
+}
+
+/// Like [`sample`], but images, sounds and seconds of video rise from the least to the most and fall back over the
+/// iterations, as in the paper's experiment with dynamic workloads: a plan for one batch cannot suit all.
+pub fn sweep(
+    model: &ModelSpec,
+    iterations: u64,
+    seed: u64,
+    microbatches: Option<u32>,
+) -> Vec<BatchMeta> {
+    let count = microbatches.unwrap_or(model.microbatches).max(1);
+    let last = iterations.saturating_sub(1).max(1) as f64;
+    let share = |i: u64| 1.0 - (2.0 * i as f64 / last - 1.0).abs();
+    (0..iterations).map(|i| Sampler::new(model, Some(share(i))).batch(i, seed, count)).collect()
 }
 
 /// What a model takes, in tokens of its packed sequence.
@@ -48,10 +56,12 @@ struct Sampler<'a> {
     sources: Vec<Source>,
     image_tokens: u64,
     has_video: bool,
+    /// Share of documents with images or sounds, and of the most seconds of video; `None` is the mixture of the data sets.
+    share: Option<f64>,
 }
 
 impl<'a> Sampler<'a> {
-    fn new(model: &'a ModelSpec) -> Self {
+    fn new(model: &'a ModelSpec, share: Option<f64>) -> Self {
         let any = |wanted: fn(&ModuleKind) -> bool| model.modules.iter().any(|m| wanted(&m.kind));
         let vision = any(|k| matches!(k, ModuleKind::Vit { .. })) && model.max_images > 0;
         let audio = any(|k| matches!(k, ModuleKind::Audio { .. }));
@@ -61,7 +71,14 @@ impl<'a> Sampler<'a> {
             sources: Source::of(vision, audio),
             image_tokens,
             has_video: any(|k| matches!(k, ModuleKind::Dit { .. })) && model.max_clips > 0,
+            share,
         }
+    }
+
+    fn batch(&self, iteration: u64, seed: u64, count: u32) -> BatchMeta {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(iteration);
+        BatchMeta { iteration, microbatches: self.microbatches(count, &mut rng) }
     }
 
     fn microbatches(&self, count: u32, rng: &mut ChaCha8Rng) -> Vec<MicrobatchMeta> {
@@ -84,7 +101,8 @@ impl<'a> Sampler<'a> {
     /// Clips up to the limits. Those that do not fit wait for the next microbatch.
     fn clips(&self, waiting: &mut Vec<ClipMeta>, rng: &mut ChaCha8Rng) -> Vec<ClipMeta> {
         let most = self.model.max_clips as usize;
-        let limit = SECONDS_A_CLIP * most as f64;
+        // The least video is a quarter of the most.
+        let limit = SECONDS_A_CLIP * most as f64 * (0.25 + 0.75 * self.share.unwrap_or(1.0));
         let room = u64::from(self.model.sequence_tokens) / most as u64;
         let mut early = std::mem::take(waiting).into_iter();
         let mut clips: Vec<ClipMeta> = Vec::new();
@@ -112,7 +130,11 @@ impl<'a> Sampler<'a> {
         };
         let stretch = (length / STRETCHES).max(1);
         loop {
-            let source = Source::draw(&self.sources, rng);
+            let source = match self.share {
+                None => Source::draw(&self.sources, rng),
+                Some(share) if rng.random_bool(share) => Source::densest(&self.sources, rng),
+                Some(_) => Source::Text,
+            };
             let end = self.model.sequence_length(meta) + stretch;
             loop {
                 let used = self.model.sequence_length(meta);

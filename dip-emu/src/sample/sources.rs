@@ -112,6 +112,13 @@ impl Source {
         sources.last().copied().unwrap_or(Self::Text)
     }
 
+    /// One of those of `sources` that have the most images or sounds for their text; text alone where there are none.
+    pub fn densest(sources: &[Self], rng: &mut impl Rng) -> Self {
+        let dense: Vec<Self> =
+            sources.iter().copied().filter(|s| matches!(s, Self::Laion | Self::Speech)).collect();
+        Self::draw(&dense, rng)
+    }
+
     /// One document, its text `scale` times as long as in the data set. It has at least one token of text.
     pub fn document(self, rng: &mut impl Rng, scale: f64) -> Document {
         let tokens = |tokens: f64| (tokens * scale).round().max(1.0) as u64;

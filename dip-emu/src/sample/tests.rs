@@ -76,3 +76,21 @@ fn an_omni_model_gets_all_modalities() {
     assert!(share(|m| !m.audio_seconds.is_empty()) > 0.5);
     assert!((0.3..0.7).contains(&share(|m| !m.clips.is_empty())));
 }
+
+#[test]
+fn a_sweep_goes_from_text_to_images_and_back() {
+    let model = presets::model("vlm-s").unwrap();
+    let batches = sweep(&model, 9, 0, Some(16));
+    let images = |b: &BatchMeta| b.microbatches.iter().map(|m| m.images).sum::<u32>();
+    let images: Vec<u32> = batches.iter().map(images).collect();
+    assert_eq!((images[0], images[8]), (0, 0));
+    assert!(images[4] > 16 * 40 && images[2] > 100 && images[2] < images[4], "{images:?}");
+    let t2v = presets::model("t2v-s").unwrap();
+    let seconds = |b: &BatchMeta| {
+        let clips = b.microbatches.iter().flat_map(|m| &m.clips);
+        clips.map(|c| c.seconds).sum::<f64>()
+    };
+    let seconds: Vec<f64> = sweep(&t2v, 3, 0, Some(16)).iter().map(seconds).collect();
+    assert!(seconds[1] > 2.5 * seconds[0] && seconds[1] > 2.5 * seconds[2], "{seconds:?}");
+    assert_eq!(sweep(&model, 1, 0, Some(1)).len(), 1);
+}
