@@ -53,9 +53,12 @@ struct FrontKey {
 impl AnalyticCost {
     /// The cost of `model`, spread as its `parallel` section says, on devices of `cluster`.
     pub fn new(model: &ModelSpec, cluster: &ClusterSpec) -> Self {
+        let mut model = model.clone();
+        // A validated model has no degree of 0; one that was made by hand must not divide by it.
+        let parallel = &mut model.parallel;
+        (parallel.data, parallel.tensor) = (parallel.data.max(1), parallel.tensor.max(1));
         Self {
-            model: model.clone(),
-            machine: Machine::new(model, cluster),
+            machine: Machine::new(&model, cluster),
             layout: Layout {
                 tensor: model.parallel.tensor,
                 element_bytes: cluster.device.element_bytes,
@@ -63,6 +66,7 @@ impl AnalyticCost {
             strategies: LayerStrategy::ALL.to_vec(),
             parts: Reused::new(true),
             fronts: Reused::new(true),
+            model,
         }
     }
 

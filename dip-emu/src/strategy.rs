@@ -39,8 +39,8 @@ struct State {
     parent: usize,
 }
 
-/// At most `limit` selections on the time-memory front, the fastest first: the fastest, the smallest, and the fastest of
-/// each of `limit - 2` equal ranges of memory between them. Empty where a layer has no choice.
+/// At most `limit` selections on the time-memory front, the fastest first: the fastest, the smallest, and the fastest
+/// within each of `limit - 2` memory limits evenly between them. Empty where a layer has no choice.
 pub fn front(layers: &[Vec<Choice>], limit: usize) -> Vec<Selection> {
     let start = State { seconds: 0.0, bytes: 0, choice: LayerStrategy::Keep, parent: 0 };
     let mut levels = vec![vec![start]];
@@ -93,20 +93,23 @@ impl HasBytes for (usize, State) {
     }
 }
 
-/// At most `limit` states of a front: both ends, and the fastest of each equal range of memory between them.
+/// At most `limit` states of a front: both ends, and the fastest within each of `limit - 2` memory limits evenly between.
 fn thin<T: HasBytes + Copy>(front: Vec<T>, limit: usize) -> Vec<T> {
     let (Some(first), Some(last)) = (front.first(), front.last()) else { return front };
     if front.len() <= limit || limit < 2 {
         return front.into_iter().take(limit).collect();
     }
-    let (most, least, buckets) = (first.bytes(), last.bytes(), limit as u128 - 2);
-    let bucket = |s: &T| u128::from(most - s.bytes()) * buckets / u128::from(most - least).max(1);
+    let (most, least) = (first.bytes(), last.bytes());
+    let steps = limit as u128 - 1;
+    let within = |i: u128| most - (u128::from(most - least) * i / steps) as u64;
     let mut picked = vec![*first];
-    let mut filled = None;
+    let mut i = 1;
     for s in &front[1..front.len() - 1] {
-        if filled != Some(bucket(s)) && buckets > 0 {
-            filled = Some(bucket(s));
+        if i < steps && s.bytes() <= within(i) {
             picked.push(*s);
+            while i < steps && s.bytes() <= within(i) {
+                i += 1;
+            }
         }
     }
     picked.push(*last);

@@ -243,6 +243,21 @@ fn replicas_exchange_gradients_and_weights_once_an_iteration() {
 }
 
 #[test]
+fn a_model_made_by_hand_with_degrees_of_zero_counts_as_one_device() {
+    let mut vlm = model("vlm-s");
+    (vlm.parallel.data, vlm.parallel.tensor) = (0, 0);
+    let zero = cost(&vlm, "h800");
+    let work = whole(&vlm, "vision", &images(2));
+    let found = zero.candidates(&chunk(&vlm, "vision", 0..63), work).unwrap();
+    let weights = zero.static_bytes(&chunk(&vlm, "vision", 0..63));
+    (vlm.parallel.data, vlm.parallel.tensor) = (1, 1);
+    let one = cost(&vlm, "h800");
+    assert_eq!(found, one.candidates(&chunk(&vlm, "vision", 0..63), work).unwrap());
+    assert_eq!(weights, one.static_bytes(&chunk(&vlm, "vision", 0..63)));
+    assert!(zero.transfer(RankId(0), RankId(9), Bytes(1)) > Seconds::ZERO);
+}
+
+#[test]
 fn messages_between_nodes_take_the_slower_link() {
     let vlm = model("vlm-s");
     let cost = cost(&vlm, "h800");
