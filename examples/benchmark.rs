@@ -1,0 +1,67 @@
+//! What a second rank brings, and whether memory grows.
+//!
+//! `cargo run --release --example benchmark` trains the same model on one rank and on two, iteration by iteration in turn, and
+//! prints tokens a second of both; `-- memory` trains 500 iterations and prints the resident size at 50 and at 500.
+
+use dip::burn::backend::{Cpu, cpu_devices};
+use dip::burn::train::{RunConfig, Trainer};
+use dip::prelude::*;
+
+/// Iterations before anything is measured.
+const WARM_UP: u64 = 5;
+
+fn trainer(ranks: u32, iterations: u64) -> anyhow::Result<Trainer<Cpu>> {
+    let mut config = RunConfig::from_toml(include_str!("vlm-tiny.toml"))?;
+    config.pipeline.ranks = ranks;
+    config.iterations = iterations;
+    config.output = format!("runs/benchmark-{ranks}").into();
+    let model = presets::model(&config.model).expect("the preset is built in");
+    Ok(dip::run::trainer(&config, &model, cpu_devices(ranks))?)
+}
+
+/// Memory of this process that is in use, in MiB; 0 where the system does not say.
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
+
+fn scaling(iterations: u64) -> anyhow::Result<()> {
+    let mut sides = [(1, trainer(1, iterations)?, 0.0, 0), (2, trainer(2, iterations)?, 0.0, 0)];
+    for iteration in 0..iterations {
+        for (_, trainer, seconds, tokens) in &mut sides {
+            let report = trainer.step()?;
+            if iteration >= WARM_UP {
+                *seconds += report.elapsed_s.0;
+                *tokens += report.tokens;
+            }
+        }
+    }
+    let speed = sides.map(|(ranks, _, seconds, tokens)| {
+        let speed = tokens as f64 / seconds;
+        println!("{ranks} ranks of one core: {speed:.0} tokens/s");
+        speed
+    });
+    println!("two ranks reach {:.2}x the speed of one", speed[1] / speed[0]);
+    Ok(())
+}
+
+fn memory() -> anyhow::Result<()> {
+    let mut trainer = trainer(2, 500)?;
+    while !trainer.is_done() {
+        trainer.step()?;
+        if matches!(trainer.iteration(), 50 | 100 | 200 | 300 | 400 | 500) {
+            println!("iteration {:3}: {:.0} MiB resident", trainer.iteration(), resident_mib());
+        }
+    }
+    Ok(())
+}
+
+fn main() -> anyhow::Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some("memory") => memory(),
+        Some(n) => scaling(n.parse()?),
+        None => scaling(60),
+    }
+}

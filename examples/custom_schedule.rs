@@ -1,0 +1,59 @@
+//! A schedule of your own in one trait: of the tasks that are ready, the one with the longest way to the end goes first.
+//!
+//! `cargo run --release --no-default-features --example custom_schedule`
+
+use dip::core::{Dep, Task, TaskId};
+use dip::prelude::*;
+
+struct LongestTailFirst;
+
+impl Schedule for LongestTailFirst {
+    fn name(&self) -> &str {
+        "longest-tail-first"
+    }
+
+    fn plan(&self, graph: &TaskGraph, _: &Environment<'_>) -> Result<Plan, ScheduleError> {
+        // Time from the start of each task to the end of the iteration. Built graphs number tasks topologically.
+        let mut tail = vec![Seconds::ZERO; graph.tasks.len()];
+        for task in graph.tasks.iter().rev() {
+            tail[task.id.index()] += task.duration_s;
+            let so_far = tail[task.id.index()];
+            for Dep { task, comm_s } in &task.deps {
+                tail[task.index()] = tail[task.index()].max(so_far + *comm_s);
+            }
+        }
+        let mut order = vec![Vec::new(); graph.ranks as usize];
+        let mut done = vec![false; graph.tasks.len()];
+        let tail_of = |task: &Task| tail[task.id.index()];
+        for _ in 0..graph.tasks.len() {
+            let ready =
+                |t: &&Task| !done[t.id.index()] && t.deps.iter().all(|d| done[d.task.index()]);
+            let ready = graph.tasks.iter().filter(ready);
+            let next = ready.max_by(|a, b| tail_of(a).total_cmp(&tail_of(b)));
+            let next = next.ok_or(ScheduleError::Cycle { task: TaskId(0) })?;
+            done[next.id.index()] = true;
+            order[next.rank.index()].push(next.id);
+        }
+        let bound = lower_bound(graph)?;
+        Plan::new(graph.clone(), self.name(), order, bound)
+            .map_err(|source| ScheduleError::InvalidOrder { schedule: self.name().into(), source })
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let (model, cluster) = (presets::model("t2v-s").unwrap(), presets::cluster("h800").unwrap());
+    let cost = AnalyticCost::new(&model, &cluster);
+    let partition = &Partitioner::new(&model, 4, &cost).partition()?;
+    let batch = &dip::emu::sample(&model, 1, 0, None)[0];
+    let split = &split_batch(&model, partition, batch);
+    let (model, cluster, cost) = (&model, &cluster, &cost);
+    let weight_split = false;
+    let graph =
+        build_graph(&GraphInput { model, cluster, partition, batch, split, cost, weight_split })?;
+    for schedule in [&LongestTailFirst as &dyn Schedule, &dip::sched::OneFOneB] {
+        let plan = schedule.plan(&graph, &Environment::default())?;
+        let (time, gap) = (plan.predicted.makespan_s, 100.0 * plan.gap());
+        println!("{:20} {time}, {gap:.1} % over the bound, {:?}", plan.schedule, check_plan(&plan));
+    }
+    Ok(())
+}
