@@ -69,6 +69,9 @@ pub(crate) struct Problem {
     /// Segment group of each task: the segments of one module of one microbatch.
     pub(crate) group: Vec<u32>,
     pub(crate) groups: usize,
+    /// Slice of each task: the segments of one sub-microbatch of a group.
+    pub(crate) slice: Vec<u32>,
+    pub(crate) slices: usize,
     /// Model chunk of each task: its module and segment.
     pub(crate) chunk: Vec<u32>,
     /// The pair of each task.
@@ -125,7 +128,9 @@ impl Problem {
         for &t in &topo {
             by_rank[graph.tasks[t as usize].rank.index()].push(t);
         }
-        let (group, groups) = groups(graph);
+        let (group, groups) = numbered(graph, |t| (&*t.module, t.microbatch.0, 0));
+        let (slice, slices) = numbered(graph, |t| (&*t.module, t.microbatch.0, t.sub_microbatch.0));
+        let (chunk, _) = numbered(graph, |t| (&*t.module, t.segment.0, 0));
         let strands: Vec<_> = pairs.iter().map(|p| strands(graph, p)).collect();
         let mut problem = Self {
             n,
@@ -135,7 +140,9 @@ impl Problem {
             microbatch: graph.tasks.iter().map(|t| t.microbatch.0).collect(),
             group,
             groups,
-            chunk: chunks(graph),
+            slice,
+            slices,
+            chunk,
             pair,
             pairs,
             has_choice: strands.iter().any(|s| s.len() > 1),
@@ -344,27 +351,18 @@ fn topological(graph: &TaskGraph, preds: &Edges, succs: &Edges) -> Result<Vec<u3
     Err(ScheduleError::Cycle { task: TaskId::from(at) })
 }
 
-fn groups(graph: &TaskGraph) -> (Vec<u32>, usize) {
-    let mut index: HashMap<(&str, u32), u32> = HashMap::new();
-    let group = graph
-        .tasks
-        .iter()
-        .map(|t| {
-            let next = index.len() as u32;
-            *index.entry((&t.module, t.microbatch.0)).or_insert(next)
-        })
-        .collect();
-    (group, index.len())
-}
-
-fn chunks(graph: &TaskGraph) -> Vec<u32> {
-    let mut index: HashMap<(&str, u32), u32> = HashMap::new();
-    let mut chunk = Vec::with_capacity(graph.tasks.len());
-    for task in &graph.tasks {
+/// Numbers the keys of tasks in the order in which they first come; gives the number of each task and how many there are.
+fn numbered<'a>(
+    graph: &'a TaskGraph,
+    key: impl Fn(&'a dip_core::Task) -> (&'a str, u32, u32),
+) -> (Vec<u32>, usize) {
+    let mut index: HashMap<(&str, u32, u32), u32> = HashMap::new();
+    let mut number = |t: &'a dip_core::Task| {
         let next = index.len() as u32;
-        chunk.push(*index.entry((&task.module, task.segment.0)).or_insert(next));
-    }
-    chunk
+        *index.entry(key(t)).or_insert(next)
+    };
+    let numbers = graph.tasks.iter().map(&mut number).collect();
+    (numbers, index.len())
 }
 
 fn strands(graph: &TaskGraph, pair: &Pair) -> Vec<Strand> {

@@ -31,8 +31,8 @@ pub(crate) fn feasible_sequence(
         return Err(error);
     }
     let run = Run::new(problem, costs);
-    let in_turn: Vec<f64> = (0..microbatches(problem)).map(f64::from).collect();
-    let attempts = [by_microbatch(run.clone(), &in_turn), on_demand(run.clone())];
+    let in_turn: Vec<f64> = problem.microbatch.iter().map(|&m| f64::from(m)).collect();
+    let attempts = [by_key(run.clone(), &in_turn), on_demand(run.clone())];
     let mut stuck: Option<Stuck> = None;
     for attempt in attempts {
         match attempt {
@@ -52,12 +52,35 @@ pub(crate) fn feasible_sequence(
     Err(problem.infeasible(stuck.rank, stuck.needed.saturating_add(fixed)))
 }
 
-/// A sequence that takes microbatches one after the other by their keys, smallest first, where memory allows that.
+/// A sequence that takes tasks by their keys, smallest first, where memory allows that to the end.
 pub(crate) fn sequence_by(problem: &Problem, costs: &Costs, keys: &[f64]) -> Option<Vec<u32>> {
     if problem.budget.iter().all(Option::is_none) {
         return Some(problem.topo.clone());
     }
-    by_microbatch(Run::new(problem, costs), keys).ok()
+    by_key(Run::new(problem, costs), keys).ok()
+}
+
+/// The tasks of an order that does not deadlock, one at a time. Where the order fits in memory, so does the sequence: what a
+/// rank holds depends on its own tasks only.
+pub(crate) fn sequence_of(problem: &Problem, order: &[Vec<u32>]) -> Vec<u32> {
+    let mut waiting: Vec<u32> =
+        (0..problem.n).map(|t| problem.preds.of_task(t).len() as u32).collect();
+    let mut next = vec![0usize; problem.ranks];
+    let mut sequence = Vec::with_capacity(problem.n);
+    let mut runnable: Vec<usize> = (0..problem.ranks).collect();
+    while let Some(rank) = runnable.pop() {
+        while let Some(&t) = order[rank].get(next[rank]).filter(|&&t| waiting[t as usize] == 0) {
+            next[rank] += 1;
+            sequence.push(t);
+            for &(s, _) in problem.succs.of_task(t as usize) {
+                waiting[s as usize] -= 1;
+                if waiting[s as usize] == 0 {
+                    runnable.push(problem.rank[s as usize] as usize);
+                }
+            }
+        }
+    }
+    sequence
 }
 
 /// The number of microbatches.
@@ -193,15 +216,15 @@ fn mix(x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// One microbatch after the other.
-fn by_microbatch(mut run: Run<'_>, keys: &[f64]) -> Result<Vec<u32>, Stuck> {
+/// The ready task of least key first.
+fn by_key(mut run: Run<'_>, keys: &[f64]) -> Result<Vec<u32>, Stuck> {
     loop {
         run.drain();
         if run.done() {
             return Ok(run.sequence);
         }
         let fitting = (0..run.ready.len()).filter(|&i| run.fits(run.ready[i] as usize));
-        let key = |i: usize| keys[run.problem.microbatch[run.ready[i] as usize] as usize];
+        let key = |i: usize| keys[run.ready[i] as usize];
         let first = fitting
             .min_by(|&a, &b| key(a).total_cmp(&key(b)).then(run.ready[a].cmp(&run.ready[b])));
         let Some(i) = first else { return Err(run.stuck()) };

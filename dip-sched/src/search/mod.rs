@@ -11,6 +11,7 @@ mod rebuild;
 mod selection;
 mod tabu;
 mod upgrade;
+mod walker;
 
 use std::time::Instant;
 
@@ -29,9 +30,7 @@ use crate::reserve::Reserve;
 use crate::sequence::feasible_sequence;
 use pool::Pool;
 use priorities::Priorities;
-use rebuild::Rebuild;
-use selection::Selection;
-use tabu::{Tabu, Walk};
+use walker::{Found, Walker};
 
 /// Candidates of one round.
 const ROUND: usize = 16;
@@ -40,8 +39,6 @@ const PATIENCE: u32 = 12;
 
 /// Walks of one round.
 const WALKS: u64 = 4;
-/// Steps of a walk that count as one iteration.
-const STEPS: u32 = 100;
 
 /// Tasks up to which branch and bound takes part.
 const MOST_BRANCHED: usize = 200;
@@ -62,26 +59,6 @@ struct Candidate {
     priorities: Priorities,
     rules: Rules,
     level: usize,
-}
-
-/// What one thread walks with.
-struct Walker<'a> {
-    tabu: Tabu,
-    selection: Option<Selection<'a>>,
-    rebuild: Option<Rebuild<'a>>,
-}
-
-impl<'a> Walker<'a> {
-    fn stand_on(&mut self, problem: &'a Problem, from: &Solution) -> Option<&mut Selection<'a>> {
-        let stands = match &mut self.selection {
-            Some(selection) => selection.load(from),
-            slot => {
-                *slot = Selection::new(problem, from);
-                slot.is_some()
-            }
-        };
-        self.selection.as_mut().filter(|_| stands)
-    }
 }
 
 /// A running search.
@@ -199,51 +176,45 @@ impl<'a> Search<'a> {
 
     /// Rounds of tabu walks from the elite pool.
     fn walks(&mut self) {
-        let mut pool = Pool::default();
-        pool.offer(self.best.clone());
-        let walk = Walk { steps: 4000, idle: 400 + 4 * self.problem.n.min(1000) as u32 };
+        let mut islands: Vec<Pool> = (0..WALKS).map(|_| Pool::default()).collect();
+        islands.iter_mut().for_each(|pool| pool.offer(self.best.clone()));
         let mut round = 0u64;
         while !self.ended() {
             let (problem, env, start) = (self.problem, self.env, self.start);
-            let members = pool.members();
-            let walker = || Walker { tabu: Tabu::new(), selection: None, rebuild: None };
+            let islands_now = &islands;
             let run = |walker: &mut Walker<'a>, job: u64| {
                 let mut rng = ChaCha8Rng::seed_from_u64(env.seed);
                 rng.set_stream((1 << 32) + round * WALKS + job);
-                let from = &members[rng.random_range(0..members.len())];
-                let rebuilt = if (round > 0 || job > 0) && rng.random_range(0..2) == 0 {
-                    let rebuild = walker.rebuild.get_or_insert_with(|| Rebuild::new(problem));
-                    let tries = (20_000 / problem.n.max(1)).clamp(16, 200) as u32;
-                    rebuild.rebuild(from, tries, &mut rng)
-                } else {
-                    None
+                let ended = || {
+                    let spent = match env.budget {
+                        Budget::Time(limit) => start.elapsed().as_secs_f64() >= limit.0,
+                        Budget::Iterations(_) => false,
+                    };
+                    spent || env.cancelled()
                 };
-                let selection = walker.stand_on(problem, rebuilt.as_ref().unwrap_or(from))?;
-                if rebuilt.is_none() && (round > 0 || job > 0) {
-                    let times = 1 + rng.random_range(0..4 + problem.n.min(200) as u32 / 8);
-                    Tabu::kick(selection, times, &mut rng);
+                let away = u64::from(rng.random_range(0..8) == 0);
+                let members = islands_now[((job + away) % WALKS) as usize].members();
+                if round == 0 && job == 0 {
+                    return walker.polish(&members[0], &mut rng, ended);
                 }
-                let ended = || match env.budget {
-                    Budget::Time(limit) => start.elapsed().as_secs_f64() >= limit.0,
-                    Budget::Iterations(_) => false,
-                };
-                let ended = || ended() || env.cancelled();
-                let selection = walker.selection.as_mut()?;
-                Some(walker.tabu.walk(selection, walk, &mut rng, ended))
+                let from = &members[rng.random_range(0..members.len())];
+                walker.explore(from, &mut rng, ended)
             };
+            let walker = || Walker::new(problem);
             let found: Vec<_> = (0..WALKS).into_par_iter().map_init(walker, run).collect();
-            for (solution, steps) in found.into_iter().flatten() {
-                self.iteration += u64::from(steps.div_ceil(STEPS));
-                if solution.makespan < self.best.makespan {
-                    self.best = solution.clone();
+            for (found, pool) in found.into_iter().zip(&mut islands) {
+                let Some(Found { best, iterations }) = found else { continue };
+                self.iteration += iterations;
+                if best.makespan < self.best.makespan {
+                    self.best = best.clone();
                     self.report(self.iteration);
                 }
-                pool.offer(solution);
+                pool.offer(best);
             }
             round += 1;
             if round == 2 && self.problem.n <= MOST_BRANCHED {
                 self.branch();
-                pool.offer(self.best.clone());
+                islands[0].offer(self.best.clone());
             }
         }
     }

@@ -45,6 +45,10 @@ pub(super) struct Moves {
     pub(super) rated: Vec<Rated>,
     path: Vec<u32>,
     held: Vec<u32>,
+    /// Place on its rank of the first task of the block at hand.
+    front: usize,
+    /// When the inputs of each task of the block arrive, and the longest way from its outputs, its rank aside.
+    ways: Vec<(f64, f64)>,
     heads: Vec<f64>,
 }
 
@@ -68,7 +72,9 @@ impl Moves {
         }
         if selection.problem.has_choice {
             self.faster(selection, rng);
-            self.smaller(selection, rng);
+            if rng.random_range(0..10) == 0 {
+                self.smaller(selection, rng);
+            }
         }
     }
 
@@ -134,7 +140,7 @@ impl Moves {
     fn smaller(&mut self, selection: &Selection<'_>, rng: &mut ChaCha8Rng) {
         let problem = selection.problem;
         let makespan = selection.makespan();
-        for _ in 0..4 {
+        for _ in 0..1 {
             let rank = problem.rank[self.path[rng.random_range(0..self.path.len())] as usize];
             let list = &selection.order[rank as usize];
             if problem.budget[rank as usize].is_none() {
@@ -210,6 +216,11 @@ impl Moves {
         // What comes before the first block, or after the last, gives nothing.
         let at_start = first == 0;
         let at_end = last + 1 == self.path.len();
+        self.front = front as usize;
+        self.ways.clear();
+        for &t in &self.path[first..=last] {
+            self.ways.push((selection.arrival(t as usize), selection.delivery(t as usize)));
+        }
         for from in front..=back {
             if from > front && !at_start && (from - front) as usize <= REACH {
                 self.rate(selection, Shift { rank, from, to: front });
@@ -259,15 +270,14 @@ impl Moves {
         let (from, to) = (shift.from as usize, shift.to as usize);
         let dur = &selection.costs.dur;
         let (low, high) = (from.min(to), from.max(to));
-        let new = |i: usize| {
-            let old = if i == to {
+        let old = |i: usize| {
+            if i == to {
                 from
             } else if from < to {
                 i + 1
             } else {
                 i - 1
-            };
-            list[old] as usize
+            }
         };
         let mut free = low.checked_sub(1).map_or(0.0, |i| {
             let p = list[i] as usize;
@@ -278,8 +288,8 @@ impl Moves {
         let succs = selection.problem.succs.of_task(moved);
         let preds = selection.problem.preds.of_task(moved);
         for i in low..=high {
-            let t = new(i);
-            let mut head = selection.arrival(t).max(free);
+            let t = list[old(i)] as usize;
+            let mut head = self.ways[old(i) - self.front].0.max(free);
             if from > to && i > to {
                 // The moved task may feed those it now precedes.
                 for &(s, comm) in succs {
@@ -298,8 +308,8 @@ impl Moves {
         let mut longest = 0.0f64;
         let mut tail_of_moved = 0.0;
         for i in (low..=high).rev() {
-            let t = new(i);
-            let mut tail = selection.delivery(t).max(way);
+            let t = list[old(i)] as usize;
+            let mut tail = self.ways[old(i) - self.front].1.max(way);
             if from < to {
                 if t == moved {
                     tail_of_moved = tail;
