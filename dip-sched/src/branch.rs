@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::bounds::{heads_and_tails, jackson_of};
+use crate::bounds::{Jackson, Job, times};
 use crate::finish::Solution;
 use crate::problem::{Choice, Problem};
 
@@ -38,6 +38,7 @@ pub(crate) struct Branch<'a, F> {
     tail: Vec<f64>,
     state: State,
     head: Vec<f64>,
+    jackson: Jackson,
     order: Vec<Vec<u32>>,
     choice: Choice,
     seen: HashMap<Vec<u64>, Vec<Vec<f64>>>,
@@ -81,7 +82,8 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
     /// A run that starts from a known solution; `ended` is told the nodes so far.
     pub(crate) fn new(problem: &'a Problem, first: Solution, ended: F) -> Self {
         let (n, ranks) = (problem.n, problem.ranks);
-        let (shortest, _, tail) = heads_and_tails(problem);
+        let times = times(problem);
+        let (shortest, tail) = (times.dur, times.tail);
         let mut to_come = vec![0u64; ranks];
         for (pair, strands) in problem.pairs.iter().zip(&problem.strands) {
             let most = strands.iter().map(|s| s.bytes).max().unwrap_or(0);
@@ -112,6 +114,7 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
             tail,
             state,
             head: vec![0.0; n],
+            jackson: Jackson::default(),
             order: vec![Vec::new(); ranks],
             seen: HashMap::new(),
             states: 0,
@@ -194,8 +197,9 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
             if longest >= limit {
                 break;
             }
-            let left = tasks.iter().copied().filter(|&t| !state.executed[t as usize]);
-            longest = longest.max(jackson_of(left, &self.head, &self.dur, &self.tail));
+            let left = tasks.iter().map(|&t| t as usize).filter(|&t| !state.executed[t]);
+            let job = |t: usize| Job { head: self.head[t], dur: self.dur[t], tail: self.tail[t] };
+            longest = longest.max(self.jackson.bound(left.map(job)));
         }
         longest
     }
