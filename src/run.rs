@@ -40,7 +40,7 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`] names the field or file and the remedy.
-pub fn trainer<B: dip_burn::AutodiffBackend>(
+pub fn trainer<B: dip_burn::Backend>(
     config: &RunConfig,
     model: &ModelSpec,
     devices: Vec<B::Device>,

@@ -3,11 +3,11 @@
 use thiserror::Error;
 
 /// Training on CPU: Flex, with one pool of compute threads a rank.
-pub type Cpu = burn::backend::Autodiff<burn::backend::Flex>;
+pub type Cpu = burn::backend::Flex;
 
 /// Training on CUDA devices; kernels are compiled at run time.
 #[cfg(feature = "cuda")]
-pub type Cuda = burn::backend::Autodiff<burn::backend::Cuda>;
+pub type Cuda = burn::backend::Cuda;
 
 /// A device that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -41,7 +41,7 @@ pub fn cuda_devices(ranks: u32) -> Result<Vec<burn::backend::cuda::CudaDevice>, 
     if !control.iter().any(|p| std::path::Path::new(p).exists()) && !library.exists() {
         return Err(DeviceError::NoCuda { what: "the driver is not there".into() });
     }
-    let count = std::panic::catch_unwind(|| burn::backend::Cuda::device_count(0));
+    let count = std::panic::catch_unwind(|| Cuda::device_count(0));
     match count {
         Ok(0) => Err(DeviceError::NoCuda { what: "the driver knows no device".into() }),
         Ok(n) => Ok((0..ranks as usize)

@@ -21,4 +21,4 @@ pub mod stage;
 pub mod train;
 
 pub use batch::{Batch, Image, Microbatch};
-pub use burn::tensor::backend::AutodiffBackend;
+pub use burn::tensor::backend::Backend;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
 use dip_core::{
@@ -73,7 +73,7 @@ pub enum MeasureError {
 ///
 /// # Errors
 /// As [`profile`], and [`MeasureError::Io`] where the file cannot be read or written.
-pub fn cached_profile<B: AutodiffBackend>(
+pub fn cached_profile<B: Backend>(
     path: &Path,
     model: &ModelSpec,
     device: &B::Device,
@@ -113,7 +113,7 @@ pub fn cached_profile<B: AutodiffBackend>(
 ///
 /// # Errors
 /// [`MeasureError`] where the model cannot be trained.
-pub fn profile<B: AutodiffBackend>(
+pub fn profile<B: Backend>(
     model: &ModelSpec,
     device: &B::Device,
     effort: Effort,
@@ -159,7 +159,7 @@ fn mean(all: &[Vec<ProfileEntry>]) -> Vec<ProfileEntry> {
     entries
 }
 
-fn entries<B: AutodiffBackend>(
+fn entries<B: Backend>(
     model: &ModelSpec,
     device: &B::Device,
     effort: Effort,
@@ -198,7 +198,7 @@ fn sizes(model: &ModelSpec, module: ModuleId) -> Vec<u32> {
 }
 
 /// Measures one module at one size.
-struct Probe<'a, B: AutodiffBackend> {
+struct Probe<'a, B: Backend> {
     model: &'a ModelSpec,
     module: ModuleId,
     instances: u32,
@@ -215,7 +215,7 @@ struct Times {
     bytes: f64,
 }
 
-impl<B: AutodiffBackend> Probe<'_, B> {
+impl<B: Backend> Probe<'_, B> {
     /// Chunks of one and two middle layers, and of the first and the last layer; their differences are the parts.
     fn parts(&self) -> Result<Vec<ProfileEntry>, MeasureError> {
         let middle = self.chunk(1..2)?;
@@ -380,7 +380,7 @@ impl<B: AutodiffBackend> Probe<'_, B> {
     }
 }
 
-type Inputs<B> = Vec<Received<Payload<<B as AutodiffBackend>::InnerBackend>>>;
+type Inputs<B> = Vec<Received<Payload<B>>>;
 
 impl Times {
     /// What is left without the parts that `other` has, too.

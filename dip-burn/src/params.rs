@@ -5,10 +5,11 @@
 //! state of any two partitions can be compared and exchanged.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
-use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
 use thiserror::Error;
 
@@ -77,9 +78,9 @@ pub(crate) fn map_parameters<B, M, P>(
     map: &mut P,
 ) -> M
 where
-    B: AutodiffBackend,
-    M: AutodiffModule<B>,
-    P: ParameterMap<B::InnerBackend>,
+    B: Backend,
+    M: Module<B>,
+    P: ParameterMap<B>,
 {
     module.map(&mut Mapper { naming, gradients, map, path: Vec::new() })
 }
@@ -91,36 +92,29 @@ pub(crate) fn parameters<B: Backend, M: Module<B>>(module: &M, naming: &Naming) 
     visitor.tensors
 }
 
-/// Copies every gradient of a module to the host.
-pub(crate) fn gradients<B, M>(
+/// Copies every gradient of a module, on backend `G`, to the host.
+pub(crate) fn gradients<B, G, M>(
     module: &M,
     naming: &Naming,
     gradients: &GradientsParams,
 ) -> NamedTensors
 where
-    B: AutodiffBackend,
-    M: AutodiffModule<B>,
+    B: Backend,
+    G: Backend,
+    M: Module<B>,
 {
+    let (path, tensors) = (Vec::new(), NamedTensors::new());
     let mut visitor =
-        GradientExporter { naming, gradients, path: Vec::new(), tensors: NamedTensors::new() };
+        GradientExporter::<G> { naming, gradients, path, tensors, backend: PhantomData };
     module.visit(&mut visitor);
     visitor.tensors
-}
-
-/// Adds the gradients of one backward to those of a module, and frees them.
-pub(crate) fn accumulate<B, M>(module: &M, from: &mut B::Gradients, into: &mut GradientsParams)
-where
-    B: AutodiffBackend,
-    M: AutodiffModule<B>,
-{
-    module.visit(&mut Accumulator::<B> { from, into });
 }
 
 /// Sum of the squares of all gradients of a module.
 pub(crate) fn squared_norm<B, M>(module: &M, gradients: &GradientsParams) -> f64
 where
-    B: AutodiffBackend,
-    M: AutodiffModule<B>,
+    B: Backend,
+    M: Module<B>,
 {
     let mut visitor = SquaredNorm { gradients, sum: 0.0 };
     module.visit(&mut visitor);
@@ -134,7 +128,7 @@ struct Mapper<'a, P> {
     path: Vec<String>,
 }
 
-impl<B: AutodiffBackend, P: ParameterMap<B::InnerBackend>> ModuleMapper<B> for Mapper<'_, P> {
+impl<B: Backend, P: ParameterMap<B>> ModuleMapper<B> for Mapper<'_, P> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.to_owned());
     }
@@ -145,10 +139,10 @@ impl<B: AutodiffBackend, P: ParameterMap<B::InnerBackend>> ModuleMapper<B> for M
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, tensor, mapper) = param.consume();
-        let gradient = self.gradients.and_then(|g| g.get::<B::InnerBackend, D>(id));
+        let gradient = self.gradients.and_then(|g| g.get::<B, D>(id));
         let tracked = tensor.is_require_grad();
         let name = self.naming.name(&self.path);
-        let mapped = Tensor::from_inner(self.map.map(&name, tensor.inner(), gradient));
+        let mapped = self.map.map(&name, tensor.detach(), gradient);
         let mapped = if tracked { mapped.require_grad() } else { mapped };
         Param::from_mapped_value(id, mapped, mapper)
     }
@@ -174,14 +168,15 @@ impl<B: Backend> ModuleVisitor<B> for Exporter<'_> {
     }
 }
 
-struct GradientExporter<'a> {
+struct GradientExporter<'a, G> {
     naming: &'a Naming,
     gradients: &'a GradientsParams,
     path: Vec<String>,
     tensors: NamedTensors,
+    backend: PhantomData<G>,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for GradientExporter<'_> {
+impl<B: Backend, G: Backend> ModuleVisitor<B> for GradientExporter<'_, G> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.to_owned());
     }
@@ -191,25 +186,9 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for GradientExporter<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if let Some(gradient) = self.gradients.get::<B::InnerBackend, D>(param.id) {
+        if let Some(gradient) = self.gradients.get::<G, D>(param.id) {
             self.tensors.insert(self.naming.name(&self.path), gradient.into_data());
         }
-    }
-}
-
-struct Accumulator<'a, B: AutodiffBackend> {
-    from: &'a mut B::Gradients,
-    into: &'a mut GradientsParams,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for Accumulator<'_, B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let Some(gradient) = param.val().grad_remove(self.from) else { return };
-        let sum = match self.into.remove::<B::InnerBackend, D>(param.id) {
-            Some(so_far) => so_far + gradient,
-            None => gradient,
-        };
-        self.into.register::<B::InnerBackend, D>(param.id, sum);
     }
 }
 
@@ -218,9 +197,9 @@ struct SquaredNorm<'a> {
     sum: f64,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for SquaredNorm<'_> {
+impl<B: Backend> ModuleVisitor<B> for SquaredNorm<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if let Some(gradient) = self.gradients.get::<B::InnerBackend, D>(param.id) {
+        if let Some(gradient) = self.gradients.get::<B, D>(param.id) {
             self.sum += gradient.square().sum().into_scalar().elem::<f64>();
         }
     }

@@ -101,8 +101,7 @@ impl PlanCommand {
         };
         let cost = AnalyticCost::new(&model, &cluster);
         let ranks = self.ranks.unwrap_or(model.parallel.pipeline);
-        let partition =
-            Partitioner::new(&model, ranks, &cost).place(placement(&self.schedule))?;
+        let partition = Partitioner::new(&model, ranks, &cost).place(placement(&self.schedule))?;
         let split = split_batch(&model, &partition, &batch);
         let splits = matches!(self.schedule.as_str(), "zero_bubble" | "exact")
             || self.schedule.starts_with("dip");

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use dip::burn::AutodiffBackend;
+use dip::burn::Backend;
 use dip::burn::backend;
 use dip::burn::train::{Device, RunConfig, Trainer, checkpoint};
 use dip::core::ModelSpec;
@@ -59,7 +59,7 @@ impl Train {
         }
     }
 
-    fn on<B: AutodiffBackend>(
+    fn on<B: Backend>(
         &self,
         config: &RunConfig,
         model: &ModelSpec,

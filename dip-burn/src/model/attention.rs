@@ -9,7 +9,8 @@ use burn::tensor::backend::Backend;
 use dip_core::ModuleSpec;
 
 use super::Init;
-use super::core::{Heads, Inputs, Span, attend};
+use super::core::{Heads, Inputs, Span, attend, attend_backward};
+use super::gradients::{Gradients, bytes_of, linear_backward};
 use super::rotary::{Rotary, Turn};
 
 /// Projections of one attention layer.
@@ -72,13 +73,64 @@ impl<B: Backend> Attention<B> {
     }
 
     /// Attention over `x_rm`.
-    pub fn forward(&self, x_rm: Tensor<B, 2>, geometry: &Geometry<B>) -> Tensor<B, 2> {
-        let scale = 1.0 / (self.heads.head_dim as f64).sqrt();
+    pub(super) fn forward(
+        &self,
+        x_rm: Tensor<B, 2>,
+        geometry: &Geometry<B>,
+    ) -> (Tensor<B, 2>, AttentionKept<B>) {
         let inputs = Inputs {
-            query: geometry.query.apply(self.query.forward(x_rm.clone())) * scale,
+            query: geometry.query.apply(self.query.forward(x_rm.clone())) * self.scale(),
             key: geometry.key.apply(self.key.forward(x_rm.clone())),
             value: self.value.forward(x_rm),
         };
-        self.output.forward(attend(inputs, &geometry.spans, self.heads))
+        let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
+        let y = self.output.forward(attended.clone());
+        (y, AttentionKept { inputs, weights: Some((weights, attended)) })
+    }
+
+    /// The gradient of `x_rm`.
+    pub(super) fn backward(
+        &self,
+        x_rm: Tensor<B, 2>,
+        kept: AttentionKept<B>,
+        (dy, geometry): (Tensor<B, 2>, &Geometry<B>),
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let AttentionKept { inputs, weights } = kept;
+        let spans = &geometry.spans;
+        let (weights, attended) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
+        let dy = linear_backward(&self.output, attended, dy, gradients);
+        let d = attend_backward(&inputs, spans, self.heads, (weights, &dy));
+        let d_query = geometry.query.backward(d.query * self.scale());
+        let d_key = geometry.key.backward(d.key);
+        linear_backward(&self.query, x_rm.clone(), d_query, gradients)
+            + linear_backward(&self.key, x_rm.clone(), d_key, gradients)
+            + linear_backward(&self.value, x_rm, d.value, gradients)
+    }
+
+    fn scale(&self) -> f64 {
+        1.0 / (self.heads.head_dim as f64).sqrt()
+    }
+}
+
+/// What the backward needs.
+#[derive(Debug, Clone)]
+pub(super) struct AttentionKept<B: Backend> {
+    inputs: Inputs<B>,
+    /// The weights of every span, and their sums over the values; computed again where they are not kept.
+    weights: Option<(Vec<Tensor<B, 4>>, Tensor<B, 2>)>,
+}
+
+impl<B: Backend> AttentionKept<B> {
+    /// Without what the core computes.
+    pub(super) fn selective(self) -> Self {
+        Self { weights: None, ..self }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        let weights = |(weights, sums): &(Vec<Tensor<B, 4>>, Tensor<B, 2>)| {
+            weights.iter().map(bytes_of).sum::<u64>() + bytes_of(sums)
+        };
+        self.inputs.bytes() + self.weights.as_ref().map_or(0, weights)
     }
 }

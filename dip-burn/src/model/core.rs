@@ -1,27 +1,18 @@
 //! The attention core: scores, softmax and weighted sum, sequence by sequence.
 //!
 //! Packed documents never see each other, so the core runs on each by itself instead of on the whole sequence under a mask: for
-//! `n` documents of equal length that is `1/n` of the work. Burn's autodiff would keep every intermediate result and, for each
-//! document, a gradient as long as the sequence; so on the backends of this crate the core is one operation with its own
-//! backward, which keeps queries, keys, values and weights alone. On all others it is composed of Burn's operations, with the
-//! same values.
+//! `n` documents of equal length that is `1/n` of the work.
 //!
 //! Shape legend: r rows of all sequences, n sequences, s their length, h query heads, k key-value heads, g heads of a group
 //! (h = k * g), d head width.
 
-use std::any::Any;
-
-use burn::backend::Autodiff;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::module::Module;
 use burn::tensor::activation::softmax;
-use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
 use dip_core::ModuleSpec;
+
+use super::gradients::bytes_of;
 
 /// Added to the score of a pair that may not see each other.
 const HIDDEN: f32 = -1e9;
@@ -172,108 +163,41 @@ fn causal<B: Backend>(length: usize, heads: Heads, device: &B::Device) -> Tensor
     Tensor::from_data(TensorData::new(values.repeat(heads.heads), shape), device)
 }
 
-/// Attention of every span, `[r, h * d]`. Spans cover the rows in order.
-pub(super) fn attend<B: Backend>(
-    inputs: Inputs<B>,
-    spans: &[Span<B>],
-    heads: Heads,
-) -> Tensor<B, 2> {
-    let done = fused::<B, burn::backend::Flex>(&inputs, spans, heads);
-    #[cfg(feature = "cuda")]
-    let done = done.or_else(|| fused::<B, burn::backend::Cuda>(&inputs, spans, heads));
-    done.unwrap_or_else(|| composed(&inputs, spans, heads))
+impl<B: Backend> Inputs<B> {
+    pub fn bytes(&self) -> u64 {
+        bytes_of(&self.query) + bytes_of(&self.key) + bytes_of(&self.value)
+    }
 }
 
-fn composed<B: Backend>(inputs: &Inputs<B>, spans: &[Span<B>], heads: Heads) -> Tensor<B, 2> {
-    join(spans.iter().map(|span| span.forward(inputs, heads).1).collect())
+/// The weights of every span, and the result, `[r, h * d]`. Spans cover the rows in order.
+pub(super) fn attend<B: Backend>(
+    inputs: &Inputs<B>,
+    spans: &[Span<B>],
+    heads: Heads,
+) -> (Vec<Tensor<B, 4>>, Tensor<B, 2>) {
+    let (weights, parts) = spans.iter().map(|span| span.forward(inputs, heads)).unzip();
+    (weights, join(parts))
+}
+
+/// The gradients of the inputs from that of the result.
+pub(super) fn attend_backward<B: Backend>(
+    inputs: &Inputs<B>,
+    spans: &[Span<B>],
+    heads: Heads,
+    (weights, dy): (Vec<Tensor<B, 4>>, &Tensor<B, 2>),
+) -> Inputs<B> {
+    let (mut query, mut key, mut value) = (Vec::new(), Vec::new(), Vec::new());
+    for (span, weights) in spans.iter().zip(weights) {
+        let [d_query, d_key, d_value] = span.backward(inputs, weights, dy, heads);
+        query.push(d_query);
+        key.push(d_key);
+        value.push(d_value);
+    }
+    Inputs { query: join(query), key: join(key), value: join(value) }
 }
 
 fn join<B: Backend>(mut parts: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) }
-}
-
-/// The operation of its own, where `B` is autodiff over `Inner`.
-fn fused<B: Backend, Inner: Backend>(
-    inputs: &Inputs<B>,
-    spans: &[Span<B>],
-    heads: Heads,
-) -> Option<Tensor<B, 2>> {
-    let inputs = (inputs as &dyn Any).downcast_ref::<Inputs<Autodiff<Inner>>>()?;
-    let span = |span: &Span<B>| {
-        let span = (span as &dyn Any).downcast_ref::<Span<Autodiff<Inner>>>()?;
-        Some(span.inner())
-    };
-    let spans: Vec<_> = spans.iter().map(span).collect::<Option<_>>()?;
-    let y: Box<dyn Any> = Box::new(tracked(inputs.clone(), spans, heads));
-    y.downcast().ok().map(|y| *y)
-}
-
-impl<B: AutodiffBackend> Span<B> {
-    fn inner(&self) -> Span<B::InnerBackend> {
-        Span {
-            start: self.start,
-            sequences: self.sequences,
-            length: self.length,
-            mask: self.mask.clone().map(Tensor::inner),
-        }
-    }
-}
-
-/// What the backward needs.
-#[derive(Debug, Clone)]
-struct Kept<B: Backend> {
-    inputs: Inputs<B>,
-    spans: Vec<Span<B>>,
-    weights: Vec<Tensor<B, 4>>,
-    heads: Heads,
-}
-
-#[derive(Debug)]
-struct AttentionCore;
-
-fn tracked<B: Backend>(
-    inputs: Inputs<Autodiff<B>>,
-    spans: Vec<Span<B>>,
-    heads: Heads,
-) -> Tensor<Autodiff<B>, 2> {
-    let [query, key, value] =
-        [inputs.query, inputs.key, inputs.value].map(|x| x.into_primitive().tensor());
-    let nodes = [query.node, key.node, value.node];
-    let inputs = Inputs {
-        query: tensor::<B>(query.primitive),
-        key: tensor::<B>(key.primitive),
-        value: tensor::<B>(value.primitive),
-    };
-    let (weights, parts) = spans.iter().map(|span| span.forward(&inputs, heads)).unzip();
-    let y = join(parts).into_primitive().tensor();
-    let y = match AttentionCore.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish(Kept { inputs, spans, weights, heads }, y),
-        OpsKind::UnTracked(prepared) => prepared.finish(y),
-    };
-    Tensor::from_primitive(TensorPrimitive::Float(y))
-}
-
-impl<B: Backend> Backward<B, 3> for AttentionCore {
-    type State = Kept<B>;
-
-    fn backward(self, ops: Ops<Kept<B>, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = tensor::<B>(grads.consume::<B>(&ops.node));
-        let Kept { inputs, spans, weights, heads } = ops.state;
-        let mut parts = [const { Vec::new() }; 3];
-        for (span, weights) in spans.iter().zip(weights) {
-            let of_span = span.backward(&inputs, weights, &dy, heads);
-            parts.iter_mut().zip(of_span).for_each(|(all, part)| all.push(part));
-        }
-        for (parent, parts) in ops.parents.into_iter().zip(parts) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, join(parts).into_primitive().tensor());
-            }
-        }
-    }
-}
-
-fn tensor<B: Backend>(primitive: FloatTensor<B>) -> Tensor<B, 2> {
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
 #[cfg(test)]
@@ -283,55 +207,20 @@ mod tests {
 
     use super::*;
 
-    type B = Autodiff<Flex>;
     const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 3 };
 
     fn normal(rows: usize, width: usize) -> Tensor<Flex, 2> {
         Tensor::random([rows, width], Distribution::Normal(0.0, 1.0), &Default::default())
     }
 
-    fn inputs(rows: usize) -> [Tensor<Flex, 2>; 3] {
-        [normal(rows, 12), normal(rows, 6), normal(rows, 6)]
-    }
-
-    type Core = fn(Inputs<B>, &[Span<B>], Heads) -> Tensor<B, 2>;
-
-    /// The result and the three gradients.
-    fn run(core: Core, inputs: &[Tensor<Flex, 2>; 3], spans: &[Span<B>]) -> [TensorData; 4] {
-        let leaves = inputs.clone().map(|x| Tensor::<B, 2>::from_inner(x).require_grad());
-        let [query, key, value] = leaves.clone();
-        let y = core(Inputs { query, key, value }, spans, HEADS);
-        let weight = Tensor::arange(0..y.shape().num_elements() as i64, &Default::default());
-        let weight = weight.float().sin().reshape(y.shape());
-        let grads = (y.clone() * weight).sum().backward();
-        let [a, b, c] = leaves.map(|x| x.grad(&grads).unwrap().into_data());
-        [y.into_data(), a, b, c]
-    }
-
-    fn agree(spans: &[Span<B>], rows: usize) {
-        let inputs = inputs(rows);
-        let expected = run(|i, s, h| composed(&i, s, h), &inputs, spans);
-        let tolerance = burn::tensor::Tolerance::<f32>::absolute(1e-5);
-        for (a, b) in run(attend, &inputs, spans).iter().zip(&expected) {
-            a.assert_approx_eq(b, tolerance);
-        }
-    }
-
-    #[test]
-    fn the_own_operation_has_the_values_and_gradients_of_the_composed_one() {
-        agree(&[Span::full(3, 5)], 15);
-        let documents = [0, 0, 0, 1, 2, 2, 2, 2, 9, 9];
-        agree(&Span::causal_documents(&documents, HEADS, &Default::default()), 10);
-    }
-
     #[test]
     fn a_document_sees_itself_up_to_the_present_token_and_nothing_else() {
         let documents = [0, 0, 0, 1, 1];
         let spans = Span::<Flex>::causal_documents(&documents, HEADS, &Default::default());
-        let [query, key, value] = inputs(5);
+        let [query, key, value] = [normal(5, 12), normal(5, 6), normal(5, 6)];
         let run = |key: Tensor<Flex, 2>| -> Vec<f32> {
             let inputs = Inputs { query: query.clone(), key, value: value.clone() };
-            attend(inputs, &spans, HEADS).into_data().to_vec().unwrap()
+            attend(&inputs, &spans, HEADS).1.into_data().to_vec().unwrap()
         };
         let before = run(key.clone());
         for changed in 0..5 {

@@ -5,26 +5,28 @@
 use std::ops::Range;
 
 use burn::module::{Module, Param};
-use burn::nn::{Linear, RmsNorm};
+use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
-use dip_core::{ModuleKind, ModuleSpec};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
 
 use super::attention::{Attention, Geometry};
 use super::core::Heads;
 use super::feed_forward::FeedForward;
+use super::gradients::{Gradients, bytes_of, linear_backward};
+use super::layer::{self, Layer, LayersKept};
+use super::norm::{Norm, NormKept};
 use super::rotary::Rotary;
-use super::{Chunk, Init, ModelError};
+use super::{Chunk, Init, ModelError, Slice};
 use crate::batch::Microbatch;
 
 /// Consecutive layers of the decoder, with the token embedding in the first chunk, and norm and head in the last.
 #[derive(Module, Debug)]
 pub struct DecoderChunk<B: Backend> {
     embed: Option<Embedding<B>>,
-    layers: Vec<DecoderLayer<B>>,
-    norm: Option<RmsNorm<B>>,
-    head: Option<Linear<B>>,
+    layers: Vec<Layer<B>>,
+    end: Option<End<B>>,
     heads: Heads,
 }
 
@@ -34,13 +36,21 @@ pub struct Embedding<B: Backend> {
     weight: Param<Tensor<B, 2>>,
 }
 
-/// One pre-norm transformer layer.
+/// The last norm, and the head with its loss where there is one.
 #[derive(Module, Debug)]
-pub struct DecoderLayer<B: Backend> {
-    attention_norm: RmsNorm<B>,
-    attention: Attention<B>,
-    feed_forward_norm: RmsNorm<B>,
-    feed_forward: FeedForward<B>,
+pub struct End<B: Backend> {
+    norm: Norm<B>,
+    head: Option<Linear<B>>,
+}
+
+/// What the backward of a chunk needs.
+pub struct DecoderKept<B: Backend> {
+    /// Rows of each input of a first chunk.
+    inputs: Vec<usize>,
+    layers: LayersKept<B>,
+    norm: Option<NormKept<B>>,
+    /// Log-probabilities of the trained rows, `[r, v]`.
+    log_p_rv: Option<Tensor<B, 2>>,
 }
 
 impl<B: Backend> DecoderChunk<B> {
@@ -68,35 +78,35 @@ impl<B: Backend> DecoderChunk<B> {
         let (width, vocab) = (spec.hidden as usize, vocab as usize);
         let layer = |i: u32| {
             let path = format!("layers.{i}");
-            DecoderLayer {
-                attention_norm: init.rms_norm(width),
+            Layer {
+                attention_norm: Norm::rms(width, init),
                 attention: Attention::init(spec, &path, false, init),
-                feed_forward_norm: init.rms_norm(width),
+                feed_forward_norm: Norm::rms(width, init),
                 feed_forward: FeedForward::init(spec, &path, false, init),
             }
         };
         Ok(Self {
             embed: first.then(|| Embedding { weight: init.matrix("embed", [vocab, width], 0.02) }),
             layers: layers.map(layer).collect(),
-            norm: last.then(|| init.rms_norm(width)),
-            head: (last && head).then(|| init.linear("head", width, vocab, false, 0.02)),
+            end: last.then(|| End {
+                norm: Norm::rms(width, init),
+                head: head.then(|| init.linear("head", width, vocab, false, 0.02)),
+            }),
             heads: Heads::of(spec),
         })
     }
 
-    /// Everything up to the head: `[t, m]`, normalised in the last chunk.
-    fn hidden(&self, inputs: Vec<Tensor<B, 2>>, microbatch: &Microbatch) -> Tensor<B, 2> {
-        let x_tm = match &self.embed {
-            Some(embed) => splice(embed, inputs, microbatch),
+    /// What the layers start from, `[t, m]`.
+    fn start(&self, inputs: Vec<Tensor<B, 2>>, microbatch: &Microbatch) -> Tensor<B, 2> {
+        match &self.embed {
+            Some(embed) => embed.splice(inputs, microbatch),
             None => Tensor::cat(inputs, 0),
-        };
-        let rotary = Rotary::sequence(&microbatch.positions, self.heads.head_dim, &x_tm.device());
-        let geometry = Geometry::causal_documents(self.heads, &rotary, &microbatch.documents);
-        let x_tm = self.layers.iter().fold(x_tm, |x_tm, layer| layer.forward(x_tm, &geometry));
-        match &self.norm {
-            Some(norm) => norm.forward(x_tm),
-            None => x_tm,
         }
+    }
+
+    fn geometry(&self, microbatch: &Microbatch, device: &B::Device) -> Geometry<B> {
+        let rotary = Rotary::sequence(&microbatch.positions, self.heads.head_dim, device);
+        Geometry::causal_documents(self.heads, &rotary, &microbatch.documents)
     }
 
     /// Scores of the next token at `rows`, `[rows, v]`. Only for chunks that hold every layer and the head.
@@ -106,85 +116,203 @@ impl<B: Backend> DecoderChunk<B> {
         microbatch: &Microbatch,
         rows: &[usize],
     ) -> Option<Tensor<B, 2>> {
-        let head = self.head.as_ref()?;
-        let x_tm = self.hidden(inputs, microbatch);
-        let rows = indices(rows.iter().map(|&r| r as i32).collect(), &x_tm.device());
-        Some(head.forward(x_tm.select(0, rows)))
+        let End { norm, head } = self.end.as_ref()?;
+        let x_tm = self.start(inputs, microbatch);
+        let geometry = self.geometry(microbatch, &x_tm.device());
+        let x_tm = layer::forward(&self.layers, x_tm, &geometry);
+        let rows = indices(rows.iter().map(|&r| r as i32), &x_tm.device());
+        Some(head.as_ref()?.forward(norm.forward(x_tm.select(0, rows)).0))
     }
 }
 
 impl<B: Backend> Chunk<B> for DecoderChunk<B> {
-    fn forward(
-        &self,
-        inputs: Vec<Tensor<B, 2>>,
-        microbatch: &Microbatch,
-        _: Range<u32>,
-    ) -> Tensor<B, 2> {
-        let x_tm = self.hidden(inputs, microbatch);
-        match &self.head {
-            Some(head) => cross_entropy_sum(x_tm, head, microbatch),
+    type Kept = DecoderKept<B>;
+
+    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2> {
+        let x_tm = self.start(inputs, on.microbatch);
+        let geometry = self.geometry(on.microbatch, &x_tm.device());
+        let x_tm = layer::forward(&self.layers, x_tm, &geometry);
+        match &self.end {
+            Some(end) => end.forward(x_tm, on.microbatch).0,
             None => x_tm,
         }
     }
 
-    fn has_loss(&self) -> bool {
-        self.head.is_some()
+    fn forward_kept(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: Slice<'_>,
+        strategies: &[LayerStrategy],
+    ) -> (Tensor<B, 2>, DecoderKept<B>) {
+        let rows = inputs.iter().map(|x| x.dims()[0]).collect();
+        let x_tm = self.start(inputs, on.microbatch);
+        let geometry = self.geometry(on.microbatch, &x_tm.device());
+        let (x_tm, layers) = layer::forward_kept(&self.layers, x_tm, geometry, strategies);
+        let mut kept = DecoderKept { inputs: rows, layers, norm: None, log_p_rv: None };
+        let Some(end) = &self.end else { return (x_tm, kept) };
+        let (y, norm, log_p_rv) = end.forward(x_tm, on.microbatch);
+        (kept.norm, kept.log_p_rv) = (Some(norm), log_p_rv);
+        (y, kept)
     }
-}
 
-impl<B: Backend> DecoderLayer<B> {
-    fn forward(&self, x_tm: Tensor<B, 2>, geometry: &Geometry<B>) -> Tensor<B, 2> {
-        let normed = self.attention_norm.forward(x_tm.clone());
-        let x_tm = x_tm + self.attention.forward(normed, geometry);
-        x_tm.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x_tm))
-    }
-}
-
-/// Token embeddings, with those of the images in the places of their tokens: `[t, m]`.
-fn splice<B: Backend>(
-    embed: &Embedding<B>,
-    images: Vec<Tensor<B, 2>>,
-    microbatch: &Microbatch,
-) -> Tensor<B, 2> {
-    let table = embed.weight.val();
-    let device = table.device();
-    let tokens = indices(microbatch.tokens.iter().map(|&t| t as i32).collect(), &device);
-    let text_tm = table.select(0, tokens);
-    if images.is_empty() {
-        return text_tm;
-    }
-    let images = Tensor::cat(images, 0);
-    let length = microbatch.tokens.len();
-    let per_image = images.dims()[0] / microbatch.images.len().max(1);
-    let mut source: Vec<i32> = (0..length as i32).collect();
-    for (i, &offset) in microbatch.image_offsets.iter().enumerate() {
-        for k in 0..per_image {
-            source[offset as usize + k] = (length + i * per_image + k) as i32;
+    fn backward(
+        &self,
+        kept: DecoderKept<B>,
+        dy: Tensor<B, 2>,
+        on: Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Vec<Tensor<B, 2>> {
+        let dy_tm = match (&self.end, kept.norm) {
+            (Some(end), Some(norm)) => {
+                end.backward((norm, kept.log_p_rv), dy, on.microbatch, gradients)
+            }
+            _ => dy,
+        };
+        let dx_tm = layer::backward(&self.layers, kept.layers, dy_tm, gradients);
+        match &self.embed {
+            Some(embed) => embed.splice_backward(&kept.inputs, dx_tm, on.microbatch, gradients),
+            None => vec![dx_tm],
         }
     }
-    Tensor::cat(vec![text_tm, images], 0).select(0, indices(source, &device))
+
+    fn kept_bytes(kept: &DecoderKept<B>) -> u64 {
+        kept.layers.bytes()
+            + kept.norm.as_ref().map_or(0, NormKept::bytes)
+            + kept.log_p_rv.as_ref().map_or(0, bytes_of)
+    }
+
+    fn has_loss(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| end.head.is_some())
+    }
 }
 
-/// Sum of the cross-entropies of the trained positions, `[1, 1]`. Only their rows go through the head.
-fn cross_entropy_sum<B: Backend>(
-    x_tm: Tensor<B, 2>,
-    head: &Linear<B>,
-    microbatch: &Microbatch,
-) -> Tensor<B, 2> {
-    let device = x_tm.device();
-    let trained: Vec<usize> =
-        (0..microbatch.loss_mask.len()).filter(|&i| microbatch.loss_mask[i]).collect();
-    // A sequence without trained tokens still has a loss, of weight zero, so that its graph is whole.
-    let (rows, weight) = if trained.is_empty() { (vec![0], 0.0) } else { (trained, 1.0) };
-    let targets = rows.iter().map(|&i| microbatch.targets[i] as i32).collect();
-    let r = rows.len();
-    let rows = indices(rows.iter().map(|&i| i as i32).collect(), &device);
-    let log_p_rv = log_softmax(head.forward(x_tm.select(0, rows)), 1);
-    let log_p_r1 = log_p_rv.gather(1, indices(targets, &device).reshape([r, 1]));
-    log_p_r1.sum().mul_scalar(-weight).reshape([1, 1])
+impl<B: Backend> Embedding<B> {
+    /// Token embeddings, with those of the images in the places of their tokens: `[t, m]`.
+    fn splice(&self, images: Vec<Tensor<B, 2>>, microbatch: &Microbatch) -> Tensor<B, 2> {
+        let table = self.weight.val();
+        let device = table.device();
+        let tokens = indices(microbatch.tokens.iter().map(|&t| t as i32), &device);
+        let text_tm = table.select(0, tokens);
+        if images.is_empty() {
+            return text_tm;
+        }
+        let images = Tensor::cat(images, 0);
+        let length = microbatch.tokens.len() as i32;
+        let mut source: Vec<i32> = (0..length).collect();
+        for (i, place) in image_places(microbatch, images.dims()[0]).into_iter().enumerate() {
+            source[place] = length + i as i32;
+        }
+        Tensor::cat(vec![text_tm, images], 0).select(0, indices(source.into_iter(), &device))
+    }
+
+    /// The gradients of the images, input by input; adds that of the table.
+    fn splice_backward(
+        &self,
+        inputs: &[usize],
+        dx_tm: Tensor<B, 2>,
+        microbatch: &Microbatch,
+        gradients: &mut Gradients<B>,
+    ) -> Vec<Tensor<B, 2>> {
+        let device = dx_tm.device();
+        let places = image_places(microbatch, inputs.iter().sum());
+        gradients.add(&self.weight, || {
+            let mut is_text = vec![true; microbatch.tokens.len()];
+            places.iter().for_each(|&place| is_text[place] = false);
+            let rows: Vec<usize> = (0..is_text.len()).filter(|&i| is_text[i]).collect();
+            let table = self.weight.val().zeros_like();
+            if rows.is_empty() {
+                return table;
+            }
+            let tokens = indices(rows.iter().map(|&i| microbatch.tokens[i] as i32), &device);
+            let rows = indices(rows.iter().map(|&i| i as i32), &device);
+            let values = dx_tm.clone().select(0, rows);
+            table.select_assign(0, tokens, values, IndexingUpdateOp::Add)
+        });
+        let mut places = places.into_iter().map(|place| place as i32);
+        let of_input = |&rows: &usize| {
+            let rows = indices(places.by_ref().take(rows), &device);
+            dx_tm.clone().select(0, rows)
+        };
+        inputs.iter().map(of_input).collect()
+    }
 }
 
-fn indices<B: Backend>(values: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
+impl<B: Backend> End<B> {
+    /// The normed rows; where there is a head, the sum of the cross-entropies of the trained positions, `[1, 1]`, for which
+    /// only their rows go through norm and head.
+    fn forward(
+        &self,
+        x_tm: Tensor<B, 2>,
+        microbatch: &Microbatch,
+    ) -> (Tensor<B, 2>, NormKept<B>, Option<Tensor<B, 2>>) {
+        let Some(head) = &self.head else {
+            let (y_tm, norm) = self.norm.forward(x_tm);
+            return (y_tm, norm, None);
+        };
+        let trained = Trained::of(microbatch, &x_tm.device());
+        let (x_rm, norm) = self.norm.forward(x_tm.select(0, trained.rows));
+        let log_p_rv = log_softmax(head.forward(x_rm), 1);
+        let log_p_r1 = log_p_rv.clone().gather(1, trained.targets);
+        let loss = log_p_r1.sum().mul_scalar(-trained.weight).reshape([1, 1]);
+        (loss, norm, Some(log_p_rv))
+    }
+
+    /// The gradient of `x_tm`.
+    fn backward(
+        &self,
+        (norm, log_p_rv): (NormKept<B>, Option<Tensor<B, 2>>),
+        dy: Tensor<B, 2>,
+        microbatch: &Microbatch,
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let (Some(head), Some(log_p_rv)) = (&self.head, log_p_rv) else {
+            return self.norm.backward(norm, dy, gradients);
+        };
+        let device = dy.device();
+        let trained = Trained::of(microbatch, &device);
+        // d loss / d logits = p - 1 at the target, p elsewhere.
+        let minus_one = Tensor::full(trained.targets.dims(), -1.0, &device);
+        let p_rv = log_p_rv.exp();
+        let d_rv = p_rv.scatter(1, trained.targets, minus_one, IndexingUpdateOp::Add);
+        let d_rv = d_rv * (dy * trained.weight);
+        let d_rm = linear_backward(head, self.norm.output(&norm), d_rv, gradients);
+        let d_rm = self.norm.backward(norm, d_rm, gradients);
+        let shape = [microbatch.tokens.len(), d_rm.dims()[1]];
+        let zeros = Tensor::zeros(shape, &device);
+        zeros.select_assign(0, trained.rows, d_rm, IndexingUpdateOp::Add)
+    }
+}
+
+/// The positions that have a loss.
+struct Trained<B: Backend> {
+    /// `[r]`
+    rows: Tensor<B, 1, Int>,
+    /// `[r, 1]`
+    targets: Tensor<B, 2, Int>,
+    weight: f64,
+}
+
+impl<B: Backend> Trained<B> {
+    fn of(microbatch: &Microbatch, device: &B::Device) -> Self {
+        let trained: Vec<usize> =
+            (0..microbatch.loss_mask.len()).filter(|&i| microbatch.loss_mask[i]).collect();
+        // A sequence without trained tokens still has a loss, of weight zero.
+        let (rows, weight) = if trained.is_empty() { (vec![0], 0.0) } else { (trained, 1.0) };
+        let targets = indices(rows.iter().map(|&i| microbatch.targets[i] as i32), device);
+        let targets = targets.reshape([rows.len(), 1]);
+        Self { rows: indices(rows.iter().map(|&i| i as i32), device), targets, weight }
+    }
+}
+
+/// The place of every row of the image embeddings in the sequence.
+fn image_places(microbatch: &Microbatch, rows: usize) -> Vec<usize> {
+    let per_image = rows / microbatch.images.len().max(1);
+    let of_image = |&offset: &u32| offset as usize..offset as usize + per_image;
+    microbatch.image_offsets.iter().flat_map(of_image).collect()
+}
+
+fn indices<B: Backend>(values: impl Iterator<Item = i32>, device: &B::Device) -> Tensor<B, 1, Int> {
+    let values: Vec<i32> = values.collect();
     let length = values.len();
     Tensor::from_data(TensorData::new(values, [length]), device)
 }

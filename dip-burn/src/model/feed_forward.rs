@@ -2,12 +2,13 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu, silu};
+use burn::tensor::activation::{gelu, sigmoid};
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorPrimitive};
 use dip_core::ModuleSpec;
 
 use super::Init;
+use super::gradients::{Gradients, bytes_of, linear_backward};
 
 /// Two matrices, or three where there is a gate.
 #[derive(Module, Debug)]
@@ -37,11 +38,57 @@ impl<B: Backend> FeedForward<B> {
     }
 
     /// `x_rm` to the same shape.
-    pub fn forward(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
-        let inner = match &self.gate {
-            Some(gate) => silu(gate.forward(x_rm.clone())) * self.up.forward(x_rm),
-            None => gelu(self.up.forward(x_rm)),
+    pub(super) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, FeedForwardKept<B>) {
+        let gate = self.gate.as_ref().map(|gate| gate.forward(x_rm.clone()));
+        let kept = FeedForwardKept { gate, up: self.up.forward(x_rm) };
+        let inner = match &kept.gate {
+            Some(gate) => gate.clone() * sigmoid(gate.clone()) * kept.up.clone(),
+            None => gelu(kept.up.clone()),
         };
-        self.down.forward(inner)
+        (self.down.forward(inner), kept)
     }
+
+    /// The gradient of `x_rm`.
+    pub(super) fn backward(
+        &self,
+        x_rm: Tensor<B, 2>,
+        kept: FeedForwardKept<B>,
+        dy: Tensor<B, 2>,
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let FeedForwardKept { gate, up } = kept;
+        let (Some(gate), Some(gate_layer)) = (gate, &self.gate) else {
+            let d_inner = linear_backward(&self.down, gelu(up.clone()), dy, gradients);
+            let d_up = gelu_backward(up, d_inner);
+            return linear_backward(&self.up, x_rm, d_up, gradients);
+        };
+        let open = sigmoid(gate.clone());
+        let swish = gate.clone() * open.clone();
+        let inner = swish.clone() * up.clone();
+        let d_inner = linear_backward(&self.down, inner, dy, gradients);
+        // d swish / d gate = sigmoid + swish (1 - sigmoid)
+        let slope = open.clone() + swish.clone() * (-open + 1.0);
+        let d_gate = d_inner.clone() * up * slope;
+        linear_backward(gate_layer, x_rm.clone(), d_gate, gradients)
+            + linear_backward(&self.up, x_rm, d_inner * swish, gradients)
+    }
+}
+
+/// What the backward needs: the inner values before their activation.
+#[derive(Debug, Clone)]
+pub(super) struct FeedForwardKept<B: Backend> {
+    gate: Option<Tensor<B, 2>>,
+    up: Tensor<B, 2>,
+}
+
+impl<B: Backend> FeedForwardKept<B> {
+    pub(super) fn bytes(&self) -> u64 {
+        bytes_of(&self.up) + self.gate.as_ref().map_or(0, bytes_of)
+    }
+}
+
+/// The gradient of `x` where `y = gelu(x)`.
+pub(super) fn gelu_backward<B: Backend>(x: Tensor<B, 2>, dy: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [x, dy] = [x, dy].map(|t| t.into_primitive().tensor());
+    Tensor::from_primitive(TensorPrimitive::Float(B::gelu_backward(x, dy)))
 }

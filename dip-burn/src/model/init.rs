@@ -1,7 +1,7 @@
 //! Weights from a seed and a name, the same on every rank, partition and backend.
 
 use burn::module::{Param, ParamId};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
+use burn::nn::Linear;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use rand::{Rng, SeedableRng};
@@ -52,14 +52,10 @@ impl<B: Backend> Init<'_, B> {
         }
     }
 
-    /// A root-mean-square norm.
-    pub fn rms_norm(&self, width: usize) -> RmsNorm<B> {
-        RmsNormConfig::new(width).with_epsilon(1e-6).init(self.device)
-    }
-
-    /// A layer norm.
-    pub fn layer_norm(&self, width: usize) -> LayerNorm<B> {
-        LayerNormConfig::new(width).with_epsilon(1e-6).init(self.device)
+    /// A vector of equal values.
+    pub fn constant(&self, value: f64, width: usize) -> Param<Tensor<B, 1>> {
+        let values = Tensor::full([width], value, self.device);
+        Param::initialized(ParamId::new(), values.require_grad())
     }
 }
 

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `vit` | vision encoder in the Qwen2-VL manner: patch embedding, 2D rotary positions, spatial-merge adapter |
 //! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, untied head with its loss |
-//! | `attention`, `core`, `rotary`, `feed_forward` | what their layers share |
+//! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `norm` | what their layers share, forward and backward |
+//! | `gradients` | sums of weight gradients |
 //! | `init` | weights by name: any partition starts from the same ones |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
@@ -12,7 +13,10 @@ pub mod attention;
 pub mod core;
 pub mod decoder;
 pub mod feed_forward;
+mod gradients;
 mod init;
+pub mod layer;
+mod norm;
 pub mod rotary;
 pub mod vit;
 mod whole;
@@ -21,34 +25,66 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use dip_core::LayerStrategy;
 use thiserror::Error;
 
 use crate::batch::Microbatch;
 
 pub use decoder::DecoderChunk;
+pub use gradients::Gradients;
 pub use init::Init;
 pub use vit::VitChunk;
 pub(crate) use whole::output_width;
 pub use whole::{Prompt, WholeModel};
 
-/// Forward of one model chunk: what a new modality implements.
+/// Forward and backward of one model chunk: what a new modality implements.
+///
+/// The backward is written out instead of recorded by Burn's autodiff, whose graphs live behind one lock for the whole process:
+/// ranks would wait for each other's backwards. Written out, a stage holds exactly what its memory strategy says.
 pub trait Chunk<B: Backend> {
-    /// Runs a slice of the instances of `microbatch`.
+    /// What the backward needs.
+    type Kept: Send;
+
+    /// Runs a slice of the instances of `microbatch` and keeps nothing.
     ///
     /// `inputs` are the outputs of the chunk before (one tensor, `[tokens, hidden]`), or, in the first chunk of a module,
     /// those of the upstream modules in the order of their instances. A chunk that ends in a loss gives `[1, 1]`: the sum of
     /// the cross-entropies, not yet divided by the trained tokens of the batch.
-    fn forward(
+    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2>;
+
+    /// The same, and what its backward needs; each layer keeps what its strategy says.
+    fn forward_kept(
         &self,
         inputs: Vec<Tensor<B, 2>>,
-        microbatch: &Microbatch,
-        slice: Range<u32>,
-    ) -> Tensor<B, 2>;
+        on: Slice<'_>,
+        strategies: &[LayerStrategy],
+    ) -> (Tensor<B, 2>, Self::Kept);
+
+    /// Adds the weight gradients for the gradient `dy` of the output, and returns those of the inputs.
+    fn backward(
+        &self,
+        kept: Self::Kept,
+        dy: Tensor<B, 2>,
+        on: Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Vec<Tensor<B, 2>>;
+
+    /// Bytes of what is kept.
+    fn kept_bytes(kept: &Self::Kept) -> u64;
 
     /// Whether it ends in a loss.
     fn has_loss(&self) -> bool {
         false
     }
+}
+
+/// Instances of one microbatch.
+#[derive(Debug, Clone)]
+pub struct Slice<'a> {
+    /// The microbatch.
+    pub microbatch: &'a Microbatch,
+    /// Which of its instances.
+    pub instances: Range<u32>,
 }
 
 /// A model that cannot be built.

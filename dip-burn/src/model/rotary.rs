@@ -95,13 +95,23 @@ impl<B: Backend> Rotary<B> {
 impl<B: Backend> Turn<B> {
     /// Turns each pair `(x[i], x[i + d / 2])` of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
     pub fn apply(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.turned(x_rm, self.sin.clone())
+    }
+
+    /// The gradient of `x_rm`: the turn back.
+    pub fn backward(&self, dy_rm: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.turned(dy_rm, -self.sin.clone())
+    }
+
+    /// `x cos + (x R) sin`. Both halves of a head have the same angle, so a turn by the negative one is its transpose.
+    fn turned(&self, x_rm: Tensor<B, 2>, sin: Tensor<B, 2>) -> Tensor<B, 2> {
         let shape @ [rows, width] = x_rm.dims();
         let [d, _] = self.halves.dims();
         let [_, length] = self.cos.dims();
         let sequences = [rows * width / length, length];
         let moved = x_rm.clone().reshape([rows * width / d, d]).matmul(self.halves.clone());
         let x = x_rm.reshape(sequences) * self.cos.clone();
-        (x + moved.reshape(sequences) * self.sin.clone()).reshape(shape)
+        (x + moved.reshape(sequences) * sin).reshape(shape)
     }
 }
 

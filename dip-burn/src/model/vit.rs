@@ -5,42 +5,36 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::Linear;
 use burn::tensor::activation::gelu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use dip_core::{ModuleKind, ModuleSpec};
+use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
 
 use super::attention::{Attention, Geometry};
 use super::core::Heads;
-use super::feed_forward::FeedForward;
+use super::feed_forward::{FeedForward, gelu_backward};
+use super::gradients::{Gradients, bytes_of, linear_backward, linear_backward_weights};
+use super::layer::{self, Layer, LayersKept};
+use super::norm::{Norm, NormKept};
 use super::rotary::Rotary;
-use super::{Chunk, Init, ModelError};
-use crate::batch::{Image, Microbatch};
+use super::{Chunk, Init, ModelError, Slice};
+use crate::batch::Image;
 
 /// Consecutive layers of the encoder, with its patch embedding in the first chunk and its adapter in the last.
 #[derive(Module, Debug)]
 pub struct VitChunk<B: Backend> {
     patch_embed: Option<Linear<B>>,
-    layers: Vec<VitLayer<B>>,
+    layers: Vec<Layer<B>>,
     merger: Option<Merger<B>>,
     grid: PatchGrid,
     heads: Heads,
 }
 
-/// One pre-norm transformer layer.
-#[derive(Module, Debug)]
-pub struct VitLayer<B: Backend> {
-    attention_norm: LayerNorm<B>,
-    attention: Attention<B>,
-    feed_forward_norm: LayerNorm<B>,
-    feed_forward: FeedForward<B>,
-}
-
 /// The adapter: each square of neighbouring patches becomes one token of the backbone.
 #[derive(Module, Debug)]
 pub struct Merger<B: Backend> {
-    norm: LayerNorm<B>,
+    norm: Norm<B>,
     fc1: Linear<B>,
     fc2: Linear<B>,
 }
@@ -56,6 +50,11 @@ pub struct PatchGrid {
 impl PatchGrid {
     fn side(&self) -> usize {
         self.image_px / self.patch_px
+    }
+
+    /// Patches that become one token.
+    fn merged(&self) -> usize {
+        self.merge * self.merge
     }
 
     /// Row and column of every patch, in the order of the sequence.
@@ -118,10 +117,10 @@ impl<B: Backend> VitChunk<B> {
         let inner = spec.adapter_width() as usize;
         let layer = |i: u32| {
             let path = format!("layers.{i}");
-            VitLayer {
-                attention_norm: init.layer_norm(width),
+            Layer {
+                attention_norm: Norm::layer(width, init),
                 attention: Attention::init(spec, &path, true, init),
-                feed_forward_norm: init.layer_norm(width),
+                feed_forward_norm: Norm::layer(width, init),
                 feed_forward: FeedForward::init(spec, &path, true, init),
             }
         };
@@ -131,7 +130,7 @@ impl<B: Backend> VitChunk<B> {
                 .then(|| init.linear("patch_embed", channels, width, true, std(channels))),
             layers: layers.map(layer).collect(),
             merger: last.then(|| Merger {
-                norm: init.layer_norm(width),
+                norm: Norm::layer(width, init),
                 fc1: init.linear("merger.fc1", merged, inner, true, std(merged)),
                 fc2: init.linear("merger.fc2", inner, output, true, 0.02),
             }),
@@ -144,52 +143,123 @@ impl<B: Backend> VitChunk<B> {
         })
     }
 
-    /// The patches of all images, `[n * p, m]`.
-    fn embed(&self, patch_embed: &Linear<B>, images: &[Image]) -> Tensor<B, 2> {
-        let device = patch_embed.weight.device();
+    /// The patches of all images, `[r, c]`.
+    fn patches(&self, images: &[Image], device: &B::Device) -> Tensor<B, 2> {
         let values: Vec<f32> = images.iter().flat_map(|i| self.grid.patches(i)).collect();
         let rows = images.len() * self.grid.side() * self.grid.side();
         let shape = [rows, values.len() / rows];
-        patch_embed.forward(Tensor::from_data(TensorData::new(values, shape), &device))
+        Tensor::from_data(TensorData::new(values, shape), device)
     }
-}
 
-impl<B: Backend> Chunk<B> for VitChunk<B> {
-    fn forward(
-        &self,
-        mut inputs: Vec<Tensor<B, 2>>,
-        microbatch: &Microbatch,
-        slice: Range<u32>,
-    ) -> Tensor<B, 2> {
-        let images = &microbatch.images[slice.start as usize..slice.end as usize];
+    /// What the layers start from, `[r, m]`, and where they are.
+    fn start(&self, mut inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> (Tensor<B, 2>, Geometry<B>) {
         let x_rm = match (&self.patch_embed, inputs.pop()) {
-            (Some(patch_embed), _) => self.embed(patch_embed, images),
+            (Some(embed), _) => embed.forward(self.patches(images(on), &embed.weight.device())),
             (None, Some(x_rm)) => x_rm,
             (None, None) => unreachable!("the interpreter gives a later chunk its input"),
         };
         let rotary = Rotary::grid(&self.grid.places(), self.heads.head_dim, &x_rm.device());
-        let geometry = Geometry::full(self.heads, &rotary, images.len());
-        let x_rm = self.layers.iter().fold(x_rm, |x_rm, layer| layer.forward(x_rm, &geometry));
-        match &self.merger {
-            Some(merger) => merger.forward(x_rm, self.grid.merge * self.grid.merge),
-            None => x_rm,
-        }
+        let geometry = Geometry::full(self.heads, &rotary, images(on).len());
+        (x_rm, geometry)
     }
 }
 
-impl<B: Backend> VitLayer<B> {
-    fn forward(&self, x_rm: Tensor<B, 2>, geometry: &Geometry<B>) -> Tensor<B, 2> {
-        let normed = self.attention_norm.forward(x_rm.clone());
-        let x_rm = x_rm + self.attention.forward(normed, geometry);
-        x_rm.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x_rm))
+fn images<'a>(on: &Slice<'a>) -> &'a [Image] {
+    &on.microbatch.images[on.instances.start as usize..on.instances.end as usize]
+}
+
+/// What the backward of a chunk needs.
+pub struct VitKept<B: Backend> {
+    layers: LayersKept<B>,
+    merger: Option<MergerKept<B>>,
+}
+
+impl<B: Backend> Chunk<B> for VitChunk<B> {
+    type Kept = VitKept<B>;
+
+    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2> {
+        let (x_rm, geometry) = self.start(inputs, &on);
+        let x_rm = layer::forward(&self.layers, x_rm, &geometry);
+        match &self.merger {
+            Some(merger) => merger.forward(x_rm, self.grid.merged()).0,
+            None => x_rm,
+        }
     }
+
+    fn forward_kept(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: Slice<'_>,
+        strategies: &[LayerStrategy],
+    ) -> (Tensor<B, 2>, VitKept<B>) {
+        let (x_rm, geometry) = self.start(inputs, &on);
+        let (x_rm, layers) = layer::forward_kept(&self.layers, x_rm, geometry, strategies);
+        match &self.merger {
+            Some(merger) => {
+                let (y, kept) = merger.forward(x_rm, self.grid.merged());
+                (y, VitKept { layers, merger: Some(kept) })
+            }
+            None => (x_rm, VitKept { layers, merger: None }),
+        }
+    }
+
+    fn backward(
+        &self,
+        kept: VitKept<B>,
+        dy: Tensor<B, 2>,
+        on: Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Vec<Tensor<B, 2>> {
+        let dy_rm = match (&self.merger, kept.merger) {
+            (Some(merger), Some(kept)) => merger.backward(kept, dy, gradients),
+            _ => dy,
+        };
+        let dx_rm = layer::backward(&self.layers, kept.layers, dy_rm, gradients);
+        match &self.patch_embed {
+            Some(embed) => {
+                let patches = self.patches(images(&on), &dx_rm.device());
+                linear_backward_weights(embed, patches, &dx_rm, gradients);
+                Vec::new()
+            }
+            None => vec![dx_rm],
+        }
+    }
+
+    fn kept_bytes(kept: &VitKept<B>) -> u64 {
+        let merger = |m: &MergerKept<B>| m.norm.bytes() + bytes_of(&m.inner);
+        kept.layers.bytes() + kept.merger.as_ref().map_or(0, merger)
+    }
+}
+
+/// What the backward of the adapter needs.
+struct MergerKept<B: Backend> {
+    norm: NormKept<B>,
+    /// Before the activation.
+    inner: Tensor<B, 2>,
 }
 
 impl<B: Backend> Merger<B> {
     /// `[n * p, m]` to `[n * t, output]`: `patches` neighbours side by side, then two linear layers.
-    fn forward(&self, x_rm: Tensor<B, 2>, patches: usize) -> Tensor<B, 2> {
+    fn forward(&self, x_rm: Tensor<B, 2>, patches: usize) -> (Tensor<B, 2>, MergerKept<B>) {
         let [rows, m] = x_rm.dims();
-        let merged = self.norm.forward(x_rm).reshape([rows / patches, patches * m]);
-        self.fc2.forward(gelu(self.fc1.forward(merged)))
+        let (normed, norm) = self.norm.forward(x_rm);
+        let inner = self.fc1.forward(normed.reshape([rows / patches, patches * m]));
+        (self.fc2.forward(gelu(inner.clone())), MergerKept { norm, inner })
+    }
+
+    fn backward(
+        &self,
+        kept: MergerKept<B>,
+        dy: Tensor<B, 2>,
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let MergerKept { norm, inner } = kept;
+        let d_inner = linear_backward(&self.fc2, gelu(inner.clone()), dy, gradients);
+        let normed = self.norm.output(&norm);
+        let shape = normed.dims();
+        let merged = [inner.dims()[0], shape[0] * shape[1] / inner.dims()[0]];
+        let d_inner = gelu_backward(inner, d_inner);
+        let d = linear_backward(&self.fc1, normed.reshape(merged), d_inner, gradients);
+        self.norm.backward(norm, d.reshape(shape), gradients)
     }
 }

@@ -1,12 +1,11 @@
 //! The whole model on one device: the oracle of the pipelined gradients, and what evaluation and captions run on.
 
-use burn::module::AutodiffModule;
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 use dip_core::{ModelSpec, ModuleId, ModuleKind};
 
-use super::{Chunk, DecoderChunk, Init, ModelError, VitChunk};
+use super::{Chunk, DecoderChunk, Init, ModelError, Slice, VitChunk};
 use crate::batch::{Batch, Image, Microbatch};
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError};
 
@@ -59,14 +58,15 @@ impl<B: Backend> WholeModel<B> {
 
     /// Sum of the cross-entropies of the trained tokens of one microbatch, `[1, 1]`.
     fn loss_sum(&self, microbatch: &Microbatch) -> Tensor<B, 2> {
-        self.decoder.1.forward(self.image_embeddings(microbatch), microbatch, 0..1)
+        let on = Slice { microbatch, instances: 0..1 };
+        self.decoder.1.forward(self.image_embeddings(microbatch), on)
     }
 
     fn image_embeddings(&self, microbatch: &Microbatch) -> Vec<Tensor<B, 2>> {
         let images = microbatch.images.len() as u32;
         match &self.encoder {
             Some((_, encoder)) if images > 0 => {
-                vec![encoder.forward(Vec::new(), microbatch, 0..images)]
+                vec![encoder.forward(Vec::new(), Slice { microbatch, instances: 0..images })]
             }
             _ => Vec::new(),
         }
@@ -108,26 +108,6 @@ impl<B: Backend> WholeModel<B> {
         }
         all
     }
-}
-
-impl<B: AutodiffBackend> WholeModel<B> {
-    /// Mean loss of a batch and the gradient of every parameter, from one graph on one device.
-    pub fn loss_and_gradients(&self, batch: &Batch) -> (f64, NamedTensors) {
-        let trained = batch.trained_tokens.max(1) as f64;
-        let sums: Vec<_> = batch.microbatches.iter().map(|m| self.loss_sum(m)).collect();
-        let loss = Tensor::cat(sums, 0).sum().div_scalar(trained);
-        let value = loss.clone().into_scalar().elem::<f64>();
-        let mut all = loss.backward();
-        let mut gradients = GradientsParams::new();
-        params::accumulate::<B, _>(&self.decoder.1, &mut all, &mut gradients);
-        let mut named =
-            params::gradients::<B, _>(&self.decoder.1, &naming(&self.decoder.0), &gradients);
-        if let Some((name, encoder)) = &self.encoder {
-            params::accumulate::<B, _>(encoder, &mut all, &mut gradients);
-            named.extend(params::gradients::<B, _>(encoder, &naming(name), &gradients));
-        }
-        (value, named)
-    }
 
     /// Replaces every parameter by that of the same name.
     ///
@@ -142,13 +122,27 @@ impl<B: AutodiffBackend> WholeModel<B> {
         }
         loader.error.map_or(Ok(()), Err)
     }
+}
 
-    /// The same model without autodiff, for evaluation.
-    pub fn valid(&self) -> WholeModel<B::InnerBackend> {
-        WholeModel {
-            encoder: self.encoder.as_ref().map(|(name, chunk)| (name.clone(), chunk.valid())),
-            decoder: (self.decoder.0.clone(), self.decoder.1.valid()),
+impl<B: AutodiffBackend> WholeModel<B> {
+    /// Mean loss of a batch and the gradient of every parameter, from one graph on one device.
+    pub fn loss_and_gradients(&self, batch: &Batch) -> (f64, NamedTensors) {
+        let trained = batch.trained_tokens.max(1) as f64;
+        let sums: Vec<_> = batch.microbatches.iter().map(|m| self.loss_sum(m)).collect();
+        let loss = Tensor::cat(sums, 0).sum().div_scalar(trained);
+        let value = loss.clone().into_scalar().elem::<f64>();
+        let mut all = loss.backward();
+        let (name, decoder) = &self.decoder;
+        let gradients = GradientsParams::from_module(&mut all, decoder);
+        let mut named =
+            params::gradients::<B, B::InnerBackend, _>(decoder, &naming(name), &gradients);
+        if let Some((name, encoder)) = &self.encoder {
+            let gradients = GradientsParams::from_module(&mut all, encoder);
+            let of_encoder =
+                params::gradients::<B, B::InnerBackend, _>(encoder, &naming(name), &gradients);
+            named.extend(of_encoder);
         }
+        (value, named)
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 
+use burn::backend::Autodiff;
 use burn::optim::record::AdaptorRecord;
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::worker::Chunks;
@@ -16,14 +17,14 @@ const MOMENT_1: &str = ".moment_1";
 const MOMENT_2: &str = ".moment_2";
 
 /// AdamW with the moments of every parameter of a rank.
-pub(super) struct Optimizer<B: AutodiffBackend> {
+pub(super) struct Optimizer<B: Backend> {
     matrices: AdamW,
     vectors: AdamW,
     steps: u64,
-    states: HashMap<String, AdaptorRecord<AdamW, B>>,
+    states: HashMap<String, AdaptorRecord<AdamW, Autodiff<B>>>,
 }
 
-impl<B: AutodiffBackend> Optimizer<B> {
+impl<B: Backend> Optimizer<B> {
     /// An optimiser without moments. Weight decay applies to matrices, not to norms and biases.
     pub fn new(config: &OptimizerConfig) -> Self {
         let rule = |weight_decay| {
@@ -82,19 +83,19 @@ impl<B: AutodiffBackend> Optimizer<B> {
 }
 
 /// The update of one step.
-struct Step<'a, B: AutodiffBackend> {
+struct Step<'a, B: Backend> {
     optimizer: &'a mut Optimizer<B>,
     learning_rate: f64,
     scale: f64,
 }
 
-impl<B: AutodiffBackend> ParameterMap<B::InnerBackend> for Step<'_, B> {
+impl<B: Backend> ParameterMap<B> for Step<'_, B> {
     fn map<const D: usize>(
         &mut self,
         name: &str,
-        parameter: Tensor<B::InnerBackend, D>,
-        gradient: Option<Tensor<B::InnerBackend, D>>,
-    ) -> Tensor<B::InnerBackend, D> {
+        parameter: Tensor<B, D>,
+        gradient: Option<Tensor<B, D>>,
+    ) -> Tensor<B, D> {
         let Some(gradient) = gradient else { return parameter };
         let optimizer = &mut *self.optimizer;
         let gradient =
@@ -110,19 +111,19 @@ impl<B: AutodiffBackend> ParameterMap<B::InnerBackend> for Step<'_, B> {
 }
 
 /// Reads the moments of every parameter and leaves the parameters as they are.
-struct Load<'a, B: AutodiffBackend> {
+struct Load<'a, B: Backend> {
     optimizer: &'a mut Optimizer<B>,
     moments: &'a NamedTensors,
     error: Option<String>,
 }
 
-impl<B: AutodiffBackend> ParameterMap<B::InnerBackend> for Load<'_, B> {
+impl<B: Backend> ParameterMap<B> for Load<'_, B> {
     fn map<const D: usize>(
         &mut self,
         name: &str,
-        parameter: Tensor<B::InnerBackend, D>,
-        _: Option<Tensor<B::InnerBackend, D>>,
-    ) -> Tensor<B::InnerBackend, D> {
+        parameter: Tensor<B, D>,
+        _: Option<Tensor<B, D>>,
+    ) -> Tensor<B, D> {
         let moment = |suffix| self.moments.get(&format!("{name}{suffix}"));
         let shape = parameter.dims();
         match (moment(MOMENT_1), moment(MOMENT_2)) {
@@ -145,7 +146,7 @@ impl<B: AutodiffBackend> ParameterMap<B::InnerBackend> for Load<'_, B> {
 }
 
 /// First and second moment of a record, whatever its rank.
-fn moments_of<B: AutodiffBackend>(record: AdaptorRecord<AdamW, B>) -> [TensorData; 2] {
+fn moments_of<B: Backend>(record: AdaptorRecord<AdamW, Autodiff<B>>) -> [TensorData; 2] {
     fn data<I: Backend, const D: usize>(state: AdamWState<I, D>) -> [TensorData; 2] {
         [state.momentum.moment_1.into_data(), state.momentum.moment_2.into_data()]
     }

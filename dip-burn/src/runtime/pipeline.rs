@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::Backend;
 use dip_core::{
     Bytes, ExecError, Executor, ModelSpec, ModuleId, Partition, Plan, RankId, Seconds, StageError,
     Trace, compile,
@@ -23,7 +23,7 @@ use crate::stage::ChunkStage;
 use crate::train::OptimizerConfig;
 
 /// What a pipeline is made of.
-pub struct PipelineInit<'a, B: AutodiffBackend> {
+pub struct PipelineInit<'a, B: Backend> {
     /// The model.
     pub model: &'a ModelSpec,
     /// Which rank holds which layers.
@@ -108,17 +108,17 @@ pub enum PipelineError {
 }
 
 /// The ranks of one pipeline, each a thread of this process.
-pub struct Pipeline<B: AutodiffBackend> {
+pub struct Pipeline<B: Backend> {
     ranks: Vec<Rank<B>>,
     replies: Receiver<(RankId, Reply)>,
 }
 
-struct Rank<B: AutodiffBackend> {
+struct Rank<B: Backend> {
     commands: Option<Sender<Command<B>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl<B: AutodiffBackend> Pipeline<B> {
+impl<B: Backend> Pipeline<B> {
     /// Builds the chunks of every rank on its own thread and device.
     ///
     /// # Errors
@@ -296,7 +296,7 @@ impl<B: AutodiffBackend> Pipeline<B> {
     }
 }
 
-impl<B: AutodiffBackend> Drop for Pipeline<B> {
+impl<B: Backend> Drop for Pipeline<B> {
     fn drop(&mut self) {
         for rank in &mut self.ranks {
             rank.commands = None;
@@ -310,13 +310,13 @@ impl<B: AutodiffBackend> Drop for Pipeline<B> {
 }
 
 /// A pipeline bound to a batch; see [`Pipeline::on`].
-pub struct OnBatch<'a, B: AutodiffBackend> {
+pub struct OnBatch<'a, B: Backend> {
     pipeline: &'a mut Pipeline<B>,
     batch: &'a Arc<Batch>,
     update: Option<Update>,
 }
 
-impl<B: AutodiffBackend> Executor for OnBatch<'_, B> {
+impl<B: Backend> Executor for OnBatch<'_, B> {
     fn execute(&mut self, plan: &Plan) -> Result<Trace, ExecError> {
         match self.pipeline.run(plan, self.batch, self.update) {
             Ok(report) => Ok(report.trace),
@@ -349,7 +349,7 @@ impl Failure {
     }
 }
 
-fn chunks_of_rank<B: AutodiffBackend>(
+fn chunks_of_rank<B: Backend>(
     init: &PipelineInit<'_, B>,
     rank: RankId,
     device: &B::Device,
@@ -371,7 +371,7 @@ fn chunks_of_rank<B: AutodiffBackend>(
 }
 
 /// Serves inside a compute pool of the rank's own, so that ranks never share or wait for each other's threads.
-fn serve_in_pool<B: AutodiffBackend>(worker: Worker<B>, threads: usize) {
+fn serve_in_pool<B: Backend>(worker: Worker<B>, threads: usize) {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
     // Kept until the rank ends: dropping it would end the compute threads.
     let _pool = pool;

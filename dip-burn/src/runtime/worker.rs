@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::Backend;
 use dip_core::{
     Bytes, ExecError, Interpreter, Program, RankHost, RankId, Seconds, SegmentId, Span, Stage,
     StageError,
@@ -21,10 +21,10 @@ use crate::stage::{ChunkStage, Payload};
 /// The chunks of one rank, by module name and segment.
 pub(super) type Chunks<B> = BTreeMap<(String, SegmentId), ChunkStage<B>>;
 
-type RankLink<B> = ChannelLink<Payload<<B as AutodiffBackend>::InnerBackend>>;
+type RankLink<B> = ChannelLink<Payload<B>>;
 
 /// What the coordinator asks of a rank.
-pub(super) enum Command<B: AutodiffBackend> {
+pub(super) enum Command<B: Backend> {
     /// Run one iteration.
     Run(Box<Iteration<B>>),
     /// Copy tensors to the host.
@@ -34,7 +34,7 @@ pub(super) enum Command<B: AutodiffBackend> {
 }
 
 /// One iteration of a rank.
-pub(super) struct Iteration<B: AutodiffBackend> {
+pub(super) struct Iteration<B: Backend> {
     pub program: Arc<Program>,
     pub batch: Arc<Batch>,
     pub link: RankLink<B>,
@@ -83,7 +83,7 @@ pub(super) struct RankReport {
 }
 
 /// A rank with its channels to the coordinator.
-pub(super) struct Worker<B: AutodiffBackend> {
+pub(super) struct Worker<B: Backend> {
     pub rank: RankId,
     pub chunks: Chunks<B>,
     pub optimizer: Optimizer<B>,
@@ -91,7 +91,7 @@ pub(super) struct Worker<B: AutodiffBackend> {
     pub replies: Sender<(RankId, Reply)>,
 }
 
-impl<B: AutodiffBackend> Worker<B> {
+impl<B: Backend> Worker<B> {
     /// Serves commands until the coordinator goes away or a command fails. A panic of the backend is an answer, too.
     pub fn serve(mut self) {
         while let Ok(command) = self.commands.recv() {
@@ -165,14 +165,14 @@ impl<B: AutodiffBackend> Worker<B> {
     }
 }
 
-struct Host<'a, B: AutodiffBackend> {
+struct Host<'a, B: Backend> {
     worker: &'a mut Worker<B>,
     epoch: Instant,
     update: Option<RankUpdate>,
 }
 
-impl<B: AutodiffBackend> RankHost for Host<'_, B> {
-    type Payload = Payload<B::InnerBackend>;
+impl<B: Backend> RankHost for Host<'_, B> {
+    type Payload = Payload<B>;
 
     fn now(&self) -> Seconds {
         Seconds(self.epoch.elapsed().as_secs_f64())

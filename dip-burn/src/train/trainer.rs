@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, Partition, Plan, PlanError, PlanSource, Seconds, check_plan};
 use thiserror::Error;
 
@@ -20,7 +20,7 @@ use crate::params::ParameterError;
 use crate::runtime::{Export, Pipeline, PipelineError, PipelineInit, Update};
 
 /// What a trainer is made of.
-pub struct TrainerInit<'a, B: AutodiffBackend> {
+pub struct TrainerInit<'a, B: Backend> {
     /// The run.
     pub config: &'a RunConfig,
     /// Its model.
@@ -81,7 +81,7 @@ pub enum TrainError {
 }
 
 /// Trains a model on a pipeline.
-pub struct Trainer<B: AutodiffBackend> {
+pub struct Trainer<B: Backend> {
     config: RunConfig,
     model: ModelSpec,
     pipeline: Pipeline<B>,
@@ -100,7 +100,7 @@ struct Ahead {
     decoding: Decoding,
 }
 
-impl<B: AutodiffBackend> Trainer<B> {
+impl<B: Backend> Trainer<B> {
     /// Builds the ranks with their weights.
     ///
     /// # Errors
@@ -241,7 +241,6 @@ impl<B: AutodiffBackend> Trainer<B> {
         let config = &self.config.evaluation;
         let mut whole = WholeModel::<B>::init(&self.model, self.config.seed, &self.device)?;
         whole.load(&self.pipeline.export(Export::Parameters)?)?;
-        let whole = whole.valid();
         let loss = whole.loss(&self.data.evaluation_batch(config.pictures)?);
         let mut captions = Vec::new();
         if with_captions {

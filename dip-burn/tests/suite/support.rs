@@ -9,8 +9,10 @@ use dip_core::*;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-/// The backend of the tests.
-pub type B = Autodiff<Flex>;
+/// The backend of the pipelines.
+pub type B = Flex;
+/// The backend of the oracle: Burn's own autodiff.
+pub type Oracle = Autodiff<Flex>;
 
 /// A vision encoder of `vision` layers into a decoder of `language` layers.
 pub fn model(vision: u32, language: u32, frozen_vision: bool) -> ModelSpec {

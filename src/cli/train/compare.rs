@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use dip::burn::AutodiffBackend;
+use dip::burn::Backend;
 use dip::burn::train::{RunConfig, Trainer};
 use dip::core::ModelSpec;
 
 use super::progress::Totals;
 
 /// One of the two.
-struct Side<B: AutodiffBackend> {
+struct Side<B: Backend> {
     schedule: String,
     trainer: Trainer<B>,
     totals: Totals,
@@ -21,7 +21,7 @@ struct Side<B: AutodiffBackend> {
 const WARM_UP: u64 = 5;
 
 /// Trains both copies on the same batches from the same weights, and prints their times side by side.
-pub fn compare<B: AutodiffBackend>(
+pub fn compare<B: Backend>(
     config: &RunConfig,
     model: &ModelSpec,
     other: &str,

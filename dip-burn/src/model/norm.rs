@@ -1,0 +1,91 @@
+//! Root-mean-square norm, and layer norm where there is a shift.
+//!
+//! Shape legend: r rows, m width.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::Init;
+use super::gradients::{Gradients, bytes_of};
+
+const EPSILON: f64 = 1e-6;
+
+/// Scales every row to unit variance, and by `gamma`; a layer norm also centres it and adds `beta`.
+#[derive(Module, Debug)]
+pub struct Norm<B: Backend> {
+    /// `[m]`
+    pub gamma: Param<Tensor<B, 1>>,
+    /// `[m]`, only in a layer norm.
+    pub beta: Option<Param<Tensor<B, 1>>>,
+}
+
+/// What the backward needs.
+#[derive(Debug, Clone)]
+pub(super) struct NormKept<B: Backend> {
+    /// The rows at unit variance, `[r, m]`.
+    unit: Tensor<B, 2>,
+    /// What they were multiplied with, `[r, 1]`.
+    scale: Tensor<B, 2>,
+}
+
+impl<B: Backend> Norm<B> {
+    /// A root-mean-square norm.
+    pub fn rms(width: usize, init: &Init<'_, B>) -> Self {
+        Self { gamma: init.constant(1.0, width), beta: None }
+    }
+
+    /// A layer norm.
+    pub fn layer(width: usize, init: &Init<'_, B>) -> Self {
+        Self { gamma: init.constant(1.0, width), beta: Some(init.constant(0.0, width)) }
+    }
+
+    /// `x_rm` to the same shape.
+    pub(super) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
+        let centred = match &self.beta {
+            Some(_) => x_rm.clone() - x_rm.mean_dim(1),
+            None => x_rm,
+        };
+        let variance = centred.clone().square().mean_dim(1);
+        let scale = (variance + EPSILON).sqrt().recip();
+        let kept = NormKept { unit: centred * scale.clone(), scale };
+        (self.output(&kept), kept)
+    }
+
+    /// The result of the forward again.
+    pub(super) fn output(&self, kept: &NormKept<B>) -> Tensor<B, 2> {
+        let y = kept.unit.clone() * self.gamma.val().unsqueeze();
+        match &self.beta {
+            Some(beta) => y + beta.val().unsqueeze(),
+            None => y,
+        }
+    }
+
+    /// The gradient of the input.
+    pub(super) fn backward(
+        &self,
+        kept: NormKept<B>,
+        dy: Tensor<B, 2>,
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let NormKept { unit, scale } = kept;
+        let sum_rows = |x: Tensor<B, 2>| x.sum_dim(0).squeeze_dim(0);
+        gradients.add(&self.gamma, || sum_rows(dy.clone() * unit.clone()));
+        if let Some(beta) = &self.beta {
+            gradients.add(beta, || sum_rows(dy.clone()));
+        }
+        let d_unit = dy * self.gamma.val().unsqueeze();
+        let along = (d_unit.clone() * unit.clone()).mean_dim(1);
+        let d_unit = match &self.beta {
+            Some(_) => d_unit.clone() - d_unit.mean_dim(1),
+            None => d_unit,
+        };
+        (d_unit - unit * along) * scale
+    }
+}
+
+impl<B: Backend> NormKept<B> {
+    pub(super) fn bytes(&self) -> u64 {
+        bytes_of(&self.unit) + bytes_of(&self.scale)
+    }
+}
