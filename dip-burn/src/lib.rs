@@ -6,7 +6,8 @@
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
-//! | [`model::Chunk`] | the forward of some layers | train another modality |
+//! | [`model::Chunk`] | forward and backward of some layers | train another modality |
+//! | [`data::DataSource`] | documents of text and pictures | train on data of your own |
 //! | [`dip_core::PlanSource`] | a plan for each batch | plan with anything |
 //! | [`train::Observer`] | what to do with a report | show or store the progress of a run |
 

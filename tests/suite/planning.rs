@@ -34,8 +34,19 @@ fn a_batch_is_planned_checked_and_emulated() {
     folder.write("batch.jsonl", SMALL_BATCH);
     for schedule in ["gpipe", "1f1b", "interleaved", "dip"] {
         let planned = folder.dip(&[
-            "plan", "--model", "vlm-s", "--cluster", "h800", "--batch", "batch.jsonl",
-            "--schedule", schedule, "--iterations-budget", "50", "--out", "plan.json",
+            "plan",
+            "--model",
+            "vlm-s",
+            "--cluster",
+            "h800",
+            "--batch",
+            "batch.jsonl",
+            "--schedule",
+            schedule,
+            "--iterations-budget",
+            "50",
+            "--out",
+            "plan.json",
         ]);
         assert!(planned.ok().contains("gap"));
         let checked = folder.dip(&["check", "plan.json"]).ok();
@@ -54,8 +65,19 @@ fn plans_are_byte_equal_under_an_iteration_budget_whatever_the_threads() {
     let plan = |threads: &str, out: &str| {
         folder
             .dip(&[
-                "plan", "--model", "vlm-s", "--batch", "batch.jsonl", "--iterations-budget", "300",
-                "--threads", threads, "--seed", "7", "--out", out,
+                "plan",
+                "--model",
+                "vlm-s",
+                "--batch",
+                "batch.jsonl",
+                "--iterations-budget",
+                "300",
+                "--threads",
+                threads,
+                "--seed",
+                "7",
+                "--out",
+                out,
             ])
             .ok();
         read(&folder.path(out))
@@ -87,7 +109,19 @@ fn the_plan_of_a_graph_has_the_graph_and_survives_csv() {
 fn a_broken_plan_is_told_apart_from_a_broken_file() {
     let folder = Folder::new();
     folder.write("batch.jsonl", SMALL_BATCH);
-    folder.dip(&["plan", "--model", "vlm-s", "--batch", "batch.jsonl", "--schedule", "1f1b", "--out", "plan.json"]).ok();
+    folder
+        .dip(&[
+            "plan",
+            "--model",
+            "vlm-s",
+            "--batch",
+            "batch.jsonl",
+            "--schedule",
+            "1f1b",
+            "--out",
+            "plan.json",
+        ])
+        .ok();
     let mut plan: serde_json::Value =
         serde_json::from_str(&read(&folder.path("plan.json"))).unwrap();
     plan["order"][0].as_array_mut().unwrap().reverse();

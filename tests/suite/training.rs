@@ -94,8 +94,7 @@ fn a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one() {
 #[test]
 fn two_schedules_train_side_by_side_to_the_same_loss() {
     let folder = folder();
-    let text =
-        folder.dip(&["train", "run.toml", "--compare", "1f1b", "--iterations", "12"]).ok();
+    let text = folder.dip(&["train", "run.toml", "--compare", "1f1b", "--iterations", "12"]).ok();
     let last_loss = |schedule: &str| -> f64 {
         let row = text.lines().find(|l| l.starts_with(&format!("{schedule} ")) && l.contains("ms"));
         row.unwrap().split_whitespace().last().unwrap().parse().unwrap()
