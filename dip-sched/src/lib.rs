@@ -39,4 +39,4 @@ pub use bounds::lower_bound;
 pub use partition::{PartitionError, Partitioner, Placement, split_batch, validate_partition};
 pub use planner::{Planned, Planner, PlannerConfig, PlannerStats};
 pub use registry::{descriptions, names, placement, schedule_by_name};
-pub use schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, ZeroBubble};
+pub use schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble};

@@ -74,6 +74,7 @@ pub(crate) struct Problem {
     pub(crate) slices: usize,
     /// Model chunk of each task: its module and segment.
     pub(crate) chunk: Vec<u32>,
+    pub(crate) chunks: usize,
     /// The pair of each task.
     pub(crate) pair: Vec<u32>,
     pub(crate) pairs: Vec<Pair>,
@@ -130,7 +131,7 @@ impl Problem {
         }
         let (group, groups) = numbered(graph, |t| (&*t.module, t.microbatch.0, 0));
         let (slice, slices) = numbered(graph, |t| (&*t.module, t.microbatch.0, t.sub_microbatch.0));
-        let (chunk, _) = numbered(graph, |t| (&*t.module, t.segment.0, 0));
+        let (chunk, chunks) = numbered(graph, |t| (&*t.module, t.segment.0, 0));
         let strands: Vec<_> = pairs.iter().map(|p| strands(graph, p)).collect();
         let mut problem = Self {
             n,
@@ -143,6 +144,7 @@ impl Problem {
             slice,
             slices,
             chunk,
+            chunks,
             pair,
             pairs,
             has_choice: strands.iter().any(|s| s.len() > 1),

@@ -3,7 +3,7 @@
 use dip_core::Schedule;
 
 use crate::partition::Placement;
-use crate::schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, ZeroBubble};
+use crate::schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble};
 
 /// Name and one-line description of every schedule.
 const SCHEDULES: &[(&str, &str)] = &[
@@ -12,6 +12,10 @@ const SCHEDULES: &[(&str, &str)] = &[
         "searched for every batch: priorities, dual-queue interleaving, memory strategies; the default",
     ),
     ("exact", "branch and bound, proven optimal for a few dozen tasks"),
+    ("dip-mcts", "the paper's search: Monte-Carlo tree search over segment groups"),
+    ("dip-local", "the paper's search with local search in place of the tree"),
+    ("dip-random", "the paper's search with random sequences"),
+    ("dip-dfs", "the paper's search with sequences in depth-first order"),
     ("gpipe", "all forwards, then all backwards"),
     ("1f1b", "one forward, one backward, a stage a rank"),
     ("interleaved", "1F1B over several chunks a rank (virtual pipeline)"),
@@ -30,6 +34,10 @@ pub fn schedule_by_name(name: &str) -> Option<Box<dyn Schedule>> {
     Some(match name {
         "dip" => Box::new(Dip),
         "exact" => Box::new(Exact),
+        "dip-mcts" => Box::new(Reordered::Mcts),
+        "dip-local" => Box::new(Reordered::Local),
+        "dip-random" => Box::new(Reordered::Random),
+        "dip-dfs" => Box::new(Reordered::DepthFirst),
         "gpipe" => Box::new(GPipe),
         "1f1b" => Box::new(OneFOneB),
         "interleaved" => Box::new(Interleaved),

@@ -7,6 +7,7 @@ mod gpipe;
 mod interleaved;
 mod one_f_one_b;
 mod optimus;
+mod reordered;
 mod units;
 mod zero_bubble;
 
@@ -16,6 +17,7 @@ pub use gpipe::GPipe;
 pub use interleaved::Interleaved;
 pub use one_f_one_b::OneFOneB;
 pub use optimus::Optimus;
+pub use reordered::Reordered;
 pub use zero_bubble::ZeroBubble;
 
 use dip_core::{Environment, Plan, ScheduleError, TaskGraph};

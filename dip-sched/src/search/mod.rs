@@ -1,65 +1,49 @@
-//! The search behind [`Dip`](crate::Dip): priorities are proposed, run through dual-queue interleaving, and the best order stays
-//! (paper section 2, phases 1 and 2); then faster memory strategies are taken wherever they fit (phase 3).
+//! The search behind [`Dip`](crate::Dip), in phases: orders to start from (`starts`), then tabu walks from islands of good
+//! orders (`walker`), with a share for branch and bound where the graph is small. And the search of the paper, with any
+//! reorderer (`paper`).
 //!
-//! A search goes in rounds. The candidates of a round are drawn from a generator seeded by the round, evaluated on any number of
-//! threads and merged in the order in which they were drawn, so that an iteration budget gives the same plan on every machine.
+//! A search goes in rounds. The jobs of a round draw from generators of their own, run on any number of threads and are merged
+//! in the order of their numbers, so that an iteration budget gives the same plan on every machine.
 
+mod level;
+mod mcts;
 mod moves;
+mod paper;
+mod phases;
 mod pool;
 mod priorities;
 mod rebuild;
+mod reorder;
 mod selection;
+mod starts;
 mod tabu;
 mod upgrade;
 mod walker;
 
+pub(crate) use mcts::Mcts;
+pub(crate) use reorder::{DepthFirst, Local, Random, Reorder};
+
 use std::time::Instant;
 
 use dip_core::{Budget, Environment, ScheduleError, Seconds};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use rayon::prelude::*;
 
 use crate::branch::Branch;
 use crate::evaluate;
 use crate::finish::Solution;
-use crate::interleave::{Interleaver, Lanes, Rules};
-use crate::problem::{Choice, Costs, Problem};
-use crate::realise::levels;
-use crate::reserve::Reserve;
-use crate::sequence::feasible_sequence;
+use crate::problem::Problem;
+use level::Level;
 use pool::Pool;
-use priorities::Priorities;
+use upgrade::upgrade;
 use walker::{Found, Walker};
 
-/// Candidates of one round.
-const ROUND: usize = 16;
-/// Rounds without a better plan after which the search starts again from the best.
-const PATIENCE: u32 = 12;
-
-/// Walks of one round.
-const WALKS: u64 = 4;
-
+/// Islands, and walks of one round.
+const ISLANDS: u64 = 4;
 /// Tasks up to which branch and bound takes part.
 const MOST_BRANCHED: usize = 200;
 /// Nodes of branch and bound for each iteration of a budget.
 const NODES: u64 = 100;
-
-/// One choice of memory strategies, with what is derived from it.
-struct Level {
-    choice: Choice,
-    costs: Costs,
-    tail: Vec<f64>,
-    reserve: Reserve,
-}
-
-/// What is run through the interleaving.
-#[derive(Clone)]
-struct Candidate {
-    priorities: Priorities,
-    rules: Rules,
-    level: usize,
-}
 
 /// A running search.
 pub(crate) struct Search<'a> {
@@ -84,131 +68,63 @@ impl<'a> Search<'a> {
         env: &'a Environment<'a>,
         first: Solution,
     ) -> Result<Self, ScheduleError> {
-        let mut infeasible = None;
-        let mut all = Vec::new();
-        for choice in levels(problem) {
-            let costs = problem.costs(&choice);
-            match feasible_sequence(problem, &costs) {
-                Ok(witness) => {
-                    let reserve = Reserve::new(problem, &costs, &witness);
-                    let tail = problem.tails(&costs.dur);
-                    all.push(Level { choice, costs, tail, reserve });
-                }
-                Err(error) => infeasible = Some(error),
-            }
-        }
-        if let (true, Some(error)) = (all.is_empty(), infeasible) {
-            return Err(error);
-        }
-        let bound = crate::bounds::lower_bound_of(problem);
         let start = Instant::now();
-        Ok(Self {
-            problem,
-            env,
-            start,
-            iteration: 0,
-            levels: all,
-            bound,
-            best: first,
-            proven: false,
-        })
+        let levels = Level::all(problem)?;
+        let bound = crate::bounds::lower_bound_of(problem);
+        Ok(Self { problem, env, start, iteration: 0, levels, bound, best: first, proven: false })
     }
 
-    /// Runs until the budget ends or the bound is met.
+    /// Runs until the budget ends or nothing can be better.
     ///
     /// # Errors
     /// [`ScheduleError::NotApplicable`] where the threads cannot be started.
     pub(crate) fn run(mut self) -> Result<Solution, ScheduleError> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.env.threads.max(1)).build();
-        let pool = pool.map_err(|e| ScheduleError::NotApplicable {
-            schedule: "dip".into(),
-            reason: format!("its threads could not be started: {e}"),
-        })?;
-        pool.install(|| {
-            self.rounds();
-            upgrade::upgrade(self.problem, &mut self.best);
-            self.walks();
+        self.threads()?.install(|| {
+            let levels = self.rules();
+            let mut starts = self.chains(&levels);
+            starts.push(self.best.clone());
+            starts.iter_mut().for_each(|s| upgrade(self.problem, s));
+            let best = starts.iter().min_by(|a, b| a.makespan.total_cmp(&b.makespan)).cloned();
+            self.keep(best);
+            self.walks(&starts);
         });
         Ok(self.best)
     }
 
-    fn rounds(&mut self) {
-        let starts = self.starts();
-        let mut scored = self.evaluate(&starts);
-        let polish_after = self.iteration + 64;
-        scored.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let Some(&(mut current_s, at)) = scored.first() else { return };
-        let mut current = starts[at].clone();
-        let mut incumbent = current.clone();
-        let (mut round, mut idle) = (0u64, 0);
-        while !self.ended() && self.iteration < polish_after {
-            let mut rng = ChaCha8Rng::seed_from_u64(self.env.seed);
-            rng.set_stream(round + 1);
-            let moves: Vec<Candidate> = (0..ROUND)
-                .map(|_| {
-                    let mut next = current.clone();
-                    next.priorities.perturb(&mut rng);
-                    next
-                })
-                .collect();
-            let before = self.best.makespan;
-            let scored = self.evaluate(&moves);
-            let best = scored.iter().min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            if let Some(&(seconds, at)) = best
-                && seconds <= current_s
-            {
-                (current, current_s) = (moves[at].clone(), seconds);
-            }
-            if self.best.makespan < before {
-                (incumbent, idle) = (current.clone(), 0);
-            } else {
-                idle += 1;
-            }
-            if idle > PATIENCE {
-                // Another start, or the best so far, with other rules.
-                let fresh = (round / u64::from(PATIENCE)) as usize % (starts.len() + 1);
-                current = starts.get(fresh).unwrap_or(&incumbent).clone();
-                (current_s, idle) = (f64::INFINITY, 0);
-            }
-            round += 1;
-        }
+    fn threads(&self) -> Result<rayon::ThreadPool, ScheduleError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.env.threads.max(1)).build();
+        pool.map_err(|e| ScheduleError::NotApplicable {
+            schedule: "dip".into(),
+            reason: format!("its threads could not be started: {e}"),
+        })
     }
 
-    /// Rounds of tabu walks from the elite pool.
-    fn walks(&mut self) {
-        let mut islands: Vec<Pool> = (0..WALKS).map(|_| Pool::default()).collect();
+    /// Rounds of tabu walks from islands of good orders.
+    fn walks(&mut self, starts: &[Solution]) {
+        let mut islands: Vec<Pool> = (0..ISLANDS).map(|_| Pool::default()).collect();
+        for (i, start) in starts.iter().enumerate() {
+            islands[i % ISLANDS as usize].offer(start.clone());
+        }
         islands.iter_mut().for_each(|pool| pool.offer(self.best.clone()));
         let mut round = 0u64;
         while !self.ended() {
-            let (problem, env, start) = (self.problem, self.env, self.start);
-            let islands_now = &islands;
+            let (this, now) = (&*self, &islands);
             let run = |walker: &mut Walker<'a>, job: u64| {
-                let mut rng = ChaCha8Rng::seed_from_u64(env.seed);
-                rng.set_stream((1 << 32) + round * WALKS + job);
-                let ended = || {
-                    let spent = match env.budget {
-                        Budget::Time(limit) => start.elapsed().as_secs_f64() >= limit.0,
-                        Budget::Iterations(_) => false,
-                    };
-                    spent || env.cancelled()
-                };
+                let mut rng = this.rng(1, round * ISLANDS + job);
                 let away = u64::from(rng.random_range(0..8) == 0);
-                let members = islands_now[((job + away) % WALKS) as usize].members();
-                if round == 0 && job == 0 {
-                    return walker.polish(&members[0], &mut rng, ended);
+                let members = now[((job + away) % ISLANDS) as usize].members();
+                if round == 0 {
+                    return walker.polish(&members[0], &mut rng, || this.out_of_time(1.0));
                 }
                 let from = &members[rng.random_range(0..members.len())];
-                walker.explore(from, &mut rng, ended)
+                walker.explore(from, &mut rng, || this.out_of_time(1.0))
             };
-            let walker = || Walker::new(problem);
-            let found: Vec<_> = (0..WALKS).into_par_iter().map_init(walker, run).collect();
+            let walker = || Walker::new(this.problem);
+            let found: Vec<_> = (0..ISLANDS).into_par_iter().map_init(walker, run).collect();
             for (found, pool) in found.into_iter().zip(&mut islands) {
                 let Some(Found { best, iterations }) = found else { continue };
                 self.iteration += iterations;
-                if best.makespan < self.best.makespan {
-                    self.best = best.clone();
-                    self.report(self.iteration);
-                }
+                self.keep(Some(best.clone()));
                 pool.offer(best);
             }
             round += 1;
@@ -225,94 +141,57 @@ impl<'a> Search<'a> {
             Budget::Time(_) => u64::MAX,
             Budget::Iterations(limit) => (limit / 4).saturating_mul(NODES),
         };
-        let (start, env) = (Instant::now(), self.env);
-        let seconds = match env.budget {
-            Budget::Time(limit) => (limit.0 - self.start.elapsed().as_secs_f64()) / 4.0,
-            Budget::Iterations(_) => f64::INFINITY,
-        };
-        let spent = |so_far: u64| {
-            so_far >= nodes || start.elapsed().as_secs_f64() >= seconds || env.cancelled()
-        };
-        let outcome = Branch::new(self.problem, self.best.clone(), spent).run();
-        if outcome.best.makespan < self.best.makespan {
-            self.best = outcome.best;
-            self.report(self.iteration);
-        }
-        self.proven = outcome.proven;
-    }
-
-    /// Every ordering rule under every kind of queue, at every level of memory.
-    fn starts(&self) -> Vec<Candidate> {
-        let lanes = [Lanes::Alternate, Lanes::BackwardFirst, Lanes::Single, Lanes::ForwardFirst];
-        let mut starts = Vec::new();
-        for level in 0..self.levels.len() {
-            for priorities in Priorities::starts(self.problem, &self.levels[level].tail) {
-                for lanes in lanes {
-                    for patience in [0.0, 0.5] {
-                        let rules = Rules { lanes, patience, ..Rules::default() };
-                        starts.push(Candidate { priorities: priorities.clone(), rules, level });
-                    }
-                }
+        let this = &*self;
+        let share = match self.env.budget {
+            Budget::Time(limit) => {
+                let spent = self.start.elapsed().as_secs_f64() / limit.0;
+                spent + (1.0 - spent) / 4.0
             }
-        }
-        starts
-    }
-
-    /// Seconds of every candidate (infinite where it is not below the best), with its index; keeps the best order.
-    fn evaluate(&mut self, candidates: &[Candidate]) -> Vec<(f64, usize)> {
-        let cutoff = f64::INFINITY;
-        let (problem, levels) = (self.problem, &self.levels);
-        let run = |machine: &mut (Interleaver<'_>, Vec<Reserve>, Vec<f64>), c: &Candidate| {
-            let (interleaver, reserves, keys) = machine;
-            let level = &levels[c.level];
-            c.priorities.keys(problem, keys);
-            let rules = (&c.rules, &*level.tail, cutoff);
-            interleaver
-                .run(&level.costs, &mut reserves[c.level], keys, rules)
-                .unwrap_or(f64::INFINITY)
+            Budget::Iterations(_) => 1.0,
         };
-        let machine = || {
-            let reserves = levels.iter().map(|l| l.reserve.clone()).collect();
-            (Interleaver::new(problem), reserves, vec![0.0; problem.n])
-        };
-        let seconds: Vec<f64> = candidates.par_iter().map_init(machine, run).collect();
-        let scored: Vec<(f64, usize)> = seconds.into_iter().zip(0..).collect();
-        let best = scored.iter().min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        if let Some(&(seconds, at)) = best
-            && seconds < self.best.makespan
-        {
-            let mut again = machine();
-            run(&mut again, &candidates[at]);
-            self.keep(again.0.order(), candidates[at].level, self.iteration + at as u64);
-        }
-        self.iteration += candidates.len() as u64;
-        scored
+        let spent = |so_far: u64| so_far >= nodes || this.out_of_time(share);
+        let outcome = Branch::new(this.problem, this.best.clone(), spent).run();
+        self.proven = outcome.proven;
+        self.keep(Some(outcome.best));
     }
 
-    fn keep(&mut self, order: Vec<Vec<u32>>, level: usize, iteration: u64) {
-        let level = &self.levels[level];
-        let makespan = evaluate::makespan(self.problem, &level.costs.dur, &order);
-        let Some(makespan) = makespan.filter(|&m| m < self.best.makespan) else { return };
-        debug_assert!(evaluate::fits(self.problem, &level.costs, &order));
-        self.best = Solution { order, choice: level.choice.clone(), makespan };
-        self.report(iteration);
-    }
-
-    fn report(&self, iteration: u64) {
+    /// Keeps a solution where it is the best so far.
+    fn keep(&mut self, found: Option<Solution>) {
+        let Some(found) = found.filter(|f| f.makespan < self.best.makespan) else { return };
+        debug_assert!(evaluate::fits(
+            self.problem,
+            &self.problem.costs(&found.choice),
+            &found.order
+        ));
+        self.best = found;
         if let Some(progress) = self.env.progress {
             let elapsed = Seconds(self.start.elapsed().as_secs_f64());
-            progress.improved(elapsed, iteration, Seconds(self.best.makespan));
+            progress.improved(elapsed, self.iteration, Seconds(self.best.makespan));
+        }
+    }
+
+    /// Whether a part of a budget in time is spent, or the caller asked to stop. An iteration budget is only looked at between
+    /// rounds: it must not depend on the clock.
+    fn out_of_time(&self, share: f64) -> bool {
+        let spent = match self.env.budget {
+            Budget::Time(limit) => self.start.elapsed().as_secs_f64() >= share * limit.0,
+            Budget::Iterations(_) => false,
+        };
+        spent || self.env.cancelled()
+    }
+
+    /// Iterations that are left of an iteration budget.
+    fn iterations_left(&self) -> Option<u64> {
+        match self.env.budget {
+            Budget::Time(_) => None,
+            Budget::Iterations(limit) => Some(limit.saturating_sub(self.iteration)),
         }
     }
 
     fn ended(&self) -> bool {
-        let spent = match self.env.budget {
-            Budget::Time(limit) => self.start.elapsed().as_secs_f64() >= limit.0,
-            Budget::Iterations(limit) => self.iteration >= limit,
-        };
-        spent
+        self.out_of_time(1.0)
+            || self.iterations_left() == Some(0)
             || self.proven
-            || self.env.cancelled()
             || self.best.makespan <= self.bound * (1.0 + 1e-9)
     }
 }

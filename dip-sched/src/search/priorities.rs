@@ -1,8 +1,5 @@
 //! Priorities over segment groups (paper section 2, phase 1): the segments of one module of one microbatch share one.
 
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
-
 use crate::problem::Problem;
 
 /// A sequence of segment groups, most urgent first, and what orders the tasks inside a group.
@@ -45,22 +42,6 @@ impl Priorities {
             of(&load, &topological),
             Self { position: vec![0.0; problem.groups], inside: by_tail },
         ]
-    }
-
-    /// Exchanges groups, or moves one to another place.
-    pub(super) fn perturb(&mut self, rng: &mut ChaCha8Rng) {
-        let n = self.position.len();
-        if n < 2 {
-            return;
-        }
-        for _ in 0..=rng.random_range(0..3) {
-            let (a, b) = (rng.random_range(0..n), rng.random_range(0..n));
-            match rng.random_range(0..3) {
-                0 => self.position.swap(a, b),
-                1 => self.position[a] = self.position[b] + rng.random_range(-0.5..0.5),
-                _ => self.position[a] += rng.random_range(-2.5..2.5),
-            }
-        }
     }
 
     /// The key of every task, smallest first.

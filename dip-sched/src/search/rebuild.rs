@@ -156,14 +156,15 @@ impl<'a> Rebuild<'a> {
             self.keys.iter_mut().for_each(|key| *key += rng.random_range(-by..by));
             return;
         }
-        let (set, sets) = match rng.random_range(0..3) {
+        let (set, sets) = match rng.random_range(0..4) {
             0 => (&problem.microbatch, self.microbatches),
             1 => (&problem.group, problem.groups as u32),
-            _ => (&problem.slice, problem.slices as u32),
+            2 => (&problem.slice, problem.slices as u32),
+            _ => (&problem.chunk, problem.chunks as u32),
         };
         let a = rng.random_range(0..sets);
         // Of four, two move whole sets, one those of one kind, one those of one rank.
-        let (part, rank) = (rng.random_range(0..4), rng.random_range(0..problem.ranks as u32));
+        let (part, rank) = (rng.random_range(0..4u32), rng.random_range(0..problem.ranks as u32));
         let forward = rng.random_bool(0.5);
         let chosen = |t: usize| match part {
             0 => (problem.kind[t] == TaskKind::Forward) == forward,

@@ -1,0 +1,49 @@
+//! The paper's search with one of several reorderers, to compare them.
+
+use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
+
+use super::one_f_one_b;
+use crate::finish::finish;
+use crate::problem::Problem;
+use crate::realise::realise;
+use crate::search::{DepthFirst, Local, Mcts, Random, Reorder, Search};
+
+/// The paper's three phases: reordering of segment groups, dual-queue interleaving, memory optimisation.
+///
+/// [`Dip`](super::Dip) goes past it; these schedules show how far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reordered {
+    /// Monte-Carlo tree search, as the paper does it.
+    Mcts,
+    /// Sequences in depth-first order.
+    DepthFirst,
+    /// Random sequences.
+    Random,
+    /// Local search from the order of the batch.
+    Local,
+}
+
+impl Schedule for Reordered {
+    fn name(&self) -> &str {
+        match self {
+            Self::Mcts => "dip-mcts",
+            Self::DepthFirst => "dip-dfs",
+            Self::Random => "dip-random",
+            Self::Local => "dip-local",
+        }
+    }
+
+    fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
+        let problem = Problem::new(graph, self.name())?;
+        let first = realise(&problem, &[one_f_one_b::wish(&problem)])?;
+        let groups = problem.groups;
+        let mut reorder: Box<dyn Reorder> = match self {
+            Self::Mcts => Box::new(Mcts::new(groups)),
+            Self::DepthFirst => Box::new(DepthFirst::new(groups)),
+            Self::Random => Box::new(Random::new(groups)),
+            Self::Local => Box::new(Local::new(groups)),
+        };
+        let best = Search::new(&problem, env, first)?.run_paper(&mut *reorder)?;
+        finish(graph, &problem, &best, self.name())
+    }
+}

@@ -1,0 +1,98 @@
+//! Regular orders: every microbatch passes every chunk at its own phase.
+//!
+//! The key of a task is the turn of its microbatch plus the phase of its chunk and kind. A few numbers so describe orders of
+//! any size, from 1F1B (phases by depth) over GPipe (backwards a whole batch later) to encoder-first ones, and a local search
+//! over them finds the regular part of a good order long before single moves could.
+
+use dip_core::TaskKind;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::interleave::{Lanes, Rules};
+use crate::problem::Problem;
+
+/// Phases of chunks and turns of microbatches, in turns.
+#[derive(Clone)]
+pub(super) struct Phases {
+    turn: Vec<f64>,
+    phase: Vec<f64>,
+    pub(super) rules: Rules,
+}
+
+impl Phases {
+    /// Phases by the mean start of each chunk and kind on the way of a microbatch that is alone, stretched by `stretch`.
+    pub(super) fn new(problem: &Problem, head: &[f64], stretch: f64) -> Self {
+        let microbatches = problem.microbatch.iter().max().map_or(0, |&m| m as usize + 1);
+        let load: f64 = (0..problem.n).map(|t| head[t]).fold(0.0, f64::max);
+        let mut sum = vec![(0.0, 0.0f64); 3 * problem.chunks];
+        for t in 0..problem.n {
+            let (total, count) = &mut sum[class(problem, t)];
+            *total += head[t] / load.max(f64::MIN_POSITIVE);
+            *count += 1.0;
+        }
+        let phase = sum.iter().map(|(total, count)| stretch * total / count.max(1.0)).collect();
+        let turn = (0..microbatches).map(|m| m as f64).collect();
+        Self { turn, phase, rules: Rules { lanes: Lanes::SingleWithWeights, ..Rules::default() } }
+    }
+
+    /// The key of every task, smallest first.
+    pub(super) fn keys(&self, problem: &Problem, keys: &mut [f64]) {
+        let n = problem.n.max(1) as f64;
+        for (i, &t) in problem.topo.iter().enumerate() {
+            let t = t as usize;
+            let turn = self.turn[problem.microbatch[t] as usize];
+            keys[t] = turn + self.phase[class(problem, t)] + 1e-3 * i as f64 / n;
+        }
+    }
+
+    /// Moves a phase or two, a turn or two, or changes a rule.
+    pub(super) fn perturb(&mut self, rng: &mut ChaCha8Rng) {
+        for _ in 0..=rng.random_range(0..3) {
+            match rng.random_range(0..8) {
+                0..4 => {
+                    let by = [0.5, 2.0, 8.0][rng.random_range(0..3)];
+                    let at = rng.random_range(0..self.phase.len());
+                    self.phase[at] += rng.random_range(-by..by);
+                }
+                4 => {
+                    let by = [0.5, 2.0, 8.0][rng.random_range(0..3)];
+                    let (kind, by) = (rng.random_range(0..3), rng.random_range(-by..by));
+                    self.phase.iter_mut().skip(kind).step_by(3).for_each(|phase| *phase += by);
+                }
+                5 => {
+                    let by = rng.random_range(-3.0..3.0);
+                    let at = rng.random_range(0..self.turn.len());
+                    self.turn[at] += by;
+                }
+                6 => {
+                    let a = rng.random_range(0..self.turn.len());
+                    let b = rng.random_range(0..self.turn.len());
+                    self.turn.swap(a, b);
+                }
+                _ => {
+                    let patience = [0.0, 0.25, 0.5, 1.0];
+                    let lanes = [
+                        Lanes::Single,
+                        Lanes::SingleWithWeights,
+                        Lanes::SingleWithWeights,
+                        Lanes::Alternate,
+                        Lanes::BackwardFirst,
+                    ];
+                    self.rules.patience = patience[rng.random_range(0..4)];
+                    self.rules.weight_patience = patience[rng.random_range(0..4)];
+                    self.rules.lanes = lanes[rng.random_range(0..lanes.len())];
+                }
+            }
+        }
+    }
+}
+
+/// The class of a task: its chunk and kind.
+fn class(problem: &Problem, t: usize) -> usize {
+    let kind = match problem.kind[t] {
+        TaskKind::Forward => 0,
+        TaskKind::Backward => 1,
+        TaskKind::Weight => 2,
+    };
+    3 * problem.chunk[t] as usize + kind
+}

@@ -1,0 +1,135 @@
+//! Orders to start from: every ordering rule under every kind of queue, and regular orders improved by local search.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::Search;
+use super::level::Level;
+use super::phases::Phases;
+use super::priorities::Priorities;
+use crate::finish::Solution;
+use crate::interleave::{Interleaver, Lanes, Rules};
+use crate::reserve::Reserve;
+
+/// Chains of regular orders.
+const CHAINS: u64 = 8;
+/// Part of a budget in time that chains may take.
+const SHARE: f64 = 0.3;
+/// Runs of a chain that count as one iteration.
+const RUNS: u64 = 16;
+
+/// What is run through the interleaving.
+struct Candidate {
+    priorities: Priorities,
+    rules: Rules,
+    level: usize,
+}
+
+impl Search<'_> {
+    /// Every ordering rule under every kind of queue, at every level of memory. Returns the levels, best first.
+    pub(super) fn rules(&mut self) -> Vec<usize> {
+        let lanes = [Lanes::Alternate, Lanes::BackwardFirst, Lanes::Single, Lanes::ForwardFirst];
+        let mut candidates = Vec::new();
+        for level in 0..self.levels.len() {
+            for priorities in Priorities::starts(self.problem, &self.levels[level].tail) {
+                for lanes in lanes {
+                    for patience in [0.0, 0.5] {
+                        let rules = Rules { lanes, patience, ..Rules::default() };
+                        let priorities = priorities.clone();
+                        candidates.push(Candidate { priorities, rules, level });
+                    }
+                }
+            }
+        }
+        let (problem, levels) = (self.problem, &self.levels);
+        let machine = || {
+            let reserves: Vec<Reserve> = levels.iter().map(|l| l.reserve.clone()).collect();
+            (Interleaver::new(problem), reserves, vec![0.0; problem.n])
+        };
+        let run = |machine: &mut (Interleaver<'_>, Vec<Reserve>, Vec<f64>), c: &Candidate| {
+            let (interleaver, reserves, keys) = machine;
+            let level = &levels[c.level];
+            c.priorities.keys(problem, keys);
+            let settings = (&c.rules, &*level.tail, f64::INFINITY);
+            interleaver.run(&level.costs, &mut reserves[c.level], keys, settings)
+        };
+        let seconds: Vec<f64> = candidates
+            .par_iter()
+            .map_init(machine, |m, c| run(m, c).unwrap_or(f64::INFINITY))
+            .collect();
+        let mut best = vec![f64::INFINITY; levels.len()];
+        for (c, &s) in candidates.iter().zip(&seconds) {
+            best[c.level] = best[c.level].min(s);
+        }
+        let first = (0..seconds.len()).min_by(|&a, &b| seconds[a].total_cmp(&seconds[b]));
+        let mut found = None;
+        if let Some(at) = first.filter(|&at| seconds[at] < self.best.makespan) {
+            let mut again = machine();
+            run(&mut again, &candidates[at]);
+            let choice = levels[candidates[at].level].choice.clone();
+            found = Some(Solution { order: again.0.order(), choice, makespan: seconds[at] });
+        }
+        let mut order: Vec<usize> = (0..levels.len()).collect();
+        order.sort_by(|&a, &b| best[a].total_cmp(&best[b]));
+        self.iteration += candidates.len() as u64;
+        self.keep(found);
+        order
+    }
+
+    /// Chains of regular orders at the best levels, each improved by itself; the best of each.
+    pub(super) fn chains(&mut self, order: &[usize]) -> Vec<Solution> {
+        let Some(&first) = order.first().filter(|_| !self.ended()) else { return Vec::new() };
+        let runs = (400_000 / self.problem.n.max(1)).clamp(32, 600) as u64;
+        let runs = self.iterations_left().map_or(runs, |left| runs.min(left * RUNS / (3 * CHAINS)));
+        let this = &*self;
+        // Half of the chains go to the best level.
+        let chain = |job: u64| {
+            let level = if job.is_multiple_of(2) {
+                first
+            } else {
+                order[(job as usize).div_ceil(2) % order.len()]
+            };
+            this.chain(&this.levels[level], job, runs)
+        };
+        let found: Vec<_> = (0..CHAINS).into_par_iter().map(chain).collect();
+        self.iteration += CHAINS * runs / RUNS;
+        found.into_iter().flatten().collect()
+    }
+
+    fn chain(&self, level: &Level, job: u64, runs: u64) -> Option<Solution> {
+        let problem = self.problem;
+        let mut rng = self.rng(2, job);
+        let mut interleaver = Interleaver::new(problem);
+        let mut reserve = level.reserve.clone();
+        let mut keys = vec![0.0; problem.n];
+        let head = problem.heads(&level.costs.dur);
+        let mut current = Phases::new(problem, &head, rng.random_range(0.5..12.0));
+        let mut best: Option<Solution> = None;
+        for run in 0..runs {
+            if self.out_of_time(SHARE) {
+                break;
+            }
+            let mut next = current.clone();
+            if run > 0 {
+                next.perturb(&mut rng);
+            }
+            next.keys(problem, &mut keys);
+            let cutoff = best.as_ref().map_or(f64::INFINITY, |b| b.makespan);
+            let settings = (&next.rules, &level.tail[..], cutoff);
+            if let Some(makespan) = interleaver.run(&level.costs, &mut reserve, &keys, settings) {
+                current = next;
+                let (order, choice) = (interleaver.order(), level.choice.clone());
+                best = Some(Solution { order, choice, makespan });
+            }
+        }
+        best
+    }
+
+    /// A generator for one job of one phase.
+    pub(super) fn rng(&self, phase: u64, job: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.env.seed);
+        rng.set_stream((phase << 48) + job);
+        rng
+    }
+}
