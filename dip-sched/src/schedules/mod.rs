@@ -9,6 +9,7 @@ mod one_f_one_b;
 mod optimus;
 mod reordered;
 mod units;
+mod virtual_stages;
 mod zero_bubble;
 
 pub use dip::Dip;

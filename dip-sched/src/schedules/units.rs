@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dip_core::TaskKind;
 
+use super::virtual_stages::virtual_stages;
 use crate::problem::Problem;
 
 /// The tasks of one rank, by microbatch and chunk.
@@ -73,7 +74,7 @@ fn depths(problem: &Problem) -> Vec<u32> {
 }
 
 /// The chunk of a forward: its module and segment, as numbers.
-fn chunk_key(problem: &Problem, forward: usize, by_chunk: bool) -> u32 {
+pub(super) fn chunk_key(problem: &Problem, forward: usize, by_chunk: bool) -> u32 {
     if by_chunk { problem.chunk[forward] } else { 0 }
 }
 
@@ -89,5 +90,5 @@ fn chunks_of(problem: &Problem, r: usize, by_chunk: bool, depth: &[u32]) -> BTre
     }
     let mut chunks: Vec<(u32, u32)> = first.into_iter().map(|(key, depth)| (depth, key)).collect();
     chunks.sort_unstable();
-    chunks.into_iter().enumerate().map(|(i, (_, key))| (key, i)).collect()
+    virtual_stages(problem, r, chunks.into_iter().map(|(_, key)| key), by_chunk)
 }
