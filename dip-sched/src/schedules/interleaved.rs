@@ -58,6 +58,32 @@ fn rank_wish(
     list
 }
 
+/// Forwards and backwards of every rank over the chunks that `keeps` (rank, chunk), in the order of a virtual pipeline.
+pub(super) fn passes(
+    problem: &Problem,
+    keeps: &dyn Fn(usize, u32) -> bool,
+) -> Vec<[Vec<Vec<u32>>; 2]> {
+    let of_rank = |(r, u): (usize, &Units)| {
+        let kept = |&t: &u32| keeps(r, problem.chunk[t as usize]);
+        let chunks: Vec<usize> = (0..u.forwards.len())
+            .filter(|&c| u.forwards[c].iter().flatten().any(|t| kept(t)))
+            .collect();
+        let filtered = |unit: &[u32]| unit.iter().copied().filter(|t| kept(t)).collect::<Vec<_>>();
+        let forwards = in_turn(u.microbatches, problem.ranks, chunks.iter().copied());
+        let backwards = in_turn(u.microbatches, problem.ranks, chunks.iter().rev().copied());
+        let back = |(c, k): (usize, usize)| {
+            let mut unit = filtered(&u.backwards[c][k]);
+            unit.extend(filtered(&u.weights[c][k]));
+            unit
+        };
+        [
+            forwards.into_iter().map(|(c, k)| filtered(&u.forwards[c][k])).collect(),
+            backwards.into_iter().map(back).collect(),
+        ]
+    };
+    units(problem, true).iter().enumerate().map(of_rank).collect()
+}
+
 /// Units (chunk, microbatch): groups of as many microbatches as ranks, each through all chunks.
 fn in_turn(
     microbatches: usize,

@@ -45,7 +45,7 @@ fn deployment(setting: &Setting<'_>, layers: &Layers, stages: &[Stage]) -> Deplo
     let mut strategies = BTreeMap::new();
     for (rank, stage) in stages.iter().enumerate() {
         for (module, range) in layers.parts(stage.layers.clone()) {
-            let strategy = stage.recompute.strategy(range.len() as u32);
+            let strategy = stage.recompute.strategy(0, range.len() as u32);
             strategies.insert((module, range.start), strategy);
             let (rank, segment) = (RankId::from(rank), SegmentId(0));
             modules[module.index()].chunks.push(Chunk { rank, segment, layers: range });

@@ -7,7 +7,7 @@ use dip_core::{LayerStrategy, ModelSpec, ModuleId, Partition, Strategy};
 
 use super::deployment::Memory;
 
-/// What the layers of every chunk of a module do, as in Megatron-LM's `--recompute-granularity` and
+/// What the layers of a module do, the same share of them on every rank, as with Megatron-LM's `--recompute-granularity` and
 /// `--recompute-num-layers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recompute {
@@ -15,44 +15,51 @@ pub enum Recompute {
     None,
     /// The attention core of every layer.
     Selective,
-    /// So many eighths of the layers of a chunk, the others keep everything.
+    /// So many eighths of the layers of a rank, the others keep everything.
     Full(u32),
 }
 
 impl Recompute {
     /// Every setting, from the fastest to the smallest.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::None,
         Self::Selective,
         Self::Full(1),
         Self::Full(2),
+        Self::Full(3),
         Self::Full(4),
+        Self::Full(5),
         Self::Full(6),
         Self::Full(7),
         Self::Full(8),
     ];
 
-    /// The strategy of a chunk of `layers` layers.
-    pub fn strategy(self, layers: u32) -> Strategy {
-        let n = layers as usize;
-        Strategy::of_layers(&match self {
-            Self::None => vec![LayerStrategy::Keep; n],
-            Self::Selective => vec![LayerStrategy::Selective; n],
-            Self::Full(eighths) => {
-                let full = (n * eighths as usize).div_ceil(8).min(n);
-                let mut layers = vec![LayerStrategy::Full; full];
-                layers.resize(n, LayerStrategy::Keep);
-                layers
-            }
-        })
+    /// What layer `i` of a rank does.
+    fn layer(self, i: u32) -> LayerStrategy {
+        match self {
+            Self::None => LayerStrategy::Keep,
+            Self::Selective => LayerStrategy::Selective,
+            Self::Full(eighths) if (i + 1) * eighths / 8 > i * eighths / 8 => LayerStrategy::Full,
+            Self::Full(_) => LayerStrategy::Keep,
+        }
     }
 
-    /// The memory choice in which every module has its setting.
+    /// The strategy of a chunk of `layers` layers with `before` others of its module on the same rank before it.
+    pub fn strategy(self, before: u32, layers: u32) -> Strategy {
+        let mut layers: Vec<_> = (before..before + layers).map(|i| self.layer(i)).collect();
+        layers.sort_unstable_by(|a, b| b.cmp(a));
+        Strategy::of_layers(&layers)
+    }
+
+    /// The memory choice in which every module has its setting, alike on every rank.
     pub fn memory(partition: &Partition, settings: &[Self]) -> Memory {
         let mut strategies = BTreeMap::new();
         for (m, (module, setting)) in partition.modules.iter().zip(settings).enumerate() {
+            let mut before = vec![0; partition.ranks as usize];
             for chunk in &module.chunks {
-                let strategy = setting.strategy(chunk.layers.len() as u32);
+                let (layers, rank) = (chunk.layers.len() as u32, chunk.rank.index());
+                let strategy = setting.strategy(before[rank], layers);
+                before[rank] += layers;
                 strategies.insert((ModuleId::from(m), chunk.layers.start), strategy);
             }
         }

@@ -94,7 +94,7 @@ impl Layers {
                 Recompute::None => (sum.kept_s, sum.kept_bytes),
                 Recompute::Selective => (sum.selective_s, sum.selective_bytes),
                 Recompute::Full(eighths) => {
-                    let share = (n * eighths as usize).div_ceil(8).min(n) as f64 / n as f64;
+                    let share = (n * eighths as usize / 8) as f64 / n as f64;
                     let mix = |full: f64, kept: f64| share * full + (1.0 - share) * kept;
                     (mix(sum.full_s, sum.kept_s), mix(sum.full_bytes, sum.kept_bytes))
                 }
@@ -132,7 +132,7 @@ fn price(
             return Ok((0.0, 0.0));
         }
         let workload = model.workload(module, meta, 0..instances);
-        let strategy = &recompute.strategy(1);
+        let strategy = &recompute.strategy(0, 1);
         let query = StageQuery { chunk: chunk.clone(), workload, strategy };
         let cost = setting.cost.stage(&query).map_err(dip_core::BuildError::Cost)?;
         Ok::<_, SystemError>((cost.forward.0 + cost.backward.0, cost.activation_bytes.0 as f64))
