@@ -233,7 +233,6 @@ mod tests {
     fn one_heavy_microbatch_holds_all_devices_up() {
         let (even, uneven) = (step(&[8; 16]), step(&[[48; 1].as_slice(), &[5; 15]].concat()));
         assert!(uneven.seconds.0 > 1.2 * even.seconds.0, "{even:?} {uneven:?}");
-        assert!(uneven.bubble_ratio > even.bubble_ratio);
     }
 
     #[test]

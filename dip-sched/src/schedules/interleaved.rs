@@ -65,9 +65,8 @@ pub(super) fn passes(
 ) -> Vec<[Vec<Vec<u32>>; 2]> {
     let of_rank = |(r, u): (usize, &Units)| {
         let kept = |&t: &u32| keeps(r, problem.chunk[t as usize]);
-        let chunks: Vec<usize> = (0..u.forwards.len())
-            .filter(|&c| u.forwards[c].iter().flatten().any(|t| kept(t)))
-            .collect();
+        let chunks: Vec<usize> =
+            (0..u.forwards.len()).filter(|&c| u.forwards[c].iter().flatten().any(&kept)).collect();
         let filtered = |unit: &[u32]| unit.iter().copied().filter(|t| kept(t)).collect::<Vec<_>>();
         let forwards = in_turn(u.microbatches, problem.ranks, chunks.iter().copied());
         let backwards = in_turn(u.microbatches, problem.ranks, chunks.iter().rev().copied());

@@ -8,3 +8,5 @@ mod support;
 mod closed_forms;
 /// Valid, bounded and reproducible plans of random graphs.
 mod random;
+/// Whole systems: placement, memory and schedule together.
+mod systems;
