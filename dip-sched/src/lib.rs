@@ -38,5 +38,5 @@ pub use batch_planner::{BatchPlanner, PlanInputs};
 pub use bounds::lower_bound;
 pub use partition::{PartitionError, Partitioner, Placement, split_batch, validate_partition};
 pub use planner::{Planned, Planner, PlannerConfig, PlannerStats};
-pub use registry::{descriptions, names, placement, schedule_by_name};
+pub use registry::{descriptions, names, placement, schedule_by_name, splits_weights};
 pub use schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble};

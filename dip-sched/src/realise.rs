@@ -48,16 +48,24 @@ pub(crate) fn realise(
     }
 }
 
-/// Choices from the fastest to the smallest strategies: each pair takes the fastest that is within a share of the way from
-/// its smallest to its largest.
+/// Choices from the fastest to the smallest strategies: each pair of a rank that may run out of memory takes the fastest that is
+/// within a share of the way from its smallest to its largest.
 pub(crate) fn levels(problem: &Problem) -> Vec<Choice> {
     let mut levels = vec![problem.fastest()];
     if problem.has_choice && problem.budget.iter().any(Option::is_some) {
         for share in [0.75, 0.5, 0.35, 0.2, 0.1, 0.0] {
+            let limited = |p: usize| {
+                let rank = problem.rank[problem.pairs[p].forward.index()] as usize;
+                problem.budget[rank].is_some()
+            };
             let choice = problem
                 .strands
                 .iter()
-                .map(|strands| {
+                .enumerate()
+                .map(|(p, strands)| {
+                    if !limited(p) {
+                        return levels[0][p];
+                    }
                     let bytes = || strands.iter().map(|s| s.bytes);
                     let (low, high) = (bytes().min().unwrap_or(0), bytes().max().unwrap_or(0));
                     let most = low + ((high - low) as f64 * share) as u64;

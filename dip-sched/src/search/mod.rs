@@ -40,6 +40,8 @@ use walker::{Found, Walker};
 
 /// Islands, and walks of one round.
 const ISLANDS: u64 = 4;
+/// How much longer than the best an order may be to start an island, as a part of it.
+const NEAR: f64 = 0.003;
 /// Tasks up to which branch and bound takes part.
 const MOST_BRANCHED: usize = 200;
 /// Nodes of branch and bound for each iteration of a budget.
@@ -102,7 +104,8 @@ impl<'a> Search<'a> {
     /// Rounds of tabu walks from islands of good orders.
     fn walks(&mut self, starts: &[Solution]) {
         let mut islands: Vec<Pool> = (0..ISLANDS).map(|_| Pool::default()).collect();
-        for (i, start) in starts.iter().enumerate() {
+        let near = |s: &&Solution| s.makespan <= self.best.makespan * (1.0 + NEAR);
+        for (i, start) in starts.iter().filter(near).enumerate() {
             islands[i % ISLANDS as usize].offer(start.clone());
         }
         islands.iter_mut().for_each(|pool| pool.offer(self.best.clone()));

@@ -15,7 +15,7 @@ use crate::reserve::Reserve;
 /// Chains of regular orders.
 const CHAINS: u64 = 8;
 /// Part of a budget in time that chains may take.
-const SHARE: f64 = 0.3;
+const SHARE: f64 = 0.2;
 /// Runs of a chain that count as one iteration.
 const RUNS: u64 = 16;
 
@@ -80,7 +80,7 @@ impl Search<'_> {
     /// Chains of regular orders at the best levels, each improved by itself; the best of each.
     pub(super) fn chains(&mut self, order: &[usize]) -> Vec<Solution> {
         let Some(&first) = order.first().filter(|_| !self.ended()) else { return Vec::new() };
-        let runs = (400_000 / self.problem.n.max(1)).clamp(32, 600) as u64;
+        let runs = (400_000 / self.problem.n.max(1)).clamp(32, 200) as u64;
         let runs = self.iterations_left().map_or(runs, |left| runs.min(left * RUNS / (3 * CHAINS)));
         let this = &*self;
         // Half of the chains go to the best level.
@@ -90,40 +90,66 @@ impl Search<'_> {
             } else {
                 order[(job as usize).div_ceil(2) % order.len()]
             };
-            this.chain(&this.levels[level], job, runs)
+            this.chain(level, job, runs)
         };
         let found: Vec<_> = (0..CHAINS).into_par_iter().map(chain).collect();
         self.iteration += CHAINS * runs / RUNS;
         found.into_iter().flatten().collect()
     }
 
-    fn chain(&self, level: &Level, job: u64, runs: u64) -> Option<Solution> {
+    fn chain(&self, level: usize, job: u64, runs: u64) -> Option<Solution> {
         let problem = self.problem;
         let mut rng = self.rng(2, job);
         let mut interleaver = Interleaver::new(problem);
-        let mut reserve = level.reserve.clone();
         let mut keys = vec![0.0; problem.n];
-        let head = problem.heads(&level.costs.dur);
+        let head = problem.heads(&self.levels[level].costs.dur);
         let mut current = Phases::new(problem, &head, rng.random_range(0.5..12.0));
+        let mut by_rank = vec![level; problem.ranks];
+        let mut kept = self.levels[level].clone();
         let mut best: Option<Solution> = None;
         for run in 0..runs {
             if self.out_of_time(SHARE) {
                 break;
             }
             let mut next = current.clone();
+            let mut other: Option<(Vec<usize>, Level)> = None;
             if run > 0 {
                 next.perturb(&mut rng);
+                // Ranks differ in how much they hold: each may have a level of its own.
+                if self.levels.len() > 1 && rng.random_bool(0.3) {
+                    let mut by_rank = by_rank.clone();
+                    by_rank[rng.random_range(0..problem.ranks)] =
+                        rng.random_range(0..self.levels.len());
+                    let Some(level) = self.mix(&by_rank) else { continue };
+                    other = Some((by_rank, level));
+                }
             }
             next.keys(problem, &mut keys);
             let cutoff = best.as_ref().map_or(f64::INFINITY, |b| b.makespan);
-            let settings = (&next.rules, &level.tail[..], cutoff);
-            if let Some(makespan) = interleaver.run(&level.costs, &mut reserve, &keys, settings) {
-                current = next;
-                let (order, choice) = (interleaver.order(), level.choice.clone());
-                best = Some(Solution { order, choice, makespan });
+            let Level { costs, tail, reserve, choice } = match &mut other {
+                Some((_, level)) => level,
+                None => &mut kept,
+            };
+            let settings = (&next.rules, &tail[..], cutoff);
+            let Some(makespan) = interleaver.run(costs, reserve, &keys, settings) else { continue };
+            let order = interleaver.order();
+            best = Some(Solution { order, choice: choice.clone(), makespan });
+            current = next;
+            if let Some((ranks, level)) = other {
+                (by_rank, kept) = (ranks, level);
             }
         }
         best
+    }
+
+    /// A level for every rank.
+    fn mix(&self, by_rank: &[usize]) -> Option<Level> {
+        let problem = self.problem;
+        let choice = problem.pairs.iter().enumerate().map(|(p, pair)| {
+            let rank = problem.rank[pair.forward.index()] as usize;
+            self.levels[by_rank[rank]].choice[p]
+        });
+        Level::new(problem, choice.collect())
     }
 
     /// A generator for one job of one phase.
