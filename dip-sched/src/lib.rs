@@ -18,6 +18,7 @@
 //! witness no schedule can deadlock (`reserve`). The classical schedules wish for an order and have it realised (`realise`);
 //! `dip` runs priorities through dual-queue interleaving (`interleave`) under a search (`search`).
 
+pub mod balance;
 pub mod batch_planner;
 mod bounds;
 mod branch;
@@ -34,6 +35,7 @@ pub mod schedules;
 mod search;
 mod sequence;
 
+pub use balance::balance_microbatches;
 pub use batch_planner::{BatchPlanner, PlanInputs};
 pub use bounds::lower_bound;
 pub use partition::{PartitionError, Partitioner, Placement, split_batch, validate_partition};

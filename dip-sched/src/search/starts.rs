@@ -15,7 +15,9 @@ use crate::reserve::Reserve;
 /// Chains of regular orders.
 const CHAINS: u64 = 8;
 /// Part of a budget in time that chains may take.
-const SHARE: f64 = 0.2;
+const SHARE: f64 = 0.4;
+/// Tasks below which tabu walks do most of the work.
+const SMALL: usize = 1000;
 /// Runs of a chain that count as one iteration.
 const RUNS: u64 = 16;
 
@@ -80,7 +82,7 @@ impl Search<'_> {
     /// Chains of regular orders at the best levels, each improved by itself; the best of each.
     pub(super) fn chains(&mut self, order: &[usize]) -> Vec<Solution> {
         let Some(&first) = order.first().filter(|_| !self.ended()) else { return Vec::new() };
-        let runs = (400_000 / self.problem.n.max(1)).clamp(32, 200) as u64;
+        let runs = if self.problem.n < SMALL { 200 } else { 400 };
         let runs = self.iterations_left().map_or(runs, |left| runs.min(left * RUNS / (3 * CHAINS)));
         let this = &*self;
         // Half of the chains go to the best level.
@@ -104,7 +106,8 @@ impl Search<'_> {
         let mut keys = vec![0.0; problem.n];
         let head = problem.heads(&self.levels[level].costs.dur);
         let mut current = Phases::new(problem, &head, rng.random_range(0.5..12.0));
-        let mut by_rank = vec![level; problem.ranks];
+        // A level for each chunk of each rank.
+        let mut units = vec![level; problem.ranks * problem.chunks];
         let mut kept = self.levels[level].clone();
         let mut best: Option<Solution> = None;
         for run in 0..runs {
@@ -117,11 +120,9 @@ impl Search<'_> {
                 next.perturb(&mut rng);
                 // Ranks differ in how much they hold: each may have a level of its own.
                 if self.levels.len() > 1 && rng.random_bool(0.3) {
-                    let mut by_rank = by_rank.clone();
-                    by_rank[rng.random_range(0..problem.ranks)] =
-                        rng.random_range(0..self.levels.len());
-                    let Some(level) = self.mix(&by_rank) else { continue };
-                    other = Some((by_rank, level));
+                    let units = self.other_units(&units, &mut rng);
+                    let Some(level) = self.mix(&units) else { continue };
+                    other = Some((units, level));
                 }
             }
             next.keys(problem, &mut keys);
@@ -135,19 +136,42 @@ impl Search<'_> {
             let order = interleaver.order();
             best = Some(Solution { order, choice: choice.clone(), makespan });
             current = next;
-            if let Some((ranks, level)) = other {
-                (by_rank, kept) = (ranks, level);
+            if let Some((other, level)) = other {
+                (units, kept) = (other, level);
             }
         }
         best
     }
 
-    /// A level for every rank.
-    fn mix(&self, by_rank: &[usize]) -> Option<Level> {
+    /// Another level for a rank, for a chunk, or for a chunk of a rank.
+    fn other_units(&self, units: &[usize], rng: &mut ChaCha8Rng) -> Vec<usize> {
+        let (ranks, chunks) = (self.problem.ranks, self.problem.chunks);
+        let (rank, chunk) = (rng.random_range(0..ranks), rng.random_range(0..chunks));
+        let level = rng.random_range(0..self.levels.len());
+        let part = rng.random_range(0..4);
+        let mut units = units.to_vec();
+        for (i, unit) in units.iter_mut().enumerate() {
+            let (own_rank, own_chunk) = (i / chunks == rank, i % chunks == chunk);
+            let chosen = match part {
+                0 => own_rank && own_chunk,
+                1 => own_chunk,
+                _ => own_rank,
+            };
+            if chosen {
+                *unit = level;
+            }
+        }
+        units
+    }
+
+    /// The strategies of a level for each chunk of each rank.
+    fn mix(&self, units: &[usize]) -> Option<Level> {
         let problem = self.problem;
         let choice = problem.pairs.iter().enumerate().map(|(p, pair)| {
-            let rank = problem.rank[pair.forward.index()] as usize;
-            self.levels[by_rank[rank]].choice[p]
+            let forward = pair.forward.index();
+            let unit =
+                problem.rank[forward] as usize * problem.chunks + problem.chunk[forward] as usize;
+            self.levels[units[unit]].choice[p]
         });
         Level::new(problem, choice.collect())
     }
