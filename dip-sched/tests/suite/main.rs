@@ -6,5 +6,7 @@ mod support;
 
 /// Makespans with a closed form.
 mod closed_forms;
+/// Planning ahead on another thread.
+mod planner;
 /// Valid, bounded and reproducible plans of random graphs.
 mod random;
