@@ -10,3 +10,5 @@ mod closed_forms;
 mod planner;
 /// Valid, bounded and reproducible plans of random graphs.
 mod random;
+/// Close to optima, and at least as good as schedules made by hand.
+mod strength;
