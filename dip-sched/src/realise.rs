@@ -10,6 +10,9 @@ use crate::reserve::Reserve;
 use crate::sequence::feasible_sequence;
 use dip_core::ScheduleError;
 
+/// Tasks up to which every level of memory is tried.
+const MOST_TASKS: usize = 6000;
+
 /// Wished-for lists, one a rank, together with the strategies under which they are realised best.
 ///
 /// # Errors
@@ -20,7 +23,12 @@ pub(crate) fn realise(
 ) -> Result<Solution, ScheduleError> {
     let mut best: Option<Solution> = None;
     let mut failure = None;
-    for choice in levels(problem) {
+    let mut levels = levels(problem);
+    if problem.n > MOST_TASKS {
+        // Strict lists under back-pressure take long to follow: one try, with what is sure to fit if anything does.
+        levels.drain(..levels.len() - 1);
+    }
+    for choice in levels {
         let costs = problem.costs(&choice);
         let witness = match feasible_sequence(problem, &costs) {
             Ok(witness) => witness,

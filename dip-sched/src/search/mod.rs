@@ -61,16 +61,15 @@ pub(crate) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// A search that starts from `first`, a solution of some other schedule.
+    /// A search that starts from `first`, a solution of some other schedule, and whose time runs since `start`.
     ///
     /// # Errors
     /// [`ScheduleError::Infeasible`] where not even the smallest strategies fit.
     pub(crate) fn new(
         problem: &'a Problem,
         env: &'a Environment<'a>,
-        first: Solution,
+        (first, start): (Solution, Instant),
     ) -> Result<Self, ScheduleError> {
-        let start = Instant::now();
         let levels = Level::all(problem)?;
         let bound = crate::bounds::lower_bound_of(problem);
         Ok(Self { problem, env, start, iteration: 0, levels, bound, best: first, proven: false })
