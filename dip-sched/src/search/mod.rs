@@ -14,6 +14,7 @@ mod pool;
 mod priorities;
 mod rebuild;
 mod reorder;
+mod select;
 mod selection;
 mod starts;
 mod tabu;
