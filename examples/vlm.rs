@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
     let mut cluster = presets::cluster("cpu").expect("the preset is built in");
     cluster.device.memory_bytes = Bytes(8 << 30);
     let (spec, placed) = (model.clone(), partition.clone());
-    let inputs = PlanInputs { model: spec, cluster, partition: placed, cost };
+    let inputs = PlanInputs { model: spec, cluster, partition: placed, cost, weight_split: true };
     let planner = PlannerConfig { budget: Budget::Iterations(100), ..PlannerConfig::default() };
     let plans = Box::new(BatchPlanner::new(inputs, planner));
 

@@ -34,6 +34,6 @@ pub mod prelude {
     pub use dip_emu::{AnalyticCost, MeasuredCost};
     pub use dip_sched::{
         BatchPlanner, Partitioner, PlanInputs, lower_bound, placement, schedule_by_name,
-        split_batch,
+        split_batch, splits_weights,
     };
 }

@@ -11,7 +11,7 @@ use dip_core::{
 use dip_emu::MeasuredCost;
 use dip_sched::{
     BatchPlanner, PartitionError, Partitioner, PlanInputs, PlannerConfig, placement,
-    schedule_by_name,
+    schedule_by_name, splits_weights,
 };
 
 /// Longest search of a run whose budget is time, unless its iterations are shorter.
@@ -69,6 +69,7 @@ pub fn trainer<B: dip_burn::Backend>(
         cluster: cluster(pipeline.memory_limit_bytes),
         partition: partition.clone(),
         cost,
+        weight_split: pipeline.weight_split.unwrap_or_else(|| splits_weights(&pipeline.schedule)),
     };
     let planner = PlannerConfig {
         schedule,

@@ -155,6 +155,7 @@ fn mean(all: &[Vec<ProfileEntry>]) -> Vec<ProfileEntry> {
         entry.forward_s = over(|e| e.forward_s);
         entry.inference_s = over(|e| e.inference_s);
         entry.backward_s = over(|e| e.backward_s);
+        entry.weight_s = over(|e| e.weight_s);
     }
     entries
 }
@@ -212,6 +213,7 @@ struct Times {
     forward: f64,
     inference: f64,
     backward: f64,
+    weight: f64,
     bytes: f64,
 }
 
@@ -239,6 +241,7 @@ impl<B: Backend> Probe<'_, B> {
                 forward_s: Seconds(times.forward),
                 inference_s: Seconds(times.inference),
                 backward_s: Seconds(times.backward),
+                weight_s: Seconds(times.weight.min(times.backward)),
                 activation_bytes: Bytes(times.bytes as u64),
             })
             .collect())
@@ -265,15 +268,17 @@ impl<B: Backend> Probe<'_, B> {
             self.backward(&mut stage, outputs, &inputs)?;
             let (forward, outputs) = self.forward(&mut stage, "keep", &inputs)?;
             let bytes = stage.held_bytes().0 as f64;
-            let backward = self.backward(&mut stage, outputs, &inputs)?;
+            let (backward, weight) = self.backward(&mut stage, outputs, &inputs)?;
+            let backward = backward + weight;
             if run >= self.effort.warm_up {
-                samples.push(Times { forward, inference, backward, bytes });
+                samples.push(Times { forward, inference, backward, weight, bytes });
             }
         }
         Ok(Times {
             forward: median(samples.iter().map(|s| s.forward)),
             inference: median(samples.iter().map(|s| s.inference)),
             backward: median(samples.iter().map(|s| s.backward)),
+            weight: median(samples.iter().map(|s| s.weight)),
             bytes: median(samples.iter().map(|s| s.bytes)),
         })
     }
@@ -286,7 +291,7 @@ impl<B: Backend> Probe<'_, B> {
     ) -> Result<(f64, Inputs<B>), MeasureError> {
         // The stage after this one, which is not there: it only has to be told apart from the one before.
         let consumer = self.pair(2);
-        let call = self.call(strategy, vec![consumer.clone()]);
+        let call = self.call(strategy, true, vec![consumer.clone()]);
         let start = Instant::now();
         let outputs = stage.forward(&call, inputs.clone())?;
         let elapsed = start.elapsed().as_secs_f64();
@@ -294,17 +299,19 @@ impl<B: Backend> Probe<'_, B> {
         Ok((elapsed, outputs.into_iter().map(received).collect()))
     }
 
-    /// Any gradient takes as long as another: the outputs themselves serve.
+    /// Seconds of input and weight gradients. Any gradient takes as long as another: the outputs themselves serve.
     fn backward(
         &self,
         stage: &mut ChunkStage<B>,
         gradients: Inputs<B>,
         inputs: &Inputs<B>,
-    ) -> Result<f64, MeasureError> {
-        let call = self.call("keep", inputs.iter().map(|i| i.from.clone()).collect());
+    ) -> Result<(f64, f64), MeasureError> {
+        let call = self.call("keep", true, inputs.iter().map(|i| i.from.clone()).collect());
         let start = Instant::now();
         stage.backward(&call, gradients)?;
-        Ok(start.elapsed().as_secs_f64())
+        let backward = start.elapsed().as_secs_f64();
+        stage.weight(&call)?;
+        Ok((backward, start.elapsed().as_secs_f64() - backward))
     }
 
     /// What the stage before hands over.
@@ -374,9 +381,9 @@ impl<B: Backend> Probe<'_, B> {
         }
     }
 
-    fn call(&self, strategy: &str, consumers: Vec<PairKey>) -> StageCall {
+    fn call(&self, strategy: &str, split: bool, consumers: Vec<PairKey>) -> StageCall {
         let strategy = Strategy::new(strategy);
-        StageCall { task: TaskId(0), pair: self.pair(1), strategy, consumers }
+        StageCall { task: TaskId(0), pair: self.pair(1), strategy, split, consumers }
     }
 }
 
@@ -390,6 +397,7 @@ impl Times {
             forward: rest(self.forward, other.forward),
             inference: rest(self.inference, other.inference),
             backward: rest(self.backward, other.backward),
+            weight: rest(self.weight, other.weight),
             bytes: rest(self.bytes, other.bytes),
         }
     }

@@ -131,9 +131,9 @@ mod tests {
     fn the_merger_is_square_unless_its_inner_width_is_given() {
         let mut model = presets::model("vlm-tiny").unwrap();
         let (id, _) = model.module("vision").unwrap();
-        assert_eq!(model.parameters(id).last, 512 * 512 + 512 * 160);
+        assert_eq!(model.parameters(id).last, 384 * 384 + 384 * 128);
         model.modules[id.index()].adapter_hidden = Some(64);
-        assert_eq!(model.parameters(id).last, 512 * 64 + 64 * 160);
+        assert_eq!(model.parameters(id).last, 384 * 64 + 64 * 128);
     }
 
     #[test]

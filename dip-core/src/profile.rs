@@ -54,8 +54,10 @@ pub struct ProfileEntry {
     pub forward_s: Seconds,
     /// Forward that keeps nothing: frozen modules, and the first pass of a recompute.
     pub inference_s: Seconds,
-    /// Backward.
+    /// Backward, weight gradients included.
     pub backward_s: Seconds,
+    /// The weight gradients alone.
+    pub weight_s: Seconds,
     /// Activations kept in between.
     pub activation_bytes: Bytes,
 }
@@ -108,6 +110,7 @@ impl Profile {
             time(format!("entries[{i}].forward_s"), e.forward_s)?;
             time(format!("entries[{i}].inference_s"), e.inference_s)?;
             time(format!("entries[{i}].backward_s"), e.backward_s)?;
+            time(format!("entries[{i}].weight_s"), e.weight_s)?;
         }
         Ok(())
     }

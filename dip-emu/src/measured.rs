@@ -27,6 +27,7 @@ struct Times {
     forward: f64,
     inference: f64,
     backward: f64,
+    weight: f64,
     activation: f64,
 }
 
@@ -100,7 +101,7 @@ impl CostModel for MeasuredCost {
             strategy: query.strategy.clone(),
             forward: Seconds(forward),
             backward: Seconds(backward),
-            weight: None,
+            weight: (chunk.trainable && chunk.runs_backward).then_some(Seconds(times.weight)),
             activation_bytes: Bytes(activation),
             output_bytes: Bytes(output_bytes(query)),
         })
@@ -175,6 +176,7 @@ impl Times {
             forward: entry.forward_s.0,
             inference: entry.inference_s.0,
             backward: entry.backward_s.0,
+            weight: entry.weight_s.0,
             activation: entry.activation_bytes.0 as f64,
         }
     }
@@ -184,6 +186,7 @@ impl Times {
             forward: f(self.forward),
             inference: f(self.inference),
             backward: f(self.backward),
+            weight: f(self.weight),
             activation: f(self.activation),
         }
     }
@@ -201,6 +204,7 @@ impl Times {
             forward: self.forward + times * other.forward,
             inference: self.inference + times * other.inference,
             backward: self.backward + times * other.backward,
+            weight: self.weight + times * other.weight,
             activation: self.activation + times * other.activation,
         }
     }
@@ -218,6 +222,7 @@ mod tests {
             forward_s: Seconds(forward),
             inference_s: Seconds(forward),
             backward_s: Seconds(2.0 * forward),
+            weight_s: Seconds(forward),
             activation_bytes: Bytes(tokens),
         }
     }

@@ -22,6 +22,8 @@ pub struct PlanInputs {
     pub partition: Partition,
     /// What stages cost.
     pub cost: Arc<dyn CostModel>,
+    /// Whether weight gradients are tasks of their own.
+    pub weight_split: bool,
 }
 
 /// Cuts batches, builds their task graphs and plans them ahead on a thread of its own.
@@ -55,7 +57,7 @@ impl PlanSource for BatchPlanner {
                 batch: &meta,
                 split: &slices,
                 cost: &*inputs.cost,
-                weight_split: false,
+                weight_split: inputs.weight_split,
             };
             Ok(build_graph(&input)?)
         })?;

@@ -19,6 +19,7 @@
 //! witness no schedule can deadlock (`reserve`). The classical schedules wish for an order and have it realised (`realise`);
 //! `dip` runs priorities through dual-queue interleaving (`interleave`) under a search (`search`).
 
+pub mod balance;
 pub mod batch_planner;
 mod bounds;
 mod branch;
@@ -36,9 +37,10 @@ mod search;
 mod sequence;
 pub mod systems;
 
+pub use balance::balance_microbatches;
 pub use batch_planner::{BatchPlanner, PlanInputs};
 pub use bounds::lower_bound;
 pub use partition::{PartitionError, Partitioner, Placement, split_batch, validate_partition};
 pub use planner::{Planned, Planner, PlannerConfig, PlannerStats};
-pub use registry::{descriptions, names, placement, schedule_by_name};
+pub use registry::{descriptions, names, placement, schedule_by_name, splits_weights};
 pub use schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble};

@@ -10,6 +10,9 @@ use crate::reserve::Reserve;
 use crate::sequence::feasible_sequence;
 use dip_core::ScheduleError;
 
+/// Tasks up to which every level of memory is tried.
+const MOST_TASKS: usize = 6000;
+
 /// Wished-for lists, one a rank, together with the strategies under which they are realised best.
 ///
 /// # Errors
@@ -20,7 +23,12 @@ pub(crate) fn realise(
 ) -> Result<Solution, ScheduleError> {
     let mut best: Option<Solution> = None;
     let mut failure = None;
-    for choice in levels(problem) {
+    let mut levels = levels(problem);
+    if problem.n > MOST_TASKS {
+        // Strict lists under back-pressure take long to follow: one try, with what is sure to fit if anything does.
+        levels.drain(..levels.len() - 1);
+    }
+    for choice in levels {
         let costs = problem.costs(&choice);
         let witness = match feasible_sequence(problem, &costs) {
             Ok(witness) => witness,
@@ -48,16 +56,24 @@ pub(crate) fn realise(
     }
 }
 
-/// Choices from the fastest to the smallest strategies: each pair takes the fastest that is within a share of the way from
-/// its smallest to its largest.
+/// Choices from the fastest to the smallest strategies: each pair of a rank that may run out of memory takes the fastest that is
+/// within a share of the way from its smallest to its largest.
 pub(crate) fn levels(problem: &Problem) -> Vec<Choice> {
     let mut levels = vec![problem.fastest()];
     if problem.has_choice && problem.budget.iter().any(Option::is_some) {
         for share in [0.75, 0.5, 0.35, 0.2, 0.1, 0.0] {
+            let limited = |p: usize| {
+                let rank = problem.rank[problem.pairs[p].forward.index()] as usize;
+                problem.budget[rank].is_some()
+            };
             let choice = problem
                 .strands
                 .iter()
-                .map(|strands| {
+                .enumerate()
+                .map(|(p, strands)| {
+                    if !limited(p) {
+                        return levels[0][p];
+                    }
                     let bytes = || strands.iter().map(|s| s.bytes);
                     let (low, high) = (bytes().min().unwrap_or(0), bytes().max().unwrap_or(0));
                     let most = low + ((high - low) as f64 * share) as u64;

@@ -56,6 +56,11 @@ pub fn placement(schedule: &str) -> Placement {
     }
 }
 
+/// Whether a schedule places weight gradients freely, so that splitting them off the backward can pay.
+pub fn splits_weights(schedule: &str) -> bool {
+    matches!(schedule, "zero_bubble" | "exact") || schedule.starts_with("dip")
+}
+
 /// Names of all schedules, the default first.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SCHEDULES.iter().map(|s| s.0)

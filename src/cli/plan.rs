@@ -103,8 +103,6 @@ impl PlanCommand {
         let ranks = self.ranks.unwrap_or(model.parallel.pipeline);
         let partition = Partitioner::new(&model, ranks, &cost).place(placement(&self.schedule))?;
         let split = split_batch(&model, &partition, &batch);
-        let splits = matches!(self.schedule.as_str(), "zero_bubble" | "exact")
-            || self.schedule.starts_with("dip");
         let input = GraphInput {
             model: &model,
             cluster: &cluster,
@@ -112,7 +110,7 @@ impl PlanCommand {
             batch: &batch,
             split: &split,
             cost: &cost,
-            weight_split: self.weight_split.unwrap_or(splits),
+            weight_split: self.weight_split.unwrap_or_else(|| splits_weights(&self.schedule)),
         };
         Ok(build_graph(&input)?)
     }

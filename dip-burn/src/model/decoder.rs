@@ -215,19 +215,18 @@ impl<B: Backend> Embedding<B> {
     ) -> Vec<Tensor<B, 2>> {
         let device = dx_tm.device();
         let places = image_places(microbatch, inputs.iter().sum());
-        gradients.add(&self.weight, || {
-            let mut is_text = vec![true; microbatch.tokens.len()];
-            places.iter().for_each(|&place| is_text[place] = false);
-            let rows: Vec<usize> = (0..is_text.len()).filter(|&i| is_text[i]).collect();
-            let table = self.weight.val().zeros_like();
-            if rows.is_empty() {
-                return table;
-            }
+        let mut is_text = vec![true; microbatch.tokens.len()];
+        places.iter().for_each(|&place| is_text[place] = false);
+        let rows: Vec<usize> = (0..is_text.len()).filter(|&i| is_text[i]).collect();
+        if !rows.is_empty() {
             let tokens = indices(rows.iter().map(|&i| microbatch.tokens[i] as i32), &device);
             let rows = indices(rows.iter().map(|&i| i as i32), &device);
-            let values = dx_tm.clone().select(0, rows);
-            table.select_assign(0, tokens, values, IndexingUpdateOp::Add)
-        });
+            let (values, table) = (dx_tm.clone(), self.weight.val());
+            gradients.add(&self.weight, move || {
+                let values = values.select(0, rows);
+                table.zeros_like().select_assign(0, tokens, values, IndexingUpdateOp::Add)
+            });
+        }
         let mut places = places.into_iter().map(|place| place as i32);
         let of_input = |&rows: &usize| {
             let rows = indices(places.by_ref().take(rows), &device);

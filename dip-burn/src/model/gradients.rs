@@ -8,17 +8,25 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+/// A weight gradient that is still to be computed.
+type Job = Box<dyn FnOnce(&mut GradientsParams) + Send>;
+
+/// Weight gradients that a backward has left for later, with the inputs and output gradients they need.
+#[derive(Default)]
+pub struct Deferred(Vec<Job>);
+
 /// Sums of gradients, by parameter.
 pub struct Gradients<B: Backend> {
     sums: GradientsParams,
     trainable: bool,
+    deferred: Option<Deferred>,
     backend: PhantomData<B>,
 }
 
 impl<B: Backend> Gradients<B> {
     /// Empty sums. Where the module is not `trainable` nothing is ever added, nor computed.
     pub fn new(trainable: bool) -> Self {
-        Self { sums: GradientsParams::new(), trainable, backend: PhantomData }
+        Self { sums: GradientsParams::new(), trainable, deferred: None, backend: PhantomData }
     }
 
     /// The sums.
@@ -31,21 +39,43 @@ impl<B: Backend> Gradients<B> {
         self.sums = GradientsParams::new();
     }
 
-    /// Adds to the sum of a parameter.
+    /// From now on gradients are not computed but collected, until [`Gradients::deferred`] takes them.
+    pub fn defer(&mut self) {
+        self.deferred = Some(Deferred::default());
+    }
+
+    /// What was collected since [`Gradients::defer`].
+    pub fn deferred(&mut self) -> Deferred {
+        self.deferred.take().unwrap_or_default()
+    }
+
+    /// Computes what was left for later.
+    pub fn run(&mut self, deferred: Deferred) {
+        deferred.0.into_iter().for_each(|job| job(&mut self.sums));
+    }
+
+    /// Adds to the sum of a parameter, now or later.
     pub fn add<const D: usize>(
         &mut self,
         parameter: &Param<Tensor<B, D>>,
-        gradient: impl FnOnce() -> Tensor<B, D>,
+        gradient: impl FnOnce() -> Tensor<B, D> + Send + 'static,
     ) {
         if !self.trainable {
             return;
         }
-        let gradient = gradient();
-        let sum = match self.sums.remove::<B, D>(parameter.id) {
-            Some(so_far) => so_far + gradient,
-            None => gradient,
+        let id = parameter.id;
+        let job = move |sums: &mut GradientsParams| {
+            let gradient = gradient();
+            let sum = match sums.remove::<B, D>(id) {
+                Some(so_far) => so_far + gradient,
+                None => gradient,
+            };
+            sums.register::<B, D>(id, sum);
         };
-        self.sums.register::<B, D>(parameter.id, sum);
+        match &mut self.deferred {
+            Some(deferred) => deferred.0.push(Box::new(job)),
+            None => job(&mut self.sums),
+        }
     }
 }
 
@@ -67,9 +97,11 @@ pub(super) fn linear_backward_weights<B: Backend>(
     dy: &Tensor<B, 2>,
     gradients: &mut Gradients<B>,
 ) {
-    gradients.add(&layer.weight, || x.transpose().matmul(dy.clone()));
+    let for_weight = dy.clone();
+    gradients.add(&layer.weight, move || x.transpose().matmul(for_weight));
     if let Some(bias) = &layer.bias {
-        gradients.add(bias, || dy.clone().sum_dim(0).squeeze_dim(0));
+        let dy = dy.clone();
+        gradients.add(bias, move || dy.sum_dim(0).squeeze_dim(0));
     }
 }
 

@@ -31,7 +31,7 @@ use thiserror::Error;
 use crate::batch::Microbatch;
 
 pub use decoder::DecoderChunk;
-pub use gradients::Gradients;
+pub use gradients::{Deferred, Gradients};
 pub use init::Init;
 pub use vit::VitChunk;
 pub(crate) use whole::output_width;

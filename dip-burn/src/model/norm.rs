@@ -70,9 +70,11 @@ impl<B: Backend> Norm<B> {
     ) -> Tensor<B, 2> {
         let NormKept { unit, scale } = kept;
         let sum_rows = |x: Tensor<B, 2>| x.sum_dim(0).squeeze_dim(0);
-        gradients.add(&self.gamma, || sum_rows(dy.clone() * unit.clone()));
+        let (for_gamma, rows) = (dy.clone(), unit.clone());
+        gradients.add(&self.gamma, move || sum_rows(for_gamma * rows));
         if let Some(beta) = &self.beta {
-            gradients.add(beta, || sum_rows(dy.clone()));
+            let dy = dy.clone();
+            gradients.add(beta, move || sum_rows(dy));
         }
         let d_unit = dy * self.gamma.val().unsqueeze();
         let along = (d_unit.clone() * unit.clone()).mean_dim(1);

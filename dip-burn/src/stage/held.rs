@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use dip_core::{Bytes, PairKey};
 
-use crate::model::{Chunk, DecoderChunk, VitChunk};
+use crate::model::{Chunk, DecoderChunk, Deferred, VitChunk};
 
 /// Between the forward and the backward of one sub-microbatch.
 pub(super) struct Held<B: Backend> {
@@ -12,6 +12,14 @@ pub(super) struct Held<B: Backend> {
     /// What the backward needs.
     pub kept: Kept<B>,
     /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// Between the backward of one sub-microbatch and its weight task.
+pub(super) struct Left {
+    /// What is still to be computed.
+    pub deferred: Deferred,
+    /// Bytes that are accounted for until then: those of the forward.
     pub bytes: Bytes,
 }
 

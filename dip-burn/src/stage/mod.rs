@@ -18,7 +18,7 @@ use crate::model::{
     Chunk, DecoderChunk, Gradients, Init, ModelError, Slice, VitChunk, output_width,
 };
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
-use held::{Account, Held, Kept};
+use held::{Account, Held, Kept, Left};
 
 /// What travels between stages: tensors `[tokens, width]`.
 #[derive(Debug, Clone)]
@@ -34,6 +34,7 @@ pub struct ChunkStage<B: Backend> {
     runs_backward: bool,
     batch: Option<Arc<Batch>>,
     held: HashMap<(MicrobatchId, SubMicrobatchId), Held<B>>,
+    left: HashMap<(MicrobatchId, SubMicrobatchId), Left>,
     gradients: Gradients<B>,
     losses: Vec<Tensor<B, 2>>,
     bytes: Account,
@@ -91,6 +92,7 @@ impl<B: Backend> ChunkStage<B> {
             runs_backward: model.runs_backward()[module.index()],
             batch: None,
             held: HashMap::new(),
+            left: HashMap::new(),
             gradients: Gradients::new(spec.trainable),
             losses: Vec::new(),
             bytes: Account::default(),
@@ -101,6 +103,7 @@ impl<B: Backend> ChunkStage<B> {
     pub fn begin(&mut self, batch: Arc<Batch>) {
         self.batch = Some(batch);
         self.held.clear();
+        self.left.clear();
         self.gradients.clear();
         self.losses.clear();
         self.bytes = Account::default();
@@ -233,9 +236,18 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let on = slice_of(&batch, self.module, call)?;
         let dy = self.output_gradient(call, gradients, &batch)?;
         let Held { from, kept, bytes } = held;
+        if call.split {
+            self.gradients.defer();
+        }
         let inputs = self.modules.backward(kept, dy, on, &mut self.gradients);
         let inputs: Vec<(PairKey, Tensor<B, 2>)> = from.into_iter().zip(inputs).collect();
-        self.bytes.give_back(bytes);
+        if call.split {
+            let deferred = self.gradients.deferred();
+            let key = (call.pair.microbatch, call.pair.sub_microbatch);
+            self.left.insert(key, Left { deferred, bytes });
+        } else {
+            self.bytes.give_back(bytes);
+        }
         let outputs = call.consumers.iter().map(|consumer| {
             let of_consumer = inputs.iter().filter(|(from, _)| from == consumer);
             let tensors: Vec<_> = of_consumer.map(|(_, dx)| dx.clone()).collect();
@@ -245,6 +257,14 @@ impl<B: Backend> Stage for ChunkStage<B> {
             }
         });
         outputs.collect()
+    }
+
+    fn weight(&mut self, call: &StageCall) -> Result<(), StageError> {
+        let left = self.left.remove(&(call.pair.microbatch, call.pair.sub_microbatch));
+        let left = left.ok_or_else(|| protocol(call, "has no backward that left its weights"))?;
+        self.gradients.run(left.deferred);
+        self.bytes.give_back(left.bytes);
+        Ok(())
     }
 }
 

@@ -65,6 +65,9 @@ pub struct PipelineConfig {
     pub schedule: String,
     /// Budget of the search in iterations: reproducible. 0 for a budget in time: the last iteration's.
     pub search_iterations: u64,
+    /// Whether weight gradients are tasks of their own; absent for the schedules that place them freely.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_split: Option<bool>,
     /// Memory of one rank for weights, optimiser and activations, in bytes; absent for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
@@ -78,6 +81,7 @@ impl Default for PipelineConfig {
             threads_per_rank: 1,
             schedule: "dip".into(),
             search_iterations: 100,
+            weight_split: None,
             memory_limit_bytes: None,
         }
     }

@@ -119,7 +119,7 @@ impl CostModel for AnyCost {
             strategy: query.strategy.clone(),
             forward: Seconds(1.0),
             backward: Seconds(2.0),
-            weight: None,
+            weight: query.chunk.trainable.then_some(Seconds(1.0)),
             activation_bytes: Bytes(1),
             output_bytes: Bytes(1),
         })
@@ -138,7 +138,7 @@ impl CostModel for AnyCost {
 pub fn random_plan(rng: &mut ChaCha8Rng, mut graph: TaskGraph, strategies: &[&str]) -> Plan {
     for pair in graph.pairs() {
         let strategy = Strategy::new(strategies[rng.random_range(0..strategies.len())]);
-        for id in [Some(pair.forward), pair.backward].into_iter().flatten() {
+        for id in [Some(pair.forward), pair.backward, pair.weight].into_iter().flatten() {
             graph.tasks[id.index()].strategy = strategy.clone();
         }
     }
@@ -181,6 +181,7 @@ pub fn graph(
     partition: &Partition,
     metas: &BatchMeta,
     batch: &Batch,
+    weight_split: bool,
 ) -> TaskGraph {
     let cluster = ClusterSpec::from_toml(
         "name = 'test'\ndevices_per_node = 4\nnodes = 1\n\
@@ -195,7 +196,7 @@ pub fn graph(
         batch: metas,
         split: &batch.split,
         cost: &AnyCost,
-        weight_split: false,
+        weight_split,
     };
     build_graph(&input).unwrap()
 }

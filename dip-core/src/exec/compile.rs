@@ -61,6 +61,11 @@ pub fn compile(plan: &Plan) -> Program {
             }
         }
     }
+    for pair in graph.pairs() {
+        for id in [Some(pair.forward), pair.backward].into_iter().flatten() {
+            calls[id.index()].call.split = pair.weight.is_some();
+        }
+    }
     let ranks = plan.order.iter().enumerate();
     let ranks = ranks
         .map(|(rank, order)| RankProgram {
@@ -77,6 +82,7 @@ fn empty_call(task: &Task) -> TaskCall {
             task: task.id,
             pair: task.pair(),
             strategy: task.strategy.clone(),
+            split: task.kind == TaskKind::Weight,
             consumers: Vec::new(),
         },
         kind: task.kind,

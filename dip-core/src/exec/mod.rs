@@ -37,6 +37,8 @@ pub struct StageCall {
     pub pair: PairKey,
     /// The memory strategy of the pair.
     pub strategy: Strategy,
+    /// Whether the pair has a weight task: its backward leaves the weight gradients to it.
+    pub split: bool,
     /// The stage pairs that the outputs go to, in order.
     pub consumers: Vec<PairKey>,
 }

@@ -167,6 +167,7 @@ mod tests {
                     forward_s: of(Pass::Forward),
                     inference_s: of(Pass::Forward),
                     backward_s: of(Pass::InputGradient) + of(Pass::WeightGradient),
+                    weight_s: of(Pass::WeightGradient),
                     activation_bytes: Bytes(0),
                 });
             }

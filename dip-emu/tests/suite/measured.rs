@@ -14,6 +14,7 @@ fn profile() -> Profile {
         forward_s: Seconds(seconds * tokens as f64),
         inference_s: Seconds(0.5 * seconds * tokens as f64),
         backward_s: Seconds(2.0 * seconds * tokens as f64),
+        weight_s: Seconds(seconds * tokens as f64),
         activation_bytes: Bytes(10 * tokens),
     };
     let parts = [(Part::Stage, 1.0), (Part::Layer, 10.0), (Part::First, 3.0), (Part::Last, 5.0)];

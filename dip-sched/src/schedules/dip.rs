@@ -1,5 +1,7 @@
 //! The searched schedule: the paper's three phases, started from the best classical one.
 
+use std::time::Instant;
+
 use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::{gpipe, interleaved, one_f_one_b, optimus, zero_bubble};
@@ -7,6 +9,10 @@ use crate::finish::{Solution, finish};
 use crate::problem::Problem;
 use crate::realise::realise;
 use crate::search::Search;
+
+/// Tasks up to which every classical schedule is a start; beyond, realising them takes longer than the search needs to pass
+/// them.
+const MOST_WISHES: usize = 6000;
 
 /// Dynamic interleaving: a search for the order and the memory strategies of one batch (paper section 2).
 ///
@@ -42,14 +48,15 @@ impl Dip {
         problem: &Problem,
         env: &Environment<'_>,
     ) -> Result<Solution, ScheduleError> {
-        let mut wishes = vec![
-            one_f_one_b::wish(problem),
-            interleaved::wish(problem, &|_, _| true),
-            gpipe::wish(problem),
-            optimus::wish(graph, problem),
-        ];
-        wishes.extend(zero_bubble::wishes(problem));
+        let start = Instant::now();
+        let mut wishes = vec![one_f_one_b::wish(problem)];
+        if problem.n <= MOST_WISHES {
+            wishes.push(interleaved::wish(problem, &|_, _| true));
+            wishes.push(gpipe::wish(problem));
+            wishes.push(optimus::wish(graph, problem));
+            wishes.extend(zero_bubble::wishes(problem));
+        }
         let first = realise(problem, &wishes)?;
-        Search::new(problem, env, first)?.run()
+        Search::new(problem, env, (first, start))?.run()
     }
 }

@@ -1,5 +1,7 @@
 //! The paper's search with one of several reorderers, to compare them.
 
+use std::time::Instant;
+
 use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::one_f_one_b;
@@ -34,6 +36,7 @@ impl Schedule for Reordered {
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
+        let start = Instant::now();
         let problem = Problem::new(graph, self.name())?;
         let first = realise(&problem, &[one_f_one_b::wish(&problem)])?;
         let groups = problem.groups;
@@ -43,7 +46,7 @@ impl Schedule for Reordered {
             Self::Random => Box::new(Random::new(groups)),
             Self::Local => Box::new(Local::new(groups)),
         };
-        let best = Search::new(&problem, env, first)?.run_paper(&mut *reorder)?;
+        let best = Search::new(&problem, env, (first, start))?.run_paper(&mut *reorder)?;
         finish(graph, &problem, &best, self.name())
     }
 }

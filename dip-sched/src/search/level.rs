@@ -5,9 +5,10 @@ use dip_core::ScheduleError;
 use crate::problem::{Choice, Costs, Problem};
 use crate::realise::levels;
 use crate::reserve::Reserve;
-use crate::sequence::feasible_sequence;
+use crate::sequence::{feasible_sequence, sequence_by};
 
 /// A choice with durations, tails and memory levels.
+#[derive(Clone)]
 pub(super) struct Level {
     pub(super) choice: Choice,
     pub(super) costs: Costs,
@@ -26,11 +27,7 @@ impl Level {
         for choice in levels(problem) {
             let costs = problem.costs(&choice);
             match feasible_sequence(problem, &costs) {
-                Ok(witness) => {
-                    let reserve = Reserve::new(problem, &costs, &witness);
-                    let tail = problem.tails(&costs.dur);
-                    all.push(Self { choice, costs, tail, reserve });
-                }
+                Ok(witness) => all.push(Self::of(problem, choice, costs, &witness)),
                 Err(error) => infeasible = Some(error),
             }
         }
@@ -38,5 +35,19 @@ impl Level {
             Some(error) if all.is_empty() => Err(error),
             _ => Ok(all),
         }
+    }
+
+    /// A level of any choice, where microbatches fit one after the other.
+    pub(super) fn new(problem: &Problem, choice: Choice) -> Option<Self> {
+        let costs = problem.costs(&choice);
+        let in_turn: Vec<f64> = problem.microbatch.iter().map(|&m| f64::from(m)).collect();
+        let witness = sequence_by(problem, &costs, &in_turn)?;
+        Some(Self::of(problem, choice, costs, &witness))
+    }
+
+    fn of(problem: &Problem, choice: Choice, costs: Costs, witness: &[u32]) -> Self {
+        let reserve = Reserve::new(problem, &costs, witness);
+        let tail = problem.tails(&costs.dur);
+        Self { choice, costs, tail, reserve }
     }
 }

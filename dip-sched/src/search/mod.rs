@@ -14,6 +14,7 @@ mod pool;
 mod priorities;
 mod rebuild;
 mod reorder;
+mod select;
 mod selection;
 mod starts;
 mod tabu;
@@ -40,6 +41,8 @@ use walker::{Found, Walker};
 
 /// Islands, and walks of one round.
 const ISLANDS: u64 = 4;
+/// How much longer than the best an order may be to start an island, as a part of it.
+const NEAR: f64 = 0.003;
 /// Tasks up to which branch and bound takes part.
 const MOST_BRANCHED: usize = 200;
 /// Nodes of branch and bound for each iteration of a budget.
@@ -59,16 +62,15 @@ pub(crate) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// A search that starts from `first`, a solution of some other schedule.
+    /// A search that starts from `first`, a solution of some other schedule, and whose time runs since `start`.
     ///
     /// # Errors
     /// [`ScheduleError::Infeasible`] where not even the smallest strategies fit.
     pub(crate) fn new(
         problem: &'a Problem,
         env: &'a Environment<'a>,
-        first: Solution,
+        (first, start): (Solution, Instant),
     ) -> Result<Self, ScheduleError> {
-        let start = Instant::now();
         let levels = Level::all(problem)?;
         let bound = crate::bounds::lower_bound_of(problem);
         Ok(Self { problem, env, start, iteration: 0, levels, bound, best: first, proven: false })
@@ -102,7 +104,8 @@ impl<'a> Search<'a> {
     /// Rounds of tabu walks from islands of good orders.
     fn walks(&mut self, starts: &[Solution]) {
         let mut islands: Vec<Pool> = (0..ISLANDS).map(|_| Pool::default()).collect();
-        for (i, start) in starts.iter().enumerate() {
+        let near = |s: &&Solution| s.makespan <= self.best.makespan * (1.0 + NEAR);
+        for (i, start) in starts.iter().filter(near).enumerate() {
             islands[i % ISLANDS as usize].offer(start.clone());
         }
         islands.iter_mut().for_each(|pool| pool.offer(self.best.clone()));

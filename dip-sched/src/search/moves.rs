@@ -13,7 +13,7 @@ use super::selection::{Selection, Shift};
 /// Longest distance of a move on the rank.
 const REACH: usize = 48;
 /// Tasks of a path whose strategies are looked at in one step.
-const MOST_ON_PATH: usize = 32;
+const MOST_ON_PATH: usize = 24;
 /// Pairs that are asked to give way in one place.
 const MOST_HELD: usize = 8;
 
@@ -119,8 +119,8 @@ impl Moves {
         step: impl Fn(&Selection<'_>, usize, u16) -> Option<(Move, f64)>,
     ) {
         let mut held = std::mem::take(&mut self.held);
-        selection.held_at(rank, place, &mut held);
-        for &other in held.iter().take(MOST_HELD) {
+        selection.held_at(rank, place, MOST_HELD, &mut held);
+        for &other in &held {
             let other = other as usize;
             let strands = &selection.problem.strands[other];
             let now = strands[selection.choice[other] as usize].bytes;

@@ -258,14 +258,17 @@ impl<'a> Selection<'a> {
         (saved, place(p.forward.index()), place(p.release().index()))
     }
 
-    /// The pairs that a rank holds at a place, that of the task there included.
-    pub(super) fn held_at(&self, rank: usize, place: usize, pairs: &mut Vec<u32>) {
+    /// Pairs that a rank holds at a place, that of the task there included: the youngest, `most` of them.
+    pub(super) fn held_at(&self, rank: usize, place: usize, most: usize, pairs: &mut Vec<u32>) {
         pairs.clear();
-        for &t in &self.order[rank][..=place] {
+        for &t in self.order[rank][..=place].iter().rev() {
             let pair = self.problem.pair[t as usize];
             let p = &self.problem.pairs[pair as usize];
             if p.forward.0 == t && self.place[p.release().index()] as usize >= place {
                 pairs.push(pair);
+                if pairs.len() == most {
+                    return;
+                }
             }
         }
     }

@@ -1,46 +1,57 @@
 //! Faster memory strategies for a given order, wherever the live pairs leave room (paper section 2, phase 3).
 
+use super::select::{Item, select};
 use crate::evaluate;
 use crate::finish::Solution;
 use crate::problem::Problem;
 
-/// Takes, for each pair on its rank, the strategy that saves most seconds and fits; pairs that save most a byte go first.
-pub(crate) fn upgrade(problem: &Problem, solution: &mut Solution) {
+/// Chooses the strategies of every rank anew for the order of a solution; keeps them where the makespan is no longer.
+pub(super) fn upgrade(problem: &Problem, solution: &mut Solution) {
     if !problem.has_choice {
         return;
     }
-    let mut costs = problem.costs(&solution.choice);
-    let mut swaps: Vec<(f64, usize, u16)> = Vec::new();
-    for (p, strands) in problem.strands.iter().enumerate() {
-        let now = strands[solution.choice[p] as usize];
-        for (i, s) in strands.iter().enumerate() {
-            let saved = now.forward_s + now.backward_s - s.forward_s - s.backward_s;
-            if saved > 0.0 {
-                let bytes = s.bytes.saturating_sub(now.bytes).max(1) as f64;
-                swaps.push((saved / bytes, p, i as u16));
-            }
+    let mut choice = solution.choice.clone();
+    for rank in 0..problem.ranks {
+        choose_rank(problem, &solution.order[rank], rank, &mut choice);
+    }
+    let costs = problem.costs(&choice);
+    if let Some(makespan) = evaluate::makespan(problem, &costs.dur, &solution.order)
+        && makespan <= solution.makespan
+    {
+        (solution.choice, solution.makespan) = (choice, makespan);
+    }
+}
+
+/// The strategies of one rank. Memory only ever runs out where a forward starts, so these are the moments.
+fn choose_rank(problem: &Problem, order: &[u32], rank: usize, choice: &mut [u16]) {
+    let (mut pairs, mut items): (Vec<usize>, Vec<Item>) = (Vec::new(), Vec::new());
+    let mut at: Vec<(usize, usize)> = Vec::new();
+    for &t in order {
+        let pair = problem.pair[t as usize] as usize;
+        let p = &problem.pairs[pair];
+        if p.forward.0 == t {
+            let strands = problem.strands[pair].iter();
+            let options = strands.map(|s| (s.forward_s + s.backward_s, s.bytes)).collect();
+            items.push(Item { span: (pairs.len(), pairs.len()), options });
+            at.push((pair, pairs.len()));
+            pairs.push(pair);
         }
     }
-    swaps.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
-    let total = |p: usize, choice: u16| {
-        let s = problem.strands[p][choice as usize];
-        s.forward_s + s.backward_s
-    };
-    for (_, p, choice) in swaps {
-        let old = solution.choice[p];
-        if total(p, choice) >= total(p, old) {
-            continue;
-        }
-        let rank = problem.rank[problem.pairs[p].forward.index()] as usize;
-        problem.set_costs(&mut costs, p, choice);
-        let list = solution.order[rank].iter().copied();
-        if evaluate::rank_fits(problem, &costs, rank, list) {
-            solution.choice[p] = choice;
-        } else {
-            problem.set_costs(&mut costs, p, old);
+    at.sort_unstable();
+    let mut started = 0;
+    for &t in order {
+        let pair = problem.pair[t as usize] as usize;
+        started += usize::from(problem.pairs[pair].forward.0 == t);
+        if problem.pairs[pair].release().0 == t
+            && let Ok(i) = at.binary_search_by_key(&pair, |&(pair, _)| pair)
+        {
+            items[at[i].1].span.1 = started - 1;
         }
     }
-    if let Some(makespan) = evaluate::makespan(problem, &costs.dur, &solution.order) {
-        solution.makespan = makespan;
+    let now: Vec<u16> = pairs.iter().map(|&p| choice[p]).collect();
+    let budget = problem.budget[rank].unwrap_or(u64::MAX);
+    let chosen = select(&items, pairs.len(), budget, &now);
+    for (&pair, c) in pairs.iter().zip(chosen) {
+        choice[pair] = c;
     }
 }

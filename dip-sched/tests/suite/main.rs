@@ -6,7 +6,11 @@ mod support;
 
 /// Makespans with a closed form.
 mod closed_forms;
+/// Planning ahead on another thread.
+mod planner;
 /// Valid, bounded and reproducible plans of random graphs.
 mod random;
+/// Close to optima, and at least as good as schedules made by hand.
+mod strength;
 /// Whole systems: placement, memory and schedule together.
 mod systems;

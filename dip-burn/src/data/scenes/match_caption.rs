@@ -40,16 +40,16 @@ mod tests {
     #[test]
     fn a_caption_is_right_shape_by_shape_in_order() {
         let object = |colour, shape| Object { colour, shape, x: 0.5, y: 0.5, radius: 0.1 };
-        let objects = vec![object(Colour::Red, Shape::Circle), object(Colour::Blue, Shape::Cross)];
+        let objects = vec![object(Colour::Red, Shape::Ring), object(Colour::Blue, Shape::Cross)];
         let scene = Scene { objects, ground: 1.0 };
         let of = |text| {
             let m = caption_matches(&scene, text);
             (m.right, m.shapes, m.all())
         };
-        assert_eq!(of("a red circle and a blue cross."), (2, 2, true));
-        assert_eq!(of("a blue cross and a red circle."), (0, 2, false));
-        assert_eq!(of("a red circle, a blue cross and a red circle"), (2, 3, false));
-        assert_eq!(of("a red circle"), (1, 2, false));
+        assert_eq!(of("a red ring and a blue cross."), (2, 2, true));
+        assert_eq!(of("a blue cross and a red ring."), (0, 2, false));
+        assert_eq!(of("a red ring, a blue cross and a red ring"), (2, 3, false));
+        assert_eq!(of("a red ring"), (1, 2, false));
         assert_eq!(of(""), (0, 2, false));
     }
 }

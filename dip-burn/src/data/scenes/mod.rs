@@ -44,7 +44,7 @@ pub enum Colour {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Shape {
-    Circle,
+    Ring,
     Square,
     Triangle,
     Cross,
@@ -119,12 +119,12 @@ impl Colour {
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 4] = [Self::Circle, Self::Square, Self::Triangle, Self::Cross];
+    pub const ALL: [Self; 4] = [Self::Ring, Self::Square, Self::Triangle, Self::Cross];
 
     /// Its name in captions.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Circle => "circle",
+            Self::Ring => "ring",
             Self::Square => "square",
             Self::Triangle => "triangle",
             Self::Cross => "cross",
@@ -140,13 +140,15 @@ impl Scene {
             let count = rng.random_range(fewest..=MAX_SHAPES);
             let width = 1.0 / count as f32;
             let object = |i: usize, rng: &mut dyn rand::RngCore| {
-                let radius = rng.random_range(0.11..0.15);
-                let room = (width / 2.0 - radius - 0.01).min(0.2);
+                // As large as fits: three stand closely side by side.
+                let largest = (0.49 * width).min(0.22);
+                let radius = largest * rng.random_range(0.8..1.0);
+                let room = (width / 2.0 - radius).min(0.2);
                 Object {
                     colour: *Colour::ALL.choose(rng).expect("there are colours"),
                     shape: *Shape::ALL.choose(rng).expect("there are shapes"),
                     x: width * (i as f32 + 0.5) + rng.random_range(-room..room),
-                    y: rng.random_range(radius + 0.02..0.98 - radius),
+                    y: rng.random_range(radius..1.0 - radius),
                     radius,
                 }
             };
@@ -171,7 +173,7 @@ impl Scene {
         if held_out { Split::HeldOut } else { Split::Train }
     }
 
-    /// Its caption: the shapes from left to right, as `a red circle, a blue square and a black cross`.
+    /// Its caption: the shapes from left to right, as `a red ring, a blue square and a black cross`.
     pub fn caption(&self) -> String {
         let named = |o: &Object| format!("a {} {}", o.colour.name(), o.shape.name());
         let names: Vec<String> = self.objects.iter().map(named).collect();
@@ -315,11 +317,11 @@ mod tests {
     #[test]
     fn captions_name_the_shapes_from_left_to_right() {
         let object = |colour, shape| Object { colour, shape, x: 0.5, y: 0.5, radius: 0.1 };
-        let mut scene = Scene { objects: vec![object(Colour::Red, Shape::Circle)], ground: 1.0 };
-        assert_eq!(scene.caption(), "a red circle");
+        let mut scene = Scene { objects: vec![object(Colour::Red, Shape::Ring)], ground: 1.0 };
+        assert_eq!(scene.caption(), "a red ring");
         scene.objects.push(object(Colour::Blue, Shape::Cross));
-        assert_eq!(scene.caption(), "a red circle and a blue cross");
+        assert_eq!(scene.caption(), "a red ring and a blue cross");
         scene.objects.push(object(Colour::Black, Shape::Square));
-        assert_eq!(scene.caption(), "a red circle, a blue cross and a black square");
+        assert_eq!(scene.caption(), "a red ring, a blue cross and a black square");
     }
 }

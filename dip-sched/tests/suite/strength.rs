@@ -1,0 +1,160 @@
+//! How good plans are: against proven optima of small graphs, and against the best schedules made by hand.
+
+use dip_core::{Budget, Bytes, Environment, Plan, TaskGraph, check_plan};
+use dip_sched::{lower_bound, schedule_by_name};
+
+use crate::generate::{Memory, Model, Module, Shape, Stage, limit, small};
+use crate::support::Chain;
+
+fn plan(name: &str, graph: &TaskGraph, iterations: u64) -> Plan {
+    let budget = Budget::Iterations(iterations);
+    let env = Environment { budget, threads: 2, ..Environment::default() };
+    let plan = schedule_by_name(name).unwrap().plan(graph, &env).unwrap();
+    let report = check_plan(&plan);
+    assert!(report.is_empty(), "{name}: {report:?}");
+    plan
+}
+
+/// Tiny graphs with every kind of memory limit.
+fn tiny(seed: u64) -> TaskGraph {
+    let candidates = seed.is_multiple_of(3);
+    let shape = Shape { ranks: 3, microbatches: 3, modules: 2, segments: 1, slices: 2, candidates };
+    let mut graph = small(seed, shape);
+    let share = [f64::INFINITY, 2.0, 1.5, 1.0][seed as usize % 4];
+    if share.is_finite() {
+        limit(&mut graph, Memory::Microbatches(share));
+    }
+    graph
+}
+
+#[test]
+fn the_search_is_close_to_proven_optima() {
+    let (mut sum, mut proven) = (0.0, 0);
+    for seed in 100..140 {
+        let graph = tiny(seed);
+        let exact = plan("exact", &graph, 300);
+        let bound = lower_bound(&graph).unwrap();
+        assert!(bound <= exact.predicted.makespan_s, "seed {seed}: the bound is above an optimum");
+        if exact.gap() > 1e-6 {
+            continue;
+        }
+        let found = plan("dip", &graph, 300).predicted.makespan_s / exact.predicted.makespan_s;
+        assert!(found >= 1.0 - 1e-6, "seed {seed}: below a proven optimum");
+        assert!(found <= 1.03, "seed {seed}: {found}");
+        sum += found - 1.0;
+        proven += 1;
+    }
+    assert!(proven >= 25, "only {proven} of 40 are proven");
+    assert!(sum / f64::from(proven) <= 0.01, "{}", sum / f64::from(proven));
+}
+
+/// Every order of every rank, for graphs of a handful of tasks.
+fn exhaustive(graph: &TaskGraph) -> f64 {
+    fn extend(
+        graph: &TaskGraph,
+        end: &mut Vec<Option<f64>>,
+        state: (&mut [f64], &mut [u64]),
+        best: &mut f64,
+    ) {
+        let (free, live) = state;
+        if end.iter().all(Option::is_some) {
+            *best = best.min(end.iter().flatten().copied().fold(0.0, f64::max));
+            return;
+        }
+        for (t, task) in graph.tasks.iter().enumerate() {
+            let arrival = |d: &dip_core::Dep| end[d.task.index()].map(|e| e + d.comm_s.0);
+            let ready = task.deps.iter().map(arrival).try_fold(0.0f64, |at, e| Some(at.max(e?)));
+            let (rank, Some(ready)) = (task.rank.index(), ready) else { continue };
+            let took = task.activation_bytes.0;
+            let fits = live[rank].saturating_add(took) <= graph.memory_limit_bytes[rank].0;
+            if end[t].is_some() || !fits {
+                continue;
+            }
+            let pairs = graph.pairs();
+            let released = pairs.iter().find(|p| p.release().index() == t);
+            let gave = released.map_or(0, |p| graph.task(p.forward).activation_bytes.0);
+            let (before, held) = (free[rank], live[rank]);
+            let finish = ready.max(before) + task.duration_s.0;
+            end[t] = Some(finish);
+            (free[rank], live[rank]) = (finish, held + took - gave);
+            extend(graph, end, (&mut *free, &mut *live), best);
+            end[t] = None;
+            (free[rank], live[rank]) = (before, held);
+        }
+    }
+    let mut best = f64::INFINITY;
+    let mut live: Vec<u64> = graph.static_bytes.iter().map(|b| b.0).collect();
+    let mut free = vec![0.0; graph.ranks as usize];
+    extend(graph, &mut vec![None; graph.tasks.len()], (&mut free, &mut live), &mut best);
+    best
+}
+
+#[test]
+fn exact_finds_what_trying_everything_finds() {
+    let shape =
+        Shape { ranks: 2, microbatches: 2, modules: 1, segments: 1, slices: 1, candidates: false };
+    let mut tried = 0;
+    for seed in 0..60 {
+        let mut graph = small(seed, shape);
+        limit(&mut graph, [Memory::Unlimited, Memory::Microbatches(1.3)][seed as usize % 2]);
+        if graph.tasks.len() > 12 {
+            continue;
+        }
+        let exact = plan("exact", &graph, 1000);
+        let best = exhaustive(&graph);
+        assert!((exact.predicted.makespan_s.0 - best).abs() < 1e-6, "seed {seed}: {best}");
+        assert!(lower_bound(&graph).unwrap().0 <= best);
+        tried += 1;
+    }
+    assert!(tried > 10, "{tried}");
+}
+
+/// Two chunks a rank of 500 forward, 500 backward and 500 weight gradient.
+fn two_chunks(ranks: usize, microbatches: usize, vee: bool, split: bool) -> TaskGraph {
+    let module = Module { name: "m", inputs: vec![], segments: 2, trainable: true };
+    let loads = vec![vec![vec![1.0]]; microbatches];
+    let model = Model { ranks, modules: vec![module], loads, comm: 0.0, vee };
+    let stage = Stage {
+        forward: 500.0,
+        backward: if split { 500.0 } else { 1000.0 },
+        weight: split.then_some(500.0),
+        bytes: 1,
+        candidates: vec![],
+    };
+    let mut graph = model.graph(|_, _, _| stage.clone());
+    if split {
+        // As much as 1F1B holds on its first rank: `ranks` microbatches of two chunks.
+        let limit = |fixed: &Bytes| Bytes(fixed.0 + 2 * ranks as u64);
+        graph.memory_limit_bytes = graph.static_bytes.iter().map(limit).collect();
+    }
+    graph
+}
+
+#[test]
+fn uniform_batches_are_as_good_as_zero_bubble_v_and_interleaving() {
+    for (ranks, microbatches, zero_bubble, interleaved) in
+        [(4, 8, 25500.0, 28500.0), (8, 16, 51500.0, 58500.0), (8, 64, 195_500.0, 202_500.0)]
+    {
+        for vee in [false, true] {
+            let split = plan("dip", &two_chunks(ranks, microbatches, vee, true), 200);
+            assert!(split.predicted.makespan_s.0 <= zero_bubble, "{ranks}, {microbatches}, {vee}");
+            let whole = plan("dip", &two_chunks(ranks, microbatches, vee, false), 200);
+            assert!(whole.predicted.makespan_s.0 <= interleaved, "{ranks}, {microbatches}, {vee}");
+        }
+    }
+}
+
+#[test]
+fn an_uneven_chain_is_planned_optimally() {
+    let chain = Chain {
+        ranks: 4,
+        microbatches: 4,
+        forward: vec![16.0, 10.0, 10.0, 8.0],
+        backward: vec![16.0, 10.0, 10.0, 9.0],
+        weight: vec![16.0, 10.0, 10.0, 9.0],
+        comm: 1.0,
+        bytes: 1,
+        limit: 4,
+    };
+    assert_eq!(plan("dip", &chain.graph(), 200).predicted.makespan_s.0, 207.0);
+}
