@@ -9,7 +9,6 @@ mod one_f_one_b;
 mod optimus;
 mod reordered;
 mod units;
-mod virtual_stages;
 mod zero_bubble;
 
 pub use dip::Dip;

@@ -1,11 +1,13 @@
 //! Units of work that the classical schedules order: the forwards, or the backwards, of one rank, microbatch and model chunk.
 
+mod virtual_stages;
+
 use std::collections::BTreeMap;
 
 use dip_core::TaskKind;
 
-use super::virtual_stages::virtual_stages;
 use crate::problem::Problem;
+use virtual_stages::virtual_stages;
 
 /// The tasks of one rank, by microbatch and chunk.
 pub(super) struct Units {
@@ -74,7 +76,7 @@ fn depths(problem: &Problem) -> Vec<u32> {
 }
 
 /// The chunk of a forward: its module and segment, as numbers.
-pub(super) fn chunk_key(problem: &Problem, forward: usize, by_chunk: bool) -> u32 {
+fn chunk_key(problem: &Problem, forward: usize, by_chunk: bool) -> u32 {
     if by_chunk { problem.chunk[forward] } else { 0 }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dip_core::TaskKind;
 
-use super::units::chunk_key;
+use super::chunk_key;
 use crate::problem::Problem;
 
 /// Numbers the chunks of rank `r`, given in the order in which forwards pass them. Chunks that hand over on the rank itself
