@@ -43,6 +43,9 @@ pub struct Compare {
     /// Threads of a search; half of the cores where absent
     #[arg(long)]
     threads: Option<usize>,
+    /// Lets the systems that fix their memory before training offload, too, which their papers do not
+    #[arg(long)]
+    offload_baselines: bool,
     /// Where to write the figures of every iteration as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -61,6 +64,7 @@ impl Compare {
                 None => dip::core::Budget::Time(self.budget),
             },
             threads: self.threads,
+            offload: self.offload_baselines,
         };
         let mut comparison = Comparison::new(&cluster, self.seed);
         for model in &models {

@@ -51,6 +51,8 @@ pub struct Setting<'a> {
     pub cost: &'a dyn CostModel,
     /// Batches like those to come, but not they themselves.
     pub history: &'a [BatchMeta],
+    /// Whether systems that fix a memory setting may also offload, which those that they stand for do not.
+    pub offload: bool,
 }
 
 impl Setting<'_> {

@@ -1,10 +1,11 @@
-//! The recompute settings of systems that fix one before training.
+//! The memory settings of systems that fix one before training.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use dip_core::{LayerStrategy, ModelSpec, ModuleId, Partition, Strategy};
 
+use super::Setting;
 use super::deployment::Memory;
 
 /// What the layers of a module do, the same share of them on every rank, as with Megatron-LM's `--recompute-granularity` and
@@ -17,30 +18,29 @@ pub enum Recompute {
     Selective,
     /// So many eighths of the layers of a rank, the others keep everything.
     Full(u32),
+    /// So many eighths of the layers of a rank are kept in host memory, the others on the device.
+    Offload(u32),
 }
 
 impl Recompute {
-    /// Every setting, from the fastest to the smallest.
-    pub const ALL: [Self; 10] = [
-        Self::None,
-        Self::Selective,
-        Self::Full(1),
-        Self::Full(2),
-        Self::Full(3),
-        Self::Full(4),
-        Self::Full(5),
-        Self::Full(6),
-        Self::Full(7),
-        Self::Full(8),
-    ];
+    /// Every setting that a system may try.
+    pub fn options(setting: &Setting<'_>) -> Vec<Self> {
+        let mut options = vec![Self::None, Self::Selective];
+        options.extend((1..=8).map(Self::Full));
+        if setting.offload {
+            options.extend((1..=8).map(Self::Offload));
+        }
+        options
+    }
 
     /// What layer `i` of a rank does.
     fn layer(self, i: u32) -> LayerStrategy {
+        let among = |eighths: u32| (i + 1) * eighths / 8 > i * eighths / 8;
         match self {
-            Self::None => LayerStrategy::Keep,
             Self::Selective => LayerStrategy::Selective,
-            Self::Full(eighths) if (i + 1) * eighths / 8 > i * eighths / 8 => LayerStrategy::Full,
-            Self::Full(_) => LayerStrategy::Keep,
+            Self::Full(eighths) if among(eighths) => LayerStrategy::Full,
+            Self::Offload(eighths) if among(eighths) => LayerStrategy::Offload,
+            Self::None | Self::Full(_) | Self::Offload(_) => LayerStrategy::Keep,
         }
     }
 
@@ -69,14 +69,23 @@ impl Recompute {
     /// `settings`, and then ever smaller ones for batches that do not fit.
     pub(super) fn fallbacks(partition: &Partition, settings: &[Self]) -> Vec<Memory> {
         let mut memory = vec![Self::memory(partition, settings)];
-        for least in [Self::Full(4), Self::Full(8)] {
-            let smaller: Vec<_> = settings.iter().map(|&s| s.max(least)).collect();
+        for least in [4, 8] {
+            let smaller: Vec<_> = settings.iter().map(|s| s.at_least(least)).collect();
             let next = Self::memory(partition, &smaller);
             if memory.last() != Some(&next) {
                 memory.push(next);
             }
         }
         memory
+    }
+
+    /// The same for so many eighths of the layers or more.
+    fn at_least(self, least: u32) -> Self {
+        match self {
+            Self::None | Self::Selective => Self::Full(least),
+            Self::Full(eighths) => Self::Full(eighths.max(least)),
+            Self::Offload(eighths) => Self::Offload(eighths.max(least)),
+        }
     }
 
     /// The settings of all modules, for reports.
@@ -93,6 +102,7 @@ impl fmt::Display for Recompute {
             Self::Selective => f.write_str("recomputes attention"),
             Self::Full(8) => f.write_str("recomputes all"),
             Self::Full(eighths) => write!(f, "recomputes {eighths}/8"),
+            Self::Offload(eighths) => write!(f, "offloads {eighths}/8"),
         }
     }
 }

@@ -1,19 +1,21 @@
 //! Trying choices on the history.
 
-use dip_core::{Environment, Partition, Seconds};
+use dip_core::{Budget, Environment, Partition, Seconds};
 
 use super::deployment::{Deployment, SystemError};
 use super::{Recompute, Setting};
 
 /// Batches of the history on which a choice is tried.
 const TRIED: usize = 3;
+/// Iterations of the search, where a system has one.
+const SEARCH: u64 = 100;
 
 /// A choice that was tried, and its mean makespan.
 pub(super) type Tried<T> = Option<(T, Seconds)>;
 
 /// Mean makespan of a deployment over the history; `None` where a batch does not fit.
 pub(super) fn mean_makespan(setting: &Setting<'_>, deployment: &Deployment) -> Option<Seconds> {
-    let env = Environment::default();
+    let env = Environment { budget: Budget::Iterations(SEARCH), ..Environment::default() };
     let mut total = Seconds::ZERO;
     let batches = setting.history.iter().take(TRIED);
     let count = batches.len().max(1) as f64;
@@ -81,14 +83,14 @@ fn best_settings(
 ) -> Tried<Vec<Recompute>> {
     let modules = setting.model.modules.len();
     let mut best: Tried<Vec<Recompute>> = None;
-    for recompute in Recompute::ALL {
+    for recompute in Recompute::options(setting) {
         let settings = vec![recompute; modules];
         let seconds = mean_makespan(setting, &with(&settings));
         keep(&mut best, settings, seconds);
     }
     for module in 0..modules {
         let (start, _) = best.clone()?;
-        for recompute in Recompute::ALL.into_iter().filter(|&r| r != start[module]) {
+        for recompute in Recompute::options(setting).into_iter().filter(|&r| r != start[module]) {
             let mut settings = start.clone();
             settings[module] = recompute;
             let seconds = mean_makespan(setting, &with(&settings));

@@ -64,8 +64,14 @@ fn makespan(system: &dyn System, microbatches: usize, memory: u64) -> f64 {
     let (model, cluster, cost, batch) =
         (model(), cluster(memory), Uniform::default(), batch(microbatches));
     let history = [batch.clone()];
-    let setting =
-        Setting { model: &model, cluster: &cluster, ranks: 4, cost: &cost, history: &history };
+    let setting = Setting {
+        model: &model,
+        cluster: &cluster,
+        ranks: 4,
+        cost: &cost,
+        history: &history,
+        offload: false,
+    };
     let deployment = system.deploy(&setting).unwrap();
     let priced = cost.priced.load(Ordering::Relaxed);
     let plan = deployment.plan(&setting, &batch, &Environment::default()).unwrap();
@@ -115,8 +121,14 @@ fn the_ladder_starts_at_megatron_and_ends_here() {
 fn a_model_that_does_not_fit_is_an_error() {
     let (model, cluster, cost) = (model(), cluster(3), Uniform::default());
     let history = [batch(4)];
-    let setting =
-        Setting { model: &model, cluster: &cluster, ranks: 4, cost: &cost, history: &history };
+    let setting = Setting {
+        model: &model,
+        cluster: &cluster,
+        ranks: 4,
+        cost: &cost,
+        history: &history,
+        offload: false,
+    };
     for name in ["megatron", "nnscaler", "optimus"] {
         let error = system_by_name(name).unwrap().deploy(&setting).err().unwrap().to_string();
         assert!(error.contains(name) && error.contains("use more ranks"), "{error}");

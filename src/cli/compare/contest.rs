@@ -62,6 +62,7 @@ pub struct Contest<'a> {
     pub seed: u64,
     pub budget: Budget,
     pub threads: Option<usize>,
+    pub offload: bool,
 }
 
 impl Contest<'_> {
@@ -80,6 +81,7 @@ impl Contest<'_> {
             ranks: model.parallel.pipeline,
             cost: &cost,
             history: &history,
+            offload: self.offload,
         };
         let mut result = ModelResult::new(model, batches);
         for system in systems {

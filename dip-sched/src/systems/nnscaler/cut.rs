@@ -14,15 +14,17 @@ pub(super) struct Stage {
     pub(super) recompute: Recompute,
 }
 
-/// Seconds and bytes of one layer when it keeps everything, and when it keeps its input only.
+/// Seconds and bytes of one layer under each strategy.
 #[derive(Debug, Clone, Copy, Default)]
 struct Layer {
     kept_s: f64,
     full_s: f64,
     selective_s: f64,
+    offload_s: f64,
     kept_bytes: f64,
     full_bytes: f64,
     selective_bytes: f64,
+    offload_bytes: f64,
     static_bytes: f64,
 }
 
@@ -31,6 +33,7 @@ pub(super) struct Layers {
     of: Vec<(ModuleId, u32)>,
     sums: Vec<Layer>,
     limit: f64,
+    options: Vec<Recompute>,
 }
 
 impl Layers {
@@ -44,6 +47,7 @@ impl Layers {
             of: Vec::new(),
             sums: vec![Layer::default()],
             limit: setting.cluster.device.memory_bytes.0 as f64,
+            options: Recompute::options(setting),
         };
         for module in setting.model.topological_order() {
             for layer in 0..setting.model.modules[module.index()].layers {
@@ -89,14 +93,19 @@ impl Layers {
     fn fastest(&self, layers: Range<usize>, in_flight: usize) -> Option<(Recompute, f64)> {
         let sum = self.sums[layers.end].minus(self.sums[layers.start]);
         let n = layers.len();
-        let options = Recompute::ALL.into_iter().filter_map(|recompute| {
+        let options = self.options.iter().filter_map(|&recompute| {
+            let mix = |eighths: u32, some: f64, kept: f64| {
+                let share = (n * eighths as usize / 8) as f64 / n as f64;
+                share * some + (1.0 - share) * kept
+            };
             let (seconds, bytes) = match recompute {
                 Recompute::None => (sum.kept_s, sum.kept_bytes),
                 Recompute::Selective => (sum.selective_s, sum.selective_bytes),
-                Recompute::Full(eighths) => {
-                    let share = (n * eighths as usize / 8) as f64 / n as f64;
-                    let mix = |full: f64, kept: f64| share * full + (1.0 - share) * kept;
-                    (mix(sum.full_s, sum.kept_s), mix(sum.full_bytes, sum.kept_bytes))
+                Recompute::Full(e) => {
+                    (mix(e, sum.full_s, sum.kept_s), mix(e, sum.full_bytes, sum.kept_bytes))
+                }
+                Recompute::Offload(e) => {
+                    (mix(e, sum.offload_s, sum.kept_s), mix(e, sum.offload_bytes, sum.kept_bytes))
                 }
             };
             let fits = sum.static_bytes + in_flight as f64 * bytes <= self.limit;
@@ -141,9 +150,11 @@ fn price(
         kept_s: under(Recompute::None, mean)?.0,
         full_s: under(Recompute::Full(8), mean)?.0,
         selective_s: under(Recompute::Selective, mean)?.0,
+        offload_s: under(Recompute::Offload(8), mean)?.0,
         kept_bytes: under(Recompute::None, heavy)?.1,
         full_bytes: under(Recompute::Full(8), heavy)?.1,
         selective_bytes: under(Recompute::Selective, heavy)?.1,
+        offload_bytes: under(Recompute::Offload(8), heavy)?.1,
         static_bytes: setting.cost.static_bytes(&chunk).0 as f64,
     })
 }
@@ -162,9 +173,11 @@ impl Layer {
             kept_s: f(self.kept_s, o.kept_s),
             full_s: f(self.full_s, o.full_s),
             selective_s: f(self.selective_s, o.selective_s),
+            offload_s: f(self.offload_s, o.offload_s),
             kept_bytes: f(self.kept_bytes, o.kept_bytes),
             full_bytes: f(self.full_bytes, o.full_bytes),
             selective_bytes: f(self.selective_bytes, o.selective_bytes),
+            offload_bytes: f(self.offload_bytes, o.offload_bytes),
             static_bytes: f(self.static_bytes, o.static_bytes),
         }
     }
