@@ -1,21 +1,27 @@
 //! `dip compare`: training systems against each other in virtual time, on the same cost model, memory limit and data.
 
 mod contest;
+mod figures;
 mod result;
 mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use dip::core::Seconds;
+use dip::emu::report::charts;
 
 use super::files::write_whole;
 use super::inputs;
 use super::plan::seconds;
 use contest::{Contest, System};
+use figures::Inputs;
 use result::Comparison;
+
+/// Most batches that a measurement of a figure takes the mean of.
+const FIGURE_ITERATIONS: u64 = 5;
 
 #[derive(Debug, Args)]
 pub struct Compare {
@@ -49,10 +55,17 @@ pub struct Compare {
     /// Where to write the figures of every iteration as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Where to write a page with the table and the figures
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Figures of the page: all, or average, dynamic, ladder, sizes, memory, search, grid, large
+    #[arg(long, value_delimiter = ',', default_value = "average", requires = "html")]
+    figures: Vec<String>,
 }
 
 impl Compare {
     pub fn run(&self) -> Result<ExitCode> {
+        let chosen = figures::chosen(&self.figures)?;
         let systems = System::all(&self.schedules)?;
         let cluster = inputs::cluster(&self.cluster)?;
         let models = self.models.iter().map(|m| inputs::model(m)).collect::<Result<Vec<_>>>()?;
@@ -66,12 +79,34 @@ impl Compare {
             threads: self.threads,
             offload: self.offload_baselines,
         };
+        let mut text = String::new();
         let mut comparison = Comparison::new(&cluster, self.seed);
         for model in &models {
             let batches = dip::emu::sample(model, self.iterations, self.seed, None);
             let found = contest.run(model, &systems, &batches)?;
-            print!("{}", table::table(&found));
+            let table = table::table(&found);
+            print!("{table}");
+            text.push_str(&table);
             comparison.models.push(found);
+        }
+        if let Some(path) = &self.html {
+            let inputs = Inputs {
+                contest: &contest,
+                systems: &systems,
+                results: &comparison.models,
+                iterations: self.iterations.min(FIGURE_ITERATIONS),
+            };
+            let mut drawn = Vec::new();
+            let mut data = Vec::new();
+            for name in chosen {
+                let (figure, values) =
+                    figures::draw(name, &inputs).with_context(|| format!("figure {name:?}"))?;
+                drawn.push(figure);
+                data.push((name, values));
+            }
+            comparison.figures.extend(data);
+            let title = format!("Systems on {}", cluster.name);
+            write_whole(path, charts::page(&title, &text, &drawn).as_bytes())?;
         }
         if let Some(path) = &self.json {
             write_whole(path, comparison.to_json().as_bytes())?;

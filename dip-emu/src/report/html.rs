@@ -200,7 +200,7 @@ fn colour(module: usize, kind: TaskKind) -> &'static str {
 }
 
 /// Text for elements and quoted attributes. Control characters that XML does not allow become the replacement character.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

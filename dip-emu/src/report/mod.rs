@@ -3,6 +3,7 @@
 //! All of them are text, made in memory; text that comes from files is escaped. A span of a task that the plan does not
 //! have is left out.
 
+pub mod charts;
 mod chrome;
 mod html;
 mod text;

@@ -1,5 +1,6 @@
 //! What a comparison found, as JSON.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dip::core::{BatchMeta, Bytes, ClusterSpec, ModelSpec, Seconds};
@@ -15,6 +16,9 @@ pub struct Comparison {
     pub cluster: String,
     pub seed: u64,
     pub models: Vec<ModelResult>,
+    /// What each figure shows.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<&'static str, serde_json::Value>,
 }
 
 /// All systems on one model.
@@ -76,7 +80,13 @@ impl Spread {
 
 impl Comparison {
     pub fn new(cluster: &ClusterSpec, seed: u64) -> Self {
-        Self { schema: SCHEMA, cluster: cluster.name.clone(), seed, models: Vec::new() }
+        Self {
+            schema: SCHEMA,
+            cluster: cluster.name.clone(),
+            seed,
+            models: Vec::new(),
+            figures: BTreeMap::new(),
+        }
     }
 
     pub fn to_json(&self) -> String {

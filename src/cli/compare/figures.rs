@@ -1,0 +1,70 @@
+//! The figures of the paper's evaluation, each from runs of its own, but for the first.
+
+mod average;
+mod dynamic;
+mod grid;
+mod ladder;
+mod large;
+mod memory;
+mod search;
+mod sizes;
+
+use anyhow::{Result, anyhow};
+use dip::core::{ModelSpec, presets};
+use dip::emu::report::charts::Figure;
+use serde_json::Value;
+
+use super::contest::{Contest, System};
+use super::result::ModelResult;
+
+/// What figures are drawn from.
+pub struct Inputs<'a> {
+    pub contest: &'a Contest<'a>,
+    /// Systems of the comparison.
+    pub systems: &'a [System],
+    /// The comparison itself.
+    pub results: &'a [ModelResult],
+    /// Batches a measurement of a figure takes the mean of.
+    pub iterations: u64,
+}
+
+type Draw = fn(&Inputs<'_>) -> Result<(Figure, Value)>;
+
+const FIGURES: [(&str, Draw); 8] = [
+    ("average", average::draw),
+    ("dynamic", dynamic::draw),
+    ("ladder", ladder::draw),
+    ("sizes", sizes::draw),
+    ("memory", memory::draw),
+    ("search", search::draw),
+    ("grid", grid::draw),
+    ("large", large::draw),
+];
+
+/// The names of figures to draw: `all` is every one.
+pub fn chosen(names: &[String]) -> Result<Vec<&'static str>> {
+    if names.iter().any(|n| n == "all") {
+        return Ok(FIGURES.map(|f| f.0).to_vec());
+    }
+    let known = |name: &String| FIGURES.iter().map(|f| f.0).find(|f| f == name);
+    let missing = |name: &String| {
+        let all: Vec<_> = FIGURES.iter().map(|f| f.0).collect();
+        anyhow!(
+            "--figures has {name:?}, but must be all or of {}; correct the name",
+            all.join(", ")
+        )
+    };
+    names.iter().map(|name| known(name).ok_or_else(|| missing(name))).collect()
+}
+
+/// Draws one figure, with its data.
+pub fn draw(name: &str, inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
+    let found = FIGURES.iter().find(|f| f.0 == name);
+    let (_, draw) = found.ok_or_else(|| anyhow!("there is no figure {name:?}"))?;
+    draw(inputs)
+}
+
+/// A model preset that a figure is about.
+fn preset(name: &str) -> Result<ModelSpec> {
+    presets::model(name).ok_or_else(|| anyhow!("model {name:?} is no preset"))
+}

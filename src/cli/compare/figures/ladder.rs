@@ -1,0 +1,39 @@
+//! From Megatron-LM to this system, one part at a time.
+
+use anyhow::Result;
+use dip::emu::report::charts::{Bars, Figure, bars};
+use dip::sched::systems::LADDER;
+use serde_json::Value;
+
+use super::{Inputs, preset};
+use crate::cli::compare::contest::System;
+
+const MODELS: [&str; 2] = ["vlm-s", "t2v-s"];
+
+pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
+    let steps: Vec<System> = LADDER.iter().map(|&s| System::Pipeline(Box::new(s))).collect();
+    let mut series = Vec::new();
+    for name in MODELS {
+        let model = preset(name)?;
+        let batches = dip::emu::sample(&model, inputs.iterations, inputs.contest.seed, None);
+        let result = inputs.contest.run(&model, &steps, &batches)?;
+        let bar = |s: &crate::cli::compare::result::SystemResult| {
+            (s.failure.is_none()).then(|| (s.seconds().mean, s.seconds().deviation))
+        };
+        series.push((name.to_owned(), result.systems.iter().map(bar).collect()));
+    }
+    let chart = Bars {
+        value: "seconds an iteration".into(),
+        group: "each with the parts of those to its left".into(),
+        groups: steps.iter().map(|s| s.name().to_owned()).collect(),
+        series,
+    };
+    let figure = Figure {
+        title: "Ablation".into(),
+        caption: "Modality-aware partitioner, dual-queue interleaving, reordering by tree search, memory strategies \
+                  chosen for every stage, and at last this system's search with weight gradients apart."
+            .into(),
+        svg: bars(&chart),
+    };
+    Ok((figure, serde_json::to_value(&chart.series)?))
+}

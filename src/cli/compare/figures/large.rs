@@ -1,0 +1,51 @@
+//! Thousands of devices.
+
+use anyhow::Result;
+use dip::emu::report::charts::{Bars, Figure, bars};
+use serde_json::Value;
+
+use super::{Inputs, preset};
+use crate::cli::compare::result::ModelResult;
+
+/// Model, pipeline ranks and the name of the setup.
+const SETUPS: [(&str, u32, &str); 4] = [
+    ("vlm-xl", 8, "VLM-XL, 8,192"),
+    ("vlm-xl", 16, "VLM-XL, 16,384"),
+    ("t2v-xl", 4, "T2V-XL, 3,072"),
+    ("t2v-xl", 8, "T2V-XL, 6,144"),
+];
+
+pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
+    let mut results: Vec<ModelResult> = Vec::new();
+    for (name, pipeline, setup) in SETUPS {
+        let mut model = preset(name)?;
+        model.parallel.pipeline = pipeline;
+        let count = inputs.iterations.min(3);
+        let batches = dip::emu::sample(&model, count, inputs.contest.seed, None);
+        let mut result = inputs.contest.run(&model, inputs.systems, &batches)?;
+        result.model = setup.into();
+        results.push(result);
+    }
+    let of = |name: &str| {
+        let mfu = |r: &ModelResult| {
+            let own = r.systems.iter().find(|s| s.system == name && s.failure.is_none())?;
+            let spread = own.spread(|r| 100.0 * r.mfu);
+            Some((spread.mean, spread.deviation))
+        };
+        results.iter().map(mfu).collect()
+    };
+    let chart = Bars {
+        value: "model FLOPs utilisation, %".into(),
+        group: "model, devices".into(),
+        groups: results.iter().map(|r| r.model.clone()).collect(),
+        series: inputs.systems.iter().map(|s| (s.name().to_owned(), of(s.name()))).collect(),
+    };
+    let figure = Figure {
+        title: "Large scale".into(),
+        caption: "One replica emulated; the sum of its gradients with the others at the end of the iteration is counted, \
+                  waiting for slower replicas is not."
+            .into(),
+        svg: bars(&chart),
+    };
+    Ok((figure, serde_json::to_value(&results)?))
+}

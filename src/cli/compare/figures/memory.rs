@@ -1,0 +1,62 @@
+//! What rank 0 holds over one iteration.
+
+use anyhow::Result;
+use dip::core::{Executor, Plan};
+use dip::emu::report::charts::{Figure, Lines, Series, lines};
+use dip::emu::{AnalyticCost, VirtualExecutor};
+use dip::sched::systems::Setting;
+use serde_json::Value;
+
+use super::{Inputs, preset};
+use crate::cli::compare::contest::System;
+
+const MODEL: &str = "vlm-s";
+
+pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
+    let (contest, model) = (inputs.contest, preset(MODEL)?);
+    let cost = AnalyticCost::new(&model, contest.cluster);
+    let history = contest.history(&model);
+    let setting = Setting {
+        model: &model,
+        cluster: contest.cluster,
+        ranks: model.parallel.pipeline,
+        cost: &cost,
+        history: &history,
+        offload: contest.offload,
+    };
+    let mut series = Vec::new();
+    for system in inputs.systems {
+        let System::Pipeline(system) = system else { continue };
+        let Ok(deployment) = system.deploy(&setting) else { continue };
+        for batch in dip::emu::sample(&model, 1, contest.seed, None) {
+            let Ok((plan, _)) = contest.plan(&deployment, &setting, &batch)? else { continue };
+            let points = curve(&plan)?;
+            series.push(Series { name: system.name().into(), points, steps: true });
+        }
+    }
+    let chart = Lines {
+        x: "seconds".into(),
+        y: "memory of rank 0, GiB".into(),
+        series,
+        right: None,
+        from_zero: true,
+    };
+    let figure = Figure {
+        title: "Memory of rank 0".into(),
+        caption: format!(
+            "{MODEL}, one iteration: weights, gradients, optimiser state and live activations."
+        ),
+        svg: lines(&chart),
+    };
+    let data: Vec<_> = chart.series.iter().map(|s| (&s.name, &s.points)).collect();
+    Ok((figure, serde_json::to_value(data)?))
+}
+
+/// GiB over seconds.
+fn curve(plan: &Plan) -> Result<Vec<(f64, f64)>> {
+    let trace = VirtualExecutor::default().execute(plan)?;
+    let curves = dip::emu::memory(&plan.graph, &trace);
+    let points = curves.into_iter().next().map(|c| c.points).unwrap_or_default();
+    let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
+    Ok(points.into_iter().map(|(time, bytes)| (time.0, gib(bytes.0))).collect())
+}

@@ -1,0 +1,89 @@
+//! The best plan over the time of the search.
+
+use std::sync::Mutex;
+
+use anyhow::{Context, Result};
+use dip::core::{Progress, Seconds};
+use dip::emu::report::charts::{Figure, Lines, Series, lines};
+use dip::prelude::*;
+use dip::sched::systems::{Setting, System as _};
+use serde_json::Value;
+
+use super::{Inputs, preset};
+
+const MODEL: &str = "vlm-m";
+const SEARCHES: [&str; 5] = ["dip", "dip-mcts", "dip-local", "dip-random", "dip-dfs"];
+/// Times the budget of the comparison.
+const LONGER: f64 = 5.0;
+
+pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
+    let (contest, model) = (inputs.contest, preset(MODEL)?);
+    let cost = AnalyticCost::new(&model, contest.cluster);
+    let history = contest.history(&model);
+    let setting = Setting {
+        model: &model,
+        cluster: contest.cluster,
+        ranks: model.parallel.pipeline,
+        cost: &cost,
+        history: &history,
+        offload: contest.offload,
+    };
+    let deployment = dip::sched::systems::DipSystem.deploy(&setting)?;
+    let batch = dip::emu::sample(&model, 1, contest.seed, None).pop().context("nothing sampled")?;
+    let graph = deployment.graph(&setting, &deployment.memory[0], &batch)?;
+    let mut environment = contest.environment();
+    environment.budget = match environment.budget {
+        Budget::Time(limit) => Budget::Time(limit * LONGER),
+        Budget::Iterations(n) => Budget::Iterations((n as f64 * LONGER) as u64),
+    };
+    let mut series = Vec::new();
+    for name in SEARCHES {
+        let log = Log::default();
+        let env = Environment { progress: Some(&log), ..environment };
+        let start = std::time::Instant::now();
+        let plan = schedule_by_name(name).context("a search is missing")?.plan(&graph, &env)?;
+        let mut points = log.points.into_inner().unwrap_or_default();
+        points.push((start.elapsed().as_secs_f64(), plan.predicted.makespan_s.0));
+        series.push(Series { name: name.into(), points, steps: true });
+    }
+    let bound = lower_bound(&graph)?.0;
+    let last = series.iter().flat_map(|s| &s.points).map(|p| p.0).fold(0.0, f64::max);
+    series.push(Series {
+        name: "proven bound".into(),
+        points: vec![(0.0, bound), (last, bound)],
+        steps: false,
+    });
+    let chart = Lines {
+        x: "seconds of search".into(),
+        y: "seconds an iteration".into(),
+        series,
+        right: None,
+        from_zero: false,
+    };
+    let figure = Figure {
+        title: "Search progress".into(),
+        caption: format!(
+            "{MODEL}, one batch, {} stages, {} threads: the best plan so far of this system's search and of the paper's \
+             with four reorderers.",
+            graph.tasks.len(),
+            environment.threads
+        ),
+        svg: lines(&chart),
+    };
+    let data: Vec<_> = chart.series.iter().map(|s| (&s.name, &s.points)).collect();
+    Ok((figure, serde_json::to_value(data)?))
+}
+
+/// Every better plan.
+#[derive(Default)]
+struct Log {
+    points: Mutex<Vec<(f64, f64)>>,
+}
+
+impl Progress for Log {
+    fn improved(&self, elapsed: Seconds, _: u64, makespan: Seconds) {
+        if let Ok(mut points) = self.points.lock() {
+            points.push((elapsed.0, makespan.0));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! How many images a sub-microbatch should have.
+
+use anyhow::{Context, Result};
+use dip::core::ModuleId;
+use dip::emu::report::charts::{Figure, Lines, Series, lines};
+use dip::prelude::*;
+use dip::sched::systems::{Deployment, Memory, Setting};
+use serde_json::Value;
+
+use super::{Inputs, preset};
+
+const MODEL: &str = "vlm-s";
+/// Images of a sub-microbatch.
+const SIZES: [u32; 10] = [2, 4, 6, 8, 10, 12, 16, 24, 32, 48];
+/// The search, and orders that it should beat.
+const SCHEDULES: [&str; 3] = ["dip", "interleaved", "gpipe"];
+
+pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
+    let (contest, model) = (inputs.contest, preset(MODEL)?);
+    let cost = AnalyticCost::new(&model, contest.cluster);
+    let setting = Setting {
+        model: &model,
+        cluster: contest.cluster,
+        ranks: model.parallel.pipeline,
+        cost: &cost,
+        history: &[],
+        offload: false,
+    };
+    let batches = dip::emu::sample(&model, inputs.iterations, contest.seed, None);
+    let mut series = Vec::new();
+    for name in SCHEDULES {
+        let mut points = Vec::new();
+        for size in SIZES {
+            let partitioner = Partitioner::new(&model, setting.ranks, &cost);
+            let deployment = Deployment {
+                partition: partitioner.with_sub_microbatch(ModuleId(0), size).partition()?,
+                memory: vec![Memory::Free],
+                weight_split: true,
+                schedule: schedule_by_name(name).context("a schedule is missing")?,
+                choice: String::new(),
+            };
+            let mut total = 0.0;
+            for batch in &batches {
+                let (plan, _) =
+                    contest.plan(&deployment, &setting, batch)?.map_err(anyhow::Error::msg)?;
+                total += plan.predicted.makespan_s.0;
+            }
+            points.push((f64::from(size), total / batches.len().max(1) as f64));
+        }
+        series.push(Series { name: name.into(), points, steps: false });
+    }
+    let chart = Lines {
+        x: "images of a sub-microbatch".into(),
+        y: "seconds an iteration".into(),
+        series,
+        right: None,
+        from_zero: false,
+    };
+    let figure = Figure {
+        title: "Sub-microbatch size".into(),
+        caption: format!(
+            "{MODEL}: small sub-microbatches lose efficiency, large ones are hard to balance; the gap between a searched \
+             order and a fixed one widens with the size."
+        ),
+        svg: lines(&chart),
+    };
+    let data: Vec<_> = chart.series.iter().map(|s| (&s.name, &s.points)).collect();
+    Ok((figure, serde_json::to_value(data)?))
+}
