@@ -11,7 +11,7 @@
 //! | [`VirtualExecutor`] | [`Executor`](dip_core::Executor) | clocks that advance by the durations of the plan |
 //!
 //! Beside them: [`sample()`] makes batch metadata, [`fit`] and [`fit_profile`] the factors of a cluster from measured
-//! operators or layers, [`model_flops`] what a batch takes, [`memory()`] the memory timeline of a trace, and [`report`] a
+//! operators or layers, [`model_flops`] what a batch takes, [`fsdp()`] a step without a pipeline, [`memory()`] the memory timeline of a trace, and [`report`] a
 //! table, a page and a trace for Perfetto.
 //!
 //! | trait | you give | it lets you |
@@ -23,6 +23,7 @@ pub mod calibrate;
 pub mod dag;
 pub mod execute;
 pub mod flops;
+pub mod fsdp;
 pub mod layer;
 pub mod measured;
 pub mod memory;
@@ -37,6 +38,7 @@ pub use analytic::AnalyticCost;
 pub use calibrate::{Calibration, FitError, Measurement, fit, fit_profile};
 pub use execute::{LinkModel, VirtualExecutor};
 pub use flops::{model_flops, utilisation};
+pub use fsdp::{FsdpStep, fsdp};
 pub use measured::MeasuredCost;
 pub use memory::{MemoryCurve, memory};
 pub use ops::{Operator, OperatorKind, OperatorRule, Pass};

@@ -12,6 +12,7 @@
 //! | cut a batch | [`split_batch`] |
 //! | order the stages of a batch | [`schedule_by_name`], or a schedule's type, such as [`Dip`] |
 //! | know how far from optimal a plan can be | [`lower_bound`], which is in every plan |
+//! | compare whole training systems | [`systems`] |
 //! | plan ahead while training runs | [`BatchPlanner`], or [`Planner`] for graphs of your own |
 //!
 //! Inside, a graph becomes flat arrays (`problem`). A sequence that fits in memory is found first (`sequence`); with it as
@@ -34,6 +35,7 @@ mod reserve;
 pub mod schedules;
 mod search;
 mod sequence;
+pub mod systems;
 
 pub use balance::balance_microbatches;
 pub use batch_planner::{BatchPlanner, PlanInputs};

@@ -1,6 +1,7 @@
 //! One file a subcommand. Exit codes: 0 done, 1 the plan has violations, 2 bad input.
 
 mod check;
+mod compare;
 mod emulate;
 mod files;
 mod inputs;
@@ -35,6 +36,8 @@ enum Command {
     Check(check::Check),
     /// Runs a plan in virtual time
     Emulate(emulate::Emulate),
+    /// Compares training systems in virtual time, on the same costs, memory and data
+    Compare(compare::Compare),
     /// Trains a model
     #[cfg(feature = "train")]
     Train(train::Train),
@@ -49,6 +52,7 @@ impl Cli {
             Command::Plan(command) => command.run(),
             Command::Check(command) => command.run(),
             Command::Emulate(command) => command.run(),
+            Command::Compare(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Train(command) => command.run(),
         }

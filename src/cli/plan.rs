@@ -168,7 +168,7 @@ fn print(plan: &Plan, elapsed: Seconds) {
 }
 
 /// A time with its unit.
-fn seconds(text: &str) -> Result<Seconds, String> {
+pub fn seconds(text: &str) -> Result<Seconds, String> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, 1e-3),
         None => (text.strip_suffix('s').unwrap_or(text), 1.0),

@@ -1,5 +1,7 @@
 //! Tests of the command as its users run it, one module a capability.
 
+/// Systems against each other.
+mod compare;
 mod support;
 
 /// Presets, sampling, planning, checking and emulation, and what is said about bad input.

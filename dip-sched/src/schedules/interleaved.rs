@@ -36,8 +36,8 @@ fn rank_wish(
     keeps: &dyn Fn(usize, u32) -> bool,
 ) -> Vec<u32> {
     let ranks = problem.ranks;
-    let kept = |unit: &[u32]| unit.iter().all(|&t| keeps(r, problem.chunk[t as usize]));
-    let chunks = (0..u.forwards.len()).filter(|&c| u.forwards[c].iter().all(|f| kept(f)));
+    let kept = |&t: &u32| keeps(r, problem.chunk[t as usize]);
+    let chunks = (0..u.forwards.len()).filter(|&c| u.forwards[c].iter().flatten().any(kept));
     let chunks: Vec<usize> = chunks.collect();
     let forwards = in_turn(u.microbatches, ranks, chunks.iter().copied());
     let backwards = in_turn(u.microbatches, ranks, chunks.iter().rev().copied());
@@ -45,7 +45,7 @@ fn rank_wish(
     let virtual_warm_up = 2 * (ranks - 1 - position) + chunks.len().saturating_sub(1) * ranks;
     let ahead = if chunks.len() < 2 { ranks - position } else { virtual_warm_up + 1 };
     let ahead = ahead.min(forwards.len());
-    let mut list = Vec::new();
+    let mut list: Vec<u32> = Vec::new();
     forwards[..ahead].iter().for_each(|&(c, k)| list.extend(&u.forwards[c][k]));
     for (i, &(c, k)) in backwards.iter().enumerate() {
         list.extend(&u.backwards[c][k]);
@@ -54,7 +54,33 @@ fn rank_wish(
             list.extend(&u.forwards[c][k]);
         }
     }
+    list.retain(kept);
     list
+}
+
+/// Forwards and backwards of every rank over the chunks that `keeps` (rank, chunk), in the order of a virtual pipeline.
+pub(super) fn passes(
+    problem: &Problem,
+    keeps: &dyn Fn(usize, u32) -> bool,
+) -> Vec<[Vec<Vec<u32>>; 2]> {
+    let of_rank = |(r, u): (usize, &Units)| {
+        let kept = |&t: &u32| keeps(r, problem.chunk[t as usize]);
+        let chunks: Vec<usize> =
+            (0..u.forwards.len()).filter(|&c| u.forwards[c].iter().flatten().any(&kept)).collect();
+        let filtered = |unit: &[u32]| unit.iter().copied().filter(|t| kept(t)).collect::<Vec<_>>();
+        let forwards = in_turn(u.microbatches, problem.ranks, chunks.iter().copied());
+        let backwards = in_turn(u.microbatches, problem.ranks, chunks.iter().rev().copied());
+        let back = |(c, k): (usize, usize)| {
+            let mut unit = filtered(&u.backwards[c][k]);
+            unit.extend(filtered(&u.weights[c][k]));
+            unit
+        };
+        [
+            forwards.into_iter().map(|(c, k)| filtered(&u.forwards[c][k])).collect(),
+            backwards.into_iter().map(back).collect(),
+        ]
+    };
+    units(problem, true).iter().enumerate().map(of_rank).collect()
 }
 
 /// Units (chunk, microbatch): groups of as many microbatches as ranks, each through all chunks.

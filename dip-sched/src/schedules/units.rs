@@ -1,10 +1,13 @@
 //! Units of work that the classical schedules order: the forwards, or the backwards, of one rank, microbatch and model chunk.
 
+mod virtual_stages;
+
 use std::collections::BTreeMap;
 
 use dip_core::TaskKind;
 
 use crate::problem::Problem;
+use virtual_stages::virtual_stages;
 
 /// The tasks of one rank, by microbatch and chunk.
 pub(super) struct Units {
@@ -89,5 +92,5 @@ fn chunks_of(problem: &Problem, r: usize, by_chunk: bool, depth: &[u32]) -> BTre
     }
     let mut chunks: Vec<(u32, u32)> = first.into_iter().map(|(key, depth)| (depth, key)).collect();
     chunks.sort_unstable();
-    chunks.into_iter().enumerate().map(|(i, (_, key))| (key, i)).collect()
+    virtual_stages(problem, r, chunks.into_iter().map(|(_, key)| key), by_chunk)
 }

@@ -12,3 +12,5 @@ mod planner;
 mod random;
 /// Close to optima, and at least as good as schedules made by hand.
 mod strength;
+/// Whole systems: placement, memory and schedule together.
+mod systems;

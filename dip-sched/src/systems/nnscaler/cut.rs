@@ -1,0 +1,171 @@
+//! Contiguous stages under a memory limit, by dynamic programming.
+
+use std::ops::Range;
+
+use dip_core::{ChunkQuery, MicrobatchMeta, ModuleId, StageQuery};
+
+use crate::systems::deployment::SystemError;
+use crate::systems::{Recompute, Setting};
+
+/// Layers of one rank and what they compute again.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Stage {
+    pub(super) layers: Range<usize>,
+    pub(super) recompute: Recompute,
+}
+
+/// Seconds and bytes of one layer when it keeps everything, and when it keeps its input only.
+#[derive(Debug, Clone, Copy, Default)]
+struct Layer {
+    kept_s: f64,
+    full_s: f64,
+    selective_s: f64,
+    kept_bytes: f64,
+    full_bytes: f64,
+    selective_bytes: f64,
+    static_bytes: f64,
+}
+
+/// All layers in a row, with sums from the start.
+pub(super) struct Layers {
+    of: Vec<(ModuleId, u32)>,
+    sums: Vec<Layer>,
+    limit: f64,
+}
+
+impl Layers {
+    /// Prices all layers: seconds for `mean`, activations for `heavy`.
+    pub(super) fn new(
+        setting: &Setting<'_>,
+        mean: &MicrobatchMeta,
+        heavy: &MicrobatchMeta,
+    ) -> Result<Self, SystemError> {
+        let mut layers = Self {
+            of: Vec::new(),
+            sums: vec![Layer::default()],
+            limit: setting.cluster.device.memory_bytes.0 as f64,
+        };
+        for module in setting.model.topological_order() {
+            for layer in 0..setting.model.modules[module.index()].layers {
+                let priced = price(setting, module, layer, (mean, heavy))?;
+                let last = layers.sums[layers.sums.len() - 1];
+                layers.of.push((module, layer));
+                layers.sums.push(last.plus(priced));
+            }
+        }
+        Ok(layers)
+    }
+
+    /// The stages whose longest is the shortest; `None` where nothing fits.
+    pub(super) fn cut(&self, ranks: u32) -> Option<Vec<Stage>> {
+        let (n, ranks) = (self.of.len(), ranks as usize);
+        // `best[r][j]`: the longest of `r` stages over the first `j` layers, and where the last of them starts.
+        let mut best = vec![vec![(f64::INFINITY, 0); n + 1]; ranks + 1];
+        best[0][0] = (0.0, 0);
+        for r in 1..=ranks {
+            for j in r..=n {
+                let option = |i: usize| {
+                    let before = best[r - 1][i].0;
+                    let own = self.fastest(i..j, ranks - r + 1).map_or(f64::INFINITY, |s| s.1);
+                    (before.max(own), i)
+                };
+                let least = (r - 1..j).map(option).min_by(|a, b| a.0.total_cmp(&b.0));
+                best[r][j] = least.unwrap_or((f64::INFINITY, 0));
+            }
+        }
+        let mut stages = Vec::with_capacity(ranks);
+        let mut end = n;
+        for r in (1..=ranks).rev() {
+            let start = best[r][end].1;
+            let (recompute, _) = self.fastest(start..end, ranks - r + 1)?;
+            stages.push(Stage { layers: start..end, recompute });
+            end = start;
+        }
+        stages.reverse();
+        Some(stages)
+    }
+
+    /// The fastest recompute of a stage that fits with so many microbatches in flight, and its seconds.
+    fn fastest(&self, layers: Range<usize>, in_flight: usize) -> Option<(Recompute, f64)> {
+        let sum = self.sums[layers.end].minus(self.sums[layers.start]);
+        let n = layers.len();
+        let options = Recompute::ALL.into_iter().filter_map(|recompute| {
+            let (seconds, bytes) = match recompute {
+                Recompute::None => (sum.kept_s, sum.kept_bytes),
+                Recompute::Selective => (sum.selective_s, sum.selective_bytes),
+                Recompute::Full(eighths) => {
+                    let share = (n * eighths as usize / 8) as f64 / n as f64;
+                    let mix = |full: f64, kept: f64| share * full + (1.0 - share) * kept;
+                    (mix(sum.full_s, sum.kept_s), mix(sum.full_bytes, sum.kept_bytes))
+                }
+            };
+            let fits = sum.static_bytes + in_flight as f64 * bytes <= self.limit;
+            fits.then_some((recompute, seconds))
+        });
+        options.min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// The layers of a stage, module by module.
+    pub(super) fn parts(&self, layers: Range<usize>) -> Vec<(ModuleId, Range<u32>)> {
+        let runs = self.of[layers].chunk_by(|a, b| a.0 == b.0);
+        runs.map(|run| (run[0].0, run[0].1..run[run.len() - 1].1 + 1)).collect()
+    }
+}
+
+fn price(
+    setting: &Setting<'_>,
+    module: ModuleId,
+    layer: u32,
+    (mean, heavy): (&MicrobatchMeta, &MicrobatchMeta),
+) -> Result<Layer, SystemError> {
+    let model = setting.model;
+    let chunk = ChunkQuery {
+        model,
+        module,
+        layers: layer..layer + 1,
+        trainable: model.modules[module.index()].trainable,
+        runs_backward: model.runs_backward()[module.index()],
+    };
+    let under = |recompute: Recompute, meta: &MicrobatchMeta| {
+        let (_, instances) = model.instances(module, meta);
+        if instances == 0 {
+            return Ok((0.0, 0.0));
+        }
+        let workload = model.workload(module, meta, 0..instances);
+        let strategy = &recompute.strategy(0, 1);
+        let query = StageQuery { chunk: chunk.clone(), workload, strategy };
+        let cost = setting.cost.stage(&query).map_err(dip_core::BuildError::Cost)?;
+        Ok::<_, SystemError>((cost.forward.0 + cost.backward.0, cost.activation_bytes.0 as f64))
+    };
+    Ok(Layer {
+        kept_s: under(Recompute::None, mean)?.0,
+        full_s: under(Recompute::Full(8), mean)?.0,
+        selective_s: under(Recompute::Selective, mean)?.0,
+        kept_bytes: under(Recompute::None, heavy)?.1,
+        full_bytes: under(Recompute::Full(8), heavy)?.1,
+        selective_bytes: under(Recompute::Selective, heavy)?.1,
+        static_bytes: setting.cost.static_bytes(&chunk).0 as f64,
+    })
+}
+
+impl Layer {
+    fn plus(self, o: Self) -> Self {
+        self.with(o, |a, b| a + b)
+    }
+
+    fn minus(self, o: Self) -> Self {
+        self.with(o, |a, b| a - b)
+    }
+
+    fn with(self, o: Self, f: impl Fn(f64, f64) -> f64) -> Self {
+        Self {
+            kept_s: f(self.kept_s, o.kept_s),
+            full_s: f(self.full_s, o.full_s),
+            selective_s: f(self.selective_s, o.selective_s),
+            kept_bytes: f(self.kept_bytes, o.kept_bytes),
+            full_bytes: f(self.full_bytes, o.full_bytes),
+            selective_bytes: f(self.selective_bytes, o.selective_bytes),
+            static_bytes: f(self.static_bytes, o.static_bytes),
+        }
+    }
+}

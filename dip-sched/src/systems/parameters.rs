@@ -1,0 +1,32 @@
+//! Partitions by weights instead of seconds.
+
+use dip_core::{Bytes, ChunkQuery, CostError, CostModel, RankId, Seconds, StageCost, StageQuery};
+
+/// A cost model in which a stage takes as long as it has weights.
+pub(super) struct ParameterCost;
+
+impl CostModel for ParameterCost {
+    fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
+        let chunk = &query.chunk;
+        let parts = chunk.model.parameters(chunk.module);
+        let mut weights = parts.layer * chunk.layers.len() as u64;
+        weights += if chunk.is_first() { parts.first } else { 0 };
+        weights += if chunk.is_last() { parts.last } else { 0 };
+        Ok(StageCost {
+            strategy: query.strategy.clone(),
+            forward: Seconds(weights as f64),
+            backward: Seconds::ZERO,
+            weight: None,
+            activation_bytes: Bytes::ZERO,
+            output_bytes: Bytes::ZERO,
+        })
+    }
+
+    fn transfer(&self, _: RankId, _: RankId, _: Bytes) -> Seconds {
+        Seconds::ZERO
+    }
+
+    fn static_bytes(&self, _: &ChunkQuery<'_>) -> Bytes {
+        Bytes::ZERO
+    }
+}

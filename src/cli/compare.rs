@@ -1,0 +1,77 @@
+//! `dip compare`: training systems against each other in virtual time, on the same cost model, memory limit and data.
+
+mod contest;
+mod result;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use dip::core::Seconds;
+
+use super::files::write_whole;
+use super::inputs;
+use super::plan::seconds;
+use contest::{Contest, System};
+use result::Comparison;
+
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// Model presets or model TOMLs
+    #[arg(long, value_delimiter = ',', default_value = "vlm-s,vlm-m,vlm-l,t2v-s,t2v-l")]
+    models: Vec<String>,
+    /// Systems: megatron, nnscaler, optimus, fsdp, dip, or any schedule of `dip presets schedules`
+    #[arg(long, value_delimiter = ',', default_value = "megatron,nnscaler,optimus,dip")]
+    schedules: Vec<String>,
+    /// A cluster preset or a cluster TOML
+    #[arg(long, default_value = "h800")]
+    cluster: String,
+    /// Batches of each model
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    iterations: u64,
+    /// Seed of the batches and of the searches
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Time of one search, as 2s or 500ms
+    #[arg(long, default_value = "2s", value_parser = seconds)]
+    budget: Seconds,
+    /// Iterations of one search instead of a time: reproducible
+    #[arg(long, value_name = "N")]
+    iterations_budget: Option<u64>,
+    /// Threads of a search; half of the cores where absent
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Where to write the figures of every iteration as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl Compare {
+    pub fn run(&self) -> Result<ExitCode> {
+        let systems = System::all(&self.schedules)?;
+        let cluster = inputs::cluster(&self.cluster)?;
+        let models = self.models.iter().map(|m| inputs::model(m)).collect::<Result<Vec<_>>>()?;
+        let contest = Contest {
+            cluster: &cluster,
+            seed: self.seed,
+            budget: match self.iterations_budget {
+                Some(n) => dip::core::Budget::Iterations(n),
+                None => dip::core::Budget::Time(self.budget),
+            },
+            threads: self.threads,
+        };
+        let mut comparison = Comparison::new(&cluster, self.seed);
+        for model in &models {
+            let batches = dip::emu::sample(model, self.iterations, self.seed, None);
+            let found = contest.run(model, &systems, &batches)?;
+            print!("{}", table::table(&found));
+            comparison.models.push(found);
+        }
+        if let Some(path) = &self.json {
+            write_whole(path, comparison.to_json().as_bytes())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,237 @@
+//! Runs systems over batches.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+use dip::core::{Budget, ChunkQuery, ModuleId, Partition, RankId};
+use dip::emu::{FsdpStep, fsdp, model_flops, utilisation};
+use dip::prelude::*;
+use dip::sched::systems::{self, Deployment, Setting};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::result::{ModelResult, Record, SystemResult};
+
+/// Batches from which systems decide before training.
+const HISTORY: u64 = 3;
+
+/// Something that trains.
+pub enum System {
+    /// A pipeline.
+    Pipeline(Box<dyn systems::System>),
+    /// Fully sharded data parallelism.
+    Fsdp,
+}
+
+impl System {
+    /// The systems of these names, each once.
+    pub fn all(names: &[String]) -> Result<Vec<Self>> {
+        let mut all: Vec<Self> = Vec::new();
+        for name in names {
+            if all.iter().any(|s| s.name() == name) {
+                bail!("--schedules has {name:?} twice, but each may be listed once; remove one");
+            }
+            all.push(Self::new(name)?);
+        }
+        Ok(all)
+    }
+
+    fn new(name: &str) -> Result<Self> {
+        if name == "fsdp" {
+            return Ok(Self::Fsdp);
+        }
+        systems::system_by_name(name).map(Self::Pipeline).ok_or_else(|| {
+            let names: Vec<_> = systems::system_names().chain(["fsdp"]).collect();
+            anyhow!(
+                "--schedules has {name:?}, but must be of {}; correct the name",
+                names.join(", ")
+            )
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Pipeline(system) => system.name(),
+            Self::Fsdp => "fsdp",
+        }
+    }
+}
+
+/// What all systems have in common.
+pub struct Contest<'a> {
+    pub cluster: &'a ClusterSpec,
+    pub seed: u64,
+    pub budget: Budget,
+    pub threads: Option<usize>,
+}
+
+impl Contest<'_> {
+    /// Every system over every batch. A system that does not fit has a failure in place of records.
+    pub fn run(
+        &self,
+        model: &ModelSpec,
+        systems: &[System],
+        batches: &[BatchMeta],
+    ) -> Result<ModelResult> {
+        let history = self.history(model);
+        let cost = AnalyticCost::new(model, self.cluster);
+        let setting = Setting {
+            model,
+            cluster: self.cluster,
+            ranks: model.parallel.pipeline,
+            cost: &cost,
+            history: &history,
+        };
+        let mut result = ModelResult::new(model, batches);
+        for system in systems {
+            let bar = bar(batches.len(), &format!("{} {}", model.name, system.name()));
+            let found = match system {
+                System::Pipeline(system) => {
+                    self.pipeline(&**system, &setting, (&cost, batches), &bar)
+                }
+                System::Fsdp => self.fsdp(model, batches),
+            };
+            bar.finish_and_clear();
+            result
+                .systems
+                .push(found.with_context(|| format!("{}, {}", model.name, system.name()))?);
+        }
+        Ok(result)
+    }
+
+    /// Batches like those of the comparison, with a seed of their own.
+    pub fn history(&self, model: &ModelSpec) -> Vec<BatchMeta> {
+        dip::emu::sample(model, HISTORY, self.seed ^ 0x6869_7374_6f72_7900, None)
+    }
+
+    pub fn environment(&self) -> Environment<'static> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Environment {
+            seed: self.seed,
+            budget: self.budget,
+            threads: self.threads.unwrap_or(cores.div_ceil(2)).max(1),
+            ..Environment::default()
+        }
+    }
+
+    fn pipeline(
+        &self,
+        system: &dyn systems::System,
+        setting: &Setting<'_>,
+        (cost, batches): (&AnalyticCost, &[BatchMeta]),
+        bar: &ProgressBar,
+    ) -> Result<SystemResult> {
+        let start = Instant::now();
+        let deployment = match system.deploy(setting) {
+            Ok(deployment) => deployment,
+            Err(error) => return Ok(SystemResult::failed(system.name(), error.to_string())),
+        };
+        let mut result = SystemResult::new(system.name(), &deployment.choice, start.elapsed());
+        let exchange = exchange(setting.model, cost, &deployment.partition);
+        for batch in batches {
+            match self.plan(&deployment, setting, batch)? {
+                Ok((plan, search)) => {
+                    let seconds = plan.predicted.makespan_s + exchange;
+                    let flops = model_flops(setting.model, batch);
+                    result.records.push(Record {
+                        iteration: batch.iteration,
+                        seconds,
+                        bubble_ratio: plan.predicted.bubble_ratio,
+                        mfu: utilisation(setting.model, setting.cluster, flops, seconds),
+                        peak_bytes: plan
+                            .predicted
+                            .peak_bytes
+                            .iter()
+                            .copied()
+                            .max()
+                            .unwrap_or_default(),
+                        gap: Some(plan.gap()),
+                        search_s: search,
+                    });
+                }
+                Err(error) => return Ok(SystemResult::failed(system.name(), error)),
+            }
+            bar.inc(1);
+        }
+        Ok(result)
+    }
+
+    /// The checked plan of a batch with the time that it took, or why there is none.
+    pub fn plan(
+        &self,
+        deployment: &Deployment,
+        setting: &Setting<'_>,
+        batch: &BatchMeta,
+    ) -> Result<Result<(Plan, Seconds), String>> {
+        let start = Instant::now();
+        let plan = match deployment.plan(setting, batch, &self.environment()) {
+            Ok(plan) => plan,
+            Err(error) => return Ok(Err(format!("iteration {}: {error}", batch.iteration))),
+        };
+        let elapsed = Seconds(start.elapsed().as_secs_f64());
+        let violations = check_plan(&plan);
+        if let Some(first) = violations.first() {
+            let count = violations.len();
+            bail!(
+                "the plan of iteration {} has {count} violations, the first: {first}",
+                batch.iteration
+            );
+        }
+        Ok(Ok((plan, elapsed)))
+    }
+
+    fn fsdp(&self, model: &ModelSpec, batches: &[BatchMeta]) -> Result<SystemResult> {
+        let mut result: Option<SystemResult> = None;
+        for batch in batches {
+            let Some(step) = fsdp(model, self.cluster, batch)? else {
+                let memory = self.cluster.device.memory_bytes;
+                return Ok(SystemResult::failed("fsdp", format!("does not fit in {memory}")));
+            };
+            let FsdpStep { seconds, bubble_ratio, peak, tensor } = step;
+            let flops = model_flops(model, batch);
+            let choice = format!("{tensor} devices share each layer");
+            let made = || SystemResult::new("fsdp", &choice, std::time::Duration::ZERO);
+            result.get_or_insert_with(made).records.push(Record {
+                iteration: batch.iteration,
+                seconds,
+                bubble_ratio,
+                mfu: utilisation(model, self.cluster, flops, seconds),
+                peak_bytes: peak,
+                gap: None,
+                search_s: Seconds::ZERO,
+            });
+        }
+        result.context("there is no batch; raise --iterations")
+    }
+}
+
+/// Seconds at the end of an iteration in which replicas sum their gradients, of the rank with most.
+pub fn exchange(model: &ModelSpec, cost: &AnalyticCost, partition: &Partition) -> Seconds {
+    let runs_backward = model.runs_backward();
+    let of_rank = |rank: RankId| {
+        let chunks: Vec<ChunkQuery<'_>> = partition
+            .modules
+            .iter()
+            .enumerate()
+            .flat_map(|(m, p)| p.chunks.iter().map(move |c| (m, c)))
+            .filter(|(_, c)| c.rank == rank)
+            .map(|(m, c)| ChunkQuery {
+                model,
+                module: ModuleId::from(m),
+                layers: c.layers.clone(),
+                trainable: model.modules[m].trainable,
+                runs_backward: runs_backward[m],
+            })
+            .collect();
+        cost.exchange(&chunks)
+    };
+    (0..partition.ranks).map(|r| of_rank(RankId(r))).fold(Seconds::ZERO, Seconds::max)
+}
+
+fn bar(batches: usize, label: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {elapsed}");
+    let bar = ProgressBar::new(batches as u64).with_message(label.to_owned());
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

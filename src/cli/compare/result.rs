@@ -1,0 +1,147 @@
+//! What a comparison found, as JSON.
+
+use std::time::Duration;
+
+use dip::core::{BatchMeta, Bytes, ClusterSpec, ModelSpec, Seconds};
+use serde::Serialize;
+
+/// The schema name of the JSON.
+const SCHEMA: &str = "dip.compare/v1";
+
+/// All models.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    schema: &'static str,
+    pub cluster: String,
+    pub seed: u64,
+    pub models: Vec<ModelResult>,
+}
+
+/// All systems on one model.
+#[derive(Debug, Serialize)]
+pub struct ModelResult {
+    pub model: String,
+    /// Degrees of data, tensor and pipeline parallelism.
+    pub parallel: [u32; 3],
+    pub microbatches: usize,
+    pub systems: Vec<SystemResult>,
+}
+
+/// One system on one model.
+#[derive(Debug, Serialize)]
+pub struct SystemResult {
+    pub system: String,
+    /// What it decided before training.
+    pub choice: String,
+    /// Seconds in which it decided that.
+    pub deploy_s: Seconds,
+    pub records: Vec<Record>,
+    /// Why there are no records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// One iteration of one system.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    pub iteration: u64,
+    pub seconds: Seconds,
+    pub bubble_ratio: f64,
+    pub mfu: f64,
+    /// Of the rank that holds most.
+    pub peak_bytes: Bytes,
+    /// To the proven bound of the same task graph; none without a pipeline.
+    pub gap: Option<f64>,
+    pub search_s: Seconds,
+}
+
+/// Mean and standard deviation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Spread {
+    pub mean: f64,
+    pub deviation: f64,
+}
+
+impl Spread {
+    pub fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
+        let n = values.clone().count();
+        if n == 0 {
+            return Self::default();
+        }
+        let mean = values.clone().sum::<f64>() / n as f64;
+        let square = values.map(|v| (v - mean) * (v - mean)).sum::<f64>();
+        Self { mean, deviation: (square / n.saturating_sub(1).max(1) as f64).sqrt() }
+    }
+}
+
+impl Comparison {
+    pub fn new(cluster: &ClusterSpec, seed: u64) -> Self {
+        Self { schema: SCHEMA, cluster: cluster.name.clone(), seed, models: Vec::new() }
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain data has a JSON form")
+    }
+}
+
+impl ModelResult {
+    pub fn new(model: &ModelSpec, batches: &[BatchMeta]) -> Self {
+        let p = model.parallel;
+        Self {
+            model: model.name.clone(),
+            parallel: [p.data, p.tensor, p.pipeline],
+            microbatches: batches.first().map_or(0, |b| b.microbatches.len()),
+            systems: Vec::new(),
+        }
+    }
+
+    /// The system that the others are compared with: `dip`, or the last one.
+    pub fn reference(&self) -> Option<&SystemResult> {
+        let done = || self.systems.iter().filter(|s| s.failure.is_none());
+        done().find(|s| s.system == "dip").or_else(|| done().next_back())
+    }
+}
+
+impl SystemResult {
+    pub fn new(system: &str, choice: &str, deploy: Duration) -> Self {
+        Self {
+            system: system.into(),
+            choice: choice.into(),
+            deploy_s: Seconds(deploy.as_secs_f64()),
+            records: Vec::new(),
+            failure: None,
+        }
+    }
+
+    pub fn failed(system: &str, failure: String) -> Self {
+        let mut result = Self::new(system, "", Duration::ZERO);
+        result.failure = Some(failure);
+        result
+    }
+
+    pub fn spread(&self, of: impl Fn(&Record) -> f64 + Clone) -> Spread {
+        Spread::of(self.records.iter().map(of))
+    }
+
+    pub fn seconds(&self) -> Spread {
+        self.spread(|r| r.seconds.0)
+    }
+
+    /// By how much the throughput of `self` is above that of `other`: 0.1 is 10 % more.
+    pub fn above(&self, other: &Self) -> f64 {
+        other.seconds().mean / self.seconds().mean - 1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_that_of_a_sample() {
+        let spread = Spread::of([1.0, 2.0, 3.0].into_iter());
+        assert_eq!((spread.mean, spread.deviation), (2.0, 1.0));
+        assert_eq!(Spread::of([4.0].into_iter()), Spread { mean: 4.0, deviation: 0.0 });
+        assert_eq!(Spread::of(std::iter::empty()), Spread::default());
+    }
+}

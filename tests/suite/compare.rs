@@ -1,0 +1,80 @@
+use serde_json::Value;
+
+use crate::support::{Folder, read};
+
+fn compare(folder: &Folder, more: &[&str]) -> String {
+    let fixed = ["compare", "--iterations", "2", "--iterations-budget", "40"];
+    folder.dip(&[&fixed[..], more].concat()).ok()
+}
+
+#[test]
+fn dip_is_ahead_of_every_system_on_the_same_batches() {
+    let folder = Folder::new();
+    let systems = "megatron,nnscaler,optimus,fsdp,dip";
+    let out = compare(
+        &folder,
+        &["--models", "vlm-s,t2v-s", "--schedules", systems, "--json", "compare.json"],
+    );
+    assert!(out.contains("dip is faster by"), "{out}");
+    let json: Value = serde_json::from_str(&read(&folder.path("compare.json"))).unwrap();
+    assert_eq!(json["schema"], "dip.compare/v1");
+    for model in json["models"].as_array().unwrap() {
+        let mean = |system: &Value| -> f64 {
+            let records = system["records"].as_array().unwrap();
+            assert_eq!(records.len(), 2, "{system}");
+            records.iter().map(|r| r["seconds"].as_f64().unwrap()).sum::<f64>() / 2.0
+        };
+        let systems = model["systems"].as_array().unwrap();
+        let ours = mean(&systems[4]);
+        assert!(systems[..4].iter().all(|s| mean(s) > ours), "{out}");
+    }
+}
+
+#[test]
+fn equal_seeds_compare_equally() {
+    let folder = Folder::new();
+    let run = |seed: &str, file: &str| {
+        let which = ["--models", "t2v-s", "--schedules", "nnscaler,dip"];
+        compare(&folder, &[&which[..], &["--seed", seed, "--json", file]].concat());
+        let json: Value = serde_json::from_str(&read(&folder.path(file))).unwrap();
+        let systems = json["models"][0]["systems"].as_array().unwrap().clone();
+        let seconds = |s: &Value| {
+            s["records"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|r| r["seconds"].clone())
+                .collect::<Vec<_>>()
+        };
+        systems.iter().map(seconds).collect::<Vec<_>>()
+    };
+    assert_eq!(run("3", "a.json"), run("3", "b.json"));
+    assert_ne!(run("3", "a.json"), run("4", "c.json"));
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_reported_and_the_others_go_on() {
+    let folder = Folder::new();
+    let small = "name = \"small\"\ndevices_per_node = 8\nnodes = 8\n[device]\nflops_per_s = 989e12\n\
+                 memory_bytes = 20e9\nmemory_bytes_per_s = 3.35e12\n[links]\n\
+                 intra_node_bytes_per_s = 200e9\ninter_node_bytes_per_s = 25e9\nhost_bytes_per_s = 64e9\n";
+    folder.write("small.toml", &small.replace("20e9", "20_000_000_000"));
+    let which =
+        ["--models", "vlm-s,t2v-s", "--schedules", "megatron,dip", "--cluster", "small.toml"];
+    let out = compare(&folder, &which);
+    assert!(out.contains("t2v-s: data 1"), "{out}");
+}
+
+#[test]
+fn bad_input_names_field_and_remedy() {
+    let folder = Folder::new();
+    let fails = |arguments: &[&str], parts: &[&str]| {
+        let error = folder.dip(&[&["compare"], arguments].concat()).fails(2);
+        assert!(parts.iter().all(|p| error.contains(p)), "{error}");
+    };
+    fails(&["--models", "vlm-huge"], &["vlm-huge", "vlm-s", "dip presets models"]);
+    fails(&["--schedules", "megatrom"], &["--schedules", "megatrom", "megatron", "fsdp"]);
+    fails(&["--schedules", "dip,dip"], &["--schedules", "dip", "once"]);
+    fails(&["--iterations", "0"], &["--iterations", "1..=10000"]);
+    fails(&["--budget", "2m"], &["--budget", "2s"]);
+}
