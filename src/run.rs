@@ -47,9 +47,13 @@ pub fn trainer<B: dip_burn::Backend>(
 ) -> Result<Trainer<B>, RunError> {
     let pipeline = &config.pipeline;
     let schedule: Arc<dyn Schedule> = schedule(&pipeline.schedule)?.into();
+    let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)
+        .map_err(TrainError::from)?;
+    let (representative, documents) = representative(&mut data)?;
     let effort = Effort {
         ranks: pipeline.ranks as usize,
         threads: pipeline.threads_per_rank,
+        documents,
         ..Effort::default()
     };
     let device = devices.first().cloned().unwrap_or_default();
@@ -58,9 +62,6 @@ pub fn trainer<B: dip_burn::Backend>(
     // Recomputing costs time, so it is only offered where memory is limited.
     let recompute = pipeline.memory_limit_bytes.is_some();
     let cost: Arc<dyn CostModel> = Arc::new(MeasuredCost::new(&profile, recompute));
-    let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)
-        .map_err(TrainError::from)?;
-    let representative = representative(&mut data)?;
     let partition: Partition = Partitioner::new(model, pipeline.ranks, &*cost)
         .with_representative(representative)
         .place(placement(&pipeline.schedule))?;
@@ -104,19 +105,23 @@ fn cluster(memory_limit_bytes: Option<u64>) -> ClusterSpec {
     cluster
 }
 
-/// The mean microbatch of the first batches.
-fn representative(data: &mut RunData) -> Result<MicrobatchMeta, TrainError> {
+/// The mean microbatch of the first batches, and its number of documents.
+fn representative(data: &mut RunData) -> Result<(MicrobatchMeta, usize), TrainError> {
     let start = data.loader.position();
-    let (mut images, mut text_tokens, mut count) = (0u64, 0u64, 0u64);
+    let (mut images, mut text_tokens, mut documents, mut count) = (0u64, 0u64, 0u64, 0u64);
     for _ in 0..REPRESENTATIVE_BATCHES {
-        for m in data.loader.next_batch()?.meta.microbatches {
+        let batch = data.loader.next_batch()?;
+        for m in &batch.meta.microbatches {
             images += u64::from(m.images);
             text_tokens += m.text_tokens;
             count += 1;
         }
+        let packed = batch.microbatches.iter().map(|m| u64::from(m.packed_documents));
+        documents += packed.sum::<u64>();
     }
     data.loader.restore(&start)?;
     let mean = |sum: u64| sum.div_ceil(count.max(1));
     let images = u32::try_from(mean(images)).unwrap_or(u32::MAX);
-    Ok(MicrobatchMeta { images, text_tokens: mean(text_tokens), ..MicrobatchMeta::default() })
+    let meta = MicrobatchMeta { images, text_tokens: mean(text_tokens), ..Default::default() };
+    Ok((meta, mean(documents) as usize))
 }

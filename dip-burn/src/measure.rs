@@ -39,11 +39,13 @@ pub struct Effort {
     pub ranks: usize,
     /// Compute threads of each of them.
     pub threads: usize,
+    /// Documents of a packed sequence: attention costs less in many short ones.
+    pub documents: usize,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1 }
+        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1, documents: 8 }
     }
 }
 
@@ -82,9 +84,10 @@ pub fn cached_profile<B: Backend>(
     let io = |source| MeasureError::Io { path: path.to_owned(), source };
     let shapes = serde_json::to_string(&model.modules).expect("plain data has a JSON form");
     let key = format!(
-        "{} {} tokens {} images, {} ranks of {} threads: {shapes}",
+        "{} {} tokens {} documents {} images, {} ranks of {} threads: {shapes}",
         B::name(device),
         model.sequence_tokens,
+        effort.documents,
         model.max_images,
         effort.ranks,
         effort.threads,
@@ -332,7 +335,7 @@ impl<B: Backend> Probe<'_, B> {
         vec![Received { from: self.pair(0), payload: Payload(vec![x]) }]
     }
 
-    /// A sequence of eight documents, half of its tokens trained; images for an encoder as many as asked for, for a decoder
+    /// A sequence of equal documents, half of its tokens trained; images for an encoder as many as asked for, for a decoder
     /// as many as fit half of its sequence.
     fn batch(&self) -> Batch {
         let length = self.model.sequence_tokens as usize;
@@ -340,7 +343,7 @@ impl<B: Backend> Probe<'_, B> {
         let vit = matches!(self.model.modules[self.module.index()].kind, ModuleKind::Vit { .. });
         let fit = (length / 2).checked_div(per_image).unwrap_or(0);
         let images = if vit { self.instances as usize } else { fit };
-        let document = length.div_ceil(8).max(1);
+        let document = length.div_ceil(self.effort.documents.max(1)).max(1);
         let pixels = vec![0.5; 3 * self.image_px() * self.image_px()];
         let offsets = (0..images).map(|i| (i * per_image) as u32);
         let microbatch = Microbatch {

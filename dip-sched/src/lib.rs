@@ -17,7 +17,8 @@
 //!
 //! Inside, a graph becomes flat arrays (`problem`). A sequence that fits in memory is found first (`sequence`); with it as
 //! witness no schedule can deadlock (`reserve`). The classical schedules wish for an order and have it realised (`realise`);
-//! `dip` runs priorities through dual-queue interleaving (`interleave`) under a search (`search`).
+//! `dip` runs priorities through dual-queue interleaving (`interleave`) and improves the orders by tabu search (`search`); `exact`
+//! branches over all orders of a small graph (`branch`). Proven bounds stand in `bounds`.
 
 pub mod balance;
 pub mod batch_planner;

@@ -80,7 +80,7 @@ impl Default for PipelineConfig {
             ranks: 2,
             threads_per_rank: 1,
             schedule: "dip".into(),
-            search_iterations: 100,
+            search_iterations: 20,
             weight_split: None,
             memory_limit_bytes: None,
         }

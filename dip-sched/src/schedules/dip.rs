@@ -1,4 +1,4 @@
-//! The searched schedule: the paper's three phases, started from the best classical one.
+//! The searched schedule: from the best classical and regular orders, tabu search on order and memory strategies together.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
 //! Every schedule, one a file. The classical ones wish for an order on every rank and have it realised within dependencies
-//! and memory ([`crate::realise`]), so that they work on any graph.
+//! and memory, so that they work on any graph.
 
 mod dip;
 mod exact;

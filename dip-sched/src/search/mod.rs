@@ -43,8 +43,10 @@ use walker::{Found, Walker};
 const ISLANDS: u64 = 4;
 /// How much longer than the best an order may be to start an island, as a part of it.
 const NEAR: f64 = 0.003;
+/// Rounds without a better order after which an island begins anew.
+const MOST_STALE: u32 = 12;
 /// Tasks up to which branch and bound takes part.
-const MOST_BRANCHED: usize = 200;
+const MOST_BRANCHED: usize = 80;
 /// Nodes of branch and bound for each iteration of a budget.
 const NODES: u64 = 100;
 
@@ -108,13 +110,22 @@ impl<'a> Search<'a> {
         for (i, start) in starts.iter().filter(near).enumerate() {
             islands[i % ISLANDS as usize].offer(start.clone());
         }
-        islands.iter_mut().for_each(|pool| pool.offer(self.best.clone()));
+        for pool in &mut islands {
+            pool.offer(self.best.clone());
+        }
+        let mut stale = vec![0u32; islands.len()];
         let mut round = 0u64;
         while !self.ended() {
-            let (this, now) = (&*self, &islands);
+            let (this, now, idle) = (&*self, &islands, &stale);
             let run = |walker: &mut Walker<'a>, job: u64| {
-                let mut rng = this.rng(1, round * ISLANDS + job);
-                let away = u64::from(rng.random_range(0..8) == 0);
+                let number = round * ISLANDS + job;
+                let mut rng = this.rng(1, number);
+                if idle[job as usize] > MOST_STALE
+                    && let Some(fresh) = this.fresh(number)
+                {
+                    return walker.polish(&fresh, &mut rng, || this.out_of_time(1.0));
+                }
+                let away = u64::from(rng.random_range(0..24) == 0);
                 let members = now[((job + away) % ISLANDS) as usize].members();
                 if round == 0 {
                     return walker.polish(&members[0], &mut rng, || this.out_of_time(1.0));
@@ -124,11 +135,19 @@ impl<'a> Search<'a> {
             };
             let walker = || Walker::new(this.problem);
             let found: Vec<_> = (0..ISLANDS).into_par_iter().map_init(walker, run).collect();
-            for (found, pool) in found.into_iter().zip(&mut islands) {
+            for ((found, pool), stale) in found.into_iter().zip(&mut islands).zip(&mut stale) {
                 let Some(Found { best, iterations }) = found else { continue };
                 self.iteration += iterations;
                 self.keep(Some(best.clone()));
-                pool.offer(best);
+                if *stale > MOST_STALE {
+                    pool.clear();
+                }
+                *stale = if pool.offer(best) { 0 } else { *stale + 1 };
+            }
+            // The first island always goes on from the best.
+            if stale[0] > MOST_STALE {
+                stale[0] = 0;
+                islands[0].offer(self.best.clone());
             }
             round += 1;
             if round == 2 && self.problem.n <= MOST_BRANCHED {

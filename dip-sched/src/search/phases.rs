@@ -6,6 +6,7 @@
 
 use dip_core::TaskKind;
 use rand::Rng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::interleave::{Lanes, Rules};
@@ -33,6 +34,11 @@ impl Phases {
         let phase = sum.iter().map(|(total, count)| stretch * total / count.max(1.0)).collect();
         let turn = (0..microbatches).map(|m| m as f64).collect();
         Self { turn, phase, rules: Rules { lanes: Lanes::SingleWithWeights, ..Rules::default() } }
+    }
+
+    /// Takes microbatches in any order.
+    pub(super) fn shuffle(&mut self, rng: &mut ChaCha8Rng) {
+        self.turn.shuffle(rng);
     }
 
     /// The key of every task, smallest first.

@@ -12,8 +12,10 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Takes an order in where it is shorter than the longest, and no member has its makespan.
-    pub(super) fn offer(&mut self, solution: Solution) {
+    /// Takes an order in where it is shorter than the longest, or as long as another member, whose place it takes. Returns
+    /// whether it is the shortest by itself.
+    pub(super) fn offer(&mut self, solution: Solution) -> bool {
+        let best = self.members.first().is_none_or(|m| solution.makespan < m.makespan);
         let at = self.members.partition_point(|m| m.makespan < solution.makespan);
         match self.members.get_mut(at) {
             // Of equals the younger stays: plateaus are crossed that way.
@@ -21,6 +23,12 @@ impl Pool {
             _ => self.members.insert(at, solution),
         }
         self.members.truncate(MOST);
+        best
+    }
+
+    /// Forgets all members.
+    pub(super) fn clear(&mut self) {
+        self.members.clear();
     }
 
     pub(super) fn members(&self) -> &[Solution] {

@@ -8,6 +8,7 @@ use super::Search;
 use super::level::Level;
 use super::phases::Phases;
 use super::priorities::Priorities;
+use super::upgrade::upgrade;
 use crate::finish::Solution;
 use crate::interleave::{Interleaver, Lanes, Rules};
 use crate::reserve::Reserve;
@@ -20,6 +21,8 @@ const CHAINS_OF_LARGE: (u64, f64) = (2, 0.8);
 const LARGE: usize = 10_000;
 /// Tasks below which tabu walks do most of the work.
 const SMALL: usize = 1000;
+/// Runs of a chain that begins an island anew.
+const FRESH: u64 = 60;
 /// Runs of a chain that count as one iteration.
 const RUNS: u64 = 16;
 
@@ -92,7 +95,7 @@ impl Search<'_> {
     /// Chains of regular orders at the best levels, each improved by itself; the best of each.
     pub(super) fn chains(&mut self, order: &[usize]) -> Vec<Solution> {
         let Some(&first) = order.first().filter(|_| !self.ended()) else { return Vec::new() };
-        let chains = self.plan_of_chains().0;
+        let (chains, share) = self.plan_of_chains();
         let runs = if self.problem.n < SMALL { 200 } else { 400 };
         let runs = self.iterations_left().map_or(runs, |left| runs.min(left * RUNS / (3 * chains)));
         let this = &*self;
@@ -103,7 +106,7 @@ impl Search<'_> {
             } else {
                 order[(job as usize).div_ceil(2) % order.len()]
             };
-            this.chain(level, job, runs)
+            this.chain(level, job, runs, share, false)
         };
         let found: Vec<_> = (0..chains).into_par_iter().map(chain).collect();
         self.iteration += chains * runs / RUNS;
@@ -114,19 +117,38 @@ impl Search<'_> {
         if self.problem.n > LARGE { CHAINS_OF_LARGE } else { CHAINS }
     }
 
-    fn chain(&self, level: usize, job: u64, runs: u64) -> Option<Solution> {
+    /// A chain that starts anywhere, with microbatches in any order, to begin an island anew.
+    pub(super) fn fresh(&self, job: u64) -> Option<Solution> {
+        let level = self.rng(5, job).random_range(0..self.levels.len());
+        let mut fresh = self.chain(level, job, FRESH, 1.0, true)?;
+        upgrade(self.problem, &mut fresh);
+        Some(fresh)
+    }
+
+    /// Improves a regular order by so many runs, within a part of a budget in time.
+    fn chain(
+        &self,
+        level: usize,
+        job: u64,
+        runs: u64,
+        share: f64,
+        shuffled: bool,
+    ) -> Option<Solution> {
         let problem = self.problem;
-        let mut rng = self.rng(2, job);
+        let mut rng = self.rng(if shuffled { 4 } else { 2 }, job);
         let mut interleaver = Interleaver::new(problem);
         let mut keys = vec![0.0; problem.n];
         let head = problem.heads(&self.levels[level].costs.dur);
         let mut current = Phases::new(problem, &head, rng.random_range(0.5..12.0));
+        if shuffled {
+            current.shuffle(&mut rng);
+        }
         // A level for each chunk of each rank.
         let mut units = vec![level; problem.ranks * problem.chunks];
         let mut kept = self.levels[level].clone();
         let mut best: Option<Solution> = None;
         for run in 0..runs {
-            if self.out_of_time(self.plan_of_chains().1) {
+            if self.out_of_time(share) {
                 break;
             }
             let mut next = current.clone();

@@ -16,7 +16,7 @@ pub(super) fn upgrade(problem: &Problem, solution: &mut Solution) {
     }
     let costs = problem.costs(&choice);
     if let Some(makespan) = evaluate::makespan(problem, &costs.dur, &solution.order)
-        && makespan <= solution.makespan
+        && makespan <= solution.makespan * 1.05
     {
         (solution.choice, solution.makespan) = (choice, makespan);
     }
