@@ -34,7 +34,7 @@ fn dip_is_ahead_of_every_system_on_the_same_batches() {
 fn equal_seeds_compare_equally() {
     let folder = Folder::new();
     let run = |seed: &str, file: &str| {
-        let which = ["--models", "t2v-s", "--schedules", "nnscaler,dip"];
+        let which = ["--models", "vlm-tiny", "--schedules", "nnscaler,dip"];
         compare(&folder, &[&which[..], &["--seed", seed, "--json", file]].concat());
         let json: Value = serde_json::from_str(&read(&folder.path(file))).unwrap();
         let systems = json["models"][0]["systems"].as_array().unwrap().clone();
@@ -53,16 +53,30 @@ fn equal_seeds_compare_equally() {
 }
 
 #[test]
+fn figures_are_charts_on_one_page_that_needs_nothing_else() {
+    let folder = Folder::new();
+    let which =
+        ["--models", "t2v-s", "--schedules", "nnscaler,dip", "--figures", "average,dynamic"];
+    compare(&folder, &[&which[..], &["--html", "page.html", "--json", "page.json"]].concat());
+    let page = read(&folder.path("page.html"));
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert!(!page.contains("http") && !page.contains("NaN"), "{page}");
+    let json: Value = serde_json::from_str(&read(&folder.path("page.json"))).unwrap();
+    assert_eq!(json["figures"]["dynamic"]["images"].as_array().unwrap().len(), 40);
+}
+
+#[test]
 fn a_model_that_does_not_fit_is_reported_and_the_others_go_on() {
     let folder = Folder::new();
     let small = "name = \"small\"\ndevices_per_node = 8\nnodes = 8\n[device]\nflops_per_s = 989e12\n\
-                 memory_bytes = 20e9\nmemory_bytes_per_s = 3.35e12\n[links]\n\
+                 memory_bytes = 22e9\nmemory_bytes_per_s = 3.35e12\n[links]\n\
                  intra_node_bytes_per_s = 200e9\ninter_node_bytes_per_s = 25e9\nhost_bytes_per_s = 64e9\n";
-    folder.write("small.toml", &small.replace("20e9", "20_000_000_000"));
+    folder.write("small.toml", &small.replace("22e9", "22_000_000_000"));
     let which =
-        ["--models", "vlm-s,t2v-s", "--schedules", "megatron,dip", "--cluster", "small.toml"];
+        ["--models", "vlm-l,t2v-s", "--schedules", "nnscaler,dip", "--cluster", "small.toml"];
     let out = compare(&folder, &which);
-    assert!(out.contains("t2v-s: data 1"), "{out}");
+    assert!(out.contains("finds no choice that fits 20.49 GiB"), "{out}");
+    assert!(out.contains("t2v-s: data 1") && out.contains("dip is faster by"), "{out}");
 }
 
 #[test]
@@ -75,6 +89,8 @@ fn bad_input_names_field_and_remedy() {
     fails(&["--models", "vlm-huge"], &["vlm-huge", "vlm-s", "dip presets models"]);
     fails(&["--schedules", "megatrom"], &["--schedules", "megatrom", "megatron", "fsdp"]);
     fails(&["--schedules", "dip,dip"], &["--schedules", "dip", "once"]);
+    fails(&["--figures", "all", "--models", "t2v-s"], &["--html"]);
+    fails(&["--figures", "averages", "--html", "p.html"], &["--figures", "averages", "average"]);
     fails(&["--iterations", "0"], &["--iterations", "1..=10000"]);
     fails(&["--budget", "2m"], &["--budget", "2s"]);
 }

@@ -6,7 +6,7 @@ mod lines;
 
 use super::html::escape;
 
-pub use bars::{Bars, bars};
+pub use bars::{Bar, Bars, bars};
 pub use lines::{Lines, Series, lines};
 
 /// A chart with what it shows.

@@ -6,6 +6,9 @@ use super::frame::{
 };
 use crate::report::html::escape;
 
+/// A value and its deviation; `None` leaves a gap.
+pub type Bar = Option<(f64, f64)>;
+
 /// Bars of several series over groups.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Bars {
@@ -15,8 +18,8 @@ pub struct Bars {
     pub group: String,
     /// Labels of the groups.
     pub groups: Vec<String>,
-    /// Name of each series and its value for every group, with a deviation; `None` leaves a gap.
-    pub series: Vec<(String, Vec<Option<(f64, f64)>>)>,
+    /// Name of each series and its bar in every group.
+    pub series: Vec<(String, Vec<Bar>)>,
 }
 
 /// Share of a group that its bars fill.
