@@ -14,7 +14,7 @@ use burn::tensor::{Distribution, Tensor};
 use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
 use dip_core::{
     BatchSplit, Bytes, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received,
-    Seconds, SegmentId, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
+    Seconds, SegmentId, SpecError, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
 };
 use thiserror::Error;
 
@@ -58,6 +58,9 @@ pub enum MeasureError {
     /// A stage failed.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// The measured profile is not valid.
+    #[error(transparent)]
+    Profile(#[from] SpecError),
     /// The profile file cannot be read or written.
     #[error("{}: {source}; check the disk and the permissions of the folder", path.display())]
     Io {
@@ -101,13 +104,14 @@ pub fn cached_profile<B: Backend>(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(io(e)),
     }
-    let profile = profile::<B>(model, device, effort, key)?;
+    let text = profile::<B>(model, device, effort, key)?.to_json();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let partial = path.with_extension("partial");
     std::fs::create_dir_all(folder).map_err(io)?;
-    std::fs::write(&partial, profile.to_json()).map_err(io)?;
+    std::fs::write(&partial, &text).map_err(io)?;
     std::fs::rename(&partial, path).map_err(io)?;
-    Ok(profile)
+    // The figures as they are read back, to the last digit: a run that is resumed makes the same plans.
+    Ok(Profile::from_json(&text)?)
 }
 
 /// Measures every module of a model at several sizes.

@@ -4,6 +4,9 @@
 mod generate;
 mod support;
 
+/// Layers on ranks: sizes of sub-microbatches, segments, balance.
+mod partition;
+
 /// Makespans with a closed form.
 mod closed_forms;
 /// Planning ahead on another thread.
