@@ -50,10 +50,8 @@ pub(super) fn rank_positions(problem: &Problem) -> Vec<usize> {
     let depth = depths(problem);
     let mut first: Vec<(u32, usize)> = (0..problem.ranks)
         .map(|r| {
-            let forwards = problem.by_rank[r]
-                .iter()
-                .filter(|&&t| problem.kind[t as usize] == TaskKind::Forward);
-            (forwards.map(|&t| depth[t as usize]).min().unwrap_or(u32::MAX), r)
+            let chunks = chunk_depths(problem, r, true, &depth);
+            (chunks.into_values().min().unwrap_or(u32::MAX), r)
         })
         .collect();
     first.sort_unstable();
@@ -82,15 +80,21 @@ fn chunk_key(problem: &Problem, forward: usize, by_chunk: bool) -> u32 {
 
 /// Numbers the chunks of one rank in the order in which forwards pass them.
 fn chunks_of(problem: &Problem, r: usize, by_chunk: bool, depth: &[u32]) -> BTreeMap<u32, usize> {
-    let mut first: BTreeMap<u32, u32> = BTreeMap::new();
-    for &t in &problem.by_rank[r] {
-        let t = t as usize;
-        if problem.kind[t] == TaskKind::Forward {
-            let at = first.entry(chunk_key(problem, t, by_chunk)).or_insert(u32::MAX);
-            *at = (*at).min(depth[t]);
-        }
-    }
+    let first = chunk_depths(problem, r, by_chunk, depth);
     let mut chunks: Vec<(u32, u32)> = first.into_iter().map(|(key, depth)| (depth, key)).collect();
     chunks.sort_unstable();
     virtual_stages(problem, r, chunks.into_iter().map(|(_, key)| key), by_chunk)
+}
+
+/// How deep each chunk of one rank is in a microbatch that passes all modules. Others skip encoders and begin further down.
+fn chunk_depths(problem: &Problem, r: usize, by_chunk: bool, depth: &[u32]) -> BTreeMap<u32, u32> {
+    let mut deepest: BTreeMap<u32, u32> = BTreeMap::new();
+    for &t in &problem.by_rank[r] {
+        let t = t as usize;
+        if problem.kind[t] == TaskKind::Forward {
+            let at = deepest.entry(chunk_key(problem, t, by_chunk)).or_insert(0);
+            *at = (*at).max(depth[t]);
+        }
+    }
+    deepest
 }

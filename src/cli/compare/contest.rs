@@ -13,6 +13,8 @@ use super::result::{ModelResult, Record, SystemResult};
 
 /// Batches from which systems decide before training.
 const HISTORY: u64 = 3;
+/// Sets the seed of the history apart from that of the comparison.
+const APART: u64 = 0x6869_7374_6f72_7900;
 
 /// Something that trains.
 pub enum System {
@@ -73,14 +75,24 @@ impl Contest<'_> {
         systems: &[System],
         batches: &[BatchMeta],
     ) -> Result<ModelResult> {
-        let history = self.history(model);
+        self.run_after(&self.history(model), model, systems, batches)
+    }
+
+    /// The same for systems that decide from `history`.
+    pub fn run_after(
+        &self,
+        history: &[BatchMeta],
+        model: &ModelSpec,
+        systems: &[System],
+        batches: &[BatchMeta],
+    ) -> Result<ModelResult> {
         let cost = AnalyticCost::new(model, self.cluster);
         let setting = Setting {
             model,
             cluster: self.cluster,
             ranks: model.parallel.pipeline,
             cost: &cost,
-            history: &history,
+            history,
             offload: self.offload,
         };
         let mut result = ModelResult::new(model, batches);
@@ -102,7 +114,14 @@ impl Contest<'_> {
 
     /// Batches like those of the comparison, with a seed of their own.
     pub fn history(&self, model: &ModelSpec) -> Vec<BatchMeta> {
-        dip::emu::sample(model, HISTORY, self.seed ^ 0x6869_7374_6f72_7900, None)
+        dip::emu::sample(model, HISTORY, self.seed ^ APART, None)
+    }
+
+    /// The least, a medium and the most load of a sweep, with a seed of their own.
+    pub fn swept_history(&self, model: &ModelSpec) -> Vec<BatchMeta> {
+        let mut rising = dip::emu::sweep(model, 2 * HISTORY - 1, self.seed ^ APART, None);
+        rising.truncate(HISTORY as usize);
+        rising
     }
 
     pub fn environment(&self) -> Environment<'static> {

@@ -14,7 +14,8 @@ const ITERATIONS: u64 = 40;
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let model = preset(MODEL)?;
     let batches = dip::emu::sweep(&model, ITERATIONS, inputs.contest.seed, None);
-    let result = inputs.contest.run(&model, inputs.systems, &batches)?;
+    let history = inputs.contest.swept_history(&model);
+    let result = inputs.contest.run_after(&history, &model, inputs.systems, &batches)?;
     let at = |i: usize, y: f64| (i as f64, y);
     let series = result.systems.iter().map(|system| Series {
         name: system.system.clone(),
@@ -34,8 +35,8 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let figure = Figure {
         title: "Dynamic workload".into(),
         caption: format!(
-            "{MODEL}, {ITERATIONS} iterations from text only to image-heavy and back. Systems that plan before training \
-             do so for the ordinary mixture."
+            "{MODEL}, {ITERATIONS} iterations from text only to image-heavy and back. Systems that decide before \
+             training do so for a text-only, a medium and an image-heavy batch."
         ),
         svg: lines(&chart),
     };
