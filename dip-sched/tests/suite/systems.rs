@@ -92,6 +92,43 @@ fn a_run_across_two_modules_is_one_stage_of_the_virtual_pipeline() {
 }
 
 #[test]
+fn text_only_microbatches_do_not_change_the_order_of_the_ranks() {
+    let model = ModelSpec::from_toml(
+        "name = \"sees\"\nsequence_tokens = 64\nmax_images = 1\n\
+         [[module]]\nname = \"eye\"\nlayers = 8\nhidden = 64\nffn = 128\nheads = 4\n\
+         kind = { vit = { image_px = 32, patch_px = 8, merge = 2 } }\n\
+         [[module]]\nname = \"lm\"\nlayers = 8\nhidden = 64\nffn = 128\nheads = 4\n\
+         inputs = [\"eye\"]\nkind = { decoder = { vocab = 4 } }\n",
+    )
+    .unwrap();
+    let (cluster, cost) = (cluster(u64::MAX), Uniform::default());
+    let meta = |images| MicrobatchMeta { images, text_tokens: 32, ..MicrobatchMeta::default() };
+    let all = BatchMeta { iteration: 0, microbatches: vec![meta(1); 8] };
+    let history = [all.clone()];
+    let setting = Setting {
+        model: &model,
+        cluster: &cluster,
+        ranks: 4,
+        cost: &cost,
+        history: &history,
+        offload: false,
+    };
+    for name in ["1f1b", "interleaved", "zero_bubble"] {
+        let deployment = system_by_name(name).unwrap().deploy(&setting).unwrap();
+        let seconds = |batch: &BatchMeta| {
+            let plan = deployment.plan(&setting, batch, &Environment::default()).unwrap();
+            plan.predicted.makespan_s.0
+        };
+        for without in 0..8 {
+            let mut batch = all.clone();
+            batch.microbatches[without] = meta(0);
+            let (fewer, whole) = (seconds(&batch), seconds(&all));
+            assert!(fewer <= whole, "{name}, {without}: {fewer} > {whole}");
+        }
+    }
+}
+
+#[test]
 fn uniform_stages_take_the_closed_forms() {
     assert_eq!(by_name("nnscaler", 8, u64::MAX), 33000.0);
     assert_eq!(by_name("gpipe", 8, u64::MAX), 33000.0);
