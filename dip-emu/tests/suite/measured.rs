@@ -57,12 +57,12 @@ fn a_chunk_is_the_sum_of_its_parts() {
     let inner = stage(chunk(&model, 1, 1..3), 150, "keep");
     assert_eq!((inner.forward, inner.backward), (Seconds(150.0 * 21.0), Seconds(150.0 * 42.0)));
     assert_eq!(inner.activation_bytes, Bytes(1500 * 3), "a stage and two layers");
-    assert_eq!(inner.output_bytes, Bytes(4 * 150 * 160));
+    assert_eq!(inner.output_bytes, Bytes(4 * 150 * 128));
     let whole = stage(chunk(&model, 1, 0..4), 150, "keep");
     assert_eq!(whole.forward, Seconds(150.0 * (1.0 + 40.0 + 3.0 + 5.0)));
     assert_eq!(whole.output_bytes, Bytes(0), "the loss stays");
     let encoder = stage(chunk(&model, 0, 2..4), 150, "keep");
-    assert_eq!(encoder.output_bytes, Bytes(4 * 150 * 160), "as wide as the backbone");
+    assert_eq!(encoder.output_bytes, Bytes(4 * 150 * 128), "as wide as the backbone");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn recomputation_runs_the_forward_twice_and_keeps_the_input() {
         (stage(chunk(&model, 1, 1..3), 100, "keep"), stage(chunk(&model, 1, 1..3), 100, "full"));
     assert_eq!(full.forward, keep.forward * 0.5, "the first pass keeps nothing");
     assert_eq!(full.backward, keep.backward + keep.forward);
-    assert_eq!(full.activation_bytes, Bytes(4 * 100 * 160));
+    assert_eq!(full.activation_bytes, Bytes(4 * 100 * 128));
 }
 
 #[test]
