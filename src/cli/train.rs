@@ -54,8 +54,22 @@ impl Train {
                 let devices = backend::cuda_devices(config.pipeline.ranks)?;
                 self.on::<backend::Cuda>(&config, &model, |_| devices.clone())
             }
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu => {
+                let devices = backend::wgpu_devices(config.pipeline.ranks)?;
+                self.on::<backend::Wgpu>(&config, &model, |_| devices.clone())
+            }
+            #[cfg(feature = "rocm")]
+            Device::Rocm => {
+                let devices = backend::rocm_devices(config.pipeline.ranks)?;
+                self.on::<backend::Rocm>(&config, &model, |_| devices.clone())
+            }
             #[cfg(not(feature = "cuda"))]
-            Device::Cuda => Err(backend::DeviceError::NotBuilt.into()),
+            Device::Cuda => Err(backend::DeviceError::NotBuilt { feature: "cuda" }.into()),
+            #[cfg(not(feature = "wgpu"))]
+            Device::Wgpu => Err(backend::DeviceError::NotBuilt { feature: "wgpu" }.into()),
+            #[cfg(not(feature = "rocm"))]
+            Device::Rocm => Err(backend::DeviceError::NotBuilt { feature: "rocm" }.into()),
         }
     }
 

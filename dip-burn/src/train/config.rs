@@ -51,6 +51,10 @@ pub enum Device {
     Cpu,
     /// CUDA devices, one a rank, shared where there are fewer.
     Cuda,
+    /// The default GPU with Vulkan, Metal or DirectX, shared by all ranks.
+    Wgpu,
+    /// The default AMD device, shared by all ranks.
+    Rocm,
 }
 
 /// Ranks, schedule and search.
