@@ -6,3 +6,7 @@ mod support;
 /// Any valid plan gives the loss and the gradients of one device.
 #[path = "suite/gradients.rs"]
 mod gradients;
+
+/// Runs resume on other ranks, end early, and size their batches.
+#[path = "suite/training.rs"]
+mod training;

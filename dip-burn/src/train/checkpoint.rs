@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::EarlyStop;
 use crate::params::NamedTensors;
 
 /// The schema name of `state.json`.
@@ -43,6 +44,9 @@ pub struct RunState<S> {
     pub iteration: u64,
     /// Optimiser steps that are done; Adam's bias correction needs them.
     pub optimizer_steps: u64,
+    /// The held-out loss that early stopping waits for.
+    #[serde(default)]
+    pub early_stop: EarlyStop,
     /// Position in the data.
     pub data: S,
 }

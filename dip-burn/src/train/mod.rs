@@ -3,7 +3,9 @@
 pub mod checkpoint;
 mod config;
 mod data;
+mod early_stop;
 mod metrics;
+mod rate;
 mod report;
 mod trainer;
 
@@ -12,6 +14,8 @@ pub use config::{
     RunConfig,
 };
 pub use data::{HeldOut, RunData, assemble};
+pub use early_stop::EarlyStop;
 pub use metrics::Metrics;
+pub use rate::RateSchedule;
 pub use report::{Caption, Evaluation, IterationReport, Observer};
 pub use trainer::{TrainError, Trainer, TrainerInit};

@@ -5,6 +5,8 @@ use std::path::Path;
 use dip_core::{Bytes, Seconds};
 use serde::Serialize;
 
+use super::EarlyStop;
+
 /// One iteration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IterationReport {
@@ -88,6 +90,11 @@ pub trait Observer {
     /// The model was evaluated.
     fn evaluated(&mut self, evaluation: &Evaluation) {
         let _ = evaluation;
+    }
+
+    /// The run ends before its last iteration: its held-out loss no longer falls.
+    fn stopped(&mut self, iteration: u64, early_stop: &EarlyStop) {
+        let _ = (iteration, early_stop);
     }
 
     /// A checkpoint was written.

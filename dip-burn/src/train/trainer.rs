@@ -8,11 +8,11 @@ use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, Partition, Plan, PlanError, PlanSource, Seconds, check_plan};
 use thiserror::Error;
 
-use super::RunConfig;
 use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, RunState};
 use super::data::{RunData, assemble};
 use super::metrics::Metrics;
 use super::report::{Caption, Evaluation, IterationReport, Observer};
+use super::{EarlyStop, RunConfig};
 use crate::data::DataError;
 use crate::data::loader::{Decoding, LoaderPosition, PlannedBatch};
 use crate::model::{ModelError, WholeModel};
@@ -90,6 +90,7 @@ pub struct Trainer<B: Backend> {
     device: B::Device,
     ahead: Option<Ahead>,
     iteration: u64,
+    early_stop: EarlyStop,
     /// Where the data stands behind the last trained batch.
     position: LoaderPosition,
 }
@@ -125,6 +126,7 @@ impl<B: Backend> Trainer<B> {
             device,
             ahead: None,
             iteration: 0,
+            early_stop: EarlyStop::default(),
         })
     }
 
@@ -136,6 +138,7 @@ impl<B: Backend> Trainer<B> {
     /// Whether the run is at its end.
     pub fn is_done(&self) -> bool {
         self.iteration >= self.config.iterations
+            || self.early_stop.is_over(self.config.evaluation.patience)
     }
 
     /// Goes on from the newest checkpoint of the run; false where there is none.
@@ -158,6 +161,7 @@ impl<B: Backend> Trainer<B> {
         self.pipeline.import(model, optimizer, state.optimizer_steps)?;
         self.data.loader.restore(&state.data)?;
         (self.position, self.iteration, self.ahead) = (state.data, state.iteration, None);
+        self.early_stop = state.early_stop;
         Ok(())
     }
 
@@ -173,6 +177,7 @@ impl<B: Backend> Trainer<B> {
                 schema: CHECKPOINT_SCHEMA.into(),
                 iteration: self.iteration,
                 optimizer_steps: self.iteration,
+                early_stop: self.early_stop,
                 data: self.position.clone(),
             },
         };
@@ -281,6 +286,9 @@ impl<B: Backend> Trainer<B> {
                 observer.saved(&self.save()?);
             }
         }
+        if self.iteration < self.config.iterations {
+            observer.stopped(self.iteration, &self.early_stop);
+        }
         Ok(())
     }
 
@@ -302,7 +310,13 @@ impl<B: Backend> Trainer<B> {
         metrics: &mut Metrics,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        if let Some(evaluation) = self.evaluate(self.is_done())? {
+        let at_end = self.is_done();
+        if let Some(mut evaluation) = self.evaluate(at_end)? {
+            self.early_stop.record(evaluation.loss);
+            if self.is_done() && !at_end {
+                // The evaluation that ends the run has the captions of an end.
+                evaluation = self.evaluate(true)?.unwrap_or(evaluation);
+            }
             metrics.evaluation(&evaluation)?;
             observer.evaluated(&evaluation);
         }

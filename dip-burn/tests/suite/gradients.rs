@@ -37,7 +37,8 @@ impl Case {
     /// A random plan on a random partition gives the loss and gradients of the whole model.
     fn holds(&self, rng: &mut ChaCha8Rng, ranks: u32, strategies: &[&str]) {
         let partition = random_partition(rng, &self.model, ranks);
-        let graph = graph(&self.model, &partition, &self.metas, &self.batch, rng.random_bool(0.5));
+        let graph =
+            graph(&self.model, &partition, &self.metas, &self.batch.split, rng.random_bool(0.5));
         let plan = random_plan(rng, graph, strategies);
         let mut pipeline = Pipeline::<B>::new(&PipelineInit {
             model: &self.model,

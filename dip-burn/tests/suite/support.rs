@@ -180,7 +180,7 @@ pub fn graph(
     model: &ModelSpec,
     partition: &Partition,
     metas: &BatchMeta,
-    batch: &Batch,
+    split: &BatchSplit,
     weight_split: bool,
 ) -> TaskGraph {
     let cluster = ClusterSpec::from_toml(
@@ -194,7 +194,7 @@ pub fn graph(
         cluster: &cluster,
         partition,
         batch: metas,
-        split: &batch.split,
+        split,
         cost: &AnyCost,
         weight_split,
     };
