@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use dip_burn::measure::{Effort, MeasureError, cached_profile};
-use dip_burn::train::{RunConfig, RunData, TrainError, Trainer, TrainerInit};
+use dip_burn::train::{RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit};
+use dip_core::profile::Profile;
 use dip_core::{
-    Budget, Bytes, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec, Partition, Schedule, Seconds,
-    SpecError, presets,
+    BatchMeta, Budget, Bytes, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec, Partition,
+    Schedule, Seconds, SpecError, presets,
 };
 use dip_emu::MeasuredCost;
 use dip_sched::{
@@ -72,6 +73,7 @@ pub fn trainer<B: dip_burn::Backend>(
         cost,
         weight_split: pipeline.weight_split.unwrap_or_else(|| splits_weights(&pipeline.schedule)),
     };
+    let throughput = throughput(model, &profile, pipeline.ranks);
     let planner = PlannerConfig {
         schedule,
         seed: config.seed,
@@ -85,7 +87,15 @@ pub fn trainer<B: dip_burn::Backend>(
     };
     let plans = Box::new(BatchPlanner::new(inputs, planner));
     let init = TrainerInit { config, model, partition: &partition, plans, data, devices };
-    Ok(Trainer::new(init)?)
+    Ok(Trainer::new(init)?.with_throughput(throughput))
+}
+
+/// The arithmetic of the model over that of the devices, where the profile knows their peak.
+fn throughput(model: &ModelSpec, profile: &Profile, devices: u32) -> Option<Throughput> {
+    let model = model.clone();
+    let peak_flops_per_s = f64::from(devices) * profile.peak_flops_per_s?;
+    let model_flops = move |batch: &BatchMeta| dip_emu::model_flops(&model, batch);
+    Some(Throughput { model_flops: Box::new(model_flops), peak_flops_per_s })
 }
 
 fn schedule(name: &str) -> Result<Box<dyn Schedule>, SpecError> {

@@ -42,6 +42,9 @@ pub struct RunConfig {
     /// Held-out loss and captions.
     #[serde(default)]
     pub evaluation: EvaluationConfig,
+    /// What is written beside `metrics.jsonl`.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
 }
 
 /// What the ranks compute on.
@@ -180,6 +183,20 @@ pub struct EvaluationConfig {
     pub max_caption_tokens: usize,
     /// Evaluations in a row without a lower held-out loss after which the run ends; 0 for never.
     pub patience: u64,
+}
+
+/// What is written beside `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// TensorBoard event files in the folder `tensorboard` of the output.
+    pub tensorboard: bool,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { tensorboard: true }
+    }
 }
 
 impl Default for EvaluationConfig {

@@ -12,6 +12,7 @@ use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, Ru
 use super::data::{RunData, assemble};
 use super::metrics::Metrics;
 use super::report::{Caption, Evaluation, IterationReport, Observer};
+use super::throughput::{Throughput, resident_bytes};
 use super::{EarlyStop, RunConfig};
 use crate::data::DataError;
 use crate::data::loader::{Decoding, LoaderPosition, PlannedBatch};
@@ -91,6 +92,7 @@ pub struct Trainer<B: Backend> {
     ahead: Option<Ahead>,
     iteration: u64,
     early_stop: EarlyStop,
+    throughput: Option<Throughput>,
     /// Where the data stands behind the last trained batch.
     position: LoaderPosition,
 }
@@ -127,7 +129,14 @@ impl<B: Backend> Trainer<B> {
             ahead: None,
             iteration: 0,
             early_stop: EarlyStop::default(),
+            throughput: None,
         })
+    }
+
+    /// Reports utilisation, too.
+    pub fn with_throughput(mut self, throughput: Option<Throughput>) -> Self {
+        self.throughput = throughput;
+        self
     }
 
     /// Iterations that are done.
@@ -218,6 +227,9 @@ impl<B: Backend> Trainer<B> {
             gradient_norm: step.gradient_norm,
             tokens: now.batch.used_tokens,
             images: now.batch.meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
+            microbatches: now.batch.meta.microbatches.len(),
+            tokens_per_s: now.batch.used_tokens as f64 / elapsed_s.0.max(f64::MIN_POSITIVE),
+            mfu: self.throughput.as_ref().and_then(|t| t.utilisation(&now.batch.meta, elapsed_s)),
             elapsed_s,
             makespan_s: step.trace.makespan(),
             predicted_s: planned.plan.predicted.makespan_s,
@@ -229,6 +241,7 @@ impl<B: Backend> Trainer<B> {
             fallback: planned.fallback,
             skipped: self.data.loader.skipped().total(),
             peak_activation_bytes: step.peak_activation,
+            resident_bytes: resident_bytes(),
         };
         self.position = now.batch.position;
         self.iteration += 1;
@@ -270,7 +283,7 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// [`TrainError`]; the newest checkpoint stays whole.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let mut metrics = Metrics::open(&self.config.output, self.iteration)?;
+        let mut metrics = Metrics::open(&self.config.output, self.iteration, &self.config.metrics)?;
         if self.iteration == 0 {
             self.judge(&mut metrics, observer)?;
         }

@@ -150,7 +150,7 @@ impl Observer for Progress {
         self.bar.set_message(format!(
             "loss {:.3} {:.0} tokens/s bubble {:.1} % stall {:.2} %",
             report.loss,
-            report.tokens_per_s(),
+            report.tokens_per_s,
             100.0 * report.bubble_ratio,
             self.totals.stall_percent()
         ));
