@@ -7,6 +7,9 @@ mod support;
 #[path = "suite/gradients.rs"]
 mod gradients;
 
+/// bf16 and f16 layers over f32 weights.
+#[path = "suite/precision.rs"]
+mod precision;
 /// Runs resume on other ranks, end early, and size their batches.
 #[path = "suite/training.rs"]
 mod training;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::EarlyStop;
+use super::loss_scale::LossScale;
 use crate::params::NamedTensors;
 
 /// The schema name of `state.json`.
@@ -47,6 +48,9 @@ pub struct RunState<S> {
     /// The held-out loss that early stopping waits for.
     #[serde(default)]
     pub early_stop: EarlyStop,
+    /// The loss scale; absent in checkpoints of runs that had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// Position in the data.
     pub data: S,
 }

@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod config;
 mod data;
 mod early_stop;
+mod loss_scale;
 mod metrics;
 mod rate;
 mod report;
@@ -18,6 +19,7 @@ pub use config::{
 };
 pub use data::{HeldOut, RunData, assemble};
 pub use early_stop::EarlyStop;
+pub use loss_scale::LossScale;
 pub use metrics::Metrics;
 pub use rate::RateSchedule;
 pub use report::{Caption, Evaluation, IterationReport, Observer};

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, RunState};
 use super::data::{RunData, assemble};
+use super::loss_scale::LossScale;
 use super::metrics::Metrics;
 use super::report::{Caption, Evaluation, IterationReport, Observer};
 use super::throughput::{Throughput, resident_bytes};
@@ -69,6 +70,16 @@ pub enum TrainError {
         /// One of them.
         first: String,
     },
+    /// The gradients are no numbers any more.
+    #[error(
+        "the gradient norm of iteration {iteration} is {norm}; lower optimizer.learning_rate, or set pipeline.precision to \"f32\""
+    )]
+    Gradients {
+        /// The iteration.
+        iteration: u64,
+        /// Its gradient norm.
+        norm: f64,
+    },
     /// The loss is no number any more.
     #[error(
         "the loss of iteration {iteration} is {loss}; lower optimizer.learning_rate, or clip with optimizer.clip_norm"
@@ -93,6 +104,7 @@ pub struct Trainer<B: Backend> {
     iteration: u64,
     early_stop: EarlyStop,
     throughput: Option<Throughput>,
+    loss_scale: LossScale,
     /// Where the data stands behind the last trained batch.
     position: LoaderPosition,
 }
@@ -115,6 +127,7 @@ impl<B: Backend> Trainer<B> {
             partition: init.partition,
             devices: init.devices,
             threads_per_rank: init.config.pipeline.threads_per_rank,
+            precision: init.config.pipeline.precision,
             seed: init.config.seed,
             optimizer: &init.config.optimizer,
         })?;
@@ -130,6 +143,7 @@ impl<B: Backend> Trainer<B> {
             iteration: 0,
             early_stop: EarlyStop::default(),
             throughput: None,
+            loss_scale: LossScale::new(init.config.pipeline.precision),
         })
     }
 
@@ -171,6 +185,7 @@ impl<B: Backend> Trainer<B> {
         self.data.loader.restore(&state.data)?;
         (self.position, self.iteration, self.ahead) = (state.data, state.iteration, None);
         self.early_stop = state.early_stop;
+        self.loss_scale = state.loss_scale.unwrap_or(self.loss_scale);
         Ok(())
     }
 
@@ -187,6 +202,7 @@ impl<B: Backend> Trainer<B> {
                 iteration: self.iteration,
                 optimizer_steps: self.iteration,
                 early_stop: self.early_stop,
+                loss_scale: Some(self.loss_scale),
                 data: self.position.clone(),
             },
         };
@@ -213,10 +229,15 @@ impl<B: Backend> Trainer<B> {
         let batch = Arc::new(assemble(decoded, planned.split));
         let o = &self.config.optimizer;
         let learning_rate = o.rate(self.iteration, self.config.iterations);
-        let update = Update { learning_rate, clip_norm: o.clip_norm };
+        let loss_scale = self.loss_scale.value();
+        let update = Update { learning_rate, clip_norm: o.clip_norm, loss_scale };
         let step = self.pipeline.run(&planned.plan, &batch, Some(update))?;
         if !step.loss.is_finite() {
             return Err(TrainError::Diverged { iteration: self.iteration, loss: step.loss });
+        }
+        if !self.loss_scale.learn(step.gradient_norm.is_finite()) {
+            let (iteration, norm) = (self.iteration, step.gradient_norm);
+            return Err(TrainError::Gradients { iteration, norm });
         }
         let elapsed_s = Seconds(start.elapsed().as_secs_f64());
         self.plans.measured(elapsed_s);

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use dip_burn::model::WholeModel;
+use dip_burn::model::{Precision, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{Export, Pipeline, PipelineInit};
 use dip_burn::train::OptimizerConfig;
@@ -37,14 +37,14 @@ impl Case {
     /// A random plan on a random partition gives the loss and gradients of the whole model.
     fn holds(&self, rng: &mut ChaCha8Rng, ranks: u32, strategies: &[&str]) {
         let partition = random_partition(rng, &self.model, ranks);
-        let graph =
-            graph(&self.model, &partition, &self.metas, &self.batch.split, rng.random_bool(0.5));
+        let graph = graph(&self.model, &partition, &self.metas, &self.batch, rng.random_bool(0.5));
         let plan = random_plan(rng, graph, strategies);
         let mut pipeline = Pipeline::<B>::new(&PipelineInit {
             model: &self.model,
             partition: &partition,
             devices: vec![Default::default(); ranks as usize],
             threads_per_rank: 1,
+            precision: Precision::F32,
             seed: 7,
             optimizer: &OptimizerConfig::default(),
         })

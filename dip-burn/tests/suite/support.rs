@@ -180,6 +180,17 @@ pub fn graph(
     model: &ModelSpec,
     partition: &Partition,
     metas: &BatchMeta,
+    batch: &Batch,
+    weight_split: bool,
+) -> TaskGraph {
+    graph_of_split(model, partition, metas, &batch.split, weight_split)
+}
+
+/// The task graph of a batch that is cut as `split` says.
+pub fn graph_of_split(
+    model: &ModelSpec,
+    partition: &Partition,
+    metas: &BatchMeta,
     split: &BatchSplit,
     weight_split: bool,
 ) -> TaskGraph {

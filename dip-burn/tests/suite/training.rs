@@ -49,7 +49,7 @@ impl PlanSource for RandomPlans {
     fn take(&mut self) -> Result<PlannedBatch, PlanError> {
         let batch = self.submitted.pop_front().ok_or(PlanError::Empty)?;
         let split = random_split(&mut self.rng, &self.model, &batch);
-        let graph = graph(&self.model, &self.partition, &batch, &split, false);
+        let graph = graph_of_split(&self.model, &self.partition, &batch, &split, false);
         let plan = random_plan(&mut self.rng, graph, &["keep", "full"]);
         let (stall, search) = (Seconds::ZERO, Seconds::ZERO);
         Ok(PlannedBatch { batch, split, plan, stall, search, fallback: false })
