@@ -143,7 +143,10 @@ pub fn profile<B: Backend>(
                     .build();
                 let entries = entries::<B>(&model, &device, effort, &barrier)?;
                 barrier.wait();
-                Ok::<_, MeasureError>((entries, peak::peak_flops_per_s::<B>(&device)))
+                Ok::<_, MeasureError>((
+                    entries,
+                    peak::peak_flops_per_s::<B>(&device, effort.precision),
+                ))
             })
         })
         .collect();

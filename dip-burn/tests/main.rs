@@ -13,3 +13,7 @@ mod precision;
 /// Runs resume on other ranks, end early, and size their batches.
 #[path = "suite/training.rs"]
 mod training;
+
+/// Replicas train like one device, share their optimiser state, and fail together.
+#[path = "suite/replicas.rs"]
+mod replicas;

@@ -5,6 +5,8 @@ use std::time::Instant;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 
+use crate::model::{Precision, cast};
+
 /// Sides of the square products; the smallest that takes long enough counts.
 const SIDES: [usize; 6] = [256, 512, 1024, 2048, 4096, 8192];
 /// A product that takes shorter is mostly start-up.
@@ -12,11 +14,14 @@ const LONG_ENOUGH_S: f64 = 0.02;
 /// Products of which the fastest counts.
 const RUNS: usize = 5;
 
-/// FLOP/s of the fastest single-precision product on this thread's share of `device`; `None` where the device fails.
-pub(super) fn peak_flops_per_s<B: Backend>(device: &B::Device) -> Option<f64> {
+/// FLOP/s of the fastest product in `precision` on this thread's share of `device`; `None` where the device fails.
+pub(super) fn peak_flops_per_s<B: Backend>(
+    device: &B::Device,
+    precision: Precision,
+) -> Option<f64> {
     let mut best = None;
     for side in SIDES {
-        let seconds = fastest_product::<B>(side, device)?;
+        let seconds = fastest_product::<B>(side, device, precision)?;
         best = Some(2.0 * (side as f64).powi(3) / seconds.max(f64::MIN_POSITIVE));
         if seconds >= LONG_ENOUGH_S {
             break;
@@ -25,9 +30,13 @@ pub(super) fn peak_flops_per_s<B: Backend>(device: &B::Device) -> Option<f64> {
     best
 }
 
-fn fastest_product<B: Backend>(side: usize, device: &B::Device) -> Option<f64> {
+fn fastest_product<B: Backend>(
+    side: usize,
+    device: &B::Device,
+    precision: Precision,
+) -> Option<f64> {
     let draw = || Tensor::<B, 2>::random([side, side], Distribution::Normal(0.0, 1.0), device);
-    let (a, b) = (draw(), draw());
+    let [a, b] = [draw(), draw()].map(|x| cast(x, precision.dtype()));
     let mut fastest = f64::INFINITY;
     // The first one warms up.
     for run in 0..=RUNS {
@@ -48,7 +57,8 @@ mod tests {
 
     #[test]
     fn the_peak_is_that_of_a_processor() {
-        let peak = peak_flops_per_s::<crate::backend::Cpu>(&Default::default()).unwrap();
+        let peak =
+            peak_flops_per_s::<crate::backend::Cpu>(&Default::default(), Precision::F32).unwrap();
         assert!((1e8..1e14).contains(&peak), "{peak}");
     }
 }

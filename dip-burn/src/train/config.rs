@@ -67,6 +67,8 @@ pub struct PipelineConfig {
     pub device: Device,
     /// Pipeline ranks, each a thread with a device of its own.
     pub ranks: u32,
+    /// Replicas of the pipeline, each with ranks of its own; they share the microbatches of a batch.
+    pub replicas: u32,
     /// Compute threads of a rank on CPU.
     pub threads_per_rank: usize,
     /// What the layers compute in; weights and optimiser stay f32. CPUs compute 16 bits slower than f32.
@@ -83,11 +85,19 @@ pub struct PipelineConfig {
     pub memory_limit_bytes: Option<u64>,
 }
 
+impl PipelineConfig {
+    /// Devices that the ranks of all replicas take.
+    pub fn devices(&self) -> u32 {
+        self.ranks.saturating_mul(self.replicas)
+    }
+}
+
 impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
             device: Device::Cpu,
             ranks: 2,
+            replicas: 1,
             threads_per_rank: 1,
             precision: Precision::F32,
             schedule: "dip".into(),
@@ -139,6 +149,8 @@ pub struct OptimizerConfig {
     pub beta_2: f32,
     /// Largest norm of all gradients together; larger ones are scaled down. 0 for no clipping.
     pub clip_norm: f64,
+    /// Whether replicas share the optimiser state: each keeps the moments of its share of the parameters (ZeRO-1).
+    pub shard: bool,
 }
 
 impl Default for OptimizerConfig {
@@ -153,6 +165,7 @@ impl Default for OptimizerConfig {
             beta_1: 0.9,
             beta_2: 0.95,
             clip_norm: 1.0,
+            shard: false,
         }
     }
 }
@@ -240,6 +253,8 @@ impl RunConfig {
         within("iterations", self.iterations as f64, 1.0, 1e12, "give the length of the run")?;
         within("pipeline.ranks", f64::from(p.ranks), 1.0, 1024.0, "one rank a core or device")?;
         let threads = p.threads_per_rank as f64;
+        let most = 1024.0 / f64::from(p.ranks);
+        within("pipeline.replicas", f64::from(p.replicas), 1.0, most, "ranks * replicas threads")?;
         within("pipeline.threads_per_rank", threads, 1.0, 1024.0, "divide the cores by the ranks")?;
         let microbatches = f64::from(self.data.microbatches.unwrap_or(1));
         let most = f64::from(MAX_MICROBATCHES);

@@ -32,11 +32,11 @@ pub fn run_config(output: &Path, iterations: u64, more: &str) -> RunConfig {
     RunConfig::from_toml(&text).unwrap()
 }
 
-/// Random valid plans for a partition.
+/// Random valid plans for a partition, drawn anew for each batch: a resumed run gets the same ones.
 pub struct RandomPlans {
     pub model: ModelSpec,
     pub partition: Partition,
-    pub rng: ChaCha8Rng,
+    pub seed: u64,
     pub submitted: VecDeque<BatchMeta>,
 }
 
@@ -48,9 +48,10 @@ impl PlanSource for RandomPlans {
 
     fn take(&mut self) -> Result<PlannedBatch, PlanError> {
         let batch = self.submitted.pop_front().ok_or(PlanError::Empty)?;
-        let split = random_split(&mut self.rng, &self.model, &batch);
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed + batch.iteration);
+        let split = random_split(&mut rng, &self.model, &batch);
         let graph = graph_of_split(&self.model, &self.partition, &batch, &split, false);
-        let plan = random_plan(&mut self.rng, graph, &["keep", "full"]);
+        let plan = random_plan(&mut rng, graph, &["keep", "full"]);
         let (stall, search) = (Seconds::ZERO, Seconds::ZERO);
         Ok(PlannedBatch { batch, split, plan, stall, search, fallback: false })
     }
@@ -58,13 +59,23 @@ impl PlanSource for RandomPlans {
 
 /// A trainer of `config` on a partition.
 pub fn trainer(config: &RunConfig, partition: Partition, seed: u64) -> Trainer<B> {
+    trainer_on(config, partition, 1, seed)
+}
+
+/// A trainer of `config` on replicas of a partition.
+pub fn trainer_on(
+    config: &RunConfig,
+    partition: Partition,
+    replicas: u32,
+    seed: u64,
+) -> Trainer<B> {
     let model = scenes_model();
     let data = RunData::open(&model, &config.data, &config.evaluation, config.seed).unwrap();
-    let devices = vec![Default::default(); partition.ranks as usize];
+    let devices = vec![Default::default(); (replicas * partition.ranks) as usize];
     let plans = Box::new(RandomPlans {
         model: model.clone(),
         partition: partition.clone(),
-        rng: ChaCha8Rng::seed_from_u64(seed),
+        seed,
         submitted: VecDeque::new(),
     });
     let init = TrainerInit { config, model: &model, partition: &partition, plans, data, devices };
