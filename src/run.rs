@@ -7,12 +7,12 @@ use dip_burn::train::{Deal, RunConfig, RunData, Throughput, TrainError, Trainer,
 use dip_core::profile::Profile;
 use dip_core::{
     BatchMeta, Budget, Bytes, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec, Partition,
-    Schedule, Seconds, SpecError, presets,
+    PlanError, Schedule, Seconds, SpecError, presets,
 };
 use dip_emu::MeasuredCost;
 use dip_sched::{
     BatchPlanner, PartitionError, Partitioner, PlanInputs, PlannerConfig, balance_microbatches,
-    placement, rank_loads, schedule_by_name, splits_weights,
+    memory_need, placement, rank_loads, schedule_by_name, splits_weights,
 };
 
 /// Longest search of a run whose budget is time, unless its iterations are shorter.
@@ -32,6 +32,19 @@ pub enum RunError {
     /// The partition.
     #[error(transparent)]
     Partition(#[from] PartitionError),
+    /// The memory limit.
+    #[error(
+        "pipeline.memory_limit_bytes is {limit}, but rank {rank} needs {need} bytes for its weights, gradients, optimiser state \
+         and the activations of one full microbatch; raise the limit to at least that, or use more ranks"
+    )]
+    Memory {
+        /// The limit.
+        limit: u64,
+        /// The rank that needs most.
+        rank: usize,
+        /// Bytes that it needs.
+        need: u64,
+    },
     /// The trainer.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -75,6 +88,7 @@ pub fn trainer<B: dip_burn::Backend>(
         cost,
         weight_split: pipeline.weight_split.unwrap_or_else(|| splits_weights(&pipeline.schedule)),
     };
+    fits_memory(&inputs, pipeline.memory_limit_bytes)?;
     let throughput = throughput(model, &profile, pipeline.devices());
     let planner = PlannerConfig {
         schedule,
@@ -90,6 +104,18 @@ pub fn trainer<B: dip_burn::Backend>(
     let plans = Box::new(BatchPlanner::new(inputs, planner));
     let init = TrainerInit { config, model, partition: &partition, plans, data, devices };
     Ok(Trainer::new(init)?.with_throughput(throughput).with_dealing(deal))
+}
+
+/// A limit that the heaviest microbatch does not fit would end the run at the first batch that has one.
+fn fits_memory(inputs: &PlanInputs, limit: Option<u64>) -> Result<(), RunError> {
+    let Some(limit) = limit else { return Ok(()) };
+    let need = memory_need(inputs).map_err(PlanError::from).map_err(TrainError::from)?;
+    match need.iter().enumerate().max_by_key(|(_, bytes)| bytes.0) {
+        Some((rank, bytes)) if bytes.0 > limit => {
+            Err(RunError::Memory { limit, rank, need: bytes.0 })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Deals microbatches so that the busiest rank of any replica is least busy.

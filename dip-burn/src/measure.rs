@@ -4,6 +4,7 @@
 //! differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches, memory
 //! bandwidth and clock.
 
+mod memory;
 mod peak;
 
 use std::ops::Range;
@@ -15,14 +16,15 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
 use dip_core::{
-    BatchSplit, Bytes, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received,
-    Seconds, SegmentId, SpecError, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
+    BatchSplit, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received, Seconds,
+    SegmentId, SpecError, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
 };
 use thiserror::Error;
 
 use crate::batch::{Batch, Image, Microbatch};
 use crate::model::{ModelError, Precision, cast};
 use crate::stage::{ChunkStage, Payload};
+use memory::Kept;
 
 /// Layers of the module that is measured: room for a first, a last and two middle layers.
 const LAYERS: u32 = 4;
@@ -237,18 +239,21 @@ struct Times {
     inference: f64,
     backward: f64,
     weight: f64,
-    bytes: f64,
 }
 
 impl<B: Backend> Probe<'_, B> {
     /// Chunks of one and two middle layers, and of the first and the last layer; their differences are the parts.
     fn parts(&self) -> Result<Vec<ProfileEntry>, MeasureError> {
-        let middle = self.chunk(1..2)?;
-        let layer = self.chunk(1..3)?.less(middle);
-        let first = self.chunk(0..1)?.less(middle);
-        let last = self.chunk(LAYERS - 1..LAYERS)?.less(middle);
+        let chunk = |layers: Range<u32>| -> Result<(Times, Kept), MeasureError> {
+            Ok((self.chunk(layers.clone())?, self.kept(layers)?))
+        };
+        let less = |a: (Times, Kept), b: (Times, Kept)| (a.0.less(b.0), a.1.less(b.1));
+        let middle = chunk(1..2)?;
+        let layer = less(chunk(1..3)?, middle);
+        let first = less(chunk(0..1)?, middle);
+        let last = less(chunk(LAYERS - 1..LAYERS)?, middle);
         let parts = [
-            (Part::Stage, middle.less(layer)),
+            (Part::Stage, less(middle, layer)),
             (Part::Layer, layer),
             (Part::First, first),
             (Part::Last, last),
@@ -257,7 +262,7 @@ impl<B: Backend> Probe<'_, B> {
         let tokens = self.tokens() as u64;
         Ok(parts
             .into_iter()
-            .map(|(part, times)| ProfileEntry {
+            .map(|(part, (times, kept))| ProfileEntry {
                 module: spec.name.clone(),
                 part,
                 tokens,
@@ -265,7 +270,8 @@ impl<B: Backend> Probe<'_, B> {
                 inference_s: Seconds(times.inference),
                 backward_s: Seconds(times.backward),
                 weight_s: Seconds(times.weight.min(times.backward)),
-                activation_bytes: Bytes(times.bytes as u64),
+                keep: kept.keep,
+                full: kept.full,
             })
             .collect())
     }
@@ -291,11 +297,10 @@ impl<B: Backend> Probe<'_, B> {
             let (inference, outputs) = self.forward(&mut stage, "full", &inputs)?;
             self.backward(&mut stage, outputs, &inputs)?;
             let (forward, outputs) = self.forward(&mut stage, "keep", &inputs)?;
-            let bytes = stage.held_bytes().0 as f64;
             let (backward, weight) = self.backward(&mut stage, outputs, &inputs)?;
             let backward = backward + weight;
             if run >= self.effort.warm_up {
-                samples.push(Times { forward, inference, backward, weight, bytes });
+                samples.push(Times { forward, inference, backward, weight });
             }
         }
         Ok(Times {
@@ -303,7 +308,6 @@ impl<B: Backend> Probe<'_, B> {
             inference: median(samples.iter().map(|s| s.inference)),
             backward: median(samples.iter().map(|s| s.backward)),
             weight: median(samples.iter().map(|s| s.weight)),
-            bytes: median(samples.iter().map(|s| s.bytes)),
         })
     }
 
@@ -367,12 +371,17 @@ impl<B: Backend> Probe<'_, B> {
     /// A sequence of equal documents, half of its tokens trained; images for an encoder as many as asked for, for a decoder
     /// as many as fit half of its sequence.
     fn batch(&self) -> Batch {
+        self.batch_of(self.effort.documents.max(1), self.model.sequence_tokens as usize / 2)
+    }
+
+    /// The same with `documents` documents and a loss on the last `trained` tokens.
+    fn batch_of(&self, documents: usize, trained: usize) -> Batch {
         let length = self.model.sequence_tokens as usize;
         let per_image = self.tokens_per_image();
         let vit = matches!(self.model.modules[self.module.index()].kind, ModuleKind::Vit { .. });
         let fit = (length / 2).checked_div(per_image).unwrap_or(0);
         let images = if vit { self.instances as usize } else { fit };
-        let document = length.div_ceil(self.effort.documents.max(1)).max(1);
+        let document = length.div_ceil(documents).max(1);
         let pixels = vec![0.5; 3 * self.image_px() * self.image_px()];
         let offsets = (0..images).map(|i| (i * per_image) as u32);
         let microbatch = Microbatch {
@@ -380,7 +389,7 @@ impl<B: Backend> Probe<'_, B> {
             documents: (0..length).map(|i| (i / document) as u32).collect(),
             positions: (0..length).map(|i| (i % document) as u32).collect(),
             targets: vec![1; length],
-            loss_mask: (0..length).map(|i| i >= length / 2).collect(),
+            loss_mask: (0..length).map(|i| i >= length - trained).collect(),
             images: vec![Image { pixels }; images],
             image_offsets: offsets.collect(),
         };
@@ -430,7 +439,6 @@ impl Times {
             inference: rest(self.inference, other.inference),
             backward: rest(self.backward, other.backward),
             weight: rest(self.weight, other.weight),
-            bytes: rest(self.bytes, other.bytes),
         }
     }
 }

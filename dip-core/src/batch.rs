@@ -36,6 +36,10 @@ pub struct MicrobatchMeta {
     /// Video clips.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub clips: Vec<ClipMeta>,
+    /// Tokens of each packed document, image tokens included: attention stays inside a document. Tokens that are in none are
+    /// one more document.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<u64>,
 }
 
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
@@ -65,6 +69,8 @@ struct Line {
     audio_seconds: Vec<f64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     clips: Vec<ClipMeta>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    documents: Vec<u64>,
 }
 
 impl BatchMeta {
@@ -83,6 +89,7 @@ impl BatchMeta {
                 text_tokens: line.text_tokens,
                 audio_seconds: line.audio_seconds,
                 clips: line.clips,
+                documents: line.documents,
             };
             meta.validate().map_err(|e| at(e.to_string()))?;
             batches.entry(line.iteration).or_default().push(meta);
@@ -103,6 +110,7 @@ impl BatchMeta {
                 text_tokens: m.text_tokens,
                 audio_seconds: m.audio_seconds.clone(),
                 clips: m.clips.clone(),
+                documents: m.documents.clone(),
             };
             out.push_str(&serde_json::to_string(&line).expect("plain data has a JSON form"));
             out.push('\n');
@@ -133,6 +141,10 @@ impl MicrobatchMeta {
                 self.text_tokens.to_string(),
                 format!("at most {MAX_TOKENS}"),
             ));
+        }
+        if self.documents.len() > MAX_ITEMS as usize {
+            let count = format!("{} documents", self.documents.len());
+            return Err(field("documents", count, format!("at most {MAX_ITEMS}")));
         }
         for &s in &self.audio_seconds {
             if !(s > 0.0 && s <= 1e6) {

@@ -6,7 +6,7 @@ use crate::error::SpecError;
 use crate::units::{Bytes, Seconds};
 
 /// The schema name of a profile file.
-pub const PROFILE_SCHEMA: &str = "dip.profile/v1";
+pub const PROFILE_SCHEMA: &str = "dip.profile/v2";
 /// Most entries of a profile file.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -68,8 +68,41 @@ pub struct ProfileEntry {
     pub backward_s: Seconds,
     /// The weight gradients alone.
     pub weight_s: Seconds,
-    /// Activations kept in between.
-    pub activation_bytes: Bytes,
+    /// Activations kept in between by a stage that keeps everything.
+    pub keep: KeptBytes,
+    /// Activations kept in between by one that computes its layers again.
+    pub full: KeptBytes,
+}
+
+/// Bytes of activations, which depend on more than the number of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptBytes {
+    /// Whatever the documents and losses are.
+    pub bytes: f64,
+    /// For each pair of tokens of one document, both orders and a token with itself.
+    pub bytes_per_pair: f64,
+    /// For each token with a loss.
+    pub bytes_per_trained_token: f64,
+}
+
+impl KeptBytes {
+    /// Those of both.
+    pub fn plus(self, other: Self, times: f64) -> Self {
+        Self {
+            bytes: self.bytes + times * other.bytes,
+            bytes_per_pair: self.bytes_per_pair + times * other.bytes_per_pair,
+            bytes_per_trained_token: self.bytes_per_trained_token
+                + times * other.bytes_per_trained_token,
+        }
+    }
+
+    /// For `pairs` pairs and `trained` tokens with a loss.
+    pub fn of(self, pairs: u64, trained: u64) -> Bytes {
+        let pairs = self.bytes_per_pair * pairs as f64;
+        let trained = self.bytes_per_trained_token * trained as f64;
+        Bytes((self.bytes + pairs + trained).max(0.0).ceil() as u64)
+    }
 }
 
 impl Profile {
@@ -129,6 +162,12 @@ impl Profile {
             time(format!("entries[{i}].inference_s"), e.inference_s)?;
             time(format!("entries[{i}].backward_s"), e.backward_s)?;
             time(format!("entries[{i}].weight_s"), e.weight_s)?;
+            for kept in [e.keep, e.full] {
+                let figures = [kept.bytes, kept.bytes_per_pair, kept.bytes_per_trained_token];
+                if let Some(bad) = figures.into_iter().find(|b| !b.is_finite()) {
+                    return Err(field(format!("entries[{i}] bytes"), bad.to_string(), "finite"));
+                }
+            }
         }
         Ok(())
     }

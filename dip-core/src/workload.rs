@@ -32,6 +32,8 @@ pub struct Workload {
     pub cross_pairs: u64,
     /// Tokens handed to the consumers of the module (after merging).
     pub output_tokens: u64,
+    /// Most tokens that can have a loss: those of the text.
+    pub trained_tokens: u64,
 }
 
 impl ModelSpec {
@@ -79,8 +81,9 @@ impl ModelSpec {
             ModuleKind::Decoder { .. } if microbatch.has_sequence() => {
                 let tokens = self.sequence_length(microbatch);
                 work.tokens = tokens;
-                work.attention_pairs = causal_pairs(tokens);
+                work.attention_pairs = document_pairs(tokens, &microbatch.documents);
                 work.output_tokens = tokens;
+                work.trained_tokens = microbatch.text_tokens;
             }
             ModuleKind::Decoder { .. } => {
                 for clip in &microbatch.clips[range] {
@@ -148,6 +151,17 @@ fn causal_pairs(tokens: u64) -> u64 {
     tokens.saturating_mul(tokens.saturating_add(1)) / 2
 }
 
+/// Causal pairs inside the documents of a sequence; tokens that are in none are one more document.
+fn document_pairs(tokens: u64, documents: &[u64]) -> u64 {
+    let (mut left, mut pairs) = (tokens, 0);
+    for &document in documents {
+        let document = document.min(left);
+        left -= document;
+        add(&mut pairs, causal_pairs(document));
+    }
+    pairs.saturating_add(causal_pairs(left))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +205,20 @@ mod tests {
             "#,
         )
         .unwrap()
+    }
+
+    #[test]
+    fn attention_stays_inside_documents() {
+        let model = model();
+        let pairs = |documents: &[u64]| {
+            let documents = documents.to_vec();
+            let meta = MicrobatchMeta { text_tokens: 10, documents, ..Default::default() };
+            model.workload(LM, &meta, 0..1).attention_pairs
+        };
+        assert_eq!(pairs(&[]), 55);
+        assert_eq!(pairs(&[4, 6]), 10 + 21);
+        assert_eq!(pairs(&[4]), 10 + 21, "the rest is a document");
+        assert_eq!(pairs(&[40, u64::MAX]), 55, "documents do not exceed the sequence");
     }
 
     const VIT: ModuleId = ModuleId(0);

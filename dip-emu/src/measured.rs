@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dip_core::profile::{Part, Profile, ProfileEntry};
+use dip_core::profile::{KeptBytes, Part, Profile, ProfileEntry};
 use dip_core::{
     Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, ModuleKind, RankId, Seconds, StageCost,
     StageQuery, Strategy, Workload,
@@ -29,7 +29,8 @@ struct Times {
     inference: f64,
     backward: f64,
     weight: f64,
-    activation: f64,
+    keep: KeptBytes,
+    full: KeptBytes,
 }
 
 impl MeasuredCost {
@@ -85,13 +86,13 @@ impl CostModel for MeasuredCost {
         let spec = &chunk.model.modules[chunk.module.index()];
         let layers = query.strategy.layers(chunk.layers.len()).unwrap_or_default();
         let all = |strategy| !layers.is_empty() && layers.iter().all(|&l| l == strategy);
-        let input_bytes = self.element_bytes * query.workload.tokens * u64::from(spec.hidden);
+        let (pairs, trained) = (document_pairs(query), query.workload.trained_tokens.max(1));
         let (forward, backward, activation) = if !chunk.runs_backward {
-            (times.inference, 0.0, 0)
+            (times.inference, 0.0, Bytes::ZERO)
         } else if all(LayerStrategy::Keep) {
-            (times.forward, times.backward, times.activation as u64)
+            (times.forward, times.backward, times.keep.of(pairs, trained))
         } else if all(LayerStrategy::Full) {
-            (times.inference, times.forward + times.backward, input_bytes)
+            (times.inference, times.forward + times.backward, times.full.of(pairs, trained))
         } else {
             return Err(CostError::Unknown {
                 module: spec.name.clone(),
@@ -104,7 +105,7 @@ impl CostModel for MeasuredCost {
             forward: Seconds(forward),
             backward: Seconds(backward),
             weight: (chunk.trainable && chunk.runs_backward).then_some(Seconds(times.weight)),
-            activation_bytes: Bytes(activation),
+            activation_bytes: activation,
             output_bytes: Bytes(self.element_bytes * output_values(query)),
         })
     }
@@ -138,6 +139,14 @@ impl CostModel for MeasuredCost {
             })
             .collect()
     }
+}
+
+/// Ordered pairs of tokens of one document in the sequence that is computed; its padding is a document, too.
+fn document_pairs(query: &StageQuery<'_>) -> u64 {
+    let (work, model) = (&query.workload, query.chunk.model);
+    let padding = u64::from(model.sequence_tokens).saturating_sub(work.tokens);
+    let both_orders = work.attention_pairs.saturating_mul(2).saturating_sub(work.tokens);
+    both_orders.saturating_add(padding.saturating_mul(padding))
 }
 
 /// Values that the stage hands on.
@@ -181,26 +190,23 @@ impl Times {
             inference: entry.inference_s.0,
             backward: entry.backward_s.0,
             weight: entry.weight_s.0,
-            activation: entry.activation_bytes.0 as f64,
-        }
-    }
-
-    fn map(self, f: impl Fn(f64) -> f64) -> Self {
-        Self {
-            forward: f(self.forward),
-            inference: f(self.inference),
-            backward: f(self.backward),
-            weight: f(self.weight),
-            activation: f(self.activation),
+            keep: entry.keep,
+            full: entry.full,
         }
     }
 
     fn scaled(self, factor: f64) -> Self {
-        self.map(|x| x * factor)
+        Self::default().plus(self, factor)
     }
 
     fn not_negative(self) -> Self {
-        self.map(|x| x.max(0.0))
+        Self {
+            forward: self.forward.max(0.0),
+            inference: self.inference.max(0.0),
+            backward: self.backward.max(0.0),
+            weight: self.weight.max(0.0),
+            ..self
+        }
     }
 
     fn plus(self, other: Self, times: f64) -> Self {
@@ -209,7 +215,8 @@ impl Times {
             inference: self.inference + times * other.inference,
             backward: self.backward + times * other.backward,
             weight: self.weight + times * other.weight,
-            activation: self.activation + times * other.activation,
+            keep: self.keep.plus(other.keep, times),
+            full: self.full.plus(other.full, times),
         }
     }
 }
@@ -227,7 +234,8 @@ mod tests {
             inference_s: Seconds(forward),
             backward_s: Seconds(2.0 * forward),
             weight_s: Seconds(forward),
-            activation_bytes: Bytes(tokens),
+            keep: KeptBytes { bytes: tokens as f64, ..KeptBytes::default() },
+            full: KeptBytes::default(),
         }
     }
 

@@ -46,6 +46,12 @@ impl<B: Backend> Geometry<B> {
         Self::new(heads, rotary, Span::causal_documents(documents, heads, &rotary.device()))
     }
 
+    /// Bytes of positions and masks, held as long as the layers that share them.
+    pub(super) fn bytes(&self) -> u64 {
+        let masks = self.spans.iter().map(Span::bytes).sum::<u64>();
+        self.query.bytes() + self.key.bytes() + masks
+    }
+
     fn new(heads: Heads, rotary: &Rotary<B>, spans: Vec<Span<B>>) -> Self {
         let (query, key) = (rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads));
         Self { query, key, spans }

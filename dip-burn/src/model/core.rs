@@ -105,6 +105,11 @@ impl<B: Backend> Span<B> {
         documents.chunk_by(|a, b| a == b).map(span).collect()
     }
 
+    /// Bytes of its mask.
+    pub fn bytes(&self) -> u64 {
+        self.mask.as_ref().map_or(0, bytes_of)
+    }
+
     fn shape(&self) -> (usize, usize) {
         (self.sequences, self.length)
     }

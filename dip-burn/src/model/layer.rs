@@ -140,6 +140,6 @@ impl<B: Backend> LayersKept<B> {
                     + p.feed_forward.bytes()
             }
         };
-        self.layers.iter().map(of).sum()
+        self.geometry.bytes() + self.layers.iter().map(of).sum::<u64>()
     }
 }

@@ -8,6 +8,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
+use super::gradients::bytes_of;
 use super::{cast, to_f32};
 
 /// Base of the angles.
@@ -95,6 +96,11 @@ impl<B: Backend> Rotary<B> {
 }
 
 impl<B: Backend> Turn<B> {
+    /// Bytes of the tables.
+    pub(super) fn bytes(&self) -> u64 {
+        bytes_of(&self.cos) + bytes_of(&self.sin)
+    }
+
     /// Turns each pair `(x[i], x[i + d / 2])` of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
     pub fn apply(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
         self.turned(x_rm, self.sin.clone())

@@ -7,6 +7,7 @@
 
 mod collective;
 mod link;
+mod muon;
 mod optimizer;
 mod pipeline;
 mod replica;

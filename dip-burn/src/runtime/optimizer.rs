@@ -1,5 +1,5 @@
-//! AdamW over the chunks of one rank: Burn's update rule, with the state kept by parameter name, so that a checkpoint does
-//! not depend on the partition.
+//! The optimiser of the chunks of one rank: Burn's update rules, with the state kept by parameter name, so that a checkpoint
+//! does not depend on the partition.
 
 use std::collections::HashMap;
 
@@ -9,17 +9,19 @@ use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleO
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
+use super::muon::MuonRule;
 use super::worker::Chunks;
 use crate::params::{NamedTensors, ParameterMap};
-use crate::train::OptimizerConfig;
+use crate::train::{Algorithm, OptimizerConfig};
 
 const MOMENT_1: &str = ".moment_1";
 const MOMENT_2: &str = ".moment_2";
 
-/// AdamW with the moments of every parameter of a rank.
+/// AdamW with the moments of every parameter of a rank, and Muon for its matrices where the run says so.
 pub(super) struct Optimizer<B: Backend> {
     matrices: AdamW,
     vectors: AdamW,
+    muon: Option<MuonRule<B>>,
     steps: u64,
     states: HashMap<String, AdaptorRecord<AdamW, Autodiff<B>>>,
 }
@@ -38,6 +40,7 @@ impl<B: Backend> Optimizer<B> {
         Self {
             matrices: rule(config.weight_decay),
             vectors: rule(0.0),
+            muon: (config.algorithm == Algorithm::Muon).then(|| MuonRule::new(config)),
             steps: 0,
             states: HashMap::new(),
         }
@@ -60,6 +63,9 @@ impl<B: Backend> Optimizer<B> {
     /// The moments, by parameter name.
     pub fn moments(&self) -> NamedTensors {
         let mut all = NamedTensors::new();
+        if let Some(muon) = &self.muon {
+            muon.export(&mut all);
+        }
         for (name, record) in &self.states {
             let [moment_1, moment_2] = moments_of(record.clone());
             all.insert(format!("{name}{MOMENT_1}"), moment_1);
@@ -81,6 +87,9 @@ impl<B: Backend> Optimizer<B> {
     ) -> Result<(), String> {
         self.steps = steps;
         self.states.clear();
+        if let Some(muon) = &mut self.muon {
+            muon.clear();
+        }
         let mut load = Load { optimizer: self, moments, owns, error: None };
         for chunk in chunks.values_mut() {
             chunk.map_parameters(&mut load);
@@ -108,6 +117,9 @@ impl<B: Backend> ParameterMap<B> for Step<'_, B> {
         let optimizer = &mut *self.optimizer;
         let gradient =
             if self.scale == 1.0 { gradient } else { gradient.mul_scalar(self.scale as f32) };
+        if let Some(muon) = optimizer.muon.as_mut().filter(|_| MuonRule::<B>::takes(name, D)) {
+            return muon.step(name, self.learning_rate, parameter, gradient);
+        }
         let rule = if D >= 2 { &optimizer.matrices } else { &optimizer.vectors };
         let state = optimizer.states.remove(name).map(AdaptorRecord::into_state::<D>);
         let (parameter, state) = rule.step(self.learning_rate, parameter, gradient, state);
@@ -134,6 +146,13 @@ impl<B: Backend> ParameterMap<B> for Load<'_, B> {
         _: Option<Tensor<B, D>>,
     ) -> Tensor<B, D> {
         if !(self.owns)(name) {
+            return parameter;
+        }
+        let muon = &mut self.optimizer.muon;
+        if let Some(muon) = muon.as_mut().filter(|_| MuonRule::<B>::takes(name, D)) {
+            if let Err(what) = muon.load(name, &parameter, self.moments) {
+                self.error.get_or_insert(what);
+            }
             return parameter;
         }
         let moment = |suffix| self.moments.get(&format!("{name}{suffix}"));

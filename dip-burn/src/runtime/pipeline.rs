@@ -24,7 +24,7 @@ use super::worker::{
 use crate::batch::Batch;
 use crate::model::{ModelError, Precision};
 use crate::params::NamedTensors;
-use crate::stage::ChunkStage;
+use crate::stage::{ChunkStage, RankMemory};
 use crate::train::OptimizerConfig;
 
 /// What a pipeline is made of.
@@ -168,11 +168,14 @@ impl<B: Backend> Pipeline<B> {
             let (number, replicas) = (id / ranks, init.devices.len() / ranks);
             let shard = (init.optimizer.shard && replicas > 1)
                 .then(|| Shard::of(&mut chunks, number, replicas));
+            let memory = Arc::<RankMemory>::default();
+            chunks.values_mut().for_each(|chunk| chunk.share_memory(memory.clone()));
             let worker = Worker {
                 id,
                 rank,
                 replica: Replica { number, collective, shard },
                 chunks,
+                memory,
                 optimizer: Optimizer::new(init.optimizer),
                 commands: command_receiver,
                 replies: reply_sender.clone(),

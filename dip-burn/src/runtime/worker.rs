@@ -17,7 +17,7 @@ use super::optimizer::Optimizer;
 use super::replica::Replica;
 use crate::batch::Batch;
 use crate::params::NamedTensors;
-use crate::stage::{ChunkStage, Payload};
+use crate::stage::{ChunkStage, Payload, RankMemory};
 
 /// The chunks of one rank, by module name and segment.
 pub(super) type Chunks<B> = BTreeMap<(String, SegmentId), ChunkStage<B>>;
@@ -92,6 +92,7 @@ pub(super) struct Worker<B: Backend> {
     pub rank: RankId,
     pub replica: Replica<B>,
     pub chunks: Chunks<B>,
+    pub memory: Arc<RankMemory>,
     pub optimizer: Optimizer<B>,
     pub commands: Receiver<Command<B>>,
     pub replies: Sender<(usize, Reply)>,
@@ -128,6 +129,7 @@ impl<B: Backend> Worker<B> {
 
     fn run(&mut self, iteration: Iteration<B>) -> Result<RankReport, ExecError> {
         let Iteration { program, batch, loss_scale, mut link, epoch, update } = iteration;
+        self.memory.restart();
         for chunk in self.chunks.values_mut() {
             chunk.begin(batch.clone(), loss_scale);
         }
@@ -140,7 +142,7 @@ impl<B: Backend> Worker<B> {
         Ok(RankReport {
             spans,
             loss_sum: self.chunks.values_mut().map(ChunkStage::loss_sum).sum(),
-            peak_activation: self.chunks.values().map(ChunkStage::peak_bytes).sum(),
+            peak_activation: self.memory.peak(),
         })
     }
 

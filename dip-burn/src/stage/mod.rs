@@ -23,6 +23,7 @@ use crate::params::flat;
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
 use crate::runtime::Bucket;
 use countdown::Countdown;
+pub use held::RankMemory;
 use held::{Account, Held, Kept, Left};
 
 /// What travels between stages: tensors `[tokens, width]`.
@@ -122,6 +123,11 @@ impl<B: Backend> ChunkStage<B> {
         self
     }
 
+    /// Has the activations of this stage count towards those of its rank.
+    pub fn share_memory(&mut self, rank: Arc<RankMemory>) {
+        self.bytes.rank = rank;
+    }
+
     /// Brings the copy of the weights up to date.
     fn copy_weights(&mut self) {
         self.low = (self.precision != Precision::F32).then(|| {
@@ -148,7 +154,7 @@ impl<B: Backend> ChunkStage<B> {
         self.left.clear();
         self.gradients.clear();
         self.losses.clear();
-        self.bytes = Account::default();
+        self.bytes.restart();
         self.countdown = None;
     }
 

@@ -131,10 +131,23 @@ pub struct DataConfig {
     pub tokens_per_iteration: Option<u64>,
 }
 
+/// How weights are updated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// AdamW for all parameters.
+    #[default]
+    Adamw,
+    /// Muon for the matrices of the hidden layers, AdamW for embeddings, heads and vectors.
+    Muon,
+}
+
 /// The optimiser and its learning rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
+    /// How weights are updated.
+    pub algorithm: Algorithm,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// What the learning rate does behind the warm-up.
@@ -160,6 +173,7 @@ pub struct OptimizerConfig {
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
+            algorithm: Algorithm::Adamw,
             learning_rate: 1e-3,
             schedule: RateSchedule::default(),
             final_share: 0.1,

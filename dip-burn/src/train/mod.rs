@@ -15,8 +15,8 @@ mod throughput;
 mod trainer;
 
 pub use config::{
-    CheckpointConfig, DataConfig, Device, EvaluationConfig, MetricsConfig, OptimizerConfig,
-    PipelineConfig, RunConfig,
+    Algorithm, CheckpointConfig, DataConfig, Device, EvaluationConfig, MetricsConfig,
+    OptimizerConfig, PipelineConfig, RunConfig,
 };
 pub use data::{HeldOut, RunData, assemble};
 pub use early_stop::EarlyStop;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dip_core::{BatchMeta, BatchSplit, Plan, RankId, Seconds, Trace};
+use dip_core::{BatchMeta, BatchSplit, Bytes, Plan, RankId, Seconds, Trace};
 
 use super::data::assemble;
 use crate::batch::Batch;
@@ -74,6 +74,12 @@ impl Times {
             gap: plans.iter().map(|p| p.gap()).fold(0.0, f64::max),
         }
     }
+}
+
+/// Static bytes of the plans and measured activations together, rank by rank of all replicas.
+pub(super) fn peak_bytes(plans: &[&Plan], activations: &[Bytes]) -> Vec<Bytes> {
+    let fixed = plans.iter().flat_map(|plan| plan.graph.static_bytes.iter());
+    fixed.zip(activations).map(|(&fixed, &activations)| fixed + activations).collect()
 }
 
 /// The traces of all replicas as one, with the ranks of the second behind those of the first, and so on.

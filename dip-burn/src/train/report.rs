@@ -51,6 +51,8 @@ pub struct IterationReport {
     pub skipped: u64,
     /// Peak of the activations of each rank.
     pub peak_activation_bytes: Vec<Bytes>,
+    /// The same with weights, gradients and optimiser state as planned: what a limit of memory is kept by.
+    pub peak_bytes: Vec<Bytes>,
     /// Memory of the process behind the iteration, where the system says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<Bytes>,

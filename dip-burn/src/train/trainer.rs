@@ -327,6 +327,7 @@ impl<B: Backend> Trainer<B> {
             gap: times.gap,
             fallback: planned.iter().any(|p| p.fallback),
             skipped: self.data.loader.skipped().total(),
+            peak_bytes: replicas::peak_bytes(&plans, &step.peak_activation),
             peak_activation_bytes: step.peak_activation,
             resident_bytes: resident_bytes(),
         }

@@ -80,9 +80,14 @@ fn replicas_give_the_loss_and_gradients_of_one_device() {
     }
 }
 
-/// A trainer with `replicas` replicas of `ranks` ranks.
-fn replicated(folder: &tempfile::TempDir, ranks: u32, replicas: u32, shard: bool) -> Trainer<B> {
-    let optimizer = format!("[optimizer]\nshard = {shard}\n");
+/// A trainer with `replicas` replicas of `ranks` ranks, and `optimizer` in the section of that name.
+fn replicated(
+    folder: &tempfile::TempDir,
+    ranks: u32,
+    replicas: u32,
+    optimizer: &str,
+) -> Trainer<B> {
+    let optimizer = format!("[optimizer]\n{optimizer}\n");
     let config = run_config(&folder.path().join("run"), 12, &optimizer);
     let layers = if ranks == 1 { [4, 4] } else { [2, 2] };
     trainer_on(&config, even_partition(ranks, layers), replicas, 5)
@@ -105,8 +110,8 @@ fn saved(trainer: &mut Trainer<B>) -> [Vec<u8>; 2] {
 #[test]
 fn two_replicas_of_two_ranks_train_like_one_device() {
     let [one, four] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut one = replicated(&one, 1, 1, false);
-    let mut four = replicated(&four, 2, 2, false);
+    let mut one = replicated(&one, 1, 1, "");
+    let mut four = replicated(&four, 2, 2, "");
     let (expected, found) = (train(&mut one), train(&mut four));
     for (a, b) in found.iter().zip(&expected) {
         assert!((a - b).abs() <= 1e-5 * b, "{found:?} {expected:?}");
@@ -132,18 +137,18 @@ fn absolute_difference(
 #[test]
 fn replicas_are_bit_reproducible_and_resume_to_the_same_bits() {
     let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    let mut whole = replicated(&folders[0], 2, 2, false);
-    let mut again = replicated(&folders[1], 2, 2, false);
+    let mut whole = replicated(&folders[0], 2, 2, "");
+    let mut again = replicated(&folders[1], 2, 2, "");
     let losses = train(&mut whole);
     assert_eq!(losses, train(&mut again));
     let expected = saved(&mut whole);
     assert!(expected == saved(&mut again), "two runs differ");
 
-    let mut cut = replicated(&folders[2], 2, 2, false);
+    let mut cut = replicated(&folders[2], 2, 2, "");
     let mut found: Vec<f64> = (0..5).map(|_| cut.step().unwrap().loss).collect();
     cut.save().unwrap();
     drop(cut);
-    let mut resumed = replicated(&folders[2], 2, 2, false);
+    let mut resumed = replicated(&folders[2], 2, 2, "");
     assert!(resumed.resume().unwrap());
     found.extend(train(&mut resumed));
     assert_eq!(losses, found);
@@ -152,20 +157,27 @@ fn replicas_are_bit_reproducible_and_resume_to_the_same_bits() {
 
 #[test]
 fn a_shared_optimiser_state_changes_no_bit_and_resumes_unshared() {
-    let [kept, shared] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut kept = replicated(&kept, 2, 2, false);
-    let mut sharded = replicated(&shared, 2, 2, true);
-    assert_eq!((0..6).map(|_| kept.step().unwrap().loss).collect::<Vec<_>>(), {
-        (0..6).map(|_| sharded.step().unwrap().loss).collect::<Vec<_>>()
-    });
-    let checkpoint = sharded.save().unwrap();
-    assert!(saved(&mut kept) == saved(&mut sharded), "sharding changed the weights or moments");
-    // The moments of all replicas together are those of one: a single device goes on from them.
-    let expected = train(&mut sharded);
-    let mut one = replicated(&shared, 1, 1, false);
-    one.load(&checkpoint).unwrap();
-    for (a, b) in train(&mut one).iter().zip(&expected) {
-        assert!((a - b).abs() <= 1e-5 * b, "{a} {b}");
+    for algorithm in ["adamw", "muon"] {
+        let algorithm = format!("algorithm = {algorithm:?}");
+        let sharing = format!("{algorithm}\nshard = true");
+        let [kept, shared] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let mut kept = replicated(&kept, 2, 2, &algorithm);
+        let mut sharded = replicated(&shared, 2, 2, &sharing);
+        for _ in 0..6 {
+            assert_eq!(kept.step().unwrap().loss, sharded.step().unwrap().loss);
+        }
+        let checkpoint = sharded.save().unwrap();
+        assert!(saved(&mut kept) == saved(&mut sharded), "sharding changed the weights or moments");
+        // The moments of all replicas together are those of one: a single device goes on from them.
+        let expected = train(&mut sharded);
+        let mut one = replicated(&shared, 1, 1, &algorithm);
+        one.load(&checkpoint).unwrap();
+        for (a, b) in train(&mut one).iter().zip(&expected) {
+            assert!((a - b).abs() <= 1e-5 * b, "{algorithm}: {a} {b}");
+        }
+        let mut again = replicated(&shared, 2, 2, &sharing);
+        again.load(&checkpoint).unwrap();
+        assert_eq!(train(&mut again), expected, "{algorithm}");
     }
 }
 

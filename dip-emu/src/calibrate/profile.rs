@@ -141,8 +141,8 @@ fn descend(model: &ModelSpec, cluster: &ClusterSpec, layers: &[&Layer]) -> Clust
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dip_core::profile::PROFILE_SCHEMA;
-    use dip_core::{Bytes, Seconds, presets};
+    use dip_core::profile::{KeptBytes, PROFILE_SCHEMA};
+    use dip_core::{Seconds, presets};
 
     /// What a machine with other factors would have measured.
     fn measured(model: &ModelSpec, real: &ClusterSpec) -> Profile {
@@ -168,7 +168,8 @@ mod tests {
                     inference_s: of(Pass::Forward),
                     backward_s: of(Pass::InputGradient) + of(Pass::WeightGradient),
                     weight_s: of(Pass::WeightGradient),
-                    activation_bytes: Bytes(0),
+                    keep: KeptBytes::default(),
+                    full: KeptBytes::default(),
                 });
             }
         }

@@ -1,4 +1,4 @@
-use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
+use dip_core::profile::{KeptBytes, PROFILE_SCHEMA, Part, Profile, ProfileEntry};
 use dip_core::{
     Bytes, ChunkQuery, CostModel, MicrobatchMeta, ModelSpec, ModuleId, RankId, Seconds, StageCost,
     StageQuery, Strategy, Workload, presets,
@@ -15,7 +15,12 @@ fn profile() -> Profile {
         inference_s: Seconds(0.5 * seconds * tokens as f64),
         backward_s: Seconds(2.0 * seconds * tokens as f64),
         weight_s: Seconds(seconds * tokens as f64),
-        activation_bytes: Bytes(10 * tokens),
+        keep: KeptBytes {
+            bytes: 10.0 * tokens as f64,
+            bytes_per_pair: if part == Part::Layer { 2.0 } else { 0.0 },
+            bytes_per_trained_token: if part == Part::Last { 7.0 } else { 0.0 },
+        },
+        full: KeptBytes { bytes: 3.0 * tokens as f64, ..KeptBytes::default() },
     };
     let parts = [(Part::Stage, 1.0), (Part::Layer, 10.0), (Part::First, 3.0), (Part::Last, 5.0)];
     let mut entries = Vec::new();
@@ -58,7 +63,9 @@ fn a_chunk_is_the_sum_of_its_parts() {
     let model = model();
     let inner = stage(chunk(&model, 1, 1..3), 150, "keep");
     assert_eq!((inner.forward, inner.backward), (Seconds(150.0 * 21.0), Seconds(150.0 * 42.0)));
-    assert_eq!(inner.activation_bytes, Bytes(1500 * 3), "a stage and two layers");
+    let padding = 2 * 2 * (192 - 150) * (192 - 150);
+    // Pairs that the workload does not name are none; what is left of the sequence is a document of padding.
+    assert_eq!(inner.activation_bytes, Bytes(1500 * 3 + padding), "a stage and two layers");
     assert_eq!(inner.output_bytes, Bytes(4 * 150 * 128));
     let whole = stage(chunk(&model, 1, 0..4), 150, "keep");
     assert_eq!(whole.forward, Seconds(150.0 * (1.0 + 40.0 + 3.0 + 5.0)));
@@ -74,7 +81,19 @@ fn recomputation_runs_the_forward_twice_and_keeps_the_input() {
         (stage(chunk(&model, 1, 1..3), 100, "keep"), stage(chunk(&model, 1, 1..3), 100, "full"));
     assert_eq!(full.forward, keep.forward * 0.5, "the first pass keeps nothing");
     assert_eq!(full.backward, keep.backward + keep.forward);
-    assert_eq!(full.activation_bytes, Bytes(4 * 100 * 128));
+    assert_eq!(full.activation_bytes, Bytes(3 * 100 * 3), "a stage and two layers");
+}
+
+#[test]
+fn activations_grow_with_pairs_inside_documents_and_tokens_with_a_loss() {
+    let model = model();
+    let (cost, keep) = (MeasuredCost::new(&profile(), true), Strategy::keep());
+    // Documents of 60 and 40 tokens, and 92 of padding.
+    let workload = Workload { attention_pairs: 1830 + 820, trained_tokens: 30, ..work(100) };
+    let query = StageQuery { chunk: chunk(&model, 1, 2..4), workload, strategy: &keep };
+    let pairs = 60 * 60 + 40 * 40 + 92 * 92;
+    let expected = 1000 * 4 + 2 * 2 * pairs + 7 * 30;
+    assert_eq!(cost.stage(&query).unwrap().activation_bytes, Bytes(expected));
 }
 
 #[test]

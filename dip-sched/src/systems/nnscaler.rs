@@ -85,6 +85,7 @@ fn mean(setting: &Setting<'_>) -> MicrobatchMeta {
         text_tokens: per(sum(&|m| m.text_tokens as f64)) as u64,
         audio_seconds: vec![sound; per(sounds.len() as f64) as usize],
         clips: vec![clip; per(clips.len() as f64) as usize],
+        documents: Vec::new(),
     }
 }
 
