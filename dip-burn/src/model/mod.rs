@@ -2,24 +2,31 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `vit` | vision encoder in the Qwen2-VL manner: patch embedding, 2D rotary positions, spatial-merge adapter |
-//! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, untied head with its loss |
-//! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `norm` | what their layers share, forward and backward |
+//! | `vit` | vision encoder: patch embedding, layers, spatial-merge adapter; 2D rotary positions, or what `stem` holds |
+//! | `stem` | what CLIP and SigLIP have instead: class token, learned positions, norm before the layers |
+//! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, head with its loss |
+//! | `coordinates` | time, row and column of every token, for the positions of Qwen2-VL |
+//! | `linear` | linear layers with low-rank adapters |
+//! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `activation`, `norm` | what their layers share, forward and backward |
 //! | `gradients` | sums of weight gradients |
 //! | `precision` | what the layers compute in |
 //! | `init` | weights by name: any partition starts from the same ones |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
+mod activation;
 pub mod attention;
+mod coordinates;
 pub mod core;
 pub mod decoder;
 pub mod feed_forward;
 mod gradients;
 mod init;
 pub mod layer;
+pub mod linear;
 mod norm;
 mod precision;
 pub mod rotary;
+pub mod stem;
 pub mod vit;
 mod whole;
 
@@ -38,7 +45,7 @@ pub use init::Init;
 pub use precision::Precision;
 pub(crate) use precision::{cast, to_f32};
 pub use vit::VitChunk;
-pub(crate) use whole::output_width;
+pub(crate) use whole::{image_side, output_width};
 pub use whole::{Prompt, WholeModel};
 
 /// Forward and backward of one model chunk: what a new modality implements.

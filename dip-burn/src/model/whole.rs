@@ -37,7 +37,7 @@ impl<B: Backend> WholeModel<B> {
         let mut decoder = None;
         for id in model.topological_order() {
             let spec = &model.modules[id.index()];
-            let init = Init { seed, module: &spec.name, device };
+            let init = Init { seed, module: &spec.name, device, read: false };
             match &spec.kind {
                 ModuleKind::Vit { .. } => {
                     let width = output_width(model, id);
@@ -45,7 +45,8 @@ impl<B: Backend> WholeModel<B> {
                     encoder = Some((spec.name.clone(), chunk));
                 }
                 ModuleKind::Decoder { .. } => {
-                    let chunk = DecoderChunk::init(spec, 0..spec.layers, &init)?;
+                    let chunk = DecoderChunk::init(spec, 0..spec.layers, &init)?
+                        .with_image_side(image_side(model, id));
                     decoder = Some((spec.name.clone(), chunk));
                 }
                 ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
@@ -151,6 +152,14 @@ pub(crate) fn output_width(model: &ModelSpec, module: ModuleId) -> usize {
     let own = model.modules[module.index()].hidden;
     let consumer = model.consumers_of(module).first().map(|c| model.modules[c.index()].hidden);
     consumer.unwrap_or(own) as usize
+}
+
+/// Tokens on a side of an image, where rows and columns of images are positions of their own; 0 where there are none.
+pub(crate) fn image_side(model: &ModelSpec, module: ModuleId) -> Option<usize> {
+    model.modules[module.index()].options.rope.sections?;
+    let inputs = model.inputs_of(module).into_iter();
+    let tokens = inputs.map(|input| model.modules[input.index()].tokens_per_image()).max();
+    Some(tokens.unwrap_or(0).isqrt() as usize)
 }
 
 impl Prompt {

@@ -16,7 +16,7 @@ use dip_core::{
 use crate::batch::Batch;
 use crate::model::{
     Chunk, DecoderChunk, Gradients, Init, ModelError, Precision, Slice, VitChunk, cast,
-    output_width,
+    image_side, output_width,
 };
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
 use held::{Account, Held, Kept, Left};
@@ -77,14 +77,15 @@ impl<B: Backend> ChunkStage<B> {
         device: &B::Device,
     ) -> Result<Self, ModelError> {
         let spec = &model.modules[module.index()];
-        let init = Init { seed, module: &spec.name, device };
+        let init = Init { seed, module: &spec.name, device, read: false };
         let modules = match &spec.kind {
             ModuleKind::Vit { .. } => {
                 let output = output_width(model, module);
                 Modules::Vit(VitChunk::init(spec, layers.clone(), output, &init)?)
             }
             ModuleKind::Decoder { .. } => {
-                Modules::Decoder(DecoderChunk::init(spec, layers.clone(), &init)?)
+                let chunk = DecoderChunk::init(spec, layers.clone(), &init)?;
+                Modules::Decoder(chunk.with_image_side(image_side(model, module)))
             }
             ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
             ModuleKind::Dit { .. } => return Err(unsupported(&spec.name, "dit")),
@@ -102,7 +103,7 @@ impl<B: Backend> ChunkStage<B> {
             batch: None,
             held: HashMap::new(),
             left: HashMap::new(),
-            gradients: Gradients::new(spec.trainable),
+            gradients: Gradients::of(spec),
             losses: Vec::new(),
             bytes: Account::default(),
         })
