@@ -38,6 +38,7 @@ use dip_core::LayerStrategy;
 use thiserror::Error;
 
 use crate::batch::Microbatch;
+use crate::weights::{Weights, WeightsError};
 
 pub use decoder::DecoderChunk;
 pub use gradients::{Deferred, Gradients};
@@ -98,8 +99,23 @@ pub struct Slice<'a> {
     pub instances: Range<u32>,
 }
 
+/// What the weights of a model are at first.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Seed of all that is drawn.
+    pub seed: u64,
+    /// Where weights are read from; they are drawn where it is absent, and adapters always are.
+    pub weights: Option<&'a Weights>,
+}
+
+impl From<u64> for Start<'_> {
+    fn from(seed: u64) -> Self {
+        Self { seed, weights: None }
+    }
+}
+
 /// A model that cannot be built.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Debug, Error)]
 pub enum ModelError {
     /// A module kind has no trainable implementation.
     #[error(
@@ -111,6 +127,9 @@ pub enum ModelError {
         /// Its kind.
         kind: &'static str,
     },
+    /// Weights cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A field does not fit the implementation.
     #[error("module {module:?}: {field} is {value}, but must be {limit}; change the model TOML")]
     Field {

@@ -17,7 +17,7 @@ use super::link::ChannelLink;
 use super::optimizer::Optimizer;
 use super::worker::{Chunks, Command, Export, Failure, Iteration, RankUpdate, Reply, Worker};
 use crate::batch::Batch;
-use crate::model::{ModelError, Precision};
+use crate::model::{ModelError, Precision, Start};
 use crate::params::NamedTensors;
 use crate::stage::ChunkStage;
 use crate::train::OptimizerConfig;
@@ -34,8 +34,8 @@ pub struct PipelineInit<'a, B: Backend> {
     pub threads_per_rank: usize,
     /// What the layers compute in.
     pub precision: Precision,
-    /// Seed of the weights.
-    pub seed: u64,
+    /// What the weights are at first.
+    pub start: Start<'a>,
     /// The optimiser.
     pub optimizer: &'a OptimizerConfig,
 }
@@ -369,7 +369,7 @@ fn chunks_of_rank<B: Backend>(
                 init.model,
                 ModuleId::from(m),
                 chunk.layers.clone(),
-                init.seed,
+                init.start,
                 device,
             )?
             .with_precision(init.precision);

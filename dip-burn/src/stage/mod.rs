@@ -15,10 +15,11 @@ use dip_core::{
 
 use crate::batch::Batch;
 use crate::model::{
-    Chunk, DecoderChunk, Gradients, Init, ModelError, Precision, Slice, VitChunk, cast,
+    Chunk, DecoderChunk, Gradients, Init, ModelError, Precision, Slice, Start, VitChunk, cast,
     image_side, output_width,
 };
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
+use crate::weights::{Reader, Weights};
 use held::{Account, Held, Kept, Left};
 
 /// What travels between stages: tensors `[tokens, width]`.
@@ -65,19 +66,20 @@ macro_rules! with_chunk {
 }
 
 impl<B: Backend> ChunkStage<B> {
-    /// The layers `layers` of a module, with weights drawn from `seed`.
+    /// The layers `layers` of a module, with weights drawn from a seed, or read from files: only those of these layers.
     ///
     /// # Errors
-    /// [`ModelError`] where the module's kind or a field is not supported.
-    pub fn new(
+    /// [`ModelError`] where the module's kind or a field is not supported, or the weights cannot be read.
+    pub fn new<'a>(
         model: &ModelSpec,
         module: ModuleId,
         layers: Range<u32>,
-        seed: u64,
+        start: impl Into<Start<'a>>,
         device: &B::Device,
     ) -> Result<Self, ModelError> {
         let spec = &model.modules[module.index()];
-        let init = Init { seed, module: &spec.name, device, read: false };
+        let Start { seed, weights } = start.into();
+        let init = Init { seed, module: &spec.name, device, read: weights.is_some() };
         let modules = match &spec.kind {
             ModuleKind::Vit { .. } => {
                 let output = output_width(model, module);
@@ -90,7 +92,7 @@ impl<B: Backend> ChunkStage<B> {
             ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
             ModuleKind::Dit { .. } => return Err(unsupported(&spec.name, "dit")),
         };
-        Ok(Self {
+        let mut stage = Self {
             modules,
             low: None,
             precision: Precision::F32,
@@ -106,7 +108,16 @@ impl<B: Backend> ChunkStage<B> {
             gradients: Gradients::of(spec),
             losses: Vec::new(),
             bytes: Account::default(),
-        })
+        };
+        stage.read(weights)?;
+        Ok(stage)
+    }
+
+    fn read(&mut self, weights: Option<&Weights>) -> Result<(), ModelError> {
+        let Some(weights) = weights else { return Ok(()) };
+        let mut reader = Reader { weights, error: None };
+        self.map_parameters(&mut reader);
+        Ok(reader.error.map_or(Ok(()), Err)?)
     }
 
     /// The same stage with layers that compute in `precision`.

@@ -125,7 +125,7 @@ impl<B: Backend> Trainer<B> {
             devices: init.devices,
             threads_per_rank: init.config.pipeline.threads_per_rank,
             precision: init.config.pipeline.precision,
-            seed: init.config.seed,
+            start: init.config.seed.into(),
             optimizer: &init.config.optimizer,
         })?;
         Ok(Self {

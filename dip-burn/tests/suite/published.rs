@@ -1,0 +1,204 @@
+//! Models of Hugging Face: logits are those of `transformers`, whole and on two ranks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dip_burn::model::{Precision, Start, WholeModel};
+use dip_burn::runtime::{Pipeline, PipelineInit};
+use dip_burn::train::OptimizerConfig;
+use dip_burn::weights::{TensorStore, Weights};
+use dip_burn::{Batch, Image, Microbatch};
+use dip_core::*;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use safetensors::SafeTensors;
+
+use crate::support::*;
+
+const MODELS: [&str; 5] = ["llama", "qwen2", "qwen2-vl", "llava-clip", "llava-siglip"];
+const TOLERANCE: f32 = 1e-4;
+
+/// A tiny random model with what `transformers` makes of an input.
+pub struct Fixture {
+    pub folder: PathBuf,
+    pub model: ModelSpec,
+    pub sequence: Microbatch,
+    /// `[tokens][vocab]`
+    pub logits: Vec<Vec<f32>>,
+}
+
+impl Fixture {
+    pub fn read(name: &str) -> Self {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/hf");
+        let folder = PathBuf::from(root).join(name);
+        let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+        let mut model = hf::from_config(name, &config).unwrap().spec;
+        let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let words = |name: &str| -> Vec<[u8; 4]> {
+            let data = file.tensor(name).map(|t| t.data().to_vec()).unwrap_or_default();
+            data.chunks_exact(4).map(|b| b.try_into().unwrap()).collect()
+        };
+        let integers = |name| -> Vec<u32> { words(name).into_iter().map(u32::from_le_bytes).collect() };
+        let floats = |name| -> Vec<f32> { words(name).into_iter().map(f32::from_le_bytes).collect() };
+        let tokens = integers("input_ids");
+        if let Ok(pixels) = file.tensor("pixels") {
+            set_image_px(&mut model, pixels.shape()[2] as u32);
+        }
+        let image_px = file.tensor("pixels").map_or(1, |p| p.shape()[2]);
+        let pixels = floats("pixels");
+        let images = pixels.chunks(3 * image_px * image_px);
+        let images = images.map(|pixels| Image { pixels: pixels.to_vec() }).collect();
+        let length = tokens.len();
+        model.sequence_tokens = length as u32;
+        model.validate().unwrap();
+        let vocab = file.tensor("logits").unwrap().shape()[1];
+        let logits = floats("logits").chunks(vocab).map(<[f32]>::to_vec).collect();
+        let sequence = Microbatch {
+            documents: vec![0; length],
+            positions: (0..length as u32).collect(),
+            targets: tokens.iter().cycle().skip(1).take(length).copied().collect(),
+            loss_mask: vec![true; length],
+            images,
+            image_offsets: integers("offsets"),
+            tokens,
+        };
+        Self { folder, model, sequence, logits }
+    }
+
+    pub fn weights(&self) -> Weights {
+        Weights::open(&self.folder, &self.model).unwrap()
+    }
+
+    /// The cross-entropy that `transformers` has at a place, in nats.
+    fn loss(&self, place: usize) -> f64 {
+        let logits = &self.logits[place];
+        let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+        sum.ln() - f64::from(logits[self.sequence.targets[place] as usize])
+    }
+}
+
+fn set_image_px(model: &mut ModelSpec, px: u32) {
+    for module in &mut model.modules {
+        if let ModuleKind::Vit { image_px, .. } = &mut module.kind {
+            *image_px = px;
+        }
+    }
+}
+
+/// Largest difference of two tables.
+fn largest(a: &[Vec<f32>], b: &[f32]) -> f32 {
+    let a: Vec<f32> = a.iter().flatten().copied().collect();
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    for name in MODELS {
+        let fixture = Fixture::read(name);
+        let weights = fixture.weights();
+        let start = Start { seed: 0, weights: Some(&weights) };
+        let whole = WholeModel::<B>::init(&fixture.model, start, &Default::default()).unwrap();
+        let logits = whole.logits(&fixture.sequence).unwrap().into_data();
+        let worst = largest(&fixture.logits, &logits.to_vec::<f32>().unwrap());
+        eprintln!("{name}: {worst:e}");
+        assert!(worst < TOLERANCE, "{name}: {worst}");
+    }
+}
+
+#[test]
+fn two_ranks_have_the_losses_of_transformers_at_every_place() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for name in MODELS {
+        let fixture = Fixture::read(name);
+        // One microbatch a place, so that every place is compared alone.
+        let places = 0..fixture.sequence.tokens.len();
+        for place in places.step_by(3) {
+            let mut sequence = fixture.sequence.clone();
+            sequence.loss_mask = (0..sequence.tokens.len()).map(|i| i == place).collect();
+            let loss = loss_on_two_ranks(&fixture, sequence, &mut rng);
+            let expected = fixture.loss(place);
+            assert!((loss - expected).abs() < f64::from(TOLERANCE), "{name} {place}: {loss} {expected}");
+        }
+    }
+}
+
+/// The loss on a random cut, each rank with the weights of its layers.
+fn loss_on_two_ranks(fixture: &Fixture, sequence: Microbatch, rng: &mut ChaCha8Rng) -> f64 {
+    let model = &fixture.model;
+    let partition = halves(model);
+    let images = sequence.images.len() as u32;
+    let per_image: u64 = model.modules.iter().map(|m| u64::from(m.tokens_per_image())).sum();
+    let text_tokens = sequence.tokens.len() as u64 - per_image * u64::from(images);
+    let meta = MicrobatchMeta { images, text_tokens, ..Default::default() };
+    let metas = BatchMeta { iteration: 0, microbatches: vec![meta] };
+    let split = random_split(rng, model, &metas);
+    let batch = Arc::new(Batch { microbatches: vec![sequence], split, trained_tokens: 1 });
+    let graph = graph(model, &partition, &metas, &batch, false);
+    let plan = random_plan(rng, graph, &["keep"]);
+    let weights = fixture.weights();
+    let mut pipeline = Pipeline::<B>::new(&PipelineInit {
+        model,
+        partition: &partition,
+        devices: vec![Default::default(); 2],
+        threads_per_rank: 1,
+        precision: Precision::F32,
+        start: Start { seed: 0, weights: Some(&weights) },
+        optimizer: &OptimizerConfig::default(),
+    })
+    .unwrap();
+    pipeline.run(&plan, &batch, None).unwrap().loss
+}
+
+/// Both halves of every module on a rank of their own.
+pub fn halves(model: &ModelSpec) -> Partition {
+    let modules = model.modules.iter().map(|m| {
+        let half = m.layers / 2;
+        let chunk = |rank, layers| Chunk { rank: RankId(rank), segment: SegmentId(rank), layers };
+        ModulePartition { sub_microbatch: 1, chunks: vec![chunk(0, 0..half), chunk(1, half..m.layers)] }
+    });
+    Partition { ranks: 2, modules: modules.collect() }
+}
+
+#[test]
+fn a_model_of_another_shape_is_refused_with_the_name_of_the_tensor() {
+    let fixture = Fixture::read("llava-clip");
+    let error = |change: &dyn Fn(&mut ModelSpec)| {
+        let mut model = fixture.model.clone();
+        change(&mut model);
+        Weights::open(&fixture.folder, &model).unwrap_err().to_string()
+    };
+    let ffn = error(&|m| m.modules[1].ffn = 40);
+    assert!(ffn.contains("mlp.gate_proj.weight\" has shape [48, 32], but must be [40, 32]"), "{ffn}");
+    let px = error(&|m| set_image_px(m, 20));
+    assert!(px.contains("position_embedding.weight\" has shape [17, 24]"), "{px}");
+    let deeper = error(&|m| m.modules[1].layers = 5);
+    assert!(deeper.contains("9 tensors are missing") && deeper.contains("layers.4."), "{deeper}");
+    let flatter = error(&|m| m.modules[1].layers = 3);
+    assert!(flatter.contains("9 tensors belong to nothing in the model"), "{flatter}");
+}
+
+#[test]
+fn a_rank_reads_no_tensor_of_other_layers() {
+    let fixture = Fixture::read("llama");
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(&fixture.folder).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let weights = Weights::open(folder.path(), &fixture.model).unwrap();
+    // The shard with the last layer disappears behind its header.
+    let name = "model.layers.3.mlp.down_proj.weight";
+    let store = |path: &std::path::Path| TensorStore::open_file(path).unwrap();
+    let shards = std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().path());
+    let mut shards = shards.filter(|p| p.extension().is_some_and(|e| e == "safetensors"));
+    let shard = shards.find(|p| store(p).shape(name).is_some()).unwrap();
+    std::fs::remove_file(shard).unwrap();
+    let chunk = |layers| {
+        let start = Start { seed: 0, weights: Some(&weights) };
+        let device = Default::default();
+        dip_burn::stage::ChunkStage::<B>::new(&fixture.model, ModuleId(0), layers, start, &device)
+    };
+    assert!(chunk(0..1).is_ok());
+    assert!(chunk(3..4).is_err());
+}
