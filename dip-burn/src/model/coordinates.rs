@@ -17,9 +17,8 @@ pub(super) fn coordinates(microbatch: &Microbatch, side: usize) -> Vec<[u32; 3]>
             next = 0;
         }
         if side > 0 && images.next_if_eq(&at).is_some() {
-            let of_image = (0..side * side).map(|i| {
-                [next, next + (i / side) as u32, next + (i % side) as u32]
-            });
+            let of_image = (0..side * side)
+                .map(|i| [next, next + (i / side) as u32, next + (i % side) as u32]);
             places.extend(of_image);
             next += side as u32;
         } else {

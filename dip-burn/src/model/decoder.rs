@@ -52,8 +52,8 @@ pub struct End<B: Backend> {
     head: Option<Linear<B>>,
 }
 
-/// Token table `[v, m]` and head `[m, v]` of a tied decoder, where they are held.
-pub(crate) type TiedEnds<'a, B> = (Option<&'a Param<Tensor<B, 2>>>, Option<&'a Param<Tensor<B, 2>>>);
+/// A weight with two dimensions.
+pub(crate) type Matrix<B> = Param<Tensor<B, 2>>;
 
 /// What the backward of a chunk needs.
 pub struct DecoderKept<B: Backend> {
@@ -122,13 +122,15 @@ impl<B: Backend> DecoderChunk<B> {
         Self { image_side: side, ..self }
     }
 
-    /// The token table and the head that this chunk holds of a decoder whose head is its token table.
-    pub(crate) fn tied_ends(&self) -> TiedEnds<'_, B> {
+    /// The token table that this chunk holds of a decoder whose head is its token table.
+    pub(crate) fn tied_table(&self) -> Option<&Matrix<B>> {
+        self.embed.as_ref().filter(|_| self.tied).map(|embed| &embed.weight)
+    }
+
+    /// The head that this chunk holds of such a decoder.
+    pub(crate) fn tied_head(&self) -> Option<&Matrix<B>> {
         let head = self.end.as_ref().and_then(|end| end.head.as_ref());
-        match self.tied {
-            true => (self.embed.as_ref().map(|e| &e.weight), head.map(|head| &head.weight)),
-            false => (None, None),
-        }
+        head.filter(|_| self.tied).map(|head| &head.weight)
     }
 
     /// What the layers start from, `[t, m]`.

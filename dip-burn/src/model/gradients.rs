@@ -49,6 +49,17 @@ impl<B: Backend> Gradients<B> {
         &self.sums
     }
 
+    /// The sum of a matrix; none where nothing was added to it.
+    pub fn sum_of(&self, parameter: &Param<Tensor<B, 2>>) -> Option<Tensor<B, 2>> {
+        self.sums.get::<B, 2>(parameter.id)
+    }
+
+    /// Replaces the sum of a matrix.
+    pub fn replace(&mut self, parameter: &Param<Tensor<B, 2>>, sum: Tensor<B, 2>) {
+        self.sums.remove::<B, 2>(parameter.id);
+        self.sums.register::<B, 2>(parameter.id, sum);
+    }
+
     /// Forgets all sums.
     pub fn clear(&mut self) {
         self.sums = GradientsParams::new();

@@ -46,8 +46,8 @@ pub use init::Init;
 pub use precision::Precision;
 pub(crate) use precision::{cast, to_f32};
 pub use vit::VitChunk;
-pub(crate) use whole::{image_side, output_width};
 pub use whole::{Prompt, WholeModel};
+pub(crate) use whole::{image_side, output_width};
 
 /// Forward and backward of one model chunk: what a new modality implements.
 ///

@@ -67,12 +67,7 @@ impl<B: Backend> Rotary<B> {
 
     /// Positions in a grid: the first half of the angles turns with the row, the second with the column. `head_dim` is a
     /// multiple of 4, `theta` the base of the angles.
-    pub fn grid(
-        places: &[(u32, u32)],
-        head_dim: usize,
-        theta: f64,
-        device: &B::Device,
-    ) -> Self {
+    pub fn grid(places: &[(u32, u32)], head_dim: usize, theta: f64, device: &B::Device) -> Self {
         let (half, quarter) = (head_dim / 2, head_dim / 4);
         let angle = |s: usize, i: usize| {
             let (row, column) = places[s];

@@ -8,6 +8,7 @@
 mod link;
 mod optimizer;
 mod pipeline;
+mod tied;
 mod worker;
 
 pub use link::ChannelLink;

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::link::ChannelLink;
 use super::optimizer::Optimizer;
+use super::tied::Ties;
 use super::worker::{Chunks, Command, Export, Failure, Iteration, RankUpdate, Reply, Worker};
 use crate::batch::Batch;
 use crate::model::{ModelError, Precision, Start};
@@ -134,13 +135,15 @@ impl<B: Backend> Pipeline<B> {
         }
         let (reply_sender, replies) = channel();
         let mut pipeline = Self { ranks: Vec::new(), replies };
-        for (r, device) in init.devices.iter().enumerate() {
+        let ties = Ties::of(init.model, init.partition);
+        for (r, (device, ties)) in init.devices.iter().zip(ties).enumerate() {
             let rank = RankId::from(r);
             let (commands, command_receiver) = channel();
             let worker = Worker {
                 rank,
                 chunks: chunks_of_rank(init, rank, device)?,
                 optimizer: Optimizer::new(init.optimizer),
+                ties,
                 commands: command_receiver,
                 replies: reply_sender.clone(),
             };

@@ -14,6 +14,7 @@ use dip_core::{
 
 use super::link::ChannelLink;
 use super::optimizer::Optimizer;
+use super::tied::Ties;
 use crate::batch::Batch;
 use crate::params::NamedTensors;
 use crate::stage::{ChunkStage, Payload};
@@ -89,6 +90,7 @@ pub(super) struct Worker<B: Backend> {
     pub rank: RankId,
     pub chunks: Chunks<B>,
     pub optimizer: Optimizer<B>,
+    pub ties: Ties<B>,
     pub commands: Receiver<Command<B>>,
     pub replies: Sender<(RankId, Reply)>,
 }
@@ -138,6 +140,7 @@ impl<B: Backend> Worker<B> {
     }
 
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
+        self.ties.sum(&mut self.chunks)?;
         let gone = |_| StageError::Failed("the coordinator is gone".into());
         let norm: f64 = self.chunks.values().map(ChunkStage::squared_gradient_norm).sum();
         let _ = self.replies.send((self.rank, Reply::Norm(norm)));

@@ -1,6 +1,7 @@
 //! A model chunk as a [`Stage`]: forwards and backwards with tensors, activations held only in between.
 
 mod held;
+mod tied;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -172,10 +173,11 @@ impl<B: Backend> ChunkStage<B> {
         self.bytes.peak()
     }
 
-    /// Sum of the squares of all gradients of this iteration.
+    /// Sum of the squares of all gradients of this iteration. A tied head is the token table, which counts once.
     pub fn squared_gradient_norm(&self) -> f64 {
         let sums = self.gradients.sums();
-        with_chunk!(&self.modules, chunk => params::squared_norm::<B, _>(chunk, sums))
+        let counted = self.decoder().and_then(DecoderChunk::tied_head).map(|head| head.id);
+        with_chunk!(&self.modules, chunk => params::squared_norm::<B, _>(chunk, sums, counted))
     }
 
     /// The parameters, by name.
@@ -206,6 +208,13 @@ impl<B: Backend> ChunkStage<B> {
         let mut loader = Loader { tensors, error: None };
         self.map_parameters(&mut loader);
         loader.error.map_or(Ok(()), Err)
+    }
+
+    fn decoder(&self) -> Option<&DecoderChunk<B>> {
+        match &self.modules {
+            Modules::Decoder(chunk) => Some(chunk),
+            _ => None,
+        }
     }
 
     fn has_loss(&self) -> bool {

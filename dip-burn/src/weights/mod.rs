@@ -121,7 +121,11 @@ fn architecture(folder: &Path) -> Result<Architecture, WeightsError> {
 }
 
 /// The prefixes under which most of the tensors are there, and the table with them.
-fn fitting(store: &TensorStore, model: &ModelSpec, architecture: Architecture) -> (Prefixes, Table) {
+fn fitting(
+    store: &TensorStore,
+    model: &ModelSpec,
+    architecture: Architecture,
+) -> (Prefixes, Table) {
     let tables = names::prefixes(architecture).iter().map(|prefixes| {
         let table = names::table(model, architecture, prefixes);
         let found = table.entries.iter().filter(|e| store.shape(&e.name).is_some()).count();
@@ -140,8 +144,7 @@ fn check(
     table: &Table,
 ) -> Result<(), WeightsError> {
     let path = || store.path().to_owned();
-    let missing: Vec<_> =
-        table.entries.iter().filter(|e| store.shape(&e.name).is_none()).collect();
+    let missing: Vec<_> = table.entries.iter().filter(|e| store.shape(&e.name).is_none()).collect();
     if let Some(first) = missing.first() {
         let (count, name) = (missing.len(), first.name.clone());
         return Err(WeightsError::Missing { path: path(), count, name });
@@ -158,9 +161,8 @@ fn check(
             });
         }
     }
-    let extra: Vec<_> = unnamed(store, table)
-        .filter(|name| !names::is_unused(name, model, prefixes))
-        .collect();
+    let extra: Vec<_> =
+        unnamed(store, table).filter(|name| !names::is_unused(name, model, prefixes)).collect();
     match extra.first() {
         None => Ok(()),
         Some(name) => {

@@ -116,7 +116,11 @@ impl TensorStore {
         let bytes = self.read(t, rows.start as u64 * row, rows.len() as u64 * row)?;
         floats(&bytes, t.dtype).ok_or_else(|| {
             let what = format!("tensor {name:?} is {:?}, not F32, F16 or BF16", t.dtype);
-            format(&self.files[t.file], what, "quantised weights cannot be trained: get the originals")
+            format(
+                &self.files[t.file],
+                what,
+                "quantised weights cannot be trained: get the originals",
+            )
         })
     }
 
@@ -259,9 +263,14 @@ mod tests {
     #[test]
     fn a_header_that_promises_more_than_the_file_has_is_refused() {
         let tensor = |dtype: &str, shape: &str, offsets: &str| {
-            format!("{{\"a\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}")
+            format!(
+                "{{\"a\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}"
+            )
         };
-        assert_eq!(opened(&tensor("F32", "[2,2]", "[0,16]"), 16).unwrap().shape("a"), Some(&[2, 2][..]));
+        assert_eq!(
+            opened(&tensor("F32", "[2,2]", "[0,16]"), 16).unwrap().shape("a"),
+            Some(&[2, 2][..])
+        );
         for (header, data) in [
             (tensor("F32", "[2,2]", "[0,16]"), 15),
             (tensor("F32", "[2,3]", "[0,16]"), 16),
@@ -304,7 +313,8 @@ mod tests {
     #[test]
     fn halves_are_widened_exactly() {
         let numbers = [0.0f32, 1.0, -2.5, 0.099_975_586];
-        let halves: Vec<u8> = numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
+        let halves: Vec<u8> =
+            numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
         assert_eq!(floats(&halves, Dtype::F16).unwrap(), numbers);
         let brains: Vec<u8> = [0x3f80u16, 0xc020].iter().flat_map(|x| x.to_le_bytes()).collect();
         assert_eq!(floats(&brains, Dtype::BF16).unwrap(), [1.0, -2.5]);

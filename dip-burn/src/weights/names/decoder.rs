@@ -23,7 +23,8 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let tokens = format!("{}embed_tokens.weight", prefixes.text);
     table.same(tokens.clone(), &[vocab, m], format!("{LANGUAGE}.embed.weight"));
     for i in 0..spec.layers {
-        let (name, ours) = (format!("{}layers.{i}", prefixes.text), format!("{LANGUAGE}.layers.{i}"));
+        let (name, ours) =
+            (format!("{}layers.{i}", prefixes.text), format!("{LANGUAGE}.layers.{i}"));
         for (theirs, part, shape, bias) in [
             ("self_attn.q_proj", "attention.query", [q, m], qkv_bias),
             ("self_attn.k_proj", "attention.key", [k, m], qkv_bias),

@@ -90,12 +90,23 @@ pub fn is_unused(name: &str, model: &ModelSpec, prefixes: &Prefixes) -> bool {
     // Tables that can be computed, and the head of a tied model, which is its token table.
     let computed = name.ends_with("rotary_emb.inv_freq") || name.ends_with("position_ids");
     let tied = model.modules.iter().any(|m| m.is_tied());
-    computed || tied && name == format!("{}weight", prefixes.head) || clip::is_unused(name, model, prefixes)
+    computed
+        || tied && name == format!("{}weight", prefixes.head)
+        || clip::is_unused(name, model, prefixes)
 }
 
 impl Table {
-    fn push(&mut self, name: String, shape: &[usize], layout: Layout, parameters: &[(String, usize)]) {
-        let part = |(parameter, rows): &(String, usize)| Part { parameter: parameter.clone(), rows: *rows };
+    fn push(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        layout: Layout,
+        parameters: &[(String, usize)],
+    ) {
+        let part = |(parameter, rows): &(String, usize)| Part {
+            parameter: parameter.clone(),
+            rows: *rows,
+        };
         let parts = parameters.iter().map(part).collect();
         self.entries.push(Entry { name, shape: shape.to_vec(), parts, layout });
     }

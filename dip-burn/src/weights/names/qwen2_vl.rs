@@ -25,7 +25,8 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let parameter = (format!("{VISION}.patch_embed.weight"), m);
     table.push(patch, &[m, 3, tower.frames() as usize, px, px], Layout::Columns, &[parameter]);
     for i in 0..spec.layers {
-        let (name, ours) = (format!("{}blocks.{i}", prefixes.vision), format!("{VISION}.layers.{i}"));
+        let (name, ours) =
+            (format!("{}blocks.{i}", prefixes.vision), format!("{VISION}.layers.{i}"));
         let of = |kind: &str| {
             ["query", "key", "value"].map(|part| (format!("{ours}.attention.{part}.{kind}"), q))
         };
