@@ -4,6 +4,8 @@
 //! differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches, memory
 //! bandwidth and clock.
 
+mod peak;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
@@ -139,14 +141,23 @@ pub fn profile<B: Backend>(
                     .num_threads(effort.threads)
                     .use_current_thread()
                     .build();
-                entries::<B>(&model, &device, effort, &barrier)
+                let entries = entries::<B>(&model, &device, effort, &barrier)?;
+                barrier.wait();
+                Ok::<_, MeasureError>((
+                    entries,
+                    peak::peak_flops_per_s::<B>(&device, effort.precision),
+                ))
             })
         })
         .collect();
-    let mut all = Vec::new();
+    let (mut all, mut peaks) = (Vec::new(), Vec::new());
     for thread in threads {
-        all.push(thread.join().map_err(|_| MeasureError::Thread)??);
+        let (entries, peak) = thread.join().map_err(|_| MeasureError::Thread)??;
+        all.push(entries);
+        peaks.push(peak);
     }
+    let ranks = peaks.len() as f64;
+    let peak: Option<f64> = peaks.into_iter().sum();
     Ok(Profile {
         schema: PROFILE_SCHEMA.into(),
         key,
@@ -154,6 +165,7 @@ pub fn profile<B: Backend>(
         entries: mean(&all),
         link_latency_s: CHANNEL_LATENCY,
         link_bytes_per_s: CHANNEL_BYTES_PER_S,
+        peak_flops_per_s: peak.map(|sum| sum / ranks),
     })
 }
 

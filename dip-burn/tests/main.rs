@@ -14,3 +14,11 @@ mod precision;
 /// Published models: logits are those of `transformers`, and weights come back as they were.
 #[path = "suite/published.rs"]
 mod published;
+
+/// Runs resume on other ranks, end early, and size their batches.
+#[path = "suite/training.rs"]
+mod training;
+
+/// Replicas train like one device, share their optimiser state, and fail together.
+#[path = "suite/replicas.rs"]
+mod replicas;

@@ -55,7 +55,7 @@ impl<B: Backend> Gradients<B> {
     }
 
     /// Replaces the sum of a matrix.
-    pub fn replace(&mut self, parameter: &Param<Tensor<B, 2>>, sum: Tensor<B, 2>) {
+    pub fn replace_sum_of(&mut self, parameter: &Param<Tensor<B, 2>>, sum: Tensor<B, 2>) {
         self.sums.remove::<B, 2>(parameter.id);
         self.sums.register::<B, 2>(parameter.id, sum);
     }
@@ -63,6 +63,11 @@ impl<B: Backend> Gradients<B> {
     /// Forgets all sums.
     pub fn clear(&mut self) {
         self.sums = GradientsParams::new();
+    }
+
+    /// Replaces all sums.
+    pub fn replace(&mut self, sums: GradientsParams) {
+        self.sums = sums;
     }
 
     /// From now on gradients are not computed but collected, until [`Gradients::deferred`] takes them.

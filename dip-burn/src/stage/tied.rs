@@ -21,10 +21,10 @@ impl<B: Backend> ChunkStage<B> {
         let sum = sum.clone().to_device(&self.device);
         let super::Modules::Decoder(decoder) = &self.modules else { return };
         if let Some(table) = decoder.tied_table() {
-            self.gradients.replace(table, sum.clone());
+            self.gradients.replace_sum_of(table, sum.clone());
         }
         if let Some(head) = decoder.tied_head() {
-            self.gradients.replace(head, sum.transpose());
+            self.gradients.replace_sum_of(head, sum.transpose());
         }
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod error;
+mod export;
 mod names;
 mod store;
 
@@ -22,6 +23,7 @@ use crate::params::ParameterMap;
 use names::{Layout, Prefixes, Table};
 
 pub use error::WeightsError;
+pub use export::{ExportConfig, Exported, export};
 pub use store::TensorStore;
 
 /// The file that describes a model.

@@ -240,10 +240,12 @@ impl ModuleSpec {
                 );
             }
         }
-        match &self.lora {
-            Some(lora) => lora.validate(&format!("module {:?}.lora", self.name)),
-            None => Ok(()),
+        let Some(lora) = &self.lora else { return Ok(()) };
+        if lora.targets.contains(&LoraTarget::Gate) && !self.gated_ffn() {
+            let limit = "without gate: the feed-forward network has none".into();
+            return field("lora.targets", "gate".into(), limit, "target up and down");
         }
+        lora.validate(&format!("module {:?}.lora", self.name))
     }
 }
 
