@@ -29,6 +29,17 @@ pub fn model(name: &str) -> Result<ModelSpec> {
     }
 }
 
+/// A run, and its model as the run changes it.
+#[cfg(feature = "train")]
+pub fn run(path: &Path) -> Result<(dip::burn::train::RunConfig, ModelSpec)> {
+    let shown = path.display().to_string();
+    let config = dip::burn::train::RunConfig::from_toml(&read_text(path)?);
+    let config = config.with_context(|| shown.clone())?;
+    let mut model = model(&config.model).with_context(|| format!("{shown}: model"))?;
+    config.adapt(&mut model).with_context(|| shown)?;
+    Ok((config, model))
+}
+
 /// The `config.json` that a path is or holds.
 fn config_json(path: &Path) -> Option<PathBuf> {
     if path.is_dir() {

@@ -1,13 +1,14 @@
 //! Models of Hugging Face: logits are those of `transformers`, whole and on two ranks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dip_burn::model::{Precision, Start, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{Export, Pipeline, PipelineInit, Update};
 use dip_burn::train::OptimizerConfig;
-use dip_burn::weights::{TensorStore, Weights};
+use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
+use dip_burn::weights::{ExportConfig, TensorStore, Weights, export};
 use dip_burn::{Batch, Image, Microbatch};
 use dip_core::*;
 use rand::{Rng, SeedableRng};
@@ -359,4 +360,98 @@ fn adapters_learn_and_frozen_weights_stay() {
     for (name, value) in pipeline.export(Export::Parameters).unwrap() {
         assert_eq!(value != before[&name], name.contains(".lora."), "{name}");
     }
+}
+
+/// The checkpoint of a pipeline as it was built, exported.
+fn exported(
+    fixture: &Fixture,
+    pipeline: &mut Pipeline<B>,
+    config: ExportConfig,
+) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint {
+        model: pipeline.export(Export::Parameters).unwrap(),
+        optimizer: NamedTensors::new(),
+        state: RunState {
+            schema: CHECKPOINT_SCHEMA.into(),
+            iteration: 1,
+            optimizer_steps: 1,
+            early_stop: Default::default(),
+            loss_scale: None,
+            data: (),
+        },
+    };
+    let saved = save(folder.path(), &checkpoint, 1).unwrap();
+    export(&saved, &fixture.model, &fixture.folder, &folder.path().join("out"), config).unwrap();
+    folder
+}
+
+#[test]
+fn an_export_has_every_tensor_of_the_published_model_with_its_values() {
+    for name in MODELS {
+        let fixture = Fixture::read(name);
+        let config = ExportConfig { shard_bytes: 50_000, bf16: false };
+        let folder = exported(&fixture, &mut fixture.pipeline(), config);
+        let out = folder.path().join("out");
+        let (before, after) =
+            (TensorStore::open(&fixture.folder).unwrap(), TensorStore::open(&out).unwrap());
+        assert!(before.names().eq(after.names()), "{name}");
+        for tensor in before.names() {
+            assert_eq!(before.shape(tensor), after.shape(tensor), "{name} {tensor}");
+            assert_eq!(before.all(tensor).unwrap(), after.all(tensor).unwrap(), "{name} {tensor}");
+        }
+        let read = |folder: &Path| std::fs::read(folder.join("config.json")).unwrap();
+        assert_eq!(read(&fixture.folder), read(&out));
+        for file in std::fs::read_dir(&out).unwrap().map(|f| f.unwrap().path()) {
+            if file.extension().is_some_and(|e| e == "safetensors") {
+                assert!(std::fs::metadata(&file).unwrap().len() < 50_000 + 20_000, "{file:?}");
+                // Other readers accept it, too.
+                SafeTensors::deserialize(&std::fs::read(&file).unwrap()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn an_export_in_bf16_rounds_and_an_existing_folder_is_left_alone() {
+    let fixture = Fixture::read("qwen2");
+    let config = ExportConfig { bf16: true, ..ExportConfig::default() };
+    let folder = exported(&fixture, &mut fixture.pipeline(), config);
+    let out = folder.path().join("out");
+    // The weights of this model have an exact form in bf16.
+    let bytes = |folder: &Path| std::fs::metadata(folder.join("model.safetensors")).unwrap().len();
+    assert!(bytes(&out) < bytes(&fixture.folder) + 1000);
+    let again = Fixture { folder: out.clone(), ..Fixture::read("qwen2") };
+    assert!(again.difference(&again.model) < TOLERANCE);
+    let checkpoint = folder.path().join("checkpoint-00000001");
+    let error = export(&checkpoint, &fixture.model, &fixture.folder, &out, config).unwrap_err();
+    assert!(error.to_string().contains("is there already"), "{error}");
+}
+
+#[test]
+fn exported_adapters_are_part_of_the_weights() {
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    let mut fixture = Fixture::read("llava-clip");
+    let plain = fixture.model.clone();
+    let targets = LoraTarget::ALL.to_vec();
+    fixture.model.modules[1].lora = Some(Lora { rank: 2, alpha: 5.0, targets });
+    let mut pipeline = fixture.pipeline();
+    let (batch, plan) = planned(&fixture, fixture.sequence.clone(), &mut rng, &["keep"]);
+    let update = Update { learning_rate: 0.02, clip_norm: 0.0, loss_scale: 1.0 };
+    for _ in 0..3 {
+        pipeline.run(&plan, &batch, Some(update)).unwrap();
+    }
+    let folder = exported(&fixture, &mut pipeline, ExportConfig::default());
+    let mut whole = WholeModel::<B>::init(&fixture.model, 0, &Default::default()).unwrap();
+    whole.load(&pipeline.export(Export::Parameters).unwrap()).unwrap();
+    let logits = whole.logits(&fixture.sequence).unwrap().into_data().to_vec::<f32>().unwrap();
+    let moved = largest(&fixture.logits, &logits);
+    assert!(moved > 0.1, "{moved}");
+    let merged = Fixture {
+        folder: folder.path().join("out"),
+        logits: logits.chunks(96).map(<[f32]>::to_vec).collect(),
+        ..fixture
+    };
+    let worst = merged.difference(&plain);
+    assert!(worst < TOLERANCE, "{worst}");
 }
