@@ -38,6 +38,9 @@ pub struct VitChunk<B: Backend> {
     /// Whether a class token goes before the patches of an image.
     #[module(skip)]
     class_token: bool,
+    /// Mean and standard deviation of each colour that the encoder wants; none for pixels from -1 to 1.
+    #[module(skip)]
+    pixel_statistics: Option<[(f32, f32); 3]>,
 }
 
 /// The adapter: each square of neighbouring patches becomes one token of the backbone.
@@ -159,12 +162,17 @@ impl<B: Backend> VitChunk<B> {
             heads: Heads::of(spec),
             rope_theta: (!tower.learned_positions()).then_some(spec.options.rope.theta),
             class_token: tower.class_token(),
+            pixel_statistics: tower.pixel_statistics(),
         })
     }
 
     /// The patches of all images, `[r, c]`, in the type of `like`.
     fn patches(&self, images: &[Image], like: &Tensor<B, 2>) -> Tensor<B, 2> {
-        let values: Vec<f32> = images.iter().flat_map(|i| self.grid.patches(i)).collect();
+        let patches = |image: &Image| match &self.pixel_statistics {
+            Some(statistics) => self.grid.patches(&normalised(image, statistics)),
+            None => self.grid.patches(image),
+        };
+        let values: Vec<f32> = images.iter().flat_map(patches).collect();
         let rows = images.len() * self.grid.side() * self.grid.side();
         let shape = [rows, values.len() / rows];
         cast(Tensor::from_data(TensorData::new(values, shape), &like.device()), like.dtype())
@@ -175,7 +183,10 @@ impl<B: Backend> VitChunk<B> {
         match (&self.patch_embed, inputs.pop()) {
             (Some(embed), _) => {
                 let x = embed.forward(self.patches(images(on), &embed.weight.val()));
-                self.stem.as_ref().map_or((x.clone(), None), |stem| stem.forward(x))
+                match &self.stem {
+                    Some(stem) => stem.forward(x),
+                    None => (x, None),
+                }
             }
             (None, Some(x_rm)) => (x_rm, None),
             (None, None) => unreachable!("the interpreter gives a later chunk its input"),
@@ -200,6 +211,15 @@ impl<B: Backend> VitChunk<B> {
 
 /// The first rows, and what the backward of the stem needs.
 type Start<B> = (Tensor<B, 2>, Option<NormKept<B>>);
+
+/// The image with each colour at the mean and deviation that an encoder wants.
+fn normalised(image: &Image, statistics: &[(f32, f32); 3]) -> Image {
+    let colours = image.pixels.chunks_exact(image.pixels.len() / 3).zip(statistics);
+    let of_colour = |(values, (mean, deviation)): (&[f32], &(f32, f32))| -> Vec<f32> {
+        values.iter().map(|v| ((v + 1.0) / 2.0 - mean) / deviation).collect()
+    };
+    Image { pixels: colours.flat_map(of_colour).collect() }
+}
 
 fn images<'a>(on: &Slice<'a>) -> &'a [Image] {
     &on.microbatch.images[on.instances.start as usize..on.instances.end as usize]

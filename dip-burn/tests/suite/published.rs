@@ -14,6 +14,7 @@ use dip_core::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 
 use crate::gradients::difference;
 use crate::support::*;
@@ -53,7 +54,8 @@ impl Fixture {
         let image_px = file.tensor("pixels").map_or(1, |p| p.shape()[2]);
         let pixels = floats("pixels");
         let images = pixels.chunks(3 * image_px * image_px);
-        let images = images.map(|pixels| Image { pixels: pixels.to_vec() }).collect();
+        let statistics = model.modules[0].tower().pixel_statistics().unwrap_or([(0.5, 0.5); 3]);
+        let images = images.map(|pixels| unnormalised(pixels, &statistics)).collect();
         let length = tokens.len();
         model.sequence_tokens = length as u32;
         model.validate().unwrap();
@@ -105,6 +107,15 @@ impl Fixture {
         let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
         sum.ln() - f64::from(logits[self.sequence.targets[place] as usize])
     }
+}
+
+/// The image, from -1 to 1, that `transformers` made these pixels of.
+fn unnormalised(pixels: &[f32], statistics: &[(f32, f32); 3]) -> Image {
+    let colours = pixels.chunks(pixels.len() / 3).zip(statistics);
+    let values = colours.flat_map(|(values, (mean, deviation))| {
+        values.iter().map(move |v| 2.0 * (v * deviation + mean) - 1.0)
+    });
+    Image { pixels: values.collect() }
 }
 
 fn set_image_px(model: &mut ModelSpec, px: u32) {
@@ -234,6 +245,45 @@ fn a_model_of_another_shape_is_refused_with_the_name_of_the_tensor() {
     assert!(deeper.contains("9 tensors are missing") && deeper.contains("layers.4."), "{deeper}");
     let flatter = error(&|m| m.modules[1].layers = 3);
     assert!(flatter.contains("9 tensors belong to nothing in the model"), "{flatter}");
+}
+
+#[test]
+fn names_of_every_version_of_transformers_are_understood() {
+    for (name, renamed) in [
+        ("qwen2-vl", &[("model.", "model.language_model."), ("visual.", "model.visual.")][..]),
+        ("llava-clip", &[("vision_tower.", "vision_tower.vision_model.")]),
+        (
+            "llava-siglip",
+            &[
+                ("language_model.model.", "model.language_model."),
+                ("language_model.lm_head.", "lm_head."),
+                ("vision_tower.", "model.vision_tower.vision_model."),
+                ("multi_modal_projector.", "model.multi_modal_projector."),
+            ],
+        ),
+    ] {
+        let mut fixture = Fixture::read(name);
+        let store = TensorStore::open(&fixture.folder).unwrap();
+        let tensors = store.names().map(|old| {
+            let new = renamed.iter().find_map(|(from, to)| Some((*to, old.strip_prefix(from)?)));
+            let new = new.map_or(old.to_owned(), |(to, rest)| format!("{to}{rest}"));
+            (new, (store.shape(old).unwrap().to_vec(), store.all(old).unwrap()))
+        });
+        let tensors: Vec<_> = tensors.collect();
+        let bytes =
+            |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let data: Vec<_> = tensors.iter().map(|(_, (_, values))| bytes(values)).collect();
+        let views = tensors.iter().zip(&data).map(|((name, (shape, _)), data)| {
+            (name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
+        });
+        let file = safetensors::serialize(views, None).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
+        let config = fixture.folder.join("config.json");
+        std::fs::copy(config, folder.path().join("config.json")).unwrap();
+        fixture.folder = folder.path().to_owned();
+        assert!(fixture.difference(&fixture.model) < TOLERANCE, "{name}");
+    }
 }
 
 #[test]

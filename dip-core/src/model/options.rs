@@ -125,6 +125,19 @@ impl Tower {
         self == Self::Clip
     }
 
+    /// Mean and standard deviation of each colour, from 0 to 1, that pixels are normalised with; none where they are taken from
+    /// -1 to 1.
+    pub fn pixel_statistics(self) -> Option<[(f32, f32); 3]> {
+        match self {
+            Self::Native | Self::Siglip => None,
+            Self::Qwen2Vl | Self::Clip => Some([
+                (0.481_454_66, 0.268_629_54),
+                (0.457_827_5, 0.261_302_58),
+                (0.408_210_73, 0.275_777_11),
+            ]),
+        }
+    }
+
     /// Whether it is what an absent field means.
     pub fn is_native(&self) -> bool {
         *self == Self::Native
