@@ -2,7 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `vit` | vision encoder: patch embedding, layers, spatial-merge adapter; 2D rotary positions, or what `stem` holds |
+//! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or what `stem` holds |
+//! | `merger` | the adapter: neighbouring patches become one token of the backbone |
 //! | `stem` | what CLIP and SigLIP have instead: class token, learned positions, norm before the layers |
 //! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, head with its loss |
 //! | `coordinates` | time, row and column of every token, for the positions of Qwen2-VL |
@@ -23,6 +24,7 @@ mod gradients;
 mod init;
 pub mod layer;
 pub mod linear;
+pub mod merger;
 mod norm;
 mod precision;
 pub mod rotary;

@@ -7,15 +7,15 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use dip_core::{Activation, LayerStrategy, ModuleKind, ModuleSpec};
+use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
 
-use super::activation::{activate, activate_backward};
 use super::attention::{Attention, Geometry};
 use super::core::Heads;
 use super::feed_forward::FeedForward;
-use super::gradients::{Gradients, bytes_of};
+use super::gradients::Gradients;
 use super::layer::{self, Layer, LayersKept};
-use super::linear::{Linear, linear_backward, linear_backward_weights};
+use super::linear::{Linear, linear_backward_weights};
+use super::merger::{Merger, MergerKept};
 use super::norm::{Norm, NormKept};
 use super::rotary::Rotary;
 use super::stem::{Stem, without_class, without_class_backward};
@@ -41,14 +41,6 @@ pub struct VitChunk<B: Backend> {
     /// Mean and standard deviation of each colour that the encoder wants; none for pixels from -1 to 1.
     #[module(skip)]
     pixel_statistics: Option<[(f32, f32); 3]>,
-}
-
-/// The adapter: each square of neighbouring patches becomes one token of the backbone.
-#[derive(Module, Debug)]
-pub struct Merger<B: Backend> {
-    norm: Option<Norm<B>>,
-    fc1: Linear<B>,
-    fc2: Linear<B>,
 }
 
 /// How an image is cut into patches. Patches that are merged into one token stand next to each other.
@@ -126,10 +118,8 @@ impl<B: Backend> VitChunk<B> {
             });
         }
         let (first, last) = (layers.start == 0, layers.end == spec.layers);
-        let (width, merge_px) = (spec.hidden as usize, merge as usize);
+        let width = spec.hidden as usize;
         let channels = 3 * (tower.frames() * patch_px * patch_px) as usize;
-        let merged = width * merge_px * merge_px;
-        let inner = spec.adapter_width() as usize;
         let norm = || Norm::layer(width, init).with_epsilon(spec.options.norm_epsilon);
         let layer = |i: u32| {
             let path = format!("layers.{i}");
@@ -140,23 +130,18 @@ impl<B: Backend> VitChunk<B> {
                 feed_forward: FeedForward::init(spec, &path, true, init),
             }
         };
-        let std = |input: usize| (1.0 / input as f64).sqrt();
         Ok(Self {
             patch_embed: first.then(|| {
                 let bias = tower.patch_bias();
-                init.linear("patch_embed", channels, width, bias, std(channels))
+                init.linear("patch_embed", channels, width, bias, (1.0 / channels as f64).sqrt())
             }),
             stem: (first && tower.learned_positions()).then(|| Stem::init(spec, init)),
             layers: layers.map(layer).collect(),
-            merger: last.then(|| Merger {
-                norm: (!tower.learned_positions()).then(norm),
-                fc1: init.linear("merger.fc1", merged, inner, true, std(merged)),
-                fc2: init.linear("merger.fc2", inner, output, true, 0.02),
-            }),
+            merger: last.then(|| Merger::init(spec, output, init)),
             grid: PatchGrid {
                 image_px: image_px as usize,
                 patch_px: patch_px as usize,
-                merge: merge_px,
+                merge: merge as usize,
                 frames: tower.frames() as usize,
             },
             heads: Heads::of(spec),
@@ -290,70 +275,6 @@ impl<B: Backend> Chunk<B> for VitChunk<B> {
 
     fn kept_bytes(kept: &VitKept<B>) -> u64 {
         let norm = |norm: &Option<NormKept<B>>| norm.as_ref().map_or(0, NormKept::bytes);
-        let merger = |m: &MergerKept<B>| m.input.bytes() + bytes_of(&m.inner);
-        norm(&kept.stem) + kept.layers.bytes() + kept.merger.as_ref().map_or(0, merger)
-    }
-}
-
-/// What the backward of the adapter needs.
-struct MergerKept<B: Backend> {
-    input: MergerInput<B>,
-    /// Before the activation.
-    inner: Tensor<B, 2>,
-}
-
-/// What the adapter reads.
-enum MergerInput<B: Backend> {
-    Normed(NormKept<B>),
-    Plain(Tensor<B, 2>),
-}
-
-impl<B: Backend> MergerInput<B> {
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Normed(norm) => norm.bytes(),
-            Self::Plain(x) => bytes_of(x),
-        }
-    }
-}
-
-impl<B: Backend> Merger<B> {
-    /// `[n * p, m]` to `[n * t, output]`: `patches` neighbours side by side, then two linear layers.
-    fn forward(&self, x_rm: Tensor<B, 2>, patches: usize) -> (Tensor<B, 2>, MergerKept<B>) {
-        let [rows, m] = x_rm.dims();
-        let (x, input) = match &self.norm {
-            Some(norm) => {
-                let (normed, kept) = norm.forward(x_rm);
-                (normed, MergerInput::Normed(kept))
-            }
-            None => (x_rm.clone(), MergerInput::Plain(x_rm)),
-        };
-        let inner = self.fc1.forward(x.reshape([rows / patches, patches * m]));
-        let y = self.fc2.forward(activate(Activation::Gelu, inner.clone()));
-        (y, MergerKept { input, inner })
-    }
-
-    fn backward(
-        &self,
-        kept: MergerKept<B>,
-        dy: Tensor<B, 2>,
-        gradients: &mut Gradients<B>,
-    ) -> Tensor<B, 2> {
-        let MergerKept { input, inner } = kept;
-        let active = activate(Activation::Gelu, inner.clone());
-        let d_inner = linear_backward(&self.fc2, active, dy, gradients);
-        let x = match (&self.norm, &input) {
-            (Some(norm), MergerInput::Normed(kept)) => norm.output(kept),
-            (_, MergerInput::Plain(x)) => x.clone(),
-            (None, MergerInput::Normed(_)) => unreachable!("only a norm keeps normed rows"),
-        };
-        let shape = x.dims();
-        let merged = [inner.dims()[0], shape[0] * shape[1] / inner.dims()[0]];
-        let d_inner = activate_backward(Activation::Gelu, inner, d_inner);
-        let d = linear_backward(&self.fc1, x.reshape(merged), d_inner, gradients).reshape(shape);
-        match (&self.norm, input) {
-            (Some(norm), MergerInput::Normed(kept)) => norm.backward(kept, d, gradients),
-            _ => d,
-        }
+        norm(&kept.stem) + kept.layers.bytes() + kept.merger.as_ref().map_or(0, MergerKept::bytes)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dip_burn::model::{Precision, Start, WholeModel};
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::{Export, Pipeline, PipelineInit, Update};
+use dip_burn::runtime::{Export, Pipeline, PipelineInit, ReplicaWork, Update};
 use dip_burn::train::OptimizerConfig;
 use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
 use dip_burn::weights::{ExportConfig, TensorStore, Weights, export};
@@ -79,15 +79,20 @@ impl Fixture {
 
     /// Two ranks with the halves of every module, each with the weights of its layers.
     fn pipeline(&self) -> Pipeline<B> {
+        self.replicas(1)
+    }
+
+    /// The same twice or more often, with a share of the optimiser's state each.
+    fn replicas(&self, count: usize) -> Pipeline<B> {
         let weights = self.weights();
         let init = PipelineInit {
             model: &self.model,
             partition: &halves(&self.model),
-            devices: vec![Default::default(); 2],
+            devices: vec![Default::default(); 2 * count],
             threads_per_rank: 1,
             precision: Precision::F32,
             start: Start { seed: 0, weights: Some(&weights) },
-            optimizer: &OptimizerConfig::default(),
+            optimizer: &OptimizerConfig { shard: true, ..OptimizerConfig::default() },
         };
         Pipeline::new(&init).unwrap()
     }
@@ -138,6 +143,7 @@ fn logits_are_those_of_transformers() {
     for name in MODELS {
         let fixture = Fixture::read(name);
         let worst = fixture.difference(&fixture.model);
+        eprintln!("{name}: {worst:e}");
         assert!(worst < TOLERANCE, "{name}: {worst}");
     }
 }
@@ -354,8 +360,7 @@ fn both_ends_of_a_tied_decoder_learn_from_the_sum_of_their_gradients() {
     let mut rng = ChaCha8Rng::seed_from_u64(8);
     let fixture = Fixture::read("qwen2");
     let (batch, plan) = planned(&fixture, fixture.sequence.clone(), &mut rng, &["keep"]);
-    let mut pipeline = fixture.pipeline();
-    let before = pipeline.export(Export::Parameters).unwrap();
+    let before = fixture.pipeline().export(Export::Parameters).unwrap();
     let (_, mut gradients) = fixture.oracle(&before, &batch);
     let head: Vec<f32> = gradients.remove("language.end.head.weight").unwrap().to_vec().unwrap();
     let table: Vec<f32> = gradients.remove("language.embed.weight").unwrap().to_vec().unwrap();
@@ -366,16 +371,25 @@ fn both_ends_of_a_tied_decoder_learn_from_the_sum_of_their_gradients() {
     let tied: f64 = (0..96 * 32).map(|i| of_table(i).powi(2)).sum();
     let norm = (tied + gradients.values().map(squares).sum::<f64>()).sqrt();
     let update = Update { learning_rate: 0.01, clip_norm: 0.0, loss_scale: 1.0 };
-    let report = pipeline.run(&plan, &batch, Some(update)).unwrap();
-    assert!((report.gradient_norm / norm - 1.0).abs() < 1e-5, "{} {norm}", report.gradient_norm);
-    for _ in 0..3 {
-        pipeline.run(&plan, &batch, Some(update)).unwrap();
+    for replicas in [1, 2] {
+        // Replicas with the same sequence share its loss, so that their gradients add up to those of one.
+        let mut share = Batch::clone(&batch);
+        share.trained_tokens *= replicas as u64;
+        let share = Arc::new(share);
+        let work: Vec<_> =
+            (0..replicas).map(|_| ReplicaWork { plan: &plan, batch: &share }).collect();
+        let mut pipeline = fixture.replicas(replicas);
+        let report = pipeline.run_replicas(&work, Some(update)).unwrap();
+        assert!((report.gradient_norm / norm - 1.0).abs() < 1e-5, "{report:?} {norm}");
+        for _ in 0..3 {
+            pipeline.run_replicas(&work, Some(update)).unwrap();
+        }
+        let after = pipeline.export(Export::Parameters).unwrap();
+        let values = |name: &str| after[name].to_vec::<f32>().unwrap();
+        let (table, head) = (values("language.embed.weight"), values("language.end.head.weight"));
+        assert!((0..96 * 32).all(|i| table[i] == head[i % 32 * 96 + i / 32]));
+        assert_ne!(after["language.embed.weight"], before["language.embed.weight"]);
     }
-    let after = pipeline.export(Export::Parameters).unwrap();
-    let values = |name: &str| after[name].to_vec::<f32>().unwrap();
-    let (table, head) = (values("language.embed.weight"), values("language.end.head.weight"));
-    assert!((0..96 * 32).all(|i| table[i] == head[i % 32 * 96 + i / 32]));
-    assert_ne!(after["language.embed.weight"], before["language.embed.weight"]);
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn ranks(spec: &ModelSpec) -> u32 {
     let most = spec.modules.iter().map(|m| m.layers).min().unwrap_or(1);
     let enough = |ranks: &u32| u64::from(*ranks).saturating_mul(BYTES_PER_RANK) >= bytes;
     let powers = || (1..16).map(|n| 1u32 << n).filter(|&ranks| ranks <= most);
-    powers().find(enough).or_else(|| powers().last()).unwrap_or(1)
+    powers().find(enough).or_else(|| powers().next_back()).unwrap_or(1)
 }
 
 #[cfg(test)]
