@@ -35,7 +35,7 @@ pub struct Microbatch {
 /// One decoded image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
-    /// Normalised values, `[3, image_px, image_px]`.
+    /// Values from -1 to 1, `[3, image_px, image_px]`.
     pub pixels: Vec<f32>,
 }
 

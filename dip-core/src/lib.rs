@@ -24,6 +24,7 @@ pub mod csv;
 pub mod error;
 pub mod exec;
 pub mod graph;
+pub mod hf;
 pub mod ids;
 pub mod model;
 pub mod parameters;
@@ -52,7 +53,10 @@ pub use exec::{
 };
 pub use graph::{Candidate, Dep, Pair, PairKey, Task, TaskGraph, TaskKind};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
-pub use model::{ModelSpec, ModuleKind, ModuleSpec, Parallelism};
+pub use model::{
+    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec,
+    Parallelism, Rope, RopeStretch, Tower,
+};
 pub use parameters::ModuleParameters;
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
 pub use plan::{Plan, Prediction};

@@ -166,6 +166,7 @@ fn document_pairs(tokens: u64, documents: &[u64]) -> u64 {
 mod tests {
     use super::*;
     use crate::batch::ClipMeta;
+    use crate::model::Tower;
 
     fn model() -> ModelSpec {
         ModelSpec::from_toml(
@@ -283,7 +284,8 @@ mod tests {
             tokens_per_frame: 1 << 24,
             token_channels: 1,
         };
-        model.modules[0].kind = ModuleKind::Vit { image_px: 1 << 16, patch_px: 1, merge: 1 };
+        model.modules[0].kind =
+            ModuleKind::Vit { image_px: 1 << 16, patch_px: 1, merge: 1, tower: Tower::Native };
         model.validate().unwrap();
         assert_eq!(model.workload(DIT, &meta, 0..3).attention_pairs, u64::MAX);
         assert_eq!(model.workload(EARS, &meta, 0..3).attention_pairs, u64::MAX);

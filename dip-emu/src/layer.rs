@@ -87,8 +87,8 @@ impl Builder<'_> {
         let (h, tokens) = (self.h(), self.work.tokens);
         let own = tokens.div_ceil(self.t());
         match self.spec.kind {
-            ModuleKind::Vit { patch_px, .. } => {
-                let width = 3 * u64::from(patch_px).pow(2);
+            ModuleKind::Vit { patch_px, tower, .. } => {
+                let width = 3 * u64::from(tower.frames()) * u64::from(patch_px).pow(2);
                 let pixels = self.dag.data(self.whole(own, width));
                 self.linear("patch embedding", pixels, pixels, (own, width, h));
             }
@@ -154,7 +154,7 @@ impl Builder<'_> {
                 let y = self.linear("adapter down", y, y, (merged, inner, output_width));
                 self.scatter(y, merged, output_width);
             }
-            ModuleKind::Decoder { vocab, head: true } => {
+            ModuleKind::Decoder { vocab, head: true, .. } => {
                 let own = u64::from(vocab).div_ceil(t);
                 let all = self.gather(x, tokens, h);
                 let logits = self.linear("head", all, x, (tokens, h, own));

@@ -3,6 +3,8 @@
 mod check;
 mod compare;
 mod emulate;
+#[cfg(feature = "train")]
+mod export;
 mod files;
 mod inputs;
 mod plan;
@@ -41,6 +43,9 @@ enum Command {
     /// Trains a model
     #[cfg(feature = "train")]
     Train(train::Train),
+    /// Writes a checkpoint in the layout of Hugging Face
+    #[cfg(feature = "train")]
+    Export(export::Export),
 }
 
 impl Cli {
@@ -55,6 +60,8 @@ impl Cli {
             Command::Compare(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Train(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Export(command) => command.run(),
         }
     }
 }

@@ -10,3 +10,7 @@ mod planning;
 /// Training, and going on after a kill.
 #[cfg(feature = "train")]
 mod training;
+
+/// Models of Hugging Face.
+#[cfg(feature = "train")]
+mod published;

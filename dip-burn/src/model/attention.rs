@@ -3,14 +3,14 @@
 //! Shape legend: r rows of all sequences, m model width, h heads, k key-value heads, d head width.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use dip_core::ModuleSpec;
+use dip_core::{AttentionBias, LoraTarget, ModuleSpec};
 
 use super::Init;
 use super::core::{Heads, Inputs, Span, attend, attend_backward};
-use super::gradients::{Gradients, bytes_of, linear_backward};
+use super::gradients::{Gradients, bytes_of};
+use super::linear::{Linear, linear_backward};
 use super::rotary::{Rotary, Turn};
 
 /// Projections of one attention layer.
@@ -30,8 +30,8 @@ pub struct Attention<B: Backend> {
 /// What the attention layers of a chunk share: positions, and which rows see each other.
 #[derive(Debug, Clone)]
 pub struct Geometry<B: Backend> {
-    query: Turn<B>,
-    key: Turn<B>,
+    /// Of queries and keys; none where positions are learned.
+    turns: Option<[Turn<B>; 2]>,
     spans: Vec<Span<B>>,
 }
 
@@ -39,6 +39,11 @@ impl<B: Backend> Geometry<B> {
     /// `sequences` sequences with the positions of `rotary`, in which every pair sees each other.
     pub fn full(heads: Heads, rotary: &Rotary<B>, sequences: usize) -> Self {
         Self::new(heads, rotary, vec![Span::full(sequences, rotary.positions())])
+    }
+
+    /// `sequences` sequences of `length` rows in which every pair sees each other, without rotary positions.
+    pub fn unturned(sequences: usize, length: usize) -> Self {
+        Self { turns: None, spans: vec![Span::full(sequences, length)] }
     }
 
     /// Causal attention inside each document of a packed sequence.
@@ -53,27 +58,50 @@ impl<B: Backend> Geometry<B> {
     }
 
     fn new(heads: Heads, rotary: &Rotary<B>, spans: Vec<Span<B>>) -> Self {
-        let (query, key) = (rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads));
-        Self { query, key, spans }
+        let turns = [rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads)];
+        Self { turns: Some(turns), spans }
+    }
+
+    /// Queries and keys, turned by their positions.
+    fn turn(&self, [query, key]: [Tensor<B, 2>; 2]) -> [Tensor<B, 2>; 2] {
+        match &self.turns {
+            Some([q, k]) => [q.apply(query), k.apply(key)],
+            None => [query, key],
+        }
+    }
+
+    /// The gradients of queries and keys before the turn.
+    fn turn_back(&self, [query, key]: [Tensor<B, 2>; 2]) -> [Tensor<B, 2>; 2] {
+        match &self.turns {
+            Some([q, k]) => [q.backward(query), k.backward(key)],
+            None => [query, key],
+        }
     }
 }
 
 impl<B: Backend> Attention<B> {
-    /// The attention of layer `path` of a module; `bias` on query, key and value.
-    pub fn init(spec: &ModuleSpec, path: &str, bias: bool, init: &Init<'_, B>) -> Self {
+    /// The attention of layer `path` of a module.
+    pub fn init(spec: &ModuleSpec, path: &str, init: &Init<'_, B>) -> Self {
         let heads = Heads::of(spec);
         let width = spec.hidden as usize;
         let (query, key) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
         let std = 0.02;
         let residual = std / (2.0 * f64::from(spec.layers)).sqrt();
-        let linear = |name: &str, input, output, bias, std| {
-            init.linear(&format!("{path}.attention.{name}"), input, output, bias, std)
+        let has_bias = |target| match spec.attention_bias() {
+            AttentionBias::None => false,
+            AttentionBias::Qkv => target != LoraTarget::Output,
+            AttentionBias::All => true,
+        };
+        let linear = |target: LoraTarget, input, output, std| {
+            let path = format!("{path}.attention.{}", target.name());
+            let layer = init.linear(&path, input, output, has_bias(target), std);
+            init.adapted(spec, target, &path, layer)
         };
         Self {
-            query: linear("query", width, query, bias, std),
-            key: linear("key", width, key, bias, std),
-            value: linear("value", width, key, bias, std),
-            output: linear("output", query, width, bias, residual),
+            query: linear(LoraTarget::Query, width, query, std),
+            key: linear(LoraTarget::Key, width, key, std),
+            value: linear(LoraTarget::Value, width, key, std),
+            output: linear(LoraTarget::Output, query, width, residual),
             heads,
         }
     }
@@ -84,11 +112,10 @@ impl<B: Backend> Attention<B> {
         x_rm: Tensor<B, 2>,
         geometry: &Geometry<B>,
     ) -> (Tensor<B, 2>, AttentionKept<B>) {
-        let inputs = Inputs {
-            query: geometry.query.apply(self.query.forward(x_rm.clone())) * self.scale(),
-            key: geometry.key.apply(self.key.forward(x_rm.clone())),
-            value: self.value.forward(x_rm),
-        };
+        let projected = [self.query.forward(x_rm.clone()), self.key.forward(x_rm.clone())];
+        let [query, key] = geometry.turn(projected);
+        let query = query * self.scale();
+        let inputs = Inputs { query, key, value: self.value.forward(x_rm) };
         let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
         let y = self.output.forward(attended.clone());
         (y, AttentionKept { inputs, weights: Some((weights, attended)) })
@@ -107,8 +134,7 @@ impl<B: Backend> Attention<B> {
         let (weights, attended) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
         let dy = linear_backward(&self.output, attended, dy, gradients);
         let d = attend_backward(&inputs, spans, self.heads, (weights, &dy));
-        let d_query = geometry.query.backward(d.query * self.scale());
-        let d_key = geometry.key.backward(d.key);
+        let [d_query, d_key] = geometry.turn_back([d.query * self.scale(), d.key]);
         linear_backward(&self.query, x_rm.clone(), d_query, gradients)
             + linear_backward(&self.key, x_rm.clone(), d_key, gradients)
             + linear_backward(&self.value, x_rm, d.value, gradients)

@@ -5,19 +5,20 @@
 use std::ops::Range;
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
 
 use super::attention::{Attention, Geometry};
+use super::coordinates::coordinates;
 use super::core::Heads;
 use super::feed_forward::FeedForward;
-use super::gradients::{Gradients, bytes_of, linear_backward};
+use super::gradients::{Gradients, bytes_of};
 use super::layer::{self, Layer, LayersKept};
+use super::linear::{Linear, linear_backward};
 use super::norm::{Norm, NormKept};
-use super::rotary::Rotary;
+use super::rotary::{Rotary, Turning};
 use super::{Chunk, Init, ModelError, Slice, cast, to_f32};
 use crate::batch::Microbatch;
 
@@ -28,6 +29,14 @@ pub struct DecoderChunk<B: Backend> {
     layers: Vec<Layer<B>>,
     end: Option<End<B>>,
     heads: Heads,
+    #[module(skip)]
+    turning: Turning,
+    /// Tokens on a side of an image, where rows and columns of images are positions of their own.
+    #[module(skip)]
+    image_side: Option<usize>,
+    /// Whether the head is the token table.
+    #[module(skip)]
+    tied: bool,
 }
 
 /// A table with one row a token.
@@ -42,6 +51,9 @@ pub struct End<B: Backend> {
     norm: Norm<B>,
     head: Option<Linear<B>>,
 }
+
+/// A weight with two dimensions.
+pub(crate) type Matrix<B> = Param<Tensor<B, 2>>;
 
 /// What the backward of a chunk needs.
 pub struct DecoderKept<B: Backend> {
@@ -63,7 +75,7 @@ impl<B: Backend> DecoderChunk<B> {
         layers: Range<u32>,
         init: &Init<'_, B>,
     ) -> Result<Self, ModelError> {
-        let ModuleKind::Decoder { vocab, head } = spec.kind else {
+        let ModuleKind::Decoder { vocab, head, .. } = spec.kind else {
             return Err(ModelError::Kind { module: spec.name.clone(), kind: "not a decoder" });
         };
         if !spec.head_dim().is_multiple_of(2) {
@@ -76,24 +88,49 @@ impl<B: Backend> DecoderChunk<B> {
         }
         let (first, last) = (layers.start == 0, layers.end == spec.layers);
         let (width, vocab) = (spec.hidden as usize, vocab as usize);
+        let norm = || Norm::rms(width, init).with_epsilon(spec.options.norm_epsilon);
         let layer = |i: u32| {
             let path = format!("layers.{i}");
             Layer {
-                attention_norm: Norm::rms(width, init),
-                attention: Attention::init(spec, &path, false, init),
-                feed_forward_norm: Norm::rms(width, init),
+                attention_norm: norm(),
+                attention: Attention::init(spec, &path, init),
+                feed_forward_norm: norm(),
                 feed_forward: FeedForward::init(spec, &path, false, init),
             }
         };
+        let table = || init.matrix("embed", [vocab, width], 0.02);
+        let tied_head = || {
+            let weight = table().map(|table| table.transpose().detach().require_grad());
+            Linear { weight, bias: None, lora: None }
+        };
+        let new_head = || init.linear("head", width, vocab, false, 0.02);
+        let make_head = || if spec.is_tied() { tied_head() } else { new_head() };
         Ok(Self {
-            embed: first.then(|| Embedding { weight: init.matrix("embed", [vocab, width], 0.02) }),
+            embed: first.then(|| Embedding { weight: table() }),
             layers: layers.map(layer).collect(),
-            end: last.then(|| End {
-                norm: Norm::rms(width, init),
-                head: head.then(|| init.linear("head", width, vocab, false, 0.02)),
-            }),
+            end: last.then(|| End { norm: norm(), head: head.then(make_head) }),
             heads: Heads::of(spec),
+            turning: Turning::of(&spec.options.rope, spec.head_dim() as usize),
+            image_side: None,
+            tied: spec.is_tied(),
         })
+    }
+
+    /// The same chunk where an image is a square of `side` tokens, whose rows and columns are positions of their own.
+    #[must_use]
+    pub fn with_image_side(self, side: Option<usize>) -> Self {
+        Self { image_side: side, ..self }
+    }
+
+    /// The token table that this chunk holds of a decoder whose head is its token table.
+    pub(crate) fn tied_table(&self) -> Option<&Matrix<B>> {
+        self.embed.as_ref().filter(|_| self.tied).map(|embed| &embed.weight)
+    }
+
+    /// The head that this chunk holds of such a decoder.
+    pub(crate) fn tied_head(&self) -> Option<&Matrix<B>> {
+        let head = self.end.as_ref().and_then(|end| end.head.as_ref());
+        head.filter(|_| self.tied).map(|head| &head.weight)
     }
 
     /// What the layers start from, `[t, m]`.
@@ -105,7 +142,11 @@ impl<B: Backend> DecoderChunk<B> {
     }
 
     fn geometry(&self, microbatch: &Microbatch, device: &B::Device) -> Geometry<B> {
-        let rotary = Rotary::sequence(&microbatch.positions, self.heads.head_dim, device);
+        let positions = match self.image_side {
+            Some(side) => coordinates(microbatch, side),
+            None => microbatch.positions.iter().map(|&p| [p; 3]).collect(),
+        };
+        let rotary = Rotary::sequence(&positions, &self.turning, device);
         Geometry::causal_documents(self.heads, &rotary, &microbatch.documents)
     }
 

@@ -2,24 +2,33 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `vit` | vision encoder in the Qwen2-VL manner: patch embedding, 2D rotary positions, spatial-merge adapter |
-//! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, untied head with its loss |
-//! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `norm` | what their layers share, forward and backward |
+//! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or what `stem` holds |
+//! | `merger` | the adapter: neighbouring patches become one token of the backbone |
+//! | `stem` | what CLIP and SigLIP have instead: class token, learned positions, norm before the layers |
+//! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, head with its loss |
+//! | `coordinates` | time, row and column of every token, for the positions of Qwen2-VL |
+//! | `linear` | linear layers with low-rank adapters |
+//! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `activation`, `norm` | what their layers share, forward and backward |
 //! | `gradients` | sums of weight gradients |
 //! | `precision` | what the layers compute in |
 //! | `init` | weights by name: any partition starts from the same ones |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
+mod activation;
 pub mod attention;
+mod coordinates;
 pub mod core;
 pub mod decoder;
 pub mod feed_forward;
 mod gradients;
 mod init;
 pub mod layer;
+pub mod linear;
+pub mod merger;
 mod norm;
 mod precision;
 pub mod rotary;
+pub mod stem;
 pub mod vit;
 mod whole;
 
@@ -31,6 +40,7 @@ use dip_core::LayerStrategy;
 use thiserror::Error;
 
 use crate::batch::Microbatch;
+use crate::weights::{Weights, WeightsError};
 
 pub use decoder::DecoderChunk;
 pub use gradients::{Deferred, Gradients};
@@ -38,8 +48,8 @@ pub use init::Init;
 pub use precision::Precision;
 pub(crate) use precision::{cast, to_f32};
 pub use vit::VitChunk;
-pub(crate) use whole::output_width;
 pub use whole::{Prompt, WholeModel};
+pub(crate) use whole::{image_side, output_width};
 
 /// Forward and backward of one model chunk: what a new modality implements.
 ///
@@ -91,8 +101,23 @@ pub struct Slice<'a> {
     pub instances: Range<u32>,
 }
 
+/// What the weights of a model are at first.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Seed of all that is drawn.
+    pub seed: u64,
+    /// Where weights are read from; they are drawn where it is absent, and adapters always are.
+    pub weights: Option<&'a Weights>,
+}
+
+impl From<u64> for Start<'_> {
+    fn from(seed: u64) -> Self {
+        Self { seed, weights: None }
+    }
+}
+
 /// A model that cannot be built.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Debug, Error)]
 pub enum ModelError {
     /// A module kind has no trainable implementation.
     #[error(
@@ -104,6 +129,9 @@ pub enum ModelError {
         /// Its kind.
         kind: &'static str,
     },
+    /// Weights cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A field does not fit the implementation.
     #[error("module {module:?}: {field} is {value}, but must be {limit}; change the model TOML")]
     Field {

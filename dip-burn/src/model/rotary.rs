@@ -7,12 +7,38 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+use dip_core::{Rope, RopeStretch};
 
 use super::gradients::bytes_of;
 use super::{cast, to_f32};
 
-/// Base of the angles.
-const BASE: f64 = 10_000.0;
+/// How fast each pair of a head turns, and with which coordinate of a token.
+#[derive(Debug, Clone)]
+pub struct Turning {
+    /// Angle for a position, `[d / 2]`.
+    per_position: Vec<f64>,
+    /// Time, row or column, `[d / 2]`.
+    axes: Vec<usize>,
+}
+
+impl Turning {
+    /// That of a module whose heads are `head_dim` wide, which is even.
+    pub fn of(rope: &Rope, head_dim: usize) -> Self {
+        let half = head_dim / 2;
+        let angle = |i: usize| rope.theta.powf(-(i as f64) / half as f64);
+        let angle = |i| rope.stretch.map_or(angle(i), |s| stretched(angle(i), s));
+        let sections = rope.sections.unwrap_or([half as u32, 0, 0]);
+        let axes = (0..3).flat_map(|axis| vec![axis; sections[axis] as usize]);
+        Self { per_position: (0..half).map(angle).collect(), axes: axes.take(half).collect() }
+    }
+}
+
+/// The angle of a longer wave: waves that the model was trained on many times over stay as they are.
+fn stretched(angle: f64, s: RopeStretch) -> f64 {
+    let waves = f64::from(s.original_positions) * angle / std::f64::consts::TAU;
+    let kept = ((waves - s.low) / (s.high - s.low)).clamp(0.0, 1.0);
+    angle * (kept + (1.0 - kept) / s.factor)
+}
 
 /// Turns the heads of queries and keys by their positions.
 #[derive(Debug, Clone)]
@@ -33,22 +59,21 @@ pub struct Turn<B: Backend> {
 }
 
 impl<B: Backend> Rotary<B> {
-    /// Positions in a sequence. `head_dim` is even.
-    pub fn sequence(positions: &[u32], head_dim: usize, device: &B::Device) -> Self {
-        let half = head_dim / 2;
-        let angle =
-            |s: usize, i: usize| f64::from(positions[s]) * BASE.powf(-(i as f64) / half as f64);
-        Self::from_angles(positions.len(), half, angle, device)
+    /// Positions of tokens, as time, row and column; all three are the same in a text.
+    pub fn sequence(positions: &[[u32; 3]], turning: &Turning, device: &B::Device) -> Self {
+        let Turning { per_position, axes } = turning;
+        let angle = |s: usize, i: usize| f64::from(positions[s][axes[i]]) * per_position[i];
+        Self::from_angles(positions.len(), per_position.len(), angle, device)
     }
 
     /// Positions in a grid: the first half of the angles turns with the row, the second with the column. `head_dim` is a
-    /// multiple of 4.
-    pub fn grid(places: &[(u32, u32)], head_dim: usize, device: &B::Device) -> Self {
+    /// multiple of 4, `theta` the base of the angles.
+    pub fn grid(places: &[(u32, u32)], head_dim: usize, theta: f64, device: &B::Device) -> Self {
         let (half, quarter) = (head_dim / 2, head_dim / 4);
         let angle = |s: usize, i: usize| {
             let (row, column) = places[s];
             let position = if i < quarter { row } else { column };
-            f64::from(position) * BASE.powf(-((i % quarter) as f64) / quarter as f64)
+            f64::from(position) * theta.powf(-((i % quarter) as f64) / quarter as f64)
         };
         Self::from_angles(places.len(), half, angle, device)
     }
@@ -135,7 +160,8 @@ mod tests {
     fn every_pair_is_turned_by_the_angle_of_its_position() {
         let device = Default::default();
         let x = Tensor::<Flex, 2>::random([6, 8], Distribution::Normal(0.0, 1.0), &device);
-        let rotary = Rotary::<Flex>::sequence(&[0, 5, 1], 4, &device);
+        let turning = Turning::of(&Rope::default(), 4);
+        let rotary = Rotary::<Flex>::sequence(&[[0; 3], [5; 3], [1; 3]], &turning, &device);
         let y: Vec<f32> = rotary.of_heads(2).apply(x.clone()).into_data().to_vec().unwrap();
         let x: Vec<f32> = x.into_data().to_vec().unwrap();
         for (row, position) in (0..6).zip([0.0f32, 5.0, 1.0].into_iter().cycle()) {

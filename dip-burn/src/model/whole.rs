@@ -5,9 +5,10 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 use dip_core::{ModelSpec, ModuleId, ModuleKind};
 
-use super::{Chunk, DecoderChunk, Init, ModelError, Slice, VitChunk};
+use super::{Chunk, DecoderChunk, Init, ModelError, Slice, Start, VitChunk};
 use crate::batch::{Batch, Image, Microbatch};
-use crate::params::{self, Loader, NamedTensors, Naming, ParameterError};
+use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
+use crate::weights::Reader;
 
 /// A vision-language model in one piece: any number of encoders into one decoder, in autodiff or not, as `B` is.
 #[derive(Debug, Clone)]
@@ -28,16 +29,22 @@ pub struct Prompt {
 }
 
 impl<B: Backend> WholeModel<B> {
-    /// The model with weights drawn from `seed`: the same ones that any partition starts from.
+    /// The model with weights drawn from a seed, the same ones that any partition starts from, or read from files.
     ///
     /// # Errors
-    /// [`ModelError`] where a module cannot be trained, or there is not exactly one decoder with a head.
-    pub fn init(model: &ModelSpec, seed: u64, device: &B::Device) -> Result<Self, ModelError> {
+    /// [`ModelError`] where a module cannot be trained, there is not exactly one decoder with a head, or the weights cannot be
+    /// read.
+    pub fn init<'a>(
+        model: &ModelSpec,
+        start: impl Into<Start<'a>>,
+        device: &B::Device,
+    ) -> Result<Self, ModelError> {
+        let Start { seed, weights } = start.into();
         let mut encoder = None;
         let mut decoder = None;
         for id in model.topological_order() {
             let spec = &model.modules[id.index()];
-            let init = Init { seed, module: &spec.name, device };
+            let init = Init { seed, module: &spec.name, device, read: weights.is_some() };
             match &spec.kind {
                 ModuleKind::Vit { .. } => {
                     let width = output_width(model, id);
@@ -45,7 +52,8 @@ impl<B: Backend> WholeModel<B> {
                     encoder = Some((spec.name.clone(), chunk));
                 }
                 ModuleKind::Decoder { .. } => {
-                    let chunk = DecoderChunk::init(spec, 0..spec.layers, &init)?;
+                    let chunk = DecoderChunk::init(spec, 0..spec.layers, &init)?
+                        .with_image_side(image_side(model, id));
                     decoder = Some((spec.name.clone(), chunk));
                 }
                 ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
@@ -53,7 +61,19 @@ impl<B: Backend> WholeModel<B> {
             }
         }
         let decoder = decoder.ok_or_else(|| unsupported(&model.name, "without a decoder"))?;
-        Ok(Self { encoder, decoder })
+        let mut whole = Self { encoder, decoder };
+        if let Some(weights) = weights {
+            let mut reader = Reader { weights, error: None };
+            whole.map_parameters(&mut reader);
+            reader.error.map_or(Ok(()), Err)?;
+        }
+        Ok(whole)
+    }
+
+    /// Scores of the next token at every place of a sequence, `[tokens, vocab]`; none where the decoder has no head.
+    pub fn logits(&self, sequence: &Microbatch) -> Option<Tensor<B, 2>> {
+        let rows: Vec<usize> = (0..sequence.tokens.len()).collect();
+        self.decoder.1.logits(self.image_embeddings(sequence), sequence, &rows)
     }
 
     /// Sum of the cross-entropies of the trained tokens of one microbatch, `[1, 1]`.
@@ -115,12 +135,16 @@ impl<B: Backend> WholeModel<B> {
     /// [`ParameterError`] for the first one that is missing or has another shape.
     pub fn load(&mut self, tensors: &NamedTensors) -> Result<(), ParameterError> {
         let mut loader = Loader { tensors, error: None };
-        let (name, chunk) = &mut self.decoder;
-        *chunk = params::map_parameters(chunk.clone(), &naming(name), None, &mut loader);
-        if let Some((name, chunk)) = &mut self.encoder {
-            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, &mut loader);
-        }
+        self.map_parameters(&mut loader);
         loader.error.map_or(Ok(()), Err)
+    }
+
+    fn map_parameters<P: ParameterMap<B>>(&mut self, map: &mut P) {
+        let (name, chunk) = &mut self.decoder;
+        *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
+        if let Some((name, chunk)) = &mut self.encoder {
+            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
+        }
     }
 }
 
@@ -151,6 +175,14 @@ pub(crate) fn output_width(model: &ModelSpec, module: ModuleId) -> usize {
     let own = model.modules[module.index()].hidden;
     let consumer = model.consumers_of(module).first().map(|c| model.modules[c.index()].hidden);
     consumer.unwrap_or(own) as usize
+}
+
+/// Tokens on a side of an image, where rows and columns of images are positions of their own; 0 where there are none.
+pub(crate) fn image_side(model: &ModelSpec, module: ModuleId) -> Option<usize> {
+    model.modules[module.index()].options.rope.sections?;
+    let inputs = model.inputs_of(module).into_iter();
+    let tokens = inputs.map(|input| model.modules[input.index()].tokens_per_image()).max();
+    Some(tokens.unwrap_or(0).isqrt() as usize)
 }
 
 impl Prompt {

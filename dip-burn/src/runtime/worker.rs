@@ -15,6 +15,7 @@ use dip_core::{
 use super::link::ChannelLink;
 use super::optimizer::Optimizer;
 use super::replica::Replica;
+use super::tied::Ties;
 use crate::batch::Batch;
 use crate::params::NamedTensors;
 use crate::stage::{ChunkStage, Payload, RankMemory};
@@ -94,6 +95,7 @@ pub(super) struct Worker<B: Backend> {
     pub chunks: Chunks<B>,
     pub memory: Arc<RankMemory>,
     pub optimizer: Optimizer<B>,
+    pub ties: Ties<B>,
     pub commands: Receiver<Command<B>>,
     pub replies: Sender<(usize, Reply)>,
 }
@@ -147,6 +149,7 @@ impl<B: Backend> Worker<B> {
     }
 
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
+        self.ties.sum(&mut self.chunks)?;
         let gone = |_| StageError::Failed("the coordinator is gone".into());
         let norm = match self.replica.tells_norm() {
             true => self.chunks.values().map(ChunkStage::squared_gradient_norm).sum(),

@@ -2,6 +2,7 @@
 
 mod countdown;
 mod held;
+mod tied;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,12 +17,13 @@ use dip_core::{
 
 use crate::batch::Batch;
 use crate::model::{
-    Chunk, DecoderChunk, Gradients, Init, ModelError, Precision, Slice, VitChunk, cast,
-    output_width,
+    Chunk, DecoderChunk, Gradients, Init, ModelError, Precision, Slice, Start, VitChunk, cast,
+    image_side, output_width,
 };
 use crate::params::flat;
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
 use crate::runtime::Bucket;
+use crate::weights::{Reader, Weights};
 use countdown::Countdown;
 pub use held::RankMemory;
 use held::{Account, Held, Kept, Left};
@@ -71,31 +73,33 @@ macro_rules! with_chunk {
 }
 
 impl<B: Backend> ChunkStage<B> {
-    /// The layers `layers` of a module, with weights drawn from `seed`.
+    /// The layers `layers` of a module, with weights drawn from a seed, or read from files: only those of these layers.
     ///
     /// # Errors
-    /// [`ModelError`] where the module's kind or a field is not supported.
-    pub fn new(
+    /// [`ModelError`] where the module's kind or a field is not supported, or the weights cannot be read.
+    pub fn new<'a>(
         model: &ModelSpec,
         module: ModuleId,
         layers: Range<u32>,
-        seed: u64,
+        start: impl Into<Start<'a>>,
         device: &B::Device,
     ) -> Result<Self, ModelError> {
         let spec = &model.modules[module.index()];
-        let init = Init { seed, module: &spec.name, device };
+        let Start { seed, weights } = start.into();
+        let init = Init { seed, module: &spec.name, device, read: weights.is_some() };
         let modules = match &spec.kind {
             ModuleKind::Vit { .. } => {
                 let output = output_width(model, module);
                 Modules::Vit(VitChunk::init(spec, layers.clone(), output, &init)?)
             }
             ModuleKind::Decoder { .. } => {
-                Modules::Decoder(DecoderChunk::init(spec, layers.clone(), &init)?)
+                let chunk = DecoderChunk::init(spec, layers.clone(), &init)?;
+                Modules::Decoder(chunk.with_image_side(image_side(model, module)))
             }
             ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
             ModuleKind::Dit { .. } => return Err(unsupported(&spec.name, "dit")),
         };
-        Ok(Self {
+        let mut stage = Self {
             modules,
             low: None,
             precision: Precision::F32,
@@ -108,11 +112,20 @@ impl<B: Backend> ChunkStage<B> {
             batch: None,
             held: HashMap::new(),
             left: HashMap::new(),
-            gradients: Gradients::new(spec.trainable),
+            gradients: Gradients::of(spec),
             losses: Vec::new(),
             bytes: Account::default(),
             countdown: None,
-        })
+        };
+        stage.read(weights)?;
+        Ok(stage)
+    }
+
+    fn read(&mut self, weights: Option<&Weights>) -> Result<(), ModelError> {
+        let Some(weights) = weights else { return Ok(()) };
+        let mut reader = Reader { weights, error: None };
+        self.map_parameters(&mut reader);
+        Ok(reader.error.map_or(Ok(()), Err)?)
     }
 
     /// The same stage with layers that compute in `precision`.
@@ -212,10 +225,11 @@ impl<B: Backend> ChunkStage<B> {
         self.bytes.peak()
     }
 
-    /// Sum of the squares of all gradients of this iteration.
+    /// Sum of the squares of all gradients of this iteration. A tied head is the token table, which counts once.
     pub fn squared_gradient_norm(&self) -> f64 {
         let sums = self.gradients.sums();
-        with_chunk!(&self.modules, chunk => params::squared_norm::<B, _>(chunk, sums))
+        let counted = self.decoder().and_then(DecoderChunk::tied_head).map(|head| head.id);
+        with_chunk!(&self.modules, chunk => params::squared_norm::<B, _>(chunk, sums, counted))
     }
 
     /// The parameters, by name.
@@ -246,6 +260,13 @@ impl<B: Backend> ChunkStage<B> {
         let mut loader = Loader { tensors, error: None };
         self.map_parameters(&mut loader);
         loader.error.map_or(Ok(()), Err)
+    }
+
+    fn decoder(&self) -> Option<&DecoderChunk<B>> {
+        match &self.modules {
+            Modules::Decoder(chunk) => Some(chunk),
+            _ => None,
+        }
     }
 
     fn has_loss(&self) -> bool {

@@ -6,6 +6,7 @@ use dip_core::SpecError;
 use serde::{Deserialize, Serialize};
 
 use super::RateSchedule;
+use super::{LoraConfig, SequenceConfig, WeightsConfig};
 use crate::model::Precision;
 
 /// Most microbatches of one iteration.
@@ -19,7 +20,7 @@ const MAX_TOKENS_PER_ITERATION: u64 = 1 << 40;
 pub struct RunConfig {
     /// Name in reports.
     pub name: String,
-    /// A model preset, or the path of a model TOML.
+    /// A model preset, or the path of a model TOML, of a `config.json` of Hugging Face, or of a folder with one.
     pub model: String,
     /// Iterations of the whole run.
     pub iterations: u64,
@@ -28,6 +29,15 @@ pub struct RunConfig {
     pub seed: u64,
     /// Folder of checkpoints, profile and metrics.
     pub output: PathBuf,
+    /// Weights to begin with; drawn from the seed where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsConfig>,
+    /// Adapters that are trained in the place of weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// Sizes of a packed sequence, in the place of those of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<SequenceConfig>,
     /// Ranks and schedule.
     #[serde(default)]
     pub pipeline: PipelineConfig,

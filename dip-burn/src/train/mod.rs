@@ -1,5 +1,6 @@
 //! Training runs: configuration, data, the loop, evaluation, checkpoints and metrics.
 
+mod adapt;
 pub mod checkpoint;
 mod config;
 mod data;
@@ -14,6 +15,7 @@ mod tensorboard;
 mod throughput;
 mod trainer;
 
+pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
 pub use config::{
     Algorithm, CheckpointConfig, DataConfig, Device, EvaluationConfig, MetricsConfig,
     OptimizerConfig, PipelineConfig, RunConfig,

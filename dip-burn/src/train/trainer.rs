@@ -19,11 +19,12 @@ use super::throughput::{Throughput, resident_bytes};
 use super::{EarlyStop, RunConfig};
 use crate::data::DataError;
 use crate::data::loader::{Decoding, LoaderPosition, PlannedBatch};
-use crate::model::{ModelError, WholeModel};
+use crate::model::{ModelError, Start, WholeModel};
 use crate::params::{NamedTensors, ParameterError};
 use crate::runtime::{
     Export, Pipeline, PipelineError, PipelineInit, ReplicaWork, StepReport, Update,
 };
+use crate::weights::{Weights, WeightsError};
 
 /// What a trainer is made of.
 pub struct TrainerInit<'a, B: Backend> {
@@ -59,6 +60,9 @@ pub enum TrainError {
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Weights to begin with.
+    #[error("weights.from: {0}")]
+    Weights(#[from] WeightsError),
     /// Weights do not fit the model.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
@@ -140,13 +144,15 @@ impl<B: Backend> Trainer<B> {
     /// [`TrainError::Pipeline`] where the model, the devices or the threads cannot be had.
     pub fn new(init: TrainerInit<'_, B>) -> Result<Self, TrainError> {
         let device = init.devices.first().cloned().unwrap_or_default();
+        let weights = init.config.weights.as_ref();
+        let weights = weights.map(|w| Weights::open(&w.from, init.model)).transpose()?;
         let pipeline = Pipeline::new(&PipelineInit {
             model: init.model,
             partition: init.partition,
             devices: init.devices,
             threads_per_rank: init.config.pipeline.threads_per_rank,
             precision: init.config.pipeline.precision,
-            seed: init.config.seed,
+            start: Start { seed: init.config.seed, weights: weights.as_ref() },
             optimizer: &init.config.optimizer,
         })?;
         Ok(Self {

@@ -45,7 +45,7 @@ impl Case {
             devices: vec![Default::default(); ranks as usize],
             threads_per_rank: 1,
             precision: Precision::F32,
-            seed: 7,
+            start: 7.into(),
             optimizer: &OptimizerConfig::default(),
         })
         .unwrap();
