@@ -4,6 +4,8 @@
 //! differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches, memory
 //! bandwidth and clock.
 
+pub mod operators;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
@@ -13,7 +15,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
 use dip_core::{
-    BatchSplit, Bytes, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received,
+    BatchSplit, Bytes, LinkError, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received,
     Seconds, SegmentId, SpecError, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
 };
 use thiserror::Error;
@@ -69,6 +71,9 @@ pub enum MeasureError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A rank did not answer another.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// A thread failed.
     #[error("a measuring thread failed; its own message says why")]
     Thread,
@@ -126,30 +131,39 @@ pub fn profile<B: Backend>(
     effort: Effort,
     key: String,
 ) -> Result<Profile, MeasureError> {
-    let barrier = Arc::new(Barrier::new(effort.ranks.max(1)));
-    let threads: Vec<_> = (0..effort.ranks.max(1))
-        .map(|_| {
-            let (model, device, barrier) = (model.clone(), device.clone(), barrier.clone());
-            std::thread::spawn(move || {
-                // As in training, each rank computes on threads of its own; kept until the thread ends.
-                let _pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(effort.threads)
-                    .use_current_thread()
-                    .build();
-                entries::<B>(&model, &device, effort, &barrier)
-            })
-        })
-        .collect();
-    let mut all = Vec::new();
-    for thread in threads {
-        all.push(thread.join().map_err(|_| MeasureError::Thread)??);
-    }
+    let all = at_once(effort.ranks, effort.threads, |_, barrier| {
+        entries::<B>(model, device, effort, barrier)
+    })?;
+    let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(Profile {
         schema: PROFILE_SCHEMA.into(),
         key,
         entries: mean(&all),
         link_latency_s: CHANNEL_LATENCY,
         link_bytes_per_s: CHANNEL_BYTES_PER_S,
+    })
+}
+
+/// What `ranks` threads give that measure side by side, each computing on `threads` threads of its own as in training.
+/// They meet at the barrier, so that all measure the same thing at the same time.
+fn at_once<T: Send>(
+    ranks: usize,
+    threads: usize,
+    measure: impl Fn(usize, &Barrier) -> T + Sync,
+) -> Result<Vec<T>, MeasureError> {
+    let ranks = ranks.max(1);
+    let barrier = Barrier::new(ranks);
+    let one = |rank| {
+        // Kept until the thread ends: dropping it would end the compute threads.
+        let _pool =
+            rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
+        measure(rank, &barrier)
+    };
+    std::thread::scope(|scope| {
+        let one = &one;
+        let ranks: Vec<_> = (0..ranks).map(|rank| scope.spawn(move || one(rank))).collect();
+        let joined = ranks.into_iter().map(|rank| rank.join().map_err(|_| MeasureError::Thread));
+        joined.collect()
     })
 }
 

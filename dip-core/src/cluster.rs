@@ -102,6 +102,14 @@ impl ClusterSpec {
         Ok(spec)
     }
 
+    /// Writes TOML that [`ClusterSpec::from_toml`] reads.
+    ///
+    /// # Errors
+    /// [`SpecError::Syntax`] where a figure has no TOML form, such as a memory of 2^63 bytes.
+    pub fn to_toml(&self) -> Result<String, SpecError> {
+        toml::to_string(self).map_err(|e| SpecError::Syntax(e.to_string()))
+    }
+
     /// Devices in all.
     pub fn devices(&self) -> u64 {
         u64::from(self.devices_per_node) * u64::from(self.nodes)
@@ -166,6 +174,13 @@ host_bytes_per_s = 50e9
         let cluster = ClusterSpec::from_toml(CLUSTER).unwrap();
         assert_eq!((cluster.devices(), cluster.factors), (16, Factors::default()));
         assert_eq!((cluster.device.memory_bytes, cluster.links.latency_s), (Bytes(80 << 30), 0.0));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut cluster = ClusterSpec::from_toml(CLUSTER).unwrap();
+        cluster.factors = Factors { matmul: 1.0 / 3.0, launch_s: 1e-7, ..Factors::default() };
+        assert_eq!(ClusterSpec::from_toml(&cluster.to_toml().unwrap()).unwrap(), cluster);
     }
 
     #[test]

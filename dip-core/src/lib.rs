@@ -26,6 +26,7 @@ pub mod exec;
 pub mod graph;
 pub mod ids;
 pub mod model;
+pub mod operator;
 pub mod parameters;
 pub mod partition;
 pub mod plan;
@@ -53,6 +54,7 @@ pub use exec::{
 pub use graph::{Candidate, Dep, Pair, PairKey, Task, TaskGraph, TaskKind};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
 pub use model::{ModelSpec, ModuleKind, ModuleSpec, Parallelism};
+pub use operator::{OperatorProfile, OperatorShape, OperatorTime};
 pub use parameters::ModuleParameters;
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
 pub use plan::{Plan, Prediction};

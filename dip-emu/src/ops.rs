@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use dip_core::{Bytes, ClusterSpec, Factors, Flops, ModelSpec, Seconds};
+use dip_core::{Bytes, ClusterSpec, Factors, Flops, ModelSpec, OperatorShape, Seconds};
 
 /// What an operator is bound by, and which factor applies to its arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +53,27 @@ pub struct Operator {
 
 /// Single operators, for micro-benchmarks. `element_bytes` is the width of a value.
 impl Operator {
+    /// The forward of a measured operator.
+    pub fn of(shape: &OperatorShape, element_bytes: u32) -> Self {
+        let values = |rows: u64, width: u64| rows * width * u64::from(element_bytes);
+        let operator = match *shape {
+            OperatorShape::Matmul { rows, inner, outer } => {
+                Self::matmul(rows, inner, outer, element_bytes)
+            }
+            OperatorShape::Attention { sequences, tokens, heads, head_dim } => {
+                Self::attention((sequences, tokens), heads, head_dim, element_bytes)
+            }
+            // What is read and written, in one pass: unfused kernels have a larger factor of the memory.
+            OperatorShape::Norm { rows, width } => Self::elementwise(2 * values(rows, width)),
+            OperatorShape::Activation { rows, width } | OperatorShape::Residual { rows, width } => {
+                Self::elementwise(3 * values(rows, width))
+            }
+            OperatorShape::Message { bytes } => Self::collective(bytes),
+            OperatorShape::HostCopy { bytes } => Self::host_copy(bytes),
+        };
+        Self { name: shape.name(), ..operator }
+    }
+
     /// The product of a `rows x inner` by an `inner x outer` matrix.
     pub fn matmul(rows: u64, inner: u64, outer: u64, element_bytes: u32) -> Self {
         let values = rows * inner + inner * outer + rows * outer;
@@ -63,11 +84,17 @@ impl Operator {
         }
     }
 
-    /// Attention of `tokens` to each other, not causal, in heads of `head_dim`.
-    pub fn attention(tokens: u64, heads: u64, head_dim: u64, element_bytes: u32) -> Self {
-        let values = 4 * tokens * heads * head_dim;
+    /// Attention, not causal, in each of `sequences` sequences of `tokens`, in heads of `head_dim`.
+    pub fn attention(
+        (sequences, tokens): (u64, u64),
+        heads: u64,
+        head_dim: u64,
+        element_bytes: u32,
+    ) -> Self {
+        let values = 4 * sequences * tokens * heads * head_dim;
+        let pairs = sequences * tokens * tokens;
         Self {
-            flops: Flops(4.0 * (tokens * tokens) as f64 * (heads * head_dim) as f64),
+            flops: Flops(4.0 * pairs as f64 * (heads * head_dim) as f64),
             memory: Bytes(values * u64::from(element_bytes)),
             ..Self::empty("attention", OperatorKind::Attention)
         }

@@ -16,7 +16,7 @@ pub mod feed_forward;
 mod gradients;
 mod init;
 pub mod layer;
-mod norm;
+pub(crate) mod norm;
 pub mod rotary;
 pub mod vit;
 mod whole;

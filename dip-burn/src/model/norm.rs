@@ -22,7 +22,7 @@ pub struct Norm<B: Backend> {
 
 /// What the backward needs.
 #[derive(Debug, Clone)]
-pub(super) struct NormKept<B: Backend> {
+pub(crate) struct NormKept<B: Backend> {
     /// The rows at unit variance, `[r, m]`.
     unit: Tensor<B, 2>,
     /// What they were multiplied with, `[r, 1]`.
@@ -41,7 +41,7 @@ impl<B: Backend> Norm<B> {
     }
 
     /// `x_rm` to the same shape.
-    pub(super) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
+    pub(crate) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
         let centred = match &self.beta {
             Some(_) => x_rm.clone() - x_rm.mean_dim(1),
             None => x_rm,

@@ -3,7 +3,7 @@
 use dip_core::profile::{Part, Profile, ProfileEntry};
 use dip_core::{ClipMeta, ClusterSpec, Factors, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind};
 
-use super::{Calibration, FitError, mean};
+use super::{Calibration, FitError, Residual, mean};
 use crate::layer::{Layout, operators};
 use crate::ops::{Machine, Pass};
 
@@ -11,6 +11,8 @@ use crate::ops::{Machine, Pass};
 const FACTORS: usize = 4;
 /// Pull towards the factors of the cluster, against those of the measurements: it decides where they say nothing.
 const PULL: f64 = 1e-4;
+/// What of a layer is timed.
+const PASSES: [&str; 2] = ["layer forward", "layer backward"];
 /// Tokens of the caption of a measured clip.
 const CAPTION: u64 = 64;
 
@@ -41,15 +43,19 @@ pub fn fit_profile(
     let all: Vec<&Layer> = layers.iter().collect();
     let fitted = descend(&model, cluster, &all);
     let machine = Machine::new(&model, &fitted);
-    let error = mean(layers.iter().flat_map(|layer| layer.errors(&machine)));
-    let mut left_out = Vec::new();
-    for i in 0..if layers.len() > 1 { layers.len() } else { 0 } {
-        let others: Vec<&Layer> =
-            layers.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, l)| l).collect();
-        let machine = Machine::new(&model, &descend(&model, cluster, &others));
-        left_out.extend(layers[i].errors(&machine));
+    let mut residuals = Vec::new();
+    for (i, layer) in layers.iter().enumerate() {
+        let others: Vec<_> = layers.iter().enumerate().filter(|(j, _)| *j != i).collect();
+        let others: Vec<&Layer> = others.into_iter().map(|(_, l)| l).collect();
+        let left_out = (!others.is_empty()).then(|| {
+            layer.errors(&Machine::new(&model, &descend(&model, cluster, &others)))
+        });
+        for (pass, error) in layer.errors(&machine).into_iter().enumerate() {
+            let left_out = left_out.map(|errors| errors[pass]);
+            residuals.push(Residual { name: PASSES[pass], error, left_out });
+        }
     }
-    Ok(Calibration { cluster: fitted, error, leave_one_out: mean(left_out.into_iter()) })
+    Ok(Calibration { cluster: fitted, residuals })
 }
 
 /// The operators of a measured layer; `None` for other parts, other models and times of zero.
@@ -190,8 +196,8 @@ mod tests {
             Factors { matmul: 2.5, attention: 6.0, memory: 3.0, launch_s: 40e-6, ..real.factors };
         let profile = measured(&model, &real);
         let fitted = fit_profile(&model, &sheet, &profile).unwrap();
-        assert!(fitted.error < 0.01, "{fitted:?}");
-        assert!(fitted.leave_one_out < 0.03, "{}", fitted.leave_one_out);
+        assert!(fitted.error() < 0.01, "{fitted:?}");
+        assert!(fitted.leave_one_out() < 0.03, "{}", fitted.leave_one_out());
         let (found, truth) = (&fitted.cluster.factors, &real.factors);
         assert!((found.matmul / truth.matmul - 1.0).abs() < 0.05, "{found:?}");
         assert!((found.attention / truth.attention - 1.0).abs() < 0.2, "{found:?}");
