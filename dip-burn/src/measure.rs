@@ -15,8 +15,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
 use dip_core::{
-    BatchSplit, Bytes, LinkError, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received,
-    Seconds, SegmentId, SpecError, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
+    BatchSplit, Bytes, LinkError, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId,
+    Received, Seconds, SegmentId, SpecError, Stage, StageCall, StageError, Strategy,
+    SubMicrobatchId, TaskId,
 };
 use thiserror::Error;
 

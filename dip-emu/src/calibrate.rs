@@ -1,7 +1,7 @@
 //! Fits the factors of a cluster to measured operators (paper section 3: micro-benchmarks of products and collectives).
 //!
 //! With the data sheet given, the latency of each kind of operator is a line: a fixed cost and a slope. Elementwise
-//! operators give `launch_s` and `memory`, products `saturation_flop` and `matmul`, attention its slope, messages
+//! operators give `launch_s`, `memory` and, with a bend, `cached` and `cache_bytes`; products `saturation_flop` and `matmul`, attention its slope, messages
 //! `latency_s` and `network`, copies to the host the bandwidth of its link. Lines minimise the relative error, so that small operators count as much as large ones.
 
 mod profile;
@@ -36,6 +36,8 @@ pub struct Calibration {
 pub struct Residual {
     /// What was measured.
     pub name: &'static str,
+    /// What the fit says that it takes.
+    pub fitted: Seconds,
     /// The error of the fit.
     pub error: f64,
     /// The error of a fit to the other measurements: what to expect of operators that were not measured. `None` where the
@@ -176,7 +178,8 @@ pub fn fit(
         // A kind with as few sizes as its line needs has no error to leave out.
         let others = factors(cluster, &others).ok();
         let left_out = others.map(|cluster| relative_error(&Machine::new(model, &cluster), m));
-        Residual { name: m.operator.name, error: relative_error(&machine, m), left_out }
+        let (name, fitted) = (m.operator.name, machine.latency(&m.operator));
+        Residual { name, fitted, error: relative_error(&machine, m), left_out }
     };
     let residuals = (0..measurements.len()).map(residual).collect();
     Ok(Calibration { cluster: fitted, residuals })
@@ -196,17 +199,31 @@ fn factors(cluster: &ClusterSpec, measurements: &[Measurement]) -> Result<Cluste
     let mut fitted = cluster.clone();
     let (device, links) = (&cluster.device, &cluster.links);
     let of = |kind| measurements.iter().filter(move |m| m.operator.kind == kind);
-    let elementwise = points(of(OperatorKind::Elementwise), |m| m.operator.memory.0 as f64);
+    let moved = |m: &Measurement| m.operator.memory.0 as f64;
+    let elementwise = points(of(OperatorKind::Elementwise), moved);
     if !elementwise.is_empty() {
-        let line = Line::fit(&elementwise, OperatorKind::Elementwise)?;
-        fitted.factors.launch_s = line.fixed;
-        fitted.factors.memory = line.slope * device.memory_bytes_per_s;
+        let curve = Curve::fit(&elementwise, OperatorKind::Elementwise)?;
+        let factors = &mut fitted.factors;
+        factors.launch_s = curve.near.fixed;
+        factors.cached = curve.near.slope * device.memory_bytes_per_s;
+        factors.memory = curve.beyond * device.memory_bytes_per_s;
+        factors.cache_bytes = curve.bend as u64;
     }
     let launch = fitted.factors.launch_s;
+    let memory_s = memory_seconds(&fitted);
+    let norms = points(of(OperatorKind::Norm), |m| memory_s(moved(m))).after(launch);
+    if of(OperatorKind::Norm).next().is_some() {
+        fitted.factors.norm = Line::through_origin(&norms, OperatorKind::Norm)?;
+    }
+    let arithmetic =
+        of(OperatorKind::Activation).filter(|m| m.seconds.0 > launch + 1.25 * memory_s(moved(m)));
+    let activations = points(arithmetic, moved).after(launch);
+    if !activations.is_empty() {
+        let slope = Line::through_origin(&activations, OperatorKind::Activation)?;
+        fitted.factors.activation = slope * device.memory_bytes_per_s;
+    }
     // Where memory is the limit, the time says nothing about the arithmetic.
-    let memory = fitted.factors.memory / device.memory_bytes_per_s;
-    let computes =
-        |m: &&Measurement| m.seconds.0 > launch + 1.25 * memory * m.operator.memory.0 as f64;
+    let computes = |m: &&Measurement| m.seconds.0 > launch + 1.25 * memory_s(moved(m));
     let products =
         points(of(OperatorKind::Matmul).filter(computes), |m| m.operator.flops.0).after(launch);
     if of(OperatorKind::Matmul).next().is_some() {
@@ -236,6 +253,15 @@ fn factors(cluster: &ClusterSpec, measurements: &[Measurement]) -> Result<Cluste
         fitted.links.host_bytes_per_s = fitted.factors.network / slope;
     }
     Ok(fitted)
+}
+
+/// Seconds in which a device moves bytes.
+fn memory_seconds(cluster: &ClusterSpec) -> impl Fn(f64) -> f64 + use<> {
+    let (factors, bandwidth) = (cluster.factors.clone(), cluster.device.memory_bytes_per_s);
+    move |bytes: f64| {
+        let near = bytes.min(factors.cache_bytes as f64);
+        (factors.cached * near + factors.memory * (bytes - near)) / bandwidth
+    }
 }
 
 /// Sizes and times.
@@ -309,6 +335,56 @@ impl Line {
             _ if b > 0.0 => Ok(b / bb),
             _ => Err(FitError::NoGrowth { kind }),
         }
+    }
+}
+
+/// A line that bends up once: caches hold small operators.
+struct Curve {
+    near: Line,
+    bend: f64,
+    /// Slope beyond the bend.
+    beyond: f64,
+}
+
+impl Curve {
+    /// Of all bends at a measured size, the one with the least squares; none where a line is as good.
+    fn fit(points: &Points, kind: OperatorKind) -> Result<Self, FitError> {
+        let line = Line::fit(points, kind)?;
+        let straight = Self { beyond: line.slope, near: line, bend: 0.0 };
+        let mut best = (straight.squares(points), straight);
+        for &(bend, _) in &points.0 {
+            let (near, far): (Vec<_>, Vec<_>) = points.0.iter().partition(|p| p.0 <= bend);
+            let (near, far) = (Points(near), Points(far));
+            if near.sizes().min(far.sizes()) < 3 {
+                continue;
+            }
+            let Some(curve) = Self::bent(&near, &far, bend, kind) else { continue };
+            let squares = curve.squares(points);
+            if squares < best.0 {
+                best = (squares, curve);
+            }
+        }
+        Ok(best.1)
+    }
+
+    fn bent(near: &Points, far: &Points, bend: f64, kind: OperatorKind) -> Option<Self> {
+        let near = Line::fit(near, kind).ok()?;
+        // Least squares of (start + beyond (x - bend)) / t - 1.
+        let start = near.fixed + near.slope * bend;
+        let (above, weights) = far.0.iter().fold((0.0, 0.0), |(above, weights), &(x, t)| {
+            let v = (x - bend) / t;
+            (above + v * (1.0 - start / t), weights + v * v)
+        });
+        let beyond = above / weights;
+        (beyond > near.slope).then_some(Self { near, bend, beyond })
+    }
+
+    fn squares(&self, points: &Points) -> f64 {
+        let at = |x: f64| {
+            let beyond = self.beyond * (x - self.bend).max(0.0);
+            self.near.fixed + self.near.slope * x.min(self.bend) + beyond
+        };
+        points.0.iter().map(|&(x, t)| (at(x) / t - 1.0).powi(2)).sum()
     }
 }
 

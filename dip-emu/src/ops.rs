@@ -15,8 +15,12 @@ pub enum OperatorKind {
     Attention,
     /// A look-up in a table of weights.
     Embedding,
-    /// Norms, activations, additions, losses: bound by memory.
+    /// Additions and losses: bound by memory.
     Elementwise,
+    /// Norms: bound by memory, in one kernel or in several.
+    Norm,
+    /// Activations: bound by memory or by their own arithmetic.
+    Activation,
     /// A collective among the devices that share a layer.
     Collective,
     /// A copy between a device and its host.
@@ -64,10 +68,14 @@ impl Operator {
                 Self::attention((sequences, tokens), heads, head_dim, element_bytes)
             }
             // What is read and written, in one pass: unfused kernels have a larger factor of the memory.
-            OperatorShape::Norm { rows, width } => Self::elementwise(2 * values(rows, width)),
-            OperatorShape::Activation { rows, width } | OperatorShape::Residual { rows, width } => {
-                Self::elementwise(3 * values(rows, width))
+            OperatorShape::Norm { rows, width } => {
+                Self { kind: OperatorKind::Norm, ..Self::elementwise(2 * values(rows, width)) }
             }
+            OperatorShape::Activation { rows, width } => Self {
+                kind: OperatorKind::Activation,
+                ..Self::elementwise(3 * values(rows, width))
+            },
+            OperatorShape::Residual { rows, width } => Self::elementwise(3 * values(rows, width)),
             OperatorShape::Message { bytes } => Self::collective(bytes),
             OperatorShape::HostCopy { bytes } => Self::host_copy(bytes),
         };
@@ -178,7 +186,7 @@ impl Machine {
         let device = &self.cluster.device;
         let factors = &self.cluster.factors;
         let flops = arithmetic(op, factors) / device.flops_per_s;
-        let memory = factors.memory * op.memory.0 as f64 / device.memory_bytes_per_s;
+        let memory = moved(op, factors) / device.memory_bytes_per_s;
         let start = factors.launch_s;
         Seconds(match op.kind {
             OperatorKind::Collective => {
@@ -215,6 +223,18 @@ fn arithmetic(op: &Operator, factors: &Factors) -> f64 {
     match op.flops.0 {
         0.0 => 0.0,
         flops => slow_down * (flops + factors.saturation_flop),
+    }
+}
+
+/// Bytes after the slow-down of their kind.
+fn moved(op: &Operator, factors: &Factors) -> f64 {
+    let bytes = op.memory.0 as f64;
+    let near = bytes.min(factors.cache_bytes as f64);
+    let moved = factors.cached * near + factors.memory * (bytes - near);
+    match op.kind {
+        OperatorKind::Norm => factors.norm * moved,
+        OperatorKind::Activation => moved.max(factors.activation * bytes),
+        _ => moved,
     }
 }
 
@@ -255,6 +275,25 @@ mod tests {
         let mut m = machine();
         m.cluster.factors = Factors { saturation_flop: 989e9, ..Factors::default() };
         assert_eq!(m.latency(&op(OperatorKind::Matmul, 989e9, 0, 0)).0, 2e-3);
+    }
+
+    #[test]
+    fn what_fits_caches_is_faster_and_norms_and_activations_have_factors_of_their_own() {
+        let mut m = machine();
+        let bytes = 3_350_000_000_000;
+        m.cluster.factors = Factors {
+            memory: 2.0,
+            cached: 0.5,
+            cache_bytes: bytes / 2,
+            norm: 3.0,
+            activation: 4.0,
+            ..Factors::default()
+        };
+        let seconds = |kind, bytes| m.latency(&op(kind, 0.0, bytes, 0)).0;
+        assert_eq!(seconds(OperatorKind::Elementwise, bytes / 4), 0.125);
+        assert_eq!(seconds(OperatorKind::Elementwise, bytes), 0.25 + 1.0);
+        assert_eq!(seconds(OperatorKind::Norm, bytes / 4), 3.0 * 0.125);
+        assert_eq!(seconds(OperatorKind::Activation, bytes / 4), 1.0);
     }
 
     #[test]

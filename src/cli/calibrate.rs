@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dip::burn::Backend;
 use dip::burn::backend;
 use dip::burn::measure::operators::{OperatorEffort, operators};
-use dip::core::{ClusterSpec, OperatorProfile, Seconds, presets};
+use dip::core::{Bytes, ClusterSpec, OperatorProfile, Seconds, presets};
 use dip::emu::{Calibration, Measurement, fit, with_measured_peaks};
 
 use super::files::write_whole;
@@ -41,6 +41,9 @@ pub struct Calibrate {
     /// Compute threads of each worker on cpu
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
+    /// Prints every operator with its measured and fitted time
+    #[arg(long)]
+    verbose: bool,
     /// Fewer and smaller operators: seconds instead of a minute, and a rougher fit
     #[arg(long)]
     quick: bool,
@@ -60,6 +63,9 @@ impl Calibrate {
             Device::Cuda => return Err(backend::DeviceError::NotBuilt.into()),
         };
         let calibration = self.fit(sheet, &profile)?;
+        if self.verbose {
+            print_operators(&calibration, &profile);
+        }
         print(&calibration);
         let text = self.file(&calibration, &profile)?;
         write_whole(&self.out, text.as_bytes())?;
@@ -88,7 +94,7 @@ impl Calibrate {
     }
 
     fn measure<B: Backend>(&self, devices: &[B::Device]) -> Result<OperatorProfile> {
-        let (longest, runs) = if self.quick { (2e-3, 5) } else { (40e-3, 15) };
+        let (longest, runs) = if self.quick { (2e-3, 9) } else { (10e-3, 21) };
         let effort = OperatorEffort {
             longest: Seconds(longest),
             runs,
@@ -114,15 +120,17 @@ impl Calibrate {
         // Operators were measured on single devices, so any model without tensor parallelism will do.
         let mut model = presets::model("vlm-tiny").expect("the preset is built in");
         model.parallel.tensor = 1;
-        let calibration = fit(&model, &sheet, &measurements)
-            .context("the measurements do not fit the cost model; close other programs and try again")?;
+        let calibration = fit(&model, &sheet, &measurements).context(
+            "the measurements do not fit the cost model; close other programs and try again",
+        )?;
         calibration.cluster.validate()?;
         Ok(calibration)
     }
 
     fn file(&self, calibration: &Calibration, profile: &OperatorProfile) -> Result<String> {
         let toml = calibration.cluster.to_toml()?;
-        let memory = if self.device == Device::Cpu { ", and the memory limit is a choice" } else { "" };
+        let memory =
+            if self.device == Device::Cpu { ", and the memory limit is a choice" } else { "" };
         Ok(format!(
             "# Fitted by `dip calibrate` to {} operators on {}.\n# Mean error {:.1} %, leaving one out {:.1} %. Links \
              between nodes were not measured{memory}.\n{toml}",
@@ -131,6 +139,17 @@ impl Calibrate {
             100.0 * calibration.error(),
             100.0 * calibration.leave_one_out(),
         ))
+    }
+}
+
+fn print_operators(calibration: &Calibration, profile: &OperatorProfile) {
+    for (time, residual) in profile.times.iter().zip(&calibration.residuals) {
+        println!(
+            "{:>12.1} us measured, {:>12.1} us fitted: {:?}",
+            1e6 * time.seconds.0,
+            1e6 * residual.fitted.0,
+            time.shape
+        );
     }
 }
 
@@ -146,13 +165,17 @@ fn print(calibration: &Calibration) {
     row("all", calibration.residuals.len(), error, left_out);
     let (device, factors) = (&calibration.cluster.device, &calibration.cluster.factors);
     println!(
-        "peaks {:.1} GFLOP/s, {:.1} GB/s; factors matmul {:.2}, attention {:.2}, memory {:.2}, network {:.2}; half speed \
-         at {:.2} MFLOP, launch {:.1} us, message {:.1} us",
+        "peaks {:.1} GFLOP/s, {:.1} GB/s; factors matmul {:.2}, attention {:.2}, memory {:.2} ({:.2} in a cache of {}), \
+         norm {:.2}, activation {:.2}, network {:.2}; half speed at {:.2} MFLOP, launch {:.1} us, message {:.1} us",
         device.flops_per_s / 1e9,
         device.memory_bytes_per_s / 1e9,
         factors.matmul,
         factors.attention,
         factors.memory,
+        factors.cached,
+        Bytes(factors.cache_bytes),
+        factors.norm,
+        factors.activation,
         factors.network,
         factors.saturation_flop / 1e6,
         factors.launch_s * 1e6,

@@ -14,25 +14,27 @@ use dip_core::{
     Link, LinkError, Message, OperatorProfile, OperatorShape, OperatorTime, RankId, Seconds, TaskId,
 };
 
-use super::{MeasureError, at_once, median};
+use super::{MeasureError, at_once};
+use crate::model::Init;
 use crate::model::core::{self, Heads};
 use crate::model::norm::Norm;
-use crate::model::Init;
 use crate::runtime::ChannelLink;
 
 /// Sizes of a series that are measured however long they take: what a line with an error needs.
 const LEAST_SIZES: usize = 3;
 /// Values of the largest tensor: operators beyond it would not fit small devices.
 const MOST_VALUES: u64 = 1 << 28;
+/// Messages are measured up to the size that such a link carries in the time for the longest operator, in bytes/s.
+const SLOWEST_LINK: f64 = 4e9;
 /// Calls of a short operator are timed together, for at least so long.
 const SAMPLE_S: f64 = 300e-6;
 
 /// How long to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OperatorEffort {
-    /// A series ends with the first operator that takes longer.
+    /// A series ends before the first operator that takes longer.
     pub longest: Seconds,
-    /// Samples whose median counts.
+    /// Samples of each operator.
     pub runs: usize,
     /// Compute threads of each device.
     pub threads: usize,
@@ -80,8 +82,7 @@ fn series(host_copies: bool) -> Vec<Vec<OperatorShape>> {
         all.push(doubled(64, 16_384).map(matmul).collect());
     }
     for (sequences, heads, head_dim) in [(1, 4, 64), (8, 4, 64), (1, 8, 128)] {
-        let attention =
-            |tokens| OperatorShape::Attention { sequences, tokens, heads, head_dim };
+        let attention = |tokens| OperatorShape::Attention { sequences, tokens, heads, head_dim };
         all.push(doubled(64, 8192).map(attention).collect());
     }
     for width in [256, 1024, 4096] {
@@ -125,17 +126,16 @@ fn shapes<B: Backend>(device: &B::Device, effort: OperatorEffort) -> Vec<Operato
         for (i, shape) in series.into_iter().take_while(small).enumerate() {
             let mut operator = Prepared::<B>::new(shape, device);
             operator.run(1);
-            let seconds = operator.run(1);
-            shapes.push(shape);
-            if i + 1 >= LEAST_SIZES && seconds > effort.longest.0 {
+            if operator.run(1) > effort.longest.0 && i >= LEAST_SIZES {
                 break;
             }
+            shapes.push(shape);
         }
     }
     shapes
 }
 
-/// Median seconds of every operator, beside the other devices.
+/// Seconds of every operator, beside the other devices.
 fn times<B: Backend>(
     device: &B::Device,
     shapes: &[OperatorShape],
@@ -147,7 +147,7 @@ fn times<B: Backend>(
         let alone = operator.run(1).max(1e-9);
         let calls = (SAMPLE_S / alone).ceil().clamp(1.0, 1000.0) as usize;
         barrier.wait();
-        median((0..effort.runs.max(1)).map(|_| operator.run(calls)))
+        undisturbed((0..effort.runs.max(1)).map(|_| operator.run(calls)))
     };
     shapes.iter().map(time).collect()
 }
@@ -208,6 +208,13 @@ impl<'a, B: Backend> Prepared<'a, B> {
     }
 }
 
+/// The sample that a quarter of the others stays below: other programs make samples longer, none shorter.
+fn undisturbed(samples: impl Iterator<Item = f64>) -> f64 {
+    let mut samples: Vec<f64> = samples.collect();
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 4).copied().unwrap_or(0.0)
+}
+
 fn values<B: Backend>(bytes: u64) -> u64 {
     bytes.div_ceil(size_of::<B::FloatElem>() as u64)
 }
@@ -224,13 +231,15 @@ fn messages<B: Backend>(
 ) -> Result<Vec<OperatorTime>, MeasureError> {
     let links: Vec<_> =
         ChannelLink::mesh(2).into_iter().map(|link| Mutex::new(Some(link))).collect();
+    let sizes = || sizes().take_while(|&bytes| bytes as f64 <= effort.longest.0 * SLOWEST_LINK);
     let ends = at_once(2, effort.threads, |rank, _| {
         let link = links[rank].lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut end = End::<B> { link: link?, rank, device: devices[rank] };
         Some(sizes().map(|bytes| end.message(bytes, effort.runs)).collect::<Result<Vec<_>, _>>())
     })?;
     let first = ends.into_iter().next().flatten().unwrap_or_else(|| Ok(Vec::new()))?;
-    let time = |(bytes, s)| OperatorTime { shape: OperatorShape::Message { bytes }, seconds: Seconds(s) };
+    let time =
+        |(bytes, s)| OperatorTime { shape: OperatorShape::Message { bytes }, seconds: Seconds(s) };
     Ok(sizes().zip(first).map(time).collect())
 }
 
@@ -242,7 +251,7 @@ struct End<'a, B: Backend> {
 }
 
 impl<B: Backend> End<'_, B> {
-    /// Median seconds of a message; rank 0 begins, rank 1 answers.
+    /// Seconds of a message; rank 0 begins, rank 1 answers.
     fn message(&mut self, bytes: u64, runs: usize) -> Result<f64, LinkError> {
         let mut x = Tensor::<B, 2>::zeros([1, values::<B>(bytes) as usize], self.device);
         let mut samples = Vec::new();
@@ -259,7 +268,7 @@ impl<B: Backend> End<'_, B> {
             samples.push(start.elapsed().as_secs_f64() / 2.0);
         }
         // The first finds both threads asleep and memory untouched.
-        Ok(median(samples.into_iter().skip(1)))
+        Ok(undisturbed(samples.into_iter().skip(1)))
     }
 
     fn send(&mut self, x: Tensor<B, 2>) -> Result<(), LinkError> {
@@ -291,12 +300,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_operator_is_measured_at_several_sizes() {
-        let effort = OperatorEffort {
-            longest: Seconds(1e-6),
-            runs: 1,
-            threads: 1,
-            apart_from_host: true,
-        };
+        let effort =
+            OperatorEffort { longest: Seconds(1e-6), runs: 1, threads: 1, apart_from_host: true };
         let profile = operators::<Flex>(&[Default::default(), Default::default()], effort).unwrap();
         assert_eq!(profile.element_bytes, 4);
         for name in

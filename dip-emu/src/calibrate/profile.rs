@@ -1,7 +1,9 @@
 //! Fits factors to whole layers: to the profile that the trainer measures, where there are no single operators.
 
 use dip_core::profile::{Part, Profile, ProfileEntry};
-use dip_core::{ClipMeta, ClusterSpec, Factors, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind};
+use dip_core::{
+    ClipMeta, ClusterSpec, Factors, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, Seconds,
+};
 
 use super::{Calibration, FitError, Residual, mean};
 use crate::layer::{Layout, operators};
@@ -47,12 +49,13 @@ pub fn fit_profile(
     for (i, layer) in layers.iter().enumerate() {
         let others: Vec<_> = layers.iter().enumerate().filter(|(j, _)| *j != i).collect();
         let others: Vec<&Layer> = others.into_iter().map(|(_, l)| l).collect();
-        let left_out = (!others.is_empty()).then(|| {
-            layer.errors(&Machine::new(&model, &descend(&model, cluster, &others)))
-        });
-        for (pass, error) in layer.errors(&machine).into_iter().enumerate() {
+        let left_out = (!others.is_empty())
+            .then(|| layer.errors(&Machine::new(&model, &descend(&model, cluster, &others))));
+        for (pass, fitted) in layer.seconds(&machine).into_iter().enumerate() {
+            let error = layer.errors(&machine)[pass];
             let left_out = left_out.map(|errors| errors[pass]);
-            residuals.push(Residual { name: PASSES[pass], error, left_out });
+            let fitted = Seconds(fitted);
+            residuals.push(Residual { name: PASSES[pass], fitted, error, left_out });
         }
     }
     Ok(Calibration { cluster: fitted, residuals })
@@ -93,11 +96,16 @@ fn microbatch(kind: &ModuleKind, patches_per_image: u32, tokens: u64) -> Microba
 }
 
 impl Layer {
-    /// Predicted over measured, of the forward and the backward.
-    fn ratios(&self, machine: &Machine) -> [f64; 2] {
+    /// Predicted seconds of the forward and the backward.
+    fn seconds(&self, machine: &Machine) -> [f64; 2] {
         let of = |pass| self.dag.latency(pass, machine).0;
-        let backward = of(Pass::InputGradient) + of(Pass::WeightGradient);
-        [of(Pass::Forward) / self.forward, backward / self.backward]
+        [of(Pass::Forward), of(Pass::InputGradient) + of(Pass::WeightGradient)]
+    }
+
+    /// The same over what was measured.
+    fn ratios(&self, machine: &Machine) -> [f64; 2] {
+        let [forward, backward] = self.seconds(machine);
+        [forward / self.forward, backward / self.backward]
     }
 
     fn errors(&self, machine: &Machine) -> [f64; 2] {
@@ -148,7 +156,7 @@ fn descend(model: &ModelSpec, cluster: &ClusterSpec, layers: &[&Layer]) -> Clust
 mod tests {
     use super::*;
     use dip_core::profile::PROFILE_SCHEMA;
-    use dip_core::{Bytes, Seconds, presets};
+    use dip_core::{Bytes, presets};
 
     /// What a machine with other factors would have measured.
     fn measured(model: &ModelSpec, real: &ClusterSpec) -> Profile {
