@@ -54,6 +54,7 @@ pub fn trainer<B: dip_burn::Backend>(
         ranks: pipeline.ranks as usize,
         threads: pipeline.threads_per_rank,
         documents,
+        precision: pipeline.precision,
         ..Effort::default()
     };
     let device = devices.first().cloned().unwrap_or_default();

@@ -6,3 +6,7 @@ mod support;
 /// Any valid plan gives the loss and the gradients of one device.
 #[path = "suite/gradients.rs"]
 mod gradients;
+
+/// bf16 and f16 layers over f32 weights.
+#[path = "suite/precision.rs"]
+mod precision;

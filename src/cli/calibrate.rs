@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use dip::burn::Backend;
 use dip::burn::backend;
 use dip::burn::measure::operators::{OperatorEffort, operators};
+use dip::burn::model::Precision;
 use dip::core::{Bytes, ClusterSpec, OperatorProfile, Seconds, presets};
 use dip::emu::{Calibration, Measurement, fit, with_measured_peaks};
 
@@ -21,6 +22,14 @@ enum Device {
     Cpu,
     /// Its CUDA devices
     Cuda,
+}
+
+/// What operators compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Values {
+    F32,
+    Bf16,
+    F16,
 }
 
 #[derive(Debug, Args)]
@@ -41,6 +50,9 @@ pub struct Calibrate {
     /// Compute threads of each worker on cpu
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
+    /// What the operators compute in
+    #[arg(long, value_enum, default_value_t = Values::F32)]
+    precision: Values,
     /// Prints every operator with its measured and fitted time
     #[arg(long)]
     verbose: bool,
@@ -99,6 +111,11 @@ impl Calibrate {
             longest: Seconds(longest),
             runs,
             threads: self.threads as usize,
+            precision: match self.precision {
+                Values::F32 => Precision::F32,
+                Values::Bf16 => Precision::Bf16,
+                Values::F16 => Precision::F16,
+            },
             apart_from_host: self.device == Device::Cuda,
         };
         println!("measuring on {} workers", devices.len());

@@ -15,9 +15,9 @@ use dip_core::{
 };
 
 use super::{MeasureError, at_once};
-use crate::model::Init;
 use crate::model::core::{self, Heads};
 use crate::model::norm::Norm;
+use crate::model::{Init, Precision, cast};
 use crate::runtime::ChannelLink;
 
 /// Sizes of a series that are measured however long they take: what a line with an error needs.
@@ -38,6 +38,8 @@ pub struct OperatorEffort {
     pub runs: usize,
     /// Compute threads of each device.
     pub threads: usize,
+    /// What the values are.
+    pub precision: Precision,
     /// Whether devices have a memory of their own, to and from which the host copies.
     pub apart_from_host: bool,
 }
@@ -66,8 +68,9 @@ pub fn operators<B: Backend>(
         times.extend(messages::<B>([sender, receiver], effort)?);
     }
     let ranks = devices.len();
-    let device = format!("{}, {ranks} devices of {} threads", B::name(&first), effort.threads);
-    let element_bytes = size_of::<B::FloatElem>() as u32;
+    let (name, precision) = (B::name(&first), effort.precision.name());
+    let device = format!("{name} in {precision}, {ranks} devices of {} threads", effort.threads);
+    let element_bytes = effort.precision.element_bytes() as u32;
     Ok(OperatorProfile { device, element_bytes, times })
 }
 
@@ -124,7 +127,7 @@ fn shapes<B: Backend>(device: &B::Device, effort: OperatorEffort) -> Vec<Operato
     for series in series(effort.apart_from_host) {
         let small = |shape: &OperatorShape| largest_tensor(shape) <= MOST_VALUES;
         for (i, shape) in series.into_iter().take_while(small).enumerate() {
-            let mut operator = Prepared::<B>::new(shape, device);
+            let mut operator = Prepared::<B>::new(shape, device, effort.precision);
             operator.run(1);
             if operator.run(1) > effort.longest.0 && i >= LEAST_SIZES {
                 break;
@@ -143,7 +146,7 @@ fn times<B: Backend>(
     barrier: &Barrier,
 ) -> Vec<f64> {
     let time = |&shape| {
-        let mut operator = Prepared::<B>::new(shape, device);
+        let mut operator = Prepared::<B>::new(shape, device, effort.precision);
         let alone = operator.run(1).max(1e-9);
         let calls = (SAMPLE_S / alone).ceil().clamp(1.0, 1000.0) as usize;
         barrier.wait();
@@ -159,10 +162,11 @@ struct Prepared<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Prepared<'a, B> {
-    fn new(shape: OperatorShape, device: &'a B::Device) -> Self {
+    fn new(shape: OperatorShape, device: &'a B::Device, precision: Precision) -> Self {
         let random = |rows: u64, width: u64| -> Tensor<B, 2> {
             let uniform = Distribution::Uniform(-1.0, 1.0);
-            Tensor::random([rows as usize, width as usize], uniform, device)
+            let x = Tensor::random([rows as usize, width as usize], uniform, device);
+            cast(x, precision.dtype())
         };
         let call: Box<dyn Fn()> = match shape {
             OperatorShape::Matmul { rows, inner, outer } => {
@@ -191,7 +195,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
                 Box::new(move || drop(x.clone() + y.clone()))
             }
             OperatorShape::Message { bytes } | OperatorShape::HostCopy { bytes } => {
-                let x = random(1, values::<B>(bytes));
+                let x = random(1, bytes.div_ceil(precision.element_bytes()));
                 Box::new(move || drop(x.clone().into_data()))
             }
         };
@@ -213,10 +217,6 @@ fn undisturbed(samples: impl Iterator<Item = f64>) -> f64 {
     let mut samples: Vec<f64> = samples.collect();
     samples.sort_by(f64::total_cmp);
     samples.get(samples.len() / 4).copied().unwrap_or(0.0)
-}
-
-fn values<B: Backend>(bytes: u64) -> u64 {
-    bytes.div_ceil(size_of::<B::FloatElem>() as u64)
 }
 
 /// Waits until the device has computed what it was given. What failed would fail the next read as well.
@@ -253,7 +253,8 @@ struct End<'a, B: Backend> {
 impl<B: Backend> End<'_, B> {
     /// Seconds of a message; rank 0 begins, rank 1 answers.
     fn message(&mut self, bytes: u64, runs: usize) -> Result<f64, LinkError> {
-        let mut x = Tensor::<B, 2>::zeros([1, values::<B>(bytes) as usize], self.device);
+        let values = bytes / size_of::<f32>() as u64;
+        let mut x = Tensor::<B, 2>::zeros([1, values as usize], self.device);
         let mut samples = Vec::new();
         for _ in 0..runs + 1 {
             finish::<B>(self.device);
@@ -300,8 +301,13 @@ mod tests {
 
     #[test]
     fn every_kind_of_operator_is_measured_at_several_sizes() {
-        let effort =
-            OperatorEffort { longest: Seconds(1e-6), runs: 1, threads: 1, apart_from_host: true };
+        let effort = OperatorEffort {
+            longest: Seconds(1e-6),
+            runs: 1,
+            threads: 1,
+            precision: Precision::F32,
+            apart_from_host: true,
+        };
         let profile = operators::<Flex>(&[Default::default(), Default::default()], effort).unwrap();
         assert_eq!(profile.element_bytes, 4);
         for name in

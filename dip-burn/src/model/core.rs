@@ -13,6 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::ModuleSpec;
 
 use super::gradients::bytes_of;
+use super::{cast, to_f32};
 
 /// Added to the score of a pair that may not see each other.
 const HIDDEN: f32 = -1e9;
@@ -120,12 +121,13 @@ impl<B: Backend> Span<B> {
         let query = heads.grouped(self.rows(&inputs.query), shape);
         let key = heads.split(self.rows(&inputs.key), shape);
         let value = heads.split(self.rows(&inputs.value), shape);
-        let scores = query.matmul(key.transpose());
+        let dtype = query.dtype();
+        let scores = to_f32(query.matmul(key.transpose()));
         let scores = match &self.mask {
             Some(mask) => scores + mask.clone(),
             None => scores,
         };
-        let weights = softmax(scores, 3);
+        let weights = cast(softmax(scores, 3), dtype);
         (weights.clone(), heads.ungrouped(weights.matmul(value), shape))
     }
 
@@ -143,10 +145,11 @@ impl<B: Backend> Span<B> {
         let value = heads.split(self.rows(&inputs.value), shape);
         let dy = heads.grouped(self.rows(dy), shape);
         let d_value = weights.clone().transpose().matmul(dy.clone());
-        let d_weights = dy.matmul(value.transpose());
+        let dtype = dy.dtype();
+        let (d_weights, weights) = (to_f32(dy.matmul(value.transpose())), to_f32(weights));
         // Softmax: ds = p * (dp - sum(dp * p)), row by row.
         let sum = (d_weights.clone() * weights.clone()).sum_dim(3);
-        let d_scores = (d_weights - sum) * weights;
+        let d_scores = cast((d_weights - sum) * weights, dtype);
         let d_key = d_scores.clone().transpose().matmul(query);
         let d_query = heads.ungrouped(d_scores.matmul(key), shape);
         [d_query, heads.rows(d_key, shape), heads.rows(d_value, shape)]

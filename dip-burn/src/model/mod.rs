@@ -6,6 +6,7 @@
 //! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, untied head with its loss |
 //! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `norm` | what their layers share, forward and backward |
 //! | `gradients` | sums of weight gradients |
+//! | `precision` | what the layers compute in |
 //! | `init` | weights by name: any partition starts from the same ones |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
@@ -17,6 +18,7 @@ mod gradients;
 mod init;
 pub mod layer;
 pub(crate) mod norm;
+mod precision;
 pub mod rotary;
 pub mod vit;
 mod whole;
@@ -33,6 +35,8 @@ use crate::batch::Microbatch;
 pub use decoder::DecoderChunk;
 pub use gradients::{Deferred, Gradients};
 pub use init::Init;
+pub use precision::Precision;
+pub(crate) use precision::{cast, to_f32};
 pub use vit::VitChunk;
 pub(crate) use whole::output_width;
 pub use whole::{Prompt, WholeModel};

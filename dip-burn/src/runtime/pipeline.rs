@@ -17,7 +17,7 @@ use super::link::ChannelLink;
 use super::optimizer::Optimizer;
 use super::worker::{Chunks, Command, Export, Failure, Iteration, RankUpdate, Reply, Worker};
 use crate::batch::Batch;
-use crate::model::ModelError;
+use crate::model::{ModelError, Precision};
 use crate::params::NamedTensors;
 use crate::stage::ChunkStage;
 use crate::train::OptimizerConfig;
@@ -32,6 +32,8 @@ pub struct PipelineInit<'a, B: Backend> {
     pub devices: Vec<B::Device>,
     /// Compute threads of a rank on CPU.
     pub threads_per_rank: usize,
+    /// What the layers compute in.
+    pub precision: Precision,
     /// Seed of the weights.
     pub seed: u64,
     /// The optimiser.
@@ -45,6 +47,8 @@ pub struct Update {
     pub learning_rate: f64,
     /// Largest norm of all gradients of all ranks together; 0 for no clipping.
     pub clip_norm: f64,
+    /// What the loss is multiplied with so that small gradients do not vanish in f16; 1 for f32 and bf16.
+    pub loss_scale: f64,
 }
 
 /// What one iteration gave.
@@ -56,7 +60,7 @@ pub struct StepReport {
     pub elapsed: Seconds,
     /// Loss: mean cross-entropy over the trained tokens of the batch, in nats.
     pub loss: f64,
-    /// Norm of all gradients, before clipping; 0 where there was no update.
+    /// Norm of all gradients, before clipping; 0 where there was no update. Where it is not finite the update was left out.
     pub gradient_norm: f64,
     /// Peak of the activations of each rank.
     pub peak_activation: Vec<Bytes>,
@@ -172,6 +176,7 @@ impl<B: Backend> Pipeline<B> {
             let iteration = Iteration {
                 program: program.clone(),
                 batch: batch.clone(),
+                loss_scale: update.map_or(1.0, |u| u.loss_scale),
                 link,
                 epoch,
                 update: rank_update,
@@ -187,8 +192,9 @@ impl<B: Backend> Pipeline<B> {
                     norms.insert(rank, norm);
                     if norms.len() == self.ranks.len() {
                         // Summed in the order of ranks, so that the result does not depend on who came first.
-                        gradient_norm = norms.values().sum::<f64>().sqrt();
-                        let scale = update.map_or(1.0, |u| u.scale(gradient_norm));
+                        let scaled = norms.values().sum::<f64>().sqrt();
+                        gradient_norm = scaled / update.map_or(1.0, |u| u.loss_scale);
+                        let scale = update.and_then(|u| u.scale(gradient_norm));
                         for sender in &scales {
                             let _ = sender.send(scale);
                         }
@@ -333,9 +339,11 @@ impl<B: Backend> Executor for OnBatch<'_, B> {
 }
 
 impl Update {
-    /// What gradients are multiplied with.
-    fn scale(&self, norm: f64) -> f64 {
-        if self.clip_norm > 0.0 && norm > self.clip_norm { self.clip_norm / norm } else { 1.0 }
+    /// What gradients are multiplied with; none where they are not finite, for one such step would spoil every weight.
+    fn scale(&self, norm: f64) -> Option<f64> {
+        let clip =
+            if self.clip_norm > 0.0 && norm > self.clip_norm { self.clip_norm / norm } else { 1.0 };
+        norm.is_finite().then_some(clip / self.loss_scale)
     }
 }
 
@@ -363,7 +371,8 @@ fn chunks_of_rank<B: Backend>(
                 chunk.layers.clone(),
                 init.seed,
                 device,
-            )?;
+            )?
+            .with_precision(init.precision);
             chunks.insert((init.model.modules[m].name.clone(), chunk.segment), stage);
         }
     }

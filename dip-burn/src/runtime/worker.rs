@@ -37,6 +37,7 @@ pub(super) enum Command<B: Backend> {
 pub(super) struct Iteration<B: Backend> {
     pub program: Arc<Program>,
     pub batch: Arc<Batch>,
+    pub loss_scale: f64,
     pub link: RankLink<B>,
     pub epoch: Instant,
     pub update: Option<RankUpdate>,
@@ -45,7 +46,8 @@ pub(super) struct Iteration<B: Backend> {
 /// The optimiser step of a rank: it tells the coordinator its squared gradient norm and is told by how much to scale.
 pub(super) struct RankUpdate {
     pub learning_rate: f64,
-    pub scale: Receiver<f64>,
+    /// None where the step is left out.
+    pub scale: Receiver<Option<f64>>,
 }
 
 /// Which tensors of a rank.
@@ -121,9 +123,9 @@ impl<B: Backend> Worker<B> {
     }
 
     fn run(&mut self, iteration: Iteration<B>) -> Result<RankReport, ExecError> {
-        let Iteration { program, batch, mut link, epoch, update } = iteration;
+        let Iteration { program, batch, loss_scale, mut link, epoch, update } = iteration;
         for chunk in self.chunks.values_mut() {
-            chunk.begin(batch.clone());
+            chunk.begin(batch.clone(), loss_scale);
         }
         let rank = self.rank;
         let mut host = Host { worker: self, epoch, update };
@@ -139,8 +141,9 @@ impl<B: Backend> Worker<B> {
         let gone = |_| StageError::Failed("the coordinator is gone".into());
         let norm: f64 = self.chunks.values().map(ChunkStage::squared_gradient_norm).sum();
         let _ = self.replies.send((self.rank, Reply::Norm(norm)));
-        let scale = update.scale.recv().map_err(gone)?;
-        self.optimizer.step(&mut self.chunks, update.learning_rate, scale);
+        if let Some(scale) = update.scale.recv().map_err(gone)? {
+            self.optimizer.step(&mut self.chunks, update.learning_rate, scale);
+        }
         Ok(())
     }
 

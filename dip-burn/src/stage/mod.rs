@@ -15,7 +15,8 @@ use dip_core::{
 
 use crate::batch::Batch;
 use crate::model::{
-    Chunk, DecoderChunk, Gradients, Init, ModelError, Slice, VitChunk, output_width,
+    Chunk, DecoderChunk, Gradients, Init, ModelError, Precision, Slice, VitChunk, cast,
+    output_width,
 };
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
 use held::{Account, Held, Kept, Left};
@@ -26,7 +27,12 @@ pub struct Payload<B: Backend>(pub Vec<Tensor<B, 2>>);
 
 /// One model chunk on one device.
 pub struct ChunkStage<B: Backend> {
+    /// The weights, in f32.
     modules: Modules<B>,
+    /// Their copy in the precision of the layers, where that is another one.
+    low: Option<Modules<B>>,
+    precision: Precision,
+    loss_scale: f64,
     device: B::Device,
     naming: Naming,
     module: ModuleId,
@@ -41,7 +47,7 @@ pub struct ChunkStage<B: Backend> {
 }
 
 /// The chunk of one of the modalities.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there is one a chunk, and it never moves")]
 enum Modules<B: Backend> {
     Vit(VitChunk<B>),
@@ -85,6 +91,9 @@ impl<B: Backend> ChunkStage<B> {
         };
         Ok(Self {
             modules,
+            low: None,
+            precision: Precision::F32,
+            loss_scale: 1.0,
             device: device.clone(),
             naming: Naming { module: spec.name.clone(), first_layer: layers.start as usize },
             module,
@@ -99,9 +108,36 @@ impl<B: Backend> ChunkStage<B> {
         })
     }
 
-    /// Starts an iteration: forgets the gradients and losses of the last one.
-    pub fn begin(&mut self, batch: Arc<Batch>) {
+    /// The same stage with layers that compute in `precision`.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self.copy_weights();
+        self
+    }
+
+    /// Brings the copy of the weights up to date.
+    fn copy_weights(&mut self) {
+        self.low = (self.precision != Precision::F32).then(|| {
+            let mut modules = self.modules.clone();
+            let mut copy = Copy(self.precision);
+            with_chunk!(&mut modules, chunk => {
+                *chunk = params::map_parameters(chunk.clone(), &self.naming, None, &mut copy);
+            });
+            modules
+        });
+    }
+
+    /// What the layers compute with.
+    fn layers(&self) -> &Modules<B> {
+        self.low.as_ref().unwrap_or(&self.modules)
+    }
+
+    /// Starts an iteration: forgets the gradients and losses of the last one. The loss, and so every gradient, is multiplied
+    /// with `loss_scale`.
+    pub fn begin(&mut self, batch: Arc<Batch>, loss_scale: f64) {
         self.batch = Some(batch);
+        self.loss_scale = loss_scale;
         self.held.clear();
         self.left.clear();
         self.gradients.clear();
@@ -147,6 +183,7 @@ impl<B: Backend> ChunkStage<B> {
         with_chunk!(&mut self.modules, chunk => {
             *chunk = params::map_parameters(chunk.clone(), &self.naming, sums, map);
         });
+        self.copy_weights();
     }
 
     /// Replaces every parameter by that of the same name.
@@ -172,6 +209,20 @@ impl<B: Backend> ChunkStage<B> {
         let layers = call.strategy.layers(self.layers).ok_or_else(unsupported)?;
         // Host memory is this memory on CPU; devices cannot offload yet.
         if layers.contains(&LayerStrategy::Offload) { Err(unsupported()) } else { Ok(layers) }
+    }
+}
+
+/// Copies parameters into a lower precision.
+struct Copy(Precision);
+
+impl<B: Backend> ParameterMap<B> for Copy {
+    fn map<const D: usize>(
+        &mut self,
+        _: &str,
+        parameter: Tensor<B, D>,
+        _: Option<Tensor<B, D>>,
+    ) -> Tensor<B, D> {
+        cast(parameter, self.0.dtype())
     }
 }
 
@@ -209,14 +260,14 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let on = slice_of(&batch, self.module, call)?;
         let output = if self.runs_backward {
             let strategies = self.strategies(call)?;
-            let (output, kept) = self.modules.forward_kept(inputs, on, &strategies);
+            let (output, kept) = self.layers().forward_kept(inputs, on, &strategies);
             let bytes = kept.bytes();
             self.bytes.take(bytes);
             let key = (call.pair.microbatch, call.pair.sub_microbatch);
             self.held.insert(key, Held { from, kept, bytes });
             output
         } else {
-            with_chunk!(&self.modules, chunk => chunk.forward(inputs, on))
+            with_chunk!(self.layers(), chunk => chunk.forward(inputs, on))
         };
         if self.has_loss() {
             self.losses.push(output);
@@ -239,7 +290,8 @@ impl<B: Backend> Stage for ChunkStage<B> {
         if call.split {
             self.gradients.defer();
         }
-        let inputs = self.modules.backward(kept, dy, on, &mut self.gradients);
+        let modules = self.low.as_ref().unwrap_or(&self.modules);
+        let inputs = modules.backward(kept, dy, on, &mut self.gradients);
         let inputs: Vec<(PairKey, Tensor<B, 2>)> = from.into_iter().zip(inputs).collect();
         if call.split {
             let deferred = self.gradients.deferred();
@@ -278,7 +330,7 @@ impl<B: Backend> ChunkStage<B> {
     ) -> Result<Tensor<B, 2>, StageError> {
         if self.has_loss() {
             let trained = batch.trained_tokens.max(1) as f64;
-            return Ok(Tensor::full([1, 1], 1.0 / trained, &self.device));
+            return Ok(Tensor::full([1, 1], self.loss_scale / trained, &self.device));
         }
         gradients
             .into_iter()

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use dip_core::SpecError;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Precision;
+
 /// Most microbatches of one iteration.
 const MAX_MICROBATCHES: u32 = 4096;
 
@@ -61,6 +63,8 @@ pub struct PipelineConfig {
     pub ranks: u32,
     /// Compute threads of a rank on CPU.
     pub threads_per_rank: usize,
+    /// What the layers compute in; weights and optimiser stay f32. CPUs compute 16 bits slower than f32.
+    pub precision: Precision,
     /// The schedule, by name.
     pub schedule: String,
     /// Budget of the search in iterations: reproducible. 0 for a budget in time: the last iteration's.
@@ -79,6 +83,7 @@ impl Default for PipelineConfig {
             device: Device::Cpu,
             ranks: 2,
             threads_per_rank: 1,
+            precision: Precision::F32,
             schedule: "dip".into(),
             search_iterations: 20,
             weight_split: None,

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 mod config;
 mod data;
+mod loss_scale;
 mod metrics;
 mod report;
 mod trainer;
@@ -12,6 +13,7 @@ pub use config::{
     RunConfig,
 };
 pub use data::{HeldOut, RunData, assemble};
+pub use loss_scale::LossScale;
 pub use metrics::Metrics;
 pub use report::{Caption, Evaluation, IterationReport, Observer};
 pub use trainer::{TrainError, Trainer, TrainerInit};

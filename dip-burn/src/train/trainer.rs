@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::RunConfig;
 use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, RunState};
 use super::data::{RunData, assemble};
+use super::loss_scale::LossScale;
 use super::metrics::Metrics;
 use super::report::{Caption, Evaluation, IterationReport, Observer};
 use crate::data::DataError;
@@ -68,6 +69,16 @@ pub enum TrainError {
         /// One of them.
         first: String,
     },
+    /// The gradients are no numbers any more.
+    #[error(
+        "the gradient norm of iteration {iteration} is {norm}; lower optimizer.learning_rate, or set pipeline.precision to \"f32\""
+    )]
+    Gradients {
+        /// The iteration.
+        iteration: u64,
+        /// Its gradient norm.
+        norm: f64,
+    },
     /// The loss is no number any more.
     #[error(
         "the loss of iteration {iteration} is {loss}; lower optimizer.learning_rate, or clip with optimizer.clip_norm"
@@ -90,6 +101,7 @@ pub struct Trainer<B: Backend> {
     device: B::Device,
     ahead: Option<Ahead>,
     iteration: u64,
+    loss_scale: LossScale,
     /// Where the data stands behind the last trained batch.
     position: LoaderPosition,
 }
@@ -112,6 +124,7 @@ impl<B: Backend> Trainer<B> {
             partition: init.partition,
             devices: init.devices,
             threads_per_rank: init.config.pipeline.threads_per_rank,
+            precision: init.config.pipeline.precision,
             seed: init.config.seed,
             optimizer: &init.config.optimizer,
         })?;
@@ -125,6 +138,7 @@ impl<B: Backend> Trainer<B> {
             device,
             ahead: None,
             iteration: 0,
+            loss_scale: LossScale::new(init.config.pipeline.precision),
         })
     }
 
@@ -158,6 +172,7 @@ impl<B: Backend> Trainer<B> {
         self.pipeline.import(model, optimizer, state.optimizer_steps)?;
         self.data.loader.restore(&state.data)?;
         (self.position, self.iteration, self.ahead) = (state.data, state.iteration, None);
+        self.loss_scale = state.loss_scale.unwrap_or(self.loss_scale);
         Ok(())
     }
 
@@ -173,6 +188,7 @@ impl<B: Backend> Trainer<B> {
                 schema: CHECKPOINT_SCHEMA.into(),
                 iteration: self.iteration,
                 optimizer_steps: self.iteration,
+                loss_scale: Some(self.loss_scale),
                 data: self.position.clone(),
             },
         };
@@ -199,10 +215,15 @@ impl<B: Backend> Trainer<B> {
         let batch = Arc::new(assemble(decoded, planned.split));
         let o = &self.config.optimizer;
         let learning_rate = o.rate(self.iteration, self.config.iterations);
-        let update = Update { learning_rate, clip_norm: o.clip_norm };
+        let loss_scale = self.loss_scale.value();
+        let update = Update { learning_rate, clip_norm: o.clip_norm, loss_scale };
         let step = self.pipeline.run(&planned.plan, &batch, Some(update))?;
         if !step.loss.is_finite() {
             return Err(TrainError::Diverged { iteration: self.iteration, loss: step.loss });
+        }
+        if !self.loss_scale.learn(step.gradient_norm.is_finite()) {
+            let (iteration, norm) = (self.iteration, step.gradient_norm);
+            return Err(TrainError::Gradients { iteration, norm });
         }
         let elapsed_s = Seconds(start.elapsed().as_secs_f64());
         self.plans.measured(elapsed_s);

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use dip_burn::model::WholeModel;
+use dip_burn::model::{Precision, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{Export, Pipeline, PipelineInit};
 use dip_burn::train::OptimizerConfig;
@@ -44,6 +44,7 @@ impl Case {
             partition: &partition,
             devices: vec![Default::default(); ranks as usize],
             threads_per_rank: 1,
+            precision: Precision::F32,
             seed: 7,
             optimizer: &OptimizerConfig::default(),
         })

@@ -192,6 +192,7 @@ mod tests {
             entries,
             link_latency_s: Seconds::ZERO,
             link_bytes_per_s: 1.0,
+            element_bytes: 4,
         }
     }
 

@@ -30,6 +30,7 @@ fn profile() -> Profile {
         entries,
         link_latency_s: Seconds(0.5),
         link_bytes_per_s: 1000.0,
+        element_bytes: 4,
     }
 }
 
