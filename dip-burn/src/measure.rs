@@ -182,6 +182,7 @@ fn mean(all: &[Vec<ProfileEntry>]) -> Vec<ProfileEntry> {
         entry.inference_s = over(|e| e.inference_s);
         entry.backward_s = over(|e| e.backward_s);
         entry.weight_s = over(|e| e.weight_s);
+        entry.selective_backward_s = over(|e| e.selective_backward_s);
     }
     entries
 }
@@ -240,7 +241,9 @@ struct Times {
     inference: f64,
     backward: f64,
     weight: f64,
+    selective: f64,
     bytes: f64,
+    selective_bytes: f64,
 }
 
 impl<B: Backend> Probe<'_, B> {
@@ -268,7 +271,9 @@ impl<B: Backend> Probe<'_, B> {
                 inference_s: Seconds(times.inference),
                 backward_s: Seconds(times.backward),
                 weight_s: Seconds(times.weight.min(times.backward)),
+                selective_backward_s: Seconds(times.selective.max(times.backward)),
                 activation_bytes: Bytes(times.bytes as u64),
+                selective_bytes: Bytes(times.selective_bytes as u64),
             })
             .collect())
     }
@@ -293,21 +298,27 @@ impl<B: Backend> Probe<'_, B> {
             stage.begin(batch.clone(), 1.0);
             let (inference, outputs) = self.forward(&mut stage, "full", &inputs)?;
             self.backward(&mut stage, outputs, &inputs)?;
+            let (_, outputs) = self.forward(&mut stage, "selective", &inputs)?;
+            let selective_bytes = stage.held_bytes().0 as f64;
+            let (selective, rest) = self.backward(&mut stage, outputs, &inputs)?;
+            let selective = selective + rest;
             let (forward, outputs) = self.forward(&mut stage, "keep", &inputs)?;
             let bytes = stage.held_bytes().0 as f64;
             let (backward, weight) = self.backward(&mut stage, outputs, &inputs)?;
             let backward = backward + weight;
             if run >= self.effort.warm_up {
-                samples.push(Times { forward, inference, backward, weight, bytes });
+                samples.push(Times {
+                    forward,
+                    inference,
+                    backward,
+                    weight,
+                    selective,
+                    bytes,
+                    selective_bytes,
+                });
             }
         }
-        Ok(Times {
-            forward: median(samples.iter().map(|s| s.forward)),
-            inference: median(samples.iter().map(|s| s.inference)),
-            backward: median(samples.iter().map(|s| s.backward)),
-            weight: median(samples.iter().map(|s| s.weight)),
-            bytes: median(samples.iter().map(|s| s.bytes)),
-        })
+        Ok(Times::of(|part| median(samples.iter().map(part))))
     }
 
     fn forward(
@@ -425,16 +436,22 @@ impl<B: Backend> Probe<'_, B> {
 type Inputs<B> = Vec<Received<Payload<B>>>;
 
 impl Times {
+    /// Every field by a rule that is told which.
+    fn of(mut value: impl FnMut(fn(&Self) -> f64) -> f64) -> Self {
+        Self {
+            forward: value(|t| t.forward),
+            inference: value(|t| t.inference),
+            backward: value(|t| t.backward),
+            weight: value(|t| t.weight),
+            selective: value(|t| t.selective),
+            bytes: value(|t| t.bytes),
+            selective_bytes: value(|t| t.selective_bytes),
+        }
+    }
+
     /// What is left without the parts that `other` has, too.
     fn less(self, other: Self) -> Self {
-        let rest = |a: f64, b: f64| (a - b).max(0.0);
-        Self {
-            forward: rest(self.forward, other.forward),
-            inference: rest(self.inference, other.inference),
-            backward: rest(self.backward, other.backward),
-            weight: rest(self.weight, other.weight),
-            bytes: rest(self.bytes, other.bytes),
-        }
+        Self::of(|part| (part(&self) - part(&other)).max(0.0))
     }
 }
 

@@ -65,8 +65,12 @@ pub struct ProfileEntry {
     pub backward_s: Seconds,
     /// The weight gradients alone.
     pub weight_s: Seconds,
+    /// Backward that computes the attention cores again, weight gradients included.
+    pub selective_backward_s: Seconds,
     /// Activations kept in between.
     pub activation_bytes: Bytes,
+    /// Activations kept where the attention cores are computed again.
+    pub selective_bytes: Bytes,
 }
 
 impl Profile {
@@ -121,6 +125,7 @@ impl Profile {
             time(format!("entries[{i}].inference_s"), e.inference_s)?;
             time(format!("entries[{i}].backward_s"), e.backward_s)?;
             time(format!("entries[{i}].weight_s"), e.weight_s)?;
+            time(format!("entries[{i}].selective_backward_s"), e.selective_backward_s)?;
         }
         Ok(())
     }

@@ -29,11 +29,14 @@ struct Times {
     inference: f64,
     backward: f64,
     weight: f64,
+    selective: f64,
     activation: f64,
+    selective_activation: f64,
 }
 
 impl MeasuredCost {
-    /// A cost model that reads `profile`. With `recompute`, full recomputation is offered beside keeping everything.
+    /// A cost model that reads `profile`. With `recompute`, computing the attention cores or
+    /// whole layers again is offered beside keeping everything.
     pub fn new(profile: &Profile, recompute: bool) -> Self {
         let mut points: BTreeMap<(String, Part), Vec<ProfileEntry>> = BTreeMap::new();
         for entry in &profile.entries {
@@ -57,7 +60,8 @@ impl MeasuredCost {
         interpolate(points, tokens)
     }
 
-    fn chunk(&self, query: &StageQuery<'_>) -> Result<Times, CostError> {
+    /// Times of what a chunk has beside its layers, and of one layer.
+    fn chunk(&self, query: &StageQuery<'_>) -> Result<(Times, Times), CostError> {
         let chunk = &query.chunk;
         let module = &chunk.model.modules[chunk.module.index()].name;
         let tokens = query.workload.tokens;
@@ -67,37 +71,38 @@ impl MeasuredCost {
             remedy: "measure the profile again".into(),
         };
         let part = |part| self.part(module, part, tokens).ok_or_else(|| unknown(part));
-        let mut sum = part(Part::Stage)?.plus(part(Part::Layer)?, chunk.layers.len() as f64);
+        let mut ends = part(Part::Stage)?;
         if chunk.is_first() {
-            sum = sum.plus(part(Part::First)?, 1.0);
+            ends = ends.plus(part(Part::First)?, 1.0);
         }
         if chunk.is_last() {
-            sum = sum.plus(part(Part::Last)?, 1.0);
+            ends = ends.plus(part(Part::Last)?, 1.0);
         }
-        Ok(sum)
+        Ok((ends, part(Part::Layer)?))
     }
 }
 
 impl CostModel for MeasuredCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
-        let times = self.chunk(query)?;
+        let (ends, layer) = self.chunk(query)?;
         let chunk = &query.chunk;
         let spec = &chunk.model.modules[chunk.module.index()];
-        let layers = query.strategy.layers(chunk.layers.len()).unwrap_or_default();
-        let all = |strategy| !layers.is_empty() && layers.iter().all(|&l| l == strategy);
-        let input_bytes = self.element_bytes * query.workload.tokens * u64::from(spec.hidden);
-        let (forward, backward, activation) = if !chunk.runs_backward {
-            (times.inference, 0.0, 0)
-        } else if all(LayerStrategy::Keep) {
-            (times.forward, times.backward, times.activation as u64)
-        } else if all(LayerStrategy::Full) {
-            (times.inference, times.forward + times.backward, input_bytes)
-        } else {
-            return Err(CostError::Unknown {
-                module: spec.name.clone(),
-                what: format!("strategy {}", query.strategy),
-                remedy: "measured costs know `keep` and `full`".into(),
-            });
+        let layers = query.strategy.layers(chunk.layers.len());
+        let unknown = || CostError::Unknown {
+            module: spec.name.clone(),
+            what: format!("strategy {}", query.strategy),
+            remedy: "measured costs know `keep`, `selective` and `full`".into(),
+        };
+        let layers = layers
+            .filter(|layers| !layers.contains(&LayerStrategy::Offload))
+            .ok_or_else(unknown)?;
+        let input = (self.element_bytes * query.workload.tokens * u64::from(spec.hidden)) as f64;
+        let times = layers.iter().fold(ends, |sum, strategy| {
+            sum.plus(if chunk.runs_backward { layer.under(*strategy, input) } else { layer }, 1.0)
+        });
+        let (forward, backward, activation) = match chunk.runs_backward {
+            true => (times.forward, times.backward, times.activation as u64),
+            false => (times.inference, 0.0, 0),
         };
         Ok(StageCost {
             strategy: query.strategy.clone(),
@@ -128,8 +133,11 @@ impl CostModel for MeasuredCost {
         chunk: &ChunkQuery<'_>,
         workload: Workload,
     ) -> Result<Vec<StageCost>, CostError> {
-        let names: &[&str] =
-            if self.recompute && chunk.runs_backward { &["keep", "full"] } else { &["keep"] };
+        let names: &[&str] = if self.recompute && chunk.runs_backward {
+            &["keep", "selective", "full"]
+        } else {
+            &["keep"]
+        };
         names
             .iter()
             .map(|&name| {
@@ -181,7 +189,9 @@ impl Times {
             inference: entry.inference_s.0,
             backward: entry.backward_s.0,
             weight: entry.weight_s.0,
+            selective: entry.selective_backward_s.0,
             activation: entry.activation_bytes.0 as f64,
+            selective_activation: entry.selective_bytes.0 as f64,
         }
     }
 
@@ -191,8 +201,20 @@ impl Times {
             inference: f(self.inference),
             backward: f(self.backward),
             weight: f(self.weight),
+            selective: f(self.selective),
             activation: f(self.activation),
+            selective_activation: f(self.selective_activation),
         }
+    }
+
+    /// Those of a layer under a strategy; `input` are the bytes that it keeps where it is computed again.
+    fn under(self, strategy: LayerStrategy, input: f64) -> Self {
+        let (forward, backward, activation) = match strategy {
+            LayerStrategy::Selective => (self.forward, self.selective, self.selective_activation),
+            LayerStrategy::Full => (self.inference, self.forward + self.backward, input),
+            _ => (self.forward, self.backward, self.activation),
+        };
+        Self { forward, backward, activation, ..self }
     }
 
     fn scaled(self, factor: f64) -> Self {
@@ -209,7 +231,9 @@ impl Times {
             inference: self.inference + times * other.inference,
             backward: self.backward + times * other.backward,
             weight: self.weight + times * other.weight,
+            selective: self.selective + times * other.selective,
             activation: self.activation + times * other.activation,
+            selective_activation: self.selective_activation + times * other.selective_activation,
         }
     }
 }
@@ -228,6 +252,8 @@ mod tests {
             backward_s: Seconds(2.0 * forward),
             weight_s: Seconds(forward),
             activation_bytes: Bytes(tokens),
+            selective_backward_s: Seconds(2.0 * forward),
+            selective_bytes: Bytes(tokens),
         }
     }
 

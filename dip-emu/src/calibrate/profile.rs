@@ -183,6 +183,8 @@ mod tests {
                     backward_s: of(Pass::InputGradient) + of(Pass::WeightGradient),
                     weight_s: of(Pass::WeightGradient),
                     activation_bytes: Bytes(0),
+                    selective_backward_s: Seconds::ZERO,
+                    selective_bytes: Bytes(0),
                 });
             }
         }

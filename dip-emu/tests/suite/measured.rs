@@ -16,6 +16,8 @@ fn profile() -> Profile {
         backward_s: Seconds(2.0 * seconds * tokens as f64),
         weight_s: Seconds(seconds * tokens as f64),
         activation_bytes: Bytes(10 * tokens),
+        selective_backward_s: Seconds(2.5 * seconds * tokens as f64),
+        selective_bytes: Bytes(6 * tokens),
     };
     let parts = [(Part::Stage, 1.0), (Part::Layer, 10.0), (Part::First, 3.0), (Part::Last, 5.0)];
     let mut entries = Vec::new();
@@ -67,13 +69,19 @@ fn a_chunk_is_the_sum_of_its_parts() {
 }
 
 #[test]
-fn recomputation_runs_the_forward_twice_and_keeps_the_input() {
+fn layers_pay_for_what_their_own_strategy_computes_again() {
     let model = model();
-    let (keep, full) =
-        (stage(chunk(&model, 1, 1..3), 100, "keep"), stage(chunk(&model, 1, 1..3), 100, "full"));
-    assert_eq!(full.forward, keep.forward * 0.5, "the first pass keeps nothing");
-    assert_eq!(full.backward, keep.backward + keep.forward);
-    assert_eq!(full.activation_bytes, Bytes(4 * 100 * 128));
+    let of = |strategy: &str| stage(chunk(&model, 1, 1..3), 100, strategy);
+    let (keep, full, selective) = (of("keep"), of("full"), of("selective"));
+    // The stage has one part of work and 1000 bytes beside its two layers, of ten parts each.
+    assert_eq!(full.forward, Seconds(100.0 * (1.0 + 2.0 * 5.0)), "the first pass keeps nothing");
+    assert_eq!(full.backward, keep.backward + Seconds(100.0 * 2.0 * 10.0));
+    assert_eq!(full.activation_bytes, Bytes(1000 + 2 * 4 * 100 * 128), "the input of each layer");
+    assert_eq!(selective.forward, keep.forward);
+    assert_eq!(selective.backward, keep.backward + Seconds(100.0 * 2.0 * 5.0));
+    assert_eq!(selective.activation_bytes, Bytes(1000 + 2 * 600));
+    let mixed = of("full*1+keep*1");
+    assert_eq!(mixed.backward, (keep.backward + full.backward) * 0.5);
 }
 
 #[test]
@@ -96,7 +104,7 @@ fn recomputation_is_a_candidate_where_the_caller_wants_it() {
     };
     assert_eq!(
         (names(true), names(false)),
-        (vec!["keep".into(), "full".into()], vec!["keep".to_string()])
+        (["keep", "selective", "full"].map(String::from).to_vec(), vec!["keep".to_string()])
     );
 }
 
@@ -116,5 +124,5 @@ fn weights_messages_and_what_was_not_measured() {
     let strategy = Strategy::new("offload");
     let query =
         StageQuery { chunk: chunk(&model, 1, 0..2), workload: work(1), strategy: &strategy };
-    assert!(cost.stage(&query).unwrap_err().to_string().contains("`keep` and `full`"));
+    assert!(cost.stage(&query).unwrap_err().to_string().contains("`selective`"));
 }
