@@ -133,9 +133,9 @@ struct Run {
 }
 
 /// A cost model that offers one memory strategy.
-struct Only<'a>(&'a MeasuredCost, Strategy);
+struct Only(MeasuredCost, Strategy);
 
-impl CostModel for Only<'_> {
+impl CostModel for Only {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
         self.0.stage(query)
     }
@@ -236,13 +236,14 @@ impl Study {
         let split = split_batch(&self.model, partition, &meta);
         let mut cluster = presets::cluster("cpu").context("the preset is built in")?;
         cluster.device.memory_bytes = Bytes(u64::MAX);
+        let cost = self.cost.clone().with_weight_split(way.split);
         let graph = build_graph(&GraphInput {
             model: &self.model,
             cluster: &cluster,
             partition,
             batch: &meta,
             split: &split,
-            cost: &Only(&self.cost, Strategy::new(way.strategy)),
+            cost: &Only(cost, Strategy::new(way.strategy)),
             weight_split: way.split,
         })?;
         let schedule = schedule_by_name(way.schedule).context("the schedule is built in")?;

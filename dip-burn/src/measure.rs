@@ -25,8 +25,10 @@ use crate::batch::{Batch, Image, Microbatch};
 use crate::model::{ModelError, Precision, cast};
 use crate::stage::{ChunkStage, Payload};
 
-/// Layers of the module that is measured: room for a first, a last and two middle layers.
-const LAYERS: u32 = 4;
+/// Layers of the module that is measured: room for a first, a last and a run of middle layers.
+const LAYERS: u32 = 6;
+/// The chunks that are measured: one middle layer, several, the first and the last.
+const CHUNKS: [Range<u32>; 4] = [1..2, 1..5, 0..1, LAYERS - 1..LAYERS];
 /// Ranks of one process hand over references through channels.
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
 const CHANNEL_BYTES_PER_S: f64 = 1e12;
@@ -181,6 +183,7 @@ fn mean(all: &[Vec<ProfileEntry>]) -> Vec<ProfileEntry> {
         entry.forward_s = over(|e| e.forward_s);
         entry.inference_s = over(|e| e.inference_s);
         entry.backward_s = over(|e| e.backward_s);
+        entry.input_gradient_s = over(|e| e.input_gradient_s);
         entry.weight_s = over(|e| e.weight_s);
         entry.selective_backward_s = over(|e| e.selective_backward_s);
     }
@@ -234,12 +237,19 @@ struct Probe<'a, B: Backend> {
     effort: Effort,
 }
 
-/// Medians of one chunk.
-#[derive(Debug, Clone, Copy)]
+/// A chunk with what the stage before hands over.
+struct Measured<B: Backend> {
+    stage: ChunkStage<B>,
+    inputs: Inputs<B>,
+}
+
+/// Seconds and bytes of one chunk.
+#[derive(Debug, Clone, Copy, Default)]
 struct Times {
     forward: f64,
     inference: f64,
     backward: f64,
+    input_gradient: f64,
     weight: f64,
     selective: f64,
     bytes: f64,
@@ -247,17 +257,16 @@ struct Times {
 }
 
 impl<B: Backend> Probe<'_, B> {
-    /// Chunks of one and two middle layers, and of the first and the last layer; their differences are the parts.
+    /// The differences of the chunks are the parts.
     fn parts(&self) -> Result<Vec<ProfileEntry>, MeasureError> {
-        let middle = self.chunk(1..2)?;
-        let layer = self.chunk(1..3)?.less(middle);
-        let first = self.chunk(0..1)?.less(middle);
-        let last = self.chunk(LAYERS - 1..LAYERS)?.less(middle);
+        let [one, several, first, last] = self.chunks()?;
+        let more = f64::from(CHUNKS[1].len() as u32 - 1);
+        let layer = several.less(one).share(more);
         let parts = [
-            (Part::Stage, middle.less(layer)),
+            (Part::Stage, one.less(layer)),
             (Part::Layer, layer),
-            (Part::First, first),
-            (Part::Last, last),
+            (Part::First, first.less(one)),
+            (Part::Last, last.less(one)),
         ];
         let spec = &self.model.modules[self.module.index()];
         let tokens = self.tokens() as u64;
@@ -270,7 +279,8 @@ impl<B: Backend> Probe<'_, B> {
                 forward_s: Seconds(times.forward),
                 inference_s: Seconds(times.inference),
                 backward_s: Seconds(times.backward),
-                weight_s: Seconds(times.weight.min(times.backward)),
+                input_gradient_s: Seconds(times.input_gradient),
+                weight_s: Seconds(times.weight),
                 selective_backward_s: Seconds(times.selective.max(times.backward)),
                 activation_bytes: Bytes(times.bytes as u64),
                 selective_bytes: Bytes(times.selective_bytes as u64),
@@ -287,69 +297,92 @@ impl<B: Backend> Probe<'_, B> {
         }
     }
 
-    fn chunk(&self, layers: Range<u32>) -> Result<Times, MeasureError> {
-        let first = layers.start == 0;
-        let mut stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
-            .with_precision(self.effort.precision);
+    /// Medians of every chunk. Chunks take turns, as those of a rank do: each finds the caches full of another's data.
+    fn chunks(&self) -> Result<[Times; CHUNKS.len()], MeasureError> {
         let batch = Arc::new(self.batch());
-        let inputs = self.inputs(first, &batch);
-        let mut samples = Vec::new();
-        for run in 0..self.effort.warm_up + self.effort.runs {
-            stage.begin(batch.clone(), 1.0);
-            let (inference, outputs) = self.forward(&mut stage, "full", &inputs)?;
-            self.backward(&mut stage, outputs, &inputs)?;
-            let (_, outputs) = self.forward(&mut stage, "selective", &inputs)?;
-            let selective_bytes = stage.held_bytes().0 as f64;
-            let (selective, rest) = self.backward(&mut stage, outputs, &inputs)?;
-            let selective = selective + rest;
-            let (forward, outputs) = self.forward(&mut stage, "keep", &inputs)?;
-            let bytes = stage.held_bytes().0 as f64;
-            let (backward, weight) = self.backward(&mut stage, outputs, &inputs)?;
-            let backward = backward + weight;
-            if run >= self.effort.warm_up {
-                samples.push(Times {
-                    forward,
-                    inference,
-                    backward,
-                    weight,
-                    selective,
-                    bytes,
-                    selective_bytes,
-                });
+        let mut chunks = CHUNKS
+            .map(|layers| self.measured(layers, &batch))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut samples = vec![[Times::default(); CHUNKS.len()]; self.effort.runs.max(1)];
+        for run in 0..self.effort.warm_up + samples.len() {
+            let sample = &mut samples[run.saturating_sub(self.effort.warm_up)];
+            chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
+            for (chunk, times) in chunks.iter_mut().zip(&mut *sample) {
+                self.joint(chunk, times)?;
             }
+            self.split(&mut chunks, sample)?;
         }
-        Ok(Times::of(|part| median(samples.iter().map(part))))
+        let median_of = |i: usize| Times::of(|part| median(samples.iter().map(|s| part(&s[i]))));
+        Ok(std::array::from_fn(median_of))
+    }
+
+    fn measured(&self, layers: Range<u32>, batch: &Batch) -> Result<Measured<B>, MeasureError> {
+        let inputs = self.inputs(layers.start == 0, batch);
+        let stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
+            .with_precision(self.effort.precision);
+        Ok(Measured { stage, inputs })
+    }
+
+    /// Forwards under each strategy, each followed by the whole backward.
+    fn joint(&self, chunk: &mut Measured<B>, times: &mut Times) -> Result<(), MeasureError> {
+        let (inference, outputs) = self.forward(chunk, "full", false)?;
+        self.backward(chunk, outputs, false)?;
+        times.inference = inference;
+        let (_, outputs) = self.forward(chunk, "selective", false)?;
+        times.selective_bytes = chunk.stage.held_bytes().0 as f64;
+        times.selective = self.backward(chunk, outputs, false)?;
+        let (forward, outputs) = self.forward(chunk, "keep", false)?;
+        times.forward = forward;
+        times.bytes = chunk.stage.held_bytes().0 as f64;
+        times.backward = self.backward(chunk, outputs, false)?;
+        Ok(())
+    }
+
+    /// The backwards of all chunks, then their weight gradients: as in a plan, other stages run in between.
+    fn split(&self, chunks: &mut [Measured<B>], times: &mut [Times]) -> Result<(), MeasureError> {
+        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
+            let (_, outputs) = self.forward(chunk, "keep", true)?;
+            times.input_gradient = self.backward(chunk, outputs, true)?;
+        }
+        for (chunk, times) in chunks.iter_mut().zip(times) {
+            let call = self.call("keep", true, Vec::new());
+            let start = Instant::now();
+            chunk.stage.weight(&call)?;
+            times.weight = self.since(start);
+        }
+        Ok(())
     }
 
     fn forward(
         &self,
-        stage: &mut ChunkStage<B>,
+        chunk: &mut Measured<B>,
         strategy: &str,
-        inputs: &Inputs<B>,
+        split: bool,
     ) -> Result<(f64, Inputs<B>), MeasureError> {
         // The stage after this one, which is not there: it only has to be told apart from the one before.
         let consumer = self.pair(2);
-        let call = self.call(strategy, true, vec![consumer.clone()]);
+        let call = self.call(strategy, split, vec![consumer.clone()]);
+        let inputs = chunk.inputs.clone();
         let start = Instant::now();
-        let outputs = stage.forward(&call, inputs.clone())?;
+        let outputs = chunk.stage.forward(&call, inputs)?;
         let elapsed = self.since(start);
         let received = |payload| Received { from: consumer.clone(), payload };
         Ok((elapsed, outputs.into_iter().map(received).collect()))
     }
 
-    /// Seconds of input and weight gradients. Any gradient takes as long as another: the outputs themselves serve.
+    /// Seconds of the backward. Any gradient takes as long as another: the outputs themselves serve.
     fn backward(
         &self,
-        stage: &mut ChunkStage<B>,
+        chunk: &mut Measured<B>,
         gradients: Inputs<B>,
-        inputs: &Inputs<B>,
-    ) -> Result<(f64, f64), MeasureError> {
-        let call = self.call("keep", true, inputs.iter().map(|i| i.from.clone()).collect());
+        split: bool,
+    ) -> Result<f64, MeasureError> {
+        let from = chunk.inputs.iter().map(|i| i.from.clone()).collect();
+        let call = self.call("keep", split, from);
         let start = Instant::now();
-        stage.backward(&call, gradients)?;
-        let backward = self.since(start);
-        stage.weight(&call)?;
-        Ok((backward, self.since(start) - backward))
+        chunk.stage.backward(&call, gradients)?;
+        Ok(self.since(start))
     }
 
     /// Seconds since `start`, once the device has done what it was given.
@@ -442,11 +475,17 @@ impl Times {
             forward: value(|t| t.forward),
             inference: value(|t| t.inference),
             backward: value(|t| t.backward),
+            input_gradient: value(|t| t.input_gradient),
             weight: value(|t| t.weight),
             selective: value(|t| t.selective),
             bytes: value(|t| t.bytes),
             selective_bytes: value(|t| t.selective_bytes),
         }
+    }
+
+    /// One of `n` equal parts.
+    fn share(self, n: f64) -> Self {
+        Self::of(|part| part(&self) / n)
     }
 
     /// What is left without the parts that `other` has, too.

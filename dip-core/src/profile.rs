@@ -63,7 +63,9 @@ pub struct ProfileEntry {
     pub inference_s: Seconds,
     /// Backward, weight gradients included.
     pub backward_s: Seconds,
-    /// The weight gradients alone.
+    /// Backward that leaves the weight gradients to a task of their own.
+    pub input_gradient_s: Seconds,
+    /// That task, run later. The two take longer than the whole backward: what they share has left the caches.
     pub weight_s: Seconds,
     /// Backward that computes the attention cores again, weight gradients included.
     pub selective_backward_s: Seconds,
@@ -124,6 +126,7 @@ impl Profile {
             time(format!("entries[{i}].forward_s"), e.forward_s)?;
             time(format!("entries[{i}].inference_s"), e.inference_s)?;
             time(format!("entries[{i}].backward_s"), e.backward_s)?;
+            time(format!("entries[{i}].input_gradient_s"), e.input_gradient_s)?;
             time(format!("entries[{i}].weight_s"), e.weight_s)?;
             time(format!("entries[{i}].selective_backward_s"), e.selective_backward_s)?;
         }

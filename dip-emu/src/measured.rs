@@ -20,6 +20,7 @@ pub struct MeasuredCost {
     link_bytes_per_s: f64,
     element_bytes: u64,
     recompute: bool,
+    weight_split: bool,
 }
 
 /// Times of one part, or of several together.
@@ -28,6 +29,7 @@ struct Times {
     forward: f64,
     inference: f64,
     backward: f64,
+    input_gradient: f64,
     weight: f64,
     selective: f64,
     activation: f64,
@@ -52,7 +54,16 @@ impl MeasuredCost {
             link_bytes_per_s: profile.link_bytes_per_s,
             element_bytes: u64::from(profile.element_bytes),
             recompute,
+            weight_split: false,
         }
+    }
+
+    /// The same for task graphs in which weight gradients are tasks of their own: apart, the two tasks of a backward take
+    /// longer than in one.
+    #[must_use]
+    pub fn with_weight_split(mut self, weight_split: bool) -> Self {
+        self.weight_split = weight_split;
+        self
     }
 
     fn part(&self, module: &str, part: Part, tokens: u64) -> Option<Times> {
@@ -85,6 +96,7 @@ impl MeasuredCost {
 impl CostModel for MeasuredCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
         let (ends, layer) = self.chunk(query)?;
+        let joint = ends.plus(layer, query.chunk.layers.len() as f64).backward;
         let chunk = &query.chunk;
         let spec = &chunk.model.modules[chunk.module.index()];
         let layers = query.strategy.layers(chunk.layers.len());
@@ -100,15 +112,20 @@ impl CostModel for MeasuredCost {
         let times = layers.iter().fold(ends, |sum, strategy| {
             sum.plus(if chunk.runs_backward { layer.under(*strategy, input) } else { layer }, 1.0)
         });
+        let splits = chunk.trainable && chunk.runs_backward;
+        // What the tasks of a split backward take beyond the whole one.
+        let apart = (times.input_gradient + times.weight - joint).max(0.0);
+        let apart = if splits && self.weight_split { apart } else { 0.0 };
         let (forward, backward, activation) = match chunk.runs_backward {
-            true => (times.forward, times.backward, times.activation as u64),
+            true => (times.forward, times.backward + apart, times.activation as u64),
             false => (times.inference, 0.0, 0),
         };
+        let weight = splits.then_some(Seconds(times.weight.min(backward)));
         Ok(StageCost {
             strategy: query.strategy.clone(),
             forward: Seconds(forward),
             backward: Seconds(backward),
-            weight: (chunk.trainable && chunk.runs_backward).then_some(Seconds(times.weight)),
+            weight,
             activation_bytes: Bytes(activation),
             output_bytes: Bytes(self.element_bytes * output_values(query)),
         })
@@ -188,6 +205,7 @@ impl Times {
             forward: entry.forward_s.0,
             inference: entry.inference_s.0,
             backward: entry.backward_s.0,
+            input_gradient: entry.input_gradient_s.0,
             weight: entry.weight_s.0,
             selective: entry.selective_backward_s.0,
             activation: entry.activation_bytes.0 as f64,
@@ -200,6 +218,7 @@ impl Times {
             forward: f(self.forward),
             inference: f(self.inference),
             backward: f(self.backward),
+            input_gradient: f(self.input_gradient),
             weight: f(self.weight),
             selective: f(self.selective),
             activation: f(self.activation),
@@ -230,6 +249,7 @@ impl Times {
             forward: self.forward + times * other.forward,
             inference: self.inference + times * other.inference,
             backward: self.backward + times * other.backward,
+            input_gradient: self.input_gradient + times * other.input_gradient,
             weight: self.weight + times * other.weight,
             selective: self.selective + times * other.selective,
             activation: self.activation + times * other.activation,
@@ -250,6 +270,7 @@ mod tests {
             forward_s: Seconds(forward),
             inference_s: Seconds(forward),
             backward_s: Seconds(2.0 * forward),
+            input_gradient_s: Seconds(forward),
             weight_s: Seconds(forward),
             activation_bytes: Bytes(tokens),
             selective_backward_s: Seconds(2.0 * forward),

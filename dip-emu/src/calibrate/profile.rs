@@ -181,6 +181,7 @@ mod tests {
                     forward_s: of(Pass::Forward),
                     inference_s: of(Pass::Forward),
                     backward_s: of(Pass::InputGradient) + of(Pass::WeightGradient),
+                    input_gradient_s: of(Pass::InputGradient),
                     weight_s: of(Pass::WeightGradient),
                     activation_bytes: Bytes(0),
                     selective_backward_s: Seconds::ZERO,

@@ -14,6 +14,7 @@ fn profile() -> Profile {
         forward_s: Seconds(seconds * tokens as f64),
         inference_s: Seconds(0.5 * seconds * tokens as f64),
         backward_s: Seconds(2.0 * seconds * tokens as f64),
+        input_gradient_s: Seconds(1.25 * seconds * tokens as f64),
         weight_s: Seconds(seconds * tokens as f64),
         activation_bytes: Bytes(10 * tokens),
         selective_backward_s: Seconds(2.5 * seconds * tokens as f64),
@@ -82,6 +83,20 @@ fn layers_pay_for_what_their_own_strategy_computes_again() {
     assert_eq!(selective.activation_bytes, Bytes(1000 + 2 * 600));
     let mixed = of("full*1+keep*1");
     assert_eq!(mixed.backward, (keep.backward + full.backward) * 0.5);
+}
+
+#[test]
+fn weight_tasks_take_what_they_take_apart() {
+    let model = model();
+    let chunk = chunk(&model, 1, 1..3);
+    let strategy = Strategy::keep();
+    let query = StageQuery { chunk, workload: work(100), strategy: &strategy };
+    let joint = MeasuredCost::new(&profile(), false);
+    let (whole, apart) = (joint.stage(&query), joint.clone().with_weight_split(true).stage(&query));
+    let (whole, apart) = (whole.unwrap(), apart.unwrap());
+    assert_eq!(whole.backward, Seconds(100.0 * 42.0));
+    assert_eq!(apart.backward, Seconds(100.0 * 21.0 * 2.25));
+    assert_eq!(apart.weight, Some(Seconds(100.0 * 21.0)));
 }
 
 #[test]
