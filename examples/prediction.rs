@@ -148,6 +148,10 @@ impl CostModel for Only {
         self.0.static_bytes(chunk)
     }
 
+    fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
+        self.0.working_bytes(chunk, workload)
+    }
+
     fn candidates(
         &self,
         chunk: &ChunkQuery<'_>,

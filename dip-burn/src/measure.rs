@@ -241,7 +241,11 @@ struct Probe<'a, B: Backend> {
 struct Measured<B: Backend> {
     stage: ChunkStage<B>,
     inputs: Inputs<B>,
+    /// What its last forward handed on.
+    outputs: Inputs<B>,
 }
+
+type Chunks<B> = [Measured<B>];
 
 /// Seconds and bytes of one chunk.
 #[derive(Debug, Clone, Copy, Default)]
@@ -297,7 +301,8 @@ impl<B: Backend> Probe<'_, B> {
         }
     }
 
-    /// Medians of every chunk. Chunks take turns, as those of a rank do: each finds the caches full of another's data.
+    /// Medians of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the caches
+    /// full of another's data.
     fn chunks(&self) -> Result<[Times; CHUNKS.len()], MeasureError> {
         let batch = Arc::new(self.batch());
         let mut chunks = CHUNKS
@@ -308,9 +313,8 @@ impl<B: Backend> Probe<'_, B> {
         for run in 0..self.effort.warm_up + samples.len() {
             let sample = &mut samples[run.saturating_sub(self.effort.warm_up)];
             chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
-            for (chunk, times) in chunks.iter_mut().zip(&mut *sample) {
-                self.joint(chunk, times)?;
-            }
+            self.recomputed(&mut chunks, sample)?;
+            self.kept(&mut chunks, sample)?;
             self.split(&mut chunks, sample)?;
         }
         let median_of = |i: usize| Times::of(|part| median(samples.iter().map(|s| part(&s[i]))));
@@ -321,29 +325,44 @@ impl<B: Backend> Probe<'_, B> {
         let inputs = self.inputs(layers.start == 0, batch);
         let stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
             .with_precision(self.effort.precision);
-        Ok(Measured { stage, inputs })
+        Ok(Measured { stage, inputs, outputs: Vec::new() })
     }
 
-    /// Forwards under each strategy, each followed by the whole backward.
-    fn joint(&self, chunk: &mut Measured<B>, times: &mut Times) -> Result<(), MeasureError> {
-        let (inference, outputs) = self.forward(chunk, "full", false)?;
-        self.backward(chunk, outputs, false)?;
-        times.inference = inference;
-        let (_, outputs) = self.forward(chunk, "selective", false)?;
-        times.selective_bytes = chunk.stage.held_bytes().0 as f64;
-        times.selective = self.backward(chunk, outputs, false)?;
-        let (forward, outputs) = self.forward(chunk, "keep", false)?;
-        times.forward = forward;
-        times.bytes = chunk.stage.held_bytes().0 as f64;
-        times.backward = self.backward(chunk, outputs, false)?;
+    /// Forwards that keep only inputs, whose backwards need no measurement, and those that keep no attention cores.
+    fn recomputed(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
+            times.inference = self.forward(chunk, "full", false)?;
+        }
+        self.backwards(chunks, false)?;
+        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
+            self.forward(chunk, "selective", false)?;
+            times.selective_bytes = chunk.stage.held_bytes().0 as f64;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
+            times.selective = seconds;
+        }
         Ok(())
     }
 
-    /// The backwards of all chunks, then their weight gradients: as in a plan, other stages run in between.
-    fn split(&self, chunks: &mut [Measured<B>], times: &mut [Times]) -> Result<(), MeasureError> {
+    /// Forwards that keep everything, and whole backwards.
+    fn kept(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
         for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
-            let (_, outputs) = self.forward(chunk, "keep", true)?;
-            times.input_gradient = self.backward(chunk, outputs, true)?;
+            times.forward = self.forward(chunk, "keep", false)?;
+            times.bytes = chunk.stage.held_bytes().0 as f64;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
+            times.backward = seconds;
+        }
+        Ok(())
+    }
+
+    /// Backwards that leave their weight gradients, and then those.
+    fn split(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+        for chunk in chunks.iter_mut() {
+            self.forward(chunk, "keep", true)?;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, true)?) {
+            times.input_gradient = seconds;
         }
         for (chunk, times) in chunks.iter_mut().zip(times) {
             let call = self.call("keep", true, Vec::new());
@@ -354,12 +373,16 @@ impl<B: Backend> Probe<'_, B> {
         Ok(())
     }
 
+    fn backwards(&self, chunks: &mut Chunks<B>, split: bool) -> Result<Vec<f64>, MeasureError> {
+        chunks.iter_mut().map(|chunk| self.backward(chunk, split)).collect()
+    }
+
     fn forward(
         &self,
         chunk: &mut Measured<B>,
         strategy: &str,
         split: bool,
-    ) -> Result<(f64, Inputs<B>), MeasureError> {
+    ) -> Result<f64, MeasureError> {
         // The stage after this one, which is not there: it only has to be told apart from the one before.
         let consumer = self.pair(2);
         let call = self.call(strategy, split, vec![consumer.clone()]);
@@ -368,16 +391,13 @@ impl<B: Backend> Probe<'_, B> {
         let outputs = chunk.stage.forward(&call, inputs)?;
         let elapsed = self.since(start);
         let received = |payload| Received { from: consumer.clone(), payload };
-        Ok((elapsed, outputs.into_iter().map(received).collect()))
+        chunk.outputs = outputs.into_iter().map(received).collect();
+        Ok(elapsed)
     }
 
     /// Seconds of the backward. Any gradient takes as long as another: the outputs themselves serve.
-    fn backward(
-        &self,
-        chunk: &mut Measured<B>,
-        gradients: Inputs<B>,
-        split: bool,
-    ) -> Result<f64, MeasureError> {
+    fn backward(&self, chunk: &mut Measured<B>, split: bool) -> Result<f64, MeasureError> {
+        let gradients = std::mem::take(&mut chunk.outputs);
         let from = chunk.inputs.iter().map(|i| i.from.clone()).collect();
         let call = self.call("keep", split, from);
         let start = Instant::now();
