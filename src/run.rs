@@ -76,7 +76,9 @@ pub fn trainer<B: dip_burn::Backend>(
     let profile = cached_profile::<B>(&path, model, &device, effort)?;
     // Recomputing costs time, so it is only offered where memory is limited.
     let recompute = pipeline.memory_limit_bytes.is_some();
-    let cost: Arc<dyn CostModel> = Arc::new(MeasuredCost::new(&profile, recompute));
+    let weight_split = pipeline.weight_split.unwrap_or_else(|| splits_weights(&pipeline.schedule));
+    let cost = MeasuredCost::new(&profile, recompute).with_weight_split(weight_split);
+    let cost: Arc<dyn CostModel> = Arc::new(cost);
     let partition: Partition = Partitioner::new(model, pipeline.ranks, &*cost)
         .with_representative(representative)
         .place(placement(&pipeline.schedule))?;
@@ -86,7 +88,7 @@ pub fn trainer<B: dip_burn::Backend>(
         cluster: cluster(pipeline.memory_limit_bytes),
         partition: partition.clone(),
         cost,
-        weight_split: pipeline.weight_split.unwrap_or_else(|| splits_weights(&pipeline.schedule)),
+        weight_split,
     };
     fits_memory(&inputs, pipeline.memory_limit_bytes)?;
     let throughput = throughput(model, &profile, pipeline.devices());

@@ -5,6 +5,7 @@
 //! bandwidth and clock.
 
 mod memory;
+pub mod operators;
 mod peak;
 
 use std::ops::Range;
@@ -16,8 +17,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
 use dip_core::{
-    BatchSplit, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received, Seconds,
-    SegmentId, SpecError, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
+    BatchSplit, LinkError, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId,
+    Received, Seconds, SegmentId, SpecError, Stage, StageCall, StageError, Strategy,
+    SubMicrobatchId, TaskId,
 };
 use thiserror::Error;
 
@@ -26,8 +28,10 @@ use crate::model::{ModelError, Precision, cast};
 use crate::stage::{ChunkStage, Payload};
 use memory::Kept;
 
-/// Layers of the module that is measured: room for a first, a last and two middle layers.
-const LAYERS: u32 = 4;
+/// Layers of the module that is measured: room for a first, a last and a run of middle layers.
+const LAYERS: u32 = 6;
+/// The chunks that are measured: one middle layer, several, the first and the last.
+const CHUNKS: [Range<u32>; 4] = [1..2, 1..5, 0..1, LAYERS - 1..LAYERS];
 /// Ranks of one process hand over references through channels.
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
 const CHANNEL_BYTES_PER_S: f64 = 1e12;
@@ -75,6 +79,9 @@ pub enum MeasureError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A rank did not answer another.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// A thread failed.
     #[error("a measuring thread failed; its own message says why")]
     Thread,
@@ -133,31 +140,14 @@ pub fn profile<B: Backend>(
     effort: Effort,
     key: String,
 ) -> Result<Profile, MeasureError> {
-    let barrier = Arc::new(Barrier::new(effort.ranks.max(1)));
-    let threads: Vec<_> = (0..effort.ranks.max(1))
-        .map(|_| {
-            let (model, device, barrier) = (model.clone(), device.clone(), barrier.clone());
-            std::thread::spawn(move || {
-                // As in training, each rank computes on threads of its own; kept until the thread ends.
-                let _pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(effort.threads)
-                    .use_current_thread()
-                    .build();
-                let entries = entries::<B>(&model, &device, effort, &barrier)?;
-                barrier.wait();
-                Ok::<_, MeasureError>((
-                    entries,
-                    peak::peak_flops_per_s::<B>(&device, effort.precision),
-                ))
-            })
-        })
-        .collect();
-    let (mut all, mut peaks) = (Vec::new(), Vec::new());
-    for thread in threads {
-        let (entries, peak) = thread.join().map_err(|_| MeasureError::Thread)??;
-        all.push(entries);
-        peaks.push(peak);
-    }
+    let (all, peaks): (Vec<_>, Vec<_>) = at_once(effort.ranks, effort.threads, |_, barrier| {
+        let entries = entries::<B>(model, device, effort, barrier);
+        barrier.wait();
+        (entries, peak::peak_flops_per_s::<B>(device, effort.precision))
+    })?
+    .into_iter()
+    .unzip();
+    let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
     let ranks = peaks.len() as f64;
     let peak: Option<f64> = peaks.into_iter().sum();
     Ok(Profile {
@@ -171,6 +161,29 @@ pub fn profile<B: Backend>(
     })
 }
 
+/// What `ranks` threads give that measure side by side, each computing on `threads` threads of its own as in training.
+/// They meet at the barrier, so that all measure the same thing at the same time.
+fn at_once<T: Send>(
+    ranks: usize,
+    threads: usize,
+    measure: impl Fn(usize, &Barrier) -> T + Sync,
+) -> Result<Vec<T>, MeasureError> {
+    let ranks = ranks.max(1);
+    let barrier = Barrier::new(ranks);
+    let one = |rank| {
+        // Kept until the thread ends: dropping it would end the compute threads.
+        let _pool =
+            rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
+        measure(rank, &barrier)
+    };
+    std::thread::scope(|scope| {
+        let one = &one;
+        let ranks: Vec<_> = (0..ranks).map(|rank| scope.spawn(move || one(rank))).collect();
+        let joined = ranks.into_iter().map(|rank| rank.join().map_err(|_| MeasureError::Thread));
+        joined.collect()
+    })
+}
+
 /// The mean of each entry over the threads.
 fn mean(all: &[Vec<ProfileEntry>]) -> Vec<ProfileEntry> {
     let mut entries = all[0].clone();
@@ -180,7 +193,9 @@ fn mean(all: &[Vec<ProfileEntry>]) -> Vec<ProfileEntry> {
         entry.forward_s = over(|e| e.forward_s);
         entry.inference_s = over(|e| e.inference_s);
         entry.backward_s = over(|e| e.backward_s);
+        entry.input_gradient_s = over(|e| e.input_gradient_s);
         entry.weight_s = over(|e| e.weight_s);
+        entry.selective_backward_s = over(|e| e.selective_backward_s);
     }
     entries
 }
@@ -234,45 +249,55 @@ struct Probe<'a, B: Backend> {
     effort: Effort,
 }
 
-/// Medians of one chunk.
-#[derive(Debug, Clone, Copy)]
+/// A chunk with what the stage before hands over.
+struct Measured<B: Backend> {
+    stage: ChunkStage<B>,
+    inputs: Inputs<B>,
+    /// What its last forward handed on.
+    outputs: Inputs<B>,
+}
+
+type Chunks<B> = [Measured<B>];
+
+/// Seconds of one chunk.
+#[derive(Debug, Clone, Copy, Default)]
 struct Times {
     forward: f64,
     inference: f64,
     backward: f64,
+    input_gradient: f64,
     weight: f64,
+    selective: f64,
 }
 
 impl<B: Backend> Probe<'_, B> {
-    /// Chunks of one and two middle layers, and of the first and the last layer; their differences are the parts.
+    /// The differences of the chunks are the parts.
     fn parts(&self) -> Result<Vec<ProfileEntry>, MeasureError> {
-        let chunk = |layers: Range<u32>| -> Result<(Times, Kept), MeasureError> {
-            Ok((self.chunk(layers.clone())?, self.kept(layers)?))
-        };
-        let less = |a: (Times, Kept), b: (Times, Kept)| (a.0.less(b.0), a.1.less(b.1));
-        let middle = chunk(1..2)?;
-        let layer = less(chunk(1..3)?, middle);
-        let first = less(chunk(0..1)?, middle);
-        let last = less(chunk(LAYERS - 1..LAYERS)?, middle);
+        let [one, several, first, last] = self.figures()?;
+        let more = f64::from(CHUNKS[1].len() as u32 - 1);
+        let layer = several.less(one).share(more);
         let parts = [
-            (Part::Stage, less(middle, layer)),
+            (Part::Stage, one.less(layer)),
             (Part::Layer, layer),
-            (Part::First, first),
-            (Part::Last, last),
+            (Part::First, first.less(one)),
+            (Part::Last, last.less(one)),
         ];
         let spec = &self.model.modules[self.module.index()];
         let tokens = self.tokens() as u64;
         Ok(parts
             .into_iter()
-            .map(|(part, (times, kept))| ProfileEntry {
+            .map(|(part, Figures { times, kept })| ProfileEntry {
                 module: spec.name.clone(),
                 part,
                 tokens,
                 forward_s: Seconds(times.forward),
                 inference_s: Seconds(times.inference),
                 backward_s: Seconds(times.backward),
-                weight_s: Seconds(times.weight.min(times.backward)),
+                input_gradient_s: Seconds(times.input_gradient),
+                weight_s: Seconds(times.weight),
+                selective_backward_s: Seconds(times.selective.max(times.backward)),
                 keep: kept.keep,
+                selective: kept.selective,
                 full: kept.full,
             })
             .collect())
@@ -287,61 +312,116 @@ impl<B: Backend> Probe<'_, B> {
         }
     }
 
-    fn chunk(&self, layers: Range<u32>) -> Result<Times, MeasureError> {
-        let first = layers.start == 0;
-        let mut stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
-            .with_precision(self.effort.precision);
-        let batch = Arc::new(self.batch());
-        let inputs = self.inputs(first, &batch);
-        let mut samples = Vec::new();
-        for run in 0..self.effort.warm_up + self.effort.runs {
-            stage.begin(batch.clone(), 1.0);
-            let (inference, outputs) = self.forward(&mut stage, "full", &inputs)?;
-            self.backward(&mut stage, outputs, &inputs)?;
-            let (forward, outputs) = self.forward(&mut stage, "keep", &inputs)?;
-            let (backward, weight) = self.backward(&mut stage, outputs, &inputs)?;
-            let backward = backward + weight;
-            if run >= self.effort.warm_up {
-                samples.push(Times { forward, inference, backward, weight });
-            }
+    /// Seconds and bytes of every chunk.
+    fn figures(&self) -> Result<[Figures; CHUNKS.len()], MeasureError> {
+        let times = self.chunks()?;
+        let mut figures = times.map(|times| Figures { times, kept: Kept::default() });
+        for (figures, layers) in figures.iter_mut().zip(CHUNKS) {
+            figures.kept = self.bytes_kept(layers)?;
         }
-        Ok(Times {
-            forward: median(samples.iter().map(|s| s.forward)),
-            inference: median(samples.iter().map(|s| s.inference)),
-            backward: median(samples.iter().map(|s| s.backward)),
-            weight: median(samples.iter().map(|s| s.weight)),
-        })
+        Ok(figures)
+    }
+
+    /// Medians of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the caches
+    /// full of another's data.
+    fn chunks(&self) -> Result<[Times; CHUNKS.len()], MeasureError> {
+        let batch = Arc::new(self.batch());
+        let mut chunks = CHUNKS
+            .map(|layers| self.measured(layers, &batch))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut samples = vec![[Times::default(); CHUNKS.len()]; self.effort.runs.max(1)];
+        for run in 0..self.effort.warm_up + samples.len() {
+            let sample = &mut samples[run.saturating_sub(self.effort.warm_up)];
+            chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
+            self.recomputed(&mut chunks, sample)?;
+            self.kept(&mut chunks, sample)?;
+            self.split(&mut chunks, sample)?;
+        }
+        let median_of = |i: usize| Times::of(|part| median(samples.iter().map(|s| part(&s[i]))));
+        Ok(std::array::from_fn(median_of))
+    }
+
+    fn measured(&self, layers: Range<u32>, batch: &Batch) -> Result<Measured<B>, MeasureError> {
+        let inputs = self.inputs(layers.start == 0, batch);
+        let stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
+            .with_precision(self.effort.precision);
+        Ok(Measured { stage, inputs, outputs: Vec::new() })
+    }
+
+    /// Forwards that keep only inputs, whose backwards need no measurement, and those that keep no attention cores.
+    fn recomputed(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
+            times.inference = self.forward(chunk, "full", false)?;
+        }
+        self.backwards(chunks, false)?;
+        for chunk in chunks.iter_mut() {
+            self.forward(chunk, "selective", false)?;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
+            times.selective = seconds;
+        }
+        Ok(())
+    }
+
+    /// Forwards that keep everything, and whole backwards.
+    fn kept(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
+            times.forward = self.forward(chunk, "keep", false)?;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
+            times.backward = seconds;
+        }
+        Ok(())
+    }
+
+    /// Backwards that leave their weight gradients, and then those.
+    fn split(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+        for chunk in chunks.iter_mut() {
+            self.forward(chunk, "keep", true)?;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, true)?) {
+            times.input_gradient = seconds;
+        }
+        for (chunk, times) in chunks.iter_mut().zip(times) {
+            let call = self.call("keep", true, Vec::new());
+            let start = Instant::now();
+            chunk.stage.weight(&call)?;
+            times.weight = self.since(start);
+        }
+        Ok(())
+    }
+
+    fn backwards(&self, chunks: &mut Chunks<B>, split: bool) -> Result<Vec<f64>, MeasureError> {
+        chunks.iter_mut().map(|chunk| self.backward(chunk, split)).collect()
     }
 
     fn forward(
         &self,
-        stage: &mut ChunkStage<B>,
+        chunk: &mut Measured<B>,
         strategy: &str,
-        inputs: &Inputs<B>,
-    ) -> Result<(f64, Inputs<B>), MeasureError> {
+        split: bool,
+    ) -> Result<f64, MeasureError> {
         // The stage after this one, which is not there: it only has to be told apart from the one before.
         let consumer = self.pair(2);
-        let call = self.call(strategy, true, vec![consumer.clone()]);
+        let call = self.call(strategy, split, vec![consumer.clone()]);
+        let inputs = chunk.inputs.clone();
         let start = Instant::now();
-        let outputs = stage.forward(&call, inputs.clone())?;
+        let outputs = chunk.stage.forward(&call, inputs)?;
         let elapsed = self.since(start);
         let received = |payload| Received { from: consumer.clone(), payload };
-        Ok((elapsed, outputs.into_iter().map(received).collect()))
+        chunk.outputs = outputs.into_iter().map(received).collect();
+        Ok(elapsed)
     }
 
-    /// Seconds of input and weight gradients. Any gradient takes as long as another: the outputs themselves serve.
-    fn backward(
-        &self,
-        stage: &mut ChunkStage<B>,
-        gradients: Inputs<B>,
-        inputs: &Inputs<B>,
-    ) -> Result<(f64, f64), MeasureError> {
-        let call = self.call("keep", true, inputs.iter().map(|i| i.from.clone()).collect());
+    /// Seconds of the backward. Any gradient takes as long as another: the outputs themselves serve.
+    fn backward(&self, chunk: &mut Measured<B>, split: bool) -> Result<f64, MeasureError> {
+        let gradients = std::mem::take(&mut chunk.outputs);
+        let from = chunk.inputs.iter().map(|i| i.from.clone()).collect();
+        let call = self.call("keep", split, from);
         let start = Instant::now();
-        stage.backward(&call, gradients)?;
-        let backward = self.since(start);
-        stage.weight(&call)?;
-        Ok((backward, self.since(start) - backward))
+        chunk.stage.backward(&call, gradients)?;
+        Ok(self.since(start))
     }
 
     /// Seconds since `start`, once the device has done what it was given.
@@ -432,16 +512,46 @@ impl<B: Backend> Probe<'_, B> {
 
 type Inputs<B> = Vec<Received<Payload<B>>>;
 
-impl Times {
+/// Seconds and bytes of one chunk, or of a part of it.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    times: Times,
+    kept: Kept,
+}
+
+impl Figures {
+    /// One of `n` equal parts.
+    fn share(self, n: f64) -> Self {
+        Self { times: self.times.share(n), kept: self.kept.share(n) }
+    }
+
     /// What is left without the parts that `other` has, too.
     fn less(self, other: Self) -> Self {
-        let rest = |a: f64, b: f64| (a - b).max(0.0);
+        Self { times: self.times.less(other.times), kept: self.kept.less(other.kept) }
+    }
+}
+
+impl Times {
+    /// Every field by a rule that is told which.
+    fn of(mut value: impl FnMut(fn(&Self) -> f64) -> f64) -> Self {
         Self {
-            forward: rest(self.forward, other.forward),
-            inference: rest(self.inference, other.inference),
-            backward: rest(self.backward, other.backward),
-            weight: rest(self.weight, other.weight),
+            forward: value(|t| t.forward),
+            inference: value(|t| t.inference),
+            backward: value(|t| t.backward),
+            input_gradient: value(|t| t.input_gradient),
+            weight: value(|t| t.weight),
+            selective: value(|t| t.selective),
         }
+    }
+
+    /// One of `n` equal parts.
+    fn share(self, n: f64) -> Self {
+        Self::of(|part| part(&self) / n)
+    }
+
+    /// What is left without the parts that `other` has, too.
+    fn less(self, other: Self) -> Self {
+        Self::of(|part| (part(&self) - part(&other)).max(0.0))
     }
 }
 

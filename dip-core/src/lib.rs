@@ -27,6 +27,7 @@ pub mod graph;
 pub mod hf;
 pub mod ids;
 pub mod model;
+pub mod operator;
 pub mod parameters;
 pub mod partition;
 pub mod plan;
@@ -57,6 +58,7 @@ pub use model::{
     Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec,
     Parallelism, Rope, RopeStretch, Tower,
 };
+pub use operator::{OperatorProfile, OperatorShape, OperatorTime};
 pub use parameters::ModuleParameters;
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
 pub use plan::{Plan, Prediction};

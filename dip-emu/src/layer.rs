@@ -270,7 +270,12 @@ impl Builder<'_> {
         saves: bool,
         writes: Bytes,
     ) -> TensorId {
-        let work = self.work_of(name, OperatorKind::Elementwise, 0.0, Bytes::ZERO);
+        let kind = match name {
+            "norm" => OperatorKind::Norm,
+            "activation" | "gelu" => OperatorKind::Activation,
+            _ => OperatorKind::Elementwise,
+        };
+        let work = self.work_of(name, kind, 0.0, Bytes::ZERO);
         self.dag.operator(work, x, if saves { x } else { &[] }, &[writes])[0]
     }
 

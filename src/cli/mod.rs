@@ -1,5 +1,7 @@
 //! One file a subcommand. Exit codes: 0 done, 1 the plan has violations, 2 bad input.
 
+#[cfg(feature = "train")]
+mod calibrate;
 mod check;
 mod compare;
 mod emulate;
@@ -40,6 +42,9 @@ enum Command {
     Emulate(emulate::Emulate),
     /// Compares training systems in virtual time, on the same costs, memory and data
     Compare(compare::Compare),
+    /// Measures operators on this machine and fits a cluster to them
+    #[cfg(feature = "train")]
+    Calibrate(calibrate::Calibrate),
     /// Trains a model
     #[cfg(feature = "train")]
     Train(train::Train),
@@ -58,6 +63,8 @@ impl Cli {
             Command::Check(command) => command.run(),
             Command::Emulate(command) => command.run(),
             Command::Compare(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Calibrate(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Train(command) => command.run(),
             #[cfg(feature = "train")]

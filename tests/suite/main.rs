@@ -1,5 +1,9 @@
 //! Tests of the command as its users run it, one module a capability.
 
+/// Clusters fitted to this machine.
+#[cfg(feature = "train")]
+mod calibrate;
+
 /// Systems against each other.
 mod compare;
 mod support;

@@ -54,7 +54,8 @@ impl<B: Backend> Geometry<B> {
     /// Bytes of positions and masks, held as long as the layers that share them.
     pub(super) fn bytes(&self) -> u64 {
         let masks = self.spans.iter().map(Span::bytes).sum::<u64>();
-        self.query.bytes() + self.key.bytes() + masks
+        let turns = self.turns.iter().flatten().map(Turn::bytes).sum::<u64>();
+        turns + masks
     }
 
     fn new(heads: Heads, rotary: &Rotary<B>, spans: Vec<Span<B>>) -> Self {

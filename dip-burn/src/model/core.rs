@@ -31,7 +31,7 @@ pub struct Heads {
 
 /// Consecutive rows of sequences of equal length that see only themselves.
 #[derive(Debug, Clone)]
-pub(super) struct Span<B: Backend> {
+pub(crate) struct Span<B: Backend> {
     start: usize,
     sequences: usize,
     length: usize,
@@ -41,7 +41,7 @@ pub(super) struct Span<B: Backend> {
 
 /// Queries `[r, h * d]`, scaled, and keys and values `[r, k * d]`.
 #[derive(Debug, Clone)]
-pub(super) struct Inputs<B: Backend> {
+pub(crate) struct Inputs<B: Backend> {
     pub query: Tensor<B, 2>,
     pub key: Tensor<B, 2>,
     pub value: Tensor<B, 2>,
@@ -178,7 +178,7 @@ impl<B: Backend> Inputs<B> {
 }
 
 /// The weights of every span, and the result, `[r, h * d]`. Spans cover the rows in order.
-pub(super) fn attend<B: Backend>(
+pub(crate) fn attend<B: Backend>(
     inputs: &Inputs<B>,
     spans: &[Span<B>],
     heads: Heads,

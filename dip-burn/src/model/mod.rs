@@ -25,7 +25,7 @@ mod init;
 pub mod layer;
 pub mod linear;
 pub mod merger;
-mod norm;
+pub(crate) mod norm;
 mod precision;
 pub mod rotary;
 pub mod stem;

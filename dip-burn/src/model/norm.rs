@@ -25,7 +25,7 @@ pub struct Norm<B: Backend> {
 
 /// What the backward needs.
 #[derive(Debug, Clone)]
-pub(super) struct NormKept<B: Backend> {
+pub(crate) struct NormKept<B: Backend> {
     /// The rows at unit variance, `[r, m]`.
     unit: Tensor<B, 2>,
     /// What they were multiplied with, `[r, 1]`, in f32.
@@ -51,7 +51,7 @@ impl<B: Backend> Norm<B> {
     }
 
     /// `x_rm` to the same shape.
-    pub(super) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
+    pub(crate) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
         let dtype = x_rm.dtype();
         let x_rm = to_f32(x_rm);
         let centred = match &self.beta {
