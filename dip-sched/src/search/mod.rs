@@ -5,6 +5,7 @@
 //! A search goes in rounds. The jobs of a round draw from generators of their own, run on any number of threads and are merged
 //! in the order of their numbers, so that an iteration budget gives the same plan on every machine.
 
+mod chain;
 mod level;
 mod mcts;
 mod moves;
@@ -195,11 +196,15 @@ impl<'a> Search<'a> {
     /// Whether a part of a budget in time is spent, or the caller asked to stop. An iteration budget is only looked at between
     /// rounds: it must not depend on the clock.
     fn out_of_time(&self, share: f64) -> bool {
-        let spent = match self.env.budget {
-            Budget::Time(limit) => self.start.elapsed().as_secs_f64() >= share * limit.0,
-            Budget::Iterations(_) => false,
-        };
-        spent || self.env.cancelled()
+        self.spent() >= share || self.env.cancelled()
+    }
+
+    /// The part of a budget in time that is spent.
+    fn spent(&self) -> f64 {
+        match self.env.budget {
+            Budget::Time(limit) => self.start.elapsed().as_secs_f64() / limit.0,
+            Budget::Iterations(_) => 0.0,
+        }
     }
 
     /// Iterations that are left of an iteration budget.
