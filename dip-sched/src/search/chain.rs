@@ -25,6 +25,8 @@ pub(super) struct Chain<'a> {
     units: Vec<usize>,
     kept: Level,
     best: Option<Solution>,
+    /// The makespan of the current order.
+    current_s: f64,
 }
 
 impl<'a> Chain<'a> {
@@ -50,6 +52,7 @@ impl<'a> Chain<'a> {
             units: vec![level; problem.ranks * problem.chunks],
             kept,
             best: None,
+            current_s: f64::INFINITY,
         }
     }
 
@@ -63,20 +66,21 @@ impl<'a> Chain<'a> {
         self.best
     }
 
-    /// Makes so many runs, each a change that stays where the order gets shorter; fewer, where none does for long.
-    pub(super) fn run(&mut self, runs: u64, mut ended: impl FnMut() -> bool) {
+    /// Makes so many runs, each a change that stays where the order gets longer by no more than a part of `slack`; fewer, where
+    /// none is the best for long.
+    pub(super) fn run(&mut self, runs: u64, slack: f64, mut ended: impl FnMut() -> bool) {
         let (mut idle, mut best_s) = (0, self.makespan());
         for _ in 0..runs {
             if idle > IDLE || ended() {
                 break;
             }
-            self.step();
+            self.step(1.0 + slack);
             idle = if self.makespan() < best_s { 0 } else { idle + 1 };
             best_s = self.makespan();
         }
     }
 
-    fn step(&mut self) {
+    fn step(&mut self, slack: f64) {
         let mut next = self.current.clone();
         let mut other = None;
         if self.best.is_some() {
@@ -87,14 +91,16 @@ impl<'a> Chain<'a> {
             }
         }
         next.keys(self.problem, &mut self.keys);
-        let cutoff = self.makespan();
+        let (best_s, cutoff) = (self.makespan(), self.current_s * slack);
         let level = other.as_mut().map_or(&mut self.kept, |(_, level)| level);
         let settings = (&next.rules, &level.tail[..], cutoff);
         let run = self.interleaver.run(&level.costs, &mut level.reserve, &self.keys, settings);
         let Some(makespan) = run else { return };
-        let (order, choice) = (self.interleaver.order(), level.choice.clone());
-        self.best = Some(Solution { order, choice, makespan });
-        self.current = next;
+        if makespan < best_s {
+            let (order, choice) = (self.interleaver.order(), level.choice.clone());
+            self.best = Some(Solution { order, choice, makespan });
+        }
+        (self.current, self.current_s) = (next, makespan);
         if let Some((units, level)) = other {
             (self.units, self.kept) = (units, level);
         }

@@ -12,6 +12,8 @@ use super::selection::{Selection, Shift};
 
 /// Longest distance of a move on the rank.
 const REACH: usize = 48;
+/// Distance up to which every move is rated.
+const NEAR: usize = 8;
 /// Tasks of a path whose strategies are looked at in one step.
 const MOST_ON_PATH: usize = 24;
 /// Pairs that are asked to give way in one place.
@@ -235,10 +237,10 @@ impl Moves {
             self.ways.push((selection.arrival(t as usize), selection.delivery(t as usize)));
         }
         for from in front..=back {
-            if from > front && !at_start && (from - front) as usize <= REACH {
+            if from > front && !at_start && is_rated((from - front) as usize, rng) {
                 self.rate(selection, Shift { rank, from, to: front }, rng);
             }
-            if from < back && !at_end && (back - from) as usize <= REACH {
+            if from < back && !at_end && is_rated((back - from) as usize, rng) {
                 // A swap of two has been rated from its other side.
                 let swap = from + 1 == back && from == front && !at_start;
                 if !swap {
@@ -363,6 +365,11 @@ impl Moves {
     }
 }
 
+/// Whether a move over so many tasks is rated in this step: short ones always, long ones now and then.
+fn is_rated(distance: usize, rng: &mut ChaCha8Rng) -> bool {
+    distance <= NEAR || (distance <= REACH && rng.random_range(0..4) == 0)
+}
+
 /// The longest path through a pair under another strategy.
 fn through(selection: &Selection<'_>, pair: usize, choice: u16) -> f64 {
     let (p, s) = (&selection.problem.pairs[pair], selection.problem.strands[pair][choice as usize]);
@@ -373,11 +380,7 @@ fn through(selection: &Selection<'_>, pair: usize, choice: u16) -> f64 {
 
 /// A move as far as the dependencies of the task on its own rank and memory allow; `None` where it stays.
 pub(super) fn allowed(selection: &Selection<'_>, shift: Shift) -> Option<Shift> {
-    let mut shift = independent(selection, shift)?;
-    while shift.to != shift.from && !selection.fits(shift) {
-        shift.to = if shift.from < shift.to { shift.to - 1 } else { shift.to + 1 };
-    }
-    (shift.to != shift.from).then_some(shift)
+    selection.fitting(independent(selection, shift)?)
 }
 
 /// A move as far as the dependencies of the task on its own rank allow; `None` where it stays.

@@ -21,6 +21,8 @@ const FEW: u64 = 4;
 const SHARE: f64 = 0.5;
 /// The same for large graphs, where single moves get nowhere in time.
 const SHARE_OF_LARGE: f64 = 0.8;
+/// How much longer the next order of a chain may be in the first round; half of that in the next.
+const SLACK: f64 = 0.003;
 /// Tasks above which a graph is large.
 const LARGE: usize = 10_000;
 /// Runs of a chain in the first round; in every other round four times as many as in the one before.
@@ -118,10 +120,11 @@ impl Search<'_> {
         for round in 0..rounds {
             let count = chains.len() as u64;
             let runs = (FIRST_RUNS << (2 * round)).min(limit.map_or(u64::MAX, |runs| runs / count));
+            let slack = SLACK / (1u64 << round) as f64;
             let slot = part * self.env.threads.clamp(1, chains.len()) as f64 / count as f64;
             chains.par_iter_mut().with_max_len(1).for_each(|chain| {
                 let until = this.spent() + slot;
-                chain.run(runs, || this.out_of_time(until));
+                chain.run(runs, slack, || this.out_of_time(until));
             });
             made += count * runs;
             chains.sort_by(|a, b| a.makespan().total_cmp(&b.makespan()));
@@ -142,7 +145,7 @@ impl Search<'_> {
     pub(super) fn fresh(&self, job: u64) -> Option<Solution> {
         let level = self.rng(5, job).random_range(0..self.levels.len());
         let mut chain = Chain::new(self, level, job, true);
-        chain.run(FRESH, || self.out_of_time(1.0));
+        chain.run(FRESH, 0.0, || self.out_of_time(1.0));
         let mut fresh = chain.best()?;
         upgrade(self.problem, &mut fresh);
         Some(fresh)
