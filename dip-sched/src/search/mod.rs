@@ -79,6 +79,11 @@ impl<'a> Search<'a> {
         Ok(Self { problem, env, start, iteration: 0, levels, bound, best: first, proven: false })
     }
 
+    /// The proven lower bound.
+    pub(crate) fn bound(&self) -> f64 {
+        self.bound
+    }
+
     /// Runs until the budget ends or nothing can be better.
     ///
     /// # Errors
@@ -88,7 +93,9 @@ impl<'a> Search<'a> {
             let levels = self.rules();
             let mut starts = self.chains(&levels);
             starts.push(self.best.clone());
-            starts.iter_mut().for_each(|s| upgrade(self.problem, s));
+            for start in starts.iter_mut().take_while(|_| !self.out_of_time(1.0)) {
+                upgrade(self.problem, start);
+            }
             let best = starts.iter().min_by(|a, b| a.makespan.total_cmp(&b.makespan)).cloned();
             self.keep(best);
             self.walks(&starts);
