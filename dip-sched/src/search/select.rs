@@ -120,28 +120,42 @@ impl<'a> Selected<'a> {
 
     /// Gives items smaller options until all fit; `false` where that is not enough.
     fn repair(&mut self) -> bool {
+        let mut by_start: Vec<usize> = (0..self.items.len()).collect();
+        by_start.sort_by_key(|&i| self.items[i].span.0);
+        let mut next = by_start.into_iter().peekable();
+        // Items that hold their bytes at the moment.
+        let mut live: Vec<usize> = Vec::new();
         for moment in 0..self.held.len() {
+            live.retain(|&i| self.items[i].span.1 >= moment);
+            while let Some(i) = next.next_if(|&i| self.items[i].span.0 <= moment) {
+                live.push(i);
+            }
             while self.held[moment] > self.budget {
-                let mut best: Option<(f64, usize, u16)> = None;
-                for (i, item) in self.items.iter().enumerate() {
-                    if moment < item.span.0 || moment > item.span.1 {
-                        continue;
-                    }
-                    let now = item.options[self.choice[i] as usize];
-                    for (c, o) in item.options.iter().enumerate().filter(|(_, o)| o.1 < now.1) {
-                        // What is saved beyond the need is worth nothing.
-                        let saved = (now.1 - o.1).min(self.held[moment] - self.budget);
-                        let price = (o.0 - now.0).max(0.0) / saved as f64;
-                        if best.is_none_or(|(least, _, _)| price < least) {
-                            best = Some((price, i, c as u16));
-                        }
-                    }
-                }
-                let Some((_, i, c)) = best else { return false };
-                self.set(i, c);
+                let Some((i, option)) = self.cheapest(&live, self.held[moment] - self.budget)
+                else {
+                    return false;
+                };
+                self.set(i, option);
             }
         }
         true
+    }
+
+    /// The smaller option among the live items that costs least for each byte of `need` that it saves.
+    fn cheapest(&self, live: &[usize], need: u64) -> Option<(usize, u16)> {
+        let mut best: Option<(f64, usize, u16)> = None;
+        for &i in live {
+            let item = &self.items[i];
+            let now = item.options[self.choice[i] as usize];
+            for (c, o) in item.options.iter().enumerate().filter(|(_, o)| o.1 < now.1) {
+                // What is saved beyond the need is worth nothing.
+                let price = (o.0 - now.0).max(0.0) / (now.1 - o.1).min(need) as f64;
+                if best.is_none_or(|(least, _, _)| price < least) {
+                    best = Some((price, i, c as u16));
+                }
+            }
+        }
+        best.map(|(_, i, option)| (i, option))
     }
 
     /// Takes faster options wherever they fit, those that save most a byte first.

@@ -7,6 +7,8 @@ mod support;
 /// Layers on ranks: sizes of sub-microbatches, segments, balance.
 mod partition;
 
+/// Against DynaPipe on separated stages of uneven load.
+mod cyclic;
 /// Makespans with a closed form.
 mod closed_forms;
 /// Planning ahead on another thread.
