@@ -21,5 +21,5 @@ pub mod runtime;
 pub mod stage;
 pub mod train;
 
-pub use batch::{Batch, Image, Microbatch};
+pub use batch::{Batch, Clip, ClipGrid, Image, Microbatch};
 pub use burn::tensor::backend::Backend;

@@ -358,6 +358,7 @@ impl<B: Backend> Probe<'_, B> {
             loss_mask: (0..length).map(|i| i >= length / 2).collect(),
             images: vec![Image { pixels }; images],
             image_offsets: offsets.collect(),
+            clips: Vec::new(),
         };
         let all = 0..if vit { self.instances } else { 1 };
         let slices = vec![Vec::from([all]); self.model.modules.len()];

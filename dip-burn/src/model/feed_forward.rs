@@ -87,6 +87,12 @@ impl<B: Backend> FeedForwardKept<B> {
     }
 }
 
+/// The gradient of `x` where `y = silu(x)`.
+pub(super) fn silu_backward<B: Backend>(x: Tensor<B, 2>, dy: Tensor<B, 2>) -> Tensor<B, 2> {
+    let open = sigmoid(x.clone());
+    dy * (open.clone() + x * open.clone() * (-open + 1.0))
+}
+
 /// The gradient of `x` where `y = gelu(x)`.
 pub(super) fn gelu_backward<B: Backend>(x: Tensor<B, 2>, dy: Tensor<B, 2>) -> Tensor<B, 2> {
     let [x, dy] = [x, dy].map(|t| t.into_primitive().tensor());

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `vit` | vision encoder in the Qwen2-VL manner: patch embedding, 2D rotary positions, spatial-merge adapter |
 //! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, untied head with its loss |
+//! | `dit` | diffusion transformer in the MovieGen manner: packed clips, adaptive norms, cross attention, flow-matching loss |
 //! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `norm` | what their layers share, forward and backward |
 //! | `gradients` | sums of weight gradients |
 //! | `init` | weights by name: any partition starts from the same ones |
@@ -12,6 +13,7 @@
 pub mod attention;
 pub mod core;
 pub mod decoder;
+pub mod dit;
 pub mod feed_forward;
 mod gradients;
 mod init;
@@ -28,9 +30,10 @@ use burn::tensor::backend::Backend;
 use dip_core::LayerStrategy;
 use thiserror::Error;
 
-use crate::batch::Microbatch;
+use crate::batch::{Clip, Microbatch};
 
 pub use decoder::DecoderChunk;
+pub use dit::DitChunk;
 pub use gradients::{Deferred, Gradients};
 pub use init::Init;
 pub use vit::VitChunk;
@@ -49,7 +52,7 @@ pub trait Chunk<B: Backend> {
     ///
     /// `inputs` are the outputs of the chunk before (one tensor, `[tokens, hidden]`), or, in the first chunk of a module,
     /// those of the upstream modules in the order of their instances. A chunk that ends in a loss gives `[1, 1]`: the sum of
-    /// the cross-entropies, not yet divided by the trained tokens of the batch.
+    /// the losses of the tokens, not yet divided by the trained tokens of the batch.
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2>;
 
     /// The same, and what its backward needs; each layer keeps what its strategy says.
@@ -85,6 +88,15 @@ pub struct Slice<'a> {
     pub microbatch: &'a Microbatch,
     /// Which of its instances.
     pub instances: Range<u32>,
+    /// The instances that each input from an upstream module holds: its slices need not be those of this module.
+    pub inputs: Vec<Range<u32>>,
+}
+
+impl<'a> Slice<'a> {
+    /// The clips, where the instances are clips.
+    pub fn clips(&self) -> &'a [Clip] {
+        &self.microbatch.clips[self.instances.start as usize..self.instances.end as usize]
+    }
 }
 
 /// A model that cannot be built.
@@ -92,7 +104,7 @@ pub struct Slice<'a> {
 pub enum ModelError {
     /// A module kind has no trainable implementation.
     #[error(
-        "module {module:?} is of kind {kind}, which cannot be trained yet; plan and emulate it, or use vit and decoder modules"
+        "module {module:?} is of kind {kind}, which cannot be trained yet; plan and emulate it, or use vit, decoder and dit modules"
     )]
     Kind {
         /// The module.

@@ -1,19 +1,20 @@
-//! The whole model on one device: the oracle of the pipelined gradients, and what evaluation and captions run on.
+//! The whole model on one device: the oracle of the pipelined gradients, and what evaluation, captions and sampling run on.
 
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 use dip_core::{ModelSpec, ModuleId, ModuleKind};
 
-use super::{Chunk, DecoderChunk, Init, ModelError, Slice, VitChunk};
+use super::{Chunk, DecoderChunk, DitChunk, Init, ModelError, Slice, VitChunk};
 use crate::batch::{Batch, Image, Microbatch};
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError};
 
-/// A vision-language model in one piece: any number of encoders into one decoder, in autodiff or not, as `B` is.
+/// A model in one piece, in autodiff or not, as `B` is: an encoder into a decoder, or a text encoder into a diffusion transformer.
 #[derive(Debug, Clone)]
 pub struct WholeModel<B: Backend> {
     encoder: Option<(String, VitChunk<B>)>,
     decoder: (String, DecoderChunk<B>),
+    video: Option<(String, DitChunk<B>)>,
 }
 
 /// What a caption starts from.
@@ -35,6 +36,7 @@ impl<B: Backend> WholeModel<B> {
     pub fn init(model: &ModelSpec, seed: u64, device: &B::Device) -> Result<Self, ModelError> {
         let mut encoder = None;
         let mut decoder = None;
+        let mut video = None;
         for id in model.topological_order() {
             let spec = &model.modules[id.index()];
             let init = Init { seed, module: &spec.name, device };
@@ -49,30 +51,54 @@ impl<B: Backend> WholeModel<B> {
                     decoder = Some((spec.name.clone(), chunk));
                 }
                 ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
-                ModuleKind::Dit { .. } => return Err(unsupported(&spec.name, "dit")),
+                ModuleKind::Dit { .. } => {
+                    let chunk = DitChunk::init(model, id, 0..spec.layers, &init)?;
+                    video = Some((spec.name.clone(), chunk));
+                }
             }
         }
         let decoder = decoder.ok_or_else(|| unsupported(&model.name, "without a decoder"))?;
-        Ok(Self { encoder, decoder })
+        Ok(Self { encoder, decoder, video })
     }
 
-    /// Sum of the cross-entropies of the trained tokens of one microbatch, `[1, 1]`.
+    /// Sum of the losses of the trained tokens of one microbatch, `[1, 1]`.
     fn loss_sum(&self, microbatch: &Microbatch) -> Tensor<B, 2> {
-        let on = Slice { microbatch, instances: 0..1 };
-        self.decoder.1.forward(self.image_embeddings(microbatch), on)
+        match &self.video {
+            Some((_, video)) => {
+                let (text, on) = self.captions(microbatch);
+                video.forward(text, on)
+            }
+            None => self.decoder.1.forward(self.image_embeddings(microbatch), whole(microbatch)),
+        }
+    }
+
+    /// The velocity of every token of the clips of a microbatch, `[tokens, values]`; `None` for models without video.
+    pub fn velocity(&self, microbatch: &Microbatch) -> Option<Tensor<B, 2>> {
+        let (_, video) = self.video.as_ref()?;
+        let (text, on) = self.captions(microbatch);
+        video.velocity(text, &on)
+    }
+
+    /// The captions of all clips through the text encoder, and the slice of all clips.
+    fn captions<'m>(&self, microbatch: &'m Microbatch) -> (Vec<Tensor<B, 2>>, Slice<'m>) {
+        let all = 0..microbatch.clips.len() as u32;
+        let on = Slice { microbatch, instances: all.clone(), inputs: Vec::new() };
+        let text = self.decoder.1.forward(Vec::new(), on.clone());
+        (vec![text], Slice { inputs: vec![all], ..on })
     }
 
     fn image_embeddings(&self, microbatch: &Microbatch) -> Vec<Tensor<B, 2>> {
         let images = microbatch.images.len() as u32;
         match &self.encoder {
             Some((_, encoder)) if images > 0 => {
-                vec![encoder.forward(Vec::new(), Slice { microbatch, instances: 0..images })]
+                let on = Slice { microbatch, instances: 0..images, inputs: Vec::new() };
+                vec![encoder.forward(Vec::new(), on)]
             }
             _ => Vec::new(),
         }
     }
 
-    /// Mean cross-entropy over the trained tokens, in nats. For backends without autodiff.
+    /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity. For backends without autodiff.
     pub fn loss(&self, microbatches: &[Microbatch]) -> f64 {
         let trained: u64 = microbatches.iter().map(Microbatch::trained_tokens).sum();
         let sum = |m: &Microbatch| self.loss_sum(m).into_scalar().elem::<f64>();
@@ -90,7 +116,7 @@ impl<B: Backend> WholeModel<B> {
         let start = sequence.tokens.len();
         while sequence.tokens.len() < start + most {
             let last = sequence.tokens.len() - 1;
-            let logits = self.decoder.1.logits(embeddings.clone(), &sequence, &[last]);
+            let logits = self.decoder.1.logits(embeddings.clone(), &whole(&sequence), &[last]);
             let token = logits.map(|l| l.argmax(1).into_scalar().elem::<i64>() as u32);
             match token {
                 Some(token) if token != stop => sequence.push(token),
@@ -106,6 +132,9 @@ impl<B: Backend> WholeModel<B> {
         if let Some((name, encoder)) = &self.encoder {
             all.extend(params::parameters::<B, _>(encoder, &naming(name)));
         }
+        if let Some((name, video)) = &self.video {
+            all.extend(params::parameters::<B, _>(video, &naming(name)));
+        }
         all
     }
 
@@ -118,6 +147,9 @@ impl<B: Backend> WholeModel<B> {
         let (name, chunk) = &mut self.decoder;
         *chunk = params::map_parameters(chunk.clone(), &naming(name), None, &mut loader);
         if let Some((name, chunk)) = &mut self.encoder {
+            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, &mut loader);
+        }
+        if let Some((name, chunk)) = &mut self.video {
             *chunk = params::map_parameters(chunk.clone(), &naming(name), None, &mut loader);
         }
         loader.error.map_or(Ok(()), Err)
@@ -141,6 +173,14 @@ impl<B: AutodiffBackend> WholeModel<B> {
             let of_encoder =
                 params::gradients::<B, B::InnerBackend, _>(encoder, &naming(name), &gradients);
             named.extend(of_encoder);
+        }
+        if let Some((name, video)) = &self.video {
+            let gradients = GradientsParams::from_module(&mut all, video);
+            named.extend(params::gradients::<B, B::InnerBackend, _>(
+                video,
+                &naming(name),
+                &gradients,
+            ));
         }
         (value, named)
     }
@@ -173,6 +213,11 @@ impl Microbatch {
         self.documents.push(0);
         self.tokens.push(token);
     }
+}
+
+/// The one sequence of a microbatch.
+fn whole(microbatch: &Microbatch) -> Slice<'_> {
+    Slice { microbatch, instances: 0..1, inputs: Vec::new() }
 }
 
 fn naming(module: &str) -> Naming {

@@ -1,0 +1,109 @@
+//! What stands behind the last layer: the velocity of every token, and the flow-matching loss.
+//!
+//! Shape legend: n clips, r their tokens, m width, v values of a token.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::layer::Stream;
+use super::modulation::{Members, Modulation, PARTS, own_backward};
+use super::start::rows_of;
+use crate::model::gradients::{Gradients, bytes_of, linear_backward};
+use crate::model::norm::{Norm, NormKept};
+use crate::model::{Init, Slice};
+
+/// Shift and scale: the last norm has no gate.
+const END_PARTS: usize = 2;
+
+/// The last norm, modulated by the first two parts of the diffusion step's table, and the output.
+#[derive(Module, Debug)]
+pub struct End<B: Backend> {
+    norm: Norm<B>,
+    modulation: Param<Tensor<B, 2>>,
+    output: Linear<B>,
+}
+
+/// What the backward needs.
+pub(super) struct EndKept<B: Backend> {
+    norm: NormKept<B>,
+    steps: Tensor<B, 2>,
+    /// Velocity less that of the data, `[r, v]`.
+    error_rv: Tensor<B, 2>,
+}
+
+impl<B: Backend> EndKept<B> {
+    pub fn bytes(&self) -> u64 {
+        self.norm.bytes() + bytes_of(&self.error_rv)
+    }
+}
+
+impl<B: Backend> End<B> {
+    pub(super) fn init(width: usize, values: usize, init: &Init<'_, B>) -> Self {
+        Self {
+            norm: Norm::rms(width, init),
+            modulation: init.matrix("modulation", [1, END_PARTS * width], 0.02),
+            output: init.linear("output", width, values, true, 0.02),
+        }
+    }
+
+    fn modulation<'a>(&self, steps: &Tensor<B, 2>, members: &'a Members<B>) -> Modulation<'a, B> {
+        let width = self.modulation.dims()[1] / END_PARTS;
+        Modulation::new(steps, &self.modulation, members, width)
+    }
+
+    /// `[r, v]`
+    pub(super) fn velocity(
+        &self,
+        stream: Stream<B>,
+        members: &Members<B>,
+    ) -> (Tensor<B, 2>, NormKept<B>) {
+        let (normed, kept) = self.norm.forward(stream.x_rm);
+        let x_rm = self.modulation(&stream.steps, members).scaled(normed, 0);
+        (self.output.forward(x_rm), kept)
+    }
+
+    /// The sum over tokens of their mean squared error, `[1, 1]`.
+    pub(super) fn forward(
+        &self,
+        stream: Stream<B>,
+        members: &Members<B>,
+        on: &Slice<'_>,
+    ) -> (Tensor<B, 2>, EndKept<B>) {
+        let steps = stream.steps.clone();
+        let (velocity_rv, norm) = self.velocity(stream, members);
+        let target_rv = rows_of(on.clips(), |clip| &clip.velocity, &velocity_rv.device());
+        let error_rv = velocity_rv - target_rv;
+        let loss = error_rv.clone().square().mean_dim(1).sum().reshape([1, 1]);
+        (loss, EndKept { norm, steps, error_rv })
+    }
+
+    /// The gradient of the stream of [`End::forward`], whose captions have `captions` rows.
+    pub(super) fn backward(
+        &self,
+        kept: EndKept<B>,
+        dy: Tensor<B, 2>,
+        (members, captions): (&Members<B>, usize),
+        gradients: &mut Gradients<B>,
+    ) -> Stream<B> {
+        let EndKept { norm, steps, error_rv } = kept;
+        let ([_, values], device) = (error_rv.dims(), error_rv.device());
+        let modulation = self.modulation(&steps, members);
+        let d_rv = error_rv * (dy * (2.0 / values as f64));
+        let normed = self.norm.output(&norm);
+        let input = modulation.scaled(normed.clone(), 0);
+        let d = linear_backward(&self.output, input, d_rv, gradients);
+        let (d, [d_shift, d_scale]) = modulation.scaled_backward(normed, d, 0);
+        let x_rm = self.norm.backward(norm, d, gradients);
+        let own = Tensor::cat(vec![d_shift, d_scale], 1);
+        own_backward(&self.modulation, &own, gradients);
+        let ([n, used], [_, m]) = (own.dims(), x_rm.dims());
+        let rest = Tensor::zeros([n, PARTS * m - used], &device);
+        Stream {
+            x_rm,
+            context_cm: Tensor::zeros([captions, m], &device),
+            steps: Tensor::cat(vec![own, rest], 1),
+        }
+    }
+}
