@@ -144,12 +144,8 @@ fn output_bytes(query: &StageQuery<'_>) -> u64 {
         return 4 * query.workload.tokens * u64::from(spec.hidden);
     }
     match spec.kind {
-        ModuleKind::Decoder { head: true, .. } => 0,
-        _ => {
-            let consumer = chunk.model.consumers_of(chunk.module).first().copied();
-            let width = consumer.map_or(spec.hidden, |c| chunk.model.modules[c.index()].hidden);
-            4 * query.workload.output_tokens * u64::from(width)
-        }
+        ModuleKind::Decoder { head: true, .. } | ModuleKind::Dit { .. } => 0,
+        _ => 4 * query.workload.output_tokens * chunk.model.output_width(chunk.module),
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `norm` | what their layers share, forward and backward |
 //! | `gradients` | sums of weight gradients |
 //! | `init` | weights by name: any partition starts from the same ones |
+//! | `sampler` | clips from noise: Euler steps with guidance |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
 pub mod attention;
@@ -20,6 +21,7 @@ mod init;
 pub mod layer;
 mod norm;
 pub mod rotary;
+pub mod sampler;
 pub mod vit;
 mod whole;
 

@@ -186,7 +186,7 @@ impl<B: AutodiffBackend> WholeModel<B> {
     }
 }
 
-/// Width of what a module hands to its consumer.
+/// Width of what an encoder hands to its consumer.
 pub(crate) fn output_width(model: &ModelSpec, module: ModuleId) -> usize {
     let own = model.modules[module.index()].hidden;
     let consumer = model.consumers_of(module).first().map(|c| model.modules[c.index()].hidden);

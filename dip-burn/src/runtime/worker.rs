@@ -53,6 +53,8 @@ pub(super) struct RankUpdate {
 pub enum Export {
     /// Weights.
     Parameters,
+    /// Moving averages of the weights; the weights themselves where they are not trained.
+    Averages,
     /// Gradients of the last iteration that ran without an update.
     Gradients,
     /// Optimiser moments.
@@ -147,6 +149,12 @@ impl<B: Backend> Worker<B> {
     fn export(&mut self, what: Export) -> NamedTensors {
         match what {
             Export::Parameters => self.chunks.values().flat_map(ChunkStage::parameters).collect(),
+            Export::Averages => {
+                let mut all: NamedTensors =
+                    self.chunks.values().flat_map(ChunkStage::parameters).collect();
+                all.extend(self.optimizer.averages());
+                all
+            }
             Export::Gradients => self.chunks.values().flat_map(ChunkStage::gradients).collect(),
             Export::Moments => self.optimizer.moments(),
         }

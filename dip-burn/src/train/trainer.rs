@@ -10,11 +10,11 @@ use thiserror::Error;
 
 use super::RunConfig;
 use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, RunState};
-use super::data::{RunData, assemble};
+use super::data::{FedBatch, RunData};
 use super::metrics::Metrics;
-use super::report::{Caption, Evaluation, IterationReport, Observer};
-use crate::data::DataError;
-use crate::data::loader::{Decoding, LoaderPosition, PlannedBatch};
+use super::report::{Evaluation, IterationReport, Observer};
+use super::samples;
+use crate::data::{DataError, SourcePosition};
 use crate::model::{ModelError, WholeModel};
 use crate::params::ParameterError;
 use crate::runtime::{Export, Pipeline, PipelineError, PipelineInit, Update};
@@ -88,16 +88,11 @@ pub struct Trainer<B: Backend> {
     plans: Box<dyn PlanSource>,
     data: RunData,
     device: B::Device,
-    ahead: Option<Ahead>,
+    /// The batch that is planned and decoded at this moment.
+    ahead: Option<FedBatch>,
     iteration: u64,
     /// Where the data stands behind the last trained batch.
-    position: LoaderPosition,
-}
-
-/// The batch that is planned and decoded at this moment.
-struct Ahead {
-    batch: PlannedBatch,
-    decoding: Decoding,
+    position: SourcePosition,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -120,7 +115,7 @@ impl<B: Backend> Trainer<B> {
             model: init.model.clone(),
             pipeline,
             plans: init.plans,
-            position: init.data.loader.position(),
+            position: init.data.feed.position(),
             data: init.data,
             device,
             ahead: None,
@@ -154,9 +149,9 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// [`TrainError`] where the checkpoint cannot be read or belongs to another run.
     pub fn load(&mut self, path: &Path) -> Result<(), TrainError> {
-        let Checkpoint { model, optimizer, state } = checkpoint::load::<LoaderPosition>(path)?;
+        let Checkpoint { model, optimizer, state } = checkpoint::load::<SourcePosition>(path)?;
         self.pipeline.import(model, optimizer, state.optimizer_steps)?;
-        self.data.loader.restore(&state.data)?;
+        self.data.feed.restore(&state.data)?;
         (self.position, self.iteration, self.ahead) = (state.data, state.iteration, None);
         Ok(())
     }
@@ -195,8 +190,7 @@ impl<B: Backend> Trainer<B> {
             self.ahead = Some(self.fetch()?);
         }
         self.check(&planned.plan)?;
-        let decoded = now.decoding.wait()?;
-        let batch = Arc::new(assemble(decoded, planned.split));
+        let batch = Arc::new((now.content)(planned.split)?);
         let o = &self.config.optimizer;
         let learning_rate = o.rate(self.iteration, self.config.iterations);
         let update = Update { learning_rate, clip_norm: o.clip_norm };
@@ -211,8 +205,9 @@ impl<B: Backend> Trainer<B> {
             loss: step.loss,
             learning_rate,
             gradient_norm: step.gradient_norm,
-            tokens: now.batch.used_tokens,
-            images: now.batch.meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
+            tokens: now.tokens,
+            images: now.meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
+            clips: now.meta.microbatches.iter().map(|m| m.clips.len() as u64).sum(),
             elapsed_s,
             makespan_s: step.trace.makespan(),
             predicted_s: planned.plan.predicted.makespan_s,
@@ -222,45 +217,33 @@ impl<B: Backend> Trainer<B> {
             search_s: planned.search,
             gap: planned.plan.gap(),
             fallback: planned.fallback,
-            skipped: self.data.loader.skipped().total(),
+            skipped: self.data.feed.skipped(),
             peak_activation_bytes: step.peak_activation,
         };
-        self.position = now.batch.position;
+        self.position = now.position;
         self.iteration += 1;
         Ok(report)
     }
 
-    /// Measures the loss on held-out pictures, and captions them where `with_captions` is set. `None` where there are none.
+    /// Measures the loss on held-out data, and has captions or clips generated where `generates` is set. `None` where there is
+    /// no such data. The model has the averaged weights, where the run keeps them.
     ///
     /// # Errors
     /// [`TrainError`] where a rank has failed.
-    pub fn evaluate(&mut self, with_captions: bool) -> Result<Option<Evaluation>, TrainError> {
-        if self.data.held_out.is_empty() {
+    pub fn evaluate(&mut self, generates: bool) -> Result<Option<Evaluation>, TrainError> {
+        if self.data.judge.is_empty() {
             return Ok(None);
         }
-        let config = &self.config.evaluation;
+        let averaged = self.config.optimizer.ema_decay > 0.0;
+        let weights = if averaged { Export::Averages } else { Export::Parameters };
         let mut whole = WholeModel::<B>::init(&self.model, self.config.seed, &self.device)?;
-        whole.load(&self.pipeline.export(Export::Parameters)?)?;
-        let loss = whole.loss(&self.data.evaluation_batch(config.pictures)?);
-        let mut captions = Vec::new();
-        if with_captions {
-            let (prompts, held_out): (Vec<_>, Vec<_>) =
-                self.data.prompts(config.captions)?.into_iter().unzip();
-            let stop = self.data.tokenizer.special().eos;
-            let texts = whole.generate(&prompts, stop, config.max_caption_tokens);
-            captions.extend(texts.iter().zip(held_out).map(|(tokens, held_out)| {
-                let generated = self.data.tokenizer.decode(tokens);
-                Caption {
-                    expected: held_out.caption().to_owned(),
-                    right: held_out.is_right(&generated),
-                    generated,
-                }
-            }));
-        }
-        Ok(Some(Evaluation { iteration: self.iteration, loss, captions }))
+        whole.load(&self.pipeline.export(weights)?)?;
+        let config = &self.config.evaluation;
+        let evaluation = self.data.judge.evaluate(&whole, config, generates)?;
+        Ok(Some(Evaluation { iteration: self.iteration, ..evaluation }))
     }
 
-    /// Trains to the end: evaluations, checkpoints and `metrics.jsonl` as the run says.
+    /// Trains to the end: evaluations, samples, checkpoints and `metrics.jsonl` as the run says.
     ///
     /// # Errors
     /// [`TrainError`]; the newest checkpoint stays whole.
@@ -304,6 +287,7 @@ impl<B: Backend> Trainer<B> {
     ) -> Result<(), TrainError> {
         if let Some(evaluation) = self.evaluate(self.is_done())? {
             metrics.evaluation(&evaluation)?;
+            samples::write(&self.config.output.join("samples"), &evaluation.samples)?;
             observer.evaluated(&evaluation);
         }
         Ok(())
@@ -314,11 +298,10 @@ impl<B: Backend> Trainer<B> {
         self.is_done() || (every > 0 && self.iteration.is_multiple_of(every))
     }
 
-    /// Reads the next batch, and has it planned and decoded in the background.
-    fn fetch(&mut self) -> Result<Ahead, TrainError> {
-        let batch = self.data.loader.next_batch()?;
+    /// The next batch, which is planned in the background.
+    fn fetch(&mut self) -> Result<FedBatch, TrainError> {
+        let batch = self.data.feed.next_batch()?;
         self.plans.submit(batch.meta.clone())?;
-        let decoding = self.data.loader.decode(&batch)?;
-        Ok(Ahead { batch, decoding })
+        Ok(batch)
     }
 }

@@ -4,6 +4,7 @@
 //! path is that of its centre, and its outline is compared with those of the shapes drawn at the same place.
 
 use image::RgbImage;
+use serde::Serialize;
 
 use super::draw::coverage;
 use super::{Direction, Named};
@@ -17,7 +18,7 @@ const LEAST_WAY: f32 = 0.12;
 const LEAST_AREA: f32 = 0.01;
 
 /// What of a caption can be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct SampleMatch {
     /// The colour of the shape is nearest to the named one.
     pub colour: bool,

@@ -16,7 +16,7 @@ use super::{CaptionedVideo, VideoError};
 use crate::batch::Microbatch;
 use crate::data::error::{DataError, SkipCounts, SkipReason};
 use crate::data::loader::{DataSource, SourcePosition};
-use crate::data::tokenizer::Tokenizer;
+use crate::data::tokenizer::{TokenizeError, Tokenizer};
 
 /// Videos in a row that may be unusable before the data is given up.
 const MAX_UNUSABLE: u64 = 1 << 20;
@@ -285,7 +285,8 @@ impl Reader {
         rng.set_stream(number);
         let dropped = rng.random_bool(self.config.caption_dropout.clamp(0.0, 1.0));
         let caption = if dropped { "" } else { caption };
-        caption_tokens(&self.tokenizer, caption, self.config.caption_tokens as usize)
+        let most = self.config.caption_tokens as usize;
+        caption_tokens(&self.tokenizer, caption, most).ok()
     }
 
     fn all_skipped(&self) -> SkipCounts {
@@ -317,13 +318,13 @@ pub(crate) fn caption_tokens(
     tokenizer: &Tokenizer,
     caption: &str,
     most: usize,
-) -> Option<Vec<u32>> {
+) -> Result<Vec<u32>, TokenizeError> {
     let special = tokenizer.special();
     let mut tokens = vec![special.bos];
-    tokens.extend(tokenizer.encode(caption).ok()?);
+    tokens.extend(tokenizer.encode(caption)?);
     tokens.truncate(most.saturating_sub(1).max(1));
     tokens.push(special.eos);
-    Some(tokens)
+    Ok(tokens)
 }
 
 #[cfg(test)]

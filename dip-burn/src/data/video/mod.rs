@@ -10,12 +10,15 @@ mod ffmpeg;
 mod flow;
 mod grid;
 mod loader;
-mod packed;
+pub(crate) mod packed;
 mod stored;
 
 pub use flow::noisy;
+pub(crate) use flow::{at_time, normals};
 pub use grid::{LatentShape, Latents};
+pub(crate) use loader::caption_tokens;
 pub use loader::{ClipBatch, ClipLoader, ClipLoaderConfig};
+pub(crate) use packed::ReadyClip;
 
 use std::sync::Arc;
 

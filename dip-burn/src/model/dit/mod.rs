@@ -24,6 +24,7 @@ use super::gradients::{Gradients, bytes_of};
 use super::layer::{self as run, LayersKept};
 use super::rotary::Rotary;
 use super::{Chunk, Init, ModelError, Slice};
+use crate::batch::Microbatch;
 use end::{End, EndKept};
 use layer::{DitLayer, Shared, Stream};
 use modulation::{Members, PARTS};
@@ -115,6 +116,12 @@ impl<B: Backend> DitChunk<B> {
             end: last.then(|| End::init(width, values, init)),
             heads: Heads::of(spec),
         })
+    }
+
+    /// Rows of what travels between chunks for all clips of a microbatch.
+    pub(crate) fn wire_rows(microbatch: &Microbatch) -> usize {
+        let tokens = microbatch.trained_tokens() as usize;
+        tokens + microbatch.tokens.len() + PARTS * microbatch.clips.len()
     }
 
     /// The velocity of every token, `[r, v]`. Only for chunks that hold every layer.
