@@ -101,7 +101,9 @@ impl CostModel for MeasuredCost {
             strategy: query.strategy.clone(),
             forward: Seconds(forward),
             backward: Seconds(backward),
-            weight: (chunk.trainable && chunk.runs_backward).then_some(Seconds(times.weight)),
+            // Beyond the measured sizes the lines of the two may cross.
+            weight: (chunk.trainable && chunk.runs_backward)
+                .then_some(Seconds(times.weight.min(backward))),
             activation_bytes: Bytes(activation),
             output_bytes: Bytes(output_bytes(query)),
         })

@@ -10,12 +10,15 @@ use crate::batch::Clip;
 
 /// Stream of the diffusion steps; those of the noise are even.
 const STEP_STREAM: u64 = 1;
+/// Mean of the logit of a diffusion step.
+const STEP_MEAN: f32 = -0.4;
 
 /// Clip `number` of a seed on its way: the same whatever batch, rank or plan it is trained in.
 ///
-/// Steps follow a logistic-normal distribution, most of them in the middle of the way, where the velocity is hardest to tell.
+/// Steps follow a logistic-normal distribution, most of them a little before the middle of the way, where what is to be seen is
+/// decided.
 pub fn noisy(latents: &Latents, seed: u64, number: u64) -> Clip {
-    let time = 1.0 / (1.0 + (-normals(seed, 2 * number + STEP_STREAM, 1)[0]).exp());
+    let time = 1.0 / (1.0 + (-STEP_MEAN - normals(seed, 2 * number + STEP_STREAM, 1)[0]).exp());
     at_time(latents, seed, number, time)
 }
 

@@ -1,21 +1,27 @@
 //! What stands behind the last layer: the velocity of every token, and the flow-matching loss.
 //!
+//! The output is the clip as it would be without noise, and the velocity leads to it from the present state. Clips fill few of the
+//! directions in which noise points, so that a narrow model draws clips more easily than noise.
+//!
 //! Shape legend: n clips, r their tokens, m width, v values of a token.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
 
 use super::layer::Stream;
 use super::modulation::{Members, Modulation, PARTS, own_backward};
 use super::start::rows_of;
+use crate::batch::Clip;
 use crate::model::gradients::{Gradients, bytes_of, linear_backward};
 use crate::model::norm::{Norm, NormKept};
 use crate::model::{Init, Slice};
 
 /// Shift and scale: the last norm has no gate.
 const END_PARTS: usize = 2;
+/// Least share of the way that a velocity is told for: less would make errors of the clip too large.
+const LEAST_WAY: f32 = 0.05;
 
 /// The last norm, modulated by the first two parts of the diffusion step's table, and the output.
 #[derive(Module, Debug)]
@@ -58,10 +64,14 @@ impl<B: Backend> End<B> {
         &self,
         stream: Stream<B>,
         members: &Members<B>,
+        on: &Slice<'_>,
     ) -> (Tensor<B, 2>, NormKept<B>) {
         let (normed, kept) = self.norm.forward(stream.x_rm);
         let x_rm = self.modulation(&stream.steps, members).scaled(normed, 0);
-        (self.output.forward(x_rm), kept)
+        let video_rv = self.output.forward(x_rm);
+        let state_rv = rows_of(on.clips(), |clip| &clip.state, &video_rv.device());
+        let speed = speed(on.clips(), &video_rv.device());
+        ((video_rv - state_rv) * speed, kept)
     }
 
     /// The sum over tokens of their mean squared error, `[1, 1]`.
@@ -72,25 +82,25 @@ impl<B: Backend> End<B> {
         on: &Slice<'_>,
     ) -> (Tensor<B, 2>, EndKept<B>) {
         let steps = stream.steps.clone();
-        let (velocity_rv, norm) = self.velocity(stream, members);
+        let (velocity_rv, norm) = self.velocity(stream, members, on);
         let target_rv = rows_of(on.clips(), |clip| &clip.velocity, &velocity_rv.device());
         let error_rv = velocity_rv - target_rv;
         let loss = error_rv.clone().square().mean_dim(1).sum().reshape([1, 1]);
         (loss, EndKept { norm, steps, error_rv })
     }
 
-    /// The gradient of the stream of [`End::forward`], whose captions have `captions` rows.
+    /// The gradient of the stream of [`End::forward`].
     pub(super) fn backward(
         &self,
         kept: EndKept<B>,
         dy: Tensor<B, 2>,
-        (members, captions): (&Members<B>, usize),
+        (members, on): (&Members<B>, &Slice<'_>),
         gradients: &mut Gradients<B>,
     ) -> Stream<B> {
         let EndKept { norm, steps, error_rv } = kept;
         let ([_, values], device) = (error_rv.dims(), error_rv.device());
         let modulation = self.modulation(&steps, members);
-        let d_rv = error_rv * (dy * (2.0 / values as f64));
+        let d_rv = error_rv * (dy * (2.0 / values as f64)) * speed(on.clips(), &device);
         let normed = self.norm.output(&norm);
         let input = modulation.scaled(normed.clone(), 0);
         let d = linear_backward(&self.output, input, d_rv, gradients);
@@ -102,8 +112,19 @@ impl<B: Backend> End<B> {
         let rest = Tensor::zeros([n, PARTS * m - used], &device);
         Stream {
             x_rm,
-            context_cm: Tensor::zeros([captions, m], &device),
+            context_cm: Tensor::zeros([on.microbatch.text_rows(&on.instances).len(), m], &device),
             steps: Tensor::cat(vec![own, rest], 1),
         }
     }
+}
+
+/// One over what is left of the way, `[r, 1]`.
+fn speed<B: Backend>(clips: &[Clip], device: &B::Device) -> Tensor<B, 2> {
+    let of_clip = |clip: &Clip| {
+        let speed = 1.0 / (1.0 - clip.time).max(LEAST_WAY);
+        std::iter::repeat_n(speed, clip.grid.tokens())
+    };
+    let values: Vec<f32> = clips.iter().flat_map(of_clip).collect();
+    let shape = [values.len(), 1];
+    Tensor::from_data(TensorData::new(values, shape), device)
 }

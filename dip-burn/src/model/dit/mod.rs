@@ -133,7 +133,7 @@ impl<B: Backend> DitChunk<B> {
         let (stream, _) = self.start(inputs, on);
         let shared = self.shared(on, &stream.x_rm.device());
         let stream = run::forward(&self.layers, stream, &shared);
-        Some(self.end.as_ref()?.velocity(stream, &shared.members).0)
+        Some(self.end.as_ref()?.velocity(stream, &shared.members, on).0)
     }
 
     /// What the layers start from, and the rows of the captions in a first chunk.
@@ -209,8 +209,7 @@ impl<B: Backend> Chunk<B> for DitChunk<B> {
         let dy = match (&self.end, kept.end) {
             (Some(end), Some(kept)) => {
                 let members = Members::of(&lengths.clips, &dy.device());
-                let captions = lengths.captions.iter().sum();
-                end.backward(kept, dy, (&members, captions), gradients)
+                end.backward(kept, dy, (&members, &on), gradients)
             }
             _ => lengths.split(dy),
         };
