@@ -4,6 +4,8 @@
 //! differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches, memory
 //! bandwidth and clock.
 
+mod peak;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
@@ -21,7 +23,7 @@ use thiserror::Error;
 use crate::batch::{Batch, ClipGrid, Image, Microbatch};
 use crate::data::video::{ReadyClip, noisy, packed};
 use crate::data::{LatentShape, Latents};
-use crate::model::{DitChunk, ModelError};
+use crate::model::{DitChunk, ModelError, Precision, cast};
 use crate::stage::{ChunkStage, Payload};
 
 /// Layers of the module that is measured: room for a first, a last and two middle layers.
@@ -43,6 +45,8 @@ pub struct Effort {
     pub threads: usize,
     /// Documents of a packed sequence: attention costs less in many short ones.
     pub documents: usize,
+    /// What the layers compute in.
+    pub precision: Precision,
     /// A clip of mean size.
     pub clip: ClipSize,
 }
@@ -64,8 +68,8 @@ impl Default for ClipSize {
 
 impl Default for Effort {
     fn default() -> Self {
-        let clip = ClipSize::default();
-        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1, documents: 8, clip }
+        let (precision, clip) = (Precision::F32, ClipSize::default());
+        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1, documents: 8, precision, clip }
     }
 }
 
@@ -107,8 +111,9 @@ pub fn cached_profile<B: Backend>(
     let io = |source| MeasureError::Io { path: path.to_owned(), source };
     let shapes = serde_json::to_string(&model.modules).expect("plain data has a JSON form");
     let key = format!(
-        "{} {} tokens {} documents {} images{}, {} ranks of {} threads: {shapes}",
+        "{} {} {} tokens {} documents {} images{}, {} ranks of {} threads: {shapes}",
         B::name(device),
+        effort.precision.name(),
         model.sequence_tokens,
         effort.documents,
         model.max_images,
@@ -161,20 +166,31 @@ pub fn profile<B: Backend>(
                     .num_threads(effort.threads)
                     .use_current_thread()
                     .build();
-                entries::<B>(&model, &device, effort, &barrier)
+                let entries = entries::<B>(&model, &device, effort, &barrier)?;
+                barrier.wait();
+                Ok::<_, MeasureError>((
+                    entries,
+                    peak::peak_flops_per_s::<B>(&device, effort.precision),
+                ))
             })
         })
         .collect();
-    let mut all = Vec::new();
+    let (mut all, mut peaks) = (Vec::new(), Vec::new());
     for thread in threads {
-        all.push(thread.join().map_err(|_| MeasureError::Thread)??);
+        let (entries, peak) = thread.join().map_err(|_| MeasureError::Thread)??;
+        all.push(entries);
+        peaks.push(peak);
     }
+    let ranks = peaks.len() as f64;
+    let peak: Option<f64> = peaks.into_iter().sum();
     Ok(Profile {
         schema: PROFILE_SCHEMA.into(),
         key,
+        element_bytes: effort.precision.element_bytes() as u32,
         entries: mean(&all),
         link_latency_s: CHANNEL_LATENCY,
         link_bytes_per_s: CHANNEL_BYTES_PER_S,
+        peak_flops_per_s: peak.map(|sum| sum / ranks),
     })
 }
 
@@ -294,12 +310,13 @@ impl<B: Backend> Probe<'_, B> {
 
     fn chunk(&self, layers: Range<u32>) -> Result<Times, MeasureError> {
         let first = layers.start == 0;
-        let mut stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?;
+        let mut stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
+            .with_precision(self.effort.precision);
         let batch = Arc::new(self.batch());
         let inputs = self.inputs(first, &batch);
         let mut samples = Vec::new();
         for run in 0..self.effort.warm_up + self.effort.runs {
-            stage.begin(batch.clone());
+            stage.begin(batch.clone(), 1.0);
             let (inference, outputs) = self.forward(&mut stage, "full", &inputs)?;
             self.backward(&mut stage, outputs, &inputs)?;
             let (forward, outputs) = self.forward(&mut stage, "keep", &inputs)?;
@@ -330,7 +347,7 @@ impl<B: Backend> Probe<'_, B> {
         let call = self.call(strategy, true, vec![consumer.clone()]);
         let start = Instant::now();
         let outputs = stage.forward(&call, inputs.clone())?;
-        let elapsed = start.elapsed().as_secs_f64();
+        let elapsed = self.since(start);
         let received = |payload| Received { from: consumer.clone(), payload };
         Ok((elapsed, outputs.into_iter().map(received).collect()))
     }
@@ -345,9 +362,16 @@ impl<B: Backend> Probe<'_, B> {
         let call = self.call("keep", true, inputs.iter().map(|i| i.from.clone()).collect());
         let start = Instant::now();
         stage.backward(&call, gradients)?;
-        let backward = start.elapsed().as_secs_f64();
+        let backward = self.since(start);
         stage.weight(&call)?;
-        Ok((backward, start.elapsed().as_secs_f64() - backward))
+        Ok((backward, self.since(start) - backward))
+    }
+
+    /// Seconds since `start`, once the device has done what it was given.
+    fn since(&self, start: Instant) -> f64 {
+        // A device that fails to wait fails at the next operation, too, with a message of its own.
+        let _ = B::sync(self.device);
+        start.elapsed().as_secs_f64()
     }
 
     /// What the stage before hands over.
@@ -378,6 +402,7 @@ impl<B: Backend> Probe<'_, B> {
         }
         let shape = [rows, width as usize];
         let x = Tensor::random(shape, Distribution::Normal(0.0, 1.0), self.device);
+        let x = cast(x, self.effort.precision.dtype());
         vec![Received { from, payload: Payload(vec![x]) }]
     }
 

@@ -18,12 +18,22 @@ pub struct Profile {
     pub schema: String,
     /// What was measured, on what: a profile is only reused for the same text.
     pub key: String,
+    /// Bytes of one activation, and of the copy of a weight that is multiplied with: 4 for f32, 2 for bf16 and f16.
+    #[serde(default = "single_precision")]
+    pub element_bytes: u32,
     /// The measurements.
     pub entries: Vec<ProfileEntry>,
     /// Start-up time of a transfer between ranks.
     pub link_latency_s: Seconds,
     /// Bandwidth between ranks, in bytes/s.
     pub link_bytes_per_s: f64,
+    /// Arithmetic of one rank at best while all ranks compute, in FLOP/s, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_flops_per_s: Option<f64>,
+}
+
+const fn single_precision() -> u32 {
+    4
 }
 
 /// What of a chunk is meant. A chunk takes `Stage + layers * Layer`, and `First` or `Last` where it has the ends.
@@ -102,9 +112,17 @@ impl Profile {
             v => Err(field(path, v.to_string(), "finite, at least 0")),
         };
         time("link_latency_s".into(), self.link_latency_s)?;
+        if !(1..=8).contains(&self.element_bytes) {
+            return Err(field("element_bytes".into(), self.element_bytes.to_string(), "1 to 8"));
+        }
         if self.link_bytes_per_s.is_nan() || self.link_bytes_per_s <= 0.0 {
             let value = self.link_bytes_per_s.to_string();
             return Err(field("link_bytes_per_s".into(), value, "above 0"));
+        }
+        if let Some(peak) = self.peak_flops_per_s
+            && !(peak.is_finite() && peak > 0.0)
+        {
+            return Err(field("peak_flops_per_s".into(), peak.to_string(), "finite, above 0"));
         }
         for (i, e) in self.entries.iter().enumerate() {
             time(format!("entries[{i}].forward_s"), e.forward_s)?;

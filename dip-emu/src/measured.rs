@@ -8,7 +8,7 @@ use dip_core::{
     StageQuery, Strategy, Workload,
 };
 
-/// Bytes of a parameter with its gradient and two moments, in single precision.
+/// Bytes of a parameter with its gradient and two moments, which are single precision whatever the layers compute in.
 const STATIC_BYTES_PER_PARAMETER: u64 = 16;
 
 /// Seconds and bytes interpolated between the sizes that were measured.
@@ -18,6 +18,7 @@ pub struct MeasuredCost {
     points: BTreeMap<(String, Part), Vec<ProfileEntry>>,
     link_latency: Seconds,
     link_bytes_per_s: f64,
+    element_bytes: u64,
     recompute: bool,
 }
 
@@ -46,6 +47,7 @@ impl MeasuredCost {
             points,
             link_latency: profile.link_latency_s,
             link_bytes_per_s: profile.link_bytes_per_s,
+            element_bytes: u64::from(profile.element_bytes),
             recompute,
         }
     }
@@ -83,7 +85,7 @@ impl CostModel for MeasuredCost {
         let spec = &chunk.model.modules[chunk.module.index()];
         let layers = query.strategy.layers(chunk.layers.len()).unwrap_or_default();
         let all = |strategy| !layers.is_empty() && layers.iter().all(|&l| l == strategy);
-        let input_bytes = 4 * query.workload.tokens * u64::from(spec.hidden);
+        let input_bytes = self.element_bytes * query.workload.tokens * u64::from(spec.hidden);
         let (forward, backward, activation) = if !chunk.runs_backward {
             (times.inference, 0.0, 0)
         } else if all(LayerStrategy::Keep) {
@@ -105,7 +107,7 @@ impl CostModel for MeasuredCost {
             weight: (chunk.trainable && chunk.runs_backward)
                 .then_some(Seconds(times.weight.min(backward))),
             activation_bytes: Bytes(activation),
-            output_bytes: Bytes(output_bytes(query)),
+            output_bytes: Bytes(self.element_bytes * output_values(query)),
         })
     }
 
@@ -118,7 +120,9 @@ impl CostModel for MeasuredCost {
 
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
         let each = if chunk.trainable { STATIC_BYTES_PER_PARAMETER } else { 4 };
-        Bytes(crate::chunk_parameters(chunk).saturating_mul(each))
+        // In lower precision the layers multiply with a copy of the weights.
+        let copy = if self.element_bytes < 4 { self.element_bytes } else { 0 };
+        Bytes(crate::chunk_parameters(chunk).saturating_mul(each + copy))
     }
 
     fn candidates(
@@ -138,16 +142,16 @@ impl CostModel for MeasuredCost {
     }
 }
 
-/// Single-precision bytes that the stage hands on.
-fn output_bytes(query: &StageQuery<'_>) -> u64 {
+/// Values that the stage hands on.
+fn output_values(query: &StageQuery<'_>) -> u64 {
     let chunk = &query.chunk;
     let spec = &chunk.model.modules[chunk.module.index()];
     if !chunk.is_last() {
-        return 4 * query.workload.tokens * u64::from(spec.hidden);
+        return query.workload.tokens * u64::from(spec.hidden);
     }
     match spec.kind {
         ModuleKind::Decoder { head: true, .. } | ModuleKind::Dit { .. } => 0,
-        _ => 4 * query.workload.output_tokens * chunk.model.output_width(chunk.module),
+        _ => query.workload.output_tokens * chunk.model.output_width(chunk.module),
     }
 }
 

@@ -13,6 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::ModuleSpec;
 
 use super::gradients::bytes_of;
+use super::{cast, to_f32};
 
 /// Added to the score of a pair that may not see each other.
 const HIDDEN: f32 = -1e9;
@@ -144,12 +145,13 @@ impl<B: Backend> Span<B> {
         let query = heads.grouped(self.queries.of(&inputs.query, n), queries);
         let key = heads.split(self.keys.of(&inputs.key, n), keys);
         let value = heads.split(self.keys.of(&inputs.value, n), keys);
-        let scores = query.matmul(key.transpose());
+        let dtype = query.dtype();
+        let scores = to_f32(query.matmul(key.transpose()));
         let scores = match &self.mask {
             Some(mask) => scores + mask.clone(),
             None => scores,
         };
-        let weights = softmax(scores, 3);
+        let weights = cast(softmax(scores, 3), dtype);
         (weights.clone(), heads.ungrouped(weights.matmul(value), queries))
     }
 
@@ -167,10 +169,11 @@ impl<B: Backend> Span<B> {
         let value = heads.split(self.keys.of(&inputs.value, n), keys);
         let dy = heads.grouped(self.queries.of(dy, n), queries);
         let d_value = weights.clone().transpose().matmul(dy.clone());
-        let d_weights = dy.matmul(value.transpose());
+        let dtype = dy.dtype();
+        let (d_weights, weights) = (to_f32(dy.matmul(value.transpose())), to_f32(weights));
         // Softmax: ds = p * (dp - sum(dp * p)), row by row.
         let sum = (d_weights.clone() * weights.clone()).sum_dim(3);
-        let d_scores = (d_weights - sum) * weights;
+        let d_scores = cast((d_weights - sum) * weights, dtype);
         let d_key = d_scores.clone().transpose().matmul(query);
         let d_query = heads.ungrouped(d_scores.matmul(key), queries);
         [d_query, heads.rows(d_key, keys), heads.rows(d_value, keys)]

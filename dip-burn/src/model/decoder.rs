@@ -8,7 +8,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
 
 use super::attention::{Attention, Geometry};
@@ -18,7 +18,7 @@ use super::gradients::{Gradients, bytes_of, linear_backward};
 use super::layer::{self, Layer, LayersKept};
 use super::norm::{Norm, NormKept};
 use super::rotary::Rotary;
-use super::{Chunk, Init, ModelError, Slice};
+use super::{Chunk, Init, ModelError, Slice, cast, to_f32};
 use crate::batch::Microbatch;
 
 /// Consecutive layers of the decoder, with the token embedding in the first chunk, and norm and head in the last.
@@ -49,7 +49,7 @@ pub struct DecoderKept<B: Backend> {
     inputs: Vec<usize>,
     layers: LayersKept<B, Layer<B>>,
     norm: Option<NormKept<B>>,
-    /// Log-probabilities of the trained rows, `[r, v]`.
+    /// Log-probabilities of the trained rows, `[r, v]`, in f32.
     log_p_rv: Option<Tensor<B, 2>>,
 }
 
@@ -123,7 +123,7 @@ impl<B: Backend> DecoderChunk<B> {
         let geometry = self.geometry(on, &x_tm.device());
         let x_tm = layer::forward(&self.layers, x_tm, &geometry);
         let rows = indices(rows.iter().map(|&r| r as i32), &x_tm.device());
-        Some(head.as_ref()?.forward(norm.forward(x_tm.select(0, rows)).0))
+        Some(to_f32(head.as_ref()?.forward(norm.forward(x_tm.select(0, rows)).0)))
     }
 }
 
@@ -227,8 +227,9 @@ impl<B: Backend> Embedding<B> {
             let rows = indices(rows.iter().map(|&i| i as i32), &device);
             let (values, table) = (dx_tm.clone(), self.weight.val());
             gradients.add(&self.weight, move || {
-                let values = values.select(0, rows);
-                table.zeros_like().select_assign(0, tokens, values, IndexingUpdateOp::Add)
+                let values = to_f32(values.select(0, rows));
+                let zeros = Tensor::zeros(table.dims(), (&table.device(), DType::F32));
+                zeros.select_assign(0, tokens, values, IndexingUpdateOp::Add)
             });
         }
         let mut places = places.into_iter().map(|place| place as i32);
@@ -254,7 +255,7 @@ impl<B: Backend> End<B> {
         };
         let trained = Trained::of(microbatch, &x_tm.device());
         let (x_rm, norm) = self.norm.forward(x_tm.select(0, trained.rows));
-        let log_p_rv = log_softmax(head.forward(x_rm), 1);
+        let log_p_rv = log_softmax(to_f32(head.forward(x_rm)), 1);
         let log_p_r1 = log_p_rv.clone().gather(1, trained.targets);
         let loss = log_p_r1.sum().mul_scalar(-trained.weight).reshape([1, 1]);
         (loss, norm, Some(log_p_rv))
@@ -277,11 +278,11 @@ impl<B: Backend> End<B> {
         let minus_one = Tensor::full(trained.targets.dims(), -1.0, &device);
         let p_rv = log_p_rv.exp();
         let d_rv = p_rv.scatter(1, trained.targets, minus_one, IndexingUpdateOp::Add);
-        let d_rv = d_rv * (dy * trained.weight);
+        let d_rv = cast(d_rv * (dy * trained.weight), head.weight.val().dtype());
         let d_rm = linear_backward(head, self.norm.output(&norm), d_rv, gradients);
         let d_rm = self.norm.backward(norm, d_rm, gradients);
         let shape = [microbatch.tokens.len(), d_rm.dims()[1]];
-        let zeros = Tensor::zeros(shape, &device);
+        let zeros = Tensor::zeros(shape, (&device, d_rm.dtype()));
         zeros.select_assign(0, trained.rows, d_rm, IndexingUpdateOp::Add)
     }
 }

@@ -8,6 +8,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use super::to_f32;
+
 /// A weight gradient that is still to be computed.
 type Job = Box<dyn FnOnce(&mut GradientsParams) + Send>;
 
@@ -15,7 +17,7 @@ type Job = Box<dyn FnOnce(&mut GradientsParams) + Send>;
 #[derive(Default)]
 pub struct Deferred(Vec<Job>);
 
-/// Sums of gradients, by parameter.
+/// Sums of gradients, by parameter; in f32, whatever the layers compute in.
 pub struct Gradients<B: Backend> {
     sums: GradientsParams,
     trainable: bool,
@@ -37,6 +39,11 @@ impl<B: Backend> Gradients<B> {
     /// Forgets all sums.
     pub fn clear(&mut self) {
         self.sums = GradientsParams::new();
+    }
+
+    /// Replaces all sums.
+    pub fn replace(&mut self, sums: GradientsParams) {
+        self.sums = sums;
     }
 
     /// From now on gradients are not computed but collected, until [`Gradients::deferred`] takes them.
@@ -65,7 +72,7 @@ impl<B: Backend> Gradients<B> {
         }
         let id = parameter.id;
         let job = move |sums: &mut GradientsParams| {
-            let gradient = gradient();
+            let gradient = to_f32(gradient());
             let sum = match sums.remove::<B, D>(id) {
                 Some(so_far) => so_far + gradient,
                 None => gradient,
@@ -101,11 +108,11 @@ pub(super) fn linear_backward_weights<B: Backend>(
     gradients.add(&layer.weight, move || x.transpose().matmul(for_weight));
     if let Some(bias) = &layer.bias {
         let dy = dy.clone();
-        gradients.add(bias, move || dy.sum_dim(0).squeeze_dim(0));
+        gradients.add(bias, move || to_f32(dy).sum_dim(0).squeeze_dim(0));
     }
 }
 
 /// Bytes of a tensor.
 pub(super) fn bytes_of<B: Backend, const D: usize>(x: &Tensor<B, D>) -> u64 {
-    4 * x.shape().num_elements() as u64
+    (x.dtype().size() * x.shape().num_elements()) as u64
 }

@@ -7,6 +7,7 @@
 //! | `dit` | diffusion transformer in the MovieGen manner: packed clips, adaptive norms, cross attention, flow-matching loss |
 //! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `norm` | what their layers share, forward and backward |
 //! | `gradients` | sums of weight gradients |
+//! | `precision` | what the layers compute in |
 //! | `init` | weights by name: any partition starts from the same ones |
 //! | `sampler` | clips from noise: Euler steps with guidance |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
@@ -20,6 +21,7 @@ mod gradients;
 mod init;
 pub mod layer;
 mod norm;
+mod precision;
 pub mod rotary;
 pub mod sampler;
 pub mod vit;
@@ -38,6 +40,8 @@ pub use decoder::DecoderChunk;
 pub use dit::DitChunk;
 pub use gradients::{Deferred, Gradients};
 pub use init::Init;
+pub use precision::Precision;
+pub(crate) use precision::{cast, to_f32};
 pub use vit::VitChunk;
 pub(crate) use whole::output_width;
 pub use whole::{Prompt, WholeModel};

@@ -6,8 +6,8 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::Init;
 use super::gradients::{Gradients, bytes_of};
+use super::{Init, cast, to_f32};
 
 const EPSILON: f64 = 1e-6;
 
@@ -25,7 +25,7 @@ pub struct Norm<B: Backend> {
 pub(super) struct NormKept<B: Backend> {
     /// The rows at unit variance, `[r, m]`.
     unit: Tensor<B, 2>,
-    /// What they were multiplied with, `[r, 1]`.
+    /// What they were multiplied with, `[r, 1]`, in f32.
     scale: Tensor<B, 2>,
 }
 
@@ -42,13 +42,15 @@ impl<B: Backend> Norm<B> {
 
     /// `x_rm` to the same shape.
     pub(super) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
+        let dtype = x_rm.dtype();
+        let x_rm = to_f32(x_rm);
         let centred = match &self.beta {
             Some(_) => x_rm.clone() - x_rm.mean_dim(1),
             None => x_rm,
         };
         let variance = centred.clone().square().mean_dim(1);
         let scale = (variance + EPSILON).sqrt().recip();
-        let kept = NormKept { unit: centred * scale.clone(), scale };
+        let kept = NormKept { unit: cast(centred * scale.clone(), dtype), scale };
         (self.output(&kept), kept)
     }
 
@@ -69,6 +71,8 @@ impl<B: Backend> Norm<B> {
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         let NormKept { unit, scale } = kept;
+        let dtype = dy.dtype();
+        let (unit, dy) = (to_f32(unit), to_f32(dy));
         let sum_rows = |x: Tensor<B, 2>| x.sum_dim(0).squeeze_dim(0);
         let (for_gamma, rows) = (dy.clone(), unit.clone());
         gradients.add(&self.gamma, move || sum_rows(for_gamma * rows));
@@ -76,13 +80,13 @@ impl<B: Backend> Norm<B> {
             let dy = dy.clone();
             gradients.add(beta, move || sum_rows(dy));
         }
-        let d_unit = dy * self.gamma.val().unsqueeze();
+        let d_unit = dy * to_f32(self.gamma.val()).unsqueeze();
         let along = (d_unit.clone() * unit.clone()).mean_dim(1);
         let d_unit = match &self.beta {
             Some(_) => d_unit.clone() - d_unit.mean_dim(1),
             None => d_unit,
         };
-        (d_unit - unit * along) * scale
+        cast((d_unit - unit * along) * scale, dtype)
     }
 }
 

@@ -8,6 +8,8 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
+use super::{cast, to_f32};
+
 /// Base of the angles.
 const BASE: f64 = 10_000.0;
 
@@ -122,13 +124,14 @@ impl<B: Backend> Turn<B> {
 
     /// `x cos + (x R) sin`. Both halves of a head have the same angle, so a turn by the negative one is its transpose.
     fn turned(&self, x_rm: Tensor<B, 2>, sin: Tensor<B, 2>) -> Tensor<B, 2> {
-        let shape @ [rows, width] = x_rm.dims();
+        let (shape @ [rows, width], dtype) = (x_rm.dims(), x_rm.dtype());
+        let x_rm = to_f32(x_rm);
         let [d, _] = self.halves.dims();
         let [_, length] = self.cos.dims();
         let sequences = [rows * width / length, length];
         let moved = x_rm.clone().reshape([rows * width / d, d]).matmul(self.halves.clone());
         let x = x_rm.reshape(sequences) * self.cos.clone();
-        (x + moved.reshape(sequences) * sin).reshape(shape)
+        cast((x + moved.reshape(sequences) * sin).reshape(shape), dtype)
     }
 }
 

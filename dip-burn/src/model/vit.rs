@@ -18,7 +18,7 @@ use super::gradients::{Gradients, bytes_of, linear_backward, linear_backward_wei
 use super::layer::{self, Layer, LayersKept};
 use super::norm::{Norm, NormKept};
 use super::rotary::Rotary;
-use super::{Chunk, Init, ModelError, Slice};
+use super::{Chunk, Init, ModelError, Slice, cast};
 use crate::batch::Image;
 
 /// Consecutive layers of the encoder, with its patch embedding in the first chunk and its adapter in the last.
@@ -143,18 +143,18 @@ impl<B: Backend> VitChunk<B> {
         })
     }
 
-    /// The patches of all images, `[r, c]`.
-    fn patches(&self, images: &[Image], device: &B::Device) -> Tensor<B, 2> {
+    /// The patches of all images, `[r, c]`, in the type of `like`.
+    fn patches(&self, images: &[Image], like: &Tensor<B, 2>) -> Tensor<B, 2> {
         let values: Vec<f32> = images.iter().flat_map(|i| self.grid.patches(i)).collect();
         let rows = images.len() * self.grid.side() * self.grid.side();
         let shape = [rows, values.len() / rows];
-        Tensor::from_data(TensorData::new(values, shape), device)
+        cast(Tensor::from_data(TensorData::new(values, shape), &like.device()), like.dtype())
     }
 
     /// What the layers start from, `[r, m]`, and where they are.
     fn start(&self, mut inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> (Tensor<B, 2>, Geometry<B>) {
         let x_rm = match (&self.patch_embed, inputs.pop()) {
-            (Some(embed), _) => embed.forward(self.patches(images(on), &embed.weight.device())),
+            (Some(embed), _) => embed.forward(self.patches(images(on), &embed.weight.val())),
             (None, Some(x_rm)) => x_rm,
             (None, None) => unreachable!("the interpreter gives a later chunk its input"),
         };
@@ -217,7 +217,7 @@ impl<B: Backend> Chunk<B> for VitChunk<B> {
         let dx_rm = layer::backward(&self.layers, kept.layers, dy_rm, gradients);
         match &self.patch_embed {
             Some(embed) => {
-                let patches = self.patches(images(&on), &dx_rm.device());
+                let patches = self.patches(images(&on), &dx_rm);
                 linear_backward_weights(embed, patches, &dx_rm, gradients);
                 Vec::new()
             }

@@ -1,5 +1,6 @@
 //! A model chunk as a [`Stage`]: forwards and backwards with tensors, activations held only in between.
 
+mod countdown;
 mod held;
 
 use std::collections::HashMap;
@@ -15,9 +16,13 @@ use dip_core::{
 
 use crate::batch::Batch;
 use crate::model::{
-    Chunk, DecoderChunk, DitChunk, Gradients, Init, ModelError, Slice, VitChunk, output_width,
+    Chunk, DecoderChunk, DitChunk, Gradients, Init, ModelError, Precision, Slice, VitChunk, cast,
+    output_width,
 };
+use crate::params::flat;
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
+use crate::runtime::Bucket;
+use countdown::Countdown;
 use held::{Account, Held, Kept, Left};
 
 /// What travels between stages: tensors `[tokens, width]`.
@@ -26,7 +31,12 @@ pub struct Payload<B: Backend>(pub Vec<Tensor<B, 2>>);
 
 /// One model chunk on one device.
 pub struct ChunkStage<B: Backend> {
+    /// The weights, in f32.
     modules: Modules<B>,
+    /// Their copy in the precision of the layers, where that is another one.
+    low: Option<Modules<B>>,
+    precision: Precision,
+    loss_scale: f64,
     device: B::Device,
     naming: Naming,
     module: ModuleId,
@@ -40,10 +50,11 @@ pub struct ChunkStage<B: Backend> {
     gradients: Gradients<B>,
     losses: Vec<Tensor<B, 2>>,
     bytes: Account,
+    countdown: Option<Countdown<B>>,
 }
 
 /// The chunk of one of the modalities.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there is one a chunk, and it never moves")]
 enum Modules<B: Backend> {
     Vit(VitChunk<B>),
@@ -91,6 +102,9 @@ impl<B: Backend> ChunkStage<B> {
         };
         Ok(Self {
             modules,
+            low: None,
+            precision: Precision::F32,
+            loss_scale: 1.0,
             device: device.clone(),
             naming: Naming { module: spec.name.clone(), first_layer: layers.start as usize },
             module,
@@ -103,17 +117,85 @@ impl<B: Backend> ChunkStage<B> {
             gradients: Gradients::new(spec.trainable),
             losses: Vec::new(),
             bytes: Account::default(),
+            countdown: None,
         })
     }
 
-    /// Starts an iteration: forgets the gradients and losses of the last one.
-    pub fn begin(&mut self, batch: Arc<Batch>) {
+    /// The same stage with layers that compute in `precision`.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self.copy_weights();
+        self
+    }
+
+    /// Brings the copy of the weights up to date.
+    fn copy_weights(&mut self) {
+        self.low = (self.precision != Precision::F32).then(|| {
+            let mut modules = self.modules.clone();
+            let mut copy = Copy(self.precision);
+            with_chunk!(&mut modules, chunk => {
+                *chunk = params::map_parameters(chunk.clone(), &self.naming, None, &mut copy);
+            });
+            modules
+        });
+    }
+
+    /// What the layers compute with.
+    fn layers(&self) -> &Modules<B> {
+        self.low.as_ref().unwrap_or(&self.modules)
+    }
+
+    /// Starts an iteration: forgets the gradients and losses of the last one. The loss, and so every gradient, is multiplied
+    /// with `loss_scale`.
+    pub fn begin(&mut self, batch: Arc<Batch>, loss_scale: f64) {
         self.batch = Some(batch);
+        self.loss_scale = loss_scale;
         self.held.clear();
         self.left.clear();
         self.gradients.clear();
         self.losses.clear();
         self.bytes = Account::default();
+        self.countdown = None;
+    }
+
+    /// Has `then` called with the gradients of this iteration, in an order that all replicas share, as soon as `backwards`
+    /// tasks have added to them.
+    ///
+    /// # Errors
+    /// Those of `then`, which is called at once where there are no such tasks.
+    pub fn when_gradients_are_done(
+        &mut self,
+        backwards: usize,
+        then: impl FnOnce(Bucket<B>) -> Result<(), StageError> + Send + 'static,
+    ) -> Result<(), StageError> {
+        self.countdown = Some(Countdown::new(backwards, Box::new(then)));
+        self.gradients_are_done()
+    }
+
+    fn gradients_are_done(&mut self) -> Result<(), StageError> {
+        match self.countdown.as_mut().and_then(Countdown::due) {
+            Some(then) => then(self.flat_gradients()),
+            None => Ok(()),
+        }
+    }
+
+    fn count_backward(&mut self) -> Result<(), StageError> {
+        if let Some(countdown) = &mut self.countdown {
+            countdown.tick();
+        }
+        self.gradients_are_done()
+    }
+
+    fn flat_gradients(&self) -> Bucket<B> {
+        let sums = self.gradients.sums();
+        with_chunk!(&self.modules, chunk => flat::flat_gradients(chunk, sums))
+    }
+
+    /// Replaces the gradients of this iteration.
+    pub fn set_gradients(&mut self, bucket: Bucket<B>) {
+        let sums = with_chunk!(&self.modules, chunk => flat::shaped_gradients(chunk, bucket));
+        self.gradients.replace(sums);
     }
 
     /// Sum of the losses of the tokens of this iteration; 0 where the chunk has no loss.
@@ -154,6 +236,7 @@ impl<B: Backend> ChunkStage<B> {
         with_chunk!(&mut self.modules, chunk => {
             *chunk = params::map_parameters(chunk.clone(), &self.naming, sums, map);
         });
+        self.copy_weights();
     }
 
     /// Replaces every parameter by that of the same name.
@@ -179,6 +262,20 @@ impl<B: Backend> ChunkStage<B> {
         let layers = call.strategy.layers(self.layers).ok_or_else(unsupported)?;
         // Host memory is this memory on CPU; devices cannot offload yet.
         if layers.contains(&LayerStrategy::Offload) { Err(unsupported()) } else { Ok(layers) }
+    }
+}
+
+/// Copies parameters into a lower precision.
+struct Copy(Precision);
+
+impl<B: Backend> ParameterMap<B> for Copy {
+    fn map<const D: usize>(
+        &mut self,
+        _: &str,
+        parameter: Tensor<B, D>,
+        _: Option<Tensor<B, D>>,
+    ) -> Tensor<B, D> {
+        cast(parameter, self.0.dtype())
     }
 }
 
@@ -211,14 +308,14 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let on = self.slice_of(&batch, call, &from)?;
         let output = if self.runs_backward {
             let strategies = self.strategies(call)?;
-            let (output, kept) = self.modules.forward_kept(inputs, on, &strategies);
+            let (output, kept) = self.layers().forward_kept(inputs, on, &strategies);
             let bytes = kept.bytes();
             self.bytes.take(bytes);
             let key = (call.pair.microbatch, call.pair.sub_microbatch);
             self.held.insert(key, Held { from, kept, bytes });
             output
         } else {
-            with_chunk!(&self.modules, chunk => chunk.forward(inputs, on))
+            with_chunk!(self.layers(), chunk => chunk.forward(inputs, on))
         };
         if self.has_loss() {
             self.losses.push(output);
@@ -241,7 +338,8 @@ impl<B: Backend> Stage for ChunkStage<B> {
         if call.split {
             self.gradients.defer();
         }
-        let inputs = self.modules.backward(kept, dy, on, &mut self.gradients);
+        let modules = self.low.as_ref().unwrap_or(&self.modules);
+        let inputs = modules.backward(kept, dy, on, &mut self.gradients);
         let inputs: Vec<(PairKey, Tensor<B, 2>)> = from.into_iter().zip(inputs).collect();
         if call.split {
             let deferred = self.gradients.deferred();
@@ -249,6 +347,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
             self.left.insert(key, Left { deferred, bytes });
         } else {
             self.bytes.give_back(bytes);
+            self.count_backward()?;
         }
         let outputs = call.consumers.iter().map(|consumer| {
             let of_consumer = inputs.iter().filter(|(from, _)| from == consumer);
@@ -266,7 +365,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let left = left.ok_or_else(|| protocol(call, "has no backward that left its weights"))?;
         self.gradients.run(left.deferred);
         self.bytes.give_back(left.bytes);
-        Ok(())
+        self.count_backward()
     }
 }
 
@@ -299,7 +398,7 @@ impl<B: Backend> ChunkStage<B> {
     ) -> Result<Tensor<B, 2>, StageError> {
         if self.has_loss() {
             let trained = batch.trained_tokens.max(1) as f64;
-            return Ok(Tensor::full([1, 1], 1.0 / trained, &self.device));
+            return Ok(Tensor::full([1, 1], self.loss_scale / trained, &self.device));
         }
         gradients
             .into_iter()

@@ -3,18 +3,30 @@
 pub mod checkpoint;
 mod config;
 mod data;
+mod early_stop;
+mod loss_scale;
 mod metrics;
+mod rate;
+mod replicas;
 mod report;
 mod samples;
+mod scalars;
+mod tensorboard;
+mod throughput;
 mod trainer;
 
 pub use config::{
-    CheckpointConfig, DataConfig, Device, EvaluationConfig, OptimizerConfig, PipelineConfig,
-    RunConfig,
+    CheckpointConfig, DataConfig, Device, EvaluationConfig, MetricsConfig, OptimizerConfig,
+    PipelineConfig, RunConfig,
 };
 pub use data::{
-    CaptionJudge, Content, FedBatch, Feed, HeldOut, Judge, RunData, SampleJudge, assemble,
+    CaptionJudge, Content, FedBatch, Feed, HeldOut, Judge, Microbatches, RunData, SampleJudge,
 };
+pub use early_stop::EarlyStop;
+pub use loss_scale::LossScale;
 pub use metrics::Metrics;
+pub use rate::RateSchedule;
+pub use replicas::Deal;
 pub use report::{Caption, Evaluation, IterationReport, Observer, Sample};
+pub use throughput::{Throughput, resident_bytes};
 pub use trainer::{TrainError, Trainer, TrainerInit};

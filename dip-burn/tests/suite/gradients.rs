@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use dip_burn::model::WholeModel;
+use dip_burn::model::{Precision, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{Export, Pipeline, PipelineInit};
 use dip_burn::train::OptimizerConfig;
@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::support::*;
 
 /// Largest difference of two sets of tensors, relative to the largest value of each tensor.
-fn difference(a: &NamedTensors, b: &NamedTensors) -> f64 {
+pub fn difference(a: &NamedTensors, b: &NamedTensors) -> f64 {
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
     let mut worst = 0.0f64;
     for (name, left) in a {
@@ -44,6 +44,7 @@ impl Case {
             partition: &partition,
             devices: vec![Default::default(); ranks as usize],
             threads_per_rank: 1,
+            precision: Precision::F32,
             seed: 7,
             optimizer: &OptimizerConfig::default(),
         })

@@ -36,6 +36,8 @@ pub struct ClipLoaderConfig {
     pub caption_tokens: u32,
     /// Microbatches of a batch.
     pub microbatches: u32,
+    /// Instead of that: as many as it takes to reach these tokens of clips.
+    pub tokens_per_batch: Option<u64>,
     /// Share of clips that are trained with an empty caption, for guidance.
     pub caption_dropout: f64,
     /// Seed of noise, steps and dropout.
@@ -176,6 +178,13 @@ impl Drop for ClipLoader {
 }
 
 impl ClipLoaderConfig {
+    fn wants_more(&self, microbatches: usize, tokens: u64) -> bool {
+        match self.tokens_per_batch {
+            Some(budget) => tokens < budget,
+            None => microbatches < self.microbatches as usize,
+        }
+    }
+
     fn validate(&self) -> Result<(), DataError> {
         let within = |field, value: u64, low: u64, high: u64, remedy| {
             if (low..=high).contains(&value) {
@@ -225,11 +234,14 @@ impl Reader {
     fn batch(&mut self) -> Result<ClipBatch, DataError> {
         let (config, iteration) = (self.config.clone(), self.batches);
         let (mut metas, mut microbatches) = (Vec::new(), Vec::new());
-        for _ in 0..config.microbatches {
+        let mut tokens = 0;
+        while config.wants_more(microbatches.len(), tokens) {
             let clips = self.microbatch()?;
             metas.push(packed::meta(&clips, &config.shape));
             let on_its_way = |clip: &ReadyClip| noisy(&clip.latents, config.seed, clip.number);
-            microbatches.push(packed::microbatch(&clips, on_its_way));
+            let microbatch = packed::microbatch(&clips, on_its_way);
+            tokens += microbatch.trained_tokens();
+            microbatches.push(microbatch);
         }
         self.batches += 1;
         let meta = BatchMeta { iteration, microbatches: metas };
@@ -342,6 +354,7 @@ mod tests {
             max_frames: 20,
             caption_tokens: 30,
             microbatches: 3,
+            tokens_per_batch: None,
             caption_dropout: 0.2,
             seed: 3,
             prefetch: 2,

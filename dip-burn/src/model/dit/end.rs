@@ -16,7 +16,7 @@ use super::start::rows_of;
 use crate::batch::Clip;
 use crate::model::gradients::{Gradients, bytes_of, linear_backward};
 use crate::model::norm::{Norm, NormKept};
-use crate::model::{Init, Slice};
+use crate::model::{Init, Slice, cast, to_f32};
 
 /// Shift and scale: the last norm has no gate.
 const END_PARTS: usize = 2;
@@ -35,7 +35,7 @@ pub struct End<B: Backend> {
 pub(super) struct EndKept<B: Backend> {
     norm: NormKept<B>,
     steps: Tensor<B, 2>,
-    /// Velocity less that of the data, `[r, v]`.
+    /// Velocity less that of the data, `[r, v]`, in f32.
     error_rv: Tensor<B, 2>,
 }
 
@@ -59,7 +59,7 @@ impl<B: Backend> End<B> {
         Modulation::new(steps, &self.modulation, members, width)
     }
 
-    /// `[r, v]`
+    /// `[r, v]`, in f32.
     pub(super) fn velocity(
         &self,
         stream: Stream<B>,
@@ -68,7 +68,7 @@ impl<B: Backend> End<B> {
     ) -> (Tensor<B, 2>, NormKept<B>) {
         let (normed, kept) = self.norm.forward(stream.x_rm);
         let x_rm = self.modulation(&stream.steps, members).scaled(normed, 0);
-        let video_rv = self.output.forward(x_rm);
+        let video_rv = to_f32(self.output.forward(x_rm));
         let state_rv = rows_of(on.clips(), |clip| &clip.state, &video_rv.device());
         let speed = speed(on.clips(), &video_rv.device());
         ((video_rv - state_rv) * speed, kept)
@@ -103,16 +103,19 @@ impl<B: Backend> End<B> {
         let d_rv = error_rv * (dy * (2.0 / values as f64)) * speed(on.clips(), &device);
         let normed = self.norm.output(&norm);
         let input = modulation.scaled(normed.clone(), 0);
+        let d_rv = cast(d_rv, normed.dtype());
         let d = linear_backward(&self.output, input, d_rv, gradients);
         let (d, [d_shift, d_scale]) = modulation.scaled_backward(normed, d, 0);
         let x_rm = self.norm.backward(norm, d, gradients);
         let own = Tensor::cat(vec![d_shift, d_scale], 1);
         own_backward(&self.modulation, &own, gradients);
         let ([n, used], [_, m]) = (own.dims(), x_rm.dims());
-        let rest = Tensor::zeros([n, PARTS * m - used], &device);
+        let captions = on.microbatch.text_rows(&on.instances).len();
+        let options = (&device, x_rm.dtype());
+        let rest = Tensor::zeros([n, PARTS * m - used], options);
         Stream {
             x_rm,
-            context_cm: Tensor::zeros([on.microbatch.text_rows(&on.instances).len(), m], &device),
+            context_cm: Tensor::zeros([captions, m], options),
             steps: Tensor::cat(vec![own, rest], 1),
         }
     }

@@ -6,6 +6,7 @@ use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
+use crate::model::cast;
 use crate::model::gradients::Gradients;
 
 /// Shift, scale and gate of the attention, and those of the feed-forward network.
@@ -29,11 +30,11 @@ impl<B: Backend> Members<B> {
     }
 
     fn spread(&self, x_nm: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.0.clone().matmul(x_nm)
+        cast(self.0.clone(), x_nm.dtype()).matmul(x_nm)
     }
 
     fn sum(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.0.clone().transpose().matmul(x_rm)
+        cast(self.0.clone(), x_rm.dtype()).transpose().matmul(x_rm)
     }
 }
 

@@ -13,7 +13,7 @@ use super::modulation::PARTS;
 use crate::batch::Clip;
 use crate::model::feed_forward::silu_backward;
 use crate::model::gradients::{Gradients, linear_backward, linear_backward_weights};
-use crate::model::{Init, Slice};
+use crate::model::{Init, Slice, cast};
 
 /// Cosines and sines of a diffusion step.
 const STEP_WAVES: usize = 256;
@@ -53,11 +53,11 @@ impl<B: Backend> Start<B> {
 
     /// The stream of a slice and the rows of its captions.
     pub(super) fn forward(&self, text: Tensor<B, 2>, on: &Slice<'_>) -> Stream<B> {
-        let device = text.device();
+        let [_, _, steps] = self.step.forward(waves(on.clips(), &text));
         Stream {
-            x_rm: self.patch_embed.forward(states(on.clips(), &device)),
+            x_rm: self.patch_embed.forward(states(on.clips(), &text)),
             context_cm: self.context.forward(text),
-            steps: self.step.forward(waves(on.clips(), &device))[2].clone(),
+            steps,
         }
     }
 
@@ -69,10 +69,9 @@ impl<B: Backend> Start<B> {
         on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
-        let device = text.device();
-        let states = states(on.clips(), &device);
+        let states = states(on.clips(), &text);
         linear_backward_weights(&self.patch_embed, states, &dy.x_rm, gradients);
-        self.step.backward(waves(on.clips(), &device), dy.steps, gradients);
+        self.step.backward(waves(on.clips(), &text), dy.steps, gradients);
         linear_backward(&self.context, text, dy.context_cm, gradients)
     }
 }
@@ -96,12 +95,12 @@ impl<B: Backend> StepEmbedding<B> {
     }
 }
 
-/// The values of every token on its way from noise to video, `[r, v]`.
-fn states<B: Backend>(clips: &[Clip], device: &B::Device) -> Tensor<B, 2> {
-    rows_of(clips, |clip| &clip.state, device)
+/// The values of every token on its way from noise to video, `[r, v]`, in the type of `like`.
+fn states<B: Backend>(clips: &[Clip], like: &Tensor<B, 2>) -> Tensor<B, 2> {
+    cast(rows_of(clips, |clip| &clip.state, &like.device()), like.dtype())
 }
 
-/// Values of every token, `[r, v]`.
+/// Values of every token, `[r, v]`, in f32.
 pub(super) fn rows_of<B: Backend>(
     clips: &[Clip],
     of: impl Fn(&Clip) -> &Vec<f32>,
@@ -113,7 +112,8 @@ pub(super) fn rows_of<B: Backend>(
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-fn waves<B: Backend>(clips: &[Clip], device: &B::Device) -> Tensor<B, 2> {
+/// Cosines and sines of the diffusion steps, in the type of `like`.
+fn waves<B: Backend>(clips: &[Clip], like: &Tensor<B, 2>) -> Tensor<B, 2> {
     let half = STEP_WAVES / 2;
     let wave = |time: f32, i: usize| {
         let angle =
@@ -122,7 +122,8 @@ fn waves<B: Backend>(clips: &[Clip], device: &B::Device) -> Tensor<B, 2> {
     };
     let values: Vec<f32> =
         clips.iter().flat_map(|c| (0..STEP_WAVES).map(move |i| wave(c.time, i))).collect();
-    Tensor::from_data(TensorData::new(values, [clips.len(), STEP_WAVES]), device)
+    let data = TensorData::new(values, [clips.len(), STEP_WAVES]);
+    cast(Tensor::from_data(data, &like.device()), like.dtype())
 }
 
 /// The rows of the captions of a slice, from slices of the text encoder that hold them among others.
@@ -140,8 +141,8 @@ pub(super) fn captions_backward<B: Backend>(
     d_text: Tensor<B, 2>,
     on: &Slice<'_>,
 ) -> Vec<Tensor<B, 2>> {
-    let ([_, width], device) = (d_text.dims(), d_text.device());
-    let zeros = |rows: usize| Tensor::zeros([rows, width], &device);
+    let ([_, width], options) = (d_text.dims(), (&d_text.device(), d_text.dtype()));
+    let zeros = |rows: usize| Tensor::zeros([rows, width], options);
     let mut at = 0;
     let spread = |part: Part| {
         let own = d_text.clone().narrow(0, at, part.rows);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_core::{BatchSplit, ModelSpec, ModuleKind};
+use dip_core::{ModelSpec, ModuleKind};
 
-use super::{Content, FedBatch, Feed, Judge, Opening, PREFETCH, RunData};
-use crate::batch::{Batch, Image, Microbatch};
+use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData};
+use crate::batch::{Image, Microbatch};
 use crate::data::loader::{LoaderPosition, decoded};
 use crate::data::{
     DataError, DataSource, DecodedBatch, DecodedMicrobatch, Document, Loader, LoaderConfig,
@@ -49,7 +49,8 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<RunData, DataError> {
         microbatches: data.microbatches.unwrap_or(model.microbatches),
         prefetch: PREFETCH,
     };
-    let loader = Loader::new(train_source(data, *seed)?, tokenizer.clone(), config)?;
+    let loader = Loader::new(train_source(data, *seed)?, tokenizer.clone(), config)?
+        .with_token_budget(data.tokens_per_iteration);
     let wanted = evaluation.pictures.max(evaluation.captions);
     let held_out = match held_out_source(data, *seed)? {
         Some(mut source) => held_out(&mut *source, wanted)?,
@@ -64,7 +65,7 @@ impl Feed for Loader {
         let batch = Loader::next_batch(self)?;
         let decoding = self.decode(&batch)?;
         let documents = batch.microbatches.iter().map(|m| u64::from(m.packed_documents)).sum();
-        let content: Content = Box::new(move |split| Ok(assemble(decoding.wait()?, split)));
+        let content: Content = Box::new(move || Ok(assemble(decoding.wait()?)));
         Ok(FedBatch {
             meta: batch.meta,
             position: SourcePosition::new(&batch.position),
@@ -178,11 +179,10 @@ impl HeldOut {
 }
 
 /// A decoded batch as the stages see it.
-pub fn assemble(decoded: DecodedBatch, split: BatchSplit) -> Batch {
-    Batch {
+fn assemble(decoded: DecodedBatch) -> Microbatches {
+    Microbatches {
         trained_tokens: decoded.trained_tokens,
-        microbatches: decoded.microbatches.into_iter().map(microbatch).collect(),
-        split,
+        all: decoded.microbatches.into_iter().map(microbatch).collect(),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use dip_core::ClipMeta;
 
-use super::{Content, FedBatch, Feed, Judge, Opening, PREFETCH, RunData};
-use crate::batch::{Batch, ClipGrid, Microbatch};
+use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData};
+use crate::batch::{ClipGrid, Microbatch};
 use crate::data::moving::{MovingConfig, MovingShapes, Named, judge};
 use crate::data::video::{ClipBatch, ClipLoader, ClipLoaderConfig, ReadyClip, packed};
 use crate::data::video::{at_time, caption_tokens};
@@ -57,6 +57,7 @@ pub(super) fn open(opening: &Opening<'_>, shape: LatentShape) -> Result<RunData,
         max_frames: shape.frames(seconds),
         caption_tokens: model.sequence_tokens / max_clips,
         microbatches: data.microbatches.unwrap_or(model.microbatches),
+        tokens_per_batch: data.tokens_per_iteration,
         caption_dropout: data.caption_dropout,
         seed: *seed,
         prefetch: PREFETCH,
@@ -80,7 +81,7 @@ impl Feed for ClipLoader {
         let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
         let documents = microbatches.iter().map(|m| m.clips.len() as u64).sum();
         let content: Content =
-            Box::new(move |split| Ok(Batch { microbatches, split, trained_tokens }));
+            Box::new(move || Ok(Microbatches { all: microbatches, trained_tokens }));
         let position = SourcePosition::new(&position);
         Ok(FedBatch { meta, position, tokens: trained_tokens, documents, content })
     }

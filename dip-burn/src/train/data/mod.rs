@@ -3,18 +3,18 @@
 mod captions;
 mod clips;
 
-pub use captions::{CaptionJudge, HeldOut, assemble};
+pub use captions::{CaptionJudge, HeldOut};
 pub use clips::SampleJudge;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_core::{BatchMeta, BatchSplit, ClipMeta, ModelSpec, ModuleKind};
+use dip_core::{BatchMeta, ClipMeta, ModelSpec, ModuleKind};
 
 use super::report::Evaluation;
 use super::{DataConfig, EvaluationConfig};
-use crate::batch::Batch;
+use crate::batch::Microbatch;
 use crate::data::{DataError, LatentShape, SourcePosition, Tokenizer};
 use crate::measure::ClipSize;
 use crate::model::WholeModel;
@@ -61,12 +61,21 @@ pub struct FedBatch {
     pub tokens: u64,
     /// Packed documents, or captions of clips.
     pub documents: u64,
-    /// Waits for the content, cut as planned.
+    /// Waits for the content.
     pub content: Content,
 }
 
-/// Waits for a batch, cut as planned.
-pub type Content = Box<dyn FnOnce(BatchSplit) -> Result<Batch, DataError> + Send>;
+/// Waits for the content of a batch.
+pub type Content = Box<dyn FnOnce() -> Result<Microbatches, DataError> + Send>;
+
+/// The content of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Microbatches {
+    /// The microbatches, in the order of their metadata.
+    pub all: Vec<Microbatch>,
+    /// Their tokens with a loss.
+    pub trained_tokens: u64,
+}
 
 /// Measures a model on data that it was not trained on.
 pub enum Judge {
