@@ -10,3 +10,7 @@ mod planning;
 /// Training, and going on after a kill.
 #[cfg(feature = "train")]
 mod training;
+
+/// Training of text-to-video models.
+#[cfg(feature = "train")]
+mod video;

@@ -28,5 +28,6 @@ pub use metrics::Metrics;
 pub use rate::RateSchedule;
 pub use replicas::Deal;
 pub use report::{Caption, Evaluation, IterationReport, Observer, Sample};
+pub use samples::write as write_samples;
 pub use throughput::{Throughput, resident_bytes};
 pub use trainer::{TrainError, Trainer, TrainerInit};

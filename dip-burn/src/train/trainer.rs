@@ -333,8 +333,20 @@ impl<B: Backend> Trainer<B> {
         }
     }
 
+    /// The model in one piece, with averaged weights where the run keeps them.
+    ///
+    /// # Errors
+    /// [`TrainError::Pipeline`] where a rank has failed.
+    pub fn whole_model(&mut self) -> Result<WholeModel<B>, TrainError> {
+        let mut weights = self.pipeline.export(Export::Parameters)?;
+        weights.extend(self.pipeline.export(Export::Averages)?);
+        let mut whole = WholeModel::init(&self.model, self.config.seed, &self.device)?;
+        whole.load(&weights)?;
+        Ok(whole)
+    }
+
     /// Measures the loss on held-out data, and has captions or clips generated where `generates` is set. `None` where there is
-    /// no such data. The model has the averaged weights, where the run keeps them.
+    /// no such data.
     ///
     /// # Errors
     /// [`TrainError`] where a rank has failed.
@@ -342,10 +354,7 @@ impl<B: Backend> Trainer<B> {
         if self.data.judge.is_empty() {
             return Ok(None);
         }
-        let mut weights = self.pipeline.export(Export::Parameters)?;
-        weights.extend(self.pipeline.export(Export::Averages)?);
-        let mut whole = WholeModel::<B>::init(&self.model, self.config.seed, &self.device)?;
-        whole.load(&weights)?;
+        let whole = self.whole_model()?;
         let config = &self.config.evaluation;
         let evaluation = self.data.judge.evaluate(&whole, config, generates)?;
         Ok(Some(Evaluation { iteration: self.iteration, ..evaluation }))

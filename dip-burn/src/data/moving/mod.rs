@@ -5,8 +5,10 @@
 
 mod draw;
 mod judge;
+mod shards;
 
 pub use judge::{SampleMatch, judge};
+pub use shards::write_shards;
 
 use std::sync::Arc;
 

@@ -325,8 +325,11 @@ impl Reader {
     }
 }
 
-/// A caption between its marks, cut to `most` tokens; `None` where the tokenizer refuses it.
-pub(crate) fn caption_tokens(
+/// A caption between its marks, cut to `most` tokens.
+///
+/// # Errors
+/// [`TokenizeError`] where the tokenizer refuses the text.
+pub fn caption_tokens(
     tokenizer: &Tokenizer,
     caption: &str,
     most: usize,

@@ -16,8 +16,7 @@ mod stored;
 pub use flow::noisy;
 pub(crate) use flow::{at_time, normals};
 pub use grid::{LatentShape, Latents};
-pub(crate) use loader::caption_tokens;
-pub use loader::{ClipBatch, ClipLoader, ClipLoaderConfig};
+pub use loader::{ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, caption_tokens};
 pub(crate) use packed::ReadyClip;
 
 use std::sync::Arc;
@@ -143,3 +142,7 @@ fn scaled(frame: &RgbImage, width: u32, height: u32) -> RgbImage {
     }
     resize(frame, width, height, FilterType::Triangle)
 }
+
+#[cfg(test)]
+#[path = "video_tests.rs"]
+mod tests;
