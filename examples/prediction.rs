@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use dip::burn::backend::{Cpu, cpu_devices};
 use dip::burn::measure::{Effort, profile};
 use dip::burn::runtime::{Pipeline, PipelineInit};
-use dip::burn::train::{RunConfig, RunData, assemble};
+use dip::burn::train::{RunConfig, RunData};
 use dip::burn::{Batch, Microbatch};
 use dip::core::{
     ChunkQuery, CostError, ModuleId, RankId, StageCost, StageQuery, Strategy, Workload,
@@ -223,7 +223,7 @@ impl Study {
             partition: &partition,
             devices: cpu_devices(RANKS),
             threads_per_rank: 1,
-            seed: 0,
+            start: 0.into(),
             optimizer: &self.config.optimizer,
             precision: Default::default(),
         })?;
@@ -265,7 +265,7 @@ impl Run {
         self.pipeline.run(&self.batches[0].0, &self.batches[0].1, None)?;
         for ((plan, batch), measured) in self.batches.iter().zip(&mut self.measured) {
             let report = self.pipeline.run(plan, batch, None)?;
-            measured.push(report.trace.makespan().0);
+            measured.push(report.traces[0].makespan().0);
         }
         Ok(())
     }
@@ -343,11 +343,9 @@ fn summary(what: &str, pairs: &[(f64, f64)], means: &[(f64, f64)]) {
 fn scenes(model: &ModelSpec, config: &RunConfig) -> Result<Vec<Uncut>> {
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)?;
     let next = |_| {
-        let planned = data.loader.next_batch()?;
-        let decoded = data.loader.decode(&planned)?.wait()?;
-        let uncut = dip::core::BatchSplit { slices: Vec::new() };
-        let microbatches = assemble(decoded, uncut).microbatches;
-        Ok(Uncut { meta: planned.meta, microbatches })
+        let batch = data.feed.next_batch()?;
+        let microbatches = (batch.content)()?.all;
+        Ok(Uncut { meta: batch.meta, microbatches })
     };
     (0..BATCHES).map(next).collect()
 }

@@ -23,8 +23,10 @@ use dip_core::{
 };
 use thiserror::Error;
 
-use crate::batch::{Batch, Image, Microbatch};
-use crate::model::{ModelError, Precision, cast};
+use crate::batch::{Batch, ClipGrid, Image, Microbatch};
+use crate::data::video::{ReadyClip, noisy, packed};
+use crate::data::{LatentShape, Latents};
+use crate::model::{DitChunk, ModelError, Precision, cast};
 use crate::stage::{ChunkStage, Payload};
 use memory::Kept;
 
@@ -51,11 +53,29 @@ pub struct Effort {
     pub documents: usize,
     /// What the layers compute in.
     pub precision: Precision,
+    /// A clip of mean size.
+    pub clip: ClipSize,
+}
+
+/// Size of a clip and of its caption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClipSize {
+    /// Tokens of the clip.
+    pub grid: ClipGrid,
+    /// Tokens of the caption.
+    pub caption_tokens: u32,
+}
+
+impl Default for ClipSize {
+    fn default() -> Self {
+        Self { grid: ClipGrid { frames: 8, rows: 6, columns: 6 }, caption_tokens: 24 }
+    }
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1, documents: 8, precision: Precision::F32 }
+        let (precision, clip) = (Precision::F32, ClipSize::default());
+        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1, documents: 8, precision, clip }
     }
 }
 
@@ -100,12 +120,17 @@ pub fn cached_profile<B: Backend>(
     let io = |source| MeasureError::Io { path: path.to_owned(), source };
     let shapes = serde_json::to_string(&model.modules).expect("plain data has a JSON form");
     let key = format!(
-        "{} {} {} tokens {} documents {} images, {} ranks of {} threads: {shapes}",
+        "{} {} {} tokens {} documents {} images{}, {} ranks of {} threads: {shapes}",
         B::name(device),
         effort.precision.name(),
         model.sequence_tokens,
         effort.documents,
         model.max_images,
+        if is_video(model) {
+            format!(" {} clips as {:?}", model.max_clips, effort.clip)
+        } else {
+            String::new()
+        },
         effort.ranks,
         effort.threads,
     );
@@ -227,17 +252,18 @@ fn entries<B: Backend>(
 
 /// Numbers of instances to measure: one, all, and the powers of two between.
 fn sizes(model: &ModelSpec, module: ModuleId) -> Vec<u32> {
-    match model.modules[module.index()].kind {
-        ModuleKind::Vit { .. } => {
-            let most = model.max_images.max(2);
-            let mut sizes: Vec<u32> = std::iter::successors(Some(1u32), |n| Some(2 * n))
-                .take_while(|&n| n < most)
-                .collect();
-            sizes.push(most);
-            sizes
-        }
-        _ => vec![1],
-    }
+    let most = match model.modules[module.index()].kind {
+        ModuleKind::Vit { .. } => model.max_images.max(2),
+        _ if is_video(model) => model.max_clips.max(2),
+        _ => return vec![1],
+    };
+    let powers = std::iter::successors(Some(1u32), |n| n.checked_mul(2));
+    powers.take_while(|&n| n < most).chain([most]).collect()
+}
+
+/// Whether the instances of a model are clips and their captions.
+fn is_video(model: &ModelSpec) -> bool {
+    model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Dit { .. }))
 }
 
 /// Measures one module at one size.
@@ -305,9 +331,12 @@ impl<B: Backend> Probe<'_, B> {
 
     /// Tokens that pass through the layers.
     fn tokens(&self) -> usize {
-        let spec = &self.model.modules[self.module.index()];
+        let (spec, clip) = (&self.model.modules[self.module.index()], self.effort.clip);
+        let instances = self.instances as usize;
         match spec.kind {
-            ModuleKind::Vit { .. } => (self.instances * spec.patches_per_image()) as usize,
+            ModuleKind::Vit { .. } => instances * spec.patches_per_image() as usize,
+            ModuleKind::Dit { .. } => instances * clip.grid.tokens(),
+            _ if is_video(self.model) => instances * clip.caption_tokens as usize,
             _ => self.model.sequence_tokens as usize,
         }
     }
@@ -434,30 +463,70 @@ impl<B: Backend> Probe<'_, B> {
     /// What the stage before hands over.
     fn inputs(&self, first: bool, batch: &Batch) -> Inputs<B> {
         let spec = &self.model.modules[self.module.index()];
-        let rows = match (first, &spec.kind) {
+        let captions = batch.microbatches[0].tokens.len();
+        let mut from = self.pair(0);
+        let (rows, width) = match (first, &spec.kind) {
             (true, ModuleKind::Decoder { .. }) => {
-                batch.microbatches[0].images.len() * self.tokens_per_image()
+                (batch.microbatches[0].images.len() * self.tokens_per_image(), spec.hidden)
             }
-            (true, _) => 0,
-            (false, _) => self.tokens(),
+            (true, ModuleKind::Dit { .. }) => match self.model.inputs_of(self.module)[..] {
+                [text] => {
+                    let text = &self.model.modules[text.index()];
+                    from.module = text.name.as_str().into();
+                    (captions, text.hidden)
+                }
+                _ => (0, 0),
+            },
+            (true, _) => (0, 0),
+            (false, ModuleKind::Dit { .. }) => {
+                (DitChunk::<B>::wire_rows(&batch.microbatches[0]), spec.hidden)
+            }
+            (false, _) => (self.tokens(), spec.hidden),
         };
         if rows == 0 {
             return Vec::new();
         }
-        let shape = [rows, spec.hidden as usize];
+        let shape = [rows, width as usize];
         let x = Tensor::random(shape, Distribution::Normal(0.0, 1.0), self.device);
         let x = cast(x, self.effort.precision.dtype());
-        vec![Received { from: self.pair(0), payload: Payload(vec![x]) }]
+        vec![Received { from, payload: Payload(vec![x]) }]
     }
 
-    /// A sequence of equal documents, half of its tokens trained; images for an encoder as many as asked for, for a decoder
-    /// as many as fit half of its sequence.
     fn batch(&self) -> Batch {
-        self.batch_of(self.effort.documents.max(1), self.model.sequence_tokens as usize / 2)
+        match is_video(self.model) {
+            true => self.batch_of((self.clips(), self.instances)),
+            false => {
+                let (documents, trained) = (self.effort.documents, self.model.sequence_tokens / 2);
+                self.batch_of(self.sequence(documents.max(1), trained as usize))
+            }
+        }
     }
 
-    /// The same with `documents` documents and a loss on the last `trained` tokens.
-    fn batch_of(&self, documents: usize, trained: usize) -> Batch {
+    /// One microbatch and the number of its instances.
+    fn batch_of(&self, (microbatch, instances): (Microbatch, u32)) -> Batch {
+        let slices = vec![Vec::from([0..instances]); self.model.modules.len()];
+        let split = BatchSplit { slices: vec![slices] };
+        let trained_tokens = microbatch.trained_tokens();
+        Batch { microbatches: vec![microbatch], split, trained_tokens }
+    }
+
+    /// Equal clips with their captions.
+    fn clips(&self) -> Microbatch {
+        let (ClipSize { grid, caption_tokens }, shape) =
+            (self.effort.clip, LatentShape::of(self.model));
+        let values = vec![0.5; grid.tokens() * shape.map_or(1, |s| s.values as usize)];
+        let clip = ReadyClip {
+            latents: Latents { grid, values },
+            caption: vec![1; caption_tokens as usize],
+            number: 0,
+        };
+        let clips = vec![clip; self.instances as usize];
+        packed::microbatch(&clips, |clip| noisy(&clip.latents, 0, 0))
+    }
+
+    /// A sequence of equal documents, a loss on its last `trained` tokens; images for an encoder as many as asked for, for a decoder
+    /// as many as fit half of its sequence.
+    fn sequence(&self, documents: usize, trained: usize) -> (Microbatch, u32) {
         let length = self.model.sequence_tokens as usize;
         let per_image = self.tokens_per_image();
         let vit = matches!(self.model.modules[self.module.index()].kind, ModuleKind::Vit { .. });
@@ -474,12 +543,9 @@ impl<B: Backend> Probe<'_, B> {
             loss_mask: (0..length).map(|i| i >= length - trained).collect(),
             images: vec![Image { pixels }; images],
             image_offsets: offsets.collect(),
+            clips: Vec::new(),
         };
-        let all = 0..if vit { self.instances } else { 1 };
-        let slices = vec![Vec::from([all]); self.model.modules.len()];
-        let split = BatchSplit { slices: vec![slices] };
-        let trained_tokens = microbatch.trained_tokens();
-        Batch { microbatches: vec![microbatch], split, trained_tokens }
+        (microbatch, if vit { self.instances } else { 1 })
     }
 
     fn tokens_per_image(&self) -> usize {

@@ -185,12 +185,8 @@ fn output_values(query: &StageQuery<'_>) -> u64 {
         return query.workload.tokens * u64::from(spec.hidden);
     }
     match spec.kind {
-        ModuleKind::Decoder { head: true, .. } => 0,
-        _ => {
-            let consumer = chunk.model.consumers_of(chunk.module).first().copied();
-            let width = consumer.map_or(spec.hidden, |c| chunk.model.modules[c.index()].hidden);
-            query.workload.output_tokens * u64::from(width)
-        }
+        ModuleKind::Decoder { head: true, .. } | ModuleKind::Dit { .. } => 0,
+        _ => query.workload.output_tokens * chunk.model.output_width(chunk.module),
     }
 }
 

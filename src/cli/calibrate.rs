@@ -72,7 +72,9 @@ impl Calibrate {
                 self.measure::<backend::Cuda>(&devices)?
             }
             #[cfg(not(feature = "cuda"))]
-            Device::Cuda => return Err(backend::DeviceError::NotBuilt.into()),
+            Device::Cuda => {
+                return Err(backend::DeviceError::NotBuilt { feature: "cuda" }.into());
+            }
         };
         let calibration = self.fit(sheet, &profile)?;
         if self.verbose {

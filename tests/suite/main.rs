@@ -18,3 +18,6 @@ mod training;
 /// Models of Hugging Face.
 #[cfg(feature = "train")]
 mod published;
+/// Training of text-to-video models.
+#[cfg(feature = "train")]
+mod video;

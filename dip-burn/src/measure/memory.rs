@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use dip_core::ModuleKind;
 use dip_core::profile::KeptBytes;
 
-use super::{MeasureError, Measured, Probe};
+use super::{MeasureError, Measured, Probe, is_video};
 use crate::batch::Batch;
 
 /// What a chunk keeps under each strategy.
@@ -54,13 +54,14 @@ impl<B: Backend> Probe<'_, B> {
             let length = self.model.sequence_tokens as usize;
             let documents = self.effort.documents.max(1);
             let other = if documents == 1 { 2 } else { 1 };
-            let mut point = |documents, trained| {
-                self.point(&mut chunk, self.batch_of(documents, trained), first, strategy)
-            };
-            let base = point(documents, length / 2)?;
-            if !matches!(self.model.modules[self.module.index()].kind, ModuleKind::Decoder { .. }) {
+            let mut point = |batch| self.point(&mut chunk, batch, first, strategy);
+            let base = point(self.batch())?;
+            let module = &self.model.modules[self.module.index()];
+            if is_video(self.model) || !matches!(module.kind, ModuleKind::Decoder { .. }) {
                 return Ok(KeptBytes { bytes: base.bytes, ..KeptBytes::default() });
             }
+            let mut point =
+                |documents, trained| point(self.batch_of(self.sequence(documents, trained)));
             let per_pair = slope(&base, &point(other, length / 2)?, |p| p.pairs);
             let per_trained = slope(&base, &point(documents, length)?, |p| p.trained);
             Ok(KeptBytes {

@@ -1,4 +1,4 @@
-//! Activations of feed-forward networks without a gate, and their slopes.
+//! Activations and their slopes.
 
 use burn::tensor::activation::{gelu, sigmoid, tanh};
 use burn::tensor::backend::Backend;
@@ -45,6 +45,12 @@ pub(super) fn activate_backward<B: Backend>(
             dy * slope
         }
     }
+}
+
+/// The gradient of `x` where `y = silu(x)`.
+pub(super) fn silu_backward<B: Backend>(x: Tensor<B, 2>, dy: Tensor<B, 2>) -> Tensor<B, 2> {
+    let open = sigmoid(x.clone());
+    dy * (open.clone() + x * open.clone() * (-open + 1.0))
 }
 
 /// `tanh(sqrt(2 / pi) (x + c x^3))`

@@ -1,6 +1,6 @@
-//! Grouped-query attention with rotary positions.
+//! Grouped-query attention of a sequence over itself, with rotary positions, or over a context.
 //!
-//! Shape legend: r rows of all sequences, m model width, h heads, k key-value heads, d head width.
+//! Shape legend: r rows of all sequences, c rows of their contexts, m model width, h heads, k key-value heads, d head width.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -49,6 +49,17 @@ impl<B: Backend> Geometry<B> {
     /// Causal attention inside each document of a packed sequence.
     pub fn causal_documents(heads: Heads, rotary: &Rotary<B>, documents: &[u32]) -> Self {
         Self::new(heads, rotary, Span::causal_documents(documents, heads, &rotary.device()))
+    }
+
+    /// Sequences of any lengths, with the positions of `rotary` one after the other, in which every pair sees each other.
+    pub fn packed(heads: Heads, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
+        Self::new(heads, rotary, Span::pairs(lengths.iter().map(|&s| (s, s))))
+    }
+
+    /// Sequences of `lengths` rows that see contexts of `contexts` rows, whatever the positions.
+    pub fn cross(lengths: &[usize], contexts: &[usize]) -> Self {
+        let sizes = lengths.iter().copied().zip(contexts.iter().copied());
+        Self { turns: None, spans: Span::pairs(sizes) }
     }
 
     /// Bytes of positions and masks, held as long as the layers that share them.
@@ -107,19 +118,13 @@ impl<B: Backend> Attention<B> {
         }
     }
 
-    /// Attention over `x_rm`.
+    /// Attention of `x_rm` over itself.
     pub(super) fn forward(
         &self,
         x_rm: Tensor<B, 2>,
         geometry: &Geometry<B>,
     ) -> (Tensor<B, 2>, AttentionKept<B>) {
-        let projected = [self.query.forward(x_rm.clone()), self.key.forward(x_rm.clone())];
-        let [query, key] = geometry.turn(projected);
-        let query = query * self.scale();
-        let inputs = Inputs { query, key, value: self.value.forward(x_rm) };
-        let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
-        let y = self.output.forward(attended.clone());
-        (y, AttentionKept { inputs, weights: Some((weights, attended)) })
+        self.forward_over([x_rm.clone(), x_rm], geometry)
     }
 
     /// The gradient of `x_rm`.
@@ -127,18 +132,46 @@ impl<B: Backend> Attention<B> {
         &self,
         x_rm: Tensor<B, 2>,
         kept: AttentionKept<B>,
-        (dy, geometry): (Tensor<B, 2>, &Geometry<B>),
+        d: (Tensor<B, 2>, &Geometry<B>),
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
+        let [dx, d_context] = self.backward_over([x_rm.clone(), x_rm], kept, d, gradients);
+        dx + d_context
+    }
+
+    /// Attention of `x_rm` over `context_cm`.
+    pub(super) fn forward_over(
+        &self,
+        [x_rm, context_cm]: [Tensor<B, 2>; 2],
+        geometry: &Geometry<B>,
+    ) -> (Tensor<B, 2>, AttentionKept<B>) {
+        let heads = [self.query.forward(x_rm), self.key.forward(context_cm.clone())];
+        let [query, key] = geometry.turn(heads);
+        let value = self.value.forward(context_cm);
+        let inputs = Inputs { query: query * self.scale(), key, value };
+        let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
+        let y = self.output.forward(attended.clone());
+        (y, AttentionKept { inputs, weights: Some((weights, attended)) })
+    }
+
+    /// The gradients of `x_rm` and `context_cm`.
+    pub(super) fn backward_over(
+        &self,
+        [x_rm, context_cm]: [Tensor<B, 2>; 2],
+        kept: AttentionKept<B>,
+        (dy, geometry): (Tensor<B, 2>, &Geometry<B>),
+        gradients: &mut Gradients<B>,
+    ) -> [Tensor<B, 2>; 2] {
         let AttentionKept { inputs, weights } = kept;
         let spans = &geometry.spans;
         let (weights, attended) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
         let dy = linear_backward(&self.output, attended, dy, gradients);
         let d = attend_backward(&inputs, spans, self.heads, (weights, &dy));
         let [d_query, d_key] = geometry.turn_back([d.query * self.scale(), d.key]);
-        linear_backward(&self.query, x_rm.clone(), d_query, gradients)
-            + linear_backward(&self.key, x_rm.clone(), d_key, gradients)
-            + linear_backward(&self.value, x_rm, d.value, gradients)
+        let dx = linear_backward(&self.query, x_rm, d_query, gradients);
+        let d_context = linear_backward(&self.key, context_cm.clone(), d_key, gradients)
+            + linear_backward(&self.value, context_cm, d.value, gradients);
+        [dx, d_context]
     }
 
     fn scale(&self) -> f64 {

@@ -59,7 +59,7 @@ pub(crate) type Matrix<B> = Param<Tensor<B, 2>>;
 pub struct DecoderKept<B: Backend> {
     /// Rows of each input of a first chunk.
     inputs: Vec<usize>,
-    layers: LayersKept<B>,
+    layers: LayersKept<B, Layer<B>>,
     norm: Option<NormKept<B>>,
     /// Log-probabilities of the trained rows, `[r, v]`, in f32.
     log_p_rv: Option<Tensor<B, 2>>,
@@ -134,32 +134,33 @@ impl<B: Backend> DecoderChunk<B> {
     }
 
     /// What the layers start from, `[t, m]`.
-    fn start(&self, inputs: Vec<Tensor<B, 2>>, microbatch: &Microbatch) -> Tensor<B, 2> {
+    fn start(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
         match &self.embed {
-            Some(embed) => embed.splice(inputs, microbatch),
+            Some(embed) => embed.splice(inputs, on),
             None => Tensor::cat(inputs, 0),
         }
     }
 
-    fn geometry(&self, microbatch: &Microbatch, device: &B::Device) -> Geometry<B> {
-        let positions = match self.image_side {
-            Some(side) => coordinates(microbatch, side),
-            None => microbatch.positions.iter().map(|&p| [p; 3]).collect(),
+    fn geometry(&self, on: &Slice<'_>, device: &B::Device) -> Geometry<B> {
+        let rows = on.microbatch.text_rows(&on.instances);
+        let places = match self.image_side {
+            Some(side) => coordinates(on.microbatch, side),
+            None => on.microbatch.positions.iter().map(|&p| [p; 3]).collect(),
         };
-        let rotary = Rotary::sequence(&positions, &self.turning, device);
-        Geometry::causal_documents(self.heads, &rotary, &microbatch.documents)
+        let rotary = Rotary::sequence(&places[rows.clone()], &self.turning, device);
+        Geometry::causal_documents(self.heads, &rotary, &on.microbatch.documents[rows])
     }
 
     /// Scores of the next token at `rows`, `[rows, v]`. Only for chunks that hold every layer and the head.
     pub(super) fn logits(
         &self,
         inputs: Vec<Tensor<B, 2>>,
-        microbatch: &Microbatch,
+        on: &Slice<'_>,
         rows: &[usize],
     ) -> Option<Tensor<B, 2>> {
         let End { norm, head } = self.end.as_ref()?;
-        let x_tm = self.start(inputs, microbatch);
-        let geometry = self.geometry(microbatch, &x_tm.device());
+        let x_tm = self.start(inputs, on);
+        let geometry = self.geometry(on, &x_tm.device());
         let x_tm = layer::forward(&self.layers, x_tm, &geometry);
         let rows = indices(rows.iter().map(|&r| r as i32), &x_tm.device());
         Some(to_f32(head.as_ref()?.forward(norm.forward(x_tm.select(0, rows)).0)))
@@ -170,8 +171,8 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
     type Kept = DecoderKept<B>;
 
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2> {
-        let x_tm = self.start(inputs, on.microbatch);
-        let geometry = self.geometry(on.microbatch, &x_tm.device());
+        let x_tm = self.start(inputs, &on);
+        let geometry = self.geometry(&on, &x_tm.device());
         let x_tm = layer::forward(&self.layers, x_tm, &geometry);
         match &self.end {
             Some(end) => end.forward(x_tm, on.microbatch).0,
@@ -186,8 +187,8 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
         strategies: &[LayerStrategy],
     ) -> (Tensor<B, 2>, DecoderKept<B>) {
         let rows = inputs.iter().map(|x| x.dims()[0]).collect();
-        let x_tm = self.start(inputs, on.microbatch);
-        let geometry = self.geometry(on.microbatch, &x_tm.device());
+        let x_tm = self.start(inputs, &on);
+        let geometry = self.geometry(&on, &x_tm.device());
         let (x_tm, layers) = layer::forward_kept(&self.layers, x_tm, geometry, strategies);
         let mut kept = DecoderKept { inputs: rows, layers, norm: None, log_p_rv: None };
         let Some(end) = &self.end else { return (x_tm, kept) };
@@ -211,7 +212,7 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
         };
         let dx_tm = layer::backward(&self.layers, kept.layers, dy_tm, gradients);
         match &self.embed {
-            Some(embed) => embed.splice_backward(&kept.inputs, dx_tm, on.microbatch, gradients),
+            Some(embed) => embed.splice_backward(&kept.inputs, dx_tm, &on, gradients),
             None => vec![dx_tm],
         }
     }
@@ -229,18 +230,19 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
 
 impl<B: Backend> Embedding<B> {
     /// Token embeddings, with those of the images in the places of their tokens: `[t, m]`.
-    fn splice(&self, images: Vec<Tensor<B, 2>>, microbatch: &Microbatch) -> Tensor<B, 2> {
+    fn splice(&self, images: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+        let tokens = &on.microbatch.tokens[on.microbatch.text_rows(&on.instances)];
         let table = self.weight.val();
         let device = table.device();
-        let tokens = indices(microbatch.tokens.iter().map(|&t| t as i32), &device);
+        let length = tokens.len() as i32;
+        let tokens = indices(tokens.iter().map(|&t| t as i32), &device);
         let text_tm = table.select(0, tokens);
         if images.is_empty() {
             return text_tm;
         }
         let images = Tensor::cat(images, 0);
-        let length = microbatch.tokens.len() as i32;
         let mut source: Vec<i32> = (0..length).collect();
-        for (i, place) in image_places(microbatch, images.dims()[0]).into_iter().enumerate() {
+        for (i, place) in image_places(on.microbatch, images.dims()[0]).into_iter().enumerate() {
             source[place] = length + i as i32;
         }
         Tensor::cat(vec![text_tm, images], 0).select(0, indices(source.into_iter(), &device))
@@ -251,16 +253,17 @@ impl<B: Backend> Embedding<B> {
         &self,
         inputs: &[usize],
         dx_tm: Tensor<B, 2>,
-        microbatch: &Microbatch,
+        on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> Vec<Tensor<B, 2>> {
         let device = dx_tm.device();
-        let places = image_places(microbatch, inputs.iter().sum());
-        let mut is_text = vec![true; microbatch.tokens.len()];
+        let tokens = &on.microbatch.tokens[on.microbatch.text_rows(&on.instances)];
+        let places = image_places(on.microbatch, inputs.iter().sum());
+        let mut is_text = vec![true; tokens.len()];
         places.iter().for_each(|&place| is_text[place] = false);
         let rows: Vec<usize> = (0..is_text.len()).filter(|&i| is_text[i]).collect();
         if !rows.is_empty() {
-            let tokens = indices(rows.iter().map(|&i| microbatch.tokens[i] as i32), &device);
+            let tokens = indices(rows.iter().map(|&i| tokens[i] as i32), &device);
             let rows = indices(rows.iter().map(|&i| i as i32), &device);
             let (values, table) = (dx_tm.clone(), self.weight.val());
             gradients.add(&self.weight, move || {

@@ -7,11 +7,13 @@
 //! | `stem` | what CLIP and SigLIP have instead: class token, learned positions, norm before the layers |
 //! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, head with its loss |
 //! | `coordinates` | time, row and column of every token, for the positions of Qwen2-VL |
+//! | `dit` | diffusion transformer in the MovieGen manner: packed clips, adaptive norms, cross attention, flow-matching loss |
 //! | `linear` | linear layers with low-rank adapters |
 //! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `activation`, `norm` | what their layers share, forward and backward |
 //! | `gradients` | sums of weight gradients |
 //! | `precision` | what the layers compute in |
 //! | `init` | weights by name: any partition starts from the same ones |
+//! | `sampler` | clips from noise: Euler steps with guidance |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
 mod activation;
@@ -19,6 +21,7 @@ pub mod attention;
 mod coordinates;
 pub mod core;
 pub mod decoder;
+pub mod dit;
 pub mod feed_forward;
 mod gradients;
 mod init;
@@ -28,6 +31,7 @@ pub mod merger;
 pub(crate) mod norm;
 mod precision;
 pub mod rotary;
+pub mod sampler;
 pub mod stem;
 pub mod vit;
 mod whole;
@@ -39,10 +43,11 @@ use burn::tensor::backend::Backend;
 use dip_core::LayerStrategy;
 use thiserror::Error;
 
-use crate::batch::Microbatch;
+use crate::batch::{Clip, Microbatch};
 use crate::weights::{Weights, WeightsError};
 
 pub use decoder::DecoderChunk;
+pub use dit::DitChunk;
 pub use gradients::{Deferred, Gradients};
 pub use init::Init;
 pub use precision::Precision;
@@ -63,7 +68,7 @@ pub trait Chunk<B: Backend> {
     ///
     /// `inputs` are the outputs of the chunk before (one tensor, `[tokens, hidden]`), or, in the first chunk of a module,
     /// those of the upstream modules in the order of their instances. A chunk that ends in a loss gives `[1, 1]`: the sum of
-    /// the cross-entropies, not yet divided by the trained tokens of the batch.
+    /// the losses of the tokens, not yet divided by the trained tokens of the batch.
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2>;
 
     /// The same, and what its backward needs; each layer keeps what its strategy says.
@@ -99,6 +104,15 @@ pub struct Slice<'a> {
     pub microbatch: &'a Microbatch,
     /// Which of its instances.
     pub instances: Range<u32>,
+    /// The instances that each input from an upstream module holds: its slices need not be those of this module.
+    pub inputs: Vec<Range<u32>>,
+}
+
+impl<'a> Slice<'a> {
+    /// The clips, where the instances are clips.
+    pub fn clips(&self) -> &'a [Clip] {
+        &self.microbatch.clips[self.instances.start as usize..self.instances.end as usize]
+    }
 }
 
 /// What the weights of a model are at first.
@@ -121,7 +135,7 @@ impl From<u64> for Start<'_> {
 pub enum ModelError {
     /// A module kind has no trainable implementation.
     #[error(
-        "module {module:?} is of kind {kind}, which cannot be trained yet; plan and emulate it, or use vit and decoder modules"
+        "module {module:?} is of kind {kind}, which cannot be trained yet; plan and emulate it, or use vit, decoder and dit modules"
     )]
     Kind {
         /// The module.

@@ -1,4 +1,4 @@
-//! Rotary positions: one table of angles for sequences, and for the rows and columns of images.
+//! Rotary positions: one table of angles for sequences, for the rows and columns of images, and for those of videos over time.
 //!
 //! Turning a pair is written as `x cos + (x R) sin`, where `R` moves the halves of a head past each other with a sign: products of
 //! whole rows, which every backend runs at full speed, where slices of heads would be strided.
@@ -74,6 +74,23 @@ impl<B: Backend> Rotary<B> {
             let (row, column) = places[s];
             let position = if i < quarter { row } else { column };
             f64::from(position) * theta.powf(-((i % quarter) as f64) / quarter as f64)
+        };
+        Self::from_angles(places.len(), half, angle, device)
+    }
+
+    /// Positions in a video, `[frame, row, column]`: the first third of the angles turns with the frame, the others with row
+    /// and column; what does not divide by three is the frame's. `head_dim` is even and at least 6, `theta` the base of the angles.
+    pub fn volume(places: &[[u32; 3]], head_dim: usize, theta: f64, device: &B::Device) -> Self {
+        let half = head_dim / 2;
+        let third = half / 3;
+        let time = half - 2 * third;
+        let angle = |s: usize, i: usize| {
+            let (axis, i, of) = match i {
+                i if i < time => (0, i, time),
+                i if i < time + third => (1, i - time, third),
+                i => (2, i - time - third, third),
+            };
+            f64::from(places[s][axis]) * theta.powf(-(i as f64) / of as f64)
         };
         Self::from_angles(places.len(), half, angle, device)
     }
@@ -155,6 +172,24 @@ mod tests {
     use burn::tensor::Distribution;
 
     use super::*;
+
+    #[test]
+    fn scores_in_a_video_depend_on_distances_along_each_axis_alone() {
+        let device = Default::default();
+        let row = Tensor::<Flex, 2>::random([1, 8], Distribution::Normal(0.0, 1.0), &device);
+        let score = |a: [u32; 3], b: [u32; 3]| {
+            let x = row.clone().repeat_dim(0, 2);
+            let y = Rotary::<Flex>::volume(&[a, b], 8, 10_000.0, &device).of_heads(1).apply(x);
+            (y.clone().narrow(0, 0, 1) * y.narrow(0, 1, 1)).sum().into_scalar()
+        };
+        let apart = |d: [u32; 3]| score([0; 3], d);
+        for d in [[1, 0, 0], [0, 1, 0], [0, 0, 1], [2, 3, 1]] {
+            let moved = score([4, 5, 6], [4 + d[0], 5 + d[1], 6 + d[2]]);
+            assert!((moved - apart(d)).abs() < 1e-4, "{d:?}");
+        }
+        assert!((apart([1, 0, 0]) - apart([0, 1, 0])).abs() > 1e-3);
+        assert!((apart([0, 0, 1]) - apart([0, 1, 0])).abs() > 1e-3);
+    }
 
     #[test]
     fn every_pair_is_turned_by_the_angle_of_its_position() {

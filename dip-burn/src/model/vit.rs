@@ -213,7 +213,7 @@ fn images<'a>(on: &Slice<'a>) -> &'a [Image] {
 /// What the backward of a chunk needs.
 pub struct VitKept<B: Backend> {
     stem: Option<NormKept<B>>,
-    layers: LayersKept<B>,
+    layers: LayersKept<B, Layer<B>>,
     merger: Option<MergerKept<B>>,
 }
 

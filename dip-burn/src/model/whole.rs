@@ -1,20 +1,21 @@
-//! The whole model on one device: the oracle of the pipelined gradients, and what evaluation and captions run on.
+//! The whole model on one device: the oracle of the pipelined gradients, and what evaluation, captions and sampling run on.
 
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 use dip_core::{ModelSpec, ModuleId, ModuleKind};
 
-use super::{Chunk, DecoderChunk, Init, ModelError, Slice, Start, VitChunk};
+use super::{Chunk, DecoderChunk, DitChunk, Init, ModelError, Slice, Start, VitChunk};
 use crate::batch::{Batch, Image, Microbatch};
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
 use crate::weights::Reader;
 
-/// A vision-language model in one piece: any number of encoders into one decoder, in autodiff or not, as `B` is.
+/// A model in one piece, in autodiff or not, as `B` is: an encoder into a decoder, or a text encoder into a diffusion transformer.
 #[derive(Debug, Clone)]
 pub struct WholeModel<B: Backend> {
     encoder: Option<(String, VitChunk<B>)>,
     decoder: (String, DecoderChunk<B>),
+    video: Option<(String, DitChunk<B>)>,
 }
 
 /// What a caption starts from.
@@ -42,6 +43,7 @@ impl<B: Backend> WholeModel<B> {
         let Start { seed, weights } = start.into();
         let mut encoder = None;
         let mut decoder = None;
+        let mut video = None;
         for id in model.topological_order() {
             let spec = &model.modules[id.index()];
             let init = Init { seed, module: &spec.name, device, read: weights.is_some() };
@@ -57,11 +59,14 @@ impl<B: Backend> WholeModel<B> {
                     decoder = Some((spec.name.clone(), chunk));
                 }
                 ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
-                ModuleKind::Dit { .. } => return Err(unsupported(&spec.name, "dit")),
+                ModuleKind::Dit { .. } => {
+                    let chunk = DitChunk::init(model, id, 0..spec.layers, &init)?;
+                    video = Some((spec.name.clone(), chunk));
+                }
             }
         }
         let decoder = decoder.ok_or_else(|| unsupported(&model.name, "without a decoder"))?;
-        let mut whole = Self { encoder, decoder };
+        let mut whole = Self { encoder, decoder, video };
         if let Some(weights) = weights {
             let mut reader = Reader { weights, error: None };
             whole.map_parameters(&mut reader);
@@ -73,26 +78,47 @@ impl<B: Backend> WholeModel<B> {
     /// Scores of the next token at every place of a sequence, `[tokens, vocab]`; none where the decoder has no head.
     pub fn logits(&self, sequence: &Microbatch) -> Option<Tensor<B, 2>> {
         let rows: Vec<usize> = (0..sequence.tokens.len()).collect();
-        self.decoder.1.logits(self.image_embeddings(sequence), sequence, &rows)
+        self.decoder.1.logits(self.image_embeddings(sequence), &whole(sequence), &rows)
     }
 
-    /// Sum of the cross-entropies of the trained tokens of one microbatch, `[1, 1]`.
+    /// Sum of the losses of the trained tokens of one microbatch, `[1, 1]`.
     fn loss_sum(&self, microbatch: &Microbatch) -> Tensor<B, 2> {
-        let on = Slice { microbatch, instances: 0..1 };
-        self.decoder.1.forward(self.image_embeddings(microbatch), on)
+        match &self.video {
+            Some((_, video)) => {
+                let (text, on) = self.captions(microbatch);
+                video.forward(text, on)
+            }
+            None => self.decoder.1.forward(self.image_embeddings(microbatch), whole(microbatch)),
+        }
+    }
+
+    /// The velocity of every token of the clips of a microbatch, `[tokens, values]`; `None` for models without video.
+    pub fn velocity(&self, microbatch: &Microbatch) -> Option<Tensor<B, 2>> {
+        let (_, video) = self.video.as_ref()?;
+        let (text, on) = self.captions(microbatch);
+        video.velocity(text, &on)
+    }
+
+    /// The captions of all clips through the text encoder, and the slice of all clips.
+    fn captions<'m>(&self, microbatch: &'m Microbatch) -> (Vec<Tensor<B, 2>>, Slice<'m>) {
+        let all = 0..microbatch.clips.len() as u32;
+        let on = Slice { microbatch, instances: all.clone(), inputs: Vec::new() };
+        let text = self.decoder.1.forward(Vec::new(), on.clone());
+        (vec![text], Slice { inputs: vec![all], ..on })
     }
 
     fn image_embeddings(&self, microbatch: &Microbatch) -> Vec<Tensor<B, 2>> {
         let images = microbatch.images.len() as u32;
         match &self.encoder {
             Some((_, encoder)) if images > 0 => {
-                vec![encoder.forward(Vec::new(), Slice { microbatch, instances: 0..images })]
+                let on = Slice { microbatch, instances: 0..images, inputs: Vec::new() };
+                vec![encoder.forward(Vec::new(), on)]
             }
             _ => Vec::new(),
         }
     }
 
-    /// Mean cross-entropy over the trained tokens, in nats. For backends without autodiff.
+    /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity. For backends without autodiff.
     pub fn loss(&self, microbatches: &[Microbatch]) -> f64 {
         let trained: u64 = microbatches.iter().map(Microbatch::trained_tokens).sum();
         let sum = |m: &Microbatch| self.loss_sum(m).into_scalar().elem::<f64>();
@@ -110,7 +136,7 @@ impl<B: Backend> WholeModel<B> {
         let start = sequence.tokens.len();
         while sequence.tokens.len() < start + most {
             let last = sequence.tokens.len() - 1;
-            let logits = self.decoder.1.logits(embeddings.clone(), &sequence, &[last]);
+            let logits = self.decoder.1.logits(embeddings.clone(), &whole(&sequence), &[last]);
             let token = logits.map(|l| l.argmax(1).into_scalar().elem::<i64>() as u32);
             match token {
                 Some(token) if token != stop => sequence.push(token),
@@ -125,6 +151,9 @@ impl<B: Backend> WholeModel<B> {
         let mut all = params::parameters::<B, _>(&self.decoder.1, &naming(&self.decoder.0));
         if let Some((name, encoder)) = &self.encoder {
             all.extend(params::parameters::<B, _>(encoder, &naming(name)));
+        }
+        if let Some((name, video)) = &self.video {
+            all.extend(params::parameters::<B, _>(video, &naming(name)));
         }
         all
     }
@@ -143,6 +172,9 @@ impl<B: Backend> WholeModel<B> {
         let (name, chunk) = &mut self.decoder;
         *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
         if let Some((name, chunk)) = &mut self.encoder {
+            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
+        }
+        if let Some((name, chunk)) = &mut self.video {
             *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
         }
     }
@@ -166,11 +198,19 @@ impl<B: AutodiffBackend> WholeModel<B> {
                 params::gradients::<B, B::InnerBackend, _>(encoder, &naming(name), &gradients);
             named.extend(of_encoder);
         }
+        if let Some((name, video)) = &self.video {
+            let gradients = GradientsParams::from_module(&mut all, video);
+            named.extend(params::gradients::<B, B::InnerBackend, _>(
+                video,
+                &naming(name),
+                &gradients,
+            ));
+        }
         (value, named)
     }
 }
 
-/// Width of what a module hands to its consumer.
+/// Width of what an encoder hands to its consumer.
 pub(crate) fn output_width(model: &ModelSpec, module: ModuleId) -> usize {
     let own = model.modules[module.index()].hidden;
     let consumer = model.consumers_of(module).first().map(|c| model.modules[c.index()].hidden);
@@ -205,6 +245,11 @@ impl Microbatch {
         self.documents.push(0);
         self.tokens.push(token);
     }
+}
+
+/// The one sequence of a microbatch.
+fn whole(microbatch: &Microbatch) -> Slice<'_> {
+    Slice { microbatch, instances: 0..1, inputs: Vec::new() }
 }
 
 fn naming(module: &str) -> Naming {

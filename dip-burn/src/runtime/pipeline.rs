@@ -315,7 +315,8 @@ impl<B: Backend> Pipeline<B> {
     /// [`PipelineError::Rank`] where a rank has ended.
     pub fn export(&mut self, what: Export) -> Result<NamedTensors, PipelineError> {
         // Replicas have the same weights and gradients, but may share the moments.
-        let asked = if what == Export::Moments { self.workers.len() } else { self.ranks };
+        let sharded = matches!(what, Export::Moments | Export::Averages);
+        let asked = if sharded { self.workers.len() } else { self.ranks };
         for id in 0..asked {
             self.command(id, Command::Export(what))?;
         }

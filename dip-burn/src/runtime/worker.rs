@@ -57,6 +57,8 @@ pub(super) struct RankUpdate {
 pub enum Export {
     /// Weights.
     Parameters,
+    /// Moving averages of the trained weights, where the run keeps them.
+    Averages,
     /// Gradients of the last iteration that ran without an update.
     Gradients,
     /// Optimiser moments.
@@ -167,6 +169,7 @@ impl<B: Backend> Worker<B> {
     fn export(&mut self, what: Export) -> NamedTensors {
         match what {
             Export::Parameters => self.chunks.values().flat_map(ChunkStage::parameters).collect(),
+            Export::Averages => self.optimizer.averages(),
             Export::Gradients => self.chunks.values().flat_map(ChunkStage::gradients).collect(),
             Export::Moments => self.optimizer.moments(),
         }

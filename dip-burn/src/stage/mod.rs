@@ -17,8 +17,8 @@ use dip_core::{
 
 use crate::batch::Batch;
 use crate::model::{
-    Chunk, DecoderChunk, Gradients, Init, ModelError, Precision, Slice, Start, VitChunk, cast,
-    image_side, output_width,
+    Chunk, DecoderChunk, DitChunk, Gradients, Init, ModelError, Precision, Slice, Start, VitChunk,
+    cast, image_side, output_width,
 };
 use crate::params::flat;
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
@@ -43,6 +43,8 @@ pub struct ChunkStage<B: Backend> {
     device: B::Device,
     naming: Naming,
     module: ModuleId,
+    /// Names of the modules whose outputs the module consumes.
+    upstream: Vec<(String, ModuleId)>,
     layers: usize,
     runs_backward: bool,
     batch: Option<Arc<Batch>>,
@@ -60,6 +62,7 @@ pub struct ChunkStage<B: Backend> {
 enum Modules<B: Backend> {
     Vit(VitChunk<B>),
     Decoder(DecoderChunk<B>),
+    Dit(DitChunk<B>),
 }
 
 /// Runs an expression with the chunk, whatever its modality.
@@ -68,6 +71,7 @@ macro_rules! with_chunk {
         match $modules {
             Modules::Vit($chunk) => $body,
             Modules::Decoder($chunk) => $body,
+            Modules::Dit($chunk) => $body,
         }
     };
 }
@@ -97,7 +101,9 @@ impl<B: Backend> ChunkStage<B> {
                 Modules::Decoder(chunk.with_image_side(image_side(model, module)))
             }
             ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
-            ModuleKind::Dit { .. } => return Err(unsupported(&spec.name, "dit")),
+            ModuleKind::Dit { .. } => {
+                Modules::Dit(DitChunk::init(model, module, layers.clone(), &init)?)
+            }
         };
         let mut stage = Self {
             modules,
@@ -107,6 +113,7 @@ impl<B: Backend> ChunkStage<B> {
             device: device.clone(),
             naming: Naming { module: spec.name.clone(), first_layer: layers.start as usize },
             module,
+            upstream: upstream(model, module),
             layers: layers.len(),
             runs_backward: model.runs_backward()[module.index()],
             batch: None,
@@ -210,7 +217,7 @@ impl<B: Backend> ChunkStage<B> {
         self.gradients.replace(sums);
     }
 
-    /// Sum of the cross-entropies of this iteration, in nats; 0 where the chunk has no loss.
+    /// Sum of the losses of the tokens of this iteration; 0 where the chunk has no loss.
     pub fn loss_sum(&mut self) -> f64 {
         self.losses.drain(..).map(|loss| loss.into_scalar().elem::<f64>()).sum()
     }
@@ -299,20 +306,15 @@ impl<B: Backend> ParameterMap<B> for Copy {
     }
 }
 
-/// The slice of the batch that a call is about.
-fn slice_of<'b>(
-    batch: &'b Batch,
-    module: ModuleId,
-    call: &StageCall,
-) -> Result<Slice<'b>, StageError> {
-    let (k, s) = (call.pair.microbatch.index(), call.pair.sub_microbatch.index());
-    let instances = batch.split.slices.get(k).and_then(|m| m.get(module.index())?.get(s));
-    match (batch.microbatches.get(k), instances) {
-        (Some(microbatch), Some(instances)) => {
-            Ok(Slice { microbatch, instances: instances.clone() })
-        }
-        _ => Err(protocol(call, "asks for a slice that the batch does not have")),
-    }
+fn upstream(model: &ModelSpec, module: ModuleId) -> Vec<(String, ModuleId)> {
+    let named = |id: ModuleId| (model.modules[id.index()].name.clone(), id);
+    model.inputs_of(module).into_iter().map(named).collect()
+}
+
+/// The instances of a sub-microbatch.
+fn instances(batch: &Batch, module: ModuleId, pair: &PairKey) -> Option<Range<u32>> {
+    let modules = batch.split.slices.get(pair.microbatch.index())?;
+    modules.get(module.index())?.get(pair.sub_microbatch.index()).cloned()
 }
 
 impl<B: Backend> Stage for ChunkStage<B> {
@@ -330,7 +332,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
             .flat_map(|r| r.payload.0.into_iter().map(move |x| (r.from.clone(), x)))
             .unzip();
         let batch = self.batch.clone().ok_or_else(|| protocol(call, "runs before a batch"))?;
-        let on = slice_of(&batch, self.module, call)?;
+        let on = self.slice_of(&batch, call, &from)?;
         let output = if self.runs_backward {
             let strategies = self.strategies(call)?;
             let (output, kept) = self.layers().forward_kept(inputs, on, &strategies);
@@ -357,7 +359,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let held = self.held.remove(&(call.pair.microbatch, call.pair.sub_microbatch));
         let held = held.ok_or_else(|| protocol(call, "runs its backward before its forward"))?;
         let batch = self.batch.clone().ok_or_else(|| protocol(call, "runs before a batch"))?;
-        let on = slice_of(&batch, self.module, call)?;
+        let on = self.slice_of(&batch, call, &held.from)?;
         let dy = self.output_gradient(call, gradients, &batch)?;
         let Held { from, kept, bytes } = held;
         if call.split {
@@ -395,6 +397,25 @@ impl<B: Backend> Stage for ChunkStage<B> {
 }
 
 impl<B: Backend> ChunkStage<B> {
+    /// The slice of the batch that a call is about, with inputs from the pairs `from`.
+    fn slice_of<'b>(
+        &self,
+        batch: &'b Batch,
+        call: &StageCall,
+        from: &[PairKey],
+    ) -> Result<Slice<'b>, StageError> {
+        let missing = || protocol(call, "asks for a slice that the batch does not have");
+        let own = instances(batch, self.module, &call.pair).ok_or_else(missing)?;
+        let microbatch =
+            batch.microbatches.get(call.pair.microbatch.index()).ok_or_else(missing)?;
+        let of_input = |pair: &PairKey| {
+            let (_, module) = self.upstream.iter().find(|(name, _)| **name == *pair.module)?;
+            Some(instances(batch, *module, pair).ok_or_else(missing))
+        };
+        let inputs = from.iter().filter_map(of_input).collect::<Result<_, _>>()?;
+        Ok(Slice { microbatch, instances: own, inputs })
+    }
+
     /// What the backward starts from: the sum of the incoming gradients, or the share of a token in the loss.
     fn output_gradient(
         &self,
@@ -430,6 +451,10 @@ impl<B: Backend> Modules<B> {
                 let (y, kept) = chunk.forward_kept(inputs, on, strategies);
                 (y, Kept::Decoder(kept))
             }
+            Self::Dit(chunk) => {
+                let (y, kept) = chunk.forward_kept(inputs, on, strategies);
+                (y, Kept::Dit(kept))
+            }
         }
     }
 
@@ -443,6 +468,7 @@ impl<B: Backend> Modules<B> {
         match (self, kept) {
             (Self::Vit(chunk), Kept::Vit(kept)) => chunk.backward(kept, dy, on, gradients),
             (Self::Decoder(chunk), Kept::Decoder(kept)) => chunk.backward(kept, dy, on, gradients),
+            (Self::Dit(chunk), Kept::Dit(kept)) => chunk.backward(kept, dy, on, gradients),
             _ => unreachable!("a stage keeps what its own chunk gave"),
         }
     }

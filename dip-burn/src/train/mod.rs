@@ -10,6 +10,7 @@ mod metrics;
 mod rate;
 mod replicas;
 mod report;
+mod samples;
 mod scalars;
 mod tensorboard;
 mod throughput;
@@ -20,12 +21,15 @@ pub use config::{
     Algorithm, CheckpointConfig, DataConfig, Device, EvaluationConfig, MetricsConfig,
     OptimizerConfig, PipelineConfig, RunConfig,
 };
-pub use data::{HeldOut, RunData, assemble};
+pub use data::{
+    CaptionJudge, Content, FedBatch, Feed, HeldOut, Judge, Microbatches, RunData, SampleJudge,
+};
 pub use early_stop::EarlyStop;
 pub use loss_scale::LossScale;
 pub use metrics::Metrics;
 pub use rate::RateSchedule;
 pub use replicas::Deal;
-pub use report::{Caption, Evaluation, IterationReport, Observer};
+pub use report::{Caption, Evaluation, IterationReport, Observer, Sample};
+pub use samples::write as write_samples;
 pub use throughput::{Throughput, resident_bytes};
 pub use trainer::{TrainError, Trainer, TrainerInit};

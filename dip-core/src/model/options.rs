@@ -192,8 +192,10 @@ impl LoraTarget {
 impl ModuleSpec {
     /// Which projections of its attention have a bias.
     pub fn attention_bias(&self) -> AttentionBias {
-        let decoder = matches!(self.kind, ModuleKind::Decoder { .. });
-        let usual = if decoder { AttentionBias::None } else { AttentionBias::All };
+        let usual = match self.kind {
+            ModuleKind::Vit { .. } | ModuleKind::Audio { .. } => AttentionBias::All,
+            ModuleKind::Decoder { .. } | ModuleKind::Dit { .. } => AttentionBias::None,
+        };
         self.options.attention_bias.unwrap_or(usual)
     }
 

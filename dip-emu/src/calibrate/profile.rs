@@ -89,7 +89,7 @@ fn microbatch(kind: &ModuleKind, patches_per_image: u32, tokens: u64) -> Microba
         ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, .. } => {
             let frames = tokens as f64 / f64::from(tokens_per_frame);
             let seconds = frames / latent_frames_per_second;
-            meta.clips = vec![ClipMeta { seconds, caption_tokens: CAPTION }];
+            meta.clips = vec![ClipMeta { seconds, caption_tokens: CAPTION, ..Default::default() }];
         }
     }
     meta
