@@ -95,6 +95,11 @@ const DECODER: &[Way] = &[
     way("1f1b, 2 | 6 layers", "1f1b", false).cut(Cut::Layers(&[2])),
     way("1f1b, 6 | 2 layers", "1f1b", false).cut(Cut::Layers(&[6])),
     way("1f1b, 2 microbatches", "1f1b", false).microbatches(2),
+    way("1f1b, 4 microbatches", "1f1b", false).microbatches(4),
+    way("gpipe, 1 | 7 layers", "gpipe", false).cut(Cut::Layers(&[1])),
+    way("gpipe, full recompute, 5 | 3 layers", "gpipe", false)
+        .strategy("full")
+        .cut(Cut::Layers(&[5])),
     way("interleaved", "interleaved", false),
     way("zero bubble", "zero_bubble", true),
     way("dip", "dip", true),
@@ -306,14 +311,14 @@ fn compare(study: &Study, ways: &[Way], rounds: usize) -> Result<Vec<(f64, f64)>
             run.round()?;
         }
     }
-    println!("\n{:30} {:>10} {:>10} {:>8}", study.model.name, "measured", "predicted", "error");
+    println!("\n{:36} {:>10} {:>10} {:>8}", study.model.name, "measured", "predicted", "error");
     let mut means = Vec::new();
     let mut all = Vec::new();
     for run in &runs {
         let pairs = run.pairs();
         for (predicted, measured) in &pairs {
             println!(
-                "{:30} {:>7.2} ms {:>7.2} ms {:>+6.1} %",
+                "{:36} {:>7.2} ms {:>7.2} ms {:>+6.1} %",
                 run.way.name,
                 1e3 * measured,
                 1e3 * predicted,
