@@ -504,7 +504,8 @@ impl<B: Backend> Probe<'_, B> {
 
     /// One microbatch and the number of its instances.
     fn batch_of(&self, (microbatch, instances): (Microbatch, u32)) -> Batch {
-        let slices = vec![Vec::from([0..instances]); self.model.modules.len()];
+        let all = 0..instances;
+        let slices = vec![Vec::from([all]); self.model.modules.len()];
         let split = BatchSplit { slices: vec![slices] };
         let trained_tokens = microbatch.trained_tokens();
         Batch { microbatches: vec![microbatch], split, trained_tokens }

@@ -208,7 +208,7 @@ impl SampleReader<'_> {
         }
         let caption = self.text()?;
         let find = |extension: &str| members.iter().find(|m| m.extension == extension);
-        let files: [(&str, fn(Arc<[u8]>) -> Video); 5] = [
+        let files: [(&str, VideoFile); 5] = [
             ("safetensors", Video::Latents),
             ("gif", Video::Gif),
             ("webp", Video::WebP),
@@ -285,6 +285,9 @@ impl SampleReader<'_> {
         Ok(bytes)
     }
 }
+
+/// How the bytes of a member become a video.
+type VideoFile = fn(Arc<[u8]>) -> Video;
 
 /// The pictures of a sample, in the order of their numbers.
 fn numbered_pictures(sample: &Sample) -> Vec<(u64, &Member)> {

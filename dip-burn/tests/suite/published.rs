@@ -69,6 +69,7 @@ impl Fixture {
             images,
             image_offsets: integers("offsets"),
             tokens,
+            clips: Vec::new(),
         };
         Self { folder, model, sequence, logits }
     }

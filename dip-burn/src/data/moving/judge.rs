@@ -89,10 +89,10 @@ impl Blob {
     fn agreement(&self, shape: Shape) -> f32 {
         let short = self.width.min(self.height) as f32;
         let mut best = 0.0f32;
-        for radius in [0.19, 0.21, 0.23, 0.25, 0.27] {
-            for (dx, dy) in (-4..=4).flat_map(|x| (-4..=4).map(move |y| (x, y))) {
-                let x = (self.centre.0 + dx as f32 * 0.5) / short;
-                let y = (self.centre.1 + dy as f32 * 0.5) / short;
+        for radius in [0.2, 0.23, 0.26] {
+            for (dx, dy) in (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))) {
+                let x = (self.centre.0 + dx as f32) / short;
+                let y = (self.centre.1 + dy as f32) / short;
                 let object = Object { colour: Colour::Black, shape, x, y, radius };
                 best = best.max(self.overlap(&object, short));
             }

@@ -19,6 +19,8 @@ use crate::model::{Init, Slice, cast};
 const STEP_WAVES: usize = 256;
 /// Diffusion steps lie in 0 to 1; their waves are as long as if they were thousand whole steps.
 const STEP_SCALE: f64 = 1000.0;
+/// Base of the waves of places: clips are short beside texts.
+const PLACE_BASE: f64 = 100.0;
 
 /// Embeddings of patches and captions, and of diffusion steps.
 #[derive(Module, Debug)]
@@ -55,10 +57,17 @@ impl<B: Backend> Start<B> {
     pub(super) fn forward(&self, text: Tensor<B, 2>, on: &Slice<'_>) -> Stream<B> {
         let [_, _, steps] = self.step.forward(waves(on.clips(), &text));
         Stream {
-            x_rm: self.patch_embed.forward(states(on.clips(), &text)),
+            x_rm: self.embed(on.clips(), &text),
             context_cm: self.context.forward(text),
             steps,
         }
+    }
+
+    /// The tokens with their places in the clip: rotary positions tell distances alone.
+    fn embed(&self, clips: &[Clip], like: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let x_rm = self.patch_embed.forward(states(clips, like));
+        let [_, width] = x_rm.dims();
+        x_rm + places(clips, width, like)
     }
 
     /// The gradient of the rows of the captions.
@@ -123,6 +132,21 @@ fn waves<B: Backend>(clips: &[Clip], like: &Tensor<B, 2>) -> Tensor<B, 2> {
     let values: Vec<f32> =
         clips.iter().flat_map(|c| (0..STEP_WAVES).map(move |i| wave(c.time, i))).collect();
     let data = TensorData::new(values, [clips.len(), STEP_WAVES]);
+    cast(Tensor::from_data(data, &like.device()), like.dtype())
+}
+
+/// Cosines and sines of frame, row and column of every token, `[r, m]`, a third of the width each, in the type of `like`.
+fn places<B: Backend>(clips: &[Clip], width: usize, like: &Tensor<B, 2>) -> Tensor<B, 2> {
+    let waves = (width / 6).max(1);
+    let value = |place: [u32; 3], i: usize| {
+        let (axis, wave) = (i / (2 * waves), i % (2 * waves));
+        let Some(&position) = place.get(axis) else { return 0.0 };
+        let angle = f64::from(position) * PLACE_BASE.powf(-((wave % waves) as f64) / waves as f64);
+        (if wave < waves { angle.cos() } else { angle.sin() }) as f32
+    };
+    let of_token = |place: [u32; 3]| (0..width).map(move |i| value(place, i));
+    let values: Vec<f32> = clips.iter().flat_map(|c| c.grid.places().flat_map(of_token)).collect();
+    let data = TensorData::new(values, [clips.iter().map(|c| c.grid.tokens()).sum(), width]);
     cast(Tensor::from_data(data, &like.device()), like.dtype())
 }
 
