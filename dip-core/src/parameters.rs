@@ -28,7 +28,8 @@ pub struct ModuleParameters {
 impl ModuleParameters {
     /// Of the whole module.
     pub fn total(&self) -> u64 {
-        self.layer * u64::from(self.layers) + self.first + self.last
+        let layers = self.layer.saturating_mul(self.layers.into());
+        layers.saturating_add(self.first).saturating_add(self.last)
     }
 }
 
@@ -84,7 +85,7 @@ impl ModuleSpec {
         let hidden = u64::from(self.hidden);
         match self.kind {
             ModuleKind::Vit { .. } | ModuleKind::Audio { .. } => {
-                self.adapter_width() * (self.merged_width() + output_width)
+                self.adapter_width().saturating_mul(self.merged_width() + output_width)
             }
             // A tied head counts, too: the rank that ends the module holds a copy of the table.
             ModuleKind::Decoder { vocab, head, .. } => u64::from(head) * u64::from(vocab) * hidden,

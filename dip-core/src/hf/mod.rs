@@ -88,8 +88,10 @@ pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
         Architecture::Qwen2Vl => vision::qwen2_vl(&config)?,
         Architecture::Llava => vision::llava(&config)?,
     };
-    let spec = proposal(name, modules, positions);
+    let mut spec = proposal(name, modules, positions);
+    // Sizes are bounded before anything is computed from them.
     spec.validate()?;
+    spec.parallel.pipeline = ranks(&spec);
     Ok(HfModel { architecture, spec })
 }
 
@@ -97,7 +99,7 @@ pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
 fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
     let sequence_tokens = positions.min(SEQUENCE_TOKENS);
     let per_image = modules.iter().map(ModuleSpec::tokens_per_image).sum::<u32>();
-    let mut spec = ModelSpec {
+    ModelSpec {
         name: name.into(),
         sequence_tokens,
         max_images: sequence_tokens.checked_div(per_image).unwrap_or(0).min(MAX_IMAGES),
@@ -105,9 +107,7 @@ fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
         microbatches: 8,
         parallel: Parallelism::default(),
         modules,
-    };
-    spec.parallel.pipeline = ranks(&spec);
-    spec
+    }
 }
 
 /// The fewest ranks, a power of two, that hold weights and optimiser state; at most one a layer of the smallest module.

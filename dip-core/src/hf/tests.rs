@@ -138,3 +138,29 @@ fn errors_name_the_field_its_value_the_limit_and_the_remedy() {
         assert!(from_config("m", text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn sizes_beyond_all_measure_are_errors_or_models_but_no_panics() {
+    let numbers = ["0", "1", "2", "65535", "1048576", "16777216", "16777217", "1e300", "-1"];
+    for text in [LLAMA_31_8B, QWEN2_VL_2B, LLAVA_15_7B] {
+        let fields = text.match_indices("\":").map(|(at, _)| at + 2);
+        for at in fields.filter(|&at| text.as_bytes()[at].is_ascii_digit()) {
+            let end = at + text[at..].find([',', '}']).unwrap();
+            for number in numbers {
+                let _ = from_config("m", &format!("{}{number}{}", &text[..at], &text[end..]));
+            }
+        }
+    }
+    // All sizes at once at their limits.
+    let mut large = QWEN2_VL_2B.replace("[16,24,24]", "[524288,0,0]");
+    for (from, to) in
+        [("1536", "1048576"), ("8960", "1048576"), ("1280", "1048576"), (":28", ":65536")]
+    {
+        large = large.replace(from, to);
+    }
+    let large =
+        large.replace(":12,", ":1,").replace(":16,", ":1,").replace("heads\":2", "heads\":1");
+    let large = large.replace("\"mlp_ratio\":4", "\"mlp_ratio\":1");
+    let model = from_config("m", &large).unwrap();
+    assert!(billions(&model, 1) > 1e8);
+}
