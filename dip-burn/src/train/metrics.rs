@@ -69,7 +69,8 @@ impl Metrics {
         let file = OpenOptions::new().append(true).open(&path).map_err(&io)?;
         let events = folder.join("tensorboard");
         let tensorboard = match config.tensorboard {
-            true => Some(EventFile::create(&events, iteration).map_err(io_at(&events))?),
+            // Steps are iterations that are done, so that the evaluation behind the last of them stays.
+            true => Some(EventFile::create(&events, iteration + 1).map_err(io_at(&events))?),
             false => None,
         };
         Ok(Self { path, file, tensorboard })
@@ -81,7 +82,7 @@ impl Metrics {
     /// [`CheckpointError::Io`] names the file.
     pub fn iteration(&mut self, report: &IterationReport) -> Result<(), CheckpointError> {
         self.line(&Line::Train(report))?;
-        self.scalars(report.iteration, &scalars::of_iteration(report))
+        self.scalars(report.iteration + 1, &scalars::of_iteration(report))
     }
 
     /// Adds an evaluation.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use dip::burn::data::SampleMatch;
 use dip::burn::train::{EarlyStop, Evaluation, IterationReport, Observer};
+use dip::core::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows a run on the terminal.
@@ -29,6 +30,10 @@ pub struct Totals {
     pub bubble: f64,
     pub stall_s: f64,
     pub fallbacks: u64,
+    /// Sum of the utilisations of the iterations that know theirs.
+    pub mfu: f64,
+    /// The most that any rank held, as planned and measured.
+    pub peak_bytes: u64,
     pub skipped: u64,
 }
 
@@ -44,6 +49,9 @@ impl Totals {
         self.bubble += report.bubble_ratio;
         self.stall_s += report.stall_s.0;
         self.fallbacks += u64::from(report.fallback);
+        self.mfu += report.mfu.unwrap_or(0.0);
+        let peak = report.peak_bytes.iter().map(|bytes| bytes.0).max();
+        self.peak_bytes = self.peak_bytes.max(peak.unwrap_or(0));
         self.skipped = report.skipped;
     }
 
@@ -112,6 +120,10 @@ impl Progress {
             t.fallbacks,
             t.skipped
         );
+        if t.mfu > 0.0 {
+            println!("model FLOPs utilisation {:.1} %", 100.0 * t.mean(t.mfu));
+        }
+        println!("most memory of a rank {}", Bytes(t.peak_bytes));
         if let (Some(first), Some(last)) = (self.evaluations.first(), self.evaluations.last()) {
             println!(
                 "held-out {} {:.3} -> {:.3} ({:.0} % of the first)",
