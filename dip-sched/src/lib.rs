@@ -29,6 +29,8 @@ mod finish;
 mod interleave;
 pub mod partition;
 pub mod planner;
+#[doc(hidden)]
+pub mod probe;
 mod problem;
 mod realise;
 pub mod registry;

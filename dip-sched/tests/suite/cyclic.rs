@@ -31,7 +31,12 @@ fn separated(ranks: u32, microbatches: u32, seed: u64) -> TaskGraph {
 }
 
 /// The cyclic order of microbatches that enter as listed. `stock` cycles pass between a task and the one that it feeds.
-fn cyclic(graph: &TaskGraph, entry: &[usize], stock: usize, forward_first: bool) -> Vec<Vec<TaskId>> {
+fn cyclic(
+    graph: &TaskGraph,
+    entry: &[usize],
+    stock: usize,
+    forward_first: bool,
+) -> Vec<Vec<TaskId>> {
     let ranks = graph.ranks as usize;
     let id = |m: usize, r: usize, kind: usize| TaskId::from((m * ranks + r) * 2 + kind);
     (0..ranks)

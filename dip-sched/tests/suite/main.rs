@@ -7,10 +7,10 @@ mod support;
 /// Layers on ranks: sizes of sub-microbatches, segments, balance.
 mod partition;
 
-/// Against DynaPipe on separated stages of uneven load.
-mod cyclic;
 /// Makespans with a closed form.
 mod closed_forms;
+/// Against DynaPipe on separated stages of uneven load.
+mod cyclic;
 /// Planning ahead on another thread.
 mod planner;
 /// Valid, bounded and reproducible plans of random graphs.
