@@ -15,7 +15,7 @@ mod pool;
 mod priorities;
 mod rebuild;
 mod reorder;
-mod select;
+pub(crate) mod select;
 mod selection;
 mod starts;
 mod tabu;
@@ -91,6 +91,7 @@ impl<'a> Search<'a> {
     pub(crate) fn run(mut self) -> Result<Solution, ScheduleError> {
         self.threads()?.install(|| {
             let levels = self.rules();
+            self.sample_paper();
             let mut starts = self.chains(&levels);
             starts.push(self.best.clone());
             for start in starts.iter_mut().take_while(|_| !self.out_of_time(1.0)) {

@@ -6,11 +6,11 @@
 
 /// A pair of the rank.
 #[derive(Debug, Clone)]
-pub(super) struct Item {
+pub(crate) struct Item {
     /// First and last moment at which it holds its bytes.
-    pub(super) span: (usize, usize),
+    pub(crate) span: (usize, usize),
     /// Seconds and bytes of every strategy.
-    pub(super) options: Vec<(f64, u64)>,
+    pub(crate) options: Vec<(f64, u64)>,
 }
 
 /// Steps of the subgradient.
@@ -19,7 +19,7 @@ const STEPS: usize = 60;
 const GAP: f64 = 0.05;
 
 /// The options for every item: within `budget` at every moment. `start` must be so.
-pub(super) fn select(items: &[Item], moments: usize, budget: u64, start: &[u16]) -> Vec<u16> {
+pub(crate) fn select(items: &[Item], moments: usize, budget: u64, start: &[u16]) -> Vec<u16> {
     let mut best = Selected::new(items, moments, budget, start.to_vec());
     best.fill();
     let fastest: f64 = items.iter().map(|i| least(i, |o| o.0)).sum();

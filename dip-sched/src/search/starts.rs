@@ -15,8 +15,10 @@ use crate::reserve::Reserve;
 
 /// Chains of regular orders that begin.
 const CHAINS: u64 = 16;
-/// The same for large graphs.
+/// The least of them, in large graphs.
 const FEW: u64 = 4;
+/// Chains are so many tasks in all.
+const RUNS_OF_TASKS: u64 = 40_000;
 /// Part of a budget in time after which chains end.
 const SHARE: f64 = 0.5;
 /// The same for large graphs, where single moves get nowhere in time.
@@ -110,7 +112,8 @@ impl Search<'_> {
             false => order[(job as usize).div_ceil(2) % order.len()],
         };
         let this = &*self;
-        let count = if self.problem.n > LARGE { FEW } else { CHAINS };
+        let count = (RUNS_OF_TASKS / self.problem.n.max(1) as u64).clamp(FEW, CHAINS);
+        let count = 1 << count.ilog2();
         let mut chains: Vec<_> =
             (0..count).map(|job| Chain::new(this, level(job), job, false)).collect();
         let rounds = u64::from(count.ilog2()).max(1);
