@@ -11,6 +11,7 @@ use super::Init;
 use super::core::{Heads, Inputs, Span, attend, attend_backward};
 use super::gradients::{Gradients, bytes_of};
 use super::linear::{Linear, linear_backward};
+use super::offload::{Held, Visit};
 use super::rotary::{Rotary, Turn};
 
 /// Projections of one attention layer.
@@ -185,6 +186,17 @@ pub(super) struct AttentionKept<B: Backend> {
     inputs: Inputs<B>,
     /// The weights of every span, and their sums over the values; computed again where they are not kept.
     weights: Option<(Vec<Tensor<B, 4>>, Tensor<B, 2>)>,
+}
+
+impl<B: Backend> Held<B> for AttentionKept<B> {
+    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+        let Inputs { query, key, value } = &mut self.inputs;
+        [query, key, value].into_iter().for_each(|x| visit.tensor(x));
+        if let Some((weights, sums)) = &mut self.weights {
+            weights.iter_mut().for_each(|weights| visit.tensor(weights));
+            visit.tensor(sums);
+        }
+    }
 }
 
 impl<B: Backend> AttentionKept<B> {

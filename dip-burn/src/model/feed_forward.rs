@@ -10,6 +10,7 @@ use super::Init;
 use super::activation::{activate, activate_backward};
 use super::gradients::{Gradients, bytes_of};
 use super::linear::{Linear, linear_backward};
+use super::offload::{Held, Visit};
 
 /// Two matrices, or three where there is a gate.
 #[derive(Module, Debug)]
@@ -86,6 +87,13 @@ impl<B: Backend> FeedForward<B> {
 pub(super) struct FeedForwardKept<B: Backend> {
     gate: Option<Tensor<B, 2>>,
     up: Tensor<B, 2>,
+}
+
+impl<B: Backend> Held<B> for FeedForwardKept<B> {
+    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+        self.gate.iter_mut().for_each(|gate| visit.tensor(gate));
+        visit.tensor(&mut self.up);
+    }
 }
 
 impl<B: Backend> FeedForwardKept<B> {

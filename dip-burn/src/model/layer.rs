@@ -11,6 +11,7 @@ use super::attention::{Attention, AttentionKept, Geometry};
 use super::feed_forward::{FeedForward, FeedForwardKept};
 use super::gradients::{Gradients, bytes_of};
 use super::norm::{Norm, NormKept};
+use super::offload::{Held, Offloaded, Visit};
 
 /// A layer as runs of them see it.
 pub(super) trait Block<B: Backend> {
@@ -19,7 +20,7 @@ pub(super) trait Block<B: Backend> {
     /// What the layers of a run share.
     type Shared: Send;
     /// What the backward of one layer needs.
-    type Parts: Send;
+    type Parts: Held<B> + Send;
 
     fn forward(&self, x: Self::Stream, shared: &Self::Shared) -> (Self::Stream, Self::Parts);
 
@@ -72,12 +73,23 @@ enum Kept<B: Backend, L: Block<B>> {
     Parts(Box<L::Parts>),
     /// The input: the backward runs the forward again.
     Input(L::Stream),
+    /// All that the backward needs, in host memory.
+    Host(Box<Offloaded<L::Parts>>),
 }
 
 /// What is held of a run of layers between forward and backward.
 pub(super) struct LayersKept<B: Backend, L: Block<B>> {
     shared: L::Shared,
     layers: Vec<Kept<B, L>>,
+}
+
+impl<B: Backend> Held<B> for Parts<B> {
+    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+        self.attention_norm.each(visit);
+        self.attention.each(visit);
+        self.feed_forward_norm.each(visit);
+        self.feed_forward.each(visit);
+    }
 }
 
 impl<B: Backend> Block<B> for Layer<B> {
@@ -153,6 +165,7 @@ pub(super) fn forward_kept<B: Backend, L: Block<B>>(
         let (y, parts) = layer.forward(x, &shared);
         kept.push(match strategies.get(i) {
             Some(LayerStrategy::Full) => Kept::Input(input),
+            Some(LayerStrategy::Offload) => Kept::Host(Box::new(Offloaded::new(parts))),
             Some(LayerStrategy::Selective) => Kept::Parts(Box::new(L::selective(parts))),
             _ => Kept::Parts(Box::new(parts)),
         });
@@ -173,17 +186,19 @@ pub(super) fn backward<B: Backend, L: Block<B>>(
         let parts = match kept {
             Kept::Parts(parts) => *parts,
             Kept::Input(x) => layer.forward(x, &shared).1,
+            Kept::Host(parts) => parts.back(),
         };
         layer.backward(parts, dy, &shared, gradients)
     })
 }
 
 impl<B: Backend, L: Block<B>> LayersKept<B, L> {
-    /// Bytes that are held.
+    /// Bytes that are held on the device.
     pub(super) fn bytes(&self) -> u64 {
         let of = |kept: &Kept<B, L>| match kept {
             Kept::Input(x) => L::stream_bytes(x),
             Kept::Parts(parts) => L::parts_bytes(parts),
+            Kept::Host(_) => 0,
         };
         L::shared_bytes(&self.shared) + self.layers.iter().map(of).sum::<u64>()
     }

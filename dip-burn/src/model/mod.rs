@@ -10,6 +10,7 @@
 //! | `dit` | diffusion transformer in the MovieGen manner: packed clips, adaptive norms, cross attention, flow-matching loss |
 //! | `linear` | linear layers with low-rank adapters |
 //! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `activation`, `norm` | what their layers share, forward and backward |
+//! | `offload` | activations that wait in host memory |
 //! | `gradients` | sums of weight gradients |
 //! | `precision` | what the layers compute in |
 //! | `init` | weights by name: any partition starts from the same ones |
@@ -29,6 +30,7 @@ pub mod layer;
 pub mod linear;
 pub mod merger;
 pub(crate) mod norm;
+mod offload;
 mod precision;
 pub mod rotary;
 pub mod sampler;

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::gradients::{Gradients, bytes_of};
+use super::offload::{Held, Visit};
 use super::{Init, cast, to_f32};
 
 /// Added to the variance where nothing else is said.
@@ -97,6 +98,13 @@ impl<B: Backend> Norm<B> {
             None => d_unit,
         };
         cast((d_unit - unit * along) * scale, dtype)
+    }
+}
+
+impl<B: Backend> Held<B> for NormKept<B> {
+    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+        visit.tensor(&mut self.unit);
+        visit.tensor(&mut self.scale);
     }
 }
 

@@ -286,9 +286,7 @@ impl<B: Backend> ChunkStage<B> {
             task: call.task,
             what: format!("memory strategy {:?}", call.strategy.as_str()),
         };
-        let layers = call.strategy.layers(self.layers).ok_or_else(unsupported)?;
-        // Host memory is this memory on CPU; devices cannot offload yet.
-        if layers.contains(&LayerStrategy::Offload) { Err(unsupported()) } else { Ok(layers) }
+        call.strategy.layers(self.layers).ok_or_else(unsupported)
     }
 }
 

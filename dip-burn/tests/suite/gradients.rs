@@ -80,7 +80,7 @@ fn random_plans_on_two_ranks_give_the_gradients_of_one_device() {
             (0..rng.random_range(1..4)).map(|_| rng.random_range(0..3)).collect()
         });
         let case = case(&mut rng, &[&images[0], &images[1], &images[2]], false);
-        case.holds(&mut rng, 2, &["keep", "selective", "full"]);
+        case.holds(&mut rng, 2, &["keep", "selective", "full", "offload"]);
     }
 }
 
@@ -91,7 +91,7 @@ fn random_plans_of_clips_of_any_length_and_size_give_the_gradients_of_one_device
         let model = video_model(rng.random_range(1..4), rng.random_range(1..4), round % 4 == 3);
         let (metas, batch) = random_clips(&mut rng, &model);
         let case = Case { model, metas, batch };
-        case.holds(&mut rng, 2 + round % 2, &["keep", "selective", "full"]);
+        case.holds(&mut rng, 2 + round % 2, &["keep", "selective", "full", "offload"]);
     }
 }
 
@@ -120,7 +120,11 @@ fn documents_with_no_one_and_many_images_give_the_gradients_of_one_device() {
 fn a_frozen_encoder_gets_no_gradients_and_changes_none() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     for _ in 0..10 {
-        case(&mut rng, &[&[2, 1], &[0]], true).holds(&mut rng, 2, &["keep", "selective", "full"]);
+        case(&mut rng, &[&[2, 1], &[0]], true).holds(
+            &mut rng,
+            2,
+            &["keep", "selective", "full", "offload"],
+        );
     }
 }
 

@@ -96,6 +96,18 @@ fn recomputed_layers_give_the_same_bits_in_low_precision() {
 }
 
 #[test]
+fn offloaded_layers_give_the_same_bits_and_leave_the_device() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (kept, gradients) = case("keep").gradients(precision);
+        let (offloaded, same) = case("offload").gradients(precision);
+        assert_eq!(gradients, same, "{precision:?}");
+        let peak = |report: &StepReport| report.peak_activation.iter().map(|b| b.0).sum::<u64>();
+        // What is left: positions and masks, the adapter, the head.
+        assert!(2 * peak(&offloaded) < peak(&kept), "{} {}", peak(&offloaded), peak(&kept));
+    }
+}
+
+#[test]
 fn weights_stay_f32_and_small_updates_are_not_lost() {
     let case = case("keep");
     let mut pipeline = case.pipeline(Precision::Bf16);

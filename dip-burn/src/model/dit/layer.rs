@@ -14,6 +14,7 @@ use crate::model::feed_forward::{FeedForward, FeedForwardKept};
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::layer::Block;
 use crate::model::norm::{Norm, NormKept};
+use crate::model::offload::{Held, Visit};
 
 /// What passes from layer to layer: the clips, and what conditions them, which layers only read.
 #[derive(Debug, Clone)]
@@ -81,6 +82,20 @@ impl<B: Backend> DitLayer<B> {
     fn modulation<'a>(&self, steps: &Tensor<B, 2>, shared: &'a Shared<B>) -> Modulation<'a, B> {
         let width = self.modulation.dims()[1] / PARTS;
         Modulation::new(steps, &self.modulation, &shared.members, width)
+    }
+}
+
+/// Diffusion steps and captions stay: all layers share them.
+impl<B: Backend> Held<B> for Parts<B> {
+    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+        self.attention_norm.each(visit);
+        self.attention.each(visit);
+        visit.tensor(&mut self.attended);
+        self.cross_norm.each(visit);
+        self.cross.each(visit);
+        self.feed_forward_norm.each(visit);
+        self.feed_forward.each(visit);
+        visit.tensor(&mut self.fed);
     }
 }
 
