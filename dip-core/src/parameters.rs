@@ -148,7 +148,7 @@ mod tests {
         let model = presets::model("t2v-tiny").unwrap();
         let (id, text) = model.module("text").unwrap();
         let parameters = model.parameters(id);
-        assert_eq!((parameters.first, parameters.last), (260 * 128, 0));
-        assert_eq!(text.layer_parameters(), 128 * (2 * 128 + 2 * 64) + 3 * 128 * 384);
+        assert_eq!((parameters.first, parameters.last), (260 * 96, 0));
+        assert_eq!(text.layer_parameters(), 96 * (2 * 96 + 2 * 48) + 3 * 96 * 256);
     }
 }

@@ -74,7 +74,7 @@ impl Picture {
         Ok(normalised(&rgb))
     }
 
-    /// Decodes the picture in the size it has, transparency over white; a scene has [`SCENE_PX`] a side.
+    /// Decodes the picture in the size it has, transparency over white; a scene is drawn at 64 pixels a side.
     ///
     /// # Errors
     /// [`PictureError`] for a damaged or oversized file.
