@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use dip_burn::measure::{Effort, MeasureError, cached_profile};
-use dip_burn::train::{RunConfig, RunData, TrainError, Trainer, TrainerInit};
+use dip_burn::train::{Deal, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit};
+use dip_core::profile::Profile;
 use dip_core::{
-    Budget, Bytes, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec, Partition, Schedule, Seconds,
-    SpecError, presets,
+    BatchMeta, Budget, Bytes, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec, Partition,
+    Schedule, Seconds, SpecError, presets,
 };
 use dip_emu::MeasuredCost;
 use dip_sched::{
-    BatchPlanner, PartitionError, Partitioner, PlanInputs, PlannerConfig, placement,
-    schedule_by_name, splits_weights,
+    BatchPlanner, PartitionError, Partitioner, PlanInputs, PlannerConfig, balance_microbatches,
+    placement, rank_loads, schedule_by_name, splits_weights,
 };
 
 /// Longest search of a run whose budget is time, unless its iterations are shorter.
@@ -51,7 +52,7 @@ pub fn trainer<B: dip_burn::Backend>(
         .map_err(TrainError::from)?;
     let (representative, documents) = representative(&mut data)?;
     let effort = Effort {
-        ranks: pipeline.ranks as usize,
+        ranks: pipeline.devices() as usize,
         threads: pipeline.threads_per_rank,
         documents,
         precision: pipeline.precision,
@@ -68,6 +69,7 @@ pub fn trainer<B: dip_burn::Backend>(
     let partition: Partition = Partitioner::new(model, pipeline.ranks, &*cost)
         .with_representative(representative)
         .place(placement(&pipeline.schedule))?;
+    let deal = deal(model, &partition, cost.clone(), pipeline.replicas as usize);
     let inputs = PlanInputs {
         model: model.clone(),
         cluster: cluster(pipeline.memory_limit_bytes),
@@ -75,6 +77,7 @@ pub fn trainer<B: dip_burn::Backend>(
         cost,
         weight_split,
     };
+    let throughput = throughput(model, &profile, pipeline.devices());
     let planner = PlannerConfig {
         schedule,
         seed: config.seed,
@@ -88,7 +91,31 @@ pub fn trainer<B: dip_burn::Backend>(
     };
     let plans = Box::new(BatchPlanner::new(inputs, planner));
     let init = TrainerInit { config, model, partition: &partition, plans, data, devices };
-    Ok(Trainer::new(init)?)
+    Ok(Trainer::new(init)?.with_throughput(throughput).with_dealing(deal))
+}
+
+/// Deals microbatches so that the busiest rank of any replica is least busy.
+fn deal(
+    model: &ModelSpec,
+    partition: &Partition,
+    cost: Arc<dyn CostModel>,
+    replicas: usize,
+) -> Deal {
+    let (model, partition) = (model.clone(), partition.clone());
+    Box::new(move |batch| {
+        // A batch without costs is refused by the planner, which says why.
+        let even = |_| vec![Vec::new(); batch.microbatches.len()];
+        let loads = rank_loads(&model, &partition, batch, &*cost).unwrap_or_else(even);
+        balance_microbatches(&loads, replicas)
+    })
+}
+
+/// The arithmetic of the model over that of the devices, where the profile knows their peak.
+fn throughput(model: &ModelSpec, profile: &Profile, devices: u32) -> Option<Throughput> {
+    let model = model.clone();
+    let peak_flops_per_s = f64::from(devices) * profile.peak_flops_per_s?;
+    let model_flops = move |batch: &BatchMeta| dip_emu::model_flops(&model, batch);
+    Some(Throughput { model_flops: Box::new(model_flops), peak_flops_per_s })
 }
 
 fn schedule(name: &str) -> Result<Box<dyn Schedule>, SpecError> {

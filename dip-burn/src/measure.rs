@@ -5,6 +5,7 @@
 //! bandwidth and clock.
 
 pub mod operators;
+mod peak;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -138,9 +139,14 @@ pub fn profile<B: Backend>(
     key: String,
 ) -> Result<Profile, MeasureError> {
     let all = at_once(effort.ranks, effort.threads, |_, barrier| {
-        entries::<B>(model, device, effort, barrier)
+        let entries = entries::<B>(model, device, effort, barrier)?;
+        barrier.wait();
+        Ok::<_, MeasureError>((entries, peak::peak_flops_per_s::<B>(device, effort.precision)))
     })?;
     let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let (all, peaks): (Vec<_>, Vec<Option<f64>>) = all.into_iter().unzip();
+    let ranks = peaks.len() as f64;
+    let peak: Option<f64> = peaks.into_iter().sum();
     Ok(Profile {
         schema: PROFILE_SCHEMA.into(),
         key,
@@ -148,6 +154,7 @@ pub fn profile<B: Backend>(
         entries: mean(&all),
         link_latency_s: CHANNEL_LATENCY,
         link_bytes_per_s: CHANNEL_BYTES_PER_S,
+        peak_flops_per_s: peak.map(|sum| sum / ranks),
     })
 }
 

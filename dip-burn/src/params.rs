@@ -4,6 +4,8 @@
 //! `language.layers.3.attention.query.weight`. It does not depend on the partition, so that weights, gradients and optimiser
 //! state of any two partitions can be compared and exchanged.
 
+pub(crate) mod flat;
+
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 

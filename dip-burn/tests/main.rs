@@ -10,3 +10,10 @@ mod gradients;
 /// bf16 and f16 layers over f32 weights.
 #[path = "suite/precision.rs"]
 mod precision;
+/// Runs resume on other ranks, end early, and size their batches.
+#[path = "suite/training.rs"]
+mod training;
+
+/// Replicas train like one device, share their optimiser state, and fail together.
+#[path = "suite/replicas.rs"]
+mod replicas;

@@ -27,6 +27,9 @@ pub struct Profile {
     pub link_latency_s: Seconds,
     /// Bandwidth between ranks, in bytes/s.
     pub link_bytes_per_s: f64,
+    /// Arithmetic of one rank at best while all ranks compute, in FLOP/s, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_flops_per_s: Option<f64>,
 }
 
 const fn single_precision() -> u32 {
@@ -121,6 +124,11 @@ impl Profile {
         if self.link_bytes_per_s.is_nan() || self.link_bytes_per_s <= 0.0 {
             let value = self.link_bytes_per_s.to_string();
             return Err(field("link_bytes_per_s".into(), value, "above 0"));
+        }
+        if let Some(peak) = self.peak_flops_per_s
+            && !(peak.is_finite() && peak > 0.0)
+        {
+            return Err(field("peak_flops_per_s".into(), peak.to_string(), "finite, above 0"));
         }
         for (i, e) in self.entries.iter().enumerate() {
             time(format!("entries[{i}].forward_s"), e.forward_s)?;

@@ -51,7 +51,7 @@ impl Train {
             Device::Cpu => self.on::<backend::Cpu>(&config, &model, backend::cpu_devices),
             #[cfg(feature = "cuda")]
             Device::Cuda => {
-                let devices = backend::cuda_devices(config.pipeline.ranks)?;
+                let devices = backend::cuda_devices(config.pipeline.devices())?;
                 self.on::<backend::Cuda>(&config, &model, |_| devices.clone())
             }
             #[cfg(not(feature = "cuda"))]
@@ -70,15 +70,16 @@ impl Train {
         }
         self.make_room(config)?;
         println!(
-            "{}: {} on {} ranks, schedule {}, {} iterations, output in {}",
+            "{}: {} on {} replicas of {} ranks, schedule {}, {} iterations, output in {}",
             config.name,
             model.name,
+            config.pipeline.replicas,
             config.pipeline.ranks,
             config.pipeline.schedule,
             config.iterations,
             config.output.display()
         );
-        let devices = devices(config.pipeline.ranks);
+        let devices = devices(config.pipeline.devices());
         let mut trainer: Trainer<B> = dip::run::trainer(config, model, devices)?;
         if self.resume {
             match trainer.resume()? {

@@ -41,6 +41,11 @@ impl<B: Backend> Gradients<B> {
         self.sums = GradientsParams::new();
     }
 
+    /// Replaces all sums.
+    pub fn replace(&mut self, sums: GradientsParams) {
+        self.sums = sums;
+    }
+
     /// From now on gradients are not computed but collected, until [`Gradients::deferred`] takes them.
     pub fn defer(&mut self) {
         self.deferred = Some(Deferred::default());

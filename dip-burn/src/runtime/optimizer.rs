@@ -43,11 +43,17 @@ impl<B: Backend> Optimizer<B> {
         }
     }
 
-    /// Updates every trained parameter from its gradient, scaled by `scale`.
-    pub fn step(&mut self, chunks: &mut Chunks<B>, learning_rate: f64, scale: f64) {
+    /// Updates every trained parameter that this replica `owns` from its gradient, scaled by `scale`.
+    pub fn step(
+        &mut self,
+        chunks: &mut Chunks<B>,
+        learning_rate: f64,
+        scale: f64,
+        owns: &dyn Fn(&str) -> bool,
+    ) {
         self.steps += 1;
         for chunk in chunks.values_mut() {
-            chunk.map_parameters(&mut Step { optimizer: self, learning_rate, scale });
+            chunk.map_parameters(&mut Step { optimizer: self, learning_rate, scale, owns });
         }
     }
 
@@ -62,7 +68,7 @@ impl<B: Backend> Optimizer<B> {
         all
     }
 
-    /// Takes the moments of the parameters that `chunks` hold; parameters that have none start afresh.
+    /// Takes the moments of the parameters that `chunks` hold and this replica `owns`; parameters that have none start afresh.
     ///
     /// # Errors
     /// Where a moment has another shape than its parameter, or only one of the two is there.
@@ -71,10 +77,11 @@ impl<B: Backend> Optimizer<B> {
         chunks: &mut Chunks<B>,
         moments: &NamedTensors,
         steps: u64,
+        owns: &dyn Fn(&str) -> bool,
     ) -> Result<(), String> {
         self.steps = steps;
         self.states.clear();
-        let mut load = Load { optimizer: self, moments, error: None };
+        let mut load = Load { optimizer: self, moments, owns, error: None };
         for chunk in chunks.values_mut() {
             chunk.map_parameters(&mut load);
         }
@@ -87,6 +94,7 @@ struct Step<'a, B: Backend> {
     optimizer: &'a mut Optimizer<B>,
     learning_rate: f64,
     scale: f64,
+    owns: &'a dyn Fn(&str) -> bool,
 }
 
 impl<B: Backend> ParameterMap<B> for Step<'_, B> {
@@ -96,7 +104,7 @@ impl<B: Backend> ParameterMap<B> for Step<'_, B> {
         parameter: Tensor<B, D>,
         gradient: Option<Tensor<B, D>>,
     ) -> Tensor<B, D> {
-        let Some(gradient) = gradient else { return parameter };
+        let Some(gradient) = gradient.filter(|_| (self.owns)(name)) else { return parameter };
         let optimizer = &mut *self.optimizer;
         let gradient =
             if self.scale == 1.0 { gradient } else { gradient.mul_scalar(self.scale as f32) };
@@ -114,6 +122,7 @@ impl<B: Backend> ParameterMap<B> for Step<'_, B> {
 struct Load<'a, B: Backend> {
     optimizer: &'a mut Optimizer<B>,
     moments: &'a NamedTensors,
+    owns: &'a dyn Fn(&str) -> bool,
     error: Option<String>,
 }
 
@@ -124,6 +133,9 @@ impl<B: Backend> ParameterMap<B> for Load<'_, B> {
         parameter: Tensor<B, D>,
         _: Option<Tensor<B, D>>,
     ) -> Tensor<B, D> {
+        if !(self.owns)(name) {
+            return parameter;
+        }
         let moment = |suffix| self.moments.get(&format!("{name}{suffix}"));
         let shape = parameter.dims();
         match (moment(MOMENT_1), moment(MOMENT_2)) {

@@ -14,6 +14,7 @@ use dip_core::{
 
 use super::link::ChannelLink;
 use super::optimizer::Optimizer;
+use super::replica::Replica;
 use crate::batch::Batch;
 use crate::params::NamedTensors;
 use crate::stage::{ChunkStage, Payload};
@@ -86,11 +87,14 @@ pub(super) struct RankReport {
 
 /// A rank with its channels to the coordinator.
 pub(super) struct Worker<B: Backend> {
+    /// Its number among the ranks of all replicas.
+    pub id: usize,
     pub rank: RankId,
+    pub replica: Replica<B>,
     pub chunks: Chunks<B>,
     pub optimizer: Optimizer<B>,
     pub commands: Receiver<Command<B>>,
-    pub replies: Sender<(RankId, Reply)>,
+    pub replies: Sender<(usize, Reply)>,
 }
 
 impl<B: Backend> Worker<B> {
@@ -100,7 +104,7 @@ impl<B: Backend> Worker<B> {
             let reply = catch_unwind(AssertUnwindSafe(|| self.handle(command)))
                 .unwrap_or_else(|panic| Reply::Failed(Failure::Panic(panic_text(&*panic))));
             let failed = matches!(reply, Reply::Failed(_));
-            if self.replies.send((self.rank, reply)).is_err() || failed {
+            if self.replies.send((self.id, reply)).is_err() || failed {
                 return;
             }
         }
@@ -128,6 +132,9 @@ impl<B: Backend> Worker<B> {
             chunk.begin(batch.clone(), loss_scale);
         }
         let rank = self.rank;
+        self.replica
+            .share_gradients(&mut self.chunks, &program, rank)
+            .map_err(|source| ExecError::Stage { rank, source })?;
         let mut host = Host { worker: self, epoch, update };
         let spans = Interpreter::new(&program, rank).run(&mut host, &mut link)?;
         Ok(RankReport {
@@ -139,10 +146,15 @@ impl<B: Backend> Worker<B> {
 
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
         let gone = |_| StageError::Failed("the coordinator is gone".into());
-        let norm: f64 = self.chunks.values().map(ChunkStage::squared_gradient_norm).sum();
-        let _ = self.replies.send((self.rank, Reply::Norm(norm)));
+        let norm = match self.replica.tells_norm() {
+            true => self.chunks.values().map(ChunkStage::squared_gradient_norm).sum(),
+            false => 0.0,
+        };
+        let _ = self.replies.send((self.id, Reply::Norm(norm)));
         if let Some(scale) = update.scale.recv().map_err(gone)? {
-            self.optimizer.step(&mut self.chunks, update.learning_rate, scale);
+            let owns = |name: &str| self.replica.owns(name);
+            self.optimizer.step(&mut self.chunks, update.learning_rate, scale, &owns);
+            self.replica.gather_parameters(&mut self.chunks)?;
         }
         Ok(())
     }
@@ -164,7 +176,8 @@ impl<B: Backend> Worker<B> {
         for chunk in self.chunks.values_mut() {
             chunk.load(model).map_err(|e| e.to_string())?;
         }
-        self.optimizer.load(&mut self.chunks, optimizer, steps)
+        let owns = |name: &str| self.replica.owns(name);
+        self.optimizer.load(&mut self.chunks, optimizer, steps, &owns)
     }
 }
 
@@ -191,6 +204,7 @@ impl<B: Backend> RankHost for Host<'_, B> {
     }
 
     fn step(&mut self) -> Result<(), StageError> {
+        self.worker.replica.take_gradients(&mut self.worker.chunks)?;
         match self.update.take() {
             Some(update) => self.worker.step(&update),
             None => Ok(()),

@@ -1,5 +1,6 @@
 //! A model chunk as a [`Stage`]: forwards and backwards with tensors, activations held only in between.
 
+mod countdown;
 mod held;
 
 use std::collections::HashMap;
@@ -18,7 +19,10 @@ use crate::model::{
     Chunk, DecoderChunk, Gradients, Init, ModelError, Precision, Slice, VitChunk, cast,
     output_width,
 };
+use crate::params::flat;
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
+use crate::runtime::Bucket;
+use countdown::Countdown;
 use held::{Account, Held, Kept, Left};
 
 /// What travels between stages: tensors `[tokens, width]`.
@@ -44,6 +48,7 @@ pub struct ChunkStage<B: Backend> {
     gradients: Gradients<B>,
     losses: Vec<Tensor<B, 2>>,
     bytes: Account,
+    countdown: Option<Countdown<B>>,
 }
 
 /// The chunk of one of the modalities.
@@ -105,6 +110,7 @@ impl<B: Backend> ChunkStage<B> {
             gradients: Gradients::new(spec.trainable),
             losses: Vec::new(),
             bytes: Account::default(),
+            countdown: None,
         })
     }
 
@@ -143,6 +149,46 @@ impl<B: Backend> ChunkStage<B> {
         self.gradients.clear();
         self.losses.clear();
         self.bytes = Account::default();
+        self.countdown = None;
+    }
+
+    /// Has `then` called with the gradients of this iteration, in an order that all replicas share, as soon as `backwards`
+    /// tasks have added to them.
+    ///
+    /// # Errors
+    /// Those of `then`, which is called at once where there are no such tasks.
+    pub fn when_gradients_are_done(
+        &mut self,
+        backwards: usize,
+        then: impl FnOnce(Bucket<B>) -> Result<(), StageError> + Send + 'static,
+    ) -> Result<(), StageError> {
+        self.countdown = Some(Countdown::new(backwards, Box::new(then)));
+        self.gradients_are_done()
+    }
+
+    fn gradients_are_done(&mut self) -> Result<(), StageError> {
+        match self.countdown.as_mut().and_then(Countdown::due) {
+            Some(then) => then(self.flat_gradients()),
+            None => Ok(()),
+        }
+    }
+
+    fn count_backward(&mut self) -> Result<(), StageError> {
+        if let Some(countdown) = &mut self.countdown {
+            countdown.tick();
+        }
+        self.gradients_are_done()
+    }
+
+    fn flat_gradients(&self) -> Bucket<B> {
+        let sums = self.gradients.sums();
+        with_chunk!(&self.modules, chunk => flat::flat_gradients(chunk, sums))
+    }
+
+    /// Replaces the gradients of this iteration.
+    pub fn set_gradients(&mut self, bucket: Bucket<B>) {
+        let sums = with_chunk!(&self.modules, chunk => flat::shaped_gradients(chunk, bucket));
+        self.gradients.replace(sums);
     }
 
     /// Sum of the cross-entropies of this iteration, in nats; 0 where the chunk has no loss.
@@ -299,6 +345,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
             self.left.insert(key, Left { deferred, bytes });
         } else {
             self.bytes.give_back(bytes);
+            self.count_backward()?;
         }
         let outputs = call.consumers.iter().map(|consumer| {
             let of_consumer = inputs.iter().filter(|(from, _)| from == consumer);
@@ -316,7 +363,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let left = left.ok_or_else(|| protocol(call, "has no backward that left its weights"))?;
         self.gradients.run(left.deferred);
         self.bytes.give_back(left.bytes);
-        Ok(())
+        self.count_backward()
     }
 }
 

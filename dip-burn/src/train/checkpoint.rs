@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::EarlyStop;
 use super::loss_scale::LossScale;
 use crate::params::NamedTensors;
 
@@ -44,6 +45,9 @@ pub struct RunState<S> {
     pub iteration: u64,
     /// Optimiser steps that are done; Adam's bias correction needs them.
     pub optimizer_steps: u64,
+    /// The held-out loss that early stopping waits for.
+    #[serde(default)]
+    pub early_stop: EarlyStop,
     /// The loss scale; absent in checkpoints of runs that had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use dip_core::SpecError;
 use serde::{Deserialize, Serialize};
 
+use super::RateSchedule;
 use crate::model::Precision;
 
 /// Most microbatches of one iteration.
 const MAX_MICROBATCHES: u32 = 4096;
+/// Most tokens of one iteration.
+const MAX_TOKENS_PER_ITERATION: u64 = 1 << 40;
 
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,9 @@ pub struct RunConfig {
     /// Held-out loss and captions.
     #[serde(default)]
     pub evaluation: EvaluationConfig,
+    /// What is written beside `metrics.jsonl`.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
 }
 
 /// What the ranks compute on.
@@ -61,6 +67,8 @@ pub struct PipelineConfig {
     pub device: Device,
     /// Pipeline ranks, each a thread with a device of its own.
     pub ranks: u32,
+    /// Replicas of the pipeline, each with ranks of its own; they share the microbatches of a batch.
+    pub replicas: u32,
     /// Compute threads of a rank on CPU.
     pub threads_per_rank: usize,
     /// What the layers compute in; weights and optimiser stay f32. CPUs compute 16 bits slower than f32.
@@ -77,11 +85,19 @@ pub struct PipelineConfig {
     pub memory_limit_bytes: Option<u64>,
 }
 
+impl PipelineConfig {
+    /// Devices that the ranks of all replicas take.
+    pub fn devices(&self) -> u32 {
+        self.ranks.saturating_mul(self.replicas)
+    }
+}
+
 impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
             device: Device::Cpu,
             ranks: 2,
+            replicas: 1,
             threads_per_rank: 1,
             precision: Precision::F32,
             schedule: "dip".into(),
@@ -106,16 +122,23 @@ pub struct DataConfig {
     /// Microbatches of one iteration; absent for those of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub microbatches: Option<u32>,
+    /// Instead of a number of microbatches: as many as it takes to reach these tokens, padding not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_iteration: Option<u64>,
 }
 
-/// AdamW with warm-up and a cosine.
+/// The optimiser and its learning rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// Learning rate at the end of the cosine, as a share of the peak.
+    /// What the learning rate does behind the warm-up.
+    pub schedule: RateSchedule,
+    /// Learning rate at the end of a cosine or decay, as a share of the peak.
     pub final_share: f64,
+    /// Share of the run that the decay of `wsd` takes.
+    pub decay_share: f64,
     /// Iterations of linear warm-up.
     pub warmup_iterations: u64,
     /// Decoupled weight decay, on matrices only.
@@ -126,18 +149,23 @@ pub struct OptimizerConfig {
     pub beta_2: f32,
     /// Largest norm of all gradients together; larger ones are scaled down. 0 for no clipping.
     pub clip_norm: f64,
+    /// Whether replicas share the optimiser state: each keeps the moments of its share of the parameters (ZeRO-1).
+    pub shard: bool,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
             learning_rate: 1e-3,
+            schedule: RateSchedule::default(),
             final_share: 0.1,
+            decay_share: 0.2,
             warmup_iterations: 20,
             weight_decay: 0.05,
             beta_1: 0.9,
             beta_2: 0.95,
             clip_norm: 1.0,
+            shard: false,
         }
     }
 }
@@ -170,24 +198,27 @@ pub struct EvaluationConfig {
     pub captions: usize,
     /// Most tokens of a generated caption.
     pub max_caption_tokens: usize,
+    /// Evaluations in a row without a lower held-out loss after which the run ends; 0 for never.
+    pub patience: u64,
+}
+
+/// What is written beside `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// TensorBoard event files in the folder `tensorboard` of the output.
+    pub tensorboard: bool,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { tensorboard: true }
+    }
 }
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
-        Self { every: 100, pictures: 64, captions: 12, max_caption_tokens: 80 }
-    }
-}
-
-impl OptimizerConfig {
-    /// The learning rate of an iteration (counted from 0) of a run of `iterations`: linear warm-up, then a cosine.
-    pub fn rate(&self, iteration: u64, iterations: u64) -> f64 {
-        if iteration < self.warmup_iterations {
-            return self.learning_rate * (iteration + 1) as f64 / self.warmup_iterations as f64;
-        }
-        let span = iterations.saturating_sub(self.warmup_iterations).max(1) as f64;
-        let at = ((iteration - self.warmup_iterations) as f64 / span).min(1.0);
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * at).cos());
-        self.learning_rate * (self.final_share + (1.0 - self.final_share) * cosine)
+        Self { every: 100, pictures: 64, captions: 12, max_caption_tokens: 80, patience: 0 }
     }
 }
 
@@ -222,13 +253,17 @@ impl RunConfig {
         within("iterations", self.iterations as f64, 1.0, 1e12, "give the length of the run")?;
         within("pipeline.ranks", f64::from(p.ranks), 1.0, 1024.0, "one rank a core or device")?;
         let threads = p.threads_per_rank as f64;
+        let most = 1024.0 / f64::from(p.ranks);
+        within("pipeline.replicas", f64::from(p.replicas), 1.0, most, "ranks * replicas threads")?;
         within("pipeline.threads_per_rank", threads, 1.0, 1024.0, "divide the cores by the ranks")?;
         let microbatches = f64::from(self.data.microbatches.unwrap_or(1));
         let most = f64::from(MAX_MICROBATCHES);
         within("data.microbatches", microbatches, 1.0, most, "a few for each rank")?;
+        self.validate_budget()?;
         let o = &self.optimizer;
         within("optimizer.learning_rate", o.learning_rate, 0.0, 1e3, "try 1e-3")?;
         within("optimizer.final_share", o.final_share, 0.0, 1.0, "try 0.1")?;
+        within("optimizer.decay_share", o.decay_share, 0.0, 1.0, "try 0.2")?;
         within("optimizer.weight_decay", f64::from(o.weight_decay), 0.0, 1e3, "try 0.05")?;
         within("optimizer.beta_1", f64::from(o.beta_1), 0.0, 0.999_999, "try 0.9")?;
         within("optimizer.beta_2", f64::from(o.beta_2), 0.0, 0.999_999, "try 0.95")?;
@@ -239,6 +274,28 @@ impl RunConfig {
         within("evaluation.captions", e.captions as f64, 0.0, 1e6, "try 12")?;
         let tokens = e.max_caption_tokens as f64;
         within("evaluation.max_caption_tokens", tokens, 1.0, 65_536.0, "try 80")
+    }
+}
+
+impl RunConfig {
+    /// A batch is sized by microbatches or by tokens.
+    fn validate_budget(&self) -> Result<(), SpecError> {
+        let Some(tokens) = self.data.tokens_per_iteration else { return Ok(()) };
+        let field = |limit: String, remedy: &str| SpecError::Field {
+            path: "data.tokens_per_iteration".into(),
+            value: tokens.to_string(),
+            limit,
+            remedy: remedy.into(),
+        };
+        if self.data.microbatches.is_some() {
+            let limit = "absent where data.microbatches is set".into();
+            return Err(field(limit, "keep one of the two"));
+        }
+        if (1..=MAX_TOKENS_PER_ITERATION).contains(&tokens) {
+            return Ok(());
+        }
+        let limit = format!("1 to {MAX_TOKENS_PER_ITERATION}");
+        Err(field(limit, "a few sequences for each rank"))
     }
 }
 
@@ -261,14 +318,5 @@ mod tests {
         assert!(text.contains("pipeline.ranks is 0") && text.contains("1 to 1024"), "{text}");
         assert!(bad("[pipeline]\nrank = 2\n").to_string().contains("unknown field `rank`"));
         assert!(bad("[optimizer]\nlearning_rate = nan\n").to_string().contains("learning_rate"));
-    }
-
-    #[test]
-    fn the_rate_warms_up_and_falls_to_its_final_share() {
-        let o = OptimizerConfig { learning_rate: 1.0, warmup_iterations: 10, ..Default::default() };
-        assert!((o.rate(0, 110) - 0.1).abs() < 1e-12);
-        assert!((o.rate(10, 110) - 1.0).abs() < 1e-12);
-        assert!((o.rate(60, 110) - 0.55).abs() < 1e-12);
-        assert!((o.rate(110, 110) - 0.1).abs() < 1e-12);
     }
 }

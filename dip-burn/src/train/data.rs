@@ -62,7 +62,8 @@ impl RunData {
             microbatches: data.microbatches.unwrap_or(model.microbatches),
             prefetch: PREFETCH,
         };
-        let loader = Loader::new(train_source(data, seed)?, tokenizer.clone(), config)?;
+        let loader = Loader::new(train_source(data, seed)?, tokenizer.clone(), config)?
+            .with_token_budget(data.tokens_per_iteration);
         let wanted = evaluation.pictures.max(evaluation.captions);
         let held_out = match held_out_source(data, seed)? {
             Some(mut source) => held_out(&mut *source, wanted)?,

@@ -5,6 +5,8 @@ use std::path::Path;
 use dip_core::{Bytes, Seconds};
 use serde::Serialize;
 
+use super::EarlyStop;
+
 /// One iteration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IterationReport {
@@ -20,6 +22,13 @@ pub struct IterationReport {
     pub tokens: u64,
     /// Images.
     pub images: u64,
+    /// Microbatches.
+    pub microbatches: usize,
+    /// Tokens a second.
+    pub tokens_per_s: f64,
+    /// Model FLOPs utilisation, where the peak of the devices is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
     /// The whole iteration: waiting for plan and pixels, stages, optimiser step.
     pub elapsed_s: Seconds,
     /// From the first stage to the last, as measured.
@@ -42,14 +51,12 @@ pub struct IterationReport {
     pub skipped: u64,
     /// Peak of the activations of each rank.
     pub peak_activation_bytes: Vec<Bytes>,
+    /// Memory of the process behind the iteration, where the system says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<Bytes>,
 }
 
 impl IterationReport {
-    /// Tokens a second.
-    pub fn tokens_per_s(&self) -> f64 {
-        self.tokens as f64 / self.elapsed_s.0.max(f64::MIN_POSITIVE)
-    }
-
     /// Distance of the predicted makespan from the measured one, relative to the measured one.
     pub fn prediction_error(&self) -> f64 {
         self.predicted_s.0 / self.makespan_s.0.max(f64::MIN_POSITIVE) - 1.0
@@ -88,6 +95,11 @@ pub trait Observer {
     /// The model was evaluated.
     fn evaluated(&mut self, evaluation: &Evaluation) {
         let _ = evaluation;
+    }
+
+    /// The run ends before its last iteration: its held-out loss no longer falls.
+    fn stopped(&mut self, iteration: u64, early_stop: &EarlyStop) {
+        let _ = (iteration, early_stop);
     }
 
     /// A checkpoint was written.

@@ -1,24 +1,29 @@
 //! The training loop: while a batch trains, the next one is planned and its pixels are decoded.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::{ModelSpec, Partition, Plan, PlanError, PlanSource, Seconds, check_plan};
+use dip_core::{
+    ModelSpec, Partition, Plan, PlanError, PlanSource, PlannedBatch as Planned, Seconds, check_plan,
+};
 use thiserror::Error;
 
-use super::RunConfig;
 use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, RunState};
-use super::data::{RunData, assemble};
+use super::data::RunData;
 use super::loss_scale::LossScale;
 use super::metrics::Metrics;
+use super::replicas::{self, Deal, Times};
 use super::report::{Caption, Evaluation, IterationReport, Observer};
+use super::throughput::{Throughput, resident_bytes};
+use super::{EarlyStop, RunConfig};
 use crate::data::DataError;
 use crate::data::loader::{Decoding, LoaderPosition, PlannedBatch};
 use crate::model::{ModelError, WholeModel};
-use crate::params::ParameterError;
-use crate::runtime::{Export, Pipeline, PipelineError, PipelineInit, Update};
+use crate::params::{NamedTensors, ParameterError};
+use crate::runtime::{
+    Export, Pipeline, PipelineError, PipelineInit, ReplicaWork, StepReport, Update,
+};
 
 /// What a trainer is made of.
 pub struct TrainerInit<'a, B: Backend> {
@@ -32,7 +37,7 @@ pub struct TrainerInit<'a, B: Backend> {
     pub plans: Box<dyn PlanSource>,
     /// What it trains on.
     pub data: RunData,
-    /// One device a rank.
+    /// One device a rank, replica by replica.
     pub devices: Vec<B::Device>,
 }
 
@@ -69,6 +74,17 @@ pub enum TrainError {
         /// One of them.
         first: String,
     },
+    /// A batch cannot be shared by the replicas.
+    #[error(
+        "{microbatches} microbatches were not dealt to {replicas} replicas so that each comes once and no replica has none; \
+         raise data.microbatches or data.tokens_per_iteration, or lower pipeline.replicas"
+    )]
+    Dealing {
+        /// Microbatches of the batch.
+        microbatches: usize,
+        /// Replicas.
+        replicas: usize,
+    },
     /// The gradients are no numbers any more.
     #[error(
         "the gradient norm of iteration {iteration} is {norm}; lower optimizer.learning_rate, or set pipeline.precision to \"f32\""
@@ -101,6 +117,9 @@ pub struct Trainer<B: Backend> {
     device: B::Device,
     ahead: Option<Ahead>,
     iteration: u64,
+    early_stop: EarlyStop,
+    throughput: Option<Throughput>,
+    deal: Option<Deal>,
     loss_scale: LossScale,
     /// Where the data stands behind the last trained batch.
     position: LoaderPosition,
@@ -109,6 +128,8 @@ pub struct Trainer<B: Backend> {
 /// The batch that is planned and decoded at this moment.
 struct Ahead {
     batch: PlannedBatch,
+    /// The microbatches of each replica.
+    dealt: Vec<Vec<usize>>,
     decoding: Decoding,
 }
 
@@ -138,8 +159,23 @@ impl<B: Backend> Trainer<B> {
             device,
             ahead: None,
             iteration: 0,
+            early_stop: EarlyStop::default(),
+            throughput: None,
+            deal: None,
             loss_scale: LossScale::new(init.config.pipeline.precision),
         })
+    }
+
+    /// Has `deal` share the microbatches of every batch between the replicas, instead of in turn.
+    pub fn with_dealing(mut self, deal: Deal) -> Self {
+        self.deal = Some(deal);
+        self
+    }
+
+    /// Reports utilisation, too.
+    pub fn with_throughput(mut self, throughput: Option<Throughput>) -> Self {
+        self.throughput = throughput;
+        self
     }
 
     /// Iterations that are done.
@@ -147,9 +183,18 @@ impl<B: Backend> Trainer<B> {
         self.iteration
     }
 
+    /// The weights, by name.
+    ///
+    /// # Errors
+    /// [`TrainError::Pipeline`] where a rank has failed.
+    pub fn weights(&mut self) -> Result<NamedTensors, TrainError> {
+        Ok(self.pipeline.export(Export::Parameters)?)
+    }
+
     /// Whether the run is at its end.
     pub fn is_done(&self) -> bool {
         self.iteration >= self.config.iterations
+            || self.early_stop.is_over(self.config.evaluation.patience)
     }
 
     /// Goes on from the newest checkpoint of the run; false where there is none.
@@ -172,6 +217,7 @@ impl<B: Backend> Trainer<B> {
         self.pipeline.import(model, optimizer, state.optimizer_steps)?;
         self.data.loader.restore(&state.data)?;
         (self.position, self.iteration, self.ahead) = (state.data, state.iteration, None);
+        self.early_stop = state.early_stop;
         self.loss_scale = state.loss_scale.unwrap_or(self.loss_scale);
         Ok(())
     }
@@ -188,6 +234,7 @@ impl<B: Backend> Trainer<B> {
                 schema: CHECKPOINT_SCHEMA.into(),
                 iteration: self.iteration,
                 optimizer_steps: self.iteration,
+                early_stop: self.early_stop,
                 loss_scale: Some(self.loss_scale),
                 data: self.position.clone(),
             },
@@ -206,18 +253,23 @@ impl<B: Backend> Trainer<B> {
             Some(ahead) => ahead,
             None => self.fetch()?,
         };
-        let planned = self.plans.take()?;
+        let planned = self.take_plans(now.dealt.len())?;
         if self.iteration + 1 < self.config.iterations {
             self.ahead = Some(self.fetch()?);
         }
-        self.check(&planned.plan)?;
         let decoded = now.decoding.wait()?;
-        let batch = Arc::new(assemble(decoded, planned.split));
+        let splits = planned.iter().map(|p| p.split.clone()).collect();
+        let batches = replicas::batches(decoded, &now.dealt, splits);
+        let work: Vec<ReplicaWork<'_>> = planned
+            .iter()
+            .zip(&batches)
+            .map(|(planned, batch)| ReplicaWork { plan: &planned.plan, batch })
+            .collect();
         let o = &self.config.optimizer;
         let learning_rate = o.rate(self.iteration, self.config.iterations);
         let loss_scale = self.loss_scale.value();
         let update = Update { learning_rate, clip_norm: o.clip_norm, loss_scale };
-        let step = self.pipeline.run(&planned.plan, &batch, Some(update))?;
+        let step = self.pipeline.run_replicas(&work, Some(update))?;
         if !step.loss.is_finite() {
             return Err(TrainError::Diverged { iteration: self.iteration, loss: step.loss });
         }
@@ -226,29 +278,58 @@ impl<B: Backend> Trainer<B> {
             return Err(TrainError::Gradients { iteration, norm });
         }
         let elapsed_s = Seconds(start.elapsed().as_secs_f64());
-        self.plans.measured(elapsed_s);
-        let report = IterationReport {
+        // The plans of the replicas are searched one behind the other.
+        self.plans.measured(elapsed_s / planned.len() as f64);
+        let report = self.report(&now.batch, &planned, step, Pace { learning_rate, elapsed_s });
+        self.position = now.batch.position;
+        self.iteration += 1;
+        Ok(report)
+    }
+
+    /// The plan of every replica.
+    fn take_plans(&mut self, count: usize) -> Result<Vec<Planned>, TrainError> {
+        let mut all = Vec::with_capacity(count);
+        for _ in 0..count {
+            let planned = self.plans.take()?;
+            self.check(&planned.plan)?;
+            all.push(planned);
+        }
+        Ok(all)
+    }
+
+    fn report(
+        &self,
+        batch: &PlannedBatch,
+        planned: &[Planned],
+        step: StepReport,
+        pace: Pace,
+    ) -> IterationReport {
+        let plans: Vec<&Plan> = planned.iter().map(|p| &p.plan).collect();
+        let times = Times::of(&step.traces, &plans);
+        let Pace { learning_rate, elapsed_s } = pace;
+        IterationReport {
             iteration: self.iteration,
             loss: step.loss,
             learning_rate,
             gradient_norm: step.gradient_norm,
-            tokens: now.batch.used_tokens,
-            images: now.batch.meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
+            tokens: batch.used_tokens,
+            images: batch.meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
+            microbatches: batch.meta.microbatches.len(),
+            tokens_per_s: batch.used_tokens as f64 / elapsed_s.0.max(f64::MIN_POSITIVE),
+            mfu: self.throughput.as_ref().and_then(|t| t.utilisation(&batch.meta, elapsed_s)),
             elapsed_s,
-            makespan_s: step.trace.makespan(),
-            predicted_s: planned.plan.predicted.makespan_s,
-            critical_path_s: step.trace.critical_path(&planned.plan.graph).unwrap_or_default(),
-            bubble_ratio: step.trace.bubble_ratio(),
-            stall_s: planned.stall,
-            search_s: planned.search,
-            gap: planned.plan.gap(),
-            fallback: planned.fallback,
+            makespan_s: times.makespan,
+            predicted_s: times.predicted,
+            critical_path_s: times.critical_path,
+            bubble_ratio: times.bubble_ratio,
+            stall_s: planned.iter().map(|p| p.stall).sum(),
+            search_s: planned.iter().map(|p| p.search).sum(),
+            gap: times.gap,
+            fallback: planned.iter().any(|p| p.fallback),
             skipped: self.data.loader.skipped().total(),
             peak_activation_bytes: step.peak_activation,
-        };
-        self.position = now.batch.position;
-        self.iteration += 1;
-        Ok(report)
+            resident_bytes: resident_bytes(),
+        }
     }
 
     /// Measures the loss on held-out pictures, and captions them where `with_captions` is set. `None` where there are none.
@@ -286,7 +367,7 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// [`TrainError`]; the newest checkpoint stays whole.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let mut metrics = Metrics::open(&self.config.output, self.iteration)?;
+        let mut metrics = Metrics::open(&self.config.output, self.iteration, &self.config.metrics)?;
         if self.iteration == 0 {
             self.judge(&mut metrics, observer)?;
         }
@@ -301,6 +382,9 @@ impl<B: Backend> Trainer<B> {
             if self.is_due(self.config.checkpoint.every) {
                 observer.saved(&self.save()?);
             }
+        }
+        if self.iteration < self.config.iterations {
+            observer.stopped(self.iteration, &self.early_stop);
         }
         Ok(())
     }
@@ -323,7 +407,13 @@ impl<B: Backend> Trainer<B> {
         metrics: &mut Metrics,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        if let Some(evaluation) = self.evaluate(self.is_done())? {
+        let at_end = self.is_done();
+        if let Some(mut evaluation) = self.evaluate(at_end)? {
+            self.early_stop.record(evaluation.loss);
+            if self.is_done() && !at_end {
+                // The evaluation that ends the run has the captions of an end.
+                evaluation = self.evaluate(true)?.unwrap_or(evaluation);
+            }
             metrics.evaluation(&evaluation)?;
             observer.evaluated(&evaluation);
         }
@@ -335,11 +425,28 @@ impl<B: Backend> Trainer<B> {
         self.is_done() || (every > 0 && self.iteration.is_multiple_of(every))
     }
 
-    /// Reads the next batch, and has it planned and decoded in the background.
+    /// Reads the next batch, deals it to the replicas, and has it planned and decoded in the background.
     fn fetch(&mut self) -> Result<Ahead, TrainError> {
         let batch = self.data.loader.next_batch()?;
-        self.plans.submit(batch.meta.clone())?;
+        let count = self.pipeline.replicas();
+        let dealt = match &self.deal {
+            Some(deal) => deal(&batch.meta),
+            None => replicas::in_turn(&batch.meta, count),
+        };
+        if !replicas::is_complete(&dealt, &batch.meta, count) || dealt.iter().any(Vec::is_empty) {
+            let microbatches = batch.meta.microbatches.len();
+            return Err(TrainError::Dealing { microbatches, replicas: count });
+        }
+        for own in &dealt {
+            self.plans.submit(replicas::meta_of(&batch.meta, own))?;
+        }
         let decoding = self.data.loader.decode(&batch)?;
-        Ok(Ahead { batch, decoding })
+        Ok(Ahead { batch, dealt, decoding })
     }
+}
+
+/// How fast an iteration was, and how far it stepped.
+struct Pace {
+    learning_rate: f64,
+    elapsed_s: Seconds,
 }

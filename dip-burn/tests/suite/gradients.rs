@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::support::*;
 
 /// Largest difference of two sets of tensors, relative to the largest value of each tensor.
-fn difference(a: &NamedTensors, b: &NamedTensors) -> f64 {
+pub fn difference(a: &NamedTensors, b: &NamedTensors) -> f64 {
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
     let mut worst = 0.0f64;
     for (name, left) in a {

@@ -183,6 +183,17 @@ pub fn graph(
     batch: &Batch,
     weight_split: bool,
 ) -> TaskGraph {
+    graph_of_split(model, partition, metas, &batch.split, weight_split)
+}
+
+/// The task graph of a batch that is cut as `split` says.
+pub fn graph_of_split(
+    model: &ModelSpec,
+    partition: &Partition,
+    metas: &BatchMeta,
+    split: &BatchSplit,
+    weight_split: bool,
+) -> TaskGraph {
     let cluster = ClusterSpec::from_toml(
         "name = 'test'\ndevices_per_node = 4\nnodes = 1\n\
          device = { flops_per_s = 1e9, memory_bytes = 1000000, memory_bytes_per_s = 1e9 }\n\
@@ -194,7 +205,7 @@ pub fn graph(
         cluster: &cluster,
         partition,
         batch: metas,
-        split: &batch.split,
+        split,
         cost: &AnyCost,
         weight_split,
     };

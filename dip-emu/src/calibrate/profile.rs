@@ -195,6 +195,7 @@ mod tests {
             entries,
             link_latency_s: Seconds::ZERO,
             link_bytes_per_s: 1.0,
+            peak_flops_per_s: None,
             element_bytes: 4,
         }
     }

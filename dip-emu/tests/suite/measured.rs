@@ -33,6 +33,7 @@ fn profile() -> Profile {
         entries,
         link_latency_s: Seconds(0.5),
         link_bytes_per_s: 1000.0,
+        peak_flops_per_s: None,
         element_bytes: 4,
     }
 }

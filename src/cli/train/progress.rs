@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dip::burn::train::{Evaluation, IterationReport, Observer};
+use dip::burn::train::{EarlyStop, Evaluation, IterationReport, Observer};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows a run on the terminal.
@@ -150,7 +150,7 @@ impl Observer for Progress {
         self.bar.set_message(format!(
             "loss {:.3} {:.0} tokens/s bubble {:.1} % stall {:.2} %",
             report.loss,
-            report.tokens_per_s(),
+            report.tokens_per_s,
             100.0 * report.bubble_ratio,
             self.totals.stall_percent()
         ));
@@ -164,6 +164,16 @@ impl Observer for Progress {
             );
         });
         self.evaluations.push(evaluation.clone());
+    }
+
+    fn stopped(&mut self, iteration: u64, early_stop: &EarlyStop) {
+        let best = early_stop.best.unwrap_or(f64::NAN);
+        self.bar.suspend(|| {
+            println!(
+                "stopped behind iteration {iteration}: {} evaluations without a held-out loss below {best:.4}",
+                early_stop.since
+            );
+        });
     }
 
     fn saved(&mut self, path: &Path) {
