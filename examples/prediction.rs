@@ -270,7 +270,8 @@ impl Run {
         self.pipeline.run(&self.batches[0].0, &self.batches[0].1, None)?;
         for ((plan, batch), measured) in self.batches.iter().zip(&mut self.measured) {
             let report = self.pipeline.run(plan, batch, None)?;
-            measured.push(report.traces[0].makespan().0);
+            let trace = report.traces.first().context("there is one replica")?;
+            measured.push(trace.makespan().0);
         }
         Ok(())
     }

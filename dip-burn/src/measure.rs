@@ -165,14 +165,13 @@ pub fn profile<B: Backend>(
     effort: Effort,
     key: String,
 ) -> Result<Profile, MeasureError> {
-    let (all, peaks): (Vec<_>, Vec<_>) = at_once(effort.ranks, effort.threads, |_, barrier| {
-        let entries = entries::<B>(model, device, effort, barrier);
+    let all = at_once(effort.ranks, effort.threads, |_, barrier| {
+        let entries = entries::<B>(model, device, effort, barrier)?;
         barrier.wait();
-        (entries, peak::peak_flops_per_s::<B>(device, effort.precision))
-    })?
-    .into_iter()
-    .unzip();
+        Ok::<_, MeasureError>((entries, peak::peak_flops_per_s::<B>(device, effort.precision)))
+    })?;
     let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let (all, peaks): (Vec<_>, Vec<Option<f64>>) = all.into_iter().unzip();
     let ranks = peaks.len() as f64;
     let peak: Option<f64> = peaks.into_iter().sum();
     Ok(Profile {

@@ -2,29 +2,29 @@
 //!
 //! `cargo bench -p dip-emu`
 
-use criterion::Criterion;
+use criterion::{Criterion, Throughput};
 use dip_core::{
     BatchMeta, BatchSplit, Chunk, Executor, GraphInput, ModelSpec, ModulePartition, Partition,
-    Plan, RankId, Seconds, SegmentId, TaskGraph, TaskId, build_graph, presets,
+    Plan, RankId, Seconds, SegmentId, TaskGraph, TaskId, Timeline, build_graph, presets,
 };
 use dip_emu::{AnalyticCost, LinkModel, VirtualExecutor, sample};
 
-const RANKS: u32 = 4;
 const IMAGES: u32 = 12;
 
 /// One chunk of each module on each rank.
 fn partition(model: &ModelSpec) -> Partition {
+    let ranks = model.parallel.pipeline;
     let module = |spec: &dip_core::ModuleSpec| ModulePartition {
         sub_microbatch: IMAGES,
-        chunks: (0..RANKS)
+        chunks: (0..ranks)
             .map(|r| Chunk {
                 rank: RankId(r),
                 segment: SegmentId(0),
-                layers: spec.layers * r / RANKS..spec.layers * (r + 1) / RANKS,
+                layers: spec.layers * r / ranks..spec.layers * (r + 1) / ranks,
             })
             .collect(),
     };
-    Partition { ranks: RANKS, modules: model.modules.iter().map(module).collect() }
+    Partition { ranks, modules: model.modules.iter().map(module).collect() }
 }
 
 /// Every module in slices of at most [`IMAGES`] instances.
@@ -55,6 +55,30 @@ fn graph(model: &ModelSpec, cost: &AnalyticCost) -> TaskGraph {
     .unwrap()
 }
 
+/// An order of every rank: task ids are a topological order.
+fn by_id(graph: &TaskGraph) -> Vec<Vec<TaskId>> {
+    let mut order = vec![Vec::<TaskId>::new(); graph.ranks as usize];
+    for task in &graph.tasks {
+        order[task.rank.index()].push(task.id);
+    }
+    order
+}
+
+/// One iteration of the paper's largest vision-language model: 8 ranks, 32 microbatches.
+fn large(c: &mut Criterion) {
+    let mut model = presets::model("vlm-l").unwrap();
+    (model.parallel.pipeline, model.microbatches) = (8, 32);
+    let cost = AnalyticCost::new(&model, &presets::cluster("h800").unwrap());
+    let graph_of_batch = || graph(&model, &cost);
+    let graph = graph_of_batch();
+    let mut group = c.benchmark_group("vlm-l, 8 ranks, 32 microbatches");
+    group.throughput(Throughput::Elements(graph.tasks.len() as u64));
+    group.bench_function("build the graph, prices known", |b| b.iter(graph_of_batch));
+    let order = by_id(&graph);
+    group.bench_function("timeline", |b| b.iter(|| Timeline::evaluate(&graph, &order).unwrap()));
+    group.finish();
+}
+
 fn benches(c: &mut Criterion) {
     let model = presets::model("vlm-s").unwrap();
     let cluster = presets::cluster("h800").unwrap();
@@ -71,11 +95,7 @@ fn benches(c: &mut Criterion) {
         b.iter(|| graph(&model, &cost));
     });
     let graph = graph(&model, &fresh(true));
-    // Task ids are a topological order.
-    let mut order = vec![Vec::<TaskId>::new(); RANKS as usize];
-    for task in &graph.tasks {
-        order[task.rank.index()].push(task.id);
-    }
+    let order = by_id(&graph);
     let plan = Plan::new(graph, "by id", order, Seconds::ZERO).unwrap();
     for (name, links) in [
         ("run a plan", LinkModel::Uncontended),
@@ -88,5 +108,6 @@ fn benches(c: &mut Criterion) {
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     benches(&mut criterion);
+    large(&mut criterion);
     criterion.final_summary();
 }
