@@ -147,7 +147,7 @@ pub enum ModelError {
     },
     /// Weights cannot be read.
     #[error(transparent)]
-    Weights(#[from] WeightsError),
+    Weights(#[from] Box<WeightsError>),
     /// A field does not fit the implementation.
     #[error("module {module:?}: {field} is {value}, but must be {limit}; change the model TOML")]
     Field {

@@ -70,7 +70,7 @@ impl<B: Backend> WholeModel<B> {
         if let Some(weights) = weights {
             let mut reader = Reader { weights, error: None };
             whole.map_parameters(&mut reader);
-            reader.error.map_or(Ok(()), Err)?;
+            reader.error.map_or(Ok(()), |error| Err(Box::new(error)))?;
         }
         Ok(whole)
     }

@@ -132,7 +132,7 @@ impl<B: Backend> ChunkStage<B> {
         let Some(weights) = weights else { return Ok(()) };
         let mut reader = Reader { weights, error: None };
         self.map_parameters(&mut reader);
-        Ok(reader.error.map_or(Ok(()), Err)?)
+        Ok(reader.error.map_or(Ok(()), |error| Err(Box::new(error)))?)
     }
 
     /// The same stage with layers that compute in `precision`.

@@ -62,7 +62,7 @@ pub enum TrainError {
     Model(#[from] ModelError),
     /// Weights to begin with.
     #[error("weights.from: {0}")]
-    Weights(#[from] WeightsError),
+    Weights(#[from] Box<WeightsError>),
     /// Weights do not fit the model.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
@@ -144,7 +144,8 @@ impl<B: Backend> Trainer<B> {
     pub fn new(init: TrainerInit<'_, B>) -> Result<Self, TrainError> {
         let device = init.devices.first().cloned().unwrap_or_default();
         let weights = init.config.weights.as_ref();
-        let weights = weights.map(|w| Weights::open(&w.from, init.model)).transpose()?;
+        let weights =
+            weights.map(|w| Weights::open(&w.from, init.model)).transpose().map_err(Box::new)?;
         let pipeline = Pipeline::new(&PipelineInit {
             model: init.model,
             partition: init.partition,
