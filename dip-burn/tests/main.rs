@@ -10,6 +10,11 @@ mod gradients;
 /// bf16 and f16 layers over f32 weights.
 #[path = "suite/precision.rs"]
 mod precision;
+
+/// Published models: logits are those of `transformers`, and weights come back as they were.
+#[path = "suite/published.rs"]
+mod published;
+
 /// Runs resume on other ranks, end early, and size their batches.
 #[path = "suite/training.rs"]
 mod training;

@@ -66,10 +66,16 @@ pub struct ProfileEntry {
     pub inference_s: Seconds,
     /// Backward, weight gradients included.
     pub backward_s: Seconds,
-    /// The weight gradients alone.
+    /// Backward that leaves the weight gradients to a task of their own.
+    pub input_gradient_s: Seconds,
+    /// That task, run later. The two take longer than the whole backward: what they share has left the caches.
     pub weight_s: Seconds,
+    /// Backward that computes the attention cores again, weight gradients included.
+    pub selective_backward_s: Seconds,
     /// Activations kept in between by a stage that keeps everything.
     pub keep: KeptBytes,
+    /// Activations kept in between by one that computes its attention cores again.
+    pub selective: KeptBytes,
     /// Activations kept in between by one that computes its layers again.
     pub full: KeptBytes,
 }
@@ -161,8 +167,10 @@ impl Profile {
             time(format!("entries[{i}].forward_s"), e.forward_s)?;
             time(format!("entries[{i}].inference_s"), e.inference_s)?;
             time(format!("entries[{i}].backward_s"), e.backward_s)?;
+            time(format!("entries[{i}].input_gradient_s"), e.input_gradient_s)?;
             time(format!("entries[{i}].weight_s"), e.weight_s)?;
-            for kept in [e.keep, e.full] {
+            time(format!("entries[{i}].selective_backward_s"), e.selective_backward_s)?;
+            for kept in [e.keep, e.selective, e.full] {
                 let figures = [kept.bytes, kept.bytes_per_pair, kept.bytes_per_trained_token];
                 if let Some(bad) = figures.into_iter().find(|b| !b.is_finite()) {
                     return Err(field(format!("entries[{i}] bytes"), bad.to_string(), "finite"));

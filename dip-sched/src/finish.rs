@@ -25,6 +25,20 @@ pub(crate) fn finish(
     solution: &Solution,
     schedule: &str,
 ) -> Result<Plan, ScheduleError> {
+    let bound = crate::bounds::lower_bound_of(problem);
+    finish_with(graph, problem, (solution, bound), schedule)
+}
+
+/// [`finish`] with a lower bound that is known.
+///
+/// # Errors
+/// As [`finish`].
+pub(crate) fn finish_with(
+    graph: &TaskGraph,
+    problem: &Problem,
+    (solution, bound): (&Solution, f64),
+    schedule: &str,
+) -> Result<Plan, ScheduleError> {
     let mut graph = graph.clone();
     for (pair, &choice) in problem.pairs.iter().zip(&solution.choice) {
         let candidates = std::mem::take(&mut graph.tasks[pair.forward.index()].candidates);
@@ -47,7 +61,6 @@ pub(crate) fn finish(
         source,
     };
     let mut plan = Plan::new(graph, schedule, order, Seconds::ZERO).map_err(invalid)?;
-    let bound = crate::bounds::lower_bound_of(problem);
     // Sums in another order may differ by rounding; a bound is never above the makespan it bounds.
     plan.lower_bound_s = Seconds(bound).min(plan.predicted.makespan_s);
     Ok(plan)

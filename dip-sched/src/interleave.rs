@@ -133,6 +133,8 @@ pub(crate) struct Interleaver<'a> {
     first: Vec<usize>,
     /// Tasks in the order in which they were placed.
     placed: Vec<u32>,
+    /// For each rank the durations of its tasks that have not run, and the shortest way from its last one to the end.
+    left: Vec<f64>,
 }
 
 impl<'a> Interleaver<'a> {
@@ -160,6 +162,7 @@ impl<'a> Interleaver<'a> {
             executed: vec![false; problem.n],
             first: vec![0; problem.ranks],
             placed: Vec::with_capacity(problem.n),
+            left: vec![0.0; problem.ranks],
         }
     }
 
@@ -182,6 +185,7 @@ impl<'a> Interleaver<'a> {
         (rules, tail, cutoff): (&Rules, &[f64], f64),
     ) -> Option<f64> {
         self.reset(keys, rules, reserve);
+        self.load(costs, tail);
         let mut makespan = 0.0f64;
         while self.placed.len() < self.problem.n {
             let mut r = 0;
@@ -194,13 +198,23 @@ impl<'a> Interleaver<'a> {
             debug_assert!(now.is_finite(), "the witness always allows some rank to go on");
             let Some(task) = self.choose(r, now, costs, reserve, rules) else { continue };
             let end = now + costs.dur[task];
-            if end + tail[task] >= cutoff {
+            self.left[r] -= costs.dur[task];
+            if end + tail[task].max(self.left[r]) >= cutoff {
                 return None;
             }
             makespan = makespan.max(end);
             self.place(r, task, end, reserve);
         }
         Some(makespan)
+    }
+
+    /// What every rank still has to run, with the shortest way from any of its tasks to the end.
+    fn load(&mut self, costs: &Costs, tail: &[f64]) {
+        for (left, tasks) in self.left.iter_mut().zip(&self.problem.by_rank) {
+            let way = tasks.iter().map(|&t| tail[t as usize]).fold(f64::INFINITY, f64::min);
+            let load: f64 = tasks.iter().map(|&t| costs.dur[t as usize]).sum();
+            *left = (load + way) * (1.0 - 1e-9);
+        }
     }
 
     fn reset(&mut self, keys: &[f64], rules: &Rules, reserve: &mut Reserve) {

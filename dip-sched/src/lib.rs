@@ -31,6 +31,8 @@ mod loads;
 mod need;
 pub mod partition;
 pub mod planner;
+#[doc(hidden)]
+pub mod probe;
 mod problem;
 mod realise;
 pub mod registry;

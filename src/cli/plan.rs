@@ -14,7 +14,7 @@ use super::inputs;
 
 #[derive(Debug, Args)]
 pub struct PlanCommand {
-    /// A model preset or a model TOML
+    /// A model preset, a model TOML, or a Hugging Face config.json or folder
     #[arg(long, required_unless_present = "graph")]
     model: Option<String>,
     /// A cluster preset or a cluster TOML
@@ -56,6 +56,9 @@ pub struct PlanCommand {
     /// Where to write the plan, dip.plan/v1
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Where to write the task graph, dip.graph/v1, with its candidates: what `--graph` reads
+    #[arg(long)]
+    graph_out: Option<PathBuf>,
     /// Where to write the order as PyTorch's pipelining CSV
     #[arg(long)]
     csv: Option<PathBuf>,
@@ -69,6 +72,9 @@ impl PlanCommand {
             (None, Some(model)) => self.build(model)?,
             (None, None) => bail!("give --model or --graph"),
         };
+        if let Some(path) = &self.graph_out {
+            write_whole(path, graph.to_json().as_bytes())?;
+        }
         let start = Instant::now();
         let plan = match &self.order {
             Some(path) => with_order(graph, path)?,

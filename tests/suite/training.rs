@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use crate::support::{Folder, read};
+use crate::support::{Folder, losses, read};
 
 const MODEL: &str = r#"name = "small"
 sequence_tokens = 96
@@ -44,18 +44,6 @@ fn folder() -> Folder {
     folder.write("small.toml", MODEL);
     folder.write("run.toml", RUN);
     folder
-}
-
-/// The loss of every iteration, as written.
-fn losses(folder: &Folder, output: &str) -> Vec<(u64, String)> {
-    let metrics = read(&folder.path(output).join("metrics.jsonl"));
-    let lines = metrics.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
-    lines
-        .filter_map(|line| {
-            let train = line.get("train")?;
-            Some((train["iteration"].as_u64()?, train["loss"].to_string()))
-        })
-        .collect()
 }
 
 #[test]

@@ -22,15 +22,15 @@ const MAX_UNUSABLE: u64 = 1 << 20;
 /// Most microbatches of a batch.
 const MAX_MICROBATCHES: u32 = 65_536;
 
-/// Gives documents without end.
+/// Gives documents without end: texts with pictures, or [`CaptionedVideo`](super::video::CaptionedVideo)s.
 ///
 /// Implement it to train on data of your own.
-pub trait DataSource: Send {
+pub trait DataSource<D = Document>: Send {
     /// The next document. Broken ones are skipped and counted.
     ///
     /// # Errors
     /// [`DataError`] where no more documents can be had.
-    fn next_document(&mut self) -> Result<Document, DataError>;
+    fn next_document(&mut self) -> Result<D, DataError>;
 
     /// Where the source stands: after [`DataSource::restore`] the same documents follow as now.
     fn position(&self) -> SourcePosition;

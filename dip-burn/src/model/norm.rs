@@ -9,6 +9,7 @@ use burn::tensor::backend::Backend;
 use super::gradients::{Gradients, bytes_of};
 use super::{Init, cast, to_f32};
 
+/// Added to the variance where nothing else is said.
 const EPSILON: f64 = 1e-6;
 
 /// Scales every row to unit variance, and by `gamma`; a layer norm also centres it and adds `beta`.
@@ -18,11 +19,13 @@ pub struct Norm<B: Backend> {
     pub gamma: Param<Tensor<B, 1>>,
     /// `[m]`, only in a layer norm.
     pub beta: Option<Param<Tensor<B, 1>>>,
+    /// Added to the variance.
+    pub epsilon: f64,
 }
 
 /// What the backward needs.
 #[derive(Debug, Clone)]
-pub(super) struct NormKept<B: Backend> {
+pub(crate) struct NormKept<B: Backend> {
     /// The rows at unit variance, `[r, m]`.
     unit: Tensor<B, 2>,
     /// What they were multiplied with, `[r, 1]`, in f32.
@@ -32,16 +35,23 @@ pub(super) struct NormKept<B: Backend> {
 impl<B: Backend> Norm<B> {
     /// A root-mean-square norm.
     pub fn rms(width: usize, init: &Init<'_, B>) -> Self {
-        Self { gamma: init.constant(1.0, width), beta: None }
+        Self { gamma: init.constant(1.0, width), beta: None, epsilon: EPSILON }
     }
 
     /// A layer norm.
     pub fn layer(width: usize, init: &Init<'_, B>) -> Self {
-        Self { gamma: init.constant(1.0, width), beta: Some(init.constant(0.0, width)) }
+        let beta = Some(init.constant(0.0, width));
+        Self { gamma: init.constant(1.0, width), beta, epsilon: EPSILON }
+    }
+
+    /// The same norm with another epsilon.
+    #[must_use]
+    pub fn with_epsilon(self, epsilon: f64) -> Self {
+        Self { epsilon, ..self }
     }
 
     /// `x_rm` to the same shape.
-    pub(super) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
+    pub(crate) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
         let dtype = x_rm.dtype();
         let x_rm = to_f32(x_rm);
         let centred = match &self.beta {
@@ -49,7 +59,7 @@ impl<B: Backend> Norm<B> {
             None => x_rm,
         };
         let variance = centred.clone().square().mean_dim(1);
-        let scale = (variance + EPSILON).sqrt().recip();
+        let scale = (variance + self.epsilon).sqrt().recip();
         let kept = NormKept { unit: cast(centred * scale.clone(), dtype), scale };
         (self.output(&kept), kept)
     }

@@ -12,6 +12,7 @@ mod optimizer;
 mod pipeline;
 mod replica;
 mod shard;
+mod tied;
 mod worker;
 
 pub use collective::{Bucket, Collective, ReplicaGone, ThreadCollective};

@@ -1,5 +1,5 @@
 //! The optimiser of the chunks of one rank: Burn's update rules, with the state kept by parameter name, so that a checkpoint
-//! does not depend on the partition.
+//! does not depend on the partition; and, where a run asks for them, moving averages of the weights.
 
 use std::collections::HashMap;
 
@@ -16,6 +16,9 @@ use crate::train::{Algorithm, OptimizerConfig};
 
 const MOMENT_1: &str = ".moment_1";
 const MOMENT_2: &str = ".moment_2";
+const AVERAGE: &str = ".average";
+/// Steps over which an average begins to remember: with few steps behind it, old weights count less.
+const AVERAGE_WARM_UP: f64 = 10.0;
 
 /// AdamW with the moments of every parameter of a rank, and Muon for its matrices where the run says so.
 pub(super) struct Optimizer<B: Backend> {
@@ -24,6 +27,9 @@ pub(super) struct Optimizer<B: Backend> {
     muon: Option<MuonRule<B>>,
     steps: u64,
     states: HashMap<String, AdaptorRecord<AdamW, Autodiff<B>>>,
+    ema_decay: f64,
+    /// Moving averages of the parameters, flat, with their shapes.
+    averages: HashMap<String, (Tensor<B, 1>, Vec<usize>)>,
 }
 
 impl<B: Backend> Optimizer<B> {
@@ -43,6 +49,8 @@ impl<B: Backend> Optimizer<B> {
             muon: (config.algorithm == Algorithm::Muon).then(|| MuonRule::new(config)),
             steps: 0,
             states: HashMap::new(),
+            ema_decay: config.ema_decay,
+            averages: HashMap::new(),
         }
     }
 
@@ -60,7 +68,32 @@ impl<B: Backend> Optimizer<B> {
         }
     }
 
-    /// The moments, by parameter name.
+    /// Moves the average of a parameter towards its new value.
+    fn average<const D: usize>(&mut self, name: &str, parameter: &Tensor<B, D>) {
+        if self.ema_decay == 0.0 {
+            return;
+        }
+        let steps = self.steps as f64;
+        let decay = self.ema_decay.min(steps / (steps + AVERAGE_WARM_UP));
+        let flat = parameter.clone().reshape([parameter.shape().num_elements()]);
+        let average = match self.averages.remove(name) {
+            Some((average, _)) => average * decay + flat * (1.0 - decay),
+            None => flat,
+        };
+        self.averages.insert(name.to_owned(), (average, parameter.dims().to_vec()));
+    }
+
+    /// The moving averages, by parameter name.
+    pub fn averages(&self) -> NamedTensors {
+        let data = |(tensor, shape): &(Tensor<B, 1>, Vec<usize>)| {
+            let mut data = tensor.clone().into_data();
+            data.shape = shape.clone().into();
+            data
+        };
+        self.averages.iter().map(|(name, average)| (name.clone(), data(average))).collect()
+    }
+
+    /// The moments and averages, by parameter name.
     pub fn moments(&self) -> NamedTensors {
         let mut all = NamedTensors::new();
         if let Some(muon) = &self.muon {
@@ -70,6 +103,9 @@ impl<B: Backend> Optimizer<B> {
             let [moment_1, moment_2] = moments_of(record.clone());
             all.insert(format!("{name}{MOMENT_1}"), moment_1);
             all.insert(format!("{name}{MOMENT_2}"), moment_2);
+        }
+        for (name, average) in self.averages() {
+            all.insert(format!("{name}{AVERAGE}"), average);
         }
         all
     }
@@ -87,6 +123,7 @@ impl<B: Backend> Optimizer<B> {
     ) -> Result<(), String> {
         self.steps = steps;
         self.states.clear();
+        self.averages.clear();
         if let Some(muon) = &mut self.muon {
             muon.clear();
         }
@@ -126,6 +163,7 @@ impl<B: Backend> ParameterMap<B> for Step<'_, B> {
         if let Some(state) = state {
             optimizer.states.insert(name.to_owned(), AdaptorRecord::from_state(state));
         }
+        optimizer.average(name, &parameter);
         parameter
     }
 }
@@ -157,6 +195,18 @@ impl<B: Backend> ParameterMap<B> for Load<'_, B> {
         }
         let moment = |suffix| self.moments.get(&format!("{name}{suffix}"));
         let shape = parameter.dims();
+        match self.moments.get(&format!("{name}{AVERAGE}")) {
+            Some(data) if data.shape.dims() == shape => {
+                let tensor = Tensor::<B, D>::from_data(data.clone(), &parameter.device());
+                let flat = tensor.reshape([parameter.shape().num_elements()]);
+                self.optimizer.averages.insert(name.to_owned(), (flat, shape.to_vec()));
+            }
+            Some(_) => {
+                let what = format!("the average of {name} is not of shape {shape:?}");
+                self.error.get_or_insert(what);
+            }
+            None => {}
+        }
         match (moment(MOMENT_1), moment(MOMENT_2)) {
             (None, None) => {}
             (Some(a), Some(b)) if a.shape.dims() == shape && b.shape.dims() == shape => {

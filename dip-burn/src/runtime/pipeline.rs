@@ -18,11 +18,12 @@ use super::link::ChannelLink;
 use super::optimizer::Optimizer;
 use super::replica::{Replica, is_replica_gone};
 use super::shard::Shard;
+use super::tied::Ties;
 use super::worker::{
     Chunks, Command, Export, Failure, Iteration, RankReport, RankUpdate, Reply, Worker,
 };
 use crate::batch::Batch;
-use crate::model::{ModelError, Precision};
+use crate::model::{ModelError, Precision, Start};
 use crate::params::NamedTensors;
 use crate::stage::{ChunkStage, RankMemory};
 use crate::train::OptimizerConfig;
@@ -39,8 +40,8 @@ pub struct PipelineInit<'a, B: Backend> {
     pub threads_per_rank: usize,
     /// What the layers compute in.
     pub precision: Precision,
-    /// Seed of the weights.
-    pub seed: u64,
+    /// What the weights are at first.
+    pub start: Start<'a>,
     /// The optimiser.
     pub optimizer: &'a OptimizerConfig,
 }
@@ -161,11 +162,16 @@ impl<B: Backend> Pipeline<B> {
         let groups = collectives(init)?;
         let (reply_sender, replies) = channel();
         let mut pipeline = Self { workers: Vec::new(), ranks, replies };
-        for (id, (device, collective)) in init.devices.iter().zip(groups).enumerate() {
+        // Every replica ties the ends of its own decoder.
+        let replicas = init.devices.len() / ranks;
+        let ties = (0..replicas).flat_map(|_| Ties::of(init.model, init.partition));
+        for (id, ((device, collective), ties)) in
+            init.devices.iter().zip(groups).zip(ties).enumerate()
+        {
             let rank = pipeline.rank_of(id);
             let (commands, command_receiver) = channel();
             let mut chunks = chunks_of_rank(init, rank, device)?;
-            let (number, replicas) = (id / ranks, init.devices.len() / ranks);
+            let number = id / ranks;
             let shard = (init.optimizer.shard && replicas > 1)
                 .then(|| Shard::of(&mut chunks, number, replicas));
             let memory = Arc::<RankMemory>::default();
@@ -177,6 +183,7 @@ impl<B: Backend> Pipeline<B> {
                 chunks,
                 memory,
                 optimizer: Optimizer::new(init.optimizer),
+                ties,
                 commands: command_receiver,
                 replies: reply_sender.clone(),
             };
@@ -308,7 +315,8 @@ impl<B: Backend> Pipeline<B> {
     /// [`PipelineError::Rank`] where a rank has ended.
     pub fn export(&mut self, what: Export) -> Result<NamedTensors, PipelineError> {
         // Replicas have the same weights and gradients, but may share the moments.
-        let asked = if what == Export::Moments { self.workers.len() } else { self.ranks };
+        let sharded = matches!(what, Export::Moments | Export::Averages);
+        let asked = if sharded { self.workers.len() } else { self.ranks };
         for id in 0..asked {
             self.command(id, Command::Export(what))?;
         }
@@ -489,7 +497,7 @@ fn chunks_of_rank<B: Backend>(
                 init.model,
                 ModuleId::from(m),
                 chunk.layers.clone(),
-                init.seed,
+                init.start,
                 device,
             )?
             .with_precision(init.precision);

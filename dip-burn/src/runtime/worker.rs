@@ -15,6 +15,7 @@ use dip_core::{
 use super::link::ChannelLink;
 use super::optimizer::Optimizer;
 use super::replica::Replica;
+use super::tied::Ties;
 use crate::batch::Batch;
 use crate::params::NamedTensors;
 use crate::stage::{ChunkStage, Payload, RankMemory};
@@ -56,6 +57,8 @@ pub(super) struct RankUpdate {
 pub enum Export {
     /// Weights.
     Parameters,
+    /// Moving averages of the trained weights, where the run keeps them.
+    Averages,
     /// Gradients of the last iteration that ran without an update.
     Gradients,
     /// Optimiser moments.
@@ -94,6 +97,7 @@ pub(super) struct Worker<B: Backend> {
     pub chunks: Chunks<B>,
     pub memory: Arc<RankMemory>,
     pub optimizer: Optimizer<B>,
+    pub ties: Ties<B>,
     pub commands: Receiver<Command<B>>,
     pub replies: Sender<(usize, Reply)>,
 }
@@ -147,6 +151,7 @@ impl<B: Backend> Worker<B> {
     }
 
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
+        self.ties.sum(&mut self.chunks)?;
         let gone = |_| StageError::Failed("the coordinator is gone".into());
         let norm = match self.replica.tells_norm() {
             true => self.chunks.values().map(ChunkStage::squared_gradient_norm).sum(),
@@ -164,6 +169,7 @@ impl<B: Backend> Worker<B> {
     fn export(&mut self, what: Export) -> NamedTensors {
         match what {
             Export::Parameters => self.chunks.values().flat_map(ChunkStage::parameters).collect(),
+            Export::Averages => self.optimizer.averages(),
             Export::Gradients => self.chunks.values().flat_map(ChunkStage::gradients).collect(),
             Export::Moments => self.optimizer.moments(),
         }

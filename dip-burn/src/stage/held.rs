@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use burn::tensor::backend::Backend;
 use dip_core::{Bytes, PairKey};
 
-use crate::model::{Chunk, DecoderChunk, Deferred, VitChunk};
+use crate::model::{Chunk, DecoderChunk, Deferred, DitChunk, VitChunk};
 
 /// Between the forward and the backward of one sub-microbatch.
 pub(super) struct Held<B: Backend> {
@@ -30,6 +30,7 @@ pub(super) struct Left {
 pub(super) enum Kept<B: Backend> {
     Vit(<VitChunk<B> as Chunk<B>>::Kept),
     Decoder(<DecoderChunk<B> as Chunk<B>>::Kept),
+    Dit(<DitChunk<B> as Chunk<B>>::Kept),
 }
 
 impl<B: Backend> Kept<B> {
@@ -37,6 +38,7 @@ impl<B: Backend> Kept<B> {
         Bytes(match self {
             Self::Vit(kept) => VitChunk::kept_bytes(kept),
             Self::Decoder(kept) => DecoderChunk::kept_bytes(kept),
+            Self::Dit(kept) => DitChunk::kept_bytes(kept),
         })
     }
 }

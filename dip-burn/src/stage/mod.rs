@@ -2,6 +2,7 @@
 
 mod countdown;
 mod held;
+mod tied;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,12 +17,13 @@ use dip_core::{
 
 use crate::batch::Batch;
 use crate::model::{
-    Chunk, DecoderChunk, Gradients, Init, ModelError, Precision, Slice, VitChunk, cast,
-    output_width,
+    Chunk, DecoderChunk, DitChunk, Gradients, Init, ModelError, Precision, Slice, Start, VitChunk,
+    cast, image_side, output_width,
 };
 use crate::params::flat;
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
 use crate::runtime::Bucket;
+use crate::weights::{Reader, Weights};
 use countdown::Countdown;
 pub use held::RankMemory;
 use held::{Account, Held, Kept, Left};
@@ -41,6 +43,8 @@ pub struct ChunkStage<B: Backend> {
     device: B::Device,
     naming: Naming,
     module: ModuleId,
+    /// Names of the modules whose outputs the module consumes.
+    upstream: Vec<(String, ModuleId)>,
     layers: usize,
     runs_backward: bool,
     batch: Option<Arc<Batch>>,
@@ -58,6 +62,7 @@ pub struct ChunkStage<B: Backend> {
 enum Modules<B: Backend> {
     Vit(VitChunk<B>),
     Decoder(DecoderChunk<B>),
+    Dit(DitChunk<B>),
 }
 
 /// Runs an expression with the chunk, whatever its modality.
@@ -66,36 +71,41 @@ macro_rules! with_chunk {
         match $modules {
             Modules::Vit($chunk) => $body,
             Modules::Decoder($chunk) => $body,
+            Modules::Dit($chunk) => $body,
         }
     };
 }
 
 impl<B: Backend> ChunkStage<B> {
-    /// The layers `layers` of a module, with weights drawn from `seed`.
+    /// The layers `layers` of a module, with weights drawn from a seed, or read from files: only those of these layers.
     ///
     /// # Errors
-    /// [`ModelError`] where the module's kind or a field is not supported.
-    pub fn new(
+    /// [`ModelError`] where the module's kind or a field is not supported, or the weights cannot be read.
+    pub fn new<'a>(
         model: &ModelSpec,
         module: ModuleId,
         layers: Range<u32>,
-        seed: u64,
+        start: impl Into<Start<'a>>,
         device: &B::Device,
     ) -> Result<Self, ModelError> {
         let spec = &model.modules[module.index()];
-        let init = Init { seed, module: &spec.name, device };
+        let Start { seed, weights } = start.into();
+        let init = Init { seed, module: &spec.name, device, read: weights.is_some() };
         let modules = match &spec.kind {
             ModuleKind::Vit { .. } => {
                 let output = output_width(model, module);
                 Modules::Vit(VitChunk::init(spec, layers.clone(), output, &init)?)
             }
             ModuleKind::Decoder { .. } => {
-                Modules::Decoder(DecoderChunk::init(spec, layers.clone(), &init)?)
+                let chunk = DecoderChunk::init(spec, layers.clone(), &init)?;
+                Modules::Decoder(chunk.with_image_side(image_side(model, module)))
             }
             ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
-            ModuleKind::Dit { .. } => return Err(unsupported(&spec.name, "dit")),
+            ModuleKind::Dit { .. } => {
+                Modules::Dit(DitChunk::init(model, module, layers.clone(), &init)?)
+            }
         };
-        Ok(Self {
+        let mut stage = Self {
             modules,
             low: None,
             precision: Precision::F32,
@@ -103,16 +113,26 @@ impl<B: Backend> ChunkStage<B> {
             device: device.clone(),
             naming: Naming { module: spec.name.clone(), first_layer: layers.start as usize },
             module,
+            upstream: upstream(model, module),
             layers: layers.len(),
             runs_backward: model.runs_backward()[module.index()],
             batch: None,
             held: HashMap::new(),
             left: HashMap::new(),
-            gradients: Gradients::new(spec.trainable),
+            gradients: Gradients::of(spec),
             losses: Vec::new(),
             bytes: Account::default(),
             countdown: None,
-        })
+        };
+        stage.read(weights)?;
+        Ok(stage)
+    }
+
+    fn read(&mut self, weights: Option<&Weights>) -> Result<(), ModelError> {
+        let Some(weights) = weights else { return Ok(()) };
+        let mut reader = Reader { weights, error: None };
+        self.map_parameters(&mut reader);
+        Ok(reader.error.map_or(Ok(()), Err)?)
     }
 
     /// The same stage with layers that compute in `precision`.
@@ -197,7 +217,7 @@ impl<B: Backend> ChunkStage<B> {
         self.gradients.replace(sums);
     }
 
-    /// Sum of the cross-entropies of this iteration, in nats; 0 where the chunk has no loss.
+    /// Sum of the losses of the tokens of this iteration; 0 where the chunk has no loss.
     pub fn loss_sum(&mut self) -> f64 {
         self.losses.drain(..).map(|loss| loss.into_scalar().elem::<f64>()).sum()
     }
@@ -212,10 +232,11 @@ impl<B: Backend> ChunkStage<B> {
         self.bytes.peak()
     }
 
-    /// Sum of the squares of all gradients of this iteration.
+    /// Sum of the squares of all gradients of this iteration. A tied head is the token table, which counts once.
     pub fn squared_gradient_norm(&self) -> f64 {
         let sums = self.gradients.sums();
-        with_chunk!(&self.modules, chunk => params::squared_norm::<B, _>(chunk, sums))
+        let counted = self.decoder().and_then(DecoderChunk::tied_head).map(|head| head.id);
+        with_chunk!(&self.modules, chunk => params::squared_norm::<B, _>(chunk, sums, counted))
     }
 
     /// The parameters, by name.
@@ -248,6 +269,13 @@ impl<B: Backend> ChunkStage<B> {
         loader.error.map_or(Ok(()), Err)
     }
 
+    fn decoder(&self) -> Option<&DecoderChunk<B>> {
+        match &self.modules {
+            Modules::Decoder(chunk) => Some(chunk),
+            _ => None,
+        }
+    }
+
     fn has_loss(&self) -> bool {
         with_chunk!(&self.modules, chunk => Chunk::<B>::has_loss(chunk))
     }
@@ -278,20 +306,15 @@ impl<B: Backend> ParameterMap<B> for Copy {
     }
 }
 
-/// The slice of the batch that a call is about.
-fn slice_of<'b>(
-    batch: &'b Batch,
-    module: ModuleId,
-    call: &StageCall,
-) -> Result<Slice<'b>, StageError> {
-    let (k, s) = (call.pair.microbatch.index(), call.pair.sub_microbatch.index());
-    let instances = batch.split.slices.get(k).and_then(|m| m.get(module.index())?.get(s));
-    match (batch.microbatches.get(k), instances) {
-        (Some(microbatch), Some(instances)) => {
-            Ok(Slice { microbatch, instances: instances.clone() })
-        }
-        _ => Err(protocol(call, "asks for a slice that the batch does not have")),
-    }
+fn upstream(model: &ModelSpec, module: ModuleId) -> Vec<(String, ModuleId)> {
+    let named = |id: ModuleId| (model.modules[id.index()].name.clone(), id);
+    model.inputs_of(module).into_iter().map(named).collect()
+}
+
+/// The instances of a sub-microbatch.
+fn instances(batch: &Batch, module: ModuleId, pair: &PairKey) -> Option<Range<u32>> {
+    let modules = batch.split.slices.get(pair.microbatch.index())?;
+    modules.get(module.index())?.get(pair.sub_microbatch.index()).cloned()
 }
 
 impl<B: Backend> Stage for ChunkStage<B> {
@@ -309,7 +332,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
             .flat_map(|r| r.payload.0.into_iter().map(move |x| (r.from.clone(), x)))
             .unzip();
         let batch = self.batch.clone().ok_or_else(|| protocol(call, "runs before a batch"))?;
-        let on = slice_of(&batch, self.module, call)?;
+        let on = self.slice_of(&batch, call, &from)?;
         let output = if self.runs_backward {
             let strategies = self.strategies(call)?;
             let (output, kept) = self.layers().forward_kept(inputs, on, &strategies);
@@ -336,7 +359,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let held = self.held.remove(&(call.pair.microbatch, call.pair.sub_microbatch));
         let held = held.ok_or_else(|| protocol(call, "runs its backward before its forward"))?;
         let batch = self.batch.clone().ok_or_else(|| protocol(call, "runs before a batch"))?;
-        let on = slice_of(&batch, self.module, call)?;
+        let on = self.slice_of(&batch, call, &held.from)?;
         let dy = self.output_gradient(call, gradients, &batch)?;
         let Held { from, kept, bytes } = held;
         if call.split {
@@ -374,6 +397,25 @@ impl<B: Backend> Stage for ChunkStage<B> {
 }
 
 impl<B: Backend> ChunkStage<B> {
+    /// The slice of the batch that a call is about, with inputs from the pairs `from`.
+    fn slice_of<'b>(
+        &self,
+        batch: &'b Batch,
+        call: &StageCall,
+        from: &[PairKey],
+    ) -> Result<Slice<'b>, StageError> {
+        let missing = || protocol(call, "asks for a slice that the batch does not have");
+        let own = instances(batch, self.module, &call.pair).ok_or_else(missing)?;
+        let microbatch =
+            batch.microbatches.get(call.pair.microbatch.index()).ok_or_else(missing)?;
+        let of_input = |pair: &PairKey| {
+            let (_, module) = self.upstream.iter().find(|(name, _)| **name == *pair.module)?;
+            Some(instances(batch, *module, pair).ok_or_else(missing))
+        };
+        let inputs = from.iter().filter_map(of_input).collect::<Result<_, _>>()?;
+        Ok(Slice { microbatch, instances: own, inputs })
+    }
+
     /// What the backward starts from: the sum of the incoming gradients, or the share of a token in the loss.
     fn output_gradient(
         &self,
@@ -409,6 +451,10 @@ impl<B: Backend> Modules<B> {
                 let (y, kept) = chunk.forward_kept(inputs, on, strategies);
                 (y, Kept::Decoder(kept))
             }
+            Self::Dit(chunk) => {
+                let (y, kept) = chunk.forward_kept(inputs, on, strategies);
+                (y, Kept::Dit(kept))
+            }
         }
     }
 
@@ -422,6 +468,7 @@ impl<B: Backend> Modules<B> {
         match (self, kept) {
             (Self::Vit(chunk), Kept::Vit(kept)) => chunk.backward(kept, dy, on, gradients),
             (Self::Decoder(chunk), Kept::Decoder(kept)) => chunk.backward(kept, dy, on, gradients),
+            (Self::Dit(chunk), Kept::Dit(kept)) => chunk.backward(kept, dy, on, gradients),
             _ => unreachable!("a stage keeps what its own chunk gave"),
         }
     }

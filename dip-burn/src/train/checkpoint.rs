@@ -29,7 +29,7 @@ const MAX_FILE_BYTES: u64 = 1 << 40;
 pub struct Checkpoint<S> {
     /// Weights.
     pub model: NamedTensors,
-    /// Optimiser moments, `<parameter>.moment_1` and `.moment_2`.
+    /// Optimiser moments, `<parameter>.moment_1` and `.moment_2`, and averaged weights, `.average`.
     pub optimizer: NamedTensors,
     /// Progress of the run.
     pub state: RunState<S>,

@@ -6,6 +6,7 @@ use dip_core::SpecError;
 use serde::{Deserialize, Serialize};
 
 use super::RateSchedule;
+use super::{LoraConfig, SequenceConfig, WeightsConfig};
 use crate::model::Precision;
 
 /// Most microbatches of one iteration.
@@ -19,7 +20,7 @@ const MAX_TOKENS_PER_ITERATION: u64 = 1 << 40;
 pub struct RunConfig {
     /// Name in reports.
     pub name: String,
-    /// A model preset, or the path of a model TOML.
+    /// A model preset, or the path of a model TOML, of a `config.json` of Hugging Face, or of a folder with one.
     pub model: String,
     /// Iterations of the whole run.
     pub iterations: u64,
@@ -28,6 +29,15 @@ pub struct RunConfig {
     pub seed: u64,
     /// Folder of checkpoints, profile and metrics.
     pub output: PathBuf,
+    /// Weights to begin with; drawn from the seed where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsConfig>,
+    /// Adapters that are trained in the place of weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// Sizes of a packed sequence, in the place of those of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<SequenceConfig>,
     /// Ranks and schedule.
     #[serde(default)]
     pub pipeline: PipelineConfig,
@@ -57,6 +67,10 @@ pub enum Device {
     Cpu,
     /// CUDA devices, one a rank, shared where there are fewer.
     Cuda,
+    /// The default GPU with Vulkan, Metal or DirectX, shared by all ranks.
+    Wgpu,
+    /// The default AMD device, shared by all ranks.
+    Rocm,
 }
 
 /// Ranks, schedule and search.
@@ -109,10 +123,10 @@ impl Default for PipelineConfig {
 }
 
 /// What is trained on.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// WebDataset shards (files or folders of them); none for the built-in drawn scenes.
+    /// WebDataset shards (files or folders of them); none for the built-in drawn scenes, or moving shapes for video.
     pub shards: Vec<PathBuf>,
     /// Shards held out for evaluation; none for the built-in held-out scenes, or no evaluation on own data.
     pub held_out: Vec<PathBuf>,
@@ -125,6 +139,26 @@ pub struct DataConfig {
     /// Instead of a number of microbatches: as many as it takes to reach these tokens, padding not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_iteration: Option<u64>,
+    /// Seconds of video in one microbatch, and so in one clip: longer ones are cut. Absent for two for each of the model's
+    /// `max_clips`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_seconds: Option<f64>,
+    /// Share of clips that are trained without their caption, which guidance needs.
+    pub caption_dropout: f64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            shards: Vec::new(),
+            held_out: Vec::new(),
+            tokenizer: None,
+            microbatches: None,
+            tokens_per_iteration: None,
+            max_seconds: None,
+            caption_dropout: 0.1,
+        }
+    }
 }
 
 /// How weights are updated.
@@ -162,6 +196,8 @@ pub struct OptimizerConfig {
     pub beta_2: f32,
     /// Largest norm of all gradients together; larger ones are scaled down. 0 for no clipping.
     pub clip_norm: f64,
+    /// Decay of a moving average of the weights, which is what is evaluated and sampled from. 0 for none.
+    pub ema_decay: f64,
     /// Whether replicas share the optimiser state: each keeps the moments of its share of the parameters (ZeRO-1).
     pub shard: bool,
 }
@@ -179,6 +215,7 @@ impl Default for OptimizerConfig {
             beta_1: 0.9,
             beta_2: 0.95,
             clip_norm: 1.0,
+            ema_decay: 0.0,
             shard: false,
         }
     }
@@ -212,6 +249,16 @@ pub struct EvaluationConfig {
     pub captions: usize,
     /// Most tokens of a generated caption.
     pub max_caption_tokens: usize,
+    /// Held-out clips whose flow-matching loss is measured, at fixed noise and steps.
+    pub clips: usize,
+    /// Clips that are sampled for held-out captions at the end.
+    pub samples: usize,
+    /// Length of a sampled clip, in seconds.
+    pub sample_seconds: f64,
+    /// Steps from noise to a clip.
+    pub sample_steps: u32,
+    /// How far samples are led beyond the caption's own velocity: 1 for that velocity, more for stronger agreement.
+    pub guidance: f64,
     /// Evaluations in a row without a lower held-out loss after which the run ends; 0 for never.
     pub patience: u64,
 }
@@ -232,7 +279,18 @@ impl Default for MetricsConfig {
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
-        Self { every: 100, pictures: 64, captions: 12, max_caption_tokens: 80, patience: 0 }
+        Self {
+            every: 100,
+            pictures: 64,
+            captions: 12,
+            max_caption_tokens: 80,
+            clips: 64,
+            samples: 12,
+            sample_seconds: 2.0,
+            sample_steps: 32,
+            guidance: 3.0,
+            patience: 0,
+        }
     }
 }
 
@@ -282,12 +340,21 @@ impl RunConfig {
         within("optimizer.beta_1", f64::from(o.beta_1), 0.0, 0.999_999, "try 0.9")?;
         within("optimizer.beta_2", f64::from(o.beta_2), 0.0, 0.999_999, "try 0.95")?;
         within("optimizer.clip_norm", o.clip_norm, 0.0, 1e12, "try 1, or 0 for no clipping")?;
+        within("optimizer.ema_decay", o.ema_decay, 0.0, 0.999_999_9, "try 0.999, or 0 for none")?;
+        let d = &self.data;
+        within("data.max_seconds", d.max_seconds.unwrap_or(1.0), 1e-3, 1e6, "try 16")?;
+        within("data.caption_dropout", d.caption_dropout, 0.0, 1.0, "try 0.1")?;
         within("checkpoint.keep", self.checkpoint.keep as f64, 1.0, 1e6, "keep at least one")?;
         let e = &self.evaluation;
         within("evaluation.pictures", e.pictures as f64, 0.0, 1e6, "try 64")?;
         within("evaluation.captions", e.captions as f64, 0.0, 1e6, "try 12")?;
         let tokens = e.max_caption_tokens as f64;
-        within("evaluation.max_caption_tokens", tokens, 1.0, 65_536.0, "try 80")
+        within("evaluation.max_caption_tokens", tokens, 1.0, 65_536.0, "try 80")?;
+        within("evaluation.clips", e.clips as f64, 0.0, 1e6, "try 64")?;
+        within("evaluation.samples", e.samples as f64, 0.0, 1e4, "try 12")?;
+        within("evaluation.sample_seconds", e.sample_seconds, 1e-3, 1e6, "try 2")?;
+        within("evaluation.sample_steps", f64::from(e.sample_steps), 1.0, 1e5, "try 32")?;
+        within("evaluation.guidance", e.guidance, 0.0, 1e3, "try 3, or 1 for none")
     }
 }
 

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn evaluation(iteration: u64) -> Evaluation {
-        Evaluation { iteration, loss: 1.0, captions: Vec::new() }
+        Evaluation { iteration, ..Evaluation::new("loss", 1.0) }
     }
 
     #[test]

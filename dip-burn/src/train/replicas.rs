@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use dip_core::{BatchMeta, BatchSplit, Bytes, Plan, RankId, Seconds, Trace};
 
-use super::data::assemble;
+use super::data::Microbatches;
 use crate::batch::Batch;
-use crate::data::DecodedBatch;
 
 /// Deals the microbatches of a batch to replicas: for each replica their numbers. Each must come once.
 pub type Deal = Box<dyn Fn(&BatchMeta) -> Vec<Vec<usize>> + Send>;
@@ -32,16 +31,15 @@ pub(super) fn meta_of(batch: &BatchMeta, own: &[usize]) -> BatchMeta {
 
 /// The batches of the replicas. Each has the trained tokens of the whole batch, which the loss is normalised by.
 pub(super) fn batches(
-    decoded: DecodedBatch,
+    content: Microbatches,
     dealt: &[Vec<usize>],
     splits: Vec<BatchSplit>,
 ) -> Vec<Arc<Batch>> {
-    let trained_tokens = decoded.trained_tokens;
-    let mut microbatches: Vec<_> = decoded.microbatches.into_iter().map(Some).collect();
+    let Microbatches { all, trained_tokens } = content;
+    let mut microbatches: Vec<_> = all.into_iter().map(Some).collect();
     let mut batch = |(own, split): (&Vec<usize>, BatchSplit)| {
         let microbatches = own.iter().filter_map(|&k| microbatches[k].take()).collect();
-        let own = DecodedBatch { microbatches, trained_tokens, broken_pictures: 0 };
-        Arc::new(assemble(own, split))
+        Arc::new(Batch { microbatches, split, trained_tokens })
     };
     dealt.iter().zip(splits).map(&mut batch).collect()
 }

@@ -6,22 +6,25 @@ use dip_core::{Bytes, Seconds};
 use serde::Serialize;
 
 use super::EarlyStop;
+use crate::data::{LatentShape, Latents, SampleMatch};
 
 /// One iteration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IterationReport {
     /// Its number, from 0.
     pub iteration: u64,
-    /// Mean cross-entropy over the trained tokens, in nats.
+    /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity.
     pub loss: f64,
     /// Learning rate.
     pub learning_rate: f64,
     /// Norm of all gradients before clipping.
     pub gradient_norm: f64,
-    /// Tokens that passed through the backbone, padding not counted.
+    /// Tokens that passed through the backbone, padding not counted, or those of the clips.
     pub tokens: u64,
     /// Images.
     pub images: u64,
+    /// Clips.
+    pub clips: u64,
     /// Microbatches.
     pub microbatches: usize,
     /// Tokens a second.
@@ -70,10 +73,38 @@ impl IterationReport {
 pub struct Evaluation {
     /// Iterations that were done before.
     pub iteration: u64,
-    /// Mean cross-entropy over the caption tokens, in nats.
+    /// What the loss is of.
+    pub what: &'static str,
+    /// Mean cross-entropy over the caption tokens, in nats, or mean squared error of the velocity of clips.
     pub loss: f64,
     /// Captions of held-out pictures; empty where none were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub captions: Vec<Caption>,
+    /// Clips sampled for held-out captions; empty where none were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
+}
+
+impl Evaluation {
+    /// A loss, and nothing generated.
+    pub fn new(what: &'static str, loss: f64) -> Self {
+        Self { iteration: 0, what, loss, captions: Vec::new(), samples: Vec::new() }
+    }
+}
+
+/// A clip that was sampled for a caption.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    /// The caption.
+    pub caption: String,
+    /// What of it can be seen; `None` for data that has no such answer.
+    pub seen: Option<SampleMatch>,
+    /// Its tokens.
+    #[serde(skip)]
+    pub latents: Latents,
+    /// What they are.
+    #[serde(skip)]
+    pub shape: LatentShape,
 }
 
 /// A generated caption beside the true one.

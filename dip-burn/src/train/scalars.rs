@@ -41,5 +41,10 @@ pub(super) fn of_evaluation(evaluation: &Evaluation) -> Vec<(String, f64)> {
         let right = judged.iter().filter(|&&right| right).count();
         scalars.push(("evaluation/right_captions".into(), right as f64 / judged.len() as f64));
     }
+    let judged: Vec<bool> = evaluation.samples.iter().filter_map(|s| Some(s.seen?.all())).collect();
+    if !judged.is_empty() {
+        let right = judged.iter().filter(|&&right| right).count();
+        scalars.push(("evaluation/right_samples".into(), right as f64 / judged.len() as f64));
+    }
     scalars
 }

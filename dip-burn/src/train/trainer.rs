@@ -5,25 +5,26 @@ use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use dip_core::{
-    ModelSpec, Partition, Plan, PlanError, PlanSource, PlannedBatch as Planned, Seconds, check_plan,
+    BatchMeta, ModelSpec, Partition, Plan, PlanError, PlanSource, PlannedBatch as Planned, Seconds,
+    check_plan,
 };
 use thiserror::Error;
 
 use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, RunState};
-use super::data::RunData;
+use super::data::{FedBatch, RunData};
 use super::loss_scale::LossScale;
 use super::metrics::Metrics;
 use super::replicas::{self, Deal, Times};
-use super::report::{Caption, Evaluation, IterationReport, Observer};
+use super::report::{Evaluation, IterationReport, Observer};
 use super::throughput::{Throughput, resident_bytes};
-use super::{EarlyStop, RunConfig};
-use crate::data::DataError;
-use crate::data::loader::{Decoding, LoaderPosition, PlannedBatch};
-use crate::model::{ModelError, WholeModel};
+use super::{EarlyStop, RunConfig, samples};
+use crate::data::{DataError, SourcePosition};
+use crate::model::{ModelError, Start, WholeModel};
 use crate::params::{NamedTensors, ParameterError};
 use crate::runtime::{
     Export, Pipeline, PipelineError, PipelineInit, ReplicaWork, StepReport, Update,
 };
+use crate::weights::{Weights, WeightsError};
 
 /// What a trainer is made of.
 pub struct TrainerInit<'a, B: Backend> {
@@ -59,6 +60,9 @@ pub enum TrainError {
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Weights to begin with.
+    #[error("weights.from: {0}")]
+    Weights(#[from] WeightsError),
     /// Weights do not fit the model.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
@@ -122,15 +126,14 @@ pub struct Trainer<B: Backend> {
     deal: Option<Deal>,
     loss_scale: LossScale,
     /// Where the data stands behind the last trained batch.
-    position: LoaderPosition,
+    position: SourcePosition,
 }
 
 /// The batch that is planned and decoded at this moment.
 struct Ahead {
-    batch: PlannedBatch,
+    batch: FedBatch,
     /// The microbatches of each replica.
     dealt: Vec<Vec<usize>>,
-    decoding: Decoding,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -140,13 +143,15 @@ impl<B: Backend> Trainer<B> {
     /// [`TrainError::Pipeline`] where the model, the devices or the threads cannot be had.
     pub fn new(init: TrainerInit<'_, B>) -> Result<Self, TrainError> {
         let device = init.devices.first().cloned().unwrap_or_default();
+        let weights = init.config.weights.as_ref();
+        let weights = weights.map(|w| Weights::open(&w.from, init.model)).transpose()?;
         let pipeline = Pipeline::new(&PipelineInit {
             model: init.model,
             partition: init.partition,
             devices: init.devices,
             threads_per_rank: init.config.pipeline.threads_per_rank,
             precision: init.config.pipeline.precision,
-            seed: init.config.seed,
+            start: Start { seed: init.config.seed, weights: weights.as_ref() },
             optimizer: &init.config.optimizer,
         })?;
         Ok(Self {
@@ -154,7 +159,7 @@ impl<B: Backend> Trainer<B> {
             model: init.model.clone(),
             pipeline,
             plans: init.plans,
-            position: init.data.loader.position(),
+            position: init.data.feed.position(),
             data: init.data,
             device,
             ahead: None,
@@ -213,9 +218,9 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// [`TrainError`] where the checkpoint cannot be read or belongs to another run.
     pub fn load(&mut self, path: &Path) -> Result<(), TrainError> {
-        let Checkpoint { model, optimizer, state } = checkpoint::load::<LoaderPosition>(path)?;
+        let Checkpoint { model, optimizer, state } = checkpoint::load::<SourcePosition>(path)?;
         self.pipeline.import(model, optimizer, state.optimizer_steps)?;
-        self.data.loader.restore(&state.data)?;
+        self.data.feed.restore(&state.data)?;
         (self.position, self.iteration, self.ahead) = (state.data, state.iteration, None);
         self.early_stop = state.early_stop;
         self.loss_scale = state.loss_scale.unwrap_or(self.loss_scale);
@@ -257,9 +262,9 @@ impl<B: Backend> Trainer<B> {
         if self.iteration + 1 < self.config.iterations {
             self.ahead = Some(self.fetch()?);
         }
-        let decoded = now.decoding.wait()?;
+        let FedBatch { meta, position, tokens, content, .. } = now.batch;
         let splits = planned.iter().map(|p| p.split.clone()).collect();
-        let batches = replicas::batches(decoded, &now.dealt, splits);
+        let batches = replicas::batches(content()?, &now.dealt, splits);
         let work: Vec<ReplicaWork<'_>> = planned
             .iter()
             .zip(&batches)
@@ -280,8 +285,9 @@ impl<B: Backend> Trainer<B> {
         let elapsed_s = Seconds(start.elapsed().as_secs_f64());
         // The plans of the replicas are searched one behind the other.
         self.plans.measured(elapsed_s / planned.len() as f64);
-        let report = self.report(&now.batch, &planned, step, Pace { learning_rate, elapsed_s });
-        self.position = now.batch.position;
+        let report =
+            self.report((&meta, tokens), &planned, step, Pace { learning_rate, elapsed_s });
+        self.position = position;
         self.iteration += 1;
         Ok(report)
     }
@@ -299,7 +305,7 @@ impl<B: Backend> Trainer<B> {
 
     fn report(
         &self,
-        batch: &PlannedBatch,
+        (meta, tokens): (&BatchMeta, u64),
         planned: &[Planned],
         step: StepReport,
         pace: Pace,
@@ -312,11 +318,12 @@ impl<B: Backend> Trainer<B> {
             loss: step.loss,
             learning_rate,
             gradient_norm: step.gradient_norm,
-            tokens: batch.used_tokens,
-            images: batch.meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
-            microbatches: batch.meta.microbatches.len(),
-            tokens_per_s: batch.used_tokens as f64 / elapsed_s.0.max(f64::MIN_POSITIVE),
-            mfu: self.throughput.as_ref().and_then(|t| t.utilisation(&batch.meta, elapsed_s)),
+            tokens,
+            images: meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
+            clips: meta.microbatches.iter().map(|m| m.clips.len() as u64).sum(),
+            microbatches: meta.microbatches.len(),
+            tokens_per_s: tokens as f64 / elapsed_s.0.max(f64::MIN_POSITIVE),
+            mfu: self.throughput.as_ref().and_then(|t| t.utilisation(meta, elapsed_s)),
             elapsed_s,
             makespan_s: times.makespan,
             predicted_s: times.predicted,
@@ -326,44 +333,41 @@ impl<B: Backend> Trainer<B> {
             search_s: planned.iter().map(|p| p.search).sum(),
             gap: times.gap,
             fallback: planned.iter().any(|p| p.fallback),
-            skipped: self.data.loader.skipped().total(),
+            skipped: self.data.feed.skipped(),
             peak_bytes: replicas::peak_bytes(&plans, &step.peak_activation),
             peak_activation_bytes: step.peak_activation,
             resident_bytes: resident_bytes(),
         }
     }
 
-    /// Measures the loss on held-out pictures, and captions them where `with_captions` is set. `None` where there are none.
+    /// The model in one piece, with averaged weights where the run keeps them.
+    ///
+    /// # Errors
+    /// [`TrainError::Pipeline`] where a rank has failed.
+    pub fn whole_model(&mut self) -> Result<WholeModel<B>, TrainError> {
+        let mut weights = self.pipeline.export(Export::Parameters)?;
+        weights.extend(self.pipeline.export(Export::Averages)?);
+        let mut whole = WholeModel::init(&self.model, self.config.seed, &self.device)?;
+        whole.load(&weights)?;
+        Ok(whole)
+    }
+
+    /// Measures the loss on held-out data, and has captions or clips generated where `generates` is set. `None` where there is
+    /// no such data.
     ///
     /// # Errors
     /// [`TrainError`] where a rank has failed.
-    pub fn evaluate(&mut self, with_captions: bool) -> Result<Option<Evaluation>, TrainError> {
-        if self.data.held_out.is_empty() {
+    pub fn evaluate(&mut self, generates: bool) -> Result<Option<Evaluation>, TrainError> {
+        if self.data.judge.is_empty() {
             return Ok(None);
         }
+        let whole = self.whole_model()?;
         let config = &self.config.evaluation;
-        let mut whole = WholeModel::<B>::init(&self.model, self.config.seed, &self.device)?;
-        whole.load(&self.pipeline.export(Export::Parameters)?)?;
-        let loss = whole.loss(&self.data.evaluation_batch(config.pictures)?);
-        let mut captions = Vec::new();
-        if with_captions {
-            let (prompts, held_out): (Vec<_>, Vec<_>) =
-                self.data.prompts(config.captions)?.into_iter().unzip();
-            let stop = self.data.tokenizer.special().eos;
-            let texts = whole.generate(&prompts, stop, config.max_caption_tokens);
-            captions.extend(texts.iter().zip(held_out).map(|(tokens, held_out)| {
-                let generated = self.data.tokenizer.decode(tokens);
-                Caption {
-                    expected: held_out.caption().to_owned(),
-                    right: held_out.is_right(&generated),
-                    generated,
-                }
-            }));
-        }
-        Ok(Some(Evaluation { iteration: self.iteration, loss, captions }))
+        let evaluation = self.data.judge.evaluate(&whole, config, generates)?;
+        Ok(Some(Evaluation { iteration: self.iteration, ..evaluation }))
     }
 
-    /// Trains to the end: evaluations, checkpoints and `metrics.jsonl` as the run says.
+    /// Trains to the end: evaluations, samples, checkpoints and `metrics.jsonl` as the run says.
     ///
     /// # Errors
     /// [`TrainError`]; the newest checkpoint stays whole.
@@ -416,6 +420,7 @@ impl<B: Backend> Trainer<B> {
                 evaluation = self.evaluate(true)?.unwrap_or(evaluation);
             }
             metrics.evaluation(&evaluation)?;
+            samples::write(&self.config.output.join("samples"), &evaluation.samples)?;
             observer.evaluated(&evaluation);
         }
         Ok(())
@@ -428,7 +433,7 @@ impl<B: Backend> Trainer<B> {
 
     /// Reads the next batch, deals it to the replicas, and has it planned and decoded in the background.
     fn fetch(&mut self) -> Result<Ahead, TrainError> {
-        let batch = self.data.loader.next_batch()?;
+        let batch = self.data.feed.next_batch()?;
         let count = self.pipeline.replicas();
         let dealt = match &self.deal {
             Some(deal) => deal(&batch.meta),
@@ -441,8 +446,7 @@ impl<B: Backend> Trainer<B> {
         for own in &dealt {
             self.plans.submit(replicas::meta_of(&batch.meta, own))?;
         }
-        let decoding = self.data.loader.decode(&batch)?;
-        Ok(Ahead { batch, dealt, decoding })
+        Ok(Ahead { batch, dealt })
     }
 }
 

@@ -37,7 +37,7 @@ impl Case {
             devices: vec![Default::default(); 2],
             threads_per_rank: 1,
             precision,
-            seed: 7,
+            start: 7.into(),
             optimizer: &OptimizerConfig::default(),
         })
         .unwrap()

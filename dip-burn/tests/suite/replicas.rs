@@ -21,7 +21,7 @@ fn pipeline(model: &ModelSpec, partition: &Partition, replicas: u32) -> Pipeline
         devices: vec![Default::default(); (replicas * partition.ranks) as usize],
         threads_per_rank: 1,
         precision: Precision::F32,
-        seed: 7,
+        start: 7.into(),
         optimizer: &OptimizerConfig::default(),
     })
     .unwrap()

@@ -5,7 +5,7 @@ use std::time::Instant;
 use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::{gpipe, interleaved, one_f_one_b, optimus, zero_bubble};
-use crate::finish::{Solution, finish};
+use crate::finish::{Solution, finish_with};
 use crate::problem::Problem;
 use crate::realise::realise;
 use crate::search::Search;
@@ -35,19 +35,19 @@ impl Schedule for Dip {
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let problem = Problem::new(graph, self.name())?;
-        let best = self.solve(graph, &problem, env)?;
-        finish(graph, &problem, &best, self.name())
+        let (best, bound) = self.solve(graph, &problem, env)?;
+        finish_with(graph, &problem, (&best, bound), self.name())
     }
 }
 
 impl Dip {
-    /// The best order and strategies found within the budget.
+    /// The best order and strategies found within the budget, and the lower bound.
     pub(super) fn solve(
         self,
         graph: &TaskGraph,
         problem: &Problem,
         env: &Environment<'_>,
-    ) -> Result<Solution, ScheduleError> {
+    ) -> Result<(Solution, f64), ScheduleError> {
         let start = Instant::now();
         let mut wishes = vec![one_f_one_b::wish(problem)];
         if problem.n <= MOST_WISHES {
@@ -57,6 +57,8 @@ impl Dip {
             wishes.extend(zero_bubble::wishes(problem));
         }
         let first = realise(problem, &wishes)?;
-        Search::new(problem, env, (first, start))?.run()
+        let search = Search::new(problem, env, (first, start))?;
+        let bound = search.bound();
+        Ok((search.run()?, bound))
     }
 }

@@ -6,7 +6,7 @@ use dip_core::{Budget, Environment, Plan, Schedule, ScheduleError, Seconds, Task
 
 use super::Dip;
 use crate::branch::Branch;
-use crate::finish::{Solution, finish};
+use crate::finish::{Solution, finish_with};
 use crate::problem::Problem;
 
 /// Tasks beyond which nothing is branched: a run would not come far.
@@ -33,9 +33,9 @@ impl Schedule for Exact {
             budget => budget,
         };
         let problem = Problem::new(graph, self.name())?;
-        let first = Dip.solve(graph, &problem, &Environment { budget: part, ..*env })?;
+        let (first, bound) = Dip.solve(graph, &problem, &Environment { budget: part, ..*env })?;
         if problem.n > MOST_TASKS {
-            return finish(graph, &problem, &first, self.name());
+            return finish_with(graph, &problem, (&first, bound), self.name());
         }
         let ended = |nodes: u64| {
             let spent = match env.budget {
@@ -46,7 +46,7 @@ impl Schedule for Exact {
         };
         let outcome = Branch::new(&problem, first, ended).run();
         let best: Solution = outcome.best;
-        let mut plan = finish(graph, &problem, &best, self.name())?;
+        let mut plan = finish_with(graph, &problem, (&best, bound), self.name())?;
         if outcome.proven {
             // The search cuts what is better by less than rounding.
             plan.lower_bound_s = plan.predicted.makespan_s * (1.0 - 1e-9);

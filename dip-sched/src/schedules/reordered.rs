@@ -5,7 +5,7 @@ use std::time::Instant;
 use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::one_f_one_b;
-use crate::finish::finish;
+use crate::finish::finish_with;
 use crate::problem::Problem;
 use crate::realise::realise;
 use crate::search::{DepthFirst, Local, Mcts, Random, Reorder, Search};
@@ -46,7 +46,9 @@ impl Schedule for Reordered {
             Self::Random => Box::new(Random::new(groups)),
             Self::Local => Box::new(Local::new(groups)),
         };
-        let best = Search::new(&problem, env, (first, start))?.run_paper(&mut *reorder)?;
-        finish(graph, &problem, &best, self.name())
+        let search = Search::new(&problem, env, (first, start))?;
+        let bound = search.bound();
+        let best = search.run_paper(&mut *reorder)?;
+        finish_with(graph, &problem, (&best, bound), self.name())
     }
 }

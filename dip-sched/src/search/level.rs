@@ -37,11 +37,10 @@ impl Level {
         }
     }
 
-    /// A level of any choice, where microbatches fit one after the other.
-    pub(super) fn new(problem: &Problem, choice: Choice) -> Option<Self> {
+    /// A level of any choice, where tasks fit one after the other in the order of their turns.
+    pub(super) fn new(problem: &Problem, choice: Choice, turn: &[f64]) -> Option<Self> {
         let costs = problem.costs(&choice);
-        let in_turn: Vec<f64> = problem.microbatch.iter().map(|&m| f64::from(m)).collect();
-        let witness = sequence_by(problem, &costs, &in_turn)?;
+        let witness = sequence_by(problem, &costs, turn)?;
         Some(Self::of(problem, choice, costs, &witness))
     }
 

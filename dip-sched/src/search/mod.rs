@@ -5,6 +5,7 @@
 //! A search goes in rounds. The jobs of a round draw from generators of their own, run on any number of threads and are merged
 //! in the order of their numbers, so that an iteration budget gives the same plan on every machine.
 
+mod chain;
 mod level;
 mod mcts;
 mod moves;
@@ -14,7 +15,7 @@ mod pool;
 mod priorities;
 mod rebuild;
 mod reorder;
-mod select;
+pub(crate) mod select;
 mod selection;
 mod starts;
 mod tabu;
@@ -78,6 +79,11 @@ impl<'a> Search<'a> {
         Ok(Self { problem, env, start, iteration: 0, levels, bound, best: first, proven: false })
     }
 
+    /// The proven lower bound.
+    pub(crate) fn bound(&self) -> f64 {
+        self.bound
+    }
+
     /// Runs until the budget ends or nothing can be better.
     ///
     /// # Errors
@@ -85,9 +91,12 @@ impl<'a> Search<'a> {
     pub(crate) fn run(mut self) -> Result<Solution, ScheduleError> {
         self.threads()?.install(|| {
             let levels = self.rules();
+            self.sample_paper();
             let mut starts = self.chains(&levels);
             starts.push(self.best.clone());
-            starts.iter_mut().for_each(|s| upgrade(self.problem, s));
+            for start in starts.iter_mut().take_while(|_| !self.out_of_time(1.0)) {
+                upgrade(self.problem, start);
+            }
             let best = starts.iter().min_by(|a, b| a.makespan.total_cmp(&b.makespan)).cloned();
             self.keep(best);
             self.walks(&starts);
@@ -195,11 +204,15 @@ impl<'a> Search<'a> {
     /// Whether a part of a budget in time is spent, or the caller asked to stop. An iteration budget is only looked at between
     /// rounds: it must not depend on the clock.
     fn out_of_time(&self, share: f64) -> bool {
-        let spent = match self.env.budget {
-            Budget::Time(limit) => self.start.elapsed().as_secs_f64() >= share * limit.0,
-            Budget::Iterations(_) => false,
-        };
-        spent || self.env.cancelled()
+        self.spent() >= share || self.env.cancelled()
+    }
+
+    /// The part of a budget in time that is spent.
+    fn spent(&self) -> f64 {
+        match self.env.budget {
+            Budget::Time(limit) => self.start.elapsed().as_secs_f64() / limit.0,
+            Budget::Iterations(_) => 0.0,
+        }
     }
 
     /// Iterations that are left of an iteration budget.

@@ -12,10 +12,14 @@ use super::selection::{Selection, Shift};
 
 /// Longest distance of a move on the rank.
 const REACH: usize = 48;
+/// Distance up to which every move is rated.
+const NEAR: usize = 8;
 /// Tasks of a path whose strategies are looked at in one step.
 const MOST_ON_PATH: usize = 24;
 /// Pairs that are asked to give way in one place.
 const MOST_HELD: usize = 8;
+/// Forwards kept back by memory for which other pairs are asked to give way in one step.
+const MOST_BLOCKED: usize = 6;
 
 /// What a step changes: first the strategies of up to two pairs, then the order of a rank.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,6 +54,9 @@ pub(super) struct Moves {
     /// When the inputs of each task of the block arrive, and the longest way from its outputs, its rank aside.
     ways: Vec<(f64, f64)>,
     heads: Vec<f64>,
+    /// Moves that memory forbids, with their estimates: a few, drawn from all of them.
+    blocked: Vec<(Shift, f64)>,
+    seen_blocked: usize,
 }
 
 impl Moves {
@@ -57,6 +64,8 @@ impl Moves {
     pub(super) fn collect(&mut self, selection: &Selection<'_>, rng: &mut ChaCha8Rng) {
         self.trace(selection, rng);
         self.rated.clear();
+        self.blocked.clear();
+        self.seen_blocked = 0;
         let mut first = 0;
         while first < self.path.len() {
             let mut last = first;
@@ -66,11 +75,12 @@ impl Moves {
                 last += 1;
             }
             if last > first {
-                self.block(selection, first, last);
+                self.block(selection, (first, last), rng);
             }
             first = last + 1;
         }
         if selection.problem.has_choice {
+            self.make_room(selection);
             self.faster(selection, rng);
             if rng.random_range(0..10) == 0 {
                 self.smaller(selection, rng);
@@ -209,7 +219,12 @@ impl Moves {
     }
 
     /// Moves of the tasks of one block to its front and to its back.
-    fn block(&mut self, selection: &Selection<'_>, first: usize, last: usize) {
+    fn block(
+        &mut self,
+        selection: &Selection<'_>,
+        (first, last): (usize, usize),
+        rng: &mut ChaCha8Rng,
+    ) {
         let rank = selection.problem.rank[self.path[first] as usize];
         let place = |i: usize| selection.place[self.path[i] as usize];
         let (front, back) = (place(first), place(last));
@@ -222,50 +237,73 @@ impl Moves {
             self.ways.push((selection.arrival(t as usize), selection.delivery(t as usize)));
         }
         for from in front..=back {
-            if from > front && !at_start && (from - front) as usize <= REACH {
-                self.rate(selection, Shift { rank, from, to: front });
+            if from > front && !at_start && is_rated((from - front) as usize, rng) {
+                self.rate(selection, Shift { rank, from, to: front }, rng);
             }
-            if from < back && !at_end && (back - from) as usize <= REACH {
+            if from < back && !at_end && is_rated((back - from) as usize, rng) {
                 // A swap of two has been rated from its other side.
                 let swap = from + 1 == back && from == front && !at_start;
                 if !swap {
-                    self.rate(selection, Shift { rank, from, to: back });
+                    self.rate(selection, Shift { rank, from, to: back }, rng);
                 }
             }
         }
     }
 
     /// Rates a move, shortened to what dependencies on the rank and memory allow.
-    pub(super) fn rate(&mut self, selection: &Selection<'_>, shift: Shift) {
+    fn rate(&mut self, selection: &Selection<'_>, shift: Shift, rng: &mut ChaCha8Rng) {
         let possible = allowed(selection, shift);
         if let Some(shift) = possible {
             let seconds = self.estimate(selection, shift);
             let step = Move { shift: Some(shift), ..Move::default() };
             self.rated.push(Rated { step, seconds });
         }
-        // A forward that memory keeps from the front goes there once a pair in its way takes a smaller strategy.
-        let problem = selection.problem;
-        if problem.has_choice
+        if selection.problem.has_choice
             && shift.to < shift.from
             && possible.is_none_or(|p| p.to > shift.to)
             && let Some(wanted) = independent(selection, shift)
             && possible.is_none_or(|p| p.to > wanted.to)
         {
-            let t = selection.order[shift.rank as usize][shift.from as usize] as usize;
-            if selection.costs.acquire[t] > 0 {
-                let seconds = self.estimate(selection, wanted);
-                let at = (wanted.rank as usize, wanted.from as usize);
-                self.give_way(selection, at, |selection, other, less| {
-                    let choices = [Some((other as u32, less)), None];
-                    let step = Move { choices, shift: Some(wanted) };
-                    selection.fits_with(wanted, other, less).then_some((step, seconds))
-                });
+            self.block_of_memory(selection, wanted, rng);
+        }
+    }
+
+    /// Keeps a move of a forward that only memory forbids, where it would help and is drawn.
+    fn block_of_memory(&mut self, selection: &Selection<'_>, wanted: Shift, rng: &mut ChaCha8Rng) {
+        let t = selection.order[wanted.rank as usize][wanted.from as usize] as usize;
+        if selection.costs.acquire[t] == 0 {
+            return;
+        }
+        self.seen_blocked += 1;
+        let slot = if self.blocked.len() < MOST_BLOCKED {
+            self.blocked.len()
+        } else {
+            rng.random_range(0..self.seen_blocked)
+        };
+        if slot < MOST_BLOCKED {
+            let kept = (wanted, self.estimate(selection, wanted));
+            match self.blocked.get_mut(slot) {
+                Some(other) => *other = kept,
+                None => self.blocked.push(kept),
             }
         }
     }
 
+    /// A forward that memory keeps from the front goes there once a pair in its way takes a smaller strategy.
+    fn make_room(&mut self, selection: &Selection<'_>) {
+        for i in 0..self.blocked.len() {
+            let (wanted, seconds) = self.blocked[i];
+            let at = (wanted.rank as usize, wanted.from as usize);
+            self.give_way(selection, at, |selection, other, less| {
+                let choices = [Some((other as u32, less)), None];
+                let step = Move { choices, shift: Some(wanted) };
+                selection.fits_with(wanted, other, less).then_some((step, seconds))
+            });
+        }
+    }
+
     /// The longest path through the shifted tasks after a move.
-    pub(super) fn estimate(&mut self, selection: &Selection<'_>, shift: Shift) -> f64 {
+    fn estimate(&mut self, selection: &Selection<'_>, shift: Shift) -> f64 {
         let list = &selection.order[shift.rank as usize];
         let (from, to) = (shift.from as usize, shift.to as usize);
         let dur = &selection.costs.dur;
@@ -327,6 +365,11 @@ impl Moves {
     }
 }
 
+/// Whether a move over so many tasks is rated in this step: short ones always, long ones now and then.
+fn is_rated(distance: usize, rng: &mut ChaCha8Rng) -> bool {
+    distance <= NEAR || (distance <= REACH && rng.random_range(0..4) == 0)
+}
+
 /// The longest path through a pair under another strategy.
 fn through(selection: &Selection<'_>, pair: usize, choice: u16) -> f64 {
     let (p, s) = (&selection.problem.pairs[pair], selection.problem.strands[pair][choice as usize]);
@@ -337,11 +380,7 @@ fn through(selection: &Selection<'_>, pair: usize, choice: u16) -> f64 {
 
 /// A move as far as the dependencies of the task on its own rank and memory allow; `None` where it stays.
 pub(super) fn allowed(selection: &Selection<'_>, shift: Shift) -> Option<Shift> {
-    let mut shift = independent(selection, shift)?;
-    while shift.to != shift.from && !selection.fits(shift) {
-        shift.to = if shift.from < shift.to { shift.to - 1 } else { shift.to + 1 };
-    }
-    (shift.to != shift.from).then_some(shift)
+    selection.fitting(independent(selection, shift)?)
 }
 
 /// A move as far as the dependencies of the task on its own rank allow; `None` where it stays.

@@ -51,12 +51,18 @@ impl Phases {
         }
     }
 
-    /// Moves a phase or two, a turn or two, or changes a rule.
-    pub(super) fn perturb(&mut self, rng: &mut ChaCha8Rng) {
+    /// The turn of every task.
+    pub(super) fn turns(&self, problem: &Problem) -> Vec<f64> {
+        problem.microbatch.iter().map(|&m| self.turn[m as usize]).collect()
+    }
+
+    /// Moves a phase or two, a turn or two, or changes a rule. Returns whether a turn is another one.
+    pub(super) fn perturb(&mut self, rng: &mut ChaCha8Rng) -> bool {
+        let mut turned = false;
         for _ in 0..=rng.random_range(0..3) {
-            match rng.random_range(0..8) {
+            match rng.random_range(0..9) {
                 0..4 => {
-                    let by = [0.5, 2.0, 8.0][rng.random_range(0..3)];
+                    let by = [0.1, 0.5, 2.0, 8.0][rng.random_range(0..4)];
                     let at = rng.random_range(0..self.phase.len());
                     self.phase[at] += rng.random_range(-by..by);
                 }
@@ -69,11 +75,19 @@ impl Phases {
                     let by = rng.random_range(-3.0..3.0);
                     let at = rng.random_range(0..self.turn.len());
                     self.turn[at] += by;
+                    turned = true;
                 }
                 6 => {
                     let a = rng.random_range(0..self.turn.len());
                     let b = rng.random_range(0..self.turn.len());
                     self.turn.swap(a, b);
+                    turned = true;
+                }
+                7 => {
+                    let to = rng.random_range(0..self.turn.len()) as f64;
+                    let at = rng.random_range(0..self.turn.len());
+                    self.insert(at, to);
+                    turned = true;
                 }
                 _ => {
                     let patience = [0.0, 0.25, 0.5, 1.0];
@@ -90,6 +104,22 @@ impl Phases {
                 }
             }
         }
+        turned
+    }
+}
+
+impl Phases {
+    /// Puts a microbatch before the one at place `to`; those between move up.
+    fn insert(&mut self, at: usize, to: f64) {
+        let from = self.turn[at];
+        for turn in &mut self.turn {
+            if from < *turn && *turn <= to {
+                *turn -= 1.0;
+            } else if to <= *turn && *turn < from {
+                *turn += 1.0;
+            }
+        }
+        self.turn[at] = to;
     }
 }
 

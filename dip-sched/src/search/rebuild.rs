@@ -66,6 +66,7 @@ impl<'a> Rebuild<'a> {
         let mut start = evaluate::starts(problem, &kept.costs.dur, &from.order)?;
         let mut current_s = from.makespan;
         let slack = 1.0 + SLACK[rng.random_range(0..SLACK.len())];
+        let varied = problem.has_choice && rng.random_range(0..4) == 0;
         let mut best: Option<Solution> = None;
         let own = sequence_of(problem, &from.order);
         let mut reserve = Some(Reserve::new(problem, &kept.costs, &own));
@@ -74,7 +75,7 @@ impl<'a> Rebuild<'a> {
             self.disturb(current_s, rng);
             let mut other = None;
             if i.is_multiple_of(self.tries_of_witness) {
-                if problem.has_choice && rng.random_range(0..3) > 0 {
+                if varied && rng.random_range(0..3) > 0 {
                     let setting = Setting::new(problem, self.other_choice(&kept.choice, rng));
                     let Some(levels) = self.reserve(&setting.costs) else { continue };
                     other = Some((setting, levels));

@@ -6,11 +6,11 @@
 
 /// A pair of the rank.
 #[derive(Debug, Clone)]
-pub(super) struct Item {
+pub(crate) struct Item {
     /// First and last moment at which it holds its bytes.
-    pub(super) span: (usize, usize),
+    pub(crate) span: (usize, usize),
     /// Seconds and bytes of every strategy.
-    pub(super) options: Vec<(f64, u64)>,
+    pub(crate) options: Vec<(f64, u64)>,
 }
 
 /// Steps of the subgradient.
@@ -19,7 +19,7 @@ const STEPS: usize = 60;
 const GAP: f64 = 0.05;
 
 /// The options for every item: within `budget` at every moment. `start` must be so.
-pub(super) fn select(items: &[Item], moments: usize, budget: u64, start: &[u16]) -> Vec<u16> {
+pub(crate) fn select(items: &[Item], moments: usize, budget: u64, start: &[u16]) -> Vec<u16> {
     let mut best = Selected::new(items, moments, budget, start.to_vec());
     best.fill();
     let fastest: f64 = items.iter().map(|i| least(i, |o| o.0)).sum();
@@ -120,28 +120,42 @@ impl<'a> Selected<'a> {
 
     /// Gives items smaller options until all fit; `false` where that is not enough.
     fn repair(&mut self) -> bool {
+        let mut by_start: Vec<usize> = (0..self.items.len()).collect();
+        by_start.sort_by_key(|&i| self.items[i].span.0);
+        let mut next = by_start.into_iter().peekable();
+        // Items that hold their bytes at the moment.
+        let mut live: Vec<usize> = Vec::new();
         for moment in 0..self.held.len() {
+            live.retain(|&i| self.items[i].span.1 >= moment);
+            while let Some(i) = next.next_if(|&i| self.items[i].span.0 <= moment) {
+                live.push(i);
+            }
             while self.held[moment] > self.budget {
-                let mut best: Option<(f64, usize, u16)> = None;
-                for (i, item) in self.items.iter().enumerate() {
-                    if moment < item.span.0 || moment > item.span.1 {
-                        continue;
-                    }
-                    let now = item.options[self.choice[i] as usize];
-                    for (c, o) in item.options.iter().enumerate().filter(|(_, o)| o.1 < now.1) {
-                        // What is saved beyond the need is worth nothing.
-                        let saved = (now.1 - o.1).min(self.held[moment] - self.budget);
-                        let price = (o.0 - now.0).max(0.0) / saved as f64;
-                        if best.is_none_or(|(least, _, _)| price < least) {
-                            best = Some((price, i, c as u16));
-                        }
-                    }
-                }
-                let Some((_, i, c)) = best else { return false };
-                self.set(i, c);
+                let Some((i, option)) = self.cheapest(&live, self.held[moment] - self.budget)
+                else {
+                    return false;
+                };
+                self.set(i, option);
             }
         }
         true
+    }
+
+    /// The smaller option among the live items that costs least for each byte of `need` that it saves.
+    fn cheapest(&self, live: &[usize], need: u64) -> Option<(usize, u16)> {
+        let mut best: Option<(f64, usize, u16)> = None;
+        for &i in live {
+            let item = &self.items[i];
+            let now = item.options[self.choice[i] as usize];
+            for (c, o) in item.options.iter().enumerate().filter(|(_, o)| o.1 < now.1) {
+                // What is saved beyond the need is worth nothing.
+                let price = (o.0 - now.0).max(0.0) / (now.1 - o.1).min(need) as f64;
+                if best.is_none_or(|(least, _, _)| price < least) {
+                    best = Some((price, i, c as u16));
+                }
+            }
+        }
+        best.map(|(_, i, option)| (i, option))
     }
 
     /// Takes faster options wherever they fit, those that save most a byte first.

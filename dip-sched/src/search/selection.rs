@@ -169,24 +169,37 @@ impl<'a> Selection<'a> {
         own.max(self.delivery(t))
     }
 
-    /// Whether memory allows a move.
-    pub(super) fn fits(&self, shift: Shift) -> bool {
+    /// A move as far as memory allows; `None` where the task stays.
+    pub(super) fn fitting(&self, shift: Shift) -> Option<Shift> {
         let rank = shift.rank as usize;
-        let Some(budget) = self.problem.budget[rank] else { return true };
+        let Some(budget) = self.problem.budget[rank] else { return Some(shift) };
         let (from, to) = (shift.from as usize, shift.to as usize);
         let (list, live) = (&self.order[rank], &self.live[rank]);
         let t = list[from] as usize;
         let (take, give) = (self.costs.acquire[t], self.costs.release[t]);
         let level = |i: usize| live[i] + self.costs.acquire[list[i] as usize];
+        let mut furthest = None;
         if from < to {
             // What it would have given back is held longer; what it takes is taken later.
-            let held = live[to + 1].saturating_add(give);
-            held <= budget
-                && (give <= take || (from + 1..=to).all(|i| level(i) + (give - take) <= budget))
+            for i in from + 1..=to {
+                if give > take && level(i) + (give - take) > budget {
+                    break;
+                }
+                if live[i + 1].saturating_add(give) <= budget {
+                    furthest = Some(i);
+                }
+            }
         } else {
-            live[to].saturating_add(take) <= budget
-                && (take <= give || (to..from).all(|i| level(i) + (take - give) <= budget))
+            for i in (to..from).rev() {
+                if take > give && level(i) + (take - give) > budget {
+                    break;
+                }
+                if live[i].saturating_add(take) <= budget {
+                    furthest = Some(i);
+                }
+            }
         }
+        furthest.map(|to| Shift { to: to as u32, ..shift })
     }
 
     /// Whether memory allows another strategy of a pair.

@@ -5,22 +5,30 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::Search;
+use super::chain::Chain;
 use super::level::Level;
-use super::phases::Phases;
 use super::priorities::Priorities;
 use super::upgrade::upgrade;
 use crate::finish::Solution;
 use crate::interleave::{Interleaver, Lanes, Rules};
 use crate::reserve::Reserve;
 
-/// Chains of regular orders, and the part of a budget in time that they may take.
-const CHAINS: (u64, f64) = (8, 0.4);
+/// Chains of regular orders that begin.
+const CHAINS: u64 = 16;
+/// The least of them, in large graphs.
+const FEW: u64 = 4;
+/// Chains are so many tasks in all.
+const RUNS_OF_TASKS: u64 = 40_000;
+/// Part of a budget in time after which chains end.
+const SHARE: f64 = 0.5;
 /// The same for large graphs, where single moves get nowhere in time.
-const CHAINS_OF_LARGE: (u64, f64) = (2, 0.8);
+const SHARE_OF_LARGE: f64 = 0.8;
+/// How much longer the next order of a chain may be in the first round; half of that in the next.
+const SLACK: f64 = 0.003;
 /// Tasks above which a graph is large.
 const LARGE: usize = 10_000;
-/// Tasks below which tabu walks do most of the work.
-const SMALL: usize = 1000;
+/// Runs of a chain in the first round; in every other round four times as many as in the one before.
+const FIRST_RUNS: u64 = 100;
 /// Runs of a chain that begins an island anew.
 const FRESH: u64 = 60;
 /// Runs of a chain that count as one iteration.
@@ -69,7 +77,7 @@ impl Search<'_> {
             .par_iter()
             .map_init(machine, |m, c| {
                 let makespan =
-                    if this.out_of_time(0.5 * this.plan_of_chains().1) { None } else { run(m, c) };
+                    if this.out_of_time(0.5 * this.share_of_chains()) { None } else { run(m, c) };
                 makespan.unwrap_or(f64::INFINITY)
             })
             .collect();
@@ -92,125 +100,58 @@ impl Search<'_> {
         order
     }
 
-    /// Chains of regular orders at the best levels, each improved by itself; the best of each.
+    /// Chains of regular orders, which compete: after every round the better half goes on for longer. The best of each that
+    /// is left.
     pub(super) fn chains(&mut self, order: &[usize]) -> Vec<Solution> {
-        let Some(&first) = order.first().filter(|_| !self.ended()) else { return Vec::new() };
-        let (chains, share) = self.plan_of_chains();
-        let runs = if self.problem.n < SMALL { 200 } else { 400 };
-        let runs = self.iterations_left().map_or(runs, |left| runs.min(left * RUNS / (3 * chains)));
-        let this = &*self;
+        if order.is_empty() || self.ended() {
+            return Vec::new();
+        }
         // Half of the chains go to the best level.
-        let chain = |job: u64| {
-            let level = if job.is_multiple_of(2) {
-                first
-            } else {
-                order[(job as usize).div_ceil(2) % order.len()]
-            };
-            this.chain(level, job, runs, share, false)
+        let level = |job: u64| match job.is_multiple_of(2) {
+            true => order[0],
+            false => order[(job as usize).div_ceil(2) % order.len()],
         };
-        let found: Vec<_> = (0..chains).into_par_iter().map(chain).collect();
-        self.iteration += chains * runs / RUNS;
-        found.into_iter().flatten().collect()
+        let this = &*self;
+        let count = (RUNS_OF_TASKS / self.problem.n.max(1) as u64).clamp(FEW, CHAINS);
+        let count = 1 << count.ilog2();
+        let mut chains: Vec<_> =
+            (0..count).map(|job| Chain::new(this, level(job), job, false)).collect();
+        let rounds = u64::from(count.ilog2()).max(1);
+        let part = (self.share_of_chains() - self.spent()) / rounds as f64;
+        let limit = self.iterations_left().map(|left| left * RUNS / (3 * rounds));
+        let mut made = 0;
+        for round in 0..rounds {
+            let count = chains.len() as u64;
+            let runs = (FIRST_RUNS << (2 * round)).min(limit.map_or(u64::MAX, |runs| runs / count));
+            let slack = SLACK / (1u64 << round) as f64;
+            let slot = part * self.env.threads.clamp(1, chains.len()) as f64 / count as f64;
+            chains.par_iter_mut().with_max_len(1).for_each(|chain| {
+                let until = this.spent() + slot;
+                chain.run(runs, slack, || this.out_of_time(until));
+            });
+            made += count * runs;
+            chains.sort_by(|a, b| a.makespan().total_cmp(&b.makespan()));
+            if round + 1 < rounds {
+                chains.truncate((count / 2) as usize);
+            }
+        }
+        let found = chains.into_iter().filter_map(Chain::best).collect();
+        self.iteration += made / RUNS;
+        found
     }
 
-    fn plan_of_chains(&self) -> (u64, f64) {
-        if self.problem.n > LARGE { CHAINS_OF_LARGE } else { CHAINS }
+    fn share_of_chains(&self) -> f64 {
+        if self.problem.n > LARGE { SHARE_OF_LARGE } else { SHARE }
     }
 
     /// A chain that starts anywhere, with microbatches in any order, to begin an island anew.
     pub(super) fn fresh(&self, job: u64) -> Option<Solution> {
         let level = self.rng(5, job).random_range(0..self.levels.len());
-        let mut fresh = self.chain(level, job, FRESH, 1.0, true)?;
+        let mut chain = Chain::new(self, level, job, true);
+        chain.run(FRESH, 0.0, || self.out_of_time(1.0));
+        let mut fresh = chain.best()?;
         upgrade(self.problem, &mut fresh);
         Some(fresh)
-    }
-
-    /// Improves a regular order by so many runs, within a part of a budget in time.
-    fn chain(
-        &self,
-        level: usize,
-        job: u64,
-        runs: u64,
-        share: f64,
-        shuffled: bool,
-    ) -> Option<Solution> {
-        let problem = self.problem;
-        let mut rng = self.rng(if shuffled { 4 } else { 2 }, job);
-        let mut interleaver = Interleaver::new(problem);
-        let mut keys = vec![0.0; problem.n];
-        let head = problem.heads(&self.levels[level].costs.dur);
-        let mut current = Phases::new(problem, &head, rng.random_range(0.5..12.0));
-        if shuffled {
-            current.shuffle(&mut rng);
-        }
-        // A level for each chunk of each rank.
-        let mut units = vec![level; problem.ranks * problem.chunks];
-        let mut kept = self.levels[level].clone();
-        let mut best: Option<Solution> = None;
-        for run in 0..runs {
-            if self.out_of_time(share) {
-                break;
-            }
-            let mut next = current.clone();
-            let mut other: Option<(Vec<usize>, Level)> = None;
-            if run > 0 {
-                next.perturb(&mut rng);
-                // Ranks differ in how much they hold: each may have a level of its own.
-                if self.levels.len() > 1 && rng.random_bool(0.3) {
-                    let units = self.other_units(&units, &mut rng);
-                    let Some(level) = self.mix(&units) else { continue };
-                    other = Some((units, level));
-                }
-            }
-            next.keys(problem, &mut keys);
-            let cutoff = best.as_ref().map_or(f64::INFINITY, |b| b.makespan);
-            let Level { costs, tail, reserve, choice } = match &mut other {
-                Some((_, level)) => level,
-                None => &mut kept,
-            };
-            let settings = (&next.rules, &tail[..], cutoff);
-            let Some(makespan) = interleaver.run(costs, reserve, &keys, settings) else { continue };
-            let order = interleaver.order();
-            best = Some(Solution { order, choice: choice.clone(), makespan });
-            current = next;
-            if let Some((other, level)) = other {
-                (units, kept) = (other, level);
-            }
-        }
-        best
-    }
-
-    /// Another level for a rank, for a chunk, or for a chunk of a rank.
-    fn other_units(&self, units: &[usize], rng: &mut ChaCha8Rng) -> Vec<usize> {
-        let (ranks, chunks) = (self.problem.ranks, self.problem.chunks);
-        let (rank, chunk) = (rng.random_range(0..ranks), rng.random_range(0..chunks));
-        let level = rng.random_range(0..self.levels.len());
-        let part = rng.random_range(0..4);
-        let mut units = units.to_vec();
-        for (i, unit) in units.iter_mut().enumerate() {
-            let (own_rank, own_chunk) = (i / chunks == rank, i % chunks == chunk);
-            let chosen = match part {
-                0 => own_rank && own_chunk,
-                1 => own_chunk,
-                _ => own_rank,
-            };
-            if chosen {
-                *unit = level;
-            }
-        }
-        units
-    }
-
-    /// The strategies of a level for each chunk of each rank.
-    fn mix(&self, units: &[usize]) -> Option<Level> {
-        let problem = self.problem;
-        let choice = problem.pairs.iter().enumerate().map(|(p, pair)| {
-            let forward = pair.forward.index();
-            let unit =
-                problem.rank[forward] as usize * problem.chunks + problem.chunk[forward] as usize;
-            self.levels[units[unit]].choice[p]
-        });
-        Level::new(problem, choice.collect())
     }
 
     /// A generator for one job of one phase.

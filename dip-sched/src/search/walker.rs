@@ -12,6 +12,8 @@ use crate::problem::Problem;
 
 /// Steps of a walk that count as one iteration of a budget.
 const STEPS: u32 = 100;
+/// How much longer than before a rebuilt order may be, so that a walk from it can pay.
+const FAR: f64 = 1.03;
 /// Runs of the interleaving that count as one iteration while orders are rebuilt.
 const RUNS: u32 = 16;
 
@@ -56,7 +58,8 @@ impl<'a> Walker<'a> {
         if rng.random_range(0..4) > 0 {
             let rebuild = self.rebuild.get_or_insert_with(|| Rebuild::new(problem));
             let tries = (20_000 / problem.n.max(1)).clamp(16, 200) as u32;
-            if let Some(rebuilt) = rebuild.rebuild(from, tries, rng) {
+            let rebuilt = rebuild.rebuild(from, tries, rng);
+            if let Some(rebuilt) = rebuilt.filter(|r| r.makespan < FAR * from.makespan) {
                 self.stand_on(&rebuilt)?;
                 return self.walk(rng, ended, tries);
             }

@@ -78,6 +78,7 @@ fn mean(setting: &Setting<'_>) -> MicrobatchMeta {
         seconds: mean_of(clips.iter().map(|c| c.seconds).sum(), clips.len()),
         caption_tokens: mean_of(clips.iter().map(|c| c.caption_tokens as f64).sum(), clips.len())
             .round() as u64,
+        ..Default::default()
     };
     let sound = mean_of(sounds.iter().sum(), sounds.len());
     MicrobatchMeta {

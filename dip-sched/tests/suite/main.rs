@@ -9,6 +9,8 @@ mod partition;
 
 /// Makespans with a closed form.
 mod closed_forms;
+/// Against DynaPipe on separated stages of uneven load.
+mod cyclic;
 /// Planning ahead on another thread.
 mod planner;
 /// Valid, bounded and reproducible plans of random graphs.

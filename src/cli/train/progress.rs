@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use dip::burn::data::SampleMatch;
 use dip::burn::train::{EarlyStop, Evaluation, IterationReport, Observer};
 use dip::core::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -125,12 +126,14 @@ impl Progress {
         println!("most memory of a rank {}", Bytes(t.peak_bytes));
         if let (Some(first), Some(last)) = (self.evaluations.first(), self.evaluations.last()) {
             println!(
-                "held-out caption loss {:.3} -> {:.3} ({:.0} % of the first)",
+                "held-out {} {:.3} -> {:.3} ({:.0} % of the first)",
+                first.what,
                 first.loss,
                 last.loss,
                 100.0 * last.loss / first.loss
             );
             print_captions(last);
+            print_samples(last);
         }
     }
 }
@@ -155,6 +158,38 @@ fn print_captions(evaluation: &Evaluation) {
     }
 }
 
+fn print_samples(evaluation: &Evaluation) {
+    let samples = &evaluation.samples;
+    if samples.is_empty() {
+        return;
+    }
+    println!(
+        "{} clips sampled for held-out captions, in the folder `samples` of the output",
+        samples.len()
+    );
+    let mark = |right: bool| if right { "right" } else { "wrong" };
+    let judged = samples.iter().filter_map(|s| Some((&s.caption, s.seen?)));
+    for (caption, seen) in judged.clone() {
+        let (colour, shape) = (mark(seen.colour), mark(seen.shape));
+        println!(
+            "  {caption:32} | colour {colour}, shape {shape}, direction {}",
+            mark(seen.direction)
+        );
+    }
+    let of = judged.clone().count();
+    if of > 0 {
+        let count =
+            |right: fn(&SampleMatch) -> bool| judged.clone().filter(|(_, s)| right(s)).count();
+        println!(
+            "of {of} held-out combinations {} show the named colour, {} the shape, {} the direction, {} all three",
+            count(|s| s.colour),
+            count(|s| s.shape),
+            count(|s| s.direction),
+            count(|s| s.all())
+        );
+    }
+}
+
 impl Observer for Progress {
     fn iteration(&mut self, report: &IterationReport) {
         self.totals.add(report);
@@ -171,8 +206,8 @@ impl Observer for Progress {
     fn evaluated(&mut self, evaluation: &Evaluation) {
         self.bar.suspend(|| {
             println!(
-                "behind iteration {}: held-out caption loss {:.3}",
-                evaluation.iteration, evaluation.loss
+                "behind iteration {}: held-out {} {:.3}",
+                evaluation.iteration, evaluation.what, evaluation.loss
             );
         });
         self.evaluations.push(evaluation.clone());
