@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use dip_burn::measure::{Effort, MeasureError, cached_profile};
-use dip_burn::train::{RunConfig, RunData, TrainError, Trainer, TrainerInit};
+use dip_burn::measure::{ClipSize, Effort, MeasureError, cached_profile};
+use dip_burn::train::{Deal, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit};
+use dip_core::profile::Profile;
 use dip_core::{
-    Budget, Bytes, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec, Partition, Schedule, Seconds,
-    SpecError, presets,
+    BatchMeta, Budget, Bytes, ClipMeta, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec,
+    Partition, PlanError, Schedule, Seconds, SpecError, presets,
 };
 use dip_emu::MeasuredCost;
 use dip_sched::{
-    BatchPlanner, PartitionError, Partitioner, PlanInputs, PlannerConfig, placement,
-    schedule_by_name, splits_weights,
+    BatchPlanner, PartitionError, Partitioner, PlanInputs, PlannerConfig, balance_microbatches,
+    memory_need, placement, rank_loads, schedule_by_name, splits_weights,
 };
 
 /// Longest search of a run whose budget is time, unless its iterations are shorter.
@@ -31,6 +32,19 @@ pub enum RunError {
     /// The partition.
     #[error(transparent)]
     Partition(#[from] PartitionError),
+    /// The memory limit.
+    #[error(
+        "pipeline.memory_limit_bytes is {limit}, but rank {rank} needs {need} bytes for its weights, gradients, optimiser state \
+         and the activations of one full microbatch; raise the limit to at least that, or use more ranks"
+    )]
+    Memory {
+        /// The limit.
+        limit: u64,
+        /// The rank that needs most.
+        rank: usize,
+        /// Bytes that it needs.
+        need: u64,
+    },
     /// The trainer.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -49,11 +63,13 @@ pub fn trainer<B: dip_burn::Backend>(
     let schedule: Arc<dyn Schedule> = schedule(&pipeline.schedule)?.into();
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)
         .map_err(TrainError::from)?;
-    let (representative, documents) = representative(&mut data)?;
+    let Representative { meta, documents, clip } = representative(&mut data)?;
     let effort = Effort {
-        ranks: pipeline.ranks as usize,
+        ranks: pipeline.devices() as usize,
         threads: pipeline.threads_per_rank,
         documents,
+        clip,
+        precision: pipeline.precision,
         ..Effort::default()
     };
     let device = devices.first().cloned().unwrap_or_default();
@@ -61,17 +77,22 @@ pub fn trainer<B: dip_burn::Backend>(
     let profile = cached_profile::<B>(&path, model, &device, effort)?;
     // Recomputing costs time, so it is only offered where memory is limited.
     let recompute = pipeline.memory_limit_bytes.is_some();
-    let cost: Arc<dyn CostModel> = Arc::new(MeasuredCost::new(&profile, recompute));
+    let weight_split = pipeline.weight_split.unwrap_or_else(|| splits_weights(&pipeline.schedule));
+    let cost = MeasuredCost::new(&profile, recompute).with_weight_split(weight_split);
+    let cost: Arc<dyn CostModel> = Arc::new(cost);
     let partition: Partition = Partitioner::new(model, pipeline.ranks, &*cost)
-        .with_representative(representative)
+        .with_representative(meta)
         .place(placement(&pipeline.schedule))?;
+    let deal = deal(model, &partition, cost.clone(), pipeline.replicas as usize);
     let inputs = PlanInputs {
         model: model.clone(),
         cluster: cluster(pipeline.memory_limit_bytes),
         partition: partition.clone(),
         cost,
-        weight_split: pipeline.weight_split.unwrap_or_else(|| splits_weights(&pipeline.schedule)),
+        weight_split,
     };
+    fits_memory(&inputs, pipeline.memory_limit_bytes)?;
+    let throughput = throughput(model, &profile, pipeline.devices());
     let planner = PlannerConfig {
         schedule,
         seed: config.seed,
@@ -85,7 +106,43 @@ pub fn trainer<B: dip_burn::Backend>(
     };
     let plans = Box::new(BatchPlanner::new(inputs, planner));
     let init = TrainerInit { config, model, partition: &partition, plans, data, devices };
-    Ok(Trainer::new(init)?)
+    Ok(Trainer::new(init)?.with_throughput(throughput).with_dealing(deal))
+}
+
+/// A limit that the heaviest microbatch does not fit would end the run at the first batch that has one.
+fn fits_memory(inputs: &PlanInputs, limit: Option<u64>) -> Result<(), RunError> {
+    let Some(limit) = limit else { return Ok(()) };
+    let need = memory_need(inputs).map_err(PlanError::from).map_err(TrainError::from)?;
+    match need.iter().enumerate().max_by_key(|(_, bytes)| bytes.0) {
+        Some((rank, bytes)) if bytes.0 > limit => {
+            Err(RunError::Memory { limit, rank, need: bytes.0 })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Deals microbatches so that the busiest rank of any replica is least busy.
+fn deal(
+    model: &ModelSpec,
+    partition: &Partition,
+    cost: Arc<dyn CostModel>,
+    replicas: usize,
+) -> Deal {
+    let (model, partition) = (model.clone(), partition.clone());
+    Box::new(move |batch| {
+        // A batch without costs is refused by the planner, which says why.
+        let even = |_| vec![Vec::new(); batch.microbatches.len()];
+        let loads = rank_loads(&model, &partition, batch, &*cost).unwrap_or_else(even);
+        balance_microbatches(&loads, replicas)
+    })
+}
+
+/// The arithmetic of the model over that of the devices, where the profile knows their peak.
+fn throughput(model: &ModelSpec, profile: &Profile, devices: u32) -> Option<Throughput> {
+    let model = model.clone();
+    let peak_flops_per_s = f64::from(devices) * profile.peak_flops_per_s?;
+    let model_flops = move |batch: &BatchMeta| dip_emu::model_flops(&model, batch);
+    Some(Throughput { model_flops: Box::new(model_flops), peak_flops_per_s })
 }
 
 fn schedule(name: &str) -> Result<Box<dyn Schedule>, SpecError> {
@@ -105,23 +162,47 @@ fn cluster(memory_limit_bytes: Option<u64>) -> ClusterSpec {
     cluster
 }
 
-/// The mean microbatch of the first batches, and its number of documents.
-fn representative(data: &mut RunData) -> Result<(MicrobatchMeta, usize), TrainError> {
-    let start = data.loader.position();
-    let (mut images, mut text_tokens, mut documents, mut count) = (0u64, 0u64, 0u64, 0u64);
+/// The mean microbatch of the first batches.
+struct Representative {
+    meta: MicrobatchMeta,
+    /// Its documents.
+    documents: usize,
+    /// One of its clips.
+    clip: ClipSize,
+}
+
+fn representative(data: &mut RunData) -> Result<Representative, TrainError> {
+    let start = data.feed.position();
+    let (mut microbatches, mut documents) = (Vec::new(), 0);
     for _ in 0..REPRESENTATIVE_BATCHES {
-        let batch = data.loader.next_batch()?;
-        for m in &batch.meta.microbatches {
-            images += u64::from(m.images);
-            text_tokens += m.text_tokens;
-            count += 1;
-        }
-        let packed = batch.microbatches.iter().map(|m| u64::from(m.packed_documents));
-        documents += packed.sum::<u64>();
+        let batch = data.feed.next_batch()?;
+        documents += batch.documents;
+        microbatches.extend(batch.meta.microbatches);
     }
-    data.loader.restore(&start)?;
-    let mean = |sum: u64| sum.div_ceil(count.max(1));
-    let images = u32::try_from(mean(images)).unwrap_or(u32::MAX);
-    let meta = MicrobatchMeta { images, text_tokens: mean(text_tokens), ..Default::default() };
-    Ok((meta, mean(documents) as usize))
+    data.feed.restore(&start)?;
+    let mean = |sum: u64| sum.div_ceil(microbatches.len().max(1) as u64);
+    let images = microbatches.iter().map(|m| u64::from(m.images)).sum();
+    let text_tokens = microbatches.iter().map(|m| m.text_tokens).sum();
+    let clips: Vec<&ClipMeta> = microbatches.iter().flat_map(|m| &m.clips).collect();
+    let clip = mean_clip(&clips);
+    let meta = MicrobatchMeta {
+        images: u32::try_from(mean(images)).unwrap_or(u32::MAX),
+        text_tokens: mean(text_tokens),
+        clips: vec![clip.clone(); mean(clips.len() as u64) as usize],
+        ..MicrobatchMeta::default()
+    };
+    let documents = mean(documents) as usize;
+    Ok(Representative { meta, documents, clip: data.clip_size(&clip) })
+}
+
+/// A clip of mean length, size and caption.
+fn mean_clip(clips: &[&ClipMeta]) -> ClipMeta {
+    let count = clips.len().max(1) as u64;
+    let sizes: Vec<u64> = clips.iter().filter_map(|c| c.tokens_per_frame).map(u64::from).collect();
+    let size = sizes.iter().sum::<u64>().checked_div(sizes.len() as u64);
+    ClipMeta {
+        seconds: clips.iter().map(|c| c.seconds).sum::<f64>() / count as f64,
+        caption_tokens: clips.iter().map(|c| c.caption_tokens).sum::<u64>().div_ceil(count),
+        tokens_per_frame: size.and_then(|size| u32::try_from(size).ok()),
+    }
 }

@@ -9,6 +9,14 @@ pub type Cpu = burn::backend::Flex;
 #[cfg(feature = "cuda")]
 pub type Cuda = burn::backend::Cuda;
 
+/// Training on any GPU with Vulkan, Metal or DirectX.
+#[cfg(feature = "wgpu")]
+pub type Wgpu = burn::backend::Wgpu;
+
+/// Training on AMD devices; kernels are compiled at run time.
+#[cfg(feature = "rocm")]
+pub type Rocm = burn::backend::Rocm;
+
 /// A device that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
@@ -18,9 +26,20 @@ pub enum DeviceError {
         /// What was not found.
         what: String,
     },
-    /// The program was built without CUDA.
-    #[error("this build has no CUDA; build with `--features cuda`, or train with device = \"cpu\"")]
-    NotBuilt,
+    /// There is no device of another kind.
+    #[error("no {feature} device can be used; install its driver, or train with device = \"cpu\"")]
+    NoDevice {
+        /// The feature of the backend.
+        feature: &'static str,
+    },
+    /// The program was built without the backend.
+    #[error(
+        "this build has no {feature}; build with `--features {feature}`, or train with device = \"cpu\""
+    )]
+    NotBuilt {
+        /// The feature of the backend.
+        feature: &'static str,
+    },
 }
 
 /// One CPU device a rank.
@@ -48,5 +67,37 @@ pub fn cuda_devices(ranks: u32) -> Result<Vec<burn::backend::cuda::CudaDevice>, 
             .map(|rank| burn::backend::cuda::CudaDevice { index: rank % n })
             .collect()),
         Err(_) => Err(DeviceError::NoCuda { what: "the driver's library cannot be used".into() }),
+    }
+}
+
+/// The default device, shared by all ranks.
+///
+/// # Errors
+/// [`DeviceError::NoDevice`] where the smallest operation fails.
+#[cfg(feature = "wgpu")]
+pub fn wgpu_devices(ranks: u32) -> Result<Vec<burn::backend::wgpu::WgpuDevice>, DeviceError> {
+    shared::<Wgpu>(ranks, "wgpu")
+}
+
+/// The default device, shared by all ranks.
+///
+/// # Errors
+/// [`DeviceError::NoDevice`] where the smallest operation fails.
+#[cfg(feature = "rocm")]
+pub fn rocm_devices(ranks: u32) -> Result<Vec<burn::backend::rocm::RocmDevice>, DeviceError> {
+    shared::<Rocm>(ranks, "rocm")
+}
+
+/// The default device for every rank, once it has shown that it computes: backends panic where there is no driver.
+#[cfg(any(feature = "wgpu", feature = "rocm"))]
+fn shared<B: burn::tensor::backend::Backend>(
+    ranks: u32,
+    feature: &'static str,
+) -> Result<Vec<B::Device>, DeviceError> {
+    let device = B::Device::default();
+    let ones = || burn::tensor::Tensor::<B, 1>::ones([2], &device).sum().try_into_scalar();
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(ones)) {
+        Ok(Ok(_)) => Ok(vec![device.clone(); ranks as usize]),
+        _ => Err(DeviceError::NoDevice { feature }),
     }
 }

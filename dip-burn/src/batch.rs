@@ -1,5 +1,7 @@
 //! A batch as the stages see it: plain numbers, no tensors. Every rank reads the same one.
 
+use std::ops::Range;
+
 use dip_core::BatchSplit;
 
 /// One iteration's microbatches, how they are cut, and what the loss is normalised by.
@@ -9,11 +11,11 @@ pub struct Batch {
     pub microbatches: Vec<Microbatch>,
     /// The instances of every sub-microbatch of every module.
     pub split: BatchSplit,
-    /// Tokens with a loss in the whole batch: the loss does not depend on how the batch is cut.
+    /// Tokens with a loss in the whole batch, of text or of clips: the loss does not depend on how the batch is cut.
     pub trained_tokens: u64,
 }
 
-/// One packed sequence of `T` tokens and its images.
+/// One packed sequence of `T` tokens and its images, or clips with their captions, each a document of its own.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Microbatch {
     /// Token ids, `[T]`.
@@ -30,18 +32,79 @@ pub struct Microbatch {
     pub images: Vec<Image>,
     /// Where the tokens of each image start, `[images]`.
     pub image_offsets: Vec<u32>,
+    /// The clips; document `i` is the caption of clip `i`. Where there are clips the captions are not trained themselves.
+    pub clips: Vec<Clip>,
 }
 
 /// One decoded image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
-    /// Normalised values, `[3, image_px, image_px]`.
+    /// Values from -1 to 1, `[3, image_px, image_px]`.
     pub pixels: Vec<f32>,
 }
 
+/// One clip on its way from noise to video, as flow matching trains it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clip {
+    /// Its tokens.
+    pub grid: ClipGrid,
+    /// `(1 - time) noise + time video`, values token by token.
+    pub state: Vec<f32>,
+    /// `video - noise`, the velocity to predict, values token by token.
+    pub velocity: Vec<f32>,
+    /// From 0, noise, to 1, video.
+    pub time: f32,
+}
+
+/// Tokens of a clip along each axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClipGrid {
+    /// Latent frames.
+    pub frames: u32,
+    /// Tokens from top to bottom.
+    pub rows: u32,
+    /// Tokens from left to right.
+    pub columns: u32,
+}
+
+impl ClipGrid {
+    /// All tokens.
+    pub fn tokens(&self) -> usize {
+        self.frames as usize * self.tokens_per_frame() as usize
+    }
+
+    /// Tokens of one frame.
+    pub fn tokens_per_frame(&self) -> u32 {
+        self.rows * self.columns
+    }
+
+    /// Frame, row and column of every token, in their order.
+    pub fn places(&self) -> impl Iterator<Item = [u32; 3]> {
+        let (frame, columns) = (self.tokens_per_frame(), self.columns);
+        (0..self.tokens() as u32).map(move |i| [i / frame, i % frame / columns, i % columns])
+    }
+}
+
 impl Microbatch {
-    /// Tokens that have a loss.
+    /// Tokens that have a loss: those of the clips, where there are any.
     pub fn trained_tokens(&self) -> u64 {
-        self.loss_mask.iter().filter(|&&m| m).count() as u64
+        match self.clips.is_empty() {
+            true => self.loss_mask.iter().filter(|&&m| m).count() as u64,
+            false => self.clips.iter().map(|clip| clip.grid.tokens() as u64).sum(),
+        }
+    }
+
+    /// The rows of text that belong to instances of a decoder: the captions of some clips, or the whole sequence.
+    pub fn text_rows(&self, instances: &Range<u32>) -> Range<usize> {
+        if self.clips.is_empty() {
+            return 0..self.tokens.len();
+        }
+        let start = |clip: u32| self.documents.partition_point(|&document| document < clip);
+        start(instances.start)..start(instances.end)
+    }
+
+    /// Tokens of the caption of each of some clips.
+    pub fn caption_lengths(&self, clips: &Range<u32>) -> Vec<usize> {
+        clips.clone().map(|clip| self.text_rows(&(clip..clip + 1)).len()).collect()
     }
 }

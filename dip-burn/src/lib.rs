@@ -20,6 +20,7 @@ pub mod params;
 pub mod runtime;
 pub mod stage;
 pub mod train;
+pub mod weights;
 
-pub use batch::{Batch, Image, Microbatch};
+pub use batch::{Batch, Clip, ClipGrid, Image, Microbatch};
 pub use burn::tensor::backend::Backend;

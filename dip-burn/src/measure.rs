@@ -4,6 +4,10 @@
 //! differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches, memory
 //! bandwidth and clock.
 
+mod memory;
+pub mod operators;
+mod peak;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
@@ -13,17 +17,23 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
 use dip_core::{
-    BatchSplit, Bytes, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received,
-    Seconds, SegmentId, SpecError, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
+    BatchSplit, LinkError, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId,
+    Received, Seconds, SegmentId, SpecError, Stage, StageCall, StageError, Strategy,
+    SubMicrobatchId, TaskId,
 };
 use thiserror::Error;
 
-use crate::batch::{Batch, Image, Microbatch};
-use crate::model::ModelError;
+use crate::batch::{Batch, ClipGrid, Image, Microbatch};
+use crate::data::video::{ReadyClip, noisy, packed};
+use crate::data::{LatentShape, Latents};
+use crate::model::{DitChunk, ModelError, Precision, cast};
 use crate::stage::{ChunkStage, Payload};
+use memory::Kept;
 
-/// Layers of the module that is measured: room for a first, a last and two middle layers.
-const LAYERS: u32 = 4;
+/// Layers of the module that is measured: room for a first, a last and a run of middle layers.
+const LAYERS: u32 = 6;
+/// The chunks that are measured: one middle layer, several, the first and the last.
+const CHUNKS: [Range<u32>; 4] = [1..2, 1..5, 0..1, LAYERS - 1..LAYERS];
 /// Ranks of one process hand over references through channels.
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
 const CHANNEL_BYTES_PER_S: f64 = 1e12;
@@ -41,11 +51,31 @@ pub struct Effort {
     pub threads: usize,
     /// Documents of a packed sequence: attention costs less in many short ones.
     pub documents: usize,
+    /// What the layers compute in.
+    pub precision: Precision,
+    /// A clip of mean size.
+    pub clip: ClipSize,
+}
+
+/// Size of a clip and of its caption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClipSize {
+    /// Tokens of the clip.
+    pub grid: ClipGrid,
+    /// Tokens of the caption.
+    pub caption_tokens: u32,
+}
+
+impl Default for ClipSize {
+    fn default() -> Self {
+        Self { grid: ClipGrid { frames: 8, rows: 6, columns: 6 }, caption_tokens: 24 }
+    }
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1, documents: 8 }
+        let (precision, clip) = (Precision::F32, ClipSize::default());
+        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1, documents: 8, precision, clip }
     }
 }
 
@@ -69,6 +99,9 @@ pub enum MeasureError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A rank did not answer another.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// A thread failed.
     #[error("a measuring thread failed; its own message says why")]
     Thread,
@@ -87,11 +120,17 @@ pub fn cached_profile<B: Backend>(
     let io = |source| MeasureError::Io { path: path.to_owned(), source };
     let shapes = serde_json::to_string(&model.modules).expect("plain data has a JSON form");
     let key = format!(
-        "{} {} tokens {} documents {} images, {} ranks of {} threads: {shapes}",
+        "{} {} {} tokens {} documents {} images{}, {} ranks of {} threads: {shapes}",
         B::name(device),
+        effort.precision.name(),
         model.sequence_tokens,
         effort.documents,
         model.max_images,
+        if is_video(model) {
+            format!(" {} clips as {:?}", model.max_clips, effort.clip)
+        } else {
+            String::new()
+        },
         effort.ranks,
         effort.threads,
     );
@@ -126,30 +165,47 @@ pub fn profile<B: Backend>(
     effort: Effort,
     key: String,
 ) -> Result<Profile, MeasureError> {
-    let barrier = Arc::new(Barrier::new(effort.ranks.max(1)));
-    let threads: Vec<_> = (0..effort.ranks.max(1))
-        .map(|_| {
-            let (model, device, barrier) = (model.clone(), device.clone(), barrier.clone());
-            std::thread::spawn(move || {
-                // As in training, each rank computes on threads of its own; kept until the thread ends.
-                let _pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(effort.threads)
-                    .use_current_thread()
-                    .build();
-                entries::<B>(&model, &device, effort, &barrier)
-            })
-        })
-        .collect();
-    let mut all = Vec::new();
-    for thread in threads {
-        all.push(thread.join().map_err(|_| MeasureError::Thread)??);
-    }
+    let (all, peaks): (Vec<_>, Vec<_>) = at_once(effort.ranks, effort.threads, |_, barrier| {
+        let entries = entries::<B>(model, device, effort, barrier);
+        barrier.wait();
+        (entries, peak::peak_flops_per_s::<B>(device, effort.precision))
+    })?
+    .into_iter()
+    .unzip();
+    let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let ranks = peaks.len() as f64;
+    let peak: Option<f64> = peaks.into_iter().sum();
     Ok(Profile {
         schema: PROFILE_SCHEMA.into(),
         key,
+        element_bytes: effort.precision.element_bytes() as u32,
         entries: mean(&all),
         link_latency_s: CHANNEL_LATENCY,
         link_bytes_per_s: CHANNEL_BYTES_PER_S,
+        peak_flops_per_s: peak.map(|sum| sum / ranks),
+    })
+}
+
+/// What `ranks` threads give that measure side by side, each computing on `threads` threads of its own as in training.
+/// They meet at the barrier, so that all measure the same thing at the same time.
+fn at_once<T: Send>(
+    ranks: usize,
+    threads: usize,
+    measure: impl Fn(usize, &Barrier) -> T + Sync,
+) -> Result<Vec<T>, MeasureError> {
+    let ranks = ranks.max(1);
+    let barrier = Barrier::new(ranks);
+    let one = |rank| {
+        // Kept until the thread ends: dropping it would end the compute threads.
+        let _pool =
+            rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
+        measure(rank, &barrier)
+    };
+    std::thread::scope(|scope| {
+        let one = &one;
+        let ranks: Vec<_> = (0..ranks).map(|rank| scope.spawn(move || one(rank))).collect();
+        let joined = ranks.into_iter().map(|rank| rank.join().map_err(|_| MeasureError::Thread));
+        joined.collect()
     })
 }
 
@@ -162,7 +218,9 @@ fn mean(all: &[Vec<ProfileEntry>]) -> Vec<ProfileEntry> {
         entry.forward_s = over(|e| e.forward_s);
         entry.inference_s = over(|e| e.inference_s);
         entry.backward_s = over(|e| e.backward_s);
+        entry.input_gradient_s = over(|e| e.input_gradient_s);
         entry.weight_s = over(|e| e.weight_s);
+        entry.selective_backward_s = over(|e| e.selective_backward_s);
     }
     entries
 }
@@ -176,6 +234,8 @@ fn entries<B: Backend>(
     let mut model = model.clone();
     for module in &mut model.modules {
         module.layers = LAYERS;
+        // Of a frozen module every part is measured, too; the cost model leaves out what it does not run.
+        module.trainable = true;
     }
     let mut entries = Vec::new();
     for m in 0..model.modules.len() {
@@ -192,17 +252,18 @@ fn entries<B: Backend>(
 
 /// Numbers of instances to measure: one, all, and the powers of two between.
 fn sizes(model: &ModelSpec, module: ModuleId) -> Vec<u32> {
-    match model.modules[module.index()].kind {
-        ModuleKind::Vit { .. } => {
-            let most = model.max_images.max(2);
-            let mut sizes: Vec<u32> = std::iter::successors(Some(1u32), |n| Some(2 * n))
-                .take_while(|&n| n < most)
-                .collect();
-            sizes.push(most);
-            sizes
-        }
-        _ => vec![1],
-    }
+    let most = match model.modules[module.index()].kind {
+        ModuleKind::Vit { .. } => model.max_images.max(2),
+        _ if is_video(model) => model.max_clips.max(2),
+        _ => return vec![1],
+    };
+    let powers = std::iter::successors(Some(1u32), |n| n.checked_mul(2));
+    powers.take_while(|&n| n < most).chain([most]).collect()
+}
+
+/// Whether the instances of a model are clips and their captions.
+fn is_video(model: &ModelSpec) -> bool {
+    model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Dit { .. }))
 }
 
 /// Measures one module at one size.
@@ -214,140 +275,265 @@ struct Probe<'a, B: Backend> {
     effort: Effort,
 }
 
-/// Medians of one chunk.
-#[derive(Debug, Clone, Copy)]
+/// A chunk with what the stage before hands over.
+struct Measured<B: Backend> {
+    stage: ChunkStage<B>,
+    inputs: Inputs<B>,
+    /// What its last forward handed on.
+    outputs: Inputs<B>,
+}
+
+type Chunks<B> = [Measured<B>];
+
+/// Seconds of one chunk.
+#[derive(Debug, Clone, Copy, Default)]
 struct Times {
     forward: f64,
     inference: f64,
     backward: f64,
+    input_gradient: f64,
     weight: f64,
-    bytes: f64,
+    selective: f64,
 }
 
 impl<B: Backend> Probe<'_, B> {
-    /// Chunks of one and two middle layers, and of the first and the last layer; their differences are the parts.
+    /// The differences of the chunks are the parts.
     fn parts(&self) -> Result<Vec<ProfileEntry>, MeasureError> {
-        let middle = self.chunk(1..2)?;
-        let layer = self.chunk(1..3)?.less(middle);
-        let first = self.chunk(0..1)?.less(middle);
-        let last = self.chunk(LAYERS - 1..LAYERS)?.less(middle);
+        let [one, several, first, last] = self.figures()?;
+        let more = f64::from(CHUNKS[1].len() as u32 - 1);
+        let layer = several.less(one).share(more);
         let parts = [
-            (Part::Stage, middle.less(layer)),
+            (Part::Stage, one.less(layer)),
             (Part::Layer, layer),
-            (Part::First, first),
-            (Part::Last, last),
+            (Part::First, first.less(one)),
+            (Part::Last, last.less(one)),
         ];
         let spec = &self.model.modules[self.module.index()];
         let tokens = self.tokens() as u64;
         Ok(parts
             .into_iter()
-            .map(|(part, times)| ProfileEntry {
+            .map(|(part, Figures { times, kept })| ProfileEntry {
                 module: spec.name.clone(),
                 part,
                 tokens,
                 forward_s: Seconds(times.forward),
                 inference_s: Seconds(times.inference),
                 backward_s: Seconds(times.backward),
-                weight_s: Seconds(times.weight.min(times.backward)),
-                activation_bytes: Bytes(times.bytes as u64),
+                input_gradient_s: Seconds(times.input_gradient),
+                weight_s: Seconds(times.weight),
+                selective_backward_s: Seconds(times.selective.max(times.backward)),
+                keep: kept.keep,
+                selective: kept.selective,
+                full: kept.full,
             })
             .collect())
     }
 
     /// Tokens that pass through the layers.
     fn tokens(&self) -> usize {
-        let spec = &self.model.modules[self.module.index()];
+        let (spec, clip) = (&self.model.modules[self.module.index()], self.effort.clip);
+        let instances = self.instances as usize;
         match spec.kind {
-            ModuleKind::Vit { .. } => (self.instances * spec.patches_per_image()) as usize,
+            ModuleKind::Vit { .. } => instances * spec.patches_per_image() as usize,
+            ModuleKind::Dit { .. } => instances * clip.grid.tokens(),
+            _ if is_video(self.model) => instances * clip.caption_tokens as usize,
             _ => self.model.sequence_tokens as usize,
         }
     }
 
-    fn chunk(&self, layers: Range<u32>) -> Result<Times, MeasureError> {
-        let first = layers.start == 0;
-        let mut stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?;
-        let batch = Arc::new(self.batch());
-        let inputs = self.inputs(first, &batch);
-        let mut samples = Vec::new();
-        for run in 0..self.effort.warm_up + self.effort.runs {
-            stage.begin(batch.clone());
-            let (inference, outputs) = self.forward(&mut stage, "full", &inputs)?;
-            self.backward(&mut stage, outputs, &inputs)?;
-            let (forward, outputs) = self.forward(&mut stage, "keep", &inputs)?;
-            let bytes = stage.held_bytes().0 as f64;
-            let (backward, weight) = self.backward(&mut stage, outputs, &inputs)?;
-            let backward = backward + weight;
-            if run >= self.effort.warm_up {
-                samples.push(Times { forward, inference, backward, weight, bytes });
-            }
+    /// Seconds and bytes of every chunk.
+    fn figures(&self) -> Result<[Figures; CHUNKS.len()], MeasureError> {
+        let times = self.chunks()?;
+        let mut figures = times.map(|times| Figures { times, kept: Kept::default() });
+        for (figures, layers) in figures.iter_mut().zip(CHUNKS) {
+            figures.kept = self.bytes_kept(layers)?;
         }
-        Ok(Times {
-            forward: median(samples.iter().map(|s| s.forward)),
-            inference: median(samples.iter().map(|s| s.inference)),
-            backward: median(samples.iter().map(|s| s.backward)),
-            weight: median(samples.iter().map(|s| s.weight)),
-            bytes: median(samples.iter().map(|s| s.bytes)),
-        })
+        Ok(figures)
+    }
+
+    /// Medians of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the caches
+    /// full of another's data.
+    fn chunks(&self) -> Result<[Times; CHUNKS.len()], MeasureError> {
+        let batch = Arc::new(self.batch());
+        let mut chunks = CHUNKS
+            .map(|layers| self.measured(layers, &batch))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut samples = vec![[Times::default(); CHUNKS.len()]; self.effort.runs.max(1)];
+        for run in 0..self.effort.warm_up + samples.len() {
+            let sample = &mut samples[run.saturating_sub(self.effort.warm_up)];
+            chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
+            self.recomputed(&mut chunks, sample)?;
+            self.kept(&mut chunks, sample)?;
+            self.split(&mut chunks, sample)?;
+        }
+        let median_of = |i: usize| Times::of(|part| median(samples.iter().map(|s| part(&s[i]))));
+        Ok(std::array::from_fn(median_of))
+    }
+
+    fn measured(&self, layers: Range<u32>, batch: &Batch) -> Result<Measured<B>, MeasureError> {
+        let inputs = self.inputs(layers.start == 0, batch);
+        let stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
+            .with_precision(self.effort.precision);
+        Ok(Measured { stage, inputs, outputs: Vec::new() })
+    }
+
+    /// Forwards that keep only inputs, whose backwards need no measurement, and those that keep no attention cores.
+    fn recomputed(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
+            times.inference = self.forward(chunk, "full", false)?;
+        }
+        self.backwards(chunks, false)?;
+        for chunk in chunks.iter_mut() {
+            self.forward(chunk, "selective", false)?;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
+            times.selective = seconds;
+        }
+        Ok(())
+    }
+
+    /// Forwards that keep everything, and whole backwards.
+    fn kept(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
+            times.forward = self.forward(chunk, "keep", false)?;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
+            times.backward = seconds;
+        }
+        Ok(())
+    }
+
+    /// Backwards that leave their weight gradients, and then those.
+    fn split(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+        for chunk in chunks.iter_mut() {
+            self.forward(chunk, "keep", true)?;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, true)?) {
+            times.input_gradient = seconds;
+        }
+        for (chunk, times) in chunks.iter_mut().zip(times) {
+            let call = self.call("keep", true, Vec::new());
+            let start = Instant::now();
+            chunk.stage.weight(&call)?;
+            times.weight = self.since(start);
+        }
+        Ok(())
+    }
+
+    fn backwards(&self, chunks: &mut Chunks<B>, split: bool) -> Result<Vec<f64>, MeasureError> {
+        chunks.iter_mut().map(|chunk| self.backward(chunk, split)).collect()
     }
 
     fn forward(
         &self,
-        stage: &mut ChunkStage<B>,
+        chunk: &mut Measured<B>,
         strategy: &str,
-        inputs: &Inputs<B>,
-    ) -> Result<(f64, Inputs<B>), MeasureError> {
+        split: bool,
+    ) -> Result<f64, MeasureError> {
         // The stage after this one, which is not there: it only has to be told apart from the one before.
         let consumer = self.pair(2);
-        let call = self.call(strategy, true, vec![consumer.clone()]);
+        let call = self.call(strategy, split, vec![consumer.clone()]);
+        let inputs = chunk.inputs.clone();
         let start = Instant::now();
-        let outputs = stage.forward(&call, inputs.clone())?;
-        let elapsed = start.elapsed().as_secs_f64();
+        let outputs = chunk.stage.forward(&call, inputs)?;
+        let elapsed = self.since(start);
         let received = |payload| Received { from: consumer.clone(), payload };
-        Ok((elapsed, outputs.into_iter().map(received).collect()))
+        chunk.outputs = outputs.into_iter().map(received).collect();
+        Ok(elapsed)
     }
 
-    /// Seconds of input and weight gradients. Any gradient takes as long as another: the outputs themselves serve.
-    fn backward(
-        &self,
-        stage: &mut ChunkStage<B>,
-        gradients: Inputs<B>,
-        inputs: &Inputs<B>,
-    ) -> Result<(f64, f64), MeasureError> {
-        let call = self.call("keep", true, inputs.iter().map(|i| i.from.clone()).collect());
+    /// Seconds of the backward. Any gradient takes as long as another: the outputs themselves serve.
+    fn backward(&self, chunk: &mut Measured<B>, split: bool) -> Result<f64, MeasureError> {
+        let gradients = std::mem::take(&mut chunk.outputs);
+        let from = chunk.inputs.iter().map(|i| i.from.clone()).collect();
+        let call = self.call("keep", split, from);
         let start = Instant::now();
-        stage.backward(&call, gradients)?;
-        let backward = start.elapsed().as_secs_f64();
-        stage.weight(&call)?;
-        Ok((backward, start.elapsed().as_secs_f64() - backward))
+        chunk.stage.backward(&call, gradients)?;
+        Ok(self.since(start))
+    }
+
+    /// Seconds since `start`, once the device has done what it was given.
+    fn since(&self, start: Instant) -> f64 {
+        // A device that fails to wait fails at the next operation, too, with a message of its own.
+        let _ = B::sync(self.device);
+        start.elapsed().as_secs_f64()
     }
 
     /// What the stage before hands over.
     fn inputs(&self, first: bool, batch: &Batch) -> Inputs<B> {
         let spec = &self.model.modules[self.module.index()];
-        let rows = match (first, &spec.kind) {
+        let captions = batch.microbatches[0].tokens.len();
+        let mut from = self.pair(0);
+        let (rows, width) = match (first, &spec.kind) {
             (true, ModuleKind::Decoder { .. }) => {
-                batch.microbatches[0].images.len() * self.tokens_per_image()
+                (batch.microbatches[0].images.len() * self.tokens_per_image(), spec.hidden)
             }
-            (true, _) => 0,
-            (false, _) => self.tokens(),
+            (true, ModuleKind::Dit { .. }) => match self.model.inputs_of(self.module)[..] {
+                [text] => {
+                    let text = &self.model.modules[text.index()];
+                    from.module = text.name.as_str().into();
+                    (captions, text.hidden)
+                }
+                _ => (0, 0),
+            },
+            (true, _) => (0, 0),
+            (false, ModuleKind::Dit { .. }) => {
+                (DitChunk::<B>::wire_rows(&batch.microbatches[0]), spec.hidden)
+            }
+            (false, _) => (self.tokens(), spec.hidden),
         };
         if rows == 0 {
             return Vec::new();
         }
-        let shape = [rows, spec.hidden as usize];
+        let shape = [rows, width as usize];
         let x = Tensor::random(shape, Distribution::Normal(0.0, 1.0), self.device);
-        vec![Received { from: self.pair(0), payload: Payload(vec![x]) }]
+        let x = cast(x, self.effort.precision.dtype());
+        vec![Received { from, payload: Payload(vec![x]) }]
     }
 
-    /// A sequence of equal documents, half of its tokens trained; images for an encoder as many as asked for, for a decoder
-    /// as many as fit half of its sequence.
     fn batch(&self) -> Batch {
+        match is_video(self.model) {
+            true => self.batch_of((self.clips(), self.instances)),
+            false => {
+                let (documents, trained) = (self.effort.documents, self.model.sequence_tokens / 2);
+                self.batch_of(self.sequence(documents.max(1), trained as usize))
+            }
+        }
+    }
+
+    /// One microbatch and the number of its instances.
+    fn batch_of(&self, (microbatch, instances): (Microbatch, u32)) -> Batch {
+        let all = 0..instances;
+        let slices = vec![Vec::from([all]); self.model.modules.len()];
+        let split = BatchSplit { slices: vec![slices] };
+        let trained_tokens = microbatch.trained_tokens();
+        Batch { microbatches: vec![microbatch], split, trained_tokens }
+    }
+
+    /// Equal clips with their captions.
+    fn clips(&self) -> Microbatch {
+        let (ClipSize { grid, caption_tokens }, shape) =
+            (self.effort.clip, LatentShape::of(self.model));
+        let values = vec![0.5; grid.tokens() * shape.map_or(1, |s| s.values as usize)];
+        let clip = ReadyClip {
+            latents: Latents { grid, values },
+            caption: vec![1; caption_tokens as usize],
+            number: 0,
+        };
+        let clips = vec![clip; self.instances as usize];
+        packed::microbatch(&clips, |clip| noisy(&clip.latents, 0, 0))
+    }
+
+    /// A sequence of equal documents, a loss on its last `trained` tokens; images for an encoder as many as asked for, for a decoder
+    /// as many as fit half of its sequence.
+    fn sequence(&self, documents: usize, trained: usize) -> (Microbatch, u32) {
         let length = self.model.sequence_tokens as usize;
         let per_image = self.tokens_per_image();
         let vit = matches!(self.model.modules[self.module.index()].kind, ModuleKind::Vit { .. });
         let fit = (length / 2).checked_div(per_image).unwrap_or(0);
         let images = if vit { self.instances as usize } else { fit };
-        let document = length.div_ceil(self.effort.documents.max(1)).max(1);
+        let document = length.div_ceil(documents).max(1);
         let pixels = vec![0.5; 3 * self.image_px() * self.image_px()];
         let offsets = (0..images).map(|i| (i * per_image) as u32);
         let microbatch = Microbatch {
@@ -355,15 +541,12 @@ impl<B: Backend> Probe<'_, B> {
             documents: (0..length).map(|i| (i / document) as u32).collect(),
             positions: (0..length).map(|i| (i % document) as u32).collect(),
             targets: vec![1; length],
-            loss_mask: (0..length).map(|i| i >= length / 2).collect(),
+            loss_mask: (0..length).map(|i| i >= length - trained).collect(),
             images: vec![Image { pixels }; images],
             image_offsets: offsets.collect(),
+            clips: Vec::new(),
         };
-        let all = 0..if vit { self.instances } else { 1 };
-        let slices = vec![Vec::from([all]); self.model.modules.len()];
-        let split = BatchSplit { slices: vec![slices] };
-        let trained_tokens = microbatch.trained_tokens();
-        Batch { microbatches: vec![microbatch], split, trained_tokens }
+        (microbatch, if vit { self.instances } else { 1 })
     }
 
     fn tokens_per_image(&self) -> usize {
@@ -396,17 +579,46 @@ impl<B: Backend> Probe<'_, B> {
 
 type Inputs<B> = Vec<Received<Payload<B>>>;
 
-impl Times {
+/// Seconds and bytes of one chunk, or of a part of it.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    times: Times,
+    kept: Kept,
+}
+
+impl Figures {
+    /// One of `n` equal parts.
+    fn share(self, n: f64) -> Self {
+        Self { times: self.times.share(n), kept: self.kept.share(n) }
+    }
+
     /// What is left without the parts that `other` has, too.
     fn less(self, other: Self) -> Self {
-        let rest = |a: f64, b: f64| (a - b).max(0.0);
+        Self { times: self.times.less(other.times), kept: self.kept.less(other.kept) }
+    }
+}
+
+impl Times {
+    /// Every field by a rule that is told which.
+    fn of(mut value: impl FnMut(fn(&Self) -> f64) -> f64) -> Self {
         Self {
-            forward: rest(self.forward, other.forward),
-            inference: rest(self.inference, other.inference),
-            backward: rest(self.backward, other.backward),
-            weight: rest(self.weight, other.weight),
-            bytes: rest(self.bytes, other.bytes),
+            forward: value(|t| t.forward),
+            inference: value(|t| t.inference),
+            backward: value(|t| t.backward),
+            input_gradient: value(|t| t.input_gradient),
+            weight: value(|t| t.weight),
+            selective: value(|t| t.selective),
         }
+    }
+
+    /// One of `n` equal parts.
+    fn share(self, n: f64) -> Self {
+        Self::of(|part| part(&self) / n)
+    }
+
+    /// What is left without the parts that `other` has, too.
+    fn less(self, other: Self) -> Self {
+        Self::of(|part| (part(&self) - part(&other)).max(0.0))
     }
 }
 

@@ -4,10 +4,12 @@
 //! `language.layers.3.attention.query.weight`. It does not depend on the partition, so that weights, gradients and optimiser
 //! state of any two partitions can be compared and exchanged.
 
+pub(crate) mod flat;
+
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
@@ -110,13 +112,17 @@ where
     visitor.tensors
 }
 
-/// Sum of the squares of all gradients of a module.
-pub(crate) fn squared_norm<B, M>(module: &M, gradients: &GradientsParams) -> f64
+/// Sum of the squares of all gradients of a module, but for that of `counted`, which counts elsewhere.
+pub(crate) fn squared_norm<B, M>(
+    module: &M,
+    gradients: &GradientsParams,
+    counted: Option<ParamId>,
+) -> f64
 where
     B: Backend,
     M: Module<B>,
 {
-    let mut visitor = SquaredNorm { gradients, sum: 0.0 };
+    let mut visitor = SquaredNorm { gradients, counted, sum: 0.0 };
     module.visit(&mut visitor);
     visitor.sum
 }
@@ -194,11 +200,15 @@ impl<B: Backend, G: Backend> ModuleVisitor<B> for GradientExporter<'_, G> {
 
 struct SquaredNorm<'a> {
     gradients: &'a GradientsParams,
+    counted: Option<ParamId>,
     sum: f64,
 }
 
 impl<B: Backend> ModuleVisitor<B> for SquaredNorm<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if self.counted == Some(param.id) {
+            return;
+        }
         if let Some(gradient) = self.gradients.get::<B, D>(param.id) {
             self.sum += gradient.square().sum().into_scalar().elem::<f64>();
         }

@@ -6,3 +6,19 @@ mod support;
 /// Any valid plan gives the loss and the gradients of one device.
 #[path = "suite/gradients.rs"]
 mod gradients;
+
+/// bf16 and f16 layers over f32 weights.
+#[path = "suite/precision.rs"]
+mod precision;
+
+/// Published models: logits are those of `transformers`, and weights come back as they were.
+#[path = "suite/published.rs"]
+mod published;
+
+/// Runs resume on other ranks, end early, and size their batches.
+#[path = "suite/training.rs"]
+mod training;
+
+/// Replicas train like one device, share their optimiser state, and fail together.
+#[path = "suite/replicas.rs"]
+mod replicas;

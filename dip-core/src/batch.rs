@@ -10,6 +10,8 @@ use crate::error::SpecError;
 pub const MAX_ITEMS: u32 = 1 << 20;
 /// Most tokens one microbatch may have.
 pub const MAX_TOKENS: u64 = 1 << 32;
+/// Most tokens of one latent frame, as in the model.
+const MAX_FRAME_TOKENS: u64 = 1 << 24;
 
 /// The microbatches of one iteration.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,6 +38,10 @@ pub struct MicrobatchMeta {
     /// Video clips.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub clips: Vec<ClipMeta>,
+    /// Tokens of each packed document, image tokens included: attention stays inside a document. Tokens that are in none are
+    /// one more document.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<u64>,
 }
 
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
@@ -43,13 +49,16 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// One video clip and its caption.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipMeta {
     /// Length of the clip.
     pub seconds: f64,
     /// Tokens of its caption.
     pub caption_tokens: u64,
+    /// Tokens of one latent frame of a clip that is smaller or larger than the model's `tokens_per_frame`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_frame: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,6 +74,8 @@ struct Line {
     audio_seconds: Vec<f64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     clips: Vec<ClipMeta>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    documents: Vec<u64>,
 }
 
 impl BatchMeta {
@@ -83,6 +94,7 @@ impl BatchMeta {
                 text_tokens: line.text_tokens,
                 audio_seconds: line.audio_seconds,
                 clips: line.clips,
+                documents: line.documents,
             };
             meta.validate().map_err(|e| at(e.to_string()))?;
             batches.entry(line.iteration).or_default().push(meta);
@@ -103,6 +115,7 @@ impl BatchMeta {
                 text_tokens: m.text_tokens,
                 audio_seconds: m.audio_seconds.clone(),
                 clips: m.clips.clone(),
+                documents: m.documents.clone(),
             };
             out.push_str(&serde_json::to_string(&line).expect("plain data has a JSON form"));
             out.push('\n');
@@ -134,6 +147,10 @@ impl MicrobatchMeta {
                 format!("at most {MAX_TOKENS}"),
             ));
         }
+        if self.documents.len() > MAX_ITEMS as usize {
+            let count = format!("{} documents", self.documents.len());
+            return Err(field("documents", count, format!("at most {MAX_ITEMS}")));
+        }
         for &s in &self.audio_seconds {
             if !(s > 0.0 && s <= 1e6) {
                 return Err(field("audio_seconds", s.to_string(), "above 0, at most 1e6".into()));
@@ -143,6 +160,11 @@ impl MicrobatchMeta {
             if !(c.seconds > 0.0 && c.seconds <= 1e6) {
                 let limit = "above 0, at most 1e6".into();
                 return Err(field("clips.seconds", c.seconds.to_string(), limit));
+            }
+            if c.tokens_per_frame.is_some_and(|n| n == 0 || u64::from(n) > MAX_FRAME_TOKENS) {
+                let value = c.tokens_per_frame.unwrap_or_default().to_string();
+                let limit = format!("1 to {MAX_FRAME_TOKENS}");
+                return Err(field("clips.tokens_per_frame", value, limit));
             }
             if c.caption_tokens > MAX_TOKENS {
                 let limit = format!("at most {MAX_TOKENS}");
@@ -176,6 +198,9 @@ mod tests {
     fn a_bad_line_is_named_with_its_field() {
         let unknown = BatchMeta::from_jsonl("{\"images\":1}\n{\"imagse\":1}").unwrap_err();
         assert!(unknown.to_string().starts_with("line 2: unknown field `imagse`"), "{unknown}");
+        let size = "{\"clips\":[{\"seconds\":1.0,\"caption_tokens\":6,\"tokens_per_frame\":0}]}";
+        let error = BatchMeta::from_jsonl(size).unwrap_err().to_string();
+        assert!(error.contains("clips.tokens_per_frame"), "{error}");
         let clip = "{\"clips\":[{\"seconds\":-1.0,\"caption_tokens\":6}]}";
         assert!(BatchMeta::from_jsonl(clip).unwrap_err().to_string().contains("clips.seconds"));
         assert!(BatchMeta::from_jsonl("{}").unwrap_err().to_string().contains("empty"));

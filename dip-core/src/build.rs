@@ -83,6 +83,8 @@ struct Builder<'a> {
     order: Vec<ModuleId>,
     runs_backward: Vec<bool>,
     tasks: Vec<Task>,
+    /// The largest working set of the stages of each rank.
+    working: Vec<Bytes>,
 }
 
 impl<'a> Builder<'a> {
@@ -93,6 +95,7 @@ impl<'a> Builder<'a> {
             order: input.model.topological_order(),
             runs_backward: input.model.runs_backward(),
             tasks: Vec::new(),
+            working: vec![Bytes::ZERO; input.partition.ranks as usize],
         }
     }
 
@@ -152,8 +155,10 @@ impl<'a> Builder<'a> {
             let workload = input.model.workload(module, meta, slice.clone());
             let (mut costs, mut forwards) = (Vec::new(), Vec::new());
             for chunk in chunks {
-                let mut candidates =
-                    input.cost.candidates(&self.chunk_query(module, chunk), workload)?;
+                let query = self.chunk_query(module, chunk);
+                let working = &mut self.working[chunk.rank.index()];
+                *working = (*working).max(input.cost.working_bytes(&query, workload));
+                let mut candidates = input.cost.candidates(&query, workload)?;
                 let keep = candidates.first().cloned().ok_or_else(|| CostError::Unknown {
                     module: self.names[module.index()].to_string(),
                     what: "no candidate strategy".into(),
@@ -328,7 +333,7 @@ impl<'a> Builder<'a> {
     fn finish(self) -> TaskGraph {
         let input = self.input;
         let ranks = input.partition.ranks;
-        let mut static_bytes = vec![Bytes::ZERO; ranks as usize];
+        let mut static_bytes = self.working.clone();
         for (m, module) in input.partition.modules.iter().enumerate() {
             for chunk in &module.chunks {
                 let query = self.chunk_query(ModuleId::from(m), chunk);

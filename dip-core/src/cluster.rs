@@ -70,6 +70,14 @@ pub struct Factors {
     pub attention: f64,
     /// Slow-down of memory-bound operators against the memory bandwidth.
     pub memory: f64,
+    /// The same for the first `cache_bytes` that an operator moves: caches hold what the operator before has written.
+    pub cached: f64,
+    /// What caches hold, in bytes; 0 where all that moves is as slow.
+    pub cache_bytes: u64,
+    /// Slow-down of norms beyond that of their memory: kernels that are not fused move it several times.
+    pub norm: f64,
+    /// Slow-down of the arithmetic of activations, against moving their bytes at the memory bandwidth.
+    pub activation: f64,
     /// Slow-down of transfers against the link bandwidth.
     pub network: f64,
     /// FLOP at which an operator runs at half of its speed.
@@ -84,6 +92,10 @@ impl Default for Factors {
             matmul: 1.0,
             attention: 1.0,
             memory: 1.0,
+            cached: 1.0,
+            cache_bytes: 0,
+            norm: 1.0,
+            activation: 1.0,
             network: 1.0,
             saturation_flop: 0.0,
             launch_s: 0.0,
@@ -100,6 +112,14 @@ impl ClusterSpec {
         let spec: Self = toml::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
         spec.validate()?;
         Ok(spec)
+    }
+
+    /// Writes TOML that [`ClusterSpec::from_toml`] reads.
+    ///
+    /// # Errors
+    /// [`SpecError::Syntax`] where a figure has no TOML form, such as a memory of 2^63 bytes.
+    pub fn to_toml(&self) -> Result<String, SpecError> {
+        toml::to_string(self).map_err(|e| SpecError::Syntax(e.to_string()))
     }
 
     /// Devices in all.
@@ -137,6 +157,9 @@ impl ClusterSpec {
         positive("factors.matmul", f.matmul, false)?;
         positive("factors.attention", f.attention, false)?;
         positive("factors.memory", f.memory, false)?;
+        positive("factors.cached", f.cached, false)?;
+        positive("factors.norm", f.norm, false)?;
+        positive("factors.activation", f.activation, false)?;
         positive("factors.network", f.network, false)?;
         positive("factors.saturation_flop", f.saturation_flop, true)?;
         positive("factors.launch_s", f.launch_s, true)
@@ -166,6 +189,13 @@ host_bytes_per_s = 50e9
         let cluster = ClusterSpec::from_toml(CLUSTER).unwrap();
         assert_eq!((cluster.devices(), cluster.factors), (16, Factors::default()));
         assert_eq!((cluster.device.memory_bytes, cluster.links.latency_s), (Bytes(80 << 30), 0.0));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut cluster = ClusterSpec::from_toml(CLUSTER).unwrap();
+        cluster.factors = Factors { matmul: 1.0 / 3.0, launch_s: 1e-7, ..Factors::default() };
+        assert_eq!(ClusterSpec::from_toml(&cluster.to_toml().unwrap()).unwrap(), cluster);
     }
 
     #[test]

@@ -192,6 +192,13 @@ pub trait CostModel: Send + Sync {
     /// Weights, gradients and optimiser state of a chunk.
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes;
 
+    /// The most that lives while a stage of the chunk computes, beside what is held from forward to backward. A rank needs
+    /// the largest of its stages, once: the task graph counts it as [`static_bytes`](crate::TaskGraph::static_bytes).
+    fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
+        let _ = (chunk, workload);
+        Bytes::ZERO
+    }
+
     /// Candidate strategies of a stage pair on the time-memory front (paper section 2: at most S = 10), the fastest first.
     /// Without an override only `keep` is offered.
     ///

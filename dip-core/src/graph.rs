@@ -103,7 +103,7 @@ pub struct TaskGraph {
     pub ranks: u32,
     /// Memory of each rank.
     pub memory_limit_bytes: Vec<Bytes>,
-    /// Weights, gradients and optimiser state of each rank.
+    /// Weights, gradients, optimiser state and the largest working set of a stage, of each rank.
     pub static_bytes: Vec<Bytes>,
     /// The stages; `tasks[i].id == i`.
     pub tasks: Vec<Task>,

@@ -24,8 +24,10 @@ pub mod csv;
 pub mod error;
 pub mod exec;
 pub mod graph;
+pub mod hf;
 pub mod ids;
 pub mod model;
+pub mod operator;
 pub mod parameters;
 pub mod partition;
 pub mod plan;
@@ -52,7 +54,11 @@ pub use exec::{
 };
 pub use graph::{Candidate, Dep, Pair, PairKey, Task, TaskGraph, TaskKind};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
-pub use model::{ModelSpec, ModuleKind, ModuleSpec, Parallelism};
+pub use model::{
+    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec,
+    Parallelism, Rope, RopeStretch, Tower,
+};
+pub use operator::{OperatorProfile, OperatorShape, OperatorTime};
 pub use parameters::ModuleParameters;
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
 pub use plan::{Plan, Prediction};

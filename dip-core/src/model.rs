@@ -1,11 +1,17 @@
 //! What is trained: a directed acyclic graph of modality modules.
 
+mod options;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::SpecError;
 use crate::ids::ModuleId;
+
+pub use options::{
+    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, Rope, RopeStretch, Tower,
+};
 
 /// Most modules a model may have; bounds every table that is sized by modules.
 pub const MAX_MODULES: usize = 64;
@@ -88,11 +94,21 @@ pub struct ModuleSpec {
     /// Whether its weights are trained.
     #[serde(default = "default_trainable")]
     pub trainable: bool,
+    /// Low-rank adapters, which are trained in the place of its weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
     /// Names of the modules whose outputs it consumes.
     #[serde(default)]
     pub inputs: Vec<String>,
+    /// How its layers differ from those of the presets.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub options: LayerOptions,
     /// The modality, with what only it needs.
     pub kind: ModuleKind,
+}
+
+fn is_default(options: &LayerOptions) -> bool {
+    *options == LayerOptions::default()
 }
 
 const fn default_trainable() -> bool {
@@ -111,6 +127,9 @@ pub enum ModuleKind {
         patch_px: u32,
         /// Side of the square of patches merged into one token of the backbone.
         merge: u32,
+        /// How it begins and ends.
+        #[serde(default, skip_serializing_if = "Tower::is_native")]
+        tower: Tower,
     },
     /// Audio encoder.
     Audio {
@@ -126,6 +145,9 @@ pub enum ModuleKind {
         /// Whether it ends in a head and a loss.
         #[serde(default = "default_head")]
         head: bool,
+        /// Whether the head is the token table; both ends then learn from the sum of their gradients.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tied: bool,
     },
     /// Diffusion transformer with cross attention to its inputs.
     Dit {
@@ -158,8 +180,13 @@ impl ModuleSpec {
         self.gated_ffn.unwrap_or(matches!(self.kind, ModuleKind::Decoder { .. }))
     }
 
-    /// Patches of one image in the encoder; 0 for other modalities.
+    /// Patches of one image in the encoder, its class token among them; 0 for other modalities.
     pub fn patches_per_image(&self) -> u32 {
+        let class = u32::from(self.tower().class_token());
+        self.patches().saturating_add(class)
+    }
+
+    fn patches(&self) -> u32 {
         match self.kind {
             ModuleKind::Vit { image_px, patch_px, .. } => {
                 (image_px / patch_px.max(1)).saturating_pow(2)
@@ -171,9 +198,7 @@ impl ModuleSpec {
     /// Tokens that one image takes in the backbone; 0 for other modalities.
     pub fn tokens_per_image(&self) -> u32 {
         match self.kind {
-            ModuleKind::Vit { merge, .. } => {
-                self.patches_per_image() / merge.max(1).saturating_pow(2)
-            }
+            ModuleKind::Vit { merge, .. } => self.patches() / merge.max(1).saturating_pow(2),
             _ => 0,
         }
     }
@@ -341,6 +366,7 @@ impl ModuleSpec {
             }
         };
         bounded("layers", self.layers, MAX_LAYERS)?;
+        self.validate_options()?;
         for (name, value) in [
             ("hidden", self.hidden),
             ("ffn", self.ffn),
@@ -368,7 +394,7 @@ impl ModuleSpec {
             });
         }
         match self.kind {
-            ModuleKind::Vit { image_px, patch_px, merge } => {
+            ModuleKind::Vit { image_px, patch_px, merge, .. } => {
                 bounded("kind.vit.image_px", image_px, 1 << 16)?;
                 bounded("kind.vit.patch_px", patch_px, image_px)?;
                 bounded("kind.vit.merge", merge, image_px / patch_px)?;
@@ -443,7 +469,7 @@ kind = { decoder = { vocab = 1000 } }
         let vit = &model.modules[0];
         assert_eq!((vit.kv_heads(), vit.gated_ffn(), vit.trainable), (4, false, true));
         assert_eq!((model.microbatches, model.parallel), (8, Parallelism::default()));
-        assert_eq!(lm.kind, ModuleKind::Decoder { vocab: 1000, head: true });
+        assert_eq!(lm.kind, ModuleKind::Decoder { vocab: 1000, head: true, tied: false });
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub struct ModuleParameters {
 impl ModuleParameters {
     /// Of the whole module.
     pub fn total(&self) -> u64 {
-        self.layer * u64::from(self.layers) + self.first + self.last
+        let layers = self.layer.saturating_mul(self.layers.into());
+        layers.saturating_add(self.first).saturating_add(self.last)
     }
 }
 
@@ -63,7 +64,12 @@ impl ModuleSpec {
     fn first_parameters(&self, input_width: u64) -> u64 {
         let hidden = u64::from(self.hidden);
         match self.kind {
-            ModuleKind::Vit { patch_px, .. } => 3 * u64::from(patch_px).pow(2) * hidden,
+            ModuleKind::Vit { patch_px, tower, .. } => {
+                let frames = u64::from(tower.frames());
+                let table =
+                    u64::from(tower.learned_positions()) * u64::from(self.patches_per_image());
+                (3 * frames * u64::from(patch_px).pow(2) + table) * hidden
+            }
             ModuleKind::Audio { .. } => AUDIO_KERNEL * hidden * (MEL_BANDS + hidden),
             ModuleKind::Decoder { vocab, .. } => u64::from(vocab) * hidden,
             // Patch embedding, context projection, two layers for the diffusion step, and one adaptive norm (scale, shift
@@ -79,9 +85,10 @@ impl ModuleSpec {
         let hidden = u64::from(self.hidden);
         match self.kind {
             ModuleKind::Vit { .. } | ModuleKind::Audio { .. } => {
-                self.adapter_width() * (self.merged_width() + output_width)
+                self.adapter_width().saturating_mul(self.merged_width() + output_width)
             }
-            ModuleKind::Decoder { vocab, head } => u64::from(head) * u64::from(vocab) * hidden,
+            // A tied head counts, too: the rank that ends the module holds a copy of the table.
+            ModuleKind::Decoder { vocab, head, .. } => u64::from(head) * u64::from(vocab) * hidden,
             ModuleKind::Dit { token_channels, .. } => hidden * u64::from(token_channels),
         }
     }

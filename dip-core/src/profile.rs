@@ -6,7 +6,7 @@ use crate::error::SpecError;
 use crate::units::{Bytes, Seconds};
 
 /// The schema name of a profile file.
-pub const PROFILE_SCHEMA: &str = "dip.profile/v1";
+pub const PROFILE_SCHEMA: &str = "dip.profile/v2";
 /// Most entries of a profile file.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -18,12 +18,22 @@ pub struct Profile {
     pub schema: String,
     /// What was measured, on what: a profile is only reused for the same text.
     pub key: String,
+    /// Bytes of one activation, and of the copy of a weight that is multiplied with: 4 for f32, 2 for bf16 and f16.
+    #[serde(default = "single_precision")]
+    pub element_bytes: u32,
     /// The measurements.
     pub entries: Vec<ProfileEntry>,
     /// Start-up time of a transfer between ranks.
     pub link_latency_s: Seconds,
     /// Bandwidth between ranks, in bytes/s.
     pub link_bytes_per_s: f64,
+    /// Arithmetic of one rank at best while all ranks compute, in FLOP/s, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_flops_per_s: Option<f64>,
+}
+
+const fn single_precision() -> u32 {
+    4
 }
 
 /// What of a chunk is meant. A chunk takes `Stage + layers * Layer`, and `First` or `Last` where it has the ends.
@@ -56,10 +66,49 @@ pub struct ProfileEntry {
     pub inference_s: Seconds,
     /// Backward, weight gradients included.
     pub backward_s: Seconds,
-    /// The weight gradients alone.
+    /// Backward that leaves the weight gradients to a task of their own.
+    pub input_gradient_s: Seconds,
+    /// That task, run later. The two take longer than the whole backward: what they share has left the caches.
     pub weight_s: Seconds,
-    /// Activations kept in between.
-    pub activation_bytes: Bytes,
+    /// Backward that computes the attention cores again, weight gradients included.
+    pub selective_backward_s: Seconds,
+    /// Activations kept in between by a stage that keeps everything.
+    pub keep: KeptBytes,
+    /// Activations kept in between by one that computes its attention cores again.
+    pub selective: KeptBytes,
+    /// Activations kept in between by one that computes its layers again.
+    pub full: KeptBytes,
+}
+
+/// Bytes of activations, which depend on more than the number of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptBytes {
+    /// Whatever the documents and losses are.
+    pub bytes: f64,
+    /// For each pair of tokens of one document, both orders and a token with itself.
+    pub bytes_per_pair: f64,
+    /// For each token with a loss.
+    pub bytes_per_trained_token: f64,
+}
+
+impl KeptBytes {
+    /// Those of both.
+    pub fn plus(self, other: Self, times: f64) -> Self {
+        Self {
+            bytes: self.bytes + times * other.bytes,
+            bytes_per_pair: self.bytes_per_pair + times * other.bytes_per_pair,
+            bytes_per_trained_token: self.bytes_per_trained_token
+                + times * other.bytes_per_trained_token,
+        }
+    }
+
+    /// For `pairs` pairs and `trained` tokens with a loss.
+    pub fn of(self, pairs: u64, trained: u64) -> Bytes {
+        let pairs = self.bytes_per_pair * pairs as f64;
+        let trained = self.bytes_per_trained_token * trained as f64;
+        Bytes((self.bytes + pairs + trained).max(0.0).ceil() as u64)
+    }
 }
 
 impl Profile {
@@ -102,15 +151,31 @@ impl Profile {
             v => Err(field(path, v.to_string(), "finite, at least 0")),
         };
         time("link_latency_s".into(), self.link_latency_s)?;
+        if !(1..=8).contains(&self.element_bytes) {
+            return Err(field("element_bytes".into(), self.element_bytes.to_string(), "1 to 8"));
+        }
         if self.link_bytes_per_s.is_nan() || self.link_bytes_per_s <= 0.0 {
             let value = self.link_bytes_per_s.to_string();
             return Err(field("link_bytes_per_s".into(), value, "above 0"));
+        }
+        if let Some(peak) = self.peak_flops_per_s
+            && !(peak.is_finite() && peak > 0.0)
+        {
+            return Err(field("peak_flops_per_s".into(), peak.to_string(), "finite, above 0"));
         }
         for (i, e) in self.entries.iter().enumerate() {
             time(format!("entries[{i}].forward_s"), e.forward_s)?;
             time(format!("entries[{i}].inference_s"), e.inference_s)?;
             time(format!("entries[{i}].backward_s"), e.backward_s)?;
+            time(format!("entries[{i}].input_gradient_s"), e.input_gradient_s)?;
             time(format!("entries[{i}].weight_s"), e.weight_s)?;
+            time(format!("entries[{i}].selective_backward_s"), e.selective_backward_s)?;
+            for kept in [e.keep, e.selective, e.full] {
+                let figures = [kept.bytes, kept.bytes_per_pair, kept.bytes_per_trained_token];
+                if let Some(bad) = figures.into_iter().find(|b| !b.is_finite()) {
+                    return Err(field(format!("entries[{i}] bytes"), bad.to_string(), "finite"));
+                }
+            }
         }
         Ok(())
     }

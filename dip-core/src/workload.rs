@@ -32,6 +32,8 @@ pub struct Workload {
     pub cross_pairs: u64,
     /// Tokens handed to the consumers of the module (after merging).
     pub output_tokens: u64,
+    /// Most tokens that can have a loss: those of the text.
+    pub trained_tokens: u64,
 }
 
 impl ModelSpec {
@@ -79,8 +81,9 @@ impl ModelSpec {
             ModuleKind::Decoder { .. } if microbatch.has_sequence() => {
                 let tokens = self.sequence_length(microbatch);
                 work.tokens = tokens;
-                work.attention_pairs = causal_pairs(tokens);
+                work.attention_pairs = document_pairs(tokens, &microbatch.documents);
                 work.output_tokens = tokens;
+                work.trained_tokens = microbatch.text_tokens;
             }
             ModuleKind::Decoder { .. } => {
                 for clip in &microbatch.clips[range] {
@@ -91,8 +94,9 @@ impl ModelSpec {
             }
             ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, .. } => {
                 for clip in &microbatch.clips[range] {
-                    let frames = (clip.seconds * latent_frames_per_second).ceil().max(1.0) as u64;
-                    let tokens = frames.saturating_mul(tokens_per_frame.into());
+                    let frames = latent_frames(clip.seconds, latent_frames_per_second);
+                    let of_frame = clip.tokens_per_frame.unwrap_or(tokens_per_frame);
+                    let tokens = frames.saturating_mul(of_frame.into());
                     add(&mut work.tokens, tokens);
                     add(&mut work.attention_pairs, square(tokens));
                     add(&mut work.cross_pairs, tokens.saturating_mul(clip.caption_tokens));
@@ -135,6 +139,11 @@ fn audio_frames(seconds: f64, frames_per_second: u32) -> u64 {
     (seconds * f64::from(frames_per_second)).ceil().max(1.0) as u64
 }
 
+/// Frames that a clip takes, the last one begun; rounding alone begins none.
+fn latent_frames(seconds: f64, per_second: f64) -> u64 {
+    (seconds * per_second - 1e-6).ceil().max(1.0) as u64
+}
+
 /// Adds without wrapping: sizes come from files, and more work than 64 bits count is simply too much.
 fn add(total: &mut u64, more: u64) {
     *total = total.saturating_add(more);
@@ -148,10 +157,22 @@ fn causal_pairs(tokens: u64) -> u64 {
     tokens.saturating_mul(tokens.saturating_add(1)) / 2
 }
 
+/// Causal pairs inside the documents of a sequence; tokens that are in none are one more document.
+fn document_pairs(tokens: u64, documents: &[u64]) -> u64 {
+    let (mut left, mut pairs) = (tokens, 0);
+    for &document in documents {
+        let document = document.min(left);
+        left -= document;
+        add(&mut pairs, causal_pairs(document));
+    }
+    pairs.saturating_add(causal_pairs(left))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::batch::ClipMeta;
+    use crate::model::Tower;
 
     fn model() -> ModelSpec {
         ModelSpec::from_toml(
@@ -193,6 +214,20 @@ mod tests {
         .unwrap()
     }
 
+    #[test]
+    fn attention_stays_inside_documents() {
+        let model = model();
+        let pairs = |documents: &[u64]| {
+            let documents = documents.to_vec();
+            let meta = MicrobatchMeta { text_tokens: 10, documents, ..Default::default() };
+            model.workload(LM, &meta, 0..1).attention_pairs
+        };
+        assert_eq!(pairs(&[]), 55);
+        assert_eq!(pairs(&[4, 6]), 10 + 21);
+        assert_eq!(pairs(&[4]), 10 + 21, "the rest is a document");
+        assert_eq!(pairs(&[40, u64::MAX]), 55, "documents do not exceed the sequence");
+    }
+
     const VIT: ModuleId = ModuleId(0);
     const EARS: ModuleId = ModuleId(1);
     const LM: ModuleId = ModuleId(2);
@@ -229,7 +264,8 @@ mod tests {
 
     #[test]
     fn without_a_sequence_a_decoder_reads_one_caption_a_clip() {
-        let clip = |seconds, caption_tokens| ClipMeta { seconds, caption_tokens };
+        let clip =
+            |seconds, caption_tokens| ClipMeta { seconds, caption_tokens, ..Default::default() };
         let clips = vec![clip(4.0, 60), clip(0.1, 20)];
         let meta = MicrobatchMeta { clips, ..MicrobatchMeta::default() };
         let model = model();
@@ -244,7 +280,8 @@ mod tests {
 
     #[test]
     fn work_beyond_all_measure_saturates() {
-        let clips = vec![ClipMeta { seconds: 1e6, caption_tokens: 1 << 32 }; 3];
+        let clips =
+            vec![ClipMeta { seconds: 1e6, caption_tokens: 1 << 32, ..Default::default() }; 3];
         let meta =
             MicrobatchMeta { audio_seconds: vec![1e6; 3], clips, ..MicrobatchMeta::default() };
         meta.validate().unwrap();
@@ -255,7 +292,8 @@ mod tests {
             tokens_per_frame: 1 << 24,
             token_channels: 1,
         };
-        model.modules[0].kind = ModuleKind::Vit { image_px: 1 << 16, patch_px: 1, merge: 1 };
+        model.modules[0].kind =
+            ModuleKind::Vit { image_px: 1 << 16, patch_px: 1, merge: 1, tower: Tower::Native };
         model.validate().unwrap();
         assert_eq!(model.workload(DIT, &meta, 0..3).attention_pairs, u64::MAX);
         assert_eq!(model.workload(EARS, &meta, 0..3).attention_pairs, u64::MAX);

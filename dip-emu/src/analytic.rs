@@ -289,6 +289,24 @@ impl CostModel for AnalyticCost {
         Bytes(parameters.saturating_mul(weight + GRADIENT_BYTES).saturating_add(share))
     }
 
+    /// The tensors of the part that is computed: those of its forward, whose gradients are as large, and what a layer that
+    /// is computed again or copied back saves for its backward.
+    fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
+        if !chunk.runs_backward || self.check(chunk).is_err() {
+            return Bytes::ZERO;
+        }
+        let part = |part| self.part(self.key(chunk, part, workload));
+        let layer = part(Part::Layer);
+        let mut most = layer.working + layer.saved;
+        if chunk.is_first() {
+            most = most.max(part(Part::First).working);
+        }
+        if chunk.is_last() {
+            most = most.max(part(Part::Last).working);
+        }
+        most
+    }
+
     fn candidates(
         &self,
         chunk: &ChunkQuery<'_>,

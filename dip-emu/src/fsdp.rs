@@ -67,6 +67,7 @@ struct Layer {
     again: f64,
     saved: f64,
     kept: f64,
+    working: f64,
     recomputed: bool,
 }
 
@@ -108,6 +109,7 @@ impl<'a> Fsdp<'a> {
         let fixed = self.static_bytes();
         let (mut seconds, mut computed, mut peak) = (0.0, 0.0, fixed);
         for row in &mut rows {
+            let fixed = fixed + row.iter().map(|l| l.working).fold(0.0, f64::max);
             let Some(held) = fit(row, self.memory - fixed) else { return Ok(None) };
             peak = f64::max(peak, fixed + held);
         }
@@ -154,6 +156,8 @@ impl<'a> Fsdp<'a> {
             again: (full.backward.0 - keep.backward.0).max(0.0),
             saved: (keep.activation_bytes.0 as f64 - full.activation_bytes.0 as f64).max(0.0),
             kept: keep.activation_bytes.0 as f64,
+            working: self.cost.working_bytes(&query(self.model, module, i..i + 1), workload).0
+                as f64,
             recomputed: false,
         })
     }

@@ -87,8 +87,8 @@ impl Builder<'_> {
         let (h, tokens) = (self.h(), self.work.tokens);
         let own = tokens.div_ceil(self.t());
         match self.spec.kind {
-            ModuleKind::Vit { patch_px, .. } => {
-                let width = 3 * u64::from(patch_px).pow(2);
+            ModuleKind::Vit { patch_px, tower, .. } => {
+                let width = 3 * u64::from(tower.frames()) * u64::from(patch_px).pow(2);
                 let pixels = self.dag.data(self.whole(own, width));
                 self.linear("patch embedding", pixels, pixels, (own, width, h));
             }
@@ -154,7 +154,7 @@ impl Builder<'_> {
                 let y = self.linear("adapter down", y, y, (merged, inner, output_width));
                 self.scatter(y, merged, output_width);
             }
-            ModuleKind::Decoder { vocab, head: true } => {
+            ModuleKind::Decoder { vocab, head: true, .. } => {
                 let own = u64::from(vocab).div_ceil(t);
                 let all = self.gather(x, tokens, h);
                 let logits = self.linear("head", all, x, (tokens, h, own));
@@ -270,7 +270,12 @@ impl Builder<'_> {
         saves: bool,
         writes: Bytes,
     ) -> TensorId {
-        let work = self.work_of(name, OperatorKind::Elementwise, 0.0, Bytes::ZERO);
+        let kind = match name {
+            "norm" => OperatorKind::Norm,
+            "activation" | "gelu" => OperatorKind::Activation,
+            _ => OperatorKind::Elementwise,
+        };
+        let work = self.work_of(name, kind, 0.0, Bytes::ZERO);
         self.dag.operator(work, x, if saves { x } else { &[] }, &[writes])[0]
     }
 

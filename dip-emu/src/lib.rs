@@ -35,7 +35,9 @@ pub mod sample;
 pub mod strategy;
 
 pub use analytic::AnalyticCost;
-pub use calibrate::{Calibration, FitError, Measurement, fit, fit_profile};
+pub use calibrate::{
+    Calibration, FitError, KindError, Measurement, Residual, fit, fit_profile, with_measured_peaks,
+};
 pub use execute::{LinkModel, VirtualExecutor};
 pub use flops::{model_flops, utilisation};
 pub use fsdp::{FsdpStep, fsdp};

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use dip_core::profile::{Part, Profile, ProfileEntry};
+use dip_core::profile::{KeptBytes, Part, Profile, ProfileEntry};
 use dip_core::{
     Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, ModuleKind, RankId, Seconds, StageCost,
     StageQuery, Strategy, Workload,
 };
 
-/// Bytes of a parameter with its gradient and two moments, in single precision.
+/// Bytes of a parameter with its gradient and two moments, which are single precision whatever the layers compute in.
 const STATIC_BYTES_PER_PARAMETER: u64 = 16;
 
 /// Seconds and bytes interpolated between the sizes that were measured.
@@ -18,7 +18,9 @@ pub struct MeasuredCost {
     points: BTreeMap<(String, Part), Vec<ProfileEntry>>,
     link_latency: Seconds,
     link_bytes_per_s: f64,
+    element_bytes: u64,
     recompute: bool,
+    weight_split: bool,
 }
 
 /// Times of one part, or of several together.
@@ -27,12 +29,17 @@ struct Times {
     forward: f64,
     inference: f64,
     backward: f64,
+    input_gradient: f64,
     weight: f64,
-    activation: f64,
+    selective: f64,
+    keep: KeptBytes,
+    keep_selective: KeptBytes,
+    keep_inputs: KeptBytes,
 }
 
 impl MeasuredCost {
-    /// A cost model that reads `profile`. With `recompute`, full recomputation is offered beside keeping everything.
+    /// A cost model that reads `profile`. With `recompute`, computing the attention cores or
+    /// whole layers again is offered beside keeping everything.
     pub fn new(profile: &Profile, recompute: bool) -> Self {
         let mut points: BTreeMap<(String, Part), Vec<ProfileEntry>> = BTreeMap::new();
         for entry in &profile.entries {
@@ -46,8 +53,18 @@ impl MeasuredCost {
             points,
             link_latency: profile.link_latency_s,
             link_bytes_per_s: profile.link_bytes_per_s,
+            element_bytes: u64::from(profile.element_bytes),
             recompute,
+            weight_split: false,
         }
+    }
+
+    /// The same for task graphs in which weight gradients are tasks of their own: apart, the two tasks of a backward take
+    /// longer than in one.
+    #[must_use]
+    pub fn with_weight_split(mut self, weight_split: bool) -> Self {
+        self.weight_split = weight_split;
+        self
     }
 
     fn part(&self, module: &str, part: Part, tokens: u64) -> Option<Times> {
@@ -55,7 +72,8 @@ impl MeasuredCost {
         interpolate(points, tokens)
     }
 
-    fn chunk(&self, query: &StageQuery<'_>) -> Result<Times, CostError> {
+    /// Times of what a chunk has beside its layers, and of one layer.
+    fn chunk(&self, query: &StageQuery<'_>) -> Result<(Times, Times), CostError> {
         let chunk = &query.chunk;
         let module = &chunk.model.modules[chunk.module.index()].name;
         let tokens = query.workload.tokens;
@@ -65,45 +83,55 @@ impl MeasuredCost {
             remedy: "measure the profile again".into(),
         };
         let part = |part| self.part(module, part, tokens).ok_or_else(|| unknown(part));
-        let mut sum = part(Part::Stage)?.plus(part(Part::Layer)?, chunk.layers.len() as f64);
+        let mut ends = part(Part::Stage)?;
         if chunk.is_first() {
-            sum = sum.plus(part(Part::First)?, 1.0);
+            ends = ends.plus(part(Part::First)?, 1.0);
         }
         if chunk.is_last() {
-            sum = sum.plus(part(Part::Last)?, 1.0);
+            ends = ends.plus(part(Part::Last)?, 1.0);
         }
-        Ok(sum)
+        Ok((ends, part(Part::Layer)?))
     }
 }
 
 impl CostModel for MeasuredCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
-        let times = self.chunk(query)?;
+        let (ends, layer) = self.chunk(query)?;
+        let joint = ends.plus(layer, query.chunk.layers.len() as f64).backward;
         let chunk = &query.chunk;
         let spec = &chunk.model.modules[chunk.module.index()];
-        let layers = query.strategy.layers(chunk.layers.len()).unwrap_or_default();
-        let all = |strategy| !layers.is_empty() && layers.iter().all(|&l| l == strategy);
-        let input_bytes = 4 * query.workload.tokens * u64::from(spec.hidden);
-        let (forward, backward, activation) = if !chunk.runs_backward {
-            (times.inference, 0.0, 0)
-        } else if all(LayerStrategy::Keep) {
-            (times.forward, times.backward, times.activation as u64)
-        } else if all(LayerStrategy::Full) {
-            (times.inference, times.forward + times.backward, input_bytes)
-        } else {
-            return Err(CostError::Unknown {
-                module: spec.name.clone(),
-                what: format!("strategy {}", query.strategy),
-                remedy: "measured costs know `keep` and `full`".into(),
-            });
+        let layers = query.strategy.layers(chunk.layers.len());
+        let unknown = || CostError::Unknown {
+            module: spec.name.clone(),
+            what: format!("strategy {}", query.strategy),
+            remedy: "measured costs know `keep`, `selective` and `full`".into(),
         };
+        let layers = layers
+            .filter(|layers| !layers.contains(&LayerStrategy::Offload))
+            .ok_or_else(unknown)?;
+        let times = layers.iter().fold(ends, |sum, strategy| {
+            sum.plus(if chunk.runs_backward { layer.under(*strategy) } else { layer }, 1.0)
+        });
+        let splits = chunk.trainable && chunk.runs_backward;
+        // What the tasks of a split backward take beyond the whole one.
+        let apart = (times.input_gradient + times.weight - joint).max(0.0);
+        let apart = if splits && self.weight_split { apart } else { 0.0 };
+        let (forward, backward, activation) = match chunk.runs_backward {
+            true => {
+                let kept =
+                    times.keep.of(document_pairs(query), query.workload.trained_tokens.max(1));
+                (times.forward, times.backward + apart, kept)
+            }
+            false => (times.inference, 0.0, Bytes::ZERO),
+        };
+        let weight = splits.then_some(Seconds(times.weight.min(backward)));
         Ok(StageCost {
             strategy: query.strategy.clone(),
             forward: Seconds(forward),
             backward: Seconds(backward),
-            weight: (chunk.trainable && chunk.runs_backward).then_some(Seconds(times.weight)),
-            activation_bytes: Bytes(activation),
-            output_bytes: Bytes(output_bytes(query)),
+            weight,
+            activation_bytes: activation,
+            output_bytes: Bytes(self.element_bytes * output_values(query)),
         })
     }
 
@@ -116,7 +144,9 @@ impl CostModel for MeasuredCost {
 
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
         let each = if chunk.trainable { STATIC_BYTES_PER_PARAMETER } else { 4 };
-        Bytes(crate::chunk_parameters(chunk).saturating_mul(each))
+        // In lower precision the layers multiply with a copy of the weights.
+        let copy = if self.element_bytes < 4 { self.element_bytes } else { 0 };
+        Bytes(crate::chunk_parameters(chunk).saturating_mul(each + copy))
     }
 
     fn candidates(
@@ -124,8 +154,11 @@ impl CostModel for MeasuredCost {
         chunk: &ChunkQuery<'_>,
         workload: Workload,
     ) -> Result<Vec<StageCost>, CostError> {
-        let names: &[&str] =
-            if self.recompute && chunk.runs_backward { &["keep", "full"] } else { &["keep"] };
+        let names: &[&str] = if self.recompute && chunk.runs_backward {
+            &["keep", "selective", "full"]
+        } else {
+            &["keep"]
+        };
         names
             .iter()
             .map(|&name| {
@@ -136,20 +169,24 @@ impl CostModel for MeasuredCost {
     }
 }
 
-/// Single-precision bytes that the stage hands on.
-fn output_bytes(query: &StageQuery<'_>) -> u64 {
+/// Ordered pairs of tokens of one document in the sequence that is computed; its padding is a document, too.
+fn document_pairs(query: &StageQuery<'_>) -> u64 {
+    let (work, model) = (&query.workload, query.chunk.model);
+    let padding = u64::from(model.sequence_tokens).saturating_sub(work.tokens);
+    let both_orders = work.attention_pairs.saturating_mul(2).saturating_sub(work.tokens);
+    both_orders.saturating_add(padding.saturating_mul(padding))
+}
+
+/// Values that the stage hands on.
+fn output_values(query: &StageQuery<'_>) -> u64 {
     let chunk = &query.chunk;
     let spec = &chunk.model.modules[chunk.module.index()];
     if !chunk.is_last() {
-        return 4 * query.workload.tokens * u64::from(spec.hidden);
+        return query.workload.tokens * u64::from(spec.hidden);
     }
     match spec.kind {
-        ModuleKind::Decoder { head: true, .. } => 0,
-        _ => {
-            let consumer = chunk.model.consumers_of(chunk.module).first().copied();
-            let width = consumer.map_or(spec.hidden, |c| chunk.model.modules[c.index()].hidden);
-            4 * query.workload.output_tokens * u64::from(width)
-        }
+        ModuleKind::Decoder { head: true, .. } | ModuleKind::Dit { .. } => 0,
+        _ => query.workload.output_tokens * chunk.model.output_width(chunk.module),
     }
 }
 
@@ -176,23 +213,40 @@ impl Times {
             forward: entry.forward_s.0,
             inference: entry.inference_s.0,
             backward: entry.backward_s.0,
+            input_gradient: entry.input_gradient_s.0,
             weight: entry.weight_s.0,
-            activation: entry.activation_bytes.0 as f64,
+            selective: entry.selective_backward_s.0,
+            keep: entry.keep,
+            keep_selective: entry.selective,
+            keep_inputs: entry.full,
         }
     }
 
+    /// With other times.
     fn map(self, f: impl Fn(f64) -> f64) -> Self {
         Self {
             forward: f(self.forward),
             inference: f(self.inference),
             backward: f(self.backward),
+            input_gradient: f(self.input_gradient),
             weight: f(self.weight),
-            activation: f(self.activation),
+            selective: f(self.selective),
+            ..self
         }
     }
 
+    /// Those of a layer under a strategy.
+    fn under(self, strategy: LayerStrategy) -> Self {
+        let (forward, backward, keep) = match strategy {
+            LayerStrategy::Selective => (self.forward, self.selective, self.keep_selective),
+            LayerStrategy::Full => (self.inference, self.forward + self.backward, self.keep_inputs),
+            _ => (self.forward, self.backward, self.keep),
+        };
+        Self { forward, backward, keep, ..self }
+    }
+
     fn scaled(self, factor: f64) -> Self {
-        self.map(|x| x * factor)
+        Self::default().plus(self, factor)
     }
 
     fn not_negative(self) -> Self {
@@ -204,8 +258,12 @@ impl Times {
             forward: self.forward + times * other.forward,
             inference: self.inference + times * other.inference,
             backward: self.backward + times * other.backward,
+            input_gradient: self.input_gradient + times * other.input_gradient,
             weight: self.weight + times * other.weight,
-            activation: self.activation + times * other.activation,
+            selective: self.selective + times * other.selective,
+            keep: self.keep.plus(other.keep, times),
+            keep_selective: self.keep_selective.plus(other.keep_selective, times),
+            keep_inputs: self.keep_inputs.plus(other.keep_inputs, times),
         }
     }
 }
@@ -222,8 +280,12 @@ mod tests {
             forward_s: Seconds(forward),
             inference_s: Seconds(forward),
             backward_s: Seconds(2.0 * forward),
+            input_gradient_s: Seconds(forward),
             weight_s: Seconds(forward),
-            activation_bytes: Bytes(tokens),
+            selective_backward_s: Seconds(2.0 * forward),
+            keep: KeptBytes { bytes: tokens as f64, ..KeptBytes::default() },
+            selective: KeptBytes::default(),
+            full: KeptBytes::default(),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use dip_core::{Bytes, ClusterSpec, Factors, Flops, ModelSpec, Seconds};
+use dip_core::{Bytes, ClusterSpec, Factors, Flops, ModelSpec, OperatorShape, Seconds};
 
 /// What an operator is bound by, and which factor applies to its arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,8 +15,12 @@ pub enum OperatorKind {
     Attention,
     /// A look-up in a table of weights.
     Embedding,
-    /// Norms, activations, additions, losses: bound by memory.
+    /// Additions and losses: bound by memory.
     Elementwise,
+    /// Norms: bound by memory, in one kernel or in several.
+    Norm,
+    /// Activations: bound by memory or by their own arithmetic.
+    Activation,
     /// A collective among the devices that share a layer.
     Collective,
     /// A copy between a device and its host.
@@ -53,6 +57,31 @@ pub struct Operator {
 
 /// Single operators, for micro-benchmarks. `element_bytes` is the width of a value.
 impl Operator {
+    /// The forward of a measured operator.
+    pub fn of(shape: &OperatorShape, element_bytes: u32) -> Self {
+        let values = |rows: u64, width: u64| rows * width * u64::from(element_bytes);
+        let operator = match *shape {
+            OperatorShape::Matmul { rows, inner, outer } => {
+                Self::matmul(rows, inner, outer, element_bytes)
+            }
+            OperatorShape::Attention { sequences, tokens, heads, head_dim } => {
+                Self::attention((sequences, tokens), heads, head_dim, element_bytes)
+            }
+            // What is read and written, in one pass: unfused kernels have a larger factor of the memory.
+            OperatorShape::Norm { rows, width } => {
+                Self { kind: OperatorKind::Norm, ..Self::elementwise(2 * values(rows, width)) }
+            }
+            OperatorShape::Activation { rows, width } => Self {
+                kind: OperatorKind::Activation,
+                ..Self::elementwise(3 * values(rows, width))
+            },
+            OperatorShape::Residual { rows, width } => Self::elementwise(3 * values(rows, width)),
+            OperatorShape::Message { bytes } => Self::collective(bytes),
+            OperatorShape::HostCopy { bytes } => Self::host_copy(bytes),
+        };
+        Self { name: shape.name(), ..operator }
+    }
+
     /// The product of a `rows x inner` by an `inner x outer` matrix.
     pub fn matmul(rows: u64, inner: u64, outer: u64, element_bytes: u32) -> Self {
         let values = rows * inner + inner * outer + rows * outer;
@@ -63,11 +92,17 @@ impl Operator {
         }
     }
 
-    /// Attention of `tokens` to each other, not causal, in heads of `head_dim`.
-    pub fn attention(tokens: u64, heads: u64, head_dim: u64, element_bytes: u32) -> Self {
-        let values = 4 * tokens * heads * head_dim;
+    /// Attention, not causal, in each of `sequences` sequences of `tokens`, in heads of `head_dim`.
+    pub fn attention(
+        (sequences, tokens): (u64, u64),
+        heads: u64,
+        head_dim: u64,
+        element_bytes: u32,
+    ) -> Self {
+        let values = 4 * sequences * tokens * heads * head_dim;
+        let pairs = sequences * tokens * tokens;
         Self {
-            flops: Flops(4.0 * (tokens * tokens) as f64 * (heads * head_dim) as f64),
+            flops: Flops(4.0 * pairs as f64 * (heads * head_dim) as f64),
             memory: Bytes(values * u64::from(element_bytes)),
             ..Self::empty("attention", OperatorKind::Attention)
         }
@@ -151,7 +186,7 @@ impl Machine {
         let device = &self.cluster.device;
         let factors = &self.cluster.factors;
         let flops = arithmetic(op, factors) / device.flops_per_s;
-        let memory = factors.memory * op.memory.0 as f64 / device.memory_bytes_per_s;
+        let memory = moved(op, factors) / device.memory_bytes_per_s;
         let start = factors.launch_s;
         Seconds(match op.kind {
             OperatorKind::Collective => {
@@ -188,6 +223,18 @@ fn arithmetic(op: &Operator, factors: &Factors) -> f64 {
     match op.flops.0 {
         0.0 => 0.0,
         flops => slow_down * (flops + factors.saturation_flop),
+    }
+}
+
+/// Bytes after the slow-down of their kind.
+fn moved(op: &Operator, factors: &Factors) -> f64 {
+    let bytes = op.memory.0 as f64;
+    let near = bytes.min(factors.cache_bytes as f64);
+    let moved = factors.cached * near + factors.memory * (bytes - near);
+    match op.kind {
+        OperatorKind::Norm => factors.norm * moved,
+        OperatorKind::Activation => moved.max(factors.activation * bytes),
+        _ => moved,
     }
 }
 
@@ -228,6 +275,25 @@ mod tests {
         let mut m = machine();
         m.cluster.factors = Factors { saturation_flop: 989e9, ..Factors::default() };
         assert_eq!(m.latency(&op(OperatorKind::Matmul, 989e9, 0, 0)).0, 2e-3);
+    }
+
+    #[test]
+    fn what_fits_caches_is_faster_and_norms_and_activations_have_factors_of_their_own() {
+        let mut m = machine();
+        let bytes = 3_350_000_000_000;
+        m.cluster.factors = Factors {
+            memory: 2.0,
+            cached: 0.5,
+            cache_bytes: bytes / 2,
+            norm: 3.0,
+            activation: 4.0,
+            ..Factors::default()
+        };
+        let seconds = |kind, bytes| m.latency(&op(kind, 0.0, bytes, 0)).0;
+        assert_eq!(seconds(OperatorKind::Elementwise, bytes / 4), 0.125);
+        assert_eq!(seconds(OperatorKind::Elementwise, bytes), 0.25 + 1.0);
+        assert_eq!(seconds(OperatorKind::Norm, bytes / 4), 3.0 * 0.125);
+        assert_eq!(seconds(OperatorKind::Activation, bytes / 4), 1.0);
     }
 
     #[test]

@@ -27,6 +27,8 @@ mod branch;
 mod evaluate;
 mod finish;
 mod interleave;
+mod loads;
+mod need;
 pub mod partition;
 pub mod planner;
 #[doc(hidden)]
@@ -43,6 +45,8 @@ pub mod systems;
 pub use balance::balance_microbatches;
 pub use batch_planner::{BatchPlanner, PlanInputs};
 pub use bounds::lower_bound;
+pub use loads::rank_loads;
+pub use need::memory_need;
 pub use partition::{PartitionError, Partitioner, Placement, split_batch, validate_partition};
 pub use planner::{Planned, Planner, PlannerConfig, PlannerStats};
 pub use registry::{descriptions, names, placement, schedule_by_name, splits_weights};

@@ -25,7 +25,7 @@ const FIGURE_ITERATIONS: u64 = 5;
 
 #[derive(Debug, Args)]
 pub struct Compare {
-    /// Model presets or model TOMLs
+    /// Model presets, model TOMLs, or Hugging Face config.json files or folders
     #[arg(long, value_delimiter = ',', default_value = "vlm-s,vlm-m,vlm-l,t2v-s,t2v-l")]
     models: Vec<String>,
     /// Systems: megatron, nnscaler, optimus, fsdp, dip, or any schedule of `dip presets schedules`

@@ -1,24 +1,51 @@
 //! Inputs by preset name or by file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dip::core::{BatchMeta, ClusterSpec, ModelSpec, presets};
+use dip::core::{BatchMeta, ClusterSpec, ModelSpec, hf, presets};
 
 use super::files::read_text;
 
-/// A model by preset name, or from a TOML file.
+/// A model by preset name, from a TOML file, or from the `config.json` of Hugging Face or a folder with one.
 pub fn model(name: &str) -> Result<ModelSpec> {
-    match presets::model(name) {
-        Some(spec) => Ok(spec),
-        None if is_file(name) => {
+    match (presets::model(name), config_json(Path::new(name))) {
+        (Some(spec), _) => Ok(spec),
+        (None, Some(config)) => {
+            let shown = config.display().to_string();
+            let folder = config.canonicalize().unwrap_or_else(|_| config.clone());
+            let title = folder.parent().and_then(Path::file_name).unwrap_or_default();
+            let model = hf::from_config(&title.to_string_lossy(), &read_text(&config)?);
+            Ok(model.with_context(|| shown)?.spec)
+        }
+        (None, None) if is_file(name) => {
             ModelSpec::from_toml(&read_text(Path::new(name))?).with_context(|| name.to_owned())
         }
-        None => bail!(
-            "model {name:?} is neither a preset ({}) nor a file; see `dip presets models`",
+        (None, None) => bail!(
+            "model {name:?} is neither a preset ({}) nor a file; see `dip presets models`, or give a model TOML, a \
+             config.json or a folder with one",
             presets::model_names().join(", ")
         ),
     }
+}
+
+/// A run, and its model as the run changes it.
+#[cfg(feature = "train")]
+pub fn run(path: &Path) -> Result<(dip::burn::train::RunConfig, ModelSpec)> {
+    let shown = path.display().to_string();
+    let config = dip::burn::train::RunConfig::from_toml(&read_text(path)?);
+    let config = config.with_context(|| shown.clone())?;
+    let mut model = model(&config.model).with_context(|| format!("{shown}: model"))?;
+    config.adapt(&mut model).with_context(|| shown)?;
+    Ok((config, model))
+}
+
+/// The `config.json` that a path is or holds.
+fn config_json(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() {
+        return Some(path.join("config.json"));
+    }
+    path.extension().is_some_and(|e| e == "json").then(|| path.to_owned())
 }
 
 /// A cluster by preset name, or from a TOML file.

@@ -1,8 +1,12 @@
 //! One file a subcommand. Exit codes: 0 done, 1 the plan has violations, 2 bad input.
 
+#[cfg(feature = "train")]
+mod calibrate;
 mod check;
 mod compare;
 mod emulate;
+#[cfg(feature = "train")]
+mod export;
 mod files;
 mod inputs;
 mod plan;
@@ -38,9 +42,15 @@ enum Command {
     Emulate(emulate::Emulate),
     /// Compares training systems in virtual time, on the same costs, memory and data
     Compare(compare::Compare),
+    /// Measures operators on this machine and fits a cluster to them
+    #[cfg(feature = "train")]
+    Calibrate(calibrate::Calibrate),
     /// Trains a model
     #[cfg(feature = "train")]
     Train(train::Train),
+    /// Writes a checkpoint in the layout of Hugging Face
+    #[cfg(feature = "train")]
+    Export(export::Export),
 }
 
 impl Cli {
@@ -54,7 +64,11 @@ impl Cli {
             Command::Emulate(command) => command.run(),
             Command::Compare(command) => command.run(),
             #[cfg(feature = "train")]
+            Command::Calibrate(command) => command.run(),
+            #[cfg(feature = "train")]
             Command::Train(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Export(command) => command.run(),
         }
     }
 }

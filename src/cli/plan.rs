@@ -14,7 +14,7 @@ use super::inputs;
 
 #[derive(Debug, Args)]
 pub struct PlanCommand {
-    /// A model preset or a model TOML
+    /// A model preset, a model TOML, or a Hugging Face config.json or folder
     #[arg(long, required_unless_present = "graph")]
     model: Option<String>,
     /// A cluster preset or a cluster TOML

@@ -11,7 +11,7 @@ use super::inputs;
 
 #[derive(Debug, Args)]
 pub struct Sample {
-    /// A model preset or a model TOML; says which modalities there are, and how much fits a microbatch
+    /// A model preset, a model TOML, or a Hugging Face config.json or folder; says which modalities there are, and how much fits a microbatch
     #[arg(long)]
     model: String,
     /// Iterations to draw

@@ -13,7 +13,6 @@ use dip::burn::backend;
 use dip::burn::train::{Device, RunConfig, Trainer, checkpoint};
 use dip::core::ModelSpec;
 
-use super::files::read_text;
 use super::inputs;
 use progress::Progress;
 
@@ -41,21 +40,33 @@ pub struct Train {
 impl Train {
     pub fn run(&self) -> Result<ExitCode> {
         let shown = self.run.display().to_string();
-        let mut config =
-            RunConfig::from_toml(&read_text(&self.run)?).with_context(|| shown.clone())?;
+        let (mut config, model) = inputs::run(&self.run)?;
         config.iterations = self.iterations.unwrap_or(config.iterations);
         config.output = self.output.clone().unwrap_or(config.output);
-        config.validate().with_context(|| shown.clone())?;
-        let model = inputs::model(&config.model).with_context(|| format!("{shown}: model"))?;
+        config.validate().with_context(|| shown)?;
         match config.pipeline.device {
             Device::Cpu => self.on::<backend::Cpu>(&config, &model, backend::cpu_devices),
             #[cfg(feature = "cuda")]
             Device::Cuda => {
-                let devices = backend::cuda_devices(config.pipeline.ranks)?;
+                let devices = backend::cuda_devices(config.pipeline.devices())?;
                 self.on::<backend::Cuda>(&config, &model, |_| devices.clone())
             }
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu => {
+                let devices = backend::wgpu_devices(config.pipeline.ranks)?;
+                self.on::<backend::Wgpu>(&config, &model, |_| devices.clone())
+            }
+            #[cfg(feature = "rocm")]
+            Device::Rocm => {
+                let devices = backend::rocm_devices(config.pipeline.ranks)?;
+                self.on::<backend::Rocm>(&config, &model, |_| devices.clone())
+            }
             #[cfg(not(feature = "cuda"))]
-            Device::Cuda => Err(backend::DeviceError::NotBuilt.into()),
+            Device::Cuda => Err(backend::DeviceError::NotBuilt { feature: "cuda" }.into()),
+            #[cfg(not(feature = "wgpu"))]
+            Device::Wgpu => Err(backend::DeviceError::NotBuilt { feature: "wgpu" }.into()),
+            #[cfg(not(feature = "rocm"))]
+            Device::Rocm => Err(backend::DeviceError::NotBuilt { feature: "rocm" }.into()),
         }
     }
 
@@ -70,15 +81,20 @@ impl Train {
         }
         self.make_room(config)?;
         println!(
-            "{}: {} on {} ranks, schedule {}, {} iterations, output in {}",
+            "{}: {} on {} replicas of {} ranks, schedule {}, {} iterations, output in {}",
             config.name,
             model.name,
+            config.pipeline.replicas,
             config.pipeline.ranks,
             config.pipeline.schedule,
             config.iterations,
             config.output.display()
         );
-        let devices = devices(config.pipeline.ranks);
+        match &config.weights {
+            Some(weights) => println!("weights from {}", weights.from.display()),
+            None => println!("weights drawn from seed {}", config.seed),
+        }
+        let devices = devices(config.pipeline.devices());
         let mut trainer: Trainer<B> = dip::run::trainer(config, model, devices)?;
         if self.resume {
             match trainer.resume()? {

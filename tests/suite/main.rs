@@ -1,5 +1,9 @@
 //! Tests of the command as its users run it, one module a capability.
 
+/// Clusters fitted to this machine.
+#[cfg(feature = "train")]
+mod calibrate;
+
 /// Systems against each other.
 mod compare;
 mod support;
@@ -10,3 +14,10 @@ mod planning;
 /// Training, and going on after a kill.
 #[cfg(feature = "train")]
 mod training;
+
+/// Models of Hugging Face.
+#[cfg(feature = "train")]
+mod published;
+/// Training of text-to-video models.
+#[cfg(feature = "train")]
+mod video;

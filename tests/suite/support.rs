@@ -65,3 +65,16 @@ impl Run {
 pub fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
 }
+
+/// The loss of every iteration, as written.
+#[cfg(feature = "train")]
+pub fn losses(folder: &Folder, output: &str) -> Vec<(u64, String)> {
+    let metrics = read(&folder.path(output).join("metrics.jsonl"));
+    let lines = metrics.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    lines
+        .filter_map(|line| {
+            let train = line.get("train")?;
+            Some((train["iteration"].as_u64()?, train["loss"].to_string()))
+        })
+        .collect()
+}

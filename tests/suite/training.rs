@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use crate::support::{Folder, read};
+use crate::support::{Folder, losses, read};
 
 const MODEL: &str = r#"name = "small"
 sequence_tokens = 96
@@ -44,18 +44,6 @@ fn folder() -> Folder {
     folder.write("small.toml", MODEL);
     folder.write("run.toml", RUN);
     folder
-}
-
-/// The loss of every iteration, as written.
-fn losses(folder: &Folder, output: &str) -> Vec<(u64, String)> {
-    let metrics = read(&folder.path(output).join("metrics.jsonl"));
-    let lines = metrics.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
-    lines
-        .filter_map(|line| {
-            let train = line.get("train")?;
-            Some((train["iteration"].as_u64()?, train["loss"].to_string()))
-        })
-        .collect()
 }
 
 #[test]
@@ -132,10 +120,124 @@ fn bad_runs_are_refused_before_anything_is_trained() {
     fails(&RUN.replace("[pipeline]", "[pipeline]\ndevice = \"cuda\""), &["--features cuda"]);
 }
 
+/// One field of every iteration, as written.
+fn of_iterations(folder: &Folder, output: &str, field: &str) -> Vec<serde_json::Value> {
+    let metrics = read(&folder.path(output).join("metrics.jsonl"));
+    let lines = metrics.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    lines.filter_map(|line| line.get("train").map(|train| train[field].clone())).collect()
+}
+
+/// The largest memory of any rank in each iteration.
+fn peaks(folder: &Folder, output: &str) -> Vec<u64> {
+    let of_ranks = |ranks: &serde_json::Value| {
+        ranks.as_array().unwrap().iter().map(|bytes| bytes.as_u64().unwrap()).max().unwrap()
+    };
+    of_iterations(folder, output, "peak_bytes").iter().map(of_ranks).collect()
+}
+
+fn with_limit(limit: u64) -> String {
+    RUN.replace("[pipeline]", &format!("[pipeline]\nmemory_limit_bytes = {limit}"))
+}
+
 #[test]
-fn a_memory_limit_that_is_too_small_says_which_rank_needs_how_much() {
+fn a_memory_limit_is_kept_in_every_iteration_or_refused_before_the_first() {
     let folder = folder();
-    folder.write("run.toml", &RUN.replace("[pipeline]", "[pipeline]\nmemory_limit_bytes = 1000"));
-    let error = folder.dip(&["train", "run.toml"]).fails(2);
-    assert!(error.contains("rank 0 needs") || error.contains("rank 1 needs"), "{error}");
+    folder.dip(&["train", "run.toml", "--iterations", "12", "--output", "free"]).ok();
+    // The need depends on the partition, and that on the profile: all runs read the same one.
+    let profile = |output: &str| {
+        std::fs::create_dir(folder.path(output)).unwrap();
+        let to = folder.path(output).join("profile.json");
+        std::fs::copy(folder.path("free/profile.json"), to).unwrap();
+    };
+    profile("refused");
+    folder.write("run.toml", &with_limit(1000));
+    let error = folder.dip(&["train", "run.toml", "--output", "refused"]).fails(2);
+    let need = error.split("needs ").nth(1).and_then(|rest| rest.split(' ').next());
+    let need: u64 = need.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{error}"));
+    folder.write("run.toml", &with_limit(need - 1));
+    folder.dip(&["train", "run.toml", "--output", "refused"]).fails(2);
+    assert!(!folder.path("refused/metrics.jsonl").exists());
+    let free = *peaks(&folder, "free").iter().max().unwrap();
+    assert!(free > need + need / 10, "{free} leaves no room for limits above {need}");
+    for step in 0..4 {
+        let limit = need + step * (free - need) / 4;
+        let output = format!("limit-{step}");
+        profile(&output);
+        folder.write("run.toml", &with_limit(limit));
+        folder.dip(&["train", "run.toml", "--iterations", "12", "--output", &output]).ok();
+        let peaks = peaks(&folder, &output);
+        assert_eq!(peaks.len(), 12);
+        assert!(peaks.iter().all(|&peak| peak <= limit), "{limit}: {peaks:?}");
+    }
+}
+
+#[test]
+fn replicas_train_to_the_losses_of_one_and_a_resumed_run_to_their_digits() {
+    let folder = folder();
+    let replicas = |n: u32| {
+        let run = format!("[pipeline]\nreplicas = {n}");
+        folder.write("run.toml", &RUN.replace("[pipeline]", &run));
+    };
+    replicas(1);
+    folder.dip(&["train", "run.toml", "--iterations", "20", "--output", "one"]).ok();
+    replicas(2);
+    folder.dip(&["train", "run.toml", "--iterations", "20", "--output", "two"]).ok();
+    let number = |(_, loss): &(u64, String)| loss.parse::<f64>().unwrap();
+    for (a, b) in losses(&folder, "one").iter().zip(&losses(&folder, "two")) {
+        assert!((number(a) - number(b)).abs() < 1e-4 * number(a), "{a:?} {b:?}");
+    }
+    std::fs::create_dir(folder.path("cut")).unwrap();
+    std::fs::copy(folder.path("two/profile.json"), folder.path("cut/profile.json")).unwrap();
+    // The rate depends on the length of a run: the cut one is resumed from a copy of the other's checkpoint.
+    let checkpoint = "checkpoint-00000010";
+    std::fs::create_dir(folder.path("cut").join(checkpoint)).unwrap();
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        let path = |run: &str| folder.path(run).join(checkpoint).join(file);
+        std::fs::copy(path("two"), path("cut")).unwrap();
+    }
+    let resume = ["train", "run.toml", "--iterations", "20", "--output", "cut", "--resume"];
+    folder.dip(&resume).ok();
+    assert_eq!(losses(&folder, "cut"), losses(&folder, "two")[10..]);
+    let error = format!("{RUN}[data]\nmicrobatches = 1\n")
+        .replace("[pipeline]", "[pipeline]\nreplicas = 2");
+    folder.write("run.toml", &error);
+    let error = folder.dip(&["train", "run.toml", "--output", "few"]).fails(2);
+    assert!(error.contains("pipeline.replicas"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_goes_on_with_more_ranks() {
+    let folder = folder();
+    folder.dip(&["train", "run.toml", "--iterations", "20", "--output", "two"]).ok();
+    let expected = losses(&folder, "two");
+    for ranks in [1, 3] {
+        let newest = folder.path("two").join("checkpoint-00000020");
+        let _ = std::fs::remove_dir_all(newest);
+        let run = RUN.replace("[pipeline]", &format!("[pipeline]\nranks = {ranks}"));
+        folder.write("run.toml", &run);
+        let resume = ["train", "run.toml", "--iterations", "20", "--output", "two", "--resume"];
+        let text = folder.dip(&resume).ok();
+        assert!(text.contains("going on behind iteration 10"), "{text}");
+        for (a, b) in losses(&folder, "two").iter().zip(&expected) {
+            let (x, y): (f64, f64) = (a.1.parse().unwrap(), b.1.parse().unwrap());
+            assert!((x - y).abs() < 1e-4 * y, "{ranks} ranks: {a:?} {b:?}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_is_written_for_every_iteration() {
+    let folder = folder();
+    folder.dip(&["train", "run.toml", "--iterations", "4"]).ok();
+    let fields = "loss gradient_norm learning_rate tokens_per_s mfu bubble_ratio predicted_s makespan_s stall_s skipped \
+                  peak_bytes";
+    for field in fields.split_whitespace() {
+        let values = of_iterations(&folder, "out", field);
+        assert_eq!(values.len(), 4);
+        assert!(values.iter().all(|v| v.is_number() || v.is_array()), "{field}: {values:?}");
+    }
+    let utilisation = of_iterations(&folder, "out", "mfu");
+    assert!(utilisation.iter().all(|u| (0.0..1.0).contains(&u.as_f64().unwrap())));
+    let events: Vec<_> = std::fs::read_dir(folder.path("out/tensorboard")).unwrap().collect();
+    assert_eq!(events.len(), 1);
 }

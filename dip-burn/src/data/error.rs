@@ -57,6 +57,12 @@ pub enum DataError {
     /// A text cannot be turned into tokens.
     #[error(transparent)]
     Text(#[from] TokenizeError),
+    /// No video of this data can be used.
+    #[error("{what}")]
+    Video {
+        /// Why.
+        what: String,
+    },
     /// A setting is outside its limit.
     #[error("{field} is {value}, but must be {limit}; {remedy}")]
     Setting {
@@ -98,6 +104,10 @@ pub enum SkipReason {
     WrongMarks,
     /// A picture cannot be decoded.
     BrokenPicture,
+    /// A video cannot be decoded, or its latents are not those of the model.
+    BrokenVideo,
+    /// There is no video in a sample of a model that is trained on them.
+    MissingVideo,
     /// A member, a picture or the sample is over its limit.
     Oversized,
     /// The tokenizer refused the text.
@@ -117,6 +127,8 @@ impl SkipReason {
             Self::InvalidText => "text is not UTF-8",
             Self::WrongMarks => "wrong count of image marks",
             Self::BrokenPicture => "broken picture",
+            Self::BrokenVideo => "broken video",
+            Self::MissingVideo => "missing video",
             Self::Oversized => "oversized",
             Self::Untokenizable => "cannot be tokenized",
             Self::Empty => "empty",

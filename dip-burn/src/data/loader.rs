@@ -19,16 +19,18 @@ use super::tokenizer::Tokenizer;
 const SNAPSHOT_EVERY: u64 = 32;
 /// Documents in a row that may be unusable before the data is given up.
 const MAX_UNUSABLE: u64 = 1 << 20;
+/// Most microbatches of a batch.
+const MAX_MICROBATCHES: u32 = 65_536;
 
-/// Gives documents without end.
+/// Gives documents without end: texts with pictures, or [`CaptionedVideo`](super::video::CaptionedVideo)s.
 ///
 /// Implement it to train on data of your own.
-pub trait DataSource: Send {
+pub trait DataSource<D = Document>: Send {
     /// The next document. Broken ones are skipped and counted.
     ///
     /// # Errors
     /// [`DataError`] where no more documents can be had.
-    fn next_document(&mut self) -> Result<Document, DataError>;
+    fn next_document(&mut self) -> Result<D, DataError>;
 
     /// Where the source stands: after [`DataSource::restore`] the same documents follow as now.
     fn position(&self) -> SourcePosition;
@@ -114,6 +116,9 @@ struct Shape {
     tokens_per_image: u32,
     lookahead: usize,
     microbatches: u32,
+    /// The token budget of a batch, where that decides instead of `microbatches`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokens: Option<u64>,
     vocab: u32,
 }
 
@@ -167,6 +172,7 @@ pub struct Loader {
     tokenizer: Arc<Tokenizer>,
     config: LoaderConfig,
     packer: Packer,
+    tokens: Option<u64>,
     batches: u64,
     taken: u64,
     /// Positions of the source before some documents, oldest first; the first is not behind the oldest waiting document.
@@ -193,7 +199,8 @@ impl Loader {
             Err(DataError::Setting { field, value, limit, remedy })
         };
         let microbatches = u64::from(config.microbatches);
-        within("microbatches", microbatches, 1, 65_536, "try a few for each rank")?;
+        let most = u64::from(MAX_MICROBATCHES);
+        within("microbatches", microbatches, 1, most, "try a few for each rank")?;
         within("image_px", u64::from(config.image_px), 1, 16_384, "give the model's image size")?;
         within("prefetch", config.prefetch as u64, 1, 1024, "try 2")?;
         Ok(Self {
@@ -202,6 +209,7 @@ impl Loader {
             source,
             tokenizer,
             config,
+            tokens: None,
             batches: 0,
             taken: 0,
             snapshots: VecDeque::new(),
@@ -209,14 +217,19 @@ impl Loader {
         })
     }
 
+    /// Sizes batches by tokens without padding, where there is such a budget: a batch gets microbatches until it is reached,
+    /// at least one.
+    pub fn with_token_budget(mut self, tokens: Option<u64>) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
     /// The next batch, without pixels.
     ///
     /// # Errors
     /// [`DataError`] where the source has no more usable documents.
     pub fn next_batch(&mut self) -> Result<PlannedBatch, DataError> {
-        let microbatches: Vec<PackedMicrobatch> = (0..self.config.microbatches)
-            .map(|_| self.next_microbatch())
-            .collect::<Result<_, _>>()?;
+        let microbatches = self.next_microbatches()?;
         let meta = BatchMeta {
             iteration: self.batches,
             microbatches: microbatches.iter().map(|m| m.meta(&self.config.pack)).collect(),
@@ -308,6 +321,22 @@ impl Loader {
         Ok(())
     }
 
+    fn next_microbatches(&mut self) -> Result<Vec<PackedMicrobatch>, DataError> {
+        let Some(budget) = self.tokens else {
+            return (0..self.config.microbatches).map(|_| self.next_microbatch()).collect();
+        };
+        let (mut microbatches, mut tokens) = (Vec::new(), 0);
+        for _ in 0..MAX_MICROBATCHES {
+            let next = self.next_microbatch()?;
+            tokens += u64::from(next.used_tokens);
+            microbatches.push(next);
+            if tokens >= budget {
+                break;
+            }
+        }
+        Ok(microbatches)
+    }
+
     fn next_microbatch(&mut self) -> Result<PackedMicrobatch, DataError> {
         // The packer asks the loader for documents, so it is put beside it meanwhile.
         let empty = Packer::new(self.config.pack.clone())?;
@@ -352,6 +381,7 @@ impl Loader {
             tokens_per_image: self.config.pack.tokens_per_image,
             lookahead: self.config.pack.lookahead,
             microbatches: self.config.microbatches,
+            tokens: self.tokens,
             vocab: self.tokenizer.vocab_size(),
         }
     }

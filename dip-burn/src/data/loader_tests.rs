@@ -41,6 +41,23 @@ fn resumes(source: impl Fn() -> Box<dyn DataSource>) {
 }
 
 #[test]
+fn a_token_budget_is_reached_with_as_few_microbatches_as_it_takes() {
+    let budget = 300;
+    let mut whole = loader(drawn()).with_token_budget(Some(budget));
+    let batches: Vec<PlannedBatch> = (0..12).map(|_| whole.next_batch().unwrap()).collect();
+    for batch in &batches {
+        let last = batch.microbatches.last().unwrap();
+        assert!(batch.used_tokens >= budget);
+        assert!(batch.used_tokens - u64::from(last.used_tokens) < budget);
+    }
+    let mut again = loader(drawn()).with_token_budget(Some(budget));
+    again.restore(&batches[4].position).unwrap();
+    assert_eq!(again.next_batch().unwrap().meta, batches[5].meta);
+    // Another budget would cut the same documents into other batches.
+    assert!(loader(drawn()).restore(&batches[4].position).is_err());
+}
+
+#[test]
 fn drawn_scenes_go_on_where_they_were() {
     resumes(drawn);
 }

@@ -125,7 +125,10 @@ impl PackedMicrobatch {
     pub fn meta(&self, config: &PackConfig) -> MicrobatchMeta {
         let image_tokens = self.images.len() as u64 * u64::from(config.tokens_per_image);
         let text_tokens = u64::from(self.used_tokens) - image_tokens;
-        MicrobatchMeta { images: self.images.len() as u32, text_tokens, ..Default::default() }
+        let used = &self.documents[..self.used_tokens as usize];
+        let documents = used.chunk_by(|a, b| a == b).map(|d| d.len() as u64).collect();
+        let images = self.images.len() as u32;
+        MicrobatchMeta { images, text_tokens, documents, ..Default::default() }
     }
 
     /// Tokens that have a loss.

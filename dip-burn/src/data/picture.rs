@@ -14,6 +14,8 @@ use super::scenes::Scene;
 pub const MAX_SIDE_PX: u32 = 16_384;
 /// Most pixels of a picture that is decoded.
 pub const MAX_PIXELS: u64 = 1 << 26;
+/// Side of a scene that is drawn where no other size is asked for.
+const SCENE_PX: u32 = 64;
 /// Most memory the decoder of one picture may take, in bytes.
 const MAX_DECODER_BYTES: u64 = 1 << 29;
 
@@ -55,14 +57,7 @@ impl Picture {
             let (width, height) = reader(bytes)?
                 .into_dimensions()
                 .map_err(|e| PictureError::Broken(e.to_string()))?;
-            let pixels = u64::from(width) * u64::from(height);
-            if width > MAX_SIDE_PX || height > MAX_SIDE_PX || pixels > MAX_PIXELS {
-                return Err(PictureError::Oversized { width, height });
-            }
-            if pixels == 0 {
-                return Err(PictureError::Broken("it has no pixels".into()));
-            }
-            Ok(())
+            checked_size(width, height)
         })
     }
 
@@ -74,16 +69,43 @@ impl Picture {
     pub fn pixels(&self, side_px: u32) -> Result<Vec<f32>, PictureError> {
         let rgb = match self {
             Self::Scene(scene) => scene.draw(side_px),
-            Self::Encoded(bytes) => {
-                self.check()?;
-                let decoded = guarded(|| {
-                    reader(bytes)?.decode().map_err(|e| PictureError::Broken(e.to_string()))
-                })?;
-                scaled(&over_white(&decoded), side_px)
-            }
+            Self::Encoded(bytes) => scaled(&decoded(bytes)?, side_px),
         };
         Ok(normalised(&rgb))
     }
+
+    /// Decodes the picture in the size it has, transparency over white; a scene has [`SCENE_PX`] a side.
+    ///
+    /// # Errors
+    /// [`PictureError`] for a damaged or oversized file.
+    pub fn rgb(&self) -> Result<RgbImage, PictureError> {
+        match self {
+            Self::Scene(scene) => Ok(scene.draw(SCENE_PX)),
+            Self::Encoded(bytes) => decoded(bytes),
+        }
+    }
+}
+
+fn decoded(bytes: &[u8]) -> Result<RgbImage, PictureError> {
+    guarded(|| {
+        let (width, height) =
+            reader(bytes)?.into_dimensions().map_err(|e| PictureError::Broken(e.to_string()))?;
+        checked_size(width, height)?;
+        let image = reader(bytes)?.decode().map_err(|e| PictureError::Broken(e.to_string()))?;
+        Ok(over_white(&image))
+    })
+}
+
+/// Checks a size before anything is allocated for it.
+pub(super) fn checked_size(width: u32, height: u32) -> Result<(), PictureError> {
+    let pixels = u64::from(width) * u64::from(height);
+    if width > MAX_SIDE_PX || height > MAX_SIDE_PX || pixels > MAX_PIXELS {
+        return Err(PictureError::Oversized { width, height });
+    }
+    if pixels == 0 {
+        return Err(PictureError::Broken("it has no pixels".into()));
+    }
+    Ok(())
 }
 
 /// The values of a picture that could not be decoded: mid-grey.
@@ -92,8 +114,10 @@ pub fn blank_pixels(side_px: u32) -> Vec<f32> {
 }
 
 /// Decoders are fed with anything; a panic of theirs is one more broken picture.
-fn guarded<T>(decode: impl FnOnce() -> Result<T, PictureError>) -> Result<T, PictureError> {
-    let panicked = |_| Err(PictureError::Broken("its decoder panicked".into()));
+pub(super) fn guarded<T, E: From<PictureError>>(
+    decode: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let panicked = |_| Err(PictureError::Broken("its decoder panicked".into()).into());
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(panicked)
 }
 
@@ -101,15 +125,19 @@ fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, PictureError> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| PictureError::Broken(e.to_string()))?;
+    reader.limits(decoder_limits());
+    Ok(reader)
+}
+
+pub(super) fn decoder_limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE_PX);
     limits.max_image_height = Some(MAX_SIDE_PX);
     limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(limits);
-    Ok(reader)
+    limits
 }
 
-fn over_white(image: &DynamicImage) -> RgbImage {
+pub(super) fn over_white(image: &DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.to_rgb8();
     }

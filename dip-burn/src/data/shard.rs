@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tar::{EntryType, Header, PaxExtensions};
 
 use super::document::Document;
 use super::error::{DataError, SkipReason};
 use super::picture::{Picture, PictureError};
+use super::video::{CaptionedVideo, Video};
 
 const BLOCK: u64 = 512;
 /// Longest name and longest extended header of a member, in bytes.
@@ -17,6 +19,8 @@ const MAX_NAME_BYTES: u64 = 64 << 10;
 const MAX_MEMBERS: usize = 1 << 22;
 /// Most pictures of one sample.
 pub const MAX_PICTURES: usize = 4096;
+/// Pictures of a second of video, where a sample does not say.
+const FRAMES_PER_SECOND: f64 = 24.0;
 
 /// Largest sizes that are read; what is over them is skipped and counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,10 +137,30 @@ impl Shard {
         sample: usize,
         limits: &SizeLimits,
     ) -> Result<Result<Document, SkipReason>, DataError> {
+        self.with(sample, limits, |reader| reader.document())
+    }
+
+    /// Reads a sample as a captioned video, which is not decoded. The inner error says why it must be skipped.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] names the shard.
+    pub fn read_video(
+        &mut self,
+        sample: usize,
+        limits: &SizeLimits,
+    ) -> Result<Result<CaptionedVideo, SkipReason>, DataError> {
+        self.with(sample, limits, |reader| reader.video())
+    }
+
+    fn with<D>(
+        &mut self,
+        sample: usize,
+        limits: &SizeLimits,
+        read: impl FnOnce(&mut SampleReader<'_>) -> Result<D, Unusable>,
+    ) -> Result<Result<D, SkipReason>, DataError> {
         let Self { path, file, samples, .. } = self;
         let Some(sample) = samples.get(sample) else { return Ok(Err(SkipReason::Empty)) };
-        let mut reader = SampleReader { path, file, sample, limits };
-        match reader.document() {
+        match read(&mut SampleReader { path, file, sample, limits }) {
             Ok(document) => Ok(Ok(document)),
             Err(Unusable::Skip(reason)) => Ok(Err(reason)),
             Err(Unusable::Data(error)) => Err(error),
@@ -159,9 +183,7 @@ struct SampleReader<'a> {
 impl SampleReader<'_> {
     fn document(&mut self) -> Result<Document, Unusable> {
         let members = &self.sample.members;
-        let mut pictures: Vec<(u64, &Member)> =
-            members.iter().filter_map(|m| Some((picture_number(&m.extension)?, m))).collect();
-        pictures.sort_by_key(|&(number, _)| number);
+        let pictures = numbered_pictures(self.sample);
         let used = members.iter().filter(|m| is_text(m) || picture_number(&m.extension).is_some());
         let bytes = used.fold(0u64, |sum, m| sum.saturating_add(m.bytes));
         if bytes > self.limits.sample_bytes || pictures.len() > MAX_PICTURES {
@@ -174,6 +196,56 @@ impl SampleReader<'_> {
             return Err(Unusable::Skip(SkipReason::Empty));
         }
         Document::interleave(&text, pictures).ok_or(Unusable::Skip(SkipReason::WrongMarks))
+    }
+
+    /// The caption, and the file of a video or else the pictures of its frames.
+    fn video(&mut self) -> Result<CaptionedVideo, Unusable> {
+        let members = &self.sample.members;
+        if members.iter().fold(0u64, |sum, m| sum.saturating_add(m.bytes))
+            > self.limits.sample_bytes
+        {
+            return Err(Unusable::Skip(SkipReason::Oversized));
+        }
+        let caption = self.text()?;
+        let find = |extension: &str| members.iter().find(|m| m.extension == extension);
+        let files: [(&str, VideoFile); 5] = [
+            ("safetensors", Video::Latents),
+            ("gif", Video::Gif),
+            ("webp", Video::WebP),
+            ("mp4", Video::Ffmpeg),
+            ("webm", Video::Ffmpeg),
+        ];
+        let file = files.into_iter().find_map(|(extension, of)| Some((find(extension)?, of)));
+        let video = match file {
+            Some((member, of)) => of(self.bytes(member)?.into()),
+            None => self.frames()?,
+        };
+        Ok(CaptionedVideo { video, caption })
+    }
+
+    fn frames(&mut self) -> Result<Video, Unusable> {
+        let members = numbered_pictures(self.sample);
+        if members.is_empty() {
+            return Err(Unusable::Skip(SkipReason::MissingVideo));
+        }
+        if members.len() > MAX_PICTURES {
+            return Err(Unusable::Skip(SkipReason::Oversized));
+        }
+        let pictures: Vec<Picture> =
+            members.into_iter().map(|(_, m)| self.picture(m)).collect::<Result<_, _>>()?;
+        let json = self.sample.members.iter().find(|m| m.extension == "json");
+        let per_second = match json {
+            Some(member) => {
+                let json: serde_json::Value = serde_json::from_slice(&self.bytes(member)?)
+                    .map_err(|_| Unusable::Skip(SkipReason::InvalidJson))?;
+                json.get("fps").and_then(serde_json::Value::as_f64).unwrap_or(FRAMES_PER_SECOND)
+            }
+            None => FRAMES_PER_SECOND,
+        };
+        match per_second {
+            rate if rate > 0.0 && rate <= 1e4 => Ok(Video::Frames(pictures.into(), rate)),
+            _ => Err(Unusable::Skip(SkipReason::BrokenVideo)),
+        }
     }
 
     /// The `.txt`, or `text` or `caption` of the `.json`.
@@ -212,6 +284,18 @@ impl SampleReader<'_> {
         read.map_err(|source| Unusable::Data(DataError::Io { path: self.path.into(), source }))?;
         Ok(bytes)
     }
+}
+
+/// How the bytes of a member become a video.
+type VideoFile = fn(Arc<[u8]>) -> Video;
+
+/// The pictures of a sample, in the order of their numbers.
+fn numbered_pictures(sample: &Sample) -> Vec<(u64, &Member)> {
+    let number = |m: &Member| picture_number(&m.extension);
+    let mut pictures: Vec<(u64, &Member)> =
+        sample.members.iter().filter_map(|m| Some((number(m)?, m))).collect();
+    pictures.sort_by_key(|&(number, _)| number);
+    pictures
 }
 
 fn is_text(member: &Member) -> bool {

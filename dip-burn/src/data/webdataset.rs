@@ -1,4 +1,4 @@
-//! Documents from WebDataset shards, shuffled by seed, from any saved position.
+//! Documents or captioned videos from WebDataset shards, shuffled by seed, from any saved position.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +13,7 @@ use super::document::Document;
 use super::error::{DataError, SkipCounts, SkipReason};
 use super::loader::{DataSource, SourcePosition};
 use super::shard::{Shard, SizeLimits};
+use super::video::CaptionedVideo;
 
 /// Most samples of the shuffle buffer.
 const MAX_BUFFER: usize = 1 << 20;
@@ -41,7 +42,8 @@ impl Default for WebDatasetConfig {
 /// The order of an epoch: its shards are shuffled, and their samples pass through a buffer from which the next is drawn. The
 /// buffer holds places, not pictures, so it costs next to nothing and a position can be saved with it.
 #[derive(Debug)]
-pub struct WebDataset {
+pub struct WebDataset<D = Document> {
+    read: ReadSample<D>,
     config: WebDatasetConfig,
     shards: Vec<PathBuf>,
     fingerprint: u64,
@@ -51,6 +53,9 @@ pub struct WebDataset {
     /// Usable samples since the epoch began.
     used: u64,
 }
+
+/// How a sample of a shard becomes a document.
+type ReadSample<D> = fn(&mut Shard, usize, &SizeLimits) -> Result<Result<D, SkipReason>, DataError>;
 
 /// The place of a sample: its shard, and its number there.
 type Place = (u32, u32);
@@ -71,11 +76,33 @@ struct Position {
 }
 
 impl WebDataset {
-    /// Opens shards: `.tar` files, folders of them, or patterns with `*` and `?` in the file name.
+    /// Opens shards of texts and pictures: `.tar` files, folders of them, or patterns with `*` and `?` in the file name.
     ///
     /// # Errors
     /// [`DataError`] names the path: nothing there, not readable, or not a tar.
     pub fn open(paths: &[PathBuf], config: WebDatasetConfig) -> Result<Self, DataError> {
+        Self::open_with(paths, config, Shard::read)
+    }
+}
+
+impl WebDataset<CaptionedVideo> {
+    /// Opens shards of captioned videos. A sample has a `.txt`, or a `.json` with `text` or `caption`, and one of `.gif`,
+    /// `.webp` (animated), `.mp4`, `.safetensors` (latents), or numbered pictures such as `a.000.png`, of which `fps` in the
+    /// `.json` says how many make a second.
+    ///
+    /// # Errors
+    /// As [`WebDataset::open`].
+    pub fn open_videos(paths: &[PathBuf], config: WebDatasetConfig) -> Result<Self, DataError> {
+        Self::open_with(paths, config, Shard::read_video)
+    }
+}
+
+impl<D> WebDataset<D> {
+    fn open_with(
+        paths: &[PathBuf],
+        config: WebDatasetConfig,
+        read: ReadSample<D>,
+    ) -> Result<Self, DataError> {
         if !(1..=MAX_BUFFER).contains(&config.shuffle_buffer) {
             return Err(DataError::Setting {
                 field: "shuffle_buffer",
@@ -92,6 +119,7 @@ impl WebDataset {
             hash.add(&bytes.to_le_bytes());
         }
         let mut new = Self {
+            read,
             order: Vec::new(),
             open: Vec::new(),
             at: Position {
@@ -126,7 +154,7 @@ impl WebDataset {
     ///
     /// # Errors
     /// [`DataError`] where a shard has become unreadable.
-    pub fn next_in_epoch(&mut self) -> Result<Option<Document>, DataError> {
+    pub fn next_in_epoch(&mut self) -> Result<Option<D>, DataError> {
         loop {
             self.fill_buffer()?;
             if self.at.buffer.is_empty() {
@@ -135,7 +163,8 @@ impl WebDataset {
             }
             let drawn = self.draw();
             let limits = self.config.limits;
-            match self.shard(drawn.0)?.read(drawn.1 as usize, &limits)? {
+            let read = self.read;
+            match read(self.shard(drawn.0)?, drawn.1 as usize, &limits)? {
                 Ok(document) => {
                     self.used += 1;
                     return Ok(Some(document));
@@ -204,8 +233,8 @@ impl WebDataset {
     }
 }
 
-impl DataSource for WebDataset {
-    fn next_document(&mut self) -> Result<Document, DataError> {
+impl<D> DataSource<D> for WebDataset<D> {
+    fn next_document(&mut self) -> Result<D, DataError> {
         loop {
             let (fresh, used) = (self.at.drawn == 0, self.used);
             if let Some(document) = self.next_in_epoch()? {

@@ -1,16 +1,16 @@
-//! Grouped-query attention with rotary positions.
+//! Grouped-query attention of a sequence over itself, with rotary positions, or over a context.
 //!
-//! Shape legend: r rows of all sequences, m model width, h heads, k key-value heads, d head width.
+//! Shape legend: r rows of all sequences, c rows of their contexts, m model width, h heads, k key-value heads, d head width.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use dip_core::ModuleSpec;
+use dip_core::{AttentionBias, LoraTarget, ModuleSpec};
 
 use super::Init;
 use super::core::{Heads, Inputs, Span, attend, attend_backward};
-use super::gradients::{Gradients, bytes_of, linear_backward};
+use super::gradients::{Gradients, bytes_of};
+use super::linear::{Linear, linear_backward};
 use super::rotary::{Rotary, Turn};
 
 /// Projections of one attention layer.
@@ -30,8 +30,8 @@ pub struct Attention<B: Backend> {
 /// What the attention layers of a chunk share: positions, and which rows see each other.
 #[derive(Debug, Clone)]
 pub struct Geometry<B: Backend> {
-    query: Turn<B>,
-    key: Turn<B>,
+    /// Of queries and keys; none where positions are learned.
+    turns: Option<[Turn<B>; 2]>,
     spans: Vec<Span<B>>,
 }
 
@@ -41,51 +41,90 @@ impl<B: Backend> Geometry<B> {
         Self::new(heads, rotary, vec![Span::full(sequences, rotary.positions())])
     }
 
+    /// `sequences` sequences of `length` rows in which every pair sees each other, without rotary positions.
+    pub fn unturned(sequences: usize, length: usize) -> Self {
+        Self { turns: None, spans: vec![Span::full(sequences, length)] }
+    }
+
     /// Causal attention inside each document of a packed sequence.
     pub fn causal_documents(heads: Heads, rotary: &Rotary<B>, documents: &[u32]) -> Self {
         Self::new(heads, rotary, Span::causal_documents(documents, heads, &rotary.device()))
     }
 
+    /// Sequences of any lengths, with the positions of `rotary` one after the other, in which every pair sees each other.
+    pub fn packed(heads: Heads, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
+        Self::new(heads, rotary, Span::pairs(lengths.iter().map(|&s| (s, s))))
+    }
+
+    /// Sequences of `lengths` rows that see contexts of `contexts` rows, whatever the positions.
+    pub fn cross(lengths: &[usize], contexts: &[usize]) -> Self {
+        let sizes = lengths.iter().copied().zip(contexts.iter().copied());
+        Self { turns: None, spans: Span::pairs(sizes) }
+    }
+
+    /// Bytes of positions and masks, held as long as the layers that share them.
+    pub(super) fn bytes(&self) -> u64 {
+        let masks = self.spans.iter().map(Span::bytes).sum::<u64>();
+        let turns = self.turns.iter().flatten().map(Turn::bytes).sum::<u64>();
+        turns + masks
+    }
+
     fn new(heads: Heads, rotary: &Rotary<B>, spans: Vec<Span<B>>) -> Self {
-        let (query, key) = (rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads));
-        Self { query, key, spans }
+        let turns = [rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads)];
+        Self { turns: Some(turns), spans }
+    }
+
+    /// Queries and keys, turned by their positions.
+    fn turn(&self, [query, key]: [Tensor<B, 2>; 2]) -> [Tensor<B, 2>; 2] {
+        match &self.turns {
+            Some([q, k]) => [q.apply(query), k.apply(key)],
+            None => [query, key],
+        }
+    }
+
+    /// The gradients of queries and keys before the turn.
+    fn turn_back(&self, [query, key]: [Tensor<B, 2>; 2]) -> [Tensor<B, 2>; 2] {
+        match &self.turns {
+            Some([q, k]) => [q.backward(query), k.backward(key)],
+            None => [query, key],
+        }
     }
 }
 
 impl<B: Backend> Attention<B> {
-    /// The attention of layer `path` of a module; `bias` on query, key and value.
-    pub fn init(spec: &ModuleSpec, path: &str, bias: bool, init: &Init<'_, B>) -> Self {
+    /// The attention of layer `path` of a module.
+    pub fn init(spec: &ModuleSpec, path: &str, init: &Init<'_, B>) -> Self {
         let heads = Heads::of(spec);
         let width = spec.hidden as usize;
         let (query, key) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
         let std = 0.02;
         let residual = std / (2.0 * f64::from(spec.layers)).sqrt();
-        let linear = |name: &str, input, output, bias, std| {
-            init.linear(&format!("{path}.attention.{name}"), input, output, bias, std)
+        let has_bias = |target| match spec.attention_bias() {
+            AttentionBias::None => false,
+            AttentionBias::Qkv => target != LoraTarget::Output,
+            AttentionBias::All => true,
+        };
+        let linear = |target: LoraTarget, input, output, std| {
+            let path = format!("{path}.attention.{}", target.name());
+            let layer = init.linear(&path, input, output, has_bias(target), std);
+            init.adapted(spec, target, &path, layer)
         };
         Self {
-            query: linear("query", width, query, bias, std),
-            key: linear("key", width, key, bias, std),
-            value: linear("value", width, key, bias, std),
-            output: linear("output", query, width, bias, residual),
+            query: linear(LoraTarget::Query, width, query, std),
+            key: linear(LoraTarget::Key, width, key, std),
+            value: linear(LoraTarget::Value, width, key, std),
+            output: linear(LoraTarget::Output, query, width, residual),
             heads,
         }
     }
 
-    /// Attention over `x_rm`.
+    /// Attention of `x_rm` over itself.
     pub(super) fn forward(
         &self,
         x_rm: Tensor<B, 2>,
         geometry: &Geometry<B>,
     ) -> (Tensor<B, 2>, AttentionKept<B>) {
-        let inputs = Inputs {
-            query: geometry.query.apply(self.query.forward(x_rm.clone())) * self.scale(),
-            key: geometry.key.apply(self.key.forward(x_rm.clone())),
-            value: self.value.forward(x_rm),
-        };
-        let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
-        let y = self.output.forward(attended.clone());
-        (y, AttentionKept { inputs, weights: Some((weights, attended)) })
+        self.forward_over([x_rm.clone(), x_rm], geometry)
     }
 
     /// The gradient of `x_rm`.
@@ -93,19 +132,46 @@ impl<B: Backend> Attention<B> {
         &self,
         x_rm: Tensor<B, 2>,
         kept: AttentionKept<B>,
-        (dy, geometry): (Tensor<B, 2>, &Geometry<B>),
+        d: (Tensor<B, 2>, &Geometry<B>),
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
+        let [dx, d_context] = self.backward_over([x_rm.clone(), x_rm], kept, d, gradients);
+        dx + d_context
+    }
+
+    /// Attention of `x_rm` over `context_cm`.
+    pub(super) fn forward_over(
+        &self,
+        [x_rm, context_cm]: [Tensor<B, 2>; 2],
+        geometry: &Geometry<B>,
+    ) -> (Tensor<B, 2>, AttentionKept<B>) {
+        let heads = [self.query.forward(x_rm), self.key.forward(context_cm.clone())];
+        let [query, key] = geometry.turn(heads);
+        let value = self.value.forward(context_cm);
+        let inputs = Inputs { query: query * self.scale(), key, value };
+        let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
+        let y = self.output.forward(attended.clone());
+        (y, AttentionKept { inputs, weights: Some((weights, attended)) })
+    }
+
+    /// The gradients of `x_rm` and `context_cm`.
+    pub(super) fn backward_over(
+        &self,
+        [x_rm, context_cm]: [Tensor<B, 2>; 2],
+        kept: AttentionKept<B>,
+        (dy, geometry): (Tensor<B, 2>, &Geometry<B>),
+        gradients: &mut Gradients<B>,
+    ) -> [Tensor<B, 2>; 2] {
         let AttentionKept { inputs, weights } = kept;
         let spans = &geometry.spans;
         let (weights, attended) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
         let dy = linear_backward(&self.output, attended, dy, gradients);
         let d = attend_backward(&inputs, spans, self.heads, (weights, &dy));
-        let d_query = geometry.query.backward(d.query * self.scale());
-        let d_key = geometry.key.backward(d.key);
-        linear_backward(&self.query, x_rm.clone(), d_query, gradients)
-            + linear_backward(&self.key, x_rm.clone(), d_key, gradients)
-            + linear_backward(&self.value, x_rm, d.value, gradients)
+        let [d_query, d_key] = geometry.turn_back([d.query * self.scale(), d.key]);
+        let dx = linear_backward(&self.query, x_rm, d_query, gradients);
+        let d_context = linear_backward(&self.key, context_cm.clone(), d_key, gradients)
+            + linear_backward(&self.value, context_cm, d.value, gradients);
+        [dx, d_context]
     }
 
     fn scale(&self) -> f64 {

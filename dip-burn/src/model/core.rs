@@ -3,8 +3,8 @@
 //! Packed documents never see each other, so the core runs on each by itself instead of on the whole sequence under a mask: for
 //! `n` documents of equal length that is `1/n` of the work.
 //!
-//! Shape legend: r rows of all sequences, n sequences, s their length, h query heads, k key-value heads, g heads of a group
-//! (h = k * g), d head width.
+//! Shape legend: r rows of all sequences, n sequences, s their queries and t their keys (s = t where they see themselves), h query
+//! heads, k key-value heads, g heads of a group (h = k * g), d head width.
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
@@ -13,6 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::ModuleSpec;
 
 use super::gradients::bytes_of;
+use super::{cast, to_f32};
 
 /// Added to the score of a pair that may not see each other.
 const HIDDEN: f32 = -1e9;
@@ -28,19 +29,26 @@ pub struct Heads {
     pub head_dim: usize,
 }
 
-/// Consecutive rows of sequences of equal length that see only themselves.
+/// Consecutive sequences of equal size whose queries see only their own keys.
 #[derive(Debug, Clone)]
-pub(super) struct Span<B: Backend> {
-    start: usize,
+pub(crate) struct Span<B: Backend> {
     sequences: usize,
-    length: usize,
-    /// Added to the scores, `[1, k, g * s, s]`; none where every pair sees each other.
+    queries: Rows,
+    keys: Rows,
+    /// Added to the scores, `[1, k, g * s, t]`; none where every pair sees each other.
     mask: Option<Tensor<B, 4>>,
 }
 
-/// Queries `[r, h * d]`, scaled, and keys and values `[r, k * d]`.
+/// Where the rows of a span are: its first row, and the rows of one sequence.
+#[derive(Debug, Clone, Copy)]
+struct Rows {
+    start: usize,
+    length: usize,
+}
+
+/// Queries `[r, h * d]`, scaled, and keys and values `[rows they are from, k * d]`.
 #[derive(Debug, Clone)]
-pub(super) struct Inputs<B: Backend> {
+pub(crate) struct Inputs<B: Backend> {
     pub query: Tensor<B, 2>,
     pub key: Tensor<B, 2>,
     pub value: Tensor<B, 2>,
@@ -85,10 +93,32 @@ impl Heads {
     }
 }
 
+impl Rows {
+    /// The rows of `sequences` sequences, a view.
+    fn of<B: Backend>(self, x: &Tensor<B, 2>, sequences: usize) -> Tensor<B, 2> {
+        let [rows, _] = x.dims();
+        let length = sequences * self.length;
+        if length == rows { x.clone() } else { x.clone().narrow(0, self.start, length) }
+    }
+}
+
 impl<B: Backend> Span<B> {
     /// `n` sequences of `s` rows in which every pair sees each other.
     pub fn full(n: usize, s: usize) -> Self {
-        Self { start: 0, sequences: n, length: s, mask: None }
+        let rows = Rows { start: 0, length: s };
+        Self { sequences: n, queries: rows, keys: rows, mask: None }
+    }
+
+    /// Sequences of any number of queries and keys each, `(s, t)`, in which every pair sees each other.
+    pub fn pairs(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<Self> {
+        let (mut query, mut key) = (0, 0);
+        let span = |(s, t)| {
+            let queries = Rows { start: query, length: s };
+            let keys = Rows { start: key, length: t };
+            (query, key) = (query + s, key + t);
+            Self { sequences: 1, queries, keys, mask: None }
+        };
+        sizes.map(span).collect()
     }
 
     /// The documents of a packed sequence, each causal.
@@ -97,36 +127,37 @@ impl<B: Backend> Span<B> {
         let span = |document: &[u32]| {
             let length = document.len();
             let mask = Some(causal(length, heads, device));
-            let span = Self { start, sequences: 1, length, mask };
+            let rows = Rows { start, length };
             start += length;
-            span
+            Self { sequences: 1, queries: rows, keys: rows, mask }
         };
         documents.chunk_by(|a, b| a == b).map(span).collect()
     }
 
-    fn shape(&self) -> (usize, usize) {
-        (self.sequences, self.length)
+    /// Bytes of its mask.
+    pub fn bytes(&self) -> u64 {
+        self.mask.as_ref().map_or(0, bytes_of)
     }
 
-    fn rows(&self, x: &Tensor<B, 2>) -> Tensor<B, 2> {
-        let [rows, _] = x.dims();
-        let length = self.sequences * self.length;
-        if length == rows { x.clone() } else { x.clone().narrow(0, self.start, length) }
+    /// The shapes of queries and of keys.
+    fn shapes(&self) -> [(usize, usize); 2] {
+        [(self.sequences, self.queries.length), (self.sequences, self.keys.length)]
     }
 
-    /// Weights `[n, k, g * s, s]` and their sum over the values, `[n * s, h * d]`.
+    /// Weights `[n, k, g * s, t]` and their sum over the values, `[n * s, h * d]`.
     fn forward(&self, inputs: &Inputs<B>, heads: Heads) -> (Tensor<B, 4>, Tensor<B, 2>) {
-        let shape = self.shape();
-        let query = heads.grouped(self.rows(&inputs.query), shape);
-        let key = heads.split(self.rows(&inputs.key), shape);
-        let value = heads.split(self.rows(&inputs.value), shape);
-        let scores = query.matmul(key.transpose());
+        let ([queries, keys], n) = (self.shapes(), self.sequences);
+        let query = heads.grouped(self.queries.of(&inputs.query, n), queries);
+        let key = heads.split(self.keys.of(&inputs.key, n), keys);
+        let value = heads.split(self.keys.of(&inputs.value, n), keys);
+        let dtype = query.dtype();
+        let scores = to_f32(query.matmul(key.transpose()));
         let scores = match &self.mask {
             Some(mask) => scores + mask.clone(),
             None => scores,
         };
-        let weights = softmax(scores, 3);
-        (weights.clone(), heads.ungrouped(weights.matmul(value), shape))
+        let weights = cast(softmax(scores, 3), dtype);
+        (weights.clone(), heads.ungrouped(weights.matmul(value), queries))
     }
 
     /// Gradients of queries, keys and values of these rows from that of the result.
@@ -137,19 +168,20 @@ impl<B: Backend> Span<B> {
         dy: &Tensor<B, 2>,
         heads: Heads,
     ) -> [Tensor<B, 2>; 3] {
-        let shape = self.shape();
-        let query = heads.grouped(self.rows(&inputs.query), shape);
-        let key = heads.split(self.rows(&inputs.key), shape);
-        let value = heads.split(self.rows(&inputs.value), shape);
-        let dy = heads.grouped(self.rows(dy), shape);
+        let ([queries, keys], n) = (self.shapes(), self.sequences);
+        let query = heads.grouped(self.queries.of(&inputs.query, n), queries);
+        let key = heads.split(self.keys.of(&inputs.key, n), keys);
+        let value = heads.split(self.keys.of(&inputs.value, n), keys);
+        let dy = heads.grouped(self.queries.of(dy, n), queries);
         let d_value = weights.clone().transpose().matmul(dy.clone());
-        let d_weights = dy.matmul(value.transpose());
+        let dtype = dy.dtype();
+        let (d_weights, weights) = (to_f32(dy.matmul(value.transpose())), to_f32(weights));
         // Softmax: ds = p * (dp - sum(dp * p)), row by row.
         let sum = (d_weights.clone() * weights.clone()).sum_dim(3);
-        let d_scores = (d_weights - sum) * weights;
+        let d_scores = cast((d_weights - sum) * weights, dtype);
         let d_key = d_scores.clone().transpose().matmul(query);
-        let d_query = heads.ungrouped(d_scores.matmul(key), shape);
-        [d_query, heads.rows(d_key, shape), heads.rows(d_value, shape)]
+        let d_query = heads.ungrouped(d_scores.matmul(key), queries);
+        [d_query, heads.rows(d_key, keys), heads.rows(d_value, keys)]
     }
 }
 
@@ -170,7 +202,7 @@ impl<B: Backend> Inputs<B> {
 }
 
 /// The weights of every span, and the result, `[r, h * d]`. Spans cover the rows in order.
-pub(super) fn attend<B: Backend>(
+pub(crate) fn attend<B: Backend>(
     inputs: &Inputs<B>,
     spans: &[Span<B>],
     heads: Heads,

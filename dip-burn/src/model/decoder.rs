@@ -5,20 +5,21 @@
 use std::ops::Range;
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
 
 use super::attention::{Attention, Geometry};
+use super::coordinates::coordinates;
 use super::core::Heads;
 use super::feed_forward::FeedForward;
-use super::gradients::{Gradients, bytes_of, linear_backward};
+use super::gradients::{Gradients, bytes_of};
 use super::layer::{self, Layer, LayersKept};
+use super::linear::{Linear, linear_backward};
 use super::norm::{Norm, NormKept};
-use super::rotary::Rotary;
-use super::{Chunk, Init, ModelError, Slice};
+use super::rotary::{Rotary, Turning};
+use super::{Chunk, Init, ModelError, Slice, cast, to_f32};
 use crate::batch::Microbatch;
 
 /// Consecutive layers of the decoder, with the token embedding in the first chunk, and norm and head in the last.
@@ -28,6 +29,14 @@ pub struct DecoderChunk<B: Backend> {
     layers: Vec<Layer<B>>,
     end: Option<End<B>>,
     heads: Heads,
+    #[module(skip)]
+    turning: Turning,
+    /// Tokens on a side of an image, where rows and columns of images are positions of their own.
+    #[module(skip)]
+    image_side: Option<usize>,
+    /// Whether the head is the token table.
+    #[module(skip)]
+    tied: bool,
 }
 
 /// A table with one row a token.
@@ -43,13 +52,16 @@ pub struct End<B: Backend> {
     head: Option<Linear<B>>,
 }
 
+/// A weight with two dimensions.
+pub(crate) type Matrix<B> = Param<Tensor<B, 2>>;
+
 /// What the backward of a chunk needs.
 pub struct DecoderKept<B: Backend> {
     /// Rows of each input of a first chunk.
     inputs: Vec<usize>,
-    layers: LayersKept<B>,
+    layers: LayersKept<B, Layer<B>>,
     norm: Option<NormKept<B>>,
-    /// Log-probabilities of the trained rows, `[r, v]`.
+    /// Log-probabilities of the trained rows, `[r, v]`, in f32.
     log_p_rv: Option<Tensor<B, 2>>,
 }
 
@@ -63,7 +75,7 @@ impl<B: Backend> DecoderChunk<B> {
         layers: Range<u32>,
         init: &Init<'_, B>,
     ) -> Result<Self, ModelError> {
-        let ModuleKind::Decoder { vocab, head } = spec.kind else {
+        let ModuleKind::Decoder { vocab, head, .. } = spec.kind else {
             return Err(ModelError::Kind { module: spec.name.clone(), kind: "not a decoder" });
         };
         if !spec.head_dim().is_multiple_of(2) {
@@ -76,52 +88,82 @@ impl<B: Backend> DecoderChunk<B> {
         }
         let (first, last) = (layers.start == 0, layers.end == spec.layers);
         let (width, vocab) = (spec.hidden as usize, vocab as usize);
+        let norm = || Norm::rms(width, init).with_epsilon(spec.options.norm_epsilon);
         let layer = |i: u32| {
             let path = format!("layers.{i}");
             Layer {
-                attention_norm: Norm::rms(width, init),
-                attention: Attention::init(spec, &path, false, init),
-                feed_forward_norm: Norm::rms(width, init),
+                attention_norm: norm(),
+                attention: Attention::init(spec, &path, init),
+                feed_forward_norm: norm(),
                 feed_forward: FeedForward::init(spec, &path, false, init),
             }
         };
+        let table = || init.matrix("embed", [vocab, width], 0.02);
+        let tied_head = || {
+            let weight = table().map(|table| table.transpose().detach().require_grad());
+            Linear { weight, bias: None, lora: None }
+        };
+        let new_head = || init.linear("head", width, vocab, false, 0.02);
+        let make_head = || if spec.is_tied() { tied_head() } else { new_head() };
         Ok(Self {
-            embed: first.then(|| Embedding { weight: init.matrix("embed", [vocab, width], 0.02) }),
+            embed: first.then(|| Embedding { weight: table() }),
             layers: layers.map(layer).collect(),
-            end: last.then(|| End {
-                norm: Norm::rms(width, init),
-                head: head.then(|| init.linear("head", width, vocab, false, 0.02)),
-            }),
+            end: last.then(|| End { norm: norm(), head: head.then(make_head) }),
             heads: Heads::of(spec),
+            turning: Turning::of(&spec.options.rope, spec.head_dim() as usize),
+            image_side: None,
+            tied: spec.is_tied(),
         })
     }
 
+    /// The same chunk where an image is a square of `side` tokens, whose rows and columns are positions of their own.
+    #[must_use]
+    pub fn with_image_side(self, side: Option<usize>) -> Self {
+        Self { image_side: side, ..self }
+    }
+
+    /// The token table that this chunk holds of a decoder whose head is its token table.
+    pub(crate) fn tied_table(&self) -> Option<&Matrix<B>> {
+        self.embed.as_ref().filter(|_| self.tied).map(|embed| &embed.weight)
+    }
+
+    /// The head that this chunk holds of such a decoder.
+    pub(crate) fn tied_head(&self) -> Option<&Matrix<B>> {
+        let head = self.end.as_ref().and_then(|end| end.head.as_ref());
+        head.filter(|_| self.tied).map(|head| &head.weight)
+    }
+
     /// What the layers start from, `[t, m]`.
-    fn start(&self, inputs: Vec<Tensor<B, 2>>, microbatch: &Microbatch) -> Tensor<B, 2> {
+    fn start(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
         match &self.embed {
-            Some(embed) => embed.splice(inputs, microbatch),
+            Some(embed) => embed.splice(inputs, on),
             None => Tensor::cat(inputs, 0),
         }
     }
 
-    fn geometry(&self, microbatch: &Microbatch, device: &B::Device) -> Geometry<B> {
-        let rotary = Rotary::sequence(&microbatch.positions, self.heads.head_dim, device);
-        Geometry::causal_documents(self.heads, &rotary, &microbatch.documents)
+    fn geometry(&self, on: &Slice<'_>, device: &B::Device) -> Geometry<B> {
+        let rows = on.microbatch.text_rows(&on.instances);
+        let places = match self.image_side {
+            Some(side) => coordinates(on.microbatch, side),
+            None => on.microbatch.positions.iter().map(|&p| [p; 3]).collect(),
+        };
+        let rotary = Rotary::sequence(&places[rows.clone()], &self.turning, device);
+        Geometry::causal_documents(self.heads, &rotary, &on.microbatch.documents[rows])
     }
 
     /// Scores of the next token at `rows`, `[rows, v]`. Only for chunks that hold every layer and the head.
     pub(super) fn logits(
         &self,
         inputs: Vec<Tensor<B, 2>>,
-        microbatch: &Microbatch,
+        on: &Slice<'_>,
         rows: &[usize],
     ) -> Option<Tensor<B, 2>> {
         let End { norm, head } = self.end.as_ref()?;
-        let x_tm = self.start(inputs, microbatch);
-        let geometry = self.geometry(microbatch, &x_tm.device());
+        let x_tm = self.start(inputs, on);
+        let geometry = self.geometry(on, &x_tm.device());
         let x_tm = layer::forward(&self.layers, x_tm, &geometry);
         let rows = indices(rows.iter().map(|&r| r as i32), &x_tm.device());
-        Some(head.as_ref()?.forward(norm.forward(x_tm.select(0, rows)).0))
+        Some(to_f32(head.as_ref()?.forward(norm.forward(x_tm.select(0, rows)).0)))
     }
 }
 
@@ -129,8 +171,8 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
     type Kept = DecoderKept<B>;
 
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2> {
-        let x_tm = self.start(inputs, on.microbatch);
-        let geometry = self.geometry(on.microbatch, &x_tm.device());
+        let x_tm = self.start(inputs, &on);
+        let geometry = self.geometry(&on, &x_tm.device());
         let x_tm = layer::forward(&self.layers, x_tm, &geometry);
         match &self.end {
             Some(end) => end.forward(x_tm, on.microbatch).0,
@@ -145,8 +187,8 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
         strategies: &[LayerStrategy],
     ) -> (Tensor<B, 2>, DecoderKept<B>) {
         let rows = inputs.iter().map(|x| x.dims()[0]).collect();
-        let x_tm = self.start(inputs, on.microbatch);
-        let geometry = self.geometry(on.microbatch, &x_tm.device());
+        let x_tm = self.start(inputs, &on);
+        let geometry = self.geometry(&on, &x_tm.device());
         let (x_tm, layers) = layer::forward_kept(&self.layers, x_tm, geometry, strategies);
         let mut kept = DecoderKept { inputs: rows, layers, norm: None, log_p_rv: None };
         let Some(end) = &self.end else { return (x_tm, kept) };
@@ -170,7 +212,7 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
         };
         let dx_tm = layer::backward(&self.layers, kept.layers, dy_tm, gradients);
         match &self.embed {
-            Some(embed) => embed.splice_backward(&kept.inputs, dx_tm, on.microbatch, gradients),
+            Some(embed) => embed.splice_backward(&kept.inputs, dx_tm, &on, gradients),
             None => vec![dx_tm],
         }
     }
@@ -188,18 +230,19 @@ impl<B: Backend> Chunk<B> for DecoderChunk<B> {
 
 impl<B: Backend> Embedding<B> {
     /// Token embeddings, with those of the images in the places of their tokens: `[t, m]`.
-    fn splice(&self, images: Vec<Tensor<B, 2>>, microbatch: &Microbatch) -> Tensor<B, 2> {
+    fn splice(&self, images: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+        let tokens = &on.microbatch.tokens[on.microbatch.text_rows(&on.instances)];
         let table = self.weight.val();
         let device = table.device();
-        let tokens = indices(microbatch.tokens.iter().map(|&t| t as i32), &device);
+        let length = tokens.len() as i32;
+        let tokens = indices(tokens.iter().map(|&t| t as i32), &device);
         let text_tm = table.select(0, tokens);
         if images.is_empty() {
             return text_tm;
         }
         let images = Tensor::cat(images, 0);
-        let length = microbatch.tokens.len() as i32;
         let mut source: Vec<i32> = (0..length).collect();
-        for (i, place) in image_places(microbatch, images.dims()[0]).into_iter().enumerate() {
+        for (i, place) in image_places(on.microbatch, images.dims()[0]).into_iter().enumerate() {
             source[place] = length + i as i32;
         }
         Tensor::cat(vec![text_tm, images], 0).select(0, indices(source.into_iter(), &device))
@@ -210,21 +253,23 @@ impl<B: Backend> Embedding<B> {
         &self,
         inputs: &[usize],
         dx_tm: Tensor<B, 2>,
-        microbatch: &Microbatch,
+        on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> Vec<Tensor<B, 2>> {
         let device = dx_tm.device();
-        let places = image_places(microbatch, inputs.iter().sum());
-        let mut is_text = vec![true; microbatch.tokens.len()];
+        let tokens = &on.microbatch.tokens[on.microbatch.text_rows(&on.instances)];
+        let places = image_places(on.microbatch, inputs.iter().sum());
+        let mut is_text = vec![true; tokens.len()];
         places.iter().for_each(|&place| is_text[place] = false);
         let rows: Vec<usize> = (0..is_text.len()).filter(|&i| is_text[i]).collect();
         if !rows.is_empty() {
-            let tokens = indices(rows.iter().map(|&i| microbatch.tokens[i] as i32), &device);
+            let tokens = indices(rows.iter().map(|&i| tokens[i] as i32), &device);
             let rows = indices(rows.iter().map(|&i| i as i32), &device);
             let (values, table) = (dx_tm.clone(), self.weight.val());
             gradients.add(&self.weight, move || {
-                let values = values.select(0, rows);
-                table.zeros_like().select_assign(0, tokens, values, IndexingUpdateOp::Add)
+                let values = to_f32(values.select(0, rows));
+                let zeros = Tensor::zeros(table.dims(), (&table.device(), DType::F32));
+                zeros.select_assign(0, tokens, values, IndexingUpdateOp::Add)
             });
         }
         let mut places = places.into_iter().map(|place| place as i32);
@@ -250,7 +295,7 @@ impl<B: Backend> End<B> {
         };
         let trained = Trained::of(microbatch, &x_tm.device());
         let (x_rm, norm) = self.norm.forward(x_tm.select(0, trained.rows));
-        let log_p_rv = log_softmax(head.forward(x_rm), 1);
+        let log_p_rv = log_softmax(to_f32(head.forward(x_rm)), 1);
         let log_p_r1 = log_p_rv.clone().gather(1, trained.targets);
         let loss = log_p_r1.sum().mul_scalar(-trained.weight).reshape([1, 1]);
         (loss, norm, Some(log_p_rv))
@@ -273,11 +318,11 @@ impl<B: Backend> End<B> {
         let minus_one = Tensor::full(trained.targets.dims(), -1.0, &device);
         let p_rv = log_p_rv.exp();
         let d_rv = p_rv.scatter(1, trained.targets, minus_one, IndexingUpdateOp::Add);
-        let d_rv = d_rv * (dy * trained.weight);
+        let d_rv = cast(d_rv * (dy * trained.weight), head.weight.val().dtype());
         let d_rm = linear_backward(head, self.norm.output(&norm), d_rv, gradients);
         let d_rm = self.norm.backward(norm, d_rm, gradients);
         let shape = [microbatch.tokens.len(), d_rm.dims()[1]];
-        let zeros = Tensor::zeros(shape, &device);
+        let zeros = Tensor::zeros(shape, (&device, d_rm.dtype()));
         zeros.select_assign(0, trained.rows, d_rm, IndexingUpdateOp::Add)
     }
 }

@@ -1,14 +1,15 @@
-//! Feed-forward networks: gated with SiLU in decoders, plain with GELU in encoders.
+//! Feed-forward networks: gated with SiLU in decoders, plain with GELU or its relatives in encoders.
 
 use burn::module::Module;
-use burn::nn::Linear;
-use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::Tensor;
+use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorPrimitive};
-use dip_core::ModuleSpec;
+use dip_core::{Activation, LoraTarget, ModuleSpec};
 
 use super::Init;
-use super::gradients::{Gradients, bytes_of, linear_backward};
+use super::activation::{activate, activate_backward};
+use super::gradients::{Gradients, bytes_of};
+use super::linear::{Linear, linear_backward};
 
 /// Two matrices, or three where there is a gate.
 #[derive(Module, Debug)]
@@ -19,6 +20,9 @@ pub struct FeedForward<B: Backend> {
     pub up: Linear<B>,
     /// `[f, m]`
     pub down: Linear<B>,
+    /// Where there is no gate.
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl<B: Backend> FeedForward<B> {
@@ -27,13 +31,15 @@ impl<B: Backend> FeedForward<B> {
         let (width, ffn) = (spec.hidden as usize, spec.ffn as usize);
         let std = 0.02;
         let residual = std / (2.0 * f64::from(spec.layers)).sqrt();
-        let linear = |name: &str, input, output, std| {
-            init.linear(&format!("{path}.feed_forward.{name}"), input, output, bias, std)
+        let linear = |target: LoraTarget, input, output, std| {
+            let path = format!("{path}.feed_forward.{}", target.name());
+            init.adapted(spec, target, &path, init.linear(&path, input, output, bias, std))
         };
         Self {
-            gate: spec.gated_ffn().then(|| linear("gate", width, ffn, std)),
-            up: linear("up", width, ffn, std),
-            down: linear("down", ffn, width, residual),
+            gate: spec.gated_ffn().then(|| linear(LoraTarget::Gate, width, ffn, std)),
+            up: linear(LoraTarget::Up, width, ffn, std),
+            down: linear(LoraTarget::Down, ffn, width, residual),
+            activation: spec.options.activation,
         }
     }
 
@@ -43,7 +49,7 @@ impl<B: Backend> FeedForward<B> {
         let kept = FeedForwardKept { gate, up: self.up.forward(x_rm) };
         let inner = match &kept.gate {
             Some(gate) => gate.clone() * sigmoid(gate.clone()) * kept.up.clone(),
-            None => gelu(kept.up.clone()),
+            None => activate(self.activation, kept.up.clone()),
         };
         (self.down.forward(inner), kept)
     }
@@ -58,8 +64,9 @@ impl<B: Backend> FeedForward<B> {
     ) -> Tensor<B, 2> {
         let FeedForwardKept { gate, up } = kept;
         let (Some(gate), Some(gate_layer)) = (gate, &self.gate) else {
-            let d_inner = linear_backward(&self.down, gelu(up.clone()), dy, gradients);
-            let d_up = gelu_backward(up, d_inner);
+            let inner = activate(self.activation, up.clone());
+            let d_inner = linear_backward(&self.down, inner, dy, gradients);
+            let d_up = activate_backward(self.activation, up, d_inner);
             return linear_backward(&self.up, x_rm, d_up, gradients);
         };
         let open = sigmoid(gate.clone());
@@ -85,10 +92,4 @@ impl<B: Backend> FeedForwardKept<B> {
     pub(super) fn bytes(&self) -> u64 {
         bytes_of(&self.up) + self.gate.as_ref().map_or(0, bytes_of)
     }
-}
-
-/// The gradient of `x` where `y = gelu(x)`.
-pub(super) fn gelu_backward<B: Backend>(x: Tensor<B, 2>, dy: Tensor<B, 2>) -> Tensor<B, 2> {
-    let [x, dy] = [x, dy].map(|t| t.into_primitive().tensor());
-    Tensor::from_primitive(TensorPrimitive::Float(B::gelu_backward(x, dy)))
 }

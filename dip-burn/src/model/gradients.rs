@@ -3,10 +3,12 @@
 use std::marker::PhantomData;
 
 use burn::module::Param;
-use burn::nn::Linear;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use dip_core::ModuleSpec;
+
+use super::to_f32;
 
 /// A weight gradient that is still to be computed.
 type Job = Box<dyn FnOnce(&mut GradientsParams) + Send>;
@@ -15,18 +17,31 @@ type Job = Box<dyn FnOnce(&mut GradientsParams) + Send>;
 #[derive(Default)]
 pub struct Deferred(Vec<Job>);
 
-/// Sums of gradients, by parameter.
+/// Sums of gradients, by parameter; in f32, whatever the layers compute in.
 pub struct Gradients<B: Backend> {
     sums: GradientsParams,
-    trainable: bool,
+    trains: Trains,
     deferred: Option<Deferred>,
     backend: PhantomData<B>,
 }
 
+/// What of a module is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trains {
+    Nothing,
+    Weights,
+    Adapters,
+}
+
 impl<B: Backend> Gradients<B> {
-    /// Empty sums. Where the module is not `trainable` nothing is ever added, nor computed.
-    pub fn new(trainable: bool) -> Self {
-        Self { sums: GradientsParams::new(), trainable, deferred: None, backend: PhantomData }
+    /// Empty sums of what is trained of a module. Of the rest nothing is ever added, nor computed.
+    pub fn of(spec: &ModuleSpec) -> Self {
+        let trains = match (spec.trainable, &spec.lora) {
+            (false, _) => Trains::Nothing,
+            (true, None) => Trains::Weights,
+            (true, Some(_)) => Trains::Adapters,
+        };
+        Self { sums: GradientsParams::new(), trains, deferred: None, backend: PhantomData }
     }
 
     /// The sums.
@@ -34,9 +49,25 @@ impl<B: Backend> Gradients<B> {
         &self.sums
     }
 
+    /// The sum of a matrix; none where nothing was added to it.
+    pub fn sum_of(&self, parameter: &Param<Tensor<B, 2>>) -> Option<Tensor<B, 2>> {
+        self.sums.get::<B, 2>(parameter.id)
+    }
+
+    /// Replaces the sum of a matrix.
+    pub fn replace_sum_of(&mut self, parameter: &Param<Tensor<B, 2>>, sum: Tensor<B, 2>) {
+        self.sums.remove::<B, 2>(parameter.id);
+        self.sums.register::<B, 2>(parameter.id, sum);
+    }
+
     /// Forgets all sums.
     pub fn clear(&mut self) {
         self.sums = GradientsParams::new();
+    }
+
+    /// Replaces all sums.
+    pub fn replace(&mut self, sums: GradientsParams) {
+        self.sums = sums;
     }
 
     /// From now on gradients are not computed but collected, until [`Gradients::deferred`] takes them.
@@ -54,18 +85,36 @@ impl<B: Backend> Gradients<B> {
         deferred.0.into_iter().for_each(|job| job(&mut self.sums));
     }
 
-    /// Adds to the sum of a parameter, now or later.
+    /// Adds to the sum of a weight, now or later.
     pub fn add<const D: usize>(
         &mut self,
         parameter: &Param<Tensor<B, D>>,
         gradient: impl FnOnce() -> Tensor<B, D> + Send + 'static,
     ) {
-        if !self.trainable {
-            return;
+        if self.trains == Trains::Weights {
+            self.sum(parameter, gradient);
         }
+    }
+
+    /// Adds to the sum of a matrix of an adapter, now or later.
+    pub fn add_adapter<const D: usize>(
+        &mut self,
+        parameter: &Param<Tensor<B, D>>,
+        gradient: impl FnOnce() -> Tensor<B, D> + Send + 'static,
+    ) {
+        if self.trains == Trains::Adapters {
+            self.sum(parameter, gradient);
+        }
+    }
+
+    fn sum<const D: usize>(
+        &mut self,
+        parameter: &Param<Tensor<B, D>>,
+        gradient: impl FnOnce() -> Tensor<B, D> + Send + 'static,
+    ) {
         let id = parameter.id;
         let job = move |sums: &mut GradientsParams| {
-            let gradient = gradient();
+            let gradient = to_f32(gradient());
             let sum = match sums.remove::<B, D>(id) {
                 Some(so_far) => so_far + gradient,
                 None => gradient,
@@ -79,33 +128,7 @@ impl<B: Backend> Gradients<B> {
     }
 }
 
-/// Backward of `y = x W + b` over rows: adds the gradients of `W` and `b` and returns that of `x`.
-pub(super) fn linear_backward<B: Backend>(
-    layer: &Linear<B>,
-    x: Tensor<B, 2>,
-    dy: Tensor<B, 2>,
-    gradients: &mut Gradients<B>,
-) -> Tensor<B, 2> {
-    linear_backward_weights(layer, x, &dy, gradients);
-    dy.matmul(layer.weight.val().transpose())
-}
-
-/// The part of [`linear_backward`] that needs no gradient of `x`.
-pub(super) fn linear_backward_weights<B: Backend>(
-    layer: &Linear<B>,
-    x: Tensor<B, 2>,
-    dy: &Tensor<B, 2>,
-    gradients: &mut Gradients<B>,
-) {
-    let for_weight = dy.clone();
-    gradients.add(&layer.weight, move || x.transpose().matmul(for_weight));
-    if let Some(bias) = &layer.bias {
-        let dy = dy.clone();
-        gradients.add(bias, move || dy.sum_dim(0).squeeze_dim(0));
-    }
-}
-
 /// Bytes of a tensor.
 pub(super) fn bytes_of<B: Backend, const D: usize>(x: &Tensor<B, D>) -> u64 {
-    4 * x.shape().num_elements() as u64
+    (x.dtype().size() * x.shape().num_elements()) as u64
 }

@@ -1,11 +1,13 @@
 //! Weights from a seed and a name, the same on every rank, partition and backend.
 
 use burn::module::{Param, ParamId};
-use burn::nn::Linear;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+use dip_core::{LoraTarget, ModuleSpec};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use super::linear::{Adapter, Linear};
 
 /// Draws the weights of one module of the model.
 #[derive(Debug, Clone)]
@@ -16,11 +18,17 @@ pub struct Init<'a, B: Backend> {
     pub module: &'a str,
     /// Where the weights go.
     pub device: &'a B::Device,
+    /// Whether weights are read from files afterwards: then they are zero at first, and only adapters are drawn.
+    pub read: bool,
 }
 
 impl<B: Backend> Init<'_, B> {
     /// A matrix `[rows, columns]` of normal values with standard deviation `std`.
-    pub fn matrix(&self, name: &str, [rows, columns]: [usize; 2], std: f64) -> Param<Tensor<B, 2>> {
+    pub fn matrix(&self, name: &str, shape: [usize; 2], std: f64) -> Param<Tensor<B, 2>> {
+        if self.read { self.zeros(shape) } else { self.drawn(name, shape, std) }
+    }
+
+    fn drawn(&self, name: &str, [rows, columns]: [usize; 2], std: f64) -> Param<Tensor<B, 2>> {
         let mut rng =
             ChaCha8Rng::seed_from_u64(self.seed ^ hash(&format!("{}.{name}", self.module)));
         let mut values = Vec::with_capacity(rows * columns + 1);
@@ -45,11 +53,35 @@ impl<B: Backend> Init<'_, B> {
         bias: bool,
         std: f64,
     ) -> Linear<B> {
-        let zeros = || Tensor::zeros([output], self.device).require_grad();
         Linear {
             weight: self.matrix(name, [input, output], std),
-            bias: bias.then(|| Param::initialized(ParamId::new(), zeros())),
+            bias: bias.then(|| self.zeros([output])),
+            lora: None,
         }
+    }
+
+    /// The same layer with an adapter, where the module has one for `target`.
+    pub fn adapted(
+        &self,
+        spec: &ModuleSpec,
+        target: LoraTarget,
+        path: &str,
+        layer: Linear<B>,
+    ) -> Linear<B> {
+        let Some(lora) = spec.lora.as_ref().filter(|l| l.targets.contains(&target)) else {
+            return layer;
+        };
+        let [input, output] = layer.weight.dims();
+        let (rank, std) = (lora.rank as usize, (1.0 / input as f64).sqrt());
+        let a = self.drawn(&format!("{path}.lora.a"), [input, rank], std);
+        let adapter = Adapter { a, b: self.zeros([rank, output]), scale: lora.scale() };
+        Linear { lora: Some(adapter), ..layer }
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<B, D>> {
+        let zeros = Tensor::zeros(shape, self.device);
+        Param::initialized(ParamId::new(), zeros.require_grad())
     }
 
     /// A vector of equal values.

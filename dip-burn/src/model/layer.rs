@@ -1,4 +1,4 @@
-//! The pre-norm transformer layer of encoder and decoder, and runs of layers under memory strategies.
+//! Runs of layers under memory strategies, and the pre-norm transformer layer of encoder and decoder.
 //!
 //! Shape legend: r rows, m width.
 
@@ -11,6 +11,38 @@ use super::attention::{Attention, AttentionKept, Geometry};
 use super::feed_forward::{FeedForward, FeedForwardKept};
 use super::gradients::{Gradients, bytes_of};
 use super::norm::{Norm, NormKept};
+
+/// A layer as runs of them see it.
+pub(super) trait Block<B: Backend> {
+    /// What passes from layer to layer.
+    type Stream: Clone + Send;
+    /// What the layers of a run share.
+    type Shared: Send;
+    /// What the backward of one layer needs.
+    type Parts: Send;
+
+    fn forward(&self, x: Self::Stream, shared: &Self::Shared) -> (Self::Stream, Self::Parts);
+
+    /// The gradient of `x` from that of the result.
+    fn backward(
+        &self,
+        parts: Self::Parts,
+        dy: Self::Stream,
+        shared: &Self::Shared,
+        gradients: &mut Gradients<B>,
+    ) -> Self::Stream;
+
+    /// Without what the attention cores compute.
+    fn selective(parts: Self::Parts) -> Self::Parts;
+
+    fn parts_bytes(parts: &Self::Parts) -> u64;
+
+    /// Bytes of what the layers share, held as long as they are.
+    fn shared_bytes(shared: &Self::Shared) -> u64;
+
+    /// Bytes that each layer has of its own: what only passes through is the same for all.
+    fn stream_bytes(x: &Self::Stream) -> u64;
+}
 
 /// One layer: `x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
 #[derive(Module, Debug)]
@@ -27,7 +59,7 @@ pub struct Layer<B: Backend> {
 
 /// What the backward of one layer needs.
 #[derive(Debug, Clone)]
-struct Parts<B: Backend> {
+pub(super) struct Parts<B: Backend> {
     attention_norm: NormKept<B>,
     attention: AttentionKept<B>,
     feed_forward_norm: NormKept<B>,
@@ -35,22 +67,24 @@ struct Parts<B: Backend> {
 }
 
 /// What is held of one layer between forward and backward.
-#[derive(Debug, Clone)]
-enum Kept<B: Backend> {
+enum Kept<B: Backend, L: Block<B>> {
     /// All that the backward needs, or all but the attention core.
-    Parts(Box<Parts<B>>),
+    Parts(Box<L::Parts>),
     /// The input: the backward runs the forward again.
-    Input(Tensor<B, 2>),
+    Input(L::Stream),
 }
 
 /// What is held of a run of layers between forward and backward.
-#[derive(Debug, Clone)]
-pub struct LayersKept<B: Backend> {
-    geometry: Geometry<B>,
-    layers: Vec<Kept<B>>,
+pub(super) struct LayersKept<B: Backend, L: Block<B>> {
+    shared: L::Shared,
+    layers: Vec<Kept<B, L>>,
 }
 
-impl<B: Backend> Layer<B> {
+impl<B: Backend> Block<B> for Layer<B> {
+    type Stream = Tensor<B, 2>;
+    type Shared = Geometry<B>;
+    type Parts = Parts<B>;
+
     fn forward(&self, x_rm: Tensor<B, 2>, geometry: &Geometry<B>) -> (Tensor<B, 2>, Parts<B>) {
         let (normed, attention_norm) = self.attention_norm.forward(x_rm.clone());
         let (y_rm, attention) = self.attention.forward(normed, geometry);
@@ -75,71 +109,82 @@ impl<B: Backend> Layer<B> {
         let d = self.attention.backward(normed, parts.attention, d, gradients);
         dx + self.attention_norm.backward(parts.attention_norm, d, gradients)
     }
+
+    fn selective(parts: Parts<B>) -> Parts<B> {
+        Parts { attention: parts.attention.selective(), ..parts }
+    }
+
+    fn parts_bytes(parts: &Parts<B>) -> u64 {
+        parts.attention_norm.bytes()
+            + parts.attention.bytes()
+            + parts.feed_forward_norm.bytes()
+            + parts.feed_forward.bytes()
+    }
+
+    fn shared_bytes(geometry: &Geometry<B>) -> u64 {
+        geometry.bytes()
+    }
+
+    fn stream_bytes(x_rm: &Tensor<B, 2>) -> u64 {
+        bytes_of(x_rm)
+    }
 }
 
 /// Runs layers and keeps nothing.
-pub(super) fn forward<B: Backend>(
-    layers: &[Layer<B>],
-    x_rm: Tensor<B, 2>,
-    geometry: &Geometry<B>,
-) -> Tensor<B, 2> {
-    layers.iter().fold(x_rm, |x_rm, layer| layer.forward(x_rm, geometry).0)
+pub(super) fn forward<B: Backend, L: Block<B>>(
+    layers: &[L],
+    x: L::Stream,
+    shared: &L::Shared,
+) -> L::Stream {
+    layers.iter().fold(x, |x, layer| layer.forward(x, shared).0)
 }
 
 /// Runs layers and keeps what the strategy of each says; layers beyond the strategies keep everything.
-pub(super) fn forward_kept<B: Backend>(
-    layers: &[Layer<B>],
-    x_rm: Tensor<B, 2>,
-    geometry: Geometry<B>,
+pub(super) fn forward_kept<B: Backend, L: Block<B>>(
+    layers: &[L],
+    x: L::Stream,
+    shared: L::Shared,
     strategies: &[LayerStrategy],
-) -> (Tensor<B, 2>, LayersKept<B>) {
-    let mut x_rm = x_rm;
+) -> (L::Stream, LayersKept<B, L>) {
+    let mut x = x;
     let mut kept = Vec::with_capacity(layers.len());
     for (i, layer) in layers.iter().enumerate() {
-        let input = x_rm.clone();
-        let (y_rm, mut parts) = layer.forward(x_rm, &geometry);
+        let input = x.clone();
+        let (y, parts) = layer.forward(x, &shared);
         kept.push(match strategies.get(i) {
             Some(LayerStrategy::Full) => Kept::Input(input),
-            Some(LayerStrategy::Selective) => {
-                parts.attention = parts.attention.selective();
-                Kept::Parts(Box::new(parts))
-            }
+            Some(LayerStrategy::Selective) => Kept::Parts(Box::new(L::selective(parts))),
             _ => Kept::Parts(Box::new(parts)),
         });
-        x_rm = y_rm;
+        x = y;
     }
-    (x_rm, LayersKept { geometry, layers: kept })
+    (x, LayersKept { shared, layers: kept })
 }
 
 /// The gradient of the input of [`forward_kept`].
-pub(super) fn backward<B: Backend>(
-    layers: &[Layer<B>],
-    kept: LayersKept<B>,
-    dy: Tensor<B, 2>,
+pub(super) fn backward<B: Backend, L: Block<B>>(
+    layers: &[L],
+    kept: LayersKept<B, L>,
+    dy: L::Stream,
     gradients: &mut Gradients<B>,
-) -> Tensor<B, 2> {
-    let LayersKept { geometry, layers: kept } = kept;
+) -> L::Stream {
+    let LayersKept { shared, layers: kept } = kept;
     layers.iter().zip(kept).rev().fold(dy, |dy, (layer, kept)| {
         let parts = match kept {
             Kept::Parts(parts) => *parts,
-            Kept::Input(x_rm) => layer.forward(x_rm, &geometry).1,
+            Kept::Input(x) => layer.forward(x, &shared).1,
         };
-        layer.backward(parts, dy, &geometry, gradients)
+        layer.backward(parts, dy, &shared, gradients)
     })
 }
 
-impl<B: Backend> LayersKept<B> {
+impl<B: Backend, L: Block<B>> LayersKept<B, L> {
     /// Bytes that are held.
     pub(super) fn bytes(&self) -> u64 {
-        let of = |kept: &Kept<B>| match kept {
-            Kept::Input(x_rm) => bytes_of(x_rm),
-            Kept::Parts(p) => {
-                p.attention_norm.bytes()
-                    + p.attention.bytes()
-                    + p.feed_forward_norm.bytes()
-                    + p.feed_forward.bytes()
-            }
+        let of = |kept: &Kept<B, L>| match kept {
+            Kept::Input(x) => L::stream_bytes(x),
+            Kept::Parts(parts) => L::parts_bytes(parts),
         };
-        self.layers.iter().map(of).sum()
+        L::shared_bytes(&self.shared) + self.layers.iter().map(of).sum::<u64>()
     }
 }

@@ -2,22 +2,37 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `vit` | vision encoder in the Qwen2-VL manner: patch embedding, 2D rotary positions, spatial-merge adapter |
-//! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, untied head with its loss |
-//! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `norm` | what their layers share, forward and backward |
+//! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or what `stem` holds |
+//! | `merger` | the adapter: neighbouring patches become one token of the backbone |
+//! | `stem` | what CLIP and SigLIP have instead: class token, learned positions, norm before the layers |
+//! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, head with its loss |
+//! | `coordinates` | time, row and column of every token, for the positions of Qwen2-VL |
+//! | `dit` | diffusion transformer in the MovieGen manner: packed clips, adaptive norms, cross attention, flow-matching loss |
+//! | `linear` | linear layers with low-rank adapters |
+//! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `activation`, `norm` | what their layers share, forward and backward |
 //! | `gradients` | sums of weight gradients |
+//! | `precision` | what the layers compute in |
 //! | `init` | weights by name: any partition starts from the same ones |
+//! | `sampler` | clips from noise: Euler steps with guidance |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
+mod activation;
 pub mod attention;
+mod coordinates;
 pub mod core;
 pub mod decoder;
+pub mod dit;
 pub mod feed_forward;
 mod gradients;
 mod init;
 pub mod layer;
-mod norm;
+pub mod linear;
+pub mod merger;
+pub(crate) mod norm;
+mod precision;
 pub mod rotary;
+pub mod sampler;
+pub mod stem;
 pub mod vit;
 mod whole;
 
@@ -28,14 +43,18 @@ use burn::tensor::backend::Backend;
 use dip_core::LayerStrategy;
 use thiserror::Error;
 
-use crate::batch::Microbatch;
+use crate::batch::{Clip, Microbatch};
+use crate::weights::{Weights, WeightsError};
 
 pub use decoder::DecoderChunk;
+pub use dit::DitChunk;
 pub use gradients::{Deferred, Gradients};
 pub use init::Init;
+pub use precision::Precision;
+pub(crate) use precision::{cast, to_f32};
 pub use vit::VitChunk;
-pub(crate) use whole::output_width;
 pub use whole::{Prompt, WholeModel};
+pub(crate) use whole::{image_side, output_width};
 
 /// Forward and backward of one model chunk: what a new modality implements.
 ///
@@ -49,7 +68,7 @@ pub trait Chunk<B: Backend> {
     ///
     /// `inputs` are the outputs of the chunk before (one tensor, `[tokens, hidden]`), or, in the first chunk of a module,
     /// those of the upstream modules in the order of their instances. A chunk that ends in a loss gives `[1, 1]`: the sum of
-    /// the cross-entropies, not yet divided by the trained tokens of the batch.
+    /// the losses of the tokens, not yet divided by the trained tokens of the batch.
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2>;
 
     /// The same, and what its backward needs; each layer keeps what its strategy says.
@@ -85,14 +104,38 @@ pub struct Slice<'a> {
     pub microbatch: &'a Microbatch,
     /// Which of its instances.
     pub instances: Range<u32>,
+    /// The instances that each input from an upstream module holds: its slices need not be those of this module.
+    pub inputs: Vec<Range<u32>>,
+}
+
+impl<'a> Slice<'a> {
+    /// The clips, where the instances are clips.
+    pub fn clips(&self) -> &'a [Clip] {
+        &self.microbatch.clips[self.instances.start as usize..self.instances.end as usize]
+    }
+}
+
+/// What the weights of a model are at first.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Seed of all that is drawn.
+    pub seed: u64,
+    /// Where weights are read from; they are drawn where it is absent, and adapters always are.
+    pub weights: Option<&'a Weights>,
+}
+
+impl From<u64> for Start<'_> {
+    fn from(seed: u64) -> Self {
+        Self { seed, weights: None }
+    }
 }
 
 /// A model that cannot be built.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Debug, Error)]
 pub enum ModelError {
     /// A module kind has no trainable implementation.
     #[error(
-        "module {module:?} is of kind {kind}, which cannot be trained yet; plan and emulate it, or use vit and decoder modules"
+        "module {module:?} is of kind {kind}, which cannot be trained yet; plan and emulate it, or use vit, decoder and dit modules"
     )]
     Kind {
         /// The module.
@@ -100,6 +143,9 @@ pub enum ModelError {
         /// Its kind.
         kind: &'static str,
     },
+    /// Weights cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A field does not fit the implementation.
     #[error("module {module:?}: {field} is {value}, but must be {limit}; change the model TOML")]
     Field {

@@ -1,4 +1,4 @@
-//! Rotary positions: one table of angles for sequences, and for the rows and columns of images.
+//! Rotary positions: one table of angles for sequences, for the rows and columns of images, and for those of videos over time.
 //!
 //! Turning a pair is written as `x cos + (x R) sin`, where `R` moves the halves of a head past each other with a sign: products of
 //! whole rows, which every backend runs at full speed, where slices of heads would be strided.
@@ -7,9 +7,38 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+use dip_core::{Rope, RopeStretch};
 
-/// Base of the angles.
-const BASE: f64 = 10_000.0;
+use super::gradients::bytes_of;
+use super::{cast, to_f32};
+
+/// How fast each pair of a head turns, and with which coordinate of a token.
+#[derive(Debug, Clone)]
+pub struct Turning {
+    /// Angle for a position, `[d / 2]`.
+    per_position: Vec<f64>,
+    /// Time, row or column, `[d / 2]`.
+    axes: Vec<usize>,
+}
+
+impl Turning {
+    /// That of a module whose heads are `head_dim` wide, which is even.
+    pub fn of(rope: &Rope, head_dim: usize) -> Self {
+        let half = head_dim / 2;
+        let angle = |i: usize| rope.theta.powf(-(i as f64) / half as f64);
+        let angle = |i| rope.stretch.map_or(angle(i), |s| stretched(angle(i), s));
+        let sections = rope.sections.unwrap_or([half as u32, 0, 0]);
+        let axes = (0..3).flat_map(|axis| vec![axis; sections[axis] as usize]);
+        Self { per_position: (0..half).map(angle).collect(), axes: axes.take(half).collect() }
+    }
+}
+
+/// The angle of a longer wave: waves that the model was trained on many times over stay as they are.
+fn stretched(angle: f64, s: RopeStretch) -> f64 {
+    let waves = f64::from(s.original_positions) * angle / std::f64::consts::TAU;
+    let kept = ((waves - s.low) / (s.high - s.low)).clamp(0.0, 1.0);
+    angle * (kept + (1.0 - kept) / s.factor)
+}
 
 /// Turns the heads of queries and keys by their positions.
 #[derive(Debug, Clone)]
@@ -30,22 +59,38 @@ pub struct Turn<B: Backend> {
 }
 
 impl<B: Backend> Rotary<B> {
-    /// Positions in a sequence. `head_dim` is even.
-    pub fn sequence(positions: &[u32], head_dim: usize, device: &B::Device) -> Self {
-        let half = head_dim / 2;
-        let angle =
-            |s: usize, i: usize| f64::from(positions[s]) * BASE.powf(-(i as f64) / half as f64);
-        Self::from_angles(positions.len(), half, angle, device)
+    /// Positions of tokens, as time, row and column; all three are the same in a text.
+    pub fn sequence(positions: &[[u32; 3]], turning: &Turning, device: &B::Device) -> Self {
+        let Turning { per_position, axes } = turning;
+        let angle = |s: usize, i: usize| f64::from(positions[s][axes[i]]) * per_position[i];
+        Self::from_angles(positions.len(), per_position.len(), angle, device)
     }
 
     /// Positions in a grid: the first half of the angles turns with the row, the second with the column. `head_dim` is a
-    /// multiple of 4.
-    pub fn grid(places: &[(u32, u32)], head_dim: usize, device: &B::Device) -> Self {
+    /// multiple of 4, `theta` the base of the angles.
+    pub fn grid(places: &[(u32, u32)], head_dim: usize, theta: f64, device: &B::Device) -> Self {
         let (half, quarter) = (head_dim / 2, head_dim / 4);
         let angle = |s: usize, i: usize| {
             let (row, column) = places[s];
             let position = if i < quarter { row } else { column };
-            f64::from(position) * BASE.powf(-((i % quarter) as f64) / quarter as f64)
+            f64::from(position) * theta.powf(-((i % quarter) as f64) / quarter as f64)
+        };
+        Self::from_angles(places.len(), half, angle, device)
+    }
+
+    /// Positions in a video, `[frame, row, column]`: the first third of the angles turns with the frame, the others with row
+    /// and column; what does not divide by three is the frame's. `head_dim` is even and at least 6, `theta` the base of the angles.
+    pub fn volume(places: &[[u32; 3]], head_dim: usize, theta: f64, device: &B::Device) -> Self {
+        let half = head_dim / 2;
+        let third = half / 3;
+        let time = half - 2 * third;
+        let angle = |s: usize, i: usize| {
+            let (axis, i, of) = match i {
+                i if i < time => (0, i, time),
+                i if i < time + third => (1, i - time, third),
+                i => (2, i - time - third, third),
+            };
+            f64::from(places[s][axis]) * theta.powf(-(i as f64) / of as f64)
         };
         Self::from_angles(places.len(), half, angle, device)
     }
@@ -93,6 +138,11 @@ impl<B: Backend> Rotary<B> {
 }
 
 impl<B: Backend> Turn<B> {
+    /// Bytes of the tables.
+    pub(super) fn bytes(&self) -> u64 {
+        bytes_of(&self.cos) + bytes_of(&self.sin)
+    }
+
     /// Turns each pair `(x[i], x[i + d / 2])` of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
     pub fn apply(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
         self.turned(x_rm, self.sin.clone())
@@ -105,13 +155,14 @@ impl<B: Backend> Turn<B> {
 
     /// `x cos + (x R) sin`. Both halves of a head have the same angle, so a turn by the negative one is its transpose.
     fn turned(&self, x_rm: Tensor<B, 2>, sin: Tensor<B, 2>) -> Tensor<B, 2> {
-        let shape @ [rows, width] = x_rm.dims();
+        let (shape @ [rows, width], dtype) = (x_rm.dims(), x_rm.dtype());
+        let x_rm = to_f32(x_rm);
         let [d, _] = self.halves.dims();
         let [_, length] = self.cos.dims();
         let sequences = [rows * width / length, length];
         let moved = x_rm.clone().reshape([rows * width / d, d]).matmul(self.halves.clone());
         let x = x_rm.reshape(sequences) * self.cos.clone();
-        (x + moved.reshape(sequences) * sin).reshape(shape)
+        cast((x + moved.reshape(sequences) * sin).reshape(shape), dtype)
     }
 }
 
@@ -123,10 +174,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn scores_in_a_video_depend_on_distances_along_each_axis_alone() {
+        let device = Default::default();
+        let row = Tensor::<Flex, 2>::random([1, 8], Distribution::Normal(0.0, 1.0), &device);
+        let score = |a: [u32; 3], b: [u32; 3]| {
+            let x = row.clone().repeat_dim(0, 2);
+            let y = Rotary::<Flex>::volume(&[a, b], 8, 10_000.0, &device).of_heads(1).apply(x);
+            (y.clone().narrow(0, 0, 1) * y.narrow(0, 1, 1)).sum().into_scalar()
+        };
+        let apart = |d: [u32; 3]| score([0; 3], d);
+        for d in [[1, 0, 0], [0, 1, 0], [0, 0, 1], [2, 3, 1]] {
+            let moved = score([4, 5, 6], [4 + d[0], 5 + d[1], 6 + d[2]]);
+            assert!((moved - apart(d)).abs() < 1e-4, "{d:?}");
+        }
+        assert!((apart([1, 0, 0]) - apart([0, 1, 0])).abs() > 1e-3);
+        assert!((apart([0, 0, 1]) - apart([0, 1, 0])).abs() > 1e-3);
+    }
+
+    #[test]
     fn every_pair_is_turned_by_the_angle_of_its_position() {
         let device = Default::default();
         let x = Tensor::<Flex, 2>::random([6, 8], Distribution::Normal(0.0, 1.0), &device);
-        let rotary = Rotary::<Flex>::sequence(&[0, 5, 1], 4, &device);
+        let turning = Turning::of(&Rope::default(), 4);
+        let rotary = Rotary::<Flex>::sequence(&[[0; 3], [5; 3], [1; 3]], &turning, &device);
         let y: Vec<f32> = rotary.of_heads(2).apply(x.clone()).into_data().to_vec().unwrap();
         let x: Vec<f32> = x.into_data().to_vec().unwrap();
         for (row, position) in (0..6).zip([0.0f32, 5.0, 1.0].into_iter().cycle()) {

@@ -1,42 +1,46 @@
-//! The vision encoder in the Qwen2-VL manner.
+//! The vision encoder: of the Qwen2-VL kind, or of the CLIP kind with what `stem` holds.
 //!
-//! Shape legend: n images, p patches of an image, r = n * p rows, c values of a patch, m width, t tokens of an image after merging.
+//! Shape legend: n images, p rows of an image (its patches, and a class token where there is one), r = n * p, c values of a patch, m width, t tokens of an image after merging.
 
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::nn::Linear;
-use burn::tensor::activation::gelu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
 
 use super::attention::{Attention, Geometry};
 use super::core::Heads;
-use super::feed_forward::{FeedForward, gelu_backward};
-use super::gradients::{Gradients, bytes_of, linear_backward, linear_backward_weights};
+use super::feed_forward::FeedForward;
+use super::gradients::Gradients;
 use super::layer::{self, Layer, LayersKept};
+use super::linear::{Linear, linear_backward_weights};
+use super::merger::{Merger, MergerKept};
 use super::norm::{Norm, NormKept};
 use super::rotary::Rotary;
-use super::{Chunk, Init, ModelError, Slice};
+use super::stem::{Stem, without_class, without_class_backward};
+use super::{Chunk, Init, ModelError, Slice, cast};
 use crate::batch::Image;
 
 /// Consecutive layers of the encoder, with its patch embedding in the first chunk and its adapter in the last.
 #[derive(Module, Debug)]
 pub struct VitChunk<B: Backend> {
     patch_embed: Option<Linear<B>>,
+    /// Where positions are learned.
+    stem: Option<Stem<B>>,
     layers: Vec<Layer<B>>,
     merger: Option<Merger<B>>,
     grid: PatchGrid,
     heads: Heads,
-}
-
-/// The adapter: each square of neighbouring patches becomes one token of the backbone.
-#[derive(Module, Debug)]
-pub struct Merger<B: Backend> {
-    norm: Norm<B>,
-    fc1: Linear<B>,
-    fc2: Linear<B>,
+    /// Base of the angles of rotary positions; none where positions are learned.
+    #[module(skip)]
+    rope_theta: Option<f64>,
+    /// Whether a class token goes before the patches of an image.
+    #[module(skip)]
+    class_token: bool,
+    /// Mean and standard deviation of each colour that the encoder wants; none for pixels from -1 to 1.
+    #[module(skip)]
+    pixel_statistics: Option<[(f32, f32); 3]>,
 }
 
 /// How an image is cut into patches. Patches that are merged into one token stand next to each other.
@@ -45,6 +49,8 @@ pub struct PatchGrid {
     image_px: usize,
     patch_px: usize,
     merge: usize,
+    /// Frames of a patch; a still image is all of them.
+    frames: usize,
 }
 
 impl PatchGrid {
@@ -71,14 +77,15 @@ impl PatchGrid {
         places
     }
 
-    /// The values of every patch of an image `[3, image_px, image_px]`, `[p * c]` with c in the order channel, row, column.
+    /// The values of every patch of an image `[3, image_px, image_px]`, `[p * c]` with c in the order channel, frame, row,
+    /// column.
     pub fn patches(&self, image: &Image) -> Vec<f32> {
         let (px, size) = (self.patch_px, self.image_px);
-        let mut values = Vec::with_capacity(3 * size * size);
+        let mut values = Vec::with_capacity(3 * self.frames * size * size);
         for (row, column) in self.places() {
             let (top, left) = (row as usize * px, column as usize * px);
             for channel in 0..3 {
-                for y in top..top + px {
+                for y in (0..self.frames).flat_map(|_| top..top + px) {
                     let start = (channel * size + y) * size + left;
                     values.extend_from_slice(&image.pixels[start..start + px]);
                 }
@@ -99,10 +106,10 @@ impl<B: Backend> VitChunk<B> {
         output: usize,
         init: &Init<'_, B>,
     ) -> Result<Self, ModelError> {
-        let ModuleKind::Vit { image_px, patch_px, merge } = spec.kind else {
+        let ModuleKind::Vit { image_px, patch_px, merge, tower } = spec.kind else {
             return Err(ModelError::Kind { module: spec.name.clone(), kind: "not a vit" });
         };
-        if !spec.head_dim().is_multiple_of(4) {
+        if !tower.learned_positions() && !spec.head_dim().is_multiple_of(4) {
             return Err(ModelError::Field {
                 module: spec.name.clone(),
                 field: "head_dim",
@@ -111,57 +118,92 @@ impl<B: Backend> VitChunk<B> {
             });
         }
         let (first, last) = (layers.start == 0, layers.end == spec.layers);
-        let (width, merge_px) = (spec.hidden as usize, merge as usize);
-        let channels = 3 * (patch_px * patch_px) as usize;
-        let merged = width * merge_px * merge_px;
-        let inner = spec.adapter_width() as usize;
+        let width = spec.hidden as usize;
+        let channels = 3 * (tower.frames() * patch_px * patch_px) as usize;
+        let norm = || Norm::layer(width, init).with_epsilon(spec.options.norm_epsilon);
         let layer = |i: u32| {
             let path = format!("layers.{i}");
             Layer {
-                attention_norm: Norm::layer(width, init),
-                attention: Attention::init(spec, &path, true, init),
-                feed_forward_norm: Norm::layer(width, init),
+                attention_norm: norm(),
+                attention: Attention::init(spec, &path, init),
+                feed_forward_norm: norm(),
                 feed_forward: FeedForward::init(spec, &path, true, init),
             }
         };
-        let std = |input: usize| (1.0 / input as f64).sqrt();
         Ok(Self {
-            patch_embed: first
-                .then(|| init.linear("patch_embed", channels, width, true, std(channels))),
-            layers: layers.map(layer).collect(),
-            merger: last.then(|| Merger {
-                norm: Norm::layer(width, init),
-                fc1: init.linear("merger.fc1", merged, inner, true, std(merged)),
-                fc2: init.linear("merger.fc2", inner, output, true, 0.02),
+            patch_embed: first.then(|| {
+                let bias = tower.patch_bias();
+                init.linear("patch_embed", channels, width, bias, (1.0 / channels as f64).sqrt())
             }),
+            stem: (first && tower.learned_positions()).then(|| Stem::init(spec, init)),
+            layers: layers.map(layer).collect(),
+            merger: last.then(|| Merger::init(spec, output, init)),
             grid: PatchGrid {
                 image_px: image_px as usize,
                 patch_px: patch_px as usize,
-                merge: merge_px,
+                merge: merge as usize,
+                frames: tower.frames() as usize,
             },
             heads: Heads::of(spec),
+            rope_theta: (!tower.learned_positions()).then_some(spec.options.rope.theta),
+            class_token: tower.class_token(),
+            pixel_statistics: tower.pixel_statistics(),
         })
     }
 
-    /// The patches of all images, `[r, c]`.
-    fn patches(&self, images: &[Image], device: &B::Device) -> Tensor<B, 2> {
-        let values: Vec<f32> = images.iter().flat_map(|i| self.grid.patches(i)).collect();
+    /// The patches of all images, `[r, c]`, in the type of `like`.
+    fn patches(&self, images: &[Image], like: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let patches = |image: &Image| match &self.pixel_statistics {
+            Some(statistics) => self.grid.patches(&normalised(image, statistics)),
+            None => self.grid.patches(image),
+        };
+        let values: Vec<f32> = images.iter().flat_map(patches).collect();
         let rows = images.len() * self.grid.side() * self.grid.side();
         let shape = [rows, values.len() / rows];
-        Tensor::from_data(TensorData::new(values, shape), device)
+        cast(Tensor::from_data(TensorData::new(values, shape), &like.device()), like.dtype())
     }
 
-    /// What the layers start from, `[r, m]`, and where they are.
-    fn start(&self, mut inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> (Tensor<B, 2>, Geometry<B>) {
-        let x_rm = match (&self.patch_embed, inputs.pop()) {
-            (Some(embed), _) => embed.forward(self.patches(images(on), &embed.weight.device())),
-            (None, Some(x_rm)) => x_rm,
+    /// What the layers start from, `[r, m]`, and what the backward of the stem needs.
+    fn start(&self, mut inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Start<B> {
+        match (&self.patch_embed, inputs.pop()) {
+            (Some(embed), _) => {
+                let x = embed.forward(self.patches(images(on), &embed.weight.val()));
+                match &self.stem {
+                    Some(stem) => stem.forward(x),
+                    None => (x, None),
+                }
+            }
+            (None, Some(x_rm)) => (x_rm, None),
             (None, None) => unreachable!("the interpreter gives a later chunk its input"),
-        };
-        let rotary = Rotary::grid(&self.grid.places(), self.heads.head_dim, &x_rm.device());
-        let geometry = Geometry::full(self.heads, &rotary, images(on).len());
-        (x_rm, geometry)
+        }
     }
+
+    /// Where the rows of `n` images are.
+    fn geometry(&self, n: usize, x_rm: &Tensor<B, 2>) -> Geometry<B> {
+        let Some(theta) = self.rope_theta else {
+            return Geometry::unturned(n, x_rm.dims()[0] / n);
+        };
+        let places = self.grid.places();
+        let rotary = Rotary::grid(&places, self.heads.head_dim, theta, &x_rm.device());
+        Geometry::full(self.heads, &rotary, n)
+    }
+
+    /// What the adapter reads.
+    fn features(&self, x_rm: Tensor<B, 2>, n: usize) -> Tensor<B, 2> {
+        if self.class_token { without_class(x_rm, n) } else { x_rm }
+    }
+}
+
+/// The first rows, and what the backward of the stem needs.
+type Start<B> = (Tensor<B, 2>, Option<NormKept<B>>);
+
+/// The image with each colour at the mean and deviation that an encoder wants.
+fn normalised(image: &Image, statistics: &[(f32, f32); 3]) -> Image {
+    let colours = image.pixels.chunks_exact(image.pixels.len() / 3).zip(statistics);
+    let of_colour = |(values, (mean, deviation)): (&[f32], &(f32, f32))| -> Vec<f32> {
+        values.iter().map(|v| ((v + 1.0) / 2.0 - mean) / deviation).collect()
+    };
+    Image { pixels: colours.flat_map(of_colour).collect() }
 }
 
 fn images<'a>(on: &Slice<'a>) -> &'a [Image] {
@@ -170,7 +212,8 @@ fn images<'a>(on: &Slice<'a>) -> &'a [Image] {
 
 /// What the backward of a chunk needs.
 pub struct VitKept<B: Backend> {
-    layers: LayersKept<B>,
+    stem: Option<NormKept<B>>,
+    layers: LayersKept<B, Layer<B>>,
     merger: Option<MergerKept<B>>,
 }
 
@@ -178,10 +221,12 @@ impl<B: Backend> Chunk<B> for VitChunk<B> {
     type Kept = VitKept<B>;
 
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2> {
-        let (x_rm, geometry) = self.start(inputs, &on);
+        let (x_rm, _) = self.start(inputs, &on);
+        let n = images(&on).len();
+        let geometry = self.geometry(n, &x_rm);
         let x_rm = layer::forward(&self.layers, x_rm, &geometry);
         match &self.merger {
-            Some(merger) => merger.forward(x_rm, self.grid.merged()).0,
+            Some(merger) => merger.forward(self.features(x_rm, n), self.grid.merged()).0,
             None => x_rm,
         }
     }
@@ -192,15 +237,15 @@ impl<B: Backend> Chunk<B> for VitChunk<B> {
         on: Slice<'_>,
         strategies: &[LayerStrategy],
     ) -> (Tensor<B, 2>, VitKept<B>) {
-        let (x_rm, geometry) = self.start(inputs, &on);
+        let (x_rm, stem) = self.start(inputs, &on);
+        let n = images(&on).len();
+        let geometry = self.geometry(n, &x_rm);
         let (x_rm, layers) = layer::forward_kept(&self.layers, x_rm, geometry, strategies);
-        match &self.merger {
-            Some(merger) => {
-                let (y, kept) = merger.forward(x_rm, self.grid.merged());
-                (y, VitKept { layers, merger: Some(kept) })
-            }
-            None => (x_rm, VitKept { layers, merger: None }),
-        }
+        let Some(merger) = &self.merger else {
+            return (x_rm, VitKept { stem, layers, merger: None });
+        };
+        let (y, kept) = merger.forward(self.features(x_rm, n), self.grid.merged());
+        (y, VitKept { stem, layers, merger: Some(kept) })
     }
 
     fn backward(
@@ -211,55 +256,25 @@ impl<B: Backend> Chunk<B> for VitChunk<B> {
         gradients: &mut Gradients<B>,
     ) -> Vec<Tensor<B, 2>> {
         let dy_rm = match (&self.merger, kept.merger) {
-            (Some(merger), Some(kept)) => merger.backward(kept, dy, gradients),
+            (Some(merger), Some(kept)) => {
+                let d = merger.backward(kept, dy, gradients);
+                if self.class_token { without_class_backward(d, images(&on).len()) } else { d }
+            }
             _ => dy,
         };
         let dx_rm = layer::backward(&self.layers, kept.layers, dy_rm, gradients);
-        match &self.patch_embed {
-            Some(embed) => {
-                let patches = self.patches(images(&on), &dx_rm.device());
-                linear_backward_weights(embed, patches, &dx_rm, gradients);
-                Vec::new()
-            }
-            None => vec![dx_rm],
-        }
+        let Some(embed) = &self.patch_embed else { return vec![dx_rm] };
+        let dx = match &self.stem {
+            Some(stem) => stem.backward(kept.stem, dx_rm, gradients),
+            None => dx_rm,
+        };
+        let patches = self.patches(images(&on), &dx);
+        linear_backward_weights(embed, patches, &dx, gradients);
+        Vec::new()
     }
 
     fn kept_bytes(kept: &VitKept<B>) -> u64 {
-        let merger = |m: &MergerKept<B>| m.norm.bytes() + bytes_of(&m.inner);
-        kept.layers.bytes() + kept.merger.as_ref().map_or(0, merger)
-    }
-}
-
-/// What the backward of the adapter needs.
-struct MergerKept<B: Backend> {
-    norm: NormKept<B>,
-    /// Before the activation.
-    inner: Tensor<B, 2>,
-}
-
-impl<B: Backend> Merger<B> {
-    /// `[n * p, m]` to `[n * t, output]`: `patches` neighbours side by side, then two linear layers.
-    fn forward(&self, x_rm: Tensor<B, 2>, patches: usize) -> (Tensor<B, 2>, MergerKept<B>) {
-        let [rows, m] = x_rm.dims();
-        let (normed, norm) = self.norm.forward(x_rm);
-        let inner = self.fc1.forward(normed.reshape([rows / patches, patches * m]));
-        (self.fc2.forward(gelu(inner.clone())), MergerKept { norm, inner })
-    }
-
-    fn backward(
-        &self,
-        kept: MergerKept<B>,
-        dy: Tensor<B, 2>,
-        gradients: &mut Gradients<B>,
-    ) -> Tensor<B, 2> {
-        let MergerKept { norm, inner } = kept;
-        let d_inner = linear_backward(&self.fc2, gelu(inner.clone()), dy, gradients);
-        let normed = self.norm.output(&norm);
-        let shape = normed.dims();
-        let merged = [inner.dims()[0], shape[0] * shape[1] / inner.dims()[0]];
-        let d_inner = gelu_backward(inner, d_inner);
-        let d = linear_backward(&self.fc1, normed.reshape(merged), d_inner, gradients);
-        self.norm.backward(norm, d.reshape(shape), gradients)
+        let norm = |norm: &Option<NormKept<B>>| norm.as_ref().map_or(0, NormKept::bytes);
+        norm(&kept.stem) + kept.layers.bytes() + kept.merger.as_ref().map_or(0, MergerKept::bytes)
     }
 }

@@ -1,19 +1,21 @@
-//! The whole model on one device: the oracle of the pipelined gradients, and what evaluation and captions run on.
+//! The whole model on one device: the oracle of the pipelined gradients, and what evaluation, captions and sampling run on.
 
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 use dip_core::{ModelSpec, ModuleId, ModuleKind};
 
-use super::{Chunk, DecoderChunk, Init, ModelError, Slice, VitChunk};
+use super::{Chunk, DecoderChunk, DitChunk, Init, ModelError, Slice, Start, VitChunk};
 use crate::batch::{Batch, Image, Microbatch};
-use crate::params::{self, Loader, NamedTensors, Naming, ParameterError};
+use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
+use crate::weights::Reader;
 
-/// A vision-language model in one piece: any number of encoders into one decoder, in autodiff or not, as `B` is.
+/// A model in one piece, in autodiff or not, as `B` is: an encoder into a decoder, or a text encoder into a diffusion transformer.
 #[derive(Debug, Clone)]
 pub struct WholeModel<B: Backend> {
     encoder: Option<(String, VitChunk<B>)>,
     decoder: (String, DecoderChunk<B>),
+    video: Option<(String, DitChunk<B>)>,
 }
 
 /// What a caption starts from.
@@ -28,16 +30,23 @@ pub struct Prompt {
 }
 
 impl<B: Backend> WholeModel<B> {
-    /// The model with weights drawn from `seed`: the same ones that any partition starts from.
+    /// The model with weights drawn from a seed, the same ones that any partition starts from, or read from files.
     ///
     /// # Errors
-    /// [`ModelError`] where a module cannot be trained, or there is not exactly one decoder with a head.
-    pub fn init(model: &ModelSpec, seed: u64, device: &B::Device) -> Result<Self, ModelError> {
+    /// [`ModelError`] where a module cannot be trained, there is not exactly one decoder with a head, or the weights cannot be
+    /// read.
+    pub fn init<'a>(
+        model: &ModelSpec,
+        start: impl Into<Start<'a>>,
+        device: &B::Device,
+    ) -> Result<Self, ModelError> {
+        let Start { seed, weights } = start.into();
         let mut encoder = None;
         let mut decoder = None;
+        let mut video = None;
         for id in model.topological_order() {
             let spec = &model.modules[id.index()];
-            let init = Init { seed, module: &spec.name, device };
+            let init = Init { seed, module: &spec.name, device, read: weights.is_some() };
             match &spec.kind {
                 ModuleKind::Vit { .. } => {
                     let width = output_width(model, id);
@@ -45,34 +54,71 @@ impl<B: Backend> WholeModel<B> {
                     encoder = Some((spec.name.clone(), chunk));
                 }
                 ModuleKind::Decoder { .. } => {
-                    let chunk = DecoderChunk::init(spec, 0..spec.layers, &init)?;
+                    let chunk = DecoderChunk::init(spec, 0..spec.layers, &init)?
+                        .with_image_side(image_side(model, id));
                     decoder = Some((spec.name.clone(), chunk));
                 }
                 ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
-                ModuleKind::Dit { .. } => return Err(unsupported(&spec.name, "dit")),
+                ModuleKind::Dit { .. } => {
+                    let chunk = DitChunk::init(model, id, 0..spec.layers, &init)?;
+                    video = Some((spec.name.clone(), chunk));
+                }
             }
         }
         let decoder = decoder.ok_or_else(|| unsupported(&model.name, "without a decoder"))?;
-        Ok(Self { encoder, decoder })
+        let mut whole = Self { encoder, decoder, video };
+        if let Some(weights) = weights {
+            let mut reader = Reader { weights, error: None };
+            whole.map_parameters(&mut reader);
+            reader.error.map_or(Ok(()), Err)?;
+        }
+        Ok(whole)
     }
 
-    /// Sum of the cross-entropies of the trained tokens of one microbatch, `[1, 1]`.
+    /// Scores of the next token at every place of a sequence, `[tokens, vocab]`; none where the decoder has no head.
+    pub fn logits(&self, sequence: &Microbatch) -> Option<Tensor<B, 2>> {
+        let rows: Vec<usize> = (0..sequence.tokens.len()).collect();
+        self.decoder.1.logits(self.image_embeddings(sequence), &whole(sequence), &rows)
+    }
+
+    /// Sum of the losses of the trained tokens of one microbatch, `[1, 1]`.
     fn loss_sum(&self, microbatch: &Microbatch) -> Tensor<B, 2> {
-        let on = Slice { microbatch, instances: 0..1 };
-        self.decoder.1.forward(self.image_embeddings(microbatch), on)
+        match &self.video {
+            Some((_, video)) => {
+                let (text, on) = self.captions(microbatch);
+                video.forward(text, on)
+            }
+            None => self.decoder.1.forward(self.image_embeddings(microbatch), whole(microbatch)),
+        }
+    }
+
+    /// The velocity of every token of the clips of a microbatch, `[tokens, values]`; `None` for models without video.
+    pub fn velocity(&self, microbatch: &Microbatch) -> Option<Tensor<B, 2>> {
+        let (_, video) = self.video.as_ref()?;
+        let (text, on) = self.captions(microbatch);
+        video.velocity(text, &on)
+    }
+
+    /// The captions of all clips through the text encoder, and the slice of all clips.
+    fn captions<'m>(&self, microbatch: &'m Microbatch) -> (Vec<Tensor<B, 2>>, Slice<'m>) {
+        let all = 0..microbatch.clips.len() as u32;
+        let on = Slice { microbatch, instances: all.clone(), inputs: Vec::new() };
+        let text = self.decoder.1.forward(Vec::new(), on.clone());
+        (vec![text], Slice { inputs: vec![all], ..on })
     }
 
     fn image_embeddings(&self, microbatch: &Microbatch) -> Vec<Tensor<B, 2>> {
         let images = microbatch.images.len() as u32;
         match &self.encoder {
             Some((_, encoder)) if images > 0 => {
-                vec![encoder.forward(Vec::new(), Slice { microbatch, instances: 0..images })]
+                let on = Slice { microbatch, instances: 0..images, inputs: Vec::new() };
+                vec![encoder.forward(Vec::new(), on)]
             }
             _ => Vec::new(),
         }
     }
 
-    /// Mean cross-entropy over the trained tokens, in nats. For backends without autodiff.
+    /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity. For backends without autodiff.
     pub fn loss(&self, microbatches: &[Microbatch]) -> f64 {
         let trained: u64 = microbatches.iter().map(Microbatch::trained_tokens).sum();
         let sum = |m: &Microbatch| self.loss_sum(m).into_scalar().elem::<f64>();
@@ -90,7 +136,7 @@ impl<B: Backend> WholeModel<B> {
         let start = sequence.tokens.len();
         while sequence.tokens.len() < start + most {
             let last = sequence.tokens.len() - 1;
-            let logits = self.decoder.1.logits(embeddings.clone(), &sequence, &[last]);
+            let logits = self.decoder.1.logits(embeddings.clone(), &whole(&sequence), &[last]);
             let token = logits.map(|l| l.argmax(1).into_scalar().elem::<i64>() as u32);
             match token {
                 Some(token) if token != stop => sequence.push(token),
@@ -106,6 +152,9 @@ impl<B: Backend> WholeModel<B> {
         if let Some((name, encoder)) = &self.encoder {
             all.extend(params::parameters::<B, _>(encoder, &naming(name)));
         }
+        if let Some((name, video)) = &self.video {
+            all.extend(params::parameters::<B, _>(video, &naming(name)));
+        }
         all
     }
 
@@ -115,12 +164,19 @@ impl<B: Backend> WholeModel<B> {
     /// [`ParameterError`] for the first one that is missing or has another shape.
     pub fn load(&mut self, tensors: &NamedTensors) -> Result<(), ParameterError> {
         let mut loader = Loader { tensors, error: None };
-        let (name, chunk) = &mut self.decoder;
-        *chunk = params::map_parameters(chunk.clone(), &naming(name), None, &mut loader);
-        if let Some((name, chunk)) = &mut self.encoder {
-            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, &mut loader);
-        }
+        self.map_parameters(&mut loader);
         loader.error.map_or(Ok(()), Err)
+    }
+
+    fn map_parameters<P: ParameterMap<B>>(&mut self, map: &mut P) {
+        let (name, chunk) = &mut self.decoder;
+        *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
+        if let Some((name, chunk)) = &mut self.encoder {
+            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
+        }
+        if let Some((name, chunk)) = &mut self.video {
+            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
+        }
     }
 }
 
@@ -142,15 +198,31 @@ impl<B: AutodiffBackend> WholeModel<B> {
                 params::gradients::<B, B::InnerBackend, _>(encoder, &naming(name), &gradients);
             named.extend(of_encoder);
         }
+        if let Some((name, video)) = &self.video {
+            let gradients = GradientsParams::from_module(&mut all, video);
+            named.extend(params::gradients::<B, B::InnerBackend, _>(
+                video,
+                &naming(name),
+                &gradients,
+            ));
+        }
         (value, named)
     }
 }
 
-/// Width of what a module hands to its consumer.
+/// Width of what an encoder hands to its consumer.
 pub(crate) fn output_width(model: &ModelSpec, module: ModuleId) -> usize {
     let own = model.modules[module.index()].hidden;
     let consumer = model.consumers_of(module).first().map(|c| model.modules[c.index()].hidden);
     consumer.unwrap_or(own) as usize
+}
+
+/// Tokens on a side of an image, where rows and columns of images are positions of their own; 0 where there are none.
+pub(crate) fn image_side(model: &ModelSpec, module: ModuleId) -> Option<usize> {
+    model.modules[module.index()].options.rope.sections?;
+    let inputs = model.inputs_of(module).into_iter();
+    let tokens = inputs.map(|input| model.modules[input.index()].tokens_per_image()).max();
+    Some(tokens.unwrap_or(0).isqrt() as usize)
 }
 
 impl Prompt {
@@ -173,6 +245,11 @@ impl Microbatch {
         self.documents.push(0);
         self.tokens.push(token);
     }
+}
+
+/// The one sequence of a microbatch.
+fn whole(microbatch: &Microbatch) -> Slice<'_> {
+    Slice { microbatch, instances: 0..1, inputs: Vec::new() }
 }
 
 fn naming(module: &str) -> Naming {

@@ -2,14 +2,22 @@
 //!
 //! ```text
 //! Pipeline (coordinator) --commands--> Worker (rank thread: chunks, optimiser, compute pool) --ChannelLink--> other ranks
-//!                        <--replies---
+//!                        <--replies---                          --Collective--> the same rank of the other replicas
 //! ```
 
+mod collective;
 mod link;
+mod muon;
 mod optimizer;
 mod pipeline;
+mod replica;
+mod shard;
+mod tied;
 mod worker;
 
+pub use collective::{Bucket, Collective, ReplicaGone, ThreadCollective};
 pub use link::ChannelLink;
-pub use pipeline::{OnBatch, Pipeline, PipelineError, PipelineInit, StepReport, Update};
+pub use pipeline::{
+    OnBatch, Pipeline, PipelineError, PipelineInit, ReplicaWork, StepReport, Update,
+};
 pub use worker::Export;

@@ -13,13 +13,19 @@ use dip_core::{
 };
 use thiserror::Error;
 
+use super::collective::{Collective, ThreadCollective};
 use super::link::ChannelLink;
 use super::optimizer::Optimizer;
-use super::worker::{Chunks, Command, Export, Failure, Iteration, RankUpdate, Reply, Worker};
+use super::replica::{Replica, is_replica_gone};
+use super::shard::Shard;
+use super::tied::Ties;
+use super::worker::{
+    Chunks, Command, Export, Failure, Iteration, RankReport, RankUpdate, Reply, Worker,
+};
 use crate::batch::Batch;
-use crate::model::ModelError;
+use crate::model::{ModelError, Precision, Start};
 use crate::params::NamedTensors;
-use crate::stage::ChunkStage;
+use crate::stage::{ChunkStage, RankMemory};
 use crate::train::OptimizerConfig;
 
 /// What a pipeline is made of.
@@ -28,12 +34,14 @@ pub struct PipelineInit<'a, B: Backend> {
     pub model: &'a ModelSpec,
     /// Which rank holds which layers.
     pub partition: &'a Partition,
-    /// One device a rank. CPU devices compare equal; each rank has its own thread and its own compute threads all the same.
+    /// One device a rank, replica by replica: twice as many as ranks are two replicas. CPU devices compare equal; each rank has its own thread and its own compute threads all the same.
     pub devices: Vec<B::Device>,
     /// Compute threads of a rank on CPU.
     pub threads_per_rank: usize,
-    /// Seed of the weights.
-    pub seed: u64,
+    /// What the layers compute in.
+    pub precision: Precision,
+    /// What the weights are at first.
+    pub start: Start<'a>,
     /// The optimiser.
     pub optimizer: &'a OptimizerConfig,
 }
@@ -45,20 +53,31 @@ pub struct Update {
     pub learning_rate: f64,
     /// Largest norm of all gradients of all ranks together; 0 for no clipping.
     pub clip_norm: f64,
+    /// What the loss is multiplied with so that small gradients do not vanish in f16; 1 for f32 and bf16.
+    pub loss_scale: f64,
+}
+
+/// What one replica does in an iteration. The batches of all replicas have the trained tokens of the whole batch.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplicaWork<'a> {
+    /// A plan of its batch that passes the checker.
+    pub plan: &'a Plan,
+    /// Its microbatches.
+    pub batch: &'a Arc<Batch>,
 }
 
 /// What one iteration gave.
 #[derive(Debug, Clone)]
 pub struct StepReport {
-    /// When every stage ran.
-    pub trace: Trace,
+    /// When every stage ran, one trace a replica.
+    pub traces: Vec<Trace>,
     /// From the start of the first rank to the end of the last, the optimiser step included.
     pub elapsed: Seconds,
     /// Loss: mean cross-entropy over the trained tokens of the batch, in nats.
     pub loss: f64,
-    /// Norm of all gradients, before clipping; 0 where there was no update.
+    /// Norm of all gradients, before clipping; 0 where there was no update. Where it is not finite the update was left out.
     pub gradient_norm: f64,
-    /// Peak of the activations of each rank.
+    /// Peak of the activations of each rank, replica by replica.
     pub peak_activation: Vec<Bytes>,
 }
 
@@ -70,13 +89,21 @@ pub enum PipelineError {
     Model(#[from] ModelError),
     /// The partition does not fit the devices.
     #[error(
-        "the partition has {ranks} ranks, but there are {devices} devices; give one device a rank"
+        "the partition has {ranks} ranks, but there are {devices} devices; give one device a rank, for each replica"
     )]
     Devices {
         /// Ranks.
         ranks: u32,
         /// Devices.
         devices: usize,
+    },
+    /// There is not one plan for each replica.
+    #[error("there are {given} plans for {replicas} replicas; give one plan and batch a replica")]
+    Replicas {
+        /// Plans.
+        given: usize,
+        /// Replicas.
+        replicas: usize,
     },
     /// A thread could not be started.
     #[error("rank {rank} could not be started: {source}")]
@@ -107,10 +134,13 @@ pub enum PipelineError {
     },
 }
 
-/// The ranks of one pipeline, each a thread of this process.
+/// The ranks of one pipeline and its replicas, each a thread of this process.
 pub struct Pipeline<B: Backend> {
-    ranks: Vec<Rank<B>>,
-    replies: Receiver<(RankId, Reply)>,
+    /// Those of the first replica, then those of the second, and so on.
+    workers: Vec<Rank<B>>,
+    /// Ranks of one replica.
+    ranks: usize,
+    replies: Receiver<(usize, Reply)>,
 }
 
 struct Rank<B: Backend> {
@@ -124,93 +154,159 @@ impl<B: Backend> Pipeline<B> {
     /// # Errors
     /// [`PipelineError`] where the model, the devices or the threads cannot be had.
     pub fn new(init: &PipelineInit<'_, B>) -> Result<Self, PipelineError> {
-        let ranks = init.partition.ranks;
-        if init.devices.len() != ranks as usize {
-            return Err(PipelineError::Devices { ranks, devices: init.devices.len() });
+        let ranks = init.partition.ranks as usize;
+        if ranks == 0 || init.devices.is_empty() || !init.devices.len().is_multiple_of(ranks) {
+            let (ranks, devices) = (init.partition.ranks, init.devices.len());
+            return Err(PipelineError::Devices { ranks, devices });
         }
+        let groups = collectives(init)?;
         let (reply_sender, replies) = channel();
-        let mut pipeline = Self { ranks: Vec::new(), replies };
-        for (r, device) in init.devices.iter().enumerate() {
-            let rank = RankId::from(r);
+        let mut pipeline = Self { workers: Vec::new(), ranks, replies };
+        // Every replica ties the ends of its own decoder.
+        let replicas = init.devices.len() / ranks;
+        let ties = (0..replicas).flat_map(|_| Ties::of(init.model, init.partition));
+        for (id, ((device, collective), ties)) in
+            init.devices.iter().zip(groups).zip(ties).enumerate()
+        {
+            let rank = pipeline.rank_of(id);
             let (commands, command_receiver) = channel();
+            let mut chunks = chunks_of_rank(init, rank, device)?;
+            let number = id / ranks;
+            let shard = (init.optimizer.shard && replicas > 1)
+                .then(|| Shard::of(&mut chunks, number, replicas));
+            let memory = Arc::<RankMemory>::default();
+            chunks.values_mut().for_each(|chunk| chunk.share_memory(memory.clone()));
             let worker = Worker {
+                id,
                 rank,
-                chunks: chunks_of_rank(init, rank, device)?,
+                replica: Replica { number, collective, shard },
+                chunks,
+                memory,
                 optimizer: Optimizer::new(init.optimizer),
+                ties,
                 commands: command_receiver,
                 replies: reply_sender.clone(),
             };
             let threads = init.threads_per_rank;
             let thread = std::thread::Builder::new()
-                .name(format!("dip-rank-{r}"))
+                .name(format!("dip-rank-{id}"))
                 .spawn(move || serve_in_pool(worker, threads))
                 .map_err(|source| PipelineError::Thread { rank, source })?;
-            pipeline.ranks.push(Rank { commands: Some(commands), thread: Some(thread) });
+            pipeline.workers.push(Rank { commands: Some(commands), thread: Some(thread) });
         }
         Ok(pipeline)
     }
 
-    /// Runs one iteration of a plan that passes the checker: every stage, and the optimiser step where there is an update.
+    /// Replicas of the pipeline, which train on microbatches of their own.
+    pub fn replicas(&self) -> usize {
+        self.workers.len() / self.ranks
+    }
+
+    /// Runs one iteration of a plan that passes the checker on a pipeline without further replicas.
     ///
     /// # Errors
-    /// [`PipelineError`] of the first rank that failed; the pipeline cannot go on then.
+    /// As [`Pipeline::run_replicas`].
     pub fn run(
         &mut self,
         plan: &Plan,
         batch: &Arc<Batch>,
         update: Option<Update>,
     ) -> Result<StepReport, PipelineError> {
-        let program = Arc::new(compile(plan));
-        let epoch = Instant::now();
-        let mut scales = Vec::new();
-        for (r, link) in ChannelLink::mesh(self.ranks.len()).into_iter().enumerate() {
-            let rank_update = update.map(|update| {
-                let (sender, scale) = channel();
-                scales.push(sender);
-                RankUpdate { learning_rate: update.learning_rate, scale }
-            });
-            let iteration = Iteration {
-                program: program.clone(),
-                batch: batch.clone(),
-                link,
-                epoch,
-                update: rank_update,
-            };
-            self.command(r, Command::Run(Box::new(iteration)))?;
+        self.run_replicas(&[ReplicaWork { plan, batch }], update)
+    }
+
+    /// Runs one iteration: every stage of every replica, the sums of the gradients over replicas, and the optimiser step where
+    /// there is an update.
+    ///
+    /// # Errors
+    /// [`PipelineError`] of the first rank that failed; the pipeline cannot go on then.
+    pub fn run_replicas(
+        &mut self,
+        work: &[ReplicaWork<'_>],
+        update: Option<Update>,
+    ) -> Result<StepReport, PipelineError> {
+        if work.len() != self.replicas() {
+            let (given, replicas) = (work.len(), self.replicas());
+            return Err(PipelineError::Replicas { given, replicas });
         }
+        let epoch = Instant::now();
+        let scales = self.start(work, epoch, update)?;
+        let (reports, gradient_norm) = self.finish(&scales, update)?;
+        let elapsed = Seconds(epoch.elapsed().as_secs_f64());
+        let empty = Trace { ranks: self.ranks as u32, spans: Vec::new() };
+        let mut traces = vec![empty; work.len()];
+        let mut loss_sum = 0.0;
+        let mut peak_activation = Vec::new();
+        for (id, report) in reports {
+            traces[id / self.ranks].spans.extend(report.spans);
+            loss_sum += report.loss_sum;
+            peak_activation.push(report.peak_activation);
+        }
+        let trained_tokens = work.first().map_or(1, |w| w.batch.trained_tokens.max(1));
+        let loss = loss_sum / trained_tokens as f64;
+        Ok(StepReport { traces, elapsed, loss, gradient_norm, peak_activation })
+    }
+
+    /// Gives every rank its action list; returns where each waits for the scale of its gradients.
+    fn start(
+        &mut self,
+        work: &[ReplicaWork<'_>],
+        epoch: Instant,
+        update: Option<Update>,
+    ) -> Result<Vec<Sender<Option<f64>>>, PipelineError> {
+        let mut scales = Vec::new();
+        for (replica, work) in work.iter().enumerate() {
+            let program = Arc::new(compile(work.plan));
+            for (r, link) in ChannelLink::mesh(self.ranks).into_iter().enumerate() {
+                let rank_update = update.map(|update| {
+                    let (sender, scale) = channel();
+                    scales.push(sender);
+                    RankUpdate { learning_rate: update.learning_rate, scale }
+                });
+                let iteration = Iteration {
+                    program: program.clone(),
+                    batch: work.batch.clone(),
+                    loss_scale: update.map_or(1.0, |u| u.loss_scale),
+                    link,
+                    epoch,
+                    update: rank_update,
+                };
+                self.command(replica * self.ranks + r, Command::Run(Box::new(iteration)))?;
+            }
+        }
+        Ok(scales)
+    }
+
+    /// Collects the reports of all ranks, and, on the way, answers their norms with the scale of the gradients.
+    fn finish(
+        &mut self,
+        scales: &[Sender<Option<f64>>],
+        update: Option<Update>,
+    ) -> Result<(BTreeMap<usize, RankReport>, f64), PipelineError> {
         let mut norms = BTreeMap::new();
         let mut reports = BTreeMap::new();
         let mut gradient_norm = 0.0;
-        while reports.len() < self.ranks.len() {
+        while reports.len() < self.workers.len() {
             match self.reply()? {
-                (rank, Reply::Norm(norm)) => {
-                    norms.insert(rank, norm);
-                    if norms.len() == self.ranks.len() {
+                (id, Reply::Norm(norm)) => {
+                    norms.insert(id, norm);
+                    if norms.len() == self.workers.len() {
                         // Summed in the order of ranks, so that the result does not depend on who came first.
-                        gradient_norm = norms.values().sum::<f64>().sqrt();
-                        let scale = update.map_or(1.0, |u| u.scale(gradient_norm));
-                        for sender in &scales {
+                        let scaled = norms.values().sum::<f64>().sqrt();
+                        gradient_norm = scaled / update.map_or(1.0, |u| u.loss_scale);
+                        let scale = update.and_then(|u| u.scale(gradient_norm));
+                        for sender in scales {
                             let _ = sender.send(scale);
                         }
                     }
                 }
-                (rank, Reply::Done(report)) => {
-                    reports.insert(rank, report);
+                (id, Reply::Done(report)) => {
+                    reports.insert(id, report);
                 }
-                (rank, _) => return Err(out_of_turn(rank)),
+                (id, _) => return Err(out_of_turn(self.rank_of(id))),
             }
         }
-        let elapsed = Seconds(epoch.elapsed().as_secs_f64());
-        let mut trace = Trace { ranks: self.ranks.len() as u32, spans: Vec::new() };
-        let mut loss_sum = 0.0;
-        let mut peak_activation = Vec::new();
-        for report in reports.into_values() {
-            trace.spans.extend(report.spans);
-            loss_sum += report.loss_sum;
-            peak_activation.push(report.peak_activation);
-        }
-        let loss = loss_sum / batch.trained_tokens.max(1) as f64;
-        Ok(StepReport { trace, elapsed, loss, gradient_norm, peak_activation })
+        Ok((reports, gradient_norm))
     }
 
     /// Tensors of all ranks, by name.
@@ -218,14 +314,17 @@ impl<B: Backend> Pipeline<B> {
     /// # Errors
     /// [`PipelineError::Rank`] where a rank has ended.
     pub fn export(&mut self, what: Export) -> Result<NamedTensors, PipelineError> {
-        for r in 0..self.ranks.len() {
-            self.command(r, Command::Export(what))?;
+        // Replicas have the same weights and gradients, but may share the moments.
+        let sharded = matches!(what, Export::Moments | Export::Averages);
+        let asked = if sharded { self.workers.len() } else { self.ranks };
+        for id in 0..asked {
+            self.command(id, Command::Export(what))?;
         }
         let mut all = NamedTensors::new();
-        for _ in 0..self.ranks.len() {
+        for _ in 0..asked {
             match self.reply()? {
                 (_, Reply::Exported(tensors)) => all.extend(tensors),
-                (rank, _) => return Err(out_of_turn(rank)),
+                (id, _) => return Err(out_of_turn(self.rank_of(id))),
             }
         }
         Ok(all)
@@ -242,14 +341,14 @@ impl<B: Backend> Pipeline<B> {
         steps: u64,
     ) -> Result<(), PipelineError> {
         let (model, optimizer) = (Arc::new(model), Arc::new(optimizer));
-        for r in 0..self.ranks.len() {
+        for r in 0..self.workers.len() {
             let (model, optimizer) = (model.clone(), optimizer.clone());
             self.command(r, Command::Import { model, optimizer, steps })?;
         }
-        for _ in 0..self.ranks.len() {
+        for _ in 0..self.workers.len() {
             match self.reply()? {
                 (_, Reply::Imported) => {}
-                (rank, _) => return Err(out_of_turn(rank)),
+                (id, _) => return Err(out_of_turn(self.rank_of(id))),
             }
         }
         Ok(())
@@ -260,21 +359,26 @@ impl<B: Backend> Pipeline<B> {
         OnBatch { pipeline: self, batch, update }
     }
 
-    fn command(&mut self, rank: usize, command: Command<B>) -> Result<(), PipelineError> {
-        let sent = self.ranks[rank].commands.as_ref().map(|c| c.send(command));
+    /// The pipeline rank of a worker.
+    fn rank_of(&self, id: usize) -> RankId {
+        RankId::from(id % self.ranks)
+    }
+
+    fn command(&mut self, id: usize, command: Command<B>) -> Result<(), PipelineError> {
+        let sent = self.workers[id].commands.as_ref().map(|c| c.send(command));
         match sent {
             Some(Ok(())) => Ok(()),
             // The rank's own account, if it left one, says more than the closed channel.
             _ => match self.replies.try_recv() {
-                Ok((rank, Reply::Failed(failure))) => Err(failure.into_error(rank)),
-                _ => Err(ended(RankId::from(rank))),
+                Ok((id, Reply::Failed(failure))) => Err(failure.into_error(self.rank_of(id))),
+                _ => Err(ended(self.rank_of(id))),
             },
         }
     }
 
-    fn reply(&mut self) -> Result<(RankId, Reply), PipelineError> {
+    fn reply(&mut self) -> Result<(usize, Reply), PipelineError> {
         match self.replies.recv() {
-            Ok((rank, Reply::Failed(failure))) => Err(self.first_cause(rank, failure)),
+            Ok((id, Reply::Failed(failure))) => Err(self.first_cause(id, failure)),
             Ok(reply) => Ok(reply),
             Err(_) => Err(ended(RankId(0))),
         }
@@ -282,26 +386,26 @@ impl<B: Backend> Pipeline<B> {
 
     /// A rank that fails takes its neighbours with it, and theirs may be the first answer: looks for the failure that is
     /// not merely a lost neighbour.
-    fn first_cause(&self, rank: RankId, failure: Failure) -> PipelineError {
-        let mut cause = (rank, failure);
+    fn first_cause(&self, id: usize, failure: Failure) -> PipelineError {
+        let mut cause = (id, failure);
         let patience = std::time::Duration::from_secs(2);
-        while matches!(&cause.1, Failure::Exec(ExecError::Link { .. })) {
+        while cause.1.is_of_another() {
             match self.replies.recv_timeout(patience) {
-                Ok((rank, Reply::Failed(failure))) => cause = (rank, failure),
+                Ok((id, Reply::Failed(failure))) => cause = (id, failure),
                 Ok(_) => {}
                 Err(_) => break,
             }
         }
-        cause.1.into_error(cause.0)
+        cause.1.into_error(self.rank_of(cause.0))
     }
 }
 
 impl<B: Backend> Drop for Pipeline<B> {
     fn drop(&mut self) {
-        for rank in &mut self.ranks {
+        for rank in &mut self.workers {
             rank.commands = None;
         }
-        for rank in &mut self.ranks {
+        for rank in &mut self.workers {
             if let Some(thread) = rank.thread.take() {
                 let _ = thread.join();
             }
@@ -319,7 +423,7 @@ pub struct OnBatch<'a, B: Backend> {
 impl<B: Backend> Executor for OnBatch<'_, B> {
     fn execute(&mut self, plan: &Plan) -> Result<Trace, ExecError> {
         match self.pipeline.run(plan, self.batch, self.update) {
-            Ok(report) => Ok(report.trace),
+            Ok(report) => Ok(report.traces.into_iter().next().unwrap_or_default()),
             Err(PipelineError::Exec(error)) => Err(error),
             Err(PipelineError::Rank { rank, what }) => {
                 Err(ExecError::Stage { rank, source: StageError::Failed(what) })
@@ -333,13 +437,23 @@ impl<B: Backend> Executor for OnBatch<'_, B> {
 }
 
 impl Update {
-    /// What gradients are multiplied with.
-    fn scale(&self, norm: f64) -> f64 {
-        if self.clip_norm > 0.0 && norm > self.clip_norm { self.clip_norm / norm } else { 1.0 }
+    /// What gradients are multiplied with; none where they are not finite, for one such step would spoil every weight.
+    fn scale(&self, norm: f64) -> Option<f64> {
+        let clip =
+            if self.clip_norm > 0.0 && norm > self.clip_norm { self.clip_norm / norm } else { 1.0 };
+        norm.is_finite().then_some(clip / self.loss_scale)
     }
 }
 
 impl Failure {
+    /// Whether a rank failed only because one that it needs did.
+    fn is_of_another(&self) -> bool {
+        match self {
+            Self::Exec(error) => matches!(error, ExecError::Link { .. }) || is_replica_gone(error),
+            Self::Panic(_) | Self::Import(_) => false,
+        }
+    }
+
     fn into_error(self, rank: RankId) -> PipelineError {
         match self {
             Self::Exec(error) => PipelineError::Exec(error),
@@ -347,6 +461,28 @@ impl Failure {
             Self::Import(what) => PipelineError::Import { rank, what },
         }
     }
+}
+
+/// What connects the replicas of each rank, in the order of the workers; nothing where there is one replica.
+#[expect(clippy::type_complexity, reason = "one entry a worker")]
+fn collectives<B: Backend>(
+    init: &PipelineInit<'_, B>,
+) -> Result<Vec<Option<Arc<dyn Collective<B>>>>, PipelineError> {
+    let ranks = init.partition.ranks as usize;
+    let mut all: Vec<Option<Arc<dyn Collective<B>>>> = vec![None; init.devices.len()];
+    for r in 0..ranks {
+        let devices: Vec<B::Device> = init.devices.iter().skip(r).step_by(ranks).cloned().collect();
+        if devices.len() < 2 {
+            continue;
+        }
+        let rank = RankId::from(r);
+        let group = ThreadCollective::group(&devices)
+            .map_err(|source| PipelineError::Thread { rank, source })?;
+        for (replica, member) in group.into_iter().enumerate() {
+            all[replica * ranks + r] = Some(Arc::new(member));
+        }
+    }
+    Ok(all)
 }
 
 fn chunks_of_rank<B: Backend>(
@@ -361,9 +497,10 @@ fn chunks_of_rank<B: Backend>(
                 init.model,
                 ModuleId::from(m),
                 chunk.layers.clone(),
-                init.seed,
+                init.start,
                 device,
-            )?;
+            )?
+            .with_precision(init.precision);
             chunks.insert((init.model.modules[m].name.clone(), chunk.segment), stage);
         }
     }

@@ -14,9 +14,11 @@ use dip_core::{
 
 use super::link::ChannelLink;
 use super::optimizer::Optimizer;
+use super::replica::Replica;
+use super::tied::Ties;
 use crate::batch::Batch;
 use crate::params::NamedTensors;
-use crate::stage::{ChunkStage, Payload};
+use crate::stage::{ChunkStage, Payload, RankMemory};
 
 /// The chunks of one rank, by module name and segment.
 pub(super) type Chunks<B> = BTreeMap<(String, SegmentId), ChunkStage<B>>;
@@ -37,6 +39,7 @@ pub(super) enum Command<B: Backend> {
 pub(super) struct Iteration<B: Backend> {
     pub program: Arc<Program>,
     pub batch: Arc<Batch>,
+    pub loss_scale: f64,
     pub link: RankLink<B>,
     pub epoch: Instant,
     pub update: Option<RankUpdate>,
@@ -45,7 +48,8 @@ pub(super) struct Iteration<B: Backend> {
 /// The optimiser step of a rank: it tells the coordinator its squared gradient norm and is told by how much to scale.
 pub(super) struct RankUpdate {
     pub learning_rate: f64,
-    pub scale: Receiver<f64>,
+    /// None where the step is left out.
+    pub scale: Receiver<Option<f64>>,
 }
 
 /// Which tensors of a rank.
@@ -53,6 +57,8 @@ pub(super) struct RankUpdate {
 pub enum Export {
     /// Weights.
     Parameters,
+    /// Moving averages of the trained weights, where the run keeps them.
+    Averages,
     /// Gradients of the last iteration that ran without an update.
     Gradients,
     /// Optimiser moments.
@@ -84,11 +90,16 @@ pub(super) struct RankReport {
 
 /// A rank with its channels to the coordinator.
 pub(super) struct Worker<B: Backend> {
+    /// Its number among the ranks of all replicas.
+    pub id: usize,
     pub rank: RankId,
+    pub replica: Replica<B>,
     pub chunks: Chunks<B>,
+    pub memory: Arc<RankMemory>,
     pub optimizer: Optimizer<B>,
+    pub ties: Ties<B>,
     pub commands: Receiver<Command<B>>,
-    pub replies: Sender<(RankId, Reply)>,
+    pub replies: Sender<(usize, Reply)>,
 }
 
 impl<B: Backend> Worker<B> {
@@ -98,7 +109,7 @@ impl<B: Backend> Worker<B> {
             let reply = catch_unwind(AssertUnwindSafe(|| self.handle(command)))
                 .unwrap_or_else(|panic| Reply::Failed(Failure::Panic(panic_text(&*panic))));
             let failed = matches!(reply, Reply::Failed(_));
-            if self.replies.send((self.rank, reply)).is_err() || failed {
+            if self.replies.send((self.id, reply)).is_err() || failed {
                 return;
             }
         }
@@ -121,32 +132,44 @@ impl<B: Backend> Worker<B> {
     }
 
     fn run(&mut self, iteration: Iteration<B>) -> Result<RankReport, ExecError> {
-        let Iteration { program, batch, mut link, epoch, update } = iteration;
+        let Iteration { program, batch, loss_scale, mut link, epoch, update } = iteration;
+        self.memory.restart();
         for chunk in self.chunks.values_mut() {
-            chunk.begin(batch.clone());
+            chunk.begin(batch.clone(), loss_scale);
         }
         let rank = self.rank;
+        self.replica
+            .share_gradients(&mut self.chunks, &program, rank)
+            .map_err(|source| ExecError::Stage { rank, source })?;
         let mut host = Host { worker: self, epoch, update };
         let spans = Interpreter::new(&program, rank).run(&mut host, &mut link)?;
         Ok(RankReport {
             spans,
             loss_sum: self.chunks.values_mut().map(ChunkStage::loss_sum).sum(),
-            peak_activation: self.chunks.values().map(ChunkStage::peak_bytes).sum(),
+            peak_activation: self.memory.peak(),
         })
     }
 
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
+        self.ties.sum(&mut self.chunks)?;
         let gone = |_| StageError::Failed("the coordinator is gone".into());
-        let norm: f64 = self.chunks.values().map(ChunkStage::squared_gradient_norm).sum();
-        let _ = self.replies.send((self.rank, Reply::Norm(norm)));
-        let scale = update.scale.recv().map_err(gone)?;
-        self.optimizer.step(&mut self.chunks, update.learning_rate, scale);
+        let norm = match self.replica.tells_norm() {
+            true => self.chunks.values().map(ChunkStage::squared_gradient_norm).sum(),
+            false => 0.0,
+        };
+        let _ = self.replies.send((self.id, Reply::Norm(norm)));
+        if let Some(scale) = update.scale.recv().map_err(gone)? {
+            let owns = |name: &str| self.replica.owns(name);
+            self.optimizer.step(&mut self.chunks, update.learning_rate, scale, &owns);
+            self.replica.gather_parameters(&mut self.chunks)?;
+        }
         Ok(())
     }
 
     fn export(&mut self, what: Export) -> NamedTensors {
         match what {
             Export::Parameters => self.chunks.values().flat_map(ChunkStage::parameters).collect(),
+            Export::Averages => self.optimizer.averages(),
             Export::Gradients => self.chunks.values().flat_map(ChunkStage::gradients).collect(),
             Export::Moments => self.optimizer.moments(),
         }
@@ -161,7 +184,8 @@ impl<B: Backend> Worker<B> {
         for chunk in self.chunks.values_mut() {
             chunk.load(model).map_err(|e| e.to_string())?;
         }
-        self.optimizer.load(&mut self.chunks, optimizer, steps)
+        let owns = |name: &str| self.replica.owns(name);
+        self.optimizer.load(&mut self.chunks, optimizer, steps, &owns)
     }
 }
 
@@ -188,6 +212,7 @@ impl<B: Backend> RankHost for Host<'_, B> {
     }
 
     fn step(&mut self) -> Result<(), StageError> {
+        self.worker.replica.take_gradients(&mut self.worker.chunks)?;
         match self.update.take() {
             Some(update) => self.worker.step(&update),
             None => Ok(()),

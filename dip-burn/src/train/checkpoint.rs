@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::EarlyStop;
+use super::loss_scale::LossScale;
 use crate::params::NamedTensors;
 
 /// The schema name of `state.json`.
@@ -27,7 +29,7 @@ const MAX_FILE_BYTES: u64 = 1 << 40;
 pub struct Checkpoint<S> {
     /// Weights.
     pub model: NamedTensors,
-    /// Optimiser moments, `<parameter>.moment_1` and `.moment_2`.
+    /// Optimiser moments, `<parameter>.moment_1` and `.moment_2`, and averaged weights, `.average`.
     pub optimizer: NamedTensors,
     /// Progress of the run.
     pub state: RunState<S>,
@@ -43,6 +45,12 @@ pub struct RunState<S> {
     pub iteration: u64,
     /// Optimiser steps that are done; Adam's bias correction needs them.
     pub optimizer_steps: u64,
+    /// The held-out loss that early stopping waits for.
+    #[serde(default)]
+    pub early_stop: EarlyStop,
+    /// The loss scale; absent in checkpoints of runs that had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// Position in the data.
     pub data: S,
 }

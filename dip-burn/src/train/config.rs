@@ -5,8 +5,14 @@ use std::path::PathBuf;
 use dip_core::SpecError;
 use serde::{Deserialize, Serialize};
 
+use super::RateSchedule;
+use super::{LoraConfig, SequenceConfig, WeightsConfig};
+use crate::model::Precision;
+
 /// Most microbatches of one iteration.
 const MAX_MICROBATCHES: u32 = 4096;
+/// Most tokens of one iteration.
+const MAX_TOKENS_PER_ITERATION: u64 = 1 << 40;
 
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,7 +20,7 @@ const MAX_MICROBATCHES: u32 = 4096;
 pub struct RunConfig {
     /// Name in reports.
     pub name: String,
-    /// A model preset, or the path of a model TOML.
+    /// A model preset, or the path of a model TOML, of a `config.json` of Hugging Face, or of a folder with one.
     pub model: String,
     /// Iterations of the whole run.
     pub iterations: u64,
@@ -23,6 +29,15 @@ pub struct RunConfig {
     pub seed: u64,
     /// Folder of checkpoints, profile and metrics.
     pub output: PathBuf,
+    /// Weights to begin with; drawn from the seed where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsConfig>,
+    /// Adapters that are trained in the place of weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// Sizes of a packed sequence, in the place of those of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<SequenceConfig>,
     /// Ranks and schedule.
     #[serde(default)]
     pub pipeline: PipelineConfig,
@@ -38,6 +53,9 @@ pub struct RunConfig {
     /// Held-out loss and captions.
     #[serde(default)]
     pub evaluation: EvaluationConfig,
+    /// What is written beside `metrics.jsonl`.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
 }
 
 /// What the ranks compute on.
@@ -49,6 +67,10 @@ pub enum Device {
     Cpu,
     /// CUDA devices, one a rank, shared where there are fewer.
     Cuda,
+    /// The default GPU with Vulkan, Metal or DirectX, shared by all ranks.
+    Wgpu,
+    /// The default AMD device, shared by all ranks.
+    Rocm,
 }
 
 /// Ranks, schedule and search.
@@ -59,8 +81,12 @@ pub struct PipelineConfig {
     pub device: Device,
     /// Pipeline ranks, each a thread with a device of its own.
     pub ranks: u32,
+    /// Replicas of the pipeline, each with ranks of its own; they share the microbatches of a batch.
+    pub replicas: u32,
     /// Compute threads of a rank on CPU.
     pub threads_per_rank: usize,
+    /// What the layers compute in; weights and optimiser stay f32. CPUs compute 16 bits slower than f32.
+    pub precision: Precision,
     /// The schedule, by name.
     pub schedule: String,
     /// Budget of the search in iterations: reproducible. 0 for a budget in time: the last iteration's.
@@ -73,12 +99,21 @@ pub struct PipelineConfig {
     pub memory_limit_bytes: Option<u64>,
 }
 
+impl PipelineConfig {
+    /// Devices that the ranks of all replicas take.
+    pub fn devices(&self) -> u32 {
+        self.ranks.saturating_mul(self.replicas)
+    }
+}
+
 impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
             device: Device::Cpu,
             ranks: 2,
+            replicas: 1,
             threads_per_rank: 1,
+            precision: Precision::F32,
             schedule: "dip".into(),
             search_iterations: 20,
             weight_split: None,
@@ -88,10 +123,10 @@ impl Default for PipelineConfig {
 }
 
 /// What is trained on.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// WebDataset shards (files or folders of them); none for the built-in drawn scenes.
+    /// WebDataset shards (files or folders of them); none for the built-in drawn scenes, or moving shapes for video.
     pub shards: Vec<PathBuf>,
     /// Shards held out for evaluation; none for the built-in held-out scenes, or no evaluation on own data.
     pub held_out: Vec<PathBuf>,
@@ -101,16 +136,56 @@ pub struct DataConfig {
     /// Microbatches of one iteration; absent for those of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub microbatches: Option<u32>,
+    /// Instead of a number of microbatches: as many as it takes to reach these tokens, padding not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_iteration: Option<u64>,
+    /// Seconds of video in one microbatch, and so in one clip: longer ones are cut. Absent for two for each of the model's
+    /// `max_clips`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_seconds: Option<f64>,
+    /// Share of clips that are trained without their caption, which guidance needs.
+    pub caption_dropout: f64,
 }
 
-/// AdamW with warm-up and a cosine.
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            shards: Vec::new(),
+            held_out: Vec::new(),
+            tokenizer: None,
+            microbatches: None,
+            tokens_per_iteration: None,
+            max_seconds: None,
+            caption_dropout: 0.1,
+        }
+    }
+}
+
+/// How weights are updated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// AdamW for all parameters.
+    #[default]
+    Adamw,
+    /// Muon for the matrices of the hidden layers, AdamW for embeddings, heads and vectors.
+    Muon,
+}
+
+/// The optimiser and its learning rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
+    /// How weights are updated.
+    pub algorithm: Algorithm,
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// Learning rate at the end of the cosine, as a share of the peak.
+    /// What the learning rate does behind the warm-up.
+    pub schedule: RateSchedule,
+    /// Learning rate at the end of a cosine or decay, as a share of the peak.
     pub final_share: f64,
+    /// Share of the run that the decay of `wsd` takes.
+    pub decay_share: f64,
     /// Iterations of linear warm-up.
     pub warmup_iterations: u64,
     /// Decoupled weight decay, on matrices only.
@@ -121,18 +196,27 @@ pub struct OptimizerConfig {
     pub beta_2: f32,
     /// Largest norm of all gradients together; larger ones are scaled down. 0 for no clipping.
     pub clip_norm: f64,
+    /// Decay of a moving average of the weights, which is what is evaluated and sampled from. 0 for none.
+    pub ema_decay: f64,
+    /// Whether replicas share the optimiser state: each keeps the moments of its share of the parameters (ZeRO-1).
+    pub shard: bool,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
+            algorithm: Algorithm::Adamw,
             learning_rate: 1e-3,
+            schedule: RateSchedule::default(),
             final_share: 0.1,
+            decay_share: 0.2,
             warmup_iterations: 20,
             weight_decay: 0.05,
             beta_1: 0.9,
             beta_2: 0.95,
             clip_norm: 1.0,
+            ema_decay: 0.0,
+            shard: false,
         }
     }
 }
@@ -165,24 +249,48 @@ pub struct EvaluationConfig {
     pub captions: usize,
     /// Most tokens of a generated caption.
     pub max_caption_tokens: usize,
+    /// Held-out clips whose flow-matching loss is measured, at fixed noise and steps.
+    pub clips: usize,
+    /// Clips that are sampled for held-out captions at the end.
+    pub samples: usize,
+    /// Length of a sampled clip, in seconds.
+    pub sample_seconds: f64,
+    /// Steps from noise to a clip.
+    pub sample_steps: u32,
+    /// How far samples are led beyond the caption's own velocity: 1 for that velocity, more for stronger agreement.
+    pub guidance: f64,
+    /// Evaluations in a row without a lower held-out loss after which the run ends; 0 for never.
+    pub patience: u64,
+}
+
+/// What is written beside `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// TensorBoard event files in the folder `tensorboard` of the output.
+    pub tensorboard: bool,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { tensorboard: true }
+    }
 }
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
-        Self { every: 100, pictures: 64, captions: 12, max_caption_tokens: 80 }
-    }
-}
-
-impl OptimizerConfig {
-    /// The learning rate of an iteration (counted from 0) of a run of `iterations`: linear warm-up, then a cosine.
-    pub fn rate(&self, iteration: u64, iterations: u64) -> f64 {
-        if iteration < self.warmup_iterations {
-            return self.learning_rate * (iteration + 1) as f64 / self.warmup_iterations as f64;
+        Self {
+            every: 100,
+            pictures: 64,
+            captions: 12,
+            max_caption_tokens: 80,
+            clips: 64,
+            samples: 12,
+            sample_seconds: 2.0,
+            sample_steps: 32,
+            guidance: 3.0,
+            patience: 0,
         }
-        let span = iterations.saturating_sub(self.warmup_iterations).max(1) as f64;
-        let at = ((iteration - self.warmup_iterations) as f64 / span).min(1.0);
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * at).cos());
-        self.learning_rate * (self.final_share + (1.0 - self.final_share) * cosine)
     }
 }
 
@@ -217,23 +325,58 @@ impl RunConfig {
         within("iterations", self.iterations as f64, 1.0, 1e12, "give the length of the run")?;
         within("pipeline.ranks", f64::from(p.ranks), 1.0, 1024.0, "one rank a core or device")?;
         let threads = p.threads_per_rank as f64;
+        let most = 1024.0 / f64::from(p.ranks);
+        within("pipeline.replicas", f64::from(p.replicas), 1.0, most, "ranks * replicas threads")?;
         within("pipeline.threads_per_rank", threads, 1.0, 1024.0, "divide the cores by the ranks")?;
         let microbatches = f64::from(self.data.microbatches.unwrap_or(1));
         let most = f64::from(MAX_MICROBATCHES);
         within("data.microbatches", microbatches, 1.0, most, "a few for each rank")?;
+        self.validate_budget()?;
         let o = &self.optimizer;
         within("optimizer.learning_rate", o.learning_rate, 0.0, 1e3, "try 1e-3")?;
         within("optimizer.final_share", o.final_share, 0.0, 1.0, "try 0.1")?;
+        within("optimizer.decay_share", o.decay_share, 0.0, 1.0, "try 0.2")?;
         within("optimizer.weight_decay", f64::from(o.weight_decay), 0.0, 1e3, "try 0.05")?;
         within("optimizer.beta_1", f64::from(o.beta_1), 0.0, 0.999_999, "try 0.9")?;
         within("optimizer.beta_2", f64::from(o.beta_2), 0.0, 0.999_999, "try 0.95")?;
         within("optimizer.clip_norm", o.clip_norm, 0.0, 1e12, "try 1, or 0 for no clipping")?;
+        within("optimizer.ema_decay", o.ema_decay, 0.0, 0.999_999_9, "try 0.999, or 0 for none")?;
+        let d = &self.data;
+        within("data.max_seconds", d.max_seconds.unwrap_or(1.0), 1e-3, 1e6, "try 16")?;
+        within("data.caption_dropout", d.caption_dropout, 0.0, 1.0, "try 0.1")?;
         within("checkpoint.keep", self.checkpoint.keep as f64, 1.0, 1e6, "keep at least one")?;
         let e = &self.evaluation;
         within("evaluation.pictures", e.pictures as f64, 0.0, 1e6, "try 64")?;
         within("evaluation.captions", e.captions as f64, 0.0, 1e6, "try 12")?;
         let tokens = e.max_caption_tokens as f64;
-        within("evaluation.max_caption_tokens", tokens, 1.0, 65_536.0, "try 80")
+        within("evaluation.max_caption_tokens", tokens, 1.0, 65_536.0, "try 80")?;
+        within("evaluation.clips", e.clips as f64, 0.0, 1e6, "try 64")?;
+        within("evaluation.samples", e.samples as f64, 0.0, 1e4, "try 12")?;
+        within("evaluation.sample_seconds", e.sample_seconds, 1e-3, 1e6, "try 2")?;
+        within("evaluation.sample_steps", f64::from(e.sample_steps), 1.0, 1e5, "try 32")?;
+        within("evaluation.guidance", e.guidance, 0.0, 1e3, "try 3, or 1 for none")
+    }
+}
+
+impl RunConfig {
+    /// A batch is sized by microbatches or by tokens.
+    fn validate_budget(&self) -> Result<(), SpecError> {
+        let Some(tokens) = self.data.tokens_per_iteration else { return Ok(()) };
+        let field = |limit: String, remedy: &str| SpecError::Field {
+            path: "data.tokens_per_iteration".into(),
+            value: tokens.to_string(),
+            limit,
+            remedy: remedy.into(),
+        };
+        if self.data.microbatches.is_some() {
+            let limit = "absent where data.microbatches is set".into();
+            return Err(field(limit, "keep one of the two"));
+        }
+        if (1..=MAX_TOKENS_PER_ITERATION).contains(&tokens) {
+            return Ok(());
+        }
+        let limit = format!("1 to {MAX_TOKENS_PER_ITERATION}");
+        Err(field(limit, "a few sequences for each rank"))
     }
 }
 
@@ -256,14 +399,5 @@ mod tests {
         assert!(text.contains("pipeline.ranks is 0") && text.contains("1 to 1024"), "{text}");
         assert!(bad("[pipeline]\nrank = 2\n").to_string().contains("unknown field `rank`"));
         assert!(bad("[optimizer]\nlearning_rate = nan\n").to_string().contains("learning_rate"));
-    }
-
-    #[test]
-    fn the_rate_warms_up_and_falls_to_its_final_share() {
-        let o = OptimizerConfig { learning_rate: 1.0, warmup_iterations: 10, ..Default::default() };
-        assert!((o.rate(0, 110) - 0.1).abs() < 1e-12);
-        assert!((o.rate(10, 110) - 1.0).abs() < 1e-12);
-        assert!((o.rate(60, 110) - 0.55).abs() < 1e-12);
-        assert!((o.rate(110, 110) - 0.1).abs() < 1e-12);
     }
 }

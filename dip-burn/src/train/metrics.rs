@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object for every iteration and evaluation.
+//! `metrics.jsonl`, one JSON object for every iteration and evaluation, and the same for TensorBoard.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::MetricsConfig;
 use super::checkpoint::CheckpointError;
 use super::report::{Evaluation, IterationReport};
+use super::scalars;
+use super::tensorboard::EventFile;
 
 /// The metrics file of a run.
 pub struct Metrics {
     path: PathBuf,
     file: File,
+    tensorboard: Option<EventFile>,
 }
 
 #[derive(Serialize)]
@@ -35,14 +39,18 @@ impl Metrics {
     ///
     /// # Errors
     /// [`CheckpointError::Io`] names the file.
-    pub fn open(folder: &Path, iteration: u64) -> Result<Self, CheckpointError> {
+    pub fn open(
+        folder: &Path,
+        iteration: u64,
+        config: &MetricsConfig,
+    ) -> Result<Self, CheckpointError> {
         let path = folder.join("metrics.jsonl");
-        let io = |source| CheckpointError::Io { path: path.clone(), source };
-        fs::create_dir_all(folder).map_err(io)?;
+        let io = io_at(&path);
+        fs::create_dir_all(folder).map_err(&io)?;
         let mut kept = Vec::new();
         if iteration > 0 && path.exists() {
-            for line in BufReader::new(File::open(&path).map_err(io)?).lines() {
-                let line = line.map_err(io)?;
+            for line in BufReader::new(File::open(&path).map_err(&io)?).lines() {
+                let line = line.map_err(&io)?;
                 match serde_json::from_str(&line) {
                     Ok(Kept::Train { iteration: i }) if i < iteration => kept.push(line),
                     Ok(Kept::Evaluation { iteration: i }) if i <= iteration => kept.push(line),
@@ -56,10 +64,16 @@ impl Metrics {
             text.push('\n');
         }
         let partial = path.with_extension("jsonl.partial");
-        fs::write(&partial, text).map_err(io)?;
-        fs::rename(&partial, &path).map_err(io)?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
-        Ok(Self { path, file })
+        fs::write(&partial, text).map_err(&io)?;
+        fs::rename(&partial, &path).map_err(&io)?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(&io)?;
+        let events = folder.join("tensorboard");
+        let tensorboard = match config.tensorboard {
+            // Steps are iterations that are done, so that the evaluation behind the last of them stays.
+            true => Some(EventFile::create(&events, iteration + 1).map_err(io_at(&events))?),
+            false => None,
+        };
+        Ok(Self { path, file, tensorboard })
     }
 
     /// Adds an iteration.
@@ -67,7 +81,8 @@ impl Metrics {
     /// # Errors
     /// [`CheckpointError::Io`] names the file.
     pub fn iteration(&mut self, report: &IterationReport) -> Result<(), CheckpointError> {
-        self.line(&Line::Train(report))
+        self.line(&Line::Train(report))?;
+        self.scalars(report.iteration + 1, &scalars::of_iteration(report))
     }
 
     /// Adds an evaluation.
@@ -75,17 +90,25 @@ impl Metrics {
     /// # Errors
     /// [`CheckpointError::Io`] names the file.
     pub fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), CheckpointError> {
-        self.line(&Line::Evaluation(evaluation))
+        self.line(&Line::Evaluation(evaluation))?;
+        self.scalars(evaluation.iteration, &scalars::of_evaluation(evaluation))
     }
 
     fn line(&mut self, line: &Line<'_>) -> Result<(), CheckpointError> {
         let mut text = serde_json::to_vec(line).expect("plain data has a JSON form");
         text.push(b'\n');
-        let path = &self.path;
-        self.file
-            .write_all(&text)
-            .map_err(|source| CheckpointError::Io { path: path.clone(), source })
+        self.file.write_all(&text).map_err(io_at(&self.path))
     }
+
+    fn scalars(&mut self, step: u64, scalars: &[(String, f64)]) -> Result<(), CheckpointError> {
+        let Some(events) = &mut self.tensorboard else { return Ok(()) };
+        events.scalars(step, scalars).map_err(|e| io_at(events.path())(e))
+    }
+}
+
+fn io_at(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError + use<> {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { path: path.clone(), source }
 }
 
 #[cfg(test)]
@@ -93,16 +116,16 @@ mod tests {
     use super::*;
 
     fn evaluation(iteration: u64) -> Evaluation {
-        Evaluation { iteration, loss: 1.0, captions: Vec::new() }
+        Evaluation { iteration, ..Evaluation::new("loss", 1.0) }
     }
 
     #[test]
     fn a_resumed_run_drops_what_was_written_beyond_its_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
-        let mut metrics = Metrics::open(folder.path(), 0).unwrap();
+        let mut metrics = Metrics::open(folder.path(), 0, &MetricsConfig::default()).unwrap();
         (0..5).for_each(|i| metrics.evaluation(&evaluation(i)).unwrap());
         metrics.file.write_all(b"{\"train\":{\"iter").unwrap();
-        let mut metrics = Metrics::open(folder.path(), 3).unwrap();
+        let mut metrics = Metrics::open(folder.path(), 3, &MetricsConfig::default()).unwrap();
         metrics.evaluation(&evaluation(4)).unwrap();
         let text = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
         assert_eq!(text.lines().count(), 5);

@@ -1,17 +1,35 @@
 //! Training runs: configuration, data, the loop, evaluation, checkpoints and metrics.
 
+mod adapt;
 pub mod checkpoint;
 mod config;
 mod data;
+mod early_stop;
+mod loss_scale;
 mod metrics;
+mod rate;
+mod replicas;
 mod report;
+mod samples;
+mod scalars;
+mod tensorboard;
+mod throughput;
 mod trainer;
 
+pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
 pub use config::{
-    CheckpointConfig, DataConfig, Device, EvaluationConfig, OptimizerConfig, PipelineConfig,
-    RunConfig,
+    Algorithm, CheckpointConfig, DataConfig, Device, EvaluationConfig, MetricsConfig,
+    OptimizerConfig, PipelineConfig, RunConfig,
 };
-pub use data::{HeldOut, RunData, assemble};
+pub use data::{
+    CaptionJudge, Content, FedBatch, Feed, HeldOut, Judge, Microbatches, RunData, SampleJudge,
+};
+pub use early_stop::EarlyStop;
+pub use loss_scale::LossScale;
 pub use metrics::Metrics;
-pub use report::{Caption, Evaluation, IterationReport, Observer};
+pub use rate::RateSchedule;
+pub use replicas::Deal;
+pub use report::{Caption, Evaluation, IterationReport, Observer, Sample};
+pub use samples::write as write_samples;
+pub use throughput::{Throughput, resident_bytes};
 pub use trainer::{TrainError, Trainer, TrainerInit};

@@ -5,21 +5,33 @@ use std::path::Path;
 use dip_core::{Bytes, Seconds};
 use serde::Serialize;
 
+use super::EarlyStop;
+use crate::data::{LatentShape, Latents, SampleMatch};
+
 /// One iteration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IterationReport {
     /// Its number, from 0.
     pub iteration: u64,
-    /// Mean cross-entropy over the trained tokens, in nats.
+    /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity.
     pub loss: f64,
     /// Learning rate.
     pub learning_rate: f64,
     /// Norm of all gradients before clipping.
     pub gradient_norm: f64,
-    /// Tokens that passed through the backbone, padding not counted.
+    /// Tokens that passed through the backbone, padding not counted, or those of the clips.
     pub tokens: u64,
     /// Images.
     pub images: u64,
+    /// Clips.
+    pub clips: u64,
+    /// Microbatches.
+    pub microbatches: usize,
+    /// Tokens a second.
+    pub tokens_per_s: f64,
+    /// Model FLOPs utilisation, where the peak of the devices is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
     /// The whole iteration: waiting for plan and pixels, stages, optimiser step.
     pub elapsed_s: Seconds,
     /// From the first stage to the last, as measured.
@@ -42,14 +54,14 @@ pub struct IterationReport {
     pub skipped: u64,
     /// Peak of the activations of each rank.
     pub peak_activation_bytes: Vec<Bytes>,
+    /// The same with weights, gradients and optimiser state as planned: what a limit of memory is kept by.
+    pub peak_bytes: Vec<Bytes>,
+    /// Memory of the process behind the iteration, where the system says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<Bytes>,
 }
 
 impl IterationReport {
-    /// Tokens a second.
-    pub fn tokens_per_s(&self) -> f64 {
-        self.tokens as f64 / self.elapsed_s.0.max(f64::MIN_POSITIVE)
-    }
-
     /// Distance of the predicted makespan from the measured one, relative to the measured one.
     pub fn prediction_error(&self) -> f64 {
         self.predicted_s.0 / self.makespan_s.0.max(f64::MIN_POSITIVE) - 1.0
@@ -61,10 +73,38 @@ impl IterationReport {
 pub struct Evaluation {
     /// Iterations that were done before.
     pub iteration: u64,
-    /// Mean cross-entropy over the caption tokens, in nats.
+    /// What the loss is of.
+    pub what: &'static str,
+    /// Mean cross-entropy over the caption tokens, in nats, or mean squared error of the velocity of clips.
     pub loss: f64,
     /// Captions of held-out pictures; empty where none were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub captions: Vec<Caption>,
+    /// Clips sampled for held-out captions; empty where none were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
+}
+
+impl Evaluation {
+    /// A loss, and nothing generated.
+    pub fn new(what: &'static str, loss: f64) -> Self {
+        Self { iteration: 0, what, loss, captions: Vec::new(), samples: Vec::new() }
+    }
+}
+
+/// A clip that was sampled for a caption.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    /// The caption.
+    pub caption: String,
+    /// What of it can be seen; `None` for data that has no such answer.
+    pub seen: Option<SampleMatch>,
+    /// Its tokens.
+    #[serde(skip)]
+    pub latents: Latents,
+    /// What they are.
+    #[serde(skip)]
+    pub shape: LatentShape,
 }
 
 /// A generated caption beside the true one.
@@ -88,6 +128,11 @@ pub trait Observer {
     /// The model was evaluated.
     fn evaluated(&mut self, evaluation: &Evaluation) {
         let _ = evaluation;
+    }
+
+    /// The run ends before its last iteration: its held-out loss no longer falls.
+    fn stopped(&mut self, iteration: u64, early_stop: &EarlyStop) {
+        let _ = (iteration, early_stop);
     }
 
     /// A checkpoint was written.

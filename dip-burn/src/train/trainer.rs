@@ -1,23 +1,30 @@
 //! The training loop: while a batch trains, the next one is planned and its pixels are decoded.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::{ModelSpec, Partition, Plan, PlanError, PlanSource, Seconds, check_plan};
+use dip_core::{
+    BatchMeta, ModelSpec, Partition, Plan, PlanError, PlanSource, PlannedBatch as Planned, Seconds,
+    check_plan,
+};
 use thiserror::Error;
 
-use super::RunConfig;
 use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, RunState};
-use super::data::{RunData, assemble};
+use super::data::{FedBatch, RunData};
+use super::loss_scale::LossScale;
 use super::metrics::Metrics;
-use super::report::{Caption, Evaluation, IterationReport, Observer};
-use crate::data::DataError;
-use crate::data::loader::{Decoding, LoaderPosition, PlannedBatch};
-use crate::model::{ModelError, WholeModel};
-use crate::params::ParameterError;
-use crate::runtime::{Export, Pipeline, PipelineError, PipelineInit, Update};
+use super::replicas::{self, Deal, Times};
+use super::report::{Evaluation, IterationReport, Observer};
+use super::throughput::{Throughput, resident_bytes};
+use super::{EarlyStop, RunConfig, samples};
+use crate::data::{DataError, SourcePosition};
+use crate::model::{ModelError, Start, WholeModel};
+use crate::params::{NamedTensors, ParameterError};
+use crate::runtime::{
+    Export, Pipeline, PipelineError, PipelineInit, ReplicaWork, StepReport, Update,
+};
+use crate::weights::{Weights, WeightsError};
 
 /// What a trainer is made of.
 pub struct TrainerInit<'a, B: Backend> {
@@ -31,7 +38,7 @@ pub struct TrainerInit<'a, B: Backend> {
     pub plans: Box<dyn PlanSource>,
     /// What it trains on.
     pub data: RunData,
-    /// One device a rank.
+    /// One device a rank, replica by replica.
     pub devices: Vec<B::Device>,
 }
 
@@ -53,6 +60,9 @@ pub enum TrainError {
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Weights to begin with.
+    #[error("weights.from: {0}")]
+    Weights(#[from] WeightsError),
     /// Weights do not fit the model.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
@@ -67,6 +77,27 @@ pub enum TrainError {
         violations: usize,
         /// One of them.
         first: String,
+    },
+    /// A batch cannot be shared by the replicas.
+    #[error(
+        "{microbatches} microbatches were not dealt to {replicas} replicas so that each comes once and no replica has none; \
+         raise data.microbatches or data.tokens_per_iteration, or lower pipeline.replicas"
+    )]
+    Dealing {
+        /// Microbatches of the batch.
+        microbatches: usize,
+        /// Replicas.
+        replicas: usize,
+    },
+    /// The gradients are no numbers any more.
+    #[error(
+        "the gradient norm of iteration {iteration} is {norm}; lower optimizer.learning_rate, or set pipeline.precision to \"f32\""
+    )]
+    Gradients {
+        /// The iteration.
+        iteration: u64,
+        /// Its gradient norm.
+        norm: f64,
     },
     /// The loss is no number any more.
     #[error(
@@ -90,14 +121,19 @@ pub struct Trainer<B: Backend> {
     device: B::Device,
     ahead: Option<Ahead>,
     iteration: u64,
+    early_stop: EarlyStop,
+    throughput: Option<Throughput>,
+    deal: Option<Deal>,
+    loss_scale: LossScale,
     /// Where the data stands behind the last trained batch.
-    position: LoaderPosition,
+    position: SourcePosition,
 }
 
 /// The batch that is planned and decoded at this moment.
 struct Ahead {
-    batch: PlannedBatch,
-    decoding: Decoding,
+    batch: FedBatch,
+    /// The microbatches of each replica.
+    dealt: Vec<Vec<usize>>,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -107,12 +143,15 @@ impl<B: Backend> Trainer<B> {
     /// [`TrainError::Pipeline`] where the model, the devices or the threads cannot be had.
     pub fn new(init: TrainerInit<'_, B>) -> Result<Self, TrainError> {
         let device = init.devices.first().cloned().unwrap_or_default();
+        let weights = init.config.weights.as_ref();
+        let weights = weights.map(|w| Weights::open(&w.from, init.model)).transpose()?;
         let pipeline = Pipeline::new(&PipelineInit {
             model: init.model,
             partition: init.partition,
             devices: init.devices,
             threads_per_rank: init.config.pipeline.threads_per_rank,
-            seed: init.config.seed,
+            precision: init.config.pipeline.precision,
+            start: Start { seed: init.config.seed, weights: weights.as_ref() },
             optimizer: &init.config.optimizer,
         })?;
         Ok(Self {
@@ -120,12 +159,28 @@ impl<B: Backend> Trainer<B> {
             model: init.model.clone(),
             pipeline,
             plans: init.plans,
-            position: init.data.loader.position(),
+            position: init.data.feed.position(),
             data: init.data,
             device,
             ahead: None,
             iteration: 0,
+            early_stop: EarlyStop::default(),
+            throughput: None,
+            deal: None,
+            loss_scale: LossScale::new(init.config.pipeline.precision),
         })
+    }
+
+    /// Has `deal` share the microbatches of every batch between the replicas, instead of in turn.
+    pub fn with_dealing(mut self, deal: Deal) -> Self {
+        self.deal = Some(deal);
+        self
+    }
+
+    /// Reports utilisation, too.
+    pub fn with_throughput(mut self, throughput: Option<Throughput>) -> Self {
+        self.throughput = throughput;
+        self
     }
 
     /// Iterations that are done.
@@ -133,9 +188,18 @@ impl<B: Backend> Trainer<B> {
         self.iteration
     }
 
+    /// The weights, by name.
+    ///
+    /// # Errors
+    /// [`TrainError::Pipeline`] where a rank has failed.
+    pub fn weights(&mut self) -> Result<NamedTensors, TrainError> {
+        Ok(self.pipeline.export(Export::Parameters)?)
+    }
+
     /// Whether the run is at its end.
     pub fn is_done(&self) -> bool {
         self.iteration >= self.config.iterations
+            || self.early_stop.is_over(self.config.evaluation.patience)
     }
 
     /// Goes on from the newest checkpoint of the run; false where there is none.
@@ -154,10 +218,12 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// [`TrainError`] where the checkpoint cannot be read or belongs to another run.
     pub fn load(&mut self, path: &Path) -> Result<(), TrainError> {
-        let Checkpoint { model, optimizer, state } = checkpoint::load::<LoaderPosition>(path)?;
+        let Checkpoint { model, optimizer, state } = checkpoint::load::<SourcePosition>(path)?;
         self.pipeline.import(model, optimizer, state.optimizer_steps)?;
-        self.data.loader.restore(&state.data)?;
+        self.data.feed.restore(&state.data)?;
         (self.position, self.iteration, self.ahead) = (state.data, state.iteration, None);
+        self.early_stop = state.early_stop;
+        self.loss_scale = state.loss_scale.unwrap_or(self.loss_scale);
         Ok(())
     }
 
@@ -173,6 +239,8 @@ impl<B: Backend> Trainer<B> {
                 schema: CHECKPOINT_SCHEMA.into(),
                 iteration: self.iteration,
                 optimizer_steps: self.iteration,
+                early_stop: self.early_stop,
+                loss_scale: Some(self.loss_scale),
                 data: self.position.clone(),
             },
         };
@@ -190,82 +258,121 @@ impl<B: Backend> Trainer<B> {
             Some(ahead) => ahead,
             None => self.fetch()?,
         };
-        let planned = self.plans.take()?;
+        let planned = self.take_plans(now.dealt.len())?;
         if self.iteration + 1 < self.config.iterations {
             self.ahead = Some(self.fetch()?);
         }
-        self.check(&planned.plan)?;
-        let decoded = now.decoding.wait()?;
-        let batch = Arc::new(assemble(decoded, planned.split));
+        let FedBatch { meta, position, tokens, content, .. } = now.batch;
+        let splits = planned.iter().map(|p| p.split.clone()).collect();
+        let batches = replicas::batches(content()?, &now.dealt, splits);
+        let work: Vec<ReplicaWork<'_>> = planned
+            .iter()
+            .zip(&batches)
+            .map(|(planned, batch)| ReplicaWork { plan: &planned.plan, batch })
+            .collect();
         let o = &self.config.optimizer;
         let learning_rate = o.rate(self.iteration, self.config.iterations);
-        let update = Update { learning_rate, clip_norm: o.clip_norm };
-        let step = self.pipeline.run(&planned.plan, &batch, Some(update))?;
+        let loss_scale = self.loss_scale.value();
+        let update = Update { learning_rate, clip_norm: o.clip_norm, loss_scale };
+        let step = self.pipeline.run_replicas(&work, Some(update))?;
         if !step.loss.is_finite() {
             return Err(TrainError::Diverged { iteration: self.iteration, loss: step.loss });
         }
+        if !self.loss_scale.learn(step.gradient_norm.is_finite()) {
+            let (iteration, norm) = (self.iteration, step.gradient_norm);
+            return Err(TrainError::Gradients { iteration, norm });
+        }
         let elapsed_s = Seconds(start.elapsed().as_secs_f64());
-        self.plans.measured(elapsed_s);
-        let report = IterationReport {
-            iteration: self.iteration,
-            loss: step.loss,
-            learning_rate,
-            gradient_norm: step.gradient_norm,
-            tokens: now.batch.used_tokens,
-            images: now.batch.meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
-            elapsed_s,
-            makespan_s: step.trace.makespan(),
-            predicted_s: planned.plan.predicted.makespan_s,
-            critical_path_s: step.trace.critical_path(&planned.plan.graph).unwrap_or_default(),
-            bubble_ratio: step.trace.bubble_ratio(),
-            stall_s: planned.stall,
-            search_s: planned.search,
-            gap: planned.plan.gap(),
-            fallback: planned.fallback,
-            skipped: self.data.loader.skipped().total(),
-            peak_activation_bytes: step.peak_activation,
-        };
-        self.position = now.batch.position;
+        // The plans of the replicas are searched one behind the other.
+        self.plans.measured(elapsed_s / planned.len() as f64);
+        let report =
+            self.report((&meta, tokens), &planned, step, Pace { learning_rate, elapsed_s });
+        self.position = position;
         self.iteration += 1;
         Ok(report)
     }
 
-    /// Measures the loss on held-out pictures, and captions them where `with_captions` is set. `None` where there are none.
+    /// The plan of every replica.
+    fn take_plans(&mut self, count: usize) -> Result<Vec<Planned>, TrainError> {
+        let mut all = Vec::with_capacity(count);
+        for _ in 0..count {
+            let planned = self.plans.take()?;
+            self.check(&planned.plan)?;
+            all.push(planned);
+        }
+        Ok(all)
+    }
+
+    fn report(
+        &self,
+        (meta, tokens): (&BatchMeta, u64),
+        planned: &[Planned],
+        step: StepReport,
+        pace: Pace,
+    ) -> IterationReport {
+        let plans: Vec<&Plan> = planned.iter().map(|p| &p.plan).collect();
+        let times = Times::of(&step.traces, &plans);
+        let Pace { learning_rate, elapsed_s } = pace;
+        IterationReport {
+            iteration: self.iteration,
+            loss: step.loss,
+            learning_rate,
+            gradient_norm: step.gradient_norm,
+            tokens,
+            images: meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
+            clips: meta.microbatches.iter().map(|m| m.clips.len() as u64).sum(),
+            microbatches: meta.microbatches.len(),
+            tokens_per_s: tokens as f64 / elapsed_s.0.max(f64::MIN_POSITIVE),
+            mfu: self.throughput.as_ref().and_then(|t| t.utilisation(meta, elapsed_s)),
+            elapsed_s,
+            makespan_s: times.makespan,
+            predicted_s: times.predicted,
+            critical_path_s: times.critical_path,
+            bubble_ratio: times.bubble_ratio,
+            stall_s: planned.iter().map(|p| p.stall).sum(),
+            search_s: planned.iter().map(|p| p.search).sum(),
+            gap: times.gap,
+            fallback: planned.iter().any(|p| p.fallback),
+            skipped: self.data.feed.skipped(),
+            peak_bytes: replicas::peak_bytes(&plans, &step.peak_activation),
+            peak_activation_bytes: step.peak_activation,
+            resident_bytes: resident_bytes(),
+        }
+    }
+
+    /// The model in one piece, with averaged weights where the run keeps them.
+    ///
+    /// # Errors
+    /// [`TrainError::Pipeline`] where a rank has failed.
+    pub fn whole_model(&mut self) -> Result<WholeModel<B>, TrainError> {
+        let mut weights = self.pipeline.export(Export::Parameters)?;
+        weights.extend(self.pipeline.export(Export::Averages)?);
+        let mut whole = WholeModel::init(&self.model, self.config.seed, &self.device)?;
+        whole.load(&weights)?;
+        Ok(whole)
+    }
+
+    /// Measures the loss on held-out data, and has captions or clips generated where `generates` is set. `None` where there is
+    /// no such data.
     ///
     /// # Errors
     /// [`TrainError`] where a rank has failed.
-    pub fn evaluate(&mut self, with_captions: bool) -> Result<Option<Evaluation>, TrainError> {
-        if self.data.held_out.is_empty() {
+    pub fn evaluate(&mut self, generates: bool) -> Result<Option<Evaluation>, TrainError> {
+        if self.data.judge.is_empty() {
             return Ok(None);
         }
+        let whole = self.whole_model()?;
         let config = &self.config.evaluation;
-        let mut whole = WholeModel::<B>::init(&self.model, self.config.seed, &self.device)?;
-        whole.load(&self.pipeline.export(Export::Parameters)?)?;
-        let loss = whole.loss(&self.data.evaluation_batch(config.pictures)?);
-        let mut captions = Vec::new();
-        if with_captions {
-            let (prompts, held_out): (Vec<_>, Vec<_>) =
-                self.data.prompts(config.captions)?.into_iter().unzip();
-            let stop = self.data.tokenizer.special().eos;
-            let texts = whole.generate(&prompts, stop, config.max_caption_tokens);
-            captions.extend(texts.iter().zip(held_out).map(|(tokens, held_out)| {
-                let generated = self.data.tokenizer.decode(tokens);
-                Caption {
-                    expected: held_out.caption().to_owned(),
-                    right: held_out.is_right(&generated),
-                    generated,
-                }
-            }));
-        }
-        Ok(Some(Evaluation { iteration: self.iteration, loss, captions }))
+        let evaluation = self.data.judge.evaluate(&whole, config, generates)?;
+        Ok(Some(Evaluation { iteration: self.iteration, ..evaluation }))
     }
 
-    /// Trains to the end: evaluations, checkpoints and `metrics.jsonl` as the run says.
+    /// Trains to the end: evaluations, samples, checkpoints and `metrics.jsonl` as the run says.
     ///
     /// # Errors
     /// [`TrainError`]; the newest checkpoint stays whole.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let mut metrics = Metrics::open(&self.config.output, self.iteration)?;
+        let mut metrics = Metrics::open(&self.config.output, self.iteration, &self.config.metrics)?;
         if self.iteration == 0 {
             self.judge(&mut metrics, observer)?;
         }
@@ -280,6 +387,9 @@ impl<B: Backend> Trainer<B> {
             if self.is_due(self.config.checkpoint.every) {
                 observer.saved(&self.save()?);
             }
+        }
+        if self.iteration < self.config.iterations {
+            observer.stopped(self.iteration, &self.early_stop);
         }
         Ok(())
     }
@@ -302,8 +412,15 @@ impl<B: Backend> Trainer<B> {
         metrics: &mut Metrics,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        if let Some(evaluation) = self.evaluate(self.is_done())? {
+        let at_end = self.is_done();
+        if let Some(mut evaluation) = self.evaluate(at_end)? {
+            self.early_stop.record(evaluation.loss);
+            if self.is_done() && !at_end {
+                // The evaluation that ends the run has the captions of an end.
+                evaluation = self.evaluate(true)?.unwrap_or(evaluation);
+            }
             metrics.evaluation(&evaluation)?;
+            samples::write(&self.config.output.join("samples"), &evaluation.samples)?;
             observer.evaluated(&evaluation);
         }
         Ok(())
@@ -314,11 +431,27 @@ impl<B: Backend> Trainer<B> {
         self.is_done() || (every > 0 && self.iteration.is_multiple_of(every))
     }
 
-    /// Reads the next batch, and has it planned and decoded in the background.
+    /// Reads the next batch, deals it to the replicas, and has it planned and decoded in the background.
     fn fetch(&mut self) -> Result<Ahead, TrainError> {
-        let batch = self.data.loader.next_batch()?;
-        self.plans.submit(batch.meta.clone())?;
-        let decoding = self.data.loader.decode(&batch)?;
-        Ok(Ahead { batch, decoding })
+        let batch = self.data.feed.next_batch()?;
+        let count = self.pipeline.replicas();
+        let dealt = match &self.deal {
+            Some(deal) => deal(&batch.meta),
+            None => replicas::in_turn(&batch.meta, count),
+        };
+        if !replicas::is_complete(&dealt, &batch.meta, count) || dealt.iter().any(Vec::is_empty) {
+            let microbatches = batch.meta.microbatches.len();
+            return Err(TrainError::Dealing { microbatches, replicas: count });
+        }
+        for own in &dealt {
+            self.plans.submit(replicas::meta_of(&batch.meta, own))?;
+        }
+        Ok(Ahead { batch, dealt })
     }
+}
+
+/// How fast an iteration was, and how far it stepped.
+struct Pace {
+    learning_rate: f64,
+    elapsed_s: Seconds,
 }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use dip_burn::model::WholeModel;
+use dip_burn::model::{Precision, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{Export, Pipeline, PipelineInit};
 use dip_burn::train::OptimizerConfig;
@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::support::*;
 
 /// Largest difference of two sets of tensors, relative to the largest value of each tensor.
-fn difference(a: &NamedTensors, b: &NamedTensors) -> f64 {
+pub fn difference(a: &NamedTensors, b: &NamedTensors) -> f64 {
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
     let mut worst = 0.0f64;
     for (name, left) in a {
@@ -44,7 +44,8 @@ impl Case {
             partition: &partition,
             devices: vec![Default::default(); ranks as usize],
             threads_per_rank: 1,
-            seed: 7,
+            precision: Precision::F32,
+            start: 7.into(),
             optimizer: &OptimizerConfig::default(),
         })
         .unwrap();
@@ -81,6 +82,28 @@ fn random_plans_on_two_ranks_give_the_gradients_of_one_device() {
         let case = case(&mut rng, &[&images[0], &images[1], &images[2]], false);
         case.holds(&mut rng, 2, &["keep", "selective", "full"]);
     }
+}
+
+#[test]
+fn random_plans_of_clips_of_any_length_and_size_give_the_gradients_of_one_device() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for round in 0..40 {
+        let model = video_model(rng.random_range(1..4), rng.random_range(1..4), round % 4 == 3);
+        let (metas, batch) = random_clips(&mut rng, &model);
+        let case = Case { model, metas, batch };
+        case.holds(&mut rng, 2 + round % 2, &["keep", "selective", "full"]);
+    }
+}
+
+#[test]
+fn clips_side_by_side_have_the_loss_of_the_same_clips_alone() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let model = video_model(2, 2, false);
+    let packed = clips(&mut rng, 4);
+    let whole = WholeModel::<B>::init(&model, 7, &Default::default()).unwrap();
+    let alone: Vec<Microbatch> = (0..4).map(|i| clip_alone(&packed, i)).collect();
+    let (a, b) = (whole.loss(&[packed]), whole.loss(&alone));
+    assert!((a - b).abs() < 1e-6, "{a} {b}");
 }
 
 #[test]
@@ -128,5 +151,6 @@ fn document(packed: &Microbatch, id: u32) -> Microbatch {
         loss_mask: rows.iter().map(|&i| packed.loss_mask[i]).collect(),
         images: images.map(|(_, image)| image.clone()).collect(),
         image_offsets: packed.image_offsets.iter().filter(|o| own(o)).map(|o| o - first).collect(),
+        clips: Vec::new(),
     }
 }

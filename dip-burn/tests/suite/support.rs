@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::{Autodiff, Flex};
-use dip_burn::{Batch, Image, Microbatch};
+use dip_burn::{Batch, Clip, ClipGrid, Image, Microbatch};
 use dip_core::*;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -65,8 +65,76 @@ fn push(m: &mut Microbatch, document: usize, count: usize, trained: bool, rng: &
     }
 }
 
+/// A text encoder of `text` layers into a diffusion transformer of `video` layers.
+pub fn video_model(text: u32, video: u32, frozen_text: bool) -> ModelSpec {
+    let text = format!(
+        "name = 'test'\nsequence_tokens = 40\nmax_clips = 4\n\
+         [[module]]\nname = 'text'\nlayers = {text}\nhidden = 16\nffn = 24\nheads = 2\nkv_heads = 1\ntrainable = {}\n\
+         kind.decoder = {{ vocab = 32, head = false }}\n\
+         [[module]]\nname = 'video'\nlayers = {video}\nhidden = 24\nffn = 32\nheads = 4\nkv_heads = 2\n\
+         inputs = ['text']\n\
+         kind.dit = {{ latent_frames_per_second = 4.0, tokens_per_frame = 6, token_channels = 5 }}\n",
+        !frozen_text
+    );
+    ModelSpec::from_toml(&text).unwrap()
+}
+
+/// One microbatch of `count` clips of 1 to 4 frames of 1 to 6 tokens, with captions of 1 to 6 tokens.
+pub fn clips(rng: &mut ChaCha8Rng, count: u32) -> Microbatch {
+    let mut m = Microbatch::default();
+    for document in 0..count {
+        let length = rng.random_range(1..7);
+        push(&mut m, document as usize, length, false, rng);
+        m.positions.extend(0..length as u32);
+        let grid = ClipGrid {
+            frames: rng.random_range(1..5),
+            rows: rng.random_range(1..3),
+            columns: rng.random_range(1..4),
+        };
+        let mut values = || (0..5 * grid.tokens()).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let (state, velocity) = (values(), values());
+        m.clips.push(Clip { grid, state, velocity, time: rng.random_range(0.0..1.0) });
+    }
+    m
+}
+
+/// Clip `id` of a microbatch with its caption, alone.
+pub fn clip_alone(packed: &Microbatch, id: u32) -> Microbatch {
+    let rows = packed.text_rows(&(id..id + 1));
+    Microbatch {
+        tokens: packed.tokens[rows.clone()].to_vec(),
+        documents: vec![0; rows.len()],
+        positions: packed.positions[rows.clone()].to_vec(),
+        targets: packed.targets[rows.clone()].to_vec(),
+        loss_mask: packed.loss_mask[rows].to_vec(),
+        clips: vec![packed.clips[id as usize].clone()],
+        ..Microbatch::default()
+    }
+}
+
+/// Up to three microbatches of up to four clips each, randomly cut.
+pub fn random_clips(rng: &mut ChaCha8Rng, model: &ModelSpec) -> (BatchMeta, Arc<Batch>) {
+    let microbatches: Vec<_> = (0..rng.random_range(1..4))
+        .map(|_| {
+            let count = rng.random_range(1..5);
+            clips(rng, count)
+        })
+        .collect();
+    batch_of(rng, model, microbatches)
+}
+
 /// The metadata of a microbatch.
 pub fn meta(m: &Microbatch) -> MicrobatchMeta {
+    let clip = |(clip, caption_tokens): (&Clip, usize)| ClipMeta {
+        seconds: f64::from(clip.grid.frames) / 4.0,
+        caption_tokens: caption_tokens as u64,
+        tokens_per_frame: Some(clip.grid.tokens_per_frame()),
+    };
+    if !m.clips.is_empty() {
+        let captions = m.caption_lengths(&(0..m.clips.len() as u32));
+        let clips = m.clips.iter().zip(captions).map(clip).collect();
+        return MicrobatchMeta { clips, ..Default::default() };
+    }
     let images = m.images.len() as u32;
     MicrobatchMeta { images, text_tokens: 40 - 4 * u64::from(images), ..Default::default() }
 }
@@ -169,6 +237,14 @@ pub fn random_batch(
     images: &[&[u32]],
 ) -> (BatchMeta, Arc<Batch>) {
     let microbatches: Vec<_> = images.iter().map(|i| microbatch(rng, i)).collect();
+    batch_of(rng, model, microbatches)
+}
+
+fn batch_of(
+    rng: &mut ChaCha8Rng,
+    model: &ModelSpec,
+    microbatches: Vec<Microbatch>,
+) -> (BatchMeta, Arc<Batch>) {
     let metas = BatchMeta { iteration: 0, microbatches: microbatches.iter().map(meta).collect() };
     let split = random_split(rng, model, &metas);
     let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
@@ -183,6 +259,17 @@ pub fn graph(
     batch: &Batch,
     weight_split: bool,
 ) -> TaskGraph {
+    graph_of_split(model, partition, metas, &batch.split, weight_split)
+}
+
+/// The task graph of a batch that is cut as `split` says.
+pub fn graph_of_split(
+    model: &ModelSpec,
+    partition: &Partition,
+    metas: &BatchMeta,
+    split: &BatchSplit,
+    weight_split: bool,
+) -> TaskGraph {
     let cluster = ClusterSpec::from_toml(
         "name = 'test'\ndevices_per_node = 4\nnodes = 1\n\
          device = { flops_per_s = 1e9, memory_bytes = 1000000, memory_bytes_per_s = 1e9 }\n\
@@ -194,7 +281,7 @@ pub fn graph(
         cluster: &cluster,
         partition,
         batch: metas,
-        split: &batch.split,
+        split,
         cost: &AnyCost,
         weight_split,
     };

@@ -1,9 +1,11 @@
 //! Fits factors to whole layers: to the profile that the trainer measures, where there are no single operators.
 
 use dip_core::profile::{Part, Profile, ProfileEntry};
-use dip_core::{ClipMeta, ClusterSpec, Factors, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind};
+use dip_core::{
+    ClipMeta, ClusterSpec, Factors, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, Seconds,
+};
 
-use super::{Calibration, FitError, mean};
+use super::{Calibration, FitError, Residual, mean};
 use crate::layer::{Layout, operators};
 use crate::ops::{Machine, Pass};
 
@@ -11,6 +13,8 @@ use crate::ops::{Machine, Pass};
 const FACTORS: usize = 4;
 /// Pull towards the factors of the cluster, against those of the measurements: it decides where they say nothing.
 const PULL: f64 = 1e-4;
+/// What of a layer is timed.
+const PASSES: [&str; 2] = ["layer forward", "layer backward"];
 /// Tokens of the caption of a measured clip.
 const CAPTION: u64 = 64;
 
@@ -41,15 +45,20 @@ pub fn fit_profile(
     let all: Vec<&Layer> = layers.iter().collect();
     let fitted = descend(&model, cluster, &all);
     let machine = Machine::new(&model, &fitted);
-    let error = mean(layers.iter().flat_map(|layer| layer.errors(&machine)));
-    let mut left_out = Vec::new();
-    for i in 0..if layers.len() > 1 { layers.len() } else { 0 } {
-        let others: Vec<&Layer> =
-            layers.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, l)| l).collect();
-        let machine = Machine::new(&model, &descend(&model, cluster, &others));
-        left_out.extend(layers[i].errors(&machine));
+    let mut residuals = Vec::new();
+    for (i, layer) in layers.iter().enumerate() {
+        let others: Vec<_> = layers.iter().enumerate().filter(|(j, _)| *j != i).collect();
+        let others: Vec<&Layer> = others.into_iter().map(|(_, l)| l).collect();
+        let left_out = (!others.is_empty())
+            .then(|| layer.errors(&Machine::new(&model, &descend(&model, cluster, &others))));
+        for (pass, fitted) in layer.seconds(&machine).into_iter().enumerate() {
+            let error = layer.errors(&machine)[pass];
+            let left_out = left_out.map(|errors| errors[pass]);
+            let fitted = Seconds(fitted);
+            residuals.push(Residual { name: PASSES[pass], fitted, error, left_out });
+        }
     }
-    Ok(Calibration { cluster: fitted, error, leave_one_out: mean(left_out.into_iter()) })
+    Ok(Calibration { cluster: fitted, residuals })
 }
 
 /// The operators of a measured layer; `None` for other parts, other models and times of zero.
@@ -80,18 +89,23 @@ fn microbatch(kind: &ModuleKind, patches_per_image: u32, tokens: u64) -> Microba
         ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, .. } => {
             let frames = tokens as f64 / f64::from(tokens_per_frame);
             let seconds = frames / latent_frames_per_second;
-            meta.clips = vec![ClipMeta { seconds, caption_tokens: CAPTION }];
+            meta.clips = vec![ClipMeta { seconds, caption_tokens: CAPTION, ..Default::default() }];
         }
     }
     meta
 }
 
 impl Layer {
-    /// Predicted over measured, of the forward and the backward.
-    fn ratios(&self, machine: &Machine) -> [f64; 2] {
+    /// Predicted seconds of the forward and the backward.
+    fn seconds(&self, machine: &Machine) -> [f64; 2] {
         let of = |pass| self.dag.latency(pass, machine).0;
-        let backward = of(Pass::InputGradient) + of(Pass::WeightGradient);
-        [of(Pass::Forward) / self.forward, backward / self.backward]
+        [of(Pass::Forward), of(Pass::InputGradient) + of(Pass::WeightGradient)]
+    }
+
+    /// The same over what was measured.
+    fn ratios(&self, machine: &Machine) -> [f64; 2] {
+        let [forward, backward] = self.seconds(machine);
+        [forward / self.forward, backward / self.backward]
     }
 
     fn errors(&self, machine: &Machine) -> [f64; 2] {
@@ -141,8 +155,8 @@ fn descend(model: &ModelSpec, cluster: &ClusterSpec, layers: &[&Layer]) -> Clust
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dip_core::profile::PROFILE_SCHEMA;
-    use dip_core::{Bytes, Seconds, presets};
+    use dip_core::presets;
+    use dip_core::profile::{KeptBytes, PROFILE_SCHEMA};
 
     /// What a machine with other factors would have measured.
     fn measured(model: &ModelSpec, real: &ClusterSpec) -> Profile {
@@ -167,8 +181,12 @@ mod tests {
                     forward_s: of(Pass::Forward),
                     inference_s: of(Pass::Forward),
                     backward_s: of(Pass::InputGradient) + of(Pass::WeightGradient),
+                    input_gradient_s: of(Pass::InputGradient),
                     weight_s: of(Pass::WeightGradient),
-                    activation_bytes: Bytes(0),
+                    selective_backward_s: Seconds::ZERO,
+                    keep: KeptBytes::default(),
+                    selective: KeptBytes::default(),
+                    full: KeptBytes::default(),
                 });
             }
         }
@@ -178,6 +196,8 @@ mod tests {
             entries,
             link_latency_s: Seconds::ZERO,
             link_bytes_per_s: 1.0,
+            peak_flops_per_s: None,
+            element_bytes: 4,
         }
     }
 
@@ -190,8 +210,8 @@ mod tests {
             Factors { matmul: 2.5, attention: 6.0, memory: 3.0, launch_s: 40e-6, ..real.factors };
         let profile = measured(&model, &real);
         let fitted = fit_profile(&model, &sheet, &profile).unwrap();
-        assert!(fitted.error < 0.01, "{fitted:?}");
-        assert!(fitted.leave_one_out < 0.03, "{}", fitted.leave_one_out);
+        assert!(fitted.error() < 0.01, "{fitted:?}");
+        assert!(fitted.leave_one_out() < 0.03, "{}", fitted.leave_one_out());
         let (found, truth) = (&fitted.cluster.factors, &real.factors);
         assert!((found.matmul / truth.matmul - 1.0).abs() < 0.05, "{found:?}");
         assert!((found.attention / truth.attention - 1.0).abs() < 0.2, "{found:?}");

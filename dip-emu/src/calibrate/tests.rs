@@ -1,5 +1,5 @@
 use super::*;
-use dip_core::{Factors, presets};
+use dip_core::{Factors, OperatorShape, presets};
 
 fn model() -> ModelSpec {
     presets::model("vlm-s").unwrap()
@@ -16,6 +16,10 @@ fn machines() -> (ClusterSpec, ClusterSpec) {
         matmul: 1.5,
         attention: 2.2,
         memory: 1.3,
+        cached: 0.4,
+        cache_bytes: 1 << 21,
+        norm: 3.0,
+        activation: 2.5,
         network: 1.25,
         saturation_flop: 9e9,
         launch_s: 4e-6,
@@ -30,8 +34,10 @@ fn measure(machine: &ClusterSpec, noise: f64) -> Vec<Measurement> {
     for i in 0..8u32 {
         let side = 512 << (i / 2);
         operators.push(Operator::matmul(side, 4096, 1024 << (i % 3), 2));
-        operators.push(Operator::attention(1024 << (i / 2), 8 << (i % 2), 128, 2));
+        operators.push(Operator::attention((1, 1024 << (i / 2)), 8 << (i % 2), 128, 2));
         operators.push(Operator::elementwise(1 << (18 + i)));
+        operators.push(Operator::of(&OperatorShape::Norm { rows: 64 << i, width: 4096 }, 2));
+        operators.push(Operator::of(&OperatorShape::Activation { rows: 64 << i, width: 4096 }, 2));
         operators.push(Operator::collective(1 << (16 + i)));
     }
     let off = |i: usize| 1.0 + noise * ((i * 7919 % 13) as f64 / 6.0 - 1.0);
@@ -51,6 +57,10 @@ fn exact_measurements_give_the_factors_back() {
         ("matmul", found.matmul, truth.matmul),
         ("attention", found.attention, truth.attention),
         ("memory", found.memory, truth.memory),
+        ("cached", found.cached, truth.cached),
+        ("cache", found.cache_bytes as f64, truth.cache_bytes as f64),
+        ("norm", found.norm, truth.norm),
+        ("activation", found.activation, truth.activation),
         ("network", found.network, truth.network),
         ("saturation", found.saturation_flop, truth.saturation_flop),
         ("launch", found.launch_s, truth.launch_s),
@@ -58,7 +68,9 @@ fn exact_measurements_give_the_factors_back() {
     ] {
         assert!((found / truth - 1.0).abs() < 1e-6, "{name}: {found} {truth}");
     }
-    assert!(fitted.error < 1e-9 && fitted.leave_one_out < 1e-6);
+    assert!(fitted.error() < 1e-9);
+    // The bend of the memory lies at a measured size: without that one it lies beside it.
+    assert!(fitted.leave_one_out() < 0.02, "{}", fitted.leave_one_out());
     assert!(fitted.cluster.validate().is_ok());
 }
 
@@ -67,11 +79,11 @@ fn noisy_measurements_are_predicted_to_about_their_noise() {
     let (sheet, real) = machines();
     let measured = measure(&real, 0.05);
     let fitted = fit(&model(), &sheet, &measured).unwrap();
-    assert!(fitted.error < 0.04, "{}", fitted.error);
-    assert!(fitted.leave_one_out > fitted.error && fitted.leave_one_out < 0.06);
+    assert!(fitted.error() < 0.04, "{}", fitted.error());
+    assert!(fitted.leave_one_out() > fitted.error() && fitted.leave_one_out() < 0.06);
     let machine = Machine::new(&model(), &sheet);
     let before = mean(measured.iter().map(|m| relative_error(&machine, m)));
-    assert!(before > 5.0 * fitted.error, "{before}");
+    assert!(before > 5.0 * fitted.error(), "{before}");
 }
 
 #[test]

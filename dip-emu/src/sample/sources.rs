@@ -165,7 +165,7 @@ pub fn clip(rng: &mut impl Rng, limit: f64) -> ClipMeta {
     let videos = chosen.unwrap_or(&VIDEOS[0]);
     let seconds = (videos.seconds.draw(rng) * 10.0).round() / 10.0;
     let caption_tokens = videos.caption.draw(rng).round().max(1.0) as u64;
-    ClipMeta { seconds: seconds.min(limit), caption_tokens }
+    ClipMeta { seconds: seconds.min(limit), caption_tokens, ..Default::default() }
 }
 
 impl LogNormal {

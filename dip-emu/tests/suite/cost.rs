@@ -132,7 +132,7 @@ fn arithmetic_of_a_layer_is_that_of_its_weights_and_pairs() {
 fn a_dit_layer_pays_for_its_captions() {
     let t2v = model("t2v-s");
     let clip = |caption_tokens| MicrobatchMeta {
-        clips: vec![ClipMeta { seconds: 4.0, caption_tokens }],
+        clips: vec![ClipMeta { seconds: 4.0, caption_tokens, ..Default::default() }],
         ..MicrobatchMeta::default()
     };
     let seconds = |n| layer(&t2v, "video", &clip(n)).0;
@@ -329,7 +329,7 @@ proptest! {
     #[test]
     fn work_beyond_all_measure_gives_finite_times(tokens in (1u64 << 30)..(1 << 32), clips in 1usize..4) {
         let t2v = model("t2v-s");
-        let clip = ClipMeta { seconds: 1e6, caption_tokens: tokens };
+        let clip = ClipMeta { seconds: 1e6, caption_tokens: tokens, ..Default::default() };
         let meta = MicrobatchMeta { clips: vec![clip; clips], ..Default::default() };
         for module in ["text", "video"] {
             let query = chunk(&t2v, module, 0..2);

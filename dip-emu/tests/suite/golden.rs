@@ -15,7 +15,8 @@ fn microbatch(model: &ModelSpec, kind: &ModuleKind) -> MicrobatchMeta {
         ModuleKind::Audio { .. } => meta.audio_seconds = vec![10.0; 8],
         ModuleKind::Decoder { .. } => meta.text_tokens = model.sequence_tokens.into(),
         ModuleKind::Dit { .. } => {
-            meta.clips = vec![ClipMeta { seconds: 4.0, caption_tokens: 60 }; 4];
+            meta.clips =
+                vec![ClipMeta { seconds: 4.0, caption_tokens: 60, ..Default::default() }; 4];
         }
     }
     meta

@@ -1,4 +1,4 @@
-use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
+use dip_core::profile::{KeptBytes, PROFILE_SCHEMA, Part, Profile, ProfileEntry};
 use dip_core::{
     Bytes, ChunkQuery, CostModel, MicrobatchMeta, ModelSpec, ModuleId, RankId, Seconds, StageCost,
     StageQuery, Strategy, Workload, presets,
@@ -14,8 +14,16 @@ fn profile() -> Profile {
         forward_s: Seconds(seconds * tokens as f64),
         inference_s: Seconds(0.5 * seconds * tokens as f64),
         backward_s: Seconds(2.0 * seconds * tokens as f64),
+        input_gradient_s: Seconds(1.25 * seconds * tokens as f64),
         weight_s: Seconds(seconds * tokens as f64),
-        activation_bytes: Bytes(10 * tokens),
+        selective_backward_s: Seconds(2.5 * seconds * tokens as f64),
+        keep: KeptBytes {
+            bytes: 10.0 * tokens as f64,
+            bytes_per_pair: if part == Part::Layer { 2.0 } else { 0.0 },
+            bytes_per_trained_token: if part == Part::Last { 7.0 } else { 0.0 },
+        },
+        selective: KeptBytes { bytes: 6.0 * tokens as f64, ..KeptBytes::default() },
+        full: KeptBytes { bytes: 3.0 * tokens as f64, ..KeptBytes::default() },
     };
     let parts = [(Part::Stage, 1.0), (Part::Layer, 10.0), (Part::First, 3.0), (Part::Last, 5.0)];
     let mut entries = Vec::new();
@@ -30,6 +38,8 @@ fn profile() -> Profile {
         entries,
         link_latency_s: Seconds(0.5),
         link_bytes_per_s: 1000.0,
+        peak_flops_per_s: None,
+        element_bytes: 4,
     }
 }
 
@@ -56,7 +66,9 @@ fn a_chunk_is_the_sum_of_its_parts() {
     let model = model();
     let inner = stage(chunk(&model, 1, 1..3), 150, "keep");
     assert_eq!((inner.forward, inner.backward), (Seconds(150.0 * 21.0), Seconds(150.0 * 42.0)));
-    assert_eq!(inner.activation_bytes, Bytes(1500 * 3), "a stage and two layers");
+    let padding = 2 * 2 * (192 - 150) * (192 - 150);
+    // Pairs that the workload does not name are none; what is left of the sequence is a document of padding.
+    assert_eq!(inner.activation_bytes, Bytes(1500 * 3 + padding), "a stage and two layers");
     assert_eq!(inner.output_bytes, Bytes(4 * 150 * 128));
     let whole = stage(chunk(&model, 1, 0..4), 150, "keep");
     assert_eq!(whole.forward, Seconds(150.0 * (1.0 + 40.0 + 3.0 + 5.0)));
@@ -66,13 +78,45 @@ fn a_chunk_is_the_sum_of_its_parts() {
 }
 
 #[test]
-fn recomputation_runs_the_forward_twice_and_keeps_the_input() {
+fn layers_pay_for_what_their_own_strategy_computes_again() {
     let model = model();
-    let (keep, full) =
-        (stage(chunk(&model, 1, 1..3), 100, "keep"), stage(chunk(&model, 1, 1..3), 100, "full"));
-    assert_eq!(full.forward, keep.forward * 0.5, "the first pass keeps nothing");
-    assert_eq!(full.backward, keep.backward + keep.forward);
-    assert_eq!(full.activation_bytes, Bytes(4 * 100 * 128));
+    let of = |strategy: &str| stage(chunk(&model, 1, 1..3), 100, strategy);
+    let (keep, full, selective) = (of("keep"), of("full"), of("selective"));
+    // The stage has one part of work and 1000 bytes beside its two layers, of ten parts each.
+    assert_eq!(full.forward, Seconds(100.0 * (1.0 + 2.0 * 5.0)), "the first pass keeps nothing");
+    assert_eq!(full.backward, keep.backward + Seconds(100.0 * 2.0 * 10.0));
+    assert_eq!(full.activation_bytes, Bytes(1000 + 2 * 300));
+    assert_eq!(selective.forward, keep.forward);
+    assert_eq!(selective.backward, keep.backward + Seconds(100.0 * 2.0 * 5.0));
+    assert_eq!(selective.activation_bytes, Bytes(1000 + 2 * 600));
+    let mixed = of("full*1+keep*1");
+    assert_eq!(mixed.backward, (keep.backward + full.backward) * 0.5);
+}
+
+#[test]
+fn activations_grow_with_pairs_inside_documents_and_tokens_with_a_loss() {
+    let model = model();
+    let (cost, keep) = (MeasuredCost::new(&profile(), true), Strategy::keep());
+    // Documents of 60 and 40 tokens, and 92 of padding.
+    let workload = Workload { attention_pairs: 1830 + 820, trained_tokens: 30, ..work(100) };
+    let query = StageQuery { chunk: chunk(&model, 1, 2..4), workload, strategy: &keep };
+    let pairs = 60 * 60 + 40 * 40 + 92 * 92;
+    let expected = 1000 * 4 + 2 * 2 * pairs + 7 * 30;
+    assert_eq!(cost.stage(&query).unwrap().activation_bytes, Bytes(expected));
+}
+
+#[test]
+fn weight_tasks_take_what_they_take_apart() {
+    let model = model();
+    let chunk = chunk(&model, 1, 1..3);
+    let strategy = Strategy::keep();
+    let query = StageQuery { chunk, workload: work(100), strategy: &strategy };
+    let joint = MeasuredCost::new(&profile(), false);
+    let (whole, apart) = (joint.stage(&query), joint.clone().with_weight_split(true).stage(&query));
+    let (whole, apart) = (whole.unwrap(), apart.unwrap());
+    assert_eq!(whole.backward, Seconds(100.0 * 42.0));
+    assert_eq!(apart.backward, Seconds(100.0 * 21.0 * 2.25));
+    assert_eq!(apart.weight, Some(Seconds(100.0 * 21.0)));
 }
 
 #[test]
@@ -95,7 +139,7 @@ fn recomputation_is_a_candidate_where_the_caller_wants_it() {
     };
     assert_eq!(
         (names(true), names(false)),
-        (vec!["keep".into(), "full".into()], vec!["keep".to_string()])
+        (["keep", "selective", "full"].map(String::from).to_vec(), vec!["keep".to_string()])
     );
 }
 
@@ -115,5 +159,5 @@ fn weights_messages_and_what_was_not_measured() {
     let strategy = Strategy::new("offload");
     let query =
         StageQuery { chunk: chunk(&model, 1, 0..2), workload: work(1), strategy: &strategy };
-    assert!(cost.stage(&query).unwrap_err().to_string().contains("`keep` and `full`"));
+    assert!(cost.stage(&query).unwrap_err().to_string().contains("`selective`"));
 }

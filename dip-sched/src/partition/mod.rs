@@ -188,7 +188,11 @@ fn filled(model: &ModelSpec, share: f64) -> MicrobatchMeta {
         images,
         text_tokens: 0,
         audio_seconds: if hears { vec![10.0; part(8) as usize] } else { Vec::new() },
-        clips: vec![ClipMeta { seconds: 4.0, caption_tokens: 100 }; clips as usize],
+        clips: vec![
+            ClipMeta { seconds: 4.0, caption_tokens: 100, ..Default::default() };
+            clips as usize
+        ],
+        documents: Vec::new(),
     };
     if !watches || meta.has_sequence() {
         let used = model.sequence_length(&meta);

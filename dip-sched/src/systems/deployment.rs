@@ -136,6 +136,10 @@ impl CostModel for FixedMemory<'_> {
         self.inner.static_bytes(chunk)
     }
 
+    fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
+        self.inner.working_bytes(chunk, workload)
+    }
+
     fn candidates(
         &self,
         chunk: &ChunkQuery<'_>,

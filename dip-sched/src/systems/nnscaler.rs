@@ -78,6 +78,7 @@ fn mean(setting: &Setting<'_>) -> MicrobatchMeta {
         seconds: mean_of(clips.iter().map(|c| c.seconds).sum(), clips.len()),
         caption_tokens: mean_of(clips.iter().map(|c| c.caption_tokens as f64).sum(), clips.len())
             .round() as u64,
+        ..Default::default()
     };
     let sound = mean_of(sounds.iter().sum(), sounds.len());
     MicrobatchMeta {
@@ -85,6 +86,7 @@ fn mean(setting: &Setting<'_>) -> MicrobatchMeta {
         text_tokens: per(sum(&|m| m.text_tokens as f64)) as u64,
         audio_seconds: vec![sound; per(sounds.len() as f64) as usize],
         clips: vec![clip; per(clips.len() as f64) as usize],
+        documents: Vec::new(),
     }
 }
 

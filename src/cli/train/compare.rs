@@ -30,7 +30,7 @@ pub fn compare<B: Backend>(
     let side = |schedule: &str| -> Result<Side<B>> {
         let mut config = config.clone();
         config.pipeline.schedule = schedule.to_owned();
-        let devices = devices(config.pipeline.ranks);
+        let devices = devices(config.pipeline.devices());
         let trainer = dip::run::trainer(&config, model, devices)?;
         Ok(Side { schedule: schedule.into(), trainer, totals: Totals::default(), loss: 0.0 })
     };

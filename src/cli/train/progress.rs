@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dip::burn::train::{Evaluation, IterationReport, Observer};
+use dip::burn::data::SampleMatch;
+use dip::burn::train::{EarlyStop, Evaluation, IterationReport, Observer};
+use dip::core::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows a run on the terminal.
@@ -28,6 +30,10 @@ pub struct Totals {
     pub bubble: f64,
     pub stall_s: f64,
     pub fallbacks: u64,
+    /// Sum of the utilisations of the iterations that know theirs.
+    pub mfu: f64,
+    /// The most that any rank held, as planned and measured.
+    pub peak_bytes: u64,
     pub skipped: u64,
 }
 
@@ -43,6 +49,9 @@ impl Totals {
         self.bubble += report.bubble_ratio;
         self.stall_s += report.stall_s.0;
         self.fallbacks += u64::from(report.fallback);
+        self.mfu += report.mfu.unwrap_or(0.0);
+        let peak = report.peak_bytes.iter().map(|bytes| bytes.0).max();
+        self.peak_bytes = self.peak_bytes.max(peak.unwrap_or(0));
         self.skipped = report.skipped;
     }
 
@@ -111,14 +120,20 @@ impl Progress {
             t.fallbacks,
             t.skipped
         );
+        if t.mfu > 0.0 {
+            println!("model FLOPs utilisation {:.1} %", 100.0 * t.mean(t.mfu));
+        }
+        println!("most memory of a rank {}", Bytes(t.peak_bytes));
         if let (Some(first), Some(last)) = (self.evaluations.first(), self.evaluations.last()) {
             println!(
-                "held-out caption loss {:.3} -> {:.3} ({:.0} % of the first)",
+                "held-out {} {:.3} -> {:.3} ({:.0} % of the first)",
+                first.what,
                 first.loss,
                 last.loss,
                 100.0 * last.loss / first.loss
             );
             print_captions(last);
+            print_samples(last);
         }
     }
 }
@@ -143,6 +158,38 @@ fn print_captions(evaluation: &Evaluation) {
     }
 }
 
+fn print_samples(evaluation: &Evaluation) {
+    let samples = &evaluation.samples;
+    if samples.is_empty() {
+        return;
+    }
+    println!(
+        "{} clips sampled for held-out captions, in the folder `samples` of the output",
+        samples.len()
+    );
+    let mark = |right: bool| if right { "right" } else { "wrong" };
+    let judged = samples.iter().filter_map(|s| Some((&s.caption, s.seen?)));
+    for (caption, seen) in judged.clone() {
+        let (colour, shape) = (mark(seen.colour), mark(seen.shape));
+        println!(
+            "  {caption:32} | colour {colour}, shape {shape}, direction {}",
+            mark(seen.direction)
+        );
+    }
+    let of = judged.clone().count();
+    if of > 0 {
+        let count =
+            |right: fn(&SampleMatch) -> bool| judged.clone().filter(|(_, s)| right(s)).count();
+        println!(
+            "of {of} held-out combinations {} show the named colour, {} the shape, {} the direction, {} all three",
+            count(|s| s.colour),
+            count(|s| s.shape),
+            count(|s| s.direction),
+            count(|s| s.all())
+        );
+    }
+}
+
 impl Observer for Progress {
     fn iteration(&mut self, report: &IterationReport) {
         self.totals.add(report);
@@ -150,7 +197,7 @@ impl Observer for Progress {
         self.bar.set_message(format!(
             "loss {:.3} {:.0} tokens/s bubble {:.1} % stall {:.2} %",
             report.loss,
-            report.tokens_per_s(),
+            report.tokens_per_s,
             100.0 * report.bubble_ratio,
             self.totals.stall_percent()
         ));
@@ -159,11 +206,21 @@ impl Observer for Progress {
     fn evaluated(&mut self, evaluation: &Evaluation) {
         self.bar.suspend(|| {
             println!(
-                "behind iteration {}: held-out caption loss {:.3}",
-                evaluation.iteration, evaluation.loss
+                "behind iteration {}: held-out {} {:.3}",
+                evaluation.iteration, evaluation.what, evaluation.loss
             );
         });
         self.evaluations.push(evaluation.clone());
+    }
+
+    fn stopped(&mut self, iteration: u64, early_stop: &EarlyStop) {
+        let best = early_stop.best.unwrap_or(f64::NAN);
+        self.bar.suspend(|| {
+            println!(
+                "stopped behind iteration {iteration}: {} evaluations without a held-out loss below {best:.4}",
+                early_stop.since
+            );
+        });
     }
 
     fn saved(&mut self, path: &Path) {

@@ -28,7 +28,7 @@ impl Scene {
 
 impl Colour {
     /// Red, green and blue, 0 to 1.
-    const fn rgb(self) -> [f32; 3] {
+    pub(crate) const fn rgb(self) -> [f32; 3] {
         match self {
             Self::Red => [0.9, 0.1, 0.1],
             Self::Green => [0.1, 0.7, 0.2],
@@ -42,7 +42,7 @@ impl Colour {
 
 impl Object {
     /// Whether it covers a point of the picture.
-    fn covers(&self, u: f32, v: f32) -> bool {
+    pub(crate) fn covers(&self, u: f32, v: f32) -> bool {
         let (x, y) = ((u - self.x) / self.radius, (v - self.y) / self.radius);
         match self.shape {
             Shape::Ring => (0.3..=1.0).contains(&(x * x + y * y)),

@@ -32,6 +32,8 @@ struct Layer {
 pub(super) struct Layers {
     of: Vec<(ModuleId, u32)>,
     sums: Vec<Layer>,
+    /// The working set of each layer.
+    working: Vec<f64>,
     limit: f64,
     options: Vec<Recompute>,
 }
@@ -46,12 +48,14 @@ impl Layers {
         let mut layers = Self {
             of: Vec::new(),
             sums: vec![Layer::default()],
+            working: Vec::new(),
             limit: setting.cluster.device.memory_bytes.0 as f64,
             options: Recompute::options(setting),
         };
         for module in setting.model.topological_order() {
             for layer in 0..setting.model.modules[module.index()].layers {
                 let priced = price(setting, module, layer, (mean, heavy))?;
+                layers.working.push(working(setting, module, layer, heavy));
                 let last = layers.sums[layers.sums.len() - 1];
                 layers.of.push((module, layer));
                 layers.sums.push(last.plus(priced));
@@ -93,6 +97,7 @@ impl Layers {
     fn fastest(&self, layers: Range<usize>, in_flight: usize) -> Option<(Recompute, f64)> {
         let sum = self.sums[layers.end].minus(self.sums[layers.start]);
         let n = layers.len();
+        let working = self.working[layers].iter().copied().fold(0.0, f64::max);
         let options = self.options.iter().filter_map(|&recompute| {
             let mix = |eighths: u32, some: f64, kept: f64| {
                 let share = (n * eighths as usize / 8) as f64 / n as f64;
@@ -108,7 +113,7 @@ impl Layers {
                     (mix(e, sum.offload_s, sum.kept_s), mix(e, sum.offload_bytes, sum.kept_bytes))
                 }
             };
-            let fits = sum.static_bytes + in_flight as f64 * bytes <= self.limit;
+            let fits = sum.static_bytes + working + in_flight as f64 * bytes <= self.limit;
             fits.then_some((recompute, seconds))
         });
         options.min_by(|a, b| a.1.total_cmp(&b.1))
@@ -121,6 +126,23 @@ impl Layers {
     }
 }
 
+fn query<'a>(setting: &Setting<'a>, module: ModuleId, layer: u32) -> ChunkQuery<'a> {
+    let model = setting.model;
+    ChunkQuery {
+        model,
+        module,
+        layers: layer..layer + 1,
+        trainable: model.modules[module.index()].trainable,
+        runs_backward: model.runs_backward()[module.index()],
+    }
+}
+
+fn working(setting: &Setting<'_>, module: ModuleId, layer: u32, meta: &MicrobatchMeta) -> f64 {
+    let (_, instances) = setting.model.instances(module, meta);
+    let workload = setting.model.workload(module, meta, 0..instances);
+    setting.cost.working_bytes(&query(setting, module, layer), workload).0 as f64
+}
+
 fn price(
     setting: &Setting<'_>,
     module: ModuleId,
@@ -128,13 +150,7 @@ fn price(
     (mean, heavy): (&MicrobatchMeta, &MicrobatchMeta),
 ) -> Result<Layer, SystemError> {
     let model = setting.model;
-    let chunk = ChunkQuery {
-        model,
-        module,
-        layers: layer..layer + 1,
-        trainable: model.modules[module.index()].trainable,
-        runs_backward: model.runs_backward()[module.index()],
-    };
+    let chunk = query(setting, module, layer);
     let under = |recompute: Recompute, meta: &MicrobatchMeta| {
         let (_, instances) = model.instances(module, meta);
         if instances == 0 {

@@ -1,33 +1,30 @@
-//! The data of a run: batches to train on, and pictures held out for evaluation.
+//! Vision-language models: packed documents to train on, held-out pictures to caption.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use dip_core::{BatchSplit, ModelSpec, ModuleKind};
+use burn::tensor::backend::Backend;
+use dip_core::{ModelSpec, ModuleKind};
 
-use super::{DataConfig, EvaluationConfig};
-use crate::batch::{Batch, Image, Microbatch};
-use crate::data::loader::decoded;
+use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData};
+use crate::batch::{Image, Microbatch};
+use crate::data::loader::{LoaderPosition, decoded};
 use crate::data::{
     DataError, DataSource, DecodedBatch, DecodedMicrobatch, Document, Loader, LoaderConfig,
-    PackConfig, Packer, Picture, Piece, Scenes, ScenesConfig, Split, Tokenizer, WebDataset,
-    WebDatasetConfig,
+    PackConfig, Packer, Picture, Piece, Scenes, ScenesConfig, SourcePosition, Split, Tokenizer,
+    WebDataset, WebDatasetConfig,
 };
-use crate::model::Prompt;
+use crate::model::{Prompt, WholeModel};
+use crate::train::report::{Caption, Evaluation};
+use crate::train::{DataConfig, EvaluationConfig};
 
-/// Batches whose pixels are decoded ahead.
-const PREFETCH: usize = 2;
 /// Documents looked at for each held-out picture before the search is given up.
 const DOCUMENTS_PER_PICTURE: usize = 64;
 
-/// What a run trains and is judged on.
-pub struct RunData {
-    /// Batches.
-    pub loader: Loader,
+/// Held-out pictures, and how the model reads them.
+pub struct CaptionJudge {
     /// Held-out pictures with their captions; none for data of the user's without `held_out`.
     pub held_out: Vec<HeldOut>,
-    /// The tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
+    tokenizer: Arc<Tokenizer>,
     pack: PackConfig,
     image_px: u32,
 }
@@ -41,34 +38,81 @@ pub struct HeldOut {
     caption: String,
 }
 
-impl RunData {
-    /// Opens the data of a run.
-    ///
-    /// # Errors
-    /// [`DataError`] names the file or setting.
-    pub fn open(
-        model: &ModelSpec,
-        data: &DataConfig,
-        evaluation: &EvaluationConfig,
-        seed: u64,
-    ) -> Result<Self, DataError> {
-        let tokenizer = Arc::new(tokenizer(data.tokenizer.as_deref())?);
-        fits_vocabulary(model, &tokenizer)?;
-        let pack = PackConfig::new(model, tokenizer.special())?;
-        let image_px = image_px(model);
-        let config = LoaderConfig {
-            pack: pack.clone(),
-            image_px,
-            microbatches: data.microbatches.unwrap_or(model.microbatches),
-            prefetch: PREFETCH,
-        };
-        let loader = Loader::new(train_source(data, seed)?, tokenizer.clone(), config)?;
-        let wanted = evaluation.pictures.max(evaluation.captions);
-        let held_out = match held_out_source(data, seed)? {
-            Some(mut source) => held_out(&mut *source, wanted)?,
-            None => Vec::new(),
-        };
-        Ok(Self { loader, held_out, tokenizer, pack, image_px })
+/// Opens the data of a vision-language model.
+pub(super) fn open(opening: &Opening<'_>) -> Result<RunData, DataError> {
+    let Opening { model, data, evaluation, seed, tokenizer } = opening;
+    let pack = PackConfig::new(model, tokenizer.special())?;
+    let image_px = image_px(model);
+    let config = LoaderConfig {
+        pack: pack.clone(),
+        image_px,
+        microbatches: data.microbatches.unwrap_or(model.microbatches),
+        prefetch: PREFETCH,
+    };
+    let loader = Loader::new(train_source(data, *seed)?, tokenizer.clone(), config)?
+        .with_token_budget(data.tokens_per_iteration);
+    let wanted = evaluation.pictures.max(evaluation.captions);
+    let held_out = match held_out_source(data, *seed)? {
+        Some(mut source) => held_out(&mut *source, wanted)?,
+        None => Vec::new(),
+    };
+    let judge = CaptionJudge { held_out, tokenizer: tokenizer.clone(), pack, image_px };
+    Ok(RunData { feed: Box::new(loader), judge: Judge::Captions(judge) })
+}
+
+impl Feed for Loader {
+    fn next_batch(&mut self) -> Result<FedBatch, DataError> {
+        let batch = Loader::next_batch(self)?;
+        let decoding = self.decode(&batch)?;
+        let documents = batch.microbatches.iter().map(|m| u64::from(m.packed_documents)).sum();
+        let content: Content = Box::new(move || Ok(assemble(decoding.wait()?)));
+        Ok(FedBatch {
+            meta: batch.meta,
+            position: SourcePosition::new(&batch.position),
+            tokens: batch.used_tokens,
+            documents,
+            content,
+        })
+    }
+
+    fn position(&self) -> SourcePosition {
+        SourcePosition::new(&Loader::position(self))
+    }
+
+    fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError> {
+        Loader::restore(self, &position.get::<LoaderPosition>()?)
+    }
+
+    fn skipped(&self) -> u64 {
+        Loader::skipped(self).total()
+    }
+}
+
+impl CaptionJudge {
+    pub(super) fn evaluate<B: Backend>(
+        &self,
+        model: &WholeModel<B>,
+        config: &EvaluationConfig,
+        generates: bool,
+    ) -> Result<Evaluation, DataError> {
+        let loss = model.loss(&self.evaluation_batch(config.pictures)?);
+        let mut evaluation = Evaluation::new("caption loss", loss);
+        if generates {
+            let (prompts, held_out): (Vec<_>, Vec<_>) =
+                self.prompts(config.captions)?.into_iter().unzip();
+            let stop = self.tokenizer.special().eos;
+            let texts = model.generate(&prompts, stop, config.max_caption_tokens);
+            let caption = |(tokens, held_out): (&Vec<u32>, &HeldOut)| {
+                let generated = self.tokenizer.decode(tokens);
+                Caption {
+                    expected: held_out.caption().to_owned(),
+                    right: held_out.is_right(&generated),
+                    generated,
+                }
+            };
+            evaluation.captions = texts.iter().zip(held_out).map(caption).collect();
+        }
+        Ok(evaluation)
     }
 
     /// The first `most` held-out pictures packed into sequences, with a loss on their texts.
@@ -135,11 +179,10 @@ impl HeldOut {
 }
 
 /// A decoded batch as the stages see it.
-pub fn assemble(decoded: DecodedBatch, split: BatchSplit) -> Batch {
-    Batch {
+fn assemble(decoded: DecodedBatch) -> Microbatches {
+    Microbatches {
         trained_tokens: decoded.trained_tokens,
-        microbatches: decoded.microbatches.into_iter().map(microbatch).collect(),
-        split,
+        all: decoded.microbatches.into_iter().map(microbatch).collect(),
     }
 }
 
@@ -153,27 +196,8 @@ fn microbatch(decoded: DecodedMicrobatch) -> Microbatch {
         targets: packed.targets,
         loss_mask: packed.loss_mask,
         images: decoded.pixels.into_iter().map(|pixels| Image { pixels }).collect(),
+        clips: Vec::new(),
     }
-}
-
-fn tokenizer(path: Option<&Path>) -> Result<Tokenizer, DataError> {
-    path.map_or(Ok(Tokenizer::bytes()), Tokenizer::from_file)
-}
-
-fn fits_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), DataError> {
-    for module in &model.modules {
-        if let ModuleKind::Decoder { vocab, .. } = module.kind
-            && tokenizer.vocab_size() > vocab
-        {
-            return Err(DataError::Setting {
-                field: "the size of the tokenizer's vocabulary",
-                value: u64::from(tokenizer.vocab_size()),
-                limit: format!("at most {vocab}, the vocab of module {:?}", module.name),
-                remedy: "raise vocab in the model, or choose another tokenizer",
-            });
-        }
-    }
-    Ok(())
 }
 
 fn image_px(model: &ModelSpec) -> u32 {

@@ -1,0 +1,170 @@
+//! Whether frames show what a caption says: simple measurements, no model.
+//!
+//! The ground is the most common colour. What differs from it is the shape: its mean colour is compared with the named ones, its
+//! path is that of its centre, and its outline is compared with those of the shapes drawn at the same place.
+
+use image::RgbImage;
+use serde::Serialize;
+
+use super::draw::coverage;
+use super::{Direction, Named};
+use crate::data::scenes::{Colour, Object, Shape};
+
+/// Distance from the ground, in colour values 0 to 1, from which a pixel belongs to the shape.
+const FROM_GROUND: f32 = 0.35;
+/// Least way of the centre, as a share of the shorter side, that is a movement.
+const LEAST_WAY: f32 = 0.12;
+/// Least pixels of a shape, as a share of the frame.
+const LEAST_AREA: f32 = 0.01;
+
+/// What of a caption can be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct SampleMatch {
+    /// The colour of the shape is nearest to the named one.
+    pub colour: bool,
+    /// Its outline agrees best with the named shape.
+    pub shape: bool,
+    /// Its centre moves where the caption says.
+    pub direction: bool,
+}
+
+impl SampleMatch {
+    /// Whether all of it can be seen.
+    pub fn all(self) -> bool {
+        self.colour && self.shape && self.direction
+    }
+}
+
+/// Compares frames with a caption. Frames without a shape match nothing.
+pub fn judge(frames: &[RgbImage], named: Named) -> SampleMatch {
+    let blobs: Vec<Blob> = frames.iter().filter_map(Blob::find).collect();
+    if blobs.len() < frames.len().div_ceil(2) {
+        return SampleMatch::default();
+    }
+    SampleMatch {
+        colour: colour_of(&blobs) == Some(named.colour),
+        shape: shape_of(&blobs) == Some(named.shape),
+        direction: direction_of(&blobs) == Some(named.direction),
+    }
+}
+
+/// The pixels of a frame that differ from its ground.
+struct Blob {
+    width: u32,
+    height: u32,
+    /// How far each pixel is from the ground, 0 to 1.
+    mask: Vec<f32>,
+    colour: [f32; 3],
+    centre: (f32, f32),
+}
+
+impl Blob {
+    fn find(frame: &RgbImage) -> Option<Self> {
+        let pixels: Vec<[f32; 3]> =
+            frame.pixels().map(|p| p.0.map(|c| f32::from(c) / 255.0)).collect();
+        let ground = [0, 1, 2].map(|i| median(pixels.iter().map(|p| p[i]).collect()));
+        let distances: Vec<f32> = pixels.iter().map(|&p| distance(p, ground)).collect();
+        let largest = distances.iter().copied().fold(0.0, f32::max);
+        let inside: Vec<usize> =
+            (0..pixels.len()).filter(|&i| distances[i] > FROM_GROUND.max(0.5 * largest)).collect();
+        if (inside.len() as f32) < LEAST_AREA * pixels.len() as f32 {
+            return None;
+        }
+        let (width, height) = frame.dimensions();
+        let mean = |of: &dyn Fn(usize) -> f32| {
+            inside.iter().map(|&i| of(i)).sum::<f32>() / inside.len() as f32
+        };
+        let column = |i: usize| (i as u32 % width) as f32 + 0.5;
+        let row = |i: usize| (i as u32 / width) as f32 + 0.5;
+        Some(Self {
+            width,
+            height,
+            mask: distances.iter().map(|&d| (d / largest).min(1.0)).collect(),
+            colour: [0, 1, 2].map(|c| mean(&|i| pixels[i][c])),
+            centre: (mean(&column), mean(&row)),
+        })
+    }
+
+    /// How well a shape, drawn where it fits best, agrees with the pixels: 1 where it covers the same.
+    fn agreement(&self, shape: Shape) -> f32 {
+        let short = self.width.min(self.height) as f32;
+        let mut best = 0.0f32;
+        for radius in [0.2, 0.23, 0.26] {
+            for (dx, dy) in (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))) {
+                let x = (self.centre.0 + dx as f32) / short;
+                let y = (self.centre.1 + dy as f32) / short;
+                let object = Object { colour: Colour::Black, shape, x, y, radius };
+                best = best.max(self.overlap(&object, short));
+            }
+        }
+        best
+    }
+
+    /// Intersection over union of the pixels and an object.
+    fn overlap(&self, object: &Object, short: f32) -> f32 {
+        let (mut both, mut any) = (0.0, 0.0);
+        for (i, &mask) in self.mask.iter().enumerate() {
+            let at = (i as u32 % self.width, i as u32 / self.width);
+            let covered = coverage(object, at, short);
+            both += mask.min(covered);
+            any += mask.max(covered);
+        }
+        both / any.max(f32::MIN_POSITIVE)
+    }
+}
+
+fn colour_of(blobs: &[Blob]) -> Option<Colour> {
+    let mean = [0, 1, 2].map(|i| median(blobs.iter().map(|b| b.colour[i]).collect()));
+    let to = |c: &Colour| distance(c.rgb(), mean);
+    Colour::ALL.into_iter().min_by(|a, b| to(a).total_cmp(&to(b)))
+}
+
+fn shape_of(blobs: &[Blob]) -> Option<Shape> {
+    let sum = |s: &Shape| blobs.iter().map(|b| b.agreement(*s)).sum::<f32>();
+    let sums = Shape::ALL.map(|s| (s, sum(&s)));
+    sums.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(shape, _)| shape)
+}
+
+/// From the first to the last frame in which the shape is seen.
+fn direction_of(blobs: &[Blob]) -> Option<Direction> {
+    let (first, last) = (blobs.first()?, blobs.last()?);
+    let short = first.width.min(first.height) as f32;
+    let x = (last.centre.0 - first.centre.0) / short;
+    let y = (last.centre.1 - first.centre.1) / short;
+    let along = |d: &Direction| d.vector().0 * x + d.vector().1 * y;
+    let best = Direction::ALL.into_iter().max_by(|a, b| along(a).total_cmp(&along(b)))?;
+    (along(&best) >= LEAST_WAY).then_some(best)
+}
+
+fn distance(a: [f32; 3], b: [f32; 3]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()
+}
+
+fn median(mut values: Vec<f32>) -> f32 {
+    values.sort_by(f32::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::moving::{MovingConfig, MovingShapes};
+    use crate::data::scenes::Split;
+
+    #[test]
+    fn drawn_clips_show_their_captions_and_no_others() {
+        let source = MovingShapes::new(MovingConfig { seed: 2, split: Split::Train });
+        for n in 0..24 {
+            let clip = source.clip(n);
+            let frames: Vec<RgbImage> = (0..4).map(|i| clip.draw(i as f32 / 3.0)).collect();
+            let named = clip.named();
+            assert!(judge(&frames, named).all(), "clip {n}: {}", named.caption());
+            let colour = Colour::ALL[(named.colour as usize + 1) % 6];
+            assert!(!judge(&frames, Named { colour, ..named }).colour);
+            let still = vec![frames[0].clone(); 4];
+            assert!(!judge(&still, named).direction);
+            let blank = RgbImage::from_pixel(24, 24, image::Rgb([240; 3]));
+            assert_eq!(judge(&[blank], named), SampleMatch::default());
+        }
+    }
+}

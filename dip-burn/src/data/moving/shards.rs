@@ -1,0 +1,61 @@
+//! Moving shapes as WebDataset shards of GIF files, to try the reader on files.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image::codecs::gif::GifEncoder;
+use image::{Delay, DynamicImage, Frame, ImageError};
+
+use super::{MovingConfig, MovingShape, MovingShapes};
+
+/// Frames of a second in the files.
+const FRAMES_PER_SECOND: f32 = 10.0;
+
+/// Writes the first `clips` clips into shards of `per_shard` under `folder`, as `.gif` and `.txt` members, and returns the shards.
+///
+/// # Errors
+/// The system's error where the folder cannot be written.
+pub fn write_shards(
+    folder: &Path,
+    config: MovingConfig,
+    clips: u64,
+    per_shard: u64,
+) -> io::Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(folder)?;
+    let source = MovingShapes::new(config);
+    let mut shards = Vec::new();
+    for first in (0..clips).step_by(per_shard.max(1) as usize) {
+        let path = folder.join(format!("moving-{:05}.tar", shards.len()));
+        let mut tar = tar::Builder::new(File::create(&path)?);
+        for n in first..clips.min(first + per_shard) {
+            let clip = source.clip(n);
+            append(&mut tar, &format!("{n:06}.gif"), &gif(&clip).map_err(io::Error::other)?)?;
+            append(&mut tar, &format!("{n:06}.txt"), clip.named().caption().as_bytes())?;
+        }
+        tar.into_inner()?.sync_all()?;
+        shards.push(path);
+    }
+    Ok(shards)
+}
+
+fn append(tar: &mut tar::Builder<File>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, name, bytes)
+}
+
+fn gif(clip: &MovingShape) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Vec::new();
+    let mut encoder = GifEncoder::new(&mut bytes);
+    let frames = (clip.seconds * FRAMES_PER_SECOND).round().max(1.0) as u32;
+    let delay = Delay::from_numer_denom_ms((1e3 / FRAMES_PER_SECOND) as u32, 1);
+    for i in 0..frames {
+        let rgb = clip.draw(i as f32 / (frames - 1).max(1) as f32);
+        let rgba = DynamicImage::ImageRgb8(rgb).to_rgba8();
+        encoder.encode_frame(Frame::from_parts(rgba, 0, 0, delay))?;
+    }
+    drop(encoder);
+    Ok(bytes)
+}

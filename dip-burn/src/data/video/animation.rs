@@ -1,0 +1,118 @@
+//! GIF and animated WebP.
+
+use std::io::Cursor;
+
+use image::codecs::gif::GifDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageError, RgbImage};
+
+use super::grid::LatentShape;
+use super::{VideoError, scaled};
+use crate::data::picture::{checked_size, decoder_limits, guarded, over_white};
+
+/// Most frames that are read of one file.
+const MAX_FRAMES: usize = 1 << 16;
+/// Shortest time that a frame is shown, as viewers do, in seconds: files have 0 for as fast as possible.
+const SHORTEST_FRAME: f64 = 0.01;
+
+pub(super) fn gif(
+    bytes: &[u8],
+    shape: &LatentShape,
+    most: u32,
+) -> Result<Vec<RgbImage>, VideoError> {
+    guarded(|| {
+        let decoder = limited(GifDecoder::new(Cursor::new(bytes)))?;
+        shown(decoder.into_frames(), shape, most)
+    })
+}
+
+pub(super) fn webp(
+    bytes: &[u8],
+    shape: &LatentShape,
+    most: u32,
+) -> Result<Vec<RgbImage>, VideoError> {
+    guarded(|| {
+        let decoder = limited(WebPDecoder::new(Cursor::new(bytes)))?;
+        if !decoder.has_animation() {
+            return Err(VideoError::Broken("the WebP file is not animated".into()));
+        }
+        shown(decoder.into_frames(), shape, most)
+    })
+}
+
+/// A decoder that checks sizes before it allocates.
+fn limited<D: ImageDecoder>(decoder: Result<D, ImageError>) -> Result<D, VideoError> {
+    let mut decoder = decoder.map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    checked_size(width, height)?;
+    decoder.set_limits(decoder_limits()).map_err(broken)?;
+    Ok(decoder)
+}
+
+/// The frame that is shown at the time of each latent frame.
+fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbImage>, VideoError> {
+    let (mut latent, mut end) = (Vec::new(), 0.0);
+    for frame in frames.take(MAX_FRAMES) {
+        let frame = frame.map_err(broken)?;
+        let (numerator, denominator) = frame.delay().numer_denom_ms();
+        let delay = f64::from(numerator) / f64::from(denominator.max(1)) / 1e3;
+        end += delay.max(SHORTEST_FRAME);
+        let count = shape.frames(end).min(most) as usize;
+        if latent.len() < count {
+            let rgb = over_white(&DynamicImage::ImageRgba8(frame.into_buffer()));
+            // Held at the size of the tokens, not of the file.
+            let patch_px = shape.patch_px().unwrap_or(1);
+            let grid = shape.grid(rgb.dimensions(), 1, patch_px);
+            let small = scaled(&rgb, grid.columns * patch_px, grid.rows * patch_px);
+            latent.resize(count, small);
+        }
+        if latent.len() == most as usize {
+            break;
+        }
+    }
+    Ok(latent)
+}
+
+fn broken(error: ImageError) -> VideoError {
+    VideoError::Broken(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::codecs::gif::GifEncoder;
+    use image::{Delay, Frame, Rgba, RgbaImage};
+
+    const SHAPE: LatentShape =
+        LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48 };
+
+    /// A GIF whose frames have these red values and last this long, in milliseconds.
+    fn file(frames: &[(u8, u32)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = GifEncoder::new(&mut bytes);
+        for &(red, ms) in frames {
+            let image = RgbaImage::from_pixel(16, 16, Rgba([red, 0, 0, 255]));
+            let delay = Delay::from_numer_denom_ms(ms, 1);
+            encoder.encode_frame(Frame::from_parts(image, 0, 0, delay)).unwrap();
+        }
+        drop(encoder);
+        bytes
+    }
+
+    #[test]
+    fn each_latent_frame_is_the_one_shown_at_its_time() {
+        let bytes = file(&[(10, 400), (90, 200), (170, 1400)]);
+        let frames = gif(&bytes, &SHAPE, 99).unwrap();
+        let reds: Vec<u8> = frames.iter().map(|f| f.get_pixel(0, 0).0[0]).collect();
+        assert_eq!(reds, [10, 90, 170, 170]);
+        assert!(frames.iter().all(|f| f.dimensions() == (8, 8)));
+        assert_eq!(gif(&bytes, &SHAPE, 2).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn damaged_files_are_refused() {
+        let bytes = file(&[(10, 400)]);
+        assert!(gif(&bytes[..20], &SHAPE, 9).is_err());
+        assert!(webp(&bytes, &SHAPE, 9).is_err());
+    }
+}

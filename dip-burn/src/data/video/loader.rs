@@ -1,0 +1,405 @@
+//! Batches of clips, read and decoded on a thread of their own, with a position behind each.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use dip_core::BatchMeta;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::flow::noisy;
+use super::grid::LatentShape;
+use super::packed::{self, ReadyClip};
+use super::{CaptionedVideo, VideoError};
+use crate::batch::Microbatch;
+use crate::data::error::{DataError, SkipCounts, SkipReason};
+use crate::data::loader::{DataSource, SourcePosition};
+use crate::data::tokenizer::{TokenizeError, Tokenizer};
+
+/// Videos in a row that may be unusable before the data is given up.
+const MAX_UNUSABLE: u64 = 1 << 20;
+/// Streams of the caption dropout; the other streams of a seed are those of noise and steps.
+const DROPOUT_SEED: u64 = 0xd809_07ca_9710_4d1b;
+
+/// How batches of clips are made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipLoaderConfig {
+    /// What tokens are.
+    pub shape: LatentShape,
+    /// Most clips of a microbatch.
+    pub max_clips: u32,
+    /// Most latent frames of a microbatch, and of a clip: longer ones are cut.
+    pub max_frames: u32,
+    /// Most tokens of a caption: longer ones are cut.
+    pub caption_tokens: u32,
+    /// Microbatches of a batch.
+    pub microbatches: u32,
+    /// Instead of that: as many as it takes to reach these tokens of clips.
+    pub tokens_per_batch: Option<u64>,
+    /// Share of clips that are trained with an empty caption, for guidance.
+    pub caption_dropout: f64,
+    /// Seed of noise, steps and dropout.
+    pub seed: u64,
+    /// Batches that may be decoded ahead.
+    pub prefetch: usize,
+}
+
+/// A batch of clips.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipBatch {
+    /// What the planner sees; its iteration is the number of the batch, from 0.
+    pub meta: BatchMeta,
+    /// The microbatches.
+    pub microbatches: Vec<Microbatch>,
+    /// Where the loader stands behind it.
+    pub position: ClipPosition,
+    /// What was skipped since the beginning of the data.
+    pub skipped: SkipCounts,
+}
+
+/// Where a [`ClipLoader`] stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClipPosition {
+    /// Batches that were given.
+    pub batches: u64,
+    /// Clips that were given.
+    clips: u64,
+    source: SourcePosition,
+    /// Skipped behind the source.
+    skipped: SkipCounts,
+}
+
+/// Makes batches of a source's videos.
+///
+/// Clips are packed in the order of the source: as many as fit the limits of a microbatch.
+pub struct ClipLoader {
+    /// The reader, while its thread does not run.
+    reader: Option<Reader>,
+    running: Option<Running>,
+    config: Arc<ClipLoaderConfig>,
+    position: ClipPosition,
+    skipped: SkipCounts,
+}
+
+struct Running {
+    batches: Receiver<Result<ClipBatch, DataError>>,
+    thread: JoinHandle<Reader>,
+}
+
+impl ClipLoader {
+    /// A loader at the source's present position.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] for a setting outside its limit.
+    pub fn new(
+        source: Box<dyn DataSource<CaptionedVideo>>,
+        tokenizer: Arc<Tokenizer>,
+        config: ClipLoaderConfig,
+    ) -> Result<Self, DataError> {
+        config.validate()?;
+        let config = Arc::new(config);
+        let reader = Reader {
+            source,
+            tokenizer,
+            config: config.clone(),
+            waiting: None,
+            batches: 0,
+            clips: 0,
+            skipped: SkipCounts::default(),
+        };
+        let (position, skipped) = (reader.position(), reader.all_skipped());
+        Ok(Self { reader: Some(reader), running: None, config, position, skipped })
+    }
+
+    /// The next batch.
+    ///
+    /// # Errors
+    /// [`DataError`] where the source has no more usable videos.
+    pub fn next_batch(&mut self) -> Result<ClipBatch, DataError> {
+        if let Some(reader) = self.reader.take() {
+            self.running = Some(reader.start()?);
+        }
+        let running = self.running.as_ref().ok_or(DataError::DecoderGone)?;
+        let batch = running.batches.recv().map_err(|_| DataError::DecoderGone)??;
+        self.position = batch.position.clone();
+        self.skipped = batch.skipped.clone();
+        Ok(batch)
+    }
+
+    /// Where the loader stands behind the last batch that was given.
+    pub fn position(&self) -> &ClipPosition {
+        &self.position
+    }
+
+    /// What was skipped up to there.
+    pub fn skipped(&self) -> &SkipCounts {
+        &self.skipped
+    }
+
+    /// How its batches are made.
+    pub fn config(&self) -> &ClipLoaderConfig {
+        &self.config
+    }
+
+    /// Goes to a position: the same batches follow as when it was saved.
+    ///
+    /// # Errors
+    /// [`DataError::Position`] where it belongs to other data.
+    pub fn restore(&mut self, position: &ClipPosition) -> Result<(), DataError> {
+        let mut reader = match (self.reader.take(), self.running.take()) {
+            (Some(reader), _) => reader,
+            (None, Some(running)) => running.stop()?,
+            (None, None) => return Err(DataError::DecoderGone),
+        };
+        reader.restore(position)?;
+        (self.position, self.skipped) = (position.clone(), reader.all_skipped());
+        self.reader = Some(reader);
+        Ok(())
+    }
+}
+
+impl Running {
+    /// Ends the thread; batches that were read ahead are forgotten.
+    fn stop(self) -> Result<Reader, DataError> {
+        drop(self.batches);
+        self.thread.join().map_err(|_| DataError::DecoderGone)
+    }
+}
+
+impl Drop for ClipLoader {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            let _ = running.stop();
+        }
+    }
+}
+
+impl ClipLoaderConfig {
+    fn wants_more(&self, microbatches: usize, tokens: u64) -> bool {
+        match self.tokens_per_batch {
+            Some(budget) => tokens < budget,
+            None => microbatches < self.microbatches as usize,
+        }
+    }
+
+    fn validate(&self) -> Result<(), DataError> {
+        let within = |field, value: u64, low: u64, high: u64, remedy| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            let limit = format!("{low} to {high}");
+            Err(DataError::Setting { field, value, limit, remedy })
+        };
+        let microbatches = u64::from(self.microbatches);
+        within("microbatches", microbatches, 1, 65_536, "try a few for each rank")?;
+        within("max_clips", self.max_clips.into(), 1, 4096, "give the model's max_clips, try 8")?;
+        within("frames of a microbatch", self.max_frames.into(), 1, 1 << 20, "try 64")?;
+        let caption = u64::from(self.caption_tokens);
+        within("tokens of a caption", caption, 2, 1 << 20, "raise sequence_tokens of the model")?;
+        within("prefetch", self.prefetch as u64, 1, 1024, "try 2")
+    }
+}
+
+/// Reads, decodes and packs.
+struct Reader {
+    source: Box<dyn DataSource<CaptionedVideo>>,
+    tokenizer: Arc<Tokenizer>,
+    config: Arc<ClipLoaderConfig>,
+    /// A clip that did not fit the last microbatch, and where the source stood before it.
+    waiting: Option<(ReadyClip, SourcePosition)>,
+    batches: u64,
+    clips: u64,
+    skipped: SkipCounts,
+}
+
+impl Reader {
+    fn start(mut self) -> Result<Running, DataError> {
+        let (sender, batches) = sync_channel(self.config.prefetch);
+        let run = move || {
+            loop {
+                let batch = self.batch();
+                let failed = batch.is_err();
+                if sender.send(batch).is_err() || failed {
+                    return self;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("dip-decode".into()).spawn(run);
+        thread.map(|thread| Running { batches, thread }).map_err(|_| DataError::DecoderGone)
+    }
+
+    fn batch(&mut self) -> Result<ClipBatch, DataError> {
+        let (config, iteration) = (self.config.clone(), self.batches);
+        let (mut metas, mut microbatches) = (Vec::new(), Vec::new());
+        let mut tokens = 0;
+        while config.wants_more(microbatches.len(), tokens) {
+            let clips = self.microbatch()?;
+            metas.push(packed::meta(&clips, &config.shape));
+            let on_its_way = |clip: &ReadyClip| noisy(&clip.latents, config.seed, clip.number);
+            let microbatch = packed::microbatch(&clips, on_its_way);
+            tokens += microbatch.trained_tokens();
+            microbatches.push(microbatch);
+        }
+        self.batches += 1;
+        let meta = BatchMeta { iteration, microbatches: metas };
+        let (position, skipped) = (self.position(), self.all_skipped());
+        Ok(ClipBatch { meta, microbatches, position, skipped })
+    }
+
+    fn microbatch(&mut self) -> Result<Vec<ReadyClip>, DataError> {
+        let (mut clips, mut frames) = (Vec::new(), 0);
+        while clips.len() < self.config.max_clips as usize {
+            let (clip, before) = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => self.read()?,
+            };
+            frames += clip.latents.grid.frames;
+            if frames > self.config.max_frames && !clips.is_empty() {
+                self.waiting = Some((clip, before));
+                break;
+            }
+            self.clips += 1;
+            clips.push(clip);
+        }
+        Ok(clips)
+    }
+
+    /// The next usable video, and where the source stood before it.
+    fn read(&mut self) -> Result<(ReadyClip, SourcePosition), DataError> {
+        for _ in 0..MAX_UNUSABLE {
+            let before = self.source.position();
+            let CaptionedVideo { video, caption } = self.source.next_document()?;
+            let latents = match video.latents(&self.config.shape, self.config.max_frames) {
+                Ok(latents) => latents,
+                Err(error @ (VideoError::NoFfmpeg(_) | VideoError::NotPixels { .. })) => {
+                    return Err(DataError::Video { what: error.to_string() });
+                }
+                Err(_) => {
+                    self.skipped.add(SkipReason::BrokenVideo);
+                    continue;
+                }
+            };
+            let number = self.clips;
+            match self.caption(&caption, number) {
+                Some(caption) => return Ok((ReadyClip { latents, caption, number }, before)),
+                None => self.skipped.add(SkipReason::Untokenizable),
+            }
+        }
+        Err(DataError::NoSamples { what: "the data source".into(), skipped: self.all_skipped() })
+    }
+
+    /// The tokens of a caption, or of none where it is dropped.
+    fn caption(&self, caption: &str, number: u64) -> Option<Vec<u32>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed ^ DROPOUT_SEED);
+        rng.set_stream(number);
+        let dropped = rng.random_bool(self.config.caption_dropout.clamp(0.0, 1.0));
+        let caption = if dropped { "" } else { caption };
+        let most = self.config.caption_tokens as usize;
+        caption_tokens(&self.tokenizer, caption, most).ok()
+    }
+
+    fn all_skipped(&self) -> SkipCounts {
+        let mut all = self.source.skipped();
+        all.merge(&self.skipped);
+        all
+    }
+
+    fn position(&self) -> ClipPosition {
+        let source = match &self.waiting {
+            Some((_, before)) => before.clone(),
+            None => self.source.position(),
+        };
+        let skipped = self.skipped.clone();
+        ClipPosition { batches: self.batches, clips: self.clips, source, skipped }
+    }
+
+    fn restore(&mut self, position: &ClipPosition) -> Result<(), DataError> {
+        self.source.restore(&position.source)?;
+        self.waiting = None;
+        (self.batches, self.clips) = (position.batches, position.clips);
+        self.skipped = position.skipped.clone();
+        Ok(())
+    }
+}
+
+/// A caption between its marks, cut to `most` tokens.
+///
+/// # Errors
+/// [`TokenizeError`] where the tokenizer refuses the text.
+pub fn caption_tokens(
+    tokenizer: &Tokenizer,
+    caption: &str,
+    most: usize,
+) -> Result<Vec<u32>, TokenizeError> {
+    let special = tokenizer.special();
+    let mut tokens = vec![special.bos];
+    tokens.extend(tokenizer.encode(caption)?);
+    tokens.truncate(most.saturating_sub(1).max(1));
+    tokens.push(special.eos);
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::moving::{MovingConfig, MovingShapes};
+    use crate::data::scenes::Split;
+
+    fn loader() -> ClipLoader {
+        let source = MovingShapes::new(MovingConfig { seed: 3, split: Split::Train });
+        let shape = LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48 };
+        let config = ClipLoaderConfig {
+            shape,
+            max_clips: 4,
+            max_frames: 20,
+            caption_tokens: 30,
+            microbatches: 3,
+            tokens_per_batch: None,
+            caption_dropout: 0.2,
+            seed: 3,
+            prefetch: 2,
+        };
+        ClipLoader::new(Box::new(source), Arc::new(Tokenizer::bytes()), config).unwrap()
+    }
+
+    #[test]
+    fn batches_keep_their_limits_and_vary() {
+        let mut loader = loader();
+        let batches: Vec<ClipBatch> = (0..8).map(|_| loader.next_batch().unwrap()).collect();
+        let metas = || batches.iter().flat_map(|b| &b.meta.microbatches);
+        for (meta, m) in metas().zip(batches.iter().flat_map(|b| &b.microbatches)) {
+            let seconds: f64 = meta.clips.iter().map(|c| c.seconds).sum();
+            assert!((1..=4).contains(&meta.clips.len()) && seconds * 3.0 < 20.5);
+            let tokens: u64 = meta.clips.iter().map(|c| c.caption_tokens).sum();
+            assert_eq!((m.clips.len(), m.tokens.len() as u64), (meta.clips.len(), tokens));
+        }
+        let clips = || metas().flat_map(|m| &m.clips);
+        let dropped = clips().filter(|c| c.caption_tokens == 2).count();
+        assert!(dropped > 2 && dropped < clips().count() / 2, "{dropped}");
+        assert!(clips().any(|c| c.seconds == 4.0) && clips().any(|c| c.seconds == 1.0));
+        assert!(clips().any(|c| c.tokens_per_frame == Some(36)));
+    }
+
+    #[test]
+    fn a_restored_loader_gives_the_batches_that_followed_with_the_same_noise() {
+        let mut whole = loader();
+        let batches: Vec<ClipBatch> = (0..9).map(|_| whole.next_batch().unwrap()).collect();
+        for cut in [0, 3, 7] {
+            let text = serde_json::to_string(&batches[cut].position).unwrap();
+            let position: ClipPosition = serde_json::from_str(&text).unwrap();
+            for mut again in [loader(), {
+                let mut used = loader();
+                used.next_batch().unwrap();
+                used
+            }] {
+                again.restore(&position).unwrap();
+                for expected in &batches[cut + 1..] {
+                    assert_eq!(&again.next_batch().unwrap(), expected);
+                }
+            }
+        }
+    }
+}

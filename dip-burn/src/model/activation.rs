@@ -1,0 +1,59 @@
+//! Activations and their slopes.
+
+use burn::tensor::activation::{gelu, sigmoid, tanh};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorPrimitive};
+use dip_core::Activation;
+
+/// Slope of the sigmoid in QuickGELU.
+const QUICK: f64 = 1.702;
+/// `sqrt(2 / pi)` and the weight of the cube in the approximation by a hyperbolic tangent.
+const TANH: f64 = 0.797_884_560_802_865_4;
+const CUBE: f64 = 0.044_715;
+
+/// `x` after the activation.
+pub(super) fn activate<B: Backend>(activation: Activation, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    match activation {
+        Activation::Gelu => gelu(x),
+        Activation::QuickGelu => x.clone() * sigmoid(x * QUICK),
+        Activation::GeluTanh => x.clone() * (bend(x) + 1.0) * 0.5,
+    }
+}
+
+/// The gradient of `x` where `y = activate(x)`.
+pub(super) fn activate_backward<B: Backend>(
+    activation: Activation,
+    x: Tensor<B, 2>,
+    dy: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    match activation {
+        Activation::Gelu => {
+            let [x, dy] = [x, dy].map(|t| t.into_primitive().tensor());
+            Tensor::from_primitive(TensorPrimitive::Float(B::gelu_backward(x, dy)))
+        }
+        Activation::QuickGelu => {
+            let open = sigmoid(x.clone() * QUICK);
+            // s + q x s (1 - s)
+            let slope = open.clone() + x * open.clone() * (-open + 1.0) * QUICK;
+            dy * slope
+        }
+        Activation::GeluTanh => {
+            let bend = bend(x.clone());
+            // (1 + t) / 2 + x / 2 (1 - t^2) sqrt(2 / pi) (1 + 3 c x^2)
+            let inner = (x.clone().square() * (3.0 * CUBE) + 1.0) * TANH;
+            let slope = (bend.clone() + 1.0 + x * (-bend.square() + 1.0) * inner) * 0.5;
+            dy * slope
+        }
+    }
+}
+
+/// The gradient of `x` where `y = silu(x)`.
+pub(super) fn silu_backward<B: Backend>(x: Tensor<B, 2>, dy: Tensor<B, 2>) -> Tensor<B, 2> {
+    let open = sigmoid(x.clone());
+    dy * (open.clone() + x * open.clone() * (-open + 1.0))
+}
+
+/// `tanh(sqrt(2 / pi) (x + c x^3))`
+fn bend<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    tanh((x.clone() + x.clone().square() * x * CUBE) * TANH)
+}

@@ -1,0 +1,177 @@
+//! One layer: attention of every clip over itself, over its caption, and a feed-forward network.
+//!
+//! Shape legend: n clips, r their tokens, c tokens of their captions, m width.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use dip_core::ModuleSpec;
+
+use super::modulation::{Members, Modulation, PARTS, own_backward};
+use crate::model::Init;
+use crate::model::attention::{Attention, AttentionKept, Geometry};
+use crate::model::feed_forward::{FeedForward, FeedForwardKept};
+use crate::model::gradients::{Gradients, bytes_of};
+use crate::model::layer::Block;
+use crate::model::norm::{Norm, NormKept};
+
+/// What passes from layer to layer: the clips, and what conditions them, which layers only read.
+#[derive(Debug, Clone)]
+pub struct Stream<B: Backend> {
+    /// `[r, m]`
+    pub x_rm: Tensor<B, 2>,
+    /// Captions, `[c, m]`.
+    pub context_cm: Tensor<B, 2>,
+    /// Tables of the diffusion steps, `[n, 6 * m]`.
+    pub steps: Tensor<B, 2>,
+}
+
+/// What the layers of a chunk share.
+pub struct Shared<B: Backend> {
+    /// Of every clip over itself.
+    pub own: Geometry<B>,
+    /// Of every clip over its caption.
+    pub cross: Geometry<B>,
+    /// Which rows belong to which clip.
+    pub(super) members: Members<B>,
+}
+
+/// One layer. Attention over itself and feed-forward network are modulated by the diffusion step.
+#[derive(Module, Debug)]
+pub struct DitLayer<B: Backend> {
+    modulation: Param<Tensor<B, 2>>,
+    attention_norm: Norm<B>,
+    attention: Attention<B>,
+    cross_norm: Norm<B>,
+    cross: Attention<B>,
+    feed_forward_norm: Norm<B>,
+    feed_forward: FeedForward<B>,
+}
+
+/// What the backward of one layer needs.
+pub struct Parts<B: Backend> {
+    steps: Tensor<B, 2>,
+    context_cm: Tensor<B, 2>,
+    attention_norm: NormKept<B>,
+    attention: AttentionKept<B>,
+    /// Before its gate.
+    attended: Tensor<B, 2>,
+    cross_norm: NormKept<B>,
+    cross: AttentionKept<B>,
+    feed_forward_norm: NormKept<B>,
+    feed_forward: FeedForwardKept<B>,
+    /// Before its gate.
+    fed: Tensor<B, 2>,
+}
+
+impl<B: Backend> DitLayer<B> {
+    pub(super) fn init(spec: &ModuleSpec, layer: u32, init: &Init<'_, B>) -> Self {
+        let (width, path) = (spec.hidden as usize, format!("layers.{layer}"));
+        Self {
+            modulation: init.matrix(&format!("{path}.modulation"), [1, PARTS * width], 0.02),
+            attention_norm: Norm::rms(width, init),
+            attention: Attention::init(spec, &path, init),
+            cross_norm: Norm::rms(width, init),
+            cross: Attention::init(spec, &format!("{path}.cross"), init),
+            feed_forward_norm: Norm::rms(width, init),
+            feed_forward: FeedForward::init(spec, &path, true, init),
+        }
+    }
+
+    fn modulation<'a>(&self, steps: &Tensor<B, 2>, shared: &'a Shared<B>) -> Modulation<'a, B> {
+        let width = self.modulation.dims()[1] / PARTS;
+        Modulation::new(steps, &self.modulation, &shared.members, width)
+    }
+}
+
+impl<B: Backend> Block<B> for DitLayer<B> {
+    type Stream = Stream<B>;
+    type Shared = Shared<B>;
+    type Parts = Parts<B>;
+
+    fn forward(&self, stream: Stream<B>, shared: &Shared<B>) -> (Stream<B>, Parts<B>) {
+        let Stream { x_rm, context_cm, steps } = stream;
+        let modulation = self.modulation(&steps, shared);
+        let (normed, attention_norm) = self.attention_norm.forward(x_rm.clone());
+        let (attended, attention) =
+            self.attention.forward(modulation.scaled(normed, 0), &shared.own);
+        let x_rm = x_rm + modulation.gated(attended.clone(), 2);
+        let (normed, cross_norm) = self.cross_norm.forward(x_rm.clone());
+        let (y_rm, cross) = self.cross.forward_over([normed, context_cm.clone()], &shared.cross);
+        let x_rm = x_rm + y_rm;
+        let (normed, feed_forward_norm) = self.feed_forward_norm.forward(x_rm.clone());
+        let (fed, feed_forward) = self.feed_forward.forward(modulation.scaled(normed, 3));
+        let x_rm = x_rm + modulation.gated(fed.clone(), 5);
+        let (context, tables) = (context_cm.clone(), steps.clone());
+        let parts = Parts {
+            steps: tables,
+            context_cm: context,
+            attention_norm,
+            attention,
+            attended,
+            cross_norm,
+            cross,
+            feed_forward_norm,
+            feed_forward,
+            fed,
+        };
+        (Stream { x_rm, context_cm, steps }, parts)
+    }
+
+    fn backward(
+        &self,
+        parts: Parts<B>,
+        dy: Stream<B>,
+        shared: &Shared<B>,
+        gradients: &mut Gradients<B>,
+    ) -> Stream<B> {
+        let modulation = self.modulation(&parts.steps, shared);
+        let dx = dy.x_rm;
+        // The feed-forward network.
+        let (d, d_gate_2) = modulation.gated_backward(parts.fed, dx.clone(), 5);
+        let normed = self.feed_forward_norm.output(&parts.feed_forward_norm);
+        let input = modulation.scaled(normed.clone(), 3);
+        let d = self.feed_forward.backward(input, parts.feed_forward, d, gradients);
+        let (d, [d_shift_2, d_scale_2]) = modulation.scaled_backward(normed, d, 3);
+        let dx = dx + self.feed_forward_norm.backward(parts.feed_forward_norm, d, gradients);
+        // The attention over the caption.
+        let inputs = [self.cross_norm.output(&parts.cross_norm), parts.context_cm];
+        let d = (dx.clone(), &shared.cross);
+        let [d, d_context] = self.cross.backward_over(inputs, parts.cross, d, gradients);
+        let dx = dx + self.cross_norm.backward(parts.cross_norm, d, gradients);
+        // The attention over itself.
+        let (d, d_gate_1) = modulation.gated_backward(parts.attended, dx.clone(), 2);
+        let normed = self.attention_norm.output(&parts.attention_norm);
+        let input = modulation.scaled(normed.clone(), 0);
+        let d = self.attention.backward(input, parts.attention, (d, &shared.own), gradients);
+        let (d, [d_shift_1, d_scale_1]) = modulation.scaled_backward(normed, d, 0);
+        let dx = dx + self.attention_norm.backward(parts.attention_norm, d, gradients);
+        let d_steps =
+            Tensor::cat(vec![d_shift_1, d_scale_1, d_gate_1, d_shift_2, d_scale_2, d_gate_2], 1);
+        own_backward(&self.modulation, &d_steps, gradients);
+        Stream { x_rm: dx, context_cm: dy.context_cm + d_context, steps: dy.steps + d_steps }
+    }
+
+    fn selective(parts: Parts<B>) -> Parts<B> {
+        let (attention, cross) = (parts.attention.selective(), parts.cross.selective());
+        Parts { attention, cross, ..parts }
+    }
+
+    fn parts_bytes(p: &Parts<B>) -> u64 {
+        let norms = [&p.attention_norm, &p.cross_norm, &p.feed_forward_norm];
+        norms.into_iter().map(NormKept::bytes).sum::<u64>()
+            + p.attention.bytes()
+            + p.cross.bytes()
+            + p.feed_forward.bytes()
+            + bytes_of(&p.attended)
+            + bytes_of(&p.fed)
+    }
+
+    fn shared_bytes(shared: &Shared<B>) -> u64 {
+        shared.own.bytes() + shared.cross.bytes() + shared.members.bytes()
+    }
+
+    fn stream_bytes(x: &Stream<B>) -> u64 {
+        bytes_of(&x.x_rm)
+    }
+}

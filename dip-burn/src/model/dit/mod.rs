@@ -1,0 +1,257 @@
+//! The diffusion transformer of text-to-video, in the MovieGen manner: clips of any length and size side by side, each seeing itself
+//! and its caption, trained by flow matching.
+//!
+//! A chunk hands on one tensor: the rows of the clips, those of their captions, and those of their diffusion steps, which later
+//! chunks need as well; gradients come back the same way.
+//!
+//! Shape legend: n clips, r their tokens, c tokens of their captions, m width, v values of a token.
+
+mod end;
+mod layer;
+mod modulation;
+mod start;
+
+use std::ops::Range;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use dip_core::{LayerStrategy, ModelSpec, ModuleId, ModuleKind, ModuleSpec};
+
+use super::attention::Geometry;
+use super::core::Heads;
+use super::gradients::{Gradients, bytes_of};
+use super::layer::{self as run, LayersKept};
+use super::rotary::Rotary;
+use super::{Chunk, Init, ModelError, Slice};
+use crate::batch::Microbatch;
+use end::{End, EndKept};
+use layer::{DitLayer, Shared, Stream};
+use modulation::{Members, PARTS};
+use start::Start;
+
+/// Consecutive layers of the transformer, with its embeddings in the first chunk, and output and loss in the last.
+#[derive(Module, Debug)]
+pub struct DitChunk<B: Backend> {
+    start: Option<Start<B>>,
+    layers: Vec<DitLayer<B>>,
+    end: Option<End<B>>,
+    heads: Heads,
+    /// Base of the angles of rotary positions.
+    #[module(skip)]
+    rope_theta: f64,
+}
+
+/// What the backward of a chunk needs.
+pub struct DitKept<B: Backend> {
+    /// The rows of the captions that a first chunk has read, `[c, width of the text]`.
+    text: Option<Tensor<B, 2>>,
+    layers: LayersKept<B, DitLayer<B>>,
+    end: Option<EndKept<B>>,
+}
+
+/// Tokens of every clip of a slice and of its caption.
+#[derive(Debug, Clone)]
+struct Lengths {
+    clips: Vec<usize>,
+    captions: Vec<usize>,
+}
+
+impl Lengths {
+    fn of(on: &Slice<'_>) -> Self {
+        let clips = on.clips().iter().map(|clip| clip.grid.tokens()).collect();
+        Self { clips, captions: on.microbatch.caption_lengths(&on.instances) }
+    }
+
+    fn rows(&self) -> usize {
+        self.clips.iter().sum()
+    }
+
+    /// The rows of what travels, apart.
+    fn split<B: Backend>(&self, rows_m: Tensor<B, 2>) -> Stream<B> {
+        let (r, c, n) = (self.rows(), self.captions.iter().sum::<usize>(), self.clips.len());
+        let [_, m] = rows_m.dims();
+        Stream {
+            x_rm: rows_m.clone().narrow(0, 0, r),
+            context_cm: rows_m.clone().narrow(0, r, c),
+            steps: rows_m.narrow(0, r + c, n * PARTS).reshape([n, PARTS * m]),
+        }
+    }
+}
+
+/// What travels, in one tensor.
+fn join<B: Backend>(stream: Stream<B>) -> Tensor<B, 2> {
+    let [n, width] = stream.steps.dims();
+    let steps = stream.steps.reshape([n * PARTS, width / PARTS]);
+    Tensor::cat(vec![stream.x_rm, stream.context_cm, steps], 0)
+}
+
+impl<B: Backend> DitChunk<B> {
+    /// The layers `layers` of the transformer `module` of a model.
+    ///
+    /// # Errors
+    /// [`ModelError`] where the module is no diffusion transformer, its heads cannot be turned, or its input is not one text
+    /// encoder.
+    pub fn init(
+        model: &ModelSpec,
+        module: ModuleId,
+        layers: Range<u32>,
+        init: &Init<'_, B>,
+    ) -> Result<Self, ModelError> {
+        let spec = &model.modules[module.index()];
+        let ModuleKind::Dit { token_channels, .. } = spec.kind else {
+            return Err(ModelError::Kind { module: spec.name.clone(), kind: "not a dit" });
+        };
+        if !spec.head_dim().is_multiple_of(2) || spec.head_dim() < 6 {
+            return Err(ModelError::Field {
+                module: spec.name.clone(),
+                field: "head_dim",
+                value: spec.head_dim().to_string(),
+                limit: "even and at least 6, for frames, rows and columns turn pairs".into(),
+            });
+        }
+        let text = text_encoder(model, module)?;
+        let (first, last) = (layers.start == 0, layers.end == spec.layers);
+        let (width, values) = (spec.hidden as usize, token_channels as usize);
+        Ok(Self {
+            start: first.then(|| Start::init(values, text.hidden as usize, width, init)),
+            layers: layers.map(|i| DitLayer::init(spec, i, init)).collect(),
+            end: last.then(|| End::init(width, values, init)),
+            heads: Heads::of(spec),
+            rope_theta: spec.options.rope.theta,
+        })
+    }
+
+    /// Rows of what travels between chunks for all clips of a microbatch.
+    pub(crate) fn wire_rows(microbatch: &Microbatch) -> usize {
+        let tokens = microbatch.trained_tokens() as usize;
+        tokens + microbatch.tokens.len() + PARTS * microbatch.clips.len()
+    }
+
+    /// The velocity of every token, `[r, v]`. Only for chunks that hold every layer.
+    pub(super) fn velocity(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+    ) -> Option<Tensor<B, 2>> {
+        let (stream, _) = self.start(inputs, on);
+        let shared = self.shared(on, &stream.x_rm.device());
+        let stream = run::forward(&self.layers, stream, &shared);
+        Some(self.end.as_ref()?.velocity(stream, &shared.members, on).0)
+    }
+
+    /// What the layers start from, and the rows of the captions in a first chunk.
+    fn start(
+        &self,
+        mut inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+    ) -> (Stream<B>, Option<Tensor<B, 2>>) {
+        match &self.start {
+            Some(start) => {
+                let text = start::captions_of(inputs, on);
+                (start.forward(text.clone(), on), Some(text))
+            }
+            None => {
+                let rows = inputs.pop().expect("the interpreter gives a later chunk its input");
+                (Lengths::of(on).split(rows), None)
+            }
+        }
+    }
+
+    fn shared(&self, on: &Slice<'_>, device: &B::Device) -> Shared<B> {
+        let places: Vec<[u32; 3]> = on.clips().iter().flat_map(|c| c.grid.places()).collect();
+        let rotary = Rotary::volume(&places, self.heads.head_dim, self.rope_theta, device);
+        let lengths = Lengths::of(on);
+        Shared {
+            own: Geometry::packed(self.heads, &rotary, &lengths.clips),
+            cross: Geometry::cross(&lengths.clips, &lengths.captions),
+            members: Members::of(&lengths.clips, device),
+        }
+    }
+}
+
+impl<B: Backend> Chunk<B> for DitChunk<B> {
+    type Kept = DitKept<B>;
+
+    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2> {
+        let (stream, _) = self.start(inputs, &on);
+        let shared = self.shared(&on, &stream.x_rm.device());
+        let stream = run::forward(&self.layers, stream, &shared);
+        match &self.end {
+            Some(end) => end.forward(stream, &shared.members, &on).0,
+            None => join(stream),
+        }
+    }
+
+    fn forward_kept(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: Slice<'_>,
+        strategies: &[LayerStrategy],
+    ) -> (Tensor<B, 2>, DitKept<B>) {
+        let (stream, text) = self.start(inputs, &on);
+        let shared = self.shared(&on, &stream.x_rm.device());
+        let members = shared.members.clone();
+        let (stream, layers) = run::forward_kept(&self.layers, stream, shared, strategies);
+        match &self.end {
+            Some(end) => {
+                let (loss, end) = end.forward(stream, &members, &on);
+                (loss, DitKept { text, layers, end: Some(end) })
+            }
+            None => (join(stream), DitKept { text, layers, end: None }),
+        }
+    }
+
+    fn backward(
+        &self,
+        kept: DitKept<B>,
+        dy: Tensor<B, 2>,
+        on: Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Vec<Tensor<B, 2>> {
+        let lengths = Lengths::of(&on);
+        let dy = match (&self.end, kept.end) {
+            (Some(end), Some(kept)) => {
+                let members = Members::of(&lengths.clips, &dy.device());
+                end.backward(kept, dy, (&members, &on), gradients)
+            }
+            _ => lengths.split(dy),
+        };
+        let dx = run::backward(&self.layers, kept.layers, dy, gradients);
+        match (&self.start, kept.text) {
+            (Some(start), Some(text)) => {
+                let d_text = start.backward(text, dx, &on, gradients);
+                start::captions_backward(d_text, &on)
+            }
+            _ => vec![join(dx)],
+        }
+    }
+
+    fn kept_bytes(kept: &DitKept<B>) -> u64 {
+        kept.layers.bytes()
+            + kept.text.as_ref().map_or(0, bytes_of)
+            + kept.end.as_ref().map_or(0, EndKept::bytes)
+    }
+
+    fn has_loss(&self) -> bool {
+        self.end.is_some()
+    }
+}
+
+/// The one input of a diffusion transformer.
+fn text_encoder(model: &ModelSpec, module: ModuleId) -> Result<&ModuleSpec, ModelError> {
+    let spec = &model.modules[module.index()];
+    if let [input] = model.inputs_of(module)[..] {
+        let input = &model.modules[input.index()];
+        if matches!(input.kind, ModuleKind::Decoder { head: false, .. }) && input.inputs.is_empty()
+        {
+            return Ok(input);
+        }
+    }
+    Err(ModelError::Field {
+        module: spec.name.clone(),
+        field: "inputs",
+        value: format!("{:?}", spec.inputs),
+        limit: "one decoder with head = false and no inputs of its own, the text encoder".into(),
+    })
+}

@@ -1,0 +1,111 @@
+//! Adaptive norms: shift, scale and gate of every clip by its diffusion step, from one table for all layers and a small one a layer.
+//!
+//! Shape legend: n clips, r their tokens, m width, k parts of a table.
+
+use burn::module::Param;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::model::cast;
+use crate::model::gradients::{Gradients, bytes_of};
+
+/// Shift, scale and gate of the attention, and those of the feed-forward network.
+pub(super) const PARTS: usize = 6;
+
+/// Which rows belong to which clip, as a matrix of zeros and ones `[r, n]`: products with it spread the values of clips over
+/// their rows and sum rows by clip.
+#[derive(Debug, Clone)]
+pub(super) struct Members<B: Backend>(Tensor<B, 2>);
+
+impl<B: Backend> Members<B> {
+    pub fn bytes(&self) -> u64 {
+        bytes_of(&self.0)
+    }
+
+    /// Those of clips of `lengths` rows, one after the other.
+    pub fn of(lengths: &[usize], device: &B::Device) -> Self {
+        let (rows, clips) = (lengths.iter().sum::<usize>(), lengths.len());
+        let mut values = vec![0.0f32; rows * clips];
+        let owners = lengths.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i, n));
+        for (row, clip) in owners.enumerate() {
+            values[row * clips + clip] = 1.0;
+        }
+        Self(Tensor::from_data(TensorData::new(values, [rows, clips]), device))
+    }
+
+    fn spread(&self, x_nm: Tensor<B, 2>) -> Tensor<B, 2> {
+        cast(self.0.clone(), x_nm.dtype()).matmul(x_nm)
+    }
+
+    fn sum(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
+        cast(self.0.clone(), x_rm.dtype()).transpose().matmul(x_rm)
+    }
+}
+
+/// The tables of the clips at one place of the model, `[n, k * m]`.
+pub(super) struct Modulation<'a, B: Backend> {
+    table: Tensor<B, 2>,
+    members: &'a Members<B>,
+    width: usize,
+}
+
+impl<'a, B: Backend> Modulation<'a, B> {
+    /// `steps` of the clips, and what this place adds for all of them, `[1, k * m]`, which may use fewer parts than there are.
+    pub fn new(
+        steps: &Tensor<B, 2>,
+        own: &Param<Tensor<B, 2>>,
+        members: &'a Members<B>,
+        width: usize,
+    ) -> Self {
+        let own = own.val();
+        let table = steps.clone().narrow(1, 0, own.dims()[1]) + own;
+        Self { table, members, width }
+    }
+
+    /// One part for every row, `[r, m]`.
+    fn part(&self, part: usize) -> Tensor<B, 2> {
+        self.members.spread(self.table.clone().narrow(1, part * self.width, self.width))
+    }
+
+    /// `x (1 + scale) + shift`, with the shift in `part` and the scale behind it.
+    pub fn scaled(&self, x_rm: Tensor<B, 2>, part: usize) -> Tensor<B, 2> {
+        x_rm * (self.part(part + 1) + 1.0) + self.part(part)
+    }
+
+    /// `x (1 + gate)`. Gates start near one, for the projections before them start small.
+    pub fn gated(&self, x_rm: Tensor<B, 2>, part: usize) -> Tensor<B, 2> {
+        x_rm * (self.part(part) + 1.0)
+    }
+
+    /// The gradient of `x` in [`Modulation::scaled`], and those of shift and scale.
+    pub fn scaled_backward(
+        &self,
+        x_rm: Tensor<B, 2>,
+        dy: Tensor<B, 2>,
+        part: usize,
+    ) -> (Tensor<B, 2>, [Tensor<B, 2>; 2]) {
+        let d_parts = [self.members.sum(dy.clone()), self.members.sum(dy.clone() * x_rm)];
+        (dy * (self.part(part + 1) + 1.0), d_parts)
+    }
+
+    /// The gradient of `x` in [`Modulation::gated`], and that of the gate.
+    pub fn gated_backward(
+        &self,
+        x_rm: Tensor<B, 2>,
+        dy: Tensor<B, 2>,
+        part: usize,
+    ) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        let d_gate = self.members.sum(dy.clone() * x_rm);
+        (dy * (self.part(part) + 1.0), d_gate)
+    }
+}
+
+/// Adds the gradient of a place's own table from that of the tables of its clips.
+pub(super) fn own_backward<B: Backend>(
+    own: &Param<Tensor<B, 2>>,
+    d_table: &Tensor<B, 2>,
+    gradients: &mut Gradients<B>,
+) {
+    let d_table = d_table.clone();
+    gradients.add(own, move || d_table.sum_dim(0));
+}

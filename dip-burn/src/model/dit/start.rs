@@ -1,0 +1,198 @@
+//! What stands before the first layer: embeddings of patches, captions and diffusion steps.
+//!
+//! Shape legend: n clips, r their tokens, c tokens of their captions, m width, v values of a token.
+
+use burn::module::Module;
+use burn::tensor::activation::silu;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+use super::layer::Stream;
+use super::modulation::PARTS;
+use crate::batch::Clip;
+use crate::model::activation::silu_backward;
+use crate::model::gradients::Gradients;
+use crate::model::linear::{Linear, linear_backward, linear_backward_weights};
+use crate::model::{Init, Slice, cast};
+
+/// Cosines and sines of a diffusion step.
+const STEP_WAVES: usize = 256;
+/// Diffusion steps lie in 0 to 1; their waves are as long as if they were thousand whole steps.
+const STEP_SCALE: f64 = 1000.0;
+/// Base of the waves of places: clips are short beside texts.
+const PLACE_BASE: f64 = 100.0;
+
+/// Embeddings of patches and captions, and of diffusion steps.
+#[derive(Module, Debug)]
+pub struct Start<B: Backend> {
+    patch_embed: Linear<B>,
+    context: Linear<B>,
+    step: StepEmbedding<B>,
+}
+
+/// From the waves of a diffusion step to its table of shifts, scales and gates.
+#[derive(Module, Debug)]
+pub struct StepEmbedding<B: Backend> {
+    fc1: Linear<B>,
+    fc2: Linear<B>,
+    table: Linear<B>,
+}
+
+impl<B: Backend> Start<B> {
+    pub(super) fn init(values: usize, text: usize, width: usize, init: &Init<'_, B>) -> Self {
+        let std = |input: usize| (1.0 / input as f64).sqrt();
+        let linear = |name: &str, input, output, std| init.linear(name, input, output, true, std);
+        Self {
+            patch_embed: linear("patch_embed", values, width, std(values)),
+            context: linear("context", text, width, std(text)),
+            step: StepEmbedding {
+                fc1: linear("step.fc1", STEP_WAVES, width, std(STEP_WAVES)),
+                fc2: linear("step.fc2", width, width, std(width)),
+                table: linear("step.table", width, PARTS * width, 0.02),
+            },
+        }
+    }
+
+    /// The stream of a slice and the rows of its captions.
+    pub(super) fn forward(&self, text: Tensor<B, 2>, on: &Slice<'_>) -> Stream<B> {
+        let [_, _, steps] = self.step.forward(waves(on.clips(), &text));
+        Stream {
+            x_rm: self.embed(on.clips(), &text),
+            context_cm: self.context.forward(text),
+            steps,
+        }
+    }
+
+    /// The tokens with their places in the clip: rotary positions tell distances alone.
+    fn embed(&self, clips: &[Clip], like: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let x_rm = self.patch_embed.forward(states(clips, like));
+        let [_, width] = x_rm.dims();
+        x_rm + places(clips, width, like)
+    }
+
+    /// The gradient of the rows of the captions.
+    pub(super) fn backward(
+        &self,
+        text: Tensor<B, 2>,
+        dy: Stream<B>,
+        on: &Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let states = states(on.clips(), &text);
+        linear_backward_weights(&self.patch_embed, states, &dy.x_rm, gradients);
+        self.step.backward(waves(on.clips(), &text), dy.steps, gradients);
+        linear_backward(&self.context, text, dy.context_cm, gradients)
+    }
+}
+
+impl<B: Backend> StepEmbedding<B> {
+    /// The values before each activation, and the table `[n, 6 * m]`.
+    fn forward(&self, waves: Tensor<B, 2>) -> [Tensor<B, 2>; 3] {
+        let a = self.fc1.forward(waves);
+        let b = self.fc2.forward(silu(a.clone()));
+        let table = self.table.forward(silu(b.clone()));
+        [a, b, table]
+    }
+
+    /// Runs the forward again: it has one row a clip, too little to keep.
+    fn backward(&self, waves: Tensor<B, 2>, dy: Tensor<B, 2>, gradients: &mut Gradients<B>) {
+        let [a, b, _] = self.forward(waves.clone());
+        let d = linear_backward(&self.table, silu(b.clone()), dy, gradients);
+        let d = silu_backward(b, d);
+        let d = linear_backward(&self.fc2, silu(a.clone()), d, gradients);
+        linear_backward_weights(&self.fc1, waves, &silu_backward(a, d), gradients);
+    }
+}
+
+/// The values of every token on its way from noise to video, `[r, v]`, in the type of `like`.
+fn states<B: Backend>(clips: &[Clip], like: &Tensor<B, 2>) -> Tensor<B, 2> {
+    cast(rows_of(clips, |clip| &clip.state, &like.device()), like.dtype())
+}
+
+/// Values of every token, `[r, v]`, in f32.
+pub(super) fn rows_of<B: Backend>(
+    clips: &[Clip],
+    of: impl Fn(&Clip) -> &Vec<f32>,
+    device: &B::Device,
+) -> Tensor<B, 2> {
+    let values: Vec<f32> = clips.iter().flat_map(|clip| of(clip).iter().copied()).collect();
+    let rows: usize = clips.iter().map(|clip| clip.grid.tokens()).sum();
+    let shape = [rows, values.len() / rows];
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// Cosines and sines of the diffusion steps, in the type of `like`.
+fn waves<B: Backend>(clips: &[Clip], like: &Tensor<B, 2>) -> Tensor<B, 2> {
+    let half = STEP_WAVES / 2;
+    let wave = |time: f32, i: usize| {
+        let angle =
+            f64::from(time) * STEP_SCALE * 10_000f64.powf(-((i % half) as f64) / half as f64);
+        (if i < half { angle.cos() } else { angle.sin() }) as f32
+    };
+    let values: Vec<f32> =
+        clips.iter().flat_map(|c| (0..STEP_WAVES).map(move |i| wave(c.time, i))).collect();
+    let data = TensorData::new(values, [clips.len(), STEP_WAVES]);
+    cast(Tensor::from_data(data, &like.device()), like.dtype())
+}
+
+/// Cosines and sines of frame, row and column of every token, `[r, m]`, a third of the width each, in the type of `like`.
+fn places<B: Backend>(clips: &[Clip], width: usize, like: &Tensor<B, 2>) -> Tensor<B, 2> {
+    let waves = (width / 6).max(1);
+    let value = |place: [u32; 3], i: usize| {
+        let (axis, wave) = (i / (2 * waves), i % (2 * waves));
+        let Some(&position) = place.get(axis) else { return 0.0 };
+        let angle = f64::from(position) * PLACE_BASE.powf(-((wave % waves) as f64) / waves as f64);
+        (if wave < waves { angle.cos() } else { angle.sin() }) as f32
+    };
+    let of_token = |place: [u32; 3]| (0..width).map(move |i| value(place, i));
+    let values: Vec<f32> = clips.iter().flat_map(|c| c.grid.places().flat_map(of_token)).collect();
+    let data = TensorData::new(values, [clips.iter().map(|c| c.grid.tokens()).sum(), width]);
+    cast(Tensor::from_data(data, &like.device()), like.dtype())
+}
+
+/// The rows of the captions of a slice, from slices of the text encoder that hold them among others.
+pub(super) fn captions_of<B: Backend>(inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+    let parts: Vec<Tensor<B, 2>> = inputs
+        .into_iter()
+        .zip(parts(on))
+        .map(|(x, part)| x.narrow(0, part.before, part.rows))
+        .collect();
+    Tensor::cat(parts, 0)
+}
+
+/// The gradient of each input of [`captions_of`]: zero in the rows of other captions.
+pub(super) fn captions_backward<B: Backend>(
+    d_text: Tensor<B, 2>,
+    on: &Slice<'_>,
+) -> Vec<Tensor<B, 2>> {
+    let ([_, width], options) = (d_text.dims(), (&d_text.device(), d_text.dtype()));
+    let zeros = |rows: usize| Tensor::zeros([rows, width], options);
+    let mut at = 0;
+    let spread = |part: Part| {
+        let own = d_text.clone().narrow(0, at, part.rows);
+        at += part.rows;
+        let all = [zeros(part.before), own, zeros(part.behind)];
+        Tensor::cat(all.into_iter().filter(|x| x.dims()[0] > 0).collect(), 0)
+    };
+    parts(on).into_iter().map(spread).collect()
+}
+
+/// Rows of one input: those of the slice, and those of captions before and behind them.
+struct Part {
+    before: usize,
+    rows: usize,
+    behind: usize,
+}
+
+fn parts(on: &Slice<'_>) -> Vec<Part> {
+    let rows = |clips: std::ops::Range<u32>| on.microbatch.text_rows(&clips).len();
+    let part = |input: &std::ops::Range<u32>| {
+        let (start, end) = (input.start.max(on.instances.start), input.end.min(on.instances.end));
+        Part {
+            before: rows(input.start..start),
+            rows: rows(start..end),
+            behind: rows(end..input.end),
+        }
+    };
+    on.inputs.iter().map(part).collect()
+}

@@ -1,0 +1,108 @@
+//! The adapter at the end of a vision encoder.
+//!
+//! Shape legend: n images, p patches of an image, m width, t tokens of an image after merging.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use dip_core::{Activation, ModuleSpec};
+
+use super::Init;
+use super::activation::{activate, activate_backward};
+use super::gradients::{Gradients, bytes_of};
+use super::linear::{Linear, linear_backward};
+use super::norm::{Norm, NormKept};
+
+/// The adapter: each square of neighbouring patches becomes one token of the backbone.
+#[derive(Module, Debug)]
+pub struct Merger<B: Backend> {
+    norm: Option<Norm<B>>,
+    fc1: Linear<B>,
+    fc2: Linear<B>,
+}
+
+/// What the backward of the adapter needs.
+pub(super) struct MergerKept<B: Backend> {
+    input: MergerInput<B>,
+    /// Before the activation.
+    inner: Tensor<B, 2>,
+}
+
+/// What the adapter reads.
+enum MergerInput<B: Backend> {
+    Normed(NormKept<B>),
+    Plain(Tensor<B, 2>),
+}
+
+impl<B: Backend> MergerInput<B> {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Normed(norm) => norm.bytes(),
+            Self::Plain(x) => bytes_of(x),
+        }
+    }
+}
+
+impl<B: Backend> MergerKept<B> {
+    pub(super) fn bytes(&self) -> u64 {
+        self.input.bytes() + bytes_of(&self.inner)
+    }
+}
+
+impl<B: Backend> Merger<B> {
+    /// The adapter of an encoder, whose output is `output` wide.
+    pub fn init(spec: &ModuleSpec, output: usize, init: &Init<'_, B>) -> Self {
+        let width = spec.hidden as usize;
+        let (merged, inner) = (spec.merged_width() as usize, spec.adapter_width() as usize);
+        let norm = || Norm::layer(width, init).with_epsilon(spec.options.norm_epsilon);
+        let std = (1.0 / merged as f64).sqrt();
+        Self {
+            norm: (!spec.tower().learned_positions()).then(norm),
+            fc1: init.linear("merger.fc1", merged, inner, true, std),
+            fc2: init.linear("merger.fc2", inner, output, true, 0.02),
+        }
+    }
+
+    /// `[n * p, m]` to `[n * t, output]`: `patches` neighbours side by side, then two linear layers.
+    pub(super) fn forward(
+        &self,
+        x_rm: Tensor<B, 2>,
+        patches: usize,
+    ) -> (Tensor<B, 2>, MergerKept<B>) {
+        let [rows, m] = x_rm.dims();
+        let (x, input) = match &self.norm {
+            Some(norm) => {
+                let (normed, kept) = norm.forward(x_rm);
+                (normed, MergerInput::Normed(kept))
+            }
+            None => (x_rm.clone(), MergerInput::Plain(x_rm)),
+        };
+        let inner = self.fc1.forward(x.reshape([rows / patches, patches * m]));
+        let y = self.fc2.forward(activate(Activation::Gelu, inner.clone()));
+        (y, MergerKept { input, inner })
+    }
+
+    pub(super) fn backward(
+        &self,
+        kept: MergerKept<B>,
+        dy: Tensor<B, 2>,
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let MergerKept { input, inner } = kept;
+        let active = activate(Activation::Gelu, inner.clone());
+        let d_inner = linear_backward(&self.fc2, active, dy, gradients);
+        let x = match (&self.norm, &input) {
+            (Some(norm), MergerInput::Normed(kept)) => norm.output(kept),
+            (_, MergerInput::Plain(x)) => x.clone(),
+            (None, MergerInput::Normed(_)) => unreachable!("only a norm keeps normed rows"),
+        };
+        let shape = x.dims();
+        let merged = [inner.dims()[0], shape[0] * shape[1] / inner.dims()[0]];
+        let d_inner = activate_backward(Activation::Gelu, inner, d_inner);
+        let d = linear_backward(&self.fc1, x.reshape(merged), d_inner, gradients).reshape(shape);
+        match (&self.norm, input) {
+            (Some(norm), MergerInput::Normed(kept)) => norm.backward(kept, d, gradients),
+            _ => d,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the layers compute in.
+//!
+//! Weights, the sums of their gradients and the optimiser's state are f32 in every precision, and so are norms, softmax, rotary
+//! positions and the loss. What is lower is the copy of the weights that the layers multiply with, and all activations.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// The type of activations and of the weights that they are multiplied with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with the range of f32.
+    Bf16,
+    /// 16 bits with more digits and less range: small gradients need a loss scale.
+    F16,
+}
+
+impl Precision {
+    /// The element type.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+
+    /// Its name in `run.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Bytes of an activation.
+    pub fn element_bytes(self) -> u64 {
+        self.dtype().size() as u64
+    }
+
+    /// Bytes of the copy of one weight that the layers multiply with; none in f32, where that is the weight itself.
+    pub fn weight_copy_bytes(self) -> u64 {
+        if self == Self::F32 { 0 } else { self.element_bytes() }
+    }
+}
+
+/// `x` in the element type `dtype`.
+pub(crate) fn cast<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> Tensor<B, D> {
+    if x.dtype() == dtype { x } else { x.cast(dtype) }
+}
+
+/// `x` in f32.
+pub(crate) fn to_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    cast(x, DType::F32)
+}

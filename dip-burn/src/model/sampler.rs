@@ -1,0 +1,90 @@
+//! Clips from noise: Euler steps along the model's velocity, with guidance.
+
+use burn::tensor::backend::Backend;
+
+use super::WholeModel;
+use crate::batch::{Clip, ClipGrid, Microbatch};
+use crate::data::Latents;
+use crate::data::video::{ReadyClip, normals, packed};
+
+/// Clips of one forward, each with and without its caption.
+const CLIPS_AT_ONCE: usize = 8;
+
+/// How clips are sampled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampler {
+    /// Euler steps.
+    pub steps: u32,
+    /// Velocity without caption, plus this times what the caption adds.
+    pub guidance: f64,
+    /// Values of a token.
+    pub values: usize,
+    /// Tokens of the empty caption.
+    pub empty: Vec<u32>,
+}
+
+impl Sampler {
+    /// A clip for each caption, of the size beside it. Clip `n` of a seed starts from the same noise whatever the others are.
+    pub fn sample<B: Backend>(
+        &self,
+        model: &WholeModel<B>,
+        prompts: &[(Vec<u32>, ClipGrid)],
+        seed: u64,
+    ) -> Vec<Latents> {
+        let noise = |(number, (_, grid)): (u64, &(Vec<u32>, ClipGrid))| {
+            let values = normals(seed, number, grid.tokens() * self.values);
+            Latents { grid: *grid, values }
+        };
+        let mut clips: Vec<Latents> = (0..).zip(prompts).map(noise).collect();
+        let step = 1.0 / self.steps as f32;
+        let groups = clips.chunks_mut(CLIPS_AT_ONCE).zip(prompts.chunks(CLIPS_AT_ONCE));
+        for (clips, prompts) in groups {
+            for i in 0..self.steps {
+                let velocities = self.velocities(model, clips, prompts, i as f32 * step);
+                for (clip, velocity) in clips.iter_mut().zip(velocities) {
+                    clip.values.iter_mut().zip(velocity).for_each(|(x, v)| *x += step * v);
+                }
+            }
+        }
+        clips
+    }
+
+    /// The guided velocity of every clip at `time`.
+    fn velocities<B: Backend>(
+        &self,
+        model: &WholeModel<B>,
+        clips: &[Latents],
+        prompts: &[(Vec<u32>, ClipGrid)],
+        time: f32,
+    ) -> Vec<Vec<f32>> {
+        let captions = prompts.iter().map(|(caption, _)| caption.clone());
+        let captioned = velocity_of(model, &at(clips, captions, time));
+        let empty = std::iter::repeat_n(self.empty.clone(), clips.len());
+        let free = velocity_of(model, &at(clips, empty, time));
+        let guidance = self.guidance as f32;
+        let guided = |(captioned, free): (&f32, &f32)| free + guidance * (captioned - free);
+        let mut all = captioned.iter().zip(&free).map(guided);
+        clips.iter().map(|clip| all.by_ref().take(clip.values.len()).collect()).collect()
+    }
+}
+
+/// Clips at a step of their way, with captions.
+fn at(clips: &[Latents], captions: impl Iterator<Item = Vec<u32>>, time: f32) -> Microbatch {
+    let ready = clips.iter().zip(captions).map(|(latents, caption)| ReadyClip {
+        latents: latents.clone(),
+        caption,
+        number: 0,
+    });
+    let state = |clip: &ReadyClip| Clip {
+        grid: clip.latents.grid,
+        state: clip.latents.values.clone(),
+        velocity: Vec::new(),
+        time,
+    };
+    packed::microbatch(&ready.collect::<Vec<_>>(), state)
+}
+
+fn velocity_of<B: Backend>(model: &WholeModel<B>, microbatch: &Microbatch) -> Vec<f32> {
+    let velocity = model.velocity(microbatch).expect("only models of clips are sampled");
+    velocity.into_data().convert::<f32>().to_vec().expect("it was made of these numbers")
+}

@@ -1,0 +1,98 @@
+//! What CLIP and SigLIP encoders do between the patch embedding and the layers.
+//!
+//! Shape legend: n images, q patches of an image, p rows of an image (q, and one more where there is a class token), m width.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use dip_core::ModuleSpec;
+
+use super::Init;
+use super::gradients::Gradients;
+use super::norm::{Norm, NormKept};
+use super::to_f32;
+
+/// A class token before the patches, learned positions, and a norm.
+#[derive(Module, Debug)]
+pub struct Stem<B: Backend> {
+    /// `[1, m]`, only in CLIP.
+    class: Option<Param<Tensor<B, 2>>>,
+    /// `[p, m]`
+    positions: Param<Tensor<B, 2>>,
+    /// Only in CLIP.
+    norm: Option<Norm<B>>,
+}
+
+impl<B: Backend> Stem<B> {
+    /// That of an encoder with learned positions.
+    pub fn init(spec: &ModuleSpec, init: &Init<'_, B>) -> Self {
+        let (width, class) = (spec.hidden as usize, spec.tower().class_token());
+        let epsilon = spec.options.norm_epsilon;
+        let rows = spec.patches_per_image() as usize;
+        Self {
+            class: class.then(|| init.matrix("stem.class", [1, width], 0.02)),
+            positions: init.matrix("stem.positions", [rows, width], 0.02),
+            norm: class.then(|| Norm::layer(width, init).with_epsilon(epsilon)),
+        }
+    }
+
+    /// `[n * q, m]` to `[n * p, m]`.
+    pub(super) fn forward(&self, x: Tensor<B, 2>) -> (Tensor<B, 2>, Option<NormKept<B>>) {
+        let [p, m] = self.positions.dims();
+        let q = p - usize::from(self.class.is_some());
+        let n = x.dims()[0] / q;
+        let x_nqm = x.reshape([n, q, m]);
+        let x_npm = match &self.class {
+            Some(class) => {
+                let class = class.val().reshape([1, 1, m]).repeat_dim(0, n);
+                Tensor::cat(vec![class, x_nqm], 1)
+            }
+            None => x_nqm,
+        };
+        let x = (x_npm + self.positions.val().unsqueeze()).reshape([n * p, m]);
+        match &self.norm {
+            Some(norm) => {
+                let (y, kept) = norm.forward(x);
+                (y, Some(kept))
+            }
+            None => (x, None),
+        }
+    }
+
+    /// The gradient of the embedded patches.
+    pub(super) fn backward(
+        &self,
+        kept: Option<NormKept<B>>,
+        dy: Tensor<B, 2>,
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let dx = match (&self.norm, kept) {
+            (Some(norm), Some(kept)) => norm.backward(kept, dy, gradients),
+            _ => dy,
+        };
+        let [p, m] = self.positions.dims();
+        let n = dx.dims()[0] / p;
+        let d_npm = dx.reshape([n, p, m]);
+        let d = d_npm.clone();
+        gradients.add(&self.positions, move || to_f32(d).sum_dim(0).reshape([p, m]));
+        let Some(class) = &self.class else { return d_npm.reshape([n * p, m]) };
+        let d = d_npm.clone().narrow(1, 0, 1);
+        gradients.add(class, move || to_f32(d).sum_dim(0).reshape([1, m]));
+        without_class(d_npm.reshape([n * p, m]), n)
+    }
+}
+
+/// The rows of `n` images without the first of each.
+pub(super) fn without_class<B: Backend>(x: Tensor<B, 2>, n: usize) -> Tensor<B, 2> {
+    let [rows, m] = x.dims();
+    let q = rows / n - 1;
+    x.reshape([n, q + 1, m]).narrow(1, 1, q).reshape([n * q, m])
+}
+
+/// The gradient of `x` where `y = without_class(x)`.
+pub(super) fn without_class_backward<B: Backend>(dy: Tensor<B, 2>, n: usize) -> Tensor<B, 2> {
+    let [rows, m] = dy.dims();
+    let q = rows / n;
+    let zeros = Tensor::zeros([n, 1, m], (&dy.device(), dy.dtype()));
+    Tensor::cat(vec![zeros, dy.reshape([n, q, m])], 1).reshape([n * (q + 1), m])
+}

@@ -1,0 +1,93 @@
+//! Gradients and parameters of a chunk as flat tensors, in an order that all replicas share.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::ParameterMap;
+use crate::runtime::Bucket;
+
+/// The gradient of every parameter of a module; `None` where it has none.
+pub(crate) fn flat_gradients<B, M>(module: &M, gradients: &GradientsParams) -> Bucket<B>
+where
+    B: Backend,
+    M: Module<B>,
+{
+    let mut visitor = Read { gradients, bucket: Bucket::new() };
+    module.visit(&mut visitor);
+    visitor.bucket
+}
+
+/// The gradients of [`flat_gradients`] in the shapes of their parameters.
+pub(crate) fn shaped_gradients<B, M>(module: &M, bucket: Bucket<B>) -> GradientsParams
+where
+    B: Backend,
+    M: Module<B>,
+{
+    let mut visitor = Shape { bucket: bucket.into_iter(), gradients: GradientsParams::new() };
+    module.visit(&mut visitor);
+    visitor.gradients
+}
+
+struct Read<'a, B: Backend> {
+    gradients: &'a GradientsParams,
+    bucket: Bucket<B>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Read<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let gradient = self.gradients.get::<B, D>(param.id);
+        self.bucket.push(gradient.map(|g| g.flatten(0, D - 1)));
+    }
+}
+
+struct Shape<B: Backend> {
+    bucket: std::vec::IntoIter<Option<Tensor<B, 1>>>,
+    gradients: GradientsParams,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Shape<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(gradient) = self.bucket.next().flatten() {
+            let shaped = gradient.reshape(param.val().dims());
+            self.gradients.register::<B, D>(param.id, shaped);
+        }
+    }
+}
+
+/// Reads the parameters whose names `wanted` accepts, and leaves all as they are.
+pub(crate) struct ReadParameters<B: Backend, F> {
+    pub wanted: F,
+    pub bucket: Bucket<B>,
+}
+
+impl<B: Backend, F: Fn(&str) -> bool> ParameterMap<B> for ReadParameters<B, F> {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<B, D>,
+        _: Option<Tensor<B, D>>,
+    ) -> Tensor<B, D> {
+        let flat = (self.wanted)(name).then(|| parameter.clone().flatten(0, D - 1));
+        self.bucket.push(flat);
+        parameter
+    }
+}
+
+/// Takes the parameters that a bucket has.
+pub(crate) struct WriteParameters<B: Backend>(pub std::vec::IntoIter<Option<Tensor<B, 1>>>);
+
+impl<B: Backend> ParameterMap<B> for WriteParameters<B> {
+    fn map<const D: usize>(
+        &mut self,
+        _: &str,
+        parameter: Tensor<B, D>,
+        _: Option<Tensor<B, D>>,
+    ) -> Tensor<B, D> {
+        match self.0.next().flatten() {
+            Some(flat) => flat.reshape(parameter.dims()),
+            None => parameter,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Sums over the replicas of a pipeline rank.
+//!
+//! Ranks of one process hand their parts to a thread that sums beside the training, so that a reduction runs as soon as it
+//! can and nobody waits for it before the step. Burn's own engine, burn-collective, keeps one group of peers for a whole process, and the
+//! ranks of a pipeline need one each; several machines or NCCL are another implementation of [`Collective`].
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use thiserror::Error;
+
+/// Flattened tensors, one a parameter of a chunk; `None` where a replica has none.
+pub type Bucket<B> = Vec<Option<Tensor<B, 1>>>;
+
+/// A replica that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("another replica of this rank is gone; its own error says why")]
+pub struct ReplicaGone;
+
+/// One replica's end of the sums over all replicas.
+///
+/// Every replica contributes to the same buckets, and the sums must be bit-equal on all of them, or their weights drift apart.
+pub trait Collective<B: Backend>: Send + Sync {
+    /// Hands over this replica's part of a bucket. Does not wait for the others.
+    ///
+    /// # Errors
+    /// [`ReplicaGone`] where another replica has ended.
+    fn contribute(&self, bucket: usize, part: Bucket<B>) -> Result<(), ReplicaGone>;
+
+    /// The sum of the parts of all replicas, on this one's device; waits for the slowest.
+    ///
+    /// # Errors
+    /// [`ReplicaGone`] where another replica has ended.
+    fn sum(&self, bucket: usize) -> Result<Bucket<B>, ReplicaGone>;
+}
+
+/// The replicas of a rank as threads of one process, with a thread that sums for them.
+pub struct ThreadCollective<B: Backend> {
+    replica: usize,
+    device: B::Device,
+    parts: Sender<Part<B>>,
+    sums: Mutex<Inbox<B>>,
+}
+
+/// What the summing thread is sent.
+enum Part<B: Backend> {
+    Bucket {
+        replica: usize,
+        bucket: usize,
+        part: Bucket<B>,
+    },
+    /// A replica has ended.
+    Gone,
+}
+
+/// Sums that have come; those of other buckets wait until they are asked for.
+struct Inbox<B: Backend> {
+    sums: Receiver<(usize, Bucket<B>)>,
+    early: HashMap<usize, Bucket<B>>,
+}
+
+impl<B: Backend> ThreadCollective<B> {
+    /// Connects one replica on each device.
+    ///
+    /// # Errors
+    /// The system's, where the summing thread cannot be started.
+    pub fn group(devices: &[B::Device]) -> std::io::Result<Vec<Self>> {
+        let (parts, inbox) = channel();
+        let mut outboxes = Vec::new();
+        let mut members = Vec::new();
+        for (replica, device) in devices.iter().enumerate() {
+            let (outbox, sums) = channel();
+            outboxes.push(outbox);
+            let sums = Mutex::new(Inbox { sums, early: HashMap::new() });
+            members.push(Self { replica, device: device.clone(), parts: parts.clone(), sums });
+        }
+        let devices = devices.to_vec();
+        std::thread::Builder::new()
+            .name("dip-reduce".into())
+            .spawn(move || reduce::<B>(&inbox, &outboxes, &devices))?;
+        Ok(members)
+    }
+}
+
+/// Sums every bucket as soon as its last part is there, until a replica ends.
+fn reduce<B: Backend>(
+    parts: &Receiver<Part<B>>,
+    sums: &[Sender<(usize, Bucket<B>)>],
+    devices: &[B::Device],
+) {
+    let mut waiting: HashMap<usize, Vec<Option<Bucket<B>>>> = HashMap::new();
+    while let Ok(Part::Bucket { replica, bucket, part }) = parts.recv() {
+        let slots = waiting.entry(bucket).or_insert_with(|| vec![None; sums.len()]);
+        slots[replica] = Some(part);
+        if slots.iter().any(Option::is_none) {
+            continue;
+        }
+        let parts = waiting.remove(&bucket).into_iter().flatten().flatten();
+        // Devices take buckets in turn.
+        let sum = sum_in_order(parts, &devices[bucket % devices.len()]);
+        for outbox in sums {
+            // Whoever is gone says so itself.
+            let _ = outbox.send((bucket, sum.clone()));
+        }
+    }
+}
+
+impl<B: Backend> Collective<B> for ThreadCollective<B> {
+    fn contribute(&self, bucket: usize, part: Bucket<B>) -> Result<(), ReplicaGone> {
+        let part = Part::Bucket { replica: self.replica, bucket, part };
+        self.parts.send(part).map_err(|_| ReplicaGone)
+    }
+
+    fn sum(&self, bucket: usize) -> Result<Bucket<B>, ReplicaGone> {
+        let mut inbox = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = loop {
+            if let Some(sum) = inbox.early.remove(&bucket) {
+                break sum;
+            }
+            let (other, sum) = inbox.sums.recv().map_err(|_| ReplicaGone)?;
+            inbox.early.insert(other, sum);
+        };
+        let here = |x: Tensor<B, 1>| x.to_device(&self.device);
+        Ok(sum.into_iter().map(|x| x.map(here)).collect())
+    }
+}
+
+impl<B: Backend> Drop for ThreadCollective<B> {
+    fn drop(&mut self) {
+        // Where the thread has ended already, another replica was first.
+        let _ = self.parts.send(Part::Gone);
+    }
+}
+
+/// Summed in the order of replicas, so that the result does not depend on who came first.
+fn sum_in_order<B: Backend>(
+    mut parts: impl Iterator<Item = Bucket<B>>,
+    device: &B::Device,
+) -> Bucket<B> {
+    let mut sums = parts.next().unwrap_or_default();
+    for part in parts {
+        for (sum, x) in sums.iter_mut().zip(part) {
+            *sum = match (sum.take(), x) {
+                (Some(a), Some(b)) => Some(a.to_device(device) + b.to_device(device)),
+                (one, other) => one.or(other),
+            };
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+
+    fn part(values: &[f32]) -> Bucket<Flex> {
+        vec![Some(Tensor::from_floats(values, &Default::default())), None]
+    }
+
+    fn values(bucket: Bucket<Flex>) -> Vec<Option<Vec<f32>>> {
+        bucket.into_iter().map(|x| x.map(|x| x.into_data().to_vec().unwrap())).collect()
+    }
+
+    #[test]
+    fn sums_have_the_same_bits_whatever_the_order_of_arrival() {
+        // In single precision 1 + 1e8 - 1e8 is 0 or 1, as the order has it.
+        let parts = [[1.0, 0.1], [1e8, 0.2], [-1e8, 0.3]];
+        let mut found = Vec::new();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let group = ThreadCollective::<Flex>::group(&[Default::default(); 3]).unwrap();
+            for replica in order {
+                group[replica].contribute(7, part(&parts[replica])).unwrap();
+            }
+            found.extend(group.iter().map(|member| values(member.sum(7).unwrap())));
+        }
+        let expected = vec![Some(vec![1.0f32 + 1e8 - 1e8, 0.1f32 + 0.2 + 0.3]), None];
+        assert!(found.iter().all(|f| *f == expected), "{found:?}");
+    }
+
+    #[test]
+    fn one_replica_that_has_a_tensor_hands_it_to_all() {
+        let group = ThreadCollective::<Flex>::group(&[Default::default(); 2]).unwrap();
+        group[1].contribute(0, part(&[3.0])).unwrap();
+        group[0].contribute(0, vec![None, None]).unwrap();
+        for member in &group {
+            assert_eq!(values(member.sum(0).unwrap()), [Some(vec![3.0]), None]);
+        }
+    }
+
+    #[test]
+    fn a_replica_that_ends_does_not_leave_the_others_waiting() {
+        let mut group = ThreadCollective::<Flex>::group(&[Default::default(); 2]).unwrap();
+        let gone = group.pop().unwrap();
+        let left = group.pop().unwrap();
+        left.contribute(0, part(&[1.0])).unwrap();
+        let waiting = std::thread::spawn(move || left.sum(0).err());
+        drop(gone);
+        assert_eq!(waiting.join().unwrap(), Some(ReplicaGone));
+    }
+}

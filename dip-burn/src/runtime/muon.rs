@@ -1,0 +1,146 @@
+//! Muon over the matrices of the hidden layers; embeddings, heads and vectors stay with AdamW.
+
+use std::collections::HashMap;
+
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{
+    AdjustLrFn, Muon, MuonConfig, MuonState, SimpleOptimizer, momentum::MomentumState,
+};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::params::NamedTensors;
+use crate::train::OptimizerConfig;
+
+/// Burn's rule keeps its velocity to itself; it is followed here, so that checkpoints can have it.
+const MOMENTUM: f64 = 0.95;
+const VELOCITY: &str = ".velocity";
+
+/// Burn's update rule with the velocity of every matrix.
+pub(super) struct MuonRule<B: Backend> {
+    rule: Muon<B>,
+    velocities: HashMap<String, Tensor<B, 2>>,
+}
+
+impl<B: Backend> MuonRule<B> {
+    /// A rule without velocities. Its steps are scaled to the size of AdamW's, so that the same learning rates serve.
+    pub fn new(config: &OptimizerConfig) -> Self {
+        let momentum = MomentumConfig { momentum: MOMENTUM, dampening: 0.0, nesterov: true };
+        let rule = MuonConfig::new()
+            .with_momentum(momentum)
+            .with_weight_decay(Some(WeightDecayConfig::new(config.weight_decay)))
+            .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW)
+            .build();
+        Self { rule, velocities: HashMap::new() }
+    }
+
+    /// Whether a parameter of `dimensions` dimensions is a matrix of a hidden layer.
+    pub fn takes(name: &str, dimensions: usize) -> bool {
+        dimensions == 2 && name.contains(".layers.")
+    }
+
+    /// The new value of a matrix.
+    pub fn step<const D: usize>(
+        &mut self,
+        name: &str,
+        learning_rate: f64,
+        parameter: Tensor<B, D>,
+        gradient: Tensor<B, D>,
+    ) -> Tensor<B, D> {
+        let shape = parameter.dims();
+        let matrix = |x: Tensor<B, D>| x.reshape([shape[0] as i32, -1]);
+        let (parameter, gradient) = (matrix(parameter), matrix(gradient));
+        let before = self.velocities.remove(name);
+        let velocity = match &before {
+            Some(velocity) => gradient.clone() + velocity.clone().mul_scalar(MOMENTUM),
+            None => gradient.clone(),
+        };
+        self.velocities.insert(name.to_owned(), velocity);
+        let state = before.map(|velocity| MuonState::new(MomentumState::new(velocity)));
+        let (parameter, _) = self.rule.step(learning_rate, parameter, gradient, state);
+        parameter.reshape(shape)
+    }
+
+    /// The velocities, by parameter name.
+    pub fn export(&self, into: &mut NamedTensors) {
+        for (name, velocity) in &self.velocities {
+            into.insert(format!("{name}{VELOCITY}"), velocity.to_data());
+        }
+    }
+
+    /// Forgets all velocities.
+    pub fn clear(&mut self) {
+        self.velocities.clear();
+    }
+
+    /// Takes the velocity of a parameter where `moments` has one.
+    ///
+    /// # Errors
+    /// Where it has another shape than its parameter.
+    pub fn load<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: &Tensor<B, D>,
+        moments: &NamedTensors,
+    ) -> Result<(), String> {
+        let Some(data) = moments.get(&format!("{name}{VELOCITY}")) else { return Ok(()) };
+        let shape = parameter.dims();
+        if data.shape.dims() != shape {
+            return Err(format!("the velocity of {name} has not the shape {shape:?}"));
+        }
+        let velocity = Tensor::from_data(data.clone(), &parameter.device());
+        self.velocities.insert(name.to_owned(), velocity);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    fn normal() -> Tensor<Flex, 2> {
+        Tensor::random([6, 10], Distribution::Normal(0.0, 1.0), &Default::default())
+    }
+
+    fn values(x: Tensor<Flex, 2>) -> Vec<f32> {
+        x.into_data().to_vec().unwrap()
+    }
+
+    #[test]
+    fn steps_are_those_of_the_rule_with_a_velocity_of_its_own() {
+        let config = OptimizerConfig::default();
+        let mut ours = MuonRule::<Flex>::new(&config);
+        let theirs = ours.rule.clone();
+        let (mut a, mut state) = (normal(), None);
+        let mut b = a.clone();
+        for _ in 0..4 {
+            let gradient = normal();
+            a = ours.step("language.layers.0.query", 1e-2, a, gradient.clone());
+            (b, state) = theirs.step(1e-2, b, gradient, state);
+        }
+        assert_eq!(values(a), values(b));
+    }
+
+    #[test]
+    fn a_step_has_the_size_of_one_of_adamw() {
+        let config = OptimizerConfig { weight_decay: 0.0, ..OptimizerConfig::default() };
+        let start = normal();
+        let step =
+            MuonRule::new(&config).step("x.layers.0.w", 1.0, start.clone(), normal()) - start;
+        let rms = step.square().mean().sqrt().into_scalar();
+        // AdamW's updates have an RMS of about 0.2 to 0.4 of the learning rate (Liu et al. 2025).
+        assert!((0.1..0.4).contains(&rms), "{rms}");
+    }
+
+    #[test]
+    fn embeddings_heads_and_vectors_stay_with_adamw() {
+        assert!(MuonRule::<Flex>::takes("language.layers.3.attention.query.weight", 2));
+        assert!(!MuonRule::<Flex>::takes("language.layers.3.attention.query.bias", 1));
+        assert!(!MuonRule::<Flex>::takes("language.end.head.weight", 2));
+        assert!(!MuonRule::<Flex>::takes("language.embed.weight", 2));
+    }
+}

@@ -1,0 +1,113 @@
+//! A rank's part in data parallelism: gradients are summed over the replicas, and sharded updates are gathered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use burn::tensor::backend::Backend;
+use dip_core::{Action, ExecError, Program, RankId, SegmentId, StageError};
+
+use super::collective::{Collective, ReplicaGone};
+use super::shard::Shard;
+use super::worker::Chunks;
+use crate::params::flat::{ReadParameters, WriteParameters};
+
+/// The replicas of one rank, seen from one of them.
+pub(super) struct Replica<B: Backend> {
+    pub number: usize,
+    /// None where there is one replica.
+    pub collective: Option<Arc<dyn Collective<B>>>,
+    /// The parameters that this replica updates; none where every replica updates all.
+    pub shard: Option<Shard>,
+}
+
+/// Each chunk has a bucket for its gradients, and one for its parameters.
+fn gradients_of(chunk: usize) -> usize {
+    2 * chunk
+}
+
+fn parameters_of(chunk: usize) -> usize {
+    2 * chunk + 1
+}
+
+impl<B: Backend> Replica<B> {
+    /// Whether this replica tells the norm of the gradients, which are the same on all.
+    pub fn tells_norm(&self) -> bool {
+        self.number == 0
+    }
+
+    /// Whether this replica updates a parameter.
+    pub fn owns(&self, name: &str) -> bool {
+        self.shard.as_ref().is_none_or(|shard| shard.owns(name))
+    }
+
+    /// Has the gradients of every chunk handed over as soon as its last backward has ended.
+    pub fn share_gradients(
+        &self,
+        chunks: &mut Chunks<B>,
+        program: &Program,
+        rank: RankId,
+    ) -> Result<(), StageError> {
+        let Some(collective) = &self.collective else { return Ok(()) };
+        let backwards = backwards(program, rank);
+        for (i, (key, chunk)) in chunks.iter_mut().enumerate() {
+            let collective = collective.clone();
+            let count = backwards.get(&(key.0.as_str(), key.1)).copied().unwrap_or(0);
+            chunk.when_gradients_are_done(count, move |bucket| {
+                collective.contribute(gradients_of(i), bucket).map_err(failed)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the sums over the replicas and makes them the gradients of the chunks.
+    pub fn take_gradients(&self, chunks: &mut Chunks<B>) -> Result<(), StageError> {
+        let Some(collective) = &self.collective else { return Ok(()) };
+        for (i, chunk) in chunks.values_mut().enumerate() {
+            chunk.set_gradients(collective.sum(gradients_of(i)).map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// Hands over the parameters that this replica has updated, and takes those of the others.
+    pub fn gather_parameters(&self, chunks: &mut Chunks<B>) -> Result<(), StageError> {
+        let (Some(collective), Some(shard)) = (&self.collective, &self.shard) else {
+            return Ok(());
+        };
+        for (i, chunk) in chunks.values_mut().enumerate() {
+            let wanted = |name: &str| shard.owns(name);
+            let mut read = ReadParameters { wanted, bucket: Vec::new() };
+            chunk.map_parameters(&mut read);
+            collective.contribute(parameters_of(i), read.bucket).map_err(failed)?;
+        }
+        for (i, chunk) in chunks.values_mut().enumerate() {
+            let all = collective.sum(parameters_of(i)).map_err(failed)?;
+            chunk.map_parameters(&mut WriteParameters(all.into_iter()));
+        }
+        Ok(())
+    }
+}
+
+/// Tasks that add to the weight gradients of each chunk of a rank.
+fn backwards(program: &Program, rank: RankId) -> HashMap<(&str, SegmentId), usize> {
+    let mut counts = HashMap::new();
+    for action in &program.ranks[rank.index()].actions {
+        let task = match *action {
+            Action::Backward(task) if !program.calls[task.index()].call.split => task,
+            Action::Weight(task) => task,
+            _ => continue,
+        };
+        let pair = &program.calls[task.index()].call.pair;
+        *counts.entry((&*pair.module, pair.segment)).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn failed(gone: ReplicaGone) -> StageError {
+    StageError::Failed(gone.to_string())
+}
+
+/// Whether a rank failed only because another replica of it did.
+pub(super) fn is_replica_gone(error: &ExecError) -> bool {
+    let ExecError::Stage { source: StageError::Failed(what), .. } = error else { return false };
+    *what == ReplicaGone.to_string()
+}

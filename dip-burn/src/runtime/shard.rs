@@ -1,0 +1,51 @@
+//! Which replica keeps the optimiser state of which parameters (ZeRO-1).
+
+use std::collections::HashSet;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::worker::Chunks;
+use crate::params::ParameterMap;
+
+/// The parameters of a rank that one replica updates for all.
+pub(super) struct Shard(HashSet<String>);
+
+impl Shard {
+    /// The share of `replica`: each parameter goes to the replica that has the fewest elements so far.
+    pub fn of<B: Backend>(chunks: &mut Chunks<B>, replica: usize, replicas: usize) -> Self {
+        let mut deal = Deal { elements: vec![0; replicas], replica, own: HashSet::new() };
+        for chunk in chunks.values_mut() {
+            chunk.map_parameters(&mut deal);
+        }
+        Self(deal.own)
+    }
+
+    /// Whether this replica updates a parameter.
+    pub fn owns(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// Leaves the parameters as they are.
+struct Deal {
+    elements: Vec<usize>,
+    replica: usize,
+    own: HashSet<String>,
+}
+
+impl<B: Backend> ParameterMap<B> for Deal {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<B, D>,
+        _: Option<Tensor<B, D>>,
+    ) -> Tensor<B, D> {
+        let fewest = (0..self.elements.len()).min_by_key(|&r| self.elements[r]).unwrap_or(0);
+        self.elements[fewest] += parameter.dims().iter().product::<usize>();
+        if fewest == self.replica {
+            self.own.insert(name.to_owned());
+        }
+        parameter
+    }
+}

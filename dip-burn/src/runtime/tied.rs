@@ -1,0 +1,82 @@
+//! Keeps the two ends of a decoder in step whose head is its token table.
+//!
+//! The rank that begins the decoder and the rank that ends it both hold the table. Before each optimiser step they send each other
+//! their gradients of it and both go on with the sum, so that equal updates keep equal copies.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use dip_core::{ModelSpec, Partition, RankId, StageError};
+
+use super::worker::Chunks;
+use crate::stage::ChunkStage;
+
+/// A gradient of a token table, `[vocab, hidden]`; none where no token of the batch touched it.
+type Gradient<B> = Option<Tensor<B, 2>>;
+
+/// The ends that one rank holds, by module.
+pub(super) struct Ties<B: Backend>(BTreeMap<String, Tie<B>>);
+
+/// One or both ends of a decoder.
+enum Tie<B: Backend> {
+    Both,
+    One { to: Sender<Gradient<B>>, from: Receiver<Gradient<B>> },
+}
+
+impl<B: Backend> Ties<B> {
+    /// Those of every rank.
+    pub fn of(model: &ModelSpec, partition: &Partition) -> Vec<Self> {
+        let mut all: Vec<_> = (0..partition.ranks).map(|_| Self(BTreeMap::new())).collect();
+        for (spec, placed) in model.modules.iter().zip(&partition.modules) {
+            let [Some(first), Some(last)] = [placed.chunks.first(), placed.chunks.last()] else {
+                continue;
+            };
+            if !spec.is_tied() {
+                continue;
+            }
+            let mut tie = |rank: RankId, tie| all[rank.index()].0.insert(spec.name.clone(), tie);
+            if first.rank == last.rank {
+                tie(first.rank, Tie::Both);
+                continue;
+            }
+            let ((to_last, from_first), (to_first, from_last)) = (channel(), channel());
+            tie(first.rank, Tie::One { to: to_last, from: from_last });
+            tie(last.rank, Tie::One { to: to_first, from: from_first });
+        }
+        all
+    }
+
+    /// Gives both ends of every decoder the sum of their gradients.
+    ///
+    /// # Errors
+    /// [`StageError::Failed`] where the rank with the other end is gone.
+    pub fn sum(&self, chunks: &mut Chunks<B>) -> Result<(), StageError> {
+        for (module, tie) in &self.0 {
+            let ends = chunks.iter().filter(|((name, _), _)| name == module).map(|(_, c)| c);
+            let own = add(ends.flat_map(ChunkStage::tied_gradients));
+            let sum = match tie {
+                Tie::Both => own,
+                Tie::One { to, from } => {
+                    let gone = || StageError::Failed("the rank with the other end is gone".into());
+                    to.send(own.clone()).map_err(|_| gone())?;
+                    // Either order of the two gives the same digits.
+                    add(own.into_iter().chain(from.recv().map_err(|_| gone())?))
+                }
+            };
+            let Some(sum) = sum else { continue };
+            let of_module = chunks.iter_mut().filter(|((name, _), _)| name == module);
+            of_module.for_each(|(_, chunk)| chunk.set_tied_gradient(&sum));
+        }
+        Ok(())
+    }
+}
+
+/// The sum on the device of the first.
+fn add<B: Backend>(gradients: impl Iterator<Item = Tensor<B, 2>>) -> Gradient<B> {
+    gradients.reduce(|a, b| {
+        let device = a.device();
+        a + b.to_device(&device)
+    })
+}

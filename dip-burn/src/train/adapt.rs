@@ -1,0 +1,162 @@
+//! How a run changes its model: sizes of sequences, frozen modules, adapters, and where weights come from.
+
+use std::path::PathBuf;
+
+use dip_core::{Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec, SpecError};
+use serde::{Deserialize, Serialize};
+
+use super::RunConfig;
+
+/// Weights to begin with.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsConfig {
+    /// A folder of Hugging Face: `config.json` and safetensors.
+    pub from: PathBuf,
+    /// Modules that are not trained.
+    #[serde(default)]
+    pub frozen: Vec<String>,
+}
+
+/// Low-rank adapters on frozen modules.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Inner width of an adapter.
+    pub rank: u32,
+    /// Its weight, times the rank.
+    pub alpha: f64,
+    /// The modules whose weights are frozen and get adapters.
+    pub modules: Vec<String>,
+    /// The projections that get one.
+    pub targets: Vec<LoraTarget>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            modules: vec![dip_core::hf::LANGUAGE.into()],
+            targets: vec![LoraTarget::Query, LoraTarget::Value],
+        }
+    }
+}
+
+/// Sizes of a packed sequence, in the place of those of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SequenceConfig {
+    /// Tokens, images included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u32>,
+    /// Most images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<u32>,
+    /// Side of an image, in pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_px: Option<u32>,
+}
+
+impl RunConfig {
+    /// Changes the model as the run says.
+    ///
+    /// # Errors
+    /// [`SpecError`] where a module is unknown or a size does not fit the model.
+    pub fn adapt(&self, model: &mut ModelSpec) -> Result<(), SpecError> {
+        self.resize(model);
+        for name in self.weights.iter().flat_map(|w| &w.frozen) {
+            module(model, "weights.frozen", name)?.trainable = false;
+        }
+        if let Some(config) = &self.lora {
+            let LoraConfig { rank, alpha, modules, targets } = config.clone();
+            let lora = Lora { rank, alpha, targets };
+            lora.validate("lora")?;
+            for name in &modules {
+                let module = module(model, "lora.modules", name)?;
+                (module.lora, module.trainable) = (Some(lora.clone()), true);
+            }
+        }
+        model.validate()
+    }
+
+    fn resize(&self, model: &mut ModelSpec) {
+        let Some(SequenceConfig { tokens, images, image_px }) = self.sequence else { return };
+        model.sequence_tokens = tokens.unwrap_or(model.sequence_tokens);
+        for module in &mut model.modules {
+            if let (ModuleKind::Vit { image_px: px, .. }, Some(new)) = (&mut module.kind, image_px)
+            {
+                *px = new;
+            }
+        }
+        // No more images than fit the sequence.
+        let per_image: u32 = model.modules.iter().map(ModuleSpec::tokens_per_image).sum();
+        let fit = model.sequence_tokens.checked_div(per_image).unwrap_or(0);
+        model.max_images = images.unwrap_or(model.max_images.min(fit));
+    }
+}
+
+fn module<'a>(
+    model: &'a mut ModelSpec,
+    path: &str,
+    name: &str,
+) -> Result<&'a mut ModuleSpec, SpecError> {
+    let names: Vec<_> = model.modules.iter().map(|m| m.name.clone()).collect();
+    model.modules.iter_mut().find(|m| m.name == name).ok_or_else(|| SpecError::Field {
+        path: path.into(),
+        value: format!("{name:?}"),
+        limit: format!("one of {}", names.join(", ")),
+        remedy: "name a module of the model".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapted(more: &str) -> Result<ModelSpec, String> {
+        let run = "name = 'a'\nmodel = 'vlm-tiny'\niterations = 10\noutput = 'runs/a'\n";
+        let run = RunConfig::from_toml(&format!("{run}{more}")).map_err(|e| e.to_string())?;
+        let mut model = dip_core::presets::model("vlm-tiny").unwrap();
+        run.adapt(&mut model).map_err(|e| e.to_string())?;
+        Ok(model)
+    }
+
+    #[test]
+    fn a_run_freezes_modules_gives_adapters_and_changes_sizes() {
+        let model = adapted(
+            "[weights]\nfrom = 'w'\nfrozen = ['vision']\n[lora]\nrank = 4\ntargets = ['query', 'up']\n\
+             [sequence]\ntokens = 100\nimage_px = 48\n",
+        )
+        .unwrap();
+        let [vision, language] = model.modules.as_slice() else { panic!("two modules") };
+        assert!(!vision.trainable && vision.lora.is_none() && vision.tokens_per_image() == 36);
+        let lora = language.lora.as_ref().unwrap();
+        assert_eq!((lora.rank, lora.scale(), lora.targets.len()), (4, 4.0, 2));
+        assert_eq!((model.sequence_tokens, model.max_images), (100, 2));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_model_is_named() {
+        for (more, named) in [
+            (
+                "[lora]\nmodules = ['eye']\n",
+                "lora.modules is \"eye\", but must be one of vision, language",
+            ),
+            ("[lora]\nrank = 0\n", "lora.rank is 0, but must be 1 to 4096"),
+            ("[lora]\nalpha = nan\n", "lora.alpha is NaN"),
+            ("[lora]\ntargets = []\n", "lora.targets is empty"),
+            ("[lora]\ntargets = ['head']\n", "unknown variant `head`"),
+            (
+                "[lora]\nmodules = ['vision']\ntargets = ['gate']\n",
+                "module \"vision\".lora.targets",
+            ),
+            ("[weights]\nfrom = 'w'\nfrozen = ['x']\n", "weights.frozen is \"x\""),
+            ("[sequence]\nimage_px = 33\n", "kind.vit.image_px is 33"),
+            ("[sequence]\ntokens = 0\n", "sequence_tokens is 0"),
+        ] {
+            let error = adapted(more).unwrap_err();
+            assert!(error.contains(named), "{more}: {error}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Text-to-video models: captioned clips to train on, held-out clips to measure, held-out captions to sample for.
+
+use std::sync::Arc;
+
+use burn::tensor::backend::Backend;
+use dip_core::ClipMeta;
+
+use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData};
+use crate::batch::{ClipGrid, Microbatch};
+use crate::data::moving::{MovingConfig, MovingShapes, Named, judge};
+use crate::data::video::{ClipBatch, ClipLoader, ClipLoaderConfig, ReadyClip, packed};
+use crate::data::video::{at_time, caption_tokens};
+use crate::data::{
+    CaptionedVideo, DataError, DataSource, LatentShape, Latents, SourcePosition, Split, Tokenizer,
+    WebDataset, WebDatasetConfig,
+};
+use crate::measure::ClipSize;
+use crate::model::WholeModel;
+use crate::model::sampler::Sampler;
+use crate::train::report::{Evaluation, Sample};
+use crate::train::{DataConfig, EvaluationConfig};
+
+/// Seconds of video for each clip of a microbatch, where a run says nothing else: 16 for 8 clips, as MovieGen packs them.
+const SECONDS_PER_CLIP: f64 = 2.0;
+/// Videos looked at for each held-out clip before the search is given up.
+const VIDEOS_PER_CLIP: usize = 64;
+/// Tells the noise of held-out clips and of samples from that of training.
+const EVALUATION_SEED: u64 = 0x5eed_e7a1;
+const SAMPLE_SEED: u64 = 0x5eed_5a3b;
+/// Clips of one forward of the evaluation.
+const CLIPS_AT_ONCE: usize = 8;
+
+/// Held-out clips, and what is sampled for their captions.
+pub struct SampleJudge {
+    /// Held-out clips with their captions; none for data of the user's without `held_out`.
+    pub(super) held_out: Vec<HeldOutClip>,
+    tokenizer: Arc<Tokenizer>,
+    shape: LatentShape,
+    caption_tokens: usize,
+    seed: u64,
+}
+
+/// A held-out clip.
+pub(super) struct HeldOutClip {
+    latents: Latents,
+    caption: String,
+}
+
+/// Opens the data of a text-to-video model.
+pub(super) fn open(opening: &Opening<'_>, shape: LatentShape) -> Result<RunData, DataError> {
+    let Opening { model, data, evaluation, seed, tokenizer } = opening;
+    let max_clips = model.max_clips.max(1);
+    let seconds = data.max_seconds.unwrap_or(SECONDS_PER_CLIP * f64::from(max_clips));
+    let config = ClipLoaderConfig {
+        shape,
+        max_clips,
+        max_frames: shape.frames(seconds),
+        caption_tokens: model.sequence_tokens / max_clips,
+        microbatches: data.microbatches.unwrap_or(model.microbatches),
+        tokens_per_batch: data.tokens_per_iteration,
+        caption_dropout: data.caption_dropout,
+        seed: *seed,
+        prefetch: PREFETCH,
+    };
+    let most_frames = config.max_frames;
+    let caption_tokens = config.caption_tokens as usize;
+    let loader = ClipLoader::new(train_source(data, *seed)?, tokenizer.clone(), config)?;
+    let wanted = evaluation.clips.max(evaluation.samples);
+    let held_out = match held_out_source(data, *seed)? {
+        Some(mut source) => held_out(&mut *source, &shape, most_frames, wanted)?,
+        None => Vec::new(),
+    };
+    let (tokenizer, seed) = (tokenizer.clone(), *seed);
+    let judge = SampleJudge { held_out, tokenizer, shape, caption_tokens, seed };
+    Ok(RunData { feed: Box::new(loader), judge: Judge::Samples(judge) })
+}
+
+impl Feed for ClipLoader {
+    fn next_batch(&mut self) -> Result<FedBatch, DataError> {
+        let ClipBatch { meta, microbatches, position, .. } = ClipLoader::next_batch(self)?;
+        let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
+        let documents = microbatches.iter().map(|m| m.clips.len() as u64).sum();
+        let content: Content =
+            Box::new(move || Ok(Microbatches { all: microbatches, trained_tokens }));
+        let position = SourcePosition::new(&position);
+        Ok(FedBatch { meta, position, tokens: trained_tokens, documents, content })
+    }
+
+    fn position(&self) -> SourcePosition {
+        SourcePosition::new(ClipLoader::position(self))
+    }
+
+    fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError> {
+        ClipLoader::restore(self, &position.get()?)
+    }
+
+    fn skipped(&self) -> u64 {
+        ClipLoader::skipped(self).total()
+    }
+}
+
+impl SampleJudge {
+    /// Tokens of a clip of some length and size.
+    pub(super) fn clip_size(&self, clip: &ClipMeta) -> ClipSize {
+        let columns = clip.tokens_per_frame.unwrap_or(self.shape.tokens_per_frame);
+        ClipSize {
+            grid: ClipGrid { frames: self.shape.frames(clip.seconds), rows: 1, columns },
+            caption_tokens: u32::try_from(clip.caption_tokens).unwrap_or(u32::MAX).max(1),
+        }
+    }
+
+    pub(super) fn evaluate<B: Backend>(
+        &self,
+        model: &WholeModel<B>,
+        config: &EvaluationConfig,
+        generates: bool,
+    ) -> Result<Evaluation, DataError> {
+        let loss = model.loss(&self.evaluation_batch(config.clips)?);
+        let mut evaluation = Evaluation::new("flow-matching loss", loss);
+        if generates {
+            evaluation.samples = self.samples(model, config)?;
+        }
+        Ok(evaluation)
+    }
+
+    /// The first `most` held-out clips, each at a noise and a step of its own; steps are spread evenly over the way.
+    fn evaluation_batch(&self, most: usize) -> Result<Vec<Microbatch>, DataError> {
+        let count = self.held_out.len().min(most);
+        let mut clips = Vec::with_capacity(count);
+        for (number, held_out) in (0..).zip(self.held_out.iter().take(count)) {
+            let (latents, caption) = (held_out.latents.clone(), self.tokens(&held_out.caption)?);
+            clips.push(ReadyClip { latents, caption, number });
+        }
+        let on_its_way = |clip: &ReadyClip| {
+            let time = (clip.number as f32 + 0.5) / count as f32;
+            at_time(&clip.latents, self.seed ^ EVALUATION_SEED, clip.number, time)
+        };
+        let groups = clips.chunks(CLIPS_AT_ONCE);
+        Ok(groups.map(|clips| packed::microbatch(clips, on_its_way)).collect())
+    }
+
+    /// Samples for the first held-out captions, all of one length, in the sizes of the held-out clips.
+    fn samples<B: Backend>(
+        &self,
+        model: &WholeModel<B>,
+        config: &EvaluationConfig,
+    ) -> Result<Vec<Sample>, DataError> {
+        let sampler = Sampler {
+            steps: config.sample_steps,
+            guidance: config.guidance,
+            values: self.shape.values as usize,
+            empty: self.tokens("")?,
+        };
+        let frames = self.shape.frames(config.sample_seconds);
+        let wanted: Vec<&HeldOutClip> = self.held_out.iter().take(config.samples).collect();
+        let mut prompts = Vec::with_capacity(wanted.len());
+        for clip in &wanted {
+            prompts.push((self.tokens(&clip.caption)?, ClipGrid { frames, ..clip.latents.grid }));
+        }
+        let sampled = sampler.sample(model, &prompts, self.seed ^ SAMPLE_SEED);
+        let sample = |(latents, clip): (Latents, &&HeldOutClip)| Sample {
+            caption: clip.caption.clone(),
+            seen: self.seen(&latents, &clip.caption),
+            latents,
+            shape: self.shape,
+        };
+        Ok(sampled.into_iter().zip(&wanted).map(sample).collect())
+    }
+
+    /// What of a caption of the drawn data can be seen in pixels.
+    fn seen(&self, latents: &Latents, caption: &str) -> Option<crate::data::SampleMatch> {
+        let (patch_px, named) = (self.shape.patch_px()?, Named::parse(caption)?);
+        Some(judge(&latents.frames(patch_px), named))
+    }
+
+    fn tokens(&self, caption: &str) -> Result<Vec<u32>, DataError> {
+        Ok(caption_tokens(&self.tokenizer, caption, self.caption_tokens)?)
+    }
+}
+
+type VideoSource = Box<dyn DataSource<CaptionedVideo>>;
+
+fn train_source(data: &DataConfig, seed: u64) -> Result<VideoSource, DataError> {
+    if data.shards.is_empty() {
+        return Ok(Box::new(MovingShapes::new(MovingConfig { seed, split: Split::Train })));
+    }
+    let config = WebDatasetConfig { seed, ..WebDatasetConfig::default() };
+    Ok(Box::new(WebDataset::open_videos(&data.shards, config)?))
+}
+
+fn held_out_source(data: &DataConfig, seed: u64) -> Result<Option<VideoSource>, DataError> {
+    match (data.held_out.is_empty(), data.shards.is_empty()) {
+        (false, _) => {
+            let config = WebDatasetConfig { seed, shuffle_buffer: 1, ..Default::default() };
+            Ok(Some(Box::new(WebDataset::open_videos(&data.held_out, config)?)))
+        }
+        (true, true) => {
+            Ok(Some(Box::new(MovingShapes::new(MovingConfig { seed, split: Split::HeldOut }))))
+        }
+        (true, false) => Ok(None),
+    }
+}
+
+/// The first usable clips, until there are `wanted`.
+fn held_out(
+    source: &mut dyn DataSource<CaptionedVideo>,
+    shape: &LatentShape,
+    most_frames: u32,
+    wanted: usize,
+) -> Result<Vec<HeldOutClip>, DataError> {
+    let mut found = Vec::new();
+    for _ in 0..wanted.saturating_mul(VIDEOS_PER_CLIP) {
+        if found.len() == wanted {
+            break;
+        }
+        let CaptionedVideo { video, caption } = source.next_document()?;
+        if let Ok(latents) = video.latents(shape, most_frames) {
+            found.push(HeldOutClip { latents, caption });
+        }
+    }
+    Ok(found)
+}

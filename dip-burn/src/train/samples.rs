@@ -1,0 +1,112 @@
+//! Sampled clips as files: a GIF each, and a contact sheet of all.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use image::codecs::gif::{GifEncoder, Repeat};
+use image::imageops::{FilterType, resize};
+use image::{Delay, Frame, ImageError, Rgb, RgbImage, imageops};
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::checkpoint::CheckpointError;
+use super::report::Sample;
+
+/// Frames of a row of the contact sheet.
+const COLUMNS: usize = 8;
+/// Pixels of the sheet for a pixel of a frame.
+const SCALE: u32 = 3;
+const GAP_PX: u32 = 6;
+
+/// Writes `<number>.gif`, `contact-sheet.png` with a row a clip, and `captions.txt` with the caption of each row. Clips that are
+/// no pixels become `<number>.safetensors`, for their decoder.
+///
+/// # Errors
+/// [`CheckpointError::Io`] names the file.
+pub fn write(folder: &Path, samples: &[Sample]) -> Result<(), CheckpointError> {
+    if samples.is_empty() {
+        return Ok(());
+    }
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CheckpointError::Io { path, source }
+    };
+    fs::create_dir_all(folder).map_err(io(folder))?;
+    let mut rows = Vec::new();
+    for (number, sample) in samples.iter().enumerate() {
+        let Some(patch_px) = sample.shape.patch_px() else {
+            let path = folder.join(format!("{number:02}.safetensors"));
+            write_latents(&path, sample).map_err(io(&path))?;
+            continue;
+        };
+        let frames: Vec<RgbImage> = sample.latents.frames(patch_px).iter().map(enlarged).collect();
+        let path = folder.join(format!("{number:02}.gif"));
+        write_gif(&path, &frames, sample.shape.frames_per_second)
+            .map_err(std::io::Error::other)
+            .map_err(io(&path))?;
+        rows.push(frames);
+    }
+    if !rows.is_empty() {
+        let path = folder.join("contact-sheet.png");
+        contact_sheet(&rows).save(&path).map_err(std::io::Error::other).map_err(io(&path))?;
+    }
+    let path = folder.join("captions.txt");
+    fs::write(&path, samples.iter().map(line).collect::<String>()).map_err(io(&path))
+}
+
+/// The caption of a sample and what of it can be seen.
+fn line(sample: &Sample) -> String {
+    let mark = |right: bool| if right { "yes" } else { "no" };
+    let seen = sample.seen.map(|s| {
+        let (colour, shape) = (mark(s.colour), mark(s.shape));
+        format!(" (colour {colour}, shape {shape}, direction {})", mark(s.direction))
+    });
+    format!("{}{}\n", sample.caption, seen.unwrap_or_default())
+}
+
+fn enlarged(frame: &RgbImage) -> RgbImage {
+    resize(frame, SCALE * frame.width(), SCALE * frame.height(), FilterType::Nearest)
+}
+
+fn write_gif(path: &Path, frames: &[RgbImage], per_second: f64) -> Result<(), ImageError> {
+    let mut file = BufWriter::new(File::create(path)?);
+    let mut encoder = GifEncoder::new(&mut file);
+    encoder.set_repeat(Repeat::Infinite)?;
+    let delay = Delay::from_numer_denom_ms((1e3 / per_second) as u32, 1);
+    for frame in frames {
+        let rgba = image::DynamicImage::ImageRgb8(frame.clone()).to_rgba8();
+        encoder.encode_frame(Frame::from_parts(rgba, 0, 0, delay))?;
+    }
+    drop(encoder);
+    Ok(file.flush()?)
+}
+
+/// A row a clip, with frames spread evenly over it.
+fn contact_sheet(rows: &[Vec<RgbImage>]) -> RgbImage {
+    let all = || rows.iter().flatten();
+    let width = all().map(RgbImage::width).max().unwrap_or(1) + GAP_PX;
+    let height = all().map(RgbImage::height).max().unwrap_or(1) + GAP_PX;
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(1).min(COLUMNS);
+    let size = (columns as u32 * width + GAP_PX, rows.len() as u32 * height + GAP_PX);
+    let mut sheet = RgbImage::from_pixel(size.0, size.1, Rgb([64; 3]));
+    for (row, frames) in rows.iter().enumerate() {
+        let shown = frames.len().min(columns);
+        for column in 0..shown {
+            let frame = &frames[column * (frames.len() - 1) / (shown - 1).max(1)];
+            let x = GAP_PX + column as u32 * width;
+            let y = GAP_PX + row as u32 * height;
+            imageops::replace(&mut sheet, frame, x.into(), y.into());
+        }
+    }
+    sheet
+}
+
+fn write_latents(path: &Path, sample: &Sample) -> std::io::Result<()> {
+    let (grid, values) = (sample.latents.grid, &sample.latents.values);
+    let sides = [grid.frames, grid.rows, grid.columns, sample.shape.values];
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let shape = sides.map(|side| side as usize).to_vec();
+    let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(std::io::Error::other)?;
+    let file = safetensors::serialize([("latents", view)], None).map_err(std::io::Error::other)?;
+    fs::write(path, file)
+}

@@ -1,0 +1,221 @@
+//! TensorBoard event files: protobuf `Event` messages in TFRecord frames.
+//!
+//! The few fields that scalars need are encoded here; the formats are those of TensorFlow's `event.proto`, `summary.proto` and
+//! `record_writer`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Files of one second in one folder.
+const MAX_FILES_A_SECOND: u32 = 1000;
+
+/// An event file that is open.
+pub(super) struct EventFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl EventFile {
+    /// Begins a file in `folder` for a run that goes on at `step`: TensorBoard drops what earlier files have from there on.
+    ///
+    /// # Errors
+    /// The system's, where the folder or file cannot be made.
+    pub fn create(folder: &Path, step: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let (file, path) = new_file(folder)?;
+        let mut events = Self { file, path };
+        let version = message(|m| m.text(3, "brain.Event:2"));
+        events.write(0, &version)?;
+        let start = message(|m| m.bytes(7, &message(|log| log.varint(1, 1))));
+        events.write(step, &start)?;
+        Ok(events)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds the scalars of one step, each a tag and a value.
+    ///
+    /// # Errors
+    /// The system's, where the file cannot be written.
+    pub fn scalars(&mut self, step: u64, scalars: &[(String, f64)]) -> io::Result<()> {
+        let summary = message(|summary| {
+            for (tag, value) in scalars {
+                let value = message(|v| {
+                    v.text(1, tag);
+                    v.float(2, *value as f32);
+                });
+                summary.bytes(1, &value);
+            }
+        });
+        self.write(step, &message(|event| event.bytes(5, &summary)))
+    }
+
+    /// Writes an event whose content is `what`, as one frame.
+    fn write(&mut self, step: u64, what: &[u8]) -> io::Result<()> {
+        let event = message(|event| {
+            event.double(1, seconds_now());
+            event.varint(2, step);
+            event.0.extend_from_slice(what);
+        });
+        let length = (event.len() as u64).to_le_bytes();
+        let mut frame = length.to_vec();
+        frame.extend_from_slice(&masked_crc32c(&length).to_le_bytes());
+        frame.extend_from_slice(&event);
+        frame.extend_from_slice(&masked_crc32c(&event).to_le_bytes());
+        self.file.write_all(&frame)
+    }
+}
+
+/// A file with a name that no other has. TensorBoard reads files in the order of their names.
+fn new_file(folder: &Path) -> io::Result<(File, PathBuf)> {
+    let seconds = seconds_now() as u64;
+    for n in 0..MAX_FILES_A_SECOND {
+        let path = folder.join(format!("events.out.tfevents.{seconds:010}.{n:03}.dip"));
+        match OpenOptions::new().append(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((file, path)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn seconds_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// A protobuf message that is being written.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+fn message(write: impl FnOnce(&mut Message)) -> Vec<u8> {
+    let mut message = Message::default();
+    write(&mut message);
+    message.0
+}
+
+/// Wire types of protobuf.
+const VARINT: u64 = 0;
+const FIXED_64: u64 = 1;
+const LENGTH_DELIMITED: u64 = 2;
+const FIXED_32: u64 = 5;
+
+impl Message {
+    fn raw_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    fn key(&mut self, field: u64, wire_type: u64) {
+        self.raw_varint(field << 3 | wire_type);
+    }
+
+    fn varint(&mut self, field: u64, value: u64) {
+        self.key(field, VARINT);
+        self.raw_varint(value);
+    }
+
+    fn bytes(&mut self, field: u64, value: &[u8]) {
+        self.key(field, LENGTH_DELIMITED);
+        self.raw_varint(value.len() as u64);
+        self.0.extend_from_slice(value);
+    }
+
+    fn text(&mut self, field: u64, value: &str) {
+        self.bytes(field, value.as_bytes());
+    }
+
+    fn double(&mut self, field: u64, value: f64) {
+        self.key(field, FIXED_64);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn float(&mut self, field: u64, value: f32) {
+        self.key(field, FIXED_32);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// The checksum of a frame: a CRC is masked, since a CRC over data that holds CRCs is weak.
+fn masked_crc32c(data: &[u8]) -> u32 {
+    crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// CRC-32C (Castagnoli), bit by bit: event files are small.
+fn crc32c(data: &[u8]) -> u32 {
+    let mut crc = !0u32;
+    for &byte in data {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            let polynomial = if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+            crc = crc >> 1 ^ polynomial;
+        }
+    }
+    !crc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_the_standard() {
+        // The check value of CRC-32/ISCSI, and 32 zeros from RFC 3720, B.4.
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+    }
+
+    #[test]
+    fn numbers_are_varints_of_seven_bits() {
+        assert_eq!(message(|m| m.varint(1, 300)), [0x08, 0xac, 0x02]);
+    }
+
+    /// The payloads of a file whose lengths and checksums are right.
+    fn frames(bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut rest = bytes;
+        let mut frames = Vec::new();
+        while !rest.is_empty() {
+            let (length, tail) = rest.split_at(8);
+            let (crc, tail) = tail.split_at(4);
+            assert_eq!(crc, masked_crc32c(length).to_le_bytes());
+            let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+            let (data, tail) = tail.split_at(length);
+            let (crc, tail) = tail.split_at(4);
+            assert_eq!(crc, masked_crc32c(data).to_le_bytes());
+            frames.push(data.to_vec());
+            rest = tail;
+        }
+        frames
+    }
+
+    #[test]
+    fn a_file_has_a_version_a_start_and_one_event_a_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = EventFile::create(folder.path(), 7).unwrap();
+        file.scalars(300, &[("loss".into(), 1.5)]).unwrap();
+        let frames = frames(&std::fs::read(file.path()).unwrap());
+        assert_eq!(frames.len(), 3);
+        // Behind the time come step and content.
+        let content = |i: usize| &frames[i][9..];
+        assert_eq!(content(0), [&[0x10, 0, 0x1a, 13][..], b"brain.Event:2"].concat());
+        assert_eq!(content(1), [0x10, 7, 0x3a, 2, 0x08, 1]);
+        let value = [&[0x0a, 4][..], b"loss", &[0x15], &1.5f32.to_le_bytes()].concat();
+        let summary = [&[0x2a, 13, 0x0a, 11][..], &value].concat();
+        assert_eq!(content(2), [&[0x10, 0xac, 0x02][..], &summary].concat());
+    }
+
+    #[test]
+    fn two_files_of_one_second_do_not_share_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = [0, 0].map(|step| EventFile::create(folder.path(), step).unwrap());
+        assert_ne!(a.path(), b.path());
+    }
+}

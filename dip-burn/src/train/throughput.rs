@@ -1,0 +1,51 @@
+//! How well the devices are used: model FLOPs utilisation, and memory of the process.
+
+use dip_core::{BatchMeta, Bytes, Flops, Seconds};
+
+/// What an iteration could be at most.
+pub struct Throughput {
+    /// Arithmetic of the model on a batch, recomputation not counted.
+    pub model_flops: Box<dyn Fn(&BatchMeta) -> Flops + Send>,
+    /// Peak of all devices of the run together, in FLOP/s.
+    pub peak_flops_per_s: f64,
+}
+
+impl Throughput {
+    /// Model FLOPs utilisation: the share of the peak that the arithmetic of the model took. `None` without time or peak.
+    pub fn utilisation(&self, batch: &BatchMeta, elapsed: Seconds) -> Option<f64> {
+        let possible = self.peak_flops_per_s * elapsed.0;
+        (possible > 0.0).then(|| (self.model_flops)(batch).0 / possible)
+    }
+}
+
+/// Memory of this process that is in use; `None` where the system does not say.
+pub fn resident_bytes() -> Option<Bytes> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(Bytes(kib.saturating_mul(1024)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn utilisation_is_arithmetic_over_peak_and_time() {
+        let throughput =
+            Throughput { model_flops: Box::new(|_| Flops(6e9)), peak_flops_per_s: 1e10 };
+        let at = |seconds| throughput.utilisation(&BatchMeta::default(), Seconds(seconds));
+        assert_eq!(at(2.0), Some(0.3));
+        assert_eq!(at(0.0), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn resident_memory_grows_with_what_is_written_to() {
+        let before = resident_bytes().unwrap();
+        let filled = vec![1u8; 64 << 20];
+        let after = resident_bytes().unwrap();
+        assert!(after.0 > before.0 + (32 << 20), "{before} {after}");
+        drop(filled);
+    }
+}

@@ -1,0 +1,97 @@
+//! What is wrong with files of weights.
+
+use std::path::{Path, PathBuf};
+
+use dip_core::SpecError;
+use thiserror::Error;
+
+/// Weights that cannot be read or written.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    /// A file could not be read or written.
+    #[error("{}: {source}; check the path, the disk and the permissions", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {what}; {remedy}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A `config.json` that cannot be used.
+    #[error("{}: {source}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        source: SpecError,
+    },
+    /// Tensors that the model needs are not there.
+    #[error(
+        "{}: {count} tensors are missing, the first: {name:?}; get every shard of the model, or take the config.json that came \
+         with it",
+        path.display()
+    )]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// One of them.
+        name: String,
+    },
+    /// Tensors that the model has no use for.
+    #[error(
+        "{}: {count} tensors belong to nothing in the model, the first: {name:?}; take the config.json that came with the \
+         weights",
+        path.display()
+    )]
+    Extra {
+        /// The folder.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// One of them.
+        name: String,
+    },
+    /// A tensor of another shape.
+    #[error(
+        "{}: tensor {name:?} has shape {found:?}, but must be {expected:?}; take the config.json that came with the weights",
+        path.display()
+    )]
+    Shape {
+        /// The folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shape it has.
+        found: Vec<usize>,
+        /// The shape that the model needs.
+        expected: Vec<usize>,
+    },
+    /// A parameter that has no place in files of this architecture.
+    #[error(
+        "parameter {name:?} has no place in weights of this architecture; name the modules of the model \"vision\" and \
+         \"language\", as a config.json gives them"
+    )]
+    Unknown {
+        /// The parameter.
+        name: String,
+    },
+}
+
+impl WeightsError {
+    /// Turns a system's error about `path` into one of these.
+    pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,332 @@
+//! Checkpoints as published models: the layout of Hugging Face, in shards of bounded size.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::bf16;
+use dip_core::ModelSpec;
+use safetensors::tensor::{Dtype, TensorInfo};
+use serde_json::{Value, json};
+
+use super::names::{self, Entry, Layout, Part};
+use super::store::{INDEX, SINGLE};
+use super::{
+    CONFIG, TensorStore, WeightsError, architecture, fitting, is_adapter, transposed, unnamed,
+};
+
+/// Largest file that is copied beside the weights: tokenizers and the like.
+const MAX_COPIED_BYTES: u64 = 256 << 20;
+
+/// How weights are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportConfig {
+    /// Bytes of a shard; one that holds a single larger tensor is larger.
+    pub shard_bytes: u64,
+    /// In bf16, rounded, instead of f32.
+    pub bf16: bool,
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        Self { shard_bytes: 4 << 30, bf16: false }
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exported {
+    /// Tensors.
+    pub tensors: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files they are in.
+    pub shards: usize,
+}
+
+/// A tensor to write.
+struct Output<'a> {
+    name: String,
+    shape: Vec<usize>,
+    content: Content<'a>,
+}
+
+enum Content<'a> {
+    /// Parameters of the checkpoint.
+    Trained(Entry),
+    /// A tensor of the published model that the trained one does not have.
+    Copied(&'a TensorStore),
+}
+
+/// Writes `checkpoint`, of a run that trains `model`, to the new folder `out`, with the `config.json` and the other small files of
+/// the published model in the folder `from`. Adapters are added to the weights that they stand beside.
+///
+/// # Errors
+/// [`WeightsError`] names the file or tensor and the remedy; `out` appears whole or not at all.
+pub fn export(
+    checkpoint: &Path,
+    model: &ModelSpec,
+    from: &Path,
+    out: &Path,
+    config: ExportConfig,
+) -> Result<Exported, WeightsError> {
+    refuse_existing(out)?;
+    let trained = TensorStore::open_file(&checkpoint.join(SINGLE))?;
+    let published = published(from)?;
+    let outputs = outputs(&trained, model, from, published.as_ref())?;
+    let partial = partial(out)?;
+    let writer = Writer { trained: &trained, model, config };
+    let exported = writer.write(&partial, &outputs)?;
+    copy_small_files(from, &partial)?;
+    fs::rename(&partial, out).map_err(WeightsError::io(out))?;
+    Ok(exported)
+}
+
+fn refuse_existing(out: &Path) -> Result<(), WeightsError> {
+    match out.exists() {
+        false => Ok(()),
+        true => Err(WeightsError::Format {
+            path: out.to_owned(),
+            what: "is there already".into(),
+            remedy: "choose a new folder, or remove this one",
+        }),
+    }
+}
+
+/// The weights of the published model; none where training began from a `config.json` alone.
+fn published(from: &Path) -> Result<Option<TensorStore>, WeightsError> {
+    let has_weights = [SINGLE, INDEX].iter().any(|name| from.join(name).exists());
+    has_weights.then(|| TensorStore::open(from)).transpose()
+}
+
+/// An empty folder beside `out`.
+fn partial(out: &Path) -> Result<PathBuf, WeightsError> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(out.file_name().unwrap_or(out.as_os_str()));
+    name.push(".partial");
+    let partial = out.with_file_name(name);
+    if partial.exists() {
+        fs::remove_dir_all(&partial).map_err(WeightsError::io(&partial))?;
+    }
+    fs::create_dir_all(&partial).map_err(WeightsError::io(&partial))?;
+    Ok(partial)
+}
+
+/// The tensors of the published layout, each with where it comes from.
+fn outputs<'a>(
+    trained: &TensorStore,
+    model: &ModelSpec,
+    from: &Path,
+    published: Option<&'a TensorStore>,
+) -> Result<Vec<Output<'a>>, WeightsError> {
+    let architecture = architecture(from)?;
+    let (_, table) = match published {
+        Some(store) => fitting(store, model, architecture),
+        None => {
+            let prefixes = names::prefixes(architecture)[0];
+            (prefixes, names::table(model, architecture, &prefixes))
+        }
+    };
+    every_parameter_has_a_place(trained, &table)?;
+    let copied = published.into_iter().flat_map(|store| {
+        unnamed(store, &table).map(|name| Output {
+            name: name.to_owned(),
+            shape: store.shape(name).unwrap_or_default().to_vec(),
+            content: Content::Copied(store),
+        })
+    });
+    // The head of a tied model is its token table, whatever a file may say besides.
+    let tied = !table.tied.is_empty();
+    let copied =
+        copied.filter(|o| !(tied && o.name.ends_with("lm_head.weight"))).collect::<Vec<_>>();
+    let named = table.entries.into_iter().map(|entry| Output {
+        name: entry.name.clone(),
+        shape: entry.shape.clone(),
+        content: Content::Trained(entry),
+    });
+    Ok(named.chain(copied).collect())
+}
+
+fn every_parameter_has_a_place(
+    trained: &TensorStore,
+    table: &names::Table,
+) -> Result<(), WeightsError> {
+    let parts = table.entries.iter().flat_map(|e| &e.parts).map(|p| p.parameter.as_str());
+    let tied = table.tied.iter().map(|(parameter, _)| parameter.as_str());
+    let placed: BTreeSet<&str> = parts.chain(tied).collect();
+    match trained.names().find(|name| !placed.contains(name) && !is_adapter(name)) {
+        Some(name) => Err(WeightsError::Unknown { name: name.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+struct Writer<'a> {
+    trained: &'a TensorStore,
+    model: &'a ModelSpec,
+    config: ExportConfig,
+}
+
+impl Writer<'_> {
+    fn write(&self, folder: &Path, outputs: &[Output<'_>]) -> Result<Exported, WeightsError> {
+        let shards = self.shards(outputs);
+        let count = shards.len();
+        let mut weight_map = BTreeMap::new();
+        for (i, shard) in shards.iter().enumerate() {
+            let name = match count {
+                1 => SINGLE.to_owned(),
+                _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+            };
+            self.write_shard(&folder.join(&name), shard)?;
+            weight_map.extend(shard.iter().map(|output| (output.name.clone(), name.clone())));
+        }
+        let bytes = outputs.iter().map(|output| self.bytes(output)).sum();
+        if count > 1 {
+            let index = json!({ "metadata": { "total_size": bytes }, "weight_map": weight_map });
+            let text = serde_json::to_vec_pretty(&index).expect("plain data has a JSON form");
+            let path = folder.join(INDEX);
+            fs::write(&path, text).map_err(WeightsError::io(&path))?;
+        }
+        Ok(Exported { tensors: outputs.len(), bytes, shards: count })
+    }
+
+    /// Consecutive tensors whose bytes fit a shard.
+    fn shards<'o, 'a>(&self, outputs: &'o [Output<'a>]) -> Vec<Vec<&'o Output<'a>>> {
+        let mut shards: Vec<Vec<&Output<'_>>> = Vec::new();
+        let mut left = 0;
+        for output in outputs {
+            let bytes = self.bytes(output);
+            if shards.is_empty() || bytes > left {
+                shards.push(Vec::new());
+                left = self.config.shard_bytes;
+            }
+            left = left.saturating_sub(bytes);
+            shards.last_mut().expect("one was pushed").push(output);
+        }
+        shards
+    }
+
+    fn element_bytes(&self) -> u64 {
+        if self.config.bf16 { 2 } else { 4 }
+    }
+
+    fn bytes(&self, output: &Output<'_>) -> u64 {
+        output.shape.iter().map(|&d| d as u64).product::<u64>() * self.element_bytes()
+    }
+
+    fn write_shard(&self, path: &Path, shard: &[&Output<'_>]) -> Result<(), WeightsError> {
+        let file = File::create(path).map_err(WeightsError::io(path))?;
+        let mut file = BufWriter::new(file);
+        file.write_all(&self.header(shard)).map_err(WeightsError::io(path))?;
+        for output in shard {
+            let bytes = self.encoded(&self.values(output)?);
+            file.write_all(&bytes).map_err(WeightsError::io(path))?;
+        }
+        let file = file.into_inner().map_err(|e| WeightsError::io(path)(e.into_error()))?;
+        file.sync_all().map_err(WeightsError::io(path))
+    }
+
+    /// Length and text of a header, padded to eight bytes.
+    fn header(&self, shard: &[&Output<'_>]) -> Vec<u8> {
+        let dtype = if self.config.bf16 { Dtype::BF16 } else { Dtype::F32 };
+        let mut header = serde_json::Map::new();
+        header.insert("__metadata__".into(), json!({ "format": "pt" }));
+        let mut start = 0;
+        for output in shard {
+            let end = start + self.bytes(output) as usize;
+            let info =
+                TensorInfo { dtype, shape: output.shape.clone(), data_offsets: (start, end) };
+            let info = serde_json::to_value(info).expect("plain data has a JSON form");
+            header.insert(output.name.clone(), info);
+            start = end;
+        }
+        let mut text = Value::Object(header).to_string().into_bytes();
+        text.resize(text.len().next_multiple_of(8), b' ');
+        let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(text);
+        bytes
+    }
+
+    fn encoded(&self, values: &[f32]) -> Vec<u8> {
+        match self.config.bf16 {
+            true => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+            false => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
+    }
+
+    fn values(&self, output: &Output<'_>) -> Result<Vec<f32>, WeightsError> {
+        let entry = match &output.content {
+            Content::Copied(store) => return store.all(&output.name),
+            Content::Trained(entry) => entry,
+        };
+        let count: usize = entry.shape.iter().product();
+        let row = count / entry.shape[0].max(1);
+        let mut values = Vec::with_capacity(count);
+        for part in &entry.parts {
+            values.extend(self.part(part, entry.layout, row)?);
+        }
+        Ok(values)
+    }
+
+    /// A parameter, with its adapter where it has one, as `rows` rows of a tensor.
+    fn part(&self, part: &Part, layout: Layout, row: usize) -> Result<Vec<f32>, WeightsError> {
+        let mut values = self.trained.all(&part.parameter)?;
+        if values.len() != part.rows * row {
+            return Err(WeightsError::Shape {
+                path: self.trained.path().to_owned(),
+                name: part.parameter.clone(),
+                found: self.trained.shape(&part.parameter).unwrap_or_default().to_vec(),
+                expected: vec![row, part.rows],
+            });
+        }
+        if let Some(layer) = part.parameter.strip_suffix(".weight") {
+            self.merge(layer, part.rows, &mut values)?;
+        }
+        Ok(match layout {
+            Layout::Rows => values,
+            Layout::Columns => transposed(&values, row),
+        })
+    }
+
+    /// Adds the product of the matrices of an adapter to the weights `[input, output]` of a layer.
+    fn merge(&self, layer: &str, output: usize, weights: &mut [f32]) -> Result<(), WeightsError> {
+        let name = format!("{layer}.lora.a");
+        let Some([_, rank]) = self.trained.shape(&name) else { return Ok(()) };
+        let (a, b) = (self.trained.all(&name)?, self.trained.all(&format!("{layer}.lora.b"))?);
+        let module = layer.split('.').next().unwrap_or_default();
+        let lora = self.model.module(module).and_then(|(_, m)| m.lora.as_ref());
+        let Some(lora) = lora.filter(|lora| lora.rank as usize == *rank) else {
+            return Err(WeightsError::Format {
+                path: self.trained.path().to_owned(),
+                what: format!("{name:?} has rank {rank}, which the run does not say"),
+                remedy: "give the run.toml that the checkpoint was trained with",
+            });
+        };
+        let scale = lora.scale() as f32;
+        for (w, a) in weights.chunks_exact_mut(output).zip(a.chunks_exact(*rank)) {
+            for (a, b) in a.iter().zip(b.chunks_exact(output)) {
+                w.iter_mut().zip(b).for_each(|(w, b)| *w += scale * a * b);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies `config.json`, tokenizers and other small files; weights of any format stay behind.
+fn copy_small_files(from: &Path, to: &Path) -> Result<(), WeightsError> {
+    let io = || WeightsError::io(from);
+    for entry in fs::read_dir(from).map_err(io())? {
+        let entry = entry.map_err(io())?;
+        let name = entry.file_name();
+        let shown = name.to_string_lossy();
+        let small = shown == CONFIG
+            || [".json", ".txt", ".model", ".jinja"].iter().any(|end| shown.ends_with(end));
+        let metadata = fs::metadata(entry.path()).map_err(io())?;
+        let copied = small && shown != INDEX && metadata.is_file();
+        if copied && metadata.len() <= MAX_COPIED_BYTES {
+            let target = to.join(&name);
+            fs::copy(entry.path(), &target).map_err(WeightsError::io(&target))?;
+        }
+    }
+    Ok(())
+}

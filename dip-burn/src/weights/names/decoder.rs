@@ -1,0 +1,54 @@
+//! Llama and Qwen2, alone or inside another model.
+
+use dip_core::hf::LANGUAGE;
+use dip_core::{AttentionBias, ModelSpec, ModuleKind};
+
+use super::{Layout, Prefixes, Table};
+
+pub(super) const PREFIXES: [Prefixes; 1] =
+    [Prefixes { text: "model.", head: "lm_head.", vision: "", adapter: "" }];
+
+/// The tensors of the module [`LANGUAGE`].
+pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
+    let Some((_, spec)) = model.module(LANGUAGE) else { return };
+    let ModuleKind::Decoder { vocab, head, .. } = spec.kind else { return };
+    let (vocab, m, f) = (vocab as usize, spec.hidden as usize, spec.ffn as usize);
+    let d = spec.head_dim() as usize;
+    let (q, k) = (spec.heads as usize * d, spec.kv_heads() as usize * d);
+    let (qkv_bias, bias) = match spec.attention_bias() {
+        AttentionBias::None => (false, false),
+        AttentionBias::Qkv => (true, false),
+        AttentionBias::All => (true, true),
+    };
+    let tokens = format!("{}embed_tokens.weight", prefixes.text);
+    table.same(tokens.clone(), &[vocab, m], format!("{LANGUAGE}.embed.weight"));
+    for i in 0..spec.layers {
+        let (name, ours) =
+            (format!("{}layers.{i}", prefixes.text), format!("{LANGUAGE}.layers.{i}"));
+        for (theirs, part, shape, bias) in [
+            ("self_attn.q_proj", "attention.query", [q, m], qkv_bias),
+            ("self_attn.k_proj", "attention.key", [k, m], qkv_bias),
+            ("self_attn.v_proj", "attention.value", [k, m], qkv_bias),
+            ("self_attn.o_proj", "attention.output", [m, q], bias),
+            ("mlp.gate_proj", "feed_forward.gate", [f, m], false),
+            ("mlp.up_proj", "feed_forward.up", [f, m], false),
+            ("mlp.down_proj", "feed_forward.down", [m, f], false),
+        ] {
+            table.linear(&format!("{name}.{theirs}"), shape, bias, &format!("{ours}.{part}"));
+        }
+        for (theirs, part) in [
+            ("input_layernorm", "attention_norm"),
+            ("post_attention_layernorm", "feed_forward_norm"),
+        ] {
+            table.same(format!("{name}.{theirs}.weight"), &[m], format!("{ours}.{part}.gamma"));
+        }
+    }
+    table.same(format!("{}norm.weight", prefixes.text), &[m], format!("{LANGUAGE}.end.norm.gamma"));
+    let ours = format!("{LANGUAGE}.end.head.weight");
+    if spec.is_tied() {
+        table.tied.push((ours, tokens));
+    } else if head {
+        let theirs = format!("{}weight", prefixes.head);
+        table.push(theirs, &[vocab, m], Layout::Columns, &[(ours, vocab)]);
+    }
+}

@@ -1,0 +1,51 @@
+//! The vision encoder of Qwen2-VL.
+
+use dip_core::hf::{LANGUAGE, VISION};
+use dip_core::{ModelSpec, ModuleKind};
+
+use super::{Layout, Prefixes, Table};
+
+pub(super) const PREFIXES: [Prefixes; 2] = [
+    Prefixes { text: "model.", head: "lm_head.", vision: "visual.", adapter: "visual.merger." },
+    Prefixes {
+        text: "model.language_model.",
+        head: "lm_head.",
+        vision: "model.visual.",
+        adapter: "model.visual.merger.",
+    },
+];
+
+/// The tensors of the module [`VISION`]. Query, key and value of a layer are one tensor.
+pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
+    let Some((_, spec)) = model.module(VISION) else { return };
+    let ModuleKind::Vit { patch_px, tower, .. } = spec.kind else { return };
+    let (m, f, px) = (spec.hidden as usize, spec.ffn as usize, patch_px as usize);
+    let q = spec.heads as usize * spec.head_dim() as usize;
+    let patch = format!("{}patch_embed.proj.weight", prefixes.vision);
+    let parameter = (format!("{VISION}.patch_embed.weight"), m);
+    table.push(patch, &[m, 3, tower.frames() as usize, px, px], Layout::Columns, &[parameter]);
+    for i in 0..spec.layers {
+        let (name, ours) =
+            (format!("{}blocks.{i}", prefixes.vision), format!("{VISION}.layers.{i}"));
+        let of = |kind: &str| {
+            ["query", "key", "value"].map(|part| (format!("{ours}.attention.{part}.{kind}"), q))
+        };
+        table.push(format!("{name}.attn.qkv.weight"), &[3 * q, m], Layout::Columns, &of("weight"));
+        table.push(format!("{name}.attn.qkv.bias"), &[3 * q], Layout::Rows, &of("bias"));
+        for (theirs, part, shape) in [
+            ("attn.proj", "attention.output", [m, q]),
+            ("mlp.fc1", "feed_forward.up", [f, m]),
+            ("mlp.fc2", "feed_forward.down", [m, f]),
+        ] {
+            table.linear(&format!("{name}.{theirs}"), shape, true, &format!("{ours}.{part}"));
+        }
+        table.layer_norm(&format!("{name}.norm1"), m, &format!("{ours}.attention_norm"));
+        table.layer_norm(&format!("{name}.norm2"), m, &format!("{ours}.feed_forward_norm"));
+    }
+    let (merged, inner) = (spec.merged_width() as usize, spec.adapter_width() as usize);
+    let output = model.module(LANGUAGE).map_or(m, |(_, language)| language.hidden as usize);
+    let (name, ours) = (prefixes.adapter, format!("{VISION}.merger"));
+    table.layer_norm(&format!("{name}ln_q"), m, &format!("{ours}.norm"));
+    table.linear(&format!("{name}mlp.0"), [inner, merged], true, &format!("{ours}.fc1"));
+    table.linear(&format!("{name}mlp.2"), [output, inner], true, &format!("{ours}.fc2"));
+}

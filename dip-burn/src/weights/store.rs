@@ -1,0 +1,323 @@
+//! Tensors in safetensors files, read one by one.
+//!
+//! Only headers are read when a store is opened. Every size in them is checked against the length of the file before anything is
+//! allocated, so that a broken file costs no more memory than it has bytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{bf16, f16};
+use safetensors::tensor::{Dtype, TensorInfo};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::WeightsError;
+
+/// The file of a model that is not cut into shards.
+pub const SINGLE: &str = "model.safetensors";
+/// The file that says which shard holds which tensor.
+pub const INDEX: &str = "model.safetensors.index.json";
+/// Longest index and header, those of the largest published models many times over.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+
+/// The tensors of one file or of all shards of a model.
+#[derive(Debug)]
+pub struct TensorStore {
+    path: PathBuf,
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, Located>,
+}
+
+/// Where a tensor is.
+#[derive(Debug, Clone)]
+struct Located {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Of its bytes, in the file.
+    start: u64,
+    bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+impl TensorStore {
+    /// The model in `folder`: its shards where there is an index, its one file otherwise.
+    ///
+    /// # Errors
+    /// [`WeightsError`] names the file and what is wrong with it.
+    pub fn open(folder: &Path) -> Result<Self, WeightsError> {
+        let index = folder.join(INDEX);
+        let mut store = Self::empty(folder);
+        if !index.exists() {
+            store.add(&folder.join(SINGLE))?;
+            return Ok(store);
+        }
+        let shards = shards(&index)?;
+        for shard in shards.values().collect::<std::collections::BTreeSet<_>>() {
+            store.add(&folder.join(shard))?;
+        }
+        match shards.keys().find(|name| !store.tensors.contains_key(*name)) {
+            None => Ok(store),
+            Some(name) => {
+                let what = format!("{:?} should hold {name:?}, but does not", shards[name]);
+                Err(format(&index, what, "get the shards and the index of one version"))
+            }
+        }
+    }
+
+    /// The tensors of one file.
+    ///
+    /// # Errors
+    /// As [`TensorStore::open`].
+    pub fn open_file(path: &Path) -> Result<Self, WeightsError> {
+        let mut store = Self::empty(path);
+        store.add(path)?;
+        Ok(store)
+    }
+
+    fn empty(path: &Path) -> Self {
+        Self { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() }
+    }
+
+    /// The folder or file that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|t| t.shape.as_slice())
+    }
+
+    /// Rows of a tensor, seen as `[first dimension, all others]`, as f32.
+    ///
+    /// # Errors
+    /// [`WeightsError`] where the tensor is not there, has fewer rows, is of another type, or cannot be read.
+    pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, WeightsError> {
+        let t = self.located(name)?;
+        let count = t.shape.first().copied().unwrap_or(1).max(1);
+        if rows.end > count {
+            let what = format!("tensor {name:?} has {count} rows, not {}", rows.end);
+            return Err(format(&self.files[t.file], what, "get the file again"));
+        }
+        let row = t.bytes / count as u64;
+        let bytes = self.read(t, rows.start as u64 * row, rows.len() as u64 * row)?;
+        floats(&bytes, t.dtype).ok_or_else(|| {
+            let what = format!("tensor {name:?} is {:?}, not F32, F16 or BF16", t.dtype);
+            format(
+                &self.files[t.file],
+                what,
+                "quantised weights cannot be trained: get the originals",
+            )
+        })
+    }
+
+    /// All of a tensor, as f32.
+    ///
+    /// # Errors
+    /// As [`TensorStore::rows`].
+    pub fn all(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        let rows = self.located(name)?.shape.first().copied().unwrap_or(1);
+        self.rows(name, 0..rows)
+    }
+
+    fn located(&self, name: &str) -> Result<&Located, WeightsError> {
+        self.tensors.get(name).ok_or_else(|| WeightsError::Missing {
+            path: self.path.clone(),
+            count: 1,
+            name: name.to_owned(),
+        })
+    }
+
+    fn read(&self, t: &Located, offset: u64, length: u64) -> Result<Vec<u8>, WeightsError> {
+        let path = &self.files[t.file];
+        let io = || WeightsError::io(path);
+        let mut file = File::open(path).map_err(io())?;
+        file.seek(SeekFrom::Start(t.start + offset)).map_err(io())?;
+        let mut bytes = vec![0; length as usize];
+        file.read_exact(&mut bytes).map_err(io())?;
+        Ok(bytes)
+    }
+
+    /// Reads the header of one file.
+    fn add(&mut self, path: &Path) -> Result<(), WeightsError> {
+        let again = "get the file again: it is broken or cut off";
+        let mut file = File::open(path).map_err(WeightsError::io(path))?;
+        let length = file.metadata().map_err(WeightsError::io(path))?.len();
+        let mut size = [0; 8];
+        file.read_exact(&mut size).map_err(WeightsError::io(path))?;
+        let size = u64::from_le_bytes(size);
+        let limit = MAX_TEXT_BYTES.min(length.saturating_sub(8));
+        if size > limit {
+            let what = format!("a header of {size} bytes is over the limit of {limit}");
+            return Err(format(path, what, again));
+        }
+        let mut header = vec![0; size as usize];
+        file.read_exact(&mut header).map_err(WeightsError::io(path))?;
+        let header: BTreeMap<String, Value> =
+            serde_json::from_slice(&header).map_err(|e| format(path, e.to_string(), again))?;
+        for (name, info) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
+            let info: TensorInfo = serde_json::from_value(info)
+                .map_err(|e| format(path, format!("tensor {name:?}: {e}"), again))?;
+            let (start, end) = info.data_offsets;
+            let bytes = elements(&info.shape).and_then(|n| n.checked_mul(info.dtype.bitsize()));
+            let inside = start <= end && end as u64 <= length - 8 - size;
+            if !inside || bytes != (end - start).checked_mul(8) {
+                let what = format!(
+                    "tensor {name:?} of shape {:?} has bytes {start} to {end} of {}",
+                    info.shape,
+                    length - 8 - size
+                );
+                return Err(format(path, what, again));
+            }
+            let located = Located {
+                file: self.files.len(),
+                dtype: info.dtype,
+                shape: info.shape,
+                start: 8 + size + start as u64,
+                bytes: (end - start) as u64,
+            };
+            if self.tensors.insert(name.clone(), located).is_some() {
+                let what = format!("tensor {name:?} is in another shard, too");
+                return Err(format(path, what, "get the shards of one version"));
+            }
+        }
+        self.files.push(path.to_owned());
+        Ok(())
+    }
+}
+
+/// The shard of every tensor.
+fn shards(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
+    let remedy = "get the index again";
+    let text = read_text(index)?;
+    let Index { weight_map } =
+        serde_json::from_str(&text).map_err(|e| format(index, e.to_string(), remedy))?;
+    let outside = |shard: &&String| Path::new(shard).file_name() != Some(shard.as_ref());
+    if let Some(shard) = weight_map.values().find(outside) {
+        let what = format!("shard {shard:?} is no plain file name");
+        return Err(format(index, what, remedy));
+    }
+    Ok(weight_map.into_iter().collect())
+}
+
+/// Reads a text of bounded length.
+pub(super) fn read_text(path: &Path) -> Result<String, WeightsError> {
+    let file = File::open(path).map_err(WeightsError::io(path))?;
+    let mut text = String::new();
+    let read = file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text);
+    if read.map_err(WeightsError::io(path))? as u64 > MAX_TEXT_BYTES {
+        let what = format!("over the limit of {MAX_TEXT_BYTES} bytes");
+        return Err(format(path, what, "this is no such file"));
+    }
+    Ok(text)
+}
+
+fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
+fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
+    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    Some(match dtype {
+        Dtype::F32 => {
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
+        Dtype::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        _ => return None,
+    })
+}
+
+fn format(path: &Path, what: String, remedy: &'static str) -> WeightsError {
+    WeightsError::Format { path: path.to_owned(), what, remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file with this header and `data` zero bytes behind it.
+    fn opened(header: &str, data: usize) -> Result<TensorStore, WeightsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SINGLE);
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend(std::iter::repeat_n(0, data));
+        std::fs::write(&path, bytes).unwrap();
+        TensorStore::open(folder.path())
+    }
+
+    #[test]
+    fn a_header_that_promises_more_than_the_file_has_is_refused() {
+        let tensor = |dtype: &str, shape: &str, offsets: &str| {
+            format!(
+                "{{\"a\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}"
+            )
+        };
+        assert_eq!(
+            opened(&tensor("F32", "[2,2]", "[0,16]"), 16).unwrap().shape("a"),
+            Some(&[2, 2][..])
+        );
+        for (header, data) in [
+            (tensor("F32", "[2,2]", "[0,16]"), 15),
+            (tensor("F32", "[2,3]", "[0,16]"), 16),
+            (tensor("F32", "[4294967296,4294967296,4294967296]", "[0,16]"), 16),
+            (tensor("F32", "[2,2]", "[16,0]"), 16),
+            (tensor("F99", "[2,2]", "[0,16]"), 16),
+            ("{".to_owned(), 0),
+            ("[]".to_owned(), 0),
+        ] {
+            let error = opened(&header, data).unwrap_err().to_string();
+            assert!(error.contains("get the file again"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_header_longer_than_its_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SINGLE);
+        for (bytes, named) in [
+            (u64::MAX.to_le_bytes().to_vec(), "a header of 18446744073709551615 bytes"),
+            (vec![1, 2, 3], SINGLE),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = TensorStore::open(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_index_stays_in_its_folder_and_is_true() {
+        let folder = tempfile::tempdir().unwrap();
+        for (shard, named) in [("../x", "no plain file name"), ("x.safetensors", "x.safetensors")] {
+            let index = format!("{{\"weight_map\":{{\"a\":\"{shard}\"}}}}");
+            std::fs::write(folder.path().join(INDEX), index).unwrap();
+            let error = TensorStore::open(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn halves_are_widened_exactly() {
+        let numbers = [0.0f32, 1.0, -2.5, 0.099_975_586];
+        let halves: Vec<u8> =
+            numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
+        assert_eq!(floats(&halves, Dtype::F16).unwrap(), numbers);
+        let brains: Vec<u8> = [0x3f80u16, 0xc020].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(floats(&brains, Dtype::BF16).unwrap(), [1.0, -2.5]);
+        assert_eq!(floats(&[0; 4], Dtype::I32), None);
+    }
+}

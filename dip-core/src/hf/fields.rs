@@ -1,0 +1,135 @@
+//! Fields of a JSON object, with errors that name them.
+
+use serde_json::{Map, Value};
+
+use crate::error::SpecError;
+
+/// Largest size that is believed; the specification has narrower limits of its own.
+const MAX_SIZE: u64 = 1 << 24;
+
+/// One object of a `config.json`. A field that is null counts as absent.
+#[derive(Clone)]
+pub(super) struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    /// Of the object, with a dot at its end where it is not the whole file.
+    path: String,
+}
+
+impl<'a> Fields<'a> {
+    pub fn root(json: &'a Value) -> Result<Self, SpecError> {
+        match json {
+            Value::Object(object) => Ok(Self { object, path: String::new() }),
+            _ => Err(SpecError::Syntax("a config.json is one JSON object".into())),
+        }
+    }
+
+    /// An object inside this one; none where it is absent.
+    pub fn child(&self, name: &str) -> Result<Option<Self>, SpecError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(object)) => {
+                Ok(Some(Self { object, path: format!("{}{name}.", self.path) }))
+            }
+            Some(other) => Err(self.wrong(name, other, "an object")),
+        }
+    }
+
+    /// An object inside this one.
+    pub fn needed_child(&self, name: &str) -> Result<Self, SpecError> {
+        self.child(name)?.ok_or_else(|| self.absent(name, "an object"))
+    }
+
+    /// A size, at least 1.
+    pub fn size(&self, name: &str) -> Result<u32, SpecError> {
+        self.maybe_size(name)?.ok_or_else(|| self.absent(name, "a whole number of at least 1"))
+    }
+
+    /// A size, or what it is where it is absent.
+    pub fn size_or(&self, name: &str, default: u32) -> Result<u32, SpecError> {
+        Ok(self.maybe_size(name)?.unwrap_or(default))
+    }
+
+    /// A size; none where it is absent.
+    pub fn maybe_size(&self, name: &str) -> Result<Option<u32>, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.as_u64() {
+            Some(size @ 1..=MAX_SIZE) => Ok(Some(size as u32)),
+            _ => Err(self.wrong(name, value, "a whole number of 1 to 16777216")),
+        }
+    }
+
+    pub fn integer_or(&self, name: &str, default: i64) -> Result<i64, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        value.as_i64().ok_or_else(|| self.wrong(name, value, "one whole number"))
+    }
+
+    pub fn number_or(&self, name: &str, default: f64) -> Result<f64, SpecError> {
+        Ok(self.maybe_number(name)?.unwrap_or(default))
+    }
+
+    pub fn number(&self, name: &str) -> Result<f64, SpecError> {
+        self.maybe_number(name)?.ok_or_else(|| self.absent(name, "a number"))
+    }
+
+    pub fn maybe_number(&self, name: &str) -> Result<Option<f64>, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        value.as_f64().map(Some).ok_or_else(|| self.wrong(name, value, "a number"))
+    }
+
+    pub fn flag_or(&self, name: &str, default: bool) -> Result<bool, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| self.wrong(name, value, "true or false"))
+    }
+
+    pub fn text_or(&self, name: &str, default: &'a str) -> Result<&'a str, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        value.as_str().ok_or_else(|| self.wrong(name, value, "a string"))
+    }
+
+    /// A list of strings; empty where it is absent.
+    pub fn strings(&self, name: &str) -> Result<Vec<String>, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(Vec::new()) };
+        let list = value.as_array().and_then(|all| {
+            all.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        });
+        list.ok_or_else(|| self.wrong(name, value, "a list of strings"))
+    }
+
+    /// A list of sizes; none where it is absent.
+    pub fn sizes(&self, name: &str) -> Result<Option<Vec<u32>>, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let size = |v: &Value| v.as_u64().and_then(|v| u32::try_from(v).ok());
+        let list = value.as_array().and_then(|all| all.iter().map(size).collect::<Option<_>>());
+        list.map(Some).ok_or_else(|| self.wrong(name, value, "a list of whole numbers"))
+    }
+
+    /// Refuses a flag that is set.
+    pub fn refuse(&self, name: &str, remedy: &str) -> Result<(), SpecError> {
+        match self.flag_or(name, false)? {
+            true => Err(self.error(name, "true".into(), "false: it is not implemented", remedy)),
+            false => Ok(()),
+        }
+    }
+
+    pub fn error(&self, name: &str, value: String, limit: &str, remedy: &str) -> SpecError {
+        let path = format!("{}{name}", self.path);
+        SpecError::Field { path, value, limit: limit.into(), remedy: remedy.into() }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.object.get(name).filter(|value| !value.is_null())
+    }
+
+    fn absent(&self, name: &str, limit: &str) -> SpecError {
+        let remedy = "take the config.json that came with the weights";
+        self.error(name, "absent".into(), limit, remedy)
+    }
+
+    fn wrong(&self, name: &str, value: &Value, limit: &str) -> SpecError {
+        let mut shown = value.to_string();
+        if shown.chars().count() > 80 {
+            shown = shown.chars().take(80).chain("...".chars()).collect();
+        }
+        self.error(name, shown, limit, "take the config.json that came with the weights")
+    }
+}

@@ -1,0 +1,124 @@
+//! Models of Hugging Face: a `config.json` as a [`ModelSpec`].
+//!
+//! What the model is made of is read strictly; the hundreds of other fields of such files are left alone. Files of
+//! `transformers` 4 and 5, which place some fields differently, are both understood.
+
+mod fields;
+mod text;
+mod vision;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::SpecError;
+use crate::model::{ModelSpec, ModuleSpec, Parallelism};
+use fields::Fields;
+
+/// Name of the vision encoder in a model that comes from a `config.json`.
+pub const VISION: &str = "vision";
+/// Name of the language model.
+pub const LANGUAGE: &str = "language";
+
+/// Longest packed sequence where nothing else is said, in tokens.
+const SEQUENCE_TOKENS: u32 = 8192;
+/// Most images of a microbatch where nothing else is said.
+const MAX_IMAGES: u32 = 48;
+/// Bytes of weight, gradient and optimiser state for one weight, as in mixed precision.
+const BYTES_PER_WEIGHT: u64 = 16;
+/// Bytes of them that a rank should hold at most, half of a large device.
+const BYTES_PER_RANK: u64 = 40 << 30;
+
+/// Models whose `config.json` is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// `LlamaForCausalLM`
+    Llama,
+    /// `Qwen2ForCausalLM`
+    Qwen2,
+    /// `Qwen2VLForConditionalGeneration`
+    Qwen2Vl,
+    /// `LlavaForConditionalGeneration`
+    Llava,
+}
+
+/// A model, and how its weights are named.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HfModel {
+    /// Which of the architectures.
+    pub architecture: Architecture,
+    /// The model. Sequence length, images and ranks are proposals, since a `config.json` does not say them.
+    pub spec: ModelSpec,
+}
+
+impl Architecture {
+    const NAMES: [(&str, Self); 4] = [
+        ("LlamaForCausalLM", Self::Llama),
+        ("Qwen2ForCausalLM", Self::Qwen2),
+        ("Qwen2VLForConditionalGeneration", Self::Qwen2Vl),
+        ("LlavaForConditionalGeneration", Self::Llava),
+    ];
+
+    fn read(config: &Fields<'_>) -> Result<Self, SpecError> {
+        let found = config.strings("architectures")?;
+        let known = |name: &String| Self::NAMES.iter().find(|(known, _)| known == name);
+        match found.iter().find_map(known) {
+            Some((_, architecture)) => Ok(*architecture),
+            None => {
+                let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+                let limit = format!("one of {}", names.join(", "));
+                let remedy = "choose such a model, or describe yours in a model TOML";
+                Err(config.error("architectures", format!("{found:?}"), &limit, remedy))
+            }
+        }
+    }
+}
+
+/// Reads the text of a `config.json`; the model is called `name`.
+///
+/// # Errors
+/// [`SpecError`] names the field, its value, the limit and the remedy.
+pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
+    let json = serde_json::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
+    let config = Fields::root(&json)?;
+    let architecture = Architecture::read(&config)?;
+    let (modules, positions) = match architecture {
+        Architecture::Llama | Architecture::Qwen2 => {
+            let decoder = text::decoder(&config, text::Family::of(architecture))?;
+            (vec![decoder.module], decoder.positions)
+        }
+        Architecture::Qwen2Vl => vision::qwen2_vl(&config)?,
+        Architecture::Llava => vision::llava(&config)?,
+    };
+    let mut spec = proposal(name, modules, positions);
+    // Sizes are bounded before anything is computed from them.
+    spec.validate()?;
+    spec.parallel.pipeline = ranks(&spec);
+    Ok(HfModel { architecture, spec })
+}
+
+/// A model of these modules with sizes to begin with: `positions` is the longest sequence that it takes.
+fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
+    let sequence_tokens = positions.min(SEQUENCE_TOKENS);
+    let per_image = modules.iter().map(ModuleSpec::tokens_per_image).sum::<u32>();
+    ModelSpec {
+        name: name.into(),
+        sequence_tokens,
+        max_images: sequence_tokens.checked_div(per_image).unwrap_or(0).min(MAX_IMAGES),
+        max_clips: 0,
+        microbatches: 8,
+        parallel: Parallelism::default(),
+        modules,
+    }
+}
+
+/// The fewest ranks, a power of two, that hold weights and optimiser state; at most one a layer of the smallest module.
+fn ranks(spec: &ModelSpec) -> u32 {
+    let all = (0..spec.modules.len()).map(|m| spec.parameters(m.into()).total());
+    let bytes = all.fold(0u64, u64::saturating_add).saturating_mul(BYTES_PER_WEIGHT);
+    let most = spec.modules.iter().map(|m| m.layers).min().unwrap_or(1);
+    let enough = |ranks: &u32| u64::from(*ranks).saturating_mul(BYTES_PER_RANK) >= bytes;
+    let powers = || (1..16).map(|n| 1u32 << n).filter(|&ranks| ranks <= most);
+    powers().find(enough).or_else(|| powers().next_back()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests;

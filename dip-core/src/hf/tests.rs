@@ -1,0 +1,166 @@
+use super::*;
+use crate::ids::ModuleId;
+use crate::model::{Activation, AttentionBias, ModuleKind, Tower};
+
+/// The fields of published files that say what the models are made of, beside some that do not.
+const LLAMA_31_8B: &str = r#"{"architectures":["LlamaForCausalLM"],"attention_bias":false,"eos_token_id":[1,2],
+"hidden_act":"silu","hidden_size":4096,"intermediate_size":14336,"max_position_embeddings":131072,"mlp_bias":false,
+"num_attention_heads":32,"num_hidden_layers":32,"num_key_value_heads":8,"rms_norm_eps":1e-05,"rope_theta":500000.0,
+"rope_scaling":{"factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192,
+"rope_type":"llama3"},"tie_word_embeddings":false,"vocab_size":128256,"pretraining_tp":1}"#;
+const QWEN2_VL_2B: &str = r#"{"architectures":["Qwen2VLForConditionalGeneration"],"hidden_act":"silu",
+"hidden_size":1536,"intermediate_size":8960,"max_position_embeddings":32768,"num_attention_heads":12,
+"num_hidden_layers":28,"num_key_value_heads":2,"rms_norm_eps":1e-06,"rope_theta":1000000.0,"sliding_window":32768,
+"use_sliding_window":false,"tie_word_embeddings":true,"vocab_size":151936,"vision_config":{"depth":32,"embed_dim":1280,
+"mlp_ratio":4,"num_heads":16,"in_chans":3,"hidden_size":1536,"patch_size":14,"spatial_merge_size":2,
+"temporal_patch_size":2},"rope_scaling":{"type":"mrope","mrope_section":[16,24,24]}}"#;
+const LLAVA_15_7B: &str = r#"{"architectures":["LlavaForConditionalGeneration"],"image_token_index":32000,
+"projector_hidden_act":"gelu","text_config":{"architectures":["LlamaForCausalLM"],"max_position_embeddings":4096,
+"model_type":"llama","rms_norm_eps":1e-05,"vocab_size":32064},"vision_config":{"hidden_size":1024,"image_size":336,
+"intermediate_size":4096,"model_type":"clip_vision_model","num_attention_heads":16,"num_hidden_layers":24,
+"patch_size":14,"projection_dim":768},"vision_feature_layer":-2,"vision_feature_select_strategy":"default"}"#;
+
+fn billions(model: &HfModel, module: usize) -> f64 {
+    model.spec.parameters(ModuleId::from(module)).total() as f64 / 1e9
+}
+
+fn error(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from:?}");
+    from_config("m", &text.replacen(from, to, 1)).unwrap_err().to_string()
+}
+
+#[test]
+fn llama_3_1_has_its_size_and_stretched_positions() {
+    let model = from_config("llama", LLAMA_31_8B).unwrap();
+    assert_eq!(model.architecture, Architecture::Llama);
+    assert!((billions(&model, 0) - 8.03).abs() < 0.01);
+    let lm = &model.spec.modules[0];
+    assert_eq!((lm.attention_bias(), lm.kv_heads(), lm.is_tied()), (AttentionBias::None, 8, false));
+    let rope = &lm.options.rope;
+    assert_eq!((rope.theta, rope.stretch.unwrap().original_positions), (500_000.0, 8192));
+    assert_eq!((model.spec.sequence_tokens, model.spec.max_images), (8192, 0));
+    // 8e9 weights of 16 bytes: 128 GB, in 40 GiB a rank.
+    assert_eq!(model.spec.parallel.pipeline, 4);
+}
+
+#[test]
+fn qwen2_vl_of_transformers_4_has_its_decoder_in_the_file_itself() {
+    let model = from_config("qwen", QWEN2_VL_2B).unwrap();
+    let [vision, lm] = model.spec.modules.as_slice() else { panic!("two modules") };
+    assert!(lm.is_tied() && lm.attention_bias() == AttentionBias::Qkv);
+    assert_eq!(lm.options.rope.sections, Some([16, 24, 24]));
+    assert_eq!((vision.tower(), vision.ffn, vision.head_dim()), (Tower::Qwen2Vl, 5120, 80));
+    assert_eq!((vision.patches_per_image(), vision.tokens_per_image()), (1024, 256));
+    // 0.63e9 norms, biases and adapter included; the adapter is square.
+    assert!((billions(&model, 0) - 0.665).abs() < 0.01, "{}", billions(&model, 0));
+    assert!(model.spec.max_images > 0);
+}
+
+#[test]
+fn llava_leaves_out_what_llama_assumes_and_takes_its_features_before_the_last_layer() {
+    let model = from_config("llava", LLAVA_15_7B).unwrap();
+    let [vision, lm] = model.spec.modules.as_slice() else { panic!("two modules") };
+    assert_eq!(
+        (vision.layers, vision.tower(), vision.adapter_hidden),
+        (23, Tower::Clip, Some(4096))
+    );
+    assert_eq!((vision.patches_per_image(), vision.tokens_per_image()), (577, 576));
+    assert_eq!(
+        (vision.options.activation, vision.options.norm_epsilon),
+        (Activation::QuickGelu, 1e-5)
+    );
+    assert_eq!((lm.hidden, lm.ffn, lm.layers, lm.heads), (4096, 11_008, 32, 32));
+    assert_eq!(lm.kind, ModuleKind::Decoder { vocab: 32_064, head: true, tied: false });
+    assert!((billions(&model, 1) - 6.74).abs() < 0.01);
+}
+
+#[test]
+fn a_spec_survives_its_toml_form() {
+    for text in [LLAMA_31_8B, QWEN2_VL_2B, LLAVA_15_7B] {
+        let spec = from_config("m", text).unwrap().spec;
+        assert_eq!(ModelSpec::from_toml(&toml::to_string(&spec).unwrap()).unwrap(), spec);
+    }
+}
+
+#[test]
+fn errors_name_the_field_its_value_the_limit_and_the_remedy() {
+    assert_eq!(
+        error(LLAMA_31_8B, "\"hidden_size\":4096,", ""),
+        "hidden_size is absent, but must be a whole number of at least 1; \
+         take the config.json that came with the weights"
+    );
+    for (text, from, to, named) in [
+        (LLAMA_31_8B, "LlamaForCausalLM", "MixtralForCausalLM", "architectures is [\"Mixtral"),
+        (LLAMA_31_8B, "\"llama3\"", "\"yarn\"", "rope_scaling.rope_type is \"yarn\""),
+        (LLAMA_31_8B, "\"silu\"", "\"relu\"", "hidden_act is \"relu\""),
+        (LLAMA_31_8B, "\"mlp_bias\":false", "\"mlp_bias\":true", "mlp_bias is true"),
+        (LLAMA_31_8B, "\"hidden_size\":4096", "\"hidden_size\":-1", "hidden_size is -1"),
+        (LLAMA_31_8B, "\"hidden_size\":4096", "\"hidden_size\":\"big\"", "hidden_size is \"big\""),
+        (
+            LLAMA_31_8B,
+            "\"num_key_value_heads\":8",
+            "\"num_key_value_heads\":7",
+            "a divisor of heads",
+        ),
+        (QWEN2_VL_2B, "[16,24,24]", "[16,24]", "rope_scaling.mrope_section is [16, 24]"),
+        (QWEN2_VL_2B, "[16,24,24]", "[16,24,25]", "add up to head_dim / 2 = 64"),
+        (
+            QWEN2_VL_2B,
+            "\"use_sliding_window\":false",
+            "\"use_sliding_window\":true",
+            "full attention",
+        ),
+        (
+            QWEN2_VL_2B,
+            "\"in_chans\":3,\"hidden_size\":1536",
+            "\"hidden_size\":99",
+            "vision_config.hidden_size is 99",
+        ),
+        (LLAVA_15_7B, "clip_vision_model", "pixtral", "vision_config.model_type is \"pixtral\""),
+        (
+            LLAVA_15_7B,
+            "\"vision_feature_layer\":-2",
+            "\"vision_feature_layer\":-1",
+            "an inner layer of the 24",
+        ),
+        (
+            LLAVA_15_7B,
+            "\"vision_feature_layer\":-2",
+            "\"vision_feature_layer\":[-2]",
+            "one whole number",
+        ),
+        (LLAVA_15_7B, "\"default\"", "\"full\"", "vision_feature_select_strategy is \"full\""),
+    ] {
+        let error = error(text, from, to);
+        assert!(error.contains(named), "{named}: {error}");
+    }
+    for text in ["", "[]", "{", "{}", "{\"architectures\":3}"] {
+        assert!(from_config("m", text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn sizes_beyond_all_measure_are_errors_or_models_but_no_panics() {
+    let numbers = ["0", "1", "2", "65535", "1048576", "16777216", "16777217", "1e300", "-1"];
+    for text in [LLAMA_31_8B, QWEN2_VL_2B, LLAVA_15_7B] {
+        let fields = text.match_indices("\":").map(|(at, _)| at + 2);
+        for at in fields.filter(|&at| text.as_bytes()[at].is_ascii_digit()) {
+            let end = at + text[at..].find([',', '}']).unwrap();
+            for number in numbers {
+                let _ = from_config("m", &format!("{}{number}{}", &text[..at], &text[end..]));
+            }
+        }
+    }
+    // All sizes at once at their limits.
+    let mut large = QWEN2_VL_2B.replace("[16,24,24]", "[524288,0,0]");
+    for (from, to) in
+        [("1536", "1048576"), ("8960", "1048576"), ("1280", "1048576"), (":28", ":65536")]
+    {
+        large = large.replace(from, to);
+    }
+    let large =
+        large.replace(":12,", ":1,").replace(":16,", ":1,").replace("heads\":2", "heads\":1");
+    let large = large.replace("\"mlp_ratio\":4", "\"mlp_ratio\":1");
+    let model = from_config("m", &large).unwrap();
+    assert!(billions(&model, 1) > 1e8);
+}

@@ -1,0 +1,389 @@
+//! Predicted against measured times of plans that differ widely.
+//!
+//! `cargo run --release --example prediction` measures what the stages of `vlm-tiny` and of a small decoder cost, plans the same
+//! batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair. Plans take turns, so that
+//! whatever else the machine does hits all alike. `-- 20` takes twenty rounds instead of ten.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use dip::burn::backend::{Cpu, cpu_devices};
+use dip::burn::measure::{Effort, profile};
+use dip::burn::runtime::{Pipeline, PipelineInit};
+use dip::burn::train::{RunConfig, RunData};
+use dip::burn::{Batch, Microbatch};
+use dip::core::{
+    ChunkQuery, CostError, ModuleId, RankId, StageCost, StageQuery, Strategy, Workload,
+};
+use dip::prelude::*;
+
+const RANKS: u32 = 2;
+/// Batches of each model.
+const BATCHES: usize = 3;
+/// Iterations of the searches.
+const BUDGET: u64 = 20;
+
+/// One way to run a batch.
+#[derive(Clone, Copy)]
+struct Way {
+    name: &'static str,
+    schedule: &'static str,
+    /// Whether weight gradients are tasks of their own.
+    split: bool,
+    strategy: &'static str,
+    cut: Cut,
+    /// Microbatches that are left of each batch.
+    microbatches: usize,
+}
+
+/// How the layers are placed.
+#[derive(Clone, Copy)]
+enum Cut {
+    /// As the schedule is meant to be used.
+    Usual,
+    /// Segments of each module.
+    Segments(u32),
+    /// Layers of each module on rank 0, the others on rank 1.
+    Layers(&'static [u32]),
+    /// Instances of a sub-microbatch of the first module.
+    Slices(u32),
+}
+
+const ALL: usize = usize::MAX;
+
+const fn way(name: &'static str, schedule: &'static str, split: bool) -> Way {
+    Way { name, schedule, split, strategy: "keep", cut: Cut::Usual, microbatches: ALL }
+}
+
+impl Way {
+    const fn strategy(self, strategy: &'static str) -> Self {
+        Self { strategy, ..self }
+    }
+
+    const fn cut(self, cut: Cut) -> Self {
+        Self { cut, ..self }
+    }
+
+    const fn microbatches(self, microbatches: usize) -> Self {
+        Self { microbatches, ..self }
+    }
+}
+
+const VLM: &[Way] = &[
+    way("gpipe", "gpipe", false),
+    way("1f1b", "1f1b", false),
+    way("1f1b, full recompute", "1f1b", false).strategy("full"),
+    way("1f1b, selective recompute", "1f1b", false).strategy("selective"),
+    way("1f1b, vision 4 | language 4", "1f1b", false).cut(Cut::Layers(&[4, 0])),
+    way("1f1b, 3 microbatches", "1f1b", false).microbatches(3),
+    way("interleaved", "interleaved", false),
+    way("zero bubble", "zero_bubble", true),
+    way("optimus", "optimus", false),
+    way("optimus, 2 segments", "optimus", false).cut(Cut::Segments(2)),
+    way("dip", "dip", true),
+    way("dip, joint weights", "dip", false),
+    way("dip, 2 segments", "dip", true).cut(Cut::Segments(2)),
+    way("dip, 2 images a slice", "dip", true).cut(Cut::Slices(2)),
+    way("dip, full recompute", "dip", true).strategy("full"),
+];
+
+const DECODER: &[Way] = &[
+    way("gpipe", "gpipe", false),
+    way("1f1b", "1f1b", false),
+    way("1f1b, full recompute", "1f1b", false).strategy("full"),
+    way("1f1b, selective recompute", "1f1b", false).strategy("selective"),
+    way("1f1b, 2 | 6 layers", "1f1b", false).cut(Cut::Layers(&[2])),
+    way("1f1b, 6 | 2 layers", "1f1b", false).cut(Cut::Layers(&[6])),
+    way("1f1b, 2 microbatches", "1f1b", false).microbatches(2),
+    way("1f1b, 4 microbatches", "1f1b", false).microbatches(4),
+    way("gpipe, 1 | 7 layers", "gpipe", false).cut(Cut::Layers(&[1])),
+    way("gpipe, full recompute, 5 | 3 layers", "gpipe", false)
+        .strategy("full")
+        .cut(Cut::Layers(&[5])),
+    way("interleaved", "interleaved", false),
+    way("zero bubble", "zero_bubble", true),
+    way("dip", "dip", true),
+    way("dip, joint weights", "dip", false),
+    way("dip, 4 segments", "dip", true).cut(Cut::Segments(4)),
+];
+
+const SMALL_DECODER: &str = r#"
+name = "decoder-tiny"
+sequence_tokens = 192
+microbatches = 6
+parallel = { data = 1, tensor = 1, pipeline = 2 }
+[[module]]
+name = "language"
+layers = 8
+hidden = 160
+ffn = 432
+heads = 5
+kind = { decoder = { vocab = 260 } }
+"#;
+
+/// A batch that is not cut yet.
+#[derive(Clone)]
+struct Uncut {
+    meta: BatchMeta,
+    microbatches: Vec<Microbatch>,
+}
+
+/// A plan with its pipeline, and what it took.
+struct Run {
+    way: Way,
+    pipeline: Pipeline<Cpu>,
+    batches: Vec<(Plan, Arc<Batch>)>,
+    /// Seconds of the stages, by batch and round.
+    measured: Vec<Vec<f64>>,
+}
+
+/// A cost model that offers one memory strategy.
+struct Only(MeasuredCost, Strategy);
+
+impl CostModel for Only {
+    fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
+        self.0.stage(query)
+    }
+
+    fn transfer(&self, from: RankId, to: RankId, bytes: Bytes) -> Seconds {
+        self.0.transfer(from, to, bytes)
+    }
+
+    fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
+        self.0.static_bytes(chunk)
+    }
+
+    fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
+        self.0.working_bytes(chunk, workload)
+    }
+
+    fn candidates(
+        &self,
+        chunk: &ChunkQuery<'_>,
+        workload: Workload,
+    ) -> Result<Vec<StageCost>, CostError> {
+        let query = StageQuery { chunk: chunk.clone(), workload, strategy: &self.1 };
+        Ok(vec![self.stage(&query)?])
+    }
+}
+
+/// What the ways of one model have in common.
+struct Study {
+    model: ModelSpec,
+    cost: MeasuredCost,
+    config: RunConfig,
+    batches: Vec<Uncut>,
+}
+
+impl Study {
+    fn new(model: ModelSpec, config: RunConfig, batches: Vec<Uncut>) -> Result<Self> {
+        let sequences = batches.iter().flat_map(|b| &b.microbatches);
+        let documents = sequences.clone().map(|m| m.documents.iter().max().map_or(1, |d| d + 1));
+        let documents = documents.sum::<u32>() as usize / sequences.count().max(1);
+        let effort = Effort { ranks: RANKS as usize, documents, ..Effort::default() };
+        let device = cpu_devices(1).remove(0);
+        let profile = profile::<Cpu>(&model, &device, effort, "prediction".into())?;
+        Ok(Self { cost: MeasuredCost::new(&profile, false), model, config, batches })
+    }
+
+    fn partition(&self, way: Way) -> Result<Partition> {
+        let mut partitioner = Partitioner::new(&self.model, RANKS, &self.cost)
+            .with_representative(self.batches[0].meta.microbatches[0].clone());
+        match way.cut {
+            Cut::Usual => {}
+            Cut::Segments(n) => {
+                for m in 0..self.model.modules.len() {
+                    partitioner = partitioner.with_segments(ModuleId::from(m), n);
+                }
+            }
+            Cut::Slices(n) => partitioner = partitioner.with_sub_microbatch(ModuleId(0), n),
+            Cut::Layers(first) => return Ok(self.cut_after(first)),
+        }
+        Ok(partitioner.place(placement(way.schedule))?)
+    }
+
+    /// The first layers of each module on rank 0.
+    fn cut_after(&self, first: &[u32]) -> Partition {
+        let module = |(spec, &first): (&dip::core::ModuleSpec, &u32)| {
+            let parts = [(RankId(0), 0..first), (RankId(1), first..spec.layers)];
+            let parts = parts.into_iter().filter(|(_, layers)| !layers.is_empty());
+            let chunk = |(rank, layers)| dip::core::Chunk {
+                rank,
+                segment: dip::core::SegmentId(0),
+                layers,
+            };
+            dip::core::ModulePartition {
+                sub_microbatch: u32::MAX,
+                chunks: parts.map(chunk).collect(),
+            }
+        };
+        let modules = self.model.modules.iter().zip(first).map(module).collect();
+        Partition { ranks: RANKS, modules }
+    }
+
+    fn run(&self, way: Way) -> Result<Run> {
+        let partition = self.partition(way)?;
+        let pipeline = Pipeline::new(&PipelineInit {
+            model: &self.model,
+            partition: &partition,
+            devices: cpu_devices(RANKS),
+            threads_per_rank: 1,
+            start: 0.into(),
+            optimizer: &self.config.optimizer,
+            precision: Default::default(),
+        })?;
+        let plan = |uncut: &Uncut| self.plan(way, &partition, uncut);
+        let batches = self.batches.iter().map(plan).collect::<Result<Vec<_>>>()?;
+        let measured = vec![Vec::new(); batches.len()];
+        Ok(Run { way, pipeline, batches, measured })
+    }
+
+    fn plan(&self, way: Way, partition: &Partition, uncut: &Uncut) -> Result<(Plan, Arc<Batch>)> {
+        let Uncut { mut meta, mut microbatches } = uncut.clone();
+        meta.microbatches.truncate(way.microbatches);
+        microbatches.truncate(way.microbatches);
+        let split = split_batch(&self.model, partition, &meta);
+        let mut cluster = presets::cluster("cpu").context("the preset is built in")?;
+        cluster.device.memory_bytes = Bytes(u64::MAX);
+        let cost = self.cost.clone().with_weight_split(way.split);
+        let graph = build_graph(&GraphInput {
+            model: &self.model,
+            cluster: &cluster,
+            partition,
+            batch: &meta,
+            split: &split,
+            cost: &Only(cost, Strategy::new(way.strategy)),
+            weight_split: way.split,
+        })?;
+        let schedule = schedule_by_name(way.schedule).context("the schedule is built in")?;
+        let budget = Budget::Iterations(BUDGET);
+        let plan = schedule.plan(&graph, &Environment { budget, ..Environment::default() })?;
+        anyhow::ensure!(check_plan(&plan).is_empty(), "the plan of {} is not valid", way.name);
+        let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
+        Ok((plan, Arc::new(Batch { microbatches, split, trained_tokens })))
+    }
+}
+
+impl Run {
+    /// Runs every batch. The first once more before: another pipeline has used the caches.
+    fn round(&mut self) -> Result<()> {
+        self.pipeline.run(&self.batches[0].0, &self.batches[0].1, None)?;
+        for ((plan, batch), measured) in self.batches.iter().zip(&mut self.measured) {
+            let report = self.pipeline.run(plan, batch, None)?;
+            measured.push(report.traces[0].makespan().0);
+        }
+        Ok(())
+    }
+
+    /// Predicted and measured seconds of each batch, the latter a median.
+    fn pairs(&self) -> Vec<(f64, f64)> {
+        let predicted = self.batches.iter().map(|(plan, _)| plan.predicted.makespan_s.0);
+        predicted.zip(self.measured.iter().map(|m| median(m))).collect()
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Spearman's rank correlation of pairs.
+fn rank_correlation(pairs: &[(f64, f64)]) -> f64 {
+    let ranks = |of: fn(&(f64, f64)) -> f64| -> Vec<f64> {
+        let below = |x: f64| pairs.iter().filter(|p| of(p) < x).count() as f64;
+        let equal = |x: f64| pairs.iter().filter(|p| of(p) == x).count() as f64;
+        pairs.iter().map(|p| below(of(p)) + (equal(of(p)) - 1.0) / 2.0).collect()
+    };
+    let (a, b) = (ranks(|p| p.0), ranks(|p| p.1));
+    let mean = (pairs.len() as f64 - 1.0) / 2.0;
+    let sum = |x: &[f64], y: &[f64]| -> f64 {
+        x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum()
+    };
+    sum(&a, &b) / (sum(&a, &a) * sum(&b, &b)).sqrt()
+}
+
+/// Runs all ways in turn and prints every pair.
+fn compare(study: &Study, ways: &[Way], rounds: usize) -> Result<Vec<(f64, f64)>> {
+    let mut runs = ways.iter().map(|&way| study.run(way)).collect::<Result<Vec<_>>>()?;
+    for _ in 0..rounds {
+        for run in &mut runs {
+            run.round()?;
+        }
+    }
+    println!("\n{:36} {:>10} {:>10} {:>8}", study.model.name, "measured", "predicted", "error");
+    let mut means = Vec::new();
+    let mut all = Vec::new();
+    for run in &runs {
+        let pairs = run.pairs();
+        for (predicted, measured) in &pairs {
+            println!(
+                "{:36} {:>7.2} ms {:>7.2} ms {:>+6.1} %",
+                run.way.name,
+                1e3 * measured,
+                1e3 * predicted,
+                100.0 * (predicted / measured - 1.0)
+            );
+        }
+        let mean =
+            |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / pairs.len() as f64;
+        means.push((mean(|p| p.0), mean(|p| p.1)));
+        all.extend(pairs);
+    }
+    summary(&format!("{} plans of {}", runs.len(), study.model.name), &all, &means);
+    Ok(all)
+}
+
+fn summary(what: &str, pairs: &[(f64, f64)], means: &[(f64, f64)]) {
+    let error = pairs.iter().map(|(p, m)| (p / m - 1.0).abs()).sum::<f64>() / pairs.len() as f64;
+    println!(
+        "{what}: {} pairs, mean error {:.1} %, rank correlation of plans {:.3}",
+        pairs.len(),
+        100.0 * error,
+        rank_correlation(means)
+    );
+}
+
+/// Batches of drawn scenes, as `dip train examples/vlm-tiny.toml` has them.
+fn scenes(model: &ModelSpec, config: &RunConfig) -> Result<Vec<Uncut>> {
+    let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)?;
+    let next = |_| {
+        let batch = data.feed.next_batch()?;
+        let microbatches = (batch.content)()?.all;
+        Ok(Uncut { meta: batch.meta, microbatches })
+    };
+    (0..BATCHES).map(next).collect()
+}
+
+/// Batches of text: sequences of documents of equal length.
+fn texts(model: &ModelSpec) -> Vec<Uncut> {
+    let (length, document) = (model.sequence_tokens, 48);
+    let microbatch = Microbatch {
+        tokens: (0..length).map(|i| i % 256).collect(),
+        documents: (0..length).map(|i| i / document).collect(),
+        positions: (0..length).map(|i| i % document).collect(),
+        targets: (0..length).map(|i| (i + 1) % 256).collect(),
+        loss_mask: vec![true; length as usize],
+        ..Microbatch::default()
+    };
+    let meta = MicrobatchMeta { text_tokens: length.into(), ..MicrobatchMeta::default() };
+    let count = model.microbatches as usize;
+    let meta = BatchMeta { iteration: 0, microbatches: vec![meta; count] };
+    vec![Uncut { meta, microbatches: vec![microbatch; count] }]
+}
+
+fn main() -> Result<()> {
+    let rounds = std::env::args().nth(1).map_or(Ok(10), |n| n.parse()).context("rounds")?;
+    let config = RunConfig::from_toml(include_str!("vlm-tiny.toml"))?;
+    let vlm = presets::model(&config.model).context("the preset is built in")?;
+    let batches = scenes(&vlm, &config)?;
+    let study = Study::new(vlm, config.clone(), batches)?;
+    let mut all = compare(&study, VLM, rounds)?;
+    let decoder = ModelSpec::from_toml(SMALL_DECODER)?;
+    let batches = texts(&decoder);
+    let study = Study::new(decoder, config, batches)?;
+    all.extend(compare(&study, DECODER, rounds)?);
+    println!();
+    summary("all", &all, &all);
+    Ok(())
+}

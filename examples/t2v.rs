@@ -1,0 +1,49 @@
+//! Trains the small text-to-video model from the library and draws a clip for a caption of yours.
+//!
+//! `cargo run --release --example t2v -- 200 "a purple ring moves up"` trains 200 iterations.
+
+use dip::burn::ClipGrid;
+use dip::burn::backend::{Cpu, cpu_devices};
+use dip::burn::data::video::caption_tokens;
+use dip::burn::data::{LatentShape, Tokenizer};
+use dip::burn::model::sampler::Sampler;
+use dip::burn::train::{IterationReport, Observer, RunConfig, Sample, write_samples};
+use dip::prelude::*;
+
+struct Print;
+
+impl Observer for Print {
+    fn iteration(&mut self, r: &IterationReport) {
+        if r.iteration.is_multiple_of(10) {
+            println!("{:5} loss {:.3}, {} clips, {}", r.iteration, r.loss, r.clips, r.elapsed_s);
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let iterations = arguments.next().map_or(Ok(200), |n| n.parse())?;
+    let caption = arguments.next().unwrap_or_else(|| "a red ring moves left".into());
+    let mut config = RunConfig::from_toml(include_str!("t2v-tiny.toml"))?;
+    (config.iterations, config.output) = (iterations, "runs/t2v-example".into());
+    let model = presets::model("t2v-tiny").expect("the preset is built in");
+
+    // Costs are measured, layers placed, and every batch planned, as in `dip train`.
+    let devices = cpu_devices(config.pipeline.ranks);
+    let mut trainer = dip::run::trainer::<Cpu>(&config, &model, devices)?;
+    trainer.run(&mut Print)?;
+
+    // A clip of six frames of 24 x 24 pixels, from noise.
+    let shape = LatentShape::of(&model).expect("the model has clips");
+    let tokenizer = Tokenizer::bytes();
+    let tokens = |text: &str| caption_tokens(&tokenizer, text, 40);
+    let sampler =
+        Sampler { steps: 32, guidance: 3.0, values: shape.values as usize, empty: tokens("")? };
+    let prompt = (tokens(&caption)?, ClipGrid { frames: 6, rows: 6, columns: 6 });
+    let clips = sampler.sample(&trainer.whole_model()?, &[prompt], 0);
+    let sample = |latents| Sample { caption: caption.clone(), seen: None, latents, shape };
+    let folder = config.output.join("mine");
+    write_samples(&folder, &clips.into_iter().map(sample).collect::<Vec<_>>())?;
+    println!("{caption}: {}", folder.join("00.gif").display());
+    Ok(())
+}

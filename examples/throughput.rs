@@ -1,0 +1,91 @@
+//! Training throughput of one layer on one core: forward and backward, as the planner's profile measures them.
+//!
+//! `cargo run --release --example throughput` prints tokens a second and GFLOP/s for decoder and ViT layers of several shapes.
+//! `scripts/pytorch-throughput.py` prints the same table for PyTorch, to be run beside it.
+
+use dip::burn::backend::{Cpu, cpu_devices};
+use dip::burn::measure::{Effort, profile};
+use dip::core::profile::{Part, Profile};
+use dip::prelude::*;
+
+/// Sequences that run side by side.
+const BATCH: u32 = 2;
+
+/// Layers of one shape: `module` is `decoder` or `vit`, `length` the tokens or patches of one sequence.
+struct Shape {
+    module: &'static str,
+    hidden: u32,
+    length: u32,
+}
+
+const SHAPES: [Shape; 6] = [
+    Shape { module: "decoder", hidden: 256, length: 128 },
+    Shape { module: "decoder", hidden: 256, length: 512 },
+    Shape { module: "decoder", hidden: 512, length: 512 },
+    Shape { module: "vit", hidden: 256, length: 64 },
+    Shape { module: "vit", hidden: 256, length: 256 },
+    Shape { module: "vit", hidden: 512, length: 256 },
+];
+
+impl Shape {
+    fn ffn(&self) -> u32 {
+        // Three matrices where there is a gate, two where there is none: about as many weights.
+        if self.module == "decoder" { self.hidden * 11 / 4 } else { self.hidden * 4 }
+    }
+
+    /// An encoder in front of a decoder; the other one of the two is as small as can be.
+    fn model(&self) -> anyhow::Result<ModelSpec> {
+        let heads = self.hidden / 64;
+        let wide = format!("hidden = {}\nffn = {}\nheads = {heads}\n", self.hidden, self.ffn());
+        let small = "hidden = 8\nffn = 8\nheads = 1\n".to_owned();
+        let decoder = self.module == "decoder";
+        let (vit, language) = if decoder { (small, wide) } else { (wide, small) };
+        let (tokens, side) = match decoder {
+            true => (BATCH * self.length, 2),
+            false => (64, self.length.isqrt()),
+        };
+        let images = if decoder { 1 } else { BATCH };
+        let image_px = 4 * side;
+        Ok(ModelSpec::from_toml(&format!(
+            "name = 'throughput'\nsequence_tokens = {tokens}\nmax_images = {images}\n\
+             [[module]]\nname = 'vit'\nlayers = 4\n{vit}\
+             kind.vit = {{ image_px = {image_px}, patch_px = 4, merge = 2 }}\n\
+             [[module]]\nname = 'decoder'\nlayers = 4\n{language}inputs = ['vit']\n\
+             kind.decoder = {{ vocab = 64 }}\n"
+        ))?)
+    }
+
+    fn tokens(&self) -> f64 {
+        f64::from(BATCH * self.length)
+    }
+
+    /// Arithmetic of one layer, forward and backward; causal attention counts in full.
+    fn flops(&self) -> f64 {
+        let (h, f) = (f64::from(self.hidden), f64::from(self.ffn()));
+        let matrices = if self.module == "decoder" { 3.0 } else { 2.0 };
+        let weights = 4.0 * h * h + matrices * h * f;
+        3.0 * self.tokens() * (2.0 * weights + 4.0 * f64::from(self.length) * h)
+    }
+
+    /// Seconds of forward and backward of one layer.
+    fn seconds(&self, profile: &Profile) -> Option<f64> {
+        let all = profile.entries.iter().filter(|e| e.module == self.module);
+        let layer = all.filter(|e| e.part == Part::Layer).max_by_key(|e| e.tokens)?;
+        Some(layer.forward_s.0 + layer.backward_s.0)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let device = cpu_devices(1)[0];
+    let documents = BATCH as usize;
+    let effort = Effort { warm_up: 5, runs: 31, ranks: 1, documents, ..Effort::default() };
+    println!("{:8} {:>6} {:>6} {:>12} {:>9}", "layer", "hidden", "length", "tokens/s", "GFLOP/s");
+    for shape in SHAPES {
+        let measured = profile::<Cpu>(&shape.model()?, &device, effort, "throughput".into())?;
+        let seconds = shape.seconds(&measured).expect("the profile covers every module");
+        let (speed, gflops) = (shape.tokens() / seconds, shape.flops() / seconds / 1e9);
+        let Shape { module, hidden, length } = shape;
+        println!("{module:8} {hidden:6} {length:6} {speed:12.0} {gflops:9.1}");
+    }
+    Ok(())
+}

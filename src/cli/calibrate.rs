@@ -1,0 +1,203 @@
+//! `dip calibrate`: measures operators on this machine and fits the factors of a cluster to them.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use dip::burn::Backend;
+use dip::burn::backend;
+use dip::burn::measure::operators::{OperatorEffort, operators};
+use dip::burn::model::Precision;
+use dip::core::{Bytes, ClusterSpec, OperatorProfile, Seconds, presets};
+use dip::emu::{Calibration, Measurement, fit, with_measured_peaks};
+
+use super::files::write_whole;
+use super::inputs;
+
+/// What operators are measured on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// The cores of this machine
+    Cpu,
+    /// Its CUDA devices
+    Cuda,
+}
+
+/// What operators compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Values {
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Debug, Args)]
+pub struct Calibrate {
+    /// What to measure on
+    #[arg(long, value_enum)]
+    device: Device,
+    /// Where to write the cluster, a TOML file for --cluster
+    #[arg(long)]
+    out: PathBuf,
+    /// The data sheet: a cluster preset or TOML whose factors are fitted. Needed for cuda; for cpu the fastest operators
+    /// that are measured are the peaks
+    #[arg(long)]
+    sheet: Option<String>,
+    /// Devices that measure at the same time; by default as many as the cores have room for, or one CUDA device
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    workers: Option<u32>,
+    /// Compute threads of each worker on cpu
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: u32,
+    /// What the operators compute in
+    #[arg(long, value_enum, default_value_t = Values::F32)]
+    precision: Values,
+    /// Prints every operator with its measured and fitted time
+    #[arg(long)]
+    verbose: bool,
+    /// Fewer and smaller operators: seconds instead of a minute, and a rougher fit
+    #[arg(long)]
+    quick: bool,
+}
+
+impl Calibrate {
+    pub fn run(&self) -> Result<ExitCode> {
+        let sheet = self.sheet()?;
+        let profile = match self.device {
+            Device::Cpu => self.measure::<backend::Cpu>(&backend::cpu_devices(self.workers()))?,
+            #[cfg(feature = "cuda")]
+            Device::Cuda => {
+                let devices = backend::cuda_devices(self.workers())?;
+                self.measure::<backend::Cuda>(&devices)?
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda => {
+                return Err(backend::DeviceError::NotBuilt { feature: "cuda" }.into());
+            }
+        };
+        let calibration = self.fit(sheet, &profile)?;
+        if self.verbose {
+            print_operators(&calibration, &profile);
+        }
+        print(&calibration);
+        let text = self.file(&calibration, &profile)?;
+        write_whole(&self.out, text.as_bytes())?;
+        println!("written to {0}; use it as --cluster {0}", self.out.display());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The cluster whose factors are fitted.
+    fn sheet(&self) -> Result<ClusterSpec> {
+        match (&self.sheet, self.device) {
+            (Some(name), _) => inputs::cluster(name),
+            (None, Device::Cpu) => Ok(presets::cluster("cpu").expect("the preset is built in")),
+            (None, Device::Cuda) => bail!(
+                "--sheet is absent, but a CUDA device needs its data sheet; give a preset ({}) or a cluster TOML",
+                presets::cluster_names().join(", ")
+            ),
+        }
+    }
+
+    fn workers(&self) -> u32 {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from) as u32;
+        self.workers.unwrap_or_else(|| match self.device {
+            Device::Cpu => (cores() / self.threads).max(1),
+            Device::Cuda => 1,
+        })
+    }
+
+    fn measure<B: Backend>(&self, devices: &[B::Device]) -> Result<OperatorProfile> {
+        let (longest, runs) = if self.quick { (2e-3, 9) } else { (10e-3, 21) };
+        let effort = OperatorEffort {
+            longest: Seconds(longest),
+            runs,
+            threads: self.threads as usize,
+            precision: match self.precision {
+                Values::F32 => Precision::F32,
+                Values::Bf16 => Precision::Bf16,
+                Values::F16 => Precision::F16,
+            },
+            apart_from_host: self.device == Device::Cuda,
+        };
+        println!("measuring on {} workers", devices.len());
+        Ok(operators::<B>(devices, effort)?)
+    }
+
+    fn fit(&self, sheet: ClusterSpec, profile: &OperatorProfile) -> Result<Calibration> {
+        let of = |time| Measurement::of(time, profile.element_bytes);
+        let measurements: Vec<_> = profile.times.iter().map(of).collect();
+        let mut sheet = match (&self.sheet, self.device) {
+            (None, Device::Cpu) => with_measured_peaks(&sheet, &measurements),
+            _ => sheet,
+        };
+        sheet.device.element_bytes = profile.element_bytes;
+        if self.device == Device::Cpu {
+            (sheet.nodes, sheet.devices_per_node) = (1, self.workers());
+        }
+        sheet.name = format!("{}-calibrated", sheet.name);
+        // Operators were measured on single devices, so any model without tensor parallelism will do.
+        let mut model = presets::model("vlm-tiny").expect("the preset is built in");
+        model.parallel.tensor = 1;
+        let calibration = fit(&model, &sheet, &measurements).context(
+            "the measurements do not fit the cost model; close other programs and try again",
+        )?;
+        calibration.cluster.validate()?;
+        Ok(calibration)
+    }
+
+    fn file(&self, calibration: &Calibration, profile: &OperatorProfile) -> Result<String> {
+        let toml = calibration.cluster.to_toml()?;
+        let memory =
+            if self.device == Device::Cpu { ", and the memory limit is a choice" } else { "" };
+        Ok(format!(
+            "# Fitted by `dip calibrate` to {} operators on {}.\n# Mean error {:.1} %, leaving one out {:.1} %. Links \
+             between nodes were not measured{memory}.\n{toml}",
+            calibration.residuals.len(),
+            profile.device,
+            100.0 * calibration.error(),
+            100.0 * calibration.leave_one_out(),
+        ))
+    }
+}
+
+fn print_operators(calibration: &Calibration, profile: &OperatorProfile) {
+    for (time, residual) in profile.times.iter().zip(&calibration.residuals) {
+        println!(
+            "{:>12.1} us measured, {:>12.1} us fitted: {:?}",
+            1e6 * time.seconds.0,
+            1e6 * residual.fitted.0,
+            time.shape
+        );
+    }
+}
+
+fn print(calibration: &Calibration) {
+    println!("{:<12} {:>12} {:>8} {:>14}", "operator", "measurements", "error", "leave one out");
+    let row = |name: &str, n: usize, error: f64, left_out: f64| {
+        println!("{name:<12} {n:>12} {:>6.1} % {:>12.1} %", 100.0 * error, 100.0 * left_out);
+    };
+    for kind in calibration.kinds() {
+        row(kind.name, kind.measurements, kind.error, kind.leave_one_out);
+    }
+    let (error, left_out) = (calibration.error(), calibration.leave_one_out());
+    row("all", calibration.residuals.len(), error, left_out);
+    let (device, factors) = (&calibration.cluster.device, &calibration.cluster.factors);
+    println!(
+        "peaks {:.1} GFLOP/s, {:.1} GB/s; factors matmul {:.2}, attention {:.2}, memory {:.2} ({:.2} in a cache of {}), \
+         norm {:.2}, activation {:.2}, network {:.2}; half speed at {:.2} MFLOP, launch {:.1} us, message {:.1} us",
+        device.flops_per_s / 1e9,
+        device.memory_bytes_per_s / 1e9,
+        factors.matmul,
+        factors.attention,
+        factors.memory,
+        factors.cached,
+        Bytes(factors.cache_bytes),
+        factors.norm,
+        factors.activation,
+        factors.network,
+        factors.saturation_flop / 1e6,
+        factors.launch_s * 1e6,
+        calibration.cluster.links.latency_s * 1e6,
+    );
+}

@@ -1,0 +1,74 @@
+//! `dip export`: a checkpoint in the layout of Hugging Face.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use dip::burn::train::{RunConfig, checkpoint};
+use dip::burn::weights::{self, ExportConfig};
+use dip::core::Bytes;
+
+use super::inputs;
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The run that was trained, a TOML file
+    run: PathBuf,
+    /// The folder to write; must not be there yet
+    #[arg(long)]
+    out: PathBuf,
+    /// A checkpoint folder, instead of the newest of the run
+    #[arg(long)]
+    checkpoint: Option<PathBuf>,
+    /// Folder of checkpoints, instead of that of the file
+    #[arg(long, conflicts_with = "checkpoint")]
+    output: Option<PathBuf>,
+    /// Round to bf16, instead of writing f32
+    #[arg(long)]
+    bf16: bool,
+    /// Size of a shard, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    shard_mib: u64,
+}
+
+impl Export {
+    pub fn run(&self) -> Result<ExitCode> {
+        let (config, model) = inputs::run(&self.run)?;
+        let from = published(&config)?;
+        let output = self.output.as_ref().unwrap_or(&config.output);
+        let checkpoint = match &self.checkpoint {
+            Some(path) => path.clone(),
+            None => newest(output)?,
+        };
+        let how = ExportConfig { shard_bytes: self.shard_mib << 20, bf16: self.bf16 };
+        let written = weights::export(&checkpoint, &model, &from, &self.out, how)?;
+        println!(
+            "{}: {} tensors, {} in {} files, from {}",
+            self.out.display(),
+            written.tensors,
+            Bytes(written.bytes),
+            written.shards,
+            checkpoint.display()
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The folder of the published model that a run began from.
+fn published(config: &RunConfig) -> Result<PathBuf> {
+    let weights = config.weights.as_ref().map(|w| w.from.clone());
+    weights.or_else(|| weights::model_folder(&config.model)).ok_or_else(|| {
+        anyhow!(
+            "model {:?} has no config.json, which an export needs; train a model of Hugging Face, by `model` or by \
+             `weights.from`",
+            config.model
+        )
+    })
+}
+
+fn newest(output: &Path) -> Result<PathBuf> {
+    checkpoint::list(output)?.pop().with_context(|| {
+        format!("{}: no checkpoint; train, or give --checkpoint", output.display())
+    })
+}
