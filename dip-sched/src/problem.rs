@@ -138,7 +138,7 @@ impl Problem {
             ranks,
             rank: graph.tasks.iter().map(|t| t.rank.0).collect(),
             kind: graph.tasks.iter().map(|t| t.kind).collect(),
-            microbatch: graph.tasks.iter().map(|t| t.microbatch.0).collect(),
+            microbatch: microbatches(graph),
             group,
             groups,
             slice,
@@ -252,6 +252,15 @@ impl Problem {
         }
         head
     }
+}
+
+/// The place of each task's microbatch among those of the graph: their numbers may leave any out.
+fn microbatches(graph: &TaskGraph) -> Vec<u32> {
+    let mut all: Vec<u32> = graph.tasks.iter().map(|t| t.microbatch.0).collect();
+    all.sort_unstable();
+    all.dedup();
+    let place = |m: u32| all.partition_point(|&other| other < m) as u32;
+    graph.tasks.iter().map(|t| place(t.microbatch.0)).collect()
 }
 
 fn validate(graph: &TaskGraph, schedule: &str) -> Result<(), ScheduleError> {

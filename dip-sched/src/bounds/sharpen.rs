@@ -6,8 +6,8 @@
 use super::{Jackson, Job, Times};
 use crate::problem::{Edges, Problem};
 
-/// Ancestors that are kept in all; beyond, heads and tails stay as they are.
-const MOST: usize = 40_000_000;
+/// Ancestors and edges that are looked at in all; beyond, heads and tails stay as they are.
+const MOST: usize = 60_000_000;
 
 /// Raises heads by the load of a task's ancestors on each rank, and tails by that of its descendants.
 pub(super) fn sharpen(problem: &Problem, times: &mut Times) {
@@ -39,16 +39,16 @@ fn one_way(
     let mut jackson = Jackson::default();
     for &t in order {
         let t = t as usize;
-        let mut own: Vec<u32> = Vec::new();
         for &(p, comm) in before.of_task(t) {
             let p = p as usize;
             at[t] = at[t].max(at[p] + dur[p] + comm);
-            merge(&mut own, &ancestors[p], place[p]);
         }
-        if own.len() > *budget {
-            return;
-        }
-        *budget -= own.len();
+        let looked_at = before.of_task(t).iter().map(|&(p, _)| ancestors[p as usize].len()).sum();
+        let Some(left) = budget.checked_sub(looked_at) else { return };
+        let own = merged(before.of_task(t), &ancestors, &place);
+        let edges = own.iter().map(|&i| after.of_task(order[i as usize] as usize).len()).sum();
+        let Some(left) = left.checked_sub(edges) else { return };
+        *budget = left;
         // Longest ways from the end of each ancestor to the task.
         way[t] = 0.0;
         by_rank.iter_mut().for_each(Vec::clear);
@@ -74,15 +74,27 @@ fn one_way(
     }
 }
 
-/// Adds the ancestors of a predecessor, and itself, to a sorted list.
-fn merge(own: &mut Vec<u32>, other: &[u32], place: u32) {
-    if own.is_empty() {
-        own.extend_from_slice(other);
-        own.push(place);
-        return;
+/// The predecessors and all of their ancestors, by their places, ascending.
+fn merged(before: &[(u32, f64)], ancestors: &[Vec<u32>], place: &[u32]) -> Vec<u32> {
+    if let &[(p, _)] = before {
+        let mut own = ancestors[p as usize].clone();
+        own.push(place[p as usize]);
+        return own;
     }
-    own.extend_from_slice(other);
-    own.push(place);
-    own.sort_unstable();
-    own.dedup();
+    let most = before.iter().map(|&(p, _)| place[p as usize] as usize + 1).max().unwrap_or(0);
+    let mut bits = vec![0u64; most.div_ceil(64)];
+    for &(p, _) in before {
+        let own = std::iter::once(&place[p as usize]);
+        for &i in ancestors[p as usize].iter().chain(own) {
+            bits[i as usize / 64] |= 1 << (i % 64);
+        }
+    }
+    let mut own = Vec::new();
+    for (at, mut word) in bits.into_iter().enumerate() {
+        while word != 0 {
+            own.push(at as u32 * 64 + word.trailing_zeros());
+            word &= word - 1;
+        }
+    }
+    own
 }

@@ -99,3 +99,15 @@ fn a_graph_that_cannot_fit_names_the_rank_and_its_bytes() {
         }
     }
 }
+
+#[test]
+fn microbatches_may_have_any_numbers() {
+    let mut graph = graph(5);
+    for task in &mut graph.tasks {
+        task.microbatch.0 = u32::MAX - 1000 * task.microbatch.0;
+    }
+    for name in names() {
+        let plan = schedule_by_name(name).unwrap().plan(&graph, &env(1)).unwrap();
+        check(name, 5, &graph, &plan);
+    }
+}
