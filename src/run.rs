@@ -6,8 +6,8 @@ use dip_burn::measure::{ClipSize, Effort, MeasureError, cached_profile};
 use dip_burn::train::{Deal, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit};
 use dip_core::profile::Profile;
 use dip_core::{
-    BatchMeta, Budget, Bytes, ClipMeta, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec,
-    Partition, PlanError, Schedule, Seconds, SpecError, presets,
+    BatchMeta, Budget, Bytes, ClipMeta, ClusterSpec, CostModel, Environment, MicrobatchMeta,
+    ModelSpec, Partition, PlanError, Schedule, Seconds, SpecError, presets,
 };
 use dip_emu::MeasuredCost;
 use dip_sched::{
@@ -19,6 +19,8 @@ use dip_sched::{
 const LONGEST_SEARCH: Seconds = Seconds(10.0);
 /// Batches whose mean microbatch loads are balanced for.
 const REPRESENTATIVE_BATCHES: usize = 8;
+/// Budget of the plans that decide whether weight gradients are tasks of their own.
+const TRIAL_ITERATIONS: u64 = 50;
 
 /// A run that cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +65,7 @@ pub fn trainer<B: dip_burn::Backend>(
     let schedule: Arc<dyn Schedule> = schedule(&pipeline.schedule)?.into();
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)
         .map_err(TrainError::from)?;
-    let Representative { meta, documents, clip } = representative(&mut data)?;
+    let Representative { meta, documents, clip, batch } = representative(&mut data)?;
     let effort = Effort {
         ranks: pipeline.devices() as usize,
         threads: pipeline.threads_per_rank,
@@ -77,21 +79,26 @@ pub fn trainer<B: dip_burn::Backend>(
     let profile = cached_profile::<B>(&path, model, &device, effort)?;
     // Recomputing costs time, so it is only offered where memory is limited.
     let recompute = pipeline.memory_limit_bytes.is_some();
-    let weight_split = pipeline.weight_split.unwrap_or_else(|| splits_weights(&pipeline.schedule));
-    let cost = MeasuredCost::new(&profile, recompute).with_weight_split(weight_split);
-    let cost: Arc<dyn CostModel> = Arc::new(cost);
-    let partition: Partition = Partitioner::new(model, pipeline.ranks, &*cost)
-        .with_representative(meta)
-        .place(placement(&pipeline.schedule))?;
-    let deal = deal(model, &partition, cost.clone(), pipeline.replicas as usize);
-    let inputs = PlanInputs {
-        model: model.clone(),
-        cluster: cluster(pipeline.memory_limit_bytes),
-        partition: partition.clone(),
-        cost,
-        weight_split,
+    let cost = MeasuredCost::new(&profile, recompute);
+    let inputs = |weight_split| -> Result<PlanInputs, RunError> {
+        let cost: Arc<dyn CostModel> = Arc::new(cost.clone().with_weight_split(weight_split));
+        let partition = Partitioner::new(model, pipeline.ranks, &*cost)
+            .with_representative(meta.clone())
+            .place(placement(&pipeline.schedule))?;
+        let (model, cluster) = (model.clone(), cluster(pipeline.memory_limit_bytes));
+        let inputs = PlanInputs { model, cluster, partition, cost, weight_split };
+        fits_memory(&inputs, pipeline.memory_limit_bytes)?;
+        Ok(inputs)
     };
-    fits_memory(&inputs, pipeline.memory_limit_bytes)?;
+    let inputs = match pipeline.weight_split {
+        Some(weight_split) => inputs(weight_split)?,
+        None if splits_weights(&pipeline.schedule) => {
+            faster([inputs(false)?, inputs(true)?], &batch, &*schedule)?
+        }
+        None => inputs(false)?,
+    };
+    let partition = inputs.partition.clone();
+    let deal = deal(model, &partition, inputs.cost.clone(), pipeline.replicas as usize);
     let throughput = throughput(model, &profile, pipeline.devices());
     let planner = PlannerConfig {
         schedule,
@@ -107,6 +114,22 @@ pub fn trainer<B: dip_burn::Backend>(
     let plans = Box::new(BatchPlanner::new(inputs, planner));
     let init = TrainerInit { config, model, partition: &partition, plans, data, devices };
     Ok(Trainer::new(init)?.with_throughput(throughput).with_dealing(deal))
+}
+
+/// What is predicted to train a batch faster. Apart, input and weight gradients take longer than together, but fill bubbles:
+/// which of the two weighs more is a matter of the device.
+fn faster(
+    candidates: [PlanInputs; 2],
+    batch: &BatchMeta,
+    schedule: &dyn Schedule,
+) -> Result<PlanInputs, RunError> {
+    let budget = Budget::Iterations(TRIAL_ITERATIONS);
+    let environment = Environment { budget, ..Environment::default() };
+    let [joint, split] = candidates;
+    let predicted = |inputs: &PlanInputs| {
+        inputs.predicted(batch, schedule, &environment).map_err(TrainError::from)
+    };
+    Ok(if predicted(&split)? < predicted(&joint)? { split } else { joint })
 }
 
 /// A limit that the heaviest microbatch does not fit would end the run at the first batch that has one.
@@ -162,8 +185,11 @@ fn cluster(memory_limit_bytes: Option<u64>) -> ClusterSpec {
     cluster
 }
 
-/// The mean microbatch of the first batches.
+/// What the first batches are like.
 struct Representative {
+    /// All of their microbatches.
+    batch: BatchMeta,
+    /// Their mean microbatch.
     meta: MicrobatchMeta,
     /// Its documents.
     documents: usize,
@@ -192,7 +218,8 @@ fn representative(data: &mut RunData) -> Result<Representative, TrainError> {
         ..MicrobatchMeta::default()
     };
     let documents = mean(documents) as usize;
-    Ok(Representative { meta, documents, clip: data.clip_size(&clip) })
+    let batch = BatchMeta { iteration: 0, microbatches };
+    Ok(Representative { batch, meta, documents, clip: data.clip_size(&clip) })
 }
 
 /// A clip of mean length, size and caption.

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dip_core::{
-    BatchMeta, BatchSplit, ClusterSpec, CostModel, GraphInput, ModelSpec, Partition, PlanError,
-    PlanSource, PlannedBatch, Seconds, build_graph,
+    BatchMeta, BatchSplit, ClusterSpec, CostModel, Environment, GraphInput, ModelSpec, Partition,
+    PlanError, PlanSource, PlannedBatch, Schedule, Seconds, TaskGraph, build_graph,
 };
 
 use crate::partition::split_batch;
@@ -24,6 +24,40 @@ pub struct PlanInputs {
     pub cost: Arc<dyn CostModel>,
     /// Whether weight gradients are tasks of their own.
     pub weight_split: bool,
+}
+
+impl PlanInputs {
+    /// The instances of every sub-microbatch of a batch.
+    fn split(&self, batch: &BatchMeta) -> BatchSplit {
+        split_batch(&self.model, &self.partition, batch)
+    }
+
+    fn graph(&self, batch: &BatchMeta, split: &BatchSplit) -> Result<TaskGraph, PlanError> {
+        let input = GraphInput {
+            model: &self.model,
+            cluster: &self.cluster,
+            partition: &self.partition,
+            batch,
+            split,
+            cost: &*self.cost,
+            weight_split: self.weight_split,
+        };
+        Ok(build_graph(&input)?)
+    }
+
+    /// The makespan that `schedule` is predicted to reach for a batch.
+    ///
+    /// # Errors
+    /// [`PlanError`] where the batch has no costs or no plan.
+    pub fn predicted(
+        &self,
+        batch: &BatchMeta,
+        schedule: &dyn Schedule,
+        environment: &Environment,
+    ) -> Result<Seconds, PlanError> {
+        let graph = self.graph(batch, &self.split(batch))?;
+        Ok(schedule.plan(&graph, environment)?.predicted.makespan_s)
+    }
 }
 
 /// Cuts batches, builds their task graphs and plans them ahead on a thread of its own.
@@ -47,20 +81,9 @@ impl BatchPlanner {
 
 impl PlanSource for BatchPlanner {
     fn submit(&mut self, batch: BatchMeta) -> Result<(), PlanError> {
-        let split = split_batch(&self.inputs.model, &self.inputs.partition, &batch);
+        let split = self.inputs.split(&batch);
         let (inputs, meta, slices) = (self.inputs.clone(), batch.clone(), split.clone());
-        self.planner.submit(batch.iteration, move || {
-            let input = GraphInput {
-                model: &inputs.model,
-                cluster: &inputs.cluster,
-                partition: &inputs.partition,
-                batch: &meta,
-                split: &slices,
-                cost: &*inputs.cost,
-                weight_split: inputs.weight_split,
-            };
-            Ok(build_graph(&input)?)
-        })?;
+        self.planner.submit(batch.iteration, move || inputs.graph(&meta, &slices))?;
         self.submitted.push_back((batch, split));
         Ok(())
     }

@@ -28,7 +28,7 @@ fn what_cannot_be_measured_is_one_line_that_names_the_remedy() {
         assert!(!folder.path("here.toml").exists());
     };
     fails(&["--device", "cuda"], &["--sheet", "h100", "data sheet"]);
-    fails(&["--device", "cuda", "--sheet", "h100"], &["CUDA", "device"]);
+    fails(&["--device", "cuda", "--sheet", "h100"], &["device = \"cpu\""]);
     fails(&["--device", "cpu", "--sheet", "h1000"], &["h1000", "dip presets clusters"]);
     fails(&["--device", "cpu", "--workers", "0"], &["--workers", "1..=1024"]);
 }

@@ -231,7 +231,12 @@ fn messages<B: Backend>(
 ) -> Result<Vec<OperatorTime>, MeasureError> {
     let links: Vec<_> =
         ChannelLink::mesh(2).into_iter().map(|link| Mutex::new(Some(link))).collect();
-    let sizes = || sizes().take_while(|&bytes| bytes as f64 <= effort.longest.0 * SLOWEST_LINK);
+    let largest = effort.longest.0 * SLOWEST_LINK;
+    let sizes = || {
+        let all = sizes().enumerate();
+        let short = |&(i, bytes): &(usize, u64)| i < LEAST_SIZES || bytes as f64 <= largest;
+        all.take_while(short).map(|(_, bytes)| bytes)
+    };
     let ends = at_once(2, effort.threads, |rank, _| {
         let link = links[rank].lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut end = End::<B> { link: link?, rank, device: devices[rank] };

@@ -1,5 +1,7 @@
 //! The whole model on one device: the oracle of the pipelined gradients, and what evaluation, captions and sampling run on.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
@@ -9,6 +11,9 @@ use super::{Chunk, DecoderChunk, DitChunk, Init, ModelError, Slice, Start, VitCh
 use crate::batch::{Batch, Image, Microbatch};
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
 use crate::weights::Reader;
+
+/// Held while a graph of Burn's autodiff is built and run.
+static AUTODIFF: Mutex<()> = Mutex::new(());
 
 /// A model in one piece, in autodiff or not, as `B` is: an encoder into a decoder, or a text encoder into a diffusion transformer.
 #[derive(Debug, Clone)]
@@ -182,7 +187,11 @@ impl<B: Backend> WholeModel<B> {
 
 impl<B: AutodiffBackend> WholeModel<B> {
     /// Mean loss of a batch and the gradient of every parameter, from one graph on one device.
+    ///
+    /// One call at a time in a process: a backward of Burn's autodiff looks into graphs that other threads are building, and now
+    /// and then loses a gradient of theirs.
     pub fn loss_and_gradients(&self, batch: &Batch) -> (f64, NamedTensors) {
+        let _alone = AUTODIFF.lock().unwrap_or_else(PoisonError::into_inner);
         let trained = batch.trained_tokens.max(1) as f64;
         let sums: Vec<_> = batch.microbatches.iter().map(|m| self.loss_sum(m)).collect();
         let loss = Tensor::cat(sums, 0).sum().div_scalar(trained);

@@ -190,7 +190,7 @@ fn a_rank_that_fails_ends_all_replicas_with_its_own_error() {
     let mut pipeline = pipeline(&model, &partition, 2);
     let plans: Vec<(Plan, Arc<Batch>)> = batches
         .iter()
-        .zip(["keep", "offload"])
+        .zip(["keep", "unheard-of"])
         .map(|((meta, batch), strategy)| {
             let graph = graph(&model, &partition, meta, batch, false);
             (random_plan(&mut rng, graph, &[strategy]), Arc::new(batch.clone()))
@@ -198,7 +198,7 @@ fn a_rank_that_fails_ends_all_replicas_with_its_own_error() {
         .collect();
     let work: Vec<_> = plans.iter().map(|(plan, batch)| ReplicaWork { plan, batch }).collect();
     let error = pipeline.run_replicas(&work, None).unwrap_err().to_string();
-    assert!(error.contains("offload"), "{error}");
+    assert!(error.contains("unheard-of"), "{error}");
     let one = pipeline.run(work[0].plan, work[0].batch, None).unwrap_err();
     assert!(matches!(one, PipelineError::Replicas { given: 1, replicas: 2 }), "{one}");
 }
