@@ -1,3 +1,5 @@
+use std::process::Stdio;
+
 use dip::core::Plan;
 
 use crate::support::{Folder, read};
@@ -149,4 +151,16 @@ fn bad_input_names_file_field_and_remedy() {
     folder.write("graph.json", "{\"schema\":\"dip.graph/v9\"}");
     fails(&["plan", "--graph", "graph.json"], &["graph.json", "dip.graph/v9"]);
     fails(&["emulate", "none.json"], &["none.json"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_command_without_a_word() {
+    let folder = Folder::new();
+    let arguments = ["sample", "--model", "vlm-s", "--iterations", "500"];
+    let mut command = folder.command(&arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
