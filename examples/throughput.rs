@@ -78,7 +78,7 @@ impl Shape {
 fn main() -> anyhow::Result<()> {
     let device = cpu_devices(1)[0];
     let documents = BATCH as usize;
-    let effort = Effort { warm_up: 5, runs: 31, ranks: 1, documents, ..Effort::default() };
+    let effort = Effort { warm_up: 1, runs: 5, ranks: 1, documents, ..Effort::default() };
     println!("{:8} {:>6} {:>6} {:>12} {:>9}", "layer", "hidden", "length", "tokens/s", "GFLOP/s");
     for shape in SHAPES {
         let measured = profile::<Cpu>(&shape.model()?, &device, effort, "throughput".into())?;
