@@ -21,6 +21,15 @@ impl Folder {
         path
     }
 
+    /// A folder with a model and a run of it, `small.toml` and `run.toml`.
+    #[cfg(feature = "train")]
+    pub fn of_run(model: &str, run: &str) -> Self {
+        let folder = Self::new();
+        folder.write("small.toml", model);
+        folder.write("run.toml", run);
+        folder
+    }
+
     /// The command in this folder.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dip"));

@@ -39,16 +39,9 @@ captions = 2
 max_caption_tokens = 8
 "#;
 
-fn folder() -> Folder {
-    let folder = Folder::new();
-    folder.write("small.toml", MODEL);
-    folder.write("run.toml", RUN);
-    folder
-}
-
 #[test]
 fn a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     folder.dip(&["train", "run.toml", "--output", "whole"]).ok();
     let whole = losses(&folder, "whole");
     assert_eq!(whole.len(), 40);
@@ -81,7 +74,7 @@ fn a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one() {
 
 #[test]
 fn two_schedules_train_side_by_side_to_the_same_loss() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     let text = folder.dip(&["train", "run.toml", "--compare", "1f1b", "--iterations", "12"]).ok();
     let last_loss = |schedule: &str| -> f64 {
         let row = text.lines().find(|l| l.starts_with(&format!("{schedule} ")) && l.contains("ms"));
@@ -93,7 +86,7 @@ fn two_schedules_train_side_by_side_to_the_same_loss() {
 
 #[test]
 fn a_second_run_does_not_touch_the_checkpoints_of_the_first() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     folder.dip(&["train", "run.toml", "--iterations", "3"]).ok();
     let error = folder.dip(&["train", "run.toml", "--iterations", "3"]).fails(2);
     assert!(error.contains("--resume") && error.contains("--restart"), "{error}");
@@ -104,7 +97,7 @@ fn a_second_run_does_not_touch_the_checkpoints_of_the_first() {
 
 #[test]
 fn bad_runs_are_refused_before_anything_is_trained() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     let fails = |text: &str, parts: &[&str]| {
         folder.write("bad.toml", text);
         let error = folder.dip(&["train", "bad.toml"]).fails(2);
@@ -141,7 +134,7 @@ fn with_limit(limit: u64) -> String {
 
 #[test]
 fn a_memory_limit_is_kept_in_every_iteration_or_refused_before_the_first() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     folder.dip(&["train", "run.toml", "--iterations", "12", "--output", "free"]).ok();
     // The need depends on the partition, and that on the profile: all runs read the same one.
     let profile = |output: &str| {
@@ -173,7 +166,7 @@ fn a_memory_limit_is_kept_in_every_iteration_or_refused_before_the_first() {
 
 #[test]
 fn replicas_train_to_the_losses_of_one_and_a_resumed_run_to_their_digits() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     let replicas = |n: u32| {
         let run = format!("[pipeline]\nreplicas = {n}");
         folder.write("run.toml", &RUN.replace("[pipeline]", &run));
@@ -207,7 +200,7 @@ fn replicas_train_to_the_losses_of_one_and_a_resumed_run_to_their_digits() {
 
 #[test]
 fn a_checkpoint_goes_on_with_more_ranks() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     folder.dip(&["train", "run.toml", "--iterations", "20", "--output", "two"]).ok();
     let expected = losses(&folder, "two");
     for ranks in [1, 3] {
@@ -227,7 +220,7 @@ fn a_checkpoint_goes_on_with_more_ranks() {
 
 #[test]
 fn every_metric_is_written_for_every_iteration() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     folder.dip(&["train", "run.toml", "--iterations", "4"]).ok();
     let fields = "loss gradient_norm learning_rate tokens_per_s mfu bubble_ratio predicted_s makespan_s stall_s skipped \
                   peak_bytes";

@@ -43,16 +43,9 @@ sample_steps = 3
 sample_seconds = 1.0
 "#;
 
-fn folder() -> Folder {
-    let folder = Folder::new();
-    folder.write("small.toml", MODEL);
-    folder.write("run.toml", RUN);
-    folder
-}
-
 #[test]
 fn a_resumed_run_sees_the_same_clips_and_noise_and_samples_the_same_pictures() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     let text = folder.dip(&["train", "run.toml", "--output", "whole"]).ok();
     assert!(text.contains("flow-matching loss") && text.contains("the named colour"), "{text}");
     let from = |name: &str| folder.path("whole").join(name);
@@ -78,7 +71,7 @@ fn a_resumed_run_sees_the_same_clips_and_noise_and_samples_the_same_pictures() {
 
 #[test]
 fn schedules_train_clips_side_by_side_to_the_same_loss() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     for other in ["1f1b", "interleaved", "optimus"] {
         let arguments = ["train", "run.toml", "--compare", other, "--iterations", "7"];
         let text = folder.dip(&arguments).ok();
@@ -94,7 +87,7 @@ fn schedules_train_clips_side_by_side_to_the_same_loss() {
 
 #[test]
 fn a_run_trains_on_shards_of_gif() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     let shards = |name, split| {
         write_shards(&folder.path(name), MovingConfig { seed: 1, split }, 12, 6).unwrap();
     };
@@ -109,7 +102,7 @@ fn a_run_trains_on_shards_of_gif() {
 
 #[test]
 fn a_text_encoder_with_a_head_is_refused_with_the_remedy() {
-    let folder = folder();
+    let folder = Folder::of_run(MODEL, RUN);
     folder.write("small.toml", &MODEL.replace(", head = false", ""));
     let error = folder.dip(&["train", "run.toml"]).fails(2);
     assert!(error.contains("\"video\"") && error.contains("head = false"), "{error}");
