@@ -68,6 +68,17 @@ pub struct Contest<'a> {
 }
 
 impl Contest<'_> {
+    /// What systems decide from before training.
+    pub fn setting<'b>(
+        &'b self,
+        model: &'b ModelSpec,
+        cost: &'b dyn CostModel,
+        history: &'b [BatchMeta],
+    ) -> Setting<'b> {
+        let (cluster, ranks, offload) = (self.cluster, model.parallel.pipeline, self.offload);
+        Setting { model, cluster, ranks, cost, history, offload }
+    }
+
     /// Every system over every batch. A system that does not fit has a failure in place of records.
     pub fn run(
         &self,
@@ -87,14 +98,7 @@ impl Contest<'_> {
         batches: &[BatchMeta],
     ) -> Result<ModelResult> {
         let cost = AnalyticCost::new(model, self.cluster);
-        let setting = Setting {
-            model,
-            cluster: self.cluster,
-            ranks: model.parallel.pipeline,
-            cost: &cost,
-            history,
-            offload: self.offload,
-        };
+        let setting = self.setting(model, &cost, history);
         let mut result = ModelResult::new(model, batches);
         for system in systems {
             let bar = bar(batches.len(), &format!("{} {}", model.name, system.name()));

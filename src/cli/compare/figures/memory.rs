@@ -4,7 +4,6 @@ use anyhow::Result;
 use dip::core::{Executor, Plan};
 use dip::emu::report::charts::{Figure, Lines, Series, lines};
 use dip::emu::{AnalyticCost, VirtualExecutor};
-use dip::sched::systems::Setting;
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -16,14 +15,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
     let cost = AnalyticCost::new(&model, contest.cluster);
     let history = contest.history(&model);
-    let setting = Setting {
-        model: &model,
-        cluster: contest.cluster,
-        ranks: model.parallel.pipeline,
-        cost: &cost,
-        history: &history,
-        offload: contest.offload,
-    };
+    let setting = contest.setting(&model, &cost, &history);
     let mut series = Vec::new();
     for system in inputs.systems {
         let System::Pipeline(system) = system else { continue };

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use dip::core::{Progress, Seconds};
 use dip::emu::report::charts::{Figure, Lines, Series, lines};
 use dip::prelude::*;
-use dip::sched::systems::{Setting, System as _};
+use dip::sched::systems::System as _;
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -20,14 +20,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
     let cost = AnalyticCost::new(&model, contest.cluster);
     let history = contest.history(&model);
-    let setting = Setting {
-        model: &model,
-        cluster: contest.cluster,
-        ranks: model.parallel.pipeline,
-        cost: &cost,
-        history: &history,
-        offload: contest.offload,
-    };
+    let setting = contest.setting(&model, &cost, &history);
     let deployment = dip::sched::systems::DipSystem.deploy(&setting)?;
     let batch = dip::emu::sample(&model, 1, contest.seed, None).pop().context("nothing sampled")?;
     let graph = deployment.graph(&setting, &deployment.memory[0], &batch)?;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use dip::core::ModuleId;
 use dip::emu::report::charts::{Figure, Lines, Series, lines};
 use dip::prelude::*;
-use dip::sched::systems::{Deployment, Memory, Setting};
+use dip::sched::systems::{Deployment, Memory};
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -18,14 +18,7 @@ const SCHEDULES: [&str; 3] = ["dip", "interleaved", "gpipe"];
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
     let cost = AnalyticCost::new(&model, contest.cluster);
-    let setting = Setting {
-        model: &model,
-        cluster: contest.cluster,
-        ranks: model.parallel.pipeline,
-        cost: &cost,
-        history: &[],
-        offload: false,
-    };
+    let setting = contest.setting(&model, &cost, &[]);
     let batches = dip::emu::sample(&model, inputs.iterations, contest.seed, None);
     let mut series = Vec::new();
     for name in SCHEDULES {
