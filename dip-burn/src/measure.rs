@@ -4,6 +4,7 @@
 //! differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches, memory
 //! bandwidth and clock.
 
+mod figures;
 mod memory;
 pub mod operators;
 mod peak;
@@ -28,6 +29,7 @@ use crate::data::video::{ReadyClip, noisy, packed};
 use crate::data::{LatentShape, Latents};
 use crate::model::{DitChunk, ModelError, Precision, cast};
 use crate::stage::{ChunkStage, Payload};
+use figures::{Figures, Times, median};
 use memory::Kept;
 
 /// Layers of the module that is measured: room for a first, a last and a run of middle layers.
@@ -283,17 +285,6 @@ struct Measured<B: Backend> {
 }
 
 type Chunks<B> = [Measured<B>];
-
-/// Seconds of one chunk.
-#[derive(Debug, Clone, Copy, Default)]
-struct Times {
-    forward: f64,
-    inference: f64,
-    backward: f64,
-    input_gradient: f64,
-    weight: f64,
-    selective: f64,
-}
 
 impl<B: Backend> Probe<'_, B> {
     /// The differences of the chunks are the parts.
@@ -577,52 +568,3 @@ impl<B: Backend> Probe<'_, B> {
 }
 
 type Inputs<B> = Vec<Received<Payload<B>>>;
-
-/// Seconds and bytes of one chunk, or of a part of it.
-#[derive(Debug, Clone, Copy)]
-struct Figures {
-    times: Times,
-    kept: Kept,
-}
-
-impl Figures {
-    /// One of `n` equal parts.
-    fn share(self, n: f64) -> Self {
-        Self { times: self.times.share(n), kept: self.kept.share(n) }
-    }
-
-    /// What is left without the parts that `other` has, too.
-    fn less(self, other: Self) -> Self {
-        Self { times: self.times.less(other.times), kept: self.kept.less(other.kept) }
-    }
-}
-
-impl Times {
-    /// Every field by a rule that is told which.
-    fn of(mut value: impl FnMut(fn(&Self) -> f64) -> f64) -> Self {
-        Self {
-            forward: value(|t| t.forward),
-            inference: value(|t| t.inference),
-            backward: value(|t| t.backward),
-            input_gradient: value(|t| t.input_gradient),
-            weight: value(|t| t.weight),
-            selective: value(|t| t.selective),
-        }
-    }
-
-    /// One of `n` equal parts.
-    fn share(self, n: f64) -> Self {
-        Self::of(|part| part(&self) / n)
-    }
-
-    /// What is left without the parts that `other` has, too.
-    fn less(self, other: Self) -> Self {
-        Self::of(|part| (part(&self) - part(&other)).max(0.0))
-    }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
