@@ -1,8 +1,8 @@
 //! Predicted against measured times of plans that differ widely.
 //!
 //! `cargo run --release --example prediction` measures what the stages of `vlm-tiny` and of a small decoder cost, plans the same
-//! batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair. Plans take turns, so that
-//! whatever else the machine does hits all alike. `-- 20` takes twenty rounds instead of ten.
+//! batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair. Plans and measurements of
+//! stages take turns, so that whatever else the machine does hits all alike. `-- 20` takes twenty rounds instead of ten.
 
 use std::sync::Arc;
 
@@ -12,8 +12,10 @@ use dip::burn::measure::{Effort, profile};
 use dip::burn::runtime::{Pipeline, PipelineInit};
 use dip::burn::train::{RunConfig, RunData};
 use dip::burn::{Batch, Microbatch};
+use dip::core::profile::{Profile, combined};
 use dip::core::{
-    ChunkQuery, CostError, ModuleId, RankId, StageCost, StageQuery, Strategy, Workload,
+    BatchSplit, ChunkQuery, CostError, ModuleId, RankId, StageCost, StageQuery, Strategy, Timeline,
+    Workload,
 };
 use dip::prelude::*;
 
@@ -132,6 +134,7 @@ struct Uncut {
 struct Run {
     way: Way,
     pipeline: Pipeline<Cpu>,
+    partition: Partition,
     batches: Vec<(Plan, Arc<Batch>)>,
     /// Seconds of the stages, by batch and round.
     measured: Vec<Vec<f64>>,
@@ -170,7 +173,9 @@ impl CostModel for Only {
 /// What the ways of one model have in common.
 struct Study {
     model: ModelSpec,
-    cost: MeasuredCost,
+    effort: Effort,
+    /// What the stages cost, by round.
+    profiles: Vec<Profile>,
     config: RunConfig,
     batches: Vec<Uncut>,
 }
@@ -180,14 +185,31 @@ impl Study {
         let sequences = batches.iter().flat_map(|b| &b.microbatches);
         let documents = sequences.clone().map(|m| m.documents.iter().max().map_or(1, |d| d + 1));
         let documents = documents.sum::<u32>() as usize / sequences.count().max(1);
-        let effort = Effort { ranks: RANKS as usize, documents, ..Effort::default() };
+        // A round measures little: there are many.
+        let effort = Effort { ranks: RANKS as usize, documents, runs: 5, ..Effort::default() };
+        let mut study = Self { model, effort, profiles: Vec::new(), config, batches };
+        study.measure()?;
+        Ok(study)
+    }
+
+    /// Measures what the stages cost now.
+    fn measure(&mut self) -> Result<()> {
         let device = cpu_devices(1).remove(0);
-        let profile = profile::<Cpu>(&model, &device, effort, "prediction".into())?;
-        Ok(Self { cost: MeasuredCost::new(&profile, false), model, config, batches })
+        let profile = profile::<Cpu>(&self.model, &device, self.effort, "prediction".into())?;
+        self.profiles.push(profile);
+        Ok(())
+    }
+
+    /// What the stages cost over all rounds.
+    fn cost(&self) -> MeasuredCost {
+        let all: Vec<_> = self.profiles.iter().map(|p| &p.entries).collect();
+        let entries = combined(&all, |seconds| median(seconds));
+        MeasuredCost::new(&Profile { entries, ..self.profiles[0].clone() }, false)
     }
 
     fn partition(&self, way: Way) -> Result<Partition> {
-        let mut partitioner = Partitioner::new(&self.model, RANKS, &self.cost)
+        let cost = self.cost();
+        let mut partitioner = Partitioner::new(&self.model, RANKS, &cost)
             .with_representative(self.batches[0].meta.microbatches[0].clone());
         match way.cut {
             Cut::Usual => {}
@@ -235,17 +257,33 @@ impl Study {
         let plan = |uncut: &Uncut| self.plan(way, &partition, uncut);
         let batches = self.batches.iter().map(plan).collect::<Result<Vec<_>>>()?;
         let measured = vec![Vec::new(); batches.len()];
-        Ok(Run { way, pipeline, batches, measured })
+        Ok(Run { way, pipeline, partition, batches, measured })
     }
 
     fn plan(&self, way: Way, partition: &Partition, uncut: &Uncut) -> Result<(Plan, Arc<Batch>)> {
-        let Uncut { mut meta, mut microbatches } = uncut.clone();
-        meta.microbatches.truncate(way.microbatches);
+        let mut microbatches = uncut.microbatches.clone();
         microbatches.truncate(way.microbatches);
+        let (graph, split) = self.graph(way, partition, uncut)?;
+        let schedule = schedule_by_name(way.schedule).context("the schedule is built in")?;
+        let budget = Budget::Iterations(BUDGET);
+        let plan = schedule.plan(&graph, &Environment { budget, ..Environment::default() })?;
+        anyhow::ensure!(check_plan(&plan).is_empty(), "the plan of {} is not valid", way.name);
+        let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
+        Ok((plan, Arc::new(Batch { microbatches, split, trained_tokens })))
+    }
+
+    fn graph(
+        &self,
+        way: Way,
+        partition: &Partition,
+        uncut: &Uncut,
+    ) -> Result<(TaskGraph, BatchSplit)> {
+        let mut meta = uncut.meta.clone();
+        meta.microbatches.truncate(way.microbatches);
         let split = split_batch(&self.model, partition, &meta);
         let mut cluster = presets::cluster("cpu").context("the preset is built in")?;
         cluster.device.memory_bytes = Bytes(u64::MAX);
-        let cost = self.cost.clone().with_weight_split(way.split);
+        let cost = self.cost().with_weight_split(way.split);
         let graph = build_graph(&GraphInput {
             model: &self.model,
             cluster: &cluster,
@@ -255,12 +293,18 @@ impl Study {
             cost: &Only(cost, Strategy::new(way.strategy)),
             weight_split: way.split,
         })?;
-        let schedule = schedule_by_name(way.schedule).context("the schedule is built in")?;
-        let budget = Budget::Iterations(BUDGET);
-        let plan = schedule.plan(&graph, &Environment { budget, ..Environment::default() })?;
-        anyhow::ensure!(check_plan(&plan).is_empty(), "the plan of {} is not valid", way.name);
-        let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
-        Ok((plan, Arc::new(Batch { microbatches, split, trained_tokens })))
+        Ok((graph, split))
+    }
+
+    /// Predicted and measured seconds of each batch, the latter a median.
+    fn pairs(&self, run: &Run) -> Result<Vec<(f64, f64)>> {
+        let pair = |((plan, _), (uncut, measured)): (&(Plan, _), (&Uncut, &Vec<f64>))| {
+            let (graph, _) = self.graph(run.way, &run.partition, uncut)?;
+            let predicted = Timeline::evaluate(&graph, &plan.order)?.makespan.0;
+            Ok((predicted, median(&mut measured.clone())))
+        };
+        let measured = self.batches.iter().zip(&run.measured);
+        run.batches.iter().zip(measured).map(pair).collect()
     }
 }
 
@@ -275,16 +319,9 @@ impl Run {
         }
         Ok(())
     }
-
-    /// Predicted and measured seconds of each batch, the latter a median.
-    fn pairs(&self) -> Vec<(f64, f64)> {
-        let predicted = self.batches.iter().map(|(plan, _)| plan.predicted.makespan_s.0);
-        predicted.zip(self.measured.iter().map(|m| median(m))).collect()
-    }
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
+fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
@@ -305,18 +342,19 @@ fn rank_correlation(pairs: &[(f64, f64)]) -> f64 {
 }
 
 /// Runs all ways in turn and prints every pair.
-fn compare(study: &Study, ways: &[Way], rounds: usize) -> Result<Vec<(f64, f64)>> {
+fn compare(mut study: Study, ways: &[Way], rounds: usize) -> Result<Vec<(f64, f64)>> {
     let mut runs = ways.iter().map(|&way| study.run(way)).collect::<Result<Vec<_>>>()?;
     for _ in 0..rounds {
         for run in &mut runs {
             run.round()?;
         }
+        study.measure()?;
     }
     println!("\n{:36} {:>10} {:>10} {:>8}", study.model.name, "measured", "predicted", "error");
     let mut means = Vec::new();
     let mut all = Vec::new();
     for run in &runs {
-        let pairs = run.pairs();
+        let pairs = study.pairs(run)?;
         for (predicted, measured) in &pairs {
             println!(
                 "{:36} {:>7.2} ms {:>7.2} ms {:>+6.1} %",
@@ -379,11 +417,11 @@ fn main() -> Result<()> {
     let vlm = presets::model(&config.model).context("the preset is built in")?;
     let batches = scenes(&vlm, &config)?;
     let study = Study::new(vlm, config.clone(), batches)?;
-    let mut all = compare(&study, VLM, rounds)?;
+    let mut all = compare(study, VLM, rounds)?;
     let decoder = ModelSpec::from_toml(SMALL_DECODER)?;
     let batches = texts(&decoder);
     let study = Study::new(decoder, config, batches)?;
-    all.extend(compare(&study, DECODER, rounds)?);
+    all.extend(compare(study, DECODER, rounds)?);
     println!();
     summary("all", &all, &all);
     Ok(())

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
-use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry};
+use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry, combined};
 use dip_core::{
     BatchSplit, LinkError, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId,
     Received, Seconds, SegmentId, SpecError, Stage, StageCall, StageError, Strategy,
@@ -29,7 +29,7 @@ use crate::data::video::{ReadyClip, noisy, packed};
 use crate::data::{LatentShape, Latents};
 use crate::model::{DitChunk, ModelError, Precision, cast};
 use crate::stage::{ChunkStage, Payload};
-use figures::{Figures, Times, median};
+use figures::{Figures, Times, typical};
 use memory::Kept;
 
 /// Layers of the module that is measured: room for a first, a last and a run of middle layers.
@@ -45,7 +45,7 @@ const CHANNEL_BYTES_PER_S: f64 = 1e12;
 pub struct Effort {
     /// Runs that are thrown away.
     pub warm_up: usize,
-    /// Runs whose median counts.
+    /// Runs that count: their mean, without a tenth at either end.
     pub runs: usize,
     /// Threads that measure at the same time: the ranks of the pipeline.
     pub ranks: usize,
@@ -180,7 +180,7 @@ pub fn profile<B: Backend>(
         schema: PROFILE_SCHEMA.into(),
         key,
         element_bytes: effort.precision.element_bytes() as u32,
-        entries: mean(&all),
+        entries: combined(&all, |seconds| seconds.iter().sum::<f64>() / seconds.len() as f64),
         link_latency_s: CHANNEL_LATENCY,
         link_bytes_per_s: CHANNEL_BYTES_PER_S,
         peak_flops_per_s: peak.map(|sum| sum / ranks),
@@ -208,22 +208,6 @@ fn at_once<T: Send>(
         let joined = ranks.into_iter().map(|rank| rank.join().map_err(|_| MeasureError::Thread));
         joined.collect()
     })
-}
-
-/// The mean of each entry over the threads.
-fn mean(all: &[Vec<ProfileEntry>]) -> Vec<ProfileEntry> {
-    let mut entries = all[0].clone();
-    let share = 1.0 / all.len() as f64;
-    for (i, entry) in entries.iter_mut().enumerate() {
-        let over = |f: fn(&ProfileEntry) -> Seconds| all.iter().map(|t| f(&t[i]) * share).sum();
-        entry.forward_s = over(|e| e.forward_s);
-        entry.inference_s = over(|e| e.inference_s);
-        entry.backward_s = over(|e| e.backward_s);
-        entry.input_gradient_s = over(|e| e.input_gradient_s);
-        entry.weight_s = over(|e| e.weight_s);
-        entry.selective_backward_s = over(|e| e.selective_backward_s);
-    }
-    entries
 }
 
 fn entries<B: Backend>(
@@ -341,7 +325,7 @@ impl<B: Backend> Probe<'_, B> {
         Ok(figures)
     }
 
-    /// Medians of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the caches
+    /// Typical seconds of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the caches
     /// full of another's data.
     fn chunks(&self) -> Result<[Times; CHUNKS.len()], MeasureError> {
         let batch = Arc::new(self.batch());
@@ -357,8 +341,8 @@ impl<B: Backend> Probe<'_, B> {
             self.kept(&mut chunks, sample)?;
             self.split(&mut chunks, sample)?;
         }
-        let median_of = |i: usize| Times::of(|part| median(samples.iter().map(|s| part(&s[i]))));
-        Ok(std::array::from_fn(median_of))
+        let typical_of = |i: usize| Times::of(|part| typical(samples.iter().map(|s| part(&s[i]))));
+        Ok(std::array::from_fn(typical_of))
     }
 
     fn measured(&self, layers: Range<u32>, batch: &Batch) -> Result<Measured<B>, MeasureError> {

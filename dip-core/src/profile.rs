@@ -92,6 +92,32 @@ pub struct KeptBytes {
     pub bytes_per_trained_token: f64,
 }
 
+/// One list of several of the same parts: the seconds of each part are what `combine` makes of theirs.
+///
+/// Entries beyond the shortest list are left out; no list gives no entries.
+pub fn combined(
+    all: &[impl AsRef<[ProfileEntry]>],
+    combine: impl Fn(&mut [f64]) -> f64,
+) -> Vec<ProfileEntry> {
+    let shortest = all.iter().map(|list| list.as_ref().len()).min().unwrap_or(0);
+    let one = |i: usize| {
+        let of = |field: fn(&ProfileEntry) -> Seconds| {
+            let mut seconds: Vec<f64> = all.iter().map(|list| field(&list.as_ref()[i]).0).collect();
+            Seconds(combine(&mut seconds))
+        };
+        ProfileEntry {
+            forward_s: of(|e| e.forward_s),
+            inference_s: of(|e| e.inference_s),
+            backward_s: of(|e| e.backward_s),
+            input_gradient_s: of(|e| e.input_gradient_s),
+            weight_s: of(|e| e.weight_s),
+            selective_backward_s: of(|e| e.selective_backward_s),
+            ..all[0].as_ref()[i].clone()
+        }
+    };
+    (0..shortest).map(one).collect()
+}
+
 impl KeptBytes {
     /// Those of both.
     pub fn plus(self, other: Self, times: f64) -> Self {
