@@ -203,7 +203,7 @@ impl Study {
     /// What the stages cost over all rounds.
     fn cost(&self) -> MeasuredCost {
         let all: Vec<_> = self.profiles.iter().map(|p| &p.entries).collect();
-        let entries = combined(&all, |seconds| median(seconds));
+        let entries = combined(&all, median);
         MeasuredCost::new(&Profile { entries, ..self.profiles[0].clone() }, false)
     }
 
