@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use dip::core::presets;
 
@@ -11,6 +11,9 @@ pub struct Presets {
     /// Only these
     #[arg(value_enum)]
     what: Option<Kind>,
+    /// Print the TOML of this model or cluster, to start your own from
+    #[arg(long, value_name = "NAME", conflicts_with = "what")]
+    show: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,6 +25,15 @@ enum Kind {
 
 impl Presets {
     pub fn run(&self) -> Result<ExitCode> {
+        if let Some(name) = &self.show {
+            let source = presets::source(name).with_context(|| {
+                format!(
+                    "{name:?} is no model and no cluster; `dip presets` lists the names of both"
+                )
+            })?;
+            print!("{source}");
+            return Ok(ExitCode::SUCCESS);
+        }
         for kind in [Kind::Models, Kind::Clusters, Kind::Schedules] {
             if self.what.is_none_or(|what| what == kind) {
                 list(kind);

@@ -20,6 +20,19 @@ fn presets_are_listed() {
 }
 
 #[test]
+fn a_preset_is_shown_as_a_file_that_can_be_changed_and_used() {
+    let folder = Folder::new();
+    let model = folder.dip(&["presets", "--show", "vlm-s"]).ok();
+    folder.write("mine.toml", &model.replace("name = \"vlm-s\"", "name = \"mine\""));
+    folder.write("here.toml", &folder.dip(&["presets", "--show", "h20"]).ok());
+    let mine =
+        ["plan", "--model", "mine.toml", "--cluster", "here.toml", "--iterations-budget", "1"];
+    assert!(folder.dip(&mine).ok().contains("mine"));
+    let error = folder.dip(&["presets", "--show", "vlm"]).fails(2);
+    assert!(error.contains("\"vlm\"") && error.contains("dip presets"), "{error}");
+}
+
+#[test]
 fn equal_seeds_sample_equal_batches_and_others_do_not() {
     let folder = Folder::new();
     let sample = |seed: &str| {

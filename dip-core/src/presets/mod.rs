@@ -68,6 +68,11 @@ pub fn clusters() -> impl Iterator<Item = (&'static str, &'static str)> {
     CLUSTERS.iter().map(|p| (p.name, p.description()))
 }
 
+/// The TOML of the model or cluster preset of that name: where to start from for your own.
+pub fn source(name: &str) -> Option<&'static str> {
+    MODELS.iter().chain(CLUSTERS).find(|p| p.name == name).map(|p| p.text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
