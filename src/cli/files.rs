@@ -25,19 +25,54 @@ pub fn read_text(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Writes a file under a temporary name beside its target and renames it.
+/// Writes a file under a temporary name beside its target and renames it. What is not a file, as `/dev/stdout` or a pipe, is
+/// written to.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let shown = path.display();
+    if fs::metadata(path).is_ok_and(|target| !target.is_file() && !target.is_dir()) {
+        return fs::write(path, bytes).with_context(|| format!("{shown}: cannot be written"));
+    }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).with_context(|| format!("{shown}: its folder cannot be made"))?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".dip-")
+    let mut file = temporary()
         .tempfile_in(folder)
         .with_context(|| format!("{shown}: its folder cannot be written"))?;
     file.write_all(bytes).with_context(|| format!("{shown}: cannot be written"))?;
     file.persist(path).with_context(|| format!("{shown}: cannot be put in place"))?;
     Ok(())
+}
+
+/// A file that others may read as they may any new file; a temporary one is its owner's alone where nothing else is said.
+fn temporary() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".dip-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn outputs_have_the_permissions_of_any_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, plain) = (folder.path().join("whole"), folder.path().join("plain"));
+        write_whole(&whole, b"text").unwrap();
+        fs::write(&plain, b"text").unwrap();
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&whole), mode(&plain));
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_stays() {
+        write_whole(Path::new("/dev/null"), b"text").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
 }

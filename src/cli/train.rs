@@ -53,12 +53,12 @@ impl Train {
             }
             #[cfg(feature = "wgpu")]
             Device::Wgpu => {
-                let devices = backend::wgpu_devices(config.pipeline.ranks)?;
+                let devices = backend::wgpu_devices(config.pipeline.devices())?;
                 self.on::<backend::Wgpu>(&config, &model, |_| devices.clone())
             }
             #[cfg(feature = "rocm")]
             Device::Rocm => {
-                let devices = backend::rocm_devices(config.pipeline.ranks)?;
+                let devices = backend::rocm_devices(config.pipeline.devices())?;
                 self.on::<backend::Rocm>(&config, &model, |_| devices.clone())
             }
             #[cfg(not(feature = "cuda"))]
