@@ -1,7 +1,7 @@
 //! Training throughput of one layer on one core: forward and backward, as the planner's profile measures them.
 //!
 //! `cargo run --release --example throughput` prints tokens a second and GFLOP/s for decoder and ViT layers of several shapes.
-//! `scripts/pytorch-throughput.py` prints the same table for PyTorch, to be run beside it.
+//! `-- decoder` or `-- vit` measures one kind only. `scripts/pytorch-throughput.py` prints the same table for PyTorch, to be run beside it.
 
 use dip::burn::backend::{Cpu, cpu_devices};
 use dip::burn::measure::{Effort, profile};
@@ -80,11 +80,13 @@ fn main() -> anyhow::Result<()> {
     let documents = BATCH as usize;
     let effort = Effort { warm_up: 1, runs: 5, ranks: 1, documents, ..Effort::default() };
     println!("{:8} {:>6} {:>6} {:>12} {:>9}", "layer", "hidden", "length", "tokens/s", "GFLOP/s");
-    for shape in SHAPES {
+    // `-- decoder` leaves out the other kind of layer.
+    let only = std::env::args().nth(1);
+    for shape in SHAPES.iter().filter(|s| only.as_ref().is_none_or(|only| only == s.module)) {
         let measured = profile::<Cpu>(&shape.model()?, &device, effort, "throughput".into())?;
         let seconds = shape.seconds(&measured).expect("the profile covers every module");
         let (speed, gflops) = (shape.tokens() / seconds, shape.flops() / seconds / 1e9);
-        let Shape { module, hidden, length } = shape;
+        let Shape { module, hidden, length } = *shape;
         println!("{module:8} {hidden:6} {length:6} {speed:12.0} {gflops:9.1}");
     }
     Ok(())
