@@ -1,7 +1,8 @@
 //! Predicted against measured times of plans that differ widely.
 //!
 //! `cargo run --release --example prediction` measures what the stages of `vlm-tiny` and of a small decoder cost, plans the same
-//! batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair. Plans and measurements of
+//! batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair: seconds, and the most activations on a
+//! rank, measured before predicted. Plans and measurements of
 //! stages take turns, so that whatever else the machine does hits all alike. `-- 20` takes twenty rounds instead of ten.
 
 use std::sync::Arc;
@@ -138,6 +139,8 @@ struct Run {
     batches: Vec<(Plan, Arc<Batch>)>,
     /// Seconds of the stages, by batch and round.
     measured: Vec<Vec<f64>>,
+    /// Most bytes of activations on a rank, by batch.
+    activations: Vec<Bytes>,
 }
 
 /// A cost model that offers one memory strategy.
@@ -257,7 +260,8 @@ impl Study {
         let plan = |uncut: &Uncut| self.plan(way, &partition, uncut);
         let batches = self.batches.iter().map(plan).collect::<Result<Vec<_>>>()?;
         let measured = vec![Vec::new(); batches.len()];
-        Ok(Run { way, pipeline, partition, batches, measured })
+        let activations = vec![Bytes::ZERO; batches.len()];
+        Ok(Run { way, pipeline, partition, batches, measured, activations })
     }
 
     fn plan(&self, way: Way, partition: &Partition, uncut: &Uncut) -> Result<(Plan, Arc<Batch>)> {
@@ -312,12 +316,25 @@ impl Run {
     /// Runs every batch. The first once more before: another pipeline has used the caches.
     fn round(&mut self) -> Result<()> {
         self.pipeline.run(&self.batches[0].0, &self.batches[0].1, None)?;
-        for ((plan, batch), measured) in self.batches.iter().zip(&mut self.measured) {
+        let figures = self.measured.iter_mut().zip(&mut self.activations);
+        for ((plan, batch), (measured, activations)) in self.batches.iter().zip(figures) {
             let report = self.pipeline.run(plan, batch, None)?;
             let trace = report.traces.first().context("there is one replica")?;
             measured.push(trace.makespan().0);
+            *activations = report.peak_activation.iter().fold(*activations, |a, &b| a.max(b));
         }
         Ok(())
+    }
+
+    /// Predicted and measured MiB of activations on the rank that has most, of each batch.
+    fn activations(&self) -> impl Iterator<Item = (f64, f64)> {
+        let of_plan = |plan: &Plan| {
+            let ranks = plan.predicted.peak_bytes.iter().zip(&plan.graph.static_bytes);
+            ranks.map(|(peak, fixed)| peak.0 - fixed.0).max().unwrap_or(0)
+        };
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let plans = self.batches.iter().map(move |(plan, _)| mib(of_plan(plan)));
+        plans.zip(self.activations.iter().map(move |bytes| mib(bytes.0)))
     }
 }
 
@@ -350,14 +367,17 @@ fn compare(mut study: Study, ways: &[Way], rounds: usize) -> Result<Vec<(f64, f6
         }
         study.measure()?;
     }
-    println!("\n{:36} {:>10} {:>10} {:>8}", study.model.name, "measured", "predicted", "error");
+    println!(
+        "\n{:36} {:>10} {:>10} {:>8}   {:>15}",
+        study.model.name, "measured", "predicted", "error", "activations"
+    );
     let mut means = Vec::new();
     let mut all = Vec::new();
     for run in &runs {
         let pairs = study.pairs(run)?;
-        for (predicted, measured) in &pairs {
+        for ((predicted, measured), (of_plan, kept)) in pairs.iter().zip(run.activations()) {
             println!(
-                "{:36} {:>7.2} ms {:>7.2} ms {:>+6.1} %",
+                "{:36} {:>7.2} ms {:>7.2} ms {:>+6.1} %   {kept:>7.2} {of_plan:>7.2} MiB",
                 run.way.name,
                 1e3 * measured,
                 1e3 * predicted,
@@ -405,7 +425,9 @@ fn texts(model: &ModelSpec) -> Vec<Uncut> {
         loss_mask: vec![true; length as usize],
         ..Microbatch::default()
     };
-    let meta = MicrobatchMeta { text_tokens: length.into(), ..MicrobatchMeta::default() };
+    let documents = vec![document.into(); (length / document) as usize];
+    let meta =
+        MicrobatchMeta { text_tokens: length.into(), documents, ..MicrobatchMeta::default() };
     let count = model.microbatches as usize;
     let meta = BatchMeta { iteration: 0, microbatches: vec![meta; count] };
     vec![Uncut { meta, microbatches: vec![microbatch; count] }]

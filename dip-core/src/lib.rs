@@ -69,4 +69,4 @@ pub use timeline::{Timeline, TimelineError};
 pub use trace::{Span, Trace};
 pub use units::{Bytes, Flops, Seconds};
 pub use wire::FormatError;
-pub use workload::{InstanceSpace, Workload};
+pub use workload::{InstanceSpace, Workload, causal_block_pairs, causal_blocks};

@@ -86,7 +86,7 @@ pub struct ProfileEntry {
 pub struct KeptBytes {
     /// Whatever the documents and losses are.
     pub bytes: f64,
-    /// For each pair of tokens of one document, both orders and a token with itself.
+    /// For each pair of tokens whose score is computed, see [`crate::causal_blocks`].
     pub bytes_per_pair: f64,
     /// For each token with a loss.
     pub bytes_per_trained_token: f64,

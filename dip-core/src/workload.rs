@@ -28,12 +28,33 @@ pub struct Workload {
     pub tokens: u64,
     /// Query-key pairs of self-attention, over all sequences, causal masking counted.
     pub attention_pairs: u64,
+    /// Query-key pairs whose scores training computes: those of causal attention block by block, see [`causal_blocks`].
+    pub computed_pairs: u64,
     /// Query-key pairs of cross attention.
     pub cross_pairs: u64,
     /// Tokens handed to the consumers of the module (after merging).
     pub output_tokens: u64,
     /// Most tokens that can have a loss: those of the text.
     pub trained_tokens: u64,
+}
+
+/// Most queries of one block of causal attention.
+const CAUSAL_BLOCK: u64 = 128;
+
+/// The queries of the blocks in which causal attention over a document of `length` tokens is computed. Those of a block see no key
+/// beyond its end, so that less is computed of what the mask hides: little more than half of a long document.
+pub fn causal_blocks(length: u64) -> impl Iterator<Item = Range<u64>> {
+    let size = length.div_ceil(length.div_ceil(CAUSAL_BLOCK).max(1)).max(1);
+    (0..length.div_ceil(size)).map(move |i| i * size..length.min((i + 1) * size))
+}
+
+/// Pairs that [`causal_blocks`] of a document compute.
+pub fn causal_block_pairs(length: u64) -> u64 {
+    let size = length.div_ceil(length.div_ceil(CAUSAL_BLOCK).max(1)).max(1);
+    let (whole, rest) = (length / size, length % size);
+    // Block i, from 1, has `size` queries and i * size keys; the last one what is left.
+    let blocks = size.saturating_mul(size).saturating_mul(triangle(whole));
+    blocks.saturating_add(rest.saturating_mul(length))
 }
 
 impl ModelSpec {
@@ -81,14 +102,17 @@ impl ModelSpec {
             ModuleKind::Decoder { .. } if microbatch.has_sequence() => {
                 let tokens = self.sequence_length(microbatch);
                 work.tokens = tokens;
-                work.attention_pairs = document_pairs(tokens, &microbatch.documents);
+                let documents = &microbatch.documents;
+                work.attention_pairs = document_pairs(tokens, documents, triangle);
+                work.computed_pairs = document_pairs(tokens, documents, causal_block_pairs);
                 work.output_tokens = tokens;
                 work.trained_tokens = microbatch.text_tokens;
             }
             ModuleKind::Decoder { .. } => {
                 for clip in &microbatch.clips[range] {
                     work.tokens += clip.caption_tokens;
-                    add(&mut work.attention_pairs, causal_pairs(clip.caption_tokens));
+                    add(&mut work.attention_pairs, triangle(clip.caption_tokens));
+                    add(&mut work.computed_pairs, causal_block_pairs(clip.caption_tokens));
                 }
                 work.output_tokens = work.tokens;
             }
@@ -103,6 +127,9 @@ impl ModelSpec {
                 }
                 work.output_tokens = work.tokens;
             }
+        }
+        if !matches!(spec.kind, ModuleKind::Decoder { .. }) {
+            work.computed_pairs = work.attention_pairs;
         }
         work
     }
@@ -153,19 +180,20 @@ fn square(tokens: u64) -> u64 {
     tokens.saturating_mul(tokens)
 }
 
-fn causal_pairs(tokens: u64) -> u64 {
-    tokens.saturating_mul(tokens.saturating_add(1)) / 2
+/// 1 + 2 + ... + n: the causal pairs of n tokens.
+fn triangle(n: u64) -> u64 {
+    n.saturating_mul(n.saturating_add(1)) / 2
 }
 
-/// Causal pairs inside the documents of a sequence; tokens that are in none are one more document.
-fn document_pairs(tokens: u64, documents: &[u64]) -> u64 {
+/// Pairs inside the documents of a sequence, by those of one; tokens that are in none are one more document.
+fn document_pairs(tokens: u64, documents: &[u64], of_one: fn(u64) -> u64) -> u64 {
     let (mut left, mut pairs) = (tokens, 0);
     for &document in documents {
         let document = document.min(left);
         left -= document;
-        add(&mut pairs, causal_pairs(document));
+        add(&mut pairs, of_one(document));
     }
-    pairs.saturating_add(causal_pairs(left))
+    pairs.saturating_add(of_one(left))
 }
 
 #[cfg(test)]
@@ -212,6 +240,21 @@ mod tests {
             "#,
         )
         .unwrap()
+    }
+
+    #[test]
+    fn blocks_cover_a_document_and_see_each_key_once() {
+        for length in (0..600).chain([5000, 8192]) {
+            let blocks: Vec<_> = causal_blocks(length).collect();
+            let rows: Vec<u64> = blocks.iter().cloned().flatten().collect();
+            assert!(rows.into_iter().eq(0..length), "{length}");
+            assert!(blocks.iter().all(|b| b.end - b.start <= CAUSAL_BLOCK && !b.is_empty()));
+            let pairs: u64 = blocks.iter().map(|b| (b.end - b.start) * b.end).sum();
+            assert_eq!(causal_block_pairs(length), pairs, "{length}");
+            assert!(triangle(length) <= pairs && pairs <= length * length);
+        }
+        assert!(causal_block_pairs(8192) < triangle(8192) * 102 / 100);
+        assert_eq!(causal_block_pairs(u64::MAX), u64::MAX, "no overflow");
     }
 
     #[test]

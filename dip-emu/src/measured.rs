@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dip_core::profile::{KeptBytes, Part, Profile, ProfileEntry};
 use dip_core::{
     Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, ModuleKind, RankId, Seconds, StageCost,
-    StageQuery, Strategy, Workload,
+    StageQuery, Strategy, Workload, causal_block_pairs,
 };
 
 /// Bytes of a parameter with its gradient and two moments, which are single precision whatever the layers compute in.
@@ -119,7 +119,7 @@ impl CostModel for MeasuredCost {
         let (forward, backward, activation) = match chunk.runs_backward {
             true => {
                 let kept =
-                    times.keep.of(document_pairs(query), query.workload.trained_tokens.max(1));
+                    times.keep.of(computed_pairs(query), query.workload.trained_tokens.max(1));
                 (times.forward, times.backward + apart, kept)
             }
             false => (times.inference, 0.0, Bytes::ZERO),
@@ -169,12 +169,11 @@ impl CostModel for MeasuredCost {
     }
 }
 
-/// Ordered pairs of tokens of one document in the sequence that is computed; its padding is a document, too.
-fn document_pairs(query: &StageQuery<'_>) -> u64 {
+/// Pairs of the sequence that is computed; its padding is a document, too.
+fn computed_pairs(query: &StageQuery<'_>) -> u64 {
     let (work, model) = (&query.workload, query.chunk.model);
     let padding = u64::from(model.sequence_tokens).saturating_sub(work.tokens);
-    let both_orders = work.attention_pairs.saturating_mul(2).saturating_sub(work.tokens);
-    both_orders.saturating_add(padding.saturating_mul(padding))
+    work.computed_pairs.saturating_add(causal_block_pairs(padding))
 }
 
 /// Values that the stage hands on.

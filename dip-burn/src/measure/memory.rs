@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_core::ModuleKind;
 use dip_core::profile::KeptBytes;
+use dip_core::{ModuleKind, causal_block_pairs};
 
 use super::{MeasureError, Measured, Probe, is_video};
 use crate::batch::Batch;
@@ -82,7 +82,7 @@ impl<B: Backend> Probe<'_, B> {
     ) -> Result<Point, MeasureError> {
         chunk.inputs = self.inputs(first, &batch);
         let documents = batch.microbatches[0].documents.chunk_by(|a, b| a == b);
-        let pairs = documents.map(|d| (d.len() * d.len()) as f64).sum();
+        let pairs = documents.map(|d| causal_block_pairs(d.len() as u64) as f64).sum();
         let trained = batch.trained_tokens.max(1) as f64;
         chunk.stage.begin(Arc::new(batch), 1.0);
         self.forward(chunk, strategy, false)?;

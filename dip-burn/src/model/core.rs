@@ -1,16 +1,19 @@
 //! The attention core: scores, softmax and weighted sum, sequence by sequence.
 //!
 //! Packed documents never see each other, so the core runs on each by itself instead of on the whole sequence under a mask: for
-//! `n` documents of equal length that is `1/n` of the work.
+//! `n` documents of equal length that is `1/n` of the work. Of a long causal document, blocks of queries run by themselves, each on
+//! the keys up to its end.
 //!
 //! Shape legend: r rows of all sequences, n sequences, s their queries and t their keys (s = t where they see themselves), h query
 //! heads, k key-value heads, g heads of a group (h = k * g), d head width.
+
+use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use dip_core::ModuleSpec;
+use dip_core::{ModuleSpec, causal_blocks};
 
 use super::gradients::bytes_of;
 use super::{cast, to_f32};
@@ -121,17 +124,21 @@ impl<B: Backend> Span<B> {
         sizes.map(span).collect()
     }
 
-    /// The documents of a packed sequence, each causal.
+    /// The documents of a packed sequence, each causal, in blocks of queries.
     pub fn causal_documents(documents: &[u32], heads: Heads, device: &B::Device) -> Vec<Self> {
         let mut start = 0;
-        let span = |document: &[u32]| {
-            let length = document.len();
-            let mask = Some(causal(length, heads, device));
-            let rows = Rows { start, length };
-            start += length;
-            Self { sequences: 1, queries: rows, keys: rows, mask }
-        };
-        documents.chunk_by(|a, b| a == b).map(span).collect()
+        let mut spans = Vec::new();
+        for document in documents.chunk_by(|a, b| a == b) {
+            for block in causal_blocks(document.len() as u64) {
+                let block = block.start as usize..block.end as usize;
+                let queries = Rows { start: start + block.start, length: block.len() };
+                let keys = Rows { start, length: block.end };
+                let mask = Some(causal(block, heads, device));
+                spans.push(Self { sequences: 1, queries, keys, mask });
+            }
+            start += document.len();
+        }
+        spans
     }
 
     /// Bytes of its mask.
@@ -185,13 +192,14 @@ impl<B: Backend> Span<B> {
     }
 }
 
-/// The mask of a causal sequence, whole for every head: a broadcast one would be added element by element.
-fn causal<B: Backend>(length: usize, heads: Heads, device: &B::Device) -> Tensor<B, 4> {
-    let mut values = vec![HIDDEN; length * length];
-    for row in 0..length {
-        values[row * length..=row * length + row].fill(0.0);
+/// The mask of queries that see the keys up to their own, whole for every head: a broadcast one would be added element by element.
+fn causal<B: Backend>(queries: Range<usize>, heads: Heads, device: &B::Device) -> Tensor<B, 4> {
+    let keys = queries.end;
+    let mut values = vec![0.0; queries.len() * keys];
+    for (row, query) in values.chunks_exact_mut(keys).zip(queries.clone()) {
+        row[query + 1..].fill(HIDDEN);
     }
-    let shape = [1, heads.kv_heads, heads.group() * length, length];
+    let shape = [1, heads.kv_heads, heads.group() * queries.len(), keys];
     Tensor::from_data(TensorData::new(values.repeat(heads.heads), shape), device)
 }
 
@@ -219,13 +227,32 @@ pub(super) fn attend_backward<B: Backend>(
     (weights, dy): (Vec<Tensor<B, 4>>, &Tensor<B, 2>),
 ) -> Inputs<B> {
     let (mut query, mut key, mut value) = (Vec::new(), Vec::new(), Vec::new());
+    let mut document = None;
     for (span, weights) in spans.iter().zip(weights) {
         let [d_query, d_key, d_value] = span.backward(inputs, weights, dy, heads);
         query.push(d_query);
-        key.push(d_key);
-        value.push(d_value);
+        let seen = document.replace(span.keys.start) == Some(span.keys.start);
+        for (all, d) in [(&mut key, d_key), (&mut value, d_value)] {
+            match all.pop() {
+                Some(before) if seen => all.push(added(d, before)),
+                before => all.extend(before.into_iter().chain([d])),
+            }
+        }
     }
     Inputs { query: join(query), key: join(key), value: join(value) }
+}
+
+/// `x` with `first` added to its first rows.
+fn added<B: Backend>(x: Tensor<B, 2>, first: Tensor<B, 2>) -> Tensor<B, 2> {
+    let ([rows, _], [of_first, _]) = (x.dims(), first.dims());
+    if of_first == rows {
+        return x + first;
+    }
+    if of_first == 0 {
+        return x;
+    }
+    let rest = x.clone().narrow(0, of_first, rows - of_first);
+    Tensor::cat(vec![x.narrow(0, 0, of_first) + first, rest], 0)
 }
 
 fn join<B: Backend>(mut parts: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
@@ -265,6 +292,32 @@ mod tests {
                 let sees = documents[row] == documents[changed] && changed <= row && !first;
                 assert_eq!(differs, sees, "row {row} after a change of {changed}");
             }
+        }
+    }
+
+    #[test]
+    fn blocks_of_long_documents_give_what_a_whole_one_gives() {
+        let device = Default::default();
+        let lengths = [300, 5, 140];
+        let documents: Vec<u32> = (0..).zip(lengths).flat_map(|(d, n)| vec![d; n]).collect();
+        let mut start = 0;
+        let whole = lengths.map(|length| {
+            let rows = Rows { start, length };
+            start += length;
+            let mask = Some(causal(0..length, HEADS, &device));
+            Span::<Flex> { sequences: 1, queries: rows, keys: rows, mask }
+        });
+        let blocks = Span::causal_documents(&documents, HEADS, &device);
+        assert_eq!(blocks.len(), 3 + 1 + 2);
+        let [query, key, value] = [normal(445, 12), normal(445, 6), normal(445, 6)];
+        let (inputs, dy) = (Inputs { query, key, value }, normal(445, 12));
+        let run = |spans: &[Span<Flex>]| {
+            let (weights, y) = attend(&inputs, spans, HEADS);
+            let d = attend_backward(&inputs, spans, HEADS, (weights, &dy));
+            [y, d.query, d.key, d.value].map(|x| x.into_data())
+        };
+        for (blocked, whole) in run(&blocks).iter().zip(run(&whole)) {
+            blocked.assert_approx_eq::<f32>(&whole, burn::tensor::Tolerance::absolute(1e-5));
         }
     }
 }

@@ -98,7 +98,7 @@ fn activations_grow_with_pairs_inside_documents_and_tokens_with_a_loss() {
     let model = model();
     let (cost, keep) = (MeasuredCost::new(&profile(), true), Strategy::keep());
     // Documents of 60 and 40 tokens, and 92 of padding.
-    let workload = Workload { attention_pairs: 1830 + 820, trained_tokens: 30, ..work(100) };
+    let workload = Workload { computed_pairs: 60 * 60 + 40 * 40, trained_tokens: 30, ..work(100) };
     let query = StageQuery { chunk: chunk(&model, 1, 2..4), workload, strategy: &keep };
     let pairs = 60 * 60 + 40 * 40 + 92 * 92;
     let expected = 1000 * 4 + 2 * 2 * pairs + 7 * 30;
