@@ -1,6 +1,6 @@
 //! The embedded video data: one coloured shape that moves over a light ground, and its caption, without end and without files.
 //!
-//! Clips last from one to four seconds and have several sizes, so that batches vary in work as real ones do. Clip `n` of a seed is
+//! Clips last from one to three seconds and have several sizes, so that batches vary in work as real ones do. Clip `n` of a seed is
 //! always the same.
 
 mod draw;
