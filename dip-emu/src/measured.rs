@@ -181,10 +181,17 @@ impl CostModel for MeasuredCost {
     }
 }
 
-/// Ordered pairs of tokens of one document in the sequence that is computed; its padding is a document, too.
+/// Ordered pairs of tokens of one document in the sequence that is computed; its padding is a document, too. Clips and captions
+/// are not padded.
 fn document_pairs(query: &StageQuery<'_>) -> u64 {
     let (work, model) = (&query.workload, query.chunk.model);
+    let is_clip = |kind: &ModuleKind| matches!(kind, ModuleKind::Dit { .. });
+    if is_clip(&model.modules[query.chunk.module.index()].kind) {
+        return work.attention_pairs;
+    }
+    let has_padding = !model.modules.iter().any(|m| is_clip(&m.kind));
     let padding = u64::from(model.sequence_tokens).saturating_sub(work.tokens);
+    let padding = if has_padding { padding } else { 0 };
     let both_orders = work.attention_pairs.saturating_mul(2).saturating_sub(work.tokens);
     both_orders.saturating_add(padding.saturating_mul(padding))
 }

@@ -134,7 +134,11 @@ mod tests {
     fn an_animated_webp_is_read_as_a_gif_is_and_a_still_one_is_refused() {
         let frames = webp(&webp_file(&[(10, 400), (90, 200), (170, 1400)]), &SHAPE, 99).unwrap();
         let reds: Vec<u8> = frames.iter().map(|f| f.get_pixel(0, 0).0[0]).collect();
-        assert_eq!(reds, [10, 90, 170, 170]);
+        // Frames are blended over each other, which rounds.
+        for (red, expected) in reds.iter().zip([10u8, 90, 170, 170]) {
+            assert!(red.abs_diff(expected) < 2, "{reds:?}");
+        }
+        assert_eq!(reds.len(), 4);
         let mut still = Cursor::new(Vec::new());
         RgbImage::new(16, 16).write_to(&mut still, image::ImageFormat::WebP).unwrap();
         let error = webp(still.get_ref(), &SHAPE, 99).unwrap_err().to_string();
