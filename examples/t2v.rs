@@ -33,13 +33,13 @@ fn main() -> anyhow::Result<()> {
     let mut trainer = dip::run::trainer::<Cpu>(&config, &model, devices)?;
     trainer.run(&mut Print)?;
 
-    // A clip of six frames of 24 x 24 pixels, from noise.
+    // A clip of six frames of 16 x 16 pixels, from noise.
     let shape = LatentShape::of(&model).expect("the model has clips");
     let tokenizer = Tokenizer::bytes();
     let tokens = |text: &str| caption_tokens(&tokenizer, text, 40);
     let sampler =
         Sampler { steps: 32, guidance: 3.0, values: shape.values as usize, empty: tokens("")? };
-    let prompt = (tokens(&caption)?, ClipGrid { frames: 6, rows: 6, columns: 6 });
+    let prompt = (tokens(&caption)?, ClipGrid { frames: 6, rows: 4, columns: 4 });
     let clips = sampler.sample(&trainer.whole_model()?, &[prompt], 0);
     let sample = |latents| Sample { caption: caption.clone(), seen: None, latents, shape };
     let folder = config.output.join("mine");

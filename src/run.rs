@@ -79,7 +79,9 @@ pub fn trainer<B: dip_burn::Backend>(
     let profile = cached_profile::<B>(&path, model, &device, effort)?;
     // Recomputing costs time, so it is only offered where memory is limited.
     let recompute = pipeline.memory_limit_bytes.is_some();
-    let cost = MeasuredCost::new(&profile, recompute);
+    let cost =
+        MeasuredCost::new(&profile, recompute).with_averages(config.optimizer.ema_decay > 0.0);
+    let video = config.data.video_of_microbatch(model);
     let inputs = |weight_split| -> Result<PlanInputs, RunError> {
         let cost: Arc<dyn CostModel> = Arc::new(cost.clone().with_weight_split(weight_split));
         let partition = Partitioner::new(model, pipeline.ranks, &*cost)
@@ -87,7 +89,7 @@ pub fn trainer<B: dip_burn::Backend>(
             .place(placement(&pipeline.schedule))?;
         let (model, cluster) = (model.clone(), cluster(pipeline.memory_limit_bytes));
         let inputs = PlanInputs { model, cluster, partition, cost, weight_split };
-        fits_memory(&inputs, pipeline.memory_limit_bytes)?;
+        fits_memory(&inputs, pipeline.memory_limit_bytes, video)?;
         Ok(inputs)
     };
     let inputs = match pipeline.weight_split {
@@ -133,9 +135,9 @@ fn faster(
 }
 
 /// A limit that the heaviest microbatch does not fit would end the run at the first batch that has one.
-fn fits_memory(inputs: &PlanInputs, limit: Option<u64>) -> Result<(), RunError> {
+fn fits_memory(inputs: &PlanInputs, limit: Option<u64>, video: Seconds) -> Result<(), RunError> {
     let Some(limit) = limit else { return Ok(()) };
-    let need = memory_need(inputs).map_err(PlanError::from).map_err(TrainError::from)?;
+    let need = memory_need(inputs, video).map_err(PlanError::from).map_err(TrainError::from)?;
     match need.iter().enumerate().max_by_key(|(_, bytes)| bytes.0) {
         Some((rank, bytes)) if bytes.0 > limit => {
             Err(RunError::Memory { limit, rank, need: bytes.0 })

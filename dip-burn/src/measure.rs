@@ -40,13 +40,18 @@ const CHUNKS: [Range<u32>; 4] = [1..2, 1..5, 0..1, LAYERS - 1..LAYERS];
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
 const CHANNEL_BYTES_PER_S: f64 = 1e12;
 
+/// Fewest runs whose median counts.
+const LEAST_RUNS: usize = 5;
+
 /// How long to measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Effort {
     /// Runs that are thrown away.
     pub warm_up: usize,
-    /// Runs that count: their mean, without a tenth at either end.
+    /// Most runs that count: their mean, without a tenth at either end.
     pub runs: usize,
+    /// Time after which [`LEAST_RUNS`] of them are enough: a long run is disturbed less than a short one.
+    pub enough: Seconds,
     /// Threads that measure at the same time: the ranks of the pipeline.
     pub ranks: usize,
     /// Compute threads of each of them.
@@ -77,7 +82,8 @@ impl Default for ClipSize {
 impl Default for Effort {
     fn default() -> Self {
         let (precision, clip) = (Precision::F32, ClipSize::default());
-        Self { warm_up: 3, runs: 15, ranks: 2, threads: 1, documents: 8, precision, clip }
+        let (warm_up, runs, enough) = (3, 15, Seconds(1.0));
+        Self { warm_up, runs, enough, ranks: 2, threads: 1, documents: 8, precision, clip }
     }
 }
 
@@ -333,13 +339,21 @@ impl<B: Backend> Probe<'_, B> {
             .map(|layers| self.measured(layers, &batch))
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
-        let mut samples = vec![[Times::default(); CHUNKS.len()]; self.effort.runs.max(1)];
-        for run in 0..self.effort.warm_up + samples.len() {
-            let sample = &mut samples[run.saturating_sub(self.effort.warm_up)];
+        let (mut samples, start) = (Vec::new(), Instant::now());
+        for run in 0..self.effort.warm_up + self.effort.runs.max(1) {
+            let is_late = start.elapsed().as_secs_f64() > self.effort.enough.0;
+            if is_late && samples.len() >= LEAST_RUNS {
+                break;
+            }
+            let mut sample = [Times::default(); CHUNKS.len()];
             chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
-            self.recomputed(&mut chunks, sample)?;
-            self.kept(&mut chunks, sample)?;
-            self.split(&mut chunks, sample)?;
+            self.recomputed(&mut chunks, &mut sample)?;
+            self.kept(&mut chunks, &mut sample)?;
+            self.split(&mut chunks, &mut sample)?;
+            // What takes long is warm behind its first run.
+            if run >= self.effort.warm_up || is_late {
+                samples.push(sample);
+            }
         }
         let typical_of = |i: usize| Times::of(|part| typical(samples.iter().map(|s| part(&s[i]))));
         Ok(std::array::from_fn(typical_of))

@@ -10,6 +10,8 @@ use dip_core::{
 
 /// Bytes of a parameter with its gradient and two moments, which are single precision whatever the layers compute in.
 const STATIC_BYTES_PER_PARAMETER: u64 = 16;
+/// Bytes of its moving average, where a run keeps one.
+const AVERAGE_BYTES_PER_PARAMETER: u64 = 4;
 
 /// Seconds and bytes interpolated between the sizes that were measured.
 #[derive(Debug, Clone)]
@@ -21,6 +23,7 @@ pub struct MeasuredCost {
     element_bytes: u64,
     recompute: bool,
     weight_split: bool,
+    averages: bool,
 }
 
 /// Times of one part, or of several together.
@@ -56,7 +59,15 @@ impl MeasuredCost {
             element_bytes: u64::from(profile.element_bytes),
             recompute,
             weight_split: false,
+            averages: false,
         }
+    }
+
+    /// The same for a run that keeps moving averages of the weights it trains.
+    #[must_use]
+    pub fn with_averages(mut self, averages: bool) -> Self {
+        self.averages = averages;
+        self
     }
 
     /// The same for task graphs in which weight gradients are tasks of their own: apart, the two tasks of a backward take
@@ -143,7 +154,8 @@ impl CostModel for MeasuredCost {
     }
 
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
-        let each = if chunk.trainable { STATIC_BYTES_PER_PARAMETER } else { 4 };
+        let average = if self.averages { AVERAGE_BYTES_PER_PARAMETER } else { 0 };
+        let each = if chunk.trainable { STATIC_BYTES_PER_PARAMETER + average } else { 4 };
         // In lower precision the layers multiply with a copy of the weights.
         let copy = if self.element_bytes < 4 { self.element_bytes } else { 0 };
         Bytes(crate::chunk_parameters(chunk).saturating_mul(each + copy))
@@ -169,11 +181,13 @@ impl CostModel for MeasuredCost {
     }
 }
 
-/// Pairs of the sequence that is computed; its padding is a document, too.
+/// Pairs of the sequence that is computed; its padding is a document, too. Clips and captions are not padded.
 fn computed_pairs(query: &StageQuery<'_>) -> u64 {
     let (work, model) = (&query.workload, query.chunk.model);
+    let is_padded = !model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Dit { .. }));
     let padding = u64::from(model.sequence_tokens).saturating_sub(work.tokens);
-    work.computed_pairs.saturating_add(causal_block_pairs(padding))
+    let padding = if is_padded { causal_block_pairs(padding) } else { 0 };
+    work.computed_pairs.saturating_add(padding)
 }
 
 /// Values that the stage hands on.

@@ -1,6 +1,9 @@
 //! The least memory with which every batch of a run can be trained.
 
-use dip_core::{BatchMeta, Bytes, GraphInput, MicrobatchMeta, ModelSpec, TaskGraph, build_graph};
+use dip_core::{
+    BatchMeta, Bytes, ClipMeta, GraphInput, MicrobatchMeta, ModelSpec, ModuleKind, Seconds,
+    TaskGraph, build_graph,
+};
 
 use crate::batch_planner::PlanInputs;
 use crate::partition::split_batch;
@@ -10,13 +13,24 @@ const MOST_COUNTS: u32 = 256;
 
 /// Bytes that each rank needs so that the heaviest microbatch fits by itself, in the strategy that keeps least: weights,
 /// gradients, optimiser state, and the activations of all its stages together. With less a run may meet a batch that no
-/// schedule can train.
+/// schedule can train. `video` is the longest video of a microbatch.
 ///
 /// # Errors
 /// [`dip_core::BuildError`] where a stage has no cost.
-pub fn memory_need(inputs: &PlanInputs) -> Result<Vec<Bytes>, dip_core::BuildError> {
+pub fn memory_need(
+    inputs: &PlanInputs,
+    video: Seconds,
+) -> Result<Vec<Bytes>, dip_core::BuildError> {
     let mut need = vec![Bytes::ZERO; inputs.partition.ranks as usize];
-    for microbatch in heaviest(&inputs.model) {
+    let frames_per_second = inputs.model.modules.iter().find_map(|m| match m.kind {
+        ModuleKind::Dit { latent_frames_per_second, .. } => Some(latent_frames_per_second),
+        _ => None,
+    });
+    let heaviest = match frames_per_second {
+        Some(per_second) => vec![full_of_clips(&inputs.model, video.0 * per_second, per_second)],
+        None => heaviest(&inputs.model),
+    };
+    for microbatch in heaviest {
         let batch = BatchMeta { iteration: 0, microbatches: vec![microbatch] };
         let split = split_batch(&inputs.model, &inputs.partition, &batch);
         let graph = build_graph(&GraphInput {
@@ -47,6 +61,21 @@ fn heaviest(model: &ModelSpec) -> Vec<MicrobatchMeta> {
     // Images that fill the sequence by themselves are as many as a microbatch can have.
     let counts = (0..=model.max_images.min(MOST_COUNTS)).chain([model.max_images]);
     counts.filter_map(filled).collect()
+}
+
+/// As many clips as there may be, with the longest captions and as many frames: one clip has all but one of each other.
+fn full_of_clips(model: &ModelSpec, frames: f64, frames_per_second: f64) -> MicrobatchMeta {
+    let clips = model.max_clips.max(1);
+    let caption_tokens = u64::from(model.sequence_tokens / clips);
+    let clip = |frames: f64| ClipMeta {
+        seconds: frames / frames_per_second,
+        caption_tokens,
+        tokens_per_frame: None,
+    };
+    let others = f64::from(clips - 1);
+    let mut all = vec![clip(1.0); clips as usize];
+    all[0] = clip((frames - others).max(1.0));
+    MicrobatchMeta { clips: all, ..MicrobatchMeta::default() }
 }
 
 /// What every rank holds when all forwards of a graph have run and no backward.

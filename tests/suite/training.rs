@@ -121,7 +121,7 @@ fn of_iterations(folder: &Folder, output: &str, field: &str) -> Vec<serde_json::
 }
 
 /// The largest memory of any rank in each iteration.
-fn peaks(folder: &Folder, output: &str) -> Vec<u64> {
+pub fn peaks(folder: &Folder, output: &str) -> Vec<u64> {
     let of_ranks = |ranks: &serde_json::Value| {
         ranks.as_array().unwrap().iter().map(|bytes| bytes.as_u64().unwrap()).max().unwrap()
     };

@@ -2,6 +2,7 @@ use dip::burn::data::moving::{MovingConfig, write_shards};
 use dip::burn::data::scenes::Split;
 
 use crate::support::{Folder, losses, read};
+use crate::training::peaks;
 
 const MODEL: &str = r#"name = "small-video"
 sequence_tokens = 80
@@ -98,6 +99,33 @@ fn a_run_trains_on_shards_of_gif() {
     let text = folder.dip(&["train", "run.toml", "--iterations", "4"]).ok();
     assert!(text.contains("skipped samples 0"), "{text}");
     assert!(folder.path("out/samples/contact-sheet.png").exists());
+}
+
+#[test]
+fn a_memory_limit_counts_full_microbatches_of_clips_and_averaged_weights() {
+    let folder = Folder::of_run(MODEL, RUN);
+    folder.dip(&["train", "run.toml", "--iterations", "1", "--output", "free"]).ok();
+    // The need depends on the profile: all runs read the same one.
+    let run = |output: &str, limit: u64, from: &str| {
+        std::fs::create_dir(folder.path(output)).unwrap();
+        let to = folder.path(output).join("profile.json");
+        std::fs::copy(folder.path("free/profile.json"), to).unwrap();
+        let limit = format!("[pipeline]\nmemory_limit_bytes = {limit}");
+        folder.write("run.toml", &from.replace("[pipeline]", &limit));
+        folder.dip(&["train", "run.toml", "--output", output])
+    };
+    let need = |output: &str, from: &str| -> u64 {
+        let error = run(output, 1000, from).fails(2);
+        let need = error.split("needs ").nth(1).and_then(|rest| rest.split(' ').next());
+        need.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{error}"))
+    };
+    let averaged = need("averaged", RUN);
+    assert!(averaged > need("plain", &RUN.replace("ema_decay = 0.9", "")));
+    run("short", averaged - 1, RUN).fails(2);
+    run("enough", averaged, RUN).ok();
+    let peaks = peaks(&folder, "enough");
+    assert_eq!(peaks.len(), 12);
+    assert!(peaks.iter().all(|&peak| peak <= averaged), "{averaged}: {peaks:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use dip_core::{AttentionBias, LoraTarget, ModuleSpec};
 use super::Init;
 use super::core::{Heads, Inputs, Span, attend, attend_backward};
 use super::gradients::{Gradients, bytes_of};
+use super::init::layer_std;
 use super::linear::{Linear, linear_backward};
 use super::offload::{Held, Visit};
 use super::rotary::{Rotary, Turn};
@@ -98,7 +99,7 @@ impl<B: Backend> Attention<B> {
         let heads = Heads::of(spec);
         let width = spec.hidden as usize;
         let (query, key) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
-        let std = 0.02;
+        let std = layer_std(spec);
         let residual = std / (2.0 * f64::from(spec.layers)).sqrt();
         let has_bias = |target| match spec.attention_bias() {
             AttentionBias::None => false,

@@ -9,6 +9,7 @@ use dip_core::{Activation, LoraTarget, ModuleSpec};
 use super::Init;
 use super::activation::{activate, activate_backward};
 use super::gradients::{Gradients, bytes_of};
+use super::init::layer_std;
 use super::linear::{Linear, linear_backward};
 use super::offload::{Held, Visit};
 
@@ -30,7 +31,7 @@ impl<B: Backend> FeedForward<B> {
     /// The network of layer `path` of a module.
     pub fn init(spec: &ModuleSpec, path: &str, bias: bool, init: &Init<'_, B>) -> Self {
         let (width, ffn) = (spec.hidden as usize, spec.ffn as usize);
-        let std = 0.02;
+        let std = layer_std(spec);
         let residual = std / (2.0 * f64::from(spec.layers)).sqrt();
         let linear = |target: LoraTarget, input, output, std| {
             let path = format!("{path}.feed_forward.{}", target.name());

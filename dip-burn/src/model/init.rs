@@ -3,7 +3,7 @@
 use burn::module::{Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use dip_core::{LoraTarget, ModuleSpec};
+use dip_core::{LoraTarget, ModuleKind, ModuleSpec};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -20,6 +20,15 @@ pub struct Init<'a, B: Backend> {
     pub device: &'a B::Device,
     /// Whether weights are read from files afterwards: then they are zero at first, and only adapters are drawn.
     pub read: bool,
+}
+
+/// Standard deviation of the weights of a module's layers before the sizes of residual branches. Diffusion transformers keep the
+/// size of what passes through them: in narrow ones, 0.02 would make attention flat for long.
+pub(super) fn layer_std(spec: &ModuleSpec) -> f64 {
+    match spec.kind {
+        ModuleKind::Dit { .. } => (1.0 / f64::from(spec.hidden)).sqrt(),
+        _ => 0.02,
+    }
 }
 
 impl<B: Backend> Init<'_, B> {

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use super::WholeModel;
 use crate::batch::{Clip, ClipGrid, Microbatch};
 use crate::data::Latents;
-use crate::data::video::{ReadyClip, normals, packed};
+use crate::data::video::{ReadyClip, normals, packed, sample_time};
 
 /// Clips of one forward, each with and without its caption.
 const CLIPS_AT_ONCE: usize = 8;
@@ -36,11 +36,12 @@ impl Sampler {
             Latents { grid: *grid, values }
         };
         let mut clips: Vec<Latents> = (0..).zip(prompts).map(noise).collect();
-        let step = 1.0 / self.steps as f32;
+        let at = |step: u32| sample_time(step, self.steps);
         let groups = clips.chunks_mut(CLIPS_AT_ONCE).zip(prompts.chunks(CLIPS_AT_ONCE));
         for (clips, prompts) in groups {
             for i in 0..self.steps {
-                let velocities = self.velocities(model, clips, prompts, i as f32 * step);
+                let (time, step) = (at(i), at(i + 1) - at(i));
+                let velocities = self.velocities(model, clips, prompts, time);
                 for (clip, velocity) in clips.iter_mut().zip(velocities) {
                     clip.values.iter_mut().zip(velocity).for_each(|(x, v)| *x += step * v);
                 }

@@ -155,7 +155,9 @@ impl<B: Backend> ParameterMap<B> for Step<'_, B> {
         let gradient =
             if self.scale == 1.0 { gradient } else { gradient.mul_scalar(self.scale as f32) };
         if let Some(muon) = optimizer.muon.as_mut().filter(|_| MuonRule::<B>::takes(name, D)) {
-            return muon.step(name, self.learning_rate, parameter, gradient);
+            let parameter = muon.step(name, self.learning_rate, parameter, gradient);
+            optimizer.average(name, &parameter);
+            return parameter;
         }
         let rule = if D >= 2 { &optimizer.matrices } else { &optimizer.vectors };
         let state = optimizer.states.remove(name).map(AdaptorRecord::into_state::<D>);
@@ -186,14 +188,6 @@ impl<B: Backend> ParameterMap<B> for Load<'_, B> {
         if !(self.owns)(name) {
             return parameter;
         }
-        let muon = &mut self.optimizer.muon;
-        if let Some(muon) = muon.as_mut().filter(|_| MuonRule::<B>::takes(name, D)) {
-            if let Err(what) = muon.load(name, &parameter, self.moments) {
-                self.error.get_or_insert(what);
-            }
-            return parameter;
-        }
-        let moment = |suffix| self.moments.get(&format!("{name}{suffix}"));
         let shape = parameter.dims();
         match self.moments.get(&format!("{name}{AVERAGE}")) {
             Some(data) if data.shape.dims() == shape => {
@@ -207,6 +201,14 @@ impl<B: Backend> ParameterMap<B> for Load<'_, B> {
             }
             None => {}
         }
+        let muon = &mut self.optimizer.muon;
+        if let Some(muon) = muon.as_mut().filter(|_| MuonRule::<B>::takes(name, D)) {
+            if let Err(what) = muon.load(name, &parameter, self.moments) {
+                self.error.get_or_insert(what);
+            }
+            return parameter;
+        }
+        let moment = |suffix| self.moments.get(&format!("{name}{suffix}"));
         match (moment(MOMENT_1), moment(MOMENT_2)) {
             (None, None) => {}
             (Some(a), Some(b)) if a.shape.dims() == shape && b.shape.dims() == shape => {

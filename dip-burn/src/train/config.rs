@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dip_core::SpecError;
+use dip_core::{ModelSpec, Seconds, SpecError};
 use serde::{Deserialize, Serialize};
 
 use super::RateSchedule;
@@ -13,6 +13,8 @@ use crate::model::Precision;
 const MAX_MICROBATCHES: u32 = 4096;
 /// Most tokens of one iteration.
 const MAX_TOKENS_PER_ITERATION: u64 = 1 << 40;
+/// Seconds of video for each clip of a microbatch, where a run says nothing else: 16 for 8 clips, as MovieGen packs them.
+const SECONDS_PER_CLIP: f64 = 2.0;
 
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -145,6 +147,14 @@ pub struct DataConfig {
     pub max_seconds: Option<f64>,
     /// Share of clips that are trained without their caption, which guidance needs.
     pub caption_dropout: f64,
+}
+
+impl DataConfig {
+    /// The longest video of one microbatch of `model`.
+    pub fn video_of_microbatch(&self, model: &ModelSpec) -> Seconds {
+        let by_clips = SECONDS_PER_CLIP * f64::from(model.max_clips.max(1));
+        Seconds(self.max_seconds.unwrap_or(by_clips))
+    }
 }
 
 impl Default for DataConfig {

@@ -18,7 +18,8 @@ pub enum RateSchedule {
 }
 
 impl OptimizerConfig {
-    /// The learning rate of an iteration, counted from 0, of a run of `iterations`.
+    /// The learning rate of an iteration, counted from 0, of a run of `iterations`. Iterations that moved no weights are not
+    /// counted.
     pub fn rate(&self, iteration: u64, iterations: u64) -> f64 {
         if iteration < self.warmup_iterations {
             return self.learning_rate * (iteration + 1) as f64 / self.warmup_iterations as f64;

@@ -15,7 +15,7 @@ use super::report::Sample;
 /// Frames of a row of the contact sheet.
 const COLUMNS: usize = 8;
 /// Pixels of the sheet for a pixel of a frame.
-const SCALE: u32 = 3;
+const SCALE: u32 = 6;
 const GAP_PX: u32 = 6;
 
 /// Writes `<number>.gif`, `contact-sheet.png` with a row a clip, and `captions.txt` with the caption of each row. Clips that are

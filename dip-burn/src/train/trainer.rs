@@ -121,6 +121,8 @@ pub struct Trainer<B: Backend> {
     device: B::Device,
     ahead: Option<Ahead>,
     iteration: u64,
+    /// Iterations that moved the weights: those with gradients beyond f16 do not, and the learning rate waits for them.
+    optimizer_steps: u64,
     early_stop: EarlyStop,
     throughput: Option<Throughput>,
     deal: Option<Deal>,
@@ -165,6 +167,7 @@ impl<B: Backend> Trainer<B> {
             device,
             ahead: None,
             iteration: 0,
+            optimizer_steps: 0,
             early_stop: EarlyStop::default(),
             throughput: None,
             deal: None,
@@ -223,6 +226,7 @@ impl<B: Backend> Trainer<B> {
         self.pipeline.import(model, optimizer, state.optimizer_steps)?;
         self.data.feed.restore(&state.data)?;
         (self.position, self.iteration, self.ahead) = (state.data, state.iteration, None);
+        self.optimizer_steps = state.optimizer_steps;
         self.early_stop = state.early_stop;
         self.loss_scale = state.loss_scale.unwrap_or(self.loss_scale);
         Ok(())
@@ -239,7 +243,7 @@ impl<B: Backend> Trainer<B> {
             state: RunState {
                 schema: CHECKPOINT_SCHEMA.into(),
                 iteration: self.iteration,
-                optimizer_steps: self.iteration,
+                optimizer_steps: self.optimizer_steps,
                 early_stop: self.early_stop,
                 loss_scale: Some(self.loss_scale),
                 data: self.position.clone(),
@@ -272,14 +276,16 @@ impl<B: Backend> Trainer<B> {
             .map(|(planned, batch)| ReplicaWork { plan: &planned.plan, batch })
             .collect();
         let o = &self.config.optimizer;
-        let learning_rate = o.rate(self.iteration, self.config.iterations);
+        let learning_rate = o.rate(self.optimizer_steps, self.config.iterations);
         let loss_scale = self.loss_scale.value();
         let update = Update { learning_rate, clip_norm: o.clip_norm, loss_scale };
         let step = self.pipeline.run_replicas(&work, Some(update))?;
         if !step.loss.is_finite() {
             return Err(TrainError::Diverged { iteration: self.iteration, loss: step.loss });
         }
-        if !self.loss_scale.learn(step.gradient_norm.is_finite()) {
+        let moved = step.gradient_norm.is_finite();
+        self.optimizer_steps += u64::from(moved);
+        if !self.loss_scale.learn(moved) {
             let (iteration, norm) = (self.iteration, step.gradient_norm);
             return Err(TrainError::Gradients { iteration, norm });
         }

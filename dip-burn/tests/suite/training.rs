@@ -154,3 +154,27 @@ fn batches_are_sized_by_tokens_where_the_run_says_so() {
         assert!((400..400 + 96).contains(&report.tokens), "{}", report.tokens);
     }
 }
+
+#[test]
+fn an_iteration_whose_gradients_overflow_moves_neither_the_step_count_nor_the_learning_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = "keep = 9\n[pipeline]\nprecision = 'f16'\n[optimizer]\nwarmup_iterations = 10\n";
+    let config = run_config(folder.path(), 12, more);
+    let mut before = trainer(&config, even_partition(2, [2, 2]), 1);
+    before.step().unwrap();
+    // A scale that no gradient of f16 survives.
+    let state = before.save().unwrap().join("state.json");
+    let mut json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&state).unwrap()).unwrap();
+    json["loss_scale"]["scale"] = 1e30.into();
+    std::fs::write(&state, json.to_string()).unwrap();
+
+    let mut run = trainer(&config, even_partition(2, [2, 2]), 1);
+    assert!(run.resume().unwrap());
+    let [skipped, again] = [run.step().unwrap(), run.step().unwrap()];
+    assert!(!skipped.gradient_norm.is_finite() && !again.gradient_norm.is_finite());
+    assert_eq!(skipped.learning_rate, again.learning_rate);
+    let saved = std::fs::read_to_string(run.save().unwrap().join("state.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    assert_eq!((json["iteration"].as_u64(), json["optimizer_steps"].as_u64()), (Some(3), Some(1)));
+}

@@ -149,6 +149,8 @@ fn weights_messages_and_what_was_not_measured() {
     let cost = MeasuredCost::new(&profile(), true);
     let parameters = model.parameters(ModuleId(1));
     assert_eq!(cost.static_bytes(&chunk(&model, 1, 0..4)), Bytes(16 * parameters.total()));
+    let averaged = cost.clone().with_averages(true);
+    assert_eq!(averaged.static_bytes(&chunk(&model, 1, 0..4)), Bytes(20 * parameters.total()));
     assert_eq!(cost.transfer(RankId(0), RankId(1), Bytes(500)), Seconds(1.0));
     assert_eq!(cost.transfer(RankId(1), RankId(1), Bytes(500)), Seconds::ZERO);
     let t2v = presets::model("t2v-tiny").unwrap();

@@ -89,7 +89,7 @@ impl Blob {
     fn agreement(&self, shape: Shape) -> f32 {
         let short = self.width.min(self.height) as f32;
         let mut best = 0.0f32;
-        for radius in [0.2, 0.23, 0.26] {
+        for radius in [0.24, 0.27, 0.3] {
             for (dx, dy) in (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))) {
                 let x = (self.centre.0 + dx as f32) / short;
                 let y = (self.centre.1 + dy as f32) / short;

@@ -109,6 +109,42 @@ mod tests {
         assert_eq!(gif(&bytes, &SHAPE, 2).unwrap().len(), 2);
     }
 
+    /// An animated WebP of the same kind: its frames are still pictures, and their chunks are put together anew.
+    fn webp_file(frames: &[(u8, u32)]) -> Vec<u8> {
+        let chunk = |name: &[u8], body: &[u8]| {
+            let length = (body.len() as u32).to_le_bytes();
+            [name, &length, body, &vec![0; body.len() % 2]].concat()
+        };
+        let u24 = |n: u32| n.to_le_bytes()[..3].to_vec();
+        let sides = [u24(15), u24(15)].concat();
+        let animated = [&[2, 0, 0, 0], &sides[..]].concat();
+        let mut body = [b"WEBP".to_vec(), chunk(b"VP8X", &animated), chunk(b"ANIM", &[0; 6])];
+        for &(red, ms) in frames {
+            let image = RgbImage::from_pixel(16, 16, image::Rgb([red, 0, 0]));
+            let mut still = Cursor::new(Vec::new());
+            image.write_to(&mut still, image::ImageFormat::WebP).unwrap();
+            // Behind `RIFF`, the length and `WEBP` stands the one chunk of pixels.
+            let frame = [&[0; 6], &sides[..], &u24(ms), &[0], &still.get_ref()[12..]].concat();
+            body[2].extend(chunk(b"ANMF", &frame));
+        }
+        chunk(b"RIFF", &body.concat())
+    }
+
+    #[test]
+    fn an_animated_webp_is_read_as_a_gif_is_and_a_still_one_is_refused() {
+        let frames = webp(&webp_file(&[(10, 400), (90, 200), (170, 1400)]), &SHAPE, 99).unwrap();
+        let reds: Vec<u8> = frames.iter().map(|f| f.get_pixel(0, 0).0[0]).collect();
+        // Frames are blended over each other, which rounds.
+        for (red, expected) in reds.iter().zip([10u8, 90, 170, 170]) {
+            assert!(red.abs_diff(expected) < 2, "{reds:?}");
+        }
+        assert_eq!(reds.len(), 4);
+        let mut still = Cursor::new(Vec::new());
+        RgbImage::new(16, 16).write_to(&mut still, image::ImageFormat::WebP).unwrap();
+        let error = webp(still.get_ref(), &SHAPE, 99).unwrap_err().to_string();
+        assert!(error.contains("not animated"), "{error}");
+    }
+
     #[test]
     fn damaged_files_are_refused() {
         let bytes = file(&[(10, 400)]);

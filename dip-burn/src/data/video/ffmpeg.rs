@@ -79,3 +79,26 @@ fn output(program: &str, arguments: &[&str]) -> Result<Vec<u8>, VideoError> {
         false => Err(VideoError::Broken(String::from_utf8_lossy(&run.stderr).trim().to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_tools_the_error_names_what_to_install_and_what_else_is_read() {
+        let error = output("no-such-program-of-dip", &[]).unwrap_err();
+        assert!(matches!(error, VideoError::NoFfmpeg(_)), "{error:?}");
+        let text = error.to_string();
+        for part in ["`ffmpeg` and `ffprobe`", "install them", "GIF or WebP"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_video_are_refused() {
+        const SHAPE: LatentShape =
+            LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48 };
+        // Whether the tools are there or not, there is an error.
+        assert!(frames(b"no video", &SHAPE, 9).is_err());
+    }
+}

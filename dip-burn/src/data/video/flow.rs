@@ -10,15 +10,19 @@ use crate::batch::Clip;
 
 /// Stream of the diffusion steps; those of the noise are even.
 const STEP_STREAM: u64 = 1;
-/// Mean of the logit of a diffusion step.
-const STEP_MEAN: f32 = -0.4;
+/// Mean and standard deviation of the logit of a diffusion step.
+const STEP_MEAN: f32 = -1.4;
+const STEP_SPREAD: f32 = 1.3;
+/// How much later the middle of the noise is on the way of a sample than on one with even steps.
+const SHIFT: f32 = 3.0;
 
 /// Clip `number` of a seed on its way: the same whatever batch, rank or plan it is trained in.
 ///
-/// Steps follow a logistic-normal distribution, most of them a little before the middle of the way, where what is to be seen is
-/// decided.
+/// Steps follow a logistic-normal distribution, most of them early on the way: the many pixels of a clip tell together what is to
+/// be seen while each is still mostly noise, so that it is decided there.
 pub fn noisy(latents: &Latents, seed: u64, number: u64) -> Clip {
-    let time = 1.0 / (1.0 + (-STEP_MEAN - normals(seed, 2 * number + STEP_STREAM, 1)[0]).exp());
+    let logit = STEP_MEAN + STEP_SPREAD * normals(seed, 2 * number + STEP_STREAM, 1)[0];
+    let time = 1.0 / (1.0 + (-logit).exp());
     at_time(latents, seed, number, time)
 }
 
@@ -32,6 +36,12 @@ pub(crate) fn at_time(latents: &Latents, seed: u64, number: u64, time: f32) -> C
         velocity: pairs().map(|(x, n)| x - n).collect(),
         time,
     }
+}
+
+/// The diffusion step behind `done` of `all` steps of a sample: small steps early on the way, where training has most of its own.
+pub(crate) fn sample_time(done: u32, all: u32) -> f32 {
+    let way = done as f32 / all as f32;
+    way / (way + SHIFT * (1.0 - way))
 }
 
 /// Independent normal values.

@@ -379,8 +379,8 @@ mod tests {
         let clips = || metas().flat_map(|m| &m.clips);
         let dropped = clips().filter(|c| c.caption_tokens == 2).count();
         assert!(dropped > 2 && dropped < clips().count() / 2, "{dropped}");
-        assert!(clips().any(|c| c.seconds == 4.0) && clips().any(|c| c.seconds == 1.0));
-        assert!(clips().any(|c| c.tokens_per_frame == Some(36)));
+        assert!(clips().any(|c| c.seconds == 3.0) && clips().any(|c| c.seconds == 1.0));
+        assert!(clips().any(|c| c.tokens_per_frame == Some(16)));
     }
 
     #[test]

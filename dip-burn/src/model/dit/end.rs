@@ -70,7 +70,7 @@ impl<B: Backend> End<B> {
         let x_rm = self.modulation(&stream.steps, members).scaled(normed, 0);
         let video_rv = to_f32(self.output.forward(x_rm));
         let state_rv = rows_of(on.clips(), |clip| &clip.state, &video_rv.device());
-        let speed = speed(on.clips(), &video_rv.device());
+        let speed = of_clips(on.clips(), speed, &video_rv.device());
         ((video_rv - state_rv) * speed, kept)
     }
 
@@ -83,8 +83,9 @@ impl<B: Backend> End<B> {
     ) -> (Tensor<B, 2>, EndKept<B>) {
         let steps = stream.steps.clone();
         let (velocity_rv, norm) = self.velocity(stream, members, on);
-        let target_rv = rows_of(on.clips(), |clip| &clip.velocity, &velocity_rv.device());
-        let error_rv = velocity_rv - target_rv;
+        let device = velocity_rv.device();
+        let target_rv = rows_of(on.clips(), |clip| &clip.velocity, &device);
+        let error_rv = velocity_rv - target_rv * of_clips(on.clips(), reached, &device);
         let loss = error_rv.clone().square().mean_dim(1).sum().reshape([1, 1]);
         (loss, EndKept { norm, steps, error_rv })
     }
@@ -100,7 +101,7 @@ impl<B: Backend> End<B> {
         let EndKept { norm, steps, error_rv } = kept;
         let ([_, values], device) = (error_rv.dims(), error_rv.device());
         let modulation = self.modulation(&steps, members);
-        let d_rv = error_rv * (dy * (2.0 / values as f64)) * speed(on.clips(), &device);
+        let d_rv = error_rv * (dy * (2.0 / values as f64)) * of_clips(on.clips(), speed, &device);
         let normed = self.norm.output(&norm);
         let input = modulation.scaled(normed.clone(), 0);
         let d_rv = cast(d_rv, normed.dtype());
@@ -121,12 +122,19 @@ impl<B: Backend> End<B> {
     }
 }
 
-/// One over what is left of the way, `[r, 1]`.
-fn speed<B: Backend>(clips: &[Clip], device: &B::Device) -> Tensor<B, 2> {
-    let of_clip = |clip: &Clip| {
-        let speed = 1.0 / (1.0 - clip.time).max(LEAST_WAY);
-        std::iter::repeat_n(speed, clip.grid.tokens())
-    };
+/// One over what is left of the way.
+fn speed(clip: &Clip) -> f32 {
+    1.0 / (1.0 - clip.time).max(LEAST_WAY)
+}
+
+/// What is left of the way at that speed: less than 1 at its very end, where the clip without noise is reached more slowly.
+fn reached(clip: &Clip) -> f32 {
+    (1.0 - clip.time) * speed(clip)
+}
+
+/// A number of the clip of every token, `[r, 1]`.
+fn of_clips<B: Backend>(clips: &[Clip], of: fn(&Clip) -> f32, device: &B::Device) -> Tensor<B, 2> {
+    let of_clip = |clip: &Clip| std::iter::repeat_n(of(clip), clip.grid.tokens());
     let values: Vec<f32> = clips.iter().flat_map(of_clip).collect();
     let shape = [values.len(), 1];
     Tensor::from_data(TensorData::new(values, shape), device)

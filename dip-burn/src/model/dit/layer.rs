@@ -23,7 +23,7 @@ pub struct Stream<B: Backend> {
     pub x_rm: Tensor<B, 2>,
     /// Captions, `[c, m]`.
     pub context_cm: Tensor<B, 2>,
-    /// Tables of the diffusion steps, `[n, 6 * m]`.
+    /// Tables of the diffusion steps and whole captions, `[n, 6 * m]`.
     pub steps: Tensor<B, 2>,
 }
 

@@ -1,4 +1,5 @@
-//! Adaptive norms: shift, scale and gate of every clip by its diffusion step, from one table for all layers and a small one a layer.
+//! Adaptive norms: shift, scale and gate of every clip by its diffusion step and caption, from one table for all layers and a
+//! small one a layer.
 //!
 //! Shape legend: n clips, r their tokens, m width, k parts of a table.
 
@@ -24,20 +25,29 @@ impl<B: Backend> Members<B> {
 
     /// Those of clips of `lengths` rows, one after the other.
     pub fn of(lengths: &[usize], device: &B::Device) -> Self {
+        Self::weighted(lengths, |_| 1.0, device)
+    }
+
+    /// The same with one over the rows of a clip in the place of ones: sums become means.
+    pub fn means(lengths: &[usize], device: &B::Device) -> Self {
+        Self::weighted(lengths, |rows| 1.0 / rows as f32, device)
+    }
+
+    fn weighted(lengths: &[usize], weight: fn(usize) -> f32, device: &B::Device) -> Self {
         let (rows, clips) = (lengths.iter().sum::<usize>(), lengths.len());
         let mut values = vec![0.0f32; rows * clips];
         let owners = lengths.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i, n));
         for (row, clip) in owners.enumerate() {
-            values[row * clips + clip] = 1.0;
+            values[row * clips + clip] = weight(lengths[clip]);
         }
         Self(Tensor::from_data(TensorData::new(values, [rows, clips]), device))
     }
 
-    fn spread(&self, x_nm: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub fn spread(&self, x_nm: Tensor<B, 2>) -> Tensor<B, 2> {
         cast(self.0.clone(), x_nm.dtype()).matmul(x_nm)
     }
 
-    fn sum(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub fn sum(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
         cast(self.0.clone(), x_rm.dtype()).transpose().matmul(x_rm)
     }
 }

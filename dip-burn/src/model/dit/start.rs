@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::layer::Stream;
-use super::modulation::PARTS;
+use super::modulation::{Members, PARTS};
 use crate::batch::Clip;
 use crate::model::activation::silu_backward;
 use crate::model::gradients::Gradients;
@@ -55,12 +55,12 @@ impl<B: Backend> Start<B> {
 
     /// The stream of a slice and the rows of its captions.
     pub(super) fn forward(&self, text: Tensor<B, 2>, on: &Slice<'_>) -> Stream<B> {
-        let [_, _, steps] = self.step.forward(waves(on.clips(), &text));
-        Stream {
-            x_rm: self.embed(on.clips(), &text),
-            context_cm: self.context.forward(text),
-            steps,
-        }
+        let x_rm = self.embed(on.clips(), &text);
+        let waves = waves(on.clips(), &text);
+        let context_cm = self.context.forward(text);
+        let whole_nm = captions(on, &context_cm).sum(context_cm.clone());
+        let [_, _, steps] = self.step.forward(waves, whole_nm);
+        Stream { x_rm, context_cm, steps }
     }
 
     /// The tokens with their places in the clip: rotary positions tell distances alone.
@@ -80,28 +80,45 @@ impl<B: Backend> Start<B> {
     ) -> Tensor<B, 2> {
         let states = states(on.clips(), &text);
         linear_backward_weights(&self.patch_embed, states, &dy.x_rm, gradients);
-        self.step.backward(waves(on.clips(), &text), dy.steps, gradients);
-        linear_backward(&self.context, text, dy.context_cm, gradients)
+        // Projected again: captions are few rows.
+        let context_cm = self.context.forward(text.clone());
+        let captions = captions(on, &context_cm);
+        let inputs = [waves(on.clips(), &text), captions.sum(context_cm)];
+        let d_whole_nm = self.step.backward(inputs, dy.steps, gradients);
+        let d_context = dy.context_cm + captions.spread(d_whole_nm);
+        linear_backward(&self.context, text, d_context, gradients)
     }
 }
 
 impl<B: Backend> StepEmbedding<B> {
-    /// The values before each activation, and the table `[n, 6 * m]`.
-    fn forward(&self, waves: Tensor<B, 2>) -> [Tensor<B, 2>; 3] {
+    /// The values before each activation, and the table `[n, 6 * m]`. `whole_nm` is what a caption says as a whole.
+    fn forward(&self, waves: Tensor<B, 2>, whole_nm: Tensor<B, 2>) -> [Tensor<B, 2>; 3] {
         let a = self.fc1.forward(waves);
-        let b = self.fc2.forward(silu(a.clone()));
+        let b = self.fc2.forward(silu(a.clone())) + whole_nm;
         let table = self.table.forward(silu(b.clone()));
         [a, b, table]
     }
 
-    /// Runs the forward again: it has one row a clip, too little to keep.
-    fn backward(&self, waves: Tensor<B, 2>, dy: Tensor<B, 2>, gradients: &mut Gradients<B>) {
-        let [a, b, _] = self.forward(waves.clone());
+    /// The gradient of the captions. Runs the forward again: it has one row a clip, too little to keep.
+    fn backward(
+        &self,
+        [waves, whole_nm]: [Tensor<B, 2>; 2],
+        dy: Tensor<B, 2>,
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let [a, b, _] = self.forward(waves.clone(), whole_nm);
         let d = linear_backward(&self.table, silu(b.clone()), dy, gradients);
-        let d = silu_backward(b, d);
-        let d = linear_backward(&self.fc2, silu(a.clone()), d, gradients);
+        let d_whole_nm = silu_backward(b, d);
+        let d = linear_backward(&self.fc2, silu(a.clone()), d_whole_nm.clone(), gradients);
         linear_backward_weights(&self.fc1, waves, &silu_backward(a, d), gradients);
+        d_whole_nm
     }
+}
+
+/// Which rows are whose caption, to take the mean of each: what it says as a whole reaches every token from the first iteration
+/// on, before the attention over its words has learnt where to look.
+fn captions<B: Backend>(on: &Slice<'_>, like: &Tensor<B, 2>) -> Members<B> {
+    Members::means(&on.microbatch.caption_lengths(&on.instances), &like.device())
 }
 
 /// The values of every token on its way from noise to video, `[r, v]`, in the type of `like`.

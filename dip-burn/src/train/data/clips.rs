@@ -1,5 +1,6 @@
 //! Text-to-video models: captioned clips to train on, held-out clips to measure, held-out captions to sample for.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
@@ -20,8 +21,6 @@ use crate::model::sampler::Sampler;
 use crate::train::report::{Evaluation, Sample};
 use crate::train::{DataConfig, EvaluationConfig};
 
-/// Seconds of video for each clip of a microbatch, where a run says nothing else: 16 for 8 clips, as MovieGen packs them.
-const SECONDS_PER_CLIP: f64 = 2.0;
 /// Videos looked at for each held-out clip before the search is given up.
 const VIDEOS_PER_CLIP: usize = 64;
 /// Tells the noise of held-out clips and of samples from that of training.
@@ -50,11 +49,10 @@ pub(super) struct HeldOutClip {
 pub(super) fn open(opening: &Opening<'_>, shape: LatentShape) -> Result<RunData, DataError> {
     let Opening { model, data, evaluation, seed, tokenizer } = opening;
     let max_clips = model.max_clips.max(1);
-    let seconds = data.max_seconds.unwrap_or(SECONDS_PER_CLIP * f64::from(max_clips));
     let config = ClipLoaderConfig {
         shape,
         max_clips,
-        max_frames: shape.frames(seconds),
+        max_frames: shape.frames(data.video_of_microbatch(model).0),
         caption_tokens: model.sequence_tokens / max_clips,
         microbatches: data.microbatches.unwrap_or(model.microbatches),
         tokens_per_batch: data.tokens_per_iteration,
@@ -139,7 +137,7 @@ impl SampleJudge {
         Ok(groups.map(|clips| packed::microbatch(clips, on_its_way)).collect())
     }
 
-    /// Samples for the first held-out captions, all of one length, in the sizes of the held-out clips.
+    /// Samples for held-out captions, each caption once before any comes again, all of one length, in the sizes of the held-out clips.
     fn samples<B: Backend>(
         &self,
         model: &WholeModel<B>,
@@ -152,7 +150,10 @@ impl SampleJudge {
             empty: self.tokens("")?,
         };
         let frames = self.shape.frames(config.sample_seconds);
-        let wanted: Vec<&HeldOutClip> = self.held_out.iter().take(config.samples).collect();
+        let mut seen = HashSet::new();
+        let (first, again): (Vec<&HeldOutClip>, Vec<_>) =
+            self.held_out.iter().partition(|clip| seen.insert(clip.caption.as_str()));
+        let wanted: Vec<_> = first.into_iter().chain(again).take(config.samples).collect();
         let mut prompts = Vec::with_capacity(wanted.len());
         for clip in &wanted {
             prompts.push((self.tokens(&clip.caption)?, ClipGrid { frames, ..clip.latents.grid }));
