@@ -35,6 +35,8 @@ pub struct Environment<'a> {
     pub progress: Option<&'a dyn Progress>,
     /// Set by the caller to stop early with the best plan so far.
     pub cancel: Option<&'a AtomicBool>,
+    /// The plan of the batch before, of the same model on the same ranks: a search may start from what is regular in it.
+    pub previous: Option<&'a Plan>,
 }
 
 /// When a search stops.
@@ -55,7 +57,14 @@ pub trait Progress: Sync {
 impl Default for Environment<'_> {
     /// One thread, seed 0 and 200 iterations: reproducible and quick.
     fn default() -> Self {
-        Self { seed: 0, budget: Budget::Iterations(200), threads: 1, progress: None, cancel: None }
+        Self {
+            seed: 0,
+            budget: Budget::Iterations(200),
+            threads: 1,
+            progress: None,
+            cancel: None,
+            previous: None,
+        }
     }
 }
 

@@ -49,5 +49,7 @@ pub use loads::rank_loads;
 pub use need::memory_need;
 pub use partition::{PartitionError, Partitioner, Placement, split_batch, validate_partition};
 pub use planner::{Planned, Planner, PlannerConfig, PlannerStats};
-pub use registry::{descriptions, names, placement, schedule_by_name, splits_weights};
+pub use registry::{
+    descriptions, finer_segments, names, placement, schedule_by_name, splits_weights,
+};
 pub use schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble};

@@ -127,9 +127,10 @@ impl Planner {
         let (jobs, inbox) = channel::<Job>();
         let limit = Arc::new(Mutex::new(None));
         let worker = Worker { config: config.clone(), limit: limit.clone() };
-        let thread = std::thread::Builder::new()
-            .name("dip-planner".into())
-            .spawn(move || inbox.into_iter().for_each(|job| worker.work(job)));
+        let thread = std::thread::Builder::new().name("dip-planner".into()).spawn(move || {
+            let mut last = None;
+            inbox.into_iter().for_each(|job| worker.work(job, &mut last));
+        });
         let (thread, jobs) = match thread {
             Ok(thread) => (Some(thread), Some(jobs)),
             // Without a thread every submission reports that the planner is gone.
@@ -259,7 +260,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn work(&self, job: Job) {
+    /// Plans a job; `last` is the plan of the one before.
+    fn work(&self, job: Job, last: &mut Option<Plan>) {
         let start = Instant::now();
         let graph = match (job.build)() {
             Ok(graph) => Arc::new(graph),
@@ -276,9 +278,12 @@ impl Worker {
             threads: self.config.threads,
             progress: None,
             cancel: Some(&job.cancel),
+            // Under an iteration budget the plan of a batch depends on nothing before it, also where a run is resumed.
+            previous: last.as_ref().filter(|_| matches!(self.config.budget, Budget::Time(_))),
         };
         let plan = self.config.schedule.plan(&graph, &env).map_err(PlanError::from);
         let search = Seconds(start.elapsed().as_secs_f64());
+        *last = plan.as_ref().ok().cloned();
         let _ = job.results.send(Message::Done(Box::new(plan.map(|plan| (plan, search)))));
     }
 

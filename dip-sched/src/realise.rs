@@ -13,13 +13,15 @@ use dip_core::ScheduleError;
 /// Tasks up to which every level of memory is tried.
 const MOST_TASKS: usize = 6000;
 
-/// Wished-for lists, one a rank, together with the strategies under which they are realised best.
+/// Wished-for lists, one a rank, together with the strategies under which they are realised best. `ended` is asked, once there
+/// is one, whether to leave it at that.
 ///
 /// # Errors
 /// [`ScheduleError::Infeasible`] where not even the smallest strategies fit.
 pub(crate) fn realise(
     problem: &Problem,
     wishes: &[Vec<Vec<u32>>],
+    ended: impl Fn() -> bool,
 ) -> Result<Solution, ScheduleError> {
     let mut best: Option<Solution> = None;
     let mut failure = None;
@@ -29,6 +31,9 @@ pub(crate) fn realise(
         levels.drain(..levels.len() - 1);
     }
     for choice in levels {
+        if best.is_some() && ended() {
+            break;
+        }
         let costs = problem.costs(&choice);
         let witness = match feasible_sequence(problem, &costs) {
             Ok(witness) => witness,
@@ -38,6 +43,9 @@ pub(crate) fn realise(
             }
         };
         for wish in wishes {
+            if best.is_some() && ended() {
+                break;
+            }
             let order = follow(problem, &costs, &witness, wish);
             let makespan = evaluate::makespan(problem, &costs.dur, &order).unwrap_or(f64::INFINITY);
             if best.as_ref().is_none_or(|b| makespan < b.makespan) {

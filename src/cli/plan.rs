@@ -27,7 +27,7 @@ pub struct PlanCommand {
     #[arg(long, requires = "batch")]
     iteration: Option<u64>,
     /// A task graph, dip.graph/v1, instead of a model
-    #[arg(long, conflicts_with_all = ["model", "batch", "ranks", "weight_split"])]
+    #[arg(long, conflicts_with_all = ["model", "batch", "ranks", "segments", "weight_split"])]
     graph: Option<PathBuf>,
     /// An order in PyTorch's pipelining CSV, instead of a schedule
     #[arg(long, conflicts_with = "schedule")]
@@ -38,6 +38,9 @@ pub struct PlanCommand {
     /// Pipeline ranks, instead of those of the model
     #[arg(long)]
     ranks: Option<u32>,
+    /// Segments of every module, as a multiple of those of the paper's rule; 2 for the schedules that search, else 1
+    #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    segments: Option<u32>,
     /// Weight gradients as tasks of their own; where absent, for the schedules that place them freely
     #[arg(long, value_name = "true|false")]
     weight_split: Option<bool>,
@@ -107,7 +110,10 @@ impl PlanCommand {
         };
         let cost = AnalyticCost::new(&model, &cluster);
         let ranks = self.ranks.unwrap_or(model.parallel.pipeline);
-        let partition = Partitioner::new(&model, ranks, &cost).place(placement(&self.schedule))?;
+        let segments = self.segments.unwrap_or_else(|| finer_segments(&self.schedule));
+        let partition = Partitioner::new(&model, ranks, &cost)
+            .with_finer_segments(segments)
+            .place(placement(&self.schedule))?;
         let split = split_batch(&model, &partition, &batch);
         let input = GraphInput {
             model: &model,

@@ -116,6 +116,44 @@ fn a_graph_with_sub_microbatches_has_no_csv() {
     assert!(error.contains("PyTorch has no sub-microbatches"), "{error}");
 }
 
+#[test]
+fn numbers_beyond_all_limits_are_named_and_never_wrap() {
+    for cell in
+        ["4294967296F0", "0F4294967296", "0F99999999999999999999999", "18446744073709551616F0"]
+    {
+        let found = errors(&CSV.replacen("0F0", cell, 1));
+        assert!(found[0].contains("is not of the form"), "{cell}: {found:?}");
+    }
+    // The largest numbers that can be read are of no stage and of no microbatch.
+    let stage = errors(&CSV.replacen("0F0", "4294967295F0", 1));
+    assert!(stage[0].ends_with("names stage 4294967295, but there are 3 stages"), "{stage:?}");
+    let microbatch = errors(&CSV.replacen("0F0", "0F4294967295", 1));
+    assert!(microbatch[0].contains("names microbatch 4294967295, which does not use stage 0"));
+}
+
+#[test]
+fn a_large_file_of_one_mistake_gives_no_endless_errors_and_short_cells() {
+    let found = errors(&"0F0,".repeat(200_000));
+    assert!(found.len() <= 10_000, "{}", found.len());
+    assert!(found[0].contains("`0F0` stands in row 1, column 1 already"), "{}", found[0]);
+    let found = errors(&"9".repeat(1 << 20));
+    assert!(found[0].len() < 300, "{}", found[0].len());
+    assert!(!errors(&"\n".repeat(1 << 20)).is_empty());
+    assert!(!errors(&",".repeat(1 << 20)).is_empty());
+}
+
+#[test]
+fn line_ends_of_other_systems_and_bytes_of_no_text_are_read_or_named() {
+    let windows = CSV.replace('\n', "\r\n");
+    assert_eq!(order_from_csv(&windows, &golden().graph).unwrap(), golden().order);
+    for mark in ["\u{feff}", "\0", "é"] {
+        let found = errors(&format!("{mark}{CSV}"));
+        assert!(found[0].starts_with("row 1, column 1: `"), "{mark:?}: {found:?}");
+    }
+    // An empty first line is a rank that does nothing, so every row is off by one.
+    assert!(errors(&format!("\n{CSV}")).iter().any(|e| e.contains("belongs to rank 0")));
+}
+
 proptest! {
     #[test]
     fn a_random_order_survives_its_csv(seed: u64) {

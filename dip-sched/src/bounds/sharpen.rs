@@ -7,7 +7,7 @@ use super::{Jackson, Job, Times};
 use crate::problem::{Edges, Problem};
 
 /// Ancestors and edges that are looked at in all; beyond, heads and tails stay as they are.
-const MOST: usize = 60_000_000;
+const MOST: usize = 12_000_000;
 
 /// Raises heads by the load of a task's ancestors on each rank, and tails by that of its descendants.
 pub(super) fn sharpen(problem: &Problem, times: &mut Times) {

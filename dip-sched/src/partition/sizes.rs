@@ -41,7 +41,8 @@ fn sub_microbatch(
     Ok(enough.map_or(1, |m| m.0))
 }
 
-/// `K_i` of every module: `floor(T_i / T_1)`, where `T_1` is the least latency at `B_i`, but no more than layers allow.
+/// `K_i` of every module: `floor(T_i / T_1)`, where `T_1` is the least latency at `B_i`, or a multiple of that, but no more
+/// than layers allow.
 pub(super) fn segments(of: &Partitioner<'_>, sizes: &[u32]) -> Result<Vec<u32>, PartitionError> {
     let full = filled(of.model, 1.0);
     let mut latency = Vec::new();
@@ -53,7 +54,8 @@ pub(super) fn segments(of: &Partitioner<'_>, sizes: &[u32]) -> Result<Vec<u32>, 
     let least = latency.iter().copied().filter(|&t| t > 0.0).fold(f64::INFINITY, f64::min);
     let rule = |(i, &t): (usize, &f64)| {
         let ratio = if t > 0.0 { (t / least * (1.0 + 1e-9)).floor() } else { 1.0 };
-        let wanted = of.segments.get(&ModuleId::from(i)).copied().unwrap_or(ratio as u32);
+        let by_rule = (ratio as u32).saturating_mul(of.finer);
+        let wanted = of.segments.get(&ModuleId::from(i)).copied().unwrap_or(by_rule);
         wanted.clamp(1, (of.model.modules[i].layers / of.ranks).max(1))
     };
     Ok(latency.iter().enumerate().map(rule).collect())

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
+use dip_core::{Budget, Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::{gpipe, interleaved, one_f_one_b, optimus, zero_bubble};
 use crate::finish::{Solution, finish_with};
@@ -13,6 +13,9 @@ use crate::search::Search;
 /// Tasks up to which every classical schedule is a start; beyond, realising them takes longer than the search needs to pass
 /// them.
 const MOST_WISHES: usize = 6000;
+
+/// Part of a budget in time after which no more classical schedules are tried.
+const SHARE: f64 = 0.1;
 
 /// Dynamic interleaving: a search for the order and the memory strategies of one batch (paper section 2).
 ///
@@ -56,8 +59,12 @@ impl Dip {
             wishes.push(optimus::wish(graph, problem));
             wishes.extend(zero_bubble::wishes(problem));
         }
-        let first = realise(problem, &wishes)?;
-        let search = Search::new(problem, env, (first, start))?;
+        let late = || match env.budget {
+            Budget::Time(limit) => start.elapsed().as_secs_f64() > SHARE * limit.0,
+            Budget::Iterations(_) => false,
+        };
+        let first = realise(problem, &wishes, || late() || env.cancelled())?;
+        let search = Search::new(problem, env, (first, start))?.after_previous(graph);
         let bound = search.bound();
         Ok((search.run()?, bound))
     }

@@ -35,7 +35,7 @@ fn plan_wishes(
 ) -> Result<Plan, ScheduleError> {
     let start = std::time::Instant::now();
     let problem = Problem::new(graph, name)?;
-    let solution = realise(&problem, &wishes(&problem))?;
+    let solution = realise(&problem, &wishes(&problem), || false)?;
     let plan = finish(graph, &problem, &solution, name)?;
     if let Some(progress) = env.progress {
         let elapsed = dip_core::Seconds(start.elapsed().as_secs_f64());

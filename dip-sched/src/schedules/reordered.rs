@@ -38,7 +38,7 @@ impl Schedule for Reordered {
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let start = Instant::now();
         let problem = Problem::new(graph, self.name())?;
-        let first = realise(&problem, &[one_f_one_b::wish(&problem)])?;
+        let first = realise(&problem, &[one_f_one_b::wish(&problem)], || false)?;
         let groups = problem.groups;
         let mut reorder: Box<dyn Reorder> = match self {
             Self::Mcts => Box::new(Mcts::new(groups)),

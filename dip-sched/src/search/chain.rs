@@ -29,16 +29,31 @@ pub(super) struct Chain<'a> {
     current_s: f64,
 }
 
+/// Where a chain starts.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// Microbatches in their order.
+    Regular,
+    /// Microbatches in any order.
+    Anywhere,
+    /// The regular part of the plan of the batch before.
+    Previous(&'a Phases),
+}
+
 impl<'a> Chain<'a> {
-    /// A chain at one level of memory, with microbatches in their order or in any.
-    pub(super) fn new(search: &'a Search<'_>, level: usize, job: u64, shuffled: bool) -> Self {
+    /// A chain at one level of memory.
+    pub(super) fn new(search: &'a Search<'_>, level: usize, job: u64, origin: Origin<'_>) -> Self {
         let (problem, levels) = (search.problem, &search.levels[..]);
-        let mut rng = search.rng(if shuffled { 4 } else { 2 }, job);
+        let mut rng = search.rng(if matches!(origin, Origin::Anywhere) { 4 } else { 2 }, job);
         let mut kept = levels[level].clone();
         let head = problem.heads(&kept.costs.dur);
         let mut current = Phases::new(problem, &head, rng.random_range(0.5..12.0));
-        if shuffled {
-            current.shuffle(&mut rng);
+        match origin {
+            Origin::Regular => {}
+            Origin::Anywhere => current.shuffle(&mut rng),
+            Origin::Previous(phases) => current = phases.clone(),
+        }
+        if !matches!(origin, Origin::Regular) {
             kept =
                 Level::new(problem, kept.choice.clone(), &current.turns(problem)).unwrap_or(kept);
         }

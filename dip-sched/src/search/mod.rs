@@ -12,6 +12,7 @@ mod moves;
 mod paper;
 mod phases;
 mod pool;
+mod previous;
 mod priorities;
 mod rebuild;
 mod reorder;
@@ -27,7 +28,7 @@ pub(crate) use reorder::{DepthFirst, Local, Random, Reorder};
 
 use std::time::Instant;
 
-use dip_core::{Budget, Environment, ScheduleError, Seconds};
+use dip_core::{Budget, Environment, ScheduleError, Seconds, TaskGraph};
 use rand::Rng;
 use rayon::prelude::*;
 
@@ -36,6 +37,7 @@ use crate::evaluate;
 use crate::finish::Solution;
 use crate::problem::Problem;
 use level::Level;
+use phases::Phases;
 use pool::Pool;
 use upgrade::upgrade;
 use walker::{Found, Walker};
@@ -60,6 +62,8 @@ pub(crate) struct Search<'a> {
     levels: Vec<Level>,
     bound: f64,
     best: Solution,
+    /// The regular part of the plan of the batch before.
+    previous: Option<Phases>,
     /// Whether branch and bound has shown that nothing is better.
     proven: bool,
 }
@@ -76,7 +80,15 @@ impl<'a> Search<'a> {
     ) -> Result<Self, ScheduleError> {
         let levels = Level::all(problem)?;
         let bound = crate::bounds::lower_bound_of(problem);
-        Ok(Self { problem, env, start, iteration: 0, levels, bound, best: first, proven: false })
+        let (previous, proven) = (None, false);
+        Ok(Self { problem, env, start, iteration: 0, levels, bound, best: first, previous, proven })
+    }
+
+    /// Lets chains go on from the plan of the batch before, where the environment has one. `graph` is that of the problem.
+    pub(crate) fn after_previous(mut self, graph: &TaskGraph) -> Self {
+        let previous = self.env.previous;
+        self.previous = previous.and_then(|plan| previous::regular_part(plan, graph, self.problem));
+        self
     }
 
     /// The proven lower bound.
@@ -90,6 +102,7 @@ impl<'a> Search<'a> {
     /// [`ScheduleError::NotApplicable`] where the threads cannot be started.
     pub(crate) fn run(mut self) -> Result<Solution, ScheduleError> {
         self.threads()?.install(|| {
+            self.orders_of_previous();
             let levels = self.rules();
             self.sample_paper();
             let mut starts = self.chains(&levels);

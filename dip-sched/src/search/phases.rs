@@ -33,6 +33,11 @@ impl Phases {
         }
         let phase = sum.iter().map(|(total, count)| stretch * total / count.max(1.0)).collect();
         let turn = (0..microbatches).map(|m| m as f64).collect();
+        Self::of(turn, phase)
+    }
+
+    /// Phases of each class of chunk and kind, and turns of microbatches.
+    pub(super) fn of(turn: Vec<f64>, phase: Vec<f64>) -> Self {
         Self { turn, phase, rules: Rules { lanes: Lanes::SingleWithWeights, ..Rules::default() } }
     }
 
@@ -124,7 +129,7 @@ impl Phases {
 }
 
 /// The class of a task: its chunk and kind.
-fn class(problem: &Problem, t: usize) -> usize {
+pub(super) fn class(problem: &Problem, t: usize) -> usize {
     let kind = match problem.kind[t] {
         TaskKind::Forward => 0,
         TaskKind::Backward => 1,

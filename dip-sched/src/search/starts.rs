@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::Search;
-use super::chain::Chain;
+use super::chain::{Chain, Origin};
 use super::level::Level;
 use super::priorities::Priorities;
 use super::upgrade::upgrade;
@@ -25,10 +25,14 @@ const SHARE: f64 = 0.5;
 const SHARE_OF_LARGE: f64 = 0.8;
 /// How much longer the next order of a chain may be in the first round; half of that in the next.
 const SLACK: f64 = 0.003;
+/// How much longer the best order of a level may be than that of another, so that chains begin at it.
+const FAR: f64 = 1.1;
 /// Tasks above which a graph is large.
 const LARGE: usize = 10_000;
 /// Runs of a chain in the first round; in every other round four times as many as in the one before.
 const FIRST_RUNS: u64 = 100;
+/// Of four chains so many start from the plan of the batch before, where there is one.
+const WARM: u64 = 3;
 /// Runs of a chain that begins an island anew.
 const FRESH: u64 = 60;
 /// Runs of a chain that count as one iteration.
@@ -42,7 +46,35 @@ struct Candidate {
 }
 
 impl Search<'_> {
-    /// Every ordering rule under every kind of queue, at every level of memory. Returns the levels, best first.
+    /// The regular part of the plan of the batch before, at every level of memory.
+    pub(super) fn orders_of_previous(&mut self) {
+        let Some(phases) = &self.previous else { return };
+        let problem = self.problem;
+        let (mut interleaver, mut keys) = (Interleaver::new(problem), vec![0.0; problem.n]);
+        phases.keys(problem, &mut keys);
+        let turns = phases.turns(problem);
+        let mut found: Option<Solution> = None;
+        for level in &self.levels {
+            if self.out_of_time(0.5 * self.share_of_chains()) {
+                break;
+            }
+            // Memory is kept for the order of the turns.
+            let Some(mut level) = Level::new(problem, level.choice.clone(), &turns) else {
+                continue;
+            };
+            let cutoff = found.as_ref().map_or(f64::INFINITY, |f| f.makespan);
+            let settings = (&phases.rules, &level.tail[..], cutoff);
+            let run = interleaver.run(&level.costs, &mut level.reserve, &keys, settings);
+            if let Some(makespan) = run {
+                let order = interleaver.order();
+                found = Some(Solution { order, choice: level.choice, makespan });
+            }
+        }
+        self.keep(found);
+    }
+
+    /// Every ordering rule under every kind of queue, at every level of memory. Returns the levels that come near the best, best
+    /// first.
     pub(super) fn rules(&mut self) -> Vec<usize> {
         let lanes = [Lanes::Alternate, Lanes::BackwardFirst, Lanes::Single, Lanes::ForwardFirst];
         // Levels go innermost: where time is short, each has been tried under the rules that come first.
@@ -73,14 +105,14 @@ impl Search<'_> {
             let settings = (&c.rules, &*level.tail, f64::INFINITY);
             interleaver.run(&level.costs, &mut reserves[c.level], keys, settings)
         };
-        let seconds: Vec<f64> = candidates
-            .par_iter()
-            .map_init(machine, |m, c| {
-                let makespan =
-                    if this.out_of_time(0.5 * this.share_of_chains()) { None } else { run(m, c) };
-                makespan.unwrap_or(f64::INFINITY)
-            })
-            .collect();
+        // One is run however little time there is: what is realised before may be many times as long.
+        let rated = |machine: &mut _, (i, c): (usize, &Candidate)| {
+            let late = i > 0 && this.out_of_time(0.5 * this.share_of_chains());
+            let makespan = if late { None } else { run(machine, c) };
+            makespan.unwrap_or(f64::INFINITY)
+        };
+        let seconds: Vec<f64> =
+            candidates.par_iter().enumerate().map_init(machine, rated).collect();
         let mut best = vec![f64::INFINITY; levels.len()];
         for (c, &s) in candidates.iter().zip(&seconds) {
             best[c.level] = best[c.level].min(s);
@@ -95,6 +127,8 @@ impl Search<'_> {
         }
         let mut order: Vec<usize> = (0..levels.len()).collect();
         order.sort_by(|&a, &b| best[a].total_cmp(&best[b]));
+        let least = best.iter().copied().fold(f64::INFINITY, f64::min);
+        order.retain(|&level| best[level] <= FAR * least);
         self.iteration += candidates.len() as u64;
         self.keep(found);
         order
@@ -111,11 +145,15 @@ impl Search<'_> {
             true => order[0],
             false => order[(job as usize).div_ceil(2) % order.len()],
         };
+        let origin = |job: u64| match &self.previous {
+            Some(phases) if job % 4 < WARM => Origin::Previous(phases),
+            _ => Origin::Regular,
+        };
         let this = &*self;
         let count = (RUNS_OF_TASKS / self.problem.n.max(1) as u64).clamp(FEW, CHAINS);
         let count = 1 << count.ilog2();
         let mut chains: Vec<_> =
-            (0..count).map(|job| Chain::new(this, level(job), job, false)).collect();
+            (0..count).map(|job| Chain::new(this, level(job), job, origin(job))).collect();
         let rounds = u64::from(count.ilog2()).max(1);
         let part = (self.share_of_chains() - self.spent()) / rounds as f64;
         let limit = self.iterations_left().map(|left| left * RUNS / (3 * rounds));
@@ -147,7 +185,7 @@ impl Search<'_> {
     /// A chain that starts anywhere, with microbatches in any order, to begin an island anew.
     pub(super) fn fresh(&self, job: u64) -> Option<Solution> {
         let level = self.rng(5, job).random_range(0..self.levels.len());
-        let mut chain = Chain::new(self, level, job, true);
+        let mut chain = Chain::new(self, level, job, Origin::Anywhere);
         chain.run(FRESH, 0.0, || self.out_of_time(1.0));
         let mut fresh = chain.best()?;
         upgrade(self.problem, &mut fresh);

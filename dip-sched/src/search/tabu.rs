@@ -49,7 +49,7 @@ impl Tabu {
         let mut last = 0;
         while self.step < walk.steps && self.step - last < walk.idle {
             self.step += 1;
-            if self.step.is_multiple_of(64) && ended() {
+            if self.step.is_multiple_of(8) && ended() {
                 break;
             }
             if !self.advance(selection, best_s, rng) {

@@ -72,14 +72,18 @@ impl<'a> Walker<'a> {
     fn walk(
         &mut self,
         rng: &mut ChaCha8Rng,
-        ended: impl FnMut() -> bool,
+        mut ended: impl FnMut() -> bool,
         runs: u32,
     ) -> Option<Found> {
         let walk = Walk { steps: 4000, idle: 200 + 3 * self.problem.n.min(1000) as u32 };
-        let (best, steps) = self.tabu.walk(self.selection.as_mut()?, walk, rng, ended);
-        let mut more = best.clone();
-        upgrade(self.problem, &mut more);
-        let best = if more.makespan < best.makespan { more } else { best };
+        let (mut best, steps) = self.tabu.walk(self.selection.as_mut()?, walk, rng, &mut ended);
+        if !ended() {
+            let mut more = best.clone();
+            upgrade(self.problem, &mut more);
+            if more.makespan < best.makespan {
+                best = more;
+            }
+        }
         Some(Found { best, iterations: u64::from(steps.div_ceil(STEPS) + runs.div_ceil(RUNS)) })
     }
 

@@ -55,11 +55,10 @@ fn scaled<'a>(
     first: &Partition,
     (size, segments): (f64, u32),
 ) -> Partitioner<'a> {
-    let mut partitioner = rules.clone();
+    let mut partitioner = rules.clone().with_finer_segments(segments);
     for module in (0..first.modules.len()).map(ModuleId::from) {
         let instances = f64::from(first.module(module).sub_microbatch) * size;
         partitioner = partitioner.with_sub_microbatch(module, instances.ceil() as u32);
-        partitioner = partitioner.with_segments(module, first.segments(module) * segments);
     }
     partitioner
 }
