@@ -47,7 +47,9 @@ impl<'a> Chain<'a> {
         let mut rng = search.rng(if matches!(origin, Origin::Anywhere) { 4 } else { 2 }, job);
         let mut kept = levels[level].clone();
         let head = problem.heads(&kept.costs.dur);
-        let mut current = Phases::new(problem, &head, rng.random_range(0.5..12.0));
+        // Steps of the golden section spread over the whole range, however few chains there are.
+        let stretch = 1.0 + 9.0 * (0.618 * job as f64 + rng.random_range(0.0..0.2)).fract();
+        let mut current = Phases::new(problem, &head, stretch);
         match origin {
             Origin::Regular => {}
             Origin::Anywhere => current.shuffle(&mut rng),
