@@ -206,7 +206,7 @@ impl Study {
     /// What the stages cost over all rounds.
     fn cost(&self) -> MeasuredCost {
         let all: Vec<_> = self.profiles.iter().map(|p| &p.entries).collect();
-        let entries = combined(&all, median);
+        let entries = combined(&all, undisturbed);
         MeasuredCost::new(&Profile { entries, ..self.profiles[0].clone() }, false)
     }
 
@@ -300,12 +300,12 @@ impl Study {
         Ok((graph, split))
     }
 
-    /// Predicted and measured seconds of each batch, the latter a median.
+    /// Predicted and measured seconds of each batch, both of undisturbed rounds.
     fn pairs(&self, run: &Run) -> Result<Vec<(f64, f64)>> {
         let pair = |((plan, _), (uncut, measured)): (&(Plan, _), (&Uncut, &Vec<f64>))| {
             let (graph, _) = self.graph(run.way, &run.partition, uncut)?;
             let predicted = Timeline::evaluate(&graph, &plan.order)?.makespan.0;
-            Ok((predicted, median(&mut measured.clone())))
+            Ok((predicted, undisturbed(&mut measured.clone())))
         };
         let measured = self.batches.iter().zip(&run.measured);
         run.batches.iter().zip(measured).map(pair).collect()
@@ -338,9 +338,10 @@ impl Run {
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
+/// The lower quartile over the rounds: other work on the machine makes rounds slower, never faster, and comes and goes.
+fn undisturbed(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    values.get(values.len() / 4).copied().unwrap_or(0.0)
 }
 
 /// Spearman's rank correlation of pairs.
