@@ -47,7 +47,7 @@ pub struct Effort {
     pub warm_up: usize,
     /// Most runs that count: their mean, without a tenth at either end.
     pub runs: usize,
-    /// Time after which [`LEAST_RUNS`] of them are enough: a long run is disturbed less than a short one.
+    /// Time after which five of them are enough: a long run is disturbed less than a short one.
     pub enough: Seconds,
     /// Threads that measure at the same time: the ranks of the pipeline.
     pub ranks: usize,
