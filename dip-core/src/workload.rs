@@ -44,17 +44,23 @@ const CAUSAL_BLOCK: u64 = 128;
 /// The queries of the blocks in which causal attention over a document of `length` tokens is computed. Those of a block see no key
 /// beyond its end, so that less is computed of what the mask hides: little more than half of a long document.
 pub fn causal_blocks(length: u64) -> impl Iterator<Item = Range<u64>> {
-    let size = length.div_ceil(length.div_ceil(CAUSAL_BLOCK).max(1)).max(1);
+    let size = block_size(length);
     (0..length.div_ceil(size)).map(move |i| i * size..length.min((i + 1) * size))
 }
 
 /// Pairs that [`causal_blocks`] of a document compute.
 pub fn causal_block_pairs(length: u64) -> u64 {
-    let size = length.div_ceil(length.div_ceil(CAUSAL_BLOCK).max(1)).max(1);
+    let size = block_size(length);
     let (whole, rest) = (length / size, length % size);
     // Block i, from 1, has `size` queries and i * size keys; the last one what is left.
     let blocks = size.saturating_mul(size).saturating_mul(triangle(whole));
     blocks.saturating_add(rest.saturating_mul(length))
+}
+
+/// Queries of a block: as equal as can be.
+fn block_size(length: u64) -> u64 {
+    let blocks = length.div_ceil(CAUSAL_BLOCK).max(1);
+    length.div_ceil(blocks).max(1)
 }
 
 impl ModelSpec {
