@@ -37,7 +37,7 @@ const CHUNKS: [Range<u32>; 4] = [1..2, 1..5, 0..1, LAYERS - 1..LAYERS];
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
 const CHANNEL_BYTES_PER_S: f64 = 1e12;
 
-/// Fewest runs whose median counts.
+/// Fewest runs that count.
 const LEAST_RUNS: usize = 5;
 
 /// How long to measure.
@@ -328,8 +328,8 @@ impl<B: Backend> Probe<'_, B> {
         Ok(figures)
     }
 
-    /// Typical seconds of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the caches
-    /// full of another's data.
+    /// Typical seconds of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the
+    /// caches full of another's data.
     fn chunks(&self) -> Result<[Times; CHUNKS.len()], MeasureError> {
         let batch = Arc::new(self.batch());
         let mut chunks = CHUNKS
