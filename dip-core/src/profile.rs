@@ -6,7 +6,7 @@ use crate::error::SpecError;
 use crate::units::{Bytes, Seconds};
 
 /// The schema name of a profile file.
-pub const PROFILE_SCHEMA: &str = "dip.profile/v2";
+pub const PROFILE_SCHEMA: &str = "dip.profile/v3";
 /// Most entries of a profile file.
 const MAX_ENTRIES: usize = 100_000;
 
