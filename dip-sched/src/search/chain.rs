@@ -34,6 +34,8 @@ pub(super) struct Chain<'a> {
 pub(super) enum Origin<'a> {
     /// Microbatches in their order.
     Regular,
+    /// The lightest microbatch passes the pipeline before all others.
+    LightestAhead,
     /// Microbatches in any order.
     Anywhere,
     /// The regular part of the plan of the batch before.
@@ -52,6 +54,7 @@ impl<'a> Chain<'a> {
         let mut current = Phases::new(problem, &head, stretch);
         match origin {
             Origin::Regular => {}
+            Origin::LightestAhead => current.send_lightest_ahead(problem, &kept.costs.dur),
             Origin::Anywhere => current.shuffle(&mut rng),
             Origin::Previous(phases) => current = phases.clone(),
         }

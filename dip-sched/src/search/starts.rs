@@ -33,6 +33,8 @@ const LARGE: usize = 10_000;
 const FIRST_RUNS: u64 = 100;
 /// Of four chains so many start from the plan of the batch before, where there is one.
 const WARM: u64 = 3;
+/// Of four chains the one that starts with the lightest microbatch ahead.
+const AHEAD: u64 = 2;
 /// Runs of a chain that begins an island anew.
 const FRESH: u64 = 60;
 /// Runs of a chain that count as one iteration.
@@ -147,6 +149,7 @@ impl Search<'_> {
         };
         let origin = |job: u64| match &self.previous {
             Some(phases) if job % 4 < WARM => Origin::Previous(phases),
+            _ if job % 4 == AHEAD => Origin::LightestAhead,
             _ => Origin::Regular,
         };
         let this = &*self;
