@@ -14,11 +14,11 @@ use crate::interleave::{Interleaver, Lanes, Rules};
 use crate::reserve::Reserve;
 
 /// Chains of regular orders that begin.
-const CHAINS: u64 = 16;
+const CHAINS: u64 = 64;
 /// The least of them, in large graphs.
 const FEW: u64 = 4;
 /// Chains are so many tasks in all.
-const RUNS_OF_TASKS: u64 = 40_000;
+const RUNS_OF_TASKS: u64 = 160_000;
 /// Part of a budget in time after which chains end.
 const SHARE: f64 = 0.5;
 /// The same for large graphs, where single moves get nowhere in time.
@@ -30,7 +30,7 @@ const FAR: f64 = 1.1;
 /// Tasks above which a graph is large.
 const LARGE: usize = 10_000;
 /// Runs of a chain in the first round; in every other round four times as many as in the one before.
-const FIRST_RUNS: u64 = 100;
+const FIRST_RUNS: u64 = 50;
 /// Of four chains so many start from the plan of the batch before, where there is one.
 const WARM: u64 = 3;
 /// Of four chains the one that starts with the lightest microbatch ahead.
