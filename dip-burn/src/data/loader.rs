@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Document, TokenizedDocument};
 use super::error::{DataError, SkipCounts, SkipReason};
-use super::packing::{PackConfig, PackedMicrobatch, Packer};
+use super::packing::{FirstFit, PackConfig, PackedMicrobatch, Packer, PackingRule};
 use super::picture::blank_pixels;
 use super::tokenizer::Tokenizer;
 
@@ -119,6 +119,9 @@ struct Shape {
     /// The token budget of a batch, where that decides instead of `microbatches`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tokens: Option<u64>,
+    /// The packing rule, where it is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    packing: Option<String>,
     vocab: u32,
 }
 
@@ -224,6 +227,12 @@ impl Loader {
         self
     }
 
+    /// Lets another rule than [`FirstFit`] choose which documents share a sequence.
+    pub fn with_packing(mut self, rule: Arc<dyn PackingRule>) -> Self {
+        self.packer = self.packer.with_rule(rule);
+        self
+    }
+
     /// The next batch, without pixels.
     ///
     /// # Errors
@@ -293,7 +302,9 @@ impl Loader {
     pub fn restore(&mut self, position: &LoaderPosition) -> Result<(), DataError> {
         let differs = |what: &str| Err(DataError::Position { what: what.into() });
         if position.shape != self.shape() {
-            return differs("sequence length, images, microbatches or tokenizer are others");
+            return differs(
+                "sequence length, images, microbatches, packing or tokenizer are others",
+            );
         }
         let sorted = position.waiting.is_sorted_by(|a, b| a < b);
         let within = |n: &u64| (position.first..position.taken).contains(n);
@@ -301,7 +312,8 @@ impl Loader {
             return differs("its waiting documents are not among those that were read");
         }
         self.source.restore(&position.source)?;
-        self.packer = Packer::new(self.config.pack.clone())?;
+        let rule = self.packer.rule().clone();
+        self.packer = Packer::new(self.config.pack.clone())?.with_rule(rule);
         (self.batches, self.taken) = (position.batches, position.first);
         self.snapshots.clear();
         let mut waiting = position.waiting.iter().copied().peekable();
@@ -375,6 +387,7 @@ impl Loader {
     }
 
     fn shape(&self) -> Shape {
+        let packing = self.packer.rule().name();
         Shape {
             sequence_tokens: self.config.pack.sequence_tokens,
             max_images: self.config.pack.max_images,
@@ -382,6 +395,7 @@ impl Loader {
             lookahead: self.config.pack.lookahead,
             microbatches: self.config.microbatches,
             tokens: self.tokens,
+            packing: (packing != FirstFit.name()).then(|| packing.to_owned()),
             vocab: self.tokenizer.vocab_size(),
         }
     }

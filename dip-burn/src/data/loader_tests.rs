@@ -41,6 +41,21 @@ fn resumes(source: impl Fn() -> Box<dyn DataSource>) {
 }
 
 #[test]
+fn a_packing_rule_goes_on_after_a_resume_and_is_refused_under_another() {
+    let best_fit = || loader(drawn()).with_packing(Arc::new(super::super::BestFit));
+    let used = |loader: &mut Loader| {
+        (0..40).map(|_| loader.next_batch().unwrap().used_tokens).sum::<u64>()
+    };
+    assert!(used(&mut best_fit()) > used(&mut loader(drawn())));
+    let mut whole = best_fit();
+    let position = whole.next_batch().unwrap().position;
+    let mut again = best_fit();
+    again.restore(&position).unwrap();
+    assert_eq!(again.next_batch().unwrap().microbatches, whole.next_batch().unwrap().microbatches);
+    assert!(loader(drawn()).restore(&position).is_err());
+}
+
+#[test]
 fn a_token_budget_is_reached_with_as_few_microbatches_as_it_takes() {
     let budget = 300;
     let mut whole = loader(drawn()).with_token_budget(Some(budget));

@@ -29,7 +29,10 @@ pub use loader::{
     PlannedBatch, SourcePosition,
 };
 pub use moving::{Direction, MovingConfig, MovingShape, MovingShapes, Named, SampleMatch};
-pub use packing::{PackConfig, PackedImage, PackedMicrobatch, Packer, pack_one};
+pub use packing::{
+    BestFit, FirstFit, Fitting, PackConfig, PackedImage, PackedMicrobatch, Packer, PackingRule,
+    Room, pack_one,
+};
 pub use picture::{Picture, PictureError};
 pub use scenes::{CaptionMatch, Scene, Scenes, ScenesConfig, Split, caption_matches, write_shards};
 pub use tokenizer::{SpecialTokens, Tokenizer};

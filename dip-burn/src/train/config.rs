@@ -1,12 +1,14 @@
 //! `run.toml`: everything that defines a training run.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dip_core::{ModelSpec, Seconds, SpecError};
 use serde::{Deserialize, Serialize};
 
 use super::RateSchedule;
 use super::{LoraConfig, SequenceConfig, WeightsConfig};
+use crate::data::{BestFit, FirstFit, PackingRule};
 use crate::model::Precision;
 
 /// Most microbatches of one iteration.
@@ -141,6 +143,8 @@ pub struct DataConfig {
     /// Instead of a number of microbatches: as many as it takes to reach these tokens, padding not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_iteration: Option<u64>,
+    /// Which documents share a sequence.
+    pub packing: Packing,
     /// Seconds of video in one microbatch, and so in one clip: longer ones are cut. Absent for two for each of the model's
     /// `max_clips`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,8 +169,30 @@ impl Default for DataConfig {
             tokenizer: None,
             microbatches: None,
             tokens_per_iteration: None,
+            packing: Packing::default(),
             max_seconds: None,
             caption_dropout: 0.1,
+        }
+    }
+}
+
+/// Which of the waiting documents follows in a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Packing {
+    /// The oldest that fits.
+    #[default]
+    FirstFit,
+    /// The one that fills most of what is left.
+    BestFit,
+}
+
+impl Packing {
+    /// The rule itself.
+    pub fn rule(self) -> Arc<dyn PackingRule> {
+        match self {
+            Self::FirstFit => Arc::new(FirstFit),
+            Self::BestFit => Arc::new(BestFit),
         }
     }
 }

@@ -19,7 +19,7 @@ mod trainer;
 pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
 pub use config::{
     Algorithm, CheckpointConfig, DataConfig, Device, EvaluationConfig, MetricsConfig,
-    OptimizerConfig, PipelineConfig, RunConfig,
+    OptimizerConfig, Packing, PipelineConfig, RunConfig,
 };
 pub use data::{
     CaptionJudge, Content, FedBatch, Feed, HeldOut, Judge, Microbatches, RunData, SampleJudge,

@@ -50,7 +50,8 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<RunData, DataError> {
         prefetch: PREFETCH,
     };
     let loader = Loader::new(train_source(data, *seed)?, tokenizer.clone(), config)?
-        .with_token_budget(data.tokens_per_iteration);
+        .with_token_budget(data.tokens_per_iteration)
+        .with_packing(data.packing.rule());
     let wanted = evaluation.pictures.max(evaluation.captions);
     let held_out = match held_out_source(data, *seed)? {
         Some(mut source) => held_out(&mut *source, wanted)?,

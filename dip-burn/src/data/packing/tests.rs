@@ -1,5 +1,5 @@
-use super::super::tokenizer::Tokenizer;
 use super::*;
+use crate::data::Tokenizer;
 
 const IMAGE: u32 = 259;
 const PAD: u32 = 256;
@@ -29,7 +29,15 @@ fn document(images: u32, text: usize) -> TokenizedDocument {
 }
 
 fn pack_all(documents: Vec<TokenizedDocument>, sequences: usize) -> Vec<PackedMicrobatch> {
-    let mut packer = Packer::new(config()).unwrap();
+    pack_all_by(FirstFit, documents, sequences)
+}
+
+fn pack_all_by(
+    rule: impl PackingRule + 'static,
+    documents: Vec<TokenizedDocument>,
+    sequences: usize,
+) -> Vec<PackedMicrobatch> {
+    let mut packer = Packer::new(config()).unwrap().with_rule(Arc::new(rule));
     let mut numbered = (0u64..).zip(documents.into_iter().cycle());
     (0..sequences).map(|_| packer.pack(|| numbered.next().ok_or(())).unwrap()).collect()
 }
@@ -53,6 +61,33 @@ fn positions_restart_and_targets_stay_inside_their_document() {
 fn a_smaller_document_fills_the_gap_that_the_next_one_leaves() {
     let packed = &pack_all(vec![document(0, 11), document(0, 7), document(0, 3)], 1)[0];
     assert_eq!(packed.used_tokens, 16);
+}
+
+#[test]
+fn the_best_fit_follows_the_oldest_document() {
+    let documents: Vec<_> = [7, 2, 7, 11, 11, 11, 11].map(|text| document(0, text)).into();
+    let first = &pack_all(documents.clone(), 1)[0];
+    let best = &pack_all_by(BestFit, documents, 1)[0];
+    // With bos, 8 + 3 leave room for none; 8 + 8 leave no room.
+    assert_eq!((first.used_tokens, best.used_tokens), (11, 16));
+}
+
+#[test]
+fn a_rule_may_close_a_sequence_but_never_leaves_one_empty() {
+    #[derive(Debug)]
+    struct Alone;
+    impl PackingRule for Alone {
+        fn name(&self) -> &str {
+            "alone"
+        }
+        fn next(&self, packed: &[Fitting], room: Room, fitting: &[Fitting]) -> Option<usize> {
+            assert_eq!((packed.len(), room.images), (1, 1));
+            // A place outside means the same as none.
+            Some(fitting.len())
+        }
+    }
+    let packed = pack_all_by(Alone, vec![document(1, 1)], 3);
+    assert!(packed.iter().all(|p| p.packed_documents == 1));
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! Packs documents into sequences.
 
+mod rule;
+
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use dip_core::{MicrobatchMeta, ModelSpec, ModuleKind};
 
 use super::document::TokenizedDocument;
 use super::error::DataError;
 use super::picture::Picture;
+
+pub use rule::{BestFit, FirstFit, Fitting, PackingRule, Room};
 
 /// Longest sequence.
 const MAX_SEQUENCE_TOKENS: u32 = 1 << 24;
@@ -144,9 +149,11 @@ impl PackedMicrobatch {
         }
     }
 
-    fn fits(&self, document: &TokenizedDocument, config: &PackConfig) -> bool {
-        document.tokens.len() + self.tokens.len() <= config.sequence_tokens as usize
-            && document.pictures.len() + self.images.len() <= config.max_images as usize
+    fn room(&self, config: &PackConfig) -> Room {
+        Room {
+            tokens: config.sequence_tokens - self.tokens.len() as u32,
+            images: config.max_images - self.images.len() as u32,
+        }
     }
 
     fn append(&mut self, document: TokenizedDocument, config: &PackConfig) {
@@ -183,13 +190,14 @@ pub fn pack_one(mut document: TokenizedDocument, config: &PackConfig) -> PackedM
     packed
 }
 
-/// First-fit packing with bounded lookahead.
+/// Packing with bounded lookahead.
 ///
-/// The oldest waiting document opens a sequence, and the oldest one that still fits follows, until none of `lookahead` documents
-/// does. So no document waits for more than `lookahead` sequences.
+/// The oldest waiting document opens a sequence, and of those that still fit the one that the rule chooses follows, until none of
+/// `lookahead` documents fits or the rule closes the sequence. So no document waits for more than `lookahead` sequences.
 #[derive(Debug)]
 pub struct Packer {
     config: PackConfig,
+    rule: Arc<dyn PackingRule>,
     waiting: VecDeque<(u64, TokenizedDocument)>,
     /// Documents that were cut to fit.
     pub truncated_documents: u64,
@@ -205,7 +213,19 @@ impl Packer {
     pub fn new(config: PackConfig) -> Result<Self, DataError> {
         config.validate()?;
         let waiting = VecDeque::with_capacity(config.lookahead);
-        Ok(Self { config, waiting, truncated_documents: 0, truncated_tokens: 0 })
+        let rule = Arc::new(FirstFit);
+        Ok(Self { config, rule, waiting, truncated_documents: 0, truncated_tokens: 0 })
+    }
+
+    /// Lets another rule than [`FirstFit`] choose.
+    pub fn with_rule(mut self, rule: Arc<dyn PackingRule>) -> Self {
+        self.rule = rule;
+        self
+    }
+
+    /// What chooses.
+    pub fn rule(&self) -> &Arc<dyn PackingRule> {
+        &self.rule
     }
 
     /// The shape of its sequences.
@@ -222,12 +242,13 @@ impl Packer {
         mut next: impl FnMut() -> Result<(u64, TokenizedDocument), E>,
     ) -> Result<PackedMicrobatch, E> {
         let mut packed = PackedMicrobatch::with_room(&self.config);
+        let mut chosen = Vec::new();
         loop {
             while self.waiting.len() < self.config.lookahead {
                 let (number, document) = next()?;
                 self.wait(number, document);
             }
-            if !self.add_fitting(&mut packed) {
+            if !self.add_next(&mut packed, &mut chosen) {
                 break;
             }
         }
@@ -238,17 +259,33 @@ impl Packer {
     /// The next sequence from the documents that wait, without asking for more.
     pub fn pack_waiting(&mut self) -> PackedMicrobatch {
         let mut packed = PackedMicrobatch::with_room(&self.config);
-        while self.add_fitting(&mut packed) {}
+        let mut chosen = Vec::new();
+        while self.add_next(&mut packed, &mut chosen) {}
         packed.pad(&self.config);
         packed
     }
 
-    /// Adds the oldest document that fits; false where none does.
-    fn add_fitting(&mut self, packed: &mut PackedMicrobatch) -> bool {
-        let fitting = self.waiting.iter().position(|(_, d)| packed.fits(d, &self.config));
-        let Some((_, document)) = fitting.and_then(|i| self.waiting.remove(i)) else {
-            return false;
+    /// Adds the next document behind those `chosen`; false where there is none.
+    fn add_next(&mut self, packed: &mut PackedMicrobatch, chosen: &mut Vec<Fitting>) -> bool {
+        let room = packed.room(&self.config);
+        let (places, fitting): (Vec<usize>, Vec<Fitting>) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .map(|(place, (number, d))| {
+                let (tokens, images) = (d.tokens.len() as u32, d.pictures.len() as u32);
+                (place, Fitting { number: *number, tokens, images })
+            })
+            .filter(|(_, d)| d.tokens <= room.tokens && d.images <= room.images)
+            .unzip();
+        let next = match (fitting.is_empty(), chosen.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(0),
+            (false, false) => self.rule.next(chosen, room, &fitting),
         };
+        let Some(next) = next.filter(|&i| i < places.len()) else { return false };
+        let Some((_, document)) = self.waiting.remove(places[next]) else { return false };
+        chosen.push(fitting[next]);
         packed.append(document, &self.config);
         true
     }
@@ -280,5 +317,4 @@ impl Packer {
 }
 
 #[cfg(test)]
-#[path = "packing_tests.rs"]
 mod tests;
