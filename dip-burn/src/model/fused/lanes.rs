@@ -23,7 +23,7 @@ pub(super) fn vectorised<R>(kernel: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(kernel)
 }
 
-/// `e^x` to 2 parts in ten million; zero below the range of normal numbers, that of [`HIGHEST`] above it.
+/// `e^x` to 3 parts in ten million; zero below the range of normal numbers, that of [`HIGHEST`] above it.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // Written as comparisons that NaN fails, so that it stays one.
