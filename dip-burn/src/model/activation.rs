@@ -1,10 +1,16 @@
 //! Activations and their slopes.
 
+use std::f64::consts::FRAC_1_SQRT_2;
+
+use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, sigmoid, tanh};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorPrimitive};
 use dip_core::Activation;
 
+use super::fused;
+
+/// `1 / sqrt(2 pi)`
+const BELL: f64 = 0.398_942_280_401_432_7;
 /// Slope of the sigmoid in QuickGELU.
 const QUICK: f64 = 1.702;
 /// `sqrt(2 / pi)` and the weight of the cube in the approximation by a hyperbolic tangent.
@@ -14,6 +20,7 @@ const CUBE: f64 = 0.044_715;
 /// `x` after the activation.
 pub(super) fn activate<B: Backend>(activation: Activation, x: Tensor<B, 2>) -> Tensor<B, 2> {
     match activation {
+        Activation::Gelu if fused::runs(&x) => fused::gelu(x),
         Activation::Gelu => gelu(x),
         Activation::QuickGelu => x.clone() * sigmoid(x * QUICK),
         Activation::GeluTanh => x.clone() * (bend(x) + 1.0) * 0.5,
@@ -27,9 +34,12 @@ pub(super) fn activate_backward<B: Backend>(
     dy: Tensor<B, 2>,
 ) -> Tensor<B, 2> {
     match activation {
+        Activation::Gelu if fused::runs(&x) && fused::runs(&dy) => fused::gelu_backward(x, dy),
         Activation::Gelu => {
-            let [x, dy] = [x, dy].map(|t| t.into_primitive().tensor());
-            Tensor::from_primitive(TensorPrimitive::Float(B::gelu_backward(x, dy)))
+            // Most backends have Burn's own backward, which is that of an approximation.
+            let below = ((x.clone() * FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
+            let bell = (x.clone().square() * -0.5).exp() * BELL;
+            dy * (below + x * bell)
         }
         Activation::QuickGelu => {
             let open = sigmoid(x.clone() * QUICK);
@@ -45,6 +55,27 @@ pub(super) fn activate_backward<B: Backend>(
             dy * slope
         }
     }
+}
+
+/// `silu(gate) * up`
+pub(super) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+    if fused::runs(&gate) && fused::runs(&up) {
+        return fused::gated(gate, up);
+    }
+    gate.clone() * sigmoid(gate) * up
+}
+
+/// The gradients of `gate` and `up` from that of [`gated`].
+pub(super) fn gated_backward<B: Backend>(
+    gate: Tensor<B, 2>,
+    up: Tensor<B, 2>,
+    dy: Tensor<B, 2>,
+) -> [Tensor<B, 2>; 2] {
+    if fused::runs(&gate) && fused::runs(&up) && fused::runs(&dy) {
+        return fused::gated_backward(gate, up, dy);
+    }
+    let d_up = dy.clone() * gate.clone() * sigmoid(gate.clone());
+    [silu_backward(gate, dy * up), d_up]
 }
 
 /// The gradient of `x` where `y = silu(x)`.

@@ -16,7 +16,7 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::{ModuleSpec, causal_blocks};
 
 use super::gradients::bytes_of;
-use super::{cast, to_f32};
+use super::{cast, fused, to_f32};
 
 /// Added to the score of a pair that may not see each other.
 const HIDDEN: f32 = -1e9;
@@ -71,29 +71,35 @@ impl Heads {
         self.heads / self.kv_heads
     }
 
-    /// `[n * s, k' * d]` as `[n, k', s, d]`, a view.
-    fn split<B: Backend>(self, x: Tensor<B, 2>, span: (usize, usize)) -> Tensor<B, 4> {
-        let (n, s) = span;
-        let heads = x.dims()[1] / self.head_dim;
-        x.reshape([n, s, heads, self.head_dim]).swap_dims(1, 2)
+    /// `n` sequences of the rows `[r, k' * d]`, as `[n, k', s, d]`.
+    fn split<B: Backend>(self, x: &Tensor<B, 2>, rows: Rows, n: usize) -> Tensor<B, 4> {
+        let (s, d) = (rows.length, self.head_dim);
+        if fused::runs(x) {
+            return fused::split_heads(x, rows.start, [n, s, d]);
+        }
+        let heads = x.dims()[1] / d;
+        rows.of(x, n).reshape([n, s, heads, d]).swap_dims(1, 2)
     }
 
     /// Queries, or their gradients: heads of a group are rows of one product, `[n, k, g * s, d]`.
-    fn grouped<B: Backend>(self, x: Tensor<B, 2>, (n, s): (usize, usize)) -> Tensor<B, 4> {
-        let rows = self.group() * s;
-        self.split(x, (n, s)).reshape([n, self.kv_heads, rows, self.head_dim])
+    fn grouped<B: Backend>(self, x: &Tensor<B, 2>, rows: Rows, n: usize) -> Tensor<B, 4> {
+        let of_group = self.group() * rows.length;
+        self.split(x, rows, n).reshape([n, self.kv_heads, of_group, self.head_dim])
     }
 
     /// `[n, k, g * s, d]` as rows, `[n * s, h * d]`.
     fn ungrouped<B: Backend>(self, x: Tensor<B, 4>, (n, s): (usize, usize)) -> Tensor<B, 2> {
-        let x = x.reshape([n, self.heads, s, self.head_dim]).swap_dims(1, 2);
-        x.reshape([n * s, self.heads * self.head_dim])
+        joined(x.reshape([n, self.heads, s, self.head_dim]))
     }
+}
 
-    /// `[n, k, s, d]` as rows, `[n * s, k * d]`.
-    fn rows<B: Backend>(self, x: Tensor<B, 4>, (n, s): (usize, usize)) -> Tensor<B, 2> {
-        x.swap_dims(1, 2).reshape([n * s, self.kv_heads * self.head_dim])
+/// `[n, k, s, d]` as rows, `[n * s, k * d]`.
+fn joined<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 2> {
+    if fused::runs(&x) {
+        return fused::joined_heads(x);
     }
+    let [n, k, s, d] = x.dims();
+    x.swap_dims(1, 2).reshape([n * s, k * d])
 }
 
 impl Rows {
@@ -146,25 +152,33 @@ impl<B: Backend> Span<B> {
         self.mask.as_ref().map_or(0, bytes_of)
     }
 
-    /// The shapes of queries and of keys.
-    fn shapes(&self) -> [(usize, usize); 2] {
-        [(self.sequences, self.queries.length), (self.sequences, self.keys.length)]
+    /// Queries, keys and values of this span.
+    fn inputs(&self, inputs: &Inputs<B>, heads: Heads) -> [Tensor<B, 4>; 3] {
+        let (n, keys) = (self.sequences, self.keys);
+        let query = heads.grouped(&inputs.query, self.queries, n);
+        [query, heads.split(&inputs.key, keys, n), heads.split(&inputs.value, keys, n)]
     }
 
     /// Weights `[n, k, g * s, t]` and their sum over the values, `[n * s, h * d]`.
     fn forward(&self, inputs: &Inputs<B>, heads: Heads) -> (Tensor<B, 4>, Tensor<B, 2>) {
-        let ([queries, keys], n) = (self.shapes(), self.sequences);
-        let query = heads.grouped(self.queries.of(&inputs.query, n), queries);
-        let key = heads.split(self.keys.of(&inputs.key, n), keys);
-        let value = heads.split(self.keys.of(&inputs.value, n), keys);
-        let dtype = query.dtype();
-        let scores = to_f32(query.matmul(key.transpose()));
+        let [query, key, value] = self.inputs(inputs, heads);
+        let queries = (self.sequences, self.queries.length);
+        let weights = self.softmax(query.matmul(key.transpose()));
+        (weights.clone(), heads.ungrouped(weights.matmul(value), queries))
+    }
+
+    /// Softmax of the scores under the mask, in their type.
+    fn softmax(&self, scores: Tensor<B, 4>) -> Tensor<B, 4> {
+        if fused::runs(&scores) {
+            return fused::softmax(scores, self.mask.as_ref());
+        }
+        let dtype = scores.dtype();
+        let scores = to_f32(scores);
         let scores = match &self.mask {
             Some(mask) => scores + mask.clone(),
             None => scores,
         };
-        let weights = cast(softmax(scores, 3), dtype);
-        (weights.clone(), heads.ungrouped(weights.matmul(value), queries))
+        cast(softmax(scores, 3), dtype)
     }
 
     /// Gradients of queries, keys and values of these rows from that of the result.
@@ -175,21 +189,26 @@ impl<B: Backend> Span<B> {
         dy: &Tensor<B, 2>,
         heads: Heads,
     ) -> [Tensor<B, 2>; 3] {
-        let ([queries, keys], n) = (self.shapes(), self.sequences);
-        let query = heads.grouped(self.queries.of(&inputs.query, n), queries);
-        let key = heads.split(self.keys.of(&inputs.key, n), keys);
-        let value = heads.split(self.keys.of(&inputs.value, n), keys);
-        let dy = heads.grouped(self.queries.of(dy, n), queries);
+        let [query, key, value] = self.inputs(inputs, heads);
+        let dy = heads.grouped(dy, self.queries, self.sequences);
         let d_value = weights.clone().transpose().matmul(dy.clone());
-        let dtype = dy.dtype();
-        let (d_weights, weights) = (to_f32(dy.matmul(value.transpose())), to_f32(weights));
-        // Softmax: ds = p * (dp - sum(dp * p)), row by row.
-        let sum = (d_weights.clone() * weights.clone()).sum_dim(3);
-        let d_scores = cast((d_weights - sum) * weights, dtype);
+        let d_scores = softmax_backward(weights, dy.matmul(value.transpose()));
         let d_key = d_scores.clone().transpose().matmul(query);
+        let queries = (self.sequences, self.queries.length);
         let d_query = heads.ungrouped(d_scores.matmul(key), queries);
-        [d_query, heads.rows(d_key, keys), heads.rows(d_value, keys)]
+        [d_query, joined(d_key), joined(d_value)]
     }
+}
+
+/// The gradient of the scores: `ds = p * (dp - sum(dp * p))`, row by row.
+fn softmax_backward<B: Backend>(weights: Tensor<B, 4>, d_weights: Tensor<B, 4>) -> Tensor<B, 4> {
+    if fused::runs(&weights) && fused::runs(&d_weights) {
+        return fused::softmax_backward(weights, d_weights);
+    }
+    let dtype = d_weights.dtype();
+    let (d_weights, weights) = (to_f32(d_weights), to_f32(weights));
+    let sum = (d_weights.clone() * weights.clone()).sum_dim(3);
+    cast((d_weights - sum) * weights, dtype)
 }
 
 /// The mask of queries that see the keys up to their own, whole for every head: a broadcast one would be added element by element.

@@ -2,12 +2,11 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::Backend;
 use dip_core::{Activation, LoraTarget, ModuleSpec};
 
 use super::Init;
-use super::activation::{activate, activate_backward};
+use super::activation::{activate, activate_backward, gated, gated_backward};
 use super::gradients::{Gradients, bytes_of};
 use super::init::layer_std;
 use super::linear::{Linear, linear_backward};
@@ -50,7 +49,7 @@ impl<B: Backend> FeedForward<B> {
         let gate = self.gate.as_ref().map(|gate| gate.forward(x_rm.clone()));
         let kept = FeedForwardKept { gate, up: self.up.forward(x_rm) };
         let inner = match &kept.gate {
-            Some(gate) => gate.clone() * sigmoid(gate.clone()) * kept.up.clone(),
+            Some(gate) => gated(gate.clone(), kept.up.clone()),
             None => activate(self.activation, kept.up.clone()),
         };
         (self.down.forward(inner), kept)
@@ -71,15 +70,11 @@ impl<B: Backend> FeedForward<B> {
             let d_up = activate_backward(self.activation, up, d_inner);
             return linear_backward(&self.up, x_rm, d_up, gradients);
         };
-        let open = sigmoid(gate.clone());
-        let swish = gate.clone() * open.clone();
-        let inner = swish.clone() * up.clone();
+        let inner = gated(gate.clone(), up.clone());
         let d_inner = linear_backward(&self.down, inner, dy, gradients);
-        // d swish / d gate = sigmoid + swish (1 - sigmoid)
-        let slope = open.clone() + swish.clone() * (-open + 1.0);
-        let d_gate = d_inner.clone() * up * slope;
+        let [d_gate, d_up] = gated_backward(gate, up, d_inner);
         linear_backward(gate_layer, x_rm.clone(), d_gate, gradients)
-            + linear_backward(&self.up, x_rm, d_inner * swish, gradients)
+            + linear_backward(&self.up, x_rm, d_up, gradients)
     }
 }
 

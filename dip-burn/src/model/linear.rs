@@ -5,8 +5,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::module::linear;
 
+use super::fused::product;
 use super::gradients::Gradients;
 use super::to_f32;
 
@@ -37,8 +37,8 @@ impl<B: Backend> Linear<B> {
     pub fn forward(&self, x_ri: Tensor<B, 2>) -> Tensor<B, 2> {
         let bias = self.bias.as_ref().map(Param::val);
         match &self.lora {
-            None => linear(x_ri, self.weight.val(), bias),
-            Some(lora) => linear(x_ri.clone(), self.weight.val(), bias) + lora.forward(x_ri),
+            None => product(x_ri, self.weight.val(), bias),
+            Some(lora) => product(x_ri.clone(), self.weight.val(), bias) + lora.forward(x_ri),
         }
     }
 }
@@ -72,7 +72,7 @@ pub(super) fn linear_backward<B: Backend>(
     gradients: &mut Gradients<B>,
 ) -> Tensor<B, 2> {
     let inner = linear_backward_weights(layer, x, &dy, gradients);
-    let dx = dy.matmul(layer.weight.val().transpose());
+    let dx = product(dy, layer.weight.val().transpose(), None);
     match (&layer.lora, inner) {
         (Some(lora), Some(d_rk)) => dx + d_rk.matmul(lora.a.val().transpose()),
         _ => dx,
@@ -90,7 +90,7 @@ pub(super) fn linear_backward_weights<B: Backend>(
         return Some(lora.backward(x, dy, gradients));
     }
     let for_weight = dy.clone();
-    gradients.add(&layer.weight, move || x.transpose().matmul(for_weight));
+    gradients.add(&layer.weight, move || product(x.transpose(), for_weight, None));
     if let Some(bias) = &layer.bias {
         let dy = dy.clone();
         gradients.add(bias, move || to_f32(dy).sum_dim(0).squeeze_dim(0));

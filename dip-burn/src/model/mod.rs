@@ -10,6 +10,7 @@
 //! | `dit` | diffusion transformer in the MovieGen manner: packed clips, adaptive norms, cross attention, flow-matching loss |
 //! | `linear` | linear layers with low-rank adapters |
 //! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `activation`, `norm` | what their layers share, forward and backward |
+//! | `fused` | what the CPU backend runs in one pass in the place of several operations |
 //! | `offload` | activations that wait in host memory |
 //! | `gradients` | sums of weight gradients |
 //! | `precision` | what the layers compute in |
@@ -24,6 +25,7 @@ pub mod core;
 pub mod decoder;
 pub mod dit;
 pub mod feed_forward;
+mod fused;
 mod gradients;
 mod init;
 pub mod layer;

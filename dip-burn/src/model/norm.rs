@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 
 use super::gradients::{Gradients, bytes_of};
 use super::offload::{Held, Visit};
-use super::{Init, cast, to_f32};
+use super::{Init, cast, fused, to_f32};
 
 /// Added to the variance where nothing else is said.
 const EPSILON: f64 = 1e-6;
@@ -53,6 +53,11 @@ impl<B: Backend> Norm<B> {
 
     /// `x_rm` to the same shape.
     pub(crate) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
+        if fused::runs(&x_rm) {
+            let [unit, scale] = fused::standardised(x_rm, self.beta.is_some(), self.epsilon);
+            let kept = NormKept { unit, scale };
+            return (self.output(&kept), kept);
+        }
         let dtype = x_rm.dtype();
         let x_rm = to_f32(x_rm);
         let centred = match &self.beta {
@@ -67,7 +72,11 @@ impl<B: Backend> Norm<B> {
 
     /// The result of the forward again.
     pub(super) fn output(&self, kept: &NormKept<B>) -> Tensor<B, 2> {
-        let y = kept.unit.clone() * self.gamma.val().unsqueeze();
+        let gamma = self.gamma.val();
+        if fused::runs(&kept.unit) && fused::runs(&gamma) {
+            return fused::affine(kept.unit.clone(), gamma, self.beta.as_ref().map(Param::val));
+        }
+        let y = kept.unit.clone() * gamma.unsqueeze();
         match &self.beta {
             Some(beta) => y + beta.val().unsqueeze(),
             None => y,
@@ -86,10 +95,18 @@ impl<B: Backend> Norm<B> {
         let (unit, dy) = (to_f32(unit), to_f32(dy));
         let sum_rows = |x: Tensor<B, 2>| x.sum_dim(0).squeeze_dim(0);
         let (for_gamma, rows) = (dy.clone(), unit.clone());
-        gradients.add(&self.gamma, move || sum_rows(for_gamma * rows));
+        let is_fused = fused::runs(&dy) && fused::runs(&unit) && fused::runs(&self.gamma.val());
+        gradients.add(&self.gamma, move || match is_fused {
+            true => fused::product_sums(for_gamma, rows),
+            false => sum_rows(for_gamma * rows),
+        });
         if let Some(beta) = &self.beta {
             let dy = dy.clone();
             gradients.add(beta, move || sum_rows(dy));
+        }
+        if is_fused {
+            let (kept, centred) = ([unit, scale], self.beta.is_some());
+            return fused::standardised_backward(kept, self.gamma.val(), dy, centred);
         }
         let d_unit = dy * to_f32(self.gamma.val()).unsqueeze();
         let along = (d_unit.clone() * unit.clone()).mean_dim(1);

@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::{Rope, RopeStretch};
 
 use super::gradients::bytes_of;
-use super::{cast, to_f32};
+use super::{cast, fused, to_f32};
 
 /// How fast each pair of a head turns, and with which coordinate of a token.
 #[derive(Debug, Clone)]
@@ -145,19 +145,23 @@ impl<B: Backend> Turn<B> {
 
     /// Turns each pair `(x[i], x[i + d / 2])` of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
     pub fn apply(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.turned(x_rm, self.sin.clone())
+        self.turned(x_rm, false)
     }
 
     /// The gradient of `x_rm`: the turn back.
     pub fn backward(&self, dy_rm: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.turned(dy_rm, -self.sin.clone())
+        self.turned(dy_rm, true)
     }
 
     /// `x cos + (x R) sin`. Both halves of a head have the same angle, so a turn by the negative one is its transpose.
-    fn turned(&self, x_rm: Tensor<B, 2>, sin: Tensor<B, 2>) -> Tensor<B, 2> {
+    fn turned(&self, x_rm: Tensor<B, 2>, back: bool) -> Tensor<B, 2> {
+        let [d, _] = self.halves.dims();
+        if fused::runs(&x_rm) && fused::runs(&self.cos) {
+            return fused::turned(x_rm, [self.cos.clone(), self.sin.clone()], d, back);
+        }
+        let sin = if back { -self.sin.clone() } else { self.sin.clone() };
         let (shape @ [rows, width], dtype) = (x_rm.dims(), x_rm.dtype());
         let x_rm = to_f32(x_rm);
-        let [d, _] = self.halves.dims();
         let [_, length] = self.cos.dims();
         let sequences = [rows * width / length, length];
         let moved = x_rm.clone().reshape([rows * width / d, d]).matmul(self.halves.clone());

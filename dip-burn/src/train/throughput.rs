@@ -43,9 +43,10 @@ mod tests {
     #[test]
     fn resident_memory_grows_with_what_is_written_to() {
         let before = resident_bytes().unwrap();
-        let filled = std::hint::black_box(vec![1u8; 64 << 20]);
+        // Much more than tests beside this one give back meanwhile.
+        let filled = std::hint::black_box(vec![1u8; 256 << 20]);
         let after = resident_bytes().unwrap();
-        assert!(after.0 > before.0 + (32 << 20), "{before} {after}");
+        assert!(after.0 > before.0 + (128 << 20), "{before} {after}");
         drop(filled);
     }
 }

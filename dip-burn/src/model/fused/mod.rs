@@ -1,0 +1,83 @@
+//! Single passes over f32 tensors of the CPU backend, where operations of Burn would be several or slow.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `lanes` | loops at the full vector width of the processor; exponential and normal distribution in them |
+//! | `product` | products of matrices, in blocks that the caches hold |
+//! | `pointwise` | GELU, gated SiLU and rotary turns |
+//! | `softmax` | softmax under a mask |
+//! | `norm` | norms |
+//! | `heads` | rows of tokens as rows of heads, and back |
+//!
+//! Each caller asks [`runs`] and has the same in Burn's operations for other backends and precisions; tests compare the two.
+
+mod heads;
+mod lanes;
+mod norm;
+mod pointwise;
+mod product;
+mod softmax;
+#[cfg(test)]
+mod tests;
+
+use std::any::{Any, TypeId};
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+pub(super) use heads::{joined_heads, split_heads};
+pub(super) use norm::{affine, product_sums, standardised, standardised_backward};
+pub(super) use pointwise::{gated, gated_backward, gelu, gelu_backward, turned};
+pub(super) use product::product;
+pub(super) use softmax::{softmax, softmax_backward};
+
+/// Values that are worth more than one compute thread.
+const SHARED: usize = 1 << 16;
+
+/// Whether the passes of this module run on `x`.
+pub(super) fn runs<B: Backend, const D: usize>(x: &Tensor<B, D>) -> bool {
+    TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<FlexTensor>() && x.dtype() == DType::F32
+}
+
+/// The tensor of the CPU backend that `x` is, without gaps. Only for what [`runs`].
+fn values<B: Backend, const D: usize>(x: Tensor<B, D>) -> FlexTensor {
+    let x = flex(x);
+    let whole = x.as_slice::<f32>().is_some_and(|own| own.len() == x.storage::<f32>().len());
+    if whole { x } else { x.to_contiguous() }
+}
+
+/// The same, gaps and all.
+fn flex<B: Backend, const D: usize>(x: Tensor<B, D>) -> FlexTensor {
+    converted(x.into_primitive().tensor())
+}
+
+/// The tensor of values row by row.
+fn tensor<B: Backend, const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
+    of_flex(FlexTensor::from_data(TensorData::new(values, shape)))
+}
+
+/// The reverse of [`flex`].
+fn of_flex<B: Backend, const D: usize>(x: FlexTensor) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(converted(x)))
+}
+
+/// `x`, whose type goes by another name in generic code.
+fn converted<X: 'static, Y: 'static>(x: X) -> Y {
+    let mut place = Some(x);
+    let same = (&mut place as &mut dyn Any).downcast_mut::<Option<Y>>();
+    same.and_then(Option::take).expect("callers have asked whether this is the CPU backend")
+}
+
+/// Runs `kernel` on parts of `y` in all compute threads, whole numbers of `unit` values, with the place where each begins.
+/// What it writes may depend on the place alone, so that the number of threads changes nothing.
+fn in_parts(y: &mut [f32], unit: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) {
+    let threads = rayon::current_num_threads();
+    if threads == 1 || y.len() < SHARED {
+        return lanes::vectorised(|| kernel(0, y));
+    }
+    let part = y.len().div_ceil(threads).next_multiple_of(unit.max(1));
+    let parts = y.par_chunks_mut(part).enumerate();
+    parts.for_each(|(i, y)| lanes::vectorised(|| kernel(i * part, y)));
+}

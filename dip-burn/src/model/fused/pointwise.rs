@@ -1,0 +1,110 @@
+//! Activations and rotary turns.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use burn_flex::FlexTensor;
+
+use super::lanes::{normal, sigmoid};
+use super::{in_parts, of_flex, tensor, values};
+
+/// `1 / sqrt(2 pi)`
+const BELL: f32 = 0.398_942_3;
+
+/// GELU of `x`, with the error function itself.
+pub(in crate::model) fn gelu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let shape = x.dims();
+    let x = values(x);
+    let x = x.storage::<f32>();
+    let mut y = vec![0.0; x.len()];
+    in_parts(&mut y, 1, |start, y| {
+        for (y, x) in y.iter_mut().zip(&x[start..]) {
+            *y = x * normal(*x).0;
+        }
+    });
+    tensor(y, shape)
+}
+
+/// The gradient of `x` from that of `y = gelu(x)`.
+pub(in crate::model) fn gelu_backward<B: Backend>(
+    x: Tensor<B, 2>,
+    dy: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    let (x, mut d) = (values(x), values(dy));
+    let x = x.storage::<f32>();
+    in_parts(d.storage_mut(), 1, |start, d| {
+        for (d, x) in d.iter_mut().zip(&x[start..]) {
+            let (below, bell) = normal(*x);
+            *d *= below + x * (bell * BELL);
+        }
+    });
+    of_flex(d)
+}
+
+/// `silu(gate) * up`
+pub(in crate::model) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+    let shape = gate.dims();
+    let (gate, up) = (values(gate), values(up));
+    let (gate, up) = (gate.storage::<f32>(), up.storage::<f32>());
+    let mut y = vec![0.0; gate.len()];
+    in_parts(&mut y, 1, |start, y| {
+        for ((y, gate), up) in y.iter_mut().zip(&gate[start..]).zip(&up[start..]) {
+            *y = gate * sigmoid(*gate) * up;
+        }
+    });
+    tensor(y, shape)
+}
+
+/// The gradients of gate and up from that of [`gated`].
+pub(in crate::model) fn gated_backward<B: Backend>(
+    gate: Tensor<B, 2>,
+    up: Tensor<B, 2>,
+    dy: Tensor<B, 2>,
+) -> [Tensor<B, 2>; 2] {
+    let (gate, up, dy) = (values(gate), values(up), values(dy));
+    let by_up = |open: f32, gate: f32, _: f32| gate * open;
+    let by_gate = |open: f32, gate: f32, up: f32| up * (open + gate * open * (1.0 - open));
+    let inputs = [&gate, &up];
+    let d_up = of_flex(times(dy.clone(), inputs, by_up));
+    [of_flex(times(dy, inputs, by_gate)), d_up]
+}
+
+/// `d` times a slope of sigmoid, gate and up.
+fn times(
+    mut d: FlexTensor,
+    [gate, up]: [&FlexTensor; 2],
+    slope: impl Fn(f32, f32, f32) -> f32 + Sync,
+) -> FlexTensor {
+    let (gate, up) = (gate.storage::<f32>(), up.storage::<f32>());
+    in_parts(d.storage_mut(), 1, |start, d| {
+        for ((d, gate), up) in d.iter_mut().zip(&gate[start..]).zip(&up[start..]) {
+            *d *= slope(sigmoid(*gate), *gate, *up);
+        }
+    });
+    d
+}
+
+/// Turns the pairs `(x[i], x[i + width / 2])` of every head of `x`, `width` wide, by the angles whose cosines and sines are `tables`,
+/// repeated for all sequences; `back` by their negatives.
+pub(in crate::model) fn turned<B: Backend>(
+    x: Tensor<B, 2>,
+    tables: [Tensor<B, 2>; 2],
+    width: usize,
+    back: bool,
+) -> Tensor<B, 2> {
+    let mut x = values(x);
+    let tables = tables.map(values);
+    let [cos, sin] = tables.each_ref().map(|table| table.storage::<f32>());
+    let sign = if back { -1.0 } else { 1.0 };
+    in_parts(x.storage_mut(), width, |start, x| {
+        for (i, head) in x.chunks_exact_mut(width).enumerate() {
+            let from = (start + i * width) % cos.len();
+            let (cos, sin) = (&cos[from..from + width / 2], &sin[from..from + width / 2]);
+            let (first, second) = head.split_at_mut(width / 2);
+            for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                let sin = sign * sin;
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+    });
+    of_flex(x)
+}
