@@ -9,6 +9,7 @@ mod chain;
 mod level;
 mod mcts;
 mod moves;
+mod overflow;
 mod paper;
 mod phases;
 mod pool;

@@ -6,6 +6,7 @@
 //! goes as far as it may. A move is estimated by the longest path through the tasks it shifts.
 
 use rand::Rng;
+use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::selection::{Selection, Shift};
@@ -79,6 +80,9 @@ impl Moves {
             }
             first = last + 1;
         }
+        if !selection.fits() {
+            self.empty(selection, rng);
+        }
         if selection.problem.has_choice {
             self.make_room(selection);
             self.faster(selection, rng);
@@ -86,6 +90,44 @@ impl Moves {
                 self.smaller(selection, rng);
             }
         }
+    }
+
+    /// Where memory is missing: forwards that come later, and releases that come earlier.
+    fn empty(&mut self, selection: &Selection<'_>, rng: &mut ChaCha8Rng) {
+        let problem = selection.problem;
+        for rank in 0..problem.ranks {
+            let Some(place) = selection.overfull(rank).choose(rng) else { continue };
+            let list = &selection.order[rank];
+            let gives = |i: &usize| selection.costs.release[list[*i] as usize] > 0;
+            let releases: Vec<usize> =
+                (place + 1..list.len()).filter(gives).take(MOST_HELD).collect();
+            let Some(&next) = releases.first() else { continue };
+            let mut held = std::mem::take(&mut self.held);
+            selection.held_at(rank, place, MOST_HELD, &mut held);
+            for &pair in &held {
+                let from = selection.place[problem.pairs[pair as usize].forward.index()];
+                self.rate_anywhere(selection, Shift { rank: rank as u32, from, to: next as u32 });
+            }
+            self.held = held;
+            for from in releases {
+                let (from, to) = (from as u32, place as u32);
+                self.rate_anywhere(selection, Shift { rank: rank as u32, from, to });
+            }
+        }
+    }
+
+    /// Rates a move of any task.
+    fn rate_anywhere(&mut self, selection: &Selection<'_>, shift: Shift) {
+        let Some(shift) = allowed(selection, shift) else { return };
+        let (low, high) = (shift.from.min(shift.to) as usize, shift.from.max(shift.to) as usize);
+        self.front = low;
+        self.ways.clear();
+        for &t in &selection.order[shift.rank as usize][low..=high] {
+            self.ways.push((selection.arrival(t as usize), selection.delivery(t as usize)));
+        }
+        let path = self.estimate(selection, shift).max(selection.makespan());
+        let step = Move { shift: Some(shift), ..Move::default() };
+        self.rated.push(Rated { step, seconds: path + selection.toll(shift) });
     }
 
     /// Faster strategies of pairs on the path, as far as memory allows, or could if another pair took a smaller one.
@@ -254,7 +296,7 @@ impl Moves {
     fn rate(&mut self, selection: &Selection<'_>, shift: Shift, rng: &mut ChaCha8Rng) {
         let possible = allowed(selection, shift);
         if let Some(shift) = possible {
-            let seconds = self.estimate(selection, shift);
+            let seconds = self.estimate(selection, shift) + selection.toll(shift);
             let step = Move { shift: Some(shift), ..Move::default() };
             self.rated.push(Rated { step, seconds });
         }

@@ -5,6 +5,7 @@
 //! places it touches, which also tells whether the move would close a cycle, and changes of heads and tails then spread from
 //! there along it and no further than they reach.
 
+use super::overflow::Overflow;
 use crate::finish::Solution;
 use crate::problem::{Choice, Costs, Problem};
 
@@ -29,6 +30,8 @@ pub(super) struct Selection<'a> {
     pub(super) tail: Vec<f64>,
     /// Bytes that each rank holds before its task at each place.
     pub(super) live: Vec<Vec<u64>>,
+    /// What a loose walk pays for memory; `None` where every move must fit.
+    pub(super) overflow: Option<Overflow>,
     topo: Vec<u32>,
     at: Vec<u32>,
     dirty: Vec<u64>,
@@ -49,6 +52,7 @@ impl<'a> Selection<'a> {
             head: vec![0.0; n],
             tail: vec![0.0; n],
             live: solution.order.iter().map(|l| vec![0; l.len() + 1]).collect(),
+            overflow: None,
             topo: Vec::with_capacity(n),
             at: vec![0; n],
             dirty: vec![0; n.div_ceil(64)],
@@ -63,6 +67,7 @@ impl<'a> Selection<'a> {
         self.choice.clone_from(&solution.choice);
         self.costs = self.problem.costs(&solution.choice);
         self.order.clone_from(&solution.order);
+        self.overflow = None;
         self.rebuild()
     }
 
@@ -172,6 +177,9 @@ impl<'a> Selection<'a> {
     /// A move as far as memory allows; `None` where the task stays.
     pub(super) fn fitting(&self, shift: Shift) -> Option<Shift> {
         let rank = shift.rank as usize;
+        if self.overflow.is_some() {
+            return Some(shift);
+        }
         let Some(budget) = self.problem.budget[rank] else { return Some(shift) };
         let (from, to) = (shift.from as usize, shift.to as usize);
         let (list, live) = (&self.order[rank], &self.live[rank]);
@@ -351,6 +359,7 @@ impl<'a> Selection<'a> {
             held = held.saturating_add(self.costs.acquire[t]).saturating_sub(self.costs.release[t]);
             self.live[rank][i + 1] = held;
         }
+        self.recount(rank);
     }
 
     /// Rearranges the topological order so that `t` comes after `end`.

@@ -56,7 +56,8 @@ impl Tabu {
                 break;
             }
             let seconds = selection.makespan();
-            if seconds < best_s {
+            selection.reprice();
+            if seconds < best_s && selection.fits() {
                 (best_s, best, last) = (seconds, selection.solution(), self.step);
             }
         }

@@ -17,6 +17,9 @@ const FAR: f64 = 1.03;
 /// Runs of the interleaving that count as one iteration while orders are rebuilt.
 const RUNS: u32 = 16;
 
+/// Tasks up to which three walks of four may exceed memory on their way. In larger graphs that was no clear gain.
+const MOST_LOOSE: usize = 600;
+
 /// What one thread works with.
 pub(super) struct Walker<'a> {
     problem: &'a Problem,
@@ -75,6 +78,10 @@ impl<'a> Walker<'a> {
         mut ended: impl FnMut() -> bool,
         runs: u32,
     ) -> Option<Found> {
+        let limited = self.problem.budget.iter().any(Option::is_some);
+        if limited && self.problem.n <= MOST_LOOSE && rng.random_range(0..4) > 0 {
+            self.selection.as_mut()?.loosen();
+        }
         let walk = Walk { steps: 4000, idle: 200 + 3 * self.problem.n.min(1000) as u32 };
         let (mut best, steps) = self.tabu.walk(self.selection.as_mut()?, walk, rng, &mut ended);
         if !ended() {
