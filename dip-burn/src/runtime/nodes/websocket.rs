@@ -34,7 +34,7 @@ const FLUSH: Duration = Duration::from_secs(30);
 /// Which nodes there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodesConfig {
-    /// Where each node is, as `host:port`; the same list on all nodes.
+    /// Where each node is, as `host:port`; the same list on all nodes. Ports are opened for IPv4.
     pub addresses: Vec<String>,
     /// The number of this node in that list, from 0.
     pub number: usize,
@@ -249,10 +249,18 @@ impl Inbox {
         server_error: impl Fn() -> Option<NodeError>,
     ) -> Result<(), NodeError> {
         let deadline = Instant::now() + config.patience;
+        let mut failed = None;
         let mut state = self.lock();
         loop {
             if let Some(error) = state.failure.clone().or_else(&server_error) {
-                return Err(error);
+                // The node that differs learns it from the hello of this one.
+                let told = match error {
+                    NodeError::Differs { node, .. } => state.peers[node].reached,
+                    _ => true,
+                };
+                if told || failed.get_or_insert_with(Instant::now).elapsed() > ATTEMPT {
+                    return Err(error);
+                }
             }
             let Some(missing) = state.peers.iter().position(|p| !(p.reached && p.has_come)) else {
                 return Ok(());
