@@ -68,8 +68,8 @@ pub fn trainer<B: dip_burn::Backend>(
     trainer_on_nodes(config, model, devices, None)
 }
 
-/// As [`trainer`], beside the trainers of other nodes. Costs are those of the first node's devices, and all nodes make sure that they
-/// were started for the same run.
+/// As [`trainer`], beside the trainers of other nodes. Costs are those of the first node's devices, and all nodes make sure that
+/// they were started for the same run.
 ///
 /// # Errors
 /// As [`trainer`], and [`RunError::Node`] where a node has another run, model or version.

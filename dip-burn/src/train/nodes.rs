@@ -26,7 +26,7 @@ impl Together {
     }
 
     /// What `make` gives on the first node, on all of them.
-    pub fn from_first<E: From<NodeError>>(
+    pub fn first_gives<E: From<NodeError>>(
         &self,
         make: impl FnOnce() -> Result<Vec<u8>, E>,
     ) -> Result<Vec<u8>, E> {

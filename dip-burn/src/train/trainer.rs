@@ -236,13 +236,14 @@ impl<B: Backend> Trainer<B> {
             true => checkpoint::list(&self.config.output)?.pop(),
             false => None,
         };
-        let found = self.nodes.from_first(|| Ok::<_, TrainError>(vec![newest.is_some().into()]))?;
+        let found =
+            self.nodes.first_gives(|| Ok::<_, TrainError>(vec![newest.is_some().into()]))?;
         if found != [1] {
             return Ok(false);
         }
         let path = newest.unwrap_or_default();
         let file = |name: &str| {
-            self.nodes.from_first(|| Ok::<_, TrainError>(checkpoint::read(&path.join(name))?))
+            self.nodes.first_gives(|| Ok::<_, TrainError>(checkpoint::read(&path.join(name))?))
         };
         let checkpoint = checkpoint::parse(&path, file)?;
         self.take(checkpoint).map(|()| true)
@@ -431,7 +432,7 @@ impl<B: Backend> Trainer<B> {
         }
         let weights = self.judged_weights()?;
         let mut found = Evaluation::new("loss on the first node", f64::NAN);
-        let loss = self.nodes.from_first(|| {
+        let loss = self.nodes.first_gives(|| {
             let whole = self.whole(&weights)?;
             found = self.data.judge.evaluate(&whole, &self.config.evaluation, generates)?;
             Ok::<_, TrainError>(found.loss.to_le_bytes().to_vec())
@@ -440,8 +441,8 @@ impl<B: Backend> Trainer<B> {
         Ok(Some(Evaluation { iteration: self.iteration, loss, ..found }))
     }
 
-    /// Trains to the end: evaluations, samples, checkpoints and `metrics.jsonl` as the run says. With several nodes the first writes
-    /// and observes.
+    /// Trains to the end: evaluations, samples, checkpoints and `metrics.jsonl` as the run says. With several nodes the first
+    /// writes and observes.
     ///
     /// # Errors
     /// [`TrainError`]; the newest checkpoint stays whole.

@@ -11,12 +11,12 @@
 //! - a peer that ends, on this node or another, leaves the others waiting without limit, and there is one group of peers for a
 //!   process, where the ranks of a pipeline need one each.
 //!
-//! burn-communication's `TensorDataService` has waiting of the same kind: a tensor that is exposed between its look-up and its wait is
-//! not noticed, and a lost peer is a panic of a background task. Its connections have neither.
+//! burn-communication's `TensorDataService` waits in the same way, by its source: a tensor that is exposed between the look-up and
+//! the wait for it is not noticed, and a peer that is lost is a panic of a background task. Its connections have neither.
 //!
-//! NCCL, which cubecl-cuda has behind Burn's `distributed` feature, serves gradients that Burn's autodiff hands over, for the devices
-//! of one process: its communicator's identity never leaves it. Replicas on CUDA devices are summed as on any other device, by copies
-//! from device to device and, between nodes, through the memory of the host.
+//! NCCL, which cubecl-cuda has behind Burn's `distributed` feature, serves gradients that Burn's autodiff hands over, for the
+//! devices of one process: the identity of its communicator never leaves it. Replicas on CUDA devices are summed as on any other
+//! device, by copies from device to device and, between nodes, through the memory of the host.
 
 mod across;
 mod thread;

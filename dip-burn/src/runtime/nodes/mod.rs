@@ -8,15 +8,21 @@
 //! All nodes go through the same steps. What they decide together they exchange through [`NodeGroup`]; the gradients of each rank
 //! have a channel of their own, and flow while the trainer computes.
 
+#[cfg(feature = "nodes")]
+mod config;
 mod group;
+#[cfg(feature = "nodes")]
+mod inbox;
 #[cfg(feature = "nodes")]
 mod websocket;
 #[cfg(feature = "nodes")]
 mod wire;
 
+#[cfg(feature = "nodes")]
+pub use config::NodesConfig;
 pub use group::NodeGroup;
 #[cfg(feature = "nodes")]
-pub use websocket::{NodesConfig, WebSocketTransport};
+pub use websocket::WebSocketTransport;
 
 use thiserror::Error;
 
