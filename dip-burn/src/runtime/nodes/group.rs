@@ -110,25 +110,41 @@ impl NodeGroup {
         (0..self.count()).filter(move |&node| node != own)
     }
 
-    /// The next message of a node.
+    /// The next message of a node; one that came before a node ended still counts.
     fn receive(&self, node: usize) -> Result<Vec<u8>, NodeError> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(failure) = self.transport.failure() {
-                return Err(failure);
-            }
+            let failure = self.transport.failure();
+            inbox.take_what_has_come();
             if let Some(bytes) = inbox.early[node].pop_front() {
                 return Ok(bytes);
+            }
+            if let Some(failure) = failure {
+                return Err(failure);
             }
             if inbox.left[node] {
                 let what = "has ended before this node".into();
                 return Err(NodeError::Gone { node, address: "of this run".into(), what });
             }
             match inbox.deliveries.recv() {
-                Ok(Delivery::Message { from, bytes }) => inbox.early[from].push_back(bytes),
-                Ok(Delivery::Left { from }) => inbox.left[from] = true,
+                Ok(delivery) => inbox.take(delivery),
                 Err(_) => inbox.left[node] = true,
             }
+        }
+    }
+}
+
+impl Inbox {
+    fn take_what_has_come(&mut self) {
+        while let Ok(delivery) = self.deliveries.try_recv() {
+            self.take(delivery);
+        }
+    }
+
+    fn take(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Message { from, bytes } => self.early[from].push_back(bytes),
+            Delivery::Left { from } => self.left[from] = true,
         }
     }
 }
