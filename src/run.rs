@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dip_burn::measure::{ClipSize, Effort, MeasureError, cached_profile};
+use dip_burn::runtime::nodes::{NodeError, NodeGroup};
 use dip_burn::train::{Deal, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit};
 use dip_core::profile::Profile;
 use dip_core::{
@@ -47,6 +48,9 @@ pub enum RunError {
         /// Bytes that it needs.
         need: u64,
     },
+    /// Another node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// The trainer.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -61,6 +65,24 @@ pub fn trainer<B: dip_burn::Backend>(
     model: &ModelSpec,
     devices: Vec<B::Device>,
 ) -> Result<Trainer<B>, RunError> {
+    trainer_on_nodes(config, model, devices, None)
+}
+
+/// As [`trainer`], beside the trainers of other nodes. Costs are those of the first node's devices, and all nodes make sure that
+/// they were started for the same run.
+///
+/// # Errors
+/// As [`trainer`], and [`RunError::Node`] where a node has another run, model or version.
+pub fn trainer_on_nodes<B: dip_burn::Backend>(
+    config: &RunConfig,
+    model: &ModelSpec,
+    devices: Vec<B::Device>,
+    nodes: Option<Arc<NodeGroup>>,
+) -> Result<Trainer<B>, RunError> {
+    if let Some(nodes) = &nodes {
+        nodes.agree("the run", &identity(config, model))?;
+    }
+    let count = nodes.as_ref().map_or(1, |nodes| nodes.count());
     let pipeline = &config.pipeline;
     let schedule: Arc<dyn Schedule> = schedule(&pipeline.schedule)?.into();
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)
@@ -76,7 +98,11 @@ pub fn trainer<B: dip_burn::Backend>(
     };
     let device = devices.first().cloned().unwrap_or_default();
     let path = config.output.join("profile.json");
-    let profile = cached_profile::<B>(&path, model, &device, effort)?;
+    let measure = || cached_profile::<B>(&path, model, &device, effort);
+    let profile = match &nodes {
+        Some(nodes) => profile_of_first(nodes, measure)?,
+        None => measure()?,
+    };
     // Recomputing costs time, so it is only offered where memory is limited.
     let recompute = pipeline.memory_limit_bytes.is_some();
     let cost =
@@ -100,8 +126,9 @@ pub fn trainer<B: dip_burn::Backend>(
         None => inputs(false)?,
     };
     let partition = inputs.partition.clone();
-    let deal = deal(model, &partition, inputs.cost.clone(), pipeline.replicas as usize);
-    let throughput = throughput(model, &profile, pipeline.devices());
+    let replicas = pipeline.replicas as usize * count;
+    let deal = deal(model, &partition, inputs.cost.clone(), replicas);
+    let throughput = throughput(model, &profile, pipeline.devices() as usize * count);
     let planner = PlannerConfig {
         schedule,
         seed: config.seed,
@@ -115,7 +142,24 @@ pub fn trainer<B: dip_burn::Backend>(
     };
     let plans = Box::new(BatchPlanner::new(inputs, planner));
     let init = TrainerInit { config, model, partition: &partition, plans, data, devices };
-    Ok(Trainer::new(init)?.with_throughput(throughput).with_dealing(deal))
+    Ok(Trainer::on_nodes(init, nodes)?.with_throughput(throughput).with_dealing(deal))
+}
+
+/// What must be the same on all nodes, a field a line; each may have an output folder of its own.
+fn identity(config: &RunConfig, model: &ModelSpec) -> String {
+    let config = RunConfig { output: Default::default(), ..config.clone() };
+    let text = serde_json::to_string_pretty(&(env!("CARGO_PKG_VERSION"), config, model));
+    text.expect("plain data has a JSON form")
+}
+
+/// The profile of the first node: with figures of their own, nodes would not cut the model alike.
+fn profile_of_first(
+    nodes: &NodeGroup,
+    measure: impl FnOnce() -> Result<Profile, MeasureError>,
+) -> Result<Profile, RunError> {
+    let own = if nodes.is_first() { measure()?.to_json().into_bytes() } else { Vec::new() };
+    let text = nodes.broadcast(own)?;
+    Ok(Profile::from_json(&String::from_utf8_lossy(&text)).map_err(MeasureError::from)?)
 }
 
 /// What is predicted to train a batch faster. Apart, input and weight gradients take longer than together, but fill bubbles:
@@ -163,9 +207,9 @@ fn deal(
 }
 
 /// The arithmetic of the model over that of the devices, where the profile knows their peak.
-fn throughput(model: &ModelSpec, profile: &Profile, devices: u32) -> Option<Throughput> {
+fn throughput(model: &ModelSpec, profile: &Profile, devices: usize) -> Option<Throughput> {
     let model = model.clone();
-    let peak_flops_per_s = f64::from(devices) * profile.peak_flops_per_s?;
+    let peak_flops_per_s = devices as f64 * profile.peak_flops_per_s?;
     let model_flops = move |batch: &BatchMeta| dip_emu::model_flops(&model, batch);
     Some(Throughput { model_flops: Box::new(model_flops), peak_flops_per_s })
 }

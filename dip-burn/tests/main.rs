@@ -22,3 +22,8 @@ mod training;
 /// Replicas train like one device, share their optimiser state, and fail together.
 #[path = "suite/replicas.rs"]
 mod replicas;
+
+/// Nodes train like replicas of one process, and end together.
+#[cfg(feature = "nodes")]
+#[path = "suite/nodes.rs"]
+mod nodes;

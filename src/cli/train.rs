@@ -5,11 +5,13 @@ mod progress;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dip::burn::Backend;
 use dip::burn::backend;
+use dip::burn::runtime::nodes::NodeGroup;
 use dip::burn::train::{Device, RunConfig, Trainer, checkpoint};
 use dip::core::ModelSpec;
 
@@ -35,6 +37,15 @@ pub struct Train {
     /// Folder of checkpoints, profile and metrics, instead of that of the file
     #[arg(long)]
     output: Option<PathBuf>,
+    /// The nodes of the run, the same list on all of them; each trains `pipeline.replicas` replicas
+    #[cfg(feature = "nodes")]
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', requires = "node")]
+    #[arg(conflicts_with = "compare")]
+    nodes: Vec<String>,
+    /// Which of the nodes this is, from 0: the first writes checkpoints and metrics
+    #[cfg(feature = "nodes")]
+    #[arg(long, value_name = "NUMBER", requires = "nodes")]
+    node: Option<usize>,
 }
 
 impl Train {
@@ -79,12 +90,48 @@ impl Train {
         if let Some(other) = &self.compare {
             return compare::compare::<B>(config, model, other, devices);
         }
-        self.make_room(config)?;
+        let nodes = self.nodes(config)?;
+        let ended = self.train::<B>(config, model, devices, nodes.clone());
+        if let (Some(nodes), Err(error)) = (&nodes, &ended) {
+            nodes.transport().leave(Some(&format!("{error:#}")));
+        }
+        ended
+    }
+
+    /// Meets the other nodes; none where there are none.
+    #[cfg(feature = "nodes")]
+    fn nodes(&self, config: &RunConfig) -> Result<Option<Arc<NodeGroup>>> {
+        use dip::burn::runtime::nodes::{NodesConfig, WebSocketTransport};
+        let Some(number) = self.node else { return Ok(None) };
+        println!("{}: node {number} waits for {} nodes", config.name, self.nodes.len());
+        let transport = WebSocketTransport::connect(&NodesConfig::new(self.nodes.clone(), number))?;
+        let nodes = NodeGroup::new(Arc::new(transport));
+        nodes.agree("--resume", &self.resume.to_string())?;
+        Ok(Some(Arc::new(nodes)))
+    }
+
+    #[cfg(not(feature = "nodes"))]
+    fn nodes(&self, _: &RunConfig) -> Result<Option<Arc<NodeGroup>>> {
+        Ok(None)
+    }
+
+    fn train<B: Backend>(
+        &self,
+        config: &RunConfig,
+        model: &ModelSpec,
+        devices: impl Fn(u32) -> Vec<B::Device>,
+        nodes: Option<Arc<NodeGroup>>,
+    ) -> Result<ExitCode> {
+        let is_first = nodes.as_ref().is_none_or(|nodes| nodes.is_first());
+        let count = nodes.as_ref().map_or(1, |nodes| nodes.count());
+        if is_first {
+            self.make_room(config)?;
+        }
         println!(
             "{}: {} on {} replicas of {} ranks, schedule {}, {} iterations, output in {}",
             config.name,
             model.name,
-            config.pipeline.replicas,
+            config.pipeline.replicas as usize * count,
             config.pipeline.ranks,
             config.pipeline.schedule,
             config.iterations,
@@ -95,12 +142,17 @@ impl Train {
             None => println!("weights drawn from seed {}", config.seed),
         }
         let devices = devices(config.pipeline.devices());
-        let mut trainer: Trainer<B> = dip::run::trainer(config, model, devices)?;
+        let mut trainer: Trainer<B> = dip::run::trainer_on_nodes(config, model, devices, nodes)?;
         if self.resume {
             match trainer.resume()? {
                 true => println!("going on behind iteration {}", trainer.iteration()),
                 false => println!("no checkpoint in {}, beginning", config.output.display()),
             }
+        }
+        if !is_first {
+            trainer.run(&mut ())?;
+            println!("{}: trained to iteration {}", config.name, trainer.iteration());
+            return Ok(ExitCode::SUCCESS);
         }
         let mut progress = Progress::new(config.iterations, trainer.iteration());
         trainer.run(&mut progress)?;

@@ -6,6 +6,9 @@ mod calibrate;
 
 /// Systems against each other.
 mod compare;
+/// Training in several processes.
+#[cfg(feature = "nodes")]
+mod nodes;
 mod support;
 
 /// Presets, sampling, planning, checking and emulation, and what is said about bad input.

@@ -47,6 +47,12 @@ impl Folder {
 pub struct Run(Output);
 
 impl Run {
+    /// A run that has ended.
+    #[cfg(feature = "nodes")]
+    pub fn of(output: Output) -> Self {
+        Self(output)
+    }
+
     /// Standard output of a run that must succeed.
     pub fn ok(self) -> String {
         assert!(self.0.status.success(), "{}", self.error());

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Folder, losses, read};
 
-const MODEL: &str = r#"name = "small"
+pub const MODEL: &str = r#"name = "small"
 sequence_tokens = 96
 max_images = 6
 microbatches = 3
@@ -24,7 +24,7 @@ inputs = ["vision"]
 kind = { decoder = { vocab = 260 } }
 "#;
 
-const RUN: &str = r#"name = "small"
+pub const RUN: &str = r#"name = "small"
 model = "small.toml"
 iterations = 40
 output = "out"

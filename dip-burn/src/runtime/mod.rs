@@ -8,6 +8,7 @@
 mod collective;
 mod link;
 mod muon;
+pub mod nodes;
 mod optimizer;
 mod pipeline;
 mod replica;

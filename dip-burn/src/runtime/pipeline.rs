@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::collective::{Collective, ThreadCollective};
 use super::link::ChannelLink;
+use super::nodes::{NodeError, NodeGroup};
 use super::optimizer::Optimizer;
 use super::replica::{Replica, is_replica_gone};
 use super::shard::Shard;
@@ -113,6 +114,9 @@ pub enum PipelineError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// Another node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// A stage or a link failed.
     #[error(transparent)]
     Exec(#[from] ExecError),
@@ -140,6 +144,8 @@ pub struct Pipeline<B: Backend> {
     workers: Vec<Rank<B>>,
     /// Ranks of one replica.
     ranks: usize,
+    /// Absent where this process trains alone.
+    nodes: Option<Arc<NodeGroup>>,
     replies: Receiver<(usize, Reply)>,
 }
 
@@ -154,16 +160,29 @@ impl<B: Backend> Pipeline<B> {
     /// # Errors
     /// [`PipelineError`] where the model, the devices or the threads cannot be had.
     pub fn new(init: &PipelineInit<'_, B>) -> Result<Self, PipelineError> {
+        Self::on_nodes(init, None)
+    }
+
+    /// As [`Pipeline::new`], with the replicas of this node behind those of the nodes before it.
+    ///
+    /// # Errors
+    /// As [`Pipeline::new`].
+    pub fn on_nodes(
+        init: &PipelineInit<'_, B>,
+        nodes: Option<Arc<NodeGroup>>,
+    ) -> Result<Self, PipelineError> {
         let ranks = init.partition.ranks as usize;
         if ranks == 0 || init.devices.is_empty() || !init.devices.len().is_multiple_of(ranks) {
             let (ranks, devices) = (init.partition.ranks, init.devices.len());
             return Err(PipelineError::Devices { ranks, devices });
         }
-        let groups = collectives(init)?;
-        let (reply_sender, replies) = channel();
-        let mut pipeline = Self { workers: Vec::new(), ranks, replies };
-        // Every replica ties the ends of its own decoder.
+        let groups = collectives(init, nodes.as_deref())?;
         let replicas = init.devices.len() / ranks;
+        let (node, all) = nodes.as_ref().map_or((0, 1), |n| (n.number(), n.count()));
+        let (before, all) = (node * replicas, all * replicas);
+        let (reply_sender, replies) = channel();
+        let mut pipeline = Self { workers: Vec::new(), ranks, nodes, replies };
+        // Every replica ties the ends of its own decoder.
         let ties = (0..replicas).flat_map(|_| Ties::of(init.model, init.partition));
         for (id, ((device, collective), ties)) in
             init.devices.iter().zip(groups).zip(ties).enumerate()
@@ -171,15 +190,15 @@ impl<B: Backend> Pipeline<B> {
             let rank = pipeline.rank_of(id);
             let (commands, command_receiver) = channel();
             let mut chunks = chunks_of_rank(init, rank, device)?;
-            let number = id / ranks;
-            let shard = (init.optimizer.shard && replicas > 1)
-                .then(|| Shard::of(&mut chunks, number, replicas));
+            let number = before + id / ranks;
+            let shard =
+                (init.optimizer.shard && all > 1).then(|| Shard::of(&mut chunks, number, all));
             let memory = Arc::<RankMemory>::default();
             chunks.values_mut().for_each(|chunk| chunk.share_memory(memory.clone()));
             let worker = Worker {
                 id,
                 rank,
-                replica: Replica { number, collective, shard },
+                replica: Replica { tells_norm: id < ranks, collective, shard },
                 chunks,
                 memory,
                 optimizer: Optimizer::new(init.optimizer),
@@ -197,7 +216,7 @@ impl<B: Backend> Pipeline<B> {
         Ok(pipeline)
     }
 
-    /// Replicas of the pipeline, which train on microbatches of their own.
+    /// Replicas of the pipeline on this node, which train on microbatches of their own.
     pub fn replicas(&self) -> usize {
         self.workers.len() / self.ranks
     }
@@ -235,13 +254,14 @@ impl<B: Backend> Pipeline<B> {
         let elapsed = Seconds(epoch.elapsed().as_secs_f64());
         let empty = Trace { ranks: self.ranks as u32, spans: Vec::new() };
         let mut traces = vec![empty; work.len()];
-        let mut loss_sum = 0.0;
+        let mut losses = Vec::new();
         let mut peak_activation = Vec::new();
         for (id, report) in reports {
             traces[id / self.ranks].spans.extend(report.spans);
-            loss_sum += report.loss_sum;
+            losses.push(report.loss_sum);
             peak_activation.push(report.peak_activation);
         }
+        let loss_sum = self.sum_over_nodes(&losses)?;
         let trained_tokens = work.first().map_or(1, |w| w.batch.trained_tokens.max(1));
         let loss = loss_sum / trained_tokens as f64;
         Ok(StepReport { traces, elapsed, loss, gradient_norm, peak_activation })
@@ -292,7 +312,7 @@ impl<B: Backend> Pipeline<B> {
                     norms.insert(id, norm);
                     if norms.len() == self.workers.len() {
                         // Summed in the order of ranks, so that the result does not depend on who came first.
-                        let scaled = norms.values().sum::<f64>().sqrt();
+                        let scaled = self.of_first_node(norms.values().sum::<f64>().sqrt())?;
                         gradient_norm = scaled / update.map_or(1.0, |u| u.loss_scale);
                         let scale = update.and_then(|u| u.scale(gradient_norm));
                         for sender in scales {
@@ -309,7 +329,21 @@ impl<B: Backend> Pipeline<B> {
         Ok((reports, gradient_norm))
     }
 
-    /// Tensors of all ranks, by name.
+    /// The number of the first node: another one may round differently, and all must take the same step.
+    fn of_first_node(&self, number: f64) -> Result<f64, PipelineError> {
+        let Some(nodes) = &self.nodes else { return Ok(number) };
+        let bytes = nodes.broadcast(number.to_le_bytes().to_vec())?;
+        Ok(numbers(&bytes).next().unwrap_or(f64::NAN))
+    }
+
+    /// Summed in the order of nodes and ranks, as in one process.
+    fn sum_over_nodes(&self, own: &[f64]) -> Result<f64, PipelineError> {
+        let Some(nodes) = &self.nodes else { return Ok(own.iter().sum()) };
+        let all = nodes.all_gather(own.iter().flat_map(|x| x.to_le_bytes()).collect())?;
+        Ok(all.iter().flat_map(|bytes| numbers(bytes)).sum())
+    }
+
+    /// Tensors of all ranks of this node, by name.
     ///
     /// # Errors
     /// [`PipelineError::Rank`] where a rank has ended.
@@ -378,7 +412,12 @@ impl<B: Backend> Pipeline<B> {
 
     fn reply(&mut self) -> Result<(usize, Reply), PipelineError> {
         match self.replies.recv() {
-            Ok((id, Reply::Failed(failure))) => Err(self.first_cause(id, failure)),
+            Ok((id, Reply::Failed(failure))) => {
+                let error = self.first_cause(id, failure);
+                // Where a node is gone, the sums over replicas end.
+                let node = self.nodes.as_ref().and_then(|nodes| nodes.transport().failure());
+                Err(node.map_or(error, PipelineError::Node))
+            }
             Ok(reply) => Ok(reply),
             Err(_) => Err(ended(RankId(0))),
         }
@@ -467,17 +506,19 @@ impl Failure {
 #[expect(clippy::type_complexity, reason = "one entry a worker")]
 fn collectives<B: Backend>(
     init: &PipelineInit<'_, B>,
+    nodes: Option<&NodeGroup>,
 ) -> Result<Vec<Option<Arc<dyn Collective<B>>>>, PipelineError> {
     let ranks = init.partition.ranks as usize;
     let mut all: Vec<Option<Arc<dyn Collective<B>>>> = vec![None; init.devices.len()];
     for r in 0..ranks {
         let devices: Vec<B::Device> = init.devices.iter().skip(r).step_by(ranks).cloned().collect();
-        if devices.len() < 2 {
-            continue;
-        }
         let rank = RankId::from(r);
-        let group = ThreadCollective::group(&devices)
-            .map_err(|source| PipelineError::Thread { rank, source })?;
+        let group = match nodes {
+            Some(nodes) => ThreadCollective::group_on_nodes(&devices, r, nodes.transport().clone()),
+            None if devices.len() < 2 => continue,
+            None => ThreadCollective::group(&devices),
+        };
+        let group = group.map_err(|source| PipelineError::Thread { rank, source })?;
         for (replica, member) in group.into_iter().enumerate() {
             all[replica * ranks + r] = Some(Arc::new(member));
         }
@@ -513,6 +554,12 @@ fn serve_in_pool<B: Backend>(worker: Worker<B>, threads: usize) {
     // Kept until the rank ends: dropping it would end the compute threads.
     let _pool = pool;
     worker.serve();
+}
+
+/// The numbers of a message.
+fn numbers(bytes: &[u8]) -> impl Iterator<Item = f64> {
+    let (eights, _) = bytes.as_chunks::<8>();
+    eights.iter().map(|eight| f64::from_le_bytes(*eight))
 }
 
 fn ended(rank: RankId) -> PipelineError {

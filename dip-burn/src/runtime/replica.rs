@@ -13,7 +13,8 @@ use crate::params::flat::{ReadParameters, WriteParameters};
 
 /// The replicas of one rank, seen from one of them.
 pub(super) struct Replica<B: Backend> {
-    pub number: usize,
+    /// Whether this replica tells the norm of the gradients, which are the same on all: the first one of a node.
+    pub tells_norm: bool,
     /// None where there is one replica.
     pub collective: Option<Arc<dyn Collective<B>>>,
     /// The parameters that this replica updates; none where every replica updates all.
@@ -30,11 +31,6 @@ fn parameters_of(chunk: usize) -> usize {
 }
 
 impl<B: Backend> Replica<B> {
-    /// Whether this replica tells the norm of the gradients, which are the same on all.
-    pub fn tells_norm(&self) -> bool {
-        self.number == 0
-    }
-
     /// Whether this replica updates a parameter.
     pub fn owns(&self, name: &str) -> bool {
         self.shard.as_ref().is_none_or(|shard| shard.owns(name))

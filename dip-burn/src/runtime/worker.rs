@@ -153,7 +153,7 @@ impl<B: Backend> Worker<B> {
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
         self.ties.sum(&mut self.chunks)?;
         let gone = |_| StageError::Failed("the coordinator is gone".into());
-        let norm = match self.replica.tells_norm() {
+        let norm = match self.replica.tells_norm {
             true => self.chunks.values().map(ChunkStage::squared_gradient_norm).sum(),
             false => 0.0,
         };

@@ -21,6 +21,8 @@ use crate::params::NamedTensors;
 /// The schema name of `state.json`.
 pub const CHECKPOINT_SCHEMA: &str = "dip.checkpoint/v1";
 const PREFIX: &str = "checkpoint-";
+/// The files of a checkpoint, in the order in which they are read.
+const FILES: [&str; 3] = ["state.json", "model.safetensors", "optimizer.safetensors"];
 /// Largest file that is read back, a bound against files that are not checkpoints.
 const MAX_FILE_BYTES: u64 = 1 << 40;
 
@@ -76,6 +78,11 @@ pub enum CheckpointError {
     },
 }
 
+/// Where the checkpoint of an iteration is.
+pub(super) fn path_of(folder: &Path, iteration: u64) -> PathBuf {
+    folder.join(format!("{PREFIX}{iteration:08}"))
+}
+
 /// Writes `checkpoint-<iteration>` under `folder` and removes all but the newest `keep`.
 ///
 /// # Errors
@@ -85,7 +92,7 @@ pub fn save<S: Serialize>(
     checkpoint: &Checkpoint<S>,
     keep: usize,
 ) -> Result<PathBuf, CheckpointError> {
-    let target = folder.join(format!("{PREFIX}{:08}", checkpoint.state.iteration));
+    let target = path_of(folder, checkpoint.state.iteration);
     let partial = folder.join(format!(".{PREFIX}{:08}.partial", checkpoint.state.iteration));
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -145,22 +152,31 @@ fn entries(folder: &Path, keep: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, C
 /// # Errors
 /// [`CheckpointError`] names the file and what is wrong with it.
 pub fn load<S: DeserializeOwned>(path: &Path) -> Result<Checkpoint<S>, CheckpointError> {
-    let file = path.join("state.json");
-    let format = |what: String| CheckpointError::Format { path: file.clone(), what };
-    let state: RunState<S> =
-        serde_json::from_slice(&read(&file)?).map_err(|e| format(e.to_string()))?;
-    if state.schema != CHECKPOINT_SCHEMA {
-        let what = format!("schema {:?} is not {CHECKPOINT_SCHEMA:?}", state.schema);
-        return Err(format(what));
-    }
-    Ok(Checkpoint {
-        model: read_tensors(&path.join("model.safetensors"))?,
-        optimizer: read_tensors(&path.join("optimizer.safetensors"))?,
-        state,
-    })
+    parse(path, |name| read(&path.join(name)))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+/// Reads a checkpoint whose files come from `file`; `path` is named in errors.
+///
+/// # Errors
+/// Those of `file`, and [`CheckpointError`] where a file is not what it should be.
+pub(super) fn parse<S: DeserializeOwned, E: From<CheckpointError>>(
+    path: &Path,
+    file: impl Fn(&str) -> Result<Vec<u8>, E>,
+) -> Result<Checkpoint<S>, E> {
+    let [state, model, optimizer] = FILES;
+    let format = |what: String| CheckpointError::Format { path: path.join(state), what };
+    let state: RunState<S> =
+        serde_json::from_slice(&file(state)?).map_err(|e| format(e.to_string()))?;
+    if state.schema != CHECKPOINT_SCHEMA {
+        let what = format!("schema {:?} is not {CHECKPOINT_SCHEMA:?}", state.schema);
+        return Err(format(what).into());
+    }
+    let tensors = |name| from_bytes(&path.join(name), &file(name)?).map_err(E::from);
+    Ok(Checkpoint { model: tensors(model)?, optimizer: tensors(optimizer)?, state })
+}
+
+/// One file of a checkpoint.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     let io = |source| CheckpointError::Io { path: path.into(), source };
     let length = fs::metadata(path).map_err(io)?.len();
     if length > MAX_FILE_BYTES {
@@ -180,20 +196,24 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
 }
 
 fn write_tensors(path: &Path, tensors: &NamedTensors) -> Result<(), CheckpointError> {
+    write_synced(path, &to_bytes(path, tensors)?)
+}
+
+/// Tensors as safetensors; `path` is named in errors.
+pub(super) fn to_bytes(path: &Path, tensors: &NamedTensors) -> Result<Vec<u8>, CheckpointError> {
     let format = |what: String| CheckpointError::Format { path: path.into(), what };
     let mut views = BTreeMap::new();
     for (name, data) in tensors {
         let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes());
         views.insert(name.as_str(), view.map_err(|e| format(format!("{name}: {e}")))?);
     }
-    let bytes = safetensors::serialize(views, None).map_err(|e| format(e.to_string()))?;
-    write_synced(path, &bytes)
+    safetensors::serialize(views, None).map_err(|e| format(e.to_string()))
 }
 
-fn read_tensors(path: &Path) -> Result<NamedTensors, CheckpointError> {
+/// Reads [`to_bytes`]; `path` is named in errors.
+pub(super) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<NamedTensors, CheckpointError> {
     let format = |what: String| CheckpointError::Format { path: path.into(), what };
-    let bytes = read(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| format(e.to_string()))?;
     let mut tensors = NamedTensors::new();
     for (name, view) in file.iter() {
         if view.dtype() != Dtype::F32 {

@@ -7,6 +7,7 @@ mod data;
 mod early_stop;
 mod loss_scale;
 mod metrics;
+mod nodes;
 mod rate;
 mod replicas;
 mod report;

@@ -1,6 +1,7 @@
 //! The training loop: while a batch trains, the next one is planned and its pixels are decoded.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
@@ -14,6 +15,7 @@ use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, Ru
 use super::data::{FedBatch, RunData};
 use super::loss_scale::LossScale;
 use super::metrics::Metrics;
+use super::nodes::{Together, fingerprint, fingerprint_of};
 use super::replicas::{self, Deal, Times};
 use super::report::{Evaluation, IterationReport, Observer};
 use super::throughput::{Throughput, resident_bytes};
@@ -21,6 +23,7 @@ use super::{EarlyStop, RunConfig, samples};
 use crate::data::{DataError, SourcePosition};
 use crate::model::{ModelError, Start, WholeModel};
 use crate::params::{NamedTensors, ParameterError};
+use crate::runtime::nodes::{NodeError, NodeGroup};
 use crate::runtime::{
     Export, Pipeline, PipelineError, PipelineInit, ReplicaWork, StepReport, Update,
 };
@@ -54,6 +57,9 @@ pub enum TrainError {
     /// A rank.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// Another node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// A checkpoint, or the metrics file.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -81,7 +87,7 @@ pub enum TrainError {
     /// A batch cannot be shared by the replicas.
     #[error(
         "{microbatches} microbatches were not dealt to {replicas} replicas so that each comes once and no replica has none; \
-         raise data.microbatches or data.tokens_per_iteration, or lower pipeline.replicas"
+         raise data.microbatches or data.tokens_per_iteration, or lower pipeline.replicas or the number of nodes"
     )]
     Dealing {
         /// Microbatches of the batch.
@@ -129,12 +135,13 @@ pub struct Trainer<B: Backend> {
     loss_scale: LossScale,
     /// Where the data stands behind the last trained batch.
     position: SourcePosition,
+    nodes: Together,
 }
 
 /// The batch that is planned and decoded at this moment.
 struct Ahead {
     batch: FedBatch,
-    /// The microbatches of each replica.
+    /// The microbatches of each replica of this node.
     dealt: Vec<Vec<usize>>,
 }
 
@@ -144,11 +151,22 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// [`TrainError::Pipeline`] where the model, the devices or the threads cannot be had.
     pub fn new(init: TrainerInit<'_, B>) -> Result<Self, TrainError> {
+        Self::on_nodes(init, None)
+    }
+
+    /// As [`Trainer::new`], beside the trainers of other nodes, which have been given the same run and go through the same steps.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn on_nodes(
+        init: TrainerInit<'_, B>,
+        nodes: Option<Arc<NodeGroup>>,
+    ) -> Result<Self, TrainError> {
         let device = init.devices.first().cloned().unwrap_or_default();
         let weights = init.config.weights.as_ref();
         let weights =
             weights.map(|w| Weights::open(&w.from, init.model)).transpose().map_err(Box::new)?;
-        let pipeline = Pipeline::new(&PipelineInit {
+        let pipeline_init = PipelineInit {
             model: init.model,
             partition: init.partition,
             devices: init.devices,
@@ -156,7 +174,8 @@ impl<B: Backend> Trainer<B> {
             precision: init.config.pipeline.precision,
             start: Start { seed: init.config.seed, weights: weights.as_ref() },
             optimizer: &init.config.optimizer,
-        })?;
+        };
+        let pipeline = Pipeline::on_nodes(&pipeline_init, nodes.clone())?;
         Ok(Self {
             config: init.config.clone(),
             model: init.model.clone(),
@@ -172,6 +191,7 @@ impl<B: Backend> Trainer<B> {
             throughput: None,
             deal: None,
             loss_scale: LossScale::new(init.config.pipeline.precision),
+            nodes: Together(nodes),
         })
     }
 
@@ -206,23 +226,39 @@ impl<B: Backend> Trainer<B> {
             || self.early_stop.is_over(self.config.evaluation.patience)
     }
 
-    /// Goes on from the newest checkpoint of the run; false where there is none.
+    /// Goes on from the newest checkpoint of the run; false where there is none. With several nodes it is that of the first, which
+    /// sends it to the others.
     ///
     /// # Errors
     /// [`TrainError`] where the checkpoint cannot be read or belongs to another run.
     pub fn resume(&mut self) -> Result<bool, TrainError> {
-        match checkpoint::list(&self.config.output)?.pop() {
-            Some(path) => self.load(&path).map(|()| true),
-            None => Ok(false),
+        let newest = match self.nodes.is_first() {
+            true => checkpoint::list(&self.config.output)?.pop(),
+            false => None,
+        };
+        let found =
+            self.nodes.first_gives(|| Ok::<_, TrainError>(vec![newest.is_some().into()]))?;
+        if found != [1] {
+            return Ok(false);
         }
+        let path = newest.unwrap_or_default();
+        let file = |name: &str| {
+            self.nodes.first_gives(|| Ok::<_, TrainError>(checkpoint::read(&path.join(name))?))
+        };
+        let checkpoint = checkpoint::parse(&path, file)?;
+        self.take(checkpoint).map(|()| true)
     }
 
-    /// Goes on from a checkpoint.
+    /// Goes on from a checkpoint, which every node reads for itself.
     ///
     /// # Errors
     /// [`TrainError`] where the checkpoint cannot be read or belongs to another run.
     pub fn load(&mut self, path: &Path) -> Result<(), TrainError> {
-        let Checkpoint { model, optimizer, state } = checkpoint::load::<SourcePosition>(path)?;
+        self.take(checkpoint::load(path)?)
+    }
+
+    fn take(&mut self, checkpoint: Checkpoint<SourcePosition>) -> Result<(), TrainError> {
+        let Checkpoint { model, optimizer, state } = checkpoint;
         self.pipeline.import(model, optimizer, state.optimizer_steps)?;
         self.data.feed.restore(&state.data)?;
         (self.position, self.iteration, self.ahead) = (state.data, state.iteration, None);
@@ -232,25 +268,40 @@ impl<B: Backend> Trainer<B> {
         Ok(())
     }
 
-    /// Writes a checkpoint of everything that is done.
+    /// Writes a checkpoint of everything that is done; with several nodes all take part, and the first writes.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] names the file.
+    /// [`TrainError::Checkpoint`] names the file; [`TrainError::Node`] a node whose weights have become others.
     pub fn save(&mut self) -> Result<PathBuf, TrainError> {
-        let checkpoint = Checkpoint {
-            model: self.pipeline.export(Export::Parameters)?,
-            optimizer: self.pipeline.export(Export::Moments)?,
-            state: RunState {
-                schema: CHECKPOINT_SCHEMA.into(),
-                iteration: self.iteration,
-                optimizer_steps: self.optimizer_steps,
-                early_stop: self.early_stop,
-                loss_scale: Some(self.loss_scale),
-                data: self.position.clone(),
-            },
+        let model = self.pipeline.export(Export::Parameters)?;
+        self.agree_on(&model)?;
+        let optimizer = self.export_shared(Export::Moments)?;
+        if !self.nodes.is_first() {
+            return Ok(checkpoint::path_of(&self.config.output, self.iteration));
+        }
+        let state = RunState {
+            schema: CHECKPOINT_SCHEMA.into(),
+            iteration: self.iteration,
+            optimizer_steps: self.optimizer_steps,
+            early_stop: self.early_stop,
+            loss_scale: Some(self.loss_scale),
+            data: self.position.clone(),
         };
+        let checkpoint = Checkpoint { model, optimizer, state };
         let keep = self.config.checkpoint.keep;
         Ok(checkpoint::save(&self.config.output, &checkpoint, keep)?)
+    }
+
+    /// Equal updates keep equal weights, but only on machines that round alike.
+    fn agree_on(&self, weights: &NamedTensors) -> Result<(), TrainError> {
+        let what = format!("the weights behind iteration {}", self.iteration);
+        Ok(self.nodes.agree(&what, || fingerprint_of(weights))?)
+    }
+
+    /// Tensors that replicas may share among them, whole on the first node.
+    fn export_shared(&mut self, what: Export) -> Result<NamedTensors, TrainError> {
+        let own = self.pipeline.export(what)?;
+        if self.config.optimizer.shard { self.nodes.gathered(own) } else { Ok(own) }
     }
 
     /// Trains on the next batch, while the one behind it is planned and decoded.
@@ -347,20 +398,31 @@ impl<B: Backend> Trainer<B> {
         }
     }
 
-    /// The model in one piece, with averaged weights where the run keeps them.
+    /// The model in one piece, with averaged weights where the run keeps them. With several nodes all take part, and the first has
+    /// it whole.
     ///
     /// # Errors
     /// [`TrainError::Pipeline`] where a rank has failed.
     pub fn whole_model(&mut self) -> Result<WholeModel<B>, TrainError> {
+        let weights = self.judged_weights()?;
+        self.whole(&weights)
+    }
+
+    /// What is evaluated: the weights, or their averages where the run keeps them.
+    fn judged_weights(&mut self) -> Result<NamedTensors, TrainError> {
         let mut weights = self.pipeline.export(Export::Parameters)?;
-        weights.extend(self.pipeline.export(Export::Averages)?);
+        weights.extend(self.export_shared(Export::Averages)?);
+        Ok(weights)
+    }
+
+    fn whole(&self, weights: &NamedTensors) -> Result<WholeModel<B>, TrainError> {
         let mut whole = WholeModel::init(&self.model, self.config.seed, &self.device)?;
-        whole.load(&weights)?;
+        whole.load(weights)?;
         Ok(whole)
     }
 
     /// Measures the loss on held-out data, and has captions or clips generated where `generates` is set. `None` where there is
-    /// no such data.
+    /// no such data. With several nodes all take part, and the first tells the others the loss alone.
     ///
     /// # Errors
     /// [`TrainError`] where a rank has failed.
@@ -368,28 +430,50 @@ impl<B: Backend> Trainer<B> {
         if self.data.judge.is_empty() {
             return Ok(None);
         }
-        let whole = self.whole_model()?;
-        let config = &self.config.evaluation;
-        let evaluation = self.data.judge.evaluate(&whole, config, generates)?;
-        Ok(Some(Evaluation { iteration: self.iteration, ..evaluation }))
+        let weights = self.judged_weights()?;
+        let mut found = Evaluation::new("loss on the first node", f64::NAN);
+        let loss = self.nodes.first_gives(|| {
+            let whole = self.whole(&weights)?;
+            found = self.data.judge.evaluate(&whole, &self.config.evaluation, generates)?;
+            Ok::<_, TrainError>(found.loss.to_le_bytes().to_vec())
+        })?;
+        let loss = loss.first_chunk().map_or(f64::NAN, |bytes| f64::from_le_bytes(*bytes));
+        Ok(Some(Evaluation { iteration: self.iteration, loss, ..found }))
     }
 
-    /// Trains to the end: evaluations, samples, checkpoints and `metrics.jsonl` as the run says.
+    /// Trains to the end: evaluations, samples, checkpoints and `metrics.jsonl` as the run says. With several nodes the first
+    /// writes and observes.
     ///
     /// # Errors
     /// [`TrainError`]; the newest checkpoint stays whole.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let mut metrics = Metrics::open(&self.config.output, self.iteration, &self.config.metrics)?;
+        let mut ignored = ();
+        let observer = if self.nodes.is_first() { observer } else { &mut ignored };
+        let ended = self.run_together(observer);
+        let error = ended.as_ref().err().map(ToString::to_string);
+        self.nodes.leave(error.as_deref());
+        ended
+    }
+
+    fn run_together(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.nodes.count() > 1 {
+            let weights = self.pipeline.export(Export::Parameters)?;
+            self.agree_on(&weights)?;
+        }
+        let open = || Metrics::open(&self.config.output, self.iteration, &self.config.metrics);
+        let mut metrics = self.nodes.is_first().then(open).transpose()?;
         if self.iteration == 0 {
-            self.judge(&mut metrics, observer)?;
+            self.judge(metrics.as_mut(), observer)?;
         }
         while !self.is_done() {
             let report = self.step()?;
-            metrics.iteration(&report)?;
+            if let Some(metrics) = &mut metrics {
+                metrics.iteration(&report)?;
+            }
             observer.iteration(&report);
             // Judged before it is saved: a run that goes on from the checkpoint has its evaluation already.
             if self.is_due(self.config.evaluation.every) {
-                self.judge(&mut metrics, observer)?;
+                self.judge(metrics.as_mut(), observer)?;
             }
             if self.is_due(self.config.checkpoint.every) {
                 observer.saved(&self.save()?);
@@ -398,7 +482,8 @@ impl<B: Backend> Trainer<B> {
         if self.iteration < self.config.iterations {
             observer.stopped(self.iteration, &self.early_stop);
         }
-        Ok(())
+        // No node leaves while another still waits for it.
+        Ok(self.nodes.agree("the end of the run", || self.iteration.to_string())?)
     }
 
     /// Ranks that follow an invalid plan would wait for each other for ever.
@@ -414,22 +499,24 @@ impl<B: Backend> Trainer<B> {
         }
     }
 
+    /// Evaluates; the metrics are those of the first node.
     fn judge(
         &mut self,
-        metrics: &mut Metrics,
+        metrics: Option<&mut Metrics>,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let at_end = self.is_done();
-        if let Some(mut evaluation) = self.evaluate(at_end)? {
-            self.early_stop.record(evaluation.loss);
-            if self.is_done() && !at_end {
-                // The evaluation that ends the run has the captions of an end.
-                evaluation = self.evaluate(true)?.unwrap_or(evaluation);
-            }
+        let Some(mut evaluation) = self.evaluate(at_end)? else { return Ok(()) };
+        self.early_stop.record(evaluation.loss);
+        if self.is_done() && !at_end {
+            // The evaluation that ends the run has the captions of an end.
+            evaluation = self.evaluate(true)?.unwrap_or(evaluation);
+        }
+        if let Some(metrics) = metrics {
             metrics.evaluation(&evaluation)?;
             samples::write(&self.config.output.join("samples"), &evaluation.samples)?;
-            observer.evaluated(&evaluation);
         }
+        observer.evaluated(&evaluation);
         Ok(())
     }
 
@@ -438,11 +525,13 @@ impl<B: Backend> Trainer<B> {
         self.is_done() || (every > 0 && self.iteration.is_multiple_of(every))
     }
 
-    /// Reads the next batch, deals it to the replicas, and has it planned and decoded in the background.
+    /// Reads the next batch, deals it to the replicas of all nodes, and has the share of this node planned and decoded in the
+    /// background.
     fn fetch(&mut self) -> Result<Ahead, TrainError> {
         let batch = self.data.feed.next_batch()?;
-        let count = self.pipeline.replicas();
-        let dealt = match &self.deal {
+        let own = self.pipeline.replicas();
+        let count = own * self.nodes.count();
+        let mut dealt = match &self.deal {
             Some(deal) => deal(&batch.meta),
             None => replicas::in_turn(&batch.meta, count),
         };
@@ -450,6 +539,11 @@ impl<B: Backend> Trainer<B> {
             let microbatches = batch.meta.microbatches.len();
             return Err(TrainError::Dealing { microbatches, replicas: count });
         }
+        self.nodes.agree(&format!("the data of batch {}", batch.meta.iteration), || {
+            let text = serde_json::to_vec(&(&batch.meta.microbatches, &batch.position, &dealt));
+            fingerprint([text.expect("plain data has a JSON form").as_slice()])
+        })?;
+        let dealt: Vec<_> = dealt.drain(self.nodes.number() * own..).take(own).collect();
         for own in &dealt {
             self.plans.submit(replicas::meta_of(&batch.meta, own))?;
         }

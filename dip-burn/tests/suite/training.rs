@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 
+use dip_burn::runtime::nodes::NodeGroup;
 use dip_burn::train::{RunConfig, RunData, Trainer, TrainerInit};
 use dip_core::*;
 use rand::SeedableRng;
@@ -69,6 +71,17 @@ pub fn trainer_on(
     replicas: u32,
     seed: u64,
 ) -> Trainer<B> {
+    trainer_on_nodes(config, partition, replicas, seed, None)
+}
+
+/// As [`trainer_on`], beside other nodes.
+pub fn trainer_on_nodes(
+    config: &RunConfig,
+    partition: Partition,
+    replicas: u32,
+    seed: u64,
+    nodes: Option<Arc<NodeGroup>>,
+) -> Trainer<B> {
     let model = scenes_model();
     let data = RunData::open(&model, &config.data, &config.evaluation, config.seed).unwrap();
     let devices = vec![Default::default(); (replicas * partition.ranks) as usize];
@@ -79,7 +92,7 @@ pub fn trainer_on(
         submitted: VecDeque::new(),
     });
     let init = TrainerInit { config, model: &model, partition: &partition, plans, data, devices };
-    Trainer::new(init).unwrap()
+    Trainer::on_nodes(init, nodes).unwrap()
 }
 
 /// Chunks of `layers` layers each, dealt to the ranks in turn.

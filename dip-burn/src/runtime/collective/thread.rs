@@ -1,43 +1,16 @@
-//! Sums over the replicas of a pipeline rank.
-//!
-//! Ranks of one process hand their parts to a thread that sums beside the training, so that a reduction runs as soon as it
-//! can and nobody waits for it before the step. Burn's own engine, burn-collective, keeps one group of peers for a whole process, and the
-//! ranks of a pipeline need one each; several machines or NCCL are another implementation of [`Collective`].
+//! Replicas of a rank that are threads of one process, alone or beside those of other nodes.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use thiserror::Error;
 
-/// Flattened tensors, one a parameter of a chunk; `None` where a replica has none.
-pub type Bucket<B> = Vec<Option<Tensor<B, 1>>>;
+use super::across::Across;
+use super::{Bucket, Collective, ReplicaGone, sum_in_order};
+use crate::runtime::nodes::{Delivery, NodeTransport};
 
-/// A replica that does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("another replica of this rank is gone; its own error says why")]
-pub struct ReplicaGone;
-
-/// One replica's end of the sums over all replicas.
-///
-/// Every replica contributes to the same buckets, and the sums must be bit-equal on all of them, or their weights drift apart.
-pub trait Collective<B: Backend>: Send + Sync {
-    /// Hands over this replica's part of a bucket. Does not wait for the others.
-    ///
-    /// # Errors
-    /// [`ReplicaGone`] where another replica has ended.
-    fn contribute(&self, bucket: usize, part: Bucket<B>) -> Result<(), ReplicaGone>;
-
-    /// The sum of the parts of all replicas, on this one's device; waits for the slowest.
-    ///
-    /// # Errors
-    /// [`ReplicaGone`] where another replica has ended.
-    fn sum(&self, bucket: usize) -> Result<Bucket<B>, ReplicaGone>;
-}
-
-/// The replicas of a rank as threads of one process, with a thread that sums for them.
+/// The replicas of a rank as threads of one process, with a thread that sums for them; where there are other nodes, over all.
 pub struct ThreadCollective<B: Backend> {
     replica: usize,
     device: B::Device,
@@ -52,6 +25,8 @@ enum Part<B: Backend> {
         bucket: usize,
         part: Bucket<B>,
     },
+    /// From another node.
+    Remote(Delivery),
     /// A replica has ended.
     Gone,
 }
@@ -68,7 +43,30 @@ impl<B: Backend> ThreadCollective<B> {
     /// # Errors
     /// The system's, where the summing thread cannot be started.
     pub fn group(devices: &[B::Device]) -> std::io::Result<Vec<Self>> {
+        Self::start(devices, None)
+    }
+
+    /// Connects one replica on each device with those of the same rank on other nodes, which have as many.
+    ///
+    /// # Errors
+    /// As [`group`](Self::group).
+    pub fn group_on_nodes(
+        devices: &[B::Device],
+        rank: usize,
+        transport: Arc<dyn NodeTransport>,
+    ) -> std::io::Result<Vec<Self>> {
+        let device = devices.first().cloned().unwrap_or_default();
+        Self::start(devices, Some(Across::new(transport, rank, device)))
+    }
+
+    fn start(devices: &[B::Device], across: Option<Across<B>>) -> std::io::Result<Vec<Self>> {
         let (parts, inbox) = channel();
+        if let Some(across) = &across {
+            // What comes behind the end of the replicas is for nobody.
+            let parts = parts.clone();
+            let hand_over = move |delivery| drop(parts.send(Part::Remote(delivery)));
+            across.transport.listen(across.channel(), Box::new(hand_over));
+        }
         let mut outboxes = Vec::new();
         let mut members = Vec::new();
         for (replica, device) in devices.iter().enumerate() {
@@ -80,7 +78,7 @@ impl<B: Backend> ThreadCollective<B> {
         let devices = devices.to_vec();
         std::thread::Builder::new()
             .name("dip-reduce".into())
-            .spawn(move || reduce::<B>(&inbox, &outboxes, &devices))?;
+            .spawn(move || reduce::<B>(&inbox, &outboxes, &devices, across))?;
         Ok(members)
     }
 }
@@ -90,17 +88,34 @@ fn reduce<B: Backend>(
     parts: &Receiver<Part<B>>,
     sums: &[Sender<(usize, Bucket<B>)>],
     devices: &[B::Device],
+    mut across: Option<Across<B>>,
 ) {
     let mut waiting: HashMap<usize, Vec<Option<Bucket<B>>>> = HashMap::new();
-    while let Ok(Part::Bucket { replica, bucket, part }) = parts.recv() {
-        let slots = waiting.entry(bucket).or_insert_with(|| vec![None; sums.len()]);
-        slots[replica] = Some(part);
-        if slots.iter().any(Option::is_none) {
-            continue;
-        }
-        let parts = waiting.remove(&bucket).into_iter().flatten().flatten();
-        // Devices take buckets in turn.
-        let sum = sum_in_order(parts, &devices[bucket % devices.len()]);
+    while let Ok(part) = parts.recv() {
+        let done = match (part, &mut across) {
+            (Part::Bucket { replica, bucket, part }, across) => {
+                let slots = waiting.entry(bucket).or_insert_with(|| vec![None; sums.len()]);
+                slots[replica] = Some(part);
+                if slots.iter().any(Option::is_none) {
+                    continue;
+                }
+                let parts = waiting.remove(&bucket).into_iter().flatten().flatten();
+                // Devices take buckets in turn.
+                let sum = sum_in_order(parts, &devices[bucket % devices.len()]);
+                match across {
+                    Some(across) => across.own(bucket, sum),
+                    None => Some((bucket, sum)),
+                }
+            }
+            (Part::Remote(Delivery::Message { from, bytes }), Some(across)) => {
+                match across.received(from, &bytes) {
+                    Ok(done) => done,
+                    Err(what) => return across.transport.reject(from, what),
+                }
+            }
+            (Part::Remote(_) | Part::Gone, _) => return,
+        };
+        let Some((bucket, sum)) = done else { continue };
         for outbox in sums {
             // Whoever is gone says so itself.
             let _ = outbox.send((bucket, sum.clone()));
@@ -123,7 +138,7 @@ impl<B: Backend> Collective<B> for ThreadCollective<B> {
             let (other, sum) = inbox.sums.recv().map_err(|_| ReplicaGone)?;
             inbox.early.insert(other, sum);
         };
-        let here = |x: Tensor<B, 1>| x.to_device(&self.device);
+        let here = |x: burn::tensor::Tensor<B, 1>| x.to_device(&self.device);
         Ok(sum.into_iter().map(|x| x.map(here)).collect())
     }
 }
@@ -135,26 +150,10 @@ impl<B: Backend> Drop for ThreadCollective<B> {
     }
 }
 
-/// Summed in the order of replicas, so that the result does not depend on who came first.
-fn sum_in_order<B: Backend>(
-    mut parts: impl Iterator<Item = Bucket<B>>,
-    device: &B::Device,
-) -> Bucket<B> {
-    let mut sums = parts.next().unwrap_or_default();
-    for part in parts {
-        for (sum, x) in sums.iter_mut().zip(part) {
-            *sum = match (sum.take(), x) {
-                (Some(a), Some(b)) => Some(a.to_device(device) + b.to_device(device)),
-                (one, other) => one.or(other),
-            };
-        }
-    }
-    sums
-}
-
 #[cfg(test)]
 mod tests {
     use burn::backend::Flex;
+    use burn::tensor::Tensor;
 
     use super::*;
 

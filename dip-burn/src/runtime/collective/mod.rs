@@ -1,0 +1,70 @@
+//! Sums over the replicas of a pipeline rank.
+//!
+//! The ranks of a process hand their parts to a thread that sums beside the training, so that a reduction runs as soon as it can
+//! and nobody waits for it before the step. Where a run has several nodes, that thread sums over them, too.
+//!
+//! Between nodes this uses burn-communication, the transport of Burn's distributed engine, but not the engine itself. In
+//! burn-collective 0.21
+//! - the barrier behind an all-reduce between nodes clears a copy of the list of those that have arrived, so that the second
+//!   all-reduce of a process never ends, whatever the strategy (`SyncService::sync`);
+//! - the order of a sum is that of a hash map: three peers that add 1, 1e8 and -1e8 get 0 in one call and 1 in another;
+//! - a peer that ends, on this node or another, leaves the others waiting without limit, and there is one group of peers for a
+//!   process, where the ranks of a pipeline need one each.
+//!
+//! burn-communication's `TensorDataService` waits in the same way, by its source: a tensor that is exposed between the look-up and
+//! the wait for it is not noticed, and a peer that is lost is a panic of a background task. Its connections have neither.
+//!
+//! NCCL, which cubecl-cuda has behind Burn's `distributed` feature, serves gradients that Burn's autodiff hands over, for the
+//! devices of one process: the identity of its communicator never leaves it. Replicas on CUDA devices are summed as on any other
+//! device, by copies from device to device and, between nodes, through the memory of the host.
+
+mod across;
+mod thread;
+
+pub use thread::ThreadCollective;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use thiserror::Error;
+
+/// Flattened tensors, one a parameter of a chunk; `None` where a replica has none.
+pub type Bucket<B> = Vec<Option<Tensor<B, 1>>>;
+
+/// A replica that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("another replica of this rank is gone; its own error says why")]
+pub struct ReplicaGone;
+
+/// One replica's end of the sums over all replicas.
+///
+/// Every replica contributes to the same buckets, and the sums must be bit-equal on all of them, or their weights drift apart.
+pub trait Collective<B: Backend>: Send + Sync {
+    /// Hands over this replica's part of a bucket. Does not wait for the others.
+    ///
+    /// # Errors
+    /// [`ReplicaGone`] where another replica has ended.
+    fn contribute(&self, bucket: usize, part: Bucket<B>) -> Result<(), ReplicaGone>;
+
+    /// The sum of the parts of all replicas, on this one's device; waits for the slowest.
+    ///
+    /// # Errors
+    /// [`ReplicaGone`] where another replica has ended.
+    fn sum(&self, bucket: usize) -> Result<Bucket<B>, ReplicaGone>;
+}
+
+/// Summed in the order of replicas, so that the result does not depend on who came first.
+fn sum_in_order<B: Backend>(
+    mut parts: impl Iterator<Item = Bucket<B>>,
+    device: &B::Device,
+) -> Bucket<B> {
+    let mut sums = parts.next().unwrap_or_default();
+    for part in parts {
+        for (sum, x) in sums.iter_mut().zip(part) {
+            *sum = match (sum.take(), x) {
+                (Some(a), Some(b)) => Some(a.to_device(device) + b.to_device(device)),
+                (one, other) => one.or(other),
+            };
+        }
+    }
+    sums
+}

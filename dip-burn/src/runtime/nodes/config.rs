@@ -1,0 +1,65 @@
+//! Which nodes a run has, as its command says.
+
+use std::time::Duration;
+
+use super::NodeError;
+
+/// Most nodes; each keeps two connections to each other.
+const MAX_NODES: usize = 1024;
+
+/// Which nodes there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodesConfig {
+    /// Where each node is, as `host:port`; the same list on all nodes. Ports are opened for IPv4.
+    pub addresses: Vec<String>,
+    /// The number of this node in that list, from 0.
+    pub number: usize,
+    /// How long to wait for the others at the start.
+    pub patience: Duration,
+    /// How long a node may be silent before it is given up; nodes that wait for something else send a sign of life ten times as
+    /// often.
+    pub silence: Duration,
+}
+
+impl NodesConfig {
+    /// Waits ten minutes at the start, and gives a node up that is silent for one.
+    pub fn new(addresses: Vec<String>, number: usize) -> Self {
+        let (patience, silence) = (Duration::from_secs(600), Duration::from_secs(60));
+        Self { addresses, number, patience, silence }
+    }
+
+    /// The port of this node.
+    pub(super) fn validate(&self) -> Result<u16, NodeError> {
+        let start = |field, value, limit: &str, remedy| {
+            Err(NodeError::Start { field, value, limit: limit.into(), remedy })
+        };
+        let shown = self.addresses.join(",");
+        if !(2..=MAX_NODES).contains(&self.addresses.len()) {
+            let limit = "must name 2 to 1024 nodes";
+            return start("--nodes", shown, limit, "give host:port of every node, with commas");
+        }
+        let mut ports = Vec::new();
+        for (i, address) in self.addresses.iter().enumerate() {
+            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            match port.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|&port| port > 0) {
+                Some(port) => ports.push(port),
+                None => {
+                    let limit = "must be host:port";
+                    return start("--nodes", address.clone(), limit, "as in 10.0.0.1:29500");
+                }
+            }
+            if self.addresses[..i].contains(address) {
+                let limit = "names this node twice";
+                return start("--nodes", address.clone(), limit, "give each node its own address");
+            }
+        }
+        match ports.get(self.number) {
+            Some(&port) => Ok(port),
+            None => {
+                let limit = format!("must be 0 to {}", ports.len() - 1);
+                let remedy = "give this node's place in --nodes";
+                start("--node", self.number.to_string(), &limit, remedy)
+            }
+        }
+    }
+}

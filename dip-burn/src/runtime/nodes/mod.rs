@@ -1,0 +1,110 @@
+//! Nodes: processes, on one machine or several, that train one run together, each with replicas of the pipeline of its own.
+//!
+//! ```text
+//! node 0: Trainer --NodeGroup--> NodeTransport <== messages ==> NodeTransport <--NodeGroup-- Trainer: node 1
+//!         ranks --Collective-------^                                       ^-------Collective-- ranks
+//! ```
+//!
+//! All nodes go through the same steps. What they decide together they exchange through [`NodeGroup`]; the gradients of each rank
+//! have a channel of their own, and flow while the trainer computes.
+
+#[cfg(feature = "nodes")]
+mod config;
+mod group;
+#[cfg(feature = "nodes")]
+mod inbox;
+#[cfg(feature = "nodes")]
+mod websocket;
+#[cfg(feature = "nodes")]
+mod wire;
+
+#[cfg(feature = "nodes")]
+pub use config::NodesConfig;
+pub use group::NodeGroup;
+#[cfg(feature = "nodes")]
+pub use websocket::WebSocketTransport;
+
+use thiserror::Error;
+
+/// Carries messages between nodes, in order from each node to each other.
+pub trait NodeTransport: Send + Sync {
+    /// The number of this node, from 0.
+    fn number(&self) -> usize;
+
+    /// How many nodes there are.
+    fn count(&self) -> usize;
+
+    /// Sends a message to another node, without waiting for it.
+    fn send(&self, to: usize, channel: u32, bytes: Vec<u8>);
+
+    /// Hands what comes on a channel to `receiver`, what has come already first.
+    fn listen(&self, channel: u32, receiver: Receive);
+
+    /// Gives up: `node` has sent what no node of this run sends.
+    fn reject(&self, node: usize, what: &str);
+
+    /// Why the nodes cannot go on together; the first cause.
+    fn failure(&self) -> Option<NodeError>;
+
+    /// Tells the others that this node ends, and why where that is an error; returns when they have been told, or cannot be.
+    fn leave(&self, error: Option<&str>);
+}
+
+/// What is done with a delivery; must not wait for anything.
+pub type Receive = Box<dyn Fn(Delivery) + Send>;
+
+/// What comes from another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// A message.
+    Message {
+        /// The node that sent it.
+        from: usize,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A node has ended; nothing more comes from it.
+    Left {
+        /// The node.
+        from: usize,
+    },
+}
+
+/// Nodes that cannot begin or go on together.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NodeError {
+    /// A node does not answer any more.
+    #[error(
+        "node {node} ({address}) {what}; its own output may say why. Start all nodes again with --resume"
+    )]
+    Gone {
+        /// The node.
+        node: usize,
+        /// Where it was.
+        address: String,
+        /// What became of it.
+        what: String,
+    },
+    /// A node was started for another run.
+    #[error(
+        "node {node} differs from this node in {what}; start all nodes with the same run, version and data"
+    )]
+    Differs {
+        /// The node.
+        node: usize,
+        /// In what.
+        what: String,
+    },
+    /// The nodes do not find together.
+    #[error("{field} is {value}, but {limit}; {remedy}")]
+    Start {
+        /// The argument.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What holds for it.
+        limit: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+}

@@ -1,0 +1,114 @@
+use std::net::TcpListener;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Folder, Run, losses, read};
+use crate::training::{MODEL, RUN};
+
+/// Addresses with free ports of this machine.
+fn addresses() -> String {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = |l: &TcpListener| format!("127.0.0.1:{}", l.local_addr().unwrap().port());
+    listeners.iter().map(address).collect::<Vec<_>>().join(",")
+}
+
+/// Starts a process for each of two nodes, with `more` arguments, into `output-0` and `output-1`.
+fn start(folder: &Folder, runs: [&str; 2], output: &str, more: &[&str]) -> [Child; 2] {
+    let addresses = addresses();
+    [0, 1].map(|node| {
+        let (number, output) = (node.to_string(), format!("{output}-{node}"));
+        let mut arguments = vec!["train", runs[node], "--output", &output];
+        arguments.extend(["--nodes", &addresses, "--node", &number]);
+        arguments.extend(more);
+        let mut command = folder.command(&arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    })
+}
+
+/// Waits for both to end.
+fn ends(nodes: [Child; 2]) -> [Run; 2] {
+    nodes.map(|node| Run::of(node.wait_with_output().unwrap()))
+}
+
+/// Gives a run the profile of another, though it was measured with as many ranks as `ranks` says.
+fn share_profile(folder: &Folder, from: &str, to: &str, ranks: [&str; 2]) {
+    std::fs::create_dir(folder.path(to)).unwrap();
+    let profile = read(&folder.path(from).join("profile.json"));
+    assert!(profile.contains(ranks[0]), "{profile}");
+    let path = folder.path(to).join("profile.json");
+    std::fs::write(path, profile.replace(ranks[0], ranks[1])).unwrap();
+}
+
+#[test]
+fn two_processes_train_to_the_losses_and_weights_of_two_replicas_in_one() {
+    // A schedule without a search: the planners of the nodes draw from seeds of their own.
+    let run = RUN.replace("[pipeline]", "[pipeline]\nschedule = \"1f1b\"");
+    let folder = Folder::of_run(MODEL, &run);
+    folder.write("two.toml", &run.replace("[pipeline]", "[pipeline]\nreplicas = 2"));
+    folder.dip(&["train", "two.toml", "--iterations", "20", "--output", "alone"]).ok();
+    share_profile(&folder, "alone", "nodes-0", ["4 ranks of", "2 ranks of"]);
+    let nodes = start(&folder, ["run.toml"; 2], "nodes", &["--iterations", "20"]);
+    let [first, second] = ends(nodes).map(Run::ok);
+    assert!(first.contains("on 2 replicas of 2 ranks"), "{first}");
+    assert!(second.contains("trained to iteration 20"), "{second}");
+    assert_eq!(losses(&folder, "alone"), losses(&folder, "nodes-0"));
+    let end = |output: &str, file: &str| {
+        std::fs::read(folder.path(output).join("checkpoint-00000020").join(file)).unwrap()
+    };
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        assert!(end("alone", file) == end("nodes-0", file), "{file}");
+    }
+    assert!(!folder.path("nodes-1").exists());
+
+    // Both go on from the checkpoint that the first has.
+    let newest = folder.path("nodes-0").join("checkpoint-00000020");
+    std::fs::remove_dir_all(newest).unwrap();
+    let nodes = start(&folder, ["run.toml"; 2], "nodes", &["--iterations", "20", "--resume"]);
+    for text in ends(nodes).map(Run::ok) {
+        assert!(text.contains("going on behind iteration 10"), "{text}");
+    }
+    assert_eq!(losses(&folder, "alone"), losses(&folder, "nodes-0"));
+}
+
+#[test]
+fn a_node_with_another_run_is_refused_by_both_sides() {
+    let folder = Folder::of_run(MODEL, RUN);
+    folder.write("other.toml", &RUN.replace("output =", "seed = 7\noutput ="));
+    let nodes = start(&folder, ["run.toml", "other.toml"], "out", &[]);
+    let [first, second] = ends(nodes).map(|end| end.fails(2));
+    for part in ["node 1 differs from this node in the run", "\"seed\": 7", "\"seed\": 0"] {
+        assert!(first.contains(part), "{first}");
+    }
+    assert!(second.contains("node 0 differs"), "{second}");
+    assert!(!folder.path("out-0/metrics.jsonl").exists());
+}
+
+#[test]
+fn a_node_that_is_killed_ends_the_other_with_its_name() {
+    let folder = Folder::of_run(MODEL, &RUN.replace("iterations = 40", "iterations = 1000000"));
+    let [first, mut second] = start(&folder, ["run.toml"; 2], "out", &[]);
+    let begin = Instant::now();
+    while !folder.path("out-0/checkpoint-00000010").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(120), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    second.kill().unwrap();
+    second.wait().unwrap();
+    let killed = Instant::now();
+    let error = Run::of(first.wait_with_output().unwrap()).fails(2);
+    assert!(error.contains("node 1 (127.0.0.1:") && error.contains("--resume"), "{error}");
+    assert!(killed.elapsed() < Duration::from_secs(30), "{:?}", killed.elapsed());
+}
+
+#[test]
+fn arguments_of_nodes_come_together() {
+    let folder = Folder::of_run(MODEL, RUN);
+    let fails = |more: &[&str], part: &str| {
+        let error = folder.dip(&[&["train", "run.toml"], more].concat()).fails(2);
+        assert!(error.contains(part), "{error}");
+    };
+    fails(&["--node", "0"], "--nodes");
+    fails(&["--nodes", "a:1,b:1"], "--node");
+    fails(&["--nodes", "a:1", "--node", "0"], "--nodes is a:1, but must name 2 to 1024 nodes");
+    fails(&["--nodes", "a:1,b:1", "--node", "2"], "--node is 2, but must be 0 to 1");
+}
