@@ -18,17 +18,17 @@ const CHAINS: u64 = 64;
 /// The least of them, in large graphs.
 const FEW: u64 = 4;
 /// Chains are so many tasks in all.
-const RUNS_OF_TASKS: u64 = 160_000;
-/// Part of a budget in time after which chains end.
-const SHARE: f64 = 0.5;
-/// The same for large graphs, where single moves get nowhere in time.
-const SHARE_OF_LARGE: f64 = 0.8;
+const RUNS_OF_TASKS: u64 = 80_000;
+/// Part of a budget after which chains end.
+const SHARE: f64 = 0.75;
+/// The same for small graphs, where walks find more.
+const SHARE_OF_SMALL: f64 = 0.2;
 /// How much longer the next order of a chain may be in the first round; half of that in the next.
 const SLACK: f64 = 0.003;
 /// How much longer the best order of a level may be than that of another, so that chains begin at it.
 const FAR: f64 = 1.1;
-/// Tasks above which a graph is large.
-const LARGE: usize = 10_000;
+/// Tasks up to which a graph is small.
+const SMALL: usize = 600;
 /// Runs of a chain in the first round; in every other round four times as many as in the one before.
 const FIRST_RUNS: u64 = 50;
 /// Of four chains so many start from the plan of the batch before, where there is one.
@@ -158,8 +158,10 @@ impl Search<'_> {
         let mut chains: Vec<_> =
             (0..count).map(|job| Chain::new(this, level(job), job, origin(job))).collect();
         let rounds = u64::from(count.ilog2()).max(1);
-        let part = (self.share_of_chains() - self.spent()) / rounds as f64;
-        let limit = self.iterations_left().map(|left| left * RUNS / (3 * rounds));
+        let share = self.share_of_chains();
+        let part = (share - self.spent()) / rounds as f64;
+        let runs = |left: u64| (share * left as f64 * RUNS as f64) as u64 / rounds;
+        let limit = self.iterations_left().map(runs);
         let mut made = 0;
         for round in 0..rounds {
             let count = chains.len() as u64;
@@ -182,7 +184,7 @@ impl Search<'_> {
     }
 
     fn share_of_chains(&self) -> f64 {
-        if self.problem.n > LARGE { SHARE_OF_LARGE } else { SHARE }
+        if self.problem.n <= SMALL { SHARE_OF_SMALL } else { SHARE }
     }
 
     /// A chain that starts anywhere, with microbatches in any order, to begin an island anew.
