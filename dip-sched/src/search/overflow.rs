@@ -93,3 +93,82 @@ impl Selection<'_> {
         self.order[rank].iter().enumerate().filter(move |&at| level(at)).map(|(i, _)| i)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dip_core::{
+        Bytes, Dep, MicrobatchId, RankId, Seconds, SegmentId, Strategy, SubMicrobatchId, Task,
+        TaskGraph, TaskId, TaskKind,
+    };
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::finish::Solution;
+    use crate::problem::Problem;
+    use crate::search::moves::allowed;
+
+    /// Forwards and backwards of eight microbatches on one rank with room for two of them.
+    fn graph() -> TaskGraph {
+        let task = |id: usize| Task {
+            id: TaskId::from(id),
+            rank: RankId::from(0),
+            kind: if id.is_multiple_of(2) { TaskKind::Forward } else { TaskKind::Backward },
+            module: "m".into(),
+            segment: SegmentId(0),
+            microbatch: MicrobatchId::from(id / 2),
+            sub_microbatch: SubMicrobatchId(0),
+            duration_s: Seconds(1.0 + (id % 3) as f64),
+            activation_bytes: Bytes(if id.is_multiple_of(2) { 5 + id as u64 % 3 } else { 0 }),
+            strategy: Strategy::keep(),
+            deps: (0..id % 2)
+                .map(|_| Dep { task: TaskId::from(id - 1), comm_s: Seconds(0.0) })
+                .collect(),
+            candidates: Vec::new(),
+        };
+        TaskGraph {
+            model: "chain".into(),
+            cluster: "none".into(),
+            ranks: 1,
+            memory_limit_bytes: vec![Bytes(12)],
+            static_bytes: vec![Bytes(0)],
+            tasks: (0..16).map(task).collect(),
+        }
+    }
+
+    #[test]
+    fn the_toll_of_a_move_is_what_is_missing_once_it_is_made() {
+        let problem = Problem::new(&graph(), "test").unwrap();
+        let first = Solution {
+            order: vec![(0..16).collect()],
+            choice: problem.fastest(),
+            makespan: f64::INFINITY,
+        };
+        let mut selection = Selection::new(&problem, &first).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let draw = |rng: &mut ChaCha8Rng| {
+            let (from, to) = (rng.random_range(0..16), rng.random_range(0..16));
+            Shift { rank: 0, from, to }
+        };
+        for _ in 0..100 {
+            // Where every move must fit, the order stays within memory.
+            if let Some(shift) = allowed(&selection, draw(&mut rng)) {
+                selection.shift(shift);
+            }
+            assert_eq!((selection.overfull(0).count(), selection.fits()), (0, true));
+        }
+        selection.loosen();
+        let mut exceeded = 0;
+        for _ in 0..300 {
+            let Some(shift) = allowed(&selection, draw(&mut rng)) else { continue };
+            let toll = selection.toll(shift);
+            assert!(selection.shift(shift));
+            let overflow = selection.overflow.as_ref().unwrap();
+            assert!((toll - overflow.price * overflow.total() as f64).abs() < 1e-9 * (1.0 + toll));
+            assert_eq!(selection.fits(), selection.overfull(0).count() == 0);
+            exceeded += u32::from(!selection.fits());
+        }
+        assert!(exceeded > 100, "{exceeded}");
+        assert!(selection.load(&first) && selection.overflow.is_none());
+    }
+}
