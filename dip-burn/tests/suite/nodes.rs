@@ -56,7 +56,9 @@ fn sums_over_three_nodes_have_the_bits_of_one_process_for_every_owner() {
     let found = on_nodes(3, move |transport| {
         let number = transport.number();
         let nodes = NodeGroup::new(transport.clone());
-        let group = ThreadCollective::<B>::group_on_nodes(&[Default::default()], 0, transport);
+        let layout = vec![vec![2, 1, 3 << 20]; 6];
+        let own = transport.clone();
+        let group = ThreadCollective::<B>::group_on_nodes(&[Default::default()], 0, layout, own);
         let member = group.unwrap().pop().unwrap();
         let sums: Vec<_> = (0..6)
             .map(|bucket| {
@@ -69,6 +71,7 @@ fn sums_over_three_nodes_have_the_bits_of_one_process_for_every_owner() {
             .collect();
         // Nobody leaves before all have their sums.
         nodes.agree("the end", "").unwrap();
+        transport.leave(None);
         sums
     });
     let expected = Some(vec![1.0f32 + 1e8 - 1e8, 0.1f32 + 0.1 + 0.1]);
@@ -204,15 +207,28 @@ fn a_node_that_does_not_come_is_named() {
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
+/// What a node of life 7 says when it opens a connection, and when it takes one.
+fn hello(nodes: &[String], node: usize) -> String {
+    let protocol = "dip.nodes/v2";
+    serde_json::json!({ "protocol": protocol, "node": node, "addresses": nodes, "life": 7 })
+        .to_string()
+}
+
+const WELCOME: &str = r#"{"welcome":{"life":7}}"#;
+
 #[test]
 fn a_node_that_falls_silent_is_given_up() {
     let nodes = addresses(2);
     let port = |node: usize| nodes[node].rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
     // The second node opens its connections as one does, and hangs.
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let hang = async |mut channel: WsServerChannel| while let Ok(Some(_)) = channel.recv().await {};
+    let hang = async |mut channel: WsServerChannel| {
+        channel.recv().await.unwrap();
+        channel.send(Message::new(WELCOME.into())).await.unwrap();
+        while let Ok(Some(_)) = channel.recv().await {}
+    };
     runtime.spawn(WsServer::new(port(1)).route("nodes", hang).serve(std::future::pending()));
-    let hello = serde_json::json!({ "protocol": "dip.nodes/v1", "node": 1, "addresses": nodes });
+    let hello = hello(&nodes, 1);
     let first = format!("ws://{}", nodes[0]);
     runtime.spawn(async move {
         let mut channel = loop {
@@ -221,7 +237,7 @@ fn a_node_that_falls_silent_is_given_up() {
                 None => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         };
-        channel.send(Message::new(hello.to_string().into())).await.unwrap();
+        channel.send(Message::new(hello.into())).await.unwrap();
         std::future::pending::<()>().await;
     });
     let mut config = NodesConfig::new(nodes.clone(), 0);
@@ -266,14 +282,19 @@ fn nodes_of_different_lists_refuse_each_other() {
         })
         .collect();
     let errors: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
-    assert!(matches!(errors[0], NodeError::Differs { node: 1, .. }), "{}", errors[0]);
+    // Whoever looks at the other's list first knows itself; the other one is told.
+    for (error, other) in errors.iter().zip([1, 0]) {
+        let differs = matches!(error, NodeError::Differs { node, .. } if *node == other);
+        let refused = matches!(error, NodeError::Refused { node, .. } if *node == other);
+        assert!((differs || refused) && error.to_string().contains("--nodes"), "{error}");
+    }
 }
 
 #[test]
 fn messages_wait_for_their_listener_and_a_finished_node_is_told_of() {
     let ends = on_nodes(2, |transport| {
         if transport.number() == 1 {
-            transport.send(0, 7, vec![1, 2, 3]);
+            transport.send(&[0], 7, vec![1, 2, 3]);
             transport.leave(None);
             return Vec::new();
         }
