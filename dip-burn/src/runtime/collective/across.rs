@@ -100,7 +100,9 @@ impl<B: Backend> Across<B> {
             }
             SUM if owner == from => {
                 if !self.owed.remove(&bucket) {
-                    return Err(format!("has sent the sum of bucket {bucket} before all parts of it"));
+                    return Err(format!(
+                        "has sent the sum of bucket {bucket} before all parts of it"
+                    ));
                 }
                 Ok(Some((bucket, tensors(body, &self.device).collect())))
             }
@@ -163,7 +165,9 @@ impl<'a> Message<'a> {
             match take(&mut rest, 1).ok_or_else(cut)?[0] {
                 ABSENT => continue,
                 PRESENT => {}
-                mark => return Err(format!("has marked tensor {i} of bucket {bucket} with {mark}")),
+                mark => {
+                    return Err(format!("has marked tensor {i} of bucket {bucket} with {mark}"));
+                }
             }
             let length = take_number(&mut rest).ok_or_else(cut)?;
             if length != own {

@@ -68,11 +68,7 @@ fn sum_in_order<B: Backend>(
 }
 
 /// Adds where both are there; one alone is the sum.
-fn add_to<B: Backend>(
-    sum: &mut Option<Tensor<B, 1>>,
-    x: Option<Tensor<B, 1>>,
-    device: &B::Device,
-) {
+fn add_to<B: Backend>(sum: &mut Option<Tensor<B, 1>>, x: Option<Tensor<B, 1>>, device: &B::Device) {
     *sum = match (sum.take(), x) {
         (Some(a), Some(b)) => Some(a.to_device(device) + b.to_device(device)),
         (one, other) => one.or(other),

@@ -80,18 +80,15 @@ impl<B: Backend> ThreadCollective<B> {
             members.push(Self { replica, device: device.clone(), parts: parts.clone(), sums });
         }
         let devices = devices.to_vec();
-        std::thread::Builder::new()
-            .name("dip-reduce".into())
-            .spawn(move || {
-                let transport = across.as_ref().map(|across| across.transport.clone());
-                let sums = || reduce::<B>(&inbox, &outboxes, &devices, across);
-                // The other nodes are told, before the replicas here notice that there are no sums.
-                if let (Err(panic), Some(nodes)) = (catch_unwind(AssertUnwindSafe(sums)), transport)
-                {
-                    let what = format!("has failed to sum gradients: {}", panic_text(&*panic));
-                    nodes.reject(nodes.number(), &what);
-                }
-            })?;
+        std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
+            let transport = across.as_ref().map(|across| across.transport.clone());
+            let sums = || reduce::<B>(&inbox, &outboxes, &devices, across);
+            // The other nodes are told, before the replicas here notice that there are no sums.
+            if let (Err(panic), Some(nodes)) = (catch_unwind(AssertUnwindSafe(sums)), transport) {
+                let what = format!("has failed to sum gradients: {}", panic_text(&*panic));
+                nodes.reject(nodes.number(), &what);
+            }
+        })?;
         Ok(members)
     }
 }
@@ -135,7 +132,8 @@ fn reduce<B: Backend>(
             }
             // At the end of a run nodes leave while others still have what they need.
             (Part::Remote(Delivery::Left { from }), Some(across)) => {
-                if across.is_waiting() || !waiting.is_empty() {
+                let has_failed = across.transport.failure().is_some();
+                if has_failed || across.is_waiting() || !waiting.is_empty() {
                     return across.transport.reject(from, STOPPED);
                 }
                 stopped = Some(from);

@@ -49,6 +49,8 @@ struct Peer {
     reached: Option<u64>,
     /// The life of the process that has come to this one.
     come: Option<u64>,
+    /// Whether that one has been told that it is taken.
+    welcomed: bool,
     left: bool,
     /// Why it has not taken this node yet.
     refusal: Option<String>,
@@ -57,7 +59,7 @@ struct Peer {
 impl Peer {
     /// Whether one process is at the end of both connections.
     fn is_there(&self) -> bool {
-        self.come.is_some() && self.come == self.reached
+        self.welcomed && self.come == self.reached
     }
 }
 
@@ -89,7 +91,7 @@ impl Inbox {
         let life = RandomState::new().hash_one(config.number);
         let mut peers = vec![Peer::default(); config.addresses.len()];
         peers[config.number] =
-            Peer { reached: Some(life), come: Some(life), ..Default::default() };
+            Peer { reached: Some(life), come: Some(life), welcomed: true, ..Default::default() };
         Self {
             number: config.number,
             addresses: config.addresses.clone(),
@@ -184,7 +186,6 @@ impl Inbox {
             return Admission::Refused(Answer::Later(what), None);
         }
         peer.come = Some(hello.life);
-        self.changed.notify_all();
         Admission::Welcome(node)
     }
 
@@ -195,6 +196,12 @@ impl Inbox {
         let known = node < self.addresses.len() && node != self.number;
         let error = known.then_some(NodeError::Differs { node, what, remedy: START_ALIKE });
         Admission::Refused(Answer::Never(answer), error)
+    }
+
+    /// Notes that a node knows that it is taken.
+    pub fn welcomed(&self, node: usize) {
+        self.lock().peers[node].welcomed = true;
+        self.changed.notify_all();
     }
 
     /// Notes that a node takes what this one sends.
@@ -211,7 +218,7 @@ impl Inbox {
     /// Whether the process at the end of the connection to a node is not the one that has come from there: it was started again.
     pub fn is_stale(&self, node: usize) -> bool {
         let peer = &self.lock().peers[node];
-        peer.come.is_some() && !peer.is_there()
+        peer.come.is_some() && peer.come != peer.reached
     }
 
     /// Takes note of a lost connection to a node; whether another may be opened.
@@ -230,8 +237,9 @@ impl Inbox {
             drop(state);
             return self.leave(node, Some(what));
         }
-        state.peers[node].come = None;
-        let is_of_another = |d: &Delivery| !matches!(d, Delivery::Message { from, .. } if *from == node);
+        (state.peers[node].come, state.peers[node].welcomed) = (None, false);
+        let is_of_another =
+            |d: &Delivery| !matches!(d, Delivery::Message { from, .. } if *from == node);
         state.early.values_mut().for_each(|all| all.retain(is_of_another));
         state.count_early();
     }

@@ -206,6 +206,7 @@ async fn receive(inbox: Arc<Inbox>, mut channel: WsServerChannel) {
     if !matches!(timeout(ATTEMPT, channel.send(welcome)).await, Ok(Ok(()))) {
         return;
     }
+    inbox.welcomed(node);
     let mut assembly = Assembly::default();
     loop {
         let frame = match timeout(inbox.silence, channel.recv()).await {
