@@ -37,7 +37,7 @@ pub struct Train {
     /// Folder of checkpoints, profile and metrics, instead of that of the file
     #[arg(long)]
     output: Option<PathBuf>,
-    /// The nodes of the run, the same list on all of them; each trains `pipeline.replicas` replicas
+    /// The nodes of the run, the same list on all of them, as names or IPv4 addresses; each trains `pipeline.replicas` replicas
     #[cfg(feature = "nodes")]
     #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', requires = "node")]
     #[arg(conflicts_with = "compare")]
@@ -103,7 +103,7 @@ impl Train {
     fn nodes(&self, config: &RunConfig) -> Result<Option<Arc<NodeGroup>>> {
         use dip::burn::runtime::nodes::{NodesConfig, WebSocketTransport};
         let Some(number) = self.node else { return Ok(None) };
-        println!("{}: node {number} waits for {} nodes", config.name, self.nodes.len());
+        println!("{}: node {number} of {} waits for the others", config.name, self.nodes.len());
         let transport = WebSocketTransport::connect(&NodesConfig::new(self.nodes.clone(), number))?;
         let nodes = NodeGroup::new(Arc::new(transport));
         nodes.agree("--resume", &self.resume.to_string())?;
@@ -146,7 +146,10 @@ impl Train {
         if self.resume {
             match trainer.resume()? {
                 true => println!("going on behind iteration {}", trainer.iteration()),
-                false => println!("no checkpoint in {}, beginning", config.output.display()),
+                false if is_first => {
+                    println!("no checkpoint in {}, beginning", config.output.display());
+                }
+                false => println!("no checkpoint on node 0, beginning"),
             }
         }
         if !is_first {

@@ -19,6 +19,21 @@ where
     visitor.bucket
 }
 
+/// The length of every entry of [`flat_gradients`].
+pub(crate) fn flat_lengths<B: Backend, M: Module<B>>(module: &M) -> Vec<usize> {
+    let mut visitor = Lengths(Vec::new());
+    module.visit(&mut visitor);
+    visitor.0
+}
+
+struct Lengths(Vec<usize>);
+
+impl<B: Backend> ModuleVisitor<B> for Lengths {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.0.push(param.lazy_shape().num_elements());
+    }
+}
+
 /// The gradients of [`flat_gradients`] in the shapes of their parameters.
 pub(crate) fn shaped_gradients<B, M>(module: &M, bucket: Bucket<B>) -> GradientsParams
 where

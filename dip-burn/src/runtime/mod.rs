@@ -16,7 +16,7 @@ mod shard;
 mod tied;
 mod worker;
 
-pub use collective::{Bucket, Collective, ReplicaGone, ThreadCollective};
+pub use collective::{Bucket, Collective, Layout, ReplicaGone, ThreadCollective};
 pub use link::ChannelLink;
 pub use pipeline::{
     OnBatch, Pipeline, PipelineError, PipelineInit, ReplicaWork, StepReport, Update,

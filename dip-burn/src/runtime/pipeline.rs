@@ -13,11 +13,11 @@ use dip_core::{
 };
 use thiserror::Error;
 
-use super::collective::{Collective, ThreadCollective};
+use super::collective::{Collective, Layout, ThreadCollective};
 use super::link::ChannelLink;
 use super::nodes::{NodeError, NodeGroup};
 use super::optimizer::Optimizer;
-use super::replica::{Replica, is_replica_gone};
+use super::replica::{Replica, is_replica_gone, layout_of};
 use super::shard::Shard;
 use super::tied::Ties;
 use super::worker::{
@@ -176,20 +176,31 @@ impl<B: Backend> Pipeline<B> {
             let (ranks, devices) = (init.partition.ranks, init.devices.len());
             return Err(PipelineError::Devices { ranks, devices });
         }
-        let groups = collectives(init, nodes.as_deref())?;
+        let mut all_chunks = Vec::with_capacity(init.devices.len());
+        for (id, device) in init.devices.iter().enumerate() {
+            all_chunks.push(chunks_of_rank(init, RankId::from(id % ranks), device)?);
+        }
+        let layouts: Vec<Layout> = all_chunks[..ranks].iter().map(layout_of).collect();
+        if let Some(nodes) = &nodes {
+            nodes.allow(most_state_bytes(&layouts));
+        }
+        let groups = collectives(init, layouts, nodes.as_deref())?;
         let replicas = init.devices.len() / ranks;
+        // Behind the listening: whoever passes here may send what all nodes take by now.
+        if let Some(nodes) = &nodes {
+            nodes.agree("the partition", &cut(init, replicas))?;
+        }
         let (node, all) = nodes.as_ref().map_or((0, 1), |n| (n.number(), n.count()));
         let (before, all) = (node * replicas, all * replicas);
         let (reply_sender, replies) = channel();
         let mut pipeline = Self { workers: Vec::new(), ranks, nodes, replies };
         // Every replica ties the ends of its own decoder.
         let ties = (0..replicas).flat_map(|_| Ties::of(init.model, init.partition));
-        for (id, ((device, collective), ties)) in
-            init.devices.iter().zip(groups).zip(ties).enumerate()
+        for (id, ((mut chunks, collective), ties)) in
+            all_chunks.into_iter().zip(groups).zip(ties).enumerate()
         {
             let rank = pipeline.rank_of(id);
             let (commands, command_receiver) = channel();
-            let mut chunks = chunks_of_rank(init, rank, device)?;
             let number = before + id / ranks;
             let shard =
                 (init.optimizer.shard && all > 1).then(|| Shard::of(&mut chunks, number, all));
@@ -506,15 +517,19 @@ impl Failure {
 #[expect(clippy::type_complexity, reason = "one entry a worker")]
 fn collectives<B: Backend>(
     init: &PipelineInit<'_, B>,
+    layouts: Vec<Layout>,
     nodes: Option<&NodeGroup>,
 ) -> Result<Vec<Option<Arc<dyn Collective<B>>>>, PipelineError> {
     let ranks = init.partition.ranks as usize;
     let mut all: Vec<Option<Arc<dyn Collective<B>>>> = vec![None; init.devices.len()];
-    for r in 0..ranks {
+    for (r, layout) in layouts.into_iter().enumerate() {
         let devices: Vec<B::Device> = init.devices.iter().skip(r).step_by(ranks).cloned().collect();
         let rank = RankId::from(r);
         let group = match nodes {
-            Some(nodes) => ThreadCollective::group_on_nodes(&devices, r, nodes.transport().clone()),
+            Some(nodes) => {
+                let transport = nodes.transport().clone();
+                ThreadCollective::group_on_nodes(&devices, r, layout, transport)
+            }
             None if devices.len() < 2 => continue,
             None => ThreadCollective::group(&devices),
         };
@@ -524,6 +539,22 @@ fn collectives<B: Backend>(
         }
     }
     Ok(all)
+}
+
+/// What nodes must have alike to sum the gradients of one another, a field a line.
+fn cut<B: Backend>(init: &PipelineInit<'_, B>, replicas: usize) -> String {
+    let alike = (init.partition, replicas, init.optimizer, init.precision);
+    serde_json::to_string_pretty(&alike).expect("plain data has a JSON form")
+}
+
+/// The longest file of a checkpoint, which the first node sends to the others: weights, two moments and averages in f32, with names.
+fn most_state_bytes(layouts: &[Layout]) -> usize {
+    // Every chunk has two buckets.
+    let lengths = || layouts.iter().flatten().step_by(2).flatten();
+    let values = lengths().fold(0usize, |sum, &length| sum.saturating_add(length));
+    let (copies, name_bytes, header_bytes) = (4, 1024, 16 << 20);
+    let values = values.saturating_mul(copies * size_of::<f32>());
+    values.saturating_add(lengths().count() * copies * name_bytes).saturating_add(header_bytes)
 }
 
 fn chunks_of_rank<B: Backend>(

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use dip_core::{Action, ExecError, Program, RankId, SegmentId, StageError};
 
-use super::collective::{Collective, ReplicaGone};
+use super::collective::{Collective, Layout, ReplicaGone};
 use super::shard::Shard;
 use super::worker::Chunks;
 use crate::params::flat::{ReadParameters, WriteParameters};
+use crate::stage::ChunkStage;
 
 /// The replicas of one rank, seen from one of them.
 pub(super) struct Replica<B: Backend> {
@@ -28,6 +29,15 @@ fn gradients_of(chunk: usize) -> usize {
 
 fn parameters_of(chunk: usize) -> usize {
     2 * chunk + 1
+}
+
+/// The buckets of a rank; all its replicas have the same.
+pub(super) fn layout_of<B: Backend>(chunks: &Chunks<B>) -> Layout {
+    let both = |chunk: &ChunkStage<B>| {
+        let lengths = chunk.flat_lengths();
+        [lengths.clone(), lengths]
+    };
+    chunks.values().flat_map(both).collect()
 }
 
 impl<B: Backend> Replica<B> {

@@ -211,6 +211,11 @@ impl<B: Backend> ChunkStage<B> {
         with_chunk!(&self.modules, chunk => flat::flat_gradients(chunk, sums))
     }
 
+    /// The length of every parameter, in the order of [`when_gradients_are_done`](Self::when_gradients_are_done).
+    pub fn flat_lengths(&self) -> Vec<usize> {
+        with_chunk!(&self.modules, chunk => flat::flat_lengths(chunk))
+    }
+
     /// Replaces the gradients of this iteration.
     pub fn set_gradients(&mut self, bucket: Bucket<B>) {
         let sums = with_chunk!(&self.modules, chunk => flat::shaped_gradients(chunk, bucket));

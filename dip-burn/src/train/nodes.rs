@@ -42,6 +42,14 @@ impl Together {
         self.0.as_ref().map_or(Ok(()), |nodes| nodes.agree(what, &own()))
     }
 
+    /// Makes sure that all nodes have the same weights: equal updates keep them equal, but only on machines that round alike.
+    pub fn agree_on(&self, iteration: u64, weights: &NamedTensors) -> Result<(), NodeError> {
+        let Some(nodes) = &self.0 else { return Ok(()) };
+        let remedy = "use machines of one kind, started with the same run and weights, and start all again with --resume";
+        let what = format!("the weights behind iteration {iteration}");
+        nodes.agree_or(&what, &fingerprint_of(weights), remedy)
+    }
+
     /// The tensors of all nodes on the first one; its own on each other.
     pub fn gathered<E>(&self, own: NamedTensors) -> Result<NamedTensors, E>
     where
@@ -67,20 +75,37 @@ impl Together {
     }
 }
 
-/// FNV-1a over words of eight bytes.
+/// FNV-1a over the length and the words of eight bytes of every part. Turned behind each product, whose high bits would not reach the
+/// low ones otherwise.
 pub(super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut take = |word: u64| hash = (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
     for part in parts {
+        take(part.len() as u64);
         for word in part.chunks(8) {
             let mut padded = [0; 8];
             padded[..word.len()].copy_from_slice(word);
-            hash = (hash ^ u64::from_le_bytes(padded)).wrapping_mul(0x0100_0000_01b3);
+            take(u64::from_le_bytes(padded));
         }
     }
     format!("{hash:016x}")
 }
 
 /// That of tensors and their names.
-pub(super) fn fingerprint_of(tensors: &NamedTensors) -> String {
+fn fingerprint_of(tensors: &NamedTensors) -> String {
     fingerprint(tensors.iter().flat_map(|(name, data)| [name.as_bytes(), data.as_bytes()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fingerprint;
+
+    #[test]
+    fn fingerprints_tell_signs_and_lengths_apart() {
+        // The signs of the upper floats of two words are bits 63: a product alone never moves them, and two of them cancel.
+        let signed = |a: f32, b: f32| [0.0, a, 0.0, b].map(f32::to_le_bytes).concat();
+        assert_ne!(fingerprint([&signed(1.0, 1.0)[..]]), fingerprint([&signed(-1.0, -1.0)[..]]));
+        assert_ne!(fingerprint([b"ab" as &[u8], b""]), fingerprint([b"ab\0" as &[u8], b""]));
+        assert_ne!(fingerprint([b"12345678" as &[u8], b"9"]), fingerprint([b"123456789" as &[u8]]));
+    }
 }

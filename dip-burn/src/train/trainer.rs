@@ -15,7 +15,7 @@ use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, Ru
 use super::data::{FedBatch, RunData};
 use super::loss_scale::LossScale;
 use super::metrics::Metrics;
-use super::nodes::{Together, fingerprint, fingerprint_of};
+use super::nodes::{Together, fingerprint};
 use super::replicas::{self, Deal, Times};
 use super::report::{Evaluation, IterationReport, Observer};
 use super::throughput::{Throughput, resident_bytes};
@@ -274,7 +274,7 @@ impl<B: Backend> Trainer<B> {
     /// [`TrainError::Checkpoint`] names the file; [`TrainError::Node`] a node whose weights have become others.
     pub fn save(&mut self) -> Result<PathBuf, TrainError> {
         let model = self.pipeline.export(Export::Parameters)?;
-        self.agree_on(&model)?;
+        self.nodes.agree_on(self.iteration, &model)?;
         let optimizer = self.export_shared(Export::Moments)?;
         if !self.nodes.is_first() {
             return Ok(checkpoint::path_of(&self.config.output, self.iteration));
@@ -290,12 +290,6 @@ impl<B: Backend> Trainer<B> {
         let checkpoint = Checkpoint { model, optimizer, state };
         let keep = self.config.checkpoint.keep;
         Ok(checkpoint::save(&self.config.output, &checkpoint, keep)?)
-    }
-
-    /// Equal updates keep equal weights, but only on machines that round alike.
-    fn agree_on(&self, weights: &NamedTensors) -> Result<(), TrainError> {
-        let what = format!("the weights behind iteration {}", self.iteration);
-        Ok(self.nodes.agree(&what, || fingerprint_of(weights))?)
     }
 
     /// Tensors that replicas may share among them, whole on the first node.
@@ -458,7 +452,7 @@ impl<B: Backend> Trainer<B> {
     fn run_together(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if self.nodes.count() > 1 {
             let weights = self.pipeline.export(Export::Parameters)?;
-            self.agree_on(&weights)?;
+            self.nodes.agree_on(self.iteration, &weights)?;
         }
         let open = || Metrics::open(&self.config.output, self.iteration, &self.config.metrics);
         let mut metrics = self.nodes.is_first().then(open).transpose()?;

@@ -30,6 +30,9 @@ use thiserror::Error;
 /// Flattened tensors, one a parameter of a chunk; `None` where a replica has none.
 pub type Bucket<B> = Vec<Option<Tensor<B, 1>>>;
 
+/// The lengths of the tensors of each bucket.
+pub type Layout = Vec<Vec<usize>>;
+
 /// A replica that does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("another replica of this rank is gone; its own error says why")]
@@ -59,12 +62,15 @@ fn sum_in_order<B: Backend>(
 ) -> Bucket<B> {
     let mut sums = parts.next().unwrap_or_default();
     for part in parts {
-        for (sum, x) in sums.iter_mut().zip(part) {
-            *sum = match (sum.take(), x) {
-                (Some(a), Some(b)) => Some(a.to_device(device) + b.to_device(device)),
-                (one, other) => one.or(other),
-            };
-        }
+        sums.iter_mut().zip(part).for_each(|(sum, x)| add_to(sum, x, device));
     }
     sums
+}
+
+/// Adds where both are there; one alone is the sum.
+fn add_to<B: Backend>(sum: &mut Option<Tensor<B, 1>>, x: Option<Tensor<B, 1>>, device: &B::Device) {
+    *sum = match (sum.take(), x) {
+        (Some(a), Some(b)) => Some(a.to_device(device) + b.to_device(device)),
+        (one, other) => one.or(other),
+    };
 }

@@ -1,14 +1,16 @@
 //! Replicas of a rank that are threads of one process, alone or beside those of other nodes.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
 
 use super::across::Across;
-use super::{Bucket, Collective, ReplicaGone, sum_in_order};
+use super::{Bucket, Collective, Layout, ReplicaGone, sum_in_order};
 use crate::runtime::nodes::{Delivery, NodeTransport};
+use crate::runtime::worker::panic_text;
 
 /// The replicas of a rank as threads of one process, with a thread that sums for them; where there are other nodes, over all.
 pub struct ThreadCollective<B: Backend> {
@@ -46,17 +48,19 @@ impl<B: Backend> ThreadCollective<B> {
         Self::start(devices, None)
     }
 
-    /// Connects one replica on each device with those of the same rank on other nodes, which have as many.
+    /// Connects one replica on each device with those of the same rank on other nodes, which have as many and the same layout;
+    /// messages that do not fit it end the run with an error that names their node.
     ///
     /// # Errors
     /// As [`group`](Self::group).
     pub fn group_on_nodes(
         devices: &[B::Device],
         rank: usize,
+        layout: Layout,
         transport: Arc<dyn NodeTransport>,
     ) -> std::io::Result<Vec<Self>> {
         let device = devices.first().cloned().unwrap_or_default();
-        Self::start(devices, Some(Across::new(transport, rank, device)))
+        Self::start(devices, Some(Across::new(transport, rank, device, layout)))
     }
 
     fn start(devices: &[B::Device], across: Option<Across<B>>) -> std::io::Result<Vec<Self>> {
@@ -76,12 +80,21 @@ impl<B: Backend> ThreadCollective<B> {
             members.push(Self { replica, device: device.clone(), parts: parts.clone(), sums });
         }
         let devices = devices.to_vec();
-        std::thread::Builder::new()
-            .name("dip-reduce".into())
-            .spawn(move || reduce::<B>(&inbox, &outboxes, &devices, across))?;
+        std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
+            let transport = across.as_ref().map(|across| across.transport.clone());
+            let sums = || reduce::<B>(&inbox, &outboxes, &devices, across);
+            // The other nodes are told, before the replicas here notice that there are no sums.
+            if let (Err(panic), Some(nodes)) = (catch_unwind(AssertUnwindSafe(sums)), transport) {
+                let what = format!("has failed to sum gradients: {}", panic_text(&*panic));
+                nodes.reject(nodes.number(), &what);
+            }
+        })?;
         Ok(members)
     }
 }
+
+/// What is wrong with a node that ends while sums need it.
+const STOPPED: &str = "has stopped before the end of its run";
 
 /// Sums every bucket as soon as its last part is there, until a replica ends.
 fn reduce<B: Backend>(
@@ -91,9 +104,13 @@ fn reduce<B: Backend>(
     mut across: Option<Across<B>>,
 ) {
     let mut waiting: HashMap<usize, Vec<Option<Bucket<B>>>> = HashMap::new();
+    let mut stopped = None;
     while let Ok(part) = parts.recv() {
         let done = match (part, &mut across) {
             (Part::Bucket { replica, bucket, part }, across) => {
+                if let (Some(node), Some(across)) = (stopped, &across) {
+                    return across.transport.reject(node, STOPPED);
+                }
                 let slots = waiting.entry(bucket).or_insert_with(|| vec![None; sums.len()]);
                 slots[replica] = Some(part);
                 if slots.iter().any(Option::is_none) {
@@ -108,10 +125,19 @@ fn reduce<B: Backend>(
                 }
             }
             (Part::Remote(Delivery::Message { from, bytes }), Some(across)) => {
-                match across.received(from, &bytes) {
+                match across.received(from, bytes) {
                     Ok(done) => done,
-                    Err(what) => return across.transport.reject(from, what),
+                    Err(what) => return across.transport.reject(from, &what),
                 }
+            }
+            // At the end of a run nodes leave while others still have what they need.
+            (Part::Remote(Delivery::Left { from }), Some(across)) => {
+                let has_failed = across.transport.failure().is_some();
+                if has_failed || across.is_waiting() || !waiting.is_empty() {
+                    return across.transport.reject(from, STOPPED);
+                }
+                stopped = Some(from);
+                continue;
             }
             (Part::Remote(_) | Part::Gone, _) => return,
         };

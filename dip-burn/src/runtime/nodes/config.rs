@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::NodeError;
 
+/// Longest patience and silence.
+const MAX_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Most nodes; each keeps two connections to each other.
 const MAX_NODES: usize = 1024;
 
@@ -16,8 +18,7 @@ pub struct NodesConfig {
     pub number: usize,
     /// How long to wait for the others at the start.
     pub patience: Duration,
-    /// How long a node may be silent before it is given up; nodes that wait for something else send a sign of life ten times as
-    /// often.
+    /// How long a node may be silent before it is given up; nodes send a sign of life at least ten times as often.
     pub silence: Duration,
 }
 
@@ -40,11 +41,11 @@ impl NodesConfig {
         }
         let mut ports = Vec::new();
         for (i, address) in self.addresses.iter().enumerate() {
-            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            let port = address.rsplit_once(':').filter(|(host, _)| is_host(host));
             match port.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|&port| port > 0) {
                 Some(port) => ports.push(port),
                 None => {
-                    let limit = "must be host:port";
+                    let limit = "must be host:port, with a name or an IPv4 address";
                     return start("--nodes", address.clone(), limit, "as in 10.0.0.1:29500");
                 }
             }
@@ -52,6 +53,14 @@ impl NodesConfig {
                 let limit = "names this node twice";
                 return start("--nodes", address.clone(), limit, "give each node its own address");
             }
+        }
+        let waits = [("silence", self.silence), ("patience", self.patience)];
+        if let Some((field, wait)) = waits.into_iter().find(|(field, wait)| {
+            *wait > MAX_WAIT || (*field == "silence" && *wait < Duration::from_millis(100))
+        }) {
+            let limit = "must be at most 30 days, and the silence at least 0.1 s";
+            let remedy = "give seconds or minutes";
+            return start(field, format!("{} s", wait.as_secs_f64()), limit, remedy);
         }
         match ports.get(self.number) {
             Some(&port) => Ok(port),
@@ -62,4 +71,9 @@ impl NodesConfig {
             }
         }
     }
+}
+
+/// Whether a text may be a name or an IPv4 address; anything else would be waited for in vain.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-._".contains(c))
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Delivery, NodeError, NodeTransport};
+use super::{Delivery, NodeError, NodeTransport, START_ALIKE, quoted};
 
 /// The channel of the group; ranks have those behind it.
 const CHANNEL: u32 = 0;
@@ -56,12 +56,17 @@ impl NodeGroup {
         self.number() == 0
     }
 
+    /// Takes messages of the group of up to `most_bytes`, where that is more than a transport takes on any channel.
+    pub fn allow(&self, most_bytes: usize) {
+        self.transport.allow(CHANNEL, most_bytes);
+    }
+
     /// What every node has given, in the order of nodes.
     ///
     /// # Errors
     /// [`NodeError::Gone`] where a node has ended.
     pub fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, NodeError> {
-        self.others().for_each(|to| self.transport.send(to, CHANNEL, own.clone()));
+        self.transport.send(&self.others(), CHANNEL, own.clone());
         let mut all = Vec::with_capacity(self.count());
         for node in 0..self.count() {
             let is_own = node == self.number();
@@ -78,7 +83,7 @@ impl NodeGroup {
         if !self.is_first() {
             return self.receive(0);
         }
-        self.others().for_each(|to| self.transport.send(to, CHANNEL, own.clone()));
+        self.transport.send(&self.others(), CHANNEL, own.clone());
         Ok(own)
     }
 
@@ -88,10 +93,10 @@ impl NodeGroup {
     /// [`NodeError::Gone`] where a node has ended.
     pub fn gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, NodeError> {
         if !self.is_first() {
-            self.transport.send(0, CHANNEL, own);
+            self.transport.send(&[0], CHANNEL, own);
             return Ok(Vec::new());
         }
-        self.others().map(|node| self.receive(node)).collect()
+        self.others().into_iter().map(|node| self.receive(node)).collect()
     }
 
     /// Makes sure that all nodes have the same text.
@@ -99,15 +104,22 @@ impl NodeGroup {
     /// # Errors
     /// [`NodeError::Differs`] names the first node that has another one, and [`NodeError::Gone`] one that has ended.
     pub fn agree(&self, what: &str, own: &str) -> Result<(), NodeError> {
+        self.agree_or(what, own, START_ALIKE)
+    }
+
+    /// As [`agree`](Self::agree), with what to do where they differ.
+    ///
+    /// # Errors
+    /// As [`agree`](Self::agree).
+    pub fn agree_or(&self, what: &str, own: &str, remedy: &'static str) -> Result<(), NodeError> {
         let all = self.all_gather(own.as_bytes().to_vec())?;
         let Some(node) = all.iter().position(|text| text != own.as_bytes()) else { return Ok(()) };
         let difference = difference(&String::from_utf8_lossy(&all[node]), own);
-        Err(NodeError::Differs { node, what: format!("{what}: {difference}") })
+        Err(NodeError::Differs { node, what: format!("{what}: {difference}"), remedy })
     }
 
-    fn others(&self) -> impl Iterator<Item = usize> {
-        let own = self.number();
-        (0..self.count()).filter(move |&node| node != own)
+    fn others(&self) -> Vec<usize> {
+        (0..self.count()).filter(|&node| node != self.number()).collect()
     }
 
     /// The next message of a node; one that came before a node ended still counts.
@@ -123,7 +135,7 @@ impl NodeGroup {
                 return Err(failure);
             }
             if inbox.left[node] {
-                let what = "has ended before this node".into();
+                let what = "has stopped before the end of its run".into();
                 return Err(NodeError::Gone { node, address: "of this run".into(), what });
             }
             match inbox.deliveries.recv() {
@@ -152,7 +164,7 @@ impl Inbox {
 /// Where two texts part, line by line.
 fn difference(theirs: &str, ours: &str) -> String {
     let cut = |line: Option<&str>| match line {
-        Some(line) => line.trim().chars().take(QUOTED).collect(),
+        Some(line) => quoted(line.trim(), QUOTED),
         None => String::from("nothing"),
     };
     let (mut a, mut b) = (theirs.lines(), ours.lines());

@@ -34,13 +34,17 @@ pub trait NodeTransport: Send + Sync {
     /// How many nodes there are.
     fn count(&self) -> usize;
 
-    /// Sends a message to another node, without waiting for it.
-    fn send(&self, to: usize, channel: u32, bytes: Vec<u8>);
+    /// Sends a message to other nodes, without waiting for them.
+    fn send(&self, to: &[usize], channel: u32, bytes: Vec<u8>);
+
+    /// Takes messages of up to `most_bytes` on a channel, where they are longer than the 16 MiB that are taken on all. All nodes
+    /// do so before one of them sends such a message.
+    fn allow(&self, channel: u32, most_bytes: usize);
 
     /// Hands what comes on a channel to `receiver`, what has come already first.
     fn listen(&self, channel: u32, receiver: Receive);
 
-    /// Gives up: `node` has sent what no node of this run sends.
+    /// Gives up: `node`, another one or this one, cannot go on.
     fn reject(&self, node: usize, what: &str);
 
     /// Why the nodes cannot go on together; the first cause.
@@ -86,13 +90,23 @@ pub enum NodeError {
         what: String,
     },
     /// A node was started for another run.
-    #[error(
-        "node {node} differs from this node in {what}; start all nodes with the same run, version and data"
-    )]
+    #[error("node {node} differs from this node in {what}; {remedy}")]
     Differs {
         /// The node.
         node: usize,
         /// In what.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A node does not take this one for one of its run.
+    #[error("node {node} ({address}) refuses this node: {what}")]
+    Refused {
+        /// The node.
+        node: usize,
+        /// Where it is.
+        address: String,
+        /// Its reason, with a remedy.
         what: String,
     },
     /// The nodes do not find together.
@@ -107,4 +121,12 @@ pub enum NodeError {
         /// What to do.
         remedy: &'static str,
     },
+}
+
+/// What to do where nodes were started for different runs.
+const START_ALIKE: &str = "start all nodes with the same run, version and data";
+
+/// A text of another node, cut and without what a terminal would obey.
+fn quoted(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,23 +1,28 @@
 //! Nodes over the websockets of burn-communication, Burn's own layer for distributed training.
 //!
 //! Every node serves a port, and opens a connection to each of the others that it only sends on; what it receives comes on those
-//! that the others have opened. A node that ends closes its connections, and one that hangs or loses its network goes silent: both
-//! are noticed where they are waited for, within [`NodesConfig::silence`].
+//! that the others have opened. Until all are there, a connection that is refused or lost is opened again; then the port is closed, and
+//! whoever is lost ends the run. A node that ends closes its connections, and one that is frozen or loses its network goes silent: both
+//! are noticed where they are waited for, within [`NodesConfig::silence`]. Signs of life have a thread of their own: a node that only
+//! computes without end is not noticed.
 //!
 //! The traffic is neither encrypted nor authenticated, and the port is open on all interfaces: nodes belong into a private network.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use burn_communication::websocket::{WsClient, WsClientChannel, WsServer, WsServerChannel};
+use burn_communication::websocket::{
+    WsClient, WsClientChannel, WsServer, WsServerChannel, WsServerError,
+};
 use burn_communication::{CommunicationChannel, Message, ProtocolClient, ProtocolServer};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::inbox::Inbox;
-use super::wire::{self, Assembly, Hello, Incoming, PROTOCOL};
+use super::inbox::{Admission, Inbox};
+use super::wire::{self, Answer, Assembly, Incoming};
 use super::{NodeError, NodeTransport, NodesConfig, Receive};
 
 /// The path that nodes connect to.
@@ -26,6 +31,8 @@ const ROUTE: &str = "nodes";
 const RETRY: Duration = Duration::from_millis(100);
 /// Longest attempt to reach a node.
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// Longest pause between two signs of life.
+const BEAT: Duration = Duration::from_secs(1);
 /// How long a node that ends waits for what is on its way to the others.
 const FLUSH: Duration = Duration::from_secs(30);
 
@@ -34,6 +41,7 @@ pub struct WebSocketTransport {
     inbox: Arc<Inbox>,
     /// None for this node.
     outboxes: Vec<Option<UnboundedSender<Outgoing>>>,
+    /// None left once this node has said goodbye.
     senders: Mutex<Vec<JoinHandle<()>>>,
     /// None once dropped.
     runtime: Option<Runtime>,
@@ -41,16 +49,16 @@ pub struct WebSocketTransport {
 
 /// What a node sends to another.
 enum Outgoing {
-    Message { channel: u32, bytes: Vec<u8> },
+    Message { channel: u32, bytes: Arc<Vec<u8>> },
     Goodbye(String),
 }
 
 impl WebSocketTransport {
-    /// Opens the port of this node and connects it with all others.
+    /// Opens the port of this node, connects it with all others, and closes the port.
     ///
     /// # Errors
-    /// [`NodeError::Start`] where an argument is wrong, the port is taken or a node does not come, and [`NodeError::Differs`]
-    /// where one was started with other nodes.
+    /// [`NodeError::Start`] where an argument is wrong, the port is taken or a node does not come, and [`NodeError::Differs`] or
+    /// [`NodeError::Refused`] where one was started with other nodes.
     pub fn connect(config: &NodesConfig) -> Result<Self, NodeError> {
         let port = config.validate()?;
         keep_quiet();
@@ -61,11 +69,8 @@ impl WebSocketTransport {
             .build()
             .map_err(|e| port_error(port, &e.to_string()))?;
         let inbox = Arc::new(Inbox::new(config));
-        let server = WsServer::new(port).route(ROUTE, {
-            let inbox = inbox.clone();
-            move |channel| receive(inbox, channel)
-        });
-        let served = runtime.spawn(async move { server.serve(std::future::pending()).await.err() });
+        let (close, closed) = oneshot::channel();
+        runtime.spawn(serve(inbox.clone(), port, closed));
         let (mut outboxes, mut senders) = (Vec::new(), Vec::new());
         for (to, address) in config.addresses.iter().enumerate() {
             if to == config.number {
@@ -76,10 +81,9 @@ impl WebSocketTransport {
             senders.push(runtime.spawn(send(inbox.clone(), to, address.clone(), outgoing)));
             outboxes.push(Some(outbox));
         }
-        inbox.wait_for_all(config, || {
-            let ended = served.is_finished();
-            ended.then(|| port_error(port, "another process may use it"))
-        })?;
+        inbox.wait_for_all(config.patience)?;
+        // Where the server has failed since, nobody else needs it.
+        let _ = close.send(());
         Ok(Self { inbox, outboxes, senders: Mutex::new(senders), runtime: Some(runtime) })
     }
 }
@@ -93,11 +97,16 @@ impl NodeTransport for WebSocketTransport {
         self.outboxes.len()
     }
 
-    fn send(&self, to: usize, channel: u32, bytes: Vec<u8>) {
-        if let Some(Some(outbox)) = self.outboxes.get(to) {
+    fn send(&self, to: &[usize], channel: u32, bytes: Vec<u8>) {
+        let bytes = Arc::new(bytes);
+        for outbox in to.iter().filter_map(|&to| self.outboxes.get(to)?.as_ref()) {
             // Where the connection has ended, the receiving side of this node says why.
-            let _ = outbox.send(Outgoing::Message { channel, bytes });
+            let _ = outbox.send(Outgoing::Message { channel, bytes: bytes.clone() });
         }
+    }
+
+    fn allow(&self, channel: u32, most_bytes: usize) {
+        self.inbox.allow(channel, most_bytes);
     }
 
     fn listen(&self, channel: u32, receiver: Receive) {
@@ -129,78 +138,126 @@ impl NodeTransport for WebSocketTransport {
 
 impl Drop for WebSocketTransport {
     fn drop(&mut self) {
-        self.leave(None);
+        // Whoever has said goodbye has no senders left, and this goes nowhere.
+        self.leave(Some("it has stopped before the end of its run"));
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// Notes the end of a node when the task that receives from it ends, in whatever way.
+/// Takes connections until all nodes are there.
+async fn serve(inbox: Arc<Inbox>, port: u16, closed: oneshot::Receiver<()>) {
+    let server = WsServer::new(port).route(ROUTE, {
+        let inbox = inbox.clone();
+        move |channel| receive(inbox, channel)
+    });
+    let until = async move { drop(closed.await) };
+    if let Err(error) = server.serve(until).await {
+        let what = match error {
+            WsServerError::Io(error) => error.to_string(),
+            other => format!("{other:?}"),
+        };
+        inbox.fail(port_error(port, &what));
+    }
+}
+
+/// Notes the end of a connection when the task that receives from it ends, in whatever way.
 struct EndOf<'a> {
     inbox: &'a Inbox,
     node: usize,
-    error: String,
+    end: End,
+}
+
+enum End {
+    /// Without a word.
+    Lost(String),
+    /// With an error, or done.
+    Left(Option<String>),
 }
 
 impl Drop for EndOf<'_> {
     fn drop(&mut self) {
-        let error = Some(std::mem::take(&mut self.error));
-        self.inbox.leave(self.node, error.filter(|error| !error.is_empty()));
+        match std::mem::replace(&mut self.end, End::Left(None)) {
+            End::Lost(what) => self.inbox.lost(self.node, what),
+            End::Left(error) => self.inbox.leave(self.node, error),
+        }
     }
 }
 
-/// Receives from one connection until it ends. Whoever is not a node of this run is not answered.
+/// Receives from one connection until it ends.
 async fn receive(inbox: Arc<Inbox>, mut channel: WsServerChannel) {
     let Ok(Ok(Some(hello))) = timeout(inbox.silence, channel.recv()).await else { return };
-    let Some(node) = inbox.admit(&hello.data) else { return };
-    let error = "has closed its connection without a word".into();
-    let mut end = EndOf { inbox: &inbox, node, error };
+    let node = match inbox.admit(&hello.data) {
+        Admission::Welcome(node) => node,
+        Admission::Refused(answer, error) => {
+            let answer = Message::new(answer.to_bytes().into());
+            let _ = timeout(ATTEMPT, channel.send(answer)).await;
+            if let Some(error) = error {
+                inbox.fail(error);
+            }
+            return;
+        }
+        Admission::Stranger => return,
+    };
+    let lost = End::Lost("has closed its connection without a word".into());
+    let mut end = EndOf { inbox: &inbox, node, end: lost };
+    let welcome = Message::new(inbox.welcome().to_bytes().into());
+    if !matches!(timeout(ATTEMPT, channel.send(welcome)).await, Ok(Ok(()))) {
+        return;
+    }
+    inbox.welcomed(node);
     let mut assembly = Assembly::default();
     loop {
         let frame = match timeout(inbox.silence, channel.recv()).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(_) => return,
             Err(_) => {
-                end.error = format!("has been silent for {} s", inbox.silence.as_secs_f64());
+                let silence = inbox.silence.as_secs_f64();
+                end.end = End::Lost(format!("has been silent for {silence} s"));
                 return;
             }
         };
-        match assembly.take(&frame.data) {
-            Ok(Incoming::Nothing) => {}
-            Ok(Incoming::Message { channel, bytes }) => inbox.deliver(node, channel, bytes),
-            Ok(Incoming::Goodbye(error)) => {
-                end.error = match error.as_str() {
-                    "" => error,
-                    error => format!("has ended: {error}"),
-                };
-                return;
-            }
-            Err(what) => {
-                end.error = what.into();
-                return;
-            }
+        let taken = assembly.take(&frame.data, |channel| inbox.most_bytes(channel));
+        let delivered = taken.and_then(|incoming| match incoming {
+            Incoming::Nothing => Ok(()),
+            Incoming::Message { channel, bytes } => inbox.deliver(node, channel, bytes),
+            Incoming::Goodbye(error) if error.is_empty() => Err(error),
+            Incoming::Goodbye(error) => Err(format!("has ended: {error}")),
+        });
+        if let Err(what) = delivered {
+            end.end = End::Left(Some(what).filter(|what| !what.is_empty()));
+            return;
         }
     }
 }
 
-/// Connects to a node and sends to it until this one leaves. Where the connection ends before, so does the other direction.
+/// Connects to a node and sends to it until this one leaves. A connection that ends before all nodes are there is opened again; later
+/// its end is noticed by the other direction.
 async fn send(
     inbox: Arc<Inbox>,
     to: usize,
     address: String,
     mut outgoing: UnboundedReceiver<Outgoing>,
 ) {
-    let mut channel = reach(&address).await;
-    let (node, addresses) = (inbox.number, inbox.addresses.clone());
-    let hello = Hello { protocol: PROTOCOL.into(), node, addresses };
-    let hello = serde_json::to_vec(&hello).expect("plain data has a JSON form");
-    if channel.send(Message::new(hello.into())).await.is_err() {
-        return;
+    while let Some(channel) = reach(&inbox, to, &address).await {
+        if pass_on(&inbox, to, channel, &mut outgoing).await || !inbox.lost_way_to(to) {
+            return;
+        }
     }
-    inbox.reached(to);
+}
+
+/// Sends what is to be sent, and signs of life; true once this node has said goodbye, and false where the connection has ended.
+async fn pass_on(
+    inbox: &Inbox,
+    to: usize,
+    mut channel: WsClientChannel,
+    outgoing: &mut UnboundedReceiver<Outgoing>,
+) -> bool {
+    let beat = BEAT.min(inbox.silence / 10);
     loop {
-        let sent = match timeout(inbox.silence / 10, outgoing.recv()).await {
+        let sent = match timeout(beat, outgoing.recv()).await {
+            Err(_) if inbox.is_stale(to) => false,
             Err(_) => channel.send(Message::new(wire::alive().into())).await.is_ok(),
             Ok(Some(Outgoing::Message { channel: number, bytes })) => {
                 send_message(&mut channel, number, &bytes).await
@@ -208,12 +265,12 @@ async fn send(
             Ok(Some(Outgoing::Goodbye(error))) => {
                 let _ = channel.send(Message::new(wire::goodbye(&error).into())).await;
                 let _ = channel.close().await;
-                false
+                return true;
             }
-            Ok(None) => false,
+            Ok(None) => return true,
         };
         if !sent {
-            return;
+            return false;
         }
     }
 }
@@ -227,15 +284,32 @@ async fn send_message(channel: &mut WsClientChannel, number: u32, bytes: &[u8]) 
     true
 }
 
-/// Tries until the node answers; whoever waits for it gives up in time.
-async fn reach(address: &str) -> WsClientChannel {
+/// Tries until the node takes this one; whoever waits for it gives up in time. `None` where it never will.
+async fn reach(inbox: &Inbox, to: usize, address: &str) -> Option<WsClientChannel> {
     loop {
-        let address = format!("ws://{address}").parse().expect("an address is any text");
-        if let Ok(Some(channel)) = timeout(ATTEMPT, WsClient::connect(address, ROUTE)).await {
-            return channel;
+        match timeout(ATTEMPT, greet(inbox, address)).await {
+            Ok(Some((channel, Answer::Welcome { life }))) => {
+                inbox.reached(to, life);
+                return Some(channel);
+            }
+            Ok(Some((_, Answer::Later(what)))) => inbox.refused(to, what),
+            Ok(Some((_, Answer::Never(what)))) => {
+                inbox.fail(NodeError::Refused { node: to, address: address.into(), what });
+                return None;
+            }
+            Ok(None) | Err(_) => {}
         }
         sleep(RETRY).await;
     }
+}
+
+/// Opens a connection, and has the node at its end answer.
+async fn greet(inbox: &Inbox, address: &str) -> Option<(WsClientChannel, Answer)> {
+    let address = format!("ws://{address}").parse().expect("an address is any text");
+    let mut channel = WsClient::connect(address, ROUTE).await?;
+    channel.send(Message::new(inbox.hello().into())).await.ok()?;
+    let answer = channel.recv().await.ok()??;
+    Some((channel, Answer::read(&answer.data)?))
 }
 
 fn port_error(port: u16, what: &str) -> NodeError {
