@@ -75,8 +75,8 @@ impl Together {
     }
 }
 
-/// FNV-1a over the length and the words of eight bytes of every part. Turned behind each product, whose high bits would not reach the
-/// low ones otherwise.
+/// FNV-1a over the length and the words of eight bytes of every part. Turned behind each product, whose high bits would not reach
+/// the low ones otherwise.
 pub(super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut take = |word: u64| hash = (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29);

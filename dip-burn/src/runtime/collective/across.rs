@@ -1,8 +1,8 @@
 //! Sums over nodes: each bucket has an owner that is sent the parts of all nodes and sends back their sum.
 //!
-//! Whole buckets take owners in turn. What a node sends and receives is even where a rank has many chunks of like size; with fewer
-//! chunks than nodes some nodes own none. Parts of other nodes wait in the memory of the host, and the device has one tensor of them
-//! at a time.
+//! Whole buckets take owners in turn. What a node sends and receives is even where a rank has many chunks of like size; with
+//! fewer chunks than nodes some nodes own none. Parts of other nodes wait in the memory of the host, and the device has one
+//! tensor of them at a time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,12 +1,13 @@
 //! Nodes over the websockets of burn-communication, Burn's own layer for distributed training.
 //!
 //! Every node serves a port, and opens a connection to each of the others that it only sends on; what it receives comes on those
-//! that the others have opened. Until all are there, a connection that is refused or lost is opened again; then the port is closed, and
-//! whoever is lost ends the run. A node that ends closes its connections, and one that is frozen or loses its network goes silent: both
-//! are noticed where they are waited for, within [`NodesConfig::silence`]. Signs of life have a thread of their own: a node that only
-//! computes without end is not noticed.
+//! that the others have opened. Until all are there, a connection that is refused or lost is opened again; then the port is
+//! closed, and whoever is lost ends the run. A node that ends closes its connections, and one that is frozen or loses its network
+//! goes silent: both are noticed where they are waited for, within [`NodesConfig::silence`]. Signs of life have a thread of their
+//! own: a node that only computes without end is not noticed.
 //!
-//! The traffic is neither encrypted nor authenticated, and the port is open on all interfaces: nodes belong into a private network.
+//! The traffic is neither encrypted nor authenticated, and the port is open on all interfaces: nodes belong into a private
+//! network.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -232,8 +233,8 @@ async fn receive(inbox: Arc<Inbox>, mut channel: WsServerChannel) {
     }
 }
 
-/// Connects to a node and sends to it until this one leaves. A connection that ends before all nodes are there is opened again; later
-/// its end is noticed by the other direction.
+/// Connects to a node and sends to it until this one leaves. A connection that ends before all nodes are there is opened again;
+/// later its end is noticed by the other direction.
 async fn send(
     inbox: Arc<Inbox>,
     to: usize,

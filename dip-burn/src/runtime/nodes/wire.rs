@@ -1,7 +1,7 @@
 //! What stands in the messages between two nodes.
 //!
-//! A connection begins with a [`Hello`], which the other end answers once with an [`Answer`]. Frames follow: parts of messages, signs
-//! of life, and at the end a goodbye. A message is cut into parts, since the receiving end takes no frame above 16 MiB.
+//! A connection begins with a [`Hello`], which the other end answers once with an [`Answer`]. Frames follow: parts of messages,
+//! signs of life, and at the end a goodbye. A message is cut into parts, since the receiving end takes no frame above 16 MiB.
 
 use serde::{Deserialize, Serialize};
 
