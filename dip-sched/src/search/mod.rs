@@ -49,6 +49,8 @@ const ISLANDS: u64 = 4;
 const NEAR: f64 = 0.003;
 /// Rounds without a better order after which an island begins anew.
 const MOST_STALE: u32 = 12;
+/// Tasks up to which a graph is small: single moves find more there than chains do, and may exceed memory on their way.
+const SMALL: usize = 600;
 /// Tasks up to which branch and bound takes part.
 const MOST_BRANCHED: usize = 80;
 /// Nodes of branch and bound for each iteration of a budget.

@@ -126,6 +126,11 @@ impl Moves {
             self.ways.push((selection.arrival(t as usize), selection.delivery(t as usize)));
         }
         let path = self.estimate(selection, shift).max(selection.makespan());
+        self.push(selection, shift, path);
+    }
+
+    /// Takes in a move after which the longest path is `path`.
+    fn push(&mut self, selection: &Selection<'_>, shift: Shift, path: f64) {
         let step = Move { shift: Some(shift), ..Move::default() };
         self.rated.push(Rated { step, seconds: path + selection.toll(shift) });
     }
@@ -296,9 +301,8 @@ impl Moves {
     fn rate(&mut self, selection: &Selection<'_>, shift: Shift, rng: &mut ChaCha8Rng) {
         let possible = allowed(selection, shift);
         if let Some(shift) = possible {
-            let seconds = self.estimate(selection, shift) + selection.toll(shift);
-            let step = Move { shift: Some(shift), ..Move::default() };
-            self.rated.push(Rated { step, seconds });
+            let path = self.estimate(selection, shift);
+            self.push(selection, shift, path);
         }
         if selection.problem.has_choice
             && shift.to < shift.from

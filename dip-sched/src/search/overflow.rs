@@ -9,10 +9,10 @@ use super::selection::{Selection, Shift};
 const PACE: f64 = 1.1;
 
 /// What a loose walk pays for memory it does not have.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Overflow {
     /// Bytes beyond the limit of each rank, summed over its places.
-    pub(super) bytes: Vec<u64>,
+    bytes: Vec<u64>,
     /// Seconds for each byte at one place.
     price: f64,
 }
@@ -76,11 +76,12 @@ impl Selection<'_> {
 
     /// Counts the missing bytes of a rank anew.
     pub(super) fn recount(&mut self, rank: usize) {
-        if self.overflow.is_some() {
-            let missing = self.missing(rank, 0, self.order[rank].iter());
-            if let Some(overflow) = &mut self.overflow {
-                overflow.bytes[rank] = missing;
-            }
+        if self.overflow.is_none() {
+            return;
+        }
+        let missing = self.missing(rank, 0, self.order[rank].iter());
+        if let Some(overflow) = &mut self.overflow {
+            overflow.bytes[rank] = missing;
         }
     }
 

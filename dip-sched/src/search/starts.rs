@@ -4,11 +4,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::Search;
 use super::chain::{Chain, Origin};
 use super::level::Level;
 use super::priorities::Priorities;
 use super::upgrade::upgrade;
+use super::{SMALL, Search};
 use crate::finish::Solution;
 use crate::interleave::{Interleaver, Lanes, Rules};
 use crate::reserve::Reserve;
@@ -27,8 +27,6 @@ const SHARE_OF_SMALL: f64 = 0.2;
 const SLACK: f64 = 0.003;
 /// How much longer the best order of a level may be than that of another, so that chains begin at it.
 const FAR: f64 = 1.1;
-/// Tasks up to which a graph is small.
-const SMALL: usize = 600;
 /// Runs of a chain in the first round; in every other round four times as many as in the one before.
 const FIRST_RUNS: u64 = 50;
 /// Of four chains so many start from the plan of the batch before, where there is one.

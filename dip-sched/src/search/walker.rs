@@ -3,6 +3,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use super::SMALL;
 use super::rebuild::Rebuild;
 use super::selection::Selection;
 use super::tabu::{Tabu, Walk};
@@ -16,9 +17,6 @@ const STEPS: u32 = 100;
 const FAR: f64 = 1.03;
 /// Runs of the interleaving that count as one iteration while orders are rebuilt.
 const RUNS: u32 = 16;
-
-/// Tasks up to which three walks of four may exceed memory on their way. In larger graphs that was no clear gain.
-const MOST_LOOSE: usize = 600;
 
 /// What one thread works with.
 pub(super) struct Walker<'a> {
@@ -79,7 +77,8 @@ impl<'a> Walker<'a> {
         runs: u32,
     ) -> Option<Found> {
         let limited = self.problem.budget.iter().any(Option::is_some);
-        if limited && self.problem.n <= MOST_LOOSE && rng.random_range(0..4) > 0 {
+        // Three walks of four; in larger graphs that was no clear gain.
+        if limited && self.problem.n <= SMALL && rng.random_range(0..4) > 0 {
             self.selection.as_mut()?.loosen();
         }
         let walk = Walk { steps: 4000, idle: 200 + 3 * self.problem.n.min(1000) as u32 };
