@@ -6,6 +6,7 @@
 //! ```
 
 mod collective;
+mod error;
 mod link;
 mod muon;
 pub mod nodes;
@@ -17,8 +18,7 @@ mod tied;
 mod worker;
 
 pub use collective::{Bucket, Collective, Layout, ReplicaGone, ThreadCollective};
+pub use error::PipelineError;
 pub use link::ChannelLink;
-pub use pipeline::{
-    OnBatch, Pipeline, PipelineError, PipelineInit, ReplicaWork, StepReport, Update,
-};
+pub use pipeline::{OnBatch, Pipeline, PipelineInit, ReplicaWork, StepReport, Update};
 pub use worker::Export;

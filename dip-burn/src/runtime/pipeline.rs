@@ -11,13 +11,13 @@ use dip_core::{
     Bytes, ExecError, Executor, ModelSpec, ModuleId, Partition, Plan, RankId, Seconds, StageError,
     Trace, compile,
 };
-use thiserror::Error;
 
 use super::collective::{Collective, Layout, ThreadCollective};
+use super::error::{PipelineError, ended, out_of_turn};
 use super::link::ChannelLink;
-use super::nodes::{NodeError, NodeGroup};
+use super::nodes::NodeGroup;
 use super::optimizer::Optimizer;
-use super::replica::{Replica, is_replica_gone, layout_of};
+use super::replica::{Replica, layout_of};
 use super::shard::Shard;
 use super::tied::Ties;
 use super::worker::{
@@ -80,62 +80,6 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// Peak of the activations of each rank, replica by replica.
     pub peak_activation: Vec<Bytes>,
-}
-
-/// A pipeline that cannot be built or has failed.
-#[derive(Debug, Error)]
-pub enum PipelineError {
-    /// The model cannot be built.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The partition does not fit the devices.
-    #[error(
-        "the partition has {ranks} ranks, but there are {devices} devices; give one device a rank, for each replica"
-    )]
-    Devices {
-        /// Ranks.
-        ranks: u32,
-        /// Devices.
-        devices: usize,
-    },
-    /// There is not one plan for each replica.
-    #[error("there are {given} plans for {replicas} replicas; give one plan and batch a replica")]
-    Replicas {
-        /// Plans.
-        given: usize,
-        /// Replicas.
-        replicas: usize,
-    },
-    /// A thread could not be started.
-    #[error("rank {rank} could not be started: {source}")]
-    Thread {
-        /// The rank.
-        rank: RankId,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// Another node.
-    #[error(transparent)]
-    Node(#[from] NodeError),
-    /// A stage or a link failed.
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-    /// A rank ended.
-    #[error("rank {rank} has ended: {what}")]
-    Rank {
-        /// The rank.
-        rank: RankId,
-        /// Why.
-        what: String,
-    },
-    /// Weights do not fit the model.
-    #[error("rank {rank}: {what}; the checkpoint was made for another model")]
-    Import {
-        /// The rank.
-        rank: RankId,
-        /// What does not fit.
-        what: String,
-    },
 }
 
 /// The ranks of one pipeline and its replicas, each a thread of this process.
@@ -495,24 +439,6 @@ impl Update {
     }
 }
 
-impl Failure {
-    /// Whether a rank failed only because one that it needs did.
-    fn is_of_another(&self) -> bool {
-        match self {
-            Self::Exec(error) => matches!(error, ExecError::Link { .. }) || is_replica_gone(error),
-            Self::Panic(_) | Self::Import(_) => false,
-        }
-    }
-
-    fn into_error(self, rank: RankId) -> PipelineError {
-        match self {
-            Self::Exec(error) => PipelineError::Exec(error),
-            Self::Panic(what) => PipelineError::Rank { rank, what },
-            Self::Import(what) => PipelineError::Import { rank, what },
-        }
-    }
-}
-
 /// What connects the replicas of each rank, in the order of the workers; nothing where there is one replica.
 #[expect(clippy::type_complexity, reason = "one entry a worker")]
 fn collectives<B: Backend>(
@@ -591,12 +517,4 @@ fn serve_in_pool<B: Backend>(worker: Worker<B>, threads: usize) {
 fn numbers(bytes: &[u8]) -> impl Iterator<Item = f64> {
     let (eights, _) = bytes.as_chunks::<8>();
     eights.iter().map(|eight| f64::from_le_bytes(*eight))
-}
-
-fn ended(rank: RankId) -> PipelineError {
-    PipelineError::Rank { rank, what: "its thread is gone".into() }
-}
-
-fn out_of_turn(rank: RankId) -> PipelineError {
-    PipelineError::Rank { rank, what: "it answered out of turn".into() }
 }

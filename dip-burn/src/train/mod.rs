@@ -5,6 +5,7 @@ pub mod checkpoint;
 mod config;
 mod data;
 mod early_stop;
+mod error;
 mod loss_scale;
 mod metrics;
 mod nodes;
@@ -26,6 +27,7 @@ pub use data::{
     CaptionJudge, Content, FedBatch, Feed, HeldOut, Judge, Microbatches, RunData, SampleJudge,
 };
 pub use early_stop::EarlyStop;
+pub use error::TrainError;
 pub use loss_scale::LossScale;
 pub use metrics::Metrics;
 pub use rate::RateSchedule;
@@ -33,4 +35,4 @@ pub use replicas::Deal;
 pub use report::{Caption, Evaluation, IterationReport, Observer, Sample};
 pub use samples::write as write_samples;
 pub use throughput::{Throughput, resident_bytes};
-pub use trainer::{TrainError, Trainer, TrainerInit};
+pub use trainer::{Trainer, TrainerInit};

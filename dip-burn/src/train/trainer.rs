@@ -6,13 +6,12 @@ use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use dip_core::{
-    BatchMeta, ModelSpec, Partition, Plan, PlanError, PlanSource, PlannedBatch as Planned, Seconds,
-    check_plan,
+    BatchMeta, ModelSpec, Partition, Plan, PlanSource, PlannedBatch as Planned, Seconds, check_plan,
 };
-use thiserror::Error;
 
-use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, CheckpointError, RunState};
+use super::checkpoint::{self, CHECKPOINT_SCHEMA, Checkpoint, RunState};
 use super::data::{FedBatch, RunData};
+use super::error::TrainError;
 use super::loss_scale::LossScale;
 use super::metrics::Metrics;
 use super::nodes::{Together, fingerprint};
@@ -20,14 +19,12 @@ use super::replicas::{self, Deal, Times};
 use super::report::{Evaluation, IterationReport, Observer};
 use super::throughput::{Throughput, resident_bytes};
 use super::{EarlyStop, RunConfig, samples};
-use crate::data::{DataError, SourcePosition};
-use crate::model::{ModelError, Start, WholeModel};
-use crate::params::{NamedTensors, ParameterError};
-use crate::runtime::nodes::{NodeError, NodeGroup};
-use crate::runtime::{
-    Export, Pipeline, PipelineError, PipelineInit, ReplicaWork, StepReport, Update,
-};
-use crate::weights::{Weights, WeightsError};
+use crate::data::SourcePosition;
+use crate::model::{Start, WholeModel};
+use crate::params::NamedTensors;
+use crate::runtime::nodes::NodeGroup;
+use crate::runtime::{Export, Pipeline, PipelineInit, ReplicaWork, StepReport, Update};
+use crate::weights::Weights;
 
 /// What a trainer is made of.
 pub struct TrainerInit<'a, B: Backend> {
@@ -43,78 +40,6 @@ pub struct TrainerInit<'a, B: Backend> {
     pub data: RunData,
     /// One device a rank, replica by replica.
     pub devices: Vec<B::Device>,
-}
-
-/// A run that cannot begin or go on.
-#[derive(Debug, Error)]
-pub enum TrainError {
-    /// The data.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The planner.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// A rank.
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
-    /// Another node.
-    #[error(transparent)]
-    Node(#[from] NodeError),
-    /// A checkpoint, or the metrics file.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Weights to begin with.
-    #[error("weights.from: {0}")]
-    Weights(#[from] Box<WeightsError>),
-    /// Weights do not fit the model.
-    #[error(transparent)]
-    Parameter(#[from] ParameterError),
-    /// A plan does not pass the checker.
-    #[error(
-        "the plan of iteration {iteration} has {violations} violations, the first: {first}; correct the schedule"
-    )]
-    InvalidPlan {
-        /// The iteration.
-        iteration: u64,
-        /// How many.
-        violations: usize,
-        /// One of them.
-        first: String,
-    },
-    /// A batch cannot be shared by the replicas.
-    #[error(
-        "{microbatches} microbatches were not dealt to {replicas} replicas so that each comes once and no replica has none; \
-         raise data.microbatches or data.tokens_per_iteration, or lower pipeline.replicas or the number of nodes"
-    )]
-    Dealing {
-        /// Microbatches of the batch.
-        microbatches: usize,
-        /// Replicas.
-        replicas: usize,
-    },
-    /// The gradients are no numbers any more.
-    #[error(
-        "the gradient norm of iteration {iteration} is {norm}; lower optimizer.learning_rate, or set pipeline.precision to \"f32\""
-    )]
-    Gradients {
-        /// The iteration.
-        iteration: u64,
-        /// Its gradient norm.
-        norm: f64,
-    },
-    /// The loss is no number any more.
-    #[error(
-        "the loss of iteration {iteration} is {loss}; lower optimizer.learning_rate, or clip with optimizer.clip_norm"
-    )]
-    Diverged {
-        /// The iteration.
-        iteration: u64,
-        /// Its loss.
-        loss: f64,
-    },
 }
 
 /// Trains a model on a pipeline.

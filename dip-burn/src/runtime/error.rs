@@ -1,0 +1,91 @@
+//! What goes wrong in a pipeline, and in one of its ranks.
+
+use dip_core::{ExecError, RankId};
+use thiserror::Error;
+
+use super::nodes::NodeError;
+use super::replica::is_replica_gone;
+use super::worker::Failure;
+use crate::model::ModelError;
+
+/// A pipeline that cannot be built or has failed.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// The model cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The partition does not fit the devices.
+    #[error(
+        "the partition has {ranks} ranks, but there are {devices} devices; give one device a rank, for each replica"
+    )]
+    Devices {
+        /// Ranks.
+        ranks: u32,
+        /// Devices.
+        devices: usize,
+    },
+    /// There is not one plan for each replica.
+    #[error("there are {given} plans for {replicas} replicas; give one plan and batch a replica")]
+    Replicas {
+        /// Plans.
+        given: usize,
+        /// Replicas.
+        replicas: usize,
+    },
+    /// A thread could not be started.
+    #[error("rank {rank} could not be started: {source}")]
+    Thread {
+        /// The rank.
+        rank: RankId,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Another node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// A stage or a link failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A rank ended.
+    #[error("rank {rank} has ended: {what}")]
+    Rank {
+        /// The rank.
+        rank: RankId,
+        /// Why.
+        what: String,
+    },
+    /// Weights do not fit the model.
+    #[error("rank {rank}: {what}; the checkpoint was made for another model")]
+    Import {
+        /// The rank.
+        rank: RankId,
+        /// What does not fit.
+        what: String,
+    },
+}
+
+impl Failure {
+    /// Whether a rank failed only because one that it needs did.
+    pub(super) fn is_of_another(&self) -> bool {
+        match self {
+            Self::Exec(error) => matches!(error, ExecError::Link { .. }) || is_replica_gone(error),
+            Self::Panic(_) | Self::Import(_) => false,
+        }
+    }
+
+    pub(super) fn into_error(self, rank: RankId) -> PipelineError {
+        match self {
+            Self::Exec(error) => PipelineError::Exec(error),
+            Self::Panic(what) => PipelineError::Rank { rank, what },
+            Self::Import(what) => PipelineError::Import { rank, what },
+        }
+    }
+}
+
+pub(super) fn ended(rank: RankId) -> PipelineError {
+    PipelineError::Rank { rank, what: "its thread is gone".into() }
+}
+
+pub(super) fn out_of_turn(rank: RankId) -> PipelineError {
+    PipelineError::Rank { rank, what: "it answered out of turn".into() }
+}
