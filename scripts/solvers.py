@@ -6,7 +6,8 @@
     python3 scripts/solvers.py target/release/dip --ranks 4,8,16 --microbatches 4,8,16,32,64,128 --timeout 300
 
 Prints a Markdown table. Times are milliseconds as integers, so that all solve the same problem exactly. Each rank may hold as
-many microbatches as there are ranks; memory is given back after the weight gradient.
+many microbatches as there are ranks; memory is given back after the weight gradient. A solver that has timed out is not asked
+for more microbatches of as many ranks.
 """
 
 import argparse
@@ -136,18 +137,24 @@ def main():
     options.add_argument("--ranks", default="4,8,16")
     options.add_argument("--microbatches", default="4,8,16,32,64,128")
     options.add_argument("--timeout", type=float, default=300, help="seconds of each solver")
-    options.add_argument("--skip", default="", help="solvers not to run, such as z3")
+    options.add_argument("--skip", default="", help="solvers not to run, with commas between them: cp-sat,z3")
     chosen = options.parse_args()
     print("| ranks | microbatches | tasks | dip, ms | bound, ms | dip, s | CP-SAT, ms | s | Z3, ms | s |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for ranks in map(int, chosen.ranks.split(",")):
+            timed_out = set(chosen.skip.split(","))
             for microbatches in map(int, chosen.microbatches.split(",")):
                 graph = chain(ranks, microbatches)
                 ours, bound, took = searched(chosen.dip, graph, pathlib.Path(folder))
                 row = [ranks, microbatches, len(graph["tasks"]), ours, f"{bound:.0f}", f"{took:.1f}"]
                 for name, solve in [("cp-sat", cp_sat), ("z3", z3_opt)]:
-                    value, seconds = ("-", 0) if name in chosen.skip else solve(graph, chosen.timeout)
+                    if name in timed_out:
+                        row += ["-", "-"]
+                        continue
+                    value, seconds = solve(graph, chosen.timeout)
+                    if seconds >= chosen.timeout:
+                        timed_out.add(name)
                     row += [value, f"{seconds:.0f}"]
                 print("| " + " | ".join(map(str, row)) + " |", flush=True)
 

@@ -135,6 +135,16 @@ pub(crate) struct Interleaver<'a> {
     placed: Vec<u32>,
     /// For each rank the durations of its tasks that have not run, and the shortest way from its last one to the end.
     left: Vec<f64>,
+    /// The keys of one rank's tasks.
+    sorted: Vec<u128>,
+}
+
+/// A key and a task in one number, which is as large as the key, then the task (`f64::total_cmp`).
+#[inline]
+fn sortable(key: f64, task: u32) -> u128 {
+    let bits = key.to_bits();
+    let flip = if bits >> 63 == 1 { u64::MAX } else { 1 << 63 };
+    u128::from(bits ^ flip) << 32 | u128::from(task)
 }
 
 impl<'a> Interleaver<'a> {
@@ -163,6 +173,7 @@ impl<'a> Interleaver<'a> {
             first: vec![0; problem.ranks],
             placed: Vec::with_capacity(problem.n),
             left: vec![0.0; problem.ranks],
+            sorted: Vec::with_capacity(problem.by_rank.iter().map(Vec::len).max().unwrap_or(0)),
         }
     }
 
@@ -234,11 +245,12 @@ impl<'a> Interleaver<'a> {
             };
         }
         for rank in &mut self.ranks {
-            rank.by_priority.sort_unstable_by(|&a, &b| {
-                keys[a as usize].total_cmp(&keys[b as usize]).then(a.cmp(&b))
-            });
-            for (i, &t) in rank.by_priority.iter().enumerate() {
-                self.position[t as usize] = i as u32;
+            self.sorted.clear();
+            self.sorted.extend(rank.by_priority.iter().map(|&t| sortable(keys[t as usize], t)));
+            self.sorted.sort_unstable();
+            for (i, (slot, &key)) in rank.by_priority.iter_mut().zip(&self.sorted).enumerate() {
+                *slot = key as u32;
+                self.position[*slot as usize] = i as u32;
             }
             rank.queues.iter_mut().for_each(Queue::clear);
             rank.arriving.clear();

@@ -8,8 +8,9 @@
 //! can always go on.
 //!
 //! The levels are kept in a tree of range maxima with additions to prefixes: both operations take `log2(tasks of the rank)`.
+//! Tasks that neither take nor give back have no level of their own: it would be that of the task before.
 
-use crate::problem::{Costs, Problem};
+use crate::problem::{Costs, NONE, Problem};
 
 const LOW: i64 = i64::MIN / 4;
 
@@ -20,7 +21,7 @@ pub(crate) struct Reserve {
     fresh: Vec<Option<Levels>>,
     /// The witness, rank by rank.
     lists: Vec<Vec<u32>>,
-    /// Position of each task in the witness of its rank.
+    /// Position of each task among those of its rank that take or give back, in the order of the witness; else [`NONE`].
     position: Vec<u32>,
     acquire: Vec<i64>,
     release: Vec<i64>,
@@ -31,6 +32,8 @@ pub(crate) struct Reserve {
 struct Levels {
     leaves: usize,
     budget: i64,
+    /// Live bytes of now.
+    live: i64,
     max: Vec<i64>,
     add: Vec<i64>,
 }
@@ -39,11 +42,8 @@ impl Reserve {
     /// Levels for a witness.
     pub(crate) fn new(problem: &Problem, costs: &Costs, witness: &[u32]) -> Self {
         let mut lists: Vec<Vec<u32>> = vec![Vec::new(); problem.ranks];
-        let mut position = vec![0; problem.n];
         for &t in witness {
-            let list = &mut lists[problem.rank[t as usize] as usize];
-            position[t as usize] = list.len() as u32;
-            list.push(t);
+            lists[problem.rank[t as usize] as usize].push(t);
         }
         // Sizes beyond 2^60 bytes are rounded to units that fit, against the schedule.
         let largest = problem.budget.iter().flatten().copied().max().unwrap_or(0);
@@ -51,9 +51,15 @@ impl Reserve {
         let up = |b: u64| (b.min(u64::MAX - (1 << shift)).div_ceil(1 << shift)) as i64;
         let acquire: Vec<i64> = costs.acquire.iter().map(|&b| up(b)).collect();
         let release: Vec<i64> = costs.release.iter().map(|&b| up(b)).collect();
+        let mut position = vec![NONE; problem.n];
         let levels = |r: usize| {
             let budget = (problem.budget[r]? >> shift) as i64;
-            Some(Levels::new(&lists[r], budget, &acquire, &release))
+            let changes = |t: &&u32| acquire[**t as usize] != 0 || release[**t as usize] != 0;
+            let events: Vec<u32> = lists[r].iter().filter(changes).copied().collect();
+            for (i, &t) in events.iter().enumerate() {
+                position[t as usize] = i as u32;
+            }
+            Some(Levels::new(&events, budget, &acquire, &release))
         };
         let ranks: Vec<_> = (0..problem.ranks).map(levels).collect();
         Self { fresh: ranks.clone(), ranks, lists, position, acquire, release }
@@ -65,6 +71,7 @@ impl Reserve {
             if let (Some(now), Some(fresh)) = (now, fresh) {
                 now.max.copy_from_slice(&fresh.max);
                 now.add.copy_from_slice(&fresh.add);
+                now.live = 0;
             }
         }
     }
@@ -85,8 +92,10 @@ impl Reserve {
     pub(crate) fn allows(&self, rank: usize, task: usize) -> bool {
         match &self.ranks[rank] {
             Some(levels) if self.acquire[task] > 0 => {
-                let before = levels.max_before(self.position[task] as usize);
-                before + self.acquire[task] <= levels.budget
+                let room = levels.budget - self.acquire[task];
+                levels.live <= room
+                    && (levels.highest() <= room
+                        || levels.max_before(self.position[task] as usize) <= room)
             }
             _ => true,
         }
@@ -95,7 +104,9 @@ impl Reserve {
     /// Runs a task that is allowed.
     #[inline]
     pub(crate) fn run(&mut self, rank: usize, task: usize) {
-        if let Some(levels) = &mut self.ranks[rank] {
+        if let Some(levels) = &mut self.ranks[rank]
+            && self.position[task] != NONE
+        {
             let net = self.acquire[task] - self.release[task];
             levels.run(self.position[task] as usize, net);
         }
@@ -116,7 +127,13 @@ impl Levels {
         for i in (1..leaves).rev() {
             max[i] = max[2 * i].max(max[2 * i + 1]);
         }
-        Self { leaves, budget, max, add: vec![0; 2 * leaves] }
+        Self { leaves, budget, live: 0, max, add: vec![0; 2 * leaves] }
+    }
+
+    /// The highest level of all that have not run, the live bytes of now included.
+    #[inline]
+    fn highest(&self) -> i64 {
+        self.max[1]
     }
 
     /// The highest level before the turn of the task at `position`, the live bytes of now included.
@@ -135,6 +152,7 @@ impl Levels {
 
     /// Moves a task from its turn to now: the levels before it change by `net`, its own is gone.
     fn run(&mut self, position: usize, net: i64) {
+        self.live += net;
         let mut node = self.leaves + position + 1;
         self.max[node] = LOW;
         while node > 1 {

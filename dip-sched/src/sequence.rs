@@ -60,6 +60,61 @@ pub(crate) fn sequence_by(problem: &Problem, costs: &Costs, keys: &[f64]) -> Opt
     by_key(Run::new(problem, costs), keys).ok()
 }
 
+/// Sequences in which microbatches take turns. Where none depends on another, each keeps a sequence of its own, and these follow
+/// one another, if memory allows that.
+pub(crate) struct Turns {
+    own: Option<Vec<Vec<u32>>>,
+}
+
+impl Turns {
+    /// The sequence of every microbatch by itself.
+    pub(crate) fn new(problem: &Problem, costs: &Costs) -> Self {
+        let of = |t: u32| problem.microbatch[t as usize] as usize;
+        let apart = (0..problem.n as u32)
+            .all(|t| problem.succs.of_task(t as usize).iter().all(|&(s, _)| of(s) == of(t)));
+        let free = Run::unlimited(problem, costs);
+        let keys: Vec<f64> = problem.microbatch.iter().map(|&m| f64::from(m)).collect();
+        let Some(sequence) = by_key(free, &keys).ok().filter(|_| apart) else {
+            return Self { own: None };
+        };
+        let mut own = vec![Vec::new(); microbatches(problem) as usize];
+        for t in sequence {
+            own[of(t)].push(t);
+        }
+        Self { own: Some(own) }
+    }
+
+    /// The microbatches in the order of their turns, smallest first, where that fits in memory to the end.
+    pub(crate) fn sequence(
+        &self,
+        problem: &Problem,
+        costs: &Costs,
+        turn: &[f64],
+    ) -> Option<Vec<u32>> {
+        if let Some(own) = &self.own {
+            let mut order: Vec<usize> = (0..own.len()).collect();
+            order.sort_by(|&a, &b| turn[a].total_cmp(&turn[b]));
+            let sequence: Vec<u32> = order.into_iter().flat_map(|m| &own[m]).copied().collect();
+            if fits(problem, costs, &sequence) {
+                return Some(sequence);
+            }
+        }
+        let keys: Vec<f64> = problem.microbatch.iter().map(|&m| turn[m as usize]).collect();
+        sequence_by(problem, costs, &keys)
+    }
+}
+
+/// Whether a sequence never holds more than there is.
+fn fits(problem: &Problem, costs: &Costs, sequence: &[u32]) -> bool {
+    let mut live = vec![0u64; problem.ranks];
+    sequence.iter().all(|&t| {
+        let rank = problem.rank[t as usize] as usize;
+        let held = live[rank].saturating_add(costs.acquire[t as usize]);
+        live[rank] = held.saturating_sub(costs.release[t as usize]);
+        problem.budget[rank].is_none_or(|budget| held <= budget)
+    })
+}
+
 /// The tasks of an order that does not deadlock, one at a time. Where the order fits in memory, so does the sequence: what a
 /// rank holds depends on its own tasks only.
 pub(crate) fn sequence_of(problem: &Problem, order: &[Vec<u32>]) -> Vec<u32> {
@@ -119,6 +174,7 @@ impl Stuck {
 struct Run<'a> {
     problem: &'a Problem,
     costs: &'a Costs,
+    budget: Vec<Option<u64>>,
     waiting: Vec<u32>,
     live: Vec<u64>,
     /// Ready tasks that take bytes, held after their own end.
@@ -132,9 +188,18 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(problem: &'a Problem, costs: &'a Costs) -> Self {
+        Self::within(problem, costs, problem.budget.clone())
+    }
+
+    fn unlimited(problem: &'a Problem, costs: &'a Costs) -> Self {
+        Self::within(problem, costs, vec![None; problem.ranks])
+    }
+
+    fn within(problem: &'a Problem, costs: &'a Costs, budget: Vec<Option<u64>>) -> Self {
         let mut run = Self {
             problem,
             costs,
+            budget,
             waiting: (0..problem.n).map(|t| problem.preds.of_task(t).len() as u32).collect(),
             live: vec![0; problem.ranks],
             ready: Vec::new(),
@@ -157,8 +222,7 @@ impl<'a> Run<'a> {
 
     fn fits(&self, t: usize) -> bool {
         let rank = self.problem.rank[t] as usize;
-        self.problem.budget[rank]
-            .is_none_or(|b| self.live[rank].saturating_add(self.costs.acquire[t]) <= b)
+        self.budget[rank].is_none_or(|b| self.live[rank].saturating_add(self.costs.acquire[t]) <= b)
     }
 
     /// Runs a ready task that was taken off its list.
@@ -202,7 +266,7 @@ impl<'a> Run<'a> {
         let needs = self.ready.iter().chain(&self.free).map(|&t| {
             let rank = self.problem.rank[t as usize] as usize;
             let needed = self.live[rank].saturating_add(self.costs.acquire[t as usize]);
-            Stuck { rank, needed, budget: self.problem.budget[rank].unwrap_or(u64::MAX) }
+            Stuck { rank, needed, budget: self.budget[rank].unwrap_or(u64::MAX) }
         });
         needs.filter(|s| s.excess() > 0).min_by_key(Stuck::excess).unwrap_or_default()
     }

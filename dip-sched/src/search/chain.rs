@@ -9,6 +9,7 @@ use super::phases::Phases;
 use crate::finish::Solution;
 use crate::interleave::Interleaver;
 use crate::problem::{Choice, Problem};
+use crate::sequence::Turns;
 
 /// Runs without a shorter order after which a chain stops.
 const IDLE: u64 = 1500;
@@ -17,6 +18,7 @@ const IDLE: u64 = 1500;
 pub(super) struct Chain<'a> {
     problem: &'a Problem,
     levels: &'a [Level],
+    turns: &'a Turns,
     rng: ChaCha8Rng,
     interleaver: Interleaver<'a>,
     keys: Vec<f64>,
@@ -59,12 +61,12 @@ impl<'a> Chain<'a> {
             Origin::Previous(phases) => current = phases.clone(),
         }
         if !matches!(origin, Origin::Regular) {
-            kept =
-                Level::new(problem, kept.choice.clone(), &current.turns(problem)).unwrap_or(kept);
+            kept = kept.turned(problem, (&search.turns, current.turns())).unwrap_or(kept);
         }
         Self {
             problem,
             levels,
+            turns: &search.turns,
             rng,
             interleaver: Interleaver::new(problem),
             keys: vec![0.0; problem.n],
@@ -136,18 +138,18 @@ impl<'a> Chain<'a> {
         let problem = self.problem;
         let drawn = self.levels.len() > 1 && self.rng.random_bool(0.3);
         let limited = problem.budget.iter().any(Option::is_some);
-        let (units, choice) = if drawn {
+        let turns = (self.turns, next.turns());
+        let (units, level) = if drawn {
             // Ranks differ in how much they hold: each may have a level of its own.
             let units = self.other_units();
-            let choice = self.mix(&units);
-            (units, choice)
+            let level = Level::new(problem, self.mix(&units), turns);
+            (units, level)
         } else if turned && limited {
-            (self.units.clone(), self.kept.choice.clone())
+            (self.units.clone(), self.kept.turned(problem, turns))
         } else {
             return Ok(None);
         };
-        let level = Level::new(problem, choice, &next.turns(problem)).ok_or(Unfit)?;
-        Ok(Some((units, level)))
+        Ok(Some((units, level.ok_or(Unfit)?)))
     }
 
     /// Another level for a rank, for a chunk, or for a chunk of a rank.

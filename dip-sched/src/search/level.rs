@@ -5,7 +5,7 @@ use dip_core::ScheduleError;
 use crate::problem::{Choice, Costs, Problem};
 use crate::realise::levels;
 use crate::reserve::Reserve;
-use crate::sequence::{feasible_sequence, sequence_by};
+use crate::sequence::{Turns, feasible_sequence};
 
 /// A choice with durations, tails and memory levels.
 #[derive(Clone)]
@@ -37,11 +37,27 @@ impl Level {
         }
     }
 
-    /// A level of any choice, where tasks fit one after the other in the order of their turns.
-    pub(super) fn new(problem: &Problem, choice: Choice, turn: &[f64]) -> Option<Self> {
+    /// A level of another choice, where microbatches fit one after the other in the order of their turns.
+    pub(super) fn new(
+        problem: &Problem,
+        choice: Choice,
+        (turns, turn): (&Turns, &[f64]),
+    ) -> Option<Self> {
         let costs = problem.costs(&choice);
-        let witness = sequence_by(problem, &costs, turn)?;
+        let witness = turns.sequence(problem, &costs, turn)?;
         Some(Self::of(problem, choice, costs, &witness))
+    }
+
+    /// The same choice for other turns of the microbatches, where they fit.
+    pub(super) fn turned(
+        &self,
+        problem: &Problem,
+        (turns, turn): (&Turns, &[f64]),
+    ) -> Option<Self> {
+        let witness = turns.sequence(problem, &self.costs, turn)?;
+        let reserve = Reserve::new(problem, &self.costs, &witness);
+        let (choice, costs, tail) = (self.choice.clone(), self.costs.clone(), self.tail.clone());
+        Some(Self { choice, costs, tail, reserve })
     }
 
     fn of(problem: &Problem, choice: Choice, costs: Costs, witness: &[u32]) -> Self {

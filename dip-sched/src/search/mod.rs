@@ -37,6 +37,7 @@ use crate::branch::Branch;
 use crate::evaluate;
 use crate::finish::Solution;
 use crate::problem::Problem;
+use crate::sequence::Turns;
 use level::Level;
 use phases::Phases;
 use pool::Pool;
@@ -63,6 +64,8 @@ pub(crate) struct Search<'a> {
     start: Instant,
     iteration: u64,
     levels: Vec<Level>,
+    /// Sequences for any turns of the microbatches.
+    turns: Turns,
     bound: f64,
     best: Solution,
     /// The regular part of the plan of the batch before.
@@ -82,9 +85,21 @@ impl<'a> Search<'a> {
         (first, start): (Solution, Instant),
     ) -> Result<Self, ScheduleError> {
         let levels = Level::all(problem)?;
+        let turns = Turns::new(problem, &levels[0].costs);
         let bound = crate::bounds::lower_bound_of(problem);
         let (previous, proven) = (None, false);
-        Ok(Self { problem, env, start, iteration: 0, levels, bound, best: first, previous, proven })
+        Ok(Self {
+            problem,
+            env,
+            start,
+            iteration: 0,
+            levels,
+            turns,
+            bound,
+            best: first,
+            previous,
+            proven,
+        })
     }
 
     /// Lets chains go on from the plan of the batch before, where the environment has one. `graph` is that of the problem.

@@ -89,9 +89,9 @@ impl Phases {
         }
     }
 
-    /// The turn of every task.
-    pub(super) fn turns(&self, problem: &Problem) -> Vec<f64> {
-        problem.microbatch.iter().map(|&m| self.turn[m as usize]).collect()
+    /// The turn of every microbatch.
+    pub(super) fn turns(&self) -> &[f64] {
+        &self.turn
     }
 
     /// Moves a phase or two, a turn or two, or changes a rule. Returns whether a turn is another one.

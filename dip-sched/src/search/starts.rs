@@ -52,14 +52,13 @@ impl Search<'_> {
         let problem = self.problem;
         let (mut interleaver, mut keys) = (Interleaver::new(problem), vec![0.0; problem.n]);
         phases.keys(problem, &mut keys);
-        let turns = phases.turns(problem);
         let mut found: Option<Solution> = None;
         for level in &self.levels {
             if self.out_of_time(0.5 * self.share_of_chains()) {
                 break;
             }
             // Memory is kept for the order of the turns.
-            let Some(mut level) = Level::new(problem, level.choice.clone(), &turns) else {
+            let Some(mut level) = level.turned(problem, (&self.turns, phases.turns())) else {
                 continue;
             };
             let cutoff = found.as_ref().map_or(f64::INFINITY, |f| f.makespan);
