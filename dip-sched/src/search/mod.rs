@@ -246,6 +246,14 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// The part of a budget of either kind that is used.
+    fn used(&self) -> f64 {
+        match self.env.budget {
+            Budget::Time(_) => self.spent(),
+            Budget::Iterations(limit) => self.iteration as f64 / limit.max(1) as f64,
+        }
+    }
+
     /// Iterations that are left of an iteration budget.
     fn iterations_left(&self) -> Option<u64> {
         match self.env.budget {

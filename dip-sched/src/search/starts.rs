@@ -1,5 +1,6 @@
 //! Orders to start from: every ordering rule under every kind of queue, and regular orders improved by local search.
 
+use dip_core::Budget;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -27,8 +28,10 @@ const SHARE_OF_SMALL: f64 = 0.2;
 const SLACK: f64 = 0.003;
 /// How much longer the best order of a level may be than that of another, so that chains begin at it.
 const FAR: f64 = 1.1;
-/// Runs of a chain in the first round; in every other round four times as many as in the one before.
+/// Most runs of a chain in the first round.
 const FIRST_RUNS: u64 = 50;
+/// So many times as many runs has a chain in every other round as in the one before.
+const MORE_RUNS: u64 = 3;
 /// Of four chains so many start from the plan of the batch before, where there is one.
 const WARM: u64 = 3;
 /// Of four chains the one that starts with the lightest microbatch ahead.
@@ -133,51 +136,75 @@ impl Search<'_> {
         order
     }
 
-    /// Chains of regular orders, which compete: after every round the better half goes on for longer. The best of each that
-    /// is left.
+    /// Tournaments of chains, one after the other, until their share of the budget is used. The best orders of each.
     pub(super) fn chains(&mut self, order: &[usize]) -> Vec<Solution> {
-        if order.is_empty() || self.ended() {
-            return Vec::new();
+        let mut found = Vec::new();
+        if order.is_empty() {
+            return found;
         }
-        // Half of the chains go to the best level.
-        let level = |job: u64| match job.is_multiple_of(2) {
+        let until = self.used() + self.share_of_chains() * (1.0 - self.used());
+        let count = (RUNS_OF_TASKS / self.problem.n.max(1) as u64).clamp(FEW, CHAINS);
+        let count = 1 << count.ilog2();
+        let (mut first, mut longest) = (0, 0.0f64);
+        // One that has not half of the time it needs finds less than walks do.
+        while !self.ended() && self.used() + longest / 2.0 < until {
+            let begun = self.used();
+            let jobs = first..first + count;
+            let chains = jobs.map(|job| self.entrant(order, job, first == 0)).collect();
+            let (best, iterations) = self.compete(chains, until);
+            found.extend(best);
+            self.iteration += iterations;
+            first += count;
+            longest = longest.max(self.used() - begun);
+            if longest == 0.0 {
+                break;
+            }
+        }
+        found
+    }
+
+    /// A chain of a tournament. Half of them go to the best level; in the first tournament most go on from the batch before.
+    fn entrant(&self, order: &[usize], job: u64, first: bool) -> Chain<'_> {
+        let level = match job.is_multiple_of(2) {
             true => order[0],
             false => order[(job as usize).div_ceil(2) % order.len()],
         };
-        let origin = |job: u64| match &self.previous {
-            Some(phases) if job % 4 < WARM => Origin::Previous(phases),
+        let origin = match &self.previous {
+            Some(phases) if first && job % 4 < WARM => Origin::Previous(phases),
             _ if job % 4 == AHEAD => Origin::LightestAhead,
             _ => Origin::Regular,
         };
-        let this = &*self;
-        let count = (RUNS_OF_TASKS / self.problem.n.max(1) as u64).clamp(FEW, CHAINS);
-        let count = 1 << count.ilog2();
-        let mut chains: Vec<_> =
-            (0..count).map(|job| Chain::new(this, level(job), job, origin(job))).collect();
-        let rounds = u64::from(count.ilog2()).max(1);
-        let share = self.share_of_chains();
-        let part = (share - self.spent()) / rounds as f64;
-        let runs = |left: u64| (share * left as f64 * RUNS as f64) as u64 / rounds;
-        let limit = self.iterations_left().map(runs);
+        Chain::new(self, level, job, origin)
+    }
+
+    /// Lets chains compete: after every round, which all take as long, the better half goes on. The best of each that is left,
+    /// and the iterations made.
+    fn compete(&self, mut chains: Vec<Chain<'_>>, until: f64) -> (Vec<Solution>, u64) {
+        let rounds = chains.len().ilog2().max(1);
+        let part = (until - self.used()) / f64::from(rounds);
         let mut made = 0;
         for round in 0..rounds {
-            let count = chains.len() as u64;
-            let runs = (FIRST_RUNS << (2 * round)).min(limit.map_or(u64::MAX, |runs| runs / count));
-            let slack = SLACK / (1u64 << round) as f64;
-            let slot = part * self.env.threads.clamp(1, chains.len()) as f64 / count as f64;
+            let count = chains.len();
+            let most = match self.env.budget {
+                Budget::Time(_) => u64::MAX,
+                Budget::Iterations(limit) => {
+                    (part * limit as f64 * RUNS as f64 / count as f64) as u64
+                }
+            };
+            let runs = most.min(FIRST_RUNS * MORE_RUNS.pow(round));
+            let slack = SLACK / f64::from(1u32 << round);
+            let slot = part * self.env.threads.clamp(1, count) as f64 / count as f64;
             chains.par_iter_mut().with_max_len(1).for_each(|chain| {
-                let until = this.spent() + slot;
-                chain.run(runs, slack, || this.out_of_time(until));
+                let until = self.spent() + slot;
+                chain.run(runs, slack, || self.out_of_time(until));
             });
-            made += count * runs;
+            made += count as u64 * runs;
             chains.sort_by(|a, b| a.makespan().total_cmp(&b.makespan()));
             if round + 1 < rounds {
-                chains.truncate((count / 2) as usize);
+                chains.truncate(count / 2);
             }
         }
-        let found = chains.into_iter().filter_map(Chain::best).collect();
-        self.iteration += made / RUNS;
-        found
+        (chains.into_iter().filter_map(Chain::best).collect(), made / RUNS)
     }
 
     fn share_of_chains(&self) -> f64 {
