@@ -369,9 +369,16 @@ impl<B: Backend> Pipeline<B> {
         match self.replies.recv() {
             Ok((id, Reply::Failed(failure))) => {
                 let error = self.first_cause(id, failure);
+                let Some(nodes) = self.nodes.as_ref().map(|nodes| nodes.transport()) else {
+                    return Err(error);
+                };
                 // Where a node is gone, the sums over replicas end.
-                let node = self.nodes.as_ref().and_then(|nodes| nodes.transport().failure());
-                Err(node.map_or(error, PipelineError::Node))
+                if let Some(node) = nodes.failure() {
+                    return Err(PipelineError::Node(node));
+                }
+                // Nor do ranks here wait on for sums with other nodes, which may wait for this one.
+                nodes.reject(nodes.number(), &format!("has failed: {error}"));
+                Err(error)
             }
             Ok(reply) => Ok(reply),
             Err(_) => Err(ended(RankId(0))),

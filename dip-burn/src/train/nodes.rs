@@ -66,13 +66,6 @@ impl Together {
         }
         Ok(all)
     }
-
-    /// Ends what the nodes do together.
-    pub fn leave(&self, error: Option<&str>) {
-        if let Some(nodes) = &self.0 {
-            nodes.transport().leave(error);
-        }
-    }
 }
 
 /// FNV-1a over the length and the words of eight bytes of every part. Turned behind each product, whose high bits would not reach

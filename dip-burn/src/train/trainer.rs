@@ -361,20 +361,13 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// Trains to the end: evaluations, samples, checkpoints and `metrics.jsonl` as the run says. With several nodes the first
-    /// writes and observes.
+    /// writes and observes; [`NodeGroup::take_part`] tells the others of an error.
     ///
     /// # Errors
     /// [`TrainError`]; the newest checkpoint stays whole.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let mut ignored = ();
         let observer = if self.nodes.is_first() { observer } else { &mut ignored };
-        let ended = self.run_together(observer);
-        let error = ended.as_ref().err().map(ToString::to_string);
-        self.nodes.leave(error.as_deref());
-        ended
-    }
-
-    fn run_together(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if self.nodes.count() > 1 {
             let weights = self.pipeline.export(Export::Parameters)?;
             self.nodes.agree_on(self.iteration, &weights)?;

@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 
 use super::across::Across;
 use super::{Bucket, Collective, Layout, ReplicaGone, sum_in_order};
-use crate::runtime::nodes::{Delivery, NodeTransport};
+use crate::runtime::nodes::{Delivery, NodeTransport, STOPPED};
 use crate::runtime::worker::panic_text;
 
 /// The replicas of a rank as threads of one process, with a thread that sums for them; where there are other nodes, over all.
@@ -92,9 +92,6 @@ impl<B: Backend> ThreadCollective<B> {
         Ok(members)
     }
 }
-
-/// What is wrong with a node that ends while sums need it.
-const STOPPED: &str = "has stopped before the end of its run";
 
 /// Sums every bucket as soon as its last part is there, until a replica ends.
 fn reduce<B: Backend>(

@@ -98,6 +98,10 @@ impl NodeTransport for WebSocketTransport {
         self.outboxes.len()
     }
 
+    fn address(&self, node: usize) -> String {
+        self.inbox.addresses[node].clone()
+    }
+
     fn send(&self, to: &[usize], channel: u32, bytes: Vec<u8>) {
         let bytes = Arc::new(bytes);
         for outbox in to.iter().filter_map(|&to| self.outboxes.get(to)?.as_ref()) {

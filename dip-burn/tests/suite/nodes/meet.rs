@@ -27,7 +27,7 @@ fn a_node_that_does_not_come_is_named() {
 
 /// What a node of life 7 says when it opens a connection, and when it takes one.
 fn hello(nodes: &[String], node: usize) -> String {
-    let protocol = "dip.nodes/v2";
+    let protocol = "dip.nodes/v1";
     serde_json::json!({ "protocol": protocol, "node": node, "addresses": nodes, "life": 7 })
         .to_string()
 }
@@ -219,6 +219,8 @@ fn messages_wait_for_their_listener_and_a_finished_node_is_told_of() {
         let (sender, found) = std::sync::mpsc::channel();
         transport.listen(7, Box::new(move |delivery| sender.send(delivery).unwrap()));
         assert_eq!(transport.failure(), None);
+        let error = NodeGroup::new(transport).all_gather(Vec::new()).unwrap_err().to_string();
+        assert!(error.starts_with("node 1 (127.0.0.1:") && error.contains("stopped"), "{error}");
         found.try_iter().collect()
     });
     let message = Delivery::Message { from: 1, bytes: vec![1, 2, 3] };
