@@ -3,6 +3,9 @@
 /// Nodes find one another, refuse strangers, and notice who is gone.
 mod meet;
 
+/// What each node sends for a sum, and how long it takes.
+mod share;
+
 /// Sums over nodes.
 mod sums;
 

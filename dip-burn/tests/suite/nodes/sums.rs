@@ -5,7 +5,7 @@ use super::{on_nodes, part, values};
 use crate::support::*;
 
 #[test]
-fn sums_over_three_nodes_have_the_bits_of_one_process_for_every_owner() {
+fn sums_over_three_nodes_have_the_bits_of_one_process() {
     // In single precision 1 + 1e8 - 1e8 is 0 or 1, as the order has it. More than one frame is needed for the second tensor.
     let parts = [1.0f32, 1e8, -1e8];
     let long = |x: f32| vec![x; 3 << 20];
@@ -41,7 +41,8 @@ fn sums_over_three_nodes_have_the_bits_of_one_process_for_every_owner() {
 
 #[test]
 fn sums_that_fit_no_bucket_or_come_out_of_turn_end_the_run_with_their_node() {
-    // Node 0 owns the first two buckets, node 1 the others. Kind, bucket, one tensor, which is there, its values.
+    // Of the two values of each bucket node 0 sums the first, and node 1 the second. Kind, bucket, one piece, which is there, its
+    // values.
     let message = |kind: u8, bucket: u64, values: &[f32]| {
         let mut bytes = vec![kind];
         bytes.extend([bucket.to_le_bytes(), 1u64.to_le_bytes()].concat());
@@ -50,16 +51,15 @@ fn sums_that_fit_no_bucket_or_come_out_of_turn_end_the_run_with_their_node() {
         bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
         bytes
     };
-    let (part, sum, two) = (0, 1, [1.0, 2.0]);
+    let (part, sum, one) = (0, 1, [1.0]);
     let cases: Vec<(Vec<Vec<u8>>, &str)> = vec![
-        (vec![message(part, 0, &[1.0])], "1 values of tensor 0 of bucket 0, which has 2"),
-        (vec![message(sum, 2, &[1.0; 3])], "3 values of tensor 0 of bucket 2, which has 2"),
-        (vec![message(part, 9, &two)], "bucket 9, but there are 4"),
-        (vec![message(sum, 9, &two)], "bucket 9, but there are 4"),
-        (vec![message(part, 0, &two); 2], "its part of bucket 0 twice"),
-        (vec![message(sum, 2, &two)], "the sum of bucket 2 before all parts"),
-        (vec![message(part, 2, &two)], "the owner of bucket 2, which is node 1"),
-        (vec![message(sum, 0, &two)], "the owner of bucket 0, which is node 0"),
+        (vec![message(part, 0, &[1.0; 2])], "2 values of tensor 0 of bucket 0, whose slice has 1"),
+        (vec![message(sum, 2, &[1.0; 3])], "3 values of tensor 0 of bucket 2, whose slice has 1"),
+        (vec![message(part, 9, &one)], "bucket 9, but there are 4"),
+        (vec![message(sum, 9, &one)], "bucket 9, but there are 4"),
+        (vec![message(part, 0, &one); 2], "its part of bucket 0 twice"),
+        (vec![message(sum, 2, &one)], "the sum of bucket 2 before all parts"),
+        (vec![message(7, 2, &one)], "neither a part nor a sum, but kind 7"),
         (vec![vec![0; 17 << 20]], "more than 16777216 bytes"),
         (vec![vec![7; 3]], "cut short"),
     ];
@@ -100,7 +100,6 @@ fn a_node_that_stops_in_the_middle_without_an_error_is_named() {
             let device = Default::default();
             let own = transport.clone();
             let group = ThreadCollective::<B>::group_on_nodes(&[device], 0, layout, own).unwrap();
-            // Bucket 2 is summed by the node that stops.
             let _ = group[0].contribute(2, vec![part(&[1.0])]);
             assert!(group[0].sum(2).is_err());
             transport.failure().unwrap().to_string()
