@@ -156,6 +156,34 @@ fn a_node_that_comes_twice_at_the_start_is_waited_for_until_it_is_reached() {
 }
 
 #[test]
+fn strangers_who_connect_and_say_nothing_do_not_keep_nodes_apart() {
+    let nodes = addresses(2);
+    let start = |number: usize| {
+        let mut config = NodesConfig::new(nodes.clone(), number);
+        config.patience = Duration::from_secs(60);
+        std::thread::spawn(move || {
+            let transport = WebSocketTransport::connect(&config).unwrap();
+            transport.leave(None);
+        })
+    };
+    let first = start(0);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // More than there are hellos that a node waits for at once.
+    let silent = runtime.block_on(async {
+        let mut silent = Vec::new();
+        while silent.len() < 12 {
+            let address = format!("ws://{}", nodes[0]).parse().unwrap();
+            silent.extend(WsClient::connect(address, "nodes").await);
+        }
+        silent
+    });
+    start(1).join().unwrap();
+    first.join().unwrap();
+    drop(silent);
+    runtime.shutdown_background();
+}
+
+#[test]
 fn arguments_that_fit_no_nodes_are_named() {
     let fails = |addresses: &[&str], number, part: &str| {
         let addresses = addresses.iter().map(|a| (*a).to_owned()).collect();
