@@ -44,7 +44,8 @@ pub(super) fn cut<B: Backend>(init: &PipelineInit<'_, B>, replicas: usize) -> St
     serde_json::to_string_pretty(&alike).expect("plain data has a JSON form")
 }
 
-/// The longest file of a checkpoint, which the first node sends to the others: weights, two moments and averages in f32, with names.
+/// The longest file of a checkpoint, which the first node sends to the others: weights, two moments and averages in f32, with
+/// names.
 pub(super) fn most_state_bytes(layouts: &[Layout]) -> usize {
     // Every chunk has two buckets.
     let lengths = || layouts.iter().flatten().step_by(2).flatten();
