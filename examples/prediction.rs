@@ -408,8 +408,8 @@ fn summary(what: &str, pairs: &[(f64, f64)], means: &[(f64, f64)]) {
 fn scenes(model: &ModelSpec, config: &RunConfig) -> Result<Vec<Uncut>> {
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)?;
     let next = |_| {
-        let batch = data.feed.next_batch()?;
-        let microbatches = (batch.content)()?.all;
+        let batch = data.feed.next_batch(&mut |meta| (0..meta.microbatches.len()).collect())?;
+        let microbatches = (batch.content)()?.wanted;
         Ok(Uncut { meta: batch.meta, microbatches })
     };
     (0..BATCHES).map(next).collect()

@@ -247,7 +247,7 @@ fn representative(data: &mut RunData) -> Result<Representative, TrainError> {
     let start = data.feed.position();
     let (mut microbatches, mut documents) = (Vec::new(), 0);
     for _ in 0..REPRESENTATIVE_BATCHES {
-        let batch = data.feed.next_batch()?;
+        let batch = data.feed.next_batch(&mut |_| Vec::new())?;
         documents += batch.documents;
         microbatches.extend(batch.meta.microbatches);
     }

@@ -25,5 +25,5 @@ mod replicas;
 
 /// Nodes train like replicas of one process, and end together.
 #[cfg(feature = "nodes")]
-#[path = "suite/nodes.rs"]
+#[path = "suite/nodes/mod.rs"]
 mod nodes;

@@ -90,12 +90,12 @@ impl Train {
         if let Some(other) = &self.compare {
             return compare::compare::<B>(config, model, other, devices);
         }
-        let nodes = self.nodes(config)?;
-        let ended = self.train::<B>(config, model, devices, nodes.clone());
-        if let (Some(nodes), Err(error)) = (&nodes, &ended) {
-            nodes.transport().leave(Some(&format!("{error:#}")));
+        match self.nodes(config)? {
+            Some(nodes) => {
+                nodes.take_part(|| self.train::<B>(config, model, devices, Some(nodes.clone())))
+            }
+            None => self.train::<B>(config, model, devices, None),
         }
-        ended
     }
 
     /// Meets the other nodes; none where there are none.
@@ -105,9 +105,7 @@ impl Train {
         let Some(number) = self.node else { return Ok(None) };
         println!("{}: node {number} of {} waits for the others", config.name, self.nodes.len());
         let transport = WebSocketTransport::connect(&NodesConfig::new(self.nodes.clone(), number))?;
-        let nodes = NodeGroup::new(Arc::new(transport));
-        nodes.agree("--resume", &self.resume.to_string())?;
-        Ok(Some(Arc::new(nodes)))
+        Ok(Some(Arc::new(NodeGroup::new(Arc::new(transport)))))
     }
 
     #[cfg(not(feature = "nodes"))]
@@ -124,6 +122,9 @@ impl Train {
     ) -> Result<ExitCode> {
         let is_first = nodes.as_ref().is_none_or(|nodes| nodes.is_first());
         let count = nodes.as_ref().map_or(1, |nodes| nodes.count());
+        if let Some(nodes) = &nodes {
+            nodes.agree("--resume", &self.resume.to_string())?;
+        }
         if is_first {
             self.make_room(config)?;
         }

@@ -140,7 +140,7 @@ pub struct PlannedBatch {
     pub microbatches: Arc<Vec<PackedMicrobatch>>,
 }
 
-/// A batch with its pixels.
+/// Microbatches of a batch with their pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodedBatch {
     /// The microbatches.
@@ -168,7 +168,7 @@ pub struct DecodedMicrobatch {
 /// ```text
 /// let next = loader.next_batch()?;          // the metadata of batch k + 1
 /// planner.submit(next.meta.clone())?;       // is planned and
-/// let decoding = loader.decode(&next)?;     // decoded while batch k trains
+/// let decoding = loader.decode(&next, &[0, 1])?; // the pixels of some of it are decoded while batch k trains
 /// ```
 pub struct Loader {
     source: Box<dyn DataSource>,
@@ -253,12 +253,12 @@ impl Loader {
         })
     }
 
-    /// Has the pixels of a batch decoded in the background. Waits while `prefetch` batches are ahead of it.
+    /// Has the pixels of some microbatches of a batch decoded in the background. Waits while `prefetch` batches are ahead of it.
     ///
     /// # Errors
     /// [`DataError::DecoderGone`] where the decoding thread has ended.
-    pub fn decode(&self, batch: &PlannedBatch) -> Result<Decoding, DataError> {
-        self.decoder.submit(batch.microbatches.clone())
+    pub fn decode(&self, batch: &PlannedBatch, wanted: &[usize]) -> Result<Decoding, DataError> {
+        self.decoder.submit(batch.microbatches.clone(), wanted.to_vec())
     }
 
     /// What was skipped since the beginning of the data.
@@ -403,6 +403,7 @@ impl Loader {
 
 struct Job {
     microbatches: Arc<Vec<PackedMicrobatch>>,
+    wanted: Vec<usize>,
     reply: Sender<DecodedBatch>,
 }
 
@@ -431,18 +432,23 @@ impl Decoder {
         let (jobs, queue) = sync_channel::<Job>(prefetch);
         let run = move || {
             for job in queue {
+                let wanted = job.wanted.iter().filter_map(|&k| job.microbatches.get(k));
                 // Nobody may wait for it any more; that is fine.
-                let _ = job.reply.send(decoded(&job.microbatches, image_px));
+                let _ = job.reply.send(decoded(wanted, image_px));
             }
         };
         let thread = std::thread::Builder::new().name("dip-decode".into()).spawn(run);
         Self { jobs: Some(jobs), thread: thread.ok() }
     }
 
-    fn submit(&self, microbatches: Arc<Vec<PackedMicrobatch>>) -> Result<Decoding, DataError> {
+    fn submit(
+        &self,
+        microbatches: Arc<Vec<PackedMicrobatch>>,
+        wanted: Vec<usize>,
+    ) -> Result<Decoding, DataError> {
         let (reply, result) = channel();
         let jobs = self.jobs.as_ref().ok_or(DataError::DecoderGone)?;
-        jobs.send(Job { microbatches, reply }).map_err(|_| DataError::DecoderGone)?;
+        jobs.send(Job { microbatches, wanted, reply }).map_err(|_| DataError::DecoderGone)?;
         Ok(Decoding(result))
     }
 }
@@ -457,8 +463,11 @@ impl Drop for Decoder {
     }
 }
 
-/// Decodes a batch where it is called; [`Loader::decode`] does the same in the background.
-pub fn decoded(microbatches: &[PackedMicrobatch], image_px: u32) -> DecodedBatch {
+/// Decodes microbatches where it is called; [`Loader::decode`] does the same in the background.
+pub fn decoded<'a>(
+    microbatches: impl IntoIterator<Item = &'a PackedMicrobatch>,
+    image_px: u32,
+) -> DecodedBatch {
     let mut broken_pictures = 0;
     let decode = |packed: &PackedMicrobatch| {
         let mut packed = packed.clone();
@@ -472,7 +481,7 @@ pub fn decoded(microbatches: &[PackedMicrobatch], image_px: u32) -> DecodedBatch
         }
         DecodedMicrobatch { packed, pixels }
     };
-    let microbatches: Vec<DecodedMicrobatch> = microbatches.iter().map(decode).collect();
+    let microbatches: Vec<DecodedMicrobatch> = microbatches.into_iter().map(decode).collect();
     let trained_tokens = microbatches.iter().map(|m| m.packed.trained_tokens()).sum();
     DecodedBatch { microbatches, trained_tokens, broken_pictures }
 }

@@ -92,8 +92,13 @@ fn shards_go_on_where_they_were_over_epochs() {
 fn metadata_is_there_before_pixels_and_agrees_with_them() {
     let mut loader = loader(drawn());
     let batch = loader.next_batch().unwrap();
-    let decoded = loader.decode(&batch).unwrap().wait().unwrap();
+    let all: Vec<usize> = (0..batch.microbatches.len()).collect();
+    let decoded = loader.decode(&batch, &all).unwrap().wait().unwrap();
     assert_eq!(decoded.trained_tokens, batch.trained_tokens);
+    let last = all.len() - 1;
+    let some = loader.decode(&batch, &[last, 0]).unwrap().wait().unwrap();
+    let expected = [last, 0].map(|k| decoded.microbatches[k].clone());
+    assert_eq!(some.microbatches, expected);
     for (meta, microbatch) in batch.meta.microbatches.iter().zip(&decoded.microbatches) {
         assert_eq!(meta.images as usize, microbatch.pixels.len());
         assert!(microbatch.pixels.iter().all(|p| p.len() == 3 * 8 * 8));

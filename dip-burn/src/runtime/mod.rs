@@ -7,6 +7,7 @@
 
 mod collective;
 mod error;
+mod groups;
 mod link;
 mod muon;
 pub mod nodes;

@@ -12,8 +12,9 @@ use dip_core::{
     Trace, compile,
 };
 
-use super::collective::{Collective, Layout, ThreadCollective};
+use super::collective::Layout;
 use super::error::{PipelineError, ended, out_of_turn};
+use super::groups::{collectives, cut, most_state_bytes};
 use super::link::ChannelLink;
 use super::nodes::NodeGroup;
 use super::optimizer::Optimizer;
@@ -369,9 +370,16 @@ impl<B: Backend> Pipeline<B> {
         match self.replies.recv() {
             Ok((id, Reply::Failed(failure))) => {
                 let error = self.first_cause(id, failure);
+                let Some(nodes) = self.nodes.as_ref().map(|nodes| nodes.transport()) else {
+                    return Err(error);
+                };
                 // Where a node is gone, the sums over replicas end.
-                let node = self.nodes.as_ref().and_then(|nodes| nodes.transport().failure());
-                Err(node.map_or(error, PipelineError::Node))
+                if let Some(node) = nodes.failure() {
+                    return Err(PipelineError::Node(node));
+                }
+                // Nor do ranks here wait on for sums with other nodes, which may wait for this one.
+                nodes.reject(nodes.number(), &format!("has failed: {error}"));
+                Err(error)
             }
             Ok(reply) => Ok(reply),
             Err(_) => Err(ended(RankId(0))),
@@ -437,50 +445,6 @@ impl Update {
             if self.clip_norm > 0.0 && norm > self.clip_norm { self.clip_norm / norm } else { 1.0 };
         norm.is_finite().then_some(clip / self.loss_scale)
     }
-}
-
-/// What connects the replicas of each rank, in the order of the workers; nothing where there is one replica.
-#[expect(clippy::type_complexity, reason = "one entry a worker")]
-fn collectives<B: Backend>(
-    init: &PipelineInit<'_, B>,
-    layouts: Vec<Layout>,
-    nodes: Option<&NodeGroup>,
-) -> Result<Vec<Option<Arc<dyn Collective<B>>>>, PipelineError> {
-    let ranks = init.partition.ranks as usize;
-    let mut all: Vec<Option<Arc<dyn Collective<B>>>> = vec![None; init.devices.len()];
-    for (r, layout) in layouts.into_iter().enumerate() {
-        let devices: Vec<B::Device> = init.devices.iter().skip(r).step_by(ranks).cloned().collect();
-        let rank = RankId::from(r);
-        let group = match nodes {
-            Some(nodes) => {
-                let transport = nodes.transport().clone();
-                ThreadCollective::group_on_nodes(&devices, r, layout, transport)
-            }
-            None if devices.len() < 2 => continue,
-            None => ThreadCollective::group(&devices),
-        };
-        let group = group.map_err(|source| PipelineError::Thread { rank, source })?;
-        for (replica, member) in group.into_iter().enumerate() {
-            all[replica * ranks + r] = Some(Arc::new(member));
-        }
-    }
-    Ok(all)
-}
-
-/// What nodes must have alike to sum the gradients of one another, a field a line.
-fn cut<B: Backend>(init: &PipelineInit<'_, B>, replicas: usize) -> String {
-    let alike = (init.partition, replicas, init.optimizer, init.precision);
-    serde_json::to_string_pretty(&alike).expect("plain data has a JSON form")
-}
-
-/// The longest file of a checkpoint, which the first node sends to the others: weights, two moments and averages in f32, with names.
-fn most_state_bytes(layouts: &[Layout]) -> usize {
-    // Every chunk has two buckets.
-    let lengths = || layouts.iter().flatten().step_by(2).flatten();
-    let values = lengths().fold(0usize, |sum, &length| sum.saturating_add(length));
-    let (copies, name_bytes, header_bytes) = (4, 1024, 16 << 20);
-    let values = values.saturating_mul(copies * size_of::<f32>());
-    values.saturating_add(lengths().count() * copies * name_bytes).saturating_add(header_bytes)
 }
 
 fn chunks_of_rank<B: Backend>(

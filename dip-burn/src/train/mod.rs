@@ -25,6 +25,7 @@ pub use config::{
 };
 pub use data::{
     CaptionJudge, Content, FedBatch, Feed, HeldOut, Judge, Microbatches, RunData, SampleJudge,
+    Wanted,
 };
 pub use early_stop::EarlyStop;
 pub use error::TrainError;

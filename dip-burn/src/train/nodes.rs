@@ -37,6 +37,14 @@ impl Together {
         })
     }
 
+    /// What all nodes have together.
+    pub fn sum(&self, own: u64) -> Result<u64, NodeError> {
+        let Some(nodes) = &self.0 else { return Ok(own) };
+        let all = nodes.all_gather(own.to_le_bytes().to_vec())?;
+        let number = |bytes: &Vec<u8>| bytes.first_chunk().map_or(0, |x| u64::from_le_bytes(*x));
+        Ok(all.iter().map(number).fold(0, u64::saturating_add))
+    }
+
     /// Makes sure that all nodes have the same value.
     pub fn agree(&self, what: &str, own: impl FnOnce() -> String) -> Result<(), NodeError> {
         self.0.as_ref().map_or(Ok(()), |nodes| nodes.agree(what, &own()))
@@ -65,13 +73,6 @@ impl Together {
             all.extend(checkpoint::from_bytes(Path::new("tensors of another node"), &bytes)?);
         }
         Ok(all)
-    }
-
-    /// Ends what the nodes do together.
-    pub fn leave(&self, error: Option<&str>) {
-        if let Some(nodes) = &self.0 {
-            nodes.transport().leave(error);
-        }
     }
 }
 

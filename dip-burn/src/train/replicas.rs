@@ -29,19 +29,20 @@ pub(super) fn meta_of(batch: &BatchMeta, own: &[usize]) -> BatchMeta {
     BatchMeta { iteration: batch.iteration, microbatches }
 }
 
-/// The batches of the replicas. Each has the trained tokens of the whole batch, which the loss is normalised by.
+/// The batches of the replicas of this node, whose microbatches are one behind the other. Each has the trained tokens of the whole
+/// batch, which the loss is normalised by.
 pub(super) fn batches(
     content: Microbatches,
     dealt: &[Vec<usize>],
     splits: Vec<BatchSplit>,
 ) -> Vec<Arc<Batch>> {
-    let Microbatches { all, trained_tokens } = content;
-    let mut microbatches: Vec<_> = all.into_iter().map(Some).collect();
-    let mut batch = |(own, split): (&Vec<usize>, BatchSplit)| {
-        let microbatches = own.iter().filter_map(|&k| microbatches[k].take()).collect();
+    let Microbatches { wanted, trained_tokens } = content;
+    let mut microbatches = wanted.into_iter();
+    let batch = |(own, split): (&Vec<usize>, BatchSplit)| {
+        let microbatches = microbatches.by_ref().take(own.len()).collect();
         Arc::new(Batch { microbatches, split, trained_tokens })
     };
-    dealt.iter().zip(splits).map(&mut batch).collect()
+    dealt.iter().zip(splits).map(batch).collect()
 }
 
 /// What an iteration took, all replicas together.

@@ -239,7 +239,10 @@ impl<B: Backend> Trainer<B> {
         }
         let FedBatch { meta, position, tokens, content, .. } = now.batch;
         let splits = planned.iter().map(|p| p.split.clone()).collect();
-        let batches = replicas::batches(content()?, &now.dealt, splits);
+        let mut content = content()?;
+        // Pictures that turn out broken mute their documents, which only the node that has them knows.
+        content.trained_tokens = self.nodes.sum(content.trained_tokens)?;
+        let batches = replicas::batches(content, &now.dealt, splits);
         let work: Vec<ReplicaWork<'_>> = planned
             .iter()
             .zip(&batches)
@@ -361,20 +364,13 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// Trains to the end: evaluations, samples, checkpoints and `metrics.jsonl` as the run says. With several nodes the first
-    /// writes and observes.
+    /// writes and observes; [`NodeGroup::take_part`] tells the others of an error.
     ///
     /// # Errors
     /// [`TrainError`]; the newest checkpoint stays whole.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let mut ignored = ();
         let observer = if self.nodes.is_first() { observer } else { &mut ignored };
-        let ended = self.run_together(observer);
-        let error = ended.as_ref().err().map(ToString::to_string);
-        self.nodes.leave(error.as_deref());
-        ended
-    }
-
-    fn run_together(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if self.nodes.count() > 1 {
             let weights = self.pipeline.export(Export::Parameters)?;
             self.nodes.agree_on(self.iteration, &weights)?;
@@ -447,13 +443,16 @@ impl<B: Backend> Trainer<B> {
     /// Reads the next batch, deals it to the replicas of all nodes, and has the share of this node planned and decoded in the
     /// background.
     fn fetch(&mut self) -> Result<Ahead, TrainError> {
-        let batch = self.data.feed.next_batch()?;
         let own = self.pipeline.replicas();
-        let count = own * self.nodes.count();
-        let mut dealt = match &self.deal {
-            Some(deal) => deal(&batch.meta),
-            None => replicas::in_turn(&batch.meta, count),
-        };
+        let (before, count) = (self.nodes.number() * own, self.nodes.count() * own);
+        let mut dealt = Vec::new();
+        let batch = self.data.feed.next_batch(&mut |meta| {
+            dealt = match &self.deal {
+                Some(deal) => deal(meta),
+                None => replicas::in_turn(meta, count),
+            };
+            dealt.iter().skip(before).take(own).flatten().copied().collect()
+        })?;
         if !replicas::is_complete(&dealt, &batch.meta, count) || dealt.iter().any(Vec::is_empty) {
             let microbatches = batch.meta.microbatches.len();
             return Err(TrainError::Dealing { microbatches, replicas: count });
@@ -462,7 +461,7 @@ impl<B: Backend> Trainer<B> {
             let text = serde_json::to_vec(&(&batch.meta.microbatches, &batch.position, &dealt));
             fingerprint([text.expect("plain data has a JSON form").as_slice()])
         })?;
-        let dealt: Vec<_> = dealt.drain(self.nodes.number() * own..).take(own).collect();
+        let dealt: Vec<_> = dealt.drain(before..).take(own).collect();
         for own in &dealt {
             self.plans.submit(replicas::meta_of(&batch.meta, own))?;
         }

@@ -82,8 +82,20 @@ pub fn trainer_on_nodes(
     seed: u64,
     nodes: Option<Arc<NodeGroup>>,
 ) -> Trainer<B> {
+    let data =
+        RunData::open(&scenes_model(), &config.data, &config.evaluation, config.seed).unwrap();
+    trainer_of((config, seed), data, partition, replicas, nodes)
+}
+
+/// As [`trainer_on_nodes`], on other data; the seed is that of the plans.
+pub fn trainer_of(
+    (config, seed): (&RunConfig, u64),
+    data: RunData,
+    partition: Partition,
+    replicas: u32,
+    nodes: Option<Arc<NodeGroup>>,
+) -> Trainer<B> {
     let model = scenes_model();
-    let data = RunData::open(&model, &config.data, &config.evaluation, config.seed).unwrap();
     let devices = vec![Default::default(); (replicas * partition.ranks) as usize];
     let plans = Box::new(RandomPlans {
         model: model.clone(),

@@ -19,6 +19,7 @@
 //! device, by copies from device to device and, between nodes, through the memory of the host.
 
 mod across;
+mod slices;
 mod thread;
 
 pub use thread::ThreadCollective;
@@ -55,16 +56,28 @@ pub trait Collective<B: Backend>: Send + Sync {
     fn sum(&self, bucket: usize) -> Result<Bucket<B>, ReplicaGone>;
 }
 
-/// Summed in the order of replicas, so that the result does not depend on who came first.
-fn sum_in_order<B: Backend>(
-    mut parts: impl Iterator<Item = Bucket<B>>,
-    device: &B::Device,
-) -> Bucket<B> {
-    let mut sums = parts.next().unwrap_or_default();
-    for part in parts {
-        sums.iter_mut().zip(part).for_each(|(sum, x)| add_to(sum, x, device));
+/// Adds neighbours in pairs, then those sums in pairs, and so on: what comes out depends neither on who came first nor, where
+/// nodes have 1, 2, 4 or 8 replicas each, on how many of all replicas a node has, for its own sum is one of those on the way.
+fn in_pairs<T>(items: impl Iterator<Item = T>, mut add: impl FnMut(T, T) -> T) -> Option<T> {
+    // Each the sum of 2 to the power of its level, with falling levels.
+    let mut sums: Vec<(u32, T)> = Vec::new();
+    for item in items {
+        let (mut level, mut sum) = (0, item);
+        while let Some((_, left)) = sums.pop_if(|(other, _)| *other == level) {
+            (level, sum) = (level + 1, add(left, sum));
+        }
+        sums.push((level, sum));
     }
-    sums
+    sums.into_iter().map(|(_, sum)| sum).rev().reduce(|right, left| add(left, right))
+}
+
+/// The sum of buckets over replicas.
+fn sum_of<B: Backend>(parts: impl Iterator<Item = Bucket<B>>, device: &B::Device) -> Bucket<B> {
+    let add = |mut sum: Bucket<B>, part: Bucket<B>| {
+        sum.iter_mut().zip(part).for_each(|(sum, x)| add_to(sum, x, device));
+        sum
+    };
+    in_pairs(parts, add).unwrap_or_default()
 }
 
 /// Adds where both are there; one alone is the sum.
@@ -73,4 +86,22 @@ fn add_to<B: Backend>(sum: &mut Option<Tensor<B, 1>>, x: Option<Tensor<B, 1>>, d
         (Some(a), Some(b)) => Some(a.to_device(device) + b.to_device(device)),
         (one, other) => one.or(other),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_pairs;
+
+    #[test]
+    fn sums_in_pairs_are_those_of_nodes_with_a_power_of_two_replicas() {
+        let text = |range: std::ops::Range<usize>| range.map(|i| i.to_string());
+        let add = |a: String, b: String| format!("({a}+{b})");
+        assert_eq!(in_pairs(text(0..0), add), None);
+        assert_eq!(in_pairs(text(0..7), add).unwrap(), "(((0+1)+(2+3))+((4+5)+6))");
+        for (nodes, replicas) in [(3, 1), (3, 2), (5, 2), (2, 4), (3, 4), (7, 8)] {
+            let of_node = |k| in_pairs(text(k * replicas..(k + 1) * replicas), add).unwrap();
+            let of_all = in_pairs(text(0..nodes * replicas), add);
+            assert_eq!(in_pairs((0..nodes).map(of_node), add), of_all);
+        }
+    }
 }

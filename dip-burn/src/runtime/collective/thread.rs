@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::backend::Backend;
 
 use super::across::Across;
-use super::{Bucket, Collective, Layout, ReplicaGone, sum_in_order};
-use crate::runtime::nodes::{Delivery, NodeTransport};
+use super::{Bucket, Collective, Layout, ReplicaGone, sum_of};
+use crate::runtime::nodes::{Delivery, NodeTransport, STOPPED};
 use crate::runtime::worker::panic_text;
 
 /// The replicas of a rank as threads of one process, with a thread that sums for them; where there are other nodes, over all.
@@ -59,6 +59,9 @@ impl<B: Backend> ThreadCollective<B> {
         layout: Layout,
         transport: Arc<dyn NodeTransport>,
     ) -> std::io::Result<Vec<Self>> {
+        if transport.count() < 2 {
+            return Self::group(devices);
+        }
         let device = devices.first().cloned().unwrap_or_default();
         Self::start(devices, Some(Across::new(transport, rank, device, layout)))
     }
@@ -93,9 +96,6 @@ impl<B: Backend> ThreadCollective<B> {
     }
 }
 
-/// What is wrong with a node that ends while sums need it.
-const STOPPED: &str = "has stopped before the end of its run";
-
 /// Sums every bucket as soon as its last part is there, until a replica ends.
 fn reduce<B: Backend>(
     parts: &Receiver<Part<B>>,
@@ -118,9 +118,12 @@ fn reduce<B: Backend>(
                 }
                 let parts = waiting.remove(&bucket).into_iter().flatten().flatten();
                 // Devices take buckets in turn.
-                let sum = sum_in_order(parts, &devices[bucket % devices.len()]);
+                let sum = sum_of(parts, &devices[bucket % devices.len()]);
                 match across {
-                    Some(across) => across.own(bucket, sum),
+                    Some(across) => {
+                        across.own(bucket, sum);
+                        None
+                    }
                     None => Some((bucket, sum)),
                 }
             }

@@ -1,10 +1,11 @@
 //! What all nodes decide together: every node calls the same methods in the same order.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Delivery, NodeError, NodeTransport, START_ALIKE, quoted};
+use super::{Delivery, NodeError, NodeTransport, START_ALIKE, STOPPED, quoted};
 
 /// The channel of the group; ranks have those behind it.
 const CHANNEL: u32 = 0;
@@ -54,6 +55,17 @@ impl NodeGroup {
     /// Whether this is the node that writes and evaluates.
     pub fn is_first(&self) -> bool {
         self.number() == 0
+    }
+
+    /// Does what this node does in a run, and tells the others how it ended, so that none waits for it.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub fn take_part<T, E: Display>(&self, run: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let ended = run();
+        let error = ended.as_ref().err().map(|error| format!("{error:#}"));
+        self.transport.leave(error.as_deref());
+        ended
     }
 
     /// Takes messages of the group of up to `most_bytes`, where that is more than a transport takes on any channel.
@@ -135,8 +147,8 @@ impl NodeGroup {
                 return Err(failure);
             }
             if inbox.left[node] {
-                let what = "has stopped before the end of its run".into();
-                return Err(NodeError::Gone { node, address: "of this run".into(), what });
+                let (address, what) = (self.transport.address(node), STOPPED.into());
+                return Err(NodeError::Gone { node, address, what });
             }
             match inbox.deliveries.recv() {
                 Ok(delivery) => inbox.take(delivery),

@@ -34,6 +34,9 @@ pub trait NodeTransport: Send + Sync {
     /// How many nodes there are.
     fn count(&self) -> usize;
 
+    /// Where a node is, as errors name it.
+    fn address(&self, node: usize) -> String;
+
     /// Sends a message to other nodes, without waiting for them.
     fn send(&self, to: &[usize], channel: u32, bytes: Vec<u8>);
 
@@ -123,6 +126,8 @@ pub enum NodeError {
     },
 }
 
+/// What is wrong with a node that ends while others need it.
+pub(crate) const STOPPED: &str = "has stopped before the end of its run";
 /// What to do where nodes were started for different runs.
 const START_ALIKE: &str = "start all nodes with the same run, version and data";
 

@@ -6,8 +6,11 @@
 //! goes silent: both are noticed where they are waited for, within [`NodesConfig::silence`]. Signs of life have a thread of their
 //! own: a node that only computes without end is not noticed.
 //!
-//! The traffic is neither encrypted nor authenticated, and the port is open on all interfaces: nodes belong into a private
-//! network.
+//! The traffic is neither encrypted nor authenticated: whoever reaches a port and knows the list of nodes can take the place of one
+//! before it comes, and whoever is on the way can read and change what is sent. Until all nodes are there the port is open on all
+//! interfaces, and a stranger may make a node hold the 64 MiB that the server of burn-communication buffers of a message, a limit
+//! that it does not let its users lower; hellos are therefore read eight at a time, which bounds what all strangers together
+//! can take. Nodes belong into a private network.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +21,7 @@ use burn_communication::websocket::{
 use burn_communication::{CommunicationChannel, Message, ProtocolClient, ProtocolServer};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -32,6 +35,8 @@ const ROUTE: &str = "nodes";
 const RETRY: Duration = Duration::from_millis(100);
 /// Longest attempt to reach a node.
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// Connections whose hello is read at once: a hello of a stranger may take 64 MiB until it is refused.
+const GREETINGS: usize = 8;
 /// Longest pause between two signs of life.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long a node that ends waits for what is on its way to the others.
@@ -98,6 +103,10 @@ impl NodeTransport for WebSocketTransport {
         self.outboxes.len()
     }
 
+    fn address(&self, node: usize) -> String {
+        self.inbox.addresses[node].clone()
+    }
+
     fn send(&self, to: &[usize], channel: u32, bytes: Vec<u8>) {
         let bytes = Arc::new(bytes);
         for outbox in to.iter().filter_map(|&to| self.outboxes.get(to)?.as_ref()) {
@@ -149,9 +158,10 @@ impl Drop for WebSocketTransport {
 
 /// Takes connections until all nodes are there.
 async fn serve(inbox: Arc<Inbox>, port: u16, closed: oneshot::Receiver<()>) {
+    let greetings = Arc::new(Semaphore::new(GREETINGS));
     let server = WsServer::new(port).route(ROUTE, {
         let inbox = inbox.clone();
-        move |channel| receive(inbox, channel)
+        move |channel| receive(inbox, greetings, channel)
     });
     let until = async move { drop(closed.await) };
     if let Err(error) = server.serve(until).await {
@@ -186,10 +196,22 @@ impl Drop for EndOf<'_> {
     }
 }
 
+/// Waits for the hello of a connection, and judges it. `None` where it does not come.
+async fn admit(
+    inbox: &Inbox,
+    greetings: &Semaphore,
+    channel: &mut WsServerChannel,
+) -> Option<Admission> {
+    // Nothing is read from a connection that nobody asks for a message.
+    let _permit = greetings.acquire().await.ok()?;
+    let hello = timeout(ATTEMPT, channel.recv()).await.ok()?.ok()??;
+    Some(inbox.admit(&hello.data))
+}
+
 /// Receives from one connection until it ends.
-async fn receive(inbox: Arc<Inbox>, mut channel: WsServerChannel) {
-    let Ok(Ok(Some(hello))) = timeout(inbox.silence, channel.recv()).await else { return };
-    let node = match inbox.admit(&hello.data) {
+async fn receive(inbox: Arc<Inbox>, greetings: Arc<Semaphore>, mut channel: WsServerChannel) {
+    let Some(admission) = admit(&inbox, &greetings, &mut channel).await else { return };
+    let node = match admission {
         Admission::Welcome(node) => node,
         Admission::Refused(answer, error) => {
             let answer = Message::new(answer.to_bytes().into());

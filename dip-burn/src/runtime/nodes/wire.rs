@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::quoted;
 
 /// Name and version of this protocol.
-pub(super) const PROTOCOL: &str = "dip.nodes/v2";
+pub(super) const PROTOCOL: &str = "dip.nodes/v1";
 /// Most payload of a frame.
 const PART_BYTES: usize = 4 << 20;
 /// Kind, channel, and whether it is the last part.

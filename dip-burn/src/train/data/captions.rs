@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, ModuleKind};
 
-use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData};
+use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData, Wanted};
 use crate::batch::{Image, Microbatch};
 use crate::data::loader::{LoaderPosition, decoded};
 use crate::data::{
@@ -62,9 +62,9 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<RunData, DataError> {
 }
 
 impl Feed for Loader {
-    fn next_batch(&mut self) -> Result<FedBatch, DataError> {
+    fn next_batch(&mut self, wanted: &mut Wanted<'_>) -> Result<FedBatch, DataError> {
         let batch = Loader::next_batch(self)?;
-        let decoding = self.decode(&batch)?;
+        let decoding = self.decode(&batch, &wanted(&batch.meta))?;
         let documents = batch.microbatches.iter().map(|m| u64::from(m.packed_documents)).sum();
         let content: Content = Box::new(move || Ok(assemble(decoding.wait()?)));
         Ok(FedBatch {
@@ -179,11 +179,11 @@ impl HeldOut {
     }
 }
 
-/// A decoded batch as the stages see it.
+/// Decoded microbatches as the stages see it.
 fn assemble(decoded: DecodedBatch) -> Microbatches {
     Microbatches {
         trained_tokens: decoded.trained_tokens,
-        all: decoded.microbatches.into_iter().map(microbatch).collect(),
+        wanted: decoded.microbatches.into_iter().map(microbatch).collect(),
     }
 }
 

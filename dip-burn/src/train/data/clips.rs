@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use dip_core::ClipMeta;
 
-use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData};
+use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData, Wanted};
 use crate::batch::{ClipGrid, Microbatch};
 use crate::data::moving::{MovingConfig, MovingShapes, Named, judge};
 use crate::data::video::{ClipBatch, ClipLoader, ClipLoaderConfig, ReadyClip, packed};
@@ -74,14 +74,18 @@ pub(super) fn open(opening: &Opening<'_>, shape: LatentShape) -> Result<RunData,
 }
 
 impl Feed for ClipLoader {
-    fn next_batch(&mut self) -> Result<FedBatch, DataError> {
+    /// How long a clip is shows when it is decoded, so that all are decoded whatever is wanted.
+    fn next_batch(&mut self, wanted: &mut Wanted<'_>) -> Result<FedBatch, DataError> {
         let ClipBatch { meta, microbatches, position, .. } = ClipLoader::next_batch(self)?;
-        let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
+        let tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
         let documents = microbatches.iter().map(|m| m.clips.len() as u64).sum();
-        let content: Content =
-            Box::new(move || Ok(Microbatches { all: microbatches, trained_tokens }));
+        let mut given: Vec<_> = microbatches.into_iter().map(Some).collect();
+        let wanted = wanted(&meta);
+        let wanted: Vec<_> = wanted.iter().filter_map(|&k| given.get_mut(k)?.take()).collect();
+        let trained_tokens = wanted.iter().map(Microbatch::trained_tokens).sum();
+        let content: Content = Box::new(move || Ok(Microbatches { wanted, trained_tokens }));
         let position = SourcePosition::new(&position);
-        Ok(FedBatch { meta, position, tokens: trained_tokens, documents, content })
+        Ok(FedBatch { meta, position, tokens, documents, content })
     }
 
     fn position(&self) -> SourcePosition {

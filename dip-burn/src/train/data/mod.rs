@@ -32,11 +32,11 @@ pub struct RunData {
 
 /// Gives the batches of a run, in an order that a position can resume.
 pub trait Feed: Send {
-    /// The next batch; its content may still be on its way.
+    /// The next batch, with the content of those microbatches that `wanted` names; it may still be on its way.
     ///
     /// # Errors
     /// [`DataError`] where the data has no more.
-    fn next_batch(&mut self) -> Result<FedBatch, DataError>;
+    fn next_batch(&mut self, wanted: &mut Wanted<'_>) -> Result<FedBatch, DataError>;
 
     /// Where the feed stands behind the last batch.
     fn position(&self) -> SourcePosition;
@@ -57,7 +57,7 @@ pub struct FedBatch {
     pub meta: BatchMeta,
     /// Where the feed stands behind it: saved when the batch is trained.
     pub position: SourcePosition,
-    /// Tokens of the backbone or of the clips, padding not counted.
+    /// Tokens of the backbone or of the clips, padding not counted, whatever is wanted.
     pub tokens: u64,
     /// Packed documents, or captions of clips.
     pub documents: u64,
@@ -65,14 +65,17 @@ pub struct FedBatch {
     pub content: Content,
 }
 
+/// The microbatches of a batch, by number, whose content is wanted, each once: with several nodes, those that are trained here.
+pub type Wanted<'a> = dyn FnMut(&BatchMeta) -> Vec<usize> + 'a;
+
 /// Waits for the content of a batch.
 pub type Content = Box<dyn FnOnce() -> Result<Microbatches, DataError> + Send>;
 
 /// The content of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Microbatches {
-    /// The microbatches, in the order of their metadata.
-    pub all: Vec<Microbatch>,
+    /// Those that are wanted, in that order.
+    pub wanted: Vec<Microbatch>,
     /// Their tokens with a loss.
     pub trained_tokens: u64,
 }

@@ -1,0 +1,120 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use dip_burn::runtime::nodes::{NodeError, NodeGroup, NodeTransport, Receive};
+use dip_burn::runtime::{Collective, ThreadCollective};
+
+use super::{on_nodes, part};
+use crate::support::*;
+
+/// A way out of a node that is as fast as a network is, and counts what takes it.
+struct Network {
+    transport: Arc<dyn NodeTransport>,
+    outgoing: Sender<Outgoing>,
+    bytes: AtomicUsize,
+}
+
+type Outgoing = (usize, u32, Vec<u8>);
+
+impl Network {
+    fn new(transport: Arc<dyn NodeTransport>, bytes_per_s: f64) -> Self {
+        let (outgoing, queue) = channel::<Outgoing>();
+        let to_all = transport.clone();
+        std::thread::spawn(move || {
+            for (to, channel, bytes) in queue {
+                std::thread::sleep(Duration::from_secs_f64(bytes.len() as f64 / bytes_per_s));
+                to_all.send(&[to], channel, bytes);
+            }
+        });
+        Self { transport, outgoing, bytes: AtomicUsize::new(0) }
+    }
+}
+
+impl NodeTransport for Network {
+    fn number(&self) -> usize {
+        self.transport.number()
+    }
+
+    fn count(&self) -> usize {
+        self.transport.count()
+    }
+
+    fn address(&self, node: usize) -> String {
+        self.transport.address(node)
+    }
+
+    fn send(&self, to: &[usize], channel: u32, bytes: Vec<u8>) {
+        for &to in to {
+            self.bytes.fetch_add(bytes.len(), Ordering::SeqCst);
+            self.outgoing.send((to, channel, bytes.clone())).unwrap();
+        }
+    }
+
+    fn allow(&self, channel: u32, most_bytes: usize) {
+        self.transport.allow(channel, most_bytes);
+    }
+
+    fn listen(&self, channel: u32, receiver: Receive) {
+        self.transport.listen(channel, receiver);
+    }
+
+    fn reject(&self, node: usize, what: &str) {
+        self.transport.reject(node, what);
+    }
+
+    fn failure(&self) -> Option<NodeError> {
+        self.transport.failure()
+    }
+
+    fn leave(&self, error: Option<&str>) {
+        self.transport.leave(error);
+    }
+}
+
+/// Sums one bucket of tensors of some lengths over nodes that send so many bytes a second; gives the bytes that every node has
+/// sent, and its seconds.
+fn summed(nodes: usize, lengths: &'static [usize], bytes_per_s: f64) -> Vec<(usize, f64)> {
+    on_nodes(nodes, move |transport| {
+        let network = Arc::new(Network::new(transport.clone(), bytes_per_s));
+        let (own, layout) = (network.clone(), vec![lengths.to_vec()]);
+        let group = ThreadCollective::<B>::group_on_nodes(&[Default::default()], 0, layout, own);
+        let member = group.unwrap().pop().unwrap();
+        let nodes = NodeGroup::new(transport.clone());
+        let bucket: Vec<_> = lengths.iter().map(|&length| part(&vec![1.0; length])).collect();
+        nodes.agree("the begin", "").unwrap();
+        let begin = Instant::now();
+        member.contribute(0, bucket).unwrap();
+        member.sum(0).unwrap();
+        let seconds = begin.elapsed().as_secs_f64();
+        nodes.agree("the end", "").unwrap();
+        transport.leave(None);
+        (network.bytes.load(Ordering::SeqCst), seconds)
+    })
+}
+
+#[test]
+fn nodes_share_the_traffic_of_one_bucket() {
+    let (nodes, lengths) = (3, &[1000, 7, 90_000, 1]);
+    let values: usize = lengths.iter().sum();
+    // A part of the slice of each other node, and the sum of the own slice to each of them.
+    let fair = 2 * 4 * values * (nodes - 1) / nodes;
+    for (sent, _) in summed(nodes, lengths, f64::INFINITY) {
+        assert!(sent.abs_diff(fair) < 1000, "{sent} of {fair} bytes");
+    }
+}
+
+#[test]
+#[ignore = "prints what sums over nodes take: run it alone, in a release build, with --nocapture"]
+fn sums_of_one_bucket_are_timed() {
+    for (nodes, bytes_per_s) in [(2, 125e6), (4, 125e6), (2, 25e6), (4, 25e6)] {
+        let found = summed(nodes, &[4 << 20; 2], bytes_per_s);
+        let mib = found.iter().map(|(bytes, _)| bytes >> 20).max().unwrap_or(0);
+        let seconds = found.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
+        println!(
+            "32 MiB on {nodes} nodes of {} MB/s: {mib} MiB from one node at most, {seconds:.2} s",
+            bytes_per_s / 1e6
+        );
+    }
+}

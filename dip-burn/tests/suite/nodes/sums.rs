@@ -1,0 +1,130 @@
+use dip_burn::runtime::nodes::NodeGroup;
+use dip_burn::runtime::{Collective, ThreadCollective};
+
+use super::{on_nodes, part, values};
+use crate::support::*;
+
+#[test]
+fn sums_over_three_nodes_have_the_bits_of_one_process() {
+    // In single precision 1 + 1e8 - 1e8 is 0 or 1, as the order has it. More than one frame is needed for the second tensor.
+    let parts = [1.0f32, 1e8, -1e8];
+    let long = |x: f32| vec![x; 3 << 20];
+    let found = on_nodes(3, move |transport| {
+        let number = transport.number();
+        let nodes = NodeGroup::new(transport.clone());
+        let layout = vec![vec![2, 1, 3 << 20]; 6];
+        let own = transport.clone();
+        let group = ThreadCollective::<B>::group_on_nodes(&[Default::default()], 0, layout, own);
+        let member = group.unwrap().pop().unwrap();
+        let sums: Vec<_> = (0..6)
+            .map(|bucket| {
+                let own = parts[number];
+                let lone = if number == 1 { part(&[5.0]) } else { None };
+                let second = if bucket == 2 { part(&long(own)) } else { None };
+                member.contribute(bucket, vec![part(&[own, 0.1]), lone, second]).unwrap();
+                values(member.sum(bucket).unwrap())
+            })
+            .collect();
+        // Nobody leaves before all have their sums.
+        nodes.agree("the end", "").unwrap();
+        transport.leave(None);
+        sums
+    });
+    let expected = Some(vec![1.0f32 + 1e8 - 1e8, 0.1f32 + 0.1 + 0.1]);
+    for sums in &found {
+        for (bucket, sum) in sums.iter().enumerate() {
+            assert_eq!(sum[..2], [expected.clone(), Some(vec![5.0])], "{bucket}");
+            assert_eq!(sum[2], (bucket == 2).then(|| long(1.0f32 + 1e8 - 1e8)));
+        }
+    }
+}
+
+#[test]
+fn sums_that_fit_no_bucket_or_come_out_of_turn_end_the_run_with_their_node() {
+    // Of the two values of each bucket node 0 sums the first, and node 1 the second. Kind, bucket, one piece, which is there, its
+    // values.
+    let message = |kind: u8, bucket: u64, values: &[f32]| {
+        let mut bytes = vec![kind];
+        bytes.extend([bucket.to_le_bytes(), 1u64.to_le_bytes()].concat());
+        bytes.push(1);
+        bytes.extend((values.len() as u64).to_le_bytes());
+        bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+        bytes
+    };
+    let (part, sum, one) = (0, 1, [1.0]);
+    let cases: Vec<(Vec<Vec<u8>>, &str)> = vec![
+        (vec![message(part, 0, &[1.0; 2])], "2 values of tensor 0 of bucket 0, whose slice has 1"),
+        (vec![message(sum, 2, &[1.0; 3])], "3 values of tensor 0 of bucket 2, whose slice has 1"),
+        (vec![message(part, 9, &one)], "bucket 9, but there are 4"),
+        (vec![message(sum, 9, &one)], "bucket 9, but there are 4"),
+        (vec![message(part, 0, &one); 2], "its part of bucket 0 twice"),
+        (vec![message(sum, 2, &one)], "the sum of bucket 2 before all parts"),
+        (vec![message(7, 2, &one)], "neither a part nor a sum, but kind 7"),
+        (vec![vec![0; 17 << 20]], "more than 16777216 bytes"),
+        (vec![vec![7; 3]], "cut short"),
+    ];
+    for (messages, expected) in cases {
+        let errors = on_nodes(2, move |transport| {
+            if transport.number() == 1 {
+                messages.iter().for_each(|bytes| transport.send(&[0], 1, bytes.clone()));
+                // Waits to be told of the failure of node 0.
+                let group = NodeGroup::new(transport);
+                return group.all_gather(Vec::new()).unwrap_err().to_string();
+            }
+            let layout = vec![vec![2]; 4];
+            let device = Default::default();
+            let own = transport.clone();
+            let group = ThreadCollective::<B>::group_on_nodes(&[device], 0, layout, own).unwrap();
+            assert!(group[0].sum(0).is_err());
+            let error = transport.failure().unwrap().to_string();
+            transport.leave(Some(&error));
+            error
+        });
+        let [first, second] = &errors[..] else { panic!("two nodes") };
+        assert!(first.starts_with("node 1 (") && first.contains(expected), "{first}");
+        assert!(second.contains("has ended") && second.contains(expected), "{second}");
+    }
+}
+
+#[test]
+fn a_node_that_stops_in_the_middle_without_an_error_is_named() {
+    for says_goodbye in [true, false] {
+        let ends = on_nodes(2, move |transport| {
+            if transport.number() == 1 {
+                if says_goodbye {
+                    transport.leave(None);
+                }
+                return String::new();
+            }
+            let layout = vec![vec![1]; 4];
+            let device = Default::default();
+            let own = transport.clone();
+            let group = ThreadCollective::<B>::group_on_nodes(&[device], 0, layout, own).unwrap();
+            let _ = group[0].contribute(2, vec![part(&[1.0])]);
+            assert!(group[0].sum(2).is_err());
+            transport.failure().unwrap().to_string()
+        });
+        let stopped = "stopped before the end of its run";
+        assert!(ends[0].starts_with("node 1 (") && ends[0].contains(stopped), "{}", ends[0]);
+    }
+}
+
+#[test]
+fn a_sum_that_panics_is_told_with_its_node() {
+    let ends = on_nodes(2, |transport| {
+        let device = Default::default();
+        let own = transport.clone();
+        let layout = vec![vec![2]; 2];
+        let mut group = ThreadCollective::<B>::group_on_nodes(&[device], 0, layout, own).unwrap();
+        let member = group.pop().unwrap();
+        // Parts that no rank has: a node looks through what others send, and trusts its own.
+        let own = part(&[1.0, 2.0, 3.0][..3 - transport.number()]);
+        let _ = member.contribute(0, vec![own]);
+        assert!(member.sum(0).is_err());
+        let error = transport.failure().unwrap().to_string();
+        transport.leave(Some(&error));
+        error
+    });
+    assert!(ends[0].starts_with("node 0 (") && ends[0].contains("failed to sum"), "{}", ends[0]);
+    assert!(ends[1].contains("node 0 (") && ends[1].contains("failed to sum"), "{}", ends[1]);
+}

@@ -1,0 +1,352 @@
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dip_burn::Batch;
+use dip_burn::data::{
+    DataError, DataSource, Document, Loader, LoaderConfig, PackConfig, Picture, Piece, Scenes,
+    ScenesConfig, SkipCounts, SourcePosition, Split, Tokenizer,
+};
+use dip_burn::model::{Precision, Start};
+use dip_burn::runtime::nodes::NodeGroup;
+use dip_burn::runtime::{Export, Pipeline, PipelineError, PipelineInit, Update};
+use dip_burn::train::{OptimizerConfig, RunConfig, RunData, TrainError, Trainer};
+use dip_core::{Chunk, ModelSpec, ModulePartition, Partition, Plan, RankId, SegmentId, Strategy};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::on_nodes;
+use crate::support::*;
+use crate::training::{
+    even_partition, run_config, scenes_model, trainer_of, trainer_on, trainer_on_nodes,
+};
+
+/// A trainer of replicas of two ranks on each node.
+fn on_node(
+    folder: &tempfile::TempDir,
+    nodes: &Arc<NodeGroup>,
+    replicas: u32,
+    more: &str,
+) -> Trainer<B> {
+    let config = config(folder, &format!("node-{}", nodes.number()), more);
+    trainer_on_nodes(&config, even_partition(2, [2, 2]), replicas, 5, Some(nodes.clone()))
+}
+
+/// Has two nodes take part in what `node` does on each of them.
+fn together<T: Send + 'static, E: Display + Send + 'static>(
+    node: impl Fn(&Arc<NodeGroup>) -> Result<T, E> + Clone + Send + 'static,
+) -> Vec<Result<T, E>> {
+    on_nodes(2, move |transport| {
+        let nodes = Arc::new(NodeGroup::new(transport));
+        nodes.take_part(|| node(&nodes))
+    })
+}
+
+fn are_well<E: Display>(ends: &[Result<(), E>]) {
+    let errors: Vec<String> =
+        ends.iter().filter_map(|e| Some(e.as_ref().err()?.to_string())).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+fn config(folder: &tempfile::TempDir, output: &str, more: &str) -> RunConfig {
+    run_config(&folder.path().join(output), 12, more)
+}
+
+fn saved(folder: &tempfile::TempDir, output: &str) -> [Vec<u8>; 3] {
+    let path = folder.path().join(output).join("checkpoint-00000012");
+    ["model.safetensors", "optimizer.safetensors", "state.json"]
+        .map(|file| std::fs::read(path.join(file)).unwrap())
+}
+
+#[test]
+fn two_nodes_train_to_the_bits_of_two_replicas_and_resume_to_them() {
+    for optimizer in ["", "[optimizer]\nshard = true\nema_decay = 0.9\n"] {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let config = config(&folder, "alone", optimizer);
+        let mut alone = trainer_on(&config, even_partition(2, [2, 2]), 2, 5);
+        alone.run(&mut ()).unwrap();
+        let shared = folder.clone();
+        are_well(&together(move |nodes| on_node(&shared, nodes, 1, optimizer).run(&mut ())));
+        assert!(saved(&folder, "alone") == saved(&folder, "node-0"), "{optimizer}");
+        assert!(!folder.path().join("node-1").exists(), "the second node has written something");
+        assert_eq!(losses(&folder, "alone"), losses(&folder, "node-0"));
+
+        // The second node has no checkpoint of its own to go on from.
+        std::fs::remove_dir_all(folder.path().join("node-0/checkpoint-00000012")).unwrap();
+        let shared = folder.clone();
+        are_well(&together(move |nodes| {
+            let mut trainer = on_node(&shared, nodes, 1, optimizer);
+            assert!(trainer.resume()?);
+            assert_eq!(trainer.iteration(), 10);
+            trainer.run(&mut ())
+        }));
+        assert!(saved(&folder, "alone") == saved(&folder, "node-0"), "{optimizer}, resumed");
+    }
+}
+
+#[test]
+fn two_replicas_on_each_of_two_nodes_train_to_the_bits_of_four_in_one_process() {
+    for optimizer in ["", "[optimizer]\nshard = true\nema_decay = 0.9\n"] {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let config = config(&folder, "alone", optimizer);
+        trainer_on(&config, even_partition(2, [2, 2]), 4, 5).run(&mut ()).unwrap();
+        let shared = folder.clone();
+        are_well(&together(move |nodes| on_node(&shared, nodes, 2, optimizer).run(&mut ())));
+        assert!(saved(&folder, "alone") == saved(&folder, "node-0"), "{optimizer}");
+        assert_eq!(losses(&folder, "alone"), losses(&folder, "node-0"));
+    }
+}
+
+#[test]
+fn runs_in_f16_skip_the_same_steps_on_nodes_as_in_one_process() {
+    let f16 = "[pipeline]\nprecision = \"f16\"\n";
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let config = config(&folder, "alone", f16);
+    let resumed = || {
+        let mut trainer = trainer_on(&config, even_partition(2, [2, 2]), 2, 5);
+        trainer.resume().unwrap();
+        trainer
+    };
+    let mut trainer = resumed();
+    (0..4).for_each(|_| drop(trainer.step().unwrap()));
+    let checkpoint = trainer.save().unwrap();
+    // A scale that gradients of this size reach after thousands of steps.
+    let path = checkpoint.join("state.json");
+    let mut state = json(&std::fs::read(&path).unwrap());
+    state["loss_scale"]["scale"] = 2f64.powi(22).into();
+    std::fs::write(path, state.to_string()).unwrap();
+    let copy = folder.path().join("node-0").join(checkpoint.file_name().unwrap());
+    std::fs::create_dir_all(&copy).unwrap();
+    for file in std::fs::read_dir(checkpoint).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+
+    resumed().run(&mut ()).unwrap();
+    let shared = folder.clone();
+    are_well(&together(move |nodes| {
+        let mut trainer = on_node(&shared, nodes, 1, f16);
+        assert!(trainer.resume()?);
+        trainer.run(&mut ())
+    }));
+    let alone = saved(&folder, "alone");
+    assert!(alone == saved(&folder, "node-0"));
+    let steps = json(&alone[2])["optimizer_steps"].as_u64().unwrap();
+    assert!((5..12).contains(&steps), "{steps} steps of 12 were not skipped");
+}
+
+/// A pipeline of two ranks, and work for it.
+struct Case {
+    model: ModelSpec,
+    partition: Partition,
+    plan: Plan,
+    batch: Arc<Batch>,
+}
+
+impl Case {
+    /// An encoder on the first rank, a decoder on the second.
+    fn new(images: &[&[u32]]) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let model = model(2, 3, false);
+        let (meta, batch) = random_batch(&mut rng, &model, images);
+        let whole =
+            |(rank, layers)| Chunk { rank: RankId(rank), segment: SegmentId(0), layers: 0..layers };
+        let of_module = |chunk| ModulePartition { sub_microbatch: 1, chunks: vec![whole(chunk)] };
+        let partition = Partition { ranks: 2, modules: [(0, 2), (1, 3)].map(of_module).to_vec() };
+        let graph = graph(&model, &partition, &meta, &batch, true);
+        let plan = random_plan(&mut rng, graph, &["keep"]);
+        Self { model, partition, plan, batch }
+    }
+
+    fn pipeline(
+        &self,
+        precision: Precision,
+        nodes: &Arc<NodeGroup>,
+    ) -> Result<Pipeline<B>, PipelineError> {
+        let init = PipelineInit {
+            model: &self.model,
+            partition: &self.partition,
+            devices: vec![Default::default(); 2],
+            threads_per_rank: 1,
+            precision,
+            start: 7.into(),
+            optimizer: &OptimizerConfig::default(),
+        };
+        Pipeline::on_nodes(&init, Some(nodes.clone()))
+    }
+}
+
+#[test]
+fn gradients_beyond_f16_on_one_node_leave_the_weights_of_all_alone() {
+    let ends = together(|nodes| {
+        let case = Case::new(&[&[1, 2], &[3]]);
+        let mut pipeline = case.pipeline(Precision::F16, nodes)?;
+        let mut step = |loss_scale: f64| {
+            let before = pipeline.export(Export::Parameters).unwrap();
+            let update = Update { learning_rate: 1e-3, clip_norm: 1.0, loss_scale };
+            let report = pipeline.run(&case.plan, &case.batch, Some(update)).unwrap();
+            let moved = pipeline.export(Export::Parameters).unwrap() != before;
+            (report.gradient_norm.is_finite(), moved)
+        };
+        // A scale of its own, which no run has, stands for a share of the batch that is out of the ordinary.
+        Ok::<_, PipelineError>([1e9, 1.0].map(|second| step([1.0, second][nodes.number()])))
+    });
+    for steps in ends {
+        assert_eq!(steps.unwrap(), [(false, false), (true, true)]);
+    }
+}
+
+/// Drawn scenes; the pictures of every fifth document are no pictures.
+struct Broken(Scenes, u64);
+
+impl DataSource for Broken {
+    fn next_document(&mut self) -> Result<Document, DataError> {
+        let mut document = self.0.next_document()?;
+        self.1 += 1;
+        if self.1.is_multiple_of(5) {
+            for piece in &mut document.pieces {
+                if let Piece::Picture(picture) = piece {
+                    *picture = Picture::Encoded([0; 9].into());
+                }
+            }
+        }
+        Ok(document)
+    }
+
+    fn position(&self) -> SourcePosition {
+        self.0.position()
+    }
+
+    fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError> {
+        self.0.restore(position)
+    }
+
+    fn skipped(&self) -> SkipCounts {
+        self.0.skipped()
+    }
+}
+
+#[test]
+fn broken_pictures_on_one_node_change_the_losses_as_in_one_process() {
+    let losses = |replicas: u32, nodes: Option<Arc<NodeGroup>>| {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, model) = (config(&folder, "out", ""), scenes_model());
+        let tokenizer = Arc::new(Tokenizer::bytes());
+        let pack = PackConfig::new(&model, tokenizer.special()).unwrap();
+        let shape = LoaderConfig { pack, image_px: 16, microbatches: 4, prefetch: 2 };
+        let source = Broken(Scenes::new(ScenesConfig { seed: 0, split: Split::Train }), 0);
+        let loader = Loader::new(Box::new(source), tokenizer, shape).unwrap();
+        let mut data = RunData::open(&model, &config.data, &config.evaluation, 0).unwrap();
+        data.feed = Box::new(loader);
+        let mut trainer =
+            trainer_of((&config, 5), data, even_partition(2, [2, 2]), replicas, nodes);
+        (0..4).map(|_| trainer.step().map(|report| report.loss)).collect::<Result<Vec<f64>, _>>()
+    };
+    let alone = losses(2, None).unwrap();
+    for node in together(move |nodes| losses(1, Some(nodes.clone()))) {
+        assert_eq!(node.unwrap(), alone);
+    }
+}
+
+fn json(bytes: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+/// Losses of training and of evaluations, as written.
+fn losses(folder: &tempfile::TempDir, output: &str) -> Vec<(bool, u64, f64)> {
+    let text = std::fs::read_to_string(folder.path().join(output).join("metrics.jsonl")).unwrap();
+    let of_line = |line: &str| {
+        let line = json(line.as_bytes());
+        let is_train = line.get("train").is_some();
+        let report = &line[if is_train { "train" } else { "evaluation" }];
+        (is_train, report["iteration"].as_u64().unwrap(), report["loss"].as_f64().unwrap())
+    };
+    text.lines().map(of_line).collect()
+}
+
+#[test]
+fn a_node_with_other_data_or_weights_is_found_before_it_trains() {
+    for (seeds, named) in
+        [("seed", "the weights behind iteration 0"), ("data", "the data of batch 0")]
+    {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let ends = together(move |nodes| {
+            let mut config = config(&folder, &format!("node-{}", nodes.number()), "");
+            match seeds {
+                "seed" => config.seed = nodes.number() as u64,
+                _ => config.data.microbatches = Some(4 + nodes.number() as u32),
+            }
+            let partition = even_partition(2, [2, 2]);
+            trainer_on_nodes(&config, partition, 1, 5, Some(nodes.clone())).run(&mut ())
+        });
+        for (number, error) in ends.into_iter().map(Result::unwrap_err).enumerate() {
+            let other = format!("node {} ", 1 - number);
+            let text = error.to_string();
+            assert!(matches!(error, TrainError::Node(_)), "{text}");
+            assert!(text.starts_with(&other) && text.contains(named), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_ends_in_the_middle_ends_the_others_with_its_reason() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let start = Instant::now();
+    let ends: Vec<Result<(), String>> = together(move |nodes| {
+        let mut trainer = on_node(&folder, nodes, 1, "");
+        trainer.step().unwrap();
+        if nodes.number() == 1 {
+            return Err("the test has stopped it".into());
+        }
+        loop {
+            trainer.step().map_err(|error| error.to_string())?;
+        }
+    });
+    let error = ends[0].as_ref().unwrap_err();
+    assert!(error.contains("node 1") && error.contains("the test has stopped it"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_node_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
+    let start = Instant::now();
+    let ends: Vec<Result<(), String>> = together(|nodes| {
+        // Without images the rank of the encoder does nothing but wait for the other node, which waits in turn.
+        let mut case = Case::new(&[&[0, 0]]);
+        for task in &mut case.plan.graph.tasks {
+            task.strategy = Strategy::new("unheard-of");
+        }
+        let mut pipeline = case.pipeline(Precision::F32, nodes).unwrap();
+        if nodes.number() == 1 {
+            return nodes.all_gather(Vec::new()).map(drop).map_err(|e| e.to_string());
+        }
+        pipeline.run(&case.plan, &case.batch, None).map(drop).map_err(|e| e.to_string())
+    });
+    for error in ends.into_iter().map(Result::unwrap_err) {
+        assert!(error.contains("unheard-of"), "{error}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn nodes_that_cut_the_model_in_another_way_are_told_before_they_train() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let ends = together(move |nodes| {
+        let number = nodes.number();
+        let config = config(&folder, &format!("node-{number}"), "");
+        let model = scenes_model();
+        let init = PipelineInit {
+            model: &model,
+            partition: &even_partition(2, [[2, 2], [4, 2]][number]),
+            devices: vec![Default::default(); 2],
+            threads_per_rank: 1,
+            precision: config.pipeline.precision,
+            start: Start { seed: 0, weights: None },
+            optimizer: &config.optimizer,
+        };
+        Pipeline::<B>::on_nodes(&init, Some(nodes.clone())).map(drop)
+    });
+    for (number, error) in ends.into_iter().map(|end| end.unwrap_err().to_string()).enumerate() {
+        let other = format!("node {} differs from this node in the partition", 1 - number);
+        assert!(error.starts_with(&other), "{error}");
+    }
+}
