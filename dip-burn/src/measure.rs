@@ -329,7 +329,8 @@ impl<B: Backend> Probe<'_, B> {
     }
 
     /// Typical seconds of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the
-    /// caches full of another's data.
+    /// caches full of another's data. Whoever runs last touches memory that the system has to provide first, which can take longer
+    /// than the chunk has more work than another: all are last in turn.
     fn chunks(&self) -> Result<[Times; CHUNKS.len()], MeasureError> {
         let batch = Arc::new(self.batch());
         let mut chunks = CHUNKS
@@ -343,10 +344,12 @@ impl<B: Backend> Probe<'_, B> {
                 break;
             }
             let mut sample = [Times::default(); CHUNKS.len()];
+            chunks.rotate_left(1);
             chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
             self.recomputed(&mut chunks, &mut sample)?;
             self.kept(&mut chunks, &mut sample)?;
             self.split(&mut chunks, &mut sample)?;
+            sample.rotate_right((run + 1) % CHUNKS.len());
             // What takes long is warm behind its first run.
             if run >= self.effort.warm_up || is_late {
                 samples.push(sample);
