@@ -4,39 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_core::profile::KeptBytes;
+use dip_core::profile::{KeptBytes, PartBytes};
 use dip_core::{ModuleKind, causal_block_pairs};
 
 use super::{ClipSize, Effort, MeasureError, Measured, Probe, is_video};
 use crate::batch::Batch;
-
-/// What a chunk keeps under each strategy.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Kept {
-    pub keep: KeptBytes,
-    pub selective: KeptBytes,
-    pub full: KeptBytes,
-}
-
-impl Kept {
-    /// What is left without the parts that `other` has, too.
-    pub fn less(self, other: Self) -> Self {
-        self.plus(other, -1.0)
-    }
-
-    /// One of `n` equal parts.
-    pub fn share(self, n: f64) -> Self {
-        Self::default().plus(self, 1.0 / n)
-    }
-
-    fn plus(self, other: Self, times: f64) -> Self {
-        Self {
-            keep: self.keep.plus(other.keep, times),
-            selective: self.selective.plus(other.selective, times),
-            full: self.full.plus(other.full, times),
-        }
-    }
-}
 
 /// One forward: what it worked on, and the bytes it kept.
 struct Point {
@@ -47,7 +19,7 @@ struct Point {
 
 impl<B: Backend> Probe<'_, B> {
     /// Bytes depend on documents and losses along straight lines, so that two points of each give them.
-    pub(super) fn bytes_kept(&self, layers: Range<u32>) -> Result<Kept, MeasureError> {
+    pub(super) fn bytes_kept(&self, layers: Range<u32>) -> Result<PartBytes, MeasureError> {
         let first = layers.start == 0;
         let mut chunk = self.measured(layers, &self.batch())?;
         let mut line = |strategy: &str| -> Result<KeptBytes, MeasureError> {
@@ -84,7 +56,12 @@ impl<B: Backend> Probe<'_, B> {
                 bytes_per_trained_token: per_trained,
             })
         };
-        Ok(Kept { keep: line("keep")?, selective: line("selective")?, full: line("full")? })
+        Ok(PartBytes {
+            keep: line("keep")?,
+            selective: line("selective")?,
+            full: line("full")?,
+            offload: line("offload")?,
+        })
     }
 
     /// The same with clips, or captions where those pass through the module, of so many times the length. Clips have the longest
