@@ -7,6 +7,8 @@ use crate::units::{Bytes, Seconds};
 
 /// The schema name of a profile file.
 pub const PROFILE_SCHEMA: &str = "dip.profile/v4";
+/// Bytes that rounding may add to a sum of coefficients.
+const ROUNDING_BYTES: f64 = 1e-3;
 /// Most entries of a profile file.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -112,6 +114,23 @@ pub struct KeptBytes {
     pub bytes_per_pair: f64,
     /// For each token with a loss.
     pub bytes_per_trained_token: f64,
+    /// For each token of a caption that clips see.
+    pub bytes_per_context_token: f64,
+    /// For each pair of a token of a clip and one of its caption.
+    pub bytes_per_cross_pair: f64,
+}
+
+/// What [`KeptBytes`] grow with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeptOf {
+    /// Pairs of tokens whose score is computed.
+    pub pairs: u64,
+    /// Tokens with a loss.
+    pub trained_tokens: u64,
+    /// Tokens of captions that clips see.
+    pub context_tokens: u64,
+    /// Pairs of a token of a clip and one of its caption.
+    pub cross_pairs: u64,
 }
 
 /// One list of several of the same parts: the seconds of each part are what `combine` makes of theirs.
@@ -196,14 +215,20 @@ impl KeptBytes {
             bytes_per_pair: self.bytes_per_pair + times * other.bytes_per_pair,
             bytes_per_trained_token: self.bytes_per_trained_token
                 + times * other.bytes_per_trained_token,
+            bytes_per_context_token: self.bytes_per_context_token
+                + times * other.bytes_per_context_token,
+            bytes_per_cross_pair: self.bytes_per_cross_pair + times * other.bytes_per_cross_pair,
         }
     }
 
-    /// For `pairs` pairs and `trained` tokens with a loss.
-    pub fn of(self, pairs: u64, trained: u64) -> Bytes {
-        let pairs = self.bytes_per_pair * pairs as f64;
-        let trained = self.bytes_per_trained_token * trained as f64;
-        Bytes((self.bytes + pairs + trained).max(0.0).ceil() as u64)
+    /// Those of a stage. A coefficient that is measured is a quotient of whole bytes: what rounding leaves of one is cut off.
+    pub fn of(self, work: KeptOf) -> Bytes {
+        let all = self.bytes
+            + self.bytes_per_pair * work.pairs as f64
+            + self.bytes_per_trained_token * work.trained_tokens as f64
+            + self.bytes_per_context_token * work.context_tokens as f64
+            + self.bytes_per_cross_pair * work.cross_pairs as f64;
+        Bytes((all - ROUNDING_BYTES).max(0.0).ceil() as u64)
     }
 }
 
@@ -265,7 +290,13 @@ impl Profile {
             }
             let PartBytes { keep, selective, full, offload } = e.kept;
             for kept in [keep, selective, full, offload] {
-                let figures = [kept.bytes, kept.bytes_per_pair, kept.bytes_per_trained_token];
+                let figures = [
+                    kept.bytes,
+                    kept.bytes_per_pair,
+                    kept.bytes_per_trained_token,
+                    kept.bytes_per_context_token,
+                    kept.bytes_per_cross_pair,
+                ];
                 if let Some(bad) = figures.into_iter().find(|b| !b.is_finite()) {
                     return Err(field(format!("entries[{i}] bytes"), bad.to_string(), "finite"));
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dip_core::profile::{KeptBytes, Part, PartBytes, PartTimes, Profile, ProfileEntry};
+use dip_core::profile::{KeptBytes, KeptOf, Part, PartBytes, PartTimes, Profile, ProfileEntry};
 use dip_core::{
     Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, ModuleKind, RankId, Seconds, StageCost,
     StageQuery, Strategy, Workload, causal_block_pairs,
@@ -140,7 +140,7 @@ impl CostModel for MeasuredCost {
             if splits && self.weight_split { apart.max(Seconds::ZERO) } else { Seconds::ZERO };
         let (forward, backward, activation) = match chunk.runs_backward {
             true => {
-                let kept = kept.of(computed_pairs(query), query.workload.trained_tokens.max(1));
+                let kept = kept.of(kept_of(query));
                 (forward, backward + apart, kept)
             }
             false => (all.inference_s, Seconds::ZERO, Bytes::ZERO),
@@ -189,6 +189,17 @@ impl CostModel for MeasuredCost {
                 self.stage(&StageQuery { chunk: chunk.clone(), workload, strategy: &strategy })
             })
             .collect()
+    }
+}
+
+/// What the activations of a stage grow with.
+fn kept_of(query: &StageQuery<'_>) -> KeptOf {
+    let work = &query.workload;
+    KeptOf {
+        pairs: computed_pairs(query),
+        trained_tokens: work.trained_tokens.max(1),
+        context_tokens: work.context_tokens,
+        cross_pairs: work.cross_pairs,
     }
 }
 

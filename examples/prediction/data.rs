@@ -68,9 +68,9 @@ pub fn mean_clip(batches: &[Uncut]) -> ClipSize {
         return ClipSize::default();
     };
     let mean = |sum: u32| sum.div_ceil(count);
-    let frames = mean(clips.iter().map(|c| c.grid.frames as u32).sum());
-    let columns = mean(clips.iter().map(|c| (c.grid.rows * c.grid.columns) as u32).sum());
+    let frames = mean(clips.iter().map(|c| c.grid.frames).sum());
+    let columns = mean(clips.iter().map(|c| c.grid.rows * c.grid.columns).sum());
     let captions: usize = sequences().map(|m| m.tokens.len()).sum();
-    let grid = ClipGrid { frames: frames as _, rows: 1, columns: columns as _ };
+    let grid = ClipGrid { frames, rows: 1, columns };
     ClipSize { grid, caption_tokens: mean(captions as u32) }
 }

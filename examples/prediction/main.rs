@@ -1,9 +1,10 @@
 //! Predicted against measured times of plans that differ widely.
 //!
-//! `cargo run --release --example prediction` measures what the stages of `vlm-tiny` and of a small decoder cost, plans the same
-//! batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair: seconds, and the most activations on a
-//! rank, measured before predicted. Plans and measurements of
-//! stages take turns, so that whatever else the machine does hits all alike. `-- 20` takes twenty rounds instead of ten.
+//! `cargo run --release --example prediction` measures what the stages of `vlm-tiny`, of a small decoder and of `t2v-tiny` cost,
+//! plans the same batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair: seconds, and
+//! the most activations on a rank, measured before predicted; then the seconds of stages by kind. Plans and measurements of
+//! stages take turns, so that whatever else the machine does hits all alike. `-- 20` takes twenty rounds instead of ten, `-- 20
+//! t2v-tiny` of one model.
 
 mod data;
 mod stages;

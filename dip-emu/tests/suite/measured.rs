@@ -28,6 +28,8 @@ fn profile() -> Profile {
                 bytes: 10.0 * tokens as f64,
                 bytes_per_pair: if part == Part::Layer { 2.0 } else { 0.0 },
                 bytes_per_trained_token: if part == Part::Last { 7.0 } else { 0.0 },
+                bytes_per_context_token: 11.0,
+                bytes_per_cross_pair: 13.0,
             },
             selective: KeptBytes { bytes: 6.0 * tokens as f64, ..KeptBytes::default() },
             full: KeptBytes { bytes: 3.0 * tokens as f64, ..KeptBytes::default() },
@@ -115,6 +117,11 @@ fn activations_grow_with_pairs_inside_documents_and_tokens_with_a_loss() {
     let query = StageQuery { chunk: chunk(&model, 1, 2..4), workload, strategy: &keep };
     let pairs = 60 * 60 + 40 * 40 + 92 * 92;
     let expected = 1000 * 4 + 2 * 2 * pairs + 7 * 30;
+    assert_eq!(cost.stage(&query).unwrap().activation_bytes, Bytes(expected));
+    let workload = Workload { context_tokens: 5, cross_pairs: 500, ..workload };
+    let query = StageQuery { workload, ..query };
+    // A stage, two layers and the end see the captions.
+    let expected = expected + 4 * (11 * 5 + 13 * 500);
     assert_eq!(cost.stage(&query).unwrap().activation_bytes, Bytes(expected));
 }
 
