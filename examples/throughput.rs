@@ -71,7 +71,7 @@ impl Shape {
     fn seconds(&self, profile: &Profile) -> Option<f64> {
         let all = profile.entries.iter().filter(|e| e.module == self.module);
         let layer = all.filter(|e| e.part == Part::Layer).max_by_key(|e| e.tokens)?;
-        Some(layer.forward_s.0 + layer.backward_s.0)
+        Some(layer.times.forward_s.0 + layer.times.backward_s.0)
     }
 }
 

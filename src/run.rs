@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use dip_burn::measure::{ClipSize, Effort, MeasureError, cached_profile};
 use dip_burn::runtime::nodes::{NodeError, NodeGroup};
-use dip_burn::train::{Deal, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit};
+use dip_burn::train::{
+    Deal, Device, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit,
+};
 use dip_core::profile::Profile;
 use dip_core::{
     BatchMeta, Budget, Bytes, ClipMeta, ClusterSpec, CostModel, Environment, MicrobatchMeta,
@@ -103,10 +105,12 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
         Some(nodes) => profile_of_first(nodes, measure)?,
         None => measure()?,
     };
-    // Recomputing costs time, so it is only offered where memory is limited.
-    let recompute = pipeline.memory_limit_bytes.is_some();
-    let cost =
-        MeasuredCost::new(&profile, recompute).with_averages(config.optimizer.ema_decay > 0.0);
+    // Recomputing and offloading cost time, so they are only offered where memory is limited; and what a processor computes with
+    // is host memory already.
+    let is_limited = pipeline.memory_limit_bytes.is_some();
+    let cost = MeasuredCost::new(&profile, is_limited)
+        .with_offload(is_limited && pipeline.device != Device::Cpu)
+        .with_averages(config.optimizer.ema_decay > 0.0);
     let video = config.data.video_of_microbatch(model);
     let inputs = |weight_split| -> Result<PlanInputs, RunError> {
         let cost: Arc<dyn CostModel> = Arc::new(cost.clone().with_weight_split(weight_split));

@@ -16,7 +16,9 @@ use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry, combined};
+use dip_core::profile::{
+    PROFILE_SCHEMA, Part, PartBytes, PartTimes, Profile, ProfileEntry, combined,
+};
 use dip_core::{
     LinkError, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received, Seconds,
     SegmentId, SpecError, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
@@ -26,8 +28,7 @@ use thiserror::Error;
 use crate::batch::{Batch, ClipGrid};
 use crate::model::{ModelError, Precision};
 use crate::stage::{ChunkStage, Payload};
-use figures::{Figures, Times, typical};
-use memory::Kept;
+use figures::{Figures, typical};
 
 /// Layers of the module that is measured: room for a first, a last and a run of middle layers.
 const LAYERS: u32 = 6;
@@ -293,15 +294,14 @@ impl<B: Backend> Probe<'_, B> {
                 module: spec.name.clone(),
                 part,
                 tokens,
-                forward_s: Seconds(times.forward),
-                inference_s: Seconds(times.inference),
-                backward_s: Seconds(times.backward),
-                input_gradient_s: Seconds(times.input_gradient),
-                weight_s: Seconds(times.weight),
-                selective_backward_s: Seconds(times.selective.max(times.backward)),
-                keep: kept.keep,
-                selective: kept.selective,
-                full: kept.full,
+                // No strategy is faster than keeping everything: what says so is noise.
+                times: PartTimes {
+                    selective_backward_s: times.selective_backward_s.max(times.backward_s),
+                    offload_forward_s: times.offload_forward_s.max(times.forward_s),
+                    offload_backward_s: times.offload_backward_s.max(times.backward_s),
+                    ..times
+                },
+                kept,
             })
             .collect())
     }
@@ -321,7 +321,7 @@ impl<B: Backend> Probe<'_, B> {
     /// Seconds and bytes of every chunk.
     fn figures(&self) -> Result<[Figures; CHUNKS.len()], MeasureError> {
         let times = self.chunks()?;
-        let mut figures = times.map(|times| Figures { times, kept: Kept::default() });
+        let mut figures = times.map(|times| Figures { times, kept: PartBytes::default() });
         for (figures, layers) in figures.iter_mut().zip(CHUNKS) {
             figures.kept = self.bytes_kept(layers)?;
         }
@@ -329,8 +329,9 @@ impl<B: Backend> Probe<'_, B> {
     }
 
     /// Typical seconds of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the
-    /// caches full of another's data.
-    fn chunks(&self) -> Result<[Times; CHUNKS.len()], MeasureError> {
+    /// caches full of another's data. Whoever runs last touches memory that the system has to provide first, which can take longer
+    /// than the chunk has more work than another: all are last in turn.
+    fn chunks(&self) -> Result<[PartTimes; CHUNKS.len()], MeasureError> {
         let batch = Arc::new(self.batch());
         let mut chunks = CHUNKS
             .map(|layers| self.measured(layers, &batch))
@@ -342,17 +343,22 @@ impl<B: Backend> Probe<'_, B> {
             if is_late && samples.len() >= LEAST_RUNS {
                 break;
             }
-            let mut sample = [Times::default(); CHUNKS.len()];
+            let mut sample = [PartTimes::default(); CHUNKS.len()];
+            chunks.rotate_left(1);
             chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
             self.recomputed(&mut chunks, &mut sample)?;
             self.kept(&mut chunks, &mut sample)?;
+            self.offloaded(&mut chunks, &mut sample)?;
             self.split(&mut chunks, &mut sample)?;
+            sample.rotate_right((run + 1) % CHUNKS.len());
             // What takes long is warm behind its first run.
             if run >= self.effort.warm_up || is_late {
                 samples.push(sample);
             }
         }
-        let typical_of = |i: usize| Times::of(|part| typical(samples.iter().map(|s| part(&s[i]))));
+        let typical_of = |i: usize| {
+            PartTimes::of(|time| Seconds(typical(samples.iter().map(|s| time(&s[i]).0))))
+        };
         Ok(std::array::from_fn(typical_of))
     }
 
@@ -364,49 +370,68 @@ impl<B: Backend> Probe<'_, B> {
     }
 
     /// Forwards that keep only inputs, whose backwards need no measurement, and those that keep no attention cores.
-    fn recomputed(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+    fn recomputed(
+        &self,
+        chunks: &mut Chunks<B>,
+        times: &mut [PartTimes],
+    ) -> Result<(), MeasureError> {
         for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
-            times.inference = self.forward(chunk, "full", false)?;
+            times.inference_s = self.forward(chunk, "full", false)?;
         }
         self.backwards(chunks, false)?;
         for chunk in chunks.iter_mut() {
             self.forward(chunk, "selective", false)?;
         }
         for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
-            times.selective = seconds;
+            times.selective_backward_s = seconds;
         }
         Ok(())
     }
 
     /// Forwards that keep everything, and whole backwards.
-    fn kept(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+    fn kept(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) -> Result<(), MeasureError> {
         for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
-            times.forward = self.forward(chunk, "keep", false)?;
+            times.forward_s = self.forward(chunk, "keep", false)?;
         }
         for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
-            times.backward = seconds;
+            times.backward_s = seconds;
+        }
+        Ok(())
+    }
+
+    /// Forwards whose activations go to the host, and backwards that have them back.
+    fn offloaded(
+        &self,
+        chunks: &mut Chunks<B>,
+        times: &mut [PartTimes],
+    ) -> Result<(), MeasureError> {
+        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
+            times.offload_forward_s = self.forward(chunk, "offload", false)?;
+        }
+        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
+            times.offload_backward_s = seconds;
         }
         Ok(())
     }
 
     /// Backwards that leave their weight gradients, and then those.
-    fn split(&self, chunks: &mut Chunks<B>, times: &mut [Times]) -> Result<(), MeasureError> {
+    fn split(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) -> Result<(), MeasureError> {
         for chunk in chunks.iter_mut() {
             self.forward(chunk, "keep", true)?;
         }
         for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, true)?) {
-            times.input_gradient = seconds;
+            times.input_gradient_s = seconds;
         }
         for (chunk, times) in chunks.iter_mut().zip(times) {
             let call = self.call("keep", true, Vec::new());
             let start = Instant::now();
             chunk.stage.weight(&call)?;
-            times.weight = self.since(start);
+            times.weight_s = self.since(start);
         }
         Ok(())
     }
 
-    fn backwards(&self, chunks: &mut Chunks<B>, split: bool) -> Result<Vec<f64>, MeasureError> {
+    fn backwards(&self, chunks: &mut Chunks<B>, split: bool) -> Result<Vec<Seconds>, MeasureError> {
         chunks.iter_mut().map(|chunk| self.backward(chunk, split)).collect()
     }
 
@@ -415,7 +440,7 @@ impl<B: Backend> Probe<'_, B> {
         chunk: &mut Measured<B>,
         strategy: &str,
         split: bool,
-    ) -> Result<f64, MeasureError> {
+    ) -> Result<Seconds, MeasureError> {
         // The stage after this one, which is not there: it only has to be told apart from the one before.
         let consumer = self.pair(2);
         let call = self.call(strategy, split, vec![consumer.clone()]);
@@ -429,7 +454,7 @@ impl<B: Backend> Probe<'_, B> {
     }
 
     /// Seconds of the backward. Any gradient takes as long as another: the outputs themselves serve.
-    fn backward(&self, chunk: &mut Measured<B>, split: bool) -> Result<f64, MeasureError> {
+    fn backward(&self, chunk: &mut Measured<B>, split: bool) -> Result<Seconds, MeasureError> {
         let gradients = std::mem::take(&mut chunk.outputs);
         let from = chunk.inputs.iter().map(|i| i.from.clone()).collect();
         let call = self.call("keep", split, from);
@@ -438,11 +463,11 @@ impl<B: Backend> Probe<'_, B> {
         Ok(self.since(start))
     }
 
-    /// Seconds since `start`, once the device has done what it was given.
-    fn since(&self, start: Instant) -> f64 {
+    /// Time since `start`, once the device has done what it was given.
+    fn since(&self, start: Instant) -> Seconds {
         // A device that fails to wait fails at the next operation, too, with a message of its own.
         let _ = B::sync(self.device);
-        start.elapsed().as_secs_f64()
+        Seconds(start.elapsed().as_secs_f64())
     }
 
     fn pair(&self, segment: u32) -> PairKey {
@@ -462,3 +487,6 @@ impl<B: Backend> Probe<'_, B> {
 }
 
 type Inputs<B> = Vec<Received<Payload<B>>>;
+
+#[cfg(test)]
+mod tests;

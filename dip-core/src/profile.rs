@@ -6,7 +6,9 @@ use crate::error::SpecError;
 use crate::units::{Bytes, Seconds};
 
 /// The schema name of a profile file.
-pub const PROFILE_SCHEMA: &str = "dip.profile/v3";
+pub const PROFILE_SCHEMA: &str = "dip.profile/v4";
+/// Bytes that rounding may add to a sum of coefficients.
+const ROUNDING_BYTES: f64 = 1e-3;
 /// Most entries of a profile file.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -60,6 +62,16 @@ pub struct ProfileEntry {
     pub part: Part,
     /// Tokens that pass through, the size of the work.
     pub tokens: u64,
+    /// Seconds.
+    pub times: PartTimes,
+    /// Activations kept between forward and backward.
+    pub kept: PartBytes,
+}
+
+/// Times of one part, or of several together.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartTimes {
     /// Forward that keeps its activations.
     pub forward_s: Seconds,
     /// Forward that keeps nothing: frozen modules, and the first pass of a recompute.
@@ -72,12 +84,24 @@ pub struct ProfileEntry {
     pub weight_s: Seconds,
     /// Backward that computes the attention cores again, weight gradients included.
     pub selective_backward_s: Seconds,
-    /// Activations kept in between by a stage that keeps everything.
+    /// Forward that copies its activations to the host.
+    pub offload_forward_s: Seconds,
+    /// Backward that copies them back, weight gradients included.
+    pub offload_backward_s: Seconds,
+}
+
+/// Activations of one part, or of several together, on the device under each strategy.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartBytes {
+    /// Everything is kept.
     pub keep: KeptBytes,
-    /// Activations kept in between by one that computes its attention cores again.
+    /// Attention cores are computed again.
     pub selective: KeptBytes,
-    /// Activations kept in between by one that computes its layers again.
+    /// Layers are computed again.
     pub full: KeptBytes,
+    /// Layers keep everything in host memory; what they share stays.
+    pub offload: KeptBytes,
 }
 
 /// Bytes of activations, which depend on more than the number of tokens.
@@ -90,6 +114,23 @@ pub struct KeptBytes {
     pub bytes_per_pair: f64,
     /// For each token with a loss.
     pub bytes_per_trained_token: f64,
+    /// For each token of a caption that clips see.
+    pub bytes_per_context_token: f64,
+    /// For each pair of a token of a clip and one of its caption.
+    pub bytes_per_cross_pair: f64,
+}
+
+/// What [`KeptBytes`] grow with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeptOf {
+    /// Pairs of tokens whose score is computed.
+    pub pairs: u64,
+    /// Tokens with a loss.
+    pub trained_tokens: u64,
+    /// Tokens of captions that clips see.
+    pub context_tokens: u64,
+    /// Pairs of a token of a clip and one of its caption.
+    pub cross_pairs: u64,
 }
 
 /// One list of several of the same parts: the seconds of each part are what `combine` makes of theirs.
@@ -101,21 +142,69 @@ pub fn combined(
 ) -> Vec<ProfileEntry> {
     let shortest = all.iter().map(|list| list.as_ref().len()).min().unwrap_or(0);
     let one = |i: usize| {
-        let of = |field: fn(&ProfileEntry) -> Seconds| {
-            let mut seconds: Vec<f64> = all.iter().map(|list| field(&list.as_ref()[i]).0).collect();
+        let entries = || all.iter().map(|list| &list.as_ref()[i]);
+        let times = PartTimes::of(|time| {
+            let mut seconds: Vec<f64> = entries().map(|e| time(&e.times).0).collect();
             Seconds(combine(&mut seconds))
-        };
-        ProfileEntry {
-            forward_s: of(|e| e.forward_s),
-            inference_s: of(|e| e.inference_s),
-            backward_s: of(|e| e.backward_s),
-            input_gradient_s: of(|e| e.input_gradient_s),
-            weight_s: of(|e| e.weight_s),
-            selective_backward_s: of(|e| e.selective_backward_s),
-            ..all[0].as_ref()[i].clone()
-        }
+        });
+        ProfileEntry { times, ..all[0].as_ref()[i].clone() }
     };
     (0..shortest).map(one).collect()
+}
+
+impl PartTimes {
+    /// Every time by a rule that is told which.
+    pub fn of(mut value: impl FnMut(fn(&Self) -> Seconds) -> Seconds) -> Self {
+        Self {
+            forward_s: value(|t| t.forward_s),
+            inference_s: value(|t| t.inference_s),
+            backward_s: value(|t| t.backward_s),
+            input_gradient_s: value(|t| t.input_gradient_s),
+            weight_s: value(|t| t.weight_s),
+            selective_backward_s: value(|t| t.selective_backward_s),
+            offload_forward_s: value(|t| t.offload_forward_s),
+            offload_backward_s: value(|t| t.offload_backward_s),
+        }
+    }
+
+    /// Those of both, the other's so many times.
+    #[must_use]
+    pub fn plus(self, other: Self, times: f64) -> Self {
+        Self::of(|time| time(&self) + time(&other) * times)
+    }
+
+    /// With 0 for every time below.
+    #[must_use]
+    pub fn not_negative(self) -> Self {
+        Self::of(|time| time(&self).max(Seconds::ZERO))
+    }
+
+    /// Every time with its name in files.
+    fn named(&self) -> [(&'static str, Seconds); 8] {
+        [
+            ("forward_s", self.forward_s),
+            ("inference_s", self.inference_s),
+            ("backward_s", self.backward_s),
+            ("input_gradient_s", self.input_gradient_s),
+            ("weight_s", self.weight_s),
+            ("selective_backward_s", self.selective_backward_s),
+            ("offload_forward_s", self.offload_forward_s),
+            ("offload_backward_s", self.offload_backward_s),
+        ]
+    }
+}
+
+impl PartBytes {
+    /// Those of both, the other's so many times.
+    #[must_use]
+    pub fn plus(self, other: Self, times: f64) -> Self {
+        Self {
+            keep: self.keep.plus(other.keep, times),
+            selective: self.selective.plus(other.selective, times),
+            full: self.full.plus(other.full, times),
+            offload: self.offload.plus(other.offload, times),
+        }
+    }
 }
 
 impl KeptBytes {
@@ -126,14 +215,20 @@ impl KeptBytes {
             bytes_per_pair: self.bytes_per_pair + times * other.bytes_per_pair,
             bytes_per_trained_token: self.bytes_per_trained_token
                 + times * other.bytes_per_trained_token,
+            bytes_per_context_token: self.bytes_per_context_token
+                + times * other.bytes_per_context_token,
+            bytes_per_cross_pair: self.bytes_per_cross_pair + times * other.bytes_per_cross_pair,
         }
     }
 
-    /// For `pairs` pairs and `trained` tokens with a loss.
-    pub fn of(self, pairs: u64, trained: u64) -> Bytes {
-        let pairs = self.bytes_per_pair * pairs as f64;
-        let trained = self.bytes_per_trained_token * trained as f64;
-        Bytes((self.bytes + pairs + trained).max(0.0).ceil() as u64)
+    /// Those of a stage. A coefficient that is measured is a quotient of whole bytes: what rounding leaves of one is cut off.
+    pub fn of(self, work: KeptOf) -> Bytes {
+        let all = self.bytes
+            + self.bytes_per_pair * work.pairs as f64
+            + self.bytes_per_trained_token * work.trained_tokens as f64
+            + self.bytes_per_context_token * work.context_tokens as f64
+            + self.bytes_per_cross_pair * work.cross_pairs as f64;
+        Bytes((all - ROUNDING_BYTES).max(0.0).ceil() as u64)
     }
 }
 
@@ -190,14 +285,18 @@ impl Profile {
             return Err(field("peak_flops_per_s".into(), peak.to_string(), "finite, above 0"));
         }
         for (i, e) in self.entries.iter().enumerate() {
-            time(format!("entries[{i}].forward_s"), e.forward_s)?;
-            time(format!("entries[{i}].inference_s"), e.inference_s)?;
-            time(format!("entries[{i}].backward_s"), e.backward_s)?;
-            time(format!("entries[{i}].input_gradient_s"), e.input_gradient_s)?;
-            time(format!("entries[{i}].weight_s"), e.weight_s)?;
-            time(format!("entries[{i}].selective_backward_s"), e.selective_backward_s)?;
-            for kept in [e.keep, e.selective, e.full] {
-                let figures = [kept.bytes, kept.bytes_per_pair, kept.bytes_per_trained_token];
+            for (name, seconds) in e.times.named() {
+                time(format!("entries[{i}].times.{name}"), seconds)?;
+            }
+            let PartBytes { keep, selective, full, offload } = e.kept;
+            for kept in [keep, selective, full, offload] {
+                let figures = [
+                    kept.bytes,
+                    kept.bytes_per_pair,
+                    kept.bytes_per_trained_token,
+                    kept.bytes_per_context_token,
+                    kept.bytes_per_cross_pair,
+                ];
                 if let Some(bad) = figures.into_iter().find(|b| !b.is_finite()) {
                     return Err(field(format!("entries[{i}] bytes"), bad.to_string(), "finite"));
                 }

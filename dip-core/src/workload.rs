@@ -32,6 +32,8 @@ pub struct Workload {
     pub computed_pairs: u64,
     /// Query-key pairs of cross attention.
     pub cross_pairs: u64,
+    /// Tokens of the captions that cross attention sees.
+    pub context_tokens: u64,
     /// Tokens handed to the consumers of the module (after merging).
     pub output_tokens: u64,
     /// Most tokens that can have a loss: those of the text.
@@ -129,6 +131,7 @@ impl ModelSpec {
                     let tokens = frames.saturating_mul(of_frame.into());
                     add(&mut work.tokens, tokens);
                     add(&mut work.attention_pairs, square(tokens));
+                    add(&mut work.context_tokens, clip.caption_tokens);
                     add(&mut work.cross_pairs, tokens.saturating_mul(clip.caption_tokens));
                 }
                 work.output_tokens = work.tokens;
@@ -324,7 +327,7 @@ mod tests {
         assert_eq!((work.tokens, work.attention_pairs), (80, 60 * 61 / 2 + 20 * 21 / 2));
         let video = model.workload(DIT, &meta, 0..2);
         assert_eq!(video.tokens, 1600 + 100, "a clip has at least one frame");
-        assert_eq!(video.cross_pairs, 1600 * 60 + 100 * 20);
+        assert_eq!((video.cross_pairs, video.context_tokens), (1600 * 60 + 100 * 20, 80));
     }
 
     #[test]

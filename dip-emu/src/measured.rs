@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dip_core::profile::{KeptBytes, Part, Profile, ProfileEntry};
+use dip_core::profile::{KeptBytes, KeptOf, Part, PartBytes, PartTimes, Profile, ProfileEntry};
 use dip_core::{
     Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, ModuleKind, RankId, Seconds, StageCost,
     StageQuery, Strategy, Workload, causal_block_pairs,
@@ -22,22 +22,24 @@ pub struct MeasuredCost {
     link_bytes_per_s: f64,
     element_bytes: u64,
     recompute: bool,
+    offload: bool,
     weight_split: bool,
     averages: bool,
 }
 
-/// Times of one part, or of several together.
+/// Times and bytes of one part, or of several together.
 #[derive(Debug, Clone, Copy, Default)]
-struct Times {
-    forward: f64,
-    inference: f64,
-    backward: f64,
-    input_gradient: f64,
-    weight: f64,
-    selective: f64,
-    keep: KeptBytes,
-    keep_selective: KeptBytes,
-    keep_inputs: KeptBytes,
+struct Cost {
+    times: PartTimes,
+    kept: PartBytes,
+}
+
+/// What a stage pair costs of that under its strategy.
+#[derive(Debug, Clone, Copy)]
+struct Chosen {
+    forward: Seconds,
+    backward: Seconds,
+    kept: KeptBytes,
 }
 
 impl MeasuredCost {
@@ -58,9 +60,18 @@ impl MeasuredCost {
             link_bytes_per_s: profile.link_bytes_per_s,
             element_bytes: u64::from(profile.element_bytes),
             recompute,
+            offload: false,
             weight_split: false,
             averages: false,
         }
+    }
+
+    /// The same that offers to keep layers in host memory, too, beside whatever it computes again. Not for devices that share
+    /// their memory with the host, where that frees none.
+    #[must_use]
+    pub fn with_offload(mut self, offload: bool) -> Self {
+        self.offload = offload;
+        self
     }
 
     /// The same for a run that keeps moving averages of the weights it trains.
@@ -78,13 +89,13 @@ impl MeasuredCost {
         self
     }
 
-    fn part(&self, module: &str, part: Part, tokens: u64) -> Option<Times> {
+    fn part(&self, module: &str, part: Part, tokens: u64) -> Option<Cost> {
         let points = self.points.get(&(module.to_owned(), part))?;
         interpolate(points, tokens)
     }
 
     /// Times of what a chunk has beside its layers, and of one layer.
-    fn chunk(&self, query: &StageQuery<'_>) -> Result<(Times, Times), CostError> {
+    fn chunk(&self, query: &StageQuery<'_>) -> Result<(Cost, Cost), CostError> {
         let chunk = &query.chunk;
         let module = &chunk.model.modules[chunk.module.index()].name;
         let tokens = query.workload.tokens;
@@ -108,38 +119,37 @@ impl MeasuredCost {
 impl CostModel for MeasuredCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
         let (ends, layer) = self.chunk(query)?;
-        let joint = ends.plus(layer, query.chunk.layers.len() as f64).backward;
         let chunk = &query.chunk;
         let spec = &chunk.model.modules[chunk.module.index()];
-        let layers = query.strategy.layers(chunk.layers.len());
-        let unknown = || CostError::Unknown {
-            module: spec.name.clone(),
-            what: format!("strategy {}", query.strategy),
-            remedy: "measured costs know `keep`, `selective` and `full`".into(),
-        };
-        let layers = layers
-            .filter(|layers| !layers.contains(&LayerStrategy::Offload))
-            .ok_or_else(unknown)?;
-        let times = layers.iter().fold(ends, |sum, strategy| {
-            sum.plus(if chunk.runs_backward { layer.under(*strategy) } else { layer }, 1.0)
-        });
+        let layers = query.strategy.layers(chunk.layers.len()).ok_or_else(|| {
+            let names = LayerStrategy::ALL.map(|s| format!("`{}`", s.name())).join(", ");
+            CostError::Unknown {
+                module: spec.name.clone(),
+                what: format!("strategy {}", query.strategy),
+                remedy: format!("measured costs know {names}"),
+            }
+        })?;
+        let all = ends.plus(layer, layers.len() as f64).times;
+        let Chosen { forward, backward, kept } = layers
+            .iter()
+            .fold(ends.under(LayerStrategy::Keep), |sum, &strategy| sum.and(layer.under(strategy)));
         let splits = chunk.trainable && chunk.runs_backward;
         // What the tasks of a split backward take beyond the whole one.
-        let apart = (times.input_gradient + times.weight - joint).max(0.0);
-        let apart = if splits && self.weight_split { apart } else { 0.0 };
+        let apart = all.input_gradient_s + all.weight_s - all.backward_s;
+        let apart =
+            if splits && self.weight_split { apart.max(Seconds::ZERO) } else { Seconds::ZERO };
         let (forward, backward, activation) = match chunk.runs_backward {
             true => {
-                let kept =
-                    times.keep.of(computed_pairs(query), query.workload.trained_tokens.max(1));
-                (times.forward, times.backward + apart, kept)
+                let kept = kept.of(kept_of(query));
+                (forward, backward + apart, kept)
             }
-            false => (times.inference, 0.0, Bytes::ZERO),
+            false => (all.inference_s, Seconds::ZERO, Bytes::ZERO),
         };
-        let weight = splits.then_some(Seconds(times.weight.min(backward)));
+        let weight = splits.then_some(all.weight_s.min(backward));
         Ok(StageCost {
             strategy: query.strategy.clone(),
-            forward: Seconds(forward),
-            backward: Seconds(backward),
+            forward,
+            backward,
             weight,
             activation_bytes: activation,
             output_bytes: Bytes(self.element_bytes * output_values(query)),
@@ -166,18 +176,30 @@ impl CostModel for MeasuredCost {
         chunk: &ChunkQuery<'_>,
         workload: Workload,
     ) -> Result<Vec<StageCost>, CostError> {
-        let names: &[&str] = if self.recompute && chunk.runs_backward {
-            &["keep", "selective", "full"]
-        } else {
-            &["keep"]
+        let offered = |strategy: &LayerStrategy| match strategy {
+            LayerStrategy::Keep => true,
+            LayerStrategy::Selective | LayerStrategy::Full => self.recompute,
+            LayerStrategy::Offload => self.offload,
         };
-        names
+        LayerStrategy::ALL
             .iter()
-            .map(|&name| {
-                let strategy = Strategy::new(name);
+            .filter(|s| **s == LayerStrategy::Keep || (chunk.runs_backward && offered(s)))
+            .map(|layer| {
+                let strategy = Strategy::new(layer.name());
                 self.stage(&StageQuery { chunk: chunk.clone(), workload, strategy: &strategy })
             })
             .collect()
+    }
+}
+
+/// What the activations of a stage grow with.
+fn kept_of(query: &StageQuery<'_>) -> KeptOf {
+    let work = &query.workload;
+    KeptOf {
+        pairs: computed_pairs(query),
+        trained_tokens: work.trained_tokens.max(1),
+        context_tokens: work.context_tokens,
+        cross_pairs: work.cross_pairs,
     }
 }
 
@@ -204,10 +226,10 @@ fn output_values(query: &StageQuery<'_>) -> u64 {
 }
 
 /// Piecewise linear between points, constant with a single one, and along the outermost two beyond them.
-fn interpolate(points: &[ProfileEntry], tokens: u64) -> Option<Times> {
+fn interpolate(points: &[ProfileEntry], tokens: u64) -> Option<Cost> {
     let first = points.first()?;
     if points.len() == 1 {
-        return Some(Times::of(first));
+        return Some(Cost::of(first));
     }
     let upper = match points.iter().position(|p| p.tokens >= tokens) {
         Some(i) => i.max(1),
@@ -216,67 +238,39 @@ fn interpolate(points: &[ProfileEntry], tokens: u64) -> Option<Times> {
     let (low, high) = (&points[upper - 1], &points[upper]);
     let span = (high.tokens - low.tokens) as f64;
     let at = (tokens as f64 - low.tokens as f64) / span;
-    let mix = Times::of(low).scaled(1.0 - at).plus(Times::of(high), at);
-    Some(mix.not_negative())
+    let mix = Cost::default().plus(Cost::of(low), 1.0 - at).plus(Cost::of(high), at);
+    Some(Cost { times: mix.times.not_negative(), ..mix })
 }
 
-impl Times {
+impl Cost {
     fn of(entry: &ProfileEntry) -> Self {
-        Self {
-            forward: entry.forward_s.0,
-            inference: entry.inference_s.0,
-            backward: entry.backward_s.0,
-            input_gradient: entry.input_gradient_s.0,
-            weight: entry.weight_s.0,
-            selective: entry.selective_backward_s.0,
-            keep: entry.keep,
-            keep_selective: entry.selective,
-            keep_inputs: entry.full,
-        }
+        Self { times: entry.times, kept: entry.kept }
     }
 
-    /// With other times.
-    fn map(self, f: impl Fn(f64) -> f64) -> Self {
-        Self {
-            forward: f(self.forward),
-            inference: f(self.inference),
-            backward: f(self.backward),
-            input_gradient: f(self.input_gradient),
-            weight: f(self.weight),
-            selective: f(self.selective),
-            ..self
-        }
-    }
-
-    /// Those of a layer under a strategy.
-    fn under(self, strategy: LayerStrategy) -> Self {
-        let (forward, backward, keep) = match strategy {
-            LayerStrategy::Selective => (self.forward, self.selective, self.keep_selective),
-            LayerStrategy::Full => (self.inference, self.forward + self.backward, self.keep_inputs),
-            _ => (self.forward, self.backward, self.keep),
+    /// That of a layer under a strategy.
+    fn under(self, strategy: LayerStrategy) -> Chosen {
+        let Self { times: t, kept } = self;
+        let (forward, backward, kept) = match strategy {
+            LayerStrategy::Keep => (t.forward_s, t.backward_s, kept.keep),
+            LayerStrategy::Selective => (t.forward_s, t.selective_backward_s, kept.selective),
+            LayerStrategy::Full => (t.inference_s, t.forward_s + t.backward_s, kept.full),
+            LayerStrategy::Offload => (t.offload_forward_s, t.offload_backward_s, kept.offload),
         };
-        Self { forward, backward, keep, ..self }
-    }
-
-    fn scaled(self, factor: f64) -> Self {
-        Self::default().plus(self, factor)
-    }
-
-    fn not_negative(self) -> Self {
-        self.map(|x| x.max(0.0))
+        Chosen { forward, backward, kept }
     }
 
     fn plus(self, other: Self, times: f64) -> Self {
+        let kept = self.kept.plus(other.kept, times);
+        Self { times: self.times.plus(other.times, times), kept }
+    }
+}
+
+impl Chosen {
+    fn and(self, other: Self) -> Self {
         Self {
-            forward: self.forward + times * other.forward,
-            inference: self.inference + times * other.inference,
-            backward: self.backward + times * other.backward,
-            input_gradient: self.input_gradient + times * other.input_gradient,
-            weight: self.weight + times * other.weight,
-            selective: self.selective + times * other.selective,
-            keep: self.keep.plus(other.keep, times),
-            keep_selective: self.keep_selective.plus(other.keep_selective, times),
-            keep_inputs: self.keep_inputs.plus(other.keep_inputs, times),
+            forward: self.forward + other.forward,
+            backward: self.backward + other.backward,
+            kept: self.kept.plus(other.kept, 1.0),
         }
     }
 }
@@ -290,30 +284,23 @@ mod tests {
             module: "m".into(),
             part: Part::Layer,
             tokens,
-            forward_s: Seconds(forward),
-            inference_s: Seconds(forward),
-            backward_s: Seconds(2.0 * forward),
-            input_gradient_s: Seconds(forward),
-            weight_s: Seconds(forward),
-            selective_backward_s: Seconds(2.0 * forward),
-            keep: KeptBytes { bytes: tokens as f64, ..KeptBytes::default() },
-            selective: KeptBytes::default(),
-            full: KeptBytes::default(),
+            times: PartTimes { forward_s: Seconds(forward), ..PartTimes::default() },
+            kept: PartBytes::default(),
         }
     }
 
     #[test]
     fn times_lie_on_lines_between_the_measured_sizes_and_beyond_them() {
         let points = [entry(10, 1.0), entry(20, 2.0), entry(40, 3.0)];
-        let at = |tokens| interpolate(&points, tokens).unwrap().forward;
+        let at = |tokens| interpolate(&points, tokens).unwrap().times.forward_s.0;
         assert_eq!([at(10), at(15), at(30), at(60), at(5)], [1.0, 1.5, 2.5, 4.0, 0.5]);
-        assert_eq!(interpolate(&points[..1], 99).unwrap().forward, 1.0);
+        assert_eq!(interpolate(&points[..1], 99).unwrap().times.forward_s.0, 1.0);
         assert!(interpolate(&[], 1).is_none());
     }
 
     #[test]
     fn a_line_that_falls_never_gives_negative_times() {
         let points = [entry(10, 3.0), entry(20, 1.0)];
-        assert_eq!(interpolate(&points, 100).unwrap().forward, 0.0);
+        assert_eq!(interpolate(&points, 100).unwrap().times.forward_s.0, 0.0);
     }
 }

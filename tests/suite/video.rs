@@ -125,8 +125,8 @@ fn a_memory_limit_counts_full_microbatches_of_clips_and_averaged_weights() {
     run("enough", averaged, RUN).ok();
     let peaks = peaks(&folder, "enough");
     assert_eq!(peaks.len(), 12);
-    // What is kept of captions is counted by the tokens of their clips, which is a little wrong.
-    assert!(peaks.iter().all(|&peak| peak <= averaged + averaged / 100), "{averaged}: {peaks:?}");
+    // Which rows are whose clip is a table of rows and clips, which is measured for some numbers of clips.
+    assert!(peaks.iter().all(|&peak| peak <= averaged + averaged / 1000), "{averaged}: {peaks:?}");
 }
 
 #[test]

@@ -1,58 +1,25 @@
 //! Arithmetic of what is measured: a part is what one chunk has more than another.
 
-use super::memory::Kept;
-
-/// Seconds of one chunk.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Times {
-    pub forward: f64,
-    pub inference: f64,
-    pub backward: f64,
-    pub input_gradient: f64,
-    pub weight: f64,
-    pub selective: f64,
-}
+use dip_core::profile::{PartBytes, PartTimes};
 
 /// Seconds and bytes of one chunk, or of a part of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Figures {
-    pub times: Times,
-    pub kept: Kept,
+    pub times: PartTimes,
+    pub kept: PartBytes,
 }
 
 impl Figures {
     /// One of `n` equal parts.
     pub fn share(self, n: f64) -> Self {
-        Self { times: self.times.share(n), kept: self.kept.share(n) }
+        let none = (PartTimes::default(), PartBytes::default());
+        Self { times: none.0.plus(self.times, 1.0 / n), kept: none.1.plus(self.kept, 1.0 / n) }
     }
 
     /// What is left without the parts that `other` has, too.
     pub fn less(self, other: Self) -> Self {
-        Self { times: self.times.less(other.times), kept: self.kept.less(other.kept) }
-    }
-}
-
-impl Times {
-    /// Every field by a rule that is told which.
-    pub fn of(mut value: impl FnMut(fn(&Self) -> f64) -> f64) -> Self {
-        Self {
-            forward: value(|t| t.forward),
-            inference: value(|t| t.inference),
-            backward: value(|t| t.backward),
-            input_gradient: value(|t| t.input_gradient),
-            weight: value(|t| t.weight),
-            selective: value(|t| t.selective),
-        }
-    }
-
-    /// One of `n` equal parts.
-    pub fn share(self, n: f64) -> Self {
-        Self::of(|part| part(&self) / n)
-    }
-
-    /// What is left without the parts that `other` has, too.
-    pub fn less(self, other: Self) -> Self {
-        Self::of(|part| (part(&self) - part(&other)).max(0.0))
+        let times = self.times.plus(other.times, -1.0).not_negative();
+        Self { times, kept: self.kept.plus(other.kept, -1.0) }
     }
 }
 

@@ -4,39 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_core::profile::KeptBytes;
-use dip_core::{ModuleKind, causal_block_pairs};
+use dip_core::profile::{KeptBytes, PartBytes};
+use dip_core::{ModuleKind, ModuleSpec, causal_block_pairs};
 
 use super::{ClipSize, Effort, MeasureError, Measured, Probe, is_video};
 use crate::batch::Batch;
-
-/// What a chunk keeps under each strategy.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Kept {
-    pub keep: KeptBytes,
-    pub selective: KeptBytes,
-    pub full: KeptBytes,
-}
-
-impl Kept {
-    /// What is left without the parts that `other` has, too.
-    pub fn less(self, other: Self) -> Self {
-        self.plus(other, -1.0)
-    }
-
-    /// One of `n` equal parts.
-    pub fn share(self, n: f64) -> Self {
-        Self::default().plus(self, 1.0 / n)
-    }
-
-    fn plus(self, other: Self, times: f64) -> Self {
-        Self {
-            keep: self.keep.plus(other.keep, times),
-            selective: self.selective.plus(other.selective, times),
-            full: self.full.plus(other.full, times),
-        }
-    }
-}
 
 /// One forward: what it worked on, and the bytes it kept.
 struct Point {
@@ -47,26 +19,16 @@ struct Point {
 
 impl<B: Backend> Probe<'_, B> {
     /// Bytes depend on documents and losses along straight lines, so that two points of each give them.
-    pub(super) fn bytes_kept(&self, layers: Range<u32>) -> Result<Kept, MeasureError> {
+    pub(super) fn bytes_kept(&self, layers: Range<u32>) -> Result<PartBytes, MeasureError> {
         let first = layers.start == 0;
         let mut chunk = self.measured(layers, &self.batch())?;
         let mut line = |strategy: &str| -> Result<KeptBytes, MeasureError> {
             let length = self.model.sequence_tokens as usize;
             let documents = self.effort.documents.max(1);
             let other = if documents == 1 { 2 } else { 1 };
-            let module = &self.model.modules[self.module.index()];
+            let module = self.module_spec();
             if is_video(self.model) {
-                let (mut bytes, mut pairs) = ([0.0; 3], [0.0; 3]);
-                for (i, times) in (1..=3).enumerate() {
-                    let probe = self.longer(times);
-                    bytes[i] = probe.point(&mut chunk, probe.batch(), first, strategy)?.bytes;
-                    pairs[i] = probe.pairs();
-                }
-                // What grows with the length alone is not in second differences.
-                let second = |[once, twice, thrice]: [f64; 3]| thrice - 2.0 * twice + once;
-                let bytes_per_pair = (second(bytes) / second(pairs).max(1.0)).max(0.0);
-                let bytes = bytes[0] - bytes_per_pair * pairs[0];
-                return Ok(KeptBytes { bytes, bytes_per_pair, ..KeptBytes::default() });
+                return self.of_clips(&mut chunk, first, strategy);
             }
             let base = self.point(&mut chunk, self.batch(), first, strategy)?;
             if !matches!(module.kind, ModuleKind::Decoder { .. }) {
@@ -82,31 +44,79 @@ impl<B: Backend> Probe<'_, B> {
                 bytes: base.bytes - per_pair * base.pairs - per_trained * base.trained,
                 bytes_per_pair: per_pair,
                 bytes_per_trained_token: per_trained,
+                ..KeptBytes::default()
             })
         };
-        Ok(Kept { keep: line("keep")?, selective: line("selective")?, full: line("full")? })
+        Ok(PartBytes {
+            keep: line("keep")?,
+            selective: line("selective")?,
+            full: line("full")?,
+            offload: line("offload")?,
+        })
     }
 
-    /// The same with clips, or captions where those pass through the module, of so many times the length. Clips have the longest
-    /// captions that there may be: what layers keep of them is counted by the tokens of the clips alone.
-    fn longer(&self, times: u32) -> Self {
-        let ClipSize { mut grid, mut caption_tokens } = self.effort.clip;
-        match self.model.modules[self.module.index()].kind {
-            ModuleKind::Dit { .. } => {
-                grid.frames *= times;
-                caption_tokens = self.model.sequence_tokens / self.model.max_clips.max(1);
-            }
-            _ => caption_tokens *= times,
+    /// Bytes of clips or captions. Those of tokens, pairs, captions, and pairs with captions grow differently with the lengths of
+    /// both.
+    fn of_clips(
+        &self,
+        chunk: &mut Measured<B>,
+        first: bool,
+        strategy: &str,
+    ) -> Result<KeptBytes, MeasureError> {
+        let mut held = |clips, captions| -> Result<f64, MeasureError> {
+            let probe = self.longer(clips, captions);
+            Ok(probe.point(chunk, probe.batch(), first, strategy)?.bytes)
+        };
+        let lengths = match self.module_spec().kind {
+            ModuleKind::Dit { .. } => [(1, 1), (2, 1), (3, 1)],
+            _ => [(1, 1), (1, 2), (1, 3)],
+        };
+        let mut bytes = [0.0; 3];
+        for (bytes, (clips, captions)) in bytes.iter_mut().zip(lengths) {
+            *bytes = held(clips, captions)?;
         }
+        let pairs = lengths.map(|(clips, captions)| self.longer(clips, captions).pairs());
+        // What grows with the length alone is not in second differences.
+        let second = |[once, twice, thrice]: [f64; 3]| thrice - 2.0 * twice + once;
+        let mut kept = KeptBytes {
+            bytes_per_pair: (second(bytes) / second(pairs).max(1.0)).max(0.0),
+            ..KeptBytes::default()
+        };
+        let [once, longer_clips, _] = bytes;
+        let context = f64::from(self.instances * self.effort.clip.caption_tokens);
+        let cross = context * self.effort.clip.grid.tokens() as f64;
+        if matches!(self.module_spec().kind, ModuleKind::Dit { .. }) {
+            let longer_captions = held(1, 2)? - once;
+            // Nor is what grows with one of two lengths alone in what both make longer than each does.
+            let of_cross = held(2, 2)? - longer_clips - longer_captions;
+            kept.bytes_per_cross_pair = of_cross / cross.max(1.0);
+            kept.bytes_per_context_token = (longer_captions - of_cross) / context.max(1.0);
+        }
+        kept.bytes = once
+            - kept.bytes_per_pair * pairs[0]
+            - kept.bytes_per_context_token * context
+            - kept.bytes_per_cross_pair * cross;
+        Ok(kept)
+    }
+
+    /// The same with clips and captions of so many times the length.
+    fn longer(&self, clips: u32, captions: u32) -> Self {
+        let ClipSize { mut grid, mut caption_tokens } = self.effort.clip;
+        grid.frames *= clips;
+        caption_tokens *= captions;
         let effort = Effort { clip: ClipSize { grid, caption_tokens }, ..self.effort };
         Self { effort, ..*self }
+    }
+
+    fn module_spec(&self) -> &ModuleSpec {
+        &self.model.modules[self.module.index()]
     }
 
     /// Pairs of tokens whose scores are computed, of clips or of captions.
     fn pairs(&self) -> f64 {
         let instances = f64::from(self.instances);
         let length = self.tokens() as f64 / instances;
-        match self.model.modules[self.module.index()].kind {
+        match self.module_spec().kind {
             ModuleKind::Decoder { .. } => instances * causal_block_pairs(length as u64) as f64,
             _ => instances * length * length,
         }

@@ -7,16 +7,14 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::{
-    Bytes, ExecError, Executor, ModelSpec, ModuleId, Partition, Plan, RankId, Seconds, StageError,
-    Trace, compile,
-};
+use dip_core::{Bytes, ModelSpec, ModuleId, Partition, Plan, RankId, Seconds, Trace, compile};
 
 use super::collective::Layout;
 use super::error::{PipelineError, ended, out_of_turn};
 use super::groups::{collectives, cut, most_state_bytes};
 use super::link::ChannelLink;
 use super::nodes::NodeGroup;
+use super::on_batch::OnBatch;
 use super::optimizer::Optimizer;
 use super::replica::{Replica, layout_of};
 use super::shard::Shard;
@@ -344,7 +342,7 @@ impl<B: Backend> Pipeline<B> {
         Ok(())
     }
 
-    /// This pipeline as an [`Executor`] of plans for one batch.
+    /// This pipeline as an [`Executor`](dip_core::Executor) of plans for one batch.
     pub fn on<'a>(&'a mut self, batch: &'a Arc<Batch>, update: Option<Update>) -> OnBatch<'a, B> {
         OnBatch { pipeline: self, batch, update }
     }
@@ -410,29 +408,6 @@ impl<B: Backend> Drop for Pipeline<B> {
         for rank in &mut self.workers {
             if let Some(thread) = rank.thread.take() {
                 let _ = thread.join();
-            }
-        }
-    }
-}
-
-/// A pipeline bound to a batch; see [`Pipeline::on`].
-pub struct OnBatch<'a, B: Backend> {
-    pipeline: &'a mut Pipeline<B>,
-    batch: &'a Arc<Batch>,
-    update: Option<Update>,
-}
-
-impl<B: Backend> Executor for OnBatch<'_, B> {
-    fn execute(&mut self, plan: &Plan) -> Result<Trace, ExecError> {
-        match self.pipeline.run(plan, self.batch, self.update) {
-            Ok(report) => Ok(report.traces.into_iter().next().unwrap_or_default()),
-            Err(PipelineError::Exec(error)) => Err(error),
-            Err(PipelineError::Rank { rank, what }) => {
-                Err(ExecError::Stage { rank, source: StageError::Failed(what) })
-            }
-            Err(error) => {
-                let source = StageError::Failed(error.to_string());
-                Err(ExecError::Stage { rank: RankId(0), source })
             }
         }
     }

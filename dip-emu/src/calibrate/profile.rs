@@ -64,7 +64,7 @@ pub fn fit_profile(
 /// The operators of a measured layer; `None` for other parts, other models and times of zero.
 fn layer(model: &ModelSpec, entry: &ProfileEntry, layout: Layout) -> Option<Layer> {
     let (id, spec) = model.module(&entry.module)?;
-    let (forward, backward) = (entry.forward_s.0, entry.backward_s.0);
+    let (forward, backward) = (entry.times.forward_s.0, entry.times.backward_s.0);
     if entry.part != Part::Layer || forward <= 0.0 || backward <= 0.0 {
         return None;
     }
@@ -156,7 +156,7 @@ fn descend(model: &ModelSpec, cluster: &ClusterSpec, layers: &[&Layer]) -> Clust
 mod tests {
     use super::*;
     use dip_core::presets;
-    use dip_core::profile::{KeptBytes, PROFILE_SCHEMA};
+    use dip_core::profile::{PROFILE_SCHEMA, PartBytes, PartTimes};
 
     /// What a machine with other factors would have measured.
     fn measured(model: &ModelSpec, real: &ClusterSpec) -> Profile {
@@ -178,15 +178,15 @@ mod tests {
                     module: module.into(),
                     part: Part::Layer,
                     tokens,
-                    forward_s: of(Pass::Forward),
-                    inference_s: of(Pass::Forward),
-                    backward_s: of(Pass::InputGradient) + of(Pass::WeightGradient),
-                    input_gradient_s: of(Pass::InputGradient),
-                    weight_s: of(Pass::WeightGradient),
-                    selective_backward_s: Seconds::ZERO,
-                    keep: KeptBytes::default(),
-                    selective: KeptBytes::default(),
-                    full: KeptBytes::default(),
+                    times: PartTimes {
+                        forward_s: of(Pass::Forward),
+                        inference_s: of(Pass::Forward),
+                        backward_s: of(Pass::InputGradient) + of(Pass::WeightGradient),
+                        input_gradient_s: of(Pass::InputGradient),
+                        weight_s: of(Pass::WeightGradient),
+                        ..PartTimes::default()
+                    },
+                    kept: PartBytes::default(),
                 });
             }
         }

@@ -1,4 +1,6 @@
-use dip_core::profile::{KeptBytes, PROFILE_SCHEMA, Part, Profile, ProfileEntry};
+use dip_core::profile::{
+    KeptBytes, PROFILE_SCHEMA, Part, PartBytes, PartTimes, Profile, ProfileEntry,
+};
 use dip_core::{
     Bytes, ChunkQuery, CostModel, MicrobatchMeta, ModelSpec, ModuleId, RankId, Seconds, StageCost,
     StageQuery, Strategy, Workload, presets,
@@ -11,19 +13,28 @@ fn profile() -> Profile {
         module: module.into(),
         part,
         tokens,
-        forward_s: Seconds(seconds * tokens as f64),
-        inference_s: Seconds(0.5 * seconds * tokens as f64),
-        backward_s: Seconds(2.0 * seconds * tokens as f64),
-        input_gradient_s: Seconds(1.25 * seconds * tokens as f64),
-        weight_s: Seconds(seconds * tokens as f64),
-        selective_backward_s: Seconds(2.5 * seconds * tokens as f64),
-        keep: KeptBytes {
-            bytes: 10.0 * tokens as f64,
-            bytes_per_pair: if part == Part::Layer { 2.0 } else { 0.0 },
-            bytes_per_trained_token: if part == Part::Last { 7.0 } else { 0.0 },
+        times: PartTimes {
+            forward_s: Seconds(seconds * tokens as f64),
+            inference_s: Seconds(0.5 * seconds * tokens as f64),
+            backward_s: Seconds(2.0 * seconds * tokens as f64),
+            input_gradient_s: Seconds(1.25 * seconds * tokens as f64),
+            weight_s: Seconds(seconds * tokens as f64),
+            selective_backward_s: Seconds(2.5 * seconds * tokens as f64),
+            offload_forward_s: Seconds(1.25 * seconds * tokens as f64),
+            offload_backward_s: Seconds(2.75 * seconds * tokens as f64),
         },
-        selective: KeptBytes { bytes: 6.0 * tokens as f64, ..KeptBytes::default() },
-        full: KeptBytes { bytes: 3.0 * tokens as f64, ..KeptBytes::default() },
+        kept: PartBytes {
+            keep: KeptBytes {
+                bytes: 10.0 * tokens as f64,
+                bytes_per_pair: if part == Part::Layer { 2.0 } else { 0.0 },
+                bytes_per_trained_token: if part == Part::Last { 7.0 } else { 0.0 },
+                bytes_per_context_token: 11.0,
+                bytes_per_cross_pair: 13.0,
+            },
+            selective: KeptBytes { bytes: 6.0 * tokens as f64, ..KeptBytes::default() },
+            full: KeptBytes { bytes: 3.0 * tokens as f64, ..KeptBytes::default() },
+            offload: KeptBytes::default(),
+        },
     };
     let parts = [(Part::Stage, 1.0), (Part::Layer, 10.0), (Part::First, 3.0), (Part::Last, 5.0)];
     let mut entries = Vec::new();
@@ -89,6 +100,10 @@ fn layers_pay_for_what_their_own_strategy_computes_again() {
     assert_eq!(selective.forward, keep.forward);
     assert_eq!(selective.backward, keep.backward + Seconds(100.0 * 2.0 * 5.0));
     assert_eq!(selective.activation_bytes, Bytes(1000 + 2 * 600));
+    let offload = of("offload");
+    assert_eq!(offload.forward, Seconds(100.0 * (1.0 + 2.0 * 12.5)), "copies out");
+    assert_eq!(offload.backward, keep.backward + Seconds(100.0 * 2.0 * 7.5), "copies in");
+    assert_eq!(offload.activation_bytes, Bytes(1000), "layers keep nothing on the device");
     let mixed = of("full*1+keep*1");
     assert_eq!(mixed.backward, (keep.backward + full.backward) * 0.5);
 }
@@ -102,6 +117,11 @@ fn activations_grow_with_pairs_inside_documents_and_tokens_with_a_loss() {
     let query = StageQuery { chunk: chunk(&model, 1, 2..4), workload, strategy: &keep };
     let pairs = 60 * 60 + 40 * 40 + 92 * 92;
     let expected = 1000 * 4 + 2 * 2 * pairs + 7 * 30;
+    assert_eq!(cost.stage(&query).unwrap().activation_bytes, Bytes(expected));
+    let workload = Workload { context_tokens: 5, cross_pairs: 500, ..workload };
+    let query = StageQuery { workload, ..query };
+    // A stage, two layers and the end see the captions.
+    let expected = expected + 4 * (11 * 5 + 13 * 500);
     assert_eq!(cost.stage(&query).unwrap().activation_bytes, Bytes(expected));
 }
 
@@ -130,17 +150,20 @@ fn frozen_modules_run_a_forward_that_keeps_nothing() {
 }
 
 #[test]
-fn recomputation_is_a_candidate_where_the_caller_wants_it() {
+fn recomputation_and_offload_are_candidates_where_the_caller_wants_them() {
     let model = model();
-    let names = |recompute| {
-        let cost = MeasuredCost::new(&profile(), recompute);
+    let names = |recompute, offload| {
+        let cost = MeasuredCost::new(&profile(), recompute).with_offload(offload);
         let found = cost.candidates(&chunk(&model, 1, 0..2), work(100)).unwrap();
         found.into_iter().map(|c| c.strategy.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(
-        (names(true), names(false)),
-        (["keep", "selective", "full"].map(String::from).to_vec(), vec!["keep".to_string()])
-    );
+    assert_eq!(names(false, false), ["keep"]);
+    assert_eq!(names(true, false), ["keep", "selective", "full"]);
+    assert_eq!(names(true, true), ["keep", "selective", "full", "offload"]);
+    let mut frozen = chunk(&model, 0, 1..3);
+    (frozen.trainable, frozen.runs_backward) = (false, false);
+    let cost = MeasuredCost::new(&profile(), true).with_offload(true);
+    assert_eq!(cost.candidates(&frozen, work(100)).unwrap().len(), 1, "nothing is kept");
 }
 
 #[test]
@@ -158,8 +181,8 @@ fn weights_messages_and_what_was_not_measured() {
     let none = t2v.workload(ModuleId(0), &meta, 0..0);
     let error = cost.candidates(&chunk(&t2v, 0, 0..2), none).unwrap_err().to_string();
     assert!(error.contains("\"text\"") && error.contains("measure"), "{error}");
-    let strategy = Strategy::new("offload");
+    let strategy = Strategy::new("elsewhere");
     let query =
         StageQuery { chunk: chunk(&model, 1, 0..2), workload: work(1), strategy: &strategy };
-    assert!(cost.stage(&query).unwrap_err().to_string().contains("`selective`"));
+    assert!(cost.stage(&query).unwrap_err().to_string().contains("`offload`"));
 }

@@ -1,9 +1,14 @@
 //! Predicted against measured times of plans that differ widely.
 //!
-//! `cargo run --release --example prediction` measures what the stages of `vlm-tiny` and of a small decoder cost, plans the same
-//! batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair: seconds, and the most activations on a
-//! rank, measured before predicted. Plans and measurements of
-//! stages take turns, so that whatever else the machine does hits all alike. `-- 20` takes twenty rounds instead of ten.
+//! `cargo run --release --example prediction` measures what the stages of `vlm-tiny`, of a small decoder and of `t2v-tiny` cost,
+//! plans the same batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair: seconds, and
+//! the most activations on a rank, measured before predicted; then the seconds of stages by kind. Plans and measurements of
+//! stages take turns, so that whatever else the machine does hits all alike. `-- 20` takes twenty rounds instead of ten, `-- 20
+//! t2v-tiny` of one model.
+
+mod data;
+mod stages;
+mod ways;
 
 use std::sync::Arc;
 
@@ -11,7 +16,7 @@ use anyhow::{Context, Result};
 use dip::burn::backend::{Cpu, cpu_devices};
 use dip::burn::measure::{Effort, profile};
 use dip::burn::runtime::{Pipeline, PipelineInit};
-use dip::burn::train::{RunConfig, RunData};
+use dip::burn::train::RunConfig;
 use dip::burn::{Batch, Microbatch};
 use dip::core::profile::{Profile, combined};
 use dip::core::{
@@ -20,116 +25,13 @@ use dip::core::{
 };
 use dip::prelude::*;
 
+use data::{SMALL_DECODER, Uncut, drawn, mean_clip, texts};
+use stages::{ByKind, Stages};
+use ways::{Cut, DECODER, VIDEO, VLM, Way};
+
 const RANKS: u32 = 2;
-/// Batches of each model.
-const BATCHES: usize = 3;
 /// Iterations of the searches.
 const BUDGET: u64 = 20;
-
-/// One way to run a batch.
-#[derive(Clone, Copy)]
-struct Way {
-    name: &'static str,
-    schedule: &'static str,
-    /// Whether weight gradients are tasks of their own.
-    split: bool,
-    strategy: &'static str,
-    cut: Cut,
-    /// Microbatches that are left of each batch.
-    microbatches: usize,
-}
-
-/// How the layers are placed.
-#[derive(Clone, Copy)]
-enum Cut {
-    /// As the schedule is meant to be used.
-    Usual,
-    /// Segments of each module.
-    Segments(u32),
-    /// Layers of each module on rank 0, the others on rank 1.
-    Layers(&'static [u32]),
-    /// Instances of a sub-microbatch of the first module.
-    Slices(u32),
-}
-
-const ALL: usize = usize::MAX;
-
-const fn way(name: &'static str, schedule: &'static str, split: bool) -> Way {
-    Way { name, schedule, split, strategy: "keep", cut: Cut::Usual, microbatches: ALL }
-}
-
-impl Way {
-    const fn strategy(self, strategy: &'static str) -> Self {
-        Self { strategy, ..self }
-    }
-
-    const fn cut(self, cut: Cut) -> Self {
-        Self { cut, ..self }
-    }
-
-    const fn microbatches(self, microbatches: usize) -> Self {
-        Self { microbatches, ..self }
-    }
-}
-
-const VLM: &[Way] = &[
-    way("gpipe", "gpipe", false),
-    way("1f1b", "1f1b", false),
-    way("1f1b, full recompute", "1f1b", false).strategy("full"),
-    way("1f1b, selective recompute", "1f1b", false).strategy("selective"),
-    way("1f1b, vision 4 | language 4", "1f1b", false).cut(Cut::Layers(&[4, 0])),
-    way("1f1b, 3 microbatches", "1f1b", false).microbatches(3),
-    way("interleaved", "interleaved", false),
-    way("zero bubble", "zero_bubble", true),
-    way("optimus", "optimus", false),
-    way("optimus, 2 segments", "optimus", false).cut(Cut::Segments(2)),
-    way("dip", "dip", true),
-    way("dip, joint weights", "dip", false),
-    way("dip, 2 segments", "dip", true).cut(Cut::Segments(2)),
-    way("dip, 2 images a slice", "dip", true).cut(Cut::Slices(2)),
-    way("dip, full recompute", "dip", true).strategy("full"),
-];
-
-const DECODER: &[Way] = &[
-    way("gpipe", "gpipe", false),
-    way("1f1b", "1f1b", false),
-    way("1f1b, full recompute", "1f1b", false).strategy("full"),
-    way("1f1b, selective recompute", "1f1b", false).strategy("selective"),
-    way("1f1b, 2 | 6 layers", "1f1b", false).cut(Cut::Layers(&[2])),
-    way("1f1b, 6 | 2 layers", "1f1b", false).cut(Cut::Layers(&[6])),
-    way("1f1b, 2 microbatches", "1f1b", false).microbatches(2),
-    way("1f1b, 4 microbatches", "1f1b", false).microbatches(4),
-    way("gpipe, 1 | 7 layers", "gpipe", false).cut(Cut::Layers(&[1])),
-    way("gpipe, full recompute, 5 | 3 layers", "gpipe", false)
-        .strategy("full")
-        .cut(Cut::Layers(&[5])),
-    way("interleaved", "interleaved", false),
-    way("zero bubble", "zero_bubble", true),
-    way("dip", "dip", true),
-    way("dip, joint weights", "dip", false),
-    way("dip, 4 segments", "dip", true).cut(Cut::Segments(4)),
-];
-
-const SMALL_DECODER: &str = r#"
-name = "decoder-tiny"
-sequence_tokens = 192
-microbatches = 6
-parallel = { data = 1, tensor = 1, pipeline = 2 }
-[[module]]
-name = "language"
-layers = 8
-hidden = 160
-ffn = 432
-heads = 5
-kind = { decoder = { vocab = 260 } }
-"#;
-
-/// A batch that is not cut yet.
-#[derive(Clone)]
-struct Uncut {
-    meta: BatchMeta,
-    microbatches: Vec<Microbatch>,
-}
 
 /// A plan with its pipeline, and what it took.
 struct Run {
@@ -139,6 +41,8 @@ struct Run {
     batches: Vec<(Plan, Arc<Batch>)>,
     /// Seconds of the stages, by batch and round.
     measured: Vec<Vec<f64>>,
+    /// Seconds of every stage, by batch.
+    stages: Vec<Stages>,
     /// Most bytes of activations on a rank, by batch.
     activations: Vec<Bytes>,
 }
@@ -189,7 +93,9 @@ impl Study {
         let documents = sequences.clone().map(|m| m.documents.iter().max().map_or(1, |d| d + 1));
         let documents = documents.sum::<u32>() as usize / sequences.count().max(1);
         // A round measures little: there are many.
-        let effort = Effort { ranks: RANKS as usize, documents, runs: 5, ..Effort::default() };
+        let clip = mean_clip(&batches);
+        let effort =
+            Effort { ranks: RANKS as usize, documents, clip, runs: 5, ..Effort::default() };
         let mut study = Self { model, effort, profiles: Vec::new(), config, batches };
         study.measure()?;
         Ok(study)
@@ -222,6 +128,11 @@ impl Study {
                 }
             }
             Cut::Slices(n) => partitioner = partitioner.with_sub_microbatch(ModuleId(0), n),
+            Cut::Clips(n) => {
+                for m in 0..self.model.modules.len() {
+                    partitioner = partitioner.with_sub_microbatch(ModuleId::from(m), n);
+                }
+            }
             Cut::Layers(first) => return Ok(self.cut_after(first)),
         }
         Ok(partitioner.place(placement(way.schedule))?)
@@ -261,7 +172,8 @@ impl Study {
         let batches = self.batches.iter().map(plan).collect::<Result<Vec<_>>>()?;
         let measured = vec![Vec::new(); batches.len()];
         let activations = vec![Bytes::ZERO; batches.len()];
-        Ok(Run { way, pipeline, partition, batches, measured, activations })
+        let stages = vec![Stages::default(); batches.len()];
+        Ok(Run { way, pipeline, partition, batches, measured, stages, activations })
     }
 
     fn plan(&self, way: Way, partition: &Partition, uncut: &Uncut) -> Result<(Plan, Arc<Batch>)> {
@@ -316,11 +228,12 @@ impl Run {
     /// Runs every batch. The first once more before: another pipeline has used the caches.
     fn round(&mut self) -> Result<()> {
         self.pipeline.run(&self.batches[0].0, &self.batches[0].1, None)?;
-        let figures = self.measured.iter_mut().zip(&mut self.activations);
-        for ((plan, batch), (measured, activations)) in self.batches.iter().zip(figures) {
+        let figures = self.measured.iter_mut().zip(&mut self.activations).zip(&mut self.stages);
+        for ((plan, batch), ((measured, activations), stages)) in self.batches.iter().zip(figures) {
             let report = self.pipeline.run(plan, batch, None)?;
             let trace = report.traces.first().context("there is one replica")?;
             measured.push(trace.makespan().0);
+            stages.add(trace);
             *activations = report.peak_activation.iter().fold(*activations, |a, &b| a.max(b));
         }
         Ok(())
@@ -390,6 +303,14 @@ fn compare(mut study: Study, ways: &[Way], rounds: usize) -> Result<Vec<(f64, f6
         means.push((mean(|p| p.0), mean(|p| p.1)));
         all.extend(pairs);
     }
+    let mut kinds = ByKind::default();
+    for run in &runs {
+        for (uncut, stages) in study.batches.iter().zip(&run.stages) {
+            let (graph, _) = study.graph(run.way, &run.partition, uncut)?;
+            kinds.add(&graph, &run.partition, &study.model, &stages.undisturbed());
+        }
+    }
+    kinds.print();
     summary(&format!("{} plans of {}", runs.len(), study.model.name), &all, &means);
     Ok(all)
 }
@@ -404,47 +325,25 @@ fn summary(what: &str, pairs: &[(f64, f64)], means: &[(f64, f64)]) {
     );
 }
 
-/// Batches of drawn scenes, as `dip train examples/vlm-tiny.toml` has them.
-fn scenes(model: &ModelSpec, config: &RunConfig) -> Result<Vec<Uncut>> {
-    let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)?;
-    let next = |_| {
-        let batch = data.feed.next_batch(&mut |meta| (0..meta.microbatches.len()).collect())?;
-        let microbatches = (batch.content)()?.wanted;
-        Ok(Uncut { meta: batch.meta, microbatches })
-    };
-    (0..BATCHES).map(next).collect()
-}
-
-/// Batches of text: sequences of documents of equal length.
-fn texts(model: &ModelSpec) -> Vec<Uncut> {
-    let (length, document) = (model.sequence_tokens, 48);
-    let microbatch = Microbatch {
-        tokens: (0..length).map(|i| i % 256).collect(),
-        documents: (0..length).map(|i| i / document).collect(),
-        positions: (0..length).map(|i| i % document).collect(),
-        targets: (0..length).map(|i| (i + 1) % 256).collect(),
-        loss_mask: vec![true; length as usize],
-        ..Microbatch::default()
-    };
-    let documents = vec![document.into(); (length / document) as usize];
-    let meta =
-        MicrobatchMeta { text_tokens: length.into(), documents, ..MicrobatchMeta::default() };
-    let count = model.microbatches as usize;
-    let meta = BatchMeta { iteration: 0, microbatches: vec![meta; count] };
-    vec![Uncut { meta, microbatches: vec![microbatch; count] }]
-}
-
 fn main() -> Result<()> {
     let rounds = std::env::args().nth(1).map_or(Ok(10), |n| n.parse()).context("rounds")?;
-    let config = RunConfig::from_toml(include_str!("vlm-tiny.toml"))?;
-    let vlm = presets::model(&config.model).context("the preset is built in")?;
-    let batches = scenes(&vlm, &config)?;
-    let study = Study::new(vlm, config.clone(), batches)?;
-    let mut all = compare(study, VLM, rounds)?;
+    let only = std::env::args().nth(2);
+    let config = RunConfig::from_toml(include_str!("../vlm-tiny.toml"))?;
+    let preset = |name| presets::model(name).context("the preset is built in");
+    let (vlm, video) = (preset("vlm-tiny")?, preset("t2v-tiny")?);
     let decoder = ModelSpec::from_toml(SMALL_DECODER)?;
-    let batches = texts(&decoder);
-    let study = Study::new(decoder, config, batches)?;
-    all.extend(compare(study, DECODER, rounds)?);
+    let studies = [
+        (drawn(&vlm, &config)?, vlm, VLM),
+        (texts(&decoder), decoder, DECODER),
+        (drawn(&video, &config)?, video, VIDEO),
+    ];
+    let mut all = Vec::new();
+    for (batches, model, ways) in studies {
+        if only.as_ref().is_none_or(|name| *name == model.name) {
+            let study = Study::new(model, config.clone(), batches)?;
+            all.extend(compare(study, ways, rounds)?);
+        }
+    }
     println!();
     summary("all", &all, &all);
     Ok(())

@@ -1,0 +1,25 @@
+//! A profile of a small model.
+
+use burn::backend::Flex;
+use dip_core::presets;
+use dip_core::profile::KeptOf;
+
+use super::*;
+
+#[test]
+fn every_strategy_is_measured_and_each_holds_less_than_the_one_before() {
+    let model = presets::model("vlm-tiny").unwrap();
+    let effort = Effort { warm_up: 0, runs: 1, enough: Seconds(0.1), ..Effort::default() };
+    let profile = profile::<Flex>(&model, &Default::default(), effort, "test".into()).unwrap();
+    for e in profile.entries.iter().filter(|e| e.part == Part::Layer) {
+        let PartTimes { forward_s, backward_s, .. } = e.times;
+        assert!(forward_s.0 > 0.0 && backward_s.0 > 0.0, "{e:?}");
+        assert!(e.times.offload_forward_s >= forward_s, "{e:?}");
+        assert!(e.times.offload_backward_s >= backward_s, "{e:?}");
+        let PartBytes { keep, selective, full, offload } = e.kept;
+        let work = KeptOf { pairs: 1 << 14, trained_tokens: 64, ..KeptOf::default() };
+        let held = [keep, selective, full, offload].map(|kept| kept.of(work).0);
+        assert!(held.is_sorted_by(|a, b| a > b), "{held:?}");
+        assert_eq!(held[3], 0, "layers leave the device");
+    }
+}

@@ -1,0 +1,76 @@
+//! Models and batches to compare plans on.
+
+use anyhow::Result;
+use dip::burn::measure::ClipSize;
+use dip::burn::train::{RunConfig, RunData};
+use dip::burn::{ClipGrid, Microbatch};
+use dip::prelude::*;
+
+/// Batches of each model.
+const BATCHES: usize = 3;
+
+pub const SMALL_DECODER: &str = r#"
+name = "decoder-tiny"
+sequence_tokens = 192
+microbatches = 6
+parallel = { data = 1, tensor = 1, pipeline = 2 }
+[[module]]
+name = "language"
+layers = 8
+hidden = 160
+ffn = 432
+heads = 5
+kind = { decoder = { vocab = 260 } }
+"#;
+
+/// A batch that is not cut yet.
+#[derive(Clone)]
+pub struct Uncut {
+    pub meta: BatchMeta,
+    pub microbatches: Vec<Microbatch>,
+}
+
+/// Batches of drawn scenes or clips, as `dip train` has them.
+pub fn drawn(model: &ModelSpec, config: &RunConfig) -> Result<Vec<Uncut>> {
+    let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)?;
+    let next = |_| {
+        let batch = data.feed.next_batch(&mut |meta| (0..meta.microbatches.len()).collect())?;
+        let microbatches = (batch.content)()?.wanted;
+        Ok(Uncut { meta: batch.meta, microbatches })
+    };
+    (0..BATCHES).map(next).collect()
+}
+
+/// Batches of text: sequences of documents of equal length.
+pub fn texts(model: &ModelSpec) -> Vec<Uncut> {
+    let (length, document) = (model.sequence_tokens, 48);
+    let microbatch = Microbatch {
+        tokens: (0..length).map(|i| i % 256).collect(),
+        documents: (0..length).map(|i| i / document).collect(),
+        positions: (0..length).map(|i| i % document).collect(),
+        targets: (0..length).map(|i| (i + 1) % 256).collect(),
+        loss_mask: vec![true; length as usize],
+        ..Microbatch::default()
+    };
+    let documents = vec![document.into(); (length / document) as usize];
+    let meta =
+        MicrobatchMeta { text_tokens: length.into(), documents, ..MicrobatchMeta::default() };
+    let count = model.microbatches as usize;
+    let meta = BatchMeta { iteration: 0, microbatches: vec![meta; count] };
+    vec![Uncut { meta, microbatches: vec![microbatch; count] }]
+}
+
+/// A clip of mean size; the default where there are none.
+pub fn mean_clip(batches: &[Uncut]) -> ClipSize {
+    let sequences = || batches.iter().flat_map(|b| &b.microbatches);
+    let clips: Vec<_> = sequences().flat_map(|m| &m.clips).collect();
+    let Some(count) = u32::try_from(clips.len()).ok().filter(|&n| n > 0) else {
+        return ClipSize::default();
+    };
+    let mean = |sum: u32| sum.div_ceil(count);
+    let frames = mean(clips.iter().map(|c| c.grid.frames).sum());
+    let columns = mean(clips.iter().map(|c| c.grid.rows * c.grid.columns).sum());
+    let captions: usize = sequences().map(|m| m.tokens.len()).sum();
+    let grid = ClipGrid { frames, rows: 1, columns };
+    ClipSize { grid, caption_tokens: mean(captions as u32) }
+}
