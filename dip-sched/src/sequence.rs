@@ -69,6 +69,9 @@ pub(crate) struct Turns {
 impl Turns {
     /// The sequence of every microbatch by itself.
     pub(crate) fn new(problem: &Problem, costs: &Costs) -> Self {
+        if problem.budget.iter().all(Option::is_none) {
+            return Self { own: None };
+        }
         let of = |t: u32| problem.microbatch[t as usize] as usize;
         let apart = (0..problem.n as u32)
             .all(|t| problem.succs.of_task(t as usize).iter().all(|&(s, _)| of(s) == of(t)));

@@ -39,9 +39,9 @@ pub(super) fn collectives<B: Backend>(
 }
 
 /// What nodes must have alike to sum the gradients of one another, a field a line.
-pub(super) fn cut<B: Backend>(init: &PipelineInit<'_, B>, replicas: usize) -> String {
-    let alike = (init.partition, replicas, init.optimizer, init.precision);
-    serde_json::to_string_pretty(&alike).expect("plain data has a JSON form")
+pub(super) fn alike<B: Backend>(init: &PipelineInit<'_, B>, replicas: usize) -> String {
+    let fields = (init.partition, replicas, init.optimizer, init.precision);
+    serde_json::to_string_pretty(&fields).expect("plain data has a JSON form")
 }
 
 /// The longest file of a checkpoint, which the first node sends to the others: weights, two moments and averages in f32, with

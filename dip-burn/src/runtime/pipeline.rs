@@ -131,7 +131,7 @@ impl<B: Backend> Pipeline<B> {
         let replicas = init.devices.len() / ranks;
         // Behind the listening: whoever passes here may send what all nodes take by now.
         if let Some(nodes) = &nodes {
-            nodes.agree("the partition", &cut(init, replicas))?;
+            nodes.agree("the partition", &alike(init, replicas))?;
         }
         let (node, all) = nodes.as_ref().map_or((0, 1), |n| (n.number(), n.count()));
         let (before, all) = (node * replicas, all * replicas);

@@ -20,7 +20,7 @@ const CHAINS: u64 = 64;
 const FEW: u64 = 4;
 /// Chains are so many tasks in all.
 const RUNS_OF_TASKS: u64 = 80_000;
-/// Part of a budget after which chains end.
+/// The part that chains take of what is left of a budget when they begin.
 const SHARE: f64 = 0.75;
 /// The same for small graphs, where walks find more.
 const SHARE_OF_SMALL: f64 = 0.2;
@@ -155,10 +155,12 @@ impl Search<'_> {
             found.extend(best);
             self.iteration += iterations;
             first += count;
-            longest = longest.max(self.used() - begun);
-            if longest == 0.0 {
+            // Too few iterations may be left for a single one of a tournament.
+            let took = self.used() - begun;
+            if took <= 0.0 {
                 break;
             }
+            longest = longest.max(took);
         }
         found
     }

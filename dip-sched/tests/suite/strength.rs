@@ -48,6 +48,28 @@ fn the_search_is_close_to_proven_optima() {
     assert!(sum / f64::from(proven) <= 0.01, "{}", sum / f64::from(proven));
 }
 
+#[test]
+fn every_number_of_iterations_ends() {
+    // Uneven stages, so that no plan meets its bound and the budget is all that ends a search.
+    let chain = |microbatches| {
+        let chain = Chain::uniform(4, microbatches, 1).split();
+        Chain { forward: vec![16.0, 10.0, 10.0, 8.0], comm: 1.0, limit: 4, ..chain }.graph()
+    };
+    let shape =
+        Shape { ranks: 4, microbatches: 5, modules: 2, segments: 2, slices: 1, candidates: true };
+    let mut with_strategies = small(7, shape);
+    limit(&mut with_strategies, Memory::Microbatches(1.5));
+    for graph in [chain(8), with_strategies] {
+        for iterations in (1..=200).step_by(3) {
+            plan("dip", &graph, iterations);
+        }
+    }
+    let large = chain(60);
+    for iterations in 35..=60 {
+        plan("dip", &large, iterations);
+    }
+}
+
 /// Every order of every rank, for graphs of a handful of tasks.
 fn exhaustive(graph: &TaskGraph) -> f64 {
     fn extend(

@@ -44,7 +44,8 @@ pub(super) struct Message {
 
 impl Slices {
     pub fn new(layout: Layout, nodes: usize) -> Self {
-        let of_bucket = |lengths: &Vec<usize>| (0..nodes).map(|k| cut(lengths, k, nodes)).collect();
+        let of_bucket =
+            |lengths: &Vec<usize>| (0..nodes).map(|k| pieces_of(lengths, k, nodes)).collect();
         Self { pieces: layout.iter().map(of_bucket).collect(), layout }
     }
 
@@ -123,11 +124,11 @@ impl Slices {
     /// # Errors
     /// Says what does not fit the slice.
     pub fn read(&self, bytes: &[u8], from: usize, to: usize) -> Result<Message, String> {
-        let cut = || "has sent a sum that is cut short".to_owned();
+        let short = || "has sent a message that is cut short".to_owned();
         let mut rest = bytes;
-        let kind = take(&mut rest, 1).ok_or_else(cut)?[0];
-        let bucket = take_number(&mut rest).ok_or_else(cut)?;
-        let count = take_number(&mut rest).ok_or_else(cut)?;
+        let kind = take(&mut rest, 1).ok_or_else(short)?[0];
+        let bucket = take_number(&mut rest).ok_or_else(short)?;
+        let count = take_number(&mut rest).ok_or_else(short)?;
         let node = match kind {
             PART => to,
             SUM => from,
@@ -145,20 +146,20 @@ impl Slices {
         }
         for piece in pieces {
             let (i, own) = (piece.tensor, piece.values.len());
-            match take(&mut rest, 1).ok_or_else(cut)?[0] {
+            match take(&mut rest, 1).ok_or_else(short)?[0] {
                 ABSENT => continue,
                 PRESENT => {}
                 mark => {
                     return Err(format!("has marked tensor {i} of bucket {bucket} with {mark}"));
                 }
             }
-            let length = take_number(&mut rest).ok_or_else(cut)?;
+            let length = take_number(&mut rest).ok_or_else(short)?;
             if length != own {
                 return Err(format!(
                     "has sent {length} values of tensor {i} of bucket {bucket}, whose slice has {own}"
                 ));
             }
-            take(&mut rest, length.saturating_mul(VALUE_BYTES)).ok_or_else(cut)?;
+            take(&mut rest, length.saturating_mul(VALUE_BYTES)).ok_or_else(short)?;
         }
         match rest.len() {
             0 => Ok(Message { kind, bucket }),
@@ -168,7 +169,7 @@ impl Slices {
 }
 
 /// The pieces of slice `k` of `count`; none is empty.
-fn cut(lengths: &[usize], k: usize, count: usize) -> Vec<Piece> {
+fn pieces_of(lengths: &[usize], k: usize, count: usize) -> Vec<Piece> {
     let total: usize = lengths.iter().sum();
     let begin_of = |k: usize| total / count * k + (total % count).min(k);
     let (from, to) = (begin_of(k), begin_of(k + 1));

@@ -159,6 +159,9 @@ impl Inbox {
 
     /// Judges the hello of a connection.
     pub fn admit(&self, hello: &[u8]) -> Admission {
+        if self.lock().started {
+            return Admission::Stranger;
+        }
         let most = self.hello().len() + SLACK_BYTES;
         if hello.len() > most {
             let what = format!("a hello has {} bytes, but at most {most} are read", hello.len());
@@ -180,6 +183,9 @@ impl Inbox {
             return Admission::Refused(Answer::Never(what), None);
         }
         let mut state = self.lock();
+        if state.started {
+            return Admission::Stranger;
+        }
         let Some(peer) = state.peers.get_mut(node) else { return Admission::Stranger };
         if peer.come.is_some() {
             let what = format!("another process is node {node} already");
@@ -198,7 +204,7 @@ impl Inbox {
         Admission::Refused(Answer::Never(answer), error)
     }
 
-    /// Notes that a node knows that it is taken.
+    /// Notes that a node has sent something since it was taken, and so knows it.
     pub fn welcomed(&self, node: usize) {
         self.lock().peers[node].welcomed = true;
         self.changed.notify_all();
@@ -242,6 +248,15 @@ impl Inbox {
             |d: &Delivery| !matches!(d, Delivery::Message { from, .. } if *from == node);
         state.early.values_mut().for_each(|all| all.retain(is_of_another));
         state.count_early();
+    }
+
+    /// Ends this node where it still waits for others: what a connection says cannot end a run.
+    pub fn fail_to_start(&self, error: NodeError) {
+        let mut state = self.lock();
+        if !state.started {
+            state.failure.get_or_insert(error);
+            self.changed.notify_all();
+        }
     }
 
     /// Ends this node; only the first cause counts.

@@ -10,7 +10,7 @@
 //! before it comes, and whoever is on the way can read and change what is sent. Until all nodes are there the port is open on all
 //! interfaces, and a stranger may make a node hold the 64 MiB that the server of burn-communication buffers of a message, a limit
 //! that it does not let its users lower; hellos are therefore read eight at a time, which bounds what all strangers together
-//! can take. Nodes belong into a private network.
+//! can take. They can also keep nodes from meeting; a run that has begun hears none. Nodes belong into a private network.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -163,7 +163,12 @@ async fn serve(inbox: Arc<Inbox>, port: u16, closed: oneshot::Receiver<()>) {
         let inbox = inbox.clone();
         move |channel| receive(inbox, greetings, channel)
     });
-    let until = async move { drop(closed.await) };
+    let hellos = greetings.clone();
+    let until = async move {
+        drop(closed.await);
+        // Connections that are open already are not heard any more, either.
+        hellos.close();
+    };
     if let Err(error) = server.serve(until).await {
         let what = match error {
             WsServerError::Io(error) => error.to_string(),
@@ -217,7 +222,7 @@ async fn receive(inbox: Arc<Inbox>, greetings: Arc<Semaphore>, mut channel: WsSe
             let answer = Message::new(answer.to_bytes().into());
             let _ = timeout(ATTEMPT, channel.send(answer)).await;
             if let Some(error) = error {
-                inbox.fail(error);
+                inbox.fail_to_start(error);
             }
             return;
         }
@@ -229,8 +234,7 @@ async fn receive(inbox: Arc<Inbox>, greetings: Arc<Semaphore>, mut channel: WsSe
     if !matches!(timeout(ATTEMPT, channel.send(welcome)).await, Ok(Ok(()))) {
         return;
     }
-    inbox.welcomed(node);
-    let mut assembly = Assembly::default();
+    let (mut assembly, mut welcomed) = (Assembly::default(), false);
     loop {
         let frame = match timeout(inbox.silence, channel.recv()).await {
             Ok(Ok(Some(frame))) => frame,
@@ -241,6 +245,9 @@ async fn receive(inbox: Arc<Inbox>, greetings: Arc<Semaphore>, mut channel: WsSe
                 return;
             }
         };
+        if !std::mem::replace(&mut welcomed, true) {
+            inbox.welcomed(node);
+        }
         let taken = assembly.take(&frame.data, |channel| inbox.most_bytes(channel));
         let delivered = taken.and_then(|incoming| match incoming {
             Incoming::Nothing => Ok(()),
@@ -332,7 +339,12 @@ async fn greet(inbox: &Inbox, address: &str) -> Option<(WsClientChannel, Answer)
     let mut channel = WsClient::connect(address, ROUTE).await?;
     channel.send(Message::new(inbox.hello().into())).await.ok()?;
     let answer = channel.recv().await.ok()??;
-    Some((channel, Answer::read(&answer.data)?))
+    let answer = Answer::read(&answer.data)?;
+    if let Answer::Welcome { .. } = answer {
+        // Until then the other does not know whether anybody still reads its answer.
+        channel.send(Message::new(wire::alive().into())).await.ok()?;
+    }
+    Some((channel, answer))
 }
 
 fn port_error(port: u16, what: &str) -> NodeError {

@@ -14,6 +14,7 @@ mod train;
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,11 +24,13 @@ use dip_burn::runtime::nodes::{NodeTransport, NodesConfig, WebSocketTransport};
 
 use crate::support::*;
 
-/// Free ports of this machine, for a node each.
+/// Free ports of this machine, for a node each, below those that the system gives to connections of other tests.
 fn addresses(count: usize) -> Vec<String> {
-    let open = |_| TcpListener::bind("127.0.0.1:0").unwrap();
-    let listeners: Vec<_> = (0..count).map(open).collect();
-    listeners.iter().map(|l| format!("127.0.0.1:{}", l.local_addr().unwrap().port())).collect()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 1000) as u16 * 20;
+    let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    let free = ports.filter(|&port| TcpListener::bind(("0.0.0.0", port)).is_ok());
+    free.take(count).map(|port| format!("127.0.0.1:{port}")).collect()
 }
 
 /// Runs `node` for every node on a thread of its own.

@@ -1,3 +1,5 @@
+use std::sync::{Arc, Barrier};
+
 use dip_burn::runtime::nodes::NodeGroup;
 use dip_burn::runtime::{Collective, ThreadCollective};
 
@@ -89,7 +91,9 @@ fn sums_that_fit_no_bucket_or_come_out_of_turn_end_the_run_with_their_node() {
 #[test]
 fn a_node_that_stops_in_the_middle_without_an_error_is_named() {
     for says_goodbye in [true, false] {
+        let all_are_there = Arc::new(Barrier::new(2));
         let ends = on_nodes(2, move |transport| {
+            all_are_there.wait();
             if transport.number() == 1 {
                 if says_goodbye {
                     transport.leave(None);
