@@ -11,7 +11,7 @@ use dip_core::{Bytes, ModelSpec, ModuleId, Partition, Plan, RankId, Seconds, Tra
 
 use super::collective::Layout;
 use super::error::{PipelineError, ended, out_of_turn};
-use super::groups::{collectives, cut, most_state_bytes};
+use super::groups::{alike, collectives, most_state_bytes};
 use super::link::ChannelLink;
 use super::nodes::NodeGroup;
 use super::on_batch::OnBatch;

@@ -45,7 +45,7 @@ pub(super) struct Message {
 impl Slices {
     pub fn new(layout: Layout, nodes: usize) -> Self {
         let of_bucket =
-            |lengths: &Vec<usize>| (0..nodes).map(|k| pieces_of(lengths, k, nodes)).collect();
+            |lengths: &Vec<usize>| (0..nodes).map(|k| slice_of(lengths, k, nodes)).collect();
         Self { pieces: layout.iter().map(of_bucket).collect(), layout }
     }
 
@@ -169,7 +169,7 @@ impl Slices {
 }
 
 /// The pieces of slice `k` of `count`; none is empty.
-fn pieces_of(lengths: &[usize], k: usize, count: usize) -> Vec<Piece> {
+fn slice_of(lengths: &[usize], k: usize, count: usize) -> Vec<Piece> {
     let total: usize = lengths.iter().sum();
     let begin_of = |k: usize| total / count * k + (total % count).min(k);
     let (from, to) = (begin_of(k), begin_of(k + 1));

@@ -16,7 +16,7 @@ fn slices_are_even_and_cover_every_value_once() {
         for nodes in 1..6 {
             let mut found = vec![0; lengths.len()];
             for k in 0..nodes {
-                let pieces = pieces_of(&lengths, k, nodes);
+                let pieces = slice_of(&lengths, k, nodes);
                 let of_slice: usize = pieces.iter().map(|piece| piece.values.len()).sum();
                 assert!((total / nodes..=total.div_ceil(nodes)).contains(&of_slice));
                 for Piece { tensor, values } in pieces {

@@ -159,11 +159,11 @@ impl Drop for WebSocketTransport {
 /// Takes connections until all nodes are there.
 async fn serve(inbox: Arc<Inbox>, port: u16, closed: oneshot::Receiver<()>) {
     let greetings = Arc::new(Semaphore::new(GREETINGS));
+    let hellos = greetings.clone();
     let server = WsServer::new(port).route(ROUTE, {
         let inbox = inbox.clone();
         move |channel| receive(inbox, greetings, channel)
     });
-    let hellos = greetings.clone();
     let until = async move {
         drop(closed.await);
         // Connections that are open already are not heard any more, either.
