@@ -14,15 +14,18 @@ use dip_core::{
 };
 use dip_emu::MeasuredCost;
 use dip_sched::{
-    BatchPlanner, PartitionError, Partitioner, PlanInputs, PlannerConfig, balance_microbatches,
-    memory_need, placement, rank_loads, schedule_by_name, splits_weights,
+    BatchPlanner, PartitionError, Partitioner, Placement, PlanInputs, PlannerConfig,
+    balance_microbatches, finer_segments, memory_need, placement, rank_loads, schedule_by_name,
+    splits_weights,
 };
 
 /// Longest search of a run whose budget is time, unless its iterations are shorter.
 const LONGEST_SEARCH: Seconds = Seconds(10.0);
 /// Batches whose mean microbatch loads are balanced for.
 const REPRESENTATIVE_BATCHES: usize = 8;
-/// Budget of the plans that decide whether weight gradients are tasks of their own.
+/// Those of them for which ways to cut the model are compared.
+const TRIAL_BATCHES: usize = 4;
+/// Budget of a plan of such a comparison where that of a run is time.
 const TRIAL_ITERATIONS: u64 = 50;
 
 /// A run that cannot be put together.
@@ -89,7 +92,7 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
     let schedule: Arc<dyn Schedule> = schedule(&pipeline.schedule)?.into();
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)
         .map_err(TrainError::from)?;
-    let Representative { meta, documents, clip, batch } = representative(&mut data)?;
+    let Representative { meta, documents, clip, batches } = representative(&mut data)?;
     let effort = Effort {
         ranks: pipeline.devices() as usize,
         threads: pipeline.threads_per_rank,
@@ -112,23 +115,30 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
         .with_offload(is_limited && pipeline.device != Device::Cpu)
         .with_averages(config.optimizer.ema_decay > 0.0);
     let video = config.data.video_of_microbatch(model);
-    let inputs = |weight_split| -> Result<PlanInputs, RunError> {
+    let inputs = |(placement, finer), weight_split| -> Result<PlanInputs, RunError> {
         let cost: Arc<dyn CostModel> = Arc::new(cost.clone().with_weight_split(weight_split));
         let partition = Partitioner::new(model, pipeline.ranks, &*cost)
             .with_representative(meta.clone())
-            .place(placement(&pipeline.schedule))?;
+            .with_finer_segments(finer)
+            .place(placement)?;
         let (model, cluster) = (model.clone(), cluster(pipeline.memory_limit_bytes));
         let inputs = PlanInputs { model, cluster, partition, cost, weight_split };
         fits_memory(&inputs, pipeline.memory_limit_bytes, video)?;
         Ok(inputs)
     };
-    let inputs = match pipeline.weight_split {
-        Some(weight_split) => inputs(weight_split)?,
-        None if splits_weights(&pipeline.schedule) => {
-            faster([inputs(false)?, inputs(true)?], &batch, &*schedule)?
-        }
-        None => inputs(false)?,
+    let budget = match pipeline.search_iterations {
+        0 => Budget::Time(LONGEST_SEARCH),
+        n => Budget::Iterations(n),
     };
+    let weight_splits = match pipeline.weight_split {
+        Some(weight_split) => vec![weight_split],
+        None if splits_weights(&pipeline.schedule) => vec![false, true],
+        None => vec![false],
+    };
+    let ways = ways_to_cut(&pipeline.schedule);
+    let candidates = ways.iter().flat_map(|&way| weight_splits.iter().map(move |&w| (way, w)));
+    let candidates = candidates.map(|(way, weight_split)| inputs(way, weight_split)).collect();
+    let inputs = fastest(candidates, &batches[..TRIAL_BATCHES], (&*schedule, budget))?;
     let partition = inputs.partition.clone();
     let replicas = pipeline.replicas as usize * count;
     let deal = deal(model, &partition, inputs.cost.clone(), replicas);
@@ -136,10 +146,7 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
     let planner = PlannerConfig {
         schedule,
         seed: config.seed,
-        budget: match pipeline.search_iterations {
-            0 => Budget::Time(LONGEST_SEARCH),
-            n => Budget::Iterations(n),
-        },
+        budget,
         // Every core beside this one trains.
         threads: 1,
         ..PlannerConfig::default()
@@ -166,20 +173,52 @@ fn profile_of_first(
     Ok(Profile::from_json(&String::from_utf8_lossy(&text)).map_err(MeasureError::from)?)
 }
 
-/// What is predicted to train a batch faster. Apart, input and weight gradients take longer than together, but fill bubbles:
-/// which of the two weighs more is a matter of the device.
-fn faster(
-    candidates: [PlanInputs; 2],
-    batch: &BatchMeta,
-    schedule: &dyn Schedule,
+/// Placements that are worth a trial, with how many times the segments of the paper's rule, the schedule's own first. A search
+/// makes plans of any of them: contiguous runs send less and cut no slices, which on some devices outweighs emptier bubbles.
+fn ways_to_cut(schedule: &str) -> Vec<(Placement, u32)> {
+    let (own, finer) = (placement(schedule), finer_segments(schedule));
+    let mut ways = vec![(own, 1)];
+    if finer > 1 {
+        ways.push((own, finer));
+        ways.extend(["1f1b", "interleaved"].map(|name| (placement(name), 1)));
+    }
+    ways
+}
+
+/// The inputs that are predicted to train the batches fastest. Apart, input and weight gradients take longer than together, but
+/// fill bubbles; slices balance ranks, but small ones are slow: what weighs more is a matter of the model and the device.
+fn fastest(
+    mut candidates: Vec<Result<PlanInputs, RunError>>,
+    batches: &[BatchMeta],
+    (schedule, budget): (&dyn Schedule, Budget),
 ) -> Result<PlanInputs, RunError> {
-    let budget = Budget::Iterations(TRIAL_ITERATIONS);
-    let environment = Environment { budget, ..Environment::default() };
-    let [joint, split] = candidates;
-    let predicted = |inputs: &PlanInputs| {
-        inputs.predicted(batch, schedule, &environment).map_err(TrainError::from)
+    if candidates.len() == 1 {
+        return candidates.remove(0);
+    }
+    let budget = match budget {
+        Budget::Time(_) => Budget::Iterations(TRIAL_ITERATIONS),
+        iterations => iterations,
     };
-    Ok(if predicted(&split)? < predicted(&joint)? { split } else { joint })
+    let environment = Environment { budget, ..Environment::default() };
+    let predicted = |inputs: PlanInputs| -> Result<(f64, PlanInputs), RunError> {
+        let seconds = batches.iter().map(|b| inputs.predicted(b, schedule, &environment));
+        let sum = seconds.map(|s| s.map(|s| s.0)).sum::<Result<f64, _>>();
+        Ok((sum.map_err(TrainError::from)?, inputs))
+    };
+    let (mut best, mut refused) = (None::<(f64, PlanInputs)>, None);
+    for candidate in candidates {
+        match candidate.and_then(predicted) {
+            Ok((seconds, inputs)) => {
+                if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
+                    best = Some((seconds, inputs));
+                }
+            }
+            // What is wrong with the first way is wrong with the run, unless another way is open.
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    let refusal = || refused.expect("a way that is not planned is refused");
+    best.map(|(_, inputs)| inputs).ok_or_else(refusal)
 }
 
 /// A limit that the heaviest microbatch does not fit would end the run at the first batch that has one.
@@ -237,8 +276,7 @@ fn cluster(memory_limit_bytes: Option<u64>) -> ClusterSpec {
 
 /// What the first batches are like.
 struct Representative {
-    /// All of their microbatches.
-    batch: BatchMeta,
+    batches: Vec<BatchMeta>,
     /// Their mean microbatch.
     meta: MicrobatchMeta,
     /// Its documents.
@@ -249,13 +287,14 @@ struct Representative {
 
 fn representative(data: &mut RunData) -> Result<Representative, TrainError> {
     let start = data.feed.position();
-    let (mut microbatches, mut documents) = (Vec::new(), 0);
+    let (mut batches, mut documents) = (Vec::new(), 0);
     for _ in 0..REPRESENTATIVE_BATCHES {
         let batch = data.feed.next_batch(&mut |_| Vec::new())?;
         documents += batch.documents;
-        microbatches.extend(batch.meta.microbatches);
+        batches.push(batch.meta);
     }
     data.feed.restore(&start)?;
+    let microbatches: Vec<_> = batches.iter().flat_map(|batch| &batch.microbatches).collect();
     let mean = |sum: u64| sum.div_ceil(microbatches.len().max(1) as u64);
     let images = microbatches.iter().map(|m| u64::from(m.images)).sum();
     let text_tokens = microbatches.iter().map(|m| m.text_tokens).sum();
@@ -268,8 +307,7 @@ fn representative(data: &mut RunData) -> Result<Representative, TrainError> {
         ..MicrobatchMeta::default()
     };
     let documents = mean(documents) as usize;
-    let batch = BatchMeta { iteration: 0, microbatches };
-    Ok(Representative { batch, meta, documents, clip: data.clip_size(&clip) })
+    Ok(Representative { batches, meta, documents, clip: data.clip_size(&clip) })
 }
 
 /// A clip of mean length, size and caption.
