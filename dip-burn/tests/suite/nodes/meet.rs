@@ -34,6 +34,9 @@ fn hello(nodes: &[String], node: usize) -> String {
 
 const WELCOME: &str = r#"{"welcome":{"life":7}}"#;
 
+/// What a node sends as soon as it is welcome, and then again and again.
+const SIGN_OF_LIFE: &[u8] = &[0];
+
 #[test]
 fn a_node_that_falls_silent_is_given_up() {
     let nodes = addresses(2);
@@ -50,7 +53,8 @@ fn a_node_that_falls_silent_is_given_up() {
     let hello = hello(&nodes, 1);
     let first = nodes[0].clone();
     runtime.spawn(async move {
-        let _channel = greet(&first, hello).await;
+        let (mut channel, _) = greet(&first, hello).await;
+        channel.send(Message::new(SIGN_OF_LIFE.to_vec().into())).await.unwrap();
         std::future::pending::<()>().await;
     });
     let mut config = NodesConfig::new(nodes.clone(), 0);
