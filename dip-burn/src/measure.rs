@@ -28,6 +28,7 @@ use thiserror::Error;
 use crate::batch::{Batch, ClipGrid};
 use crate::model::{ModelError, Precision};
 use crate::stage::{ChunkStage, Payload};
+pub use figures::undisturbed;
 use figures::{Figures, typical};
 
 /// Layers of the module that is measured: room for a first, a last and a run of middle layers.
@@ -38,17 +39,17 @@ const CHUNKS: [Range<u32>; 4] = [1..2, 1..5, 0..1, LAYERS - 1..LAYERS];
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
 const CHANNEL_BYTES_PER_S: f64 = 1e12;
 
-/// Fewest runs that count.
-const LEAST_RUNS: usize = 5;
-
 /// How long to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Effort {
-    /// Runs that are thrown away.
+    /// How often everything is measured, in turn, so that what disturbs a machine for a while falls on all alike; the lower
+    /// quartile counts.
+    pub rounds: usize,
+    /// Runs of a round that are thrown away.
     pub warm_up: usize,
-    /// Most runs that count: their mean, without a tenth at either end.
+    /// Most runs of a round that count: their mean, without a tenth at either end.
     pub runs: usize,
-    /// Time after which five of them are enough: a long run is disturbed less than a short one.
+    /// Time after which one of them is enough: a long run is disturbed less than a short one.
     pub enough: Seconds,
     /// Threads that measure at the same time: the ranks of the pipeline.
     pub ranks: usize,
@@ -80,8 +81,9 @@ impl Default for ClipSize {
 impl Default for Effort {
     fn default() -> Self {
         let (precision, clip) = (Precision::F32, ClipSize::default());
-        let (warm_up, runs, enough) = (3, 15, Seconds(1.0));
-        Self { warm_up, runs, enough, ranks: 2, threads: 1, documents: 8, precision, clip }
+        let (rounds, warm_up, runs, enough) = (4, 2, 3, Seconds(1.0));
+        let (ranks, threads, documents) = (2, 1, 8);
+        Self { rounds, warm_up, runs, enough, ranks, threads, documents, precision, clip }
     }
 }
 
@@ -172,7 +174,10 @@ pub fn profile<B: Backend>(
     key: String,
 ) -> Result<Profile, MeasureError> {
     let all = at_once(effort.ranks, effort.threads, |_, barrier| {
-        let entries = entries::<B>(model, device, effort, barrier)?;
+        let rounds = (0..effort.rounds.max(1))
+            .map(|_| entries::<B>(model, device, effort, barrier))
+            .collect::<Result<Vec<_>, _>>()?;
+        let entries = combined(&rounds, undisturbed);
         barrier.wait();
         Ok::<_, MeasureError>((entries, peak::peak_flops_per_s::<B>(device, effort.precision)))
     })?;
@@ -340,7 +345,7 @@ impl<B: Backend> Probe<'_, B> {
         let (mut samples, start) = (Vec::new(), Instant::now());
         for run in 0..self.effort.warm_up + self.effort.runs.max(1) {
             let is_late = start.elapsed().as_secs_f64() > self.effort.enough.0;
-            if is_late && samples.len() >= LEAST_RUNS {
+            if is_late && !samples.is_empty() {
                 break;
             }
             let mut sample = [PartTimes::default(); CHUNKS.len()];

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use dip::burn::backend::{Cpu, cpu_devices};
-use dip::burn::measure::{Effort, profile};
+use dip::burn::measure::{Effort, profile, undisturbed};
 use dip::burn::runtime::{Pipeline, PipelineInit};
 use dip::burn::train::RunConfig;
 use dip::burn::{Batch, Microbatch};
@@ -92,10 +92,17 @@ impl Study {
         let sequences = batches.iter().flat_map(|b| &b.microbatches);
         let documents = sequences.clone().map(|m| m.documents.iter().max().map_or(1, |d| d + 1));
         let documents = documents.sum::<u32>() as usize / sequences.count().max(1);
-        // A round measures little: there are many.
+        // One round of it at a time: they take turns with the plans.
         let clip = mean_clip(&batches);
-        let effort =
-            Effort { ranks: RANKS as usize, documents, clip, runs: 5, ..Effort::default() };
+        let effort = Effort {
+            rounds: 1,
+            ranks: RANKS as usize,
+            documents,
+            clip,
+            warm_up: 3,
+            runs: 5,
+            ..Effort::default()
+        };
         let mut study = Self { model, effort, profiles: Vec::new(), config, batches };
         study.measure()?;
         Ok(study)
@@ -249,12 +256,6 @@ impl Run {
         let plans = self.batches.iter().map(move |(plan, _)| mib(of_plan(plan)));
         plans.zip(self.activations.iter().map(move |bytes| mib(bytes.0)))
     }
-}
-
-/// The lower quartile over the rounds: other work on the machine makes rounds slower, never faster, and comes and goes.
-fn undisturbed(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 4).copied().unwrap_or(0.0)
 }
 
 /// Spearman's rank correlation of pairs.

@@ -34,6 +34,12 @@ pub(super) fn typical(values: impl Iterator<Item = f64>) -> f64 {
     middle.iter().sum::<f64>() / middle.len().max(1) as f64
 }
 
+/// The lower quartile of rounds: other work on a machine makes rounds slower, never faster, and comes and goes.
+pub fn undisturbed(rounds: &mut [f64]) -> f64 {
+    rounds.sort_by(f64::total_cmp);
+    rounds.get(rounds.len() / 4).copied().unwrap_or(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::typical;
