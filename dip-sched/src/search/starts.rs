@@ -32,7 +32,7 @@ const FAR: f64 = 1.1;
 const FIRST_RUNS: u64 = 50;
 /// So many times as many runs has a chain in every other round as in the one before.
 const MORE_RUNS: u64 = 3;
-/// Of four chains so many start from the plan of the batch before, where there is one.
+/// Of four chains of the first tournament so many start from the plan of the batch before, where there is one.
 const WARM: u64 = 3;
 /// Of four chains the one that starts with the lightest microbatch ahead.
 const AHEAD: u64 = 2;
