@@ -5,18 +5,17 @@ use std::sync::Arc;
 use dip_burn::measure::{ClipSize, Effort, MeasureError, cached_profile};
 use dip_burn::runtime::nodes::{NodeError, NodeGroup};
 use dip_burn::train::{
-    Deal, Device, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit,
+    Cut, Deal, Device, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit,
 };
 use dip_core::profile::Profile;
 use dip_core::{
-    BatchMeta, Budget, Bytes, ClipMeta, ClusterSpec, CostModel, Environment, MicrobatchMeta,
-    ModelSpec, Partition, PlanError, Schedule, Seconds, SpecError, presets,
+    BatchMeta, Budget, Bytes, ClipMeta, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec,
+    Partition, Schedule, Seconds, SpecError, presets,
 };
 use dip_emu::MeasuredCost;
 use dip_sched::{
-    BatchPlanner, PartitionError, Partitioner, Placement, PlanInputs, PlannerConfig,
-    balance_microbatches, finer_segments, memory_need, placement, rank_loads, schedule_by_name,
-    splits_weights,
+    BatchPlanner, CutError, CutSearch, PlannerConfig, balance_microbatches, rank_loads,
+    schedule_by_name,
 };
 
 /// Longest search of a run whose budget is time, unless its iterations are shorter.
@@ -25,11 +24,6 @@ const LONGEST_SEARCH: Seconds = Seconds(10.0);
 const REPRESENTATIVE_BATCHES: usize = 8;
 /// Those of them for which ways to cut the model are compared.
 const TRIAL_BATCHES: usize = 4;
-/// How much shorter plans with weight gradients apart have to be predicted: measured against predicted, they took 2 to 3 % longer
-/// than others, whatever the model.
-const SPLIT_MARGIN: f64 = 0.03;
-/// Budget of a plan of such a comparison where that of a run is time.
-const TRIAL_ITERATIONS: u64 = 50;
 
 /// A run that cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -40,38 +34,15 @@ pub enum RunError {
     /// The profile.
     #[error(transparent)]
     Measure(#[from] MeasureError),
-    /// The partition.
+    /// The cut of the model.
     #[error(transparent)]
-    Partition(#[from] PartitionError),
-    /// The memory limit.
-    #[error(
-        "pipeline.memory_limit_bytes is {limit}, but rank {rank} needs {need} bytes for its weights, gradients, optimiser state \
-         and the activations of one full microbatch; raise the limit to at least that, or use more ranks"
-    )]
-    Memory {
-        /// The limit.
-        limit: u64,
-        /// The rank that needs most.
-        rank: usize,
-        /// Bytes that it needs.
-        need: u64,
-    },
+    Cut(#[from] CutError),
     /// Another node.
     #[error(transparent)]
     Node(#[from] NodeError),
     /// The trainer.
     #[error(transparent)]
     Train(#[from] TrainError),
-}
-
-impl RunError {
-    /// Bytes that the limit must be raised to; without end where no limit is at fault.
-    fn memory_needed(&self) -> u64 {
-        match self {
-            Self::Memory { need, .. } => *need,
-            _ => u64::MAX,
-        }
-    }
 }
 
 /// The trainer of a run: costs are measured on these devices, once for each model, and kept in the output folder.
@@ -112,6 +83,8 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
         documents,
         clip,
         precision: pipeline.precision,
+        algorithm: config.optimizer.algorithm,
+        averages: config.optimizer.ema_decay > 0.0,
         ..Effort::default()
     };
     let device = devices.first().cloned().unwrap_or_default();
@@ -127,33 +100,33 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
     let cost = MeasuredCost::new(&profile, is_limited)
         .with_offload(is_limited && pipeline.device != Device::Cpu)
         .with_averages(config.optimizer.ema_decay > 0.0);
-    let video = config.data.video_of_microbatch(model);
-    let inputs = |(placement, finer), weight_split| -> Result<PlanInputs, RunError> {
-        let cost: Arc<dyn CostModel> = Arc::new(cost.clone().with_weight_split(weight_split));
-        let partition = Partitioner::new(model, pipeline.ranks, &*cost)
-            .with_representative(meta.clone())
-            .with_finer_segments(finer)
-            .place(placement)?;
-        let (model, cluster) = (model.clone(), cluster(pipeline.memory_limit_bytes));
-        let inputs = PlanInputs { model, cluster, partition, cost, weight_split };
-        fits_memory(&inputs, pipeline.memory_limit_bytes, video)?;
-        Ok(inputs)
-    };
     let budget = match pipeline.search_iterations {
         0 => Budget::Time(LONGEST_SEARCH),
         n => Budget::Iterations(n),
     };
-    let weight_splits = match pipeline.weight_split {
-        Some(weight_split) => vec![weight_split],
-        None if splits_weights(&pipeline.schedule) => vec![false, true],
-        None => vec![false],
-    };
-    let ways = ways_to_cut(&pipeline.schedule);
-    let candidates = ways.iter().flat_map(|&way| weight_splits.iter().map(move |&w| (way, w)));
-    let candidates = candidates.map(|(way, weight_split)| inputs(way, weight_split)).collect();
-    let inputs = fastest(candidates, &batches[..TRIAL_BATCHES], (&*schedule, budget))?;
-    let partition = inputs.partition.clone();
     let replicas = pipeline.replicas as usize * count;
+    let share = |batch: &BatchMeta| BatchMeta {
+        iteration: batch.iteration,
+        microbatches: batch.microbatches.iter().step_by(replicas).cloned().collect(),
+    };
+    let trials: Vec<BatchMeta> = batches[..TRIAL_BATCHES].iter().map(share).collect();
+    let search = CutSearch {
+        model,
+        cluster: &cluster(pipeline.memory_limit_bytes),
+        ranks: pipeline.ranks,
+        cost: &|weight_split| Arc::new(cost.clone().with_weight_split(weight_split)),
+        weight_split: pipeline.weight_split,
+        batches: &trials,
+        mean: &meta,
+        longest_video: config.data.video_of_microbatch(model),
+        schedule: &*schedule,
+        budget,
+    };
+    let inputs = match pipeline.cut {
+        Cut::Searched => search.searched()?,
+        Cut::Rule => search.by_rule()?,
+    };
+    let partition = inputs.partition.clone();
     let deal = deal(model, &partition, inputs.cost.clone(), replicas);
     let throughput = throughput(model, &profile, pipeline.devices() as usize * count);
     let planner = PlannerConfig {
@@ -184,72 +157,6 @@ fn profile_of_first(
     let own = if nodes.is_first() { measure()?.to_json().into_bytes() } else { Vec::new() };
     let text = nodes.broadcast(own)?;
     Ok(Profile::from_json(&String::from_utf8_lossy(&text)).map_err(MeasureError::from)?)
-}
-
-/// Placements that are worth a trial, with how many times the segments of the paper's rule, the schedule's own first. A search
-/// makes plans of any of them: contiguous runs send less and cut no slices, which on some devices outweighs emptier bubbles.
-fn ways_to_cut(schedule: &str) -> Vec<(Placement, u32)> {
-    let (own, finer) = (placement(schedule), finer_segments(schedule));
-    let mut ways = vec![(own, 1)];
-    if finer > 1 {
-        ways.push((own, finer));
-        ways.extend(["1f1b", "interleaved"].map(|name| (placement(name), 1)));
-    }
-    ways
-}
-
-/// The inputs that are predicted to train the batches fastest. Apart, input and weight gradients take longer than together, but
-/// fill bubbles; slices balance ranks, but small ones are slow: what weighs more is a matter of the model and the device.
-fn fastest(
-    mut candidates: Vec<Result<PlanInputs, RunError>>,
-    batches: &[BatchMeta],
-    (schedule, budget): (&dyn Schedule, Budget),
-) -> Result<PlanInputs, RunError> {
-    if candidates.len() == 1 {
-        return candidates.remove(0);
-    }
-    let budget = match budget {
-        Budget::Time(_) => Budget::Iterations(TRIAL_ITERATIONS),
-        iterations => iterations,
-    };
-    let environment = Environment { budget, ..Environment::default() };
-    let predicted = |inputs: PlanInputs| -> Result<(f64, PlanInputs), RunError> {
-        let seconds = batches.iter().map(|b| inputs.predicted(b, schedule, &environment));
-        let sum = seconds.map(|s| s.map(|s| s.0)).sum::<Result<f64, _>>();
-        let margin = if inputs.weight_split { SPLIT_MARGIN } else { 0.0 };
-        Ok((sum.map_err(TrainError::from)? * (1.0 + margin), inputs))
-    };
-    let (mut best, mut refused) = (None::<(f64, PlanInputs)>, None::<RunError>);
-    for candidate in candidates {
-        match candidate.and_then(predicted) {
-            Ok((seconds, inputs)) => {
-                if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
-                    best = Some((seconds, inputs));
-                }
-            }
-            // What is wrong with the first way is wrong with the run, unless another way is open, or needs less memory.
-            Err(error) => {
-                let needs_less = |than: &RunError| error.memory_needed() < than.memory_needed();
-                if refused.as_ref().is_none_or(needs_less) {
-                    refused = Some(error);
-                }
-            }
-        }
-    }
-    let refusal = || refused.expect("a way that is not planned is refused");
-    best.map(|(_, inputs)| inputs).ok_or_else(refusal)
-}
-
-/// A limit that the heaviest microbatch does not fit would end the run at the first batch that has one.
-fn fits_memory(inputs: &PlanInputs, limit: Option<u64>, video: Seconds) -> Result<(), RunError> {
-    let Some(limit) = limit else { return Ok(()) };
-    let need = memory_need(inputs, video).map_err(PlanError::from).map_err(TrainError::from)?;
-    match need.iter().enumerate().max_by_key(|(_, bytes)| bytes.0) {
-        Some((rank, bytes)) if bytes.0 > limit => {
-            Err(RunError::Memory { limit, rank, need: bytes.0 })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Deals microbatches so that the busiest rank of any replica is least busy.

@@ -4,6 +4,7 @@
 //! differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches, memory
 //! bandwidth and clock.
 
+mod effort;
 mod figures;
 mod inputs;
 mod memory;
@@ -25,9 +26,12 @@ use dip_core::{
 };
 use thiserror::Error;
 
-use crate::batch::{Batch, ClipGrid};
-use crate::model::{ModelError, Precision};
+use crate::batch::Batch;
+use crate::model::ModelError;
+use crate::runtime::Optimizer;
 use crate::stage::{ChunkStage, Payload};
+use crate::train::OptimizerConfig;
+pub use effort::{ClipSize, Effort};
 pub use figures::undisturbed;
 use figures::{Figures, typical};
 
@@ -38,54 +42,6 @@ const CHUNKS: [Range<u32>; 4] = [1..2, 1..5, 0..1, LAYERS - 1..LAYERS];
 /// Ranks of one process hand over references through channels.
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
 const CHANNEL_BYTES_PER_S: f64 = 1e12;
-
-/// How long to measure.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Effort {
-    /// How often everything is measured, in turn, so that what disturbs a machine for a while falls on all alike; the lower
-    /// quartile counts.
-    pub rounds: usize,
-    /// Runs of a round that are thrown away.
-    pub warm_up: usize,
-    /// Most runs of a round that count: their mean, without a tenth at either end.
-    pub runs: usize,
-    /// Time after which one of them is enough: a long run is disturbed less than a short one.
-    pub enough: Seconds,
-    /// Threads that measure at the same time: the ranks of the pipeline.
-    pub ranks: usize,
-    /// Compute threads of each of them.
-    pub threads: usize,
-    /// Documents of a packed sequence: attention costs less in many short ones.
-    pub documents: usize,
-    /// What the layers compute in.
-    pub precision: Precision,
-    /// A clip of mean size.
-    pub clip: ClipSize,
-}
-
-/// Size of a clip and of its caption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClipSize {
-    /// Tokens of the clip.
-    pub grid: ClipGrid,
-    /// Tokens of the caption.
-    pub caption_tokens: u32,
-}
-
-impl Default for ClipSize {
-    fn default() -> Self {
-        Self { grid: ClipGrid { frames: 8, rows: 6, columns: 6 }, caption_tokens: 24 }
-    }
-}
-
-impl Default for Effort {
-    fn default() -> Self {
-        let (precision, clip) = (Precision::F32, ClipSize::default());
-        let (rounds, warm_up, runs, enough) = (4, 2, 3, Seconds(1.0));
-        let (ranks, threads, documents) = (2, 1, 8);
-        Self { rounds, warm_up, runs, enough, ranks, threads, documents, precision, clip }
-    }
-}
 
 /// A measurement that failed.
 #[derive(Debug, Error)]
@@ -128,9 +84,11 @@ pub fn cached_profile<B: Backend>(
     let io = |source| MeasureError::Io { path: path.to_owned(), source };
     let shapes = serde_json::to_string(&model.modules).expect("plain data has a JSON form");
     let key = format!(
-        "{} {} {} tokens {} documents {} images{}, {} ranks of {} threads: {shapes}",
+        "{} {} {:?}{} {} tokens {} documents {} images{}, {} ranks of {} threads: {shapes}",
         B::name(device),
         effort.precision.name(),
+        effort.algorithm,
+        if effort.averages { " averages" } else { "" },
         model.sequence_tokens,
         effort.documents,
         model.max_images,
@@ -272,6 +230,7 @@ struct Probe<'a, B: Backend> {
 /// A chunk with what the stage before hands over.
 struct Measured<B: Backend> {
     stage: ChunkStage<B>,
+    optimizer: Optimizer<B>,
     inputs: Inputs<B>,
     /// What its last forward handed on.
     outputs: Inputs<B>,
@@ -353,6 +312,7 @@ impl<B: Backend> Probe<'_, B> {
             chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
             self.recomputed(&mut chunks, &mut sample)?;
             self.kept(&mut chunks, &mut sample)?;
+            self.updates(&mut chunks, &mut sample);
             self.offloaded(&mut chunks, &mut sample)?;
             self.split(&mut chunks, &mut sample)?;
             sample.rotate_right((run + 1) % CHUNKS.len());
@@ -371,7 +331,11 @@ impl<B: Backend> Probe<'_, B> {
         let inputs = self.inputs(layers.start == 0, batch);
         let stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
             .with_precision(self.effort.precision);
-        Ok(Measured { stage, inputs, outputs: Vec::new() })
+        let Effort { algorithm, averages, .. } = self.effort;
+        let ema_decay = if averages { 0.5 } else { 0.0 };
+        let optimizer = OptimizerConfig { algorithm, ema_decay, ..Default::default() };
+        let optimizer = Optimizer::new(&optimizer);
+        Ok(Measured { stage, optimizer, inputs, outputs: Vec::new() })
     }
 
     /// Forwards that keep only inputs, whose backwards need no measurement, and those that keep no attention cores.
@@ -402,6 +366,17 @@ impl<B: Backend> Probe<'_, B> {
             times.backward_s = seconds;
         }
         Ok(())
+    }
+
+    /// The optimiser's step, which changes nothing at a learning rate of 0.
+    fn updates(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) {
+        for (chunk, times) in chunks.iter_mut().zip(times) {
+            let start = Instant::now();
+            // A worker sends the norm away.
+            std::hint::black_box(chunk.stage.squared_gradient_norm());
+            chunk.optimizer.step([&mut chunk.stage].into_iter(), 0.0, 1.0, &|_| true);
+            times.update_s = self.since(start);
+        }
     }
 
     /// Forwards whose activations go to the host, and backwards that have them back.

@@ -149,7 +149,17 @@ pub struct StageCost {
     pub output_bytes: Bytes,
 }
 
-impl ChunkQuery<'_> {
+impl<'a> ChunkQuery<'a> {
+    /// These layers as the model trains them.
+    ///
+    /// # Panics
+    /// Where the model has no such module.
+    pub fn new(model: &'a ModelSpec, module: ModuleId, layers: Range<u32>) -> Self {
+        let trainable = model.modules[module.index()].trainable;
+        let runs_backward = model.runs_backward()[module.index()];
+        Self { model, module, layers, trainable, runs_backward }
+    }
+
     /// Whether the chunk has the first layer of its module.
     pub fn is_first(&self) -> bool {
         self.layers.start == 0
@@ -197,6 +207,13 @@ pub trait CostModel: Send + Sync {
     fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
         let _ = (chunk, workload);
         Bytes::ZERO
+    }
+
+    /// The optimiser's step on the weights of a chunk, which no plan orders: it comes once an iteration, when all gradients are
+    /// there. Nothing without an override.
+    fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
+        let _ = chunk;
+        Seconds::ZERO
     }
 
     /// Candidate strategies of a stage pair on the time-memory front (paper section 2: at most S = 10), the fastest first.

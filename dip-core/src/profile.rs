@@ -6,7 +6,7 @@ use crate::error::SpecError;
 use crate::units::{Bytes, Seconds};
 
 /// The schema name of a profile file.
-pub const PROFILE_SCHEMA: &str = "dip.profile/v4";
+pub const PROFILE_SCHEMA: &str = "dip.profile/v5";
 /// Bytes that rounding may add to a sum of coefficients.
 const ROUNDING_BYTES: f64 = 1e-3;
 /// Most entries of a profile file.
@@ -88,6 +88,8 @@ pub struct PartTimes {
     pub offload_forward_s: Seconds,
     /// Backward that copies them back, weight gradients included.
     pub offload_backward_s: Seconds,
+    /// The optimiser's step on the weights, with the norm of their gradients: once an iteration, whatever passes through.
+    pub update_s: Seconds,
 }
 
 /// Activations of one part, or of several together, on the device under each strategy.
@@ -164,6 +166,7 @@ impl PartTimes {
             selective_backward_s: value(|t| t.selective_backward_s),
             offload_forward_s: value(|t| t.offload_forward_s),
             offload_backward_s: value(|t| t.offload_backward_s),
+            update_s: value(|t| t.update_s),
         }
     }
 
@@ -180,7 +183,7 @@ impl PartTimes {
     }
 
     /// Every time with its name in files.
-    fn named(&self) -> [(&'static str, Seconds); 8] {
+    fn named(&self) -> [(&'static str, Seconds); 9] {
         [
             ("forward_s", self.forward_s),
             ("inference_s", self.inference_s),
@@ -190,6 +193,7 @@ impl PartTimes {
             ("selective_backward_s", self.selective_backward_s),
             ("offload_forward_s", self.offload_forward_s),
             ("offload_backward_s", self.offload_backward_s),
+            ("update_s", self.update_s),
         ]
     }
 }

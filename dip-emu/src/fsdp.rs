@@ -4,8 +4,6 @@
 //! and scattered layer by layer; both overlap with the computation of their neighbours. Collectives keep the groups in step, so
 //! a layer takes as long as the slowest group computes, or as its collectives take.
 
-use std::ops::Range;
-
 use dip_core::{
     BatchMeta, Bytes, ChunkQuery, ClusterSpec, CostError, CostModel, LayerStrategy, MicrobatchMeta,
     ModelSpec, ModuleId, Seconds, StageCost, StageQuery, Strategy,
@@ -87,7 +85,8 @@ impl<'a> Fsdp<'a> {
         for module in model.topological_order() {
             let count = model.modules[module.index()].layers;
             for layer in 0..count {
-                let weights = crate::chunk_parameters(&query(model, module, layer..layer + 1));
+                let weights =
+                    crate::chunk_parameters(&ChunkQuery::new(model, module, layer..layer + 1));
                 layers.push((module, layer, weights.div_ceil(model.parallel.tensor.into())));
             }
         }
@@ -146,7 +145,7 @@ impl<'a> Fsdp<'a> {
         let workload = self.model.workload(module, meta, 0..instances);
         let under = |strategy: LayerStrategy| -> Result<StageCost, CostError> {
             let strategy = &Strategy::of_layers(&[strategy]);
-            let chunk = query(self.model, module, i..i + 1);
+            let chunk = ChunkQuery::new(self.model, module, i..i + 1);
             self.cost.stage(&StageQuery { chunk, workload, strategy })
         };
         let (keep, full) = (under(LayerStrategy::Keep)?, under(LayerStrategy::Full)?);
@@ -156,8 +155,10 @@ impl<'a> Fsdp<'a> {
             again: (full.backward.0 - keep.backward.0).max(0.0),
             saved: (keep.activation_bytes.0 as f64 - full.activation_bytes.0 as f64).max(0.0),
             kept: keep.activation_bytes.0 as f64,
-            working: self.cost.working_bytes(&query(self.model, module, i..i + 1), workload).0
-                as f64,
+            working: self
+                .cost
+                .working_bytes(&ChunkQuery::new(self.model, module, i..i + 1), workload)
+                .0 as f64,
             recomputed: false,
         })
     }
@@ -166,7 +167,7 @@ impl<'a> Fsdp<'a> {
     fn static_bytes(&self) -> f64 {
         let modules = self.model.modules.iter().enumerate();
         let whole = modules.map(|(m, spec)| {
-            let all = query(self.model, ModuleId::from(m), 0..spec.layers);
+            let all = ChunkQuery::new(self.model, ModuleId::from(m), 0..spec.layers);
             self.cost.static_bytes(&all).0 as f64
         });
         let gathered = self.layers.iter().map(|l| l.2).max().unwrap_or(0) * GATHERED * 2;
@@ -205,16 +206,6 @@ fn fit(row: &mut [Layer], room: f64) -> Option<f64> {
         row[i].recomputed = true;
     }
     (held <= room).then_some(held)
-}
-
-fn query(model: &ModelSpec, module: ModuleId, layers: Range<u32>) -> ChunkQuery<'_> {
-    ChunkQuery {
-        model,
-        module,
-        layers,
-        trainable: model.modules[module.index()].trainable,
-        runs_backward: model.runs_backward()[module.index()],
-    }
 }
 
 #[cfg(test)]

@@ -94,6 +94,13 @@ impl MeasuredCost {
         interpolate(points, tokens)
     }
 
+    /// Seconds of the optimiser for a part: the mean over the sizes it was measured at, which make no difference.
+    fn mean_update(&self, module: &str, part: Part) -> Seconds {
+        let points = self.points.get(&(module.to_owned(), part)).map_or(&[][..], Vec::as_slice);
+        let sum: Seconds = points.iter().map(|point| point.times.update_s).sum();
+        sum / points.len().max(1) as f64
+    }
+
     /// Times of what a chunk has beside its layers, and of one layer.
     fn chunk(&self, query: &StageQuery<'_>) -> Result<(Cost, Cost), CostError> {
         let chunk = &query.chunk;
@@ -169,6 +176,22 @@ impl CostModel for MeasuredCost {
         // In lower precision the layers multiply with a copy of the weights.
         let copy = if self.element_bytes < 4 { self.element_bytes } else { 0 };
         Bytes(crate::chunk_parameters(chunk).saturating_mul(each + copy))
+    }
+
+    fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
+        if !chunk.trainable {
+            return Seconds::ZERO;
+        }
+        let module = &chunk.model.modules[chunk.module.index()].name;
+        let part = |part| self.mean_update(module, part);
+        let mut seconds = part(Part::Stage) + part(Part::Layer) * chunk.layers.len() as f64;
+        if chunk.is_first() {
+            seconds += part(Part::First);
+        }
+        if chunk.is_last() {
+            seconds += part(Part::Last);
+        }
+        seconds
     }
 
     fn candidates(

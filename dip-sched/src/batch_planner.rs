@@ -45,6 +45,20 @@ impl PlanInputs {
         Ok(build_graph(&input)?)
     }
 
+    /// Seconds of the optimiser on the rank that has most to update.
+    pub fn busiest_update(&self) -> Seconds {
+        let mut updates = vec![Seconds::ZERO; self.partition.ranks as usize];
+        for (rank, chunk) in self.partition.queries(&self.model) {
+            updates[rank.index()] += self.cost.update(&chunk);
+        }
+        updates.into_iter().fold(Seconds::ZERO, Seconds::max)
+    }
+
+    /// How many stages a batch has.
+    pub(crate) fn stages(&self, batch: &BatchMeta) -> Result<usize, PlanError> {
+        Ok(self.graph(batch, &self.split(batch))?.tasks.len())
+    }
+
     /// The makespan that `schedule` is predicted to reach for a batch.
     ///
     /// # Errors

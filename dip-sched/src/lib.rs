@@ -9,6 +9,7 @@
 //! | to | use |
 //! |---|---|
 //! | place layers on ranks | [`Partitioner`], [`validate_partition`] |
+//! | cut a model for the batches of a run | [`CutSearch`] |
 //! | cut a batch | [`split_batch`] |
 //! | order the stages of a batch | [`schedule_by_name`], or a schedule's type, such as [`Dip`] |
 //! | know how far from optimal a plan can be | [`lower_bound`], which is in every plan |
@@ -24,6 +25,7 @@ pub mod balance;
 pub mod batch_planner;
 mod bounds;
 mod branch;
+pub mod cut;
 mod evaluate;
 mod finish;
 mod interleave;
@@ -45,6 +47,7 @@ pub mod systems;
 pub use balance::balance_microbatches;
 pub use batch_planner::{BatchPlanner, PlanInputs};
 pub use bounds::lower_bound;
+pub use cut::{CutError, CutSearch};
 pub use loads::rank_loads;
 pub use need::memory_need;
 pub use partition::{PartitionError, Partitioner, Placement, split_batch, validate_partition};

@@ -144,6 +144,7 @@ impl Train {
         }
         let devices = devices(config.pipeline.devices());
         let mut trainer: Trainer<B> = dip::run::trainer_on_nodes(config, model, devices, nodes)?;
+        println!("layers: {}", trainer.partition().describe(model));
         if self.resume {
             match trainer.resume()? {
                 true => println!("going on behind iteration {}", trainer.iteration()),

@@ -23,5 +23,6 @@ pub use collective::{Bucket, Collective, Layout, ReplicaGone, ThreadCollective};
 pub use error::PipelineError;
 pub use link::ChannelLink;
 pub use on_batch::OnBatch;
+pub(crate) use optimizer::Optimizer;
 pub use pipeline::{Pipeline, PipelineInit, ReplicaWork, StepReport, Update};
 pub use worker::Export;

@@ -12,6 +12,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::muon::MuonRule;
 use super::worker::Chunks;
 use crate::params::{NamedTensors, ParameterMap};
+use crate::stage::ChunkStage;
 use crate::train::{Algorithm, OptimizerConfig};
 
 const MOMENT_1: &str = ".moment_1";
@@ -21,7 +22,7 @@ const AVERAGE: &str = ".average";
 const AVERAGE_WARM_UP: f64 = 10.0;
 
 /// AdamW with the moments of every parameter of a rank, and Muon for its matrices where the run says so.
-pub(super) struct Optimizer<B: Backend> {
+pub(crate) struct Optimizer<B: Backend> {
     matrices: AdamW,
     vectors: AdamW,
     muon: Option<MuonRule<B>>,
@@ -55,15 +56,15 @@ impl<B: Backend> Optimizer<B> {
     }
 
     /// Updates every trained parameter that this replica `owns` from its gradient, scaled by `scale`.
-    pub fn step(
+    pub fn step<'a>(
         &mut self,
-        chunks: &mut Chunks<B>,
+        chunks: impl Iterator<Item = &'a mut ChunkStage<B>>,
         learning_rate: f64,
         scale: f64,
         owns: &dyn Fn(&str) -> bool,
     ) {
         self.steps += 1;
-        for chunk in chunks.values_mut() {
+        for chunk in chunks {
             chunk.map_parameters(&mut Step { optimizer: self, learning_rate, scale, owns });
         }
     }

@@ -160,7 +160,8 @@ impl<B: Backend> Worker<B> {
         let _ = self.replies.send((self.id, Reply::Norm(norm)));
         if let Some(scale) = update.scale.recv().map_err(gone)? {
             let owns = |name: &str| self.replica.owns(name);
-            self.optimizer.step(&mut self.chunks, update.learning_rate, scale, &owns);
+            let chunks = self.chunks.values_mut();
+            self.optimizer.step(chunks, update.learning_rate, scale, &owns);
             self.replica.gather_parameters(&mut self.chunks)?;
         }
         Ok(())

@@ -93,6 +93,8 @@ pub struct PipelineConfig {
     pub precision: Precision,
     /// The schedule, by name.
     pub schedule: String,
+    /// How the cut of the model over the ranks is found.
+    pub cut: Cut,
     /// Budget of the search in iterations: reproducible. 0 for a budget in time: the last iteration's.
     pub search_iterations: u64,
     /// Whether weight gradients are tasks of their own; absent for the schedules that place them freely.
@@ -119,11 +121,23 @@ impl Default for PipelineConfig {
             threads_per_rank: 1,
             precision: Precision::F32,
             schedule: "dip".into(),
+            cut: Cut::default(),
             search_iterations: 20,
             weight_split: None,
             memory_limit_bytes: None,
         }
     }
+}
+
+/// How the cut of a model over the ranks is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// Layers go wherever plans of the first batches become shortest. Schedules that do not search keep their rule.
+    #[default]
+    Searched,
+    /// The chunks of a module have equally many layers, where they divide.
+    Rule,
 }
 
 /// What is trained on.

@@ -20,7 +20,7 @@ mod trainer;
 
 pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
 pub use config::{
-    Algorithm, CheckpointConfig, DataConfig, Device, EvaluationConfig, MetricsConfig,
+    Algorithm, CheckpointConfig, Cut, DataConfig, Device, EvaluationConfig, MetricsConfig,
     OptimizerConfig, Packing, PipelineConfig, RunConfig,
 };
 pub use data::{

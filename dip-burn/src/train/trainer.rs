@@ -46,6 +46,7 @@ pub struct TrainerInit<'a, B: Backend> {
 pub struct Trainer<B: Backend> {
     config: RunConfig,
     model: ModelSpec,
+    partition: Partition,
     pipeline: Pipeline<B>,
     plans: Box<dyn PlanSource>,
     data: RunData,
@@ -104,6 +105,7 @@ impl<B: Backend> Trainer<B> {
         Ok(Self {
             config: init.config.clone(),
             model: init.model.clone(),
+            partition: init.partition.clone(),
             pipeline,
             plans: init.plans,
             position: init.data.feed.position(),
@@ -130,6 +132,11 @@ impl<B: Backend> Trainer<B> {
     pub fn with_throughput(mut self, throughput: Option<Throughput>) -> Self {
         self.throughput = throughput;
         self
+    }
+
+    /// Which rank holds which layers.
+    pub fn partition(&self) -> &Partition {
+        &self.partition
     }
 
     /// Iterations that are done.

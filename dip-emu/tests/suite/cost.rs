@@ -19,9 +19,7 @@ fn cost(model: &ModelSpec, cluster: &str) -> AnalyticCost {
 }
 
 fn chunk<'a>(model: &'a ModelSpec, module: &str, layers: Range<u32>) -> ChunkQuery<'a> {
-    let (module, spec) = model.module(module).unwrap();
-    let runs_backward = model.runs_backward()[module.index()];
-    ChunkQuery { model, module, layers, trainable: spec.trainable, runs_backward }
+    ChunkQuery::new(model, model.module(module).unwrap().0, layers)
 }
 
 fn whole(model: &ModelSpec, module: &str, meta: &MicrobatchMeta) -> Workload {

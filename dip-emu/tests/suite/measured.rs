@@ -22,6 +22,7 @@ fn profile() -> Profile {
             selective_backward_s: Seconds(2.5 * seconds * tokens as f64),
             offload_forward_s: Seconds(1.25 * seconds * tokens as f64),
             offload_backward_s: Seconds(2.75 * seconds * tokens as f64),
+            update_s: Seconds(seconds),
         },
         kept: PartBytes {
             keep: KeptBytes {
@@ -86,6 +87,16 @@ fn a_chunk_is_the_sum_of_its_parts() {
     assert_eq!(whole.output_bytes, Bytes(0), "the loss stays");
     let encoder = stage(chunk(&model, 0, 2..4), 150, "keep");
     assert_eq!(encoder.output_bytes, Bytes(4 * 150 * 128), "as wide as the backbone");
+}
+
+#[test]
+fn the_optimiser_updates_what_is_trained_whatever_passes_through() {
+    let (model, cost) = (model(), MeasuredCost::new(&profile(), false));
+    let seconds = |layers| cost.update(&chunk(&model, 1, layers)).0;
+    let found = [1..3, 0..1, 3..4, 0..4].map(seconds);
+    assert_eq!(found, [21.0, 14.0, 16.0, 49.0]);
+    let frozen = ChunkQuery { trainable: false, ..chunk(&model, 1, 0..4) };
+    assert_eq!(cost.update(&frozen), Seconds::ZERO);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod sizes;
 mod split;
 mod validate;
 
+pub(crate) use split::slices;
 pub use split::split_batch;
 pub use validate::validate_partition;
 

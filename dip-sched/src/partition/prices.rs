@@ -53,16 +53,9 @@ pub(super) fn prices(
         return Ok(Prices { layers, ..Prices::default() });
     }
     let workload = of.model.workload(module, meta, 0..instances);
-    let runs_backward = of.model.runs_backward()[module.index()];
     let keep = Strategy::keep();
     let price = |range: std::ops::Range<u32>| {
-        let chunk = ChunkQuery {
-            model: of.model,
-            module,
-            layers: range,
-            trainable: spec.trainable,
-            runs_backward,
-        };
+        let chunk = ChunkQuery::new(of.model, module, range);
         let cost = of.cost.stage(&StageQuery { chunk, workload, strategy: &keep })?;
         Ok::<f64, CostError>(cost.forward.0 + cost.backward.0)
     };

@@ -2,24 +2,27 @@
 
 use std::ops::Range;
 
-use dip_core::{BatchMeta, BatchSplit, ModelSpec, ModuleId, Partition};
+use dip_core::{BatchMeta, BatchSplit, MicrobatchMeta, ModelSpec, ModuleId, Partition};
 
 /// Cuts every microbatch into `M_i = ceil(N_i / B_i)` slices a module, as equal as possible.
 pub fn split_batch(model: &ModelSpec, partition: &Partition, batch: &BatchMeta) -> BatchSplit {
-    let slices = batch
-        .microbatches
-        .iter()
-        .map(|meta| {
-            (0..model.modules.len())
-                .map(ModuleId::from)
-                .map(|module| {
-                    let (_, instances) = model.instances(module, meta);
-                    uniform(instances, partition.module(module).sub_microbatch)
-                })
-                .collect()
-        })
-        .collect();
-    BatchSplit { slices }
+    let of_module = |meta: &MicrobatchMeta, module: ModuleId| {
+        slices(model, module, partition.module(module).sub_microbatch, meta)
+    };
+    let modules = || (0..model.modules.len()).map(ModuleId::from);
+    let of_microbatch = |meta| modules().map(|module| of_module(meta, module)).collect();
+    BatchSplit { slices: batch.microbatches.iter().map(of_microbatch).collect() }
+}
+
+/// The slices of one microbatch for one module.
+pub(crate) fn slices(
+    model: &ModelSpec,
+    module: ModuleId,
+    sub_microbatch: u32,
+    meta: &MicrobatchMeta,
+) -> Vec<Range<u32>> {
+    let (_, instances) = model.instances(module, meta);
+    uniform(instances, sub_microbatch)
 }
 
 /// `0..n` in `ceil(n / most)` ranges whose lengths differ by at most one.

@@ -9,6 +9,8 @@ mod partition;
 
 /// Makespans with a closed form.
 mod closed_forms;
+/// Layers on ranks, found for the batches of a run.
+mod cut;
 /// Against DynaPipe on separated stages of uneven load.
 mod cyclic;
 /// Planning ahead on another thread.

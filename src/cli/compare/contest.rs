@@ -231,22 +231,9 @@ impl Contest<'_> {
 
 /// Seconds at the end of an iteration in which replicas sum their gradients, of the rank with most.
 pub fn exchange(model: &ModelSpec, cost: &AnalyticCost, partition: &Partition) -> Seconds {
-    let runs_backward = model.runs_backward();
     let of_rank = |rank: RankId| {
-        let chunks: Vec<ChunkQuery<'_>> = partition
-            .modules
-            .iter()
-            .enumerate()
-            .flat_map(|(m, p)| p.chunks.iter().map(move |c| (m, c)))
-            .filter(|(_, c)| c.rank == rank)
-            .map(|(m, c)| ChunkQuery {
-                model,
-                module: ModuleId::from(m),
-                layers: c.layers.clone(),
-                trainable: model.modules[m].trainable,
-                runs_backward: runs_backward[m],
-            })
-            .collect();
+        let all = partition.queries(model);
+        let chunks: Vec<_> = all.filter(|(r, _)| *r == rank).map(|(_, chunk)| chunk).collect();
         cost.exchange(&chunks)
     };
     (0..partition.ranks).map(|r| of_rank(RankId(r))).fold(Seconds::ZERO, Seconds::max)

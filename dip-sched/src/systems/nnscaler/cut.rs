@@ -127,14 +127,7 @@ impl Layers {
 }
 
 fn query<'a>(setting: &Setting<'a>, module: ModuleId, layer: u32) -> ChunkQuery<'a> {
-    let model = setting.model;
-    ChunkQuery {
-        model,
-        module,
-        layers: layer..layer + 1,
-        trainable: model.modules[module.index()].trainable,
-        runs_backward: model.runs_backward()[module.index()],
-    }
+    ChunkQuery::new(setting.model, module, layer..layer + 1)
 }
 
 fn working(setting: &Setting<'_>, module: ModuleId, layer: u32, meta: &MicrobatchMeta) -> f64 {

@@ -1,0 +1,72 @@
+//! What is measured, and for how long.
+
+use dip_core::Seconds;
+
+use crate::batch::ClipGrid;
+use crate::model::Precision;
+use crate::train::Algorithm;
+
+/// How long to measure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Effort {
+    /// How often everything is measured, in turn, so that what disturbs a machine for a while falls on all alike; the lower
+    /// quartile counts.
+    pub rounds: usize,
+    /// Runs of a round that are thrown away.
+    pub warm_up: usize,
+    /// Most runs of a round that count: their mean, without a tenth at either end.
+    pub runs: usize,
+    /// Time after which one of them is enough: a long run is disturbed less than a short one.
+    pub enough: Seconds,
+    /// Threads that measure at the same time: the ranks of the pipeline.
+    pub ranks: usize,
+    /// Compute threads of each of them.
+    pub threads: usize,
+    /// Documents of a packed sequence: attention costs less in many short ones.
+    pub documents: usize,
+    /// What the layers compute in.
+    pub precision: Precision,
+    /// A clip of mean size.
+    pub clip: ClipSize,
+    /// How weights are updated.
+    pub algorithm: Algorithm,
+    /// Whether moving averages of the weights are kept.
+    pub averages: bool,
+}
+
+/// Size of a clip and of its caption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClipSize {
+    /// Tokens of the clip.
+    pub grid: ClipGrid,
+    /// Tokens of the caption.
+    pub caption_tokens: u32,
+}
+
+impl Default for ClipSize {
+    fn default() -> Self {
+        Self { grid: ClipGrid { frames: 8, rows: 6, columns: 6 }, caption_tokens: 24 }
+    }
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        let (precision, clip) = (Precision::F32, ClipSize::default());
+        let (rounds, warm_up, runs, enough) = (4, 2, 3, Seconds(1.0));
+        let (ranks, threads, documents) = (2, 1, 8);
+        let (algorithm, averages) = (Algorithm::default(), false);
+        Self {
+            rounds,
+            warm_up,
+            runs,
+            enough,
+            ranks,
+            threads,
+            documents,
+            precision,
+            clip,
+            algorithm,
+            averages,
+        }
+    }
+}
