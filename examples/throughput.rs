@@ -78,8 +78,15 @@ impl Shape {
 fn main() -> anyhow::Result<()> {
     let device = cpu_devices(1)[0];
     let documents = BATCH as usize;
-    let effort =
-        Effort { rounds: 1, warm_up: 1, runs: 5, ranks: 1, documents, ..Effort::default() };
+    let effort = Effort {
+        rounds: 1,
+        warm_up: 1,
+        runs: 5,
+        in_flight: 1,
+        ranks: 1,
+        documents,
+        ..Effort::default()
+    };
     println!("{:8} {:>6} {:>6} {:>12} {:>9}", "layer", "hidden", "length", "tokens/s", "GFLOP/s");
     // `-- decoder` leaves out the other kind of layer.
     let only = std::env::args().nth(1);

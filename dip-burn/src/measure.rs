@@ -11,6 +11,7 @@ mod memory;
 pub mod operators;
 mod peak;
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
@@ -133,7 +134,7 @@ pub fn profile<B: Backend>(
 ) -> Result<Profile, MeasureError> {
     let all = at_once(effort.ranks, effort.threads, |_, barrier| {
         let rounds = (0..effort.rounds.max(1))
-            .map(|_| entries::<B>(model, device, effort, barrier))
+            .map(|round| entries::<B>(model, device, (effort, round), barrier))
             .collect::<Result<Vec<_>, _>>()?;
         let entries = combined(&rounds, undisturbed);
         barrier.wait();
@@ -180,7 +181,7 @@ fn at_once<T: Send>(
 fn entries<B: Backend>(
     model: &ModelSpec,
     device: &B::Device,
-    effort: Effort,
+    (effort, round): (Effort, usize),
     barrier: &Barrier,
 ) -> Result<Vec<ProfileEntry>, MeasureError> {
     let mut model = model.clone();
@@ -195,7 +196,7 @@ fn entries<B: Backend>(
         for instances in sizes(&model, module) {
             // Ranks measure the same thing at the same time.
             barrier.wait();
-            let probe = Probe::<B> { model: &model, module, instances, device, effort };
+            let probe = Probe::<B> { model: &model, module, instances, device, effort, round };
             entries.extend(probe.parts()?);
         }
     }
@@ -225,6 +226,7 @@ struct Probe<'a, B: Backend> {
     instances: u32,
     device: &'a B::Device,
     effort: Effort,
+    round: usize,
 }
 
 /// A chunk with what the stage before hands over.
@@ -232,8 +234,8 @@ struct Measured<B: Backend> {
     stage: ChunkStage<B>,
     optimizer: Optimizer<B>,
     inputs: Inputs<B>,
-    /// What its last forward handed on.
-    outputs: Inputs<B>,
+    /// What its forwards handed on, the oldest first.
+    outputs: VecDeque<Inputs<B>>,
 }
 
 type Chunks<B> = [Measured<B>];
@@ -292,16 +294,18 @@ impl<B: Backend> Probe<'_, B> {
         Ok(figures)
     }
 
-    /// Typical seconds of every chunk. All run their forwards before the first runs its backward, as in a plan: each finds the
-    /// caches full of another's data. Whoever runs last touches memory that the system has to provide first, which can take longer
+    /// Typical seconds of every chunk. All run all their forwards before the first runs its backward, as in a plan: each finds the
+    /// caches full of others' data, and memory that has not been touched for long. Whoever runs last touches memory that the system has to provide first, which can take longer
     /// than the chunk has more work than another: all are last in turn.
     fn chunks(&self) -> Result<[PartTimes; CHUNKS.len()], MeasureError> {
-        let batch = Arc::new(self.batch());
+        let batch = Arc::new(self.batch_in_flight());
         let mut chunks = CHUNKS
             .map(|layers| self.measured(layers, &batch))
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
         let (mut samples, start) = (Vec::new(), Instant::now());
+        let mut turned = self.round % CHUNKS.len();
+        chunks.rotate_left(turned);
         for run in 0..self.effort.warm_up + self.effort.runs.max(1) {
             let is_late = start.elapsed().as_secs_f64() > self.effort.enough.0;
             if is_late && !samples.is_empty() {
@@ -309,13 +313,14 @@ impl<B: Backend> Probe<'_, B> {
             }
             let mut sample = [PartTimes::default(); CHUNKS.len()];
             chunks.rotate_left(1);
+            turned = (turned + 1) % CHUNKS.len();
             chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
             self.recomputed(&mut chunks, &mut sample)?;
             self.kept(&mut chunks, &mut sample)?;
             self.updates(&mut chunks, &mut sample);
             self.offloaded(&mut chunks, &mut sample)?;
             self.split(&mut chunks, &mut sample)?;
-            sample.rotate_right((run + 1) % CHUNKS.len());
+            sample.rotate_right(turned);
             // What takes long is warm behind its first run.
             if run >= self.effort.warm_up || is_late {
                 samples.push(sample);
@@ -335,7 +340,7 @@ impl<B: Backend> Probe<'_, B> {
         let ema_decay = if averages { 0.5 } else { 0.0 };
         let optimizer = OptimizerConfig { algorithm, ema_decay, ..Default::default() };
         let optimizer = Optimizer::new(&optimizer);
-        Ok(Measured { stage, optimizer, inputs, outputs: Vec::new() })
+        Ok(Measured { stage, optimizer, inputs, outputs: VecDeque::new() })
     }
 
     /// Forwards that keep only inputs, whose backwards need no measurement, and those that keep no attention cores.
@@ -344,26 +349,22 @@ impl<B: Backend> Probe<'_, B> {
         chunks: &mut Chunks<B>,
         times: &mut [PartTimes],
     ) -> Result<(), MeasureError> {
-        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
-            times.inference_s = self.forward(chunk, "full", false)?;
-        }
+        let inference = self.forwards(chunks, "full", false)?;
         self.backwards(chunks, false)?;
-        for chunk in chunks.iter_mut() {
-            self.forward(chunk, "selective", false)?;
-        }
-        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
-            times.selective_backward_s = seconds;
+        self.forwards(chunks, "selective", false)?;
+        let backward = self.backwards(chunks, false)?;
+        for (i, times) in times.iter_mut().enumerate() {
+            (times.inference_s, times.selective_backward_s) = (inference[i], backward[i]);
         }
         Ok(())
     }
 
     /// Forwards that keep everything, and whole backwards.
     fn kept(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) -> Result<(), MeasureError> {
-        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
-            times.forward_s = self.forward(chunk, "keep", false)?;
-        }
-        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
-            times.backward_s = seconds;
+        let forward = self.forwards(chunks, "keep", false)?;
+        let backward = self.backwards(chunks, false)?;
+        for (i, times) in times.iter_mut().enumerate() {
+            (times.forward_s, times.backward_s) = (forward[i], backward[i]);
         }
         Ok(())
     }
@@ -385,59 +386,88 @@ impl<B: Backend> Probe<'_, B> {
         chunks: &mut Chunks<B>,
         times: &mut [PartTimes],
     ) -> Result<(), MeasureError> {
-        for (chunk, times) in chunks.iter_mut().zip(&mut *times) {
-            times.offload_forward_s = self.forward(chunk, "offload", false)?;
-        }
-        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, false)?) {
-            times.offload_backward_s = seconds;
+        let forward = self.forwards(chunks, "offload", false)?;
+        let backward = self.backwards(chunks, false)?;
+        for (i, times) in times.iter_mut().enumerate() {
+            (times.offload_forward_s, times.offload_backward_s) = (forward[i], backward[i]);
         }
         Ok(())
     }
 
     /// Backwards that leave their weight gradients, and then those.
     fn split(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) -> Result<(), MeasureError> {
-        for chunk in chunks.iter_mut() {
-            self.forward(chunk, "keep", true)?;
-        }
-        for (times, seconds) in times.iter_mut().zip(self.backwards(chunks, true)?) {
-            times.input_gradient_s = seconds;
-        }
-        for (chunk, times) in chunks.iter_mut().zip(times) {
-            let call = self.call("keep", true, Vec::new());
+        self.forwards(chunks, "keep", true)?;
+        let backward = self.backwards(chunks, true)?;
+        let weight = self.all_in_flight(chunks, |chunk, m| {
+            let call = self.call(m, "keep", true, Vec::new());
             let start = Instant::now();
             chunk.stage.weight(&call)?;
-            times.weight_s = self.since(start);
+            Ok(self.since(start))
+        })?;
+        for (i, times) in times.iter_mut().enumerate() {
+            (times.input_gradient_s, times.weight_s) = (backward[i], weight[i]);
         }
         Ok(())
     }
 
+    fn forwards(
+        &self,
+        chunks: &mut Chunks<B>,
+        strategy: &str,
+        split: bool,
+    ) -> Result<Vec<Seconds>, MeasureError> {
+        self.all_in_flight(chunks, |chunk, m| self.forward(chunk, m, strategy, split))
+    }
+
     fn backwards(&self, chunks: &mut Chunks<B>, split: bool) -> Result<Vec<Seconds>, MeasureError> {
-        chunks.iter_mut().map(|chunk| self.backward(chunk, split)).collect()
+        self.all_in_flight(chunks, |chunk, m| self.backward(chunk, m, split))
+    }
+
+    /// Mean seconds of every chunk over the microbatches in flight, which pass through one behind the other.
+    fn all_in_flight(
+        &self,
+        chunks: &mut Chunks<B>,
+        stage: impl Fn(&mut Measured<B>, usize) -> Result<Seconds, MeasureError>,
+    ) -> Result<Vec<Seconds>, MeasureError> {
+        let in_flight = self.effort.in_flight.max(1);
+        let mut seconds = vec![Seconds::ZERO; chunks.len()];
+        for m in 0..in_flight {
+            for (chunk, seconds) in chunks.iter_mut().zip(&mut seconds) {
+                *seconds += stage(chunk, m)? / in_flight as f64;
+            }
+        }
+        Ok(seconds)
     }
 
     fn forward(
         &self,
         chunk: &mut Measured<B>,
+        microbatch: usize,
         strategy: &str,
         split: bool,
     ) -> Result<Seconds, MeasureError> {
         // The stage after this one, which is not there: it only has to be told apart from the one before.
-        let consumer = self.pair(2);
-        let call = self.call(strategy, split, vec![consumer.clone()]);
+        let consumer = PairKey { microbatch: MicrobatchId::from(microbatch), ..self.pair(2) };
+        let call = self.call(microbatch, strategy, split, vec![consumer.clone()]);
         let inputs = chunk.inputs.clone();
         let start = Instant::now();
         let outputs = chunk.stage.forward(&call, inputs)?;
         let elapsed = self.since(start);
         let received = |payload| Received { from: consumer.clone(), payload };
-        chunk.outputs = outputs.into_iter().map(received).collect();
+        chunk.outputs.push_back(outputs.into_iter().map(received).collect());
         Ok(elapsed)
     }
 
-    /// Seconds of the backward. Any gradient takes as long as another: the outputs themselves serve.
-    fn backward(&self, chunk: &mut Measured<B>, split: bool) -> Result<Seconds, MeasureError> {
-        let gradients = std::mem::take(&mut chunk.outputs);
+    /// Seconds of the backward of the oldest forward. Any gradient takes as long as another: the outputs themselves serve.
+    fn backward(
+        &self,
+        chunk: &mut Measured<B>,
+        microbatch: usize,
+        split: bool,
+    ) -> Result<Seconds, MeasureError> {
+        let gradients = chunk.outputs.pop_front().unwrap_or_default();
         let from = chunk.inputs.iter().map(|i| i.from.clone()).collect();
-        let call = self.call("keep", split, from);
+        let call = self.call(microbatch, "keep", split, from);
         let start = Instant::now();
         chunk.stage.backward(&call, gradients)?;
         Ok(self.since(start))
@@ -460,9 +490,16 @@ impl<B: Backend> Probe<'_, B> {
         }
     }
 
-    fn call(&self, strategy: &str, split: bool, consumers: Vec<PairKey>) -> StageCall {
+    fn call(
+        &self,
+        microbatch: usize,
+        strategy: &str,
+        split: bool,
+        consumers: Vec<PairKey>,
+    ) -> StageCall {
         let strategy = Strategy::new(strategy);
-        StageCall { task: TaskId(0), pair: self.pair(1), strategy, split, consumers }
+        let pair = PairKey { microbatch: MicrobatchId::from(microbatch), ..self.pair(1) };
+        StageCall { task: TaskId(0), pair, strategy, split, consumers }
     }
 }
 

@@ -99,8 +99,8 @@ impl Study {
             ranks: RANKS as usize,
             documents,
             clip,
-            warm_up: 3,
-            runs: 5,
+            warm_up: 1,
+            runs: 2,
             ..Effort::default()
         };
         let mut study = Self { model, effort, profiles: Vec::new(), config, batches };

@@ -16,6 +16,8 @@ pub struct Effort {
     pub warm_up: usize,
     /// Most runs of a round that count: their mean, without a tenth at either end.
     pub runs: usize,
+    /// Microbatches whose forwards run before the first backward: a run is the mean of them.
+    pub in_flight: usize,
     /// Time after which one of them is enough: a long run is disturbed less than a short one.
     pub enough: Seconds,
     /// Threads that measure at the same time: the ranks of the pipeline.
@@ -52,13 +54,14 @@ impl Default for ClipSize {
 impl Default for Effort {
     fn default() -> Self {
         let (precision, clip) = (Precision::F32, ClipSize::default());
-        let (rounds, warm_up, runs, enough) = (4, 2, 3, Seconds(1.0));
+        let (rounds, warm_up, runs, in_flight, enough) = (4, 1, 2, 3, Seconds(1.0));
         let (ranks, threads, documents) = (2, 1, 8);
         let (algorithm, averages) = (Algorithm::default(), false);
         Self {
             rounds,
             warm_up,
             runs,
+            in_flight,
             enough,
             ranks,
             threads,

@@ -54,6 +54,17 @@ impl<B: Backend> Probe<'_, B> {
         }
     }
 
+    /// A batch of as many equal microbatches as are in flight.
+    pub(super) fn batch_in_flight(&self) -> Batch {
+        let Batch { microbatches, split, trained_tokens } = self.batch();
+        let in_flight = self.effort.in_flight.max(1);
+        Batch {
+            microbatches: vec![microbatches[0].clone(); in_flight],
+            split: BatchSplit { slices: vec![split.slices[0].clone(); in_flight] },
+            trained_tokens,
+        }
+    }
+
     /// One microbatch and the number of its instances.
     pub(super) fn batch_of(&self, (microbatch, instances): (Microbatch, u32)) -> Batch {
         let all = 0..instances;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dip::core::{Budget, ChunkQuery, ModuleId, Partition, RankId};
+use dip::core::{Budget, Partition, RankId};
 use dip::emu::{FsdpStep, fsdp, model_flops, utilisation};
 use dip::prelude::*;
 use dip::sched::systems::{self, Deployment, Setting};
