@@ -1,10 +1,23 @@
-//! Chunks of every module on ranks: chunk `j` on rank `j mod P`, layers as equal as possible, and what does not divide where
-//! it balances the load of the ranks.
+//! Chunks of every module on ranks: chunk `j` on rank `j mod P`, layers where they balance the load of the ranks.
+//!
+//! ```text
+//! equal chunks -> spread: what does not divide, to the least loaded ranks -> even out: single layers off the busiest rank
+//! ```
+//!
+//! Chunks of equal layers are not equal in load: the first has the embedding of the module, the last its head, loss or adapter.
+//! The rank of a heavy end has fewer layers, of that module or of others.
 
-use dip_core::{Chunk, ModuleId, ModulePartition, Partition, RankId, SegmentId};
+use dip_core::{ModuleId, Partition};
 
+use super::draft::Draft;
+use super::load::RankLoads;
 use super::prices::{Prices, prices};
 use super::{PartitionError, Partitioner};
+
+/// What the work of any one module may be in a batch, as a multiple of that in the representative microbatch.
+const MIXES: [f64; 2] = [0.5, 2.0];
+/// Gains below this share of a layer are rounding errors.
+const ROUNDING: f64 = 1e-9;
 
 /// Places all modules for given `B_i` and `K_i`.
 pub(super) fn place(
@@ -12,23 +25,19 @@ pub(super) fn place(
     sizes: &[u32],
     segments: &[u32],
 ) -> Result<Partition, PartitionError> {
-    let loads = loads(of, sizes)?;
+    let prices = loads(of, sizes)?;
     let ranks = of.ranks as usize;
-    let mut drafts: Vec<Draft> =
-        loads.iter().zip(segments).map(|(&p, &k)| Draft::new(p, k, ranks)).collect();
-    let mut load = vec![0.0; ranks];
-    for draft in drafts.iter().filter(|d| d.base > 0) {
-        for j in 0..draft.chunks {
-            load[j % ranks] += draft.base_load(j);
-        }
-    }
+    let draft = |(&p, &k)| Draft::new(p, k, ranks);
+    let mut drafts: Vec<Draft> = prices.iter().zip(segments).map(draft).collect();
+    let mut load = RankLoads::new(ranks, |rank| seconds_on(&drafts, rank));
     // Heavy layers first: light ones even out what is left.
-    let mut order: Vec<usize> = (0..drafts.len()).collect();
-    order.sort_by(|&a, &b| drafts[b].prices.layer_s.total_cmp(&drafts[a].prices.layer_s));
-    for i in order {
-        drafts[i].spread(&mut load);
+    let mut order: Vec<&mut Draft> = drafts.iter_mut().collect();
+    order.sort_by(|a, b| b.prices.layer_s.total_cmp(&a.prices.layer_s));
+    for draft in order {
+        draft.spread(&mut load);
     }
-    let modules = drafts.iter().zip(sizes).map(|(d, &size)| d.finish(size, ranks)).collect();
+    even_out(&mut drafts, &mut load);
+    let modules = drafts.iter().zip(sizes).map(|(d, &size)| d.finish(size)).collect();
     Ok(Partition { ranks: of.ranks, modules })
 }
 
@@ -48,70 +57,51 @@ fn loads(of: &Partitioner<'_>, sizes: &[u32]) -> Result<Vec<Prices>, PartitionEr
         .collect()
 }
 
-/// A module while its layers are spread.
-struct Draft {
-    prices: Prices,
-    chunks: usize,
-    /// Layers that every chunk has. 0 where there are fewer layers than ranks.
-    base: u32,
-    /// Whether each chunk has one layer more.
-    extra: Vec<bool>,
+/// What all modules take on a rank.
+fn seconds_on(drafts: &[Draft], rank: usize) -> f64 {
+    drafts.iter().map(|d| d.seconds_on(rank)).sum()
 }
 
-impl Draft {
-    fn new(prices: Prices, segments: u32, ranks: usize) -> Self {
-        let most = (prices.layers as usize / ranks).max(1);
-        let chunks = ranks * (segments as usize).clamp(1, most);
-        Self { prices, chunks, base: prices.layers / chunks as u32, extra: vec![false; chunks] }
+/// Moves single layers from the busiest rank to the least loaded one, as long as that makes the longer of both shorter and
+/// [`pays`].
+fn even_out(drafts: &mut [Draft], load: &mut RankLoads) {
+    // Every move narrows a gap, so that moves end. One for each layer bounds their time.
+    let most: u64 = drafts.iter().map(|d| u64::from(d.prices.layers)).sum();
+    for _ in 0..most {
+        let (from, to) = (load.busiest(), load.lightest());
+        let Some(module) = module_to_move(drafts, from, to) else { return };
+        drafts[module].move_layer(from, to);
+        for rank in [from, to] {
+            load.set(rank, seconds_on(drafts, rank));
+        }
     }
+}
 
-    /// The load of a chunk that has only its base layers.
-    fn base_load(&self, chunk: usize) -> f64 {
-        let mut load = f64::from(self.base) * self.prices.layer_s;
-        if chunk == 0 {
-            load += self.prices.first_s;
-        }
-        if chunk + 1 == self.chunks {
-            load += self.prices.last_s;
-        }
-        load
-    }
+/// The module of which a layer that moves leaves the least gap between two ranks.
+fn module_to_move(drafts: &[Draft], from: usize, to: usize) -> Option<usize> {
+    let gaps: Vec<f64> = drafts.iter().map(|d| d.seconds_on(from) - d.seconds_on(to)).collect();
+    let gap: f64 = gaps.iter().sum();
+    let left = |i: usize| (gap - 2.0 * drafts[i].prices.layer_s).abs();
+    (0..drafts.len())
+        .filter(|&i| drafts[i].can_give(from) && pays(&gaps, i, drafts[i].prices.layer_s))
+        .min_by(|&a, &b| left(a).total_cmp(&left(b)))
+}
 
-    /// Gives every layer that is left to the chunk on the least loaded rank.
-    fn spread(&mut self, load: &mut [f64]) {
-        let left = self.prices.layers - self.base * self.chunks as u32;
-        for _ in 0..left {
-            let free = (0..self.chunks).filter(|&j| !self.extra[j]);
-            let by_load = |a: &usize, b: &usize| {
-                load[a % load.len()].total_cmp(&load[b % load.len()]).then(a.cmp(b))
-            };
-            let Some(j) = free.min_by(by_load) else { return };
-            self.extra[j] = true;
-            load[j % load.len()] += self.prices.layer_s;
-        }
-        if self.base == 0 {
-            // Without layers of their own in every chunk, the ends go where the first and last layer went.
-            let first = self.extra.iter().position(|&e| e).unwrap_or(0);
-            let last = self.extra.iter().rposition(|&e| e).unwrap_or(0);
-            load[first % load.len()] += self.prices.first_s;
-            load[last % load.len()] += self.prices.last_s;
-        }
-    }
+/// Whether a layer of a module pays to move between two ranks that are `gaps` apart in every module.
+///
+/// A layer that makes up for those of another module does so only in the representative microbatch's mix of both, and batches
+/// differ. So it must gain more there than it loses where any one module has half the work, or twice.
+fn pays(gaps: &[f64], module: usize, layer_s: f64) -> bool {
+    let gap: f64 = gaps.iter().sum();
+    let gain_with = |m: usize, mix: f64| {
+        let layer_s = if m == module { mix * layer_s } else { layer_s };
+        gain(gap + (mix - 1.0) * gaps[m], layer_s)
+    };
+    let others = (0..gaps.len()).flat_map(|m| MIXES.map(|mix| gain_with(m, mix)));
+    gain(gap, layer_s) + others.fold(0.0, f64::min) > ROUNDING * layer_s
+}
 
-    fn finish(&self, sub_microbatch: u32, ranks: usize) -> ModulePartition {
-        let mut start = 0;
-        let mut chunks = Vec::new();
-        for (j, &extra) in self.extra.iter().enumerate() {
-            let end = start + self.base + u32::from(extra);
-            if end > start {
-                chunks.push(Chunk {
-                    rank: RankId::from(j % ranks),
-                    segment: SegmentId::from(j / ranks),
-                    layers: start..end,
-                });
-            }
-            start = end;
-        }
-        ModulePartition { sub_microbatch, chunks }
-    }
+/// How much shorter the longer of two ranks gets where the one that takes `gap` longer gives a layer to the other.
+fn gain(gap: f64, layer_s: f64) -> f64 {
+    gap.max(0.0) - layer_s.max(gap - layer_s)
 }

@@ -6,7 +6,9 @@
 //! ```
 
 mod contiguous;
+mod draft;
 mod interleave;
+mod load;
 mod prices;
 mod sizes;
 mod split;
@@ -147,7 +149,8 @@ impl<'a> Partitioner<'a> {
         }
     }
 
-    /// The modality-aware partition: separate chunks for every module, chunk `j` on rank `j mod P`.
+    /// The modality-aware partition: separate chunks for every module, chunk `j` on rank `j mod P`. Chunks have about equal
+    /// layers, fewer on ranks that would be busiest for the representative microbatch: those with a head, say.
     ///
     /// # Errors
     /// [`PartitionError`] where the model is not valid or the cost model has no figure.

@@ -32,6 +32,108 @@ impl CostModel for Linear {
     }
 }
 
+/// Seconds of a layer, and of the ends of a module beyond that, by module, however many tokens.
+struct Ended(Vec<[f64; 3]>);
+
+impl CostModel for Ended {
+    fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
+        let chunk = &query.chunk;
+        let seconds =
+            self.seconds(chunk.module, chunk.layers.len(), chunk.is_first(), chunk.is_last());
+        Ok(StageCost {
+            strategy: query.strategy.clone(),
+            forward: Seconds(seconds),
+            backward: Seconds::ZERO,
+            weight: None,
+            activation_bytes: Bytes(1),
+            output_bytes: Bytes(1),
+        })
+    }
+
+    fn transfer(&self, _: RankId, _: RankId, _: Bytes) -> Seconds {
+        Seconds::ZERO
+    }
+
+    fn static_bytes(&self, _: &ChunkQuery<'_>) -> Bytes {
+        Bytes::ZERO
+    }
+}
+
+impl Ended {
+    fn seconds(&self, module: ModuleId, layers: usize, is_first: bool, is_last: bool) -> f64 {
+        let [layer, first, last] = self.0[module.index()];
+        let end = |has: bool, seconds: f64| if has { seconds } else { 0.0 };
+        layers as f64 * layer + end(is_first, first) + end(is_last, last)
+    }
+
+    /// The load of every rank.
+    fn loads(&self, partition: &Partition) -> Vec<f64> {
+        let mut loads = vec![0.0; partition.ranks as usize];
+        for (m, module) in partition.modules.iter().enumerate() {
+            let last = module.chunks.len() - 1;
+            for (i, chunk) in module.chunks.iter().enumerate() {
+                let layers = chunk.layers.len();
+                loads[chunk.rank.index()] += self.seconds(m.into(), layers, i == 0, i == last);
+            }
+        }
+        loads
+    }
+
+    /// The load of the busiest rank where chunks are equal and what does not divide goes to the least loaded ranks.
+    fn busiest_of_equal_chunks(&self, partition: &Partition, layers: &[usize]) -> f64 {
+        let ranks = partition.ranks as usize;
+        let mut loads = vec![0.0; ranks];
+        let mut order: Vec<usize> = (0..layers.len()).collect();
+        let chunks: Vec<usize> = (0..layers.len())
+            .map(|m| ranks * partition.segments(m.into()).max(1) as usize)
+            .collect();
+        for (m, &n) in chunks.iter().enumerate().filter(|&(m, &n)| layers[m] >= n) {
+            for j in 0..n {
+                loads[j % ranks] += self.seconds(m.into(), layers[m] / n, j == 0, j + 1 == n);
+            }
+        }
+        order.sort_by(|&a, &b| self.0[b][0].total_cmp(&self.0[a][0]));
+        for m in order {
+            let mut free: Vec<usize> = (0..chunks[m]).collect();
+            let mut given = Vec::new();
+            for _ in 0..layers[m] % chunks[m] {
+                let by_load = |&a: &usize, &b: &usize| {
+                    loads[free[a] % ranks].total_cmp(&loads[free[b] % ranks])
+                };
+                let chunk = free.remove((0..free.len()).min_by(by_load).unwrap());
+                loads[chunk % ranks] += self.0[m][0];
+                given.push(chunk);
+            }
+            if layers[m] < chunks[m] {
+                loads[given.iter().min().unwrap() % ranks] += self.0[m][1];
+                loads[given.iter().max().unwrap() % ranks] += self.0[m][2];
+            }
+        }
+        loads.into_iter().fold(0.0, f64::max)
+    }
+}
+
+/// A decoder alone.
+fn decoder(layers: u32) -> ModelSpec {
+    let text = format!(
+        "name = 'test'\nsequence_tokens = 64\n\
+         [[module]]\nname = 'language'\nlayers = {layers}\nhidden = 8\nffn = 8\nheads = 2\n\
+         kind.decoder = {{ vocab = 32 }}\n"
+    );
+    ModelSpec::from_toml(&text).unwrap()
+}
+
+/// The partition with one segment for each of both modules.
+fn one_segment(model: &ModelSpec, ranks: u32, cost: &Ended) -> Partition {
+    let partitioner = Partitioner::new(model, ranks, cost);
+    partitioner.with_segments(VISION, 1).with_segments(LANGUAGE, 1).partition().unwrap()
+}
+
+/// Layers of every chunk.
+fn sizes(partition: &Partition, module: ModuleId) -> Vec<usize> {
+    partition.module(module).chunks.iter().map(|c| c.layers.len()).collect()
+}
+
 /// An encoder and a backbone of so many layers; an image has 16 patches and 4 tokens.
 fn model(vision: u32, language: u32) -> ModelSpec {
     let text = format!(
@@ -108,7 +210,96 @@ fn segments_that_are_asked_for_are_lowered_to_what_layers_allow() {
     assert_eq!((partition.segments(VISION), partition.segments(LANGUAGE)), (1, 2));
 }
 
+#[test]
+fn a_rank_with_a_head_gives_layers_away() {
+    // The head takes as long as two layers: without it, ranks have 6, 6, 6 and 4 + 2.
+    let cost = Ended(vec![[1.0, 0.0, 2.0]]);
+    let partition = Partitioner::new(&decoder(22), 4, &cost).partition().unwrap();
+    assert_eq!(sizes(&partition, ModuleId(0)), [6, 6, 6, 4]);
+}
+
+#[test]
+fn layers_leave_the_longest_chunk_for_the_shortest() {
+    let cost = Ended(vec![[1.0, 0.0, 3.0]]);
+    let model = decoder(24);
+    let partitioner = Partitioner::new(&model, 3, &cost).with_segments(ModuleId(0), 2);
+    let partition = partitioner.partition().unwrap();
+    assert_eq!(sizes(&partition, ModuleId(0)), [5, 5, 4, 4, 4, 2]);
+    assert_eq!(cost.loads(&partition), [9.0, 9.0, 9.0]);
+}
+
+#[test]
+fn where_a_module_has_no_layer_to_give_another_one_gives() {
+    // One language layer a chunk, and a head like six vision layers.
+    let cost = Ended(vec![[1.0, 0.0, 0.0], [20.0, 0.0, 6.0]]);
+    let partition = one_segment(&model(24, 4), 4, &cost);
+    assert_eq!(sizes(&partition, LANGUAGE), [1; 4]);
+    assert_eq!(sizes(&partition, VISION), [7, 7, 7, 3]);
+}
+
+#[test]
+fn a_layer_stays_where_its_move_suits_one_mix_of_modules_only() {
+    // The rank with a language layer more has a vision layer less, and is busier. Where language takes half the time, it is not.
+    let cost = Ended(vec![[1.0, 0.0, 0.0], [2.5, 0.0, 0.0]]);
+    let partition = one_segment(&model(11, 5), 2, &cost);
+    assert_eq!((sizes(&partition, VISION), sizes(&partition, LANGUAGE)), (vec![5, 6], vec![3, 2]));
+    // Without that vision layer it is busier in any mix.
+    let partition = one_segment(&model(10, 5), 2, &cost);
+    assert_eq!((sizes(&partition, VISION), sizes(&partition, LANGUAGE)), (vec![4, 6], vec![3, 2]));
+}
+
+#[test]
+fn as_many_layers_and_ranks_as_a_model_may_have_are_placed_at_once() {
+    let cost = Ended(vec![[1.0, 0.5, 9.0], [2.0, 3.0, 40_000.0]]);
+    for (vision, language, ranks) in
+        [(65_536, 40_000, 65_536), (65_536, 65_536, 24_000), (65_536, 65_535, 2)]
+    {
+        let model = model(vision, language);
+        let partition = Partitioner::new(&model, ranks, &cost).partition().unwrap();
+        assert!(validate_partition(&model, &partition).is_ok());
+    }
+}
+
 proptest! {
+    #[test]
+    fn the_busiest_rank_of_one_module_is_as_little_busy_as_possible(
+        layers in 1u32..12,
+        ranks in 1u32..5,
+        segments in 1u32..4,
+        ends in [0.0f64..5.0, 0.0f64..5.0],
+    ) {
+        prop_assume!(layers >= ranks && layers > 2);
+        let cost = Ended(vec![[1.0, ends[0], ends[1]]]);
+        let model = decoder(layers);
+        let partitioner = Partitioner::new(&model, ranks, &cost).with_segments(ModuleId(0), segments);
+        let partition = partitioner.partition().unwrap();
+        let busiest = cost.loads(&partition).into_iter().fold(0.0, f64::max);
+        let chunks = (ranks * partition.segments(ModuleId(0)) as u32) as usize;
+        let best = least_busiest(&cost, (ranks as usize, chunks), layers as usize, &mut Vec::new());
+        prop_assert!((busiest - best).abs() < 1e-6, "{busiest} but {best} is possible");
+    }
+
+    #[test]
+    fn moves_make_the_busiest_rank_less_busy_or_leave_it(
+        vision in 3u32..30,
+        language in 3u32..40,
+        ranks in 1u32..7,
+        prices in prop::array::uniform6(0.1f64..4.0),
+    ) {
+        let [v, l, v_first, v_last, l_first, l_last] = prices;
+        let cost = Ended(vec![[v, v_first, v_last], [l, l_first, 2.0 * l_last]]);
+        let model = model(vision, language);
+        // Four images in one sub-microbatch: a price is that of the whole microbatch.
+        let partitioner = Partitioner::new(&model, ranks, &cost)
+            .with_representative(half_full())
+            .with_sub_microbatch(VISION, 8);
+        let partition = partitioner.partition().unwrap();
+        prop_assert!(validate_partition(&model, &partition).is_ok());
+        let busiest = cost.loads(&partition).into_iter().fold(0.0, f64::max);
+        let before = cost.busiest_of_equal_chunks(&partition, &[vision as usize, language as usize]);
+        prop_assert!(busiest <= before * (1.0 + 1e-9), "{busiest} is more than {before}");
+    }
+
     #[test]
     fn every_partition_is_valid_and_its_ranks_differ_by_little_more_than_a_layer(
         vision in 1u32..20,
@@ -148,6 +339,29 @@ proptest! {
             .collect();
         prop_assert!(longest <= best_cut(&layers, ranks as usize) * (1.0 + 1e-9));
     }
+}
+
+/// The least load of the busiest rank over all ways to give every chunk layers; `taken` are those of the first chunks.
+fn least_busiest(
+    cost: &Ended,
+    (ranks, chunks): (usize, usize),
+    left: usize,
+    taken: &mut Vec<usize>,
+) -> f64 {
+    if taken.len() + 1 == chunks {
+        let mut loads = vec![0.0; ranks];
+        for (j, &n) in taken.iter().chain([&left]).enumerate() {
+            loads[j % ranks] += cost.seconds(ModuleId(0), n, j == 0, j + 1 == chunks);
+        }
+        return loads.into_iter().fold(0.0, f64::max);
+    }
+    let mut best = f64::INFINITY;
+    for n in 1..=left - (chunks - taken.len() - 1) {
+        taken.push(n);
+        best = least_busiest(cost, (ranks, chunks), left - n, taken).min(best);
+        taken.pop();
+    }
+    best
 }
 
 /// The shortest longest run over all ways to cut `layers` into `runs`.

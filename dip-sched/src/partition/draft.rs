@@ -1,0 +1,103 @@
+//! A module while its layers are spread over chunks.
+
+use dip_core::{Chunk, ModulePartition, RankId, SegmentId};
+
+use super::load::RankLoads;
+use super::prices::Prices;
+
+/// How many layers each chunk of a module has; chunk `j` is on rank `j mod P`.
+pub(super) struct Draft {
+    pub(super) prices: Prices,
+    ranks: usize,
+    /// Layers of every chunk. Only modules with fewer layers than ranks have chunks of 0.
+    layers: Vec<u32>,
+    /// The chunks with the first and the last layer.
+    ends: (usize, usize),
+}
+
+impl Draft {
+    /// Chunks of equal layers; what does not divide is left.
+    pub(super) fn new(prices: Prices, segments: u32, ranks: usize) -> Self {
+        let most = (prices.layers as usize / ranks).max(1);
+        let chunks = ranks * (segments as usize).clamp(1, most);
+        let layers = vec![prices.layers / chunks as u32; chunks];
+        Self { prices, ranks, layers, ends: (0, chunks - 1) }
+    }
+
+    /// What the layers placed on a rank take.
+    pub(super) fn seconds_on(&self, rank: usize) -> f64 {
+        self.chunks_on(rank).map(|j| self.seconds(j)).sum()
+    }
+
+    /// Gives every layer that is left to the least loaded rank, no chunk more than one.
+    pub(super) fn spread(&mut self, load: &mut RankLoads) {
+        let chunks = self.layers.len() as u32;
+        let (base, left) = (self.prices.layers / chunks, self.prices.layers % chunks);
+        let mut open = load.clone();
+        for _ in 0..left {
+            let rank = open.lightest();
+            let mut free = self.chunks_on(rank).filter(|&j| self.layers[j] == base);
+            let (taker, has_more) = (free.next().unwrap_or(rank), free.next().is_some());
+            self.layers[taker] += 1;
+            let seconds = load.of(rank) + self.prices.layer_s;
+            load.set(rank, seconds);
+            open.set(rank, if has_more { seconds } else { f64::INFINITY });
+        }
+        if base == 0 {
+            // Without layers of their own in every chunk, the ends go where the first and last layer went.
+            let has_layers = |&n: &u32| n > 0;
+            let first = self.layers.iter().position(has_layers).unwrap_or(0);
+            let last = self.layers.iter().rposition(has_layers).unwrap_or(0);
+            self.ends = (first, last);
+            load.set(first, load.of(first) + self.prices.first_s);
+            load.set(last, load.of(last) + self.prices.last_s);
+        }
+    }
+
+    /// Whether a rank has a layer that can move: every chunk keeps one.
+    pub(super) fn can_give(&self, rank: usize) -> bool {
+        self.chunks_on(rank).any(|j| self.layers[j] > 1)
+    }
+
+    /// Moves a layer from the longest chunk of a rank that can give one to the shortest chunk of another, so that chunks stay
+    /// about equal.
+    pub(super) fn move_layer(&mut self, from: usize, to: usize) {
+        let by_seconds = |a: &usize, b: &usize| self.seconds(*a).total_cmp(&self.seconds(*b));
+        let giver = self.chunks_on(from).filter(|&j| self.layers[j] > 1).max_by(by_seconds);
+        let taker = self.chunks_on(to).min_by(by_seconds);
+        if let (Some(giver), Some(taker)) = (giver, taker) {
+            self.layers[giver] -= 1;
+            self.layers[taker] += 1;
+        }
+    }
+
+    pub(super) fn finish(&self, sub_microbatch: u32) -> ModulePartition {
+        let mut start = 0;
+        let mut chunks = Vec::new();
+        for (j, &layers) in self.layers.iter().enumerate().filter(|c| *c.1 > 0) {
+            chunks.push(Chunk {
+                rank: RankId::from(j % self.ranks),
+                segment: SegmentId::from(j / self.ranks),
+                layers: start..start + layers,
+            });
+            start += layers;
+        }
+        ModulePartition { sub_microbatch, chunks }
+    }
+
+    fn chunks_on(&self, rank: usize) -> impl Iterator<Item = usize> + use<> {
+        (rank..self.layers.len()).step_by(self.ranks)
+    }
+
+    fn seconds(&self, chunk: usize) -> f64 {
+        let end = |at: usize, seconds: f64| if at == chunk { seconds } else { 0.0 };
+        match self.layers[chunk] {
+            0 => 0.0,
+            n => {
+                f64::from(n) * self.prices.layer_s
+                    + end(self.ends.0, self.prices.first_s)
+                    + end(self.ends.1, self.prices.last_s)
+            }
+        }
+    }
+}

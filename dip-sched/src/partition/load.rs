@@ -1,0 +1,67 @@
+//! What every rank takes, with the busiest and the least loaded rank at hand.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+/// Seconds of every rank. Changes and both extremes cost `O(log P)`.
+#[derive(Clone)]
+pub(super) struct RankLoads {
+    seconds: Vec<f64>,
+    order: BTreeSet<Load>,
+}
+
+/// The load of a rank, ordered by its seconds and then by rank.
+#[derive(Clone, Copy)]
+struct Load {
+    seconds: f64,
+    rank: usize,
+}
+
+impl RankLoads {
+    pub(super) fn new(ranks: usize, seconds: impl Fn(usize) -> f64) -> Self {
+        let seconds: Vec<f64> = (0..ranks).map(seconds).collect();
+        let loads = seconds.iter().enumerate();
+        let order = loads.map(|(rank, &seconds)| Load { seconds, rank }).collect();
+        Self { seconds, order }
+    }
+
+    pub(super) fn of(&self, rank: usize) -> f64 {
+        self.seconds[rank]
+    }
+
+    pub(super) fn set(&mut self, rank: usize, seconds: f64) {
+        self.order.remove(&Load { seconds: self.seconds[rank], rank });
+        self.order.insert(Load { seconds, rank });
+        self.seconds[rank] = seconds;
+    }
+
+    /// The rank that takes longest, of several the last.
+    pub(super) fn busiest(&self) -> usize {
+        self.order.last().map_or(0, |l| l.rank)
+    }
+
+    /// The rank that takes least, of several the first.
+    pub(super) fn lightest(&self) -> usize {
+        self.order.first().map_or(0, |l| l.rank)
+    }
+}
+
+impl Ord for Load {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.seconds.total_cmp(&other.seconds).then(self.rank.cmp(&other.rank))
+    }
+}
+
+impl PartialOrd for Load {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Load {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Load {}
