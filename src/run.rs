@@ -36,13 +36,25 @@ pub enum RunError {
     Measure(#[from] MeasureError),
     /// The cut of the model.
     #[error(transparent)]
-    Cut(#[from] CutError),
+    Cut(CutError),
+    /// The memory limit.
+    #[error("pipeline.{0}")]
+    Memory(CutError),
     /// Another node.
     #[error(transparent)]
     Node(#[from] NodeError),
     /// The trainer.
     #[error(transparent)]
     Train(#[from] TrainError),
+}
+
+impl From<CutError> for RunError {
+    fn from(error: CutError) -> Self {
+        match error {
+            CutError::Memory { .. } => Self::Memory(error),
+            other => Self::Cut(other),
+        }
+    }
 }
 
 /// The trainer of a run: costs are measured on these devices, once for each model, and kept in the output folder.
@@ -94,17 +106,18 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
         Some(nodes) => profile_of_first(nodes, measure)?,
         None => measure()?,
     };
+    let replicas = pipeline.replicas as usize * count;
     // Recomputing and offloading cost time, so they are only offered where memory is limited; and what a processor computes with
     // is host memory already.
     let is_limited = pipeline.memory_limit_bytes.is_some();
     let cost = MeasuredCost::new(&profile, is_limited)
         .with_offload(is_limited && pipeline.device != Device::Cpu)
-        .with_averages(config.optimizer.ema_decay > 0.0);
+        .with_averages(config.optimizer.ema_decay > 0.0)
+        .with_update_share(if config.optimizer.shard { 1.0 / replicas as f64 } else { 1.0 });
     let budget = match pipeline.search_iterations {
         0 => Budget::Time(LONGEST_SEARCH),
         n => Budget::Iterations(n),
     };
-    let replicas = pipeline.replicas as usize * count;
     let share = |batch: &BatchMeta| BatchMeta {
         iteration: batch.iteration,
         microbatches: batch.microbatches.iter().step_by(replicas).cloned().collect(),

@@ -210,7 +210,7 @@ pub trait CostModel: Send + Sync {
     }
 
     /// The optimiser's step on the weights of a chunk, which no plan orders: it comes once an iteration, when all gradients are
-    /// there. Nothing without an override.
+    /// there. What replicas exchange is not in it. Nothing without an override.
     fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
         let _ = chunk;
         Seconds::ZERO

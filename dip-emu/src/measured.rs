@@ -25,6 +25,7 @@ pub struct MeasuredCost {
     offload: bool,
     weight_split: bool,
     averages: bool,
+    update_share: f64,
 }
 
 /// Times and bytes of one part, or of several together.
@@ -63,6 +64,7 @@ impl MeasuredCost {
             offload: false,
             weight_split: false,
             averages: false,
+            update_share: 1.0,
         }
     }
 
@@ -78,6 +80,13 @@ impl MeasuredCost {
     #[must_use]
     pub fn with_averages(mut self, averages: bool) -> Self {
         self.averages = averages;
+        self
+    }
+
+    /// The same for replicas that each update only this share of the weights (ZeRO-1). What they then send each other is not in it.
+    #[must_use]
+    pub fn with_update_share(mut self, share: f64) -> Self {
+        self.update_share = share;
         self
     }
 
@@ -191,7 +200,7 @@ impl CostModel for MeasuredCost {
         if chunk.is_last() {
             seconds += part(Part::Last);
         }
-        seconds
+        seconds * self.update_share
     }
 
     fn candidates(

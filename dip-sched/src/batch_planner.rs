@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dip_core::{
     BatchMeta, BatchSplit, ClusterSpec, CostModel, Environment, GraphInput, ModelSpec, Partition,
-    PlanError, PlanSource, PlannedBatch, Schedule, Seconds, TaskGraph, build_graph,
+    Plan, PlanError, PlanSource, PlannedBatch, Schedule, Seconds, TaskGraph, build_graph,
 };
 
 use crate::partition::split_batch;
@@ -54,23 +54,18 @@ impl PlanInputs {
         updates.into_iter().fold(Seconds::ZERO, Seconds::max)
     }
 
-    /// How many stages a batch has.
-    pub(crate) fn stages(&self, batch: &BatchMeta) -> Result<usize, PlanError> {
-        Ok(self.graph(batch, &self.split(batch))?.tasks.len())
-    }
-
-    /// The makespan that `schedule` is predicted to reach for a batch.
+    /// What `schedule` makes of a batch.
     ///
     /// # Errors
     /// [`PlanError`] where the batch has no costs or no plan.
-    pub fn predicted(
+    pub fn plan(
         &self,
         batch: &BatchMeta,
         schedule: &dyn Schedule,
         environment: &Environment,
-    ) -> Result<Seconds, PlanError> {
+    ) -> Result<Plan, PlanError> {
         let graph = self.graph(batch, &self.split(batch))?;
-        Ok(schedule.plan(&graph, environment)?.predicted.makespan_s)
+        Ok(schedule.plan(&graph, environment)?)
     }
 }
 

@@ -59,7 +59,8 @@ fn heaviest(model: &ModelSpec) -> Vec<MicrobatchMeta> {
         Some(meta)
     };
     // Images that fill the sequence by themselves are as many as a microbatch can have.
-    let counts = (0..=model.max_images.min(MOST_COUNTS)).chain([model.max_images]);
+    let beyond = Some(model.max_images).filter(|&most| most > MOST_COUNTS);
+    let counts = (0..=model.max_images.min(MOST_COUNTS)).chain(beyond);
     counts.filter_map(filled).collect()
 }
 

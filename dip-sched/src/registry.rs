@@ -56,16 +56,21 @@ pub fn placement(schedule: &str) -> Placement {
     }
 }
 
+/// Whether a schedule searches plans of a whole run's batches, so that how the model is cut may follow what it finds.
+pub(crate) fn searches(schedule: &str) -> bool {
+    schedule.starts_with("dip")
+}
+
 /// Whether a schedule places weight gradients freely, so that splitting them off the backward can pay.
 pub fn splits_weights(schedule: &str) -> bool {
-    matches!(schedule, "zero_bubble" | "exact") || schedule.starts_with("dip")
+    matches!(schedule, "zero_bubble" | "exact") || searches(schedule)
 }
 
 /// How many times the segments of the paper's rule a schedule does best with, unless batches tell otherwise: with twice as many
 /// the pipeline fills and drains in half the time, and a search makes shorter plans of them on most models of the paper, longer
 /// ones on none. `exact` is for few tasks and keeps to the rule.
 pub fn finer_segments(schedule: &str) -> u32 {
-    if schedule.starts_with("dip") { 2 } else { 1 }
+    if searches(schedule) { 2 } else { 1 }
 }
 
 /// Names of all schedules, the default first.

@@ -54,7 +54,7 @@ impl Default for ClipSize {
 impl Default for Effort {
     fn default() -> Self {
         let (precision, clip) = (Precision::F32, ClipSize::default());
-        let (rounds, warm_up, runs, in_flight, enough) = (4, 1, 2, 3, Seconds(1.0));
+        let (rounds, warm_up, runs, in_flight, enough) = (4, 1, 1, 3, Seconds(1.0));
         let (ranks, threads, documents) = (2, 1, 8);
         let (algorithm, averages) = (Algorithm::default(), false);
         Self {

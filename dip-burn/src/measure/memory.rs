@@ -134,6 +134,7 @@ impl<B: Backend> Probe<'_, B> {
         let pairs = documents.map(|d| causal_block_pairs(d.len() as u64) as f64).sum();
         let trained = batch.trained_tokens.max(1) as f64;
         chunk.stage.begin(Arc::new(batch), 1.0);
+        chunk.outputs.clear();
         self.forward(chunk, 0, strategy, false)?;
         Ok(Point { pairs, trained, bytes: chunk.stage.held_bytes().0 as f64 })
     }

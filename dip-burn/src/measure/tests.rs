@@ -15,6 +15,7 @@ fn every_strategy_is_measured_and_each_holds_less_than_the_one_before() {
     for e in profile.entries.iter().filter(|e| e.part == Part::Layer) {
         let PartTimes { forward_s, backward_s, .. } = e.times;
         assert!(forward_s.0 > 0.0 && backward_s.0 > 0.0, "{e:?}");
+        assert!(e.times.update_s.0 > 0.0, "{e:?}");
         assert!(e.times.offload_forward_s >= forward_s, "{e:?}");
         assert!(e.times.offload_backward_s >= backward_s, "{e:?}");
         let PartBytes { keep, selective, full, offload } = e.kept;

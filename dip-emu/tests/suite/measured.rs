@@ -95,6 +95,8 @@ fn the_optimiser_updates_what_is_trained_whatever_passes_through() {
     let seconds = |layers| cost.update(&chunk(&model, 1, layers)).0;
     let found = [1..3, 0..1, 3..4, 0..4].map(seconds);
     assert_eq!(found, [21.0, 14.0, 16.0, 49.0]);
+    let quarter = MeasuredCost::new(&profile(), false).with_update_share(0.25);
+    assert_eq!(quarter.update(&chunk(&model, 1, 1..3)), Seconds(5.25));
     let frozen = ChunkQuery { trainable: false, ..chunk(&model, 1, 0..4) };
     assert_eq!(cost.update(&frozen), Seconds::ZERO);
 }

@@ -33,9 +33,9 @@ impl<'a> ChunkLoads<'a> {
         Self { model, cost, batches, known: HashMap::new() }
     }
 
-    /// Seconds of an iteration that no plan is shorter than, in the mean: those of the rank with most to do, and of the optimiser on
-    /// the rank with most to update. `None` where the cost model has no figure.
-    pub(super) fn bound(&mut self, layout: &Layout) -> Option<f64> {
+    /// Seconds of the rank with most to do, in the mean over the batches, which no plan is shorter than, and of the optimiser on the
+    /// rank with most to update. `None` where the cost model has no figure.
+    pub(super) fn busiest(&mut self, layout: &Layout) -> Option<(f64, f64)> {
         let ranks = layout.ranks as usize;
         let mut stages = vec![vec![0.0; ranks]; self.batches.len()];
         let mut updates = vec![0.0; ranks];
@@ -48,9 +48,9 @@ impl<'a> ChunkLoads<'a> {
                 }
             }
         }
-        let busiest = |ranks: &[f64]| ranks.iter().copied().fold(0.0, f64::max);
-        let sum: f64 = stages.iter().map(|ranks| busiest(ranks)).sum();
-        Some(sum / self.batches.len() as f64 + busiest(&updates))
+        let most = |ranks: &[f64]| ranks.iter().copied().fold(0.0, f64::max);
+        let sum: f64 = stages.iter().map(|ranks| most(ranks)).sum();
+        Some((sum / self.batches.len() as f64, most(&updates)))
     }
 
     fn load(&mut self, m: usize, layers: Range<u32>, size: u32) -> Option<&ChunkLoad> {

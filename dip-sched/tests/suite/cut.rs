@@ -18,7 +18,8 @@ struct Price {
     update: f64,
 }
 
-struct Priced(Vec<Price>);
+/// Prices, and by how much a backward is longer whose weight gradients run apart.
+struct Priced(Vec<Price>, f64);
 
 impl CostModel for Priced {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
@@ -30,8 +31,8 @@ impl CostModel for Priced {
         Ok(StageCost {
             strategy: query.strategy.clone(),
             forward,
-            backward: forward * 2.0,
-            weight: None,
+            backward: forward * (2.0 + self.1),
+            weight: Some(forward),
             activation_bytes: Bytes(query.workload.tokens),
             output_bytes: Bytes(1),
         })
@@ -73,6 +74,9 @@ struct Case {
     prices: Vec<Price>,
     cluster: ClusterSpec,
     batches: Vec<BatchMeta>,
+    ranks: u32,
+    /// By how much a backward is longer whose weight gradients run apart, as a share of the forward.
+    apart: f64,
 }
 
 impl Case {
@@ -88,11 +92,13 @@ impl Case {
             prices: prices.to_vec(),
             cluster,
             batches: vec![batch([4, 2, 6, 3]), batch([8, 1, 4, 4])],
+            ranks: 2,
+            apart: 0.3,
         }
     }
 
     fn cost(&self) -> Arc<dyn CostModel> {
-        Arc::new(Priced(self.prices.clone()))
+        Arc::new(Priced(self.prices.clone(), 0.0))
     }
 
     fn found(
@@ -100,12 +106,13 @@ impl Case {
         schedule: &dyn Schedule,
         find: impl Fn(&CutSearch<'_>) -> Result<PlanInputs, CutError>,
     ) -> Result<PlanInputs, CutError> {
-        let prices = self.prices.clone();
+        let (prices, apart) = (self.prices.clone(), self.apart);
+        let extra = move |split| if split { apart } else { 0.0 };
         find(&CutSearch {
             model: &self.model,
             cluster: &self.cluster,
-            ranks: 2,
-            cost: &move |_| Arc::new(Priced(prices.clone())),
+            ranks: self.ranks,
+            cost: &move |split| Arc::new(Priced(prices.clone(), extra(split))),
             weight_split: None,
             batches: &self.batches,
             mean: &microbatch(4),
@@ -136,7 +143,8 @@ impl Case {
     /// Mean seconds of an iteration.
     fn seconds(&self, inputs: &PlanInputs) -> f64 {
         let environment = Environment { budget: Budget::Iterations(20), ..Environment::default() };
-        let planned = |batch| inputs.predicted(batch, &Dip, &environment).unwrap().0;
+        let planned =
+            |batch| inputs.plan(batch, &Dip, &environment).unwrap().predicted.makespan_s.0;
         let mean = self.batches.iter().map(planned).sum::<f64>() / self.batches.len() as f64;
         mean + inputs.busiest_update().0
     }
@@ -224,7 +232,7 @@ fn weights_that_take_long_to_update_are_shared() {
 #[test]
 fn a_schedule_that_does_not_search_keeps_its_rule() {
     let case = Case::new([1, 4], [EVEN, Price { last: 500.0, ..EVEN }]);
-    let cost = Priced(case.prices.clone());
+    let cost = Priced(case.prices.clone(), 0.0);
     let mean = microbatch(4);
     let rule = Partitioner::new(&case.model, 2, &cost).with_representative(mean).contiguous(2);
     let found = case.searched(&Interleaved).unwrap().partition;
@@ -247,6 +255,36 @@ fn a_cut_keeps_the_limit_and_says_what_none_keeps() {
     let cut = case.searched(&Dip).unwrap();
     for batch in &case.batches {
         let environment = Environment::default();
-        assert!(cut.predicted(batch, &Dip, &environment).is_ok());
+        let plan = cut.plan(batch, &Dip, &environment).unwrap();
+        assert!(plan.predicted.peak_bytes.iter().all(|bytes| bytes.0 <= need));
     }
+}
+
+#[test]
+fn weight_gradients_run_apart_where_that_wins_more_than_they_cost() {
+    let mut case = Case::new([2, 4], [EVEN, EVEN]);
+    case.apart = 0.0;
+    assert!(case.searched(&Dip).unwrap().weight_split, "bubbles of four microbatches are filled");
+    case.apart = 1.0;
+    assert!(!case.searched(&Dip).unwrap().weight_split);
+}
+
+#[test]
+fn any_number_of_ranks_is_cut() {
+    for ranks in [1, 3, 7] {
+        let mut case = Case::new([2, 5], [EVEN, Price { last: 90.0, ..EVEN }]);
+        case.ranks = ranks;
+        let cut = case.searched(&Dip).unwrap();
+        assert_eq!(validate_partition(&case.model, &cut.partition), Ok(()));
+        assert_eq!(cut.partition.ranks, ranks);
+    }
+}
+
+#[test]
+fn a_model_of_very_many_layers_is_cut_by_rule() {
+    let mut case = Case::new([64, 9_000], [EVEN, EVEN]);
+    case.batches.truncate(1);
+    let cut = || [case.by_rule(), case.searched(&Dip).unwrap()].map(|inputs| inputs.partition);
+    let [rule, searched] = cut();
+    assert_eq!(rule, searched);
 }
