@@ -27,10 +27,14 @@ pub enum DeviceError {
         what: String,
     },
     /// There is no device of another kind.
-    #[error("no {feature} device can be used; install its driver, or train with device = \"cpu\"")]
+    #[error(
+        "no {feature} device can be used: {what}; install its driver, or train with device = \"cpu\""
+    )]
     NoDevice {
         /// The feature of the backend.
         feature: &'static str,
+        /// What the backend said.
+        what: String,
     },
     /// The program was built without the backend.
     #[error(
@@ -60,13 +64,14 @@ pub fn cuda_devices(ranks: u32) -> Result<Vec<burn::backend::cuda::CudaDevice>, 
     if !control.iter().any(|p| std::path::Path::new(p).exists()) && !library.exists() {
         return Err(DeviceError::NoCuda { what: "the driver is not there".into() });
     }
-    let count = std::panic::catch_unwind(|| Cuda::device_count(0));
-    match count {
+    match quietly(|| Cuda::device_count(0)) {
         Ok(0) => Err(DeviceError::NoCuda { what: "the driver knows no device".into() }),
         Ok(n) => Ok((0..ranks as usize)
             .map(|rank| burn::backend::cuda::CudaDevice { index: rank % n })
             .collect()),
-        Err(_) => Err(DeviceError::NoCuda { what: "the driver's library cannot be used".into() }),
+        Err(said) => {
+            Err(DeviceError::NoCuda { what: format!("its library cannot be used ({said})") })
+        }
     }
 }
 
@@ -96,8 +101,43 @@ fn shared<B: burn::tensor::backend::Backend>(
 ) -> Result<Vec<B::Device>, DeviceError> {
     let device = B::Device::default();
     let ones = || burn::tensor::Tensor::<B, 1>::ones([2], &device).sum().try_into_scalar();
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(ones)) {
+    match quietly(ones) {
         Ok(Ok(_)) => Ok(vec![device.clone(); ranks as usize]),
-        _ => Err(DeviceError::NoDevice { feature }),
+        Ok(Err(error)) => Err(DeviceError::NoDevice { feature, what: error.to_string() }),
+        Err(what) => Err(DeviceError::NoDevice { feature, what }),
+    }
+}
+
+/// Runs what may panic, and instead of printing panics, of the threads of the backend as well, gives the first line of the first.
+#[cfg(any(feature = "cuda", feature = "wgpu", feature = "rocm", test))]
+fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+    use std::sync::{Arc, Mutex, PoisonError};
+    let said = Arc::new(Mutex::new(None));
+    let first = said.clone();
+    let usual = take_hook();
+    set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or("a panic");
+        let line = text.lines().next().unwrap_or_default().to_owned();
+        first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(line);
+    }));
+    let result = catch_unwind(AssertUnwindSafe(run));
+    set_hook(usual);
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner).take();
+    result.map_err(|_| said.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_panics_on_a_thread_of_its_own_is_quoted() {
+        let probe = || {
+            let own = std::thread::spawn(|| panic!("no {}\nand a long dump", "adapter"));
+            own.join().expect("it has not answered")
+        };
+        assert_eq!(quietly::<()>(probe), Err("no adapter".into()));
+        assert_eq!(quietly(|| 1), Ok(1));
     }
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
+use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
 use dip_core::profile::{
     PROFILE_SCHEMA, Part, PartBytes, PartTimes, Profile, ProfileEntry, combined,
@@ -132,6 +133,7 @@ pub fn profile<B: Backend>(
     effort: Effort,
     key: String,
 ) -> Result<Profile, MeasureError> {
+    effort.precision.is_had_by::<B>(device)?;
     let all = at_once(effort.ranks, effort.threads, |_, barrier| {
         let rounds = (0..effort.rounds.max(1))
             .map(|round| entries::<B>(model, device, (effort, round), barrier))
@@ -164,11 +166,12 @@ fn at_once<T: Send>(
 ) -> Result<Vec<T>, MeasureError> {
     let ranks = ranks.max(1);
     let barrier = Barrier::new(ranks);
+    let stream = StreamId::current();
     let one = |rank| {
         // Kept until the thread ends: dropping it would end the compute threads.
         let _pool =
             rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
-        measure(rank, &barrier)
+        stream.executes(|| measure(rank, &barrier))
     };
     std::thread::scope(|scope| {
         let one = &one;

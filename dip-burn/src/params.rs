@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
-use burn::tensor::{ElementConversion, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use thiserror::Error;
 
 /// Tensors on the host, by name.
@@ -122,9 +122,17 @@ where
     B: Backend,
     M: Module<B>,
 {
-    let mut visitor = SquaredNorm { gradients, counted, sum: 0.0 };
+    let mut visitor = SquaredNorm { gradients, counted, squares: Vec::new() };
     module.visit(&mut visitor);
-    visitor.sum
+    sum_on_host(visitor.squares)
+}
+
+/// The sum of tensors of one value each. They are read from their device at once: every read waits until it has nothing left to do.
+pub(crate) fn sum_on_host<B: Backend, const D: usize>(values: Vec<Tensor<B, D>>) -> f64 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    Tensor::cat(values, 0).into_data().iter::<f64>().sum()
 }
 
 struct Mapper<'a, P> {
@@ -198,19 +206,19 @@ impl<B: Backend, G: Backend> ModuleVisitor<B> for GradientExporter<'_, G> {
     }
 }
 
-struct SquaredNorm<'a> {
+struct SquaredNorm<'a, B: Backend> {
     gradients: &'a GradientsParams,
     counted: Option<ParamId>,
-    sum: f64,
+    squares: Vec<Tensor<B, 1>>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for SquaredNorm<'_> {
+impl<B: Backend> ModuleVisitor<B> for SquaredNorm<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if self.counted == Some(param.id) {
             return;
         }
         if let Some(gradient) = self.gradients.get::<B, D>(param.id) {
-            self.sum += gradient.square().sum().into_scalar().elem::<f64>();
+            self.squares.push(gradient.square().sum());
         }
     }
 }

@@ -7,6 +7,11 @@ mod support;
 #[path = "suite/gradients.rs"]
 mod gradients;
 
+/// GPUs compute what the CPU does.
+#[cfg(feature = "wgpu")]
+#[path = "suite/gpu.rs"]
+mod gpu;
+
 /// bf16 and f16 layers over f32 weights.
 #[path = "suite/precision.rs"]
 mod precision;

@@ -11,7 +11,7 @@
 //! | `linear` | linear layers with low-rank adapters |
 //! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `activation`, `norm` | what their layers share, forward and backward |
 //! | `fused` | what the CPU backend runs in one pass in the place of several operations |
-//! | `offload` | activations that wait in host memory |
+//! | `offload` | tensors in host memory: activations that wait there, and what goes to another device |
 //! | `gradients` | sums of weight gradients |
 //! | `precision` | what the layers compute in |
 //! | `init` | weights by name: any partition starts from the same ones |
@@ -54,6 +54,7 @@ pub use decoder::DecoderChunk;
 pub use dit::DitChunk;
 pub use gradients::{Deferred, Gradients};
 pub use init::Init;
+pub(crate) use offload::HostCopy;
 pub use precision::Precision;
 pub(crate) use precision::{cast, to_f32};
 pub use vit::VitChunk;
@@ -146,6 +147,14 @@ pub enum ModelError {
         module: String,
         /// Its kind.
         kind: &'static str,
+    },
+    /// The device has no such numbers.
+    #[error("the device has no {precision} ({backend}); train with precision = \"f32\"")]
+    Precision {
+        /// The precision.
+        precision: &'static str,
+        /// What computes.
+        backend: String,
     },
     /// Weights cannot be read.
     #[error(transparent)]

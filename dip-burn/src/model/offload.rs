@@ -1,4 +1,4 @@
-//! Activations that wait for their backward in host memory.
+//! Tensors in host memory: activations that wait for their backward, and what goes to another device.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ pub(super) trait Visit<B: Backend> {
     fn tensor<const D: usize>(&mut self, tensor: &mut Tensor<B, D>);
 }
 
-/// A held value without its tensors, and those on their way to host memory, or there.
+/// A held value without its tensors, and those.
 pub(super) struct Offloaded<H> {
     empty: H,
     copies: Vec<HostCopy>,
@@ -26,8 +26,11 @@ pub(super) struct Offloaded<H> {
 
 type Reading = Pin<Box<dyn Future<Output = Result<TensorData, ExecutionError>> + Send>>;
 
-/// One tensor. Copies run beside the computation: nothing waits for them before they are needed.
-enum HostCopy {
+/// One tensor on its way to host memory, or there. Copies run beside the computation: nothing waits for them before they are
+/// needed.
+pub(crate) struct HostCopy(Option<Copying>);
+
+enum Copying {
     Running(Reading),
     Done(Result<TensorData, ExecutionError>),
 }
@@ -60,7 +63,7 @@ impl<B: Backend> Visit<B> for Leave {
     fn tensor<const D: usize>(&mut self, tensor: &mut Tensor<B, D>) {
         let nothing = Tensor::empty([1; D], (&tensor.device(), tensor.dtype()));
         let leaving = std::mem::replace(tensor, nothing);
-        self.0.push(HostCopy::start(Box::pin(leaving.into_data_async())));
+        self.0.push(HostCopy::of(leaving));
     }
 }
 
@@ -69,26 +72,39 @@ struct Return(std::vec::IntoIter<HostCopy>);
 impl<B: Backend> Visit<B> for Return {
     fn tensor<const D: usize>(&mut self, tensor: &mut Tensor<B, D>) {
         let copy = self.0.next().expect("as many tensors return as have left");
-        let options = (&tensor.device(), tensor.dtype());
-        *tensor = Tensor::from_data(copy.wait(), options);
+        *tensor = copy.on(&tensor.device());
     }
 }
 
 impl HostCopy {
-    /// Asks once, which starts the copy, and does not wait.
-    fn start(mut reading: Reading) -> Self {
-        match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(data) => Self::Done(data),
-            Poll::Pending => Self::Running(reading),
-        }
+    /// Starts to copy `tensor` and gives its device memory back.
+    pub fn of<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Self {
+        let mut reading: Reading = Box::pin(tensor.into_data_async());
+        // Asked once, which starts the copy, and not waited for.
+        Self(Some(match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(data) => Copying::Done(data),
+            Poll::Pending => Copying::Running(reading),
+        }))
     }
 
-    /// The data. A device that fails here has failed for good: the rank ends with its message.
-    fn wait(self) -> TensorData {
-        let data = match self {
-            Self::Running(reading) => read_sync(reading),
-            Self::Done(data) => data,
+    /// The tensor on `device`. A device that fails here has failed for good: the rank ends with its message.
+    pub fn on<B: Backend, const D: usize>(mut self, device: &B::Device) -> Tensor<B, D> {
+        let data = match self.0.take().expect("a copy is taken once") {
+            Copying::Running(reading) => read_sync(reading),
+            Copying::Done(data) => data,
         };
-        data.unwrap_or_else(|e| panic!("offloaded activations cannot be read back: {e}"))
+        let data = data.unwrap_or_else(|e| panic!("a tensor cannot be read back: {e}"));
+        let dtype = data.dtype;
+        Tensor::from_data(data, (device, dtype))
+    }
+}
+
+impl Drop for HostCopy {
+    /// Waits for a copy that nobody has waited for: the device may still write to host memory, which backends use again.
+    fn drop(&mut self) {
+        if let (Some(Copying::Running(reading)), false) = (self.0.take(), std::thread::panicking())
+        {
+            let _ = read_sync(reading);
+        }
     }
 }

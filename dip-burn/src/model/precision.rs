@@ -7,6 +7,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::ModelError;
+
 /// The type of activations and of the weights that they are multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,6 +38,18 @@ impl Precision {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+        }
+    }
+
+    /// # Errors
+    /// [`ModelError::Precision`] where `device` cannot compute in it; kernels would fail one by one, with less to read.
+    pub(crate) fn is_had_by<B: Backend>(self, device: &B::Device) -> Result<(), ModelError> {
+        // The layers compute in f32 on every device.
+        match self == Self::F32 || B::supports_dtype(device, self.dtype()) {
+            true => Ok(()),
+            false => {
+                Err(ModelError::Precision { precision: self.name(), backend: B::name(device) })
+            }
         }
     }
 

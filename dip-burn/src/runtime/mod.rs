@@ -5,6 +5,7 @@
 //!                        <--replies---                          --Collective--> the same rank of the other replicas
 //! ```
 
+mod between_devices;
 mod collective;
 mod error;
 mod groups;
@@ -19,6 +20,7 @@ mod shard;
 mod tied;
 mod worker;
 
+pub(crate) use between_devices::moved;
 pub use collective::{Bucket, Collective, Layout, ReplicaGone, ThreadCollective};
 pub use error::PipelineError;
 pub use link::ChannelLink;

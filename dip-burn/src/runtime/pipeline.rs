@@ -6,13 +6,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
 use dip_core::{Bytes, ModelSpec, ModuleId, Partition, Plan, RankId, Seconds, Trace, compile};
 
+use super::between_devices::DeviceLink;
 use super::collective::Layout;
 use super::error::{PipelineError, ended, out_of_turn};
 use super::groups::{alike, collectives, most_state_bytes};
-use super::link::ChannelLink;
 use super::nodes::NodeGroup;
 use super::on_batch::OnBatch;
 use super::optimizer::Optimizer;
@@ -87,6 +88,8 @@ pub struct Pipeline<B: Backend> {
     workers: Vec<Rank<B>>,
     /// Ranks of one replica.
     ranks: usize,
+    /// Those of each replica.
+    devices: Vec<Arc<[B::Device]>>,
     /// Absent where this process trains alone.
     nodes: Option<Arc<NodeGroup>>,
     replies: Receiver<(usize, Reply)>,
@@ -136,7 +139,8 @@ impl<B: Backend> Pipeline<B> {
         let (node, all) = nodes.as_ref().map_or((0, 1), |n| (n.number(), n.count()));
         let (before, all) = (node * replicas, all * replicas);
         let (reply_sender, replies) = channel();
-        let mut pipeline = Self { workers: Vec::new(), ranks, nodes, replies };
+        let devices = init.devices.chunks(ranks).map(Arc::from).collect();
+        let mut pipeline = Self { workers: Vec::new(), ranks, devices, nodes, replies };
         // Every replica ties the ends of its own decoder.
         let ties = (0..replicas).flat_map(|_| Ties::of(init.model, init.partition));
         for (id, ((mut chunks, collective), ties)) in
@@ -161,9 +165,12 @@ impl<B: Backend> Pipeline<B> {
                 replies: reply_sender.clone(),
             };
             let threads = init.threads_per_rank;
+            // What a GPU is given by several streams it may run in another order than they depend on each other: memory that one
+            // has given back is written to while another still reads it (Burn 0.21). All threads share one.
+            let stream = StreamId::current();
             let thread = std::thread::Builder::new()
                 .name(format!("dip-rank-{id}"))
-                .spawn(move || serve_in_pool(worker, threads))
+                .spawn(move || stream.executes(|| serve_in_pool(worker, threads)))
                 .map_err(|source| PipelineError::Thread { rank, source })?;
             pipeline.workers.push(Rank { commands: Some(commands), thread: Some(thread) });
         }
@@ -231,7 +238,8 @@ impl<B: Backend> Pipeline<B> {
         let mut scales = Vec::new();
         for (replica, work) in work.iter().enumerate() {
             let program = Arc::new(compile(work.plan));
-            for (r, link) in ChannelLink::mesh(self.ranks).into_iter().enumerate() {
+            let links = DeviceLink::mesh(&self.devices[replica]);
+            for (r, link) in links.into_iter().enumerate() {
                 let rank_update = update.map(|update| {
                     let (sender, scale) = channel();
                     scales.push(sender);
@@ -427,6 +435,7 @@ fn chunks_of_rank<B: Backend>(
     rank: RankId,
     device: &B::Device,
 ) -> Result<Chunks<B>, ModelError> {
+    init.precision.is_had_by::<B>(device)?;
     let mut chunks = Chunks::new();
     for (m, module) in init.partition.modules.iter().enumerate() {
         for chunk in module.chunks.iter().filter(|c| c.rank == rank) {

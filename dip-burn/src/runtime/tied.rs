@@ -10,6 +10,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, Partition, RankId, StageError};
 
+use super::between_devices::moved;
 use super::worker::Chunks;
 use crate::stage::ChunkStage;
 
@@ -77,6 +78,6 @@ impl<B: Backend> Ties<B> {
 fn add<B: Backend>(gradients: impl Iterator<Item = Tensor<B, 2>>) -> Gradient<B> {
     gradients.reduce(|a, b| {
         let device = a.device();
-        a + b.to_device(&device)
+        a + moved(b, &device)
     })
 }

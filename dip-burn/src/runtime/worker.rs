@@ -12,7 +12,7 @@ use dip_core::{
     StageError,
 };
 
-use super::link::ChannelLink;
+use super::between_devices::DeviceLink;
 use super::optimizer::Optimizer;
 use super::replica::Replica;
 use super::tied::Ties;
@@ -22,8 +22,6 @@ use crate::stage::{ChunkStage, Payload, RankMemory};
 
 /// The chunks of one rank, by module name and segment.
 pub(super) type Chunks<B> = BTreeMap<(String, SegmentId), ChunkStage<B>>;
-
-type RankLink<B> = ChannelLink<Payload<B>>;
 
 /// What the coordinator asks of a rank.
 pub(super) enum Command<B: Backend> {
@@ -40,7 +38,7 @@ pub(super) struct Iteration<B: Backend> {
     pub program: Arc<Program>,
     pub batch: Arc<Batch>,
     pub loss_scale: f64,
-    pub link: RankLink<B>,
+    pub link: DeviceLink<B>,
     pub epoch: Instant,
     pub update: Option<RankUpdate>,
 }

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{ElementConversion, Tensor};
 use dip_core::{
     Bytes, LayerStrategy, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, Received, Stage,
     StageCall, StageError, SubMicrobatchId,
@@ -224,7 +224,7 @@ impl<B: Backend> ChunkStage<B> {
 
     /// Sum of the losses of the tokens of this iteration; 0 where the chunk has no loss.
     pub fn loss_sum(&mut self) -> f64 {
-        self.losses.drain(..).map(|loss| loss.into_scalar().elem::<f64>()).sum()
+        params::sum_on_host(std::mem::take(&mut self.losses))
     }
 
     /// Activations held now.

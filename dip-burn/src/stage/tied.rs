@@ -5,6 +5,7 @@ use burn::tensor::backend::Backend;
 
 use super::ChunkStage;
 use crate::model::DecoderChunk;
+use crate::runtime::moved;
 
 impl<B: Backend> ChunkStage<B> {
     /// The gradients of the ends that it holds, table before head, as `[vocab, hidden]`.
@@ -18,7 +19,7 @@ impl<B: Backend> ChunkStage<B> {
 
     /// Replaces the gradients of the ends that it holds.
     pub(crate) fn set_tied_gradient(&mut self, sum: &Tensor<B, 2>) {
-        let sum = sum.clone().to_device(&self.device);
+        let sum = moved(sum.clone(), &self.device);
         let super::Modules::Decoder(decoder) = &self.modules else { return };
         if let Some(table) = decoder.tied_table() {
             self.gradients.replace_sum_of(table, sum.clone());

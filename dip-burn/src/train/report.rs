@@ -34,7 +34,8 @@ pub struct IterationReport {
     pub mfu: Option<f64>,
     /// The whole iteration: waiting for plan and pixels, stages, optimiser step.
     pub elapsed_s: Seconds,
-    /// From the first stage to the last, as measured.
+    /// From the first stage to the last, as measured. Stages of a GPU are measured until it is given them, not until it has
+    /// computed them: of times, only that of the whole iteration is then what it seems.
     pub makespan_s: Seconds,
     /// The same, as the plan predicted it.
     pub predicted_s: Seconds,

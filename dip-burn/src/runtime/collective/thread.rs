@@ -5,10 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
 
 use super::across::Across;
 use super::{Bucket, Collective, Layout, ReplicaGone, sum_of};
+use crate::runtime::moved;
 use crate::runtime::nodes::{Delivery, NodeTransport, STOPPED};
 use crate::runtime::worker::panic_text;
 
@@ -83,9 +85,10 @@ impl<B: Backend> ThreadCollective<B> {
             members.push(Self { replica, device: device.clone(), parts: parts.clone(), sums });
         }
         let devices = devices.to_vec();
+        let stream = StreamId::current();
         std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
             let transport = across.as_ref().map(|across| across.transport.clone());
-            let sums = || reduce::<B>(&inbox, &outboxes, &devices, across);
+            let sums = || stream.executes(|| reduce::<B>(&inbox, &outboxes, &devices, across));
             // The other nodes are told, before the replicas here notice that there are no sums.
             if let (Err(panic), Some(nodes)) = (catch_unwind(AssertUnwindSafe(sums)), transport) {
                 let what = format!("has failed to sum gradients: {}", panic_text(&*panic));
@@ -167,8 +170,7 @@ impl<B: Backend> Collective<B> for ThreadCollective<B> {
             let (other, sum) = inbox.sums.recv().map_err(|_| ReplicaGone)?;
             inbox.early.insert(other, sum);
         };
-        let here = |x: burn::tensor::Tensor<B, 1>| x.to_device(&self.device);
-        Ok(sum.into_iter().map(|x| x.map(here)).collect())
+        Ok(sum.into_iter().map(|x| x.map(|x| moved(x, &self.device))).collect())
     }
 }
 
