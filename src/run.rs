@@ -89,7 +89,11 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)
         .map_err(TrainError::from)?;
     let Representative { meta, documents, clip, batches } = representative(&mut data)?;
+    let is_limited = pipeline.memory_limit_bytes.is_some();
+    let usual = Effort::default();
     let effort = Effort {
+        // What fits no more than a microbatch or two when trained must not fail when measured.
+        in_flight: if is_limited { 1 } else { usual.in_flight },
         ranks: pipeline.devices() as usize,
         threads: pipeline.threads_per_rank,
         documents,
@@ -97,7 +101,7 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
         precision: pipeline.precision,
         algorithm: config.optimizer.algorithm,
         averages: config.optimizer.ema_decay > 0.0,
-        ..Effort::default()
+        ..usual
     };
     let device = devices.first().cloned().unwrap_or_default();
     let path = config.output.join("profile.json");
@@ -109,7 +113,6 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
     let replicas = pipeline.replicas as usize * count;
     // Recomputing and offloading cost time, so they are only offered where memory is limited; and what a processor computes with
     // is host memory already.
-    let is_limited = pipeline.memory_limit_bytes.is_some();
     let cost = MeasuredCost::new(&profile, is_limited)
         .with_offload(is_limited && pipeline.device != Device::Cpu)
         .with_averages(config.optimizer.ema_decay > 0.0)

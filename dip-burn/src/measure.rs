@@ -86,7 +86,7 @@ pub fn cached_profile<B: Backend>(
     let io = |source| MeasureError::Io { path: path.to_owned(), source };
     let shapes = serde_json::to_string(&model.modules).expect("plain data has a JSON form");
     let key = format!(
-        "{} {} {:?}{} {} tokens {} documents {} images{}, {} ranks of {} threads: {shapes}",
+        "{} {} {:?}{} {} tokens {} documents {} images{}, {} in flight on {} ranks of {} threads: {shapes}",
         B::name(device),
         effort.precision.name(),
         effort.algorithm,
@@ -99,6 +99,7 @@ pub fn cached_profile<B: Backend>(
         } else {
             String::new()
         },
+        effort.in_flight,
         effort.ranks,
         effort.threads,
     );
@@ -291,8 +292,11 @@ impl<B: Backend> Probe<'_, B> {
     fn figures(&self) -> Result<[Figures; CHUNKS.len()], MeasureError> {
         let times = self.chunks()?;
         let mut figures = times.map(|times| Figures { times, kept: PartBytes::default() });
-        for (figures, layers) in figures.iter_mut().zip(CHUNKS) {
-            figures.kept = self.bytes_kept(layers)?;
+        // Bytes are exact: one round tells them.
+        if self.round == 0 {
+            for (figures, layers) in figures.iter_mut().zip(CHUNKS) {
+                figures.kept = self.bytes_kept(layers)?;
+            }
         }
         Ok(figures)
     }

@@ -135,7 +135,7 @@ pub struct KeptOf {
     pub cross_pairs: u64,
 }
 
-/// One list of several of the same parts: the seconds of each part are what `combine` makes of theirs.
+/// One list of several of the same parts: the seconds of each part are what `combine` makes of theirs, bytes are those of the first.
 ///
 /// Entries beyond the shortest list are left out; no list gives no entries.
 pub fn combined(
