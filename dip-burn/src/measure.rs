@@ -302,8 +302,8 @@ impl<B: Backend> Probe<'_, B> {
     }
 
     /// Typical seconds of every chunk. All run all their forwards before the first runs its backward, as in a plan: each finds the
-    /// caches full of others' data, and memory that has not been touched for long. Whoever runs last touches memory that the system has to provide first, which can take longer
-    /// than the chunk has more work than another: all are last in turn.
+    /// caches full of others' data, and memory that has not been touched for long. Whoever runs last touches memory that the
+    /// system has to provide first, which can take longer than the chunk has more work than another: all are last in turn.
     fn chunks(&self) -> Result<[PartTimes; CHUNKS.len()], MeasureError> {
         let batch = Arc::new(self.batch_in_flight());
         let mut chunks = CHUNKS

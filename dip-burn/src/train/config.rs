@@ -136,7 +136,7 @@ pub enum Cut {
     /// Layers go wherever plans of the first batches become shortest. Schedules that do not search keep their rule.
     #[default]
     Searched,
-    /// The chunks of a module have equally many layers, where they divide.
+    /// Layers go where the fastest of a few rules puts them: chunks of about equally many layers, or runs of about equal latency.
     Rule,
 }
 
