@@ -8,6 +8,8 @@ use dip_core::{
 use dip_sched::cut::{CutError, CutSearch};
 use dip_sched::{Dip, Interleaved, Partitioner, PlanInputs, validate_partition};
 
+use crate::support::{stage_of, vision_language};
+
 /// Seconds of a layer for a call and for every token, what the first and last take beyond that, and of an update, by module.
 #[derive(Clone, Copy)]
 struct Price {
@@ -28,13 +30,11 @@ impl CostModel for Priced {
         let first = if query.chunk.is_first() { price.first } else { 0.0 };
         let last = if query.chunk.is_last() { price.last } else { 0.0 };
         let forward = Seconds(layer * query.chunk.layers.len() as f64 + first + last);
+        let backward = forward * (2.0 + self.1);
         Ok(StageCost {
-            strategy: query.strategy.clone(),
-            forward,
-            backward: forward * (2.0 + self.1),
             weight: Some(forward),
             activation_bytes: Bytes(query.workload.tokens),
-            output_bytes: Bytes(1),
+            ..stage_of(query, forward, backward)
         })
     }
 
@@ -49,18 +49,6 @@ impl CostModel for Priced {
     fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
         Seconds(self.0[chunk.module.index()].update * chunk.layers.len() as f64)
     }
-}
-
-/// An encoder and a backbone of so many layers; an image has 16 patches and 4 tokens.
-fn model(vision: u32, language: u32) -> ModelSpec {
-    let text = format!(
-        "name = 'test'\nsequence_tokens = 64\nmax_images = 8\n\
-         [[module]]\nname = 'vision'\nlayers = {vision}\nhidden = 8\nffn = 8\nheads = 2\n\
-         kind.vit = {{ image_px = 16, patch_px = 4, merge = 2 }}\n\
-         [[module]]\nname = 'language'\nlayers = {language}\nhidden = 8\nffn = 8\nheads = 2\n\
-         inputs = ['vision']\nkind.decoder = {{ vocab = 32 }}\n"
-    );
-    ModelSpec::from_toml(&text).unwrap()
 }
 
 fn microbatch(images: u32) -> MicrobatchMeta {
@@ -88,7 +76,7 @@ impl Case {
         let mut cluster = presets::cluster("cpu").unwrap();
         cluster.device.memory_bytes = Bytes(u64::MAX);
         Self {
-            model: model(layers[0], layers[1]),
+            model: vision_language(layers[0], layers[1]),
             prices: prices.to_vec(),
             cluster,
             batches: vec![batch([4, 2, 6, 3]), batch([8, 1, 4, 4])],

@@ -5,6 +5,8 @@ use dip_core::{
 use dip_sched::{Partitioner, Placement, validate_partition};
 use proptest::prelude::*;
 
+use crate::support::{stage_of, vision_language};
+
 /// Seconds of a layer: a fixed part for every call, and a part for every token, by module.
 struct Linear(Vec<(f64, f64)>);
 
@@ -13,14 +15,7 @@ impl CostModel for Linear {
         let (fixed, each) = self.0[query.chunk.module.index()];
         let layers = query.chunk.layers.len() as f64;
         let forward = Seconds(layers * (fixed + each * query.workload.tokens as f64));
-        Ok(StageCost {
-            strategy: query.strategy.clone(),
-            forward,
-            backward: forward * 2.0,
-            weight: None,
-            activation_bytes: Bytes(1),
-            output_bytes: Bytes(1),
-        })
+        Ok(stage_of(query, forward, forward * 2.0))
     }
 
     fn transfer(&self, _: RankId, _: RankId, _: Bytes) -> Seconds {
@@ -40,14 +35,7 @@ impl CostModel for Ended {
         let chunk = &query.chunk;
         let seconds =
             self.seconds(chunk.module, chunk.layers.len(), chunk.is_first(), chunk.is_last());
-        Ok(StageCost {
-            strategy: query.strategy.clone(),
-            forward: Seconds(seconds),
-            backward: Seconds::ZERO,
-            weight: None,
-            activation_bytes: Bytes(1),
-            output_bytes: Bytes(1),
-        })
+        Ok(stage_of(query, Seconds(seconds), Seconds::ZERO))
     }
 
     fn transfer(&self, _: RankId, _: RankId, _: Bytes) -> Seconds {
@@ -134,18 +122,6 @@ fn sizes(partition: &Partition, module: ModuleId) -> Vec<usize> {
     partition.module(module).chunks.iter().map(|c| c.layers.len()).collect()
 }
 
-/// An encoder and a backbone of so many layers; an image has 16 patches and 4 tokens.
-fn model(vision: u32, language: u32) -> ModelSpec {
-    let text = format!(
-        "name = 'test'\nsequence_tokens = 64\nmax_images = 8\n\
-         [[module]]\nname = 'vision'\nlayers = {vision}\nhidden = 8\nffn = 8\nheads = 2\n\
-         kind.vit = {{ image_px = 16, patch_px = 4, merge = 2 }}\n\
-         [[module]]\nname = 'language'\nlayers = {language}\nhidden = 8\nffn = 8\nheads = 2\n\
-         inputs = ['vision']\nkind.decoder = {{ vocab = 32 }}\n"
-    );
-    ModelSpec::from_toml(&text).unwrap()
-}
-
 const VISION: ModuleId = ModuleId(0);
 const LANGUAGE: ModuleId = ModuleId(1);
 
@@ -168,7 +144,7 @@ fn loads(partition: &Partition, cost: &Linear) -> (Vec<f64>, f64) {
 
 #[test]
 fn a_module_has_as_many_segments_as_it_is_slower_than_the_fastest() {
-    let model = model(16, 48);
+    let model = vision_language(16, 48);
     // One image takes 16 layers x 16 tokens, a sequence 48 layers x 64 tokens of half the price: six times as long.
     let cost = Linear(vec![(0.0, 1.0), (0.0, 0.5)]);
     let partition = Partitioner::new(&model, 4, &cost).partition().unwrap();
@@ -180,7 +156,7 @@ fn a_module_has_as_many_segments_as_it_is_slower_than_the_fastest() {
 
 #[test]
 fn a_sub_microbatch_is_the_smallest_that_keeps_95_percent_of_the_best_efficiency() {
-    let model = model(4, 4);
+    let model = vision_language(4, 4);
     // A call for b images takes 3.2 + 16 b: two keep 93 % of the efficiency of eight, three keep 96 %.
     let cost = Linear(vec![(3.2, 1.0), (0.0, 1.0)]);
     let partition = Partitioner::new(&model, 2, &cost).partition().unwrap();
@@ -192,7 +168,7 @@ fn a_sub_microbatch_is_the_smallest_that_keeps_95_percent_of_the_best_efficiency
 
 #[test]
 fn fewer_layers_than_ranks_leave_ranks_without_a_chunk() {
-    let model = model(3, 8);
+    let model = vision_language(3, 8);
     let cost = Linear(vec![(0.0, 1.0), (0.0, 1.0)]);
     let partition = Partitioner::new(&model, 4, &cost).partition().unwrap();
     let ranks: Vec<u32> = partition.module(VISION).chunks.iter().map(|c| c.rank.0).collect();
@@ -202,7 +178,7 @@ fn fewer_layers_than_ranks_leave_ranks_without_a_chunk() {
 
 #[test]
 fn segments_that_are_asked_for_are_lowered_to_what_layers_allow() {
-    let model = model(5, 11);
+    let model = vision_language(5, 11);
     let cost = Linear(vec![(0.0, 1.0), (0.0, 1.0)]);
     let partitioner =
         Partitioner::new(&model, 4, &cost).with_segments(VISION, 9).with_segments(LANGUAGE, 9);
@@ -232,7 +208,7 @@ fn layers_leave_the_longest_chunk_for_the_shortest() {
 fn where_a_module_has_no_layer_to_give_another_one_gives() {
     // One language layer a chunk, and a head like six vision layers.
     let cost = Ended(vec![[1.0, 0.0, 0.0], [20.0, 0.0, 6.0]]);
-    let partition = one_segment(&model(24, 4), 4, &cost);
+    let partition = one_segment(&vision_language(24, 4), 4, &cost);
     assert_eq!(sizes(&partition, LANGUAGE), [1; 4]);
     assert_eq!(sizes(&partition, VISION), [7, 7, 7, 3]);
 }
@@ -241,10 +217,10 @@ fn where_a_module_has_no_layer_to_give_another_one_gives() {
 fn a_layer_stays_where_its_move_suits_one_mix_of_modules_only() {
     // The rank with a language layer more has a vision layer less, and is busier. Where language takes half the time, it is not.
     let cost = Ended(vec![[1.0, 0.0, 0.0], [2.5, 0.0, 0.0]]);
-    let partition = one_segment(&model(11, 5), 2, &cost);
+    let partition = one_segment(&vision_language(11, 5), 2, &cost);
     assert_eq!((sizes(&partition, VISION), sizes(&partition, LANGUAGE)), (vec![5, 6], vec![3, 2]));
     // Without that vision layer it is busier in any mix.
-    let partition = one_segment(&model(10, 5), 2, &cost);
+    let partition = one_segment(&vision_language(10, 5), 2, &cost);
     assert_eq!((sizes(&partition, VISION), sizes(&partition, LANGUAGE)), (vec![4, 6], vec![3, 2]));
 }
 
@@ -254,7 +230,7 @@ fn as_many_layers_and_ranks_as_a_model_may_have_are_placed_at_once() {
     for (vision, language, ranks) in
         [(65_536, 40_000, 65_536), (65_536, 65_536, 24_000), (65_536, 65_535, 2)]
     {
-        let model = model(vision, language);
+        let model = vision_language(vision, language);
         let partition = Partitioner::new(&model, ranks, &cost).partition().unwrap();
         assert!(validate_partition(&model, &partition).is_ok());
     }
@@ -288,7 +264,7 @@ proptest! {
     ) {
         let [v, l, v_first, v_last, l_first, l_last] = prices;
         let cost = Ended(vec![[v, v_first, v_last], [l, l_first, 2.0 * l_last]]);
-        let model = model(vision, language);
+        let model = vision_language(vision, language);
         // Four images in one sub-microbatch: a price is that of the whole microbatch.
         let partitioner = Partitioner::new(&model, ranks, &cost)
             .with_representative(half_full())
@@ -307,7 +283,7 @@ proptest! {
         ranks in 1u32..9,
         prices in [0.1f64..4.0, 0.1f64..4.0],
     ) {
-        let model = model(vision, language);
+        let model = vision_language(vision, language);
         let cost = Linear(vec![(0.0, prices[0]), (0.0, prices[1])]);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_representative(half_full());
         let partition = partitioner.partition().unwrap();
@@ -327,7 +303,7 @@ proptest! {
         prices in [0.1f64..4.0, 0.1f64..4.0],
     ) {
         prop_assume!(vision + language >= ranks);
-        let model = model(vision, language);
+        let model = vision_language(vision, language);
         let cost = Linear(vec![(0.0, prices[0]), (0.0, prices[1])]);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_representative(half_full());
         let partition = partitioner.place(Placement::Contiguous { runs_per_rank: 1 }).unwrap();

@@ -1,8 +1,8 @@
-//! Graphs that tests plan.
+//! Graphs that tests plan, and models they cut.
 
 use dip_core::{
-    Bytes, Dep, MicrobatchId, RankId, Seconds, SegmentId, Strategy, SubMicrobatchId, Task,
-    TaskGraph, TaskId, TaskKind,
+    Bytes, Dep, MicrobatchId, ModelSpec, RankId, Seconds, SegmentId, StageCost, StageQuery,
+    Strategy, SubMicrobatchId, Task, TaskGraph, TaskId, TaskKind,
 };
 
 /// A chain of stages for every microbatch: stage `s` on rank `s mod ranks`, segment `s / ranks`.
@@ -97,5 +97,29 @@ impl Chain {
             static_bytes: vec![Bytes(0); self.ranks as usize],
             tasks,
         }
+    }
+}
+
+/// An encoder and a backbone of so many layers; an image has 16 patches and 4 tokens.
+pub fn vision_language(vision: u32, language: u32) -> ModelSpec {
+    let text = format!(
+        "name = 'test'\nsequence_tokens = 64\nmax_images = 8\n\
+         [[module]]\nname = 'vision'\nlayers = {vision}\nhidden = 8\nffn = 8\nheads = 2\n\
+         kind.vit = {{ image_px = 16, patch_px = 4, merge = 2 }}\n\
+         [[module]]\nname = 'language'\nlayers = {language}\nhidden = 8\nffn = 8\nheads = 2\n\
+         inputs = ['vision']\nkind.decoder = {{ vocab = 32 }}\n"
+    );
+    ModelSpec::from_toml(&text).unwrap()
+}
+
+/// A stage pair of so many seconds that holds and sends next to nothing.
+pub fn stage_of(query: &StageQuery<'_>, forward: Seconds, backward: Seconds) -> StageCost {
+    StageCost {
+        strategy: query.strategy.clone(),
+        forward,
+        backward,
+        weight: None,
+        activation_bytes: Bytes(1),
+        output_bytes: Bytes(1),
     }
 }
