@@ -10,12 +10,12 @@ mod inputs;
 mod memory;
 pub mod operators;
 mod peak;
+mod stages;
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Barrier};
-use std::time::Instant;
+use std::sync::Barrier;
 
 use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
@@ -24,18 +24,16 @@ use dip_core::profile::{
 };
 use dip_core::{
     LinkError, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, RankId, Received, Seconds,
-    SegmentId, SpecError, Stage, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
+    SegmentId, SpecError, StageCall, StageError, Strategy, SubMicrobatchId, TaskId,
 };
 use thiserror::Error;
 
-use crate::batch::Batch;
 use crate::model::ModelError;
 use crate::runtime::Optimizer;
 use crate::stage::{ChunkStage, Payload};
-use crate::train::OptimizerConfig;
 pub use effort::{ClipSize, Effort};
+use figures::Figures;
 pub use figures::undisturbed;
-use figures::{Figures, typical};
 
 /// Layers of the module that is measured: room for a first, a last and a run of middle layers.
 const LAYERS: u32 = 6;
@@ -299,192 +297,6 @@ impl<B: Backend> Probe<'_, B> {
             }
         }
         Ok(figures)
-    }
-
-    /// Typical seconds of every chunk. All run all their forwards before the first runs its backward, as in a plan: each finds the
-    /// caches full of others' data, and memory that has not been touched for long. Whoever runs last touches memory that the
-    /// system has to provide first, which can take longer than the chunk has more work than another: all are last in turn.
-    fn chunks(&self) -> Result<[PartTimes; CHUNKS.len()], MeasureError> {
-        let batch = Arc::new(self.batch_in_flight());
-        let mut chunks = CHUNKS
-            .map(|layers| self.measured(layers, &batch))
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
-        let (mut samples, start) = (Vec::new(), Instant::now());
-        let mut turned = self.round % CHUNKS.len();
-        chunks.rotate_left(turned);
-        for run in 0..self.effort.warm_up + self.effort.runs.max(1) {
-            let is_late = start.elapsed().as_secs_f64() > self.effort.enough.0;
-            if is_late && !samples.is_empty() {
-                break;
-            }
-            let mut sample = [PartTimes::default(); CHUNKS.len()];
-            chunks.rotate_left(1);
-            turned = (turned + 1) % CHUNKS.len();
-            chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
-            self.recomputed(&mut chunks, &mut sample)?;
-            self.kept(&mut chunks, &mut sample)?;
-            self.updates(&mut chunks, &mut sample);
-            self.offloaded(&mut chunks, &mut sample)?;
-            self.split(&mut chunks, &mut sample)?;
-            sample.rotate_right(turned);
-            // What takes long is warm behind its first run.
-            if run >= self.effort.warm_up || is_late {
-                samples.push(sample);
-            }
-        }
-        let typical_of = |i: usize| {
-            PartTimes::of(|time| Seconds(typical(samples.iter().map(|s| time(&s[i]).0))))
-        };
-        Ok(std::array::from_fn(typical_of))
-    }
-
-    fn measured(&self, layers: Range<u32>, batch: &Batch) -> Result<Measured<B>, MeasureError> {
-        let inputs = self.inputs(layers.start == 0, batch);
-        let stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
-            .with_precision(self.effort.precision);
-        let Effort { algorithm, averages, .. } = self.effort;
-        let ema_decay = if averages { 0.5 } else { 0.0 };
-        let optimizer = OptimizerConfig { algorithm, ema_decay, ..Default::default() };
-        let optimizer = Optimizer::new(&optimizer);
-        Ok(Measured { stage, optimizer, inputs, outputs: VecDeque::new() })
-    }
-
-    /// Forwards that keep only inputs, whose backwards need no measurement, and those that keep no attention cores.
-    fn recomputed(
-        &self,
-        chunks: &mut Chunks<B>,
-        times: &mut [PartTimes],
-    ) -> Result<(), MeasureError> {
-        let inference = self.forwards(chunks, "full", false)?;
-        self.backwards(chunks, false)?;
-        self.forwards(chunks, "selective", false)?;
-        let backward = self.backwards(chunks, false)?;
-        for (i, times) in times.iter_mut().enumerate() {
-            (times.inference_s, times.selective_backward_s) = (inference[i], backward[i]);
-        }
-        Ok(())
-    }
-
-    /// Forwards that keep everything, and whole backwards.
-    fn kept(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) -> Result<(), MeasureError> {
-        let forward = self.forwards(chunks, "keep", false)?;
-        let backward = self.backwards(chunks, false)?;
-        for (i, times) in times.iter_mut().enumerate() {
-            (times.forward_s, times.backward_s) = (forward[i], backward[i]);
-        }
-        Ok(())
-    }
-
-    /// The optimiser's step, which changes nothing at a learning rate of 0.
-    fn updates(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) {
-        for (chunk, times) in chunks.iter_mut().zip(times) {
-            let start = Instant::now();
-            // A worker sends the norm away.
-            std::hint::black_box(chunk.stage.squared_gradient_norm());
-            chunk.optimizer.step([&mut chunk.stage].into_iter(), 0.0, 1.0, &|_| true);
-            times.update_s = self.since(start);
-        }
-    }
-
-    /// Forwards whose activations go to the host, and backwards that have them back.
-    fn offloaded(
-        &self,
-        chunks: &mut Chunks<B>,
-        times: &mut [PartTimes],
-    ) -> Result<(), MeasureError> {
-        let forward = self.forwards(chunks, "offload", false)?;
-        let backward = self.backwards(chunks, false)?;
-        for (i, times) in times.iter_mut().enumerate() {
-            (times.offload_forward_s, times.offload_backward_s) = (forward[i], backward[i]);
-        }
-        Ok(())
-    }
-
-    /// Backwards that leave their weight gradients, and then those.
-    fn split(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) -> Result<(), MeasureError> {
-        self.forwards(chunks, "keep", true)?;
-        let backward = self.backwards(chunks, true)?;
-        let weight = self.all_in_flight(chunks, |chunk, m| {
-            let call = self.call(m, "keep", true, Vec::new());
-            let start = Instant::now();
-            chunk.stage.weight(&call)?;
-            Ok(self.since(start))
-        })?;
-        for (i, times) in times.iter_mut().enumerate() {
-            (times.input_gradient_s, times.weight_s) = (backward[i], weight[i]);
-        }
-        Ok(())
-    }
-
-    fn forwards(
-        &self,
-        chunks: &mut Chunks<B>,
-        strategy: &str,
-        split: bool,
-    ) -> Result<Vec<Seconds>, MeasureError> {
-        self.all_in_flight(chunks, |chunk, m| self.forward(chunk, m, strategy, split))
-    }
-
-    fn backwards(&self, chunks: &mut Chunks<B>, split: bool) -> Result<Vec<Seconds>, MeasureError> {
-        self.all_in_flight(chunks, |chunk, m| self.backward(chunk, m, split))
-    }
-
-    /// Mean seconds of every chunk over the microbatches in flight, which pass through one behind the other.
-    fn all_in_flight(
-        &self,
-        chunks: &mut Chunks<B>,
-        stage: impl Fn(&mut Measured<B>, usize) -> Result<Seconds, MeasureError>,
-    ) -> Result<Vec<Seconds>, MeasureError> {
-        let in_flight = self.effort.in_flight.max(1);
-        let mut seconds = vec![Seconds::ZERO; chunks.len()];
-        for m in 0..in_flight {
-            for (chunk, seconds) in chunks.iter_mut().zip(&mut seconds) {
-                *seconds += stage(chunk, m)? / in_flight as f64;
-            }
-        }
-        Ok(seconds)
-    }
-
-    fn forward(
-        &self,
-        chunk: &mut Measured<B>,
-        microbatch: usize,
-        strategy: &str,
-        split: bool,
-    ) -> Result<Seconds, MeasureError> {
-        // The stage after this one, which is not there: it only has to be told apart from the one before.
-        let consumer = PairKey { microbatch: MicrobatchId::from(microbatch), ..self.pair(2) };
-        let call = self.call(microbatch, strategy, split, vec![consumer.clone()]);
-        let inputs = chunk.inputs.clone();
-        let start = Instant::now();
-        let outputs = chunk.stage.forward(&call, inputs)?;
-        let elapsed = self.since(start);
-        let received = |payload| Received { from: consumer.clone(), payload };
-        chunk.outputs.push_back(outputs.into_iter().map(received).collect());
-        Ok(elapsed)
-    }
-
-    /// Seconds of the backward of the oldest forward. Any gradient takes as long as another: the outputs themselves serve.
-    fn backward(
-        &self,
-        chunk: &mut Measured<B>,
-        microbatch: usize,
-        split: bool,
-    ) -> Result<Seconds, MeasureError> {
-        let gradients = chunk.outputs.pop_front().unwrap_or_default();
-        let from = chunk.inputs.iter().map(|i| i.from.clone()).collect();
-        let call = self.call(microbatch, "keep", split, from);
-        let start = Instant::now();
-        chunk.stage.backward(&call, gradients)?;
-        Ok(self.since(start))
-    }
-
-    /// Time since `start`, once the device has done what it was given.
-    fn since(&self, start: Instant) -> Seconds {
-        // A device that fails to wait fails at the next operation, too, with a message of its own.
-        let _ = B::sync(self.device);
-        Seconds(start.elapsed().as_secs_f64())
     }
 
     fn pair(&self, segment: u32) -> PairKey {
