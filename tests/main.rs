@@ -1,0 +1,41 @@
+//! Tests of the command as its users run it, one module a capability.
+
+#[path = "suite/support.rs"]
+mod support;
+
+/// Losses, plans and systems against the recorded ones in `tests/goldens`.
+#[path = "suite/goldens.rs"]
+mod goldens;
+
+/// Presets, sampling, planning, checking and emulation, and what is said about bad input.
+#[path = "suite/planning.rs"]
+mod planning;
+
+/// Systems against each other.
+#[path = "suite/compare.rs"]
+mod compare;
+
+/// Clusters fitted to this machine.
+#[cfg(feature = "train")]
+#[path = "suite/calibrate.rs"]
+mod calibrate;
+
+/// Training, and resuming after a kill.
+#[cfg(feature = "train")]
+#[path = "suite/training.rs"]
+mod training;
+
+/// Training of text-to-video models.
+#[cfg(feature = "train")]
+#[path = "suite/video.rs"]
+mod video;
+
+/// Models of Hugging Face.
+#[cfg(feature = "train")]
+#[path = "suite/published.rs"]
+mod published;
+
+/// Training in several processes.
+#[cfg(feature = "nodes")]
+#[path = "suite/nodes.rs"]
+mod nodes;
