@@ -6,6 +6,8 @@
 
 pub(crate) mod flat;
 
+pub use flat::Bucket;
+
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 

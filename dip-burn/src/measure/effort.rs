@@ -4,7 +4,7 @@ use dip_core::Seconds;
 
 use crate::batch::ClipGrid;
 use crate::model::Precision;
-use crate::train::Algorithm;
+use crate::runtime::Algorithm;
 
 /// How long to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]

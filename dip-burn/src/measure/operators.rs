@@ -17,8 +17,9 @@ use dip_core::{
 use super::{MeasureError, at_once};
 use crate::model::core::{self, Heads};
 use crate::model::norm::Norm;
+use crate::model::to_device;
 use crate::model::{Init, Precision, cast};
-use crate::runtime::{ChannelLink, moved};
+use crate::runtime::ChannelLink;
 
 /// Sizes of a series that are measured however long they take: what a line with an error needs.
 const LEAST_SIZES: usize = 3;
@@ -287,7 +288,7 @@ impl<B: Backend> End<'_, B> {
         let Poll::Ready(sent) = self.link.wait_irecv(&message)? else {
             return Err(LinkError::PeerGone { peer: message.from });
         };
-        let x = moved(sent.clone(), self.device) + 0.0;
+        let x = to_device(sent.clone(), self.device) + 0.0;
         finish::<B>(self.device);
         Ok(x)
     }

@@ -13,8 +13,8 @@ use super::figures::typical;
 use super::{CHUNKS, Chunks, Effort, MeasureError, Measured, Probe};
 use crate::batch::Batch;
 use crate::runtime::Optimizer;
+use crate::runtime::OptimizerConfig;
 use crate::stage::ChunkStage;
-use crate::train::OptimizerConfig;
 
 impl<B: Backend> Probe<'_, B> {
     /// Typical seconds of every chunk. All run all their forwards before the first runs its backward, as in a plan: each finds the

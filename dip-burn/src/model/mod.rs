@@ -54,7 +54,7 @@ pub use decoder::DecoderChunk;
 pub use dit::DitChunk;
 pub use gradients::{Deferred, Gradients};
 pub use init::Init;
-pub(crate) use offload::HostCopy;
+pub(crate) use offload::{HostCopy, to_device};
 pub use precision::Precision;
 pub(crate) use precision::{cast, to_f32};
 pub use vit::VitChunk;

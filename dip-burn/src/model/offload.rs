@@ -108,3 +108,11 @@ impl Drop for HostCopy {
         }
     }
 }
+
+/// `x` on `device`, copied through host memory where it is on another one.
+pub(crate) fn to_device<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    device: &B::Device,
+) -> Tensor<B, D> {
+    if x.device() == *device { x } else { HostCopy::of(x).on(device) }
+}

@@ -6,7 +6,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::ParameterMap;
-use crate::runtime::Bucket;
+
+/// Flattened tensors, one for each parameter of a chunk; `None` where a replica has none.
+pub type Bucket<B> = Vec<Option<Tensor<B, 1>>>;
 
 /// The gradient of every parameter of a module; `None` where it has none.
 pub(crate) fn flat_gradients<B, M>(module: &M, gradients: &GradientsParams) -> Bucket<B>

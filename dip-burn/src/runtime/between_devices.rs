@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{Link, LinkError, Message};
 
@@ -81,12 +80,4 @@ impl<B: Backend> Link for DeviceLink<B> {
         let sent = self.link.wait_irecv(message)?;
         Ok(sent.map(|sent| self.arrived(sent)))
     }
-}
-
-/// `x` on `device`.
-pub(crate) fn moved<B: Backend, const D: usize>(
-    x: Tensor<B, D>,
-    device: &B::Device,
-) -> Tensor<B, D> {
-    if x.device() == *device { x } else { HostCopy::of(x).on(device) }
 }

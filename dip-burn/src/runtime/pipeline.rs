@@ -16,7 +16,7 @@ use super::error::{PipelineError, ended, out_of_turn};
 use super::groups::{alike, collectives, most_state_bytes};
 use super::nodes::NodeGroup;
 use super::on_batch::OnBatch;
-use super::optimizer::Optimizer;
+use super::optimizer::{Optimizer, OptimizerConfig};
 use super::replica::{Replica, layout_of};
 use super::shard::Shard;
 use super::tied::Ties;
@@ -27,7 +27,6 @@ use crate::batch::Batch;
 use crate::model::{ModelError, Precision, Start};
 use crate::params::NamedTensors;
 use crate::stage::{ChunkStage, RankMemory};
-use crate::train::OptimizerConfig;
 
 /// What a pipeline is made of.
 pub struct PipelineInit<'a, B: Backend> {

@@ -10,8 +10,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, Partition, RankId, StageError};
 
-use super::between_devices::moved;
 use super::worker::Chunks;
+use crate::model::to_device;
 use crate::stage::ChunkStage;
 
 /// A gradient of a token table, `[vocab, hidden]`; none where no token of the batch touched it.
@@ -78,6 +78,6 @@ impl<B: Backend> Ties<B> {
 fn add<B: Backend>(gradients: impl Iterator<Item = Tensor<B, 2>>) -> Gradient<B> {
     gradients.reduce(|a, b| {
         let device = a.device();
-        a + moved(b, &device)
+        a + to_device(b, &device)
     })
 }

@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use dip_core::StageError;
 
-use crate::runtime::Bucket;
+use crate::params::Bucket;
 
 /// What is done with the gradients of a chunk.
 type Then<B> = Box<dyn FnOnce(Bucket<B>) -> Result<(), StageError> + Send>;

@@ -20,9 +20,9 @@ use crate::model::{
     Chunk, DecoderChunk, DitChunk, Gradients, Init, ModelError, Precision, Slice, Start, VitChunk,
     cast, image_side, output_width,
 };
+use crate::params::Bucket;
 use crate::params::flat;
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
-use crate::runtime::Bucket;
 use crate::weights::{Reader, Weights};
 use countdown::Countdown;
 pub use held::RankMemory;

@@ -4,8 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::ChunkStage;
-use crate::model::DecoderChunk;
-use crate::runtime::moved;
+use crate::model::{DecoderChunk, to_device};
 
 impl<B: Backend> ChunkStage<B> {
     /// The gradients of the ends that it holds, table before head, as `[vocab, hidden]`.
@@ -19,7 +18,7 @@ impl<B: Backend> ChunkStage<B> {
 
     /// Replaces the gradients of the ends that it holds.
     pub(crate) fn set_tied_gradient(&mut self, sum: &Tensor<B, 2>) {
-        let sum = moved(sum.clone(), &self.device);
+        let sum = to_device(sum.clone(), &self.device);
         let super::Modules::Decoder(decoder) = &self.modules else { return };
         if let Some(table) = decoder.tied_table() {
             self.gradients.replace_sum_of(table, sum.clone());

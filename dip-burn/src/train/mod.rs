@@ -9,7 +9,6 @@ mod error;
 mod loss_scale;
 mod metrics;
 mod nodes;
-mod rate;
 mod replicas;
 mod report;
 mod samples;
@@ -20,8 +19,8 @@ mod trainer;
 
 pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
 pub use config::{
-    Algorithm, CheckpointConfig, Cut, DataConfig, Device, EvaluationConfig, MetricsConfig,
-    OptimizerConfig, Packing, PipelineConfig, RunConfig,
+    CheckpointConfig, Cut, DataConfig, Device, EvaluationConfig, MetricsConfig, Packing,
+    PipelineConfig, RunConfig,
 };
 pub use data::{
     CaptionJudge, Content, FedBatch, Feed, HeldOut, Judge, Microbatches, RunData, SampleJudge,
@@ -31,7 +30,6 @@ pub use early_stop::EarlyStop;
 pub use error::TrainError;
 pub use loss_scale::LossScale;
 pub use metrics::Metrics;
-pub use rate::RateSchedule;
 pub use replicas::Deal;
 pub use report::{Caption, Evaluation, IterationReport, Observer, Sample};
 pub use samples::write as write_samples;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use dip_burn::model::{Precision, Start, WholeModel};
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::{Export, Pipeline, PipelineInit, ReplicaWork, Update};
-use dip_burn::train::OptimizerConfig;
+use dip_burn::runtime::{Export, OptimizerConfig, Pipeline, PipelineInit, ReplicaWork, Update};
 use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
 use dip_burn::weights::{ExportConfig, TensorStore, Weights, export};
 use dip_burn::{Batch, Image, Microbatch};

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use dip_burn::model::{Precision, WholeModel};
-use dip_burn::runtime::{Export, Pipeline, PipelineError, PipelineInit, ReplicaWork};
-use dip_burn::train::{OptimizerConfig, Trainer};
+use dip_burn::runtime::{
+    Export, OptimizerConfig, Pipeline, PipelineError, PipelineInit, ReplicaWork,
+};
+use dip_burn::train::Trainer;
 use dip_burn::{Batch, Microbatch};
 use dip_core::*;
 use rand::{Rng, SeedableRng};

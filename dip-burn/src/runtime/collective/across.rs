@@ -9,8 +9,9 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
+use super::Layout;
 use super::slices::{Message, PART, Slices};
-use super::{Bucket, Layout};
+use crate::params::Bucket;
 use crate::runtime::nodes::NodeTransport;
 
 /// One rank of this node among the same ranks of the others, of which there is one at least.

@@ -28,10 +28,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use thiserror::Error;
 
-use super::between_devices::moved;
-
-/// Flattened tensors, one a parameter of a chunk; `None` where a replica has none.
-pub type Bucket<B> = Vec<Option<Tensor<B, 1>>>;
+use crate::model::to_device;
+use crate::params::Bucket;
 
 /// The lengths of the tensors of each bucket.
 pub type Layout = Vec<Vec<usize>>;
@@ -85,7 +83,7 @@ fn sum_of<B: Backend>(parts: impl Iterator<Item = Bucket<B>>, device: &B::Device
 /// Adds where both are there; one alone is the sum.
 fn add_to<B: Backend>(sum: &mut Option<Tensor<B, 1>>, x: Option<Tensor<B, 1>>, device: &B::Device) {
     *sum = match (sum.take(), x) {
-        (Some(a), Some(b)) => Some(moved(a, device) + moved(b, device)),
+        (Some(a), Some(b)) => Some(to_device(a, device) + to_device(b, device)),
         (one, other) => one.or(other),
     };
 }

@@ -9,8 +9,9 @@ use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
 
 use super::across::Across;
-use super::{Bucket, Collective, Layout, ReplicaGone, sum_of};
-use crate::runtime::moved;
+use super::{Collective, Layout, ReplicaGone, sum_of};
+use crate::model::to_device;
+use crate::params::Bucket;
 use crate::runtime::nodes::{Delivery, NodeTransport, STOPPED};
 use crate::runtime::worker::panic_text;
 
@@ -170,7 +171,7 @@ impl<B: Backend> Collective<B> for ThreadCollective<B> {
             let (other, sum) = inbox.sums.recv().map_err(|_| ReplicaGone)?;
             inbox.early.insert(other, sum);
         };
-        Ok(sum.into_iter().map(|x| x.map(|x| moved(x, &self.device))).collect())
+        Ok(sum.into_iter().map(|x| x.map(|x| to_device(x, &self.device))).collect())
     }
 }
 

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use burn::tensor::Tensor;
-use dip_burn::runtime::Bucket;
+use dip_burn::params::Bucket;
 use dip_burn::runtime::nodes::{NodeTransport, NodesConfig, WebSocketTransport};
 
 use crate::support::*;

@@ -9,8 +9,8 @@ use dip_burn::data::{
 };
 use dip_burn::model::{Precision, Start};
 use dip_burn::runtime::nodes::NodeGroup;
-use dip_burn::runtime::{Export, Pipeline, PipelineError, PipelineInit, Update};
-use dip_burn::train::{OptimizerConfig, RunConfig, RunData, TrainError, Trainer};
+use dip_burn::runtime::{Export, OptimizerConfig, Pipeline, PipelineError, PipelineInit, Update};
+use dip_burn::train::{RunConfig, RunData, TrainError, Trainer};
 use dip_core::{Chunk, ModelSpec, ModulePartition, Partition, Plan, RankId, SegmentId, Strategy};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

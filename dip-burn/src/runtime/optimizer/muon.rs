@@ -10,8 +10,8 @@ use burn::optim::{
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use super::OptimizerConfig;
 use crate::params::NamedTensors;
-use crate::train::OptimizerConfig;
 
 /// Burn's rule keeps its velocity to itself; it is followed here, so that checkpoints can have it.
 const MOMENTUM: f64 = 0.95;

@@ -1,6 +1,13 @@
 //! The optimiser of the chunks of one rank: Burn's update rules, with the state kept by parameter name, so that a checkpoint
 //! does not depend on the partition; and, where a run asks for them, moving averages of the weights.
 
+mod config;
+mod muon;
+mod rate;
+
+pub use config::{Algorithm, OptimizerConfig};
+pub use rate::RateSchedule;
+
 use std::collections::HashMap;
 
 use burn::backend::Autodiff;
@@ -9,11 +16,10 @@ use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleO
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::muon::MuonRule;
 use super::worker::Chunks;
 use crate::params::{NamedTensors, ParameterMap};
 use crate::stage::ChunkStage;
-use crate::train::{Algorithm, OptimizerConfig};
+use muon::MuonRule;
 
 const MOMENT_1: &str = ".moment_1";
 const MOMENT_2: &str = ".moment_2";
