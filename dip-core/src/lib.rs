@@ -15,58 +15,34 @@
 //!
 //! This crate has no I/O, no clock, no threads and no random numbers.
 
-pub mod batch;
-pub mod build;
-pub mod check;
-pub mod cluster;
-pub mod cost;
-pub mod csv;
-pub mod error;
-pub mod exec;
-pub mod graph;
+mod cost;
+mod exec;
 pub mod hf;
-pub mod ids;
-pub mod model;
-pub mod operator;
-pub mod parameters;
-pub mod partition;
-pub mod plan;
-pub mod presets;
-pub mod profile;
-pub mod schedule;
-pub mod source;
-pub mod timeline;
-pub mod trace;
-pub mod units;
-pub mod wire;
-pub mod workload;
+mod plan;
+mod spec;
 
-pub use batch::{BatchMeta, ClipMeta, MicrobatchMeta};
-pub use build::{BuildError, GraphInput, build_graph};
-pub use check::{CheckReport, Violation, ViolationCode, check_graph, check_plan, check_plan_json};
-pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
-pub use cost::{ChunkQuery, CostError, CostModel, LayerStrategy, StageCost, StageQuery, Strategy};
-pub use csv::{CsvError, order_from_csv, order_to_csv};
-pub use error::SpecError;
+pub use cost::{
+    ChunkQuery, CostError, CostModel, LayerStrategy, OperatorProfile, OperatorShape, OperatorTime,
+    StageCost, StageQuery, Strategy,
+    profile::{self, Profile},
+};
 pub use exec::{
     Action, ExecError, Executor, Interpreter, Link, LinkError, Message, Program, RankHost,
-    Received, Stage, StageCall, StageError, compile,
+    RankProgram, RankProgress, Received, Span, Stage, StageCall, StageError, TaskCall, Trace,
+    compile,
 };
-pub use graph::{Candidate, Dep, Pair, PairKey, Task, TaskGraph, TaskKind};
-pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
-pub use model::{
-    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec,
-    Parallelism, Rope, RopeStretch, Tower,
+pub use plan::{
+    BatchSplit, Budget, BuildError, Candidate, CheckReport, Chunk, CsvError, Dep, Environment,
+    FormatError, GRAPH_SCHEMA, GraphInput, MAX_RANKS, MAX_TASKS, MAX_TEXT_BYTES, MAX_VIOLATIONS,
+    ModulePartition, PLAN_SCHEMA, Pair, PairKey, Partition, Plan, PlanError, PlanSource,
+    PlanSummary, PlannedBatch, Prediction, Progress, Schedule, ScheduleError, TOLERANCE, Task,
+    TaskGraph, TaskKind, Timeline, TimelineError, Violation, ViolationClass, ViolationCode,
+    build_graph, check_graph, check_plan, check_plan_json, order_from_csv, order_to_csv,
 };
-pub use operator::{OperatorProfile, OperatorShape, OperatorTime};
-pub use parameters::ModuleParameters;
-pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
-pub use plan::{Plan, Prediction};
-pub use profile::Profile;
-pub use schedule::{Budget, Environment, Progress, Schedule, ScheduleError};
-pub use source::{PlanError, PlanSource, PlannedBatch};
-pub use timeline::{Timeline, TimelineError};
-pub use trace::{Span, Trace};
-pub use units::{Bytes, Flops, Seconds};
-pub use wire::FormatError;
-pub use workload::{InstanceSpace, Workload, causal_block_pairs, causal_blocks};
+pub use spec::{
+    AUDIO_KERNEL, Activation, AttentionBias, BatchMeta, Bytes, ClipMeta, ClusterSpec, DeviceSpec,
+    Factors, Flops, InstanceSpace, LayerOptions, LinkSpec, Lora, LoraTarget, MEL_BANDS,
+    MicrobatchId, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSpec,
+    Parallelism, RankId, Rope, RopeStretch, Seconds, SegmentId, SpecError, SubMicrobatchId, TaskId,
+    Tower, Workload, causal_block_pairs, causal_blocks, presets,
+};

@@ -9,10 +9,10 @@ use std::collections::{BinaryHeap, HashMap};
 use std::rc::Rc;
 use std::task::Poll;
 
-use dip_core::exec::Progress;
 use dip_core::{
-    ExecError, Executor, Interpreter, Link, LinkError, Message, Plan, RankHost, RankId, Received,
-    Seconds, SegmentId, Stage, StageCall, StageError, TaskGraph, Trace, compile,
+    ExecError, Executor, Interpreter, Link, LinkError, Message, Plan, RankHost, RankId,
+    RankProgress, Received, Seconds, SegmentId, Stage, StageCall, StageError, TaskGraph, Trace,
+    compile,
 };
 
 /// What messages do to each other.
@@ -65,11 +65,11 @@ fn run(ranks: &mut [Rank<'_>], network: &RefCell<Network<'_>>) -> Result<(), Exe
     let mut waiting: HashMap<Message, usize> = HashMap::new();
     while let Some(Reverse((_, rank))) = events.pop() {
         match ranks[rank].advance()? {
-            Progress::Advanced => events.push(event(rank, ranks)),
-            Progress::Blocked(message) => {
+            RankProgress::Advanced => events.push(event(rank, ranks)),
+            RankProgress::Blocked(message) => {
                 waiting.insert(message, rank);
             }
-            Progress::Done => {}
+            RankProgress::Done => {}
         }
         let sent = std::mem::take(&mut network.borrow_mut().sent);
         for receiver in sent.iter().filter_map(|message| waiting.remove(message)) {
@@ -177,7 +177,7 @@ impl<'a> Rank<'a> {
         }
     }
 
-    fn advance(&mut self) -> Result<Progress, ExecError> {
+    fn advance(&mut self) -> Result<RankProgress, ExecError> {
         self.interpreter.advance(&mut self.host, &mut self.port)
     }
 }

@@ -6,8 +6,8 @@
 //!
 //! Legend of widths: `h` hidden, `q` all query heads, `kv` all key-value heads, `f` feed-forward.
 
-use dip_core::parameters::{AUDIO_KERNEL, MEL_BANDS};
 use dip_core::profile::Part;
+use dip_core::{AUDIO_KERNEL, MEL_BANDS};
 use dip_core::{Bytes, Flops, ModelSpec, ModuleId, ModuleKind, ModuleSpec, Workload};
 
 use crate::dag::{Dag, TensorId, Work};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use dip::core::csv::{order_from_csv, order_to_csv};
+use dip::core::{order_from_csv, order_to_csv};
 use dip::prelude::*;
 
 use super::files::{read_text, write_whole};

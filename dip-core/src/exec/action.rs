@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ids::{RankId, TaskId};
+use crate::spec::{RankId, TaskId};
 
 /// One instruction. Their text forms are those of the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,8 @@
 use std::fmt;
 
 use super::{Action, Message, StageCall};
-use crate::graph::{Dep, Task, TaskKind};
-use crate::ids::{RankId, TaskId};
-use crate::plan::Plan;
-use crate::units::Seconds;
+use crate::plan::{Dep, Plan, Task, TaskKind};
+use crate::spec::{RankId, Seconds, TaskId};
 
 /// The compiled form of a plan.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::task::Poll;
 
 use super::{Action, ExecError, Link, Message, Program, RankHost, Received, StageError};
-use crate::graph::TaskKind;
-use crate::ids::{RankId, TaskId};
-use crate::trace::Span;
+use crate::exec::trace::Span;
+use crate::plan::TaskKind;
+use crate::spec::{RankId, TaskId};
 
 /// What one call of [`Interpreter::advance`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum RankProgress {
     /// One action was done.
     Advanced,
     /// The rank waits for a message; call again when another rank has advanced.
@@ -53,9 +53,9 @@ impl<'a, P> Interpreter<'a, P> {
     {
         loop {
             match self.advance(host, link)? {
-                Progress::Advanced => {}
-                Progress::Done => return Ok(self.spans),
-                Progress::Blocked(message) => {
+                RankProgress::Advanced => {}
+                RankProgress::Done => return Ok(self.spans),
+                RankProgress::Blocked(message) => {
                     return Err(ExecError::Deadlock { stuck: vec![(self.rank, message)] });
                 }
             }
@@ -66,13 +66,13 @@ impl<'a, P> Interpreter<'a, P> {
     ///
     /// # Errors
     /// [`ExecError`] where a stage or a link fails.
-    pub fn advance<H, L>(&mut self, host: &mut H, link: &mut L) -> Result<Progress, ExecError>
+    pub fn advance<H, L>(&mut self, host: &mut H, link: &mut L) -> Result<RankProgress, ExecError>
     where
         H: RankHost<Payload = P> + ?Sized,
         L: Link<Payload = P> + ?Sized,
     {
         let Some(&action) = self.program.ranks[self.rank.index()].actions.get(self.next) else {
-            return Ok(Progress::Done);
+            return Ok(RankProgress::Done);
         };
         let rank = self.rank;
         let link_error = |source| ExecError::Link { rank, source };
@@ -90,11 +90,11 @@ impl<'a, P> Interpreter<'a, P> {
             Action::Irecv(m) => link.irecv(&m).map_err(link_error)?,
             Action::WaitIsend(m) => {
                 if link.wait_isend(&m).map_err(link_error)?.is_pending() {
-                    return Ok(Progress::Blocked(m));
+                    return Ok(RankProgress::Blocked(m));
                 }
             }
             Action::WaitIrecv(m) => match link.wait_irecv(&m).map_err(link_error)? {
-                Poll::Pending => return Ok(Progress::Blocked(m)),
+                Poll::Pending => return Ok(RankProgress::Blocked(m)),
                 Poll::Ready(payload) => {
                     self.inbox.insert((m.producer, m.consumer), payload);
                 }
@@ -102,7 +102,7 @@ impl<'a, P> Interpreter<'a, P> {
             Action::Step => host.step().map_err(|source| ExecError::Stage { rank, source })?,
         }
         self.next += 1;
-        Ok(Progress::Advanced)
+        Ok(RankProgress::Advanced)
     }
 
     /// When each stage of this rank ran, in order.

@@ -12,21 +12,20 @@ mod compile;
 mod interpreter;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::task::Poll;
 
 use thiserror::Error;
 
 use crate::cost::Strategy;
-use crate::graph::PairKey;
-use crate::ids::{RankId, SegmentId, TaskId};
-use crate::plan::Plan;
-use crate::trace::Trace;
-use crate::units::Seconds;
+use crate::plan::{PairKey, Plan};
+use crate::spec::{RankId, Seconds, SegmentId, TaskId};
 
 pub use action::{Action, Message};
 pub use compile::{Program, RankProgram, TaskCall, compile};
-pub use interpreter::{Interpreter, Progress};
+pub use interpreter::{Interpreter, RankProgress};
+pub use trace::{Span, Trace};
 
 /// One call of a stage.
 #[derive(Debug, Clone, PartialEq)]

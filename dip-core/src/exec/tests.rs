@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::task::Poll;
 
 use super::*;
-use crate::graph::{Dep, Task, TaskGraph, TaskKind};
-use crate::ids::{MicrobatchId, SubMicrobatchId};
-use crate::units::Bytes;
+use crate::plan::{Dep, Task, TaskGraph, TaskKind};
+use crate::spec::{Bytes, MicrobatchId, SubMicrobatchId};
 
 /// Two ranks: `a` on rank 0 feeds `b` on rank 1, which has its loss; each has a forward and a backward.
 fn plan() -> Plan {
@@ -152,10 +151,10 @@ fn payloads_reach_the_stage_that_they_were_made_for() {
         idle = 0;
         for (rank, host) in ranks.iter_mut().zip(&mut hosts) {
             let mut progress = rank.advance(host, &mut mail).unwrap();
-            while progress == Progress::Advanced {
+            while progress == RankProgress::Advanced {
                 progress = rank.advance(host, &mut mail).unwrap();
             }
-            idle += usize::from(progress == Progress::Done);
+            idle += usize::from(progress == RankProgress::Done);
         }
     }
     assert_eq!(hosts[0].books.log, ["fw a()", "bw a(bw b for a from b)"]);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::SpecError;
+use crate::spec::SpecError;
 
 /// Largest size that is believed; the specification has narrower limits of its own.
 const MAX_SIZE: u64 = 1 << 24;

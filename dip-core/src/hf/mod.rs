@@ -9,8 +9,7 @@ mod vision;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::SpecError;
-use crate::model::{ModelSpec, ModuleSpec, Parallelism};
+use crate::spec::{ModelSpec, ModuleSpec, Parallelism, SpecError};
 use fields::Fields;
 
 /// Name of the vision encoder in a model that comes from a `config.json`.

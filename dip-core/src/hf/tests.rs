@@ -1,6 +1,5 @@
 use super::*;
-use crate::ids::ModuleId;
-use crate::model::{Activation, AttentionBias, ModuleKind, Tower};
+use crate::spec::{Activation, AttentionBias, ModuleId, ModuleKind, Tower};
 
 /// The fields of published files that say what the models are made of, beside some that do not.
 const LLAMA_31_8B: &str = r#"{"architectures":["LlamaForCausalLM"],"attention_bias":false,"eos_token_id":[1,2],

@@ -2,8 +2,9 @@
 
 use super::fields::Fields;
 use super::{Architecture, LANGUAGE};
-use crate::error::SpecError;
-use crate::model::{AttentionBias, LayerOptions, ModuleKind, ModuleSpec, Rope, RopeStretch};
+use crate::spec::{
+    AttentionBias, LayerOptions, ModuleKind, ModuleSpec, Rope, RopeStretch, SpecError,
+};
 
 /// Which defaults and biases a decoder has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

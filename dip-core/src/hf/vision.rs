@@ -3,8 +3,7 @@
 use super::fields::Fields;
 use super::text::{self, Decoder, Family};
 use super::{LANGUAGE, VISION};
-use crate::error::SpecError;
-use crate::model::{Activation, LayerOptions, ModuleKind, ModuleSpec, Tower};
+use crate::spec::{Activation, LayerOptions, ModuleKind, ModuleSpec, SpecError, Tower};
 
 /// Merged patches on a side of an image of Qwen2-VL, which takes images of any size: 448 pixels with its own patches.
 const QWEN2_VL_SIDE: u32 = 16;

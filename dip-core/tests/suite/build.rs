@@ -1,7 +1,7 @@
 use std::ops::Range;
 
-use dip_core::build::BuildError;
-use dip_core::partition::ModulePartition;
+use dip_core::BuildError;
+use dip_core::ModulePartition;
 use dip_core::{
     BatchMeta, BatchSplit, Bytes, Chunk, ChunkQuery, ClusterSpec, CostError, CostModel, GraphInput,
     ModelSpec, Partition, RankId, Seconds, SegmentId, StageCost, StageQuery, Strategy, TaskGraph,

@@ -1,5 +1,5 @@
-use dip_core::check::{MAX_VIOLATIONS, ViolationClass};
-use dip_core::graph::TaskGraph;
+use dip_core::TaskGraph;
+use dip_core::{MAX_VIOLATIONS, ViolationClass};
 use dip_core::{Plan, Seconds, ViolationCode, check_graph, check_plan, check_plan_json};
 
 use crate::GOLDEN;

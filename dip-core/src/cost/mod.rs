@@ -1,0 +1,253 @@
+//! What a stage costs, and the strategies that trade its memory for time.
+
+mod operator;
+pub mod profile;
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::spec::{Bytes, ModelSpec, ModuleId, RankId, Seconds, Workload};
+
+pub use operator::{OperatorProfile, OperatorShape, OperatorTime};
+
+/// What one layer does with its activations between forward and backward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerStrategy {
+    /// Everything is kept.
+    Keep,
+    /// The attention core is computed again in the backward.
+    Selective,
+    /// Only the input is kept; the whole layer is computed again.
+    Full,
+    /// Everything is kept in host memory.
+    Offload,
+}
+
+impl LayerStrategy {
+    /// Every strategy.
+    pub const ALL: [Self; 4] = [Self::Keep, Self::Selective, Self::Full, Self::Offload];
+
+    /// Its name in plans.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Selective => "selective",
+            Self::Full => "full",
+            Self::Offload => "offload",
+        }
+    }
+}
+
+/// The memory strategy of a stage: `keep`, or one strategy for each run of its layers, as `full*2+keep*6`.
+///
+/// Graphs from elsewhere may name strategies of their own; only [`Strategy::layers`] interprets the text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Strategy(String);
+
+impl Strategy {
+    /// A strategy by its text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Every layer keeps everything.
+    pub fn keep() -> Self {
+        Self::new("keep")
+    }
+
+    /// The strategy that gives the `i`-th layer the `i`-th of `layers`.
+    pub fn of_layers(layers: &[LayerStrategy]) -> Self {
+        let runs: Vec<_> = layers.chunk_by(|a, b| a == b).collect();
+        match runs.as_slice() {
+            [] => Self::keep(),
+            [run] => Self::new(run[0].name()),
+            runs => {
+                let text: Vec<_> =
+                    runs.iter().map(|run| format!("{}*{}", run[0].name(), run.len())).collect();
+                Self(text.join("+"))
+            }
+        }
+    }
+
+    /// The strategy of each of `n` layers, or `None` where the text is not one of ours for `n` layers.
+    pub fn layers(&self, n: usize) -> Option<Vec<LayerStrategy>> {
+        let by_name = |name: &str| LayerStrategy::ALL.into_iter().find(|s| s.name() == name);
+        if let Some(strategy) = by_name(&self.0) {
+            return Some(vec![strategy; n]);
+        }
+        let mut layers = Vec::new();
+        for run in self.0.split('+') {
+            let (name, count) = run.split_once('*')?;
+            let count: usize = count.parse().ok().filter(|&c| c <= n - layers.len())?;
+            layers.extend(std::iter::repeat_n(by_name(name)?, count));
+        }
+        (layers.len() == n).then_some(layers)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Self::keep()
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A chunk of a module as the cost model sees it.
+#[derive(Debug, Clone)]
+pub struct ChunkQuery<'a> {
+    /// The whole model.
+    pub model: &'a ModelSpec,
+    /// The module of the chunk.
+    pub module: ModuleId,
+    /// Its layers; a chunk with layer 0 also embeds, one with the last layer also has the module's end (adapter, or head
+    /// and loss).
+    pub layers: Range<u32>,
+    /// Whether gradients flow into the weights.
+    pub trainable: bool,
+    /// Whether it runs a backward at all.
+    pub runs_backward: bool,
+}
+
+/// One stage pair of a chunk: a sub-microbatch under a memory strategy.
+#[derive(Debug, Clone)]
+pub struct StageQuery<'a> {
+    /// The chunk.
+    pub chunk: ChunkQuery<'a>,
+    /// The sub-microbatch.
+    pub workload: Workload,
+    /// The strategy.
+    pub strategy: &'a Strategy,
+}
+
+/// Seconds and bytes of one stage pair.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageCost {
+    /// The strategy it is the cost of.
+    pub strategy: Strategy,
+    /// The forward.
+    pub forward: Seconds,
+    /// The whole backward: input and weight gradients, and what the strategy computes again. Zero where none runs.
+    pub backward: Seconds,
+    /// The part of `backward` that can run later as a weight-gradient task, where the stage supports the split.
+    pub weight: Option<Seconds>,
+    /// Held from the start of the forward until the end of the backward.
+    pub activation_bytes: Bytes,
+    /// Sent to the next chunk by the forward; the backward sends as much the other way.
+    pub output_bytes: Bytes,
+}
+
+impl<'a> ChunkQuery<'a> {
+    /// These layers as the model trains them.
+    ///
+    /// # Panics
+    /// Where the model has no such module.
+    pub fn new(model: &'a ModelSpec, module: ModuleId, layers: Range<u32>) -> Self {
+        let trainable = model.modules[module.index()].trainable;
+        let runs_backward = model.runs_backward()[module.index()];
+        Self { model, module, layers, trainable, runs_backward }
+    }
+
+    /// Whether the chunk has the first layer of its module.
+    pub fn is_first(&self) -> bool {
+        self.layers.start == 0
+    }
+
+    /// Whether the chunk has the last layer of its module.
+    pub fn is_last(&self) -> bool {
+        self.layers.end == self.model.modules[self.module.index()].layers
+    }
+}
+
+/// A cost that cannot be given.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum CostError {
+    /// The model has no figure for this stage.
+    #[error("no cost for module {module:?}, {what}; {remedy}")]
+    Unknown {
+        /// The module.
+        module: String,
+        /// What was asked.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+/// Seconds and bytes of a stage for a chunk, a sub-microbatch and a memory strategy.
+///
+/// Implemented by dip-emu from operators (analytic, calibrated) and from measurements.
+pub trait CostModel: Send + Sync {
+    /// The cost of one stage pair.
+    ///
+    /// # Errors
+    /// [`CostError`] where the model does not know the module, the shape or the strategy.
+    fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError>;
+
+    /// Seconds to move `bytes` from one pipeline rank to another; zero on the same rank.
+    fn transfer(&self, from: RankId, to: RankId, bytes: Bytes) -> Seconds;
+
+    /// Weights, gradients and optimiser state of a chunk.
+    fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes;
+
+    /// The most that lives while a stage of the chunk computes, beside what is held from forward to backward. A rank needs
+    /// the largest of its stages, once: the task graph counts it as [`static_bytes`](crate::TaskGraph::static_bytes).
+    fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
+        let _ = (chunk, workload);
+        Bytes::ZERO
+    }
+
+    /// The optimiser's step on the weights of a chunk, which no plan orders: it comes once an iteration, when all gradients are
+    /// there. What replicas exchange is not in it. Nothing without an override.
+    fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
+        let _ = chunk;
+        Seconds::ZERO
+    }
+
+    /// Candidate strategies of a stage pair on the time-memory front (paper section 2: at most S = 10), the fastest first.
+    /// Without an override only `keep` is offered.
+    ///
+    /// # Errors
+    /// As [`CostModel::stage`].
+    fn candidates(
+        &self,
+        chunk: &ChunkQuery<'_>,
+        workload: Workload,
+    ) -> Result<Vec<StageCost>, CostError> {
+        let keep = Strategy::keep();
+        Ok(vec![self.stage(&StageQuery { chunk: chunk.clone(), workload, strategy: &keep })?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strategy_survives_its_text_form() {
+        use LayerStrategy::{Full, Keep, Offload};
+        for layers in [vec![Keep; 4], vec![Full, Full, Keep], vec![Offload], vec![Keep, Full, Keep]]
+        {
+            let text = Strategy::of_layers(&layers);
+            assert_eq!(text.layers(layers.len()).as_deref(), Some(&layers[..]), "{text}");
+        }
+        assert_eq!(Strategy::of_layers(&[Full, Full, Keep]).as_str(), "full*2+keep*1");
+        for bad in ["", "keep*", "keep*2", "half", "full*9+keep*1", "full*2+keep*2"] {
+            assert_eq!(Strategy::new(bad).layers(3), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Measured times of the parts of a model on a device: what a trainer measures and a cost model reads.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{Bytes, Seconds, SpecError};
+
+/// The schema name of a profile file.
+pub const PROFILE_SCHEMA: &str = "dip.profile/v5";
+/// Bytes that rounding may add to a sum of coefficients.
+const ROUNDING_BYTES: f64 = 1e-3;
+/// Most entries of a profile file.
+const MAX_ENTRIES: usize = 100_000;
+
+/// Times of one model on one kind of device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// [`PROFILE_SCHEMA`].
+    pub schema: String,
+    /// What was measured, on what: a profile is only reused for the same text.
+    pub key: String,
+    /// Bytes of one activation, and of the copy of a weight that is multiplied with: 4 for f32, 2 for bf16 and f16.
+    #[serde(default = "single_precision")]
+    pub element_bytes: u32,
+    /// The measurements.
+    pub entries: Vec<ProfileEntry>,
+    /// Start-up time of a transfer between ranks.
+    pub link_latency_s: Seconds,
+    /// Bandwidth between ranks, in bytes/s.
+    pub link_bytes_per_s: f64,
+    /// Arithmetic of one rank at best while all ranks compute, in FLOP/s, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_flops_per_s: Option<f64>,
+}
+
+const fn single_precision() -> u32 {
+    4
+}
+
+/// What of a chunk is meant. A chunk takes `Stage + layers * Layer`, and `First` or `Last` where it has the ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// What every stage costs, whatever its layers: gradients in and out, bookkeeping.
+    Stage,
+    /// One layer.
+    Layer,
+    /// The start of the module: patch or token embedding.
+    First,
+    /// The end of the module: adapter, or head and loss.
+    Last,
+}
+
+/// Times of one part at one size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileEntry {
+    /// Module name.
+    pub module: String,
+    /// Part of a chunk.
+    pub part: Part,
+    /// Tokens that pass through, the size of the work.
+    pub tokens: u64,
+    /// Seconds.
+    pub times: PartTimes,
+    /// Activations kept between forward and backward.
+    pub kept: PartBytes,
+}
+
+/// Times of one part, or of several together.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartTimes {
+    /// Forward that keeps its activations.
+    pub forward_s: Seconds,
+    /// Forward that keeps nothing: frozen modules, and the first pass of a recompute.
+    pub inference_s: Seconds,
+    /// Backward, weight gradients included.
+    pub backward_s: Seconds,
+    /// Backward that leaves the weight gradients to a task of their own.
+    pub input_gradient_s: Seconds,
+    /// That task, run later. The two take longer than the whole backward: what they share has left the caches.
+    pub weight_s: Seconds,
+    /// Backward that computes the attention cores again, weight gradients included.
+    pub selective_backward_s: Seconds,
+    /// Forward that copies its activations to the host.
+    pub offload_forward_s: Seconds,
+    /// Backward that copies them back, weight gradients included.
+    pub offload_backward_s: Seconds,
+    /// The optimiser's step on the weights, with the norm of their gradients: once an iteration, whatever passes through.
+    pub update_s: Seconds,
+}
+
+/// Activations of one part, or of several together, on the device under each strategy.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartBytes {
+    /// Everything is kept.
+    pub keep: KeptBytes,
+    /// Attention cores are computed again.
+    pub selective: KeptBytes,
+    /// Layers are computed again.
+    pub full: KeptBytes,
+    /// Layers keep everything in host memory; what they share stays.
+    pub offload: KeptBytes,
+}
+
+/// Bytes of activations, which depend on more than the number of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptBytes {
+    /// Whatever the documents and losses are.
+    pub bytes: f64,
+    /// For each pair of tokens whose score is computed, see [`crate::causal_blocks`].
+    pub bytes_per_pair: f64,
+    /// For each token with a loss.
+    pub bytes_per_trained_token: f64,
+    /// For each token of a caption that clips see.
+    pub bytes_per_context_token: f64,
+    /// For each pair of a token of a clip and one of its caption.
+    pub bytes_per_cross_pair: f64,
+}
+
+/// What [`KeptBytes`] grow with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeptOf {
+    /// Pairs of tokens whose score is computed.
+    pub pairs: u64,
+    /// Tokens with a loss.
+    pub trained_tokens: u64,
+    /// Tokens of captions that clips see.
+    pub context_tokens: u64,
+    /// Pairs of a token of a clip and one of its caption.
+    pub cross_pairs: u64,
+}
+
+/// One list of several of the same parts: the seconds of each part are what `combine` makes of theirs, bytes are those of the first.
+///
+/// Entries beyond the shortest list are left out; no list gives no entries.
+pub fn combined(
+    all: &[impl AsRef<[ProfileEntry]>],
+    combine: impl Fn(&mut [f64]) -> f64,
+) -> Vec<ProfileEntry> {
+    let shortest = all.iter().map(|list| list.as_ref().len()).min().unwrap_or(0);
+    let one = |i: usize| {
+        let entries = || all.iter().map(|list| &list.as_ref()[i]);
+        let times = PartTimes::of(|time| {
+            let mut seconds: Vec<f64> = entries().map(|e| time(&e.times).0).collect();
+            Seconds(combine(&mut seconds))
+        });
+        ProfileEntry { times, ..all[0].as_ref()[i].clone() }
+    };
+    (0..shortest).map(one).collect()
+}
+
+impl PartTimes {
+    /// Every time by a rule that is told which.
+    pub fn of(mut value: impl FnMut(fn(&Self) -> Seconds) -> Seconds) -> Self {
+        Self {
+            forward_s: value(|t| t.forward_s),
+            inference_s: value(|t| t.inference_s),
+            backward_s: value(|t| t.backward_s),
+            input_gradient_s: value(|t| t.input_gradient_s),
+            weight_s: value(|t| t.weight_s),
+            selective_backward_s: value(|t| t.selective_backward_s),
+            offload_forward_s: value(|t| t.offload_forward_s),
+            offload_backward_s: value(|t| t.offload_backward_s),
+            update_s: value(|t| t.update_s),
+        }
+    }
+
+    /// Those of both, the other's so many times.
+    #[must_use]
+    pub fn plus(self, other: Self, times: f64) -> Self {
+        Self::of(|time| time(&self) + time(&other) * times)
+    }
+
+    /// With 0 for every time below.
+    #[must_use]
+    pub fn not_negative(self) -> Self {
+        Self::of(|time| time(&self).max(Seconds::ZERO))
+    }
+
+    /// Every time with its name in files.
+    fn named(&self) -> [(&'static str, Seconds); 9] {
+        [
+            ("forward_s", self.forward_s),
+            ("inference_s", self.inference_s),
+            ("backward_s", self.backward_s),
+            ("input_gradient_s", self.input_gradient_s),
+            ("weight_s", self.weight_s),
+            ("selective_backward_s", self.selective_backward_s),
+            ("offload_forward_s", self.offload_forward_s),
+            ("offload_backward_s", self.offload_backward_s),
+            ("update_s", self.update_s),
+        ]
+    }
+}
+
+impl PartBytes {
+    /// Those of both, the other's so many times.
+    #[must_use]
+    pub fn plus(self, other: Self, times: f64) -> Self {
+        Self {
+            keep: self.keep.plus(other.keep, times),
+            selective: self.selective.plus(other.selective, times),
+            full: self.full.plus(other.full, times),
+            offload: self.offload.plus(other.offload, times),
+        }
+    }
+}
+
+impl KeptBytes {
+    /// Those of both.
+    pub fn plus(self, other: Self, times: f64) -> Self {
+        Self {
+            bytes: self.bytes + times * other.bytes,
+            bytes_per_pair: self.bytes_per_pair + times * other.bytes_per_pair,
+            bytes_per_trained_token: self.bytes_per_trained_token
+                + times * other.bytes_per_trained_token,
+            bytes_per_context_token: self.bytes_per_context_token
+                + times * other.bytes_per_context_token,
+            bytes_per_cross_pair: self.bytes_per_cross_pair + times * other.bytes_per_cross_pair,
+        }
+    }
+
+    /// Those of a stage. A coefficient that is measured is a quotient of whole bytes: what rounding leaves of one is cut off.
+    pub fn of(self, work: KeptOf) -> Bytes {
+        let all = self.bytes
+            + self.bytes_per_pair * work.pairs as f64
+            + self.bytes_per_trained_token * work.trained_tokens as f64
+            + self.bytes_per_context_token * work.context_tokens as f64
+            + self.bytes_per_cross_pair * work.cross_pairs as f64;
+        Bytes((all - ROUNDING_BYTES).max(0.0).ceil() as u64)
+    }
+}
+
+impl Profile {
+    /// Reads a profile from JSON and validates it.
+    ///
+    /// # Errors
+    /// [`SpecError`] names the field, its value, the limit and the remedy.
+    pub fn from_json(text: &str) -> Result<Self, SpecError> {
+        let profile: Self =
+            serde_json::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
+        profile.validate()?;
+        Ok(profile)
+    }
+
+    /// Writes JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain data has a JSON form")
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let field = |path: String, value: String, limit: &str| SpecError::Field {
+            path,
+            value,
+            limit: limit.into(),
+            remedy: "remove the file, and it is measured again".into(),
+        };
+        if self.schema != PROFILE_SCHEMA {
+            return Err(field("schema".into(), format!("{:?}", self.schema), PROFILE_SCHEMA));
+        }
+        if self.entries.len() > MAX_ENTRIES {
+            let count = format!("{} entries", self.entries.len());
+            return Err(field("entries".into(), count, "at most 100000 entries"));
+        }
+        let time = |path: String, s: Seconds| match s.0 {
+            v if v.is_finite() && v >= 0.0 => Ok(()),
+            v => Err(field(path, v.to_string(), "finite, at least 0")),
+        };
+        time("link_latency_s".into(), self.link_latency_s)?;
+        if !(1..=8).contains(&self.element_bytes) {
+            return Err(field("element_bytes".into(), self.element_bytes.to_string(), "1 to 8"));
+        }
+        if self.link_bytes_per_s.is_nan() || self.link_bytes_per_s <= 0.0 {
+            let value = self.link_bytes_per_s.to_string();
+            return Err(field("link_bytes_per_s".into(), value, "above 0"));
+        }
+        if let Some(peak) = self.peak_flops_per_s
+            && !(peak.is_finite() && peak > 0.0)
+        {
+            return Err(field("peak_flops_per_s".into(), peak.to_string(), "finite, above 0"));
+        }
+        for (i, e) in self.entries.iter().enumerate() {
+            for (name, seconds) in e.times.named() {
+                time(format!("entries[{i}].times.{name}"), seconds)?;
+            }
+            let PartBytes { keep, selective, full, offload } = e.kept;
+            for kept in [keep, selective, full, offload] {
+                let figures = [
+                    kept.bytes,
+                    kept.bytes_per_pair,
+                    kept.bytes_per_trained_token,
+                    kept.bytes_per_context_token,
+                    kept.bytes_per_cross_pair,
+                ];
+                if let Some(bad) = figures.into_iter().find(|b| !b.is_finite()) {
+                    return Err(field(format!("entries[{i}] bytes"), bad.to_string(), "finite"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

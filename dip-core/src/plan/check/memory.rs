@@ -1,0 +1,94 @@
+//! Memory of every rank, walked task by task.
+
+use std::collections::HashSet;
+
+use super::pairs::Stages;
+use super::violation::{Findings, ViolationCode};
+use crate::plan::graph::TaskKind;
+use crate::plan::wire::draft::{Draft, TaskDraft};
+use crate::spec::Bytes;
+
+/// Checks that weights and optimiser state fit. Returns the ranks on which they do not.
+pub(super) fn check_static(draft: &Draft, findings: &mut Findings) -> HashSet<usize> {
+    let (Some(limits), Some(fixed)) = (&draft.memory_limit, &draft.static_bytes) else {
+        return HashSet::new();
+    };
+    let mut over = HashSet::new();
+    for (r, (limit, fixed)) in limits.iter().zip(fixed).enumerate() {
+        if let (Some(limit), Some(fixed)) = (limit, fixed)
+            && fixed > limit
+        {
+            let message = format!(
+                "{} ({fixed}) are above memory_limit_bytes[{r}] = {} ({limit}); use more ranks or raise the limit",
+                fixed.0, limit.0
+            );
+            findings.add(
+                ViolationCode::StaticOverLimit,
+                format_args!("static_bytes[{r}]"),
+                message,
+            );
+            over.insert(r);
+        }
+    }
+    over
+}
+
+/// The peak of one rank, and the task at whose start it is first reached.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Peak {
+    pub(super) bytes: Bytes,
+    pub(super) at: Option<u32>,
+}
+
+/// The peak of a rank that runs `list`, or `None` where a size could not be read.
+pub(super) fn peak(
+    tasks: &[TaskDraft],
+    list: &[u32],
+    stages: &Stages,
+    static_bytes: Bytes,
+) -> Option<Peak> {
+    let mut live = static_bytes.0;
+    let mut peak = Peak { bytes: static_bytes, at: None };
+    for &id in list {
+        let i = id as usize;
+        let stage = &stages.list[stages.of_task[i]?];
+        if tasks[i].kind? == TaskKind::Forward {
+            live = live.saturating_add(tasks[i].activation_bytes?.0);
+            if live > peak.bytes.0 {
+                peak = Peak { bytes: Bytes(live), at: Some(id) };
+            }
+        }
+        let last = stage.weight.or(stage.backward).or(stage.forward);
+        if let (true, Some(forward)) = (last == Some(i), stage.forward) {
+            live = live.saturating_sub(tasks[forward].activation_bytes?.0);
+        }
+    }
+    Some(peak)
+}
+
+/// Checks the peak of one rank against its limit and against what is predicted.
+pub(super) fn check_peak(
+    rank: usize,
+    peak: Peak,
+    limit: Option<Bytes>,
+    predicted: Option<Bytes>,
+    findings: &mut Findings,
+) {
+    let bytes = peak.bytes;
+    if let (Some(limit), Some(at)) = (limit.filter(|&limit| bytes > limit), peak.at) {
+        let message = format!(
+            "rank {rank} peaks at {} bytes ({bytes}) at the start of task {at}, above its limit of {} bytes ({limit}); \
+             choose a smaller strategy, start fewer forwards before it or raise the limit",
+            bytes.0, limit.0
+        );
+        findings.add(ViolationCode::MemoryOverLimit, format_args!("order[{rank}]"), message);
+    }
+    if let Some(predicted) = predicted.filter(|&p| p != bytes) {
+        let message = format!(
+            "{} ({predicted}), but the order peaks at {} ({bytes}); recompute the plan",
+            predicted.0, bytes.0
+        );
+        let path = format_args!("predicted.peak_bytes[{rank}]");
+        findings.add(ViolationCode::PeakMismatch, path, message);
+    }
+}

@@ -1,0 +1,177 @@
+//! The order of execution: every task once, on its own rank, and not in deadlock with the dependencies.
+
+use super::pairs::{Stages, describe};
+use super::precedence::{self, dependency_edges};
+use super::violation::{Findings, ViolationCode};
+use crate::plan::wire::draft::{ListDraft, TaskDraft};
+
+/// What is known of the order after its check.
+pub(super) struct Sequence {
+    /// For every task the one before it on its rank.
+    pub(super) previous: Vec<Option<u32>>,
+    /// The lists of the order that hold exactly the tasks of their rank; others are `None`.
+    pub(super) lists: Vec<Option<Vec<u32>>>,
+    /// Tasks in an order that respects dependencies and ranks, where there is one and the whole order is known.
+    pub(super) sorted: Option<Vec<u32>>,
+    /// Tasks that the order has on a rank that is not their own.
+    pub(super) astray: Vec<bool>,
+    /// Whether order and dependencies, as far as they are known, let every task run.
+    pub(super) runs: bool,
+}
+
+/// Checks the order. `acyclic` tells whether the dependencies alone allow any.
+pub(super) fn check(
+    tasks: &[TaskDraft],
+    order: &[ListDraft],
+    ranks: usize,
+    acyclic: bool,
+    findings: &mut Findings,
+) -> Sequence {
+    let mut places = vec![Place::Nowhere; tasks.len()];
+    let covered = check_coverage(tasks, order, &mut places[..], ranks, findings);
+    let astray = places.iter().map(|&place| place == Place::Astray).collect();
+    let mut previous = vec![None; tasks.len()];
+    let mut lists = Vec::with_capacity(order.len());
+    for (list, covered) in order.iter().zip(&covered) {
+        let ids: Option<Vec<u32>> = list.ids.iter().map(|id| id.map(|t| t.0)).collect();
+        let ids = ids.filter(|_| *covered);
+        for pair in ids.as_deref().unwrap_or_default().windows(2) {
+            previous[pair[1] as usize] = Some(pair[0]);
+        }
+        lists.push(ids);
+    }
+    let whole = lists.len() == ranks && lists.iter().all(Option::is_some);
+    let sorted = if acyclic { check_deadlock(tasks, &previous, findings) } else { None };
+    let runs = sorted.is_some();
+    Sequence { previous, lists, sorted: sorted.filter(|_| whole), astray, runs }
+}
+
+/// Whether each list holds exactly the tasks of its rank. Fills `places`.
+fn check_coverage(
+    tasks: &[TaskDraft],
+    order: &[ListDraft],
+    places: &mut [Place],
+    ranks: usize,
+    findings: &mut Findings,
+) -> Vec<bool> {
+    let readable = |list: &ListDraft| list.readable && list.ids.iter().all(Option::is_some);
+    let mut covered: Vec<bool> =
+        order.iter().enumerate().map(|(r, list)| r < ranks && readable(list)).collect();
+    for (r, list) in order.iter().enumerate().take(ranks) {
+        let ids = list.ids.iter().enumerate();
+        for (p, id) in ids.filter_map(|(p, id)| Some((p, id.as_ref()?.index()))) {
+            let path = format_args!("order[{r}][{p}]");
+            match (tasks[id].rank, places[id]) {
+                (Some(home), _) if home.index() != r => {
+                    let message = format!(
+                        "task {id} belongs to rank {home}, not to rank {r}; list it in order[{home}]"
+                    );
+                    findings.add(ViolationCode::WrongRank, path, message);
+                    if places[id] == Place::Nowhere {
+                        places[id] = Place::Astray;
+                    }
+                    covered[r] = false;
+                }
+                (_, Place::At(r0, p0)) => {
+                    let message =
+                        format!("task {id} is listed at order[{r0}][{p0}] already; list it once");
+                    findings.add(ViolationCode::DuplicateTask, path, message);
+                    covered[r] = false;
+                }
+                _ => places[id] = Place::At(r, p),
+            }
+        }
+    }
+    check_missing(tasks, order, places, &mut covered, findings);
+    covered
+}
+
+/// Where the order lists a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// Only on ranks that are not its own, which is reported.
+    Astray,
+    /// Rank and position.
+    At(usize, usize),
+}
+
+fn check_missing(
+    tasks: &[TaskDraft],
+    order: &[ListDraft],
+    places: &[Place],
+    covered: &mut [bool],
+    findings: &mut Findings,
+) {
+    let mut uncovered = vec![0usize; order.len()];
+    for (i, task) in tasks.iter().enumerate().filter(|(i, _)| !matches!(places[*i], Place::At(..)))
+    {
+        let Some(rank) = task.rank.map(|r| r.index()) else { continue };
+        let Some(list) = order.get(rank) else { continue };
+        covered[rank] = false;
+        if places[i] == Place::Astray || !list.readable || list.ids.iter().any(Option::is_none) {
+            continue;
+        }
+        if list.ids.is_empty() {
+            uncovered[rank] += 1;
+            continue;
+        }
+        let message = format!("{} is not listed; add it", describe(i, task));
+        findings.add(ViolationCode::MissingTask, format_args!("order[{rank}]"), message);
+    }
+    for (rank, &count) in uncovered.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let message = format!("empty, but rank {rank} has {count} tasks; list them");
+        findings.add(ViolationCode::RankNotCovered, format_args!("order[{rank}]"), message);
+    }
+}
+
+fn check_deadlock(
+    tasks: &[TaskDraft],
+    previous: &[Option<u32>],
+    findings: &mut Findings,
+) -> Option<Vec<u32>> {
+    let ranked = previous.iter().enumerate().filter_map(|(i, p)| Some(((*p)?, i as u32)));
+    match precedence::sort(tasks.len(), dependency_edges(tasks).chain(ranked)) {
+        Ok(sorted) => Some(sorted),
+        Err(cycle) => {
+            let message = format!(
+                "order and dependencies wait for each other: tasks {}; reorder one of them",
+                precedence::describe(&cycle)
+            );
+            findings.add(ViolationCode::OrderDeadlock, "order", message);
+            None
+        }
+    }
+}
+
+/// Checks that no stage runs before the one of its pair that it builds on. Where a dependency says so as well, the order
+/// deadlocks, and that is reported already. Returns the ranks on which something is wrong.
+pub(super) fn check_stage_order(
+    tasks: &[TaskDraft],
+    lists: &[Option<Vec<u32>>],
+    stages: &Stages,
+    findings: &mut Findings,
+) -> Vec<bool> {
+    let mut wrong = vec![false; lists.len()];
+    let mut position = vec![usize::MAX; tasks.len()];
+    for (p, &id) in lists.iter().flatten().flat_map(|list| list.iter().enumerate()) {
+        position[id as usize] = p;
+    }
+    for (before, after) in stages.edges() {
+        let (b, a) = (before as usize, after as usize);
+        let Some(rank) = tasks[a].rank.map(|r| r.index()) else { continue };
+        if position[a] >= position[b] {
+            continue;
+        }
+        wrong[rank] = true;
+        if tasks[a].known_deps().iter().all(|d| d.task.0 != before) {
+            let path = format_args!("order[{rank}][{}]", position[a]).to_string();
+            let message = format!(
+                "{} runs before task {before} of its pair; swap them",
+                describe(a, &tasks[a])
+            );
+            findings.add(ViolationCode::StageOrder, path, message);
+        }
+    }
+    wrong
+}

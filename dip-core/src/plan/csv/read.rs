@@ -1,0 +1,212 @@
+//! From CSV to an order.
+
+use std::collections::HashMap;
+
+use super::CsvError;
+use super::stages::{Action, Cell, Stages};
+use crate::plan::check::MAX_VIOLATIONS;
+use crate::plan::graph::TaskGraph;
+use crate::plan::timeline::{Timeline, TimelineError};
+use crate::spec::{RankId, TaskId};
+
+/// Actions that a message names before it only counts them.
+const SHOWN: usize = 8;
+
+/// Row and column of a cell, counted from 1.
+type Place = (usize, usize);
+
+/// Reads an order of the tasks of `graph`, which the checker has no complaints about.
+///
+/// # Errors
+/// Every [`CsvError`] of the text: cells that are no action, name a stage or a microbatch that does not exist, stand on the
+/// wrong rank or twice; missing actions; and orders that deadlock.
+pub fn order_from_csv(text: &str, graph: &TaskGraph) -> Result<Vec<Vec<TaskId>>, Vec<CsvError>> {
+    let stages = Stages::of(graph).map_err(|error| vec![error])?;
+    let mut reader = OrderReader { graph, stages, places: HashMap::new(), errors: Vec::new() };
+    let order = reader.rows(text);
+    if reader.errors.is_empty() {
+        reader.check_missing();
+    }
+    if reader.errors.is_empty() {
+        reader.check_pairs();
+    }
+    if reader.errors.is_empty() {
+        reader.check_deadlock(&order);
+    }
+    if reader.errors.is_empty() { Ok(order) } else { Err(reader.errors) }
+}
+
+struct OrderReader<'a> {
+    graph: &'a TaskGraph,
+    stages: Stages,
+    places: HashMap<TaskId, Place>,
+    errors: Vec<CsvError>,
+}
+
+impl OrderReader<'_> {
+    fn rows(&mut self, text: &str) -> Vec<Vec<TaskId>> {
+        let ranks = self.graph.ranks as usize;
+        let mut order = vec![Vec::new(); ranks];
+        let mut rows = 0;
+        for (r, line) in text.lines().enumerate() {
+            rows += 1;
+            let Some(list) = order.get_mut(r) else {
+                if !line.trim().is_empty() {
+                    let problem = format!("there are only {ranks} ranks; remove the row");
+                    self.errors.push(CsvError::Row { row: r + 1, problem });
+                }
+                continue;
+            };
+            for (c, text) in line.split(',').enumerate() {
+                let text = text.trim();
+                if self.errors.len() >= MAX_VIOLATIONS {
+                    return order;
+                }
+                if !text.is_empty() {
+                    match self.cell(text, (r + 1, c + 1)) {
+                        Ok(task) => list.push(task),
+                        Err(problem) => self.wrong((r + 1, c + 1), text, problem),
+                    }
+                }
+            }
+        }
+        if rows < ranks && self.errors.is_empty() {
+            let problem = format!(
+                "the text ends here, but there are {ranks} ranks; add a row for each, empty where a rank does nothing"
+            );
+            self.errors.push(CsvError::Row { row: rows + 1, problem });
+        }
+        order
+    }
+
+    /// The task of a cell, which is new and in its place.
+    fn cell(&mut self, text: &str, place: Place) -> Result<TaskId, String> {
+        let cell = parse(text)?;
+        let stages = self.stages.list.len();
+        let Some((rank, name)) = self.stages.list.get(cell.stage as usize) else {
+            return Err(format!("names stage {}, but there are {stages} stages", cell.stage));
+        };
+        let Some(&task) = self.stages.tasks.get(&cell) else {
+            return Err(self.absent(cell, name));
+        };
+        if rank.index() + 1 != place.0 {
+            return Err(format!(
+                "belongs to rank {rank}, which holds stage {} ({name}); move it to row {}",
+                cell.stage,
+                rank.index() + 1
+            ));
+        }
+        if let Some((row, column)) = self.places.get(&task) {
+            return Err(format!("stands in row {row}, column {column} already; remove one"));
+        }
+        self.places.insert(task, place);
+        Ok(task)
+    }
+
+    /// Why no task has this cell, although its stage exists.
+    fn absent(&self, cell: Cell, name: &str) -> String {
+        let Cell { stage, microbatch, .. } = cell;
+        let others = Action::ALL.map(|action| Cell { action, ..cell });
+        let others: Vec<_> = others.iter().filter(|c| self.stages.tasks.contains_key(c)).collect();
+        if others.is_empty() {
+            return format!(
+                "names microbatch {microbatch}, which does not use stage {stage} ({name}); remove it"
+            );
+        }
+        let others: Vec<_> = others.iter().map(|c| format!("`{c}`")).collect();
+        format!(
+            "is not an action of stage {stage} ({name}) for microbatch {microbatch}; it has {}",
+            others.join(", ")
+        )
+    }
+
+    fn check_missing(&mut self) {
+        let mut missing: Vec<Vec<String>> = vec![Vec::new(); self.graph.ranks as usize];
+        for task in self.graph.tasks.iter().filter(|t| !self.places.contains_key(&t.id)) {
+            missing[task.rank.index()].push(self.stages.text(task.id));
+        }
+        for (rank, cells) in missing.iter().enumerate().filter(|(_, cells)| !cells.is_empty()) {
+            let more = if cells.len() > SHOWN { ", ..." } else { "" };
+            let shown = cells[..cells.len().min(SHOWN)].join("`, `");
+            let problem = format!(
+                "{} missing actions: `{shown}`{more}; add them in their order",
+                cells.len()
+            );
+            self.errors.push(CsvError::Row { row: rank + 1, problem });
+        }
+    }
+
+    /// Checks that no backward stands before its forward and no weight task before its backward.
+    fn check_pairs(&mut self) {
+        for pair in self.graph.pairs() {
+            let steps = [(Some(pair.forward), pair.backward), (pair.backward, pair.weight)];
+            for (before, after) in steps.into_iter().filter_map(|(b, a)| Some((b?, a?))) {
+                let (first, second) = (self.places[&before], self.places[&after]);
+                if second.1 < first.1 {
+                    let before = self.stages.text(before);
+                    let problem = format!(
+                        "stands before `{before}` in column {}, on which it builds; swap them",
+                        first.1
+                    );
+                    self.wrong(second, &self.stages.text(after), problem);
+                }
+            }
+        }
+    }
+
+    fn check_deadlock(&mut self, order: &[Vec<TaskId>]) {
+        let stuck = match Timeline::evaluate(self.graph, order) {
+            Ok(_) => return,
+            Err(TimelineError::Deadlock { stuck }) => stuck,
+            Err(other) => {
+                return self.errors.push(CsvError::Graph { reason: other.to_string() });
+            }
+        };
+        let waits_from: HashMap<RankId, Place> =
+            stuck.iter().map(|&(rank, task)| (rank, self.places[&task])).collect();
+        for (_, task) in stuck {
+            let unmet = self.graph.task(task).deps.iter().map(|d| d.task).find(|dep| {
+                let from = waits_from.get(&self.graph.task(*dep).rank);
+                from.is_some_and(|from| self.places[dep].1 >= from.1)
+            });
+            let problem = match unmet {
+                Some(dep) => format!(
+                    "waits forever: it needs `{}` in row {}, column {}, which waits in turn; reorder one of them",
+                    self.stages.text(dep),
+                    self.places[&dep].0,
+                    self.places[&dep].1
+                ),
+                None => "waits forever; reorder the rows".into(),
+            };
+            self.wrong(self.places[&task], &self.stages.text(task), problem);
+        }
+    }
+
+    fn wrong(&mut self, (row, column): Place, cell: &str, problem: String) {
+        let cell = cell.chars().take(60).collect();
+        self.errors.push(CsvError::Cell { row, column, cell, problem });
+    }
+}
+
+/// Reads `0F1`.
+fn parse(text: &str) -> Result<Cell, String> {
+    let form = "is not of the form stage, F, B, I or W, microbatch, as `0F1`; correct it";
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (stage, rest) = text.split_at(digits);
+    for other in ["SEND_", "RECV_", "UNSHARD", "RESHARD", "REDUCE_GRAD"] {
+        if digits > 0 && rest.starts_with(other) {
+            return Err("is no computation; communication follows from the graph: remove it".into());
+        }
+    }
+    if text.ends_with("OVERLAP_F_B") {
+        return Err("overlaps a forward and a backward; give them as two cells".into());
+    }
+    let mut rest = rest.chars();
+    let letter = rest.next();
+    let action = Action::ALL.into_iter().find(|a| Some(a.letter()) == letter).ok_or(form)?;
+    let number = |digits: &str| {
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        digits.parse::<u32>().ok().filter(|_| plain).ok_or(form)
+    };
+    Ok(Cell { stage: number(stage)?, action, microbatch: number(rest.as_str())? })
+}

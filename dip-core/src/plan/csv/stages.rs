@@ -1,0 +1,163 @@
+//! Numbers of stages, and the cells of tasks.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use super::CsvError;
+use crate::plan::graph::{Task, TaskGraph, TaskKind};
+use crate::spec::{RankId, SegmentId, TaskId};
+
+/// What a cell says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Cell {
+    pub(super) stage: u32,
+    pub(super) action: Action,
+    pub(super) microbatch: u32,
+}
+
+/// The action of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Action {
+    Forward,
+    FullBackward,
+    InputBackward,
+    Weight,
+}
+
+impl Action {
+    pub(super) const ALL: [Self; 4] =
+        [Self::Forward, Self::FullBackward, Self::InputBackward, Self::Weight];
+
+    pub(super) const fn letter(self) -> char {
+        match self {
+            Self::Forward => 'F',
+            Self::FullBackward => 'B',
+            Self::InputBackward => 'I',
+            Self::Weight => 'W',
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.stage, self.action.letter(), self.microbatch)
+    }
+}
+
+/// A chunk of the model on its rank.
+type Chunk = (RankId, Arc<str>, SegmentId);
+
+/// The stages of a graph, numbered in the order in which data flows through them.
+pub(super) struct Stages {
+    /// The rank of each stage and its name for people.
+    pub(super) list: Vec<(RankId, String)>,
+    /// The cell of each task.
+    pub(super) cells: Vec<Cell>,
+    /// The task of each cell.
+    pub(super) tasks: HashMap<Cell, TaskId>,
+}
+
+impl Stages {
+    /// Numbers the stages of a graph.
+    ///
+    /// # Errors
+    /// [`CsvError::Graph`] where a microbatch is cut, or where chunks feed each other in a circle.
+    pub(super) fn of(graph: &TaskGraph) -> Result<Self, CsvError> {
+        if let Some(task) = graph.tasks.iter().find(|t| t.sub_microbatch.0 != 0) {
+            let reason = format!(
+                "task {} is of sub-microbatch {}, but PyTorch has no sub-microbatches; plan with whole microbatches",
+                task.id, task.sub_microbatch
+            );
+            return Err(CsvError::Graph { reason });
+        }
+        let mut index: HashMap<Chunk, usize> = HashMap::new();
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let chunk_of: Vec<usize> = graph
+            .tasks
+            .iter()
+            .map(|task| {
+                *index.entry(chunk(task)).or_insert_with(|| {
+                    chunks.push(chunk(task));
+                    chunks.len() - 1
+                })
+            })
+            .collect();
+        let number = number(graph, &chunk_of, &chunks)?;
+        let mut list = vec![(RankId(0), String::new()); chunks.len()];
+        for (c, (rank, module, segment)) in chunks.iter().enumerate() {
+            list[number[c] as usize] = (*rank, format!("{module}, segment {segment}"));
+        }
+        let mut split = vec![false; graph.tasks.len()];
+        for pair in graph.pairs() {
+            if let (Some(backward), Some(_)) = (pair.backward, pair.weight) {
+                split[backward.index()] = true;
+            }
+        }
+        let cell = |(i, task): (usize, &Task)| Cell {
+            stage: number[chunk_of[i]],
+            action: match task.kind {
+                TaskKind::Forward => Action::Forward,
+                TaskKind::Backward if split[i] => Action::InputBackward,
+                TaskKind::Backward => Action::FullBackward,
+                TaskKind::Weight => Action::Weight,
+            },
+            microbatch: task.microbatch.0,
+        };
+        let cells: Vec<Cell> = graph.tasks.iter().enumerate().map(cell).collect();
+        let tasks = cells.iter().zip(&graph.tasks).map(|(&cell, task)| (cell, task.id)).collect();
+        Ok(Self { list, cells, tasks })
+    }
+
+    /// The cell of a task as text.
+    pub(super) fn text(&self, task: TaskId) -> String {
+        self.cells[task.index()].to_string()
+    }
+}
+
+fn chunk(task: &Task) -> Chunk {
+    (task.rank, task.module.clone(), task.segment)
+}
+
+/// The number of each chunk: topological, and among those that are free the one whose task comes first in the graph.
+fn number(graph: &TaskGraph, chunk_of: &[usize], chunks: &[Chunk]) -> Result<Vec<u32>, CsvError> {
+    let mut edges = BTreeSet::new();
+    for task in graph.tasks.iter().filter(|t| t.kind == TaskKind::Forward) {
+        let to = chunk_of[task.id.index()];
+        let producers = task.deps.iter().map(|d| graph.task(d.task));
+        let producers = producers.filter(|p| p.kind == TaskKind::Forward);
+        edges.extend(
+            producers.map(|p| (chunk_of[p.id.index()], to)).filter(|(from, to)| from != to),
+        );
+    }
+    let mut waiting = vec![0usize; chunks.len()];
+    for &(_, to) in &edges {
+        waiting[to] += 1;
+    }
+    let mut number = vec![u32::MAX; chunks.len()];
+    let mut free: BinaryHeap<_> =
+        (0..chunks.len()).filter(|&c| waiting[c] == 0).map(Reverse).collect();
+    let mut next = 0;
+    while let Some(Reverse(c)) = free.pop() {
+        number[c] = next;
+        next += 1;
+        for &(_, to) in edges.range((c, 0)..=(c, usize::MAX)) {
+            waiting[to] -= 1;
+            if waiting[to] == 0 {
+                free.push(Reverse(to));
+            }
+        }
+    }
+    match number.iter().position(|&n| n == u32::MAX) {
+        None => Ok(number),
+        Some(c) => {
+            let (rank, module, segment) = &chunks[c];
+            let reason = format!(
+                "module {module}, segment {segment} on rank {rank} is part of a circle of chunks, so stages have no order; \
+                 remove dependencies between microbatches"
+            );
+            Err(CsvError::Graph { reason })
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Where layers live and how a batch is cut: the output of the modality-aware partitioner (paper section 1).
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cost::ChunkQuery;
+use crate::spec::{ModelSpec, ModuleId, ModuleSpec, RankId, SegmentId};
+
+/// The static placement of a model on pipeline ranks. It does not change during training.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// Pipeline ranks `P`.
+    pub ranks: u32,
+    /// One entry a module, in the order of [`ModelSpec::modules`](crate::ModelSpec::modules).
+    pub modules: Vec<ModulePartition>,
+}
+
+/// How one module is cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModulePartition {
+    /// Instances of one sub-microbatch, `B_i`.
+    pub sub_microbatch: u32,
+    /// Model chunks in the order of their layers. Ranks are arbitrary; the paper's rule puts chunk `j` on rank `j mod P`.
+    pub chunks: Vec<Chunk>,
+}
+
+/// Consecutive layers of one module on one rank.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// The rank that holds it.
+    pub rank: RankId,
+    /// The pipeline segment it belongs to; (rank, segment) is unique in a module.
+    pub segment: SegmentId,
+    /// Its layers. Chunks of a module cover `0..layers` without gap or overlap; every chunk has at least one.
+    pub layers: Range<u32>,
+}
+
+/// How one batch is cut: `slices[microbatch][module]` are the instance ranges of the sub-microbatches of that module.
+/// A module that a microbatch does not use has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchSplit {
+    /// `[microbatch][module][sub_microbatch]`.
+    pub slices: Vec<Vec<Vec<Range<u32>>>>,
+}
+
+impl Partition {
+    /// The partition of one module.
+    pub fn module(&self, module: ModuleId) -> &ModulePartition {
+        &self.modules[module.index()]
+    }
+
+    /// Every chunk with its rank, as a cost model sees it. The partition must be one of the model.
+    pub fn queries<'a>(
+        &'a self,
+        model: &'a ModelSpec,
+    ) -> impl Iterator<Item = (RankId, ChunkQuery<'a>)> {
+        let of_module = move |(m, module): (usize, &'a ModulePartition)| {
+            let query = ChunkQuery::new(model, ModuleId::from(m), 0..0);
+            let of =
+                move |c: &Chunk| (c.rank, ChunkQuery { layers: c.layers.clone(), ..query.clone() });
+            module.chunks.iter().map(of)
+        };
+        self.modules.iter().enumerate().flat_map(of_module)
+    }
+
+    /// One line for people: the layers of every module, and the ranks that hold them.
+    ///
+    /// ```
+    /// # use dip_core::*;
+    /// let model = presets::model("vlm-tiny").unwrap();
+    /// let on = |rank, layers| Chunk { rank: RankId(rank), segment: SegmentId(0), layers };
+    /// let module = |chunks| ModulePartition { sub_microbatch: 4, chunks };
+    /// let modules = vec![module(vec![on(0, 0..4)]), module(vec![on(0, 0..1), on(1, 1..4)])];
+    /// let text = Partition { ranks: 2, modules }.describe(&model);
+    /// assert_eq!(text, "vision 0-3 on rank 0; language 0 on rank 0, 1-3 on rank 1");
+    /// ```
+    pub fn describe(&self, model: &ModelSpec) -> String {
+        let chunk = |chunk: &Chunk| match (chunk.layers.start, chunk.layers.end.saturating_sub(1)) {
+            (first, last) if first < last => format!("{first}-{last} on rank {}", chunk.rank),
+            (only, _) => format!("{only} on rank {}", chunk.rank),
+        };
+        let module = |(spec, module): (&ModuleSpec, &ModulePartition)| {
+            let chunks: Vec<String> = module.chunks.iter().map(chunk).collect();
+            format!("{} {}", spec.name, chunks.join(", "))
+        };
+        let modules: Vec<String> = model.modules.iter().zip(&self.modules).map(module).collect();
+        modules.join("; ")
+    }
+
+    /// Number of pipeline segments of a module, `K_i`.
+    pub fn segments(&self, module: ModuleId) -> u32 {
+        let chunks = &self.module(module).chunks;
+        chunks.iter().map(|c| c.segment.0 + 1).max().unwrap_or(0)
+    }
+}

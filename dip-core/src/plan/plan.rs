@@ -1,0 +1,94 @@
+//! The execution plan `dip.plan/v1`: the one artifact that the emulator judges and the trainer runs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::graph::TaskGraph;
+use crate::plan::timeline::{Timeline, TimelineError};
+use crate::spec::{Bytes, Seconds, TaskId};
+
+/// The schema name of a plan file.
+pub const PLAN_SCHEMA: &str = "dip.plan/v1";
+
+/// A task graph with an order on every rank, and what that order is predicted to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The stages. Each pair has the durations and bytes of its chosen strategy.
+    pub graph: TaskGraph,
+    /// Name of the schedule that made it.
+    pub schedule: String,
+    /// For each rank, its tasks in the order of execution.
+    pub order: Vec<Vec<TaskId>>,
+    /// What the timeline semantics give for this order.
+    pub predicted: Prediction,
+    /// No valid plan of this graph is faster; proven, never a guess.
+    pub lower_bound_s: Seconds,
+}
+
+/// Predicted figures of a plan.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Prediction {
+    /// End of the last task.
+    pub makespan_s: Seconds,
+    /// Start of each task.
+    pub start_s: Vec<Seconds>,
+    /// End of each task.
+    pub end_s: Vec<Seconds>,
+    /// Peak memory of each rank, static bytes included.
+    pub peak_bytes: Vec<Bytes>,
+    /// 1 - sum of durations / (P * makespan).
+    pub bubble_ratio: f64,
+}
+
+impl Plan {
+    /// Completes an order to a plan by running the timeline semantics over it.
+    ///
+    /// # Errors
+    /// [`TimelineError`] where the order deadlocks or does not cover the graph.
+    pub fn new(
+        graph: TaskGraph,
+        schedule: impl Into<String>,
+        order: Vec<Vec<TaskId>>,
+        lower_bound_s: Seconds,
+    ) -> Result<Self, TimelineError> {
+        let predicted = Timeline::evaluate(&graph, &order)?.into_prediction(&graph);
+        Ok(Self { graph, schedule: schedule.into(), order, predicted, lower_bound_s })
+    }
+
+    /// Distance of the makespan from the proven bound, relative to the bound: 0.01 is one per cent.
+    pub fn gap(&self) -> f64 {
+        let bound = self.lower_bound_s.0;
+        if bound > 0.0 { self.predicted.makespan_s.0 / bound - 1.0 } else { 0.0 }
+    }
+
+    /// Writes `dip.plan/v1`.
+    pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct File<'a> {
+            schema: &'static str,
+            model: &'a str,
+            cluster: &'a str,
+            schedule: &'a str,
+            ranks: u32,
+            memory_limit_bytes: &'a [Bytes],
+            static_bytes: &'a [Bytes],
+            tasks: &'a [crate::plan::graph::Task],
+            order: &'a [Vec<TaskId>],
+            predicted: &'a Prediction,
+            lower_bound_s: Seconds,
+        }
+        serde_json::to_string(&File {
+            schema: PLAN_SCHEMA,
+            model: &self.graph.model,
+            cluster: &self.graph.cluster,
+            schedule: &self.schedule,
+            ranks: self.graph.ranks,
+            memory_limit_bytes: &self.graph.memory_limit_bytes,
+            static_bytes: &self.graph.static_bytes,
+            tasks: &self.graph.tasks,
+            order: &self.order,
+            predicted: &self.predicted,
+            lower_bound_s: self.lower_bound_s,
+        })
+        .expect("plain data has a JSON form")
+    }
+}

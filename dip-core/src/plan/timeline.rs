@@ -1,0 +1,360 @@
+//! The timeline semantics: the one definition of when a task runs and what a rank holds.
+//!
+//! `start = max(end of the previous task on the rank, max over deps of end + comm_s)`; communication overlaps computation.
+//! A rank holds its static bytes and the bytes of its live pairs, taken at the start of a forward and given back at the end
+//! of the pair's backward, or of its weight task where there is one, or of the forward itself in a frozen module.
+
+use thiserror::Error;
+
+use crate::plan::graph::{TaskGraph, TaskKind};
+use crate::plan::plan::Prediction;
+use crate::spec::{Bytes, RankId, Seconds, TaskId};
+
+/// When every task runs, and the peak memory of every rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeline {
+    /// Start of each task.
+    pub start: Vec<Seconds>,
+    /// End of each task.
+    pub end: Vec<Seconds>,
+    /// End of the last task.
+    pub makespan: Seconds,
+    /// Peak memory of each rank, static bytes included.
+    pub peak: Vec<Bytes>,
+}
+
+/// An order that has no timeline.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum TimelineError {
+    /// The order does not have one list a rank.
+    #[error("the order has {lists} lists, but must have one for each of {ranks} ranks")]
+    Lists {
+        /// Lists it has.
+        lists: usize,
+        /// Ranks of the graph.
+        ranks: u32,
+    },
+    /// The order does not list every task exactly once on its own rank.
+    #[error(
+        "task {task} is listed {times} times on rank {rank}, but must be listed once, on rank {expected}"
+    )]
+    Coverage {
+        /// The task.
+        task: TaskId,
+        /// The rank of the list in question.
+        rank: RankId,
+        /// How often it is listed there.
+        times: usize,
+        /// The rank of the task.
+        expected: RankId,
+    },
+    /// Dependencies and order wait for each other.
+    #[error("the order deadlocks: {}; reorder one of these tasks", stuck_text(.stuck))]
+    Deadlock {
+        /// For each rank that cannot go on, the task it waits at.
+        stuck: Vec<(RankId, TaskId)>,
+    },
+}
+
+fn stuck_text(stuck: &[(RankId, TaskId)]) -> String {
+    let at: Vec<_> = stuck.iter().map(|(r, t)| format!("rank {r} waits at task {t}")).collect();
+    at.join(", ")
+}
+
+impl Timeline {
+    /// Runs the semantics over an order. Time and memory are linear in tasks and dependencies.
+    ///
+    /// # Errors
+    /// [`TimelineError::Lists`] for an order without one list a rank, [`TimelineError::Coverage`] for one that does not
+    /// list every task once on its rank, [`TimelineError::Deadlock`] for one in which tasks wait for each other.
+    ///
+    /// # Panics
+    /// When a dependency is out of range or `static_bytes` lacks a rank. Graphs from the loaders have neither;
+    /// [`check_graph`](crate::plan::check::check_graph) reports them in others.
+    pub fn evaluate(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Result<Self, TimelineError> {
+        check_coverage(graph, order)?;
+        let n = graph.tasks.len();
+        let mut waiting: Vec<u32> = graph.tasks.iter().map(|t| t.deps.len() as u32).collect();
+        let dependents = Dependents::of(graph);
+        let mut ready = vec![Seconds::ZERO; n];
+        let mut start = vec![Seconds::ZERO; n];
+        let mut end = vec![Seconds::ZERO; n];
+        let mut next = vec![0usize; order.len()];
+        let mut free = vec![Seconds::ZERO; order.len()];
+        let mut runnable: Vec<usize> = (0..order.len()).collect();
+        let mut done = 0;
+        while let Some(rank) = runnable.pop() {
+            while let Some(&id) = order[rank].get(next[rank]) {
+                let i = id.index();
+                if waiting[i] > 0 {
+                    break;
+                }
+                start[i] = free[rank].max(ready[i]);
+                end[i] = start[i] + graph.tasks[i].duration_s;
+                free[rank] = end[i];
+                next[rank] += 1;
+                done += 1;
+                for &(dependent, comm) in dependents.of_task(i) {
+                    let d = dependent as usize;
+                    ready[d] = ready[d].max(end[i] + comm);
+                    waiting[d] -= 1;
+                    let other = graph.tasks[d].rank.index();
+                    let is_next = order[other].get(next[other]).is_some_and(|t| t.index() == d);
+                    if waiting[d] == 0 && other != rank && is_next {
+                        runnable.push(other);
+                    }
+                }
+            }
+        }
+        if done < n {
+            let stuck = (0..order.len())
+                .filter_map(|r| order[r].get(next[r]).map(|&t| (RankId::from(r), t)))
+                .collect();
+            return Err(TimelineError::Deadlock { stuck });
+        }
+        let makespan = end.iter().copied().fold(Seconds::ZERO, Seconds::max);
+        Ok(Self { start, end, makespan, peak: peak_bytes(graph, order) })
+    }
+
+    /// 1 - sum of durations / (P * makespan); 0 for an empty timeline.
+    pub fn bubble_ratio(&self, graph: &TaskGraph) -> f64 {
+        let busy: Seconds = graph.tasks.iter().map(|t| t.duration_s).sum();
+        let total = self.makespan.0 * f64::from(graph.ranks);
+        // Rounding may take the busy share above 1 by a hair.
+        if total > 0.0 { (1.0 - busy.0 / total).max(0.0) } else { 0.0 }
+    }
+
+    /// The figures of a plan file.
+    pub fn into_prediction(self, graph: &TaskGraph) -> Prediction {
+        let bubble_ratio = self.bubble_ratio(graph);
+        Prediction {
+            makespan_s: self.makespan,
+            start_s: self.start,
+            end_s: self.end,
+            peak_bytes: self.peak,
+            bubble_ratio,
+        }
+    }
+}
+
+fn check_coverage(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Result<(), TimelineError> {
+    if order.len() != graph.ranks as usize {
+        return Err(TimelineError::Lists { lists: order.len(), ranks: graph.ranks });
+    }
+    let mut seen = vec![0usize; graph.tasks.len()];
+    for (rank, list) in order.iter().enumerate() {
+        for &task in list {
+            let home = graph.tasks.get(task.index()).map(|t| t.rank);
+            if home != Some(RankId::from(rank)) {
+                let (rank, expected) = (RankId::from(rank), home.unwrap_or_default());
+                return Err(TimelineError::Coverage { task, rank, times: 1, expected });
+            }
+            seen[task.index()] += 1;
+        }
+    }
+    match seen.iter().position(|&times| times != 1) {
+        None => Ok(()),
+        Some(i) => {
+            let rank = graph.tasks[i].rank;
+            let task = TaskId::from(i);
+            Err(TimelineError::Coverage { task, rank, times: seen[i], expected: rank })
+        }
+    }
+}
+
+/// Peak memory of every rank. Tasks of a rank run one after the other, so its order alone decides.
+pub(crate) fn peak_bytes(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Vec<Bytes> {
+    let mut released = vec![Bytes::ZERO; graph.tasks.len()];
+    for pair in graph.pairs() {
+        released[pair.release().index()] += graph.task(pair.forward).activation_bytes;
+    }
+    let on_rank = |(rank, list): (usize, &Vec<TaskId>)| {
+        let mut live = graph.static_bytes[rank];
+        let mut peak = live;
+        for &id in list {
+            let task = graph.task(id);
+            if task.kind == TaskKind::Forward {
+                live += task.activation_bytes;
+                peak = peak.max(live);
+            }
+            live -= released[id.index()];
+        }
+        peak
+    };
+    order.iter().enumerate().map(on_rank).collect()
+}
+
+/// Reverse adjacency in compressed rows.
+pub(crate) struct Dependents {
+    offsets: Vec<u32>,
+    edges: Vec<(u32, Seconds)>,
+}
+
+impl Dependents {
+    pub(crate) fn of(graph: &TaskGraph) -> Self {
+        let mut offsets = vec![0u32; graph.tasks.len() + 1];
+        for dep in graph.tasks.iter().flat_map(|t| &t.deps) {
+            offsets[dep.task.index() + 1] += 1;
+        }
+        for i in 1..offsets.len() {
+            offsets[i] += offsets[i - 1];
+        }
+        let mut cursor = offsets.clone();
+        let mut edges = vec![(0, Seconds::ZERO); *offsets.last().unwrap_or(&0) as usize];
+        for task in &graph.tasks {
+            for dep in &task.deps {
+                let slot = &mut cursor[dep.task.index()];
+                edges[*slot as usize] = (task.id.0, dep.comm_s);
+                *slot += 1;
+            }
+        }
+        Self { offsets, edges }
+    }
+
+    pub(crate) fn of_task(&self, task: usize) -> &[(u32, Seconds)] {
+        &self.edges[self.offsets[task] as usize..self.offsets[task + 1] as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::Strategy;
+    use crate::plan::graph::{Dep, Task};
+    use crate::spec::{MicrobatchId, SegmentId, SubMicrobatchId};
+
+    /// Tasks as (rank, kind, microbatch, duration, bytes, dependencies with their communication).
+    type Row<'a> = (u32, TaskKind, u32, f64, u64, &'a [(u32, f64)]);
+
+    fn graph(ranks: u32, rows: &[Row<'_>]) -> TaskGraph {
+        let task = |(i, row): (usize, &Row<'_>)| Task {
+            id: TaskId::from(i),
+            rank: RankId(row.0),
+            kind: row.1,
+            module: "m".into(),
+            segment: SegmentId(0),
+            microbatch: MicrobatchId(row.2),
+            sub_microbatch: SubMicrobatchId(0),
+            duration_s: Seconds(row.3),
+            activation_bytes: Bytes(row.4),
+            strategy: Strategy::keep(),
+            deps: row.5.iter().map(|&(t, c)| Dep { task: TaskId(t), comm_s: Seconds(c) }).collect(),
+            candidates: Vec::new(),
+        };
+        TaskGraph {
+            model: "m".into(),
+            cluster: "c".into(),
+            ranks,
+            memory_limit_bytes: vec![Bytes::UNLIMITED; ranks as usize],
+            static_bytes: vec![Bytes(7); ranks as usize],
+            tasks: rows.iter().enumerate().map(task).collect(),
+        }
+    }
+
+    fn ids(lists: &[&[u32]]) -> Vec<Vec<TaskId>> {
+        lists.iter().map(|list| list.iter().copied().map(TaskId).collect()).collect()
+    }
+
+    use TaskKind::{Backward as B, Forward as F, Weight as W};
+
+    #[test]
+    fn communication_overlaps_with_computation() {
+        // Rank 1 waits until 1 + 0.5, although rank 0 goes on computing at 1.
+        let g = graph(
+            2,
+            &[(0, F, 0, 1.0, 0, &[]), (0, F, 1, 1.0, 0, &[]), (1, F, 0, 2.0, 0, &[(0, 0.5)])],
+        );
+        let t = Timeline::evaluate(&g, &ids(&[&[0, 1], &[2]])).unwrap();
+        assert_eq!(t.start, [0.0, 1.0, 1.5].map(Seconds));
+        assert_eq!(t.end, [1.0, 2.0, 3.5].map(Seconds));
+        assert_eq!(t.makespan, Seconds(3.5));
+        assert!((t.bubble_ratio(&g) - (1.0 - 4.0 / 7.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_task_starts_when_the_last_of_its_inputs_has_arrived() {
+        let rows: &[Row<'_>] = &[
+            (0, F, 0, 1.0, 0, &[]),
+            (1, F, 0, 3.0, 0, &[]),
+            (2, F, 0, 1.0, 0, &[(0, 2.5), (1, 0.25)]),
+        ];
+        let t = Timeline::evaluate(&graph(3, rows), &ids(&[&[0], &[1], &[2]])).unwrap();
+        assert_eq!(t.start[2], Seconds(3.5));
+    }
+
+    #[test]
+    fn bytes_are_held_until_the_backward_ends() {
+        let rows: &[Row<'_>] = &[
+            (0, F, 0, 1.0, 10, &[]),
+            (0, F, 1, 1.0, 20, &[]),
+            (0, B, 0, 1.0, 0, &[(0, 0.0)]),
+            (0, B, 1, 1.0, 0, &[(1, 0.0)]),
+        ];
+        let g = graph(1, rows);
+        let peak = |order: &[u32]| Timeline::evaluate(&g, &ids(&[order])).unwrap().peak[0];
+        assert_eq!(peak(&[0, 1, 2, 3]), Bytes(7 + 30));
+        assert_eq!(peak(&[0, 2, 1, 3]), Bytes(7 + 20));
+    }
+
+    #[test]
+    fn bytes_are_held_until_the_weight_task_ends_where_there_is_one() {
+        let rows: &[Row<'_>] = &[
+            (0, F, 0, 1.0, 10, &[]),
+            (0, B, 0, 1.0, 0, &[(0, 0.0)]),
+            (0, W, 0, 1.0, 0, &[(1, 0.0)]),
+            (0, F, 1, 1.0, 20, &[]),
+            (0, B, 1, 1.0, 0, &[(3, 0.0)]),
+        ];
+        let g = graph(1, rows);
+        let peak = |order: &[u32]| Timeline::evaluate(&g, &ids(&[order])).unwrap().peak[0];
+        assert_eq!(peak(&[0, 1, 3, 2, 4]), Bytes(7 + 30));
+        assert_eq!(peak(&[0, 1, 2, 3, 4]), Bytes(7 + 20));
+    }
+
+    #[test]
+    fn frozen_forwards_give_their_bytes_back_at_their_own_end() {
+        let g = graph(1, &[(0, F, 0, 1.0, 10, &[]), (0, F, 1, 0.0, 30, &[])]);
+        let t = Timeline::evaluate(&g, &ids(&[&[0, 1]])).unwrap();
+        assert_eq!(t.peak, [Bytes(37)]);
+        assert_eq!(t.bubble_ratio(&g), 0.0);
+    }
+
+    #[test]
+    fn an_empty_graph_takes_no_time() {
+        let g = graph(2, &[]);
+        let t = Timeline::evaluate(&g, &ids(&[&[], &[]])).unwrap();
+        assert_eq!((t.makespan, t.bubble_ratio(&g)), (Seconds::ZERO, 0.0));
+        assert_eq!(t.peak, [Bytes(7); 2]);
+    }
+
+    #[test]
+    fn an_order_in_deadlock_names_where_every_rank_waits() {
+        let rows: &[Row<'_>] = &[
+            (0, F, 0, 1.0, 0, &[]),
+            (1, F, 0, 1.0, 0, &[(0, 0.0)]),
+            (1, B, 0, 1.0, 0, &[(1, 0.0)]),
+            (0, B, 0, 1.0, 0, &[(2, 0.0)]),
+        ];
+        let error = Timeline::evaluate(&graph(2, rows), &ids(&[&[3, 0], &[1, 2]])).unwrap_err();
+        let stuck = vec![(RankId(0), TaskId(3)), (RankId(1), TaskId(1))];
+        assert_eq!(error, TimelineError::Deadlock { stuck });
+        assert!(error.to_string().contains("rank 0 waits at task 3, rank 1 waits at task 1"));
+    }
+
+    #[test]
+    fn an_order_that_does_not_cover_the_graph_is_refused() {
+        let g = graph(2, &[(0, F, 0, 1.0, 0, &[]), (1, F, 0, 1.0, 0, &[])]);
+        let coverage = |lists: &[&[u32]]| match Timeline::evaluate(&g, &ids(lists)) {
+            Err(TimelineError::Coverage { task, rank, times, expected }) => {
+                (task.0, rank.0, times, expected.0)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(coverage(&[&[0], &[]]), (1, 1, 0, 1));
+        assert_eq!(coverage(&[&[0, 0], &[1]]), (0, 0, 2, 0));
+        assert_eq!(coverage(&[&[0, 1], &[]]), (1, 0, 1, 1));
+        assert_eq!(coverage(&[&[0], &[1, 9]]), (9, 1, 1, 0));
+        let lists = Timeline::evaluate(&g, &ids(&[&[0], &[1], &[]])).unwrap_err();
+        assert_eq!(lists, TimelineError::Lists { lists: 3, ranks: 2 });
+    }
+}

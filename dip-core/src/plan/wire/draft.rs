@@ -1,0 +1,250 @@
+//! A document as far as it could be read: what the checker judges, whether it came from text or from memory.
+//!
+//! A time that could not be read is NaN: every comparison with it is false, so that one bad value is reported once and
+//! everything that does not depend on it is still judged. Everything else that could not be read is `None`.
+
+use std::sync::Arc;
+
+use crate::cost::Strategy;
+use crate::plan::check::violation::{Findings, ViolationCode};
+use crate::plan::graph::{Candidate, Dep, MAX_TASKS, PairKey, Task, TaskGraph, TaskKind};
+use crate::plan::plan::{Plan, Prediction};
+use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId};
+
+/// A graph, or a plan where `plan` is there.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) model: Option<String>,
+    pub(crate) cluster: Option<String>,
+    pub(crate) ranks: Option<u64>,
+    pub(crate) memory_limit: Option<Vec<Option<Bytes>>>,
+    pub(crate) static_bytes: Option<Vec<Option<Bytes>>>,
+    /// All tasks of the document in their order, or `None` where there is no saying which these are.
+    pub(crate) tasks: Option<Vec<TaskDraft>>,
+    pub(crate) plan: Option<PlanDraft>,
+}
+
+#[derive(Debug)]
+pub(crate) struct PlanDraft {
+    pub(crate) schedule: Option<String>,
+    pub(crate) order: Option<Vec<ListDraft>>,
+    pub(crate) makespan: f64,
+    pub(crate) start: Option<Vec<f64>>,
+    pub(crate) end: Option<Vec<f64>>,
+    pub(crate) peak: Option<Vec<Option<Bytes>>>,
+    pub(crate) bubble_ratio: f64,
+    pub(crate) lower_bound: f64,
+}
+
+impl Default for PlanDraft {
+    fn default() -> Self {
+        Self {
+            schedule: None,
+            order: None,
+            makespan: f64::NAN,
+            start: None,
+            end: None,
+            peak: None,
+            bubble_ratio: f64::NAN,
+            lower_bound: f64::NAN,
+        }
+    }
+}
+
+/// The order of one rank.
+#[derive(Debug, Default)]
+pub(crate) struct ListDraft {
+    /// Its entries; one that could not be read is `None`.
+    pub(crate) ids: Vec<Option<TaskId>>,
+    /// Whether it is a list at all.
+    pub(crate) readable: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct TaskDraft {
+    pub(crate) id: Option<TaskId>,
+    pub(crate) rank: Option<RankId>,
+    pub(crate) kind: Option<TaskKind>,
+    pub(crate) module: Option<Arc<str>>,
+    pub(crate) segment: Option<SegmentId>,
+    pub(crate) microbatch: Option<MicrobatchId>,
+    pub(crate) sub_microbatch: Option<SubMicrobatchId>,
+    pub(crate) duration: f64,
+    pub(crate) activation_bytes: Option<Bytes>,
+    pub(crate) strategy: Option<Strategy>,
+    /// The dependencies, or `None` where not all of them could be read.
+    pub(crate) deps: Option<Vec<Dep>>,
+    /// The candidates, or `None` where not all of them could be read.
+    pub(crate) candidates: Option<Vec<Candidate>>,
+}
+
+impl Default for TaskDraft {
+    fn default() -> Self {
+        Self {
+            id: None,
+            rank: None,
+            kind: None,
+            module: None,
+            segment: None,
+            microbatch: None,
+            sub_microbatch: None,
+            duration: f64::NAN,
+            activation_bytes: None,
+            strategy: None,
+            deps: None,
+            candidates: Some(Vec::new()),
+        }
+    }
+}
+
+impl TaskDraft {
+    /// The key of its stage pair, where all of it could be read.
+    pub(crate) fn pair(&self) -> Option<PairKey> {
+        Some(PairKey {
+            rank: self.rank?,
+            module: self.module.clone()?,
+            segment: self.segment?,
+            microbatch: self.microbatch?,
+            sub_microbatch: self.sub_microbatch?,
+        })
+    }
+
+    /// Its dependencies as far as they are known.
+    pub(crate) fn known_deps(&self) -> &[Dep] {
+        self.deps.as_deref().unwrap_or_default()
+    }
+
+    fn from_task(i: usize, task: &Task, findings: &mut Findings) -> Self {
+        let mut deps = task.deps.clone();
+        for (d, dep) in deps.iter_mut().enumerate() {
+            let path = format_args!("tasks[{i}].deps[{d}].comm_s");
+            dep.comm_s = Seconds(findings.duration(dep.comm_s.0, path));
+        }
+        let mut candidates = task.candidates.clone();
+        for (c, candidate) in candidates.iter_mut().enumerate() {
+            let Candidate { forward_s, backward_s, .. } = candidate;
+            for (name, time) in [("forward_s", forward_s), ("backward_s", backward_s)] {
+                let path = format_args!("tasks[{i}].candidates[{c}].{name}");
+                *time = Seconds(findings.duration(time.0, path));
+            }
+        }
+        Self {
+            id: Some(task.id),
+            rank: Some(task.rank),
+            kind: Some(task.kind),
+            module: Some(task.module.clone()),
+            segment: Some(task.segment),
+            microbatch: Some(task.microbatch),
+            sub_microbatch: Some(task.sub_microbatch),
+            duration: findings.duration(task.duration_s.0, format_args!("tasks[{i}].duration_s")),
+            activation_bytes: Some(task.activation_bytes),
+            strategy: Some(task.strategy.clone()),
+            deps: Some(deps),
+            candidates: Some(candidates),
+        }
+    }
+
+    fn into_task(self) -> Option<Task> {
+        Some(Task {
+            id: self.id?,
+            rank: self.rank?,
+            kind: self.kind?,
+            module: self.module?,
+            segment: self.segment?,
+            microbatch: self.microbatch?,
+            sub_microbatch: self.sub_microbatch?,
+            duration_s: Seconds(self.duration),
+            activation_bytes: self.activation_bytes?,
+            strategy: self.strategy?,
+            deps: self.deps?,
+            candidates: self.candidates?,
+        })
+    }
+}
+
+impl Draft {
+    pub(crate) fn from_graph(graph: &TaskGraph, findings: &mut Findings) -> Self {
+        let tasks = graph.tasks.iter().enumerate();
+        Self {
+            model: Some(graph.model.clone()),
+            cluster: Some(graph.cluster.clone()),
+            ranks: Some(graph.ranks.into()),
+            memory_limit: Some(graph.memory_limit_bytes.iter().copied().map(Some).collect()),
+            static_bytes: Some(graph.static_bytes.iter().copied().map(Some).collect()),
+            tasks: if graph.tasks.len() > MAX_TASKS {
+                too_many_tasks(findings);
+                None
+            } else {
+                Some(tasks.map(|(i, t)| TaskDraft::from_task(i, t, findings)).collect())
+            },
+            plan: None,
+        }
+    }
+
+    pub(crate) fn from_plan(plan: &Plan, findings: &mut Findings) -> Self {
+        let mut draft = Self::from_graph(&plan.graph, findings);
+        let p = &plan.predicted;
+        let mut times = |name: &str, times: &[Seconds]| {
+            let times = times.iter().enumerate();
+            let mut sound =
+                |(i, t): (usize, &Seconds)| findings.duration(t.0, format_args!("{name}[{i}]"));
+            Some(times.map(&mut sound).collect())
+        };
+        draft.plan = Some(PlanDraft {
+            schedule: Some(plan.schedule.clone()),
+            order: Some(
+                plan.order
+                    .iter()
+                    .map(|list| ListDraft {
+                        ids: list.iter().copied().map(Some).collect(),
+                        readable: true,
+                    })
+                    .collect(),
+            ),
+            start: times("predicted.start_s", &p.start_s),
+            end: times("predicted.end_s", &p.end_s),
+            peak: Some(p.peak_bytes.iter().copied().map(Some).collect()),
+            makespan: findings.duration(p.makespan_s.0, "predicted.makespan_s"),
+            bubble_ratio: findings.finite(p.bubble_ratio, "predicted.bubble_ratio"),
+            lower_bound: findings.duration(plan.lower_bound_s.0, "lower_bound_s"),
+        });
+        draft
+    }
+
+    /// The graph, or `None` where something of it could not be read.
+    pub(crate) fn into_graph(self) -> Option<TaskGraph> {
+        Some(TaskGraph {
+            model: self.model?,
+            cluster: self.cluster?,
+            ranks: u32::try_from(self.ranks?).ok()?,
+            memory_limit_bytes: self.memory_limit?.into_iter().collect::<Option<_>>()?,
+            static_bytes: self.static_bytes?.into_iter().collect::<Option<_>>()?,
+            tasks: self.tasks?.into_iter().map(TaskDraft::into_task).collect::<Option<_>>()?,
+        })
+    }
+
+    /// The plan, or `None` where something of it could not be read.
+    pub(crate) fn into_plan(mut self) -> Option<Plan> {
+        let plan = self.plan.take()?;
+        let list = |list: ListDraft| list.ids.into_iter().collect::<Option<Vec<_>>>();
+        let seconds = |times: Vec<f64>| times.into_iter().map(Seconds).collect();
+        Some(Plan {
+            graph: self.into_graph()?,
+            schedule: plan.schedule?,
+            order: plan.order?.into_iter().map(list).collect::<Option<_>>()?,
+            predicted: Prediction {
+                makespan_s: Seconds(plan.makespan),
+                start_s: seconds(plan.start?),
+                end_s: seconds(plan.end?),
+                peak_bytes: plan.peak?.into_iter().collect::<Option<_>>()?,
+                bubble_ratio: plan.bubble_ratio,
+            },
+            lower_bound_s: Seconds(plan.lower_bound),
+        })
+    }
+}
+
+pub(crate) fn too_many_tasks(findings: &mut Findings) {
+    let message = format!("more than {MAX_TASKS} tasks; plan fewer microbatches at a time");
+    findings.add(ViolationCode::TooMany, "tasks", message);
+}

@@ -1,0 +1,208 @@
+//! Batch metadata: all that the planner may know of a batch before its pixels are decoded.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::error::SpecError;
+
+/// Most items (images, clips or sounds) one microbatch may have.
+pub const MAX_ITEMS: u32 = 1 << 20;
+/// Most tokens one microbatch may have.
+pub const MAX_TOKENS: u64 = 1 << 32;
+/// Most tokens of one latent frame, as in the model.
+const MAX_FRAME_TOKENS: u64 = 1 << 24;
+
+/// The microbatches of one iteration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BatchMeta {
+    /// The iteration it belongs to.
+    pub iteration: u64,
+    /// One entry a microbatch.
+    pub microbatches: Vec<MicrobatchMeta>,
+}
+
+/// One microbatch: a packed sequence with its images and sounds, or a group of clips.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MicrobatchMeta {
+    /// Images of the sequence.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub images: u32,
+    /// Text tokens of the sequence, without those of images and sounds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub text_tokens: u64,
+    /// Length of each sound of the sequence, in seconds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub audio_seconds: Vec<f64>,
+    /// Video clips.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clips: Vec<ClipMeta>,
+    /// Tokens of each packed document, image tokens included: attention stays inside a document. Tokens that are in none are
+    /// one more document.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<u64>,
+}
+
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// One video clip and its caption.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClipMeta {
+    /// Length of the clip.
+    pub seconds: f64,
+    /// Tokens of its caption.
+    pub caption_tokens: u64,
+    /// Tokens of one latent frame of a clip that is smaller or larger than the model's `tokens_per_frame`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_frame: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    #[serde(default)]
+    iteration: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    images: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    text_tokens: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    audio_seconds: Vec<f64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    clips: Vec<ClipMeta>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    documents: Vec<u64>,
+}
+
+impl BatchMeta {
+    /// Reads JSON Lines, one microbatch a line, into one batch an iteration, in the order of iterations.
+    /// Empty lines are skipped.
+    ///
+    /// # Errors
+    /// [`SpecError::Line`] names the line, the field, its value and the limit.
+    pub fn from_jsonl(text: &str) -> Result<Vec<Self>, SpecError> {
+        let mut batches: BTreeMap<u64, Vec<MicrobatchMeta>> = BTreeMap::new();
+        for (i, text) in text.lines().enumerate().filter(|(_, t)| !t.trim().is_empty()) {
+            let at = |message: String| SpecError::Line { line: i + 1, message };
+            let line: Line = serde_json::from_str(text).map_err(|e| at(e.to_string()))?;
+            let meta = MicrobatchMeta {
+                images: line.images,
+                text_tokens: line.text_tokens,
+                audio_seconds: line.audio_seconds,
+                clips: line.clips,
+                documents: line.documents,
+            };
+            meta.validate().map_err(|e| at(e.to_string()))?;
+            batches.entry(line.iteration).or_default().push(meta);
+        }
+        Ok(batches
+            .into_iter()
+            .map(|(iteration, microbatches)| Self { iteration, microbatches })
+            .collect())
+    }
+
+    /// Writes JSON Lines, one microbatch a line.
+    pub fn to_jsonl(&self) -> String {
+        let mut out = String::new();
+        for m in &self.microbatches {
+            let line = Line {
+                iteration: self.iteration,
+                images: m.images,
+                text_tokens: m.text_tokens,
+                audio_seconds: m.audio_seconds.clone(),
+                clips: m.clips.clone(),
+                documents: m.documents.clone(),
+            };
+            out.push_str(&serde_json::to_string(&line).expect("plain data has a JSON form"));
+            out.push('\n');
+        }
+        out
+    }
+}
+
+impl MicrobatchMeta {
+    /// Checks sizes against the bounds of this module.
+    ///
+    /// # Errors
+    /// [`SpecError::Field`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let field = |path: &str, value: String, limit: String| SpecError::Field {
+            path: path.into(),
+            value,
+            limit,
+            remedy: "correct the metadata of this microbatch".into(),
+        };
+        let items = self.images as usize + self.audio_seconds.len() + self.clips.len();
+        if items > MAX_ITEMS as usize {
+            return Err(field("images", items.to_string(), format!("at most {MAX_ITEMS} items")));
+        }
+        if self.text_tokens > MAX_TOKENS {
+            return Err(field(
+                "text_tokens",
+                self.text_tokens.to_string(),
+                format!("at most {MAX_TOKENS}"),
+            ));
+        }
+        if self.documents.len() > MAX_ITEMS as usize {
+            let count = format!("{} documents", self.documents.len());
+            return Err(field("documents", count, format!("at most {MAX_ITEMS}")));
+        }
+        for &s in &self.audio_seconds {
+            if !(s > 0.0 && s <= 1e6) {
+                return Err(field("audio_seconds", s.to_string(), "above 0, at most 1e6".into()));
+            }
+        }
+        for c in &self.clips {
+            if !(c.seconds > 0.0 && c.seconds <= 1e6) {
+                let limit = "above 0, at most 1e6".into();
+                return Err(field("clips.seconds", c.seconds.to_string(), limit));
+            }
+            if c.tokens_per_frame.is_some_and(|n| n == 0 || u64::from(n) > MAX_FRAME_TOKENS) {
+                let value = c.tokens_per_frame.unwrap_or_default().to_string();
+                let limit = format!("1 to {MAX_FRAME_TOKENS}");
+                return Err(field("clips.tokens_per_frame", value, limit));
+            }
+            if c.caption_tokens > MAX_TOKENS {
+                let limit = format!("at most {MAX_TOKENS}");
+                return Err(field("clips.caption_tokens", c.caption_tokens.to_string(), limit));
+            }
+        }
+        if items == 0 && self.text_tokens == 0 {
+            let limit = "at least one image, token, sound or clip".into();
+            return Err(field("the microbatch", "empty".into(), limit));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_grouped_by_iteration_and_survive_a_round_trip() {
+        let text = "{\"images\":10,\"text_tokens\":6502}\n\n\
+                    {\"iteration\":2,\"clips\":[{\"seconds\":4.0,\"caption_tokens\":60}]}\n";
+        let batches = BatchMeta::from_jsonl(text).unwrap();
+        assert_eq!(batches.len(), 2);
+        assert_eq!(batches[0].microbatches[0].images, 10);
+        let again: String = batches.iter().map(BatchMeta::to_jsonl).collect();
+        assert_eq!(BatchMeta::from_jsonl(&again).unwrap(), batches);
+    }
+
+    #[test]
+    fn a_bad_line_is_named_with_its_field() {
+        let unknown = BatchMeta::from_jsonl("{\"images\":1}\n{\"imagse\":1}").unwrap_err();
+        assert!(unknown.to_string().starts_with("line 2: unknown field `imagse`"), "{unknown}");
+        let size = "{\"clips\":[{\"seconds\":1.0,\"caption_tokens\":6,\"tokens_per_frame\":0}]}";
+        let error = BatchMeta::from_jsonl(size).unwrap_err().to_string();
+        assert!(error.contains("clips.tokens_per_frame"), "{error}");
+        let clip = "{\"clips\":[{\"seconds\":-1.0,\"caption_tokens\":6}]}";
+        assert!(BatchMeta::from_jsonl(clip).unwrap_err().to_string().contains("clips.seconds"));
+        assert!(BatchMeta::from_jsonl("{}").unwrap_err().to_string().contains("empty"));
+    }
+}
