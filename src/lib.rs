@@ -33,7 +33,6 @@ pub mod prelude {
     };
     pub use dip_emu::{AnalyticCost, MeasuredCost};
     pub use dip_sched::{
-        BatchPlanner, Partitioner, PlanInputs, finer_segments, lower_bound, placement,
-        schedule_by_name, split_batch, splits_weights,
+        BatchPlanner, Partitioner, PlanInputs, lower_bound, schedule_by_name, split_batch,
     };
 }

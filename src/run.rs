@@ -9,8 +9,8 @@ use dip_burn::train::{
 };
 use dip_core::profile::Profile;
 use dip_core::{
-    BatchMeta, Budget, Bytes, ClipMeta, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec,
-    Partition, Schedule, Seconds, SpecError, presets,
+    BatchMeta, Budget, Bytes, ClipMeta, ClusterSpec, CostModel, FieldError, MicrobatchMeta,
+    ModelSpec, Partition, Schedule, Seconds, SpecError, presets,
 };
 use dip_emu::MeasuredCost;
 use dip_sched::{
@@ -200,11 +200,10 @@ fn throughput(model: &ModelSpec, profile: &Profile, devices: usize) -> Option<Th
 }
 
 fn schedule(name: &str) -> Result<Box<dyn Schedule>, SpecError> {
-    schedule_by_name(name).ok_or_else(|| SpecError::Field {
-        path: "pipeline.schedule".into(),
-        value: format!("{name:?}"),
-        limit: format!("one of {}", dip_sched::names().collect::<Vec<_>>().join(", ")),
-        remedy: "see `dip presets schedules`".into(),
+    schedule_by_name(name).ok_or_else(|| {
+        let limit = format!("one of {}", dip_sched::names().collect::<Vec<_>>().join(", "));
+        let remedy = "see `dip presets schedules`";
+        FieldError::new("pipeline.schedule", format!("{name:?}"), limit, remedy).into()
     })
 }
 

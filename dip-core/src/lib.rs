@@ -34,14 +34,14 @@ pub use exec::{
 pub use plan::{
     BatchSplit, Budget, BuildError, Candidate, CheckReport, Chunk, CsvError, Dep, Environment,
     FormatError, GRAPH_SCHEMA, GraphInput, MAX_RANKS, MAX_TASKS, MAX_TEXT_BYTES, MAX_VIOLATIONS,
-    ModulePartition, PLAN_SCHEMA, Pair, PairKey, Partition, Plan, PlanError, PlanSource,
+    ModulePartition, PLAN_SCHEMA, Pair, PairKey, Partition, Placement, Plan, PlanError, PlanSource,
     PlanSummary, PlannedBatch, Prediction, Progress, Schedule, ScheduleError, TOLERANCE, Task,
     TaskGraph, TaskKind, Timeline, TimelineError, Violation, ViolationClass, ViolationCode,
     build_graph, check_graph, check_plan, check_plan_json, order_from_csv, order_to_csv,
 };
 pub use spec::{
     AUDIO_KERNEL, Activation, AttentionBias, BatchMeta, Bytes, ClipMeta, ClusterSpec, DeviceSpec,
-    Factors, Flops, InstanceSpace, LayerOptions, LinkSpec, Lora, LoraTarget, MEL_BANDS,
+    Factors, FieldError, Flops, InstanceSpace, LayerOptions, LinkSpec, Lora, LoraTarget, MEL_BANDS,
     MicrobatchId, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSpec,
     Parallelism, RankId, Rope, RopeStretch, Seconds, SegmentId, SpecError, SubMicrobatchId, TaskId,
     Tower, Workload, causal_block_pairs, causal_blocks, presets,

@@ -50,9 +50,7 @@ pub use bounds::lower_bound;
 pub use cut::{CutError, CutSearch};
 pub use loads::rank_loads;
 pub use need::memory_need;
-pub use partition::{PartitionError, Partitioner, Placement, split_batch, validate_partition};
+pub use partition::{PartitionError, Partitioner, split_batch, validate_partition};
 pub use planner::{Planned, Planner, PlannerConfig, PlannerStats};
-pub use registry::{
-    descriptions, finer_segments, names, placement, schedule_by_name, splits_weights,
-};
+pub use registry::{descriptions, names, schedule_by_name};
 pub use schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble};

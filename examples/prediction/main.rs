@@ -142,7 +142,8 @@ impl Study {
             }
             Cut::Layers(first) => return Ok(self.cut_after(first)),
         }
-        Ok(partitioner.place(placement(way.schedule))?)
+        let schedule = schedule_by_name(way.schedule).context("the schedule is built in")?;
+        Ok(partitioner.place(schedule.placement())?)
     }
 
     /// The first layers of each module on rank 0.

@@ -110,10 +110,11 @@ impl PlanCommand {
         };
         let cost = AnalyticCost::new(&model, &cluster);
         let ranks = self.ranks.unwrap_or(model.parallel.pipeline);
-        let segments = self.segments.unwrap_or_else(|| finer_segments(&self.schedule));
+        let schedule = self.schedule()?;
+        let segments = self.segments.unwrap_or_else(|| schedule.segment_factor());
         let partition = Partitioner::new(&model, ranks, &cost)
             .with_finer_segments(segments)
-            .place(placement(&self.schedule))?;
+            .place(schedule.placement())?;
         let split = split_batch(&model, &partition, &batch);
         let input = GraphInput {
             model: &model,
@@ -122,16 +123,19 @@ impl PlanCommand {
             batch: &batch,
             split: &split,
             cost: &cost,
-            weight_split: self.weight_split.unwrap_or_else(|| splits_weights(&self.schedule)),
+            weight_split: self.weight_split.unwrap_or_else(|| schedule.splits_weights()),
         };
         Ok(build_graph(&input)?)
     }
 
-    fn search(&self, graph: &TaskGraph) -> Result<Plan> {
-        let schedule = schedule_by_name(&self.schedule).ok_or_else(|| {
+    fn schedule(&self) -> Result<Box<dyn Schedule>> {
+        schedule_by_name(&self.schedule).ok_or_else(|| {
             let names: Vec<_> = dip::sched::names().collect();
             anyhow!("schedule {:?} is none of {}", self.schedule, names.join(", "))
-        })?;
+        })
+    }
+
+    fn search(&self, graph: &TaskGraph) -> Result<Plan> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let env = Environment {
             seed: self.seed,
@@ -142,7 +146,7 @@ impl PlanCommand {
             threads: self.threads.unwrap_or(cores.div_ceil(2)).max(1),
             ..Environment::default()
         };
-        let plan = schedule.plan(graph, &env);
+        let plan = self.schedule()?.plan(graph, &env);
         plan.with_context(|| format!("schedule {:?} has no plan", self.schedule))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dip_core::{Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec, SpecError};
+use dip_core::{FieldError, Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec, SpecError};
 use serde::{Deserialize, Serialize};
 
 use super::RunConfig;
@@ -100,13 +100,11 @@ fn module<'a>(
     model: &'a mut ModelSpec,
     path: &str,
     name: &str,
-) -> Result<&'a mut ModuleSpec, SpecError> {
+) -> Result<&'a mut ModuleSpec, FieldError> {
     let names: Vec<_> = model.modules.iter().map(|m| m.name.clone()).collect();
-    model.modules.iter_mut().find(|m| m.name == name).ok_or_else(|| SpecError::Field {
-        path: path.into(),
-        value: format!("{name:?}"),
-        limit: format!("one of {}", names.join(", ")),
-        remedy: "name a module of the model".into(),
+    model.modules.iter_mut().find(|m| m.name == name).ok_or_else(|| {
+        let limit = format!("one of {}", names.join(", "));
+        FieldError::new(path, format!("{name:?}"), limit, "name a module of the model")
     })
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dip_core::{ModelSpec, Seconds, SpecError};
+use dip_core::{FieldError, ModelSpec, Seconds, SpecError};
 use serde::{Deserialize, Serialize};
 
 use super::{LoraConfig, SequenceConfig, WeightsConfig};
@@ -298,18 +298,10 @@ impl RunConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`SpecError::Field`] for the first field outside its limit.
-    pub fn validate(&self) -> Result<(), SpecError> {
+    /// [`FieldError`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), FieldError> {
         let within = |path: &str, value: f64, low: f64, high: f64, remedy: &str| {
-            if value >= low && value <= high {
-                return Ok(());
-            }
-            Err(SpecError::Field {
-                path: path.into(),
-                value: value.to_string(),
-                limit: format!("{low} to {high}"),
-                remedy: remedy.into(),
-            })
+            FieldError::check_range(path, value, low..=high, remedy)
         };
         let p = &self.pipeline;
         within("iterations", self.iterations as f64, 1.0, 1e12, "give the length of the run")?;
@@ -350,23 +342,15 @@ impl RunConfig {
 
 impl RunConfig {
     /// A batch is sized by microbatches or by tokens.
-    fn validate_budget(&self) -> Result<(), SpecError> {
+    fn validate_budget(&self) -> Result<(), FieldError> {
         let Some(tokens) = self.data.tokens_per_iteration else { return Ok(()) };
-        let field = |limit: String, remedy: &str| SpecError::Field {
-            path: "data.tokens_per_iteration".into(),
-            value: tokens.to_string(),
-            limit,
-            remedy: remedy.into(),
-        };
+        let path = "data.tokens_per_iteration";
         if self.data.microbatches.is_some() {
-            let limit = "absent where data.microbatches is set".into();
-            return Err(field(limit, "keep one of the two"));
+            let limit = "absent where data.microbatches is set";
+            return Err(FieldError::new(path, tokens, limit, "keep one of the two"));
         }
-        if (1..=MAX_TOKENS_PER_ITERATION).contains(&tokens) {
-            return Ok(());
-        }
-        let limit = format!("1 to {MAX_TOKENS_PER_ITERATION}");
-        Err(field(limit, "a few sequences for each rank"))
+        let remedy = "a few sequences for each rank";
+        FieldError::check_range(path, tokens, 1..=MAX_TOKENS_PER_ITERATION, remedy)
     }
 }
 

@@ -226,7 +226,7 @@ pub fn random_plan(rng: &mut ChaCha8Rng, mut graph: TaskGraph, strategies: &[&st
         }
     }
     let plan = Plan::new(graph, "random", order, Seconds::ZERO).unwrap();
-    assert_eq!(check::check_plan(&plan), []);
+    assert_eq!(check_plan(&plan), []);
     plan
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Bytes, Seconds, SpecError};
+use crate::spec::{Bytes, FieldError, Seconds, SpecError};
 
 /// The schema name of a profile file.
 pub const PROFILE_SCHEMA: &str = "dip.profile/v5";
@@ -10,6 +10,7 @@ pub const PROFILE_SCHEMA: &str = "dip.profile/v5";
 const ROUNDING_BYTES: f64 = 1e-3;
 /// Most entries of a profile file.
 const MAX_ENTRIES: usize = 100_000;
+const REMEDY: &str = "remove the file, and it is measured again";
 
 /// Times of one model on one kind of device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -224,6 +225,16 @@ impl KeptBytes {
         }
     }
 
+    fn coefficients(&self) -> [f64; 5] {
+        [
+            self.bytes,
+            self.bytes_per_pair,
+            self.bytes_per_trained_token,
+            self.bytes_per_context_token,
+            self.bytes_per_cross_pair,
+        ]
+    }
+
     /// Those of a stage. A coefficient that is measured is a quotient of whole bytes: what rounding leaves of one is cut off.
     pub fn of(self, work: KeptOf) -> Bytes {
         let all = self.bytes
@@ -255,56 +266,46 @@ impl Profile {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`SpecError::Field`] for the first field outside its limit.
-    pub fn validate(&self) -> Result<(), SpecError> {
-        let field = |path: String, value: String, limit: &str| SpecError::Field {
-            path,
-            value,
-            limit: limit.into(),
-            remedy: "remove the file, and it is measured again".into(),
-        };
+    /// [`FieldError`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), FieldError> {
         if self.schema != PROFILE_SCHEMA {
-            return Err(field("schema".into(), format!("{:?}", self.schema), PROFILE_SCHEMA));
+            let found = format!("{:?}", self.schema);
+            return Err(FieldError::new("schema", found, PROFILE_SCHEMA, REMEDY));
         }
         if self.entries.len() > MAX_ENTRIES {
-            let count = format!("{} entries", self.entries.len());
-            return Err(field("entries".into(), count, "at most 100000 entries"));
+            let limit = format!("at most {MAX_ENTRIES}");
+            return Err(FieldError::new("number of entries", self.entries.len(), limit, REMEDY));
         }
-        let time = |path: String, s: Seconds| match s.0 {
-            v if v.is_finite() && v >= 0.0 => Ok(()),
-            v => Err(field(path, v.to_string(), "finite, at least 0")),
-        };
-        time("link_latency_s".into(), self.link_latency_s)?;
-        if !(1..=8).contains(&self.element_bytes) {
-            return Err(field("element_bytes".into(), self.element_bytes.to_string(), "1 to 8"));
-        }
+        check_time("link_latency_s", self.link_latency_s)?;
+        FieldError::check_range("element_bytes", self.element_bytes, 1..=8, REMEDY)?;
         if self.link_bytes_per_s.is_nan() || self.link_bytes_per_s <= 0.0 {
-            let value = self.link_bytes_per_s.to_string();
-            return Err(field("link_bytes_per_s".into(), value, "above 0"));
+            let value = self.link_bytes_per_s;
+            return Err(FieldError::new("link_bytes_per_s", value, "above 0", REMEDY));
         }
         if let Some(peak) = self.peak_flops_per_s
             && !(peak.is_finite() && peak > 0.0)
         {
-            return Err(field("peak_flops_per_s".into(), peak.to_string(), "finite, above 0"));
+            return Err(FieldError::new("peak_flops_per_s", peak, "finite, above 0", REMEDY));
         }
-        for (i, e) in self.entries.iter().enumerate() {
-            for (name, seconds) in e.times.named() {
-                time(format!("entries[{i}].times.{name}"), seconds)?;
+        for (i, entry) in self.entries.iter().enumerate() {
+            for (name, seconds) in entry.times.named() {
+                check_time(format!("entries[{i}].times.{name}"), seconds)?;
             }
-            let PartBytes { keep, selective, full, offload } = e.kept;
+            let PartBytes { keep, selective, full, offload } = entry.kept;
             for kept in [keep, selective, full, offload] {
-                let figures = [
-                    kept.bytes,
-                    kept.bytes_per_pair,
-                    kept.bytes_per_trained_token,
-                    kept.bytes_per_context_token,
-                    kept.bytes_per_cross_pair,
-                ];
-                if let Some(bad) = figures.into_iter().find(|b| !b.is_finite()) {
-                    return Err(field(format!("entries[{i}] bytes"), bad.to_string(), "finite"));
+                if let Some(bad) = kept.coefficients().into_iter().find(|b| !b.is_finite()) {
+                    let path = format!("entries[{i}].kept");
+                    return Err(FieldError::new(path, bad, "finite", REMEDY));
                 }
             }
         }
         Ok(())
     }
+}
+
+fn check_time(path: impl Into<String>, time: Seconds) -> Result<(), FieldError> {
+    if time.0.is_finite() && time.0 >= 0.0 {
+        return Ok(());
+    }
+    Err(FieldError::new(path, time.0, "finite, at least 0", REMEDY))
 }

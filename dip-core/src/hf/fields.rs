@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::spec::SpecError;
+use crate::spec::{FieldError, SpecError};
 
 /// Largest size that is believed; the specification has narrower limits of its own.
 const MAX_SIZE: u64 = 1 << 24;
@@ -112,8 +112,7 @@ impl<'a> Fields<'a> {
     }
 
     pub fn error(&self, name: &str, value: String, limit: &str, remedy: &str) -> SpecError {
-        let path = format!("{}{name}", self.path);
-        SpecError::Field { path, value, limit: limit.into(), remedy: remedy.into() }
+        FieldError::new(format!("{}{name}", self.path), value, limit, remedy).into()
     }
 
     fn get(&self, name: &str) -> Option<&'a Value> {

@@ -25,7 +25,7 @@ pub use csv::{CsvError, order_from_csv, order_to_csv};
 pub use graph::{
     Candidate, Dep, GRAPH_SCHEMA, MAX_RANKS, MAX_TASKS, Pair, PairKey, Task, TaskGraph, TaskKind,
 };
-pub use partition::{BatchSplit, Chunk, ModulePartition, Partition};
+pub use partition::{BatchSplit, Chunk, ModulePartition, Partition, Placement};
 pub use plan::{PLAN_SCHEMA, Plan, Prediction};
 pub use schedule::{Budget, Environment, Progress, Schedule, ScheduleError};
 pub use source::{PlanError, PlanSource, PlannedBatch};

@@ -16,6 +16,18 @@ pub struct Partition {
     pub modules: Vec<ModulePartition>,
 }
 
+/// How the layers of a model are placed on ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Separate chunks for every module, chunk `j` on rank `j mod P` (paper section 1).
+    ModalityAware,
+    /// Contiguous runs over the layers of all modules, run `i` on rank `i mod P`, as in the baselines.
+    Contiguous {
+        /// Runs on each rank.
+        runs_per_rank: u32,
+    },
+}
+
 /// How one module is cut.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModulePartition {

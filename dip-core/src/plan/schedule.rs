@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 use crate::plan::graph::TaskGraph;
+use crate::plan::partition::Placement;
 use crate::plan::plan::Plan;
 use crate::plan::timeline::TimelineError;
 use crate::spec::{Bytes, RankId, Seconds};
@@ -13,6 +14,36 @@ use crate::spec::{Bytes, RankId, Seconds};
 pub trait Schedule: Send + Sync {
     /// The name in plans and on the command line.
     fn name(&self) -> &str;
+
+    /// One line for lists of schedules.
+    fn description(&self) -> &str {
+        self.name()
+    }
+
+    /// The placement of layers that the schedule is made for.
+    fn placement(&self) -> Placement {
+        Placement::ModalityAware
+    }
+
+    /// True if the schedule searches for a plan within its budget, fast enough for the batches of a whole run. The placement
+    /// of the model may then follow the plans it finds.
+    fn searches(&self) -> bool {
+        false
+    }
+
+    /// True if the schedule can place weight-gradient tasks freely. Splitting them from the backward may then shorten its
+    /// plans.
+    fn splits_weights(&self) -> bool {
+        self.searches()
+    }
+
+    /// The number of segments that suits the schedule, as a multiple of the paper's `K_i`.
+    ///
+    /// Searches default to 2: with twice the segments the pipeline fills and drains in half the time. Their plans are then
+    /// shorter on most models of the paper and longer on none.
+    fn segment_factor(&self) -> u32 {
+        if self.searches() { 2 } else { 1 }
+    }
 
     /// Plans one iteration. Every plan passes [`check_plan`](crate::plan::check::check_plan).
     ///

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::error::SpecError;
+use crate::spec::error::{FieldError, SpecError};
 
 /// Most items (images, clips or sounds) one microbatch may have.
 pub const MAX_ITEMS: u32 = 1 << 20;
 /// Most tokens one microbatch may have.
 pub const MAX_TOKENS: u64 = 1 << 32;
 /// Most tokens of one latent frame, as in the model.
-const MAX_FRAME_TOKENS: u64 = 1 << 24;
+const MAX_FRAME_TOKENS: u32 = 1 << 24;
 
 /// The microbatches of one iteration.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -128,52 +128,39 @@ impl MicrobatchMeta {
     /// Checks sizes against the bounds of this module.
     ///
     /// # Errors
-    /// [`SpecError::Field`] for the first field outside its limit.
-    pub fn validate(&self) -> Result<(), SpecError> {
-        let field = |path: &str, value: String, limit: String| SpecError::Field {
-            path: path.into(),
-            value,
-            limit,
-            remedy: "correct the metadata of this microbatch".into(),
+    /// [`FieldError`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), FieldError> {
+        let remedy = "correct the metadata of this microbatch";
+        let at_most = |path: &str, value: u64, most: u64| {
+            let limit = format!("at most {most}");
+            if value <= most { Ok(()) } else { Err(FieldError::new(path, value, limit, remedy)) }
+        };
+        let length = |path: &str, seconds: f64| {
+            let limit = "above 0, at most 1e6";
+            let valid = seconds > 0.0 && seconds <= 1e6;
+            if valid { Ok(()) } else { Err(FieldError::new(path, seconds, limit, remedy)) }
         };
         let items = self.images as usize + self.audio_seconds.len() + self.clips.len();
         if items > MAX_ITEMS as usize {
-            return Err(field("images", items.to_string(), format!("at most {MAX_ITEMS} items")));
+            let limit = format!("at most {MAX_ITEMS} items");
+            return Err(FieldError::new("images", items, limit, remedy));
         }
-        if self.text_tokens > MAX_TOKENS {
-            return Err(field(
-                "text_tokens",
-                self.text_tokens.to_string(),
-                format!("at most {MAX_TOKENS}"),
-            ));
+        at_most("text_tokens", self.text_tokens, MAX_TOKENS)?;
+        at_most("documents", self.documents.len() as u64, MAX_ITEMS.into())?;
+        for &seconds in &self.audio_seconds {
+            length("audio_seconds", seconds)?;
         }
-        if self.documents.len() > MAX_ITEMS as usize {
-            let count = format!("{} documents", self.documents.len());
-            return Err(field("documents", count, format!("at most {MAX_ITEMS}")));
-        }
-        for &s in &self.audio_seconds {
-            if !(s > 0.0 && s <= 1e6) {
-                return Err(field("audio_seconds", s.to_string(), "above 0, at most 1e6".into()));
+        for clip in &self.clips {
+            length("clips.seconds", clip.seconds)?;
+            if let Some(tokens) = clip.tokens_per_frame {
+                let range = 1..=MAX_FRAME_TOKENS;
+                FieldError::check_range("clips.tokens_per_frame", tokens, range, remedy)?;
             }
-        }
-        for c in &self.clips {
-            if !(c.seconds > 0.0 && c.seconds <= 1e6) {
-                let limit = "above 0, at most 1e6".into();
-                return Err(field("clips.seconds", c.seconds.to_string(), limit));
-            }
-            if c.tokens_per_frame.is_some_and(|n| n == 0 || u64::from(n) > MAX_FRAME_TOKENS) {
-                let value = c.tokens_per_frame.unwrap_or_default().to_string();
-                let limit = format!("1 to {MAX_FRAME_TOKENS}");
-                return Err(field("clips.tokens_per_frame", value, limit));
-            }
-            if c.caption_tokens > MAX_TOKENS {
-                let limit = format!("at most {MAX_TOKENS}");
-                return Err(field("clips.caption_tokens", c.caption_tokens.to_string(), limit));
-            }
+            at_most("clips.caption_tokens", clip.caption_tokens, MAX_TOKENS)?;
         }
         if items == 0 && self.text_tokens == 0 {
-            let limit = "at least one image, token, sound or clip".into();
-            return Err(field("the microbatch", "empty".into(), limit));
+            let limit = "at least one image, token, sound or clip";
+            return Err(FieldError::new("the microbatch", "empty", limit, remedy));
         }
         Ok(())
     }

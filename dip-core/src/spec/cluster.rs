@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::error::SpecError;
+use crate::spec::error::{FieldError, SpecError};
 use crate::spec::units::Bytes;
+
+const REMEDY: &str = "take the figure from the data sheet or from `dip calibrate`";
 
 /// A homogeneous cluster of accelerators (or CPU workers).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -130,39 +132,41 @@ impl ClusterSpec {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`SpecError::Field`] for the first field outside its limit.
-    pub fn validate(&self) -> Result<(), SpecError> {
-        let positive = |path: &str, value: f64, zero: bool| {
-            if value.is_finite() && (value > 0.0 || (zero && value == 0.0)) {
-                return Ok(());
+    /// [`FieldError`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), FieldError> {
+        let Self { device, links, factors, .. } = self;
+        for (path, value) in [
+            ("device.flops_per_s", device.flops_per_s),
+            ("device.memory_bytes", device.memory_bytes.0 as f64),
+            ("device.memory_bytes_per_s", device.memory_bytes_per_s),
+            ("device.element_bytes", f64::from(device.element_bytes)),
+            ("links.intra_node_bytes_per_s", links.intra_node_bytes_per_s),
+            ("links.inter_node_bytes_per_s", links.inter_node_bytes_per_s),
+            ("links.host_bytes_per_s", links.host_bytes_per_s),
+            ("devices_per_node", f64::from(self.devices_per_node)),
+            ("nodes", f64::from(self.nodes)),
+            ("factors.matmul", factors.matmul),
+            ("factors.attention", factors.attention),
+            ("factors.memory", factors.memory),
+            ("factors.cached", factors.cached),
+            ("factors.norm", factors.norm),
+            ("factors.activation", factors.activation),
+            ("factors.network", factors.network),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(FieldError::new(path, value, "finite, above 0", REMEDY));
             }
-            Err(SpecError::Field {
-                path: path.into(),
-                value: value.to_string(),
-                limit: if zero { "finite, at least 0" } else { "finite, above 0" }.into(),
-                remedy: "take the figure from the data sheet or from `dip calibrate`".into(),
-            })
-        };
-        positive("device.flops_per_s", self.device.flops_per_s, false)?;
-        positive("device.memory_bytes", self.device.memory_bytes.0 as f64, false)?;
-        positive("device.memory_bytes_per_s", self.device.memory_bytes_per_s, false)?;
-        positive("device.element_bytes", f64::from(self.device.element_bytes), false)?;
-        positive("links.intra_node_bytes_per_s", self.links.intra_node_bytes_per_s, false)?;
-        positive("links.inter_node_bytes_per_s", self.links.inter_node_bytes_per_s, false)?;
-        positive("links.host_bytes_per_s", self.links.host_bytes_per_s, false)?;
-        positive("links.latency_s", self.links.latency_s, true)?;
-        positive("devices_per_node", f64::from(self.devices_per_node), false)?;
-        positive("nodes", f64::from(self.nodes), false)?;
-        let f = &self.factors;
-        positive("factors.matmul", f.matmul, false)?;
-        positive("factors.attention", f.attention, false)?;
-        positive("factors.memory", f.memory, false)?;
-        positive("factors.cached", f.cached, false)?;
-        positive("factors.norm", f.norm, false)?;
-        positive("factors.activation", f.activation, false)?;
-        positive("factors.network", f.network, false)?;
-        positive("factors.saturation_flop", f.saturation_flop, true)?;
-        positive("factors.launch_s", f.launch_s, true)
+        }
+        for (path, value) in [
+            ("links.latency_s", links.latency_s),
+            ("factors.saturation_flop", factors.saturation_flop),
+            ("factors.launch_s", factors.launch_s),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(FieldError::new(path, value, "finite, at least 0", REMEDY));
+            }
+        }
+        Ok(())
     }
 }
 

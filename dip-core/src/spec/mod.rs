@@ -12,7 +12,7 @@ mod workload;
 
 pub use batch::{BatchMeta, ClipMeta, MicrobatchMeta};
 pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
-pub use error::SpecError;
+pub use error::{FieldError, SpecError};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
 pub use model::{
     Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec,

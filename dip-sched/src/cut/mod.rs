@@ -18,14 +18,13 @@ use std::sync::Arc;
 
 use dip_core::{
     BatchMeta, Budget, Bytes, ClusterSpec, CostModel, Environment, MicrobatchMeta, ModelSpec,
-    PlanError, Schedule, Seconds,
+    Placement, PlanError, Schedule, Seconds,
 };
 use thiserror::Error;
 
 use crate::batch_planner::PlanInputs;
 use crate::need::memory_need;
-use crate::partition::{PartitionError, Partitioner, Placement};
-use crate::registry::{finer_segments, placement, searches, splits_weights};
+use crate::partition::{PartitionError, Partitioner};
 use layout::{Layout, Moves};
 use loads::ChunkLoads;
 
@@ -131,7 +130,7 @@ impl CutSearch<'_> {
     /// # Errors
     /// As [`CutSearch::by_rule`].
     pub fn searched(&self) -> Result<PlanInputs, CutError> {
-        if !searches(self.schedule.name()) {
+        if !self.schedule.searches() {
             return self.by_rule();
         }
         Ok(self.refined(self.fastest(self.candidates())?))
@@ -141,7 +140,7 @@ impl CutSearch<'_> {
     fn candidates(&self) -> Vec<Result<PlanInputs, CutError>> {
         let weight_splits = match self.weight_split {
             Some(weight_split) => vec![weight_split],
-            None if splits_weights(self.schedule.name()) => vec![false, true],
+            None if self.schedule.splits_weights() => vec![false, true],
             None => vec![false],
         };
         let ways = self.ways().into_iter();
@@ -152,12 +151,11 @@ impl CutSearch<'_> {
     /// Placements that are worth a trial, with how many times the segments of the paper's rule, the schedule's own first. A search
     /// makes plans of any of them: contiguous runs send less and cut no slices, which on some devices outweighs emptier bubbles.
     fn ways(&self) -> Vec<(Placement, u32)> {
-        let name = self.schedule.name();
-        let own = placement(name);
+        let own = self.schedule.placement();
         let mut ways = vec![(own, 1)];
-        if searches(name) {
-            ways.push((own, finer_segments(name)));
-            ways.extend(["1f1b", "interleaved"].map(|name| (placement(name), 1)));
+        if self.schedule.searches() {
+            ways.push((own, self.schedule.segment_factor()));
+            ways.extend([1, 2].map(|runs_per_rank| (Placement::Contiguous { runs_per_rank }, 1)));
         }
         ways
     }

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use dip_core::{
     ClipMeta, CostError, CostModel, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, Partition,
-    SpecError,
+    Placement, SpecError,
 };
 use thiserror::Error;
 
@@ -57,18 +57,6 @@ pub enum PartitionError {
         module: String,
         /// What is wrong.
         what: String,
-    },
-}
-
-/// How layers are placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
-    /// Separate chunks for every module ([`Partitioner::partition`]).
-    ModalityAware,
-    /// Contiguous runs over all modules ([`Partitioner::contiguous`]).
-    Contiguous {
-        /// Runs on each rank.
-        runs_per_rank: u32,
     },
 }
 

@@ -36,6 +36,14 @@ impl Schedule for Dip {
         "dip"
     }
 
+    fn description(&self) -> &str {
+        "searched for every batch: priorities, dual-queue interleaving, memory strategies; the default"
+    }
+
+    fn searches(&self) -> bool {
+        true
+    }
+
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let problem = Problem::new(graph, self.name())?;
         let (best, bound) = self.solve(graph, &problem, env)?;

@@ -26,6 +26,14 @@ impl Schedule for Exact {
         "exact"
     }
 
+    fn description(&self) -> &str {
+        "branch and bound, proven optimal for a few dozen tasks"
+    }
+
+    fn splits_weights(&self) -> bool {
+        true
+    }
+
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let start = Instant::now();
         let part = match env.budget {

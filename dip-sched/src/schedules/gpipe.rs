@@ -1,6 +1,6 @@
 //! GPipe: all forwards, then all backwards.
 
-use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph, TaskKind};
+use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph, TaskKind};
 
 use super::plan_wishes;
 use crate::problem::Problem;
@@ -12,6 +12,14 @@ pub struct GPipe;
 impl Schedule for GPipe {
     fn name(&self) -> &str {
         "gpipe"
+    }
+
+    fn description(&self) -> &str {
+        "all forwards, then all backwards"
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Contiguous { runs_per_rank: 1 }
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {

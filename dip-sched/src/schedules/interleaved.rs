@@ -1,6 +1,6 @@
 //! Interleaved 1F1B, Megatron-LM's virtual pipeline (VPP): every rank holds several chunks and takes them in turn.
 
-use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
+use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::plan_wishes;
 use super::units::{Units, rank_positions, units};
@@ -13,6 +13,14 @@ pub struct Interleaved;
 impl Schedule for Interleaved {
     fn name(&self) -> &str {
         "interleaved"
+    }
+
+    fn description(&self) -> &str {
+        "1F1B over several chunks a rank (virtual pipeline)"
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Contiguous { runs_per_rank: 2 }
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {

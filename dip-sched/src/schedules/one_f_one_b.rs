@@ -1,6 +1,6 @@
 //! 1F1B: a rank keeps as many microbatches in flight as there are ranks from it to the end of the pipeline.
 
-use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
+use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::plan_wishes;
 use super::units::{rank_positions, units};
@@ -13,6 +13,14 @@ pub struct OneFOneB;
 impl Schedule for OneFOneB {
     fn name(&self) -> &str {
         "1f1b"
+    }
+
+    fn description(&self) -> &str {
+        "one forward, one backward, a stage a rank"
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Contiguous { runs_per_rank: 1 }
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {

@@ -19,6 +19,10 @@ impl Schedule for Optimus {
         "optimus"
     }
 
+    fn description(&self) -> &str {
+        "encoder forwards first, encoder backwards last, backbone interleaved"
+    }
+
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         plan_wishes(self.name(), graph, env, |problem| wishes(graph, problem))
     }

@@ -35,6 +35,19 @@ impl Schedule for Reordered {
         }
     }
 
+    fn description(&self) -> &str {
+        match self {
+            Self::Mcts => "the paper's search: Monte-Carlo tree search over segment groups",
+            Self::DepthFirst => "the paper's search with sequences in depth-first order",
+            Self::Random => "the paper's search with random sequences",
+            Self::Local => "the paper's search with local search in place of the tree",
+        }
+    }
+
+    fn searches(&self) -> bool {
+        true
+    }
+
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let start = Instant::now();
         let problem = Problem::new(graph, self.name())?;

@@ -1,6 +1,6 @@
 //! Zero bubble (ZB-H1): weight gradients are split off and run later, where the pipeline would wait.
 
-use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
+use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::plan_wishes;
 use super::units::{rank_positions, units};
@@ -14,6 +14,18 @@ pub struct ZeroBubble;
 impl Schedule for ZeroBubble {
     fn name(&self) -> &str {
         "zero_bubble"
+    }
+
+    fn description(&self) -> &str {
+        "1F1B with weight gradients put off (ZB-H1)"
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Contiguous { runs_per_rank: 1 }
+    }
+
+    fn splits_weights(&self) -> bool {
+        true
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {

@@ -3,7 +3,7 @@
 use super::deployment::{Deployment, Memory, SystemError};
 use super::{Setting, System};
 use crate::partition::Partitioner;
-use crate::registry::{names, placement, schedule_by_name};
+use crate::registry::{names, schedule_by_name};
 
 /// A schedule by name on its own placement, with memory strategies of its choice for every batch.
 #[derive(Debug, Clone, Copy)]
@@ -30,16 +30,11 @@ impl System for Classical {
             memory: setting.cluster.device.memory_bytes,
         })?;
         Ok(Deployment {
-            partition: partitioner.place(placement(self.schedule))?,
+            partition: partitioner.place(schedule.placement())?,
             memory: vec![Memory::Free],
-            weight_split: splits_weights(self.schedule),
+            weight_split: schedule.splits_weights(),
             schedule,
             choice: "memory chosen for every batch".into(),
         })
     }
-}
-
-/// Whether the schedule places weight gradients freely.
-fn splits_weights(schedule: &str) -> bool {
-    matches!(schedule, "zero_bubble" | "exact") || schedule.starts_with("dip")
 }

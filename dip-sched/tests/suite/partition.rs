@@ -2,7 +2,7 @@ use dip_core::{
     Bytes, ChunkQuery, CostError, CostModel, MicrobatchMeta, ModelSpec, ModuleId, Partition,
     RankId, Seconds, StageCost, StageQuery,
 };
-use dip_sched::{Partitioner, Placement, validate_partition};
+use dip_sched::{Partitioner, validate_partition};
 use proptest::prelude::*;
 
 use crate::support::{stage_of, vision_language};
@@ -306,7 +306,7 @@ proptest! {
         let model = vision_language(vision, language);
         let cost = Linear(vec![(0.0, prices[0]), (0.0, prices[1])]);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_representative(half_full());
-        let partition = partitioner.place(Placement::Contiguous { runs_per_rank: 1 }).unwrap();
+        let partition = partitioner.place(dip_core::Placement::Contiguous { runs_per_rank: 1 }).unwrap();
         prop_assert!(validate_partition(&model, &partition).is_ok());
         let (loads, _) = loads(&partition, &cost);
         let longest = loads.iter().copied().fold(0.0, f64::max);

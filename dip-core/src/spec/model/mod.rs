@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::error::SpecError;
+use crate::spec::error::{FieldError, SpecError};
 use crate::spec::ids::ModuleId;
 
 pub use options::{
@@ -269,74 +269,66 @@ impl ModelSpec {
     /// # Errors
     /// [`SpecError::Field`] or [`SpecError::Cycle`], the first that is found.
     pub fn validate(&self) -> Result<(), SpecError> {
-        let field = |path: String, value: String, limit: &str, remedy: &str| {
-            Err(SpecError::Field { path, value, limit: limit.into(), remedy: remedy.into() })
-        };
         if self.modules.is_empty() || self.modules.len() > MAX_MODULES {
-            return field(
-                "module".into(),
-                format!("{} modules", self.modules.len()),
-                "1 to 64 modules",
-                "give one [[module]] table a modality",
-            );
+            return Err(FieldError::new(
+                "module",
+                format_args!("{} modules", self.modules.len()),
+                format!("1 to {MAX_MODULES} modules"),
+                "give one [[module]] table for each modality",
+            )
+            .into());
         }
         if self.sequence_tokens == 0 {
-            return field(
-                "sequence_tokens".into(),
-                "0".into(),
-                "at least 1",
-                "give the packed sequence length in tokens",
-            );
+            let remedy = "give the packed sequence length in tokens";
+            return Err(FieldError::new("sequence_tokens", 0, "at least 1", remedy).into());
         }
-        if self.microbatches == 0 || self.microbatches > 1 << 20 {
-            return field(
-                "microbatches".into(),
-                self.microbatches.to_string(),
-                "1 to 1048576",
-                "give the microbatches of one iteration and pipeline replica",
-            );
-        }
+        let remedy = "give the microbatches of one iteration and pipeline replica";
+        FieldError::check_range("microbatches", self.microbatches, 1..=1 << 20, remedy)?;
         let p = self.parallel;
         if !(1..=65_536).contains(&p.data)
             || !(1..=65_536).contains(&p.tensor)
             || !(1..=65_536).contains(&p.pipeline)
         {
-            return field(
-                "parallel".into(),
-                format!("data {}, tensor {}, pipeline {}", p.data, p.tensor, p.pipeline),
+            return Err(FieldError::new(
+                "parallel",
+                format_args!("data {}, tensor {}, pipeline {}", p.data, p.tensor, p.pipeline),
                 "1 to 65536 each",
-                "give the number of replicas, of devices a layer and of pipeline ranks",
-            );
+                "give the number of replicas, of devices per layer and of pipeline ranks",
+            )
+            .into());
         }
         let mut names: BTreeMap<&str, usize> = BTreeMap::new();
         for (i, m) in self.modules.iter().enumerate() {
             if m.name.is_empty() || names.insert(&m.name, i).is_some() {
-                return field(
+                return Err(FieldError::new(
                     format!("module[{i}].name"),
-                    format!("{:?}", m.name),
+                    format_args!("{:?}", m.name),
                     "non-empty and unique",
                     "rename the module",
-                );
+                )
+                .into());
             }
             m.validate()?;
         }
         for m in &self.modules {
             let repeated = m.inputs.iter().enumerate().find(|(i, n)| m.inputs[..*i].contains(n));
             if let Some((i, name)) = repeated {
-                return field(
+                return Err(FieldError::new(
                     format!("module {:?}.inputs[{i}]", m.name),
-                    format!("{name:?}"),
+                    format_args!("{name:?}"),
                     "listed once",
                     "remove the repetition",
-                );
+                )
+                .into());
             }
             if let Some(name) = m.inputs.iter().find(|n| !names.contains_key(n.as_str())) {
-                return field(
+                return Err(FieldError::new(
                     format!("module {:?}.inputs", m.name),
-                    format!("{name:?}"),
+                    format_args!("{name:?}"),
                     "the name of a module of this model",
                     "correct the name or add the module",
-                );
+                )
+                .into());
             }
         }
         if self.topological_order().len() != self.modules.len() {
@@ -352,18 +344,11 @@ impl ModelSpec {
 }
 
 impl ModuleSpec {
-    fn validate(&self) -> Result<(), SpecError> {
+    fn validate(&self) -> Result<(), FieldError> {
+        let path = |name: &str| format!("module {:?}.{name}", self.name);
         let bounded = |name: &str, value: u32, max: u32| {
-            if (1..=max).contains(&value) {
-                Ok(())
-            } else {
-                Err(SpecError::Field {
-                    path: format!("module {:?}.{name}", self.name),
-                    value: value.to_string(),
-                    limit: format!("1 to {max}"),
-                    remedy: format!("set {name} within the limit"),
-                })
-            }
+            let remedy = format!("set {name} within the limit");
+            FieldError::check_range(path(name), value, 1..=max, remedy)
         };
         bounded("layers", self.layers, MAX_LAYERS)?;
         self.validate_options()?;
@@ -378,20 +363,14 @@ impl ModuleSpec {
             bounded(name, value, 1 << 20)?;
         }
         if self.head_dim.is_none() && !self.hidden.is_multiple_of(self.heads) {
-            return Err(SpecError::Field {
-                path: format!("module {:?}.hidden", self.name),
-                value: self.hidden.to_string(),
-                limit: format!("a multiple of heads = {}", self.heads),
-                remedy: "change one of them or give head_dim".into(),
-            });
+            let limit = format!("a multiple of heads = {}", self.heads);
+            let remedy = "change one of them or give head_dim";
+            return Err(FieldError::new(path("hidden"), self.hidden, limit, remedy));
         }
         if !self.heads.is_multiple_of(self.kv_heads()) {
-            return Err(SpecError::Field {
-                path: format!("module {:?}.kv_heads", self.name),
-                value: self.kv_heads().to_string(),
-                limit: format!("a divisor of heads = {}", self.heads),
-                remedy: "choose kv_heads so that every group has as many heads".into(),
-            });
+            let limit = format!("a divisor of heads = {}", self.heads);
+            let remedy = "choose kv_heads so that all groups have the same number of heads";
+            return Err(FieldError::new(path("kv_heads"), self.kv_heads(), limit, remedy));
         }
         match self.kind {
             ModuleKind::Vit { image_px, patch_px, merge, .. } => {
@@ -399,13 +378,14 @@ impl ModuleSpec {
                 bounded("kind.vit.patch_px", patch_px, image_px)?;
                 bounded("kind.vit.merge", merge, image_px / patch_px)?;
                 if !image_px.is_multiple_of(patch_px * merge) {
-                    return Err(SpecError::Field {
-                        path: format!("module {:?}.kind.vit.image_px", self.name),
-                        value: image_px.to_string(),
-                        limit: format!("a multiple of patch_px * merge = {}", patch_px * merge),
-                        remedy: "change the image side so that whole merged patches cover it"
-                            .into(),
-                    });
+                    let limit = format!("a multiple of patch_px * merge = {}", patch_px * merge);
+                    let remedy = "change the image side so that whole merged patches cover it";
+                    return Err(FieldError::new(
+                        path("kind.vit.image_px"),
+                        image_px,
+                        limit,
+                        remedy,
+                    ));
                 }
             }
             ModuleKind::Audio { frames_per_second, merge } => {
@@ -415,12 +395,12 @@ impl ModuleSpec {
             ModuleKind::Decoder { vocab, .. } => bounded("kind.decoder.vocab", vocab, 1 << 24)?,
             ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, token_channels } => {
                 if !(latent_frames_per_second > 0.0 && latent_frames_per_second <= 1e4) {
-                    return Err(SpecError::Field {
-                        path: format!("module {:?}.kind.dit.latent_frames_per_second", self.name),
-                        value: latent_frames_per_second.to_string(),
-                        limit: "above 0, at most 10000".into(),
-                        remedy: "give the frame rate after the autoencoder".into(),
-                    });
+                    return Err(FieldError::new(
+                        path("kind.dit.latent_frames_per_second"),
+                        latent_frames_per_second,
+                        "above 0, at most 10000",
+                        "give the frame rate after the autoencoder",
+                    ));
                 }
                 bounded("kind.dit.tokens_per_frame", tokens_per_frame, 1 << 24)?;
                 bounded("kind.dit.token_channels", token_channels, 1 << 16)?;

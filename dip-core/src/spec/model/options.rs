@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ModuleKind, ModuleSpec};
-use crate::spec::error::SpecError;
+use crate::spec::error::FieldError;
 
 /// What published models do in different ways. The defaults are those of the presets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -212,77 +212,68 @@ impl ModuleSpec {
         matches!(self.kind, ModuleKind::Decoder { head: true, tied: true, .. })
     }
 
-    pub(super) fn validate_options(&self) -> Result<(), SpecError> {
-        let field = |name: &str, value: String, limit: String, remedy: &str| {
-            let path = format!("module {:?}.{name}", self.name);
-            Err(SpecError::Field { path, value, limit, remedy: remedy.into() })
-        };
+    pub(super) fn validate_options(&self) -> Result<(), FieldError> {
+        let path = |name: &str| format!("module {:?}.{name}", self.name);
+        let published = "give the sections of the published model";
         let LayerOptions { norm_epsilon, rope, .. } = &self.options;
         if !(*norm_epsilon > 0.0 && *norm_epsilon <= 1.0) {
-            let value = norm_epsilon.to_string();
-            return field("options.norm_epsilon", value, "above 0, at most 1".into(), "try 1e-6");
+            let limit = "above 0, at most 1";
+            let path = path("options.norm_epsilon");
+            return Err(FieldError::new(path, norm_epsilon, limit, "try 1e-6"));
         }
         if !(rope.theta >= 1.0 && rope.theta <= 1e12) {
-            return field(
-                "options.rope.theta",
-                rope.theta.to_string(),
-                "1 to 1e12".into(),
-                "try 1e4",
-            );
+            let path = path("options.rope.theta");
+            return Err(FieldError::new(path, rope.theta, "1 to 1e12", "try 1e4"));
         }
-        let turned = rope.sections.iter().flatten().map(|&s| u64::from(s)).sum::<u64>();
-        if rope.sections.is_some() && turned * 2 != u64::from(self.head_dim()) {
-            let limit =
-                format!("three sections that add up to head_dim / 2 = {}", self.head_dim() / 2);
-            let value = format!("{:?}", rope.sections.unwrap_or_default());
-            return field(
-                "options.rope.sections",
-                value,
-                limit,
-                "give those of the published model",
-            );
+        if let Some(sections) = rope.sections {
+            let half = self.head_dim() / 2;
+            let total: u64 = sections.iter().map(|&s| u64::from(s)).sum();
+            if total * 2 != u64::from(self.head_dim()) {
+                let limit = format!("three sections that add up to head_dim / 2 = {half}");
+                let value = format!("{sections:?}");
+                return Err(FieldError::new(
+                    path("options.rope.sections"),
+                    value,
+                    limit,
+                    published,
+                ));
+            }
         }
         if let Some(s) = rope.stretch {
             let ordered = s.low > 0.0 && s.high > s.low && s.high <= 1e6;
             if !ordered || !(1.0..=1e6).contains(&s.factor) || s.original_positions == 0 {
                 let limit = "a factor of 1 to 1e6, 0 < low < high, and positions of at least 1";
+                let remedy = "give the scaling of the published model";
                 let value = format!("{s:?}");
-                return field(
-                    "options.rope.stretch",
-                    value,
-                    limit.into(),
-                    "give those of the published model",
-                );
+                return Err(FieldError::new(path("options.rope.stretch"), value, limit, remedy));
             }
         }
         let Some(lora) = &self.lora else { return Ok(()) };
         if lora.targets.contains(&LoraTarget::Gate) && !self.gated_ffn() {
-            let limit = "without gate: the feed-forward network has none".into();
-            return field("lora.targets", "gate".into(), limit, "target up and down");
+            let limit = "without gate: the feed-forward network has none";
+            let path = path("lora.targets");
+            return Err(FieldError::new(path, "gate", limit, "target up and down"));
         }
-        lora.validate(&format!("module {:?}.lora", self.name))
+        lora.validate(&path("lora"))
     }
 }
 
 impl Lora {
-    /// Checks every field; `path` is where they stand.
+    /// Checks every field; `path` is the path of the adapter in its file.
     ///
     /// # Errors
-    /// [`SpecError::Field`] for the first field outside its limit.
-    pub fn validate(&self, path: &str) -> Result<(), SpecError> {
-        let field = |name: &str, value: String, limit: &str, remedy: &str| {
-            let path = format!("{path}.{name}");
-            Err(SpecError::Field { path, value, limit: limit.into(), remedy: remedy.into() })
-        };
-        if !(1..=4096).contains(&self.rank) {
-            return field("rank", self.rank.to_string(), "1 to 4096", "try 8");
-        }
+    /// [`FieldError`] for the first field outside its limit.
+    pub fn validate(&self, path: &str) -> Result<(), FieldError> {
+        let path = |name: &str| format!("{path}.{name}");
+        FieldError::check_range(path("rank"), self.rank, 1..=4096, "try 8")?;
         if !(self.alpha > 0.0 && self.alpha <= 1e6) {
-            return field("alpha", self.alpha.to_string(), "above 0, at most 1e6", "try the rank");
+            let limit = "above 0, at most 1e6";
+            return Err(FieldError::new(path("alpha"), self.alpha, limit, "try the rank"));
         }
         if self.targets.is_empty() {
             let remedy = "name the projections that get an adapter, or leave the field out";
-            return field("targets", "empty".into(), "at least one projection", remedy);
+            let limit = "at least one projection";
+            return Err(FieldError::new(path("targets"), "empty", limit, remedy));
         }
         Ok(())
     }
