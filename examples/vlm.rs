@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     // What stages cost on this machine, measured once.
     let path = config.output.join("profile.json");
     let profile = cached_profile::<Cpu>(&path, &model, &devices[0], Effort::default())?;
-    let cost: Arc<dyn CostModel> = Arc::new(MeasuredCost::new(&profile, false));
+    let cost: Arc<dyn CostModel> = Arc::new(MeasuredCost::new(&profile));
 
     // Which layers on which rank: before training, from costs.
     let partition = Partitioner::new(&model, config.pipeline.ranks, &*cost).partition()?;

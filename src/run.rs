@@ -113,7 +113,8 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
     let replicas = pipeline.replicas as usize * count;
     // Recomputing and offloading cost time, so they are only offered where memory is limited; and what a processor computes with
     // is host memory already.
-    let cost = MeasuredCost::new(&profile, is_limited)
+    let cost = MeasuredCost::new(&profile)
+        .with_recompute(is_limited)
         .with_offload(is_limited && pipeline.device != Device::Cpu)
         .with_averages(config.optimizer.ema_decay > 0.0)
         .with_update_share(if config.optimizer.shard { 1.0 / replicas as f64 } else { 1.0 });

@@ -4,7 +4,7 @@ use dip_core::profile::Part;
 use dip_core::{BatchMeta, ClusterSpec, Flops, ModelSpec, ModuleId, Seconds};
 
 use crate::layer::{Layout, operators};
-use crate::ops::Pass;
+use crate::operators::Pass;
 
 /// Arithmetic that a batch takes in one replica by the usual convention: a backward is twice its forward, half of it for the
 /// weights, and nothing that is computed again counts.

@@ -10,8 +10,7 @@ use dip_core::profile::Part;
 use dip_core::{AUDIO_KERNEL, MEL_BANDS};
 use dip_core::{Bytes, Flops, ModelSpec, ModuleId, ModuleKind, ModuleSpec, Workload};
 
-use crate::dag::{Dag, TensorId, Work};
-use crate::ops::OperatorKind;
+use crate::operators::{Dag, OperatorKind, TensorId, Work};
 
 /// Width of the sinusoidal embedding of a diffusion step.
 const STEP_EMBEDDING: u64 = 256;
@@ -345,8 +344,8 @@ mod tests {
         let (t, h) = (1024, 4096);
         let sent = |tensor| {
             let layer = dag("vlm-s", "language", Part::Layer, tokens(t), tensor);
-            let sent = |op: &crate::ops::Operator| op.network.0;
-            layer.operators(crate::ops::Pass::Forward).iter().map(sent).sum::<u64>()
+            let sent = |op: &crate::operators::Operator| op.network.0;
+            layer.operators(crate::operators::Pass::Forward).iter().map(sent).sum::<u64>()
         };
         assert_eq!(sent(1), 0);
         assert_eq!(sent(4), 4 * (2 * t * h * 3 / 4));
@@ -356,7 +355,7 @@ mod tests {
     fn heads_that_do_not_divide_leave_one_device_with_more() {
         // 20 heads of Whisper on 8 devices: the slowest has 3.
         let layer = dag("omni-l", "audio", Part::Layer, tokens(100), 8);
-        let core = layer.operators(crate::ops::Pass::Forward);
+        let core = layer.operators(crate::operators::Pass::Forward);
         let core = core.iter().find(|op| op.kind == OperatorKind::Attention).unwrap();
         assert_eq!(core.flops, Flops(4.0 * 1e4 * f64::from(3 * 64)));
     }
@@ -369,11 +368,11 @@ mod tests {
                 let work = Workload { output_tokens: 10, cross_pairs: 500, ..tokens(100) };
                 for part in [Part::First, Part::Layer, Part::Last] {
                     let dag = dag(name, &module.name, part, work, model.parallel.tensor);
-                    assert!(!dag.operators(crate::ops::Pass::Forward).is_empty());
+                    assert!(!dag.operators(crate::operators::Pass::Forward).is_empty());
                     assert!(dag.peak() > Bytes::ZERO, "{name} {} {part:?}", module.name);
                 }
                 let none = dag(name, &module.name, Part::Stage, work, 1);
-                assert!(none.operators(crate::ops::Pass::Forward).is_empty());
+                assert!(none.operators(crate::operators::Pass::Forward).is_empty());
             }
         }
     }

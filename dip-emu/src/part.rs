@@ -2,8 +2,7 @@
 
 use dip_core::{Bytes, LayerStrategy, Seconds};
 
-use crate::dag::Dag;
-use crate::ops::{Machine, Operator, Pass};
+use crate::operators::{Dag, Machine, Operator, Pass};
 
 /// Seconds and bytes of one part.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -49,7 +48,7 @@ impl PartCost {
             saved_selective: dag.saved(trainable, true),
             working: dag.peak(),
             input,
-            copy: machine.latency(&Operator::host_copy(saved.0)),
+            copy: machine.latency(&Operator::host_copy(saved)),
         }
     }
 

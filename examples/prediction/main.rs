@@ -120,7 +120,7 @@ impl Study {
     fn cost(&self) -> MeasuredCost {
         let all: Vec<_> = self.profiles.iter().map(|p| &p.entries).collect();
         let entries = combined(&all, undisturbed);
-        MeasuredCost::new(&Profile { entries, ..self.profiles[0].clone() }, false)
+        MeasuredCost::new(&Profile { entries, ..self.profiles[0].clone() })
     }
 
     fn partition(&self, way: Way) -> Result<Partition> {

@@ -136,10 +136,7 @@ impl Calibrate {
             (sheet.nodes, sheet.devices_per_node) = (1, self.workers());
         }
         sheet.name = format!("{}-calibrated", sheet.name);
-        // Operators were measured on single devices, so any model without tensor parallelism will do.
-        let mut model = presets::model("vlm-tiny").expect("the preset is built in");
-        model.parallel.tensor = 1;
-        let calibration = fit(&model, &sheet, &measurements).context(
+        let calibration = fit(&sheet, &measurements).context(
             "the measurements do not fit the cost model; close other programs and try again",
         )?;
         calibration.cluster.validate()?;
@@ -153,7 +150,7 @@ impl Calibrate {
         Ok(format!(
             "# Fitted by `dip calibrate` to {} operators on {}.\n# Mean error {:.1} %, leaving one out {:.1} %. Links \
              between nodes were not measured{memory}.\n{toml}",
-            calibration.residuals.len(),
+            calibration.times.len(),
             profile.device,
             100.0 * calibration.error(),
             100.0 * calibration.leave_one_out(),
@@ -162,11 +159,11 @@ impl Calibrate {
 }
 
 fn print_operators(calibration: &Calibration, profile: &OperatorProfile) {
-    for (time, residual) in profile.times.iter().zip(&calibration.residuals) {
+    for (time, fitted) in profile.times.iter().zip(&calibration.times) {
         println!(
             "{:>12.1} us measured, {:>12.1} us fitted: {:?}",
             1e6 * time.seconds.0,
-            1e6 * residual.fitted.0,
+            1e6 * fitted.seconds.0,
             time.shape
         );
     }
@@ -177,11 +174,11 @@ fn print(calibration: &Calibration) {
     let row = |name: &str, n: usize, error: f64, left_out: f64| {
         println!("{name:<12} {n:>12} {:>6.1} % {:>12.1} %", 100.0 * error, 100.0 * left_out);
     };
-    for kind in calibration.kinds() {
-        row(kind.name, kind.measurements, kind.error, kind.leave_one_out);
+    for summary in calibration.by_name() {
+        row(summary.name, summary.measurements, summary.error, summary.leave_one_out);
     }
     let (error, left_out) = (calibration.error(), calibration.leave_one_out());
-    row("all", calibration.residuals.len(), error, left_out);
+    row("all", calibration.times.len(), error, left_out);
     let (device, factors) = (&calibration.cluster.device, &calibration.cluster.factors);
     println!(
         "peaks {:.1} GFLOP/s, {:.1} GB/s; factors matmul {:.2}, attention {:.2}, memory {:.2} ({:.2} in a cache of {}), \

@@ -171,6 +171,14 @@ impl<'a> ChunkQuery<'a> {
     pub fn is_last(&self) -> bool {
         self.layers.end == self.model.modules[self.module.index()].layers
     }
+
+    /// The number of weights of the chunk: its layers, and the ends of its module where it has them.
+    pub fn parameters(&self) -> u64 {
+        let parts = self.model.parameters(self.module);
+        let first = if self.is_first() { parts.first } else { 0 };
+        let last = if self.is_last() { parts.last } else { 0 };
+        parts.layer * self.layers.len() as u64 + first + last
+    }
 }
 
 /// A cost that cannot be given.

@@ -3,7 +3,7 @@
 use dip_core::{Bytes, Plan, Seconds, Span, Trace};
 use serde_json::{Value, json};
 
-use super::{Summary, describe};
+use super::summary::{Summary, describe};
 
 /// The trace event JSON of a run. Times are in microseconds, as the format says.
 pub fn chrome(plan: &Plan, trace: &Trace) -> String {

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use dip_core::{Bytes, Plan, Seconds, Task, TaskKind, Trace};
 
-use super::{RankSummary, Summary, describe, limit_text};
+use super::markup::escape;
+use super::summary::{RankSummary, Summary, describe, limit_text};
 
 /// Heights in pixels: the axis, and of each rank its label, its stages, its memory and the gap below.
 const AXIS: f64 = 20.0;
@@ -197,23 +198,6 @@ fn colour(module: usize, kind: TaskKind) -> &'static str {
         TaskKind::Backward => shades[1],
         TaskKind::Weight => shades[2],
     }
-}
-
-/// Text for elements and quoted attributes. Control characters that XML does not allow become the replacement character.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {

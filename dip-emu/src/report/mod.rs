@@ -1,133 +1,16 @@
-//! Reports of a plan and of the trace of its run, virtual or measured: a table, a page, and a trace for Perfetto.
+//! Reports of a plan and the trace of its run, virtual or measured: a table, a page, a Perfetto trace, and charts.
 //!
-//! All of them are text, made in memory; text that comes from files is escaped. A span of a task that the plan does not
-//! have is left out.
+//! Reports are strings. Text from files is escaped. Spans of tasks that the plan does not have are left out.
 
 pub mod charts;
 mod chrome;
 mod html;
+mod markup;
+mod memory;
+mod summary;
 mod text;
-
-use std::sync::Arc;
-
-use dip_core::{Bytes, Plan, Seconds, Span, Task, TaskKind, Trace};
-
-use crate::memory::{MemoryCurve, memory};
 
 pub use chrome::chrome;
 pub use html::html;
+pub use memory::{MemoryCurve, memory};
 pub use text::table;
-
-/// The figures that all reports share.
-struct Summary<'a> {
-    plan: &'a Plan,
-    makespan: Seconds,
-    bubble_ratio: f64,
-    ranks: Vec<RankSummary<'a>>,
-    /// Names of the modules, in the order in which they first appear.
-    modules: Vec<Arc<str>>,
-}
-
-/// One rank.
-struct RankSummary<'a> {
-    spans: Vec<(&'a Task, Span)>,
-    forward: Seconds,
-    backward: Seconds,
-    weight: Seconds,
-    memory: MemoryCurve,
-    limit: Bytes,
-}
-
-impl<'a> Summary<'a> {
-    fn of(plan: &'a Plan, trace: &Trace) -> Self {
-        let graph = &plan.graph;
-        let curves = memory(graph, trace);
-        let mut ranks: Vec<RankSummary<'a>> = curves
-            .into_iter()
-            .enumerate()
-            .map(|(rank, memory)| RankSummary {
-                spans: Vec::new(),
-                forward: Seconds::ZERO,
-                backward: Seconds::ZERO,
-                weight: Seconds::ZERO,
-                memory,
-                limit: graph.memory_limit_bytes.get(rank).copied().unwrap_or(Bytes::UNLIMITED),
-            })
-            .collect();
-        for &span in &trace.spans {
-            let (Some(task), Some(rank)) =
-                (graph.tasks.get(span.task.index()), ranks.get_mut(span.rank.index()))
-            else {
-                continue;
-            };
-            let took = span.end - span.start;
-            match task.kind {
-                TaskKind::Forward => rank.forward += took,
-                TaskKind::Backward => rank.backward += took,
-                TaskKind::Weight => rank.weight += took,
-            }
-            rank.spans.push((task, span));
-        }
-        let mut modules: Vec<Arc<str>> = Vec::new();
-        for task in &graph.tasks {
-            if !modules.contains(&task.module) {
-                modules.push(task.module.clone());
-            }
-        }
-        Self {
-            plan,
-            makespan: trace.makespan(),
-            bubble_ratio: trace.bubble_ratio(),
-            ranks,
-            modules,
-        }
-    }
-
-    /// Place of a module among [`Summary::modules`].
-    fn module(&self, task: &Task) -> usize {
-        self.modules.iter().position(|m| *m == task.module).unwrap_or(0)
-    }
-
-    /// Label and value of the headline figures.
-    fn headline(&self) -> Vec<(&'static str, String)> {
-        let plan = self.plan;
-        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-        let mut figures = vec![
-            ("model", plan.graph.model.clone()),
-            ("cluster", plan.graph.cluster.clone()),
-            ("schedule", plan.schedule.clone()),
-            ("stages", plan.graph.tasks.len().to_string()),
-            ("makespan", self.makespan.to_string()),
-            ("planned", plan.predicted.makespan_s.to_string()),
-            ("bubbles", percent(self.bubble_ratio)),
-        ];
-        if plan.lower_bound_s > Seconds::ZERO {
-            figures.push(("lower bound", plan.lower_bound_s.to_string()));
-            figures.push(("above bound", percent(self.makespan / plan.lower_bound_s - 1.0)));
-        }
-        figures
-    }
-}
-
-impl RankSummary<'_> {
-    fn busy(&self) -> Seconds {
-        self.forward + self.backward + self.weight
-    }
-}
-
-/// `forward vision 0.1 segment 2`, and so on: what a stage is.
-fn describe(task: &Task) -> String {
-    let kind = match task.kind {
-        TaskKind::Forward => "forward",
-        TaskKind::Backward => "backward",
-        TaskKind::Weight => "weight",
-    };
-    format!(
-        "{kind} {} {}.{}, segment {}",
-        task.module, task.microbatch, task.sub_microbatch, task.segment
-    )
-}
-
-fn limit_text(limit: Bytes) -> String {
-    if limit == Bytes::UNLIMITED { "none".into() } else { limit.to_string() }
-}

@@ -2,7 +2,7 @@
 
 use dip_core::{Plan, Trace};
 
-use super::{Summary, limit_text};
+use super::summary::{Summary, limit_text};
 
 /// Headline figures, and one line a rank: busy time, its parts, bubbles, peak memory and its limit.
 pub fn table(plan: &Plan, trace: &Trace) -> String {

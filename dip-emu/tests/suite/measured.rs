@@ -69,7 +69,8 @@ fn work(tokens: u64) -> Workload {
 }
 
 fn stage(chunk: ChunkQuery<'_>, tokens: u64, strategy: &str) -> StageCost {
-    let (cost, strategy) = (MeasuredCost::new(&profile(), true), Strategy::new(strategy));
+    let (cost, strategy) =
+        (MeasuredCost::new(&profile()).with_recompute(true), Strategy::new(strategy));
     cost.stage(&StageQuery { chunk, workload: work(tokens), strategy: &strategy }).unwrap()
 }
 
@@ -91,11 +92,11 @@ fn a_chunk_is_the_sum_of_its_parts() {
 
 #[test]
 fn the_optimiser_updates_what_is_trained_whatever_passes_through() {
-    let (model, cost) = (model(), MeasuredCost::new(&profile(), false));
+    let (model, cost) = (model(), MeasuredCost::new(&profile()));
     let seconds = |layers| cost.update(&chunk(&model, 1, layers)).0;
     let found = [1..3, 0..1, 3..4, 0..4].map(seconds);
     assert_eq!(found, [21.0, 14.0, 16.0, 49.0]);
-    let quarter = MeasuredCost::new(&profile(), false).with_update_share(0.25);
+    let quarter = MeasuredCost::new(&profile()).with_update_share(0.25);
     assert_eq!(quarter.update(&chunk(&model, 1, 1..3)), Seconds(5.25));
     let frozen = ChunkQuery { trainable: false, ..chunk(&model, 1, 0..4) };
     assert_eq!(cost.update(&frozen), Seconds::ZERO);
@@ -124,7 +125,7 @@ fn layers_pay_for_what_their_own_strategy_computes_again() {
 #[test]
 fn activations_grow_with_pairs_inside_documents_and_tokens_with_a_loss() {
     let model = model();
-    let (cost, keep) = (MeasuredCost::new(&profile(), true), Strategy::keep());
+    let (cost, keep) = (MeasuredCost::new(&profile()).with_recompute(true), Strategy::keep());
     // Documents of 60 and 40 tokens, and 92 of padding.
     let workload = Workload { computed_pairs: 60 * 60 + 40 * 40, trained_tokens: 30, ..work(100) };
     let query = StageQuery { chunk: chunk(&model, 1, 2..4), workload, strategy: &keep };
@@ -144,7 +145,7 @@ fn weight_tasks_take_what_they_take_apart() {
     let chunk = chunk(&model, 1, 1..3);
     let strategy = Strategy::keep();
     let query = StageQuery { chunk, workload: work(100), strategy: &strategy };
-    let joint = MeasuredCost::new(&profile(), false);
+    let joint = MeasuredCost::new(&profile());
     let (whole, apart) = (joint.stage(&query), joint.clone().with_weight_split(true).stage(&query));
     let (whole, apart) = (whole.unwrap(), apart.unwrap());
     assert_eq!(whole.backward, Seconds(100.0 * 42.0));
@@ -166,7 +167,7 @@ fn frozen_modules_run_a_forward_that_keeps_nothing() {
 fn recomputation_and_offload_are_candidates_where_the_caller_wants_them() {
     let model = model();
     let names = |recompute, offload| {
-        let cost = MeasuredCost::new(&profile(), recompute).with_offload(offload);
+        let cost = MeasuredCost::new(&profile()).with_recompute(recompute).with_offload(offload);
         let found = cost.candidates(&chunk(&model, 1, 0..2), work(100)).unwrap();
         found.into_iter().map(|c| c.strategy.to_string()).collect::<Vec<_>>()
     };
@@ -175,14 +176,14 @@ fn recomputation_and_offload_are_candidates_where_the_caller_wants_them() {
     assert_eq!(names(true, true), ["keep", "selective", "full", "offload"]);
     let mut frozen = chunk(&model, 0, 1..3);
     (frozen.trainable, frozen.runs_backward) = (false, false);
-    let cost = MeasuredCost::new(&profile(), true).with_offload(true);
+    let cost = MeasuredCost::new(&profile()).with_recompute(true).with_offload(true);
     assert_eq!(cost.candidates(&frozen, work(100)).unwrap().len(), 1, "nothing is kept");
 }
 
 #[test]
 fn weights_messages_and_what_was_not_measured() {
     let model = model();
-    let cost = MeasuredCost::new(&profile(), true);
+    let cost = MeasuredCost::new(&profile()).with_recompute(true);
     let parameters = model.parameters(ModuleId(1));
     assert_eq!(cost.static_bytes(&chunk(&model, 1, 0..4)), Bytes(16 * parameters.total()));
     let averaged = cost.clone().with_averages(true);

@@ -140,6 +140,10 @@ impl CostModel for FixedMemory<'_> {
         self.inner.working_bytes(chunk, workload)
     }
 
+    fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
+        self.inner.update(chunk)
+    }
+
     fn candidates(
         &self,
         chunk: &ChunkQuery<'_>,

@@ -7,14 +7,9 @@ pub(super) struct ParameterCost;
 
 impl CostModel for ParameterCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
-        let chunk = &query.chunk;
-        let parts = chunk.model.parameters(chunk.module);
-        let mut weights = parts.layer * chunk.layers.len() as u64;
-        weights += if chunk.is_first() { parts.first } else { 0 };
-        weights += if chunk.is_last() { parts.last } else { 0 };
         Ok(StageCost {
             strategy: query.strategy.clone(),
-            forward: Seconds(weights as f64),
+            forward: Seconds(query.chunk.parameters() as f64),
             backward: Seconds::ZERO,
             weight: None,
             activation_bytes: Bytes::ZERO,

@@ -4,7 +4,7 @@ use super::COLOURS;
 use super::frame::{
     BOTTOM, HEIGHT, LEFT, RIGHT, Scale, WIDTH, horizontal, legend, open, tick_text, vertical,
 };
-use crate::report::html::escape;
+use crate::report::markup::escape;
 
 /// A value and its deviation; `None` leaves a gap.
 pub type Bar = Option<(f64, f64)>;

@@ -1,7 +1,7 @@
 //! The axes and the legend that all charts share.
 
 use super::COLOURS;
-use crate::report::html::escape;
+use crate::report::markup::escape;
 
 /// Width and height of a chart, and its margins: left, right, top, bottom.
 pub const WIDTH: f64 = 900.0;

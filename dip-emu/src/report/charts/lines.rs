@@ -4,7 +4,7 @@ use super::COLOURS;
 use super::frame::{
     BOTTOM, HEIGHT, RIGHT, Scale, WIDTH, horizontal, legend, open, tick_text, vertical,
 };
-use crate::report::html::escape;
+use crate::report::markup::escape;
 
 /// Points of one line, by rising x.
 #[derive(Debug, Clone, PartialEq, Default)]

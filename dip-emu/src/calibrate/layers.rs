@@ -1,34 +1,34 @@
-//! Fits factors to whole layers: to the profile that the trainer measures, where there are no single operators.
+//! Fits factors to whole layers, as the trainer measures them in a profile.
 
 use dip_core::profile::{Part, Profile, ProfileEntry};
 use dip_core::{
     ClipMeta, ClusterSpec, Factors, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, Seconds,
 };
 
-use super::{Calibration, FitError, Residual, mean};
+use super::calibration::{Calibration, FitError, FittedTime, mean};
 use crate::layer::{Layout, operators};
-use crate::ops::{Machine, Pass};
+use crate::operators::{Dag, Machine, Pass};
 
-/// Factors that layers tell apart: products, attention, memory and launches.
+/// The number of factors that layers can tell apart: products, attention, memory and launches.
 const FACTORS: usize = 4;
-/// Pull towards the factors of the cluster, against those of the measurements: it decides where they say nothing.
+/// The weight of the distance from the factors of the cluster. It decides where the measurements say nothing.
 const PULL: f64 = 1e-4;
-/// What of a layer is timed.
+/// The measured passes of a layer.
 const PASSES: [&str; 2] = ["layer forward", "layer backward"];
-/// Tokens of the caption of a measured clip.
-const CAPTION: u64 = 64;
+/// The caption tokens of a measured clip.
+const CAPTION_TOKENS: u64 = 64;
 
-/// A layer that was measured, with its operators.
-struct Layer {
-    dag: crate::dag::Dag,
-    forward: f64,
-    backward: f64,
+/// A measured layer with its operators.
+struct MeasuredLayer {
+    dag: Dag,
+    forward_s: f64,
+    backward_s: f64,
 }
 
 /// Fits the factors of `cluster` to the layers of `profile`, which was measured with `model` on single devices.
 ///
 /// # Errors
-/// [`FitError::Empty`] where the profile has no layer of the model with times above 0.
+/// [`FitError::Empty`] if the profile has no layer of the model with times above 0.
 pub fn fit_profile(
     model: &ModelSpec,
     cluster: &ClusterSpec,
@@ -37,45 +37,51 @@ pub fn fit_profile(
     let layout = Layout { tensor: 1, element_bytes: cluster.device.element_bytes };
     let mut model = model.clone();
     model.parallel.tensor = 1;
-    let layers: Vec<Layer> =
-        profile.entries.iter().filter_map(|entry| layer(&model, entry, layout)).collect();
+    let layers: Vec<MeasuredLayer> =
+        profile.entries.iter().filter_map(|entry| measured_layer(&model, entry, layout)).collect();
     if layers.is_empty() {
         return Err(FitError::Empty { model: model.name.clone() });
     }
-    let all: Vec<&Layer> = layers.iter().collect();
-    let fitted = descend(&model, cluster, &all);
-    let machine = Machine::new(&model, &fitted);
-    let mut residuals = Vec::new();
+    let all: Vec<&MeasuredLayer> = layers.iter().collect();
+    let fitted = descend(cluster, &all);
+    let machine = Machine::new(&fitted, 1);
+    let mut times = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
-        let others: Vec<_> = layers.iter().enumerate().filter(|(j, _)| *j != i).collect();
-        let others: Vec<&Layer> = others.into_iter().map(|(_, l)| l).collect();
+        let others = [&all[..i], &all[i + 1..]].concat();
         let left_out = (!others.is_empty())
-            .then(|| layer.errors(&Machine::new(&model, &descend(&model, cluster, &others))));
-        for (pass, fitted) in layer.seconds(&machine).into_iter().enumerate() {
-            let error = layer.errors(&machine)[pass];
-            let left_out = left_out.map(|errors| errors[pass]);
-            let fitted = Seconds(fitted);
-            residuals.push(Residual { name: PASSES[pass], fitted, error, left_out });
+            .then(|| layer.errors(&Machine::new(&descend(cluster, &others), 1)));
+        let (seconds, errors) = (layer.seconds(&machine), layer.errors(&machine));
+        for (pass, name) in PASSES.into_iter().enumerate() {
+            times.push(FittedTime {
+                name,
+                seconds: Seconds(seconds[pass]),
+                error: errors[pass],
+                left_out: left_out.map(|errors| errors[pass]),
+            });
         }
     }
-    Ok(Calibration { cluster: fitted, residuals })
+    Ok(Calibration { cluster: fitted, times })
 }
 
-/// The operators of a measured layer; `None` for other parts, other models and times of zero.
-fn layer(model: &ModelSpec, entry: &ProfileEntry, layout: Layout) -> Option<Layer> {
+/// The layer of a profile entry. `None` for other parts, other models and times of zero.
+fn measured_layer(
+    model: &ModelSpec,
+    entry: &ProfileEntry,
+    layout: Layout,
+) -> Option<MeasuredLayer> {
     let (id, spec) = model.module(&entry.module)?;
-    let (forward, backward) = (entry.times.forward_s.0, entry.times.backward_s.0);
-    if entry.part != Part::Layer || forward <= 0.0 || backward <= 0.0 {
+    let (forward_s, backward_s) = (entry.times.forward_s.0, entry.times.backward_s.0);
+    if entry.part != Part::Layer || forward_s <= 0.0 || backward_s <= 0.0 {
         return None;
     }
     let meta = microbatch(&spec.kind, spec.patches_per_image(), entry.tokens);
     let (_, instances) = model.instances(id, &meta);
     let work = model.workload(id, &meta, 0..instances);
     let dag = operators(model, ModuleId::from(id.index()), Part::Layer, &work, layout);
-    Some(Layer { dag, forward, backward })
+    Some(MeasuredLayer { dag, forward_s, backward_s })
 }
 
-/// A microbatch that gives a module of that kind so many tokens.
+/// A microbatch that gives a module of this kind `tokens` tokens.
 fn microbatch(kind: &ModuleKind, patches_per_image: u32, tokens: u64) -> MicrobatchMeta {
     let mut meta = MicrobatchMeta::default();
     match *kind {
@@ -89,23 +95,24 @@ fn microbatch(kind: &ModuleKind, patches_per_image: u32, tokens: u64) -> Microba
         ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, .. } => {
             let frames = tokens as f64 / f64::from(tokens_per_frame);
             let seconds = frames / latent_frames_per_second;
-            meta.clips = vec![ClipMeta { seconds, caption_tokens: CAPTION, ..Default::default() }];
+            meta.clips =
+                vec![ClipMeta { seconds, caption_tokens: CAPTION_TOKENS, ..Default::default() }];
         }
     }
     meta
 }
 
-impl Layer {
-    /// Predicted seconds of the forward and the backward.
+impl MeasuredLayer {
+    /// The predicted seconds of the forward and the backward.
     fn seconds(&self, machine: &Machine) -> [f64; 2] {
         let of = |pass| self.dag.latency(pass, machine).0;
         [of(Pass::Forward), of(Pass::InputGradient) + of(Pass::WeightGradient)]
     }
 
-    /// The same over what was measured.
+    /// Predicted over measured seconds of the forward and the backward.
     fn ratios(&self, machine: &Machine) -> [f64; 2] {
         let [forward, backward] = self.seconds(machine);
-        [forward / self.forward, backward / self.backward]
+        [forward / self.forward_s, backward / self.backward_s]
     }
 
     fn errors(&self, machine: &Machine) -> [f64; 2] {
@@ -113,8 +120,8 @@ impl Layer {
     }
 }
 
-/// Coordinate descent over the logarithms of the factors, with steps that shrink when none of them helps.
-fn descend(model: &ModelSpec, cluster: &ClusterSpec, layers: &[&Layer]) -> ClusterSpec {
+/// Coordinate descent on the logarithms of the factors. The step halves when no coordinate improves.
+fn descend(cluster: &ClusterSpec, layers: &[&MeasuredLayer]) -> ClusterSpec {
     let with = |x: &[f64; FACTORS]| {
         let mut changed = cluster.clone();
         changed.factors = Factors {
@@ -127,7 +134,7 @@ fn descend(model: &ModelSpec, cluster: &ClusterSpec, layers: &[&Layer]) -> Clust
         changed
     };
     let loss = |x: &[f64; FACTORS]| {
-        let machine = Machine::new(model, &with(x));
+        let machine = Machine::new(&with(x), 1);
         let squares = layers.iter().flat_map(|l| l.ratios(&machine)).map(|r| r.ln().powi(2));
         mean(squares) + PULL * x.iter().map(|v| v * v).sum::<f64>()
     };
@@ -158,11 +165,9 @@ mod tests {
     use dip_core::presets;
     use dip_core::profile::{PROFILE_SCHEMA, PartBytes, PartTimes};
 
-    /// What a machine with other factors would have measured.
+    /// The profile that the machine `real` would give.
     fn measured(model: &ModelSpec, real: &ClusterSpec) -> Profile {
-        let mut alone = model.clone();
-        alone.parallel.tensor = 1;
-        let machine = Machine::new(&alone, real);
+        let machine = Machine::new(real, 1);
         let layout = Layout { tensor: 1, element_bytes: real.device.element_bytes };
         let mut entries = Vec::new();
         for (module, sizes) in [("vision", [1, 2, 4, 8]), ("language", [64, 256, 1024, 4096])] {
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_of_another_machine_are_predicted_after_the_fit() {
+    fn the_fit_predicts_the_layers_of_another_machine() {
         let model = presets::model("vlm-s").unwrap();
         let sheet = presets::cluster("cpu").unwrap();
         let mut real = sheet.clone();
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_module_gets_the_tokens_that_were_measured() {
+    fn every_kind_of_module_gets_the_measured_tokens() {
         let model = presets::model("omni-s").unwrap();
         for (id, spec) in model.modules.iter().enumerate() {
             let tokens = 2 * 1024;

@@ -1,113 +1,96 @@
-//! Candidate strategies of a stage pair: a multiple-choice knapsack over the choices of its layers (paper section 2).
+//! Candidate strategies of a stage pair: a multiple-choice knapsack over its layers (paper section 2).
 
 use dip_core::{Bytes, LayerStrategy, Seconds};
 
-/// Most candidates of a stage pair, `S` in the paper.
+/// The most candidates of a stage pair, `S` in the paper.
 pub const CANDIDATES: usize = 10;
-/// Most partial selections that are carried from one layer to the next. Up to here the front is exact; beyond, selections
-/// that differ by less than one part in so many of the memory count as equal.
-const STATES: usize = 256;
+/// The most partial selections that are carried from one layer to the next. The front is exact up to this number. Beyond
+/// it, selections count as equal if their memory differs by less than 1/256 of its range.
+const PARTIALS: usize = 256;
 
-/// What one layer may do, and what that adds to its stage pair.
+/// A strategy of one layer, and what it adds to the stage pair.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
-    /// The strategy of the layer.
+    /// The strategy.
     pub strategy: LayerStrategy,
-    /// Seconds of the forward and the backward together.
+    /// The time of the forward and the backward together.
     pub seconds: Seconds,
-    /// Bytes held in between.
+    /// The bytes held from the forward to the backward.
     pub bytes: Bytes,
 }
 
-/// One choice for each layer.
+/// One strategy for each layer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Selection {
+pub struct StrategySelection {
     /// The strategy of each layer.
     pub layers: Vec<LayerStrategy>,
-    /// Seconds in all.
+    /// The time of all layers.
     pub seconds: Seconds,
-    /// Bytes in all.
+    /// The bytes of all layers.
     pub bytes: Bytes,
 }
 
-/// A partial selection: its last choice and the state it extends.
+/// A partial selection: its last choice, and the index of the selection that it extends.
 #[derive(Debug, Clone, Copy)]
-struct State {
+struct Partial {
     seconds: f64,
     bytes: u64,
     choice: LayerStrategy,
     parent: usize,
 }
 
-/// At most `limit` selections on the time-memory front, the fastest first: the fastest, the smallest, and the fastest
-/// within each of `limit - 2` memory limits evenly between them. Empty where a layer has no choice.
-pub fn front(layers: &[Vec<Choice>], limit: usize) -> Vec<Selection> {
-    let start = State { seconds: 0.0, bytes: 0, choice: LayerStrategy::Keep, parent: 0 };
+/// Returns at most `limit` selections on the time-memory front, the fastest first: the fastest, the smallest, and the
+/// fastest within each of `limit - 2` evenly spaced memory limits between them. Empty if a layer has no choice.
+pub fn front(layers: &[Vec<Choice>], limit: usize) -> Vec<StrategySelection> {
+    let start = Partial { seconds: 0.0, bytes: 0, choice: LayerStrategy::Keep, parent: 0 };
     let mut levels = vec![vec![start]];
     for choices in layers {
         let last = levels.last().map_or(&[][..], Vec::as_slice);
-        let extended = last.iter().enumerate().flat_map(|(parent, state)| {
-            choices.iter().map(move |c| State {
-                seconds: state.seconds + c.seconds.0,
-                bytes: state.bytes.saturating_add(c.bytes.0),
+        let extended = last.iter().enumerate().flat_map(|(parent, partial)| {
+            choices.iter().map(move |c| Partial {
+                seconds: partial.seconds + c.seconds.0,
+                bytes: partial.bytes.saturating_add(c.bytes.0),
                 choice: c.strategy,
                 parent,
             })
         });
-        let level = thin(pareto(extended.collect()), STATES);
+        let level = thin(pareto(extended.collect()), PARTIALS, |p| p.bytes);
         levels.push(level);
     }
     let Some(last) = levels.last() else { return Vec::new() };
-    let picked = thin((0..last.len()).map(|i| (i, last[i])).collect(), limit);
-    picked.into_iter().map(|(i, state)| select(&levels, i, state)).collect()
+    let picked = thin((0..last.len()).collect(), limit, |&i| last[i].bytes);
+    picked.into_iter().map(|i| select(&levels, i)).collect()
 }
 
-/// States that no other beats in both time and memory, by rising time and falling memory.
-fn pareto(mut states: Vec<State>) -> Vec<State> {
-    states.sort_by(|a, b| a.seconds.total_cmp(&b.seconds).then(a.bytes.cmp(&b.bytes)));
+/// The partials that no other beats in both time and memory, by rising time and falling memory.
+fn pareto(mut partials: Vec<Partial>) -> Vec<Partial> {
+    partials.sort_by(|a, b| a.seconds.total_cmp(&b.seconds).then(a.bytes.cmp(&b.bytes)));
     let mut least = None;
-    states.retain(|s| {
+    partials.retain(|s| {
         let better = least.is_none_or(|bytes| s.bytes < bytes);
         if better {
             least = Some(s.bytes);
         }
         better
     });
-    states
+    partials
 }
 
-/// What is thinned by its memory.
-trait HasBytes {
-    fn bytes(&self) -> u64;
-}
-
-impl HasBytes for State {
-    fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl HasBytes for (usize, State) {
-    fn bytes(&self) -> u64 {
-        self.1.bytes
-    }
-}
-
-/// At most `limit` states of a front: both ends, and the fastest within each of `limit - 2` memory limits evenly between.
-fn thin<T: HasBytes + Copy>(front: Vec<T>, limit: usize) -> Vec<T> {
+/// At most `limit` partials of a front: both ends, and the fastest within each of `limit - 2` evenly spaced memory limits.
+fn thin<T: Copy>(front: Vec<T>, limit: usize, bytes: impl Fn(&T) -> u64) -> Vec<T> {
     let (Some(first), Some(last)) = (front.first(), front.last()) else { return front };
     if front.len() <= limit || limit < 2 {
         return front.into_iter().take(limit).collect();
     }
-    let (most, least) = (first.bytes(), last.bytes());
+    let (most, least) = (bytes(first), bytes(last));
     let steps = limit as u128 - 1;
     let within = |i: u128| most - (u128::from(most - least) * i / steps) as u64;
     let mut picked = vec![*first];
     let mut i = 1;
     for s in &front[1..front.len() - 1] {
-        if i < steps && s.bytes() <= within(i) {
+        if i < steps && bytes(s) <= within(i) {
             picked.push(*s);
-            while i < steps && s.bytes() <= within(i) {
+            while i < steps && bytes(s) <= within(i) {
                 i += 1;
             }
         }
@@ -116,8 +99,9 @@ fn thin<T: HasBytes + Copy>(front: Vec<T>, limit: usize) -> Vec<T> {
     picked
 }
 
-/// Follows the parents of a state back to the first layer.
-fn select(levels: &[Vec<State>], index: usize, state: State) -> Selection {
+/// Builds a selection from the parents of a partial one, back to the first layer.
+fn select(levels: &[Vec<Partial>], index: usize) -> StrategySelection {
+    let whole = levels[levels.len() - 1][index];
     let mut layers = Vec::with_capacity(levels.len() - 1);
     let mut at = index;
     for level in levels[1..].iter().rev() {
@@ -125,7 +109,7 @@ fn select(levels: &[Vec<State>], index: usize, state: State) -> Selection {
         at = level[at].parent;
     }
     layers.reverse();
-    Selection { layers, seconds: Seconds(state.seconds), bytes: Bytes(state.bytes) }
+    StrategySelection { layers, seconds: Seconds(whole.seconds), bytes: Bytes(whole.bytes) }
 }
 
 #[cfg(test)]
@@ -145,7 +129,7 @@ mod tests {
         })
     }
 
-    /// Every selection, as (seconds, bytes).
+    /// The seconds and bytes of every selection.
     fn all(layers: &[Vec<Choice>]) -> Vec<(f64, u64)> {
         layers.iter().fold(vec![(0.0, 0)], |sums, choices| {
             let with =
@@ -156,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_front_is_that_of_every_selection(layers in proptest::collection::vec(choices(), 1..6)) {
+        fn the_front_is_the_front_of_all_selections(layers in proptest::collection::vec(choices(), 1..6)) {
             let every = all(&layers);
             let beaten = |s: f64, b: u64| every.iter().any(|&(t, c)| t <= s && c <= b && (t < s || c < b));
             let found = front(&layers, usize::MAX);
@@ -171,7 +155,7 @@ mod tests {
         }
 
         #[test]
-        fn few_candidates_keep_both_ends(layers in proptest::collection::vec(choices(), 1..6), limit in 2usize..8) {
+        fn few_candidates_include_both_ends(layers in proptest::collection::vec(choices(), 1..6), limit in 2usize..8) {
             let (every, few) = (front(&layers, usize::MAX), front(&layers, limit));
             prop_assert!(few.len() <= limit && few.iter().all(|s| every.contains(s)));
             prop_assert_eq!((few.first(), few.last()), (every.first(), every.last()));
@@ -180,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_layers_stay_quick_and_near_the_front() {
+    fn a_hundred_layers_are_quick_and_near_the_front() {
         let choice = |strategy, seconds, bytes| Choice {
             strategy,
             seconds: Seconds(seconds),

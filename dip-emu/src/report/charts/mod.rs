@@ -4,7 +4,7 @@ mod bars;
 mod frame;
 mod lines;
 
-use super::html::escape;
+use super::markup::escape;
 
 pub use bars::{Bar, Bars, bars};
 pub use lines::{Lines, Series, lines};

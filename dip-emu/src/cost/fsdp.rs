@@ -9,8 +9,8 @@ use dip_core::{
     ModelSpec, ModuleId, Seconds, StageCost, StageQuery, Strategy,
 };
 
-use crate::AnalyticCost;
-use crate::ops::Machine;
+use super::analytic::AnalyticCost;
+use crate::operators::Machine;
 
 /// Bytes of a gradient in a reduction.
 const GRADIENT_BYTES: u64 = 4;
@@ -85,15 +85,14 @@ impl<'a> Fsdp<'a> {
         for module in model.topological_order() {
             let count = model.modules[module.index()].layers;
             for layer in 0..count {
-                let weights =
-                    crate::chunk_parameters(&ChunkQuery::new(model, module, layer..layer + 1));
+                let weights = ChunkQuery::new(model, module, layer..layer + 1).parameters();
                 layers.push((module, layer, weights.div_ceil(model.parallel.tensor.into())));
             }
         }
         Self {
             model,
             cost: AnalyticCost::new(model, cluster),
-            machine: Machine::new(model, cluster),
+            machine: Machine::new(cluster, model.parallel.tensor),
             memory: cluster.device.memory_bytes.0 as f64,
             groups: groups.max(1),
             layers,

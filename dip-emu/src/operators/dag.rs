@@ -1,13 +1,15 @@
-//! A part of a model as a directed acyclic graph of operators and tensors (paper section 3).
+//! One part of a model as a directed acyclic graph of operators and tensors (paper section 3).
 //!
-//! Tensors give the edges: an operator runs after those that wrote what it reads. Compute and collectives are two resources
-//! of a device, each of which runs one operator at a time. Gradients follow from the forward by rules of each kind.
+//! Tensors are the edges: an operator runs after the operators that write its inputs. A device has two resources, compute
+//! and collectives, and each runs one operator at a time. The operators of a backward follow from those of the forward, by
+//! one rule for each kind.
 
 use dip_core::{Bytes, Flops, Seconds};
 
-use crate::ops::{Machine, Operator, OperatorKind, Pass};
+use super::machine::Machine;
+use super::operator::{Operator, OperatorKind, Pass};
 
-/// A tensor of a [`Dag`]: its index.
+/// The index of a tensor in its [`Dag`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TensorId(usize);
 
@@ -15,7 +17,7 @@ pub struct TensorId(usize);
 struct Tensor {
     bytes: Bytes,
     producer: Option<usize>,
-    /// Raw data takes no gradient.
+    /// True for raw data, which has no gradient.
     raw: bool,
 }
 
@@ -25,16 +27,16 @@ struct Node {
     operator: Operator,
     reads: Vec<TensorId>,
     writes: Vec<TensorId>,
-    /// What its backward needs, whoever wrote it.
+    /// The tensors that its backward needs.
     saves: Vec<TensorId>,
-    /// Bytes of its weights; 0 where it has none.
+    /// Bytes of its weights; 0 without weights.
     weights: Bytes,
 }
 
-/// What an operator does, beside its tensors.
+/// What an operator does, apart from reading and writing tensors.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
-    /// Name of the operator.
+    /// Its name within a layer.
     pub name: &'static str,
     /// Its kind.
     pub kind: OperatorKind,
@@ -46,7 +48,7 @@ pub struct Work {
     pub network: Bytes,
 }
 
-/// Operators in an order in which each comes after those it depends on.
+/// Operators in topological order, with the tensors between them.
 #[derive(Debug, Clone, Default)]
 pub struct Dag {
     tensors: Vec<Tensor>,
@@ -54,19 +56,20 @@ pub struct Dag {
 }
 
 impl Dag {
-    /// A tensor that is there from the start and takes a gradient.
+    /// Adds an input that has a gradient.
     pub fn input(&mut self, bytes: Bytes) -> TensorId {
         self.tensors.push(Tensor { bytes, producer: None, raw: false });
         TensorId(self.tensors.len() - 1)
     }
 
-    /// Data that is there from the start and takes no gradient.
+    /// Adds raw input data, which has no gradient.
     pub fn data(&mut self, bytes: Bytes) -> TensorId {
         self.tensors.push(Tensor { bytes, producer: None, raw: true });
         TensorId(self.tensors.len() - 1)
     }
 
-    /// An operator that reads `reads`, saves `saves` for its backward, and writes one tensor of each of `writes` bytes.
+    /// Adds an operator that reads `reads`, keeps `saves` for its backward, and writes one tensor for each entry of
+    /// `writes`. Returns the written tensors.
     pub fn operator(
         &mut self,
         work: Work,
@@ -97,7 +100,7 @@ impl Dag {
         written
     }
 
-    /// Lets the last operator save its own outputs too, as attention does.
+    /// Makes the last operator keep its outputs for its backward too, as attention does.
     pub fn save_outputs(&mut self) {
         if let Some(node) = self.nodes.last_mut() {
             node.saves.extend(node.writes.iter().copied());
@@ -108,7 +111,7 @@ impl Dag {
         tensors.iter().map(|t| self.tensors[t.0].bytes).sum()
     }
 
-    /// The operators of one pass, in the order of execution.
+    /// The operators of one pass in the order of execution.
     pub fn operators(&self, pass: Pass) -> Vec<Operator> {
         let of = |node: &Node| self.pass(node, pass);
         match pass {
@@ -117,7 +120,7 @@ impl Dag {
         }
     }
 
-    /// What a node runs in a pass.
+    /// The operator that a node runs in a pass, if any.
     fn pass(&self, node: &Node, pass: Pass) -> Option<Operator> {
         let forward = node.operator;
         let (reads, writes) = (self.bytes(&node.reads), self.bytes(&node.writes));
@@ -127,7 +130,7 @@ impl Dag {
             (Pass::InputGradient, OperatorKind::Matmul | OperatorKind::Collective) => {
                 Some(Operator { pass, ..forward })
             }
-            // Scores are made again from queries and keys: five products for the two of the forward.
+            // The backward recomputes the scores from queries and keys: five products, where the forward has two.
             (Pass::InputGradient, OperatorKind::Attention) => Some(Operator {
                 pass,
                 flops: Flops(2.5 * forward.flops.0),
@@ -144,7 +147,7 @@ impl Dag {
         }
     }
 
-    /// Seconds of one pass: topological timestamps over the two resources.
+    /// The time of one pass, by topological timestamps on the two resources.
     pub fn latency(&self, pass: Pass, machine: &Machine) -> Seconds {
         let mut written = vec![Seconds::ZERO; self.tensors.len()];
         let (mut compute, mut link) = (Seconds::ZERO, Seconds::ZERO);
@@ -166,20 +169,20 @@ impl Dag {
             Pass::InputGradient => {
                 self.nodes.iter().rev().for_each(|n| run(n, &n.writes, &n.reads));
             }
-            // Weight gradients wait for nothing: all gradients of outputs are there.
+            // All gradients of outputs exist by now, so weight gradients wait for nothing.
             Pass::WeightGradient => self.nodes.iter().for_each(|n| run(n, &[], &[])),
         }
         compute.max(link)
     }
 
-    /// Seconds of the attention cores of the forward.
+    /// The time of the forward's attention cores.
     pub fn attention_latency(&self, machine: &Machine) -> Seconds {
         let cores = self.nodes.iter().filter(|n| n.operator.kind == OperatorKind::Attention);
         cores.map(|n| machine.latency(&n.operator)).sum()
     }
 
-    /// Bytes kept for the backward. Frozen weights need no inputs kept. With `selective`, what the attention core wrote is
-    /// computed again and not kept.
+    /// Bytes kept for the backward. Operators with frozen weights keep no inputs. With `selective`, the outputs of attention
+    /// cores are recomputed, not kept.
     pub fn saved(&self, trainable: bool, selective: bool) -> Bytes {
         let needed = |n: &&Node| trainable || n.weights == Bytes::ZERO;
         let mut saved: Vec<_> =
@@ -195,7 +198,7 @@ impl Dag {
         producer.is_some_and(|n| self.nodes[n].operator.kind == OperatorKind::Attention)
     }
 
-    /// Most bytes that live at once in a forward that keeps nothing: each tensor lives from its producer to its last reader.
+    /// The peak memory of a forward that keeps nothing: each tensor lives from its producer to its last reader.
     pub fn peak(&self) -> Bytes {
         let mut last: Vec<usize> = self.tensors.iter().map(|t| t.producer.unwrap_or(0)).collect();
         for (i, node) in self.nodes.iter().enumerate() {
@@ -228,11 +231,11 @@ mod tests {
         let mut cluster = presets::cluster("h800").unwrap();
         cluster.factors = dip_core::Factors::default();
         cluster.links.latency_s = 0.0;
-        Machine::new(&presets::model("vlm-s").unwrap(), &cluster)
+        Machine::new(&cluster, 4)
     }
 
     #[test]
-    fn operators_on_two_resources_overlap_where_no_tensor_is_between_them() {
+    fn operators_on_two_resources_overlap_if_no_tensor_connects_them() {
         let mut dag = Dag::default();
         let x = dag.input(Bytes(1));
         let product = work(OperatorKind::Matmul, 989e12, 0, 0);
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_run_backwards_and_only_where_something_takes_them() {
+    fn gradients_run_in_reverse_order_and_stop_at_raw_data() {
         let mut dag = Dag::default();
         let raw = dag.data(Bytes(1));
         let embed = work(OperatorKind::Matmul, 989e12, 5, 0);
@@ -257,7 +260,7 @@ mod tests {
         dag.operator(embed, &[y], &[x], &[Bytes(1)]);
         let m = machine();
         assert_eq!(dag.latency(Pass::Forward, &m), Seconds(3.0));
-        assert_eq!(dag.latency(Pass::InputGradient, &m), Seconds(2.0), "raw data takes none");
+        assert_eq!(dag.latency(Pass::InputGradient, &m), Seconds(2.0), "raw data has no gradient");
         assert_eq!(dag.latency(Pass::WeightGradient, &m), Seconds(2.0));
         let names = |pass| dag.operators(pass).iter().map(|op| op.kind).collect::<Vec<_>>();
         use OperatorKind::{Collective, Matmul};

@@ -1,22 +1,29 @@
-//! A cost model from measurements.
+//! The measured cost model: stages from a profile of the trainer.
+
+mod points;
 
 use std::collections::BTreeMap;
 
-use dip_core::profile::{KeptBytes, KeptOf, Part, PartBytes, PartTimes, Profile, ProfileEntry};
+use dip_core::profile::{KeptOf, Part, Profile, ProfileEntry};
 use dip_core::{
     Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, ModuleKind, RankId, Seconds, StageCost,
     StageQuery, Strategy, Workload, causal_block_pairs,
 };
 
-/// Bytes of a parameter with its gradient and two moments, which are single precision whatever the layers compute in.
+use self::points::{MeasuredPart, PairCost};
+
+/// Bytes of a parameter with its gradient and two moments. All four are in single precision, whatever the layers compute in.
 const STATIC_BYTES_PER_PARAMETER: u64 = 16;
-/// Bytes of its moving average, where a run keeps one.
+/// Bytes of the moving average of a parameter, in runs that keep one.
 const AVERAGE_BYTES_PER_PARAMETER: u64 = 4;
 
-/// Seconds and bytes interpolated between the sizes that were measured.
+/// Seconds and bytes of stages, interpolated between the sizes that the trainer measured.
+///
+/// Stages keep all activations unless other strategies are offered by [`with_recompute`](Self::with_recompute) and
+/// [`with_offload`](Self::with_offload).
 #[derive(Debug, Clone)]
 pub struct MeasuredCost {
-    /// Points of each part of each module, by size.
+    /// The measured sizes of each part of each module, ascending.
     points: BTreeMap<(String, Part), Vec<ProfileEntry>>,
     link_latency: Seconds,
     link_bytes_per_s: f64,
@@ -28,25 +35,9 @@ pub struct MeasuredCost {
     update_share: f64,
 }
 
-/// Times and bytes of one part, or of several together.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cost {
-    times: PartTimes,
-    kept: PartBytes,
-}
-
-/// What a stage pair costs of that under its strategy.
-#[derive(Debug, Clone, Copy)]
-struct Chosen {
-    forward: Seconds,
-    backward: Seconds,
-    kept: KeptBytes,
-}
-
 impl MeasuredCost {
-    /// A cost model that reads `profile`. With `recompute`, computing the attention cores or
-    /// whole layers again is offered beside keeping everything.
-    pub fn new(profile: &Profile, recompute: bool) -> Self {
+    /// The costs of `profile`.
+    pub fn new(profile: &Profile) -> Self {
         let mut points: BTreeMap<(String, Part), Vec<ProfileEntry>> = BTreeMap::new();
         for entry in &profile.entries {
             points.entry((entry.module.clone(), entry.part)).or_default().push(entry.clone());
@@ -60,7 +51,7 @@ impl MeasuredCost {
             link_latency: profile.link_latency_s,
             link_bytes_per_s: profile.link_bytes_per_s,
             element_bytes: u64::from(profile.element_bytes),
-            recompute,
+            recompute: false,
             offload: false,
             weight_split: false,
             averages: false,
@@ -68,50 +59,55 @@ impl MeasuredCost {
         }
     }
 
-    /// The same that offers to keep layers in host memory, too, beside whatever it computes again. Not for devices that share
-    /// their memory with the host, where that frees none.
+    /// Offers candidates that recompute attention cores or whole layers.
+    #[must_use]
+    pub fn with_recompute(mut self, recompute: bool) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
+    /// Offers a candidate that keeps activations in host memory. Useless on devices that share their memory with the host.
     #[must_use]
     pub fn with_offload(mut self, offload: bool) -> Self {
         self.offload = offload;
         self
     }
 
-    /// The same for a run that keeps moving averages of the weights it trains.
+    /// Counts the memory of moving averages of the trained weights.
     #[must_use]
     pub fn with_averages(mut self, averages: bool) -> Self {
         self.averages = averages;
         self
     }
 
-    /// The same for replicas that each update only this share of the weights (ZeRO-1). What they then send each other is not in it.
+    /// Makes each replica update only this share of the weights (ZeRO-1). The exchange of updated weights is not counted.
     #[must_use]
     pub fn with_update_share(mut self, share: f64) -> Self {
         self.update_share = share;
         self
     }
 
-    /// The same for task graphs in which weight gradients are tasks of their own: apart, the two tasks of a backward take
-    /// longer than in one.
+    /// Prices stages for task graphs with split weight gradients (W). The two tasks of a split backward take longer than a
+    /// joint backward.
     #[must_use]
     pub fn with_weight_split(mut self, weight_split: bool) -> Self {
         self.weight_split = weight_split;
         self
     }
 
-    fn part(&self, module: &str, part: Part, tokens: u64) -> Option<Cost> {
-        let points = self.points.get(&(module.to_owned(), part))?;
-        interpolate(points, tokens)
+    fn points(&self, module: &str, part: Part) -> &[ProfileEntry] {
+        self.points.get(&(module.to_owned(), part)).map_or(&[], Vec::as_slice)
     }
 
-    /// Seconds of the optimiser for a part: the mean over the sizes it was measured at, which make no difference.
+    /// The optimiser's time for a part. It does not depend on the measured size, so this is the mean over all sizes.
     fn mean_update(&self, module: &str, part: Part) -> Seconds {
-        let points = self.points.get(&(module.to_owned(), part)).map_or(&[][..], Vec::as_slice);
+        let points = self.points(module, part);
         let sum: Seconds = points.iter().map(|point| point.times.update_s).sum();
         sum / points.len().max(1) as f64
     }
 
-    /// Times of what a chunk has beside its layers, and of one layer.
-    fn chunk(&self, query: &StageQuery<'_>) -> Result<(Cost, Cost), CostError> {
+    /// The cost of a chunk apart from its layers, and the cost of one layer.
+    fn chunk(&self, query: &StageQuery<'_>) -> Result<(MeasuredPart, MeasuredPart), CostError> {
         let chunk = &query.chunk;
         let module = &chunk.model.modules[chunk.module.index()].name;
         let tokens = query.workload.tokens;
@@ -120,7 +116,8 @@ impl MeasuredCost {
             what: format!("part {part:?} at {tokens} tokens"),
             remedy: "measure the profile again".into(),
         };
-        let part = |part| self.part(module, part, tokens).ok_or_else(|| unknown(part));
+        let part =
+            |part| MeasuredPart::at(self.points(module, part), tokens).ok_or_else(|| unknown(part));
         let mut ends = part(Part::Stage)?;
         if chunk.is_first() {
             ends = ends.plus(part(Part::First)?, 1.0);
@@ -146,22 +143,23 @@ impl CostModel for MeasuredCost {
             }
         })?;
         let all = ends.plus(layer, layers.len() as f64).times;
-        let Chosen { forward, backward, kept } = layers
-            .iter()
-            .fold(ends.under(LayerStrategy::Keep), |sum, &strategy| sum.and(layer.under(strategy)));
-        let splits = chunk.trainable && chunk.runs_backward;
-        // What the tasks of a split backward take beyond the whole one.
-        let apart = all.input_gradient_s + all.weight_s - all.backward_s;
-        let apart =
-            if splits && self.weight_split { apart.max(Seconds::ZERO) } else { Seconds::ZERO };
+        let ends_cost = ends.under(LayerStrategy::Keep);
+        let PairCost { forward, backward, kept } =
+            layers.iter().fold(ends_cost, |sum, &strategy| sum.plus(layer.under(strategy)));
+        let has_weight_gradients = chunk.trainable && chunk.runs_backward;
+        let split_overhead = if has_weight_gradients && self.weight_split {
+            (all.input_gradient_s + all.weight_s - all.backward_s).max(Seconds::ZERO)
+        } else {
+            Seconds::ZERO
+        };
         let (forward, backward, activation) = match chunk.runs_backward {
             true => {
                 let kept = kept.of(kept_of(query));
-                (forward, backward + apart, kept)
+                (forward, backward + split_overhead, kept)
             }
             false => (all.inference_s, Seconds::ZERO, Bytes::ZERO),
         };
-        let weight = splits.then_some(all.weight_s.min(backward));
+        let weight = has_weight_gradients.then_some(all.weight_s.min(backward));
         Ok(StageCost {
             strategy: query.strategy.clone(),
             forward,
@@ -182,9 +180,9 @@ impl CostModel for MeasuredCost {
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
         let average = if self.averages { AVERAGE_BYTES_PER_PARAMETER } else { 0 };
         let each = if chunk.trainable { STATIC_BYTES_PER_PARAMETER + average } else { 4 };
-        // In lower precision the layers multiply with a copy of the weights.
+        // Layers in lower precision compute with a copy of the weights.
         let copy = if self.element_bytes < 4 { self.element_bytes } else { 0 };
-        Bytes(crate::chunk_parameters(chunk).saturating_mul(each + copy))
+        Bytes(chunk.parameters().saturating_mul(each + copy))
     }
 
     fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
@@ -224,7 +222,7 @@ impl CostModel for MeasuredCost {
     }
 }
 
-/// What the activations of a stage grow with.
+/// The sizes that the activations of a stage grow with.
 fn kept_of(query: &StageQuery<'_>) -> KeptOf {
     let work = &query.workload;
     KeptOf {
@@ -235,7 +233,7 @@ fn kept_of(query: &StageQuery<'_>) -> KeptOf {
     }
 }
 
-/// Pairs of the sequence that is computed; its padding is a document, too. Clips and captions are not padded.
+/// Computed attention pairs, with the padding of the sequence as one more document. Clips and captions are not padded.
 fn computed_pairs(query: &StageQuery<'_>) -> u64 {
     let (work, model) = (&query.workload, query.chunk.model);
     let is_padded = !model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Dit { .. }));
@@ -244,7 +242,7 @@ fn computed_pairs(query: &StageQuery<'_>) -> u64 {
     work.computed_pairs.saturating_add(padding)
 }
 
-/// Values that the stage hands on.
+/// The number of values that the stage sends on.
 fn output_values(query: &StageQuery<'_>) -> u64 {
     let chunk = &query.chunk;
     let spec = &chunk.model.modules[chunk.module.index()];
@@ -254,85 +252,5 @@ fn output_values(query: &StageQuery<'_>) -> u64 {
     match spec.kind {
         ModuleKind::Decoder { head: true, .. } | ModuleKind::Dit { .. } => 0,
         _ => query.workload.output_tokens * chunk.model.output_width(chunk.module),
-    }
-}
-
-/// Piecewise linear between points, constant with a single one, and along the outermost two beyond them.
-fn interpolate(points: &[ProfileEntry], tokens: u64) -> Option<Cost> {
-    let first = points.first()?;
-    if points.len() == 1 {
-        return Some(Cost::of(first));
-    }
-    let upper = match points.iter().position(|p| p.tokens >= tokens) {
-        Some(i) => i.max(1),
-        None => points.len() - 1,
-    };
-    let (low, high) = (&points[upper - 1], &points[upper]);
-    let span = (high.tokens - low.tokens) as f64;
-    let at = (tokens as f64 - low.tokens as f64) / span;
-    let mix = Cost::default().plus(Cost::of(low), 1.0 - at).plus(Cost::of(high), at);
-    Some(Cost { times: mix.times.not_negative(), ..mix })
-}
-
-impl Cost {
-    fn of(entry: &ProfileEntry) -> Self {
-        Self { times: entry.times, kept: entry.kept }
-    }
-
-    /// That of a layer under a strategy.
-    fn under(self, strategy: LayerStrategy) -> Chosen {
-        let Self { times: t, kept } = self;
-        let (forward, backward, kept) = match strategy {
-            LayerStrategy::Keep => (t.forward_s, t.backward_s, kept.keep),
-            LayerStrategy::Selective => (t.forward_s, t.selective_backward_s, kept.selective),
-            LayerStrategy::Full => (t.inference_s, t.forward_s + t.backward_s, kept.full),
-            LayerStrategy::Offload => (t.offload_forward_s, t.offload_backward_s, kept.offload),
-        };
-        Chosen { forward, backward, kept }
-    }
-
-    fn plus(self, other: Self, times: f64) -> Self {
-        let kept = self.kept.plus(other.kept, times);
-        Self { times: self.times.plus(other.times, times), kept }
-    }
-}
-
-impl Chosen {
-    fn and(self, other: Self) -> Self {
-        Self {
-            forward: self.forward + other.forward,
-            backward: self.backward + other.backward,
-            kept: self.kept.plus(other.kept, 1.0),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(tokens: u64, forward: f64) -> ProfileEntry {
-        ProfileEntry {
-            module: "m".into(),
-            part: Part::Layer,
-            tokens,
-            times: PartTimes { forward_s: Seconds(forward), ..PartTimes::default() },
-            kept: PartBytes::default(),
-        }
-    }
-
-    #[test]
-    fn times_lie_on_lines_between_the_measured_sizes_and_beyond_them() {
-        let points = [entry(10, 1.0), entry(20, 2.0), entry(40, 3.0)];
-        let at = |tokens| interpolate(&points, tokens).unwrap().times.forward_s.0;
-        assert_eq!([at(10), at(15), at(30), at(60), at(5)], [1.0, 1.5, 2.5, 4.0, 0.5]);
-        assert_eq!(interpolate(&points[..1], 99).unwrap().times.forward_s.0, 1.0);
-        assert!(interpolate(&[], 1).is_none());
-    }
-
-    #[test]
-    fn a_line_that_falls_never_gives_negative_times() {
-        let points = [entry(10, 3.0), entry(20, 1.0)];
-        assert_eq!(interpolate(&points, 100).unwrap().times.forward_s.0, 0.0);
     }
 }

@@ -1,13 +1,13 @@
-//! Results that are made once and used again (paper section 3: identical subgraphs are simulated once).
+//! A table of results that are computed once (paper section 3: identical subgraphs are simulated once).
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
-/// Most entries of a table. Batches of videos hardly ever repeat, so a long run would fill the memory otherwise.
+/// The most entries of a table. Batches of videos rarely repeat, so a long run would otherwise fill the memory.
 const MAX_ENTRIES: usize = 1 << 16;
 
-/// A table of results by what they depend on.
+/// Results by the key that they depend on.
 #[derive(Debug)]
 pub struct Reused<K, V> {
     enabled: bool,
@@ -15,17 +15,17 @@ pub struct Reused<K, V> {
 }
 
 impl<K: Eq + Hash, V: Clone> Reused<K, V> {
-    /// An empty table; one that is not `enabled` makes every result anew.
+    /// An empty table. If it is not `enabled`, it stores nothing and computes every result anew.
     pub fn new(enabled: bool) -> Self {
         Self { enabled, table: Mutex::default() }
     }
 
-    /// The value of `key`. Two threads may make it twice, with the same result.
+    /// Returns the value of `key`, computed by `make` if it is new. Two threads may compute the same value at once.
     pub fn get(&self, key: K, make: impl FnOnce() -> V) -> V {
         if !self.enabled {
             return make();
         }
-        // A panic elsewhere leaves whole entries behind.
+        // Entries are inserted whole, so a table is valid even after a panic.
         let lock = || self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(value) = lock().get(&key) {
             return value.clone();
@@ -39,7 +39,7 @@ impl<K: Eq + Hash, V: Clone> Reused<K, V> {
         value
     }
 
-    /// Forgets everything.
+    /// Removes all results.
     pub fn clear(&mut self) {
         self.table = Mutex::default();
     }

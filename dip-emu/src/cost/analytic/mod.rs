@@ -1,5 +1,8 @@
 //! The analytic cost model: stages from operators, operators from the data sheet and fitted factors (paper section 3).
 
+mod front;
+mod reuse;
+
 use std::sync::Arc;
 
 use dip_core::profile::Part;
@@ -8,21 +11,23 @@ use dip_core::{
     ModuleKind, RankId, Seconds, StageCost, StageQuery, Strategy, Workload,
 };
 
+use self::front::{CANDIDATES, Choice, front};
+use self::reuse::Reused;
 use crate::layer::{Layout, operators, stream_bytes};
-use crate::ops::{Machine, Operator, OperatorRule, Pass};
+use crate::operators::{Machine, Operator, OperatorRule, Pass};
 use crate::part::{PartCost, Totals};
-use crate::reuse::Reused;
-use crate::strategy::{CANDIDATES, Choice, front};
 
-/// Bytes of a gradient, which is summed in single precision.
+/// Bytes of a gradient. Gradients are summed in single precision.
 const GRADIENT_BYTES: u64 = 4;
 
 /// Seconds and bytes of stages from the operators of their layers.
 ///
-/// A stage has the latencies of its parts one after the other; its backward is the gradient of the inputs and then that of
-/// the weights, which can run later ([`StageCost::weight`]). Equal parts are simulated once: across layers and ranks, and
-/// across microbatches and iterations. Not counted in a stage: the working set of the layer that is computed, copies to the
-/// host that compete for one link, and the end of the iteration ([`AnalyticCost::exchange`]).
+/// The parts of a stage run one after another. Its backward computes the gradients of the inputs, then those of the weights,
+/// which may run later ([`StageCost::weight`]). Equal parts are simulated once, across layers, ranks, microbatches and
+/// iterations.
+///
+/// The cost of a stage leaves out the working set of the layer that computes ([`CostModel::working_bytes`]), the competition
+/// of host copies for one link, and the exchange at the end of an iteration ([`AnalyticCost::exchange`]).
 pub struct AnalyticCost {
     model: ModelSpec,
     machine: Machine,
@@ -41,7 +46,7 @@ struct PartKey {
     backward: bool,
 }
 
-/// Chunks with the same number of layers and the same ends cost the same.
+/// What the candidates of a chunk depend on: its number of layers and its ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct FrontKey {
     layer: PartKey,
@@ -51,14 +56,14 @@ struct FrontKey {
 }
 
 impl AnalyticCost {
-    /// The cost of `model`, spread as its `parallel` section says, on devices of `cluster`.
+    /// The cost of `model` on devices of `cluster`, with the degrees of parallelism of the model.
     pub fn new(model: &ModelSpec, cluster: &ClusterSpec) -> Self {
         let mut model = model.clone();
-        // A validated model has no degree of 0; one that was made by hand must not divide by it.
+        // A model that was built by hand may have a degree of 0.
         let parallel = &mut model.parallel;
         (parallel.data, parallel.tensor) = (parallel.data.max(1), parallel.tensor.max(1));
         Self {
-            machine: Machine::new(&model, cluster),
+            machine: Machine::new(cluster, model.parallel.tensor),
             layout: Layout {
                 tensor: model.parallel.tensor,
                 element_bytes: cluster.device.element_bytes,
@@ -70,27 +75,27 @@ impl AnalyticCost {
         }
     }
 
-    /// Sets a rule that goes before the formula of operators.
+    /// Sets a rule that is asked before the formula of operators.
     pub fn with_rule(mut self, rule: impl OperatorRule + 'static) -> Self {
         self.machine = self.machine.with_rule(Arc::new(rule));
         self.forget();
         self
     }
 
-    /// Offers only these strategies as candidates, such as those that the trainer knows. Without one, `keep` is offered.
+    /// Offers only these strategies as candidates. An empty list offers `keep`.
     pub fn with_strategies(mut self, strategies: &[LayerStrategy]) -> Self {
         self.strategies = strategies.to_vec();
         self.forget();
         self
     }
 
-    /// Whether equal parts are simulated once (they are without this call). The costs are the same either way.
+    /// Sets whether equal parts are simulated only once, which is the default. The costs do not depend on it.
     pub fn with_reuse(mut self, reuse: bool) -> Self {
         (self.parts, self.fronts) = (Reused::new(reuse), Reused::new(reuse));
         self
     }
 
-    /// The operators of one part of a module in one pass, with what each of them takes.
+    /// The operators of one part of a module in one pass, and the time of each.
     pub fn operators(
         &self,
         module: ModuleId,
@@ -103,15 +108,15 @@ impl AnalyticCost {
         dag.operators(pass).into_iter().map(timed).collect()
     }
 
-    /// Seconds at the end of an iteration in which the replicas of a rank that holds `chunks` sum their gradients and hand
-    /// out the new weights (ZeRO-1), nothing of it overlapped; zero for a single replica.
+    /// The time that the replicas of a rank with `chunks` need at the end of an iteration to sum gradients and share new
+    /// weights (ZeRO-1). Nothing of it overlaps with computation. Zero for a single replica.
     pub fn exchange(&self, chunks: &[ChunkQuery<'_>]) -> Seconds {
         let parallel = self.model.parallel;
         if parallel.data <= 1 {
             return Seconds::ZERO;
         }
         let trained = chunks.iter().filter(|c| c.trainable);
-        let weights: u64 = trained.map(crate::chunk_parameters).sum();
+        let weights: u64 = trained.map(ChunkQuery::parameters).sum();
         let bytes = weights.div_ceil(parallel.tensor.into());
         let others = bytes - bytes / u64::from(parallel.data);
         let in_node = parallel.tensor.saturating_mul(parallel.data)
@@ -146,7 +151,7 @@ impl AnalyticCost {
         PartCost::of(&dag, &self.machine, input, (key.backward, key.trainable))
     }
 
-    /// The stage under one strategy a layer.
+    /// The sums over the parts of a stage, with one strategy for each layer.
     fn stage_of(&self, chunk: &ChunkQuery<'_>, work: Workload, layers: &[LayerStrategy]) -> Totals {
         let mut totals = Totals::default();
         if chunk.is_first() {
@@ -178,7 +183,7 @@ impl AnalyticCost {
         }
     }
 
-    /// What a device sends on: its share of the residual stream, or of what the end of the module makes.
+    /// The bytes that a device sends on: its share of the residual stream, or of the output of the module.
     fn output_bytes(&self, chunk: &ChunkQuery<'_>, work: Workload) -> Bytes {
         let spec = &self.model.modules[chunk.module.index()];
         let ends = chunk.is_last();
@@ -197,7 +202,7 @@ impl AnalyticCost {
         !self.model.consumers_of(module).is_empty()
     }
 
-    /// A chunk of another model would be priced with the shapes of this one.
+    /// Refuses chunks of other models: their shapes are unknown here.
     fn check(&self, chunk: &ChunkQuery<'_>) -> Result<(), CostError> {
         let known = chunk.model.modules == self.model.modules;
         let layers = self.model.modules.get(chunk.module.index()).map_or(0, |m| m.layers);
@@ -210,7 +215,7 @@ impl AnalyticCost {
             module: name.unwrap_or_else(|| format!("#{}", chunk.module)),
             what: format!("layers {}..{} of model {:?}", range.start, range.end, chunk.model.name),
             remedy: format!(
-                "make the cost model for it; this one is for {:?} with {layers} layers here",
+                "build a cost model for that model; this one is for {:?}, whose module has {layers} layers",
                 self.model.name
             ),
         })
@@ -237,7 +242,7 @@ impl AnalyticCost {
         selections
             .into_iter()
             .map(|mut selection| {
-                // Equal layers may be exchanged: in order, the name is short.
+                // Layers are equal, so their order is free. Sorted strategies have a short name.
                 selection.layers.sort_unstable_by(|a, b| b.cmp(a));
                 self.cost(chunk, work, &selection.layers)
             })
@@ -253,8 +258,8 @@ impl CostModel for AnalyticCost {
             return Err(CostError::Unknown {
                 module: self.model.modules[chunk.module.index()].name.clone(),
                 what: format!("strategy {:?} for {} layers", query.strategy, chunk.layers.len()),
-                remedy: "name one of keep, selective, full and offload, or one for each run of \
-                         layers, as `full*2+keep*6`"
+                remedy: "use keep, selective, full or offload for all layers, or one for each run \
+                         of layers, such as `full*2+keep*6`"
                     .into(),
             });
         };
@@ -263,7 +268,7 @@ impl CostModel for AnalyticCost {
         Ok(cost)
     }
 
-    /// Ranks are the outermost dimension: rank `r` starts at device `r * tensor * data`.
+    /// Pipeline ranks are the outermost dimension: rank `r` starts at device `r * tensor * data`.
     fn transfer(&self, from: RankId, to: RankId, bytes: Bytes) -> Seconds {
         if from == to {
             return Seconds::ZERO;
@@ -275,11 +280,11 @@ impl CostModel for AnalyticCost {
         self.machine.transfer(node(from) == node(to), bytes)
     }
 
-    /// Mixed precision with Adam and ZeRO-1: a weight, a gradient in single precision, and the share of a replica of the
-    /// single-precision weight and two moments. In single precision the weight is its own master. Frozen: the weight.
+    /// Mixed precision with Adam and ZeRO-1: the weight, a gradient in single precision, and one replica's share of the
+    /// master weight and two moments. Weights in single precision need no master copy. Frozen modules have the weight only.
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
         let weight = u64::from(self.layout.element_bytes);
-        let parameters = crate::chunk_parameters(chunk).div_ceil(u64::from(self.layout.tensor));
+        let parameters = chunk.parameters().div_ceil(u64::from(self.layout.tensor));
         if !chunk.trainable {
             return Bytes(parameters.saturating_mul(weight));
         }
@@ -289,8 +294,8 @@ impl CostModel for AnalyticCost {
         Bytes(parameters.saturating_mul(weight + GRADIENT_BYTES).saturating_add(share))
     }
 
-    /// The tensors of the part that is computed: those of its forward, whose gradients are as large, and what a layer that
-    /// is computed again or copied back saves for its backward.
+    /// The tensors of the part that computes: the peak of its forward, and the activations that a recomputed or offloaded
+    /// layer restores for its backward.
     fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
         if !chunk.runs_backward || self.check(chunk).is_err() {
             return Bytes::ZERO;

@@ -1,0 +1,103 @@
+//! Times and bytes of parts, interpolated between the sizes that were measured.
+
+use dip_core::profile::{KeptBytes, PartBytes, PartTimes, ProfileEntry};
+use dip_core::{LayerStrategy, Seconds};
+
+/// Times and bytes of one part, or of several together, under every strategy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MeasuredPart {
+    pub times: PartTimes,
+    pub kept: PartBytes,
+}
+
+/// Times and bytes of one part, or of several together, under one strategy.
+#[derive(Debug, Clone, Copy)]
+pub struct PairCost {
+    pub forward: Seconds,
+    pub backward: Seconds,
+    pub kept: KeptBytes,
+}
+
+impl MeasuredPart {
+    /// The part at `tokens` tokens: on a line between the neighbouring sizes of `points`, on the line of the outermost two
+    /// beyond them, constant with a single point. `None` without points.
+    pub fn at(points: &[ProfileEntry], tokens: u64) -> Option<Self> {
+        let first = points.first()?;
+        if points.len() == 1 {
+            return Some(Self::of(first));
+        }
+        let upper = match points.iter().position(|p| p.tokens >= tokens) {
+            Some(i) => i.max(1),
+            None => points.len() - 1,
+        };
+        let (low, high) = (&points[upper - 1], &points[upper]);
+        let span = (high.tokens - low.tokens) as f64;
+        let share = (tokens as f64 - low.tokens as f64) / span;
+        let mix = Self::default().plus(Self::of(low), 1.0 - share).plus(Self::of(high), share);
+        Some(Self { times: mix.times.not_negative(), ..mix })
+    }
+
+    fn of(entry: &ProfileEntry) -> Self {
+        Self { times: entry.times, kept: entry.kept }
+    }
+
+    /// The sum of this part and `count` times `other`.
+    pub fn plus(self, other: Self, count: f64) -> Self {
+        let kept = self.kept.plus(other.kept, count);
+        Self { times: self.times.plus(other.times, count), kept }
+    }
+
+    /// The cost if every layer follows `strategy`.
+    pub fn under(self, strategy: LayerStrategy) -> PairCost {
+        let Self { times: t, kept } = self;
+        let (forward, backward, kept) = match strategy {
+            LayerStrategy::Keep => (t.forward_s, t.backward_s, kept.keep),
+            LayerStrategy::Selective => (t.forward_s, t.selective_backward_s, kept.selective),
+            LayerStrategy::Full => (t.inference_s, t.forward_s + t.backward_s, kept.full),
+            LayerStrategy::Offload => (t.offload_forward_s, t.offload_backward_s, kept.offload),
+        };
+        PairCost { forward, backward, kept }
+    }
+}
+
+impl PairCost {
+    /// The sum of both.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            forward: self.forward + other.forward,
+            backward: self.backward + other.backward,
+            kept: self.kept.plus(other.kept, 1.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dip_core::profile::Part;
+
+    fn entry(tokens: u64, forward: f64) -> ProfileEntry {
+        ProfileEntry {
+            module: "m".into(),
+            part: Part::Layer,
+            tokens,
+            times: PartTimes { forward_s: Seconds(forward), ..PartTimes::default() },
+            kept: PartBytes::default(),
+        }
+    }
+
+    #[test]
+    fn times_are_linear_between_and_beyond_the_measured_sizes() {
+        let points = [entry(10, 1.0), entry(20, 2.0), entry(40, 3.0)];
+        let at = |tokens| MeasuredPart::at(&points, tokens).unwrap().times.forward_s.0;
+        assert_eq!([at(10), at(15), at(30), at(60), at(5)], [1.0, 1.5, 2.5, 4.0, 0.5]);
+        assert_eq!(MeasuredPart::at(&points[..1], 99).unwrap().times.forward_s.0, 1.0);
+        assert!(MeasuredPart::at(&[], 1).is_none());
+    }
+
+    #[test]
+    fn a_falling_line_never_gives_negative_times() {
+        let points = [entry(10, 3.0), entry(20, 1.0)];
+        assert_eq!(MeasuredPart::at(&points, 100).unwrap().times.forward_s.0, 0.0);
+    }
+}

@@ -1,0 +1,124 @@
+//! The figures of a plan and its trace.
+
+use std::sync::Arc;
+
+use dip_core::{Bytes, Plan, Seconds, Span, Task, TaskKind, Trace};
+
+use super::memory::{MemoryCurve, memory};
+
+/// The figures that all reports share.
+pub struct Summary<'a> {
+    plan: &'a Plan,
+    pub makespan: Seconds,
+    bubble_ratio: f64,
+    pub ranks: Vec<RankSummary<'a>>,
+    /// The names of the modules, in order of appearance.
+    pub modules: Vec<Arc<str>>,
+}
+
+/// The figures of one rank.
+pub struct RankSummary<'a> {
+    pub spans: Vec<(&'a Task, Span)>,
+    pub forward: Seconds,
+    pub backward: Seconds,
+    pub weight: Seconds,
+    pub memory: MemoryCurve,
+    /// The memory limit of the rank.
+    pub limit: Bytes,
+}
+
+impl<'a> Summary<'a> {
+    pub fn of(plan: &'a Plan, trace: &Trace) -> Self {
+        let graph = &plan.graph;
+        let curves = memory(graph, trace);
+        let mut ranks: Vec<RankSummary<'a>> = curves
+            .into_iter()
+            .enumerate()
+            .map(|(rank, memory)| RankSummary {
+                spans: Vec::new(),
+                forward: Seconds::ZERO,
+                backward: Seconds::ZERO,
+                weight: Seconds::ZERO,
+                memory,
+                limit: graph.memory_limit_bytes.get(rank).copied().unwrap_or(Bytes::UNLIMITED),
+            })
+            .collect();
+        for &span in &trace.spans {
+            let (Some(task), Some(rank)) =
+                (graph.tasks.get(span.task.index()), ranks.get_mut(span.rank.index()))
+            else {
+                continue;
+            };
+            let took = span.end - span.start;
+            match task.kind {
+                TaskKind::Forward => rank.forward += took,
+                TaskKind::Backward => rank.backward += took,
+                TaskKind::Weight => rank.weight += took,
+            }
+            rank.spans.push((task, span));
+        }
+        let mut modules: Vec<Arc<str>> = Vec::new();
+        for task in &graph.tasks {
+            if !modules.contains(&task.module) {
+                modules.push(task.module.clone());
+            }
+        }
+        Self {
+            plan,
+            makespan: trace.makespan(),
+            bubble_ratio: trace.bubble_ratio(),
+            ranks,
+            modules,
+        }
+    }
+
+    /// The index of the module of a task in [`Summary::modules`].
+    pub fn module(&self, task: &Task) -> usize {
+        self.modules.iter().position(|m| *m == task.module).unwrap_or(0)
+    }
+
+    /// Labels and values of the headline figures.
+    pub fn headline(&self) -> Vec<(&'static str, String)> {
+        let plan = self.plan;
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let mut figures = vec![
+            ("model", plan.graph.model.clone()),
+            ("cluster", plan.graph.cluster.clone()),
+            ("schedule", plan.schedule.clone()),
+            ("stages", plan.graph.tasks.len().to_string()),
+            ("makespan", self.makespan.to_string()),
+            ("planned", plan.predicted.makespan_s.to_string()),
+            ("bubbles", percent(self.bubble_ratio)),
+        ];
+        if plan.lower_bound_s > Seconds::ZERO {
+            figures.push(("lower bound", plan.lower_bound_s.to_string()));
+            figures.push(("above bound", percent(self.makespan / plan.lower_bound_s - 1.0)));
+        }
+        figures
+    }
+}
+
+impl RankSummary<'_> {
+    /// The time in which the rank computes.
+    pub fn busy(&self) -> Seconds {
+        self.forward + self.backward + self.weight
+    }
+}
+
+/// Describes a task, such as `forward vision 0.1, segment 2`.
+pub fn describe(task: &Task) -> String {
+    let kind = match task.kind {
+        TaskKind::Forward => "forward",
+        TaskKind::Backward => "backward",
+        TaskKind::Weight => "weight",
+    };
+    format!(
+        "{kind} {} {}.{}, segment {}",
+        task.module, task.microbatch, task.sub_microbatch, task.segment
+    )
+}
+
+/// The text of a memory limit.
+pub fn limit_text(limit: Bytes) -> String {
+    if limit == Bytes::UNLIMITED { "none".into() } else { limit.to_string() }
+}
