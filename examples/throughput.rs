@@ -4,7 +4,7 @@
 //! `-- decoder` or `-- vit` measures one kind only. `scripts/pytorch-throughput.py` prints the same table for PyTorch, to be run beside it.
 
 use dip::burn::backend::{Cpu, cpu_devices};
-use dip::burn::measure::{Effort, profile};
+use dip::burn::measure::{MeasureSettings, profile};
 use dip::core::profile::{Part, Profile};
 use dip::prelude::*;
 
@@ -78,20 +78,20 @@ impl Shape {
 fn main() -> anyhow::Result<()> {
     let device = cpu_devices(1)[0];
     let documents = BATCH as usize;
-    let effort = Effort {
+    let settings = MeasureSettings {
         rounds: 1,
         warm_up: 1,
         runs: 5,
         in_flight: 1,
         ranks: 1,
         documents,
-        ..Effort::default()
+        ..MeasureSettings::default()
     };
     println!("{:8} {:>6} {:>6} {:>12} {:>9}", "layer", "hidden", "length", "tokens/s", "GFLOP/s");
     // `-- decoder` leaves out the other kind of layer.
     let only = std::env::args().nth(1);
     for shape in SHAPES.iter().filter(|s| only.as_ref().is_none_or(|only| only == s.module)) {
-        let measured = profile::<Cpu>(&shape.model()?, &device, effort, "throughput".into())?;
+        let measured = profile::<Cpu>(&shape.model()?, &device, settings, "throughput".into())?;
         let seconds = shape.seconds(&measured).expect("the profile covers every module");
         let (speed, gflops) = (shape.tokens() / seconds, shape.flops() / seconds / 1e9);
         let Shape { module, hidden, length } = *shape;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use dip::burn::backend::{Cpu, cpu_devices};
-use dip::burn::measure::{Effort, cached_profile};
+use dip::burn::measure::{MeasureSettings, cached_profile};
 use dip::burn::train::{IterationReport, Observer, RunConfig, RunData, Trainer, TrainerInit};
 use dip::prelude::*;
 use dip::sched::PlannerConfig;
@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
 
     // What stages cost on this machine, measured once.
     let path = config.output.join("profile.json");
-    let profile = cached_profile::<Cpu>(&path, &model, &devices[0], Effort::default())?;
+    let profile = cached_profile::<Cpu>(&path, &model, &devices[0], MeasureSettings::default())?;
     let cost: Arc<dyn CostModel> = Arc::new(MeasuredCost::new(&profile));
 
     // Which layers on which rank: before training, from costs.

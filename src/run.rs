@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use dip_burn::measure::{ClipSize, Effort, MeasureError, cached_profile};
+use dip_burn::ClipSize;
+use dip_burn::measure::{MeasureError, MeasureSettings, cached_profile};
 use dip_burn::runtime::nodes::{NodeError, NodeGroup};
 use dip_burn::train::{
     Cut, Deal, Device, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit,
@@ -90,8 +91,8 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
         .map_err(TrainError::from)?;
     let Representative { meta, documents, clip, batches } = representative(&mut data)?;
     let is_limited = pipeline.memory_limit_bytes.is_some();
-    let usual = Effort::default();
-    let effort = Effort {
+    let usual = MeasureSettings::default();
+    let settings = MeasureSettings {
         // What fits no more than a microbatch or two when trained must not fail when measured.
         in_flight: if is_limited { 1 } else { usual.in_flight },
         ranks: pipeline.devices() as usize,
@@ -105,7 +106,7 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
     };
     let device = devices.first().cloned().unwrap_or_default();
     let path = config.output.join("profile.json");
-    let measure = || cached_profile::<B>(&path, model, &device, effort);
+    let measure = || cached_profile::<B>(&path, model, &device, settings);
     let profile = match &nodes {
         Some(nodes) => profile_of_first(nodes, measure)?,
         None => measure()?,

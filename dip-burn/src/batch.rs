@@ -85,6 +85,21 @@ impl ClipGrid {
     }
 }
 
+/// Size of a clip and of its caption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClipSize {
+    /// Tokens of the clip.
+    pub grid: ClipGrid,
+    /// Tokens of the caption.
+    pub caption_tokens: u32,
+}
+
+impl Default for ClipSize {
+    fn default() -> Self {
+        Self { grid: ClipGrid { frames: 8, rows: 6, columns: 6 }, caption_tokens: 24 }
+    }
+}
+
 impl Microbatch {
     /// Tokens that have a loss: those of the clips, where there are any.
     pub fn trained_tokens(&self) -> u64 {

@@ -22,5 +22,5 @@ pub mod stage;
 pub mod train;
 pub mod weights;
 
-pub use batch::{Batch, Clip, ClipGrid, Image, Microbatch};
+pub use batch::{Batch, Clip, ClipGrid, ClipSize, Image, Microbatch};
 pub use burn::tensor::backend::Backend;

@@ -1,7 +1,7 @@
 //! Models and batches to compare plans on.
 
 use anyhow::Result;
-use dip::burn::measure::ClipSize;
+use dip::burn::ClipSize;
 use dip::burn::train::{RunConfig, RunData};
 use dip::burn::{ClipGrid, Microbatch};
 use dip::prelude::*;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use dip::burn::backend::{Cpu, cpu_devices};
-use dip::burn::measure::{Effort, profile, undisturbed};
+use dip::burn::measure::{MeasureSettings, profile, undisturbed};
 use dip::burn::runtime::{Pipeline, PipelineInit};
 use dip::burn::train::RunConfig;
 use dip::burn::{Batch, Microbatch};
@@ -80,7 +80,7 @@ impl CostModel for Only {
 /// What the ways of one model have in common.
 struct Study {
     model: ModelSpec,
-    effort: Effort,
+    settings: MeasureSettings,
     /// What the stages cost, by round.
     profiles: Vec<Profile>,
     config: RunConfig,
@@ -94,16 +94,16 @@ impl Study {
         let documents = documents.sum::<u32>() as usize / sequences.count().max(1);
         // One round of it at a time: they take turns with the plans.
         let clip = mean_clip(&batches);
-        let effort = Effort {
+        let settings = MeasureSettings {
             rounds: 1,
             ranks: RANKS as usize,
             documents,
             clip,
             warm_up: 1,
             runs: 2,
-            ..Effort::default()
+            ..MeasureSettings::default()
         };
-        let mut study = Self { model, effort, profiles: Vec::new(), config, batches };
+        let mut study = Self { model, settings, profiles: Vec::new(), config, batches };
         study.measure()?;
         Ok(study)
     }
@@ -111,7 +111,7 @@ impl Study {
     /// Measures what the stages cost now.
     fn measure(&mut self) -> Result<()> {
         let device = cpu_devices(1).remove(0);
-        let profile = profile::<Cpu>(&self.model, &device, self.effort, "prediction".into())?;
+        let profile = profile::<Cpu>(&self.model, &device, self.settings, "prediction".into())?;
         self.profiles.push(profile);
         Ok(())
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use dip::burn::Backend;
 use dip::burn::backend;
-use dip::burn::measure::operators::{OperatorEffort, operators};
+use dip::burn::measure::operators::{OperatorSettings, operators};
 use dip::burn::model::Precision;
 use dip::core::{Bytes, ClusterSpec, OperatorProfile, Seconds, presets};
 use dip::emu::{Calibration, Measurement, fit, with_measured_peaks};
@@ -109,7 +109,7 @@ impl Calibrate {
 
     fn measure<B: Backend>(&self, devices: &[B::Device]) -> Result<OperatorProfile> {
         let (longest, runs) = if self.quick { (2e-3, 9) } else { (10e-3, 21) };
-        let effort = OperatorEffort {
+        let settings = OperatorSettings {
             longest: Seconds(longest),
             runs,
             threads: self.threads as usize,
@@ -121,7 +121,7 @@ impl Calibrate {
             apart_from_host: self.device == Device::Cuda,
         };
         println!("measuring on {} workers", devices.len());
-        Ok(operators::<B>(devices, effort)?)
+        Ok(operators::<B>(devices, settings)?)
     }
 
     fn fit(&self, sheet: ClusterSpec, profile: &OperatorProfile) -> Result<Calibration> {

@@ -4,8 +4,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use dip_core::{BatchSplit, ModuleKind, Received};
 
-use super::{ClipSize, Inputs, Probe, is_video};
-use crate::batch::{Batch, Image, Microbatch};
+use super::{Inputs, Probe, is_video};
+use crate::batch::{Batch, ClipSize, Image, Microbatch};
 use crate::data::video::{ReadyClip, noisy, packed};
 use crate::data::{LatentShape, Latents};
 use crate::model::{DitChunk, cast};
@@ -40,7 +40,7 @@ impl<B: Backend> Probe<'_, B> {
         }
         let shape = [rows, width as usize];
         let x = Tensor::random(shape, Distribution::Normal(0.0, 1.0), self.device);
-        let x = cast(x, self.effort.precision.dtype());
+        let x = cast(x, self.settings.precision.dtype());
         vec![Received { from, payload: Payload(vec![x]) }]
     }
 
@@ -48,7 +48,8 @@ impl<B: Backend> Probe<'_, B> {
         match is_video(self.model) {
             true => self.batch_of((self.clips(), self.instances)),
             false => {
-                let (documents, trained) = (self.effort.documents, self.model.sequence_tokens / 2);
+                let (documents, trained) =
+                    (self.settings.documents, self.model.sequence_tokens / 2);
                 self.batch_of(self.sequence(documents.max(1), trained as usize))
             }
         }
@@ -57,7 +58,7 @@ impl<B: Backend> Probe<'_, B> {
     /// A batch of as many equal microbatches as are in flight.
     pub(super) fn batch_in_flight(&self) -> Batch {
         let Batch { microbatches, split, trained_tokens } = self.batch();
-        let in_flight = self.effort.in_flight.max(1);
+        let in_flight = self.settings.in_flight.max(1);
         Batch {
             microbatches: vec![microbatches[0].clone(); in_flight],
             split: BatchSplit { slices: vec![split.slices[0].clone(); in_flight] },
@@ -77,7 +78,7 @@ impl<B: Backend> Probe<'_, B> {
     /// Equal clips with their captions.
     pub(super) fn clips(&self) -> Microbatch {
         let (ClipSize { grid, caption_tokens }, shape) =
-            (self.effort.clip, LatentShape::of(self.model));
+            (self.settings.clip, LatentShape::of(self.model));
         let values = vec![0.5; grid.tokens() * shape.map_or(1, |s| s.values as usize)];
         let clip = ReadyClip {
             latents: Latents { grid, values },

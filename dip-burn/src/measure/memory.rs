@@ -7,8 +7,8 @@ use burn::tensor::backend::Backend;
 use dip_core::profile::{KeptBytes, PartBytes};
 use dip_core::{ModuleKind, ModuleSpec, causal_block_pairs};
 
-use super::{ClipSize, Effort, MeasureError, Measured, Probe, is_video};
-use crate::batch::Batch;
+use super::{MeasureError, MeasureSettings, Measured, Probe, is_video};
+use crate::batch::{Batch, ClipSize};
 
 /// One forward: what it worked on, and the bytes it kept.
 struct Point {
@@ -24,7 +24,7 @@ impl<B: Backend> Probe<'_, B> {
         let mut chunk = self.measured(layers, &self.batch())?;
         let mut line = |strategy: &str| -> Result<KeptBytes, MeasureError> {
             let length = self.model.sequence_tokens as usize;
-            let documents = self.effort.documents.max(1);
+            let documents = self.settings.documents.max(1);
             let other = if documents == 1 { 2 } else { 1 };
             let module = self.module_spec();
             if is_video(self.model) {
@@ -83,8 +83,8 @@ impl<B: Backend> Probe<'_, B> {
             ..KeptBytes::default()
         };
         let [once, longer_clips, _] = bytes;
-        let context = f64::from(self.instances * self.effort.clip.caption_tokens);
-        let cross = context * self.effort.clip.grid.tokens() as f64;
+        let context = f64::from(self.instances * self.settings.clip.caption_tokens);
+        let cross = context * self.settings.clip.grid.tokens() as f64;
         if matches!(self.module_spec().kind, ModuleKind::Dit { .. }) {
             let longer_captions = held(1, 2)? - once;
             // Nor is what grows with one of two lengths alone in what both make longer than each does.
@@ -101,11 +101,11 @@ impl<B: Backend> Probe<'_, B> {
 
     /// The same with clips and captions of so many times the length.
     fn longer(&self, clips: u32, captions: u32) -> Self {
-        let ClipSize { mut grid, mut caption_tokens } = self.effort.clip;
+        let ClipSize { mut grid, mut caption_tokens } = self.settings.clip;
         grid.frames *= clips;
         caption_tokens *= captions;
-        let effort = Effort { clip: ClipSize { grid, caption_tokens }, ..self.effort };
-        Self { effort, ..*self }
+        let settings = MeasureSettings { clip: ClipSize { grid, caption_tokens }, ..self.settings };
+        Self { settings, ..*self }
     }
 
     fn module_spec(&self) -> &ModuleSpec {

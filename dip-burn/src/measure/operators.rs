@@ -1,6 +1,6 @@
 //! Micro-benchmarks of single operators, as the modules of this crate run them on a backend.
 //!
-//! Every kind of operator is measured in series that double in size until one takes longer than the effort allows, so that
+//! Every kind of operator is measured in series that double in size until one takes longer than the settings allows, so that
 //! the same grid serves a core and an accelerator. As many devices measure at once as will train.
 
 use std::sync::{Barrier, Mutex, PoisonError};
@@ -15,10 +15,9 @@ use dip_core::{
 };
 
 use super::{MeasureError, at_once};
-use crate::model::core::{self, Heads};
-use crate::model::norm::Norm;
-use crate::model::to_device;
-use crate::model::{Init, Precision, cast};
+use crate::model::block::core::{self, Heads};
+use crate::model::block::norm::Norm;
+use crate::model::{Init, Precision, cast, to_device};
 use crate::runtime::ChannelLink;
 
 /// Sizes of a series that are measured however long they take: what a line with an error needs.
@@ -32,7 +31,7 @@ const SAMPLE_S: f64 = 300e-6;
 
 /// How long to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OperatorEffort {
+pub struct OperatorSettings {
     /// A series ends before the first operator that takes longer.
     pub longest: Seconds,
     /// Samples of each operator.
@@ -51,13 +50,13 @@ pub struct OperatorEffort {
 /// [`MeasureError::Thread`] where the backend fails.
 pub fn operators<B: Backend>(
     devices: &[B::Device],
-    effort: OperatorEffort,
+    settings: OperatorSettings,
 ) -> Result<OperatorProfile, MeasureError> {
     let first = devices.first().cloned().unwrap_or_default();
-    let pilot = at_once(1, effort.threads, |_, _| shapes::<B>(&first, effort))?;
+    let pilot = at_once(1, settings.threads, |_, _| shapes::<B>(&first, settings))?;
     let shapes = pilot.into_iter().flatten().collect::<Vec<_>>();
-    let all = at_once(devices.len(), effort.threads, |rank, barrier| {
-        times::<B>(&devices[rank.min(devices.len() - 1)], &shapes, effort, barrier)
+    let all = at_once(devices.len(), settings.threads, |rank, barrier| {
+        times::<B>(&devices[rank.min(devices.len() - 1)], &shapes, settings, barrier)
     })?;
     let mean = |i: usize| all.iter().map(|times| times[i]).sum::<f64>() / all.len() as f64;
     let mut times: Vec<_> = shapes
@@ -66,12 +65,12 @@ pub fn operators<B: Backend>(
         .map(|(i, &shape)| OperatorTime { shape, seconds: Seconds(mean(i)) })
         .collect();
     if let [sender, receiver, ..] = devices {
-        times.extend(messages::<B>([sender, receiver], effort)?);
+        times.extend(messages::<B>([sender, receiver], settings)?);
     }
     let ranks = devices.len();
-    let (name, precision) = (B::name(&first), effort.precision.name());
-    let device = format!("{name} in {precision}, {ranks} devices of {} threads", effort.threads);
-    let element_bytes = effort.precision.element_bytes() as u32;
+    let (name, precision) = (B::name(&first), settings.precision.name());
+    let device = format!("{name} in {precision}, {ranks} devices of {} threads", settings.threads);
+    let element_bytes = settings.precision.element_bytes() as u32;
     Ok(OperatorProfile { device, element_bytes, times })
 }
 
@@ -123,14 +122,14 @@ fn sizes() -> impl Iterator<Item = u64> {
 }
 
 /// The operators that do not take too long, alone on one device.
-fn shapes<B: Backend>(device: &B::Device, effort: OperatorEffort) -> Vec<OperatorShape> {
+fn shapes<B: Backend>(device: &B::Device, settings: OperatorSettings) -> Vec<OperatorShape> {
     let mut shapes = Vec::new();
-    for series in series(effort.apart_from_host) {
+    for series in series(settings.apart_from_host) {
         let small = |shape: &OperatorShape| largest_tensor(shape) <= MOST_VALUES;
         for (i, shape) in series.into_iter().take_while(small).enumerate() {
-            let mut operator = Prepared::<B>::new(shape, device, effort.precision);
+            let mut operator = Prepared::<B>::new(shape, device, settings.precision);
             operator.run(1);
-            if operator.run(1) > effort.longest.0 && i >= LEAST_SIZES {
+            if operator.run(1) > settings.longest.0 && i >= LEAST_SIZES {
                 break;
             }
             shapes.push(shape);
@@ -143,15 +142,15 @@ fn shapes<B: Backend>(device: &B::Device, effort: OperatorEffort) -> Vec<Operato
 fn times<B: Backend>(
     device: &B::Device,
     shapes: &[OperatorShape],
-    effort: OperatorEffort,
+    settings: OperatorSettings,
     barrier: &Barrier,
 ) -> Vec<f64> {
     let time = |&shape| {
-        let mut operator = Prepared::<B>::new(shape, device, effort.precision);
+        let mut operator = Prepared::<B>::new(shape, device, settings.precision);
         let alone = operator.run(1).max(1e-9);
         let calls = (SAMPLE_S / alone).ceil().clamp(1.0, 1000.0) as usize;
         barrier.wait();
-        undisturbed((0..effort.runs.max(1)).map(|_| operator.run(calls)))
+        undisturbed((0..settings.runs.max(1)).map(|_| operator.run(calls)))
     };
     shapes.iter().map(time).collect()
 }
@@ -228,20 +227,20 @@ fn finish<B: Backend>(device: &B::Device) {
 /// Seconds of messages from one rank to another: half of the way there and back.
 fn messages<B: Backend>(
     devices: [&B::Device; 2],
-    effort: OperatorEffort,
+    settings: OperatorSettings,
 ) -> Result<Vec<OperatorTime>, MeasureError> {
     let links: Vec<_> =
         ChannelLink::mesh(2).into_iter().map(|link| Mutex::new(Some(link))).collect();
-    let largest = effort.longest.0 * SLOWEST_LINK;
+    let largest = settings.longest.0 * SLOWEST_LINK;
     let sizes = || {
         let all = sizes().enumerate();
         let short = |&(i, bytes): &(usize, u64)| i < LEAST_SIZES || bytes as f64 <= largest;
         all.take_while(short).map(|(_, bytes)| bytes)
     };
-    let ends = at_once(2, effort.threads, |rank, _| {
+    let ends = at_once(2, settings.threads, |rank, _| {
         let link = links[rank].lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut end = End::<B> { link: link?, rank, device: devices[rank] };
-        Some(sizes().map(|bytes| end.message(bytes, effort.runs)).collect::<Result<Vec<_>, _>>())
+        Some(sizes().map(|bytes| end.message(bytes, settings.runs)).collect::<Result<Vec<_>, _>>())
     })?;
     let first = ends.into_iter().next().flatten().unwrap_or_else(|| Ok(Vec::new()))?;
     let time =
@@ -307,14 +306,15 @@ mod tests {
 
     #[test]
     fn every_kind_of_operator_is_measured_at_several_sizes() {
-        let effort = OperatorEffort {
+        let settings = OperatorSettings {
             longest: Seconds(1e-6),
             runs: 1,
             threads: 1,
             precision: Precision::F32,
             apart_from_host: true,
         };
-        let profile = operators::<Flex>(&[Default::default(), Default::default()], effort).unwrap();
+        let profile =
+            operators::<Flex>(&[Default::default(), Default::default()], settings).unwrap();
         assert_eq!(profile.element_bytes, 4);
         for name in
             ["matmul", "attention", "norm", "activation", "residual", "message", "host copy"]

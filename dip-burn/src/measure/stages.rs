@@ -10,7 +10,7 @@ use dip_core::profile::PartTimes;
 use dip_core::{MicrobatchId, PairKey, Received, Seconds, Stage};
 
 use super::figures::typical;
-use super::{CHUNKS, Chunks, Effort, MeasureError, Measured, Probe};
+use super::{CHUNKS, Chunks, MeasureError, MeasureSettings, Measured, Probe};
 use crate::batch::Batch;
 use crate::runtime::Optimizer;
 use crate::runtime::OptimizerConfig;
@@ -29,8 +29,8 @@ impl<B: Backend> Probe<'_, B> {
         let (mut samples, start) = (Vec::new(), Instant::now());
         let mut turned = self.round % CHUNKS.len();
         chunks.rotate_left(turned);
-        for run in 0..self.effort.warm_up + self.effort.runs.max(1) {
-            let is_late = start.elapsed().as_secs_f64() > self.effort.enough.0;
+        for run in 0..self.settings.warm_up + self.settings.runs.max(1) {
+            let is_late = start.elapsed().as_secs_f64() > self.settings.enough.0;
             if is_late && !samples.is_empty() {
                 break;
             }
@@ -45,7 +45,7 @@ impl<B: Backend> Probe<'_, B> {
             self.split(&mut chunks, &mut sample)?;
             sample.rotate_right(turned);
             // What takes long is warm behind its first run.
-            if run >= self.effort.warm_up || is_late {
+            if run >= self.settings.warm_up || is_late {
                 samples.push(sample);
             }
         }
@@ -62,8 +62,8 @@ impl<B: Backend> Probe<'_, B> {
     ) -> Result<Measured<B>, MeasureError> {
         let inputs = self.inputs(layers.start == 0, batch);
         let stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
-            .with_precision(self.effort.precision);
-        let Effort { algorithm, averages, .. } = self.effort;
+            .with_precision(self.settings.precision);
+        let MeasureSettings { algorithm, averages, .. } = self.settings;
         let ema_decay = if averages { 0.5 } else { 0.0 };
         let optimizer = OptimizerConfig { algorithm, ema_decay, ..Default::default() };
         let optimizer = Optimizer::new(&optimizer);
@@ -156,7 +156,7 @@ impl<B: Backend> Probe<'_, B> {
         chunks: &mut Chunks<B>,
         stage: impl Fn(&mut Measured<B>, usize) -> Result<Seconds, MeasureError>,
     ) -> Result<Vec<Seconds>, MeasureError> {
-        let in_flight = self.effort.in_flight.max(1);
+        let in_flight = self.settings.in_flight.max(1);
         let mut seconds = vec![Seconds::ZERO; chunks.len()];
         for m in 0..in_flight {
             for (chunk, seconds) in chunks.iter_mut().zip(&mut seconds) {

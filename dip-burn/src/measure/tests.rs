@@ -9,9 +9,14 @@ use super::*;
 #[test]
 fn every_strategy_is_measured_and_each_holds_less_than_the_one_before() {
     let model = presets::model("vlm-tiny").unwrap();
-    let effort =
-        Effort { rounds: 1, warm_up: 0, runs: 1, enough: Seconds(0.1), ..Effort::default() };
-    let profile = profile::<Flex>(&model, &Default::default(), effort, "test".into()).unwrap();
+    let settings = MeasureSettings {
+        rounds: 1,
+        warm_up: 0,
+        runs: 1,
+        enough: Seconds(0.1),
+        ..MeasureSettings::default()
+    };
+    let profile = profile::<Flex>(&model, &Default::default(), settings, "test".into()).unwrap();
     for e in profile.entries.iter().filter(|e| e.part == Part::Layer) {
         let PartTimes { forward_s, backward_s, .. } = e.times;
         assert!(forward_s.0 > 0.0 && backward_s.0 > 0.0, "{e:?}");

@@ -7,7 +7,7 @@ use dip_core::{LoraTarget, ModuleKind, ModuleSpec};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::linear::{Adapter, Linear};
+use super::block::linear::{Adapter, Linear};
 
 /// Draws the weights of one module of the model.
 #[derive(Debug, Clone)]

@@ -1,42 +1,26 @@
 //! The modules that are trained, generic over Burn's `Backend`, cut into chunks of consecutive layers.
 //!
-//! | file | holds |
+//! | place | holds |
 //! |---|---|
-//! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or what `stem` holds |
-//! | `merger` | the adapter: neighbouring patches become one token of the backbone |
-//! | `stem` | what CLIP and SigLIP have instead: class token, learned positions, norm before the layers |
-//! | `decoder` | Llama and Qwen2 type decoder: grouped-query attention, rotary positions, SwiGLU, head with its loss |
-//! | `coordinates` | time, row and column of every token, for the positions of Qwen2-VL |
-//! | `dit` | diffusion transformer in the MovieGen manner: packed clips, adaptive norms, cross attention, flow-matching loss |
-//! | `linear` | linear layers with low-rank adapters |
-//! | `layer`, `attention`, `core`, `rotary`, `feed_forward`, `activation`, `norm` | what their layers share, forward and backward |
-//! | `fused` | what the CPU backend runs in one pass in the place of several operations |
-//! | `offload` | tensors in host memory: activations that wait there, and what goes to another device |
+//! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or learned ones as in CLIP and SigLIP |
+//! | `decoder` | decoder of the Llama and Qwen2 type: grouped-query attention, rotary positions, SwiGLU, head with its loss |
+//! | `dit` | diffusion transformer of the MovieGen type: packed clips, adaptive norms, cross attention, flow-matching loss |
+//! | `block` | what their layers share: attention, feed-forward network, norms, linear layers |
+//! | `offload` | tensors in host memory: activations that wait there, and tensors on their way to another device |
 //! | `gradients` | sums of weight gradients |
-//! | `precision` | what the layers compute in |
+//! | `precision` | the element type of the layers |
 //! | `init` | weights by name: any partition starts from the same ones |
 //! | `sampler` | clips from noise: Euler steps with guidance |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
-mod activation;
-pub mod attention;
-mod coordinates;
-pub mod core;
+pub mod block;
 pub mod decoder;
 pub mod dit;
-pub mod feed_forward;
-mod fused;
 mod gradients;
 mod init;
-pub mod layer;
-pub mod linear;
-pub mod merger;
-pub(crate) mod norm;
 mod offload;
 mod precision;
-pub mod rotary;
 pub mod sampler;
-pub mod stem;
 pub mod vit;
 mod whole;
 
@@ -122,14 +106,14 @@ impl<'a> Slice<'a> {
 
 /// What the weights of a model are at first.
 #[derive(Debug, Clone, Copy)]
-pub struct Start<'a> {
+pub struct InitialWeights<'a> {
     /// Seed of all that is drawn.
     pub seed: u64,
     /// Where weights are read from; they are drawn where it is absent, and adapters always are.
     pub weights: Option<&'a Weights>,
 }
 
-impl From<u64> for Start<'_> {
+impl From<u64> for InitialWeights<'_> {
     fn from(seed: u64) -> Self {
         Self { seed, weights: None }
     }

@@ -43,7 +43,7 @@ impl Precision {
 
     /// # Errors
     /// [`ModelError::Precision`] where `device` cannot compute in it; kernels would fail one by one, with less to read.
-    pub(crate) fn is_had_by<B: Backend>(self, device: &B::Device) -> Result<(), ModelError> {
+    pub(crate) fn check_supported<B: Backend>(self, device: &B::Device) -> Result<(), ModelError> {
         // The layers compute in f32 on every device.
         match self == Self::F32 || B::supports_dtype(device, self.dtype()) {
             true => Ok(()),
@@ -56,11 +56,6 @@ impl Precision {
     /// Bytes of an activation.
     pub fn element_bytes(self) -> u64 {
         self.dtype().size() as u64
-    }
-
-    /// Bytes of the copy of one weight that the layers multiply with; none in f32, where that is the weight itself.
-    pub fn weight_copy_bytes(self) -> u64 {
-        if self == Self::F32 { 0 } else { self.element_bytes() }
     }
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 use dip_core::{ModelSpec, ModuleId, ModuleKind};
 
-use super::{Chunk, DecoderChunk, DitChunk, Init, ModelError, Slice, Start, VitChunk};
+use super::{Chunk, DecoderChunk, DitChunk, Init, InitialWeights, ModelError, Slice, VitChunk};
 use crate::batch::{Batch, Image, Microbatch};
 use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
 use crate::weights::Reader;
@@ -42,10 +42,10 @@ impl<B: Backend> WholeModel<B> {
     /// read.
     pub fn init<'a>(
         model: &ModelSpec,
-        start: impl Into<Start<'a>>,
+        start: impl Into<InitialWeights<'a>>,
         device: &B::Device,
     ) -> Result<Self, ModelError> {
-        let Start { seed, weights } = start.into();
+        let InitialWeights { seed, weights } = start.into();
         let mut encoder = None;
         let mut decoder = None;
         let mut video = None;

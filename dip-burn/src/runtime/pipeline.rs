@@ -24,7 +24,7 @@ use super::worker::{
     Chunks, Command, Export, Failure, Iteration, RankReport, RankUpdate, Reply, Worker,
 };
 use crate::batch::Batch;
-use crate::model::{ModelError, Precision, Start};
+use crate::model::{InitialWeights, ModelError, Precision};
 use crate::params::NamedTensors;
 use crate::stage::{ChunkStage, RankMemory};
 
@@ -41,7 +41,7 @@ pub struct PipelineInit<'a, B: Backend> {
     /// What the layers compute in.
     pub precision: Precision,
     /// What the weights are at first.
-    pub start: Start<'a>,
+    pub start: InitialWeights<'a>,
     /// The optimiser.
     pub optimizer: &'a OptimizerConfig,
 }
@@ -434,7 +434,7 @@ fn chunks_of_rank<B: Backend>(
     rank: RankId,
     device: &B::Device,
 ) -> Result<Chunks<B>, ModelError> {
-    init.precision.is_had_by::<B>(device)?;
+    init.precision.check_supported::<B>(device)?;
     let mut chunks = Chunks::new();
     for (m, module) in init.partition.modules.iter().enumerate() {
         for chunk in module.chunks.iter().filter(|c| c.rank == rank) {

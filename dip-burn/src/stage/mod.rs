@@ -17,8 +17,8 @@ use dip_core::{
 
 use crate::batch::Batch;
 use crate::model::{
-    Chunk, DecoderChunk, DitChunk, Gradients, Init, ModelError, Precision, Slice, Start, VitChunk,
-    cast, image_side, output_width,
+    Chunk, DecoderChunk, DitChunk, Gradients, Init, InitialWeights, ModelError, Precision, Slice,
+    VitChunk, cast, image_side, output_width,
 };
 use crate::params::Bucket;
 use crate::params::flat;
@@ -85,11 +85,11 @@ impl<B: Backend> ChunkStage<B> {
         model: &ModelSpec,
         module: ModuleId,
         layers: Range<u32>,
-        start: impl Into<Start<'a>>,
+        start: impl Into<InitialWeights<'a>>,
         device: &B::Device,
     ) -> Result<Self, ModelError> {
         let spec = &model.modules[module.index()];
-        let Start { seed, weights } = start.into();
+        let InitialWeights { seed, weights } = start.into();
         let init = Init { seed, module: &spec.name, device, read: weights.is_some() };
         let modules = match &spec.kind {
             ModuleKind::Vit { .. } => {

@@ -20,7 +20,7 @@ use super::report::{Evaluation, IterationReport, Observer};
 use super::throughput::{Throughput, resident_bytes};
 use super::{EarlyStop, RunConfig, samples};
 use crate::data::SourcePosition;
-use crate::model::{Start, WholeModel};
+use crate::model::{InitialWeights, WholeModel};
 use crate::params::NamedTensors;
 use crate::runtime::nodes::NodeGroup;
 use crate::runtime::{Export, Pipeline, PipelineInit, ReplicaWork, StepReport, Update};
@@ -98,7 +98,7 @@ impl<B: Backend> Trainer<B> {
             devices: init.devices,
             threads_per_rank: init.config.pipeline.threads_per_rank,
             precision: init.config.pipeline.precision,
-            start: Start { seed: init.config.seed, weights: weights.as_ref() },
+            start: InitialWeights { seed: init.config.seed, weights: weights.as_ref() },
             optimizer: &init.config.optimizer,
         };
         let pipeline = Pipeline::on_nodes(&pipeline_init, nodes.clone())?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dip_burn::model::{Precision, Start, WholeModel};
+use dip_burn::model::{InitialWeights, Precision, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{Export, OptimizerConfig, Pipeline, PipelineInit, ReplicaWork, Update};
 use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
@@ -91,7 +91,7 @@ impl Fixture {
             devices: vec![Default::default(); 2 * count],
             threads_per_rank: 1,
             precision: Precision::F32,
-            start: Start { seed: 0, weights: Some(&weights) },
+            start: InitialWeights { seed: 0, weights: Some(&weights) },
             optimizer: &OptimizerConfig { shard: true, ..OptimizerConfig::default() },
         };
         Pipeline::new(&init).unwrap()
@@ -100,7 +100,7 @@ impl Fixture {
     /// The largest difference of the logits of `model` with these weights to those of `transformers`.
     fn difference(&self, model: &ModelSpec) -> f32 {
         let weights = Weights::open(&self.folder, model).unwrap();
-        let start = Start { seed: 0, weights: Some(&weights) };
+        let start = InitialWeights { seed: 0, weights: Some(&weights) };
         let whole = WholeModel::<B>::init(model, start, &Default::default()).unwrap();
         let logits = whole.logits(&self.sequence).unwrap().into_data();
         largest(&self.logits, &logits.to_vec::<f32>().unwrap())
@@ -308,7 +308,7 @@ fn a_rank_reads_no_tensor_of_other_layers() {
     let shard = shards.find(|p| store(p).shape(name).is_some()).unwrap();
     std::fs::remove_file(shard).unwrap();
     let chunk = |layers| {
-        let start = Start { seed: 0, weights: Some(&weights) };
+        let start = InitialWeights { seed: 0, weights: Some(&weights) };
         let device = Default::default();
         dip_burn::stage::ChunkStage::<B>::new(&fixture.model, ModuleId(0), layers, start, &device)
     };

@@ -13,9 +13,9 @@ use super::layer::Stream;
 use super::modulation::{Members, Modulation, PARTS, own_backward};
 use super::start::rows_of;
 use crate::batch::Clip;
+use crate::model::block::linear::{Linear, linear_backward};
+use crate::model::block::norm::{Norm, NormKept};
 use crate::model::gradients::{Gradients, bytes_of};
-use crate::model::linear::{Linear, linear_backward};
-use crate::model::norm::{Norm, NormKept};
 use crate::model::{Init, Slice, cast, to_f32};
 
 /// Shift and scale: the last norm has no gate.

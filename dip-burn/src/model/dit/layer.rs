@@ -9,11 +9,11 @@ use dip_core::ModuleSpec;
 
 use super::modulation::{Members, Modulation, PARTS, own_backward};
 use crate::model::Init;
-use crate::model::attention::{Attention, AttentionKept, Geometry};
-use crate::model::feed_forward::{FeedForward, FeedForwardKept};
+use crate::model::block::attention::{Attention, AttentionKept, Geometry};
+use crate::model::block::feed_forward::{FeedForward, FeedForwardKept};
+use crate::model::block::layer::Block;
+use crate::model::block::norm::{Norm, NormKept};
 use crate::model::gradients::{Gradients, bytes_of};
-use crate::model::layer::Block;
-use crate::model::norm::{Norm, NormKept};
 use crate::model::offload::{Held, Visit};
 
 /// What passes from layer to layer: the clips, and what conditions them, which layers only read.

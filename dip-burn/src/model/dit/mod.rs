@@ -18,13 +18,13 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{LayerStrategy, ModelSpec, ModuleId, ModuleKind, ModuleSpec};
 
-use super::attention::Geometry;
-use super::core::Heads;
-use super::gradients::{Gradients, bytes_of};
-use super::layer::{self as run, LayersKept};
-use super::rotary::Rotary;
 use super::{Chunk, Init, ModelError, Slice};
 use crate::batch::Microbatch;
+use crate::model::block::attention::Geometry;
+use crate::model::block::core::Heads;
+use crate::model::block::layer::{self as run, LayersKept};
+use crate::model::block::rotary::Rotary;
+use crate::model::gradients::{Gradients, bytes_of};
 use end::{End, EndKept};
 use layer::{DitLayer, Shared, Stream};
 use modulation::{Members, PARTS};

@@ -10,9 +10,9 @@ use burn::tensor::{Tensor, TensorData};
 use super::layer::Stream;
 use super::modulation::{Members, PARTS};
 use crate::batch::Clip;
-use crate::model::activation::silu_backward;
+use crate::model::block::activation::silu_backward;
+use crate::model::block::linear::{Linear, linear_backward, linear_backward_weights};
 use crate::model::gradients::Gradients;
-use crate::model::linear::{Linear, linear_backward, linear_backward_weights};
 use crate::model::{Init, Slice, cast};
 
 /// Cosines and sines of a diffusion step.

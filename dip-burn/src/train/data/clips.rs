@@ -7,6 +7,7 @@ use burn::tensor::backend::Backend;
 use dip_core::ClipMeta;
 
 use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData, Wanted};
+use crate::batch::ClipSize;
 use crate::batch::{ClipGrid, Microbatch};
 use crate::data::moving::{MovingConfig, MovingShapes, Named, judge};
 use crate::data::video::{ClipBatch, ClipLoader, ClipLoaderConfig, ReadyClip, packed};
@@ -15,7 +16,6 @@ use crate::data::{
     CaptionedVideo, DataError, DataSource, LatentShape, Latents, SourcePosition, Split, Tokenizer,
     WebDataset, WebDatasetConfig,
 };
-use crate::measure::ClipSize;
 use crate::model::WholeModel;
 use crate::model::sampler::Sampler;
 use crate::train::report::{Evaluation, Sample};

@@ -14,9 +14,9 @@ use dip_core::{BatchMeta, ClipMeta, ModelSpec, ModuleKind};
 
 use super::report::Evaluation;
 use super::{DataConfig, EvaluationConfig};
+use crate::batch::ClipSize;
 use crate::batch::Microbatch;
 use crate::data::{DataError, LatentShape, SourcePosition, Tokenizer};
-use crate::measure::ClipSize;
 use crate::model::WholeModel;
 
 /// Batches that are decoded ahead.

@@ -7,7 +7,7 @@ use dip_burn::data::{
     DataError, DataSource, Document, Loader, LoaderConfig, PackConfig, Picture, Piece, Scenes,
     ScenesConfig, SkipCounts, SourcePosition, Split, Tokenizer,
 };
-use dip_burn::model::{Precision, Start};
+use dip_burn::model::{InitialWeights, Precision};
 use dip_burn::runtime::nodes::NodeGroup;
 use dip_burn::runtime::{Export, OptimizerConfig, Pipeline, PipelineError, PipelineInit, Update};
 use dip_burn::train::{RunConfig, RunData, TrainError, Trainer};
@@ -340,7 +340,7 @@ fn nodes_that_cut_the_model_in_another_way_are_told_before_they_train() {
             devices: vec![Default::default(); 2],
             threads_per_rank: 1,
             precision: config.pipeline.precision,
-            start: Start { seed: 0, weights: None },
+            start: InitialWeights { seed: 0, weights: None },
             optimizer: &config.optimizer,
         };
         Pipeline::<B>::on_nodes(&init, Some(nodes.clone())).map(drop)

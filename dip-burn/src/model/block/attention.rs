@@ -7,13 +7,13 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{AttentionBias, LoraTarget, ModuleSpec};
 
-use super::Init;
 use super::core::{Heads, Inputs, Span, attend, attend_backward};
-use super::gradients::{Gradients, bytes_of};
-use super::init::layer_std;
 use super::linear::{Linear, linear_backward};
-use super::offload::{Held, Visit};
 use super::rotary::{Rotary, Turn};
+use crate::model::Init;
+use crate::model::gradients::{Gradients, bytes_of};
+use crate::model::init::layer_std;
+use crate::model::offload::{Held, Visit};
 
 /// Projections of one attention layer.
 #[derive(Module, Debug)]
@@ -65,7 +65,7 @@ impl<B: Backend> Geometry<B> {
     }
 
     /// Bytes of positions and masks, held as long as the layers that share them.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::model) fn bytes(&self) -> u64 {
         let masks = self.spans.iter().map(Span::bytes).sum::<u64>();
         let turns = self.turns.iter().flatten().map(Turn::bytes).sum::<u64>();
         turns + masks
@@ -121,7 +121,7 @@ impl<B: Backend> Attention<B> {
     }
 
     /// Attention of `x_rm` over itself.
-    pub(super) fn forward(
+    pub(in crate::model) fn forward(
         &self,
         x_rm: Tensor<B, 2>,
         geometry: &Geometry<B>,
@@ -130,7 +130,7 @@ impl<B: Backend> Attention<B> {
     }
 
     /// The gradient of `x_rm`.
-    pub(super) fn backward(
+    pub(in crate::model) fn backward(
         &self,
         x_rm: Tensor<B, 2>,
         kept: AttentionKept<B>,
@@ -142,7 +142,7 @@ impl<B: Backend> Attention<B> {
     }
 
     /// Attention of `x_rm` over `context_cm`.
-    pub(super) fn forward_over(
+    pub(in crate::model) fn forward_over(
         &self,
         [x_rm, context_cm]: [Tensor<B, 2>; 2],
         geometry: &Geometry<B>,
@@ -157,7 +157,7 @@ impl<B: Backend> Attention<B> {
     }
 
     /// The gradients of `x_rm` and `context_cm`.
-    pub(super) fn backward_over(
+    pub(in crate::model) fn backward_over(
         &self,
         [x_rm, context_cm]: [Tensor<B, 2>; 2],
         kept: AttentionKept<B>,
@@ -183,7 +183,7 @@ impl<B: Backend> Attention<B> {
 
 /// What the backward needs.
 #[derive(Debug, Clone)]
-pub(super) struct AttentionKept<B: Backend> {
+pub(in crate::model) struct AttentionKept<B: Backend> {
     inputs: Inputs<B>,
     /// The weights of every span, and their sums over the values; computed again where they are not kept.
     weights: Option<(Vec<Tensor<B, 4>>, Tensor<B, 2>)>,
@@ -202,11 +202,11 @@ impl<B: Backend> Held<B> for AttentionKept<B> {
 
 impl<B: Backend> AttentionKept<B> {
     /// Without what the core computes.
-    pub(super) fn selective(self) -> Self {
+    pub(in crate::model) fn selective(self) -> Self {
         Self { weights: None, ..self }
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::model) fn bytes(&self) -> u64 {
         let weights = |(weights, sums): &(Vec<Tensor<B, 4>>, Tensor<B, 2>)| {
             weights.iter().map(bytes_of).sum::<u64>() + bytes_of(sums)
         };

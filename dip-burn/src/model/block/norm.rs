@@ -6,9 +6,10 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::gradients::{Gradients, bytes_of};
-use super::offload::{Held, Visit};
-use super::{Init, cast, fused, to_f32};
+use super::fused;
+use crate::model::gradients::{Gradients, bytes_of};
+use crate::model::offload::{Held, Visit};
+use crate::model::{Init, cast, to_f32};
 
 /// Added to the variance where nothing else is said.
 const EPSILON: f64 = 1e-6;
@@ -71,7 +72,7 @@ impl<B: Backend> Norm<B> {
     }
 
     /// The result of the forward again.
-    pub(super) fn output(&self, kept: &NormKept<B>) -> Tensor<B, 2> {
+    pub(in crate::model) fn output(&self, kept: &NormKept<B>) -> Tensor<B, 2> {
         let gamma = self.gamma.val();
         if fused::runs(&kept.unit) && fused::runs(&gamma) {
             return fused::affine(kept.unit.clone(), gamma, self.beta.as_ref().map(Param::val));
@@ -84,7 +85,7 @@ impl<B: Backend> Norm<B> {
     }
 
     /// The gradient of the input.
-    pub(super) fn backward(
+    pub(in crate::model) fn backward(
         &self,
         kept: NormKept<B>,
         dy: Tensor<B, 2>,
@@ -126,7 +127,7 @@ impl<B: Backend> Held<B> for NormKept<B> {
 }
 
 impl<B: Backend> NormKept<B> {
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::model) fn bytes(&self) -> u64 {
         bytes_of(&self.unit) + bytes_of(&self.scale)
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Shape legend: n images, p rows of an image (its patches, and a class token where there is one), r = n * p, c values of a patch, m width, t tokens of an image after merging.
 
+mod stem;
+
 use std::ops::Range;
 
 use burn::module::Module;
@@ -9,18 +11,18 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
 
-use super::attention::{Attention, Geometry};
-use super::core::Heads;
-use super::feed_forward::FeedForward;
-use super::gradients::Gradients;
-use super::layer::{self, Layer, LayersKept};
-use super::linear::{Linear, linear_backward_weights};
-use super::merger::{Merger, MergerKept};
-use super::norm::{Norm, NormKept};
-use super::rotary::Rotary;
-use super::stem::{Stem, without_class, without_class_backward};
-use super::{Chunk, Init, ModelError, Slice, cast};
 use crate::batch::Image;
+use crate::model::block::attention::{Attention, Geometry};
+use crate::model::block::core::Heads;
+use crate::model::block::feed_forward::FeedForward;
+use crate::model::block::layer::{self, Layer, LayersKept};
+use crate::model::block::linear::{Linear, linear_backward_weights};
+use crate::model::block::merger::{Merger, MergerKept};
+use crate::model::block::norm::{Norm, NormKept};
+use crate::model::block::rotary::Rotary;
+use crate::model::gradients::Gradients;
+use crate::model::{Chunk, Init, ModelError, Slice, cast};
+use stem::{Stem, without_class, without_class_backward};
 
 /// Consecutive layers of the encoder, with its patch embedding in the first chunk and its adapter in the last.
 #[derive(Module, Debug)]

@@ -9,8 +9,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{Rope, RopeStretch};
 
-use super::gradients::bytes_of;
-use super::{cast, fused, to_f32};
+use super::fused;
+use crate::model::gradients::bytes_of;
+use crate::model::{cast, to_f32};
 
 /// How fast each pair of a head turns, and with which coordinate of a token.
 #[derive(Debug, Clone)]
@@ -139,7 +140,7 @@ impl<B: Backend> Rotary<B> {
 
 impl<B: Backend> Turn<B> {
     /// Bytes of the tables.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::model) fn bytes(&self) -> u64 {
         bytes_of(&self.cos) + bytes_of(&self.sin)
     }
 

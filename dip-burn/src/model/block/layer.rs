@@ -9,12 +9,12 @@ use dip_core::LayerStrategy;
 
 use super::attention::{Attention, AttentionKept, Geometry};
 use super::feed_forward::{FeedForward, FeedForwardKept};
-use super::gradients::{Gradients, bytes_of};
 use super::norm::{Norm, NormKept};
-use super::offload::{Held, Offloaded, Visit};
+use crate::model::gradients::{Gradients, bytes_of};
+use crate::model::offload::{Held, Offloaded, Visit};
 
 /// A layer as runs of them see it.
-pub(super) trait Block<B: Backend> {
+pub(in crate::model) trait Block<B: Backend> {
     /// What passes from layer to layer.
     type Stream: Clone + Send;
     /// What the layers of a run share.
@@ -60,7 +60,7 @@ pub struct Layer<B: Backend> {
 
 /// What the backward of one layer needs.
 #[derive(Debug, Clone)]
-pub(super) struct Parts<B: Backend> {
+pub(in crate::model) struct Parts<B: Backend> {
     attention_norm: NormKept<B>,
     attention: AttentionKept<B>,
     feed_forward_norm: NormKept<B>,
@@ -78,7 +78,7 @@ enum Kept<B: Backend, L: Block<B>> {
 }
 
 /// What is held of a run of layers between forward and backward.
-pub(super) struct LayersKept<B: Backend, L: Block<B>> {
+pub(in crate::model) struct LayersKept<B: Backend, L: Block<B>> {
     shared: L::Shared,
     layers: Vec<Kept<B, L>>,
 }
@@ -143,7 +143,7 @@ impl<B: Backend> Block<B> for Layer<B> {
 }
 
 /// Runs layers and keeps nothing.
-pub(super) fn forward<B: Backend, L: Block<B>>(
+pub(in crate::model) fn forward<B: Backend, L: Block<B>>(
     layers: &[L],
     x: L::Stream,
     shared: &L::Shared,
@@ -152,7 +152,7 @@ pub(super) fn forward<B: Backend, L: Block<B>>(
 }
 
 /// Runs layers and keeps what the strategy of each says; layers beyond the strategies keep everything.
-pub(super) fn forward_kept<B: Backend, L: Block<B>>(
+pub(in crate::model) fn forward_kept<B: Backend, L: Block<B>>(
     layers: &[L],
     x: L::Stream,
     shared: L::Shared,
@@ -175,7 +175,7 @@ pub(super) fn forward_kept<B: Backend, L: Block<B>>(
 }
 
 /// The gradient of the input of [`forward_kept`].
-pub(super) fn backward<B: Backend, L: Block<B>>(
+pub(in crate::model) fn backward<B: Backend, L: Block<B>>(
     layers: &[L],
     kept: LayersKept<B, L>,
     dy: L::Stream,
@@ -194,7 +194,7 @@ pub(super) fn backward<B: Backend, L: Block<B>>(
 
 impl<B: Backend, L: Block<B>> LayersKept<B, L> {
     /// Bytes that are held on the device.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::model) fn bytes(&self) -> u64 {
         let of = |kept: &Kept<B, L>| match kept {
             Kept::Input(x) => L::stream_bytes(x),
             Kept::Parts(parts) => L::parts_bytes(parts),

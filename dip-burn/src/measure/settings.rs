@@ -2,13 +2,13 @@
 
 use dip_core::Seconds;
 
-use crate::batch::ClipGrid;
+use crate::batch::ClipSize;
 use crate::model::Precision;
 use crate::runtime::Algorithm;
 
 /// How long to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Effort {
+pub struct MeasureSettings {
     /// How often everything is measured, in turn, so that what disturbs a machine for a while falls on all alike; the lower
     /// quartile counts.
     pub rounds: usize,
@@ -36,22 +36,7 @@ pub struct Effort {
     pub averages: bool,
 }
 
-/// Size of a clip and of its caption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClipSize {
-    /// Tokens of the clip.
-    pub grid: ClipGrid,
-    /// Tokens of the caption.
-    pub caption_tokens: u32,
-}
-
-impl Default for ClipSize {
-    fn default() -> Self {
-        Self { grid: ClipGrid { frames: 8, rows: 6, columns: 6 }, caption_tokens: 24 }
-    }
-}
-
-impl Default for Effort {
+impl Default for MeasureSettings {
     fn default() -> Self {
         let (precision, clip) = (Precision::F32, ClipSize::default());
         let (rounds, warm_up, runs, in_flight, enough) = (4, 1, 1, 3, Seconds(1.0));

@@ -7,8 +7,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::fused::product;
-use super::gradients::Gradients;
-use super::to_f32;
+use crate::model::gradients::Gradients;
+use crate::model::to_f32;
 
 /// `y = x W + b`, and with an adapter `+ scale x A B`.
 #[derive(Module, Debug)]
@@ -65,7 +65,7 @@ impl<B: Backend> Adapter<B> {
 }
 
 /// Backward of [`Linear::forward`]: adds the gradients of what is trained and returns that of `x`.
-pub(super) fn linear_backward<B: Backend>(
+pub(in crate::model) fn linear_backward<B: Backend>(
     layer: &Linear<B>,
     x: Tensor<B, 2>,
     dy: Tensor<B, 2>,
@@ -80,7 +80,7 @@ pub(super) fn linear_backward<B: Backend>(
 }
 
 /// The part of [`linear_backward`] that needs no gradient of `x`; returns that of the inner values of an adapter.
-pub(super) fn linear_backward_weights<B: Backend>(
+pub(in crate::model) fn linear_backward_weights<B: Backend>(
     layer: &Linear<B>,
     x: Tensor<B, 2>,
     dy: &Tensor<B, 2>,

@@ -6,12 +6,12 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{ModelSpec, ModuleSpec};
 
-use crate::model::attention::{Attention, Geometry};
-use crate::model::core::Heads;
-use crate::model::feed_forward::FeedForward;
-use crate::model::layer::{Block, Layer};
-use crate::model::norm::Norm;
-use crate::model::rotary::{Rotary, Turning};
+use crate::model::block::attention::{Attention, Geometry};
+use crate::model::block::core::Heads;
+use crate::model::block::feed_forward::FeedForward;
+use crate::model::block::layer::{Block, Layer};
+use crate::model::block::norm::Norm;
+use crate::model::block::rotary::{Rotary, Turning};
 use crate::model::{Gradients, Init};
 
 const WIDTH: usize = 192;

@@ -18,7 +18,10 @@ const TANH: f64 = 0.797_884_560_802_865_4;
 const CUBE: f64 = 0.044_715;
 
 /// `x` after the activation.
-pub(super) fn activate<B: Backend>(activation: Activation, x: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(in crate::model) fn activate<B: Backend>(
+    activation: Activation,
+    x: Tensor<B, 2>,
+) -> Tensor<B, 2> {
     match activation {
         Activation::Gelu if fused::runs(&x) => fused::gelu(x),
         Activation::Gelu => gelu(x),
@@ -28,7 +31,7 @@ pub(super) fn activate<B: Backend>(activation: Activation, x: Tensor<B, 2>) -> T
 }
 
 /// The gradient of `x` where `y = activate(x)`.
-pub(super) fn activate_backward<B: Backend>(
+pub(in crate::model) fn activate_backward<B: Backend>(
     activation: Activation,
     x: Tensor<B, 2>,
     dy: Tensor<B, 2>,
@@ -58,7 +61,7 @@ pub(super) fn activate_backward<B: Backend>(
 }
 
 /// `silu(gate) * up`
-pub(super) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(in crate::model) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
     if fused::runs(&gate) && fused::runs(&up) {
         return fused::gated(gate, up);
     }
@@ -66,7 +69,7 @@ pub(super) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<
 }
 
 /// The gradients of `gate` and `up` from that of [`gated`].
-pub(super) fn gated_backward<B: Backend>(
+pub(in crate::model) fn gated_backward<B: Backend>(
     gate: Tensor<B, 2>,
     up: Tensor<B, 2>,
     dy: Tensor<B, 2>,
@@ -79,7 +82,10 @@ pub(super) fn gated_backward<B: Backend>(
 }
 
 /// The gradient of `x` where `y = silu(x)`.
-pub(super) fn silu_backward<B: Backend>(x: Tensor<B, 2>, dy: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(in crate::model) fn silu_backward<B: Backend>(
+    x: Tensor<B, 2>,
+    dy: Tensor<B, 2>,
+) -> Tensor<B, 2> {
     let open = sigmoid(x.clone());
     dy * (open.clone() + x * open.clone() * (-open + 1.0))
 }

@@ -15,8 +15,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{ModuleSpec, causal_blocks};
 
-use super::gradients::bytes_of;
-use super::{cast, fused, to_f32};
+use super::fused;
+use crate::model::gradients::bytes_of;
+use crate::model::{cast, to_f32};
 
 /// Added to the score of a pair that may not see each other.
 const HIDDEN: f32 = -1e9;
@@ -239,7 +240,7 @@ pub(crate) fn attend<B: Backend>(
 }
 
 /// The gradients of the inputs from that of the result.
-pub(super) fn attend_backward<B: Backend>(
+pub(in crate::model) fn attend_backward<B: Backend>(
     inputs: &Inputs<B>,
     spans: &[Span<B>],
     heads: Heads,

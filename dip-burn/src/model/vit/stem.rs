@@ -7,10 +7,10 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::ModuleSpec;
 
-use super::Init;
-use super::gradients::Gradients;
-use super::norm::{Norm, NormKept};
-use super::to_f32;
+use crate::model::Init;
+use crate::model::block::norm::{Norm, NormKept};
+use crate::model::gradients::Gradients;
+use crate::model::to_f32;
 
 /// A class token before the patches, learned positions, and a norm.
 #[derive(Module, Debug)]

@@ -4,12 +4,12 @@
 //! differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches, memory
 //! bandwidth and clock.
 
-mod effort;
 mod figures;
 mod inputs;
 mod memory;
 pub mod operators;
 mod peak;
+mod settings;
 mod stages;
 
 use std::collections::VecDeque;
@@ -31,9 +31,9 @@ use thiserror::Error;
 use crate::model::ModelError;
 use crate::runtime::Optimizer;
 use crate::stage::{ChunkStage, Payload};
-pub use effort::{ClipSize, Effort};
 use figures::Figures;
 pub use figures::undisturbed;
+pub use settings::MeasureSettings;
 
 /// Layers of the module that is measured: room for a first, a last and a run of middle layers.
 const LAYERS: u32 = 6;
@@ -71,7 +71,7 @@ pub enum MeasureError {
     Thread,
 }
 
-/// The profile in `path`, or, where there is none for this model and effort, a new one that is stored there.
+/// The profile in `path`, or, where there is none for this model and settings, a new one that is stored there.
 ///
 /// # Errors
 /// As [`profile`], and [`MeasureError::Io`] where the file cannot be read or written.
@@ -79,27 +79,27 @@ pub fn cached_profile<B: Backend>(
     path: &Path,
     model: &ModelSpec,
     device: &B::Device,
-    effort: Effort,
+    settings: MeasureSettings,
 ) -> Result<Profile, MeasureError> {
     let io = |source| MeasureError::Io { path: path.to_owned(), source };
     let shapes = serde_json::to_string(&model.modules).expect("plain data has a JSON form");
     let key = format!(
         "{} {} {:?}{} {} tokens {} documents {} images{}, {} in flight on {} ranks of {} threads: {shapes}",
         B::name(device),
-        effort.precision.name(),
-        effort.algorithm,
-        if effort.averages { " averages" } else { "" },
+        settings.precision.name(),
+        settings.algorithm,
+        if settings.averages { " averages" } else { "" },
         model.sequence_tokens,
-        effort.documents,
+        settings.documents,
         model.max_images,
         if is_video(model) {
-            format!(" {} clips as {:?}", model.max_clips, effort.clip)
+            format!(" {} clips as {:?}", model.max_clips, settings.clip)
         } else {
             String::new()
         },
-        effort.in_flight,
-        effort.ranks,
-        effort.threads,
+        settings.in_flight,
+        settings.ranks,
+        settings.threads,
     );
     match std::fs::read_to_string(path) {
         Ok(text) => match Profile::from_json(&text) {
@@ -110,7 +110,7 @@ pub fn cached_profile<B: Backend>(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(io(e)),
     }
-    let text = profile::<B>(model, device, effort, key)?.to_json();
+    let text = profile::<B>(model, device, settings, key)?.to_json();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let partial = path.with_extension("partial");
     std::fs::create_dir_all(folder).map_err(io)?;
@@ -129,17 +129,17 @@ pub fn cached_profile<B: Backend>(
 pub fn profile<B: Backend>(
     model: &ModelSpec,
     device: &B::Device,
-    effort: Effort,
+    settings: MeasureSettings,
     key: String,
 ) -> Result<Profile, MeasureError> {
-    effort.precision.is_had_by::<B>(device)?;
-    let all = at_once(effort.ranks, effort.threads, |_, barrier| {
-        let rounds = (0..effort.rounds.max(1))
-            .map(|round| entries::<B>(model, device, (effort, round), barrier))
+    settings.precision.check_supported::<B>(device)?;
+    let all = at_once(settings.ranks, settings.threads, |_, barrier| {
+        let rounds = (0..settings.rounds.max(1))
+            .map(|round| entries::<B>(model, device, (settings, round), barrier))
             .collect::<Result<Vec<_>, _>>()?;
         let entries = combined(&rounds, undisturbed);
         barrier.wait();
-        Ok::<_, MeasureError>((entries, peak::peak_flops_per_s::<B>(device, effort.precision)))
+        Ok::<_, MeasureError>((entries, peak::peak_flops_per_s::<B>(device, settings.precision)))
     })?;
     let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
     let (all, peaks): (Vec<_>, Vec<Option<f64>>) = all.into_iter().unzip();
@@ -148,7 +148,7 @@ pub fn profile<B: Backend>(
     Ok(Profile {
         schema: PROFILE_SCHEMA.into(),
         key,
-        element_bytes: effort.precision.element_bytes() as u32,
+        element_bytes: settings.precision.element_bytes() as u32,
         entries: combined(&all, |seconds| seconds.iter().sum::<f64>() / seconds.len() as f64),
         link_latency_s: CHANNEL_LATENCY,
         link_bytes_per_s: CHANNEL_BYTES_PER_S,
@@ -183,7 +183,7 @@ fn at_once<T: Send>(
 fn entries<B: Backend>(
     model: &ModelSpec,
     device: &B::Device,
-    (effort, round): (Effort, usize),
+    (settings, round): (MeasureSettings, usize),
     barrier: &Barrier,
 ) -> Result<Vec<ProfileEntry>, MeasureError> {
     let mut model = model.clone();
@@ -198,7 +198,7 @@ fn entries<B: Backend>(
         for instances in sizes(&model, module) {
             // Ranks measure the same thing at the same time.
             barrier.wait();
-            let probe = Probe::<B> { model: &model, module, instances, device, effort, round };
+            let probe = Probe::<B> { model: &model, module, instances, device, settings, round };
             entries.extend(probe.parts()?);
         }
     }
@@ -227,7 +227,7 @@ struct Probe<'a, B: Backend> {
     module: ModuleId,
     instances: u32,
     device: &'a B::Device,
-    effort: Effort,
+    settings: MeasureSettings,
     round: usize,
 }
 
@@ -276,7 +276,7 @@ impl<B: Backend> Probe<'_, B> {
 
     /// Tokens that pass through the layers.
     fn tokens(&self) -> usize {
-        let (spec, clip) = (&self.model.modules[self.module.index()], self.effort.clip);
+        let (spec, clip) = (&self.model.modules[self.module.index()], self.settings.clip);
         let instances = self.instances as usize;
         match spec.kind {
             ModuleKind::Vit { .. } => instances * spec.patches_per_image() as usize,

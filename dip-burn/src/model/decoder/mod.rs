@@ -2,6 +2,8 @@
 //!
 //! Shape legend: t tokens of the packed sequence, m width, v vocabulary, r trained positions.
 
+mod coordinates;
+
 use std::ops::Range;
 
 use burn::module::{Module, Param};
@@ -10,17 +12,17 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
 
-use super::attention::{Attention, Geometry};
-use super::coordinates::coordinates;
-use super::core::Heads;
-use super::feed_forward::FeedForward;
-use super::gradients::{Gradients, bytes_of};
-use super::layer::{self, Layer, LayersKept};
-use super::linear::{Linear, linear_backward};
-use super::norm::{Norm, NormKept};
-use super::rotary::{Rotary, Turning};
-use super::{Chunk, Init, ModelError, Slice, cast, to_f32};
 use crate::batch::Microbatch;
+use crate::model::block::attention::{Attention, Geometry};
+use crate::model::block::core::Heads;
+use crate::model::block::feed_forward::FeedForward;
+use crate::model::block::layer::{self, Layer, LayersKept};
+use crate::model::block::linear::{Linear, linear_backward};
+use crate::model::block::norm::{Norm, NormKept};
+use crate::model::block::rotary::{Rotary, Turning};
+use crate::model::gradients::{Gradients, bytes_of};
+use crate::model::{Chunk, Init, ModelError, Slice, cast, to_f32};
+use coordinates::coordinates;
 
 /// Consecutive layers of the decoder, with the token embedding in the first chunk, and norm and head in the last.
 #[derive(Module, Debug)]

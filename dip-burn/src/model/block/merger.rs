@@ -7,11 +7,11 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{Activation, ModuleSpec};
 
-use super::Init;
 use super::activation::{activate, activate_backward};
-use super::gradients::{Gradients, bytes_of};
 use super::linear::{Linear, linear_backward};
 use super::norm::{Norm, NormKept};
+use crate::model::Init;
+use crate::model::gradients::{Gradients, bytes_of};
 
 /// The adapter: each square of neighbouring patches becomes one token of the backbone.
 #[derive(Module, Debug)]
@@ -22,7 +22,7 @@ pub struct Merger<B: Backend> {
 }
 
 /// What the backward of the adapter needs.
-pub(super) struct MergerKept<B: Backend> {
+pub(in crate::model) struct MergerKept<B: Backend> {
     input: MergerInput<B>,
     /// Before the activation.
     inner: Tensor<B, 2>,
@@ -44,7 +44,7 @@ impl<B: Backend> MergerInput<B> {
 }
 
 impl<B: Backend> MergerKept<B> {
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::model) fn bytes(&self) -> u64 {
         self.input.bytes() + bytes_of(&self.inner)
     }
 }
@@ -64,7 +64,7 @@ impl<B: Backend> Merger<B> {
     }
 
     /// `[n * p, m]` to `[n * t, output]`: `patches` neighbours side by side, then two linear layers.
-    pub(super) fn forward(
+    pub(in crate::model) fn forward(
         &self,
         x_rm: Tensor<B, 2>,
         patches: usize,
@@ -82,7 +82,7 @@ impl<B: Backend> Merger<B> {
         (y, MergerKept { input, inner })
     }
 
-    pub(super) fn backward(
+    pub(in crate::model) fn backward(
         &self,
         kept: MergerKept<B>,
         dy: Tensor<B, 2>,

@@ -5,12 +5,12 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{Activation, LoraTarget, ModuleSpec};
 
-use super::Init;
 use super::activation::{activate, activate_backward, gated, gated_backward};
-use super::gradients::{Gradients, bytes_of};
-use super::init::layer_std;
 use super::linear::{Linear, linear_backward};
-use super::offload::{Held, Visit};
+use crate::model::Init;
+use crate::model::gradients::{Gradients, bytes_of};
+use crate::model::init::layer_std;
+use crate::model::offload::{Held, Visit};
 
 /// Two matrices, or three where there is a gate.
 #[derive(Module, Debug)]
@@ -45,7 +45,10 @@ impl<B: Backend> FeedForward<B> {
     }
 
     /// `x_rm` to the same shape.
-    pub(super) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, FeedForwardKept<B>) {
+    pub(in crate::model) fn forward(
+        &self,
+        x_rm: Tensor<B, 2>,
+    ) -> (Tensor<B, 2>, FeedForwardKept<B>) {
         let gate = self.gate.as_ref().map(|gate| gate.forward(x_rm.clone()));
         let kept = FeedForwardKept { gate, up: self.up.forward(x_rm) };
         let inner = match &kept.gate {
@@ -56,7 +59,7 @@ impl<B: Backend> FeedForward<B> {
     }
 
     /// The gradient of `x_rm`.
-    pub(super) fn backward(
+    pub(in crate::model) fn backward(
         &self,
         x_rm: Tensor<B, 2>,
         kept: FeedForwardKept<B>,
@@ -80,7 +83,7 @@ impl<B: Backend> FeedForward<B> {
 
 /// What the backward needs: the inner values before their activation.
 #[derive(Debug, Clone)]
-pub(super) struct FeedForwardKept<B: Backend> {
+pub(in crate::model) struct FeedForwardKept<B: Backend> {
     gate: Option<Tensor<B, 2>>,
     up: Tensor<B, 2>,
 }
@@ -93,7 +96,7 @@ impl<B: Backend> Held<B> for FeedForwardKept<B> {
 }
 
 impl<B: Backend> FeedForwardKept<B> {
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::model) fn bytes(&self) -> u64 {
         bytes_of(&self.up) + self.gate.as_ref().map_or(0, bytes_of)
     }
 }

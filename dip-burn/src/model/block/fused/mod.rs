@@ -27,17 +27,17 @@ use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-pub(super) use heads::{joined_heads, split_heads};
-pub(super) use norm::{affine, product_sums, standardised, standardised_backward};
-pub(super) use pointwise::{gated, gated_backward, gelu, gelu_backward, turned};
-pub(super) use product::product;
-pub(super) use softmax::{softmax, softmax_backward};
+pub(in crate::model) use heads::{joined_heads, split_heads};
+pub(in crate::model) use norm::{affine, product_sums, standardised, standardised_backward};
+pub(in crate::model) use pointwise::{gated, gated_backward, gelu, gelu_backward, turned};
+pub(in crate::model) use product::product;
+pub(in crate::model) use softmax::{softmax, softmax_backward};
 
 /// Values that are worth more than one compute thread.
 const SHARED: usize = 1 << 16;
 
 /// Whether the passes of this module run on `x`.
-pub(super) fn runs<B: Backend, const D: usize>(x: &Tensor<B, D>) -> bool {
+pub(in crate::model) fn runs<B: Backend, const D: usize>(x: &Tensor<B, D>) -> bool {
     TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<FlexTensor>() && x.dtype() == DType::F32
 }
 
