@@ -4,8 +4,7 @@
 
 use dip::burn::ClipGrid;
 use dip::burn::backend::{Cpu, cpu_devices};
-use dip::burn::data::video::caption_tokens;
-use dip::burn::data::{LatentShape, Tokenizer};
+use dip::burn::data::{LatentShape, Tokenizer, caption_tokens};
 use dip::burn::model::sampler::Sampler;
 use dip::burn::train::{IterationReport, Observer, RunConfig, Sample, write_samples};
 use dip::prelude::*;

@@ -14,6 +14,7 @@
 pub mod backend;
 pub mod batch;
 pub mod data;
+mod floats;
 pub mod measure;
 pub mod model;
 pub mod params;

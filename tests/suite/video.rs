@@ -1,5 +1,4 @@
-use dip::burn::data::moving::{MovingConfig, write_shards};
-use dip::burn::data::scenes::Split;
+use dip::burn::data::toy::{MovingConfig, Split, write_moving_shards};
 
 use crate::support::{Folder, losses, read};
 use crate::training::peaks;
@@ -90,7 +89,7 @@ fn schedules_train_clips_side_by_side_to_the_same_loss() {
 fn a_run_trains_on_shards_of_gif() {
     let folder = Folder::of_run(MODEL, RUN);
     let shards = |name, split| {
-        write_shards(&folder.path(name), MovingConfig { seed: 1, split }, 12, 6).unwrap();
+        write_moving_shards(&folder.path(name), MovingConfig { seed: 1, split }, 12, 6).unwrap();
     };
     shards("train", Split::Train);
     shards("held-out", Split::HeldOut);

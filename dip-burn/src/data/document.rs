@@ -1,7 +1,8 @@
 //! Documents: text and pictures in order, and their tokens.
 
+use super::error::TokenizeError;
 use super::picture::Picture;
-use super::tokenizer::{TokenizeError, Tokenizer};
+use super::tokenizer::Tokenizer;
 
 /// Stands for a picture in a text.
 pub const IMAGE_MARK: &str = "<image>";
@@ -23,8 +24,8 @@ pub enum Piece {
 }
 
 impl Document {
-    /// Puts each picture where its mark stands in `text`; a text with no mark gets its pictures in front. `None` where there
-    /// are marks, but not one for each picture.
+    /// Replaces each mark in `text` by a picture. A text without marks gets its pictures in front. `None` if the numbers of
+    /// marks and pictures differ.
     pub fn interleave(text: &str, pictures: Vec<Picture>) -> Option<Self> {
         let marks = text.matches(IMAGE_MARK).count();
         if marks != 0 && marks != pictures.len() {
@@ -63,11 +64,10 @@ impl Document {
         })
     }
 
-    /// Tokens of the document: the beginning mark, the pieces, the end mark. Each picture takes `tokens_per_image` image
-    /// tokens.
+    /// The tokens of the document: beginning mark, pieces, end mark. Each picture takes `tokens_per_image` image tokens.
     ///
     /// # Errors
-    /// [`TokenizeError`] where the tokenizer refuses a text.
+    /// [`TokenizeError`] if the tokenizer refuses a text.
     pub fn tokenize(
         &self,
         tokenizer: &Tokenizer,
@@ -78,10 +78,10 @@ impl Document {
         Ok(out)
     }
 
-    /// Like [`Document::tokenize`], but without the end mark: a prompt that is to be continued.
+    /// Like [`Document::tokenize`], but without the end mark: a prompt to continue.
     ///
     /// # Errors
-    /// [`TokenizeError`] where the tokenizer refuses a text.
+    /// [`TokenizeError`] if the tokenizer refuses a text.
     pub fn tokenize_open(
         &self,
         tokenizer: &Tokenizer,
@@ -93,7 +93,8 @@ impl Document {
             match piece {
                 Piece::Text(text) => out.tokens.extend(tokenizer.encode(text)?),
                 Piece::Picture(picture) => {
-                    out.pictures.push((out.tokens.len() as u32, picture.clone()));
+                    let (offset, picture) = (out.tokens.len() as u32, picture.clone());
+                    out.pictures.push(PlacedPicture { offset, picture });
                     let tokens = out.tokens.len() + tokens_per_image as usize;
                     out.tokens.resize(tokens, special.image);
                 }
@@ -108,17 +109,26 @@ impl Document {
 pub struct TokenizedDocument {
     /// Token ids; every picture is a run of image tokens.
     pub tokens: Vec<u32>,
-    /// The pictures in order, each with the offset of its first image token.
-    pub pictures: Vec<(u32, Picture)>,
+    /// The pictures, in order.
+    pub pictures: Vec<PlacedPicture>,
+}
+
+/// A picture in a sequence of tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlacedPicture {
+    /// Offset of its first image token; the others follow it.
+    pub offset: u32,
+    /// The picture.
+    pub picture: Picture,
 }
 
 impl TokenizedDocument {
-    /// Cuts the document to at most `tokens` tokens and `images` images. It is never cut inside an image: one that does not
-    /// fit is left out with all that follows. Returns whether anything was cut.
+    /// Cuts the document to at most `tokens` tokens and `images` images, and returns true if it was longer. A cut never divides
+    /// an image: the first image that does not fit is left out with all that follows.
     pub fn truncate(&mut self, tokens: u32, images: u32, tokens_per_image: u32) -> bool {
         let end = self.kept_tokens(tokens, images, tokens_per_image);
         let cut = self.tokens.len() > end;
-        self.pictures.retain(|&(offset, _)| (offset as usize) < end);
+        self.pictures.retain(|placed| (placed.offset as usize) < end);
         self.tokens.truncate(end);
         cut
     }
@@ -127,10 +137,9 @@ impl TokenizedDocument {
     pub fn kept_tokens(&self, tokens: u32, images: u32, tokens_per_image: u32) -> usize {
         let fits =
             |offset: u32| u64::from(offset) + u64::from(tokens_per_image) <= u64::from(tokens);
-        let left_out =
-            |&(i, &(offset, _)): &(usize, &(u32, Picture))| i >= images as usize || !fits(offset);
-        let first = self.pictures.iter().enumerate().find(left_out);
-        let end = first.map_or(tokens, |(_, &(offset, _))| offset.min(tokens));
+        let offsets = self.pictures.iter().map(|placed| placed.offset);
+        let left_out = offsets.enumerate().find(|&(i, at)| i >= images as usize || !fits(at));
+        let end = left_out.map_or(tokens, |(_, offset)| offset.min(tokens));
         self.tokens.len().min(end as usize)
     }
 }
@@ -162,7 +171,7 @@ mod tests {
         let tokens = document.tokenize(&tokenizer, 3).unwrap();
         let s = tokenizer.special();
         assert_eq!(tokens.tokens, [s.bos, 97, s.image, s.image, s.image, 98, s.eos]);
-        assert_eq!(tokens.pictures, [(2, picture(1))]);
+        assert_eq!(tokens.pictures, [PlacedPicture { offset: 2, picture: picture(1) }]);
     }
 
     #[test]

@@ -5,38 +5,46 @@
 //!   (DataSource)          Tokenizer      Packer               Loader         metadata only    with pixels
 //! ```
 //!
-//! Text-to-video has its own loader of captioned videos, in [`video`].
+//! Text-to-video has its own loader: [`ClipLoader`] makes batches of [`CaptionedVideo`]s.
 //!
-//! Counts of images and tokens are known before a single pixel is decoded, so that batch k + 1 is planned while batch k trains.
-//! Every stage is deterministic by seed, and a [`LoaderPosition`] saved after any batch gives byte-identical batches from there on.
+//! The images and tokens of a batch are counted before any pixel is decoded, so that batch k + 1 is planned while batch k trains.
+//! Every step is deterministic by seed. A position saved after any batch gives byte-identical batches from there on.
+//!
+//! | trait | you give | it lets you |
+//! |---|---|---|
+//! | [`DataSource`] | documents, or captioned videos | train on data of your own |
+//! | [`PixelSource`] | the pixels of a picture | use rendered pictures or other formats |
+//! | [`FrameSource`] | the frames of a video | use rendered videos or other formats |
+//! | [`PackingRule`] | the next document of a sequence | choose which documents share a sequence |
 
-pub mod document;
-pub mod error;
-pub mod loader;
-pub mod moving;
-pub mod packing;
-pub mod picture;
-pub mod scenes;
-pub mod shard;
-pub mod tokenizer;
-pub mod video;
-pub mod webdataset;
+mod document;
+mod error;
+mod loader;
+mod packing;
+mod picture;
+mod skip;
+mod source;
+mod tokenizer;
+pub mod toy;
+pub(crate) mod video;
+mod webdataset;
 
-pub use document::{Document, IMAGE_MARK, Piece, TokenizedDocument};
-pub use error::{DataError, SkipCounts, SkipReason};
+pub use document::{Document, IMAGE_MARK, Piece, PlacedPicture, TokenizedDocument};
+pub use error::{BoxError, DataError, TokenizeError};
+pub use image::RgbImage;
 pub use loader::{
-    DataSource, DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition,
-    PlannedBatch, SourcePosition,
+    DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition, PlannedBatch,
+    decode_microbatches,
 };
-pub use moving::{Direction, MovingConfig, MovingShape, MovingShapes, Named, SampleMatch};
 pub use packing::{
-    BestFit, FirstFit, Fitting, PackConfig, PackedImage, PackedMicrobatch, Packer, PackingRule,
-    Room, pack_one,
+    BestFit, FirstFit, Fitting, PackConfig, PackedMicrobatch, Packer, PackingRule, Room,
 };
-pub use picture::{Picture, PictureError};
-pub use scenes::{CaptionMatch, Scene, Scenes, ScenesConfig, Split, caption_matches, write_shards};
+pub use picture::{Picture, PictureError, PixelSource, blank_pixels};
+pub use skip::{SkipCounts, SkipReason};
+pub use source::{DataSource, SourcePosition};
 pub use tokenizer::{SpecialTokens, Tokenizer};
 pub use video::{
-    CaptionedVideo, ClipLoader, ClipLoaderConfig, LatentShape, Latents, Video, VideoError,
+    CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, FrameSource,
+    LatentShape, Latents, Video, VideoError, caption_tokens, noisy,
 };
-pub use webdataset::{WebDataset, WebDatasetConfig};
+pub use webdataset::{SizeLimits, WebDataset, WebDatasetConfig};

@@ -1,5 +1,6 @@
-//! Pictures that are known but not yet decoded.
+//! Pictures before they are decoded.
 
+use std::fmt::Debug;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,90 +9,116 @@ use image::imageops::{FilterType, resize};
 use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage};
 use thiserror::Error;
 
-use super::scenes::Scene;
+use super::error::BoxError;
 
-/// Longest side of a picture that is decoded.
-pub const MAX_SIDE_PX: u32 = 16_384;
+/// Longest side of a picture that is decoded, in pixels.
+const MAX_SIDE_PX: u32 = 16_384;
 /// Most pixels of a picture that is decoded.
-pub const MAX_PIXELS: u64 = 1 << 26;
-/// Side of a scene that is drawn where no other size is asked for.
-const SCENE_PX: u32 = 64;
-/// Most memory the decoder of one picture may take, in bytes.
+const MAX_PIXELS: u64 = 1 << 26;
+/// Most memory that the decoder of one picture may take, in bytes.
 const MAX_DECODER_BYTES: u64 = 1 << 29;
+/// Side at which drawn pictures are compared, in pixels.
+const COMPARED_PX: u32 = 64;
 
-/// A picture before its pixels are decoded; cheap to clone.
-#[derive(Debug, Clone, PartialEq)]
+/// A picture before it is decoded; cheap to clone.
+#[derive(Debug, Clone)]
 pub enum Picture {
-    /// A JPEG, PNG or WebP file.
+    /// The bytes of a JPEG, PNG or WebP file.
     Encoded(Arc<[u8]>),
-    /// A scene that is drawn when its pixels are asked for.
-    Scene(Arc<Scene>),
+    /// A picture that makes its pixels itself when they are needed.
+    Drawn(Arc<dyn PixelSource>),
 }
 
-/// A picture that has no pixels to give.
+/// Makes the pixels of a picture.
+///
+/// Implement it for pictures that are rendered, fetched from elsewhere, or stored in a format of your own.
+pub trait PixelSource: Debug + Send + Sync {
+    /// The pixels for a model with pictures of `side_px` x `side_px`. Pixels of another size are scaled to that.
+    ///
+    /// # Errors
+    /// [`PictureError`] if there are no pixels; the picture is then grey and its document has no loss.
+    fn rgb(&self, side_px: u32) -> Result<RgbImage, PictureError>;
+}
+
+/// A picture without usable pixels.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum PictureError {
     /// The file is damaged or of an unknown format.
     #[error("the picture cannot be decoded: {0}; JPEG, PNG and WebP are read")]
-    Broken(String),
+    Broken(#[source] BoxError),
     /// The picture is over a limit.
     #[error(
         "the picture has {width} x {height} pixels, but at most {MAX_SIDE_PX} a side and {MAX_PIXELS} in all are decoded; scale it down"
     )]
     Oversized {
-        /// Pixels in a row.
+        /// Width, in pixels.
         width: u32,
-        /// Rows.
+        /// Height, in pixels.
         height: u32,
     },
 }
 
+impl PictureError {
+    /// A [`PictureError::Broken`] with its reason.
+    pub fn broken(reason: impl Into<BoxError>) -> Self {
+        Self::Broken(reason.into())
+    }
+}
+
 impl Picture {
-    /// Reads the header alone and checks format and size.
+    /// Reads only the header of an encoded picture and checks its format and size.
     ///
     /// # Errors
-    /// [`PictureError`] where [`Picture::pixels`] would certainly fail.
+    /// [`PictureError`] if [`Picture::pixels`] would certainly fail.
     pub fn check(&self) -> Result<(), PictureError> {
         let Self::Encoded(bytes) = self else { return Ok(()) };
         guarded(|| {
-            let (width, height) = reader(bytes)?
-                .into_dimensions()
-                .map_err(|e| PictureError::Broken(e.to_string()))?;
+            let (width, height) = reader(bytes)?.into_dimensions().map_err(PictureError::broken)?;
             checked_size(width, height)
         })
     }
 
-    /// Decodes or draws the picture at `side_px` x `side_px`, transparency over white, as `[3, side_px, side_px]` values in
-    /// -1..=1.
+    /// The picture at `side_px` x `side_px`, transparency over white, as `[3, side_px, side_px]` values in -1..=1.
     ///
     /// # Errors
     /// [`PictureError`] for a damaged or oversized file.
     pub fn pixels(&self, side_px: u32) -> Result<Vec<f32>, PictureError> {
-        let rgb = match self {
-            Self::Scene(scene) => scene.draw(side_px),
-            Self::Encoded(bytes) => scaled(&decoded(bytes)?, side_px),
-        };
-        Ok(normalised(&rgb))
+        Ok(normalised(&scaled(&self.rgb(side_px)?, side_px, side_px)))
     }
 
-    /// Decodes the picture in the size it has, transparency over white; a scene is drawn at 64 pixels a side.
+    /// The picture in its own size, transparency over white. A drawn picture is asked for `drawn_px` x `drawn_px`.
     ///
     /// # Errors
     /// [`PictureError`] for a damaged or oversized file.
-    pub fn rgb(&self) -> Result<RgbImage, PictureError> {
+    pub fn rgb(&self, drawn_px: u32) -> Result<RgbImage, PictureError> {
         match self {
-            Self::Scene(scene) => Ok(scene.draw(SCENE_PX)),
             Self::Encoded(bytes) => decoded(bytes),
+            Self::Drawn(source) => source.rgb(drawn_px),
+        }
+    }
+}
+
+impl PartialEq for Picture {
+    /// Encoded pictures are equal if their bytes are, drawn ones if they draw the same pixels.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Encoded(a), Self::Encoded(b)) => a == b,
+            (Self::Drawn(a), Self::Drawn(b)) if Arc::ptr_eq(a, b) => true,
+            (Self::Drawn(a), Self::Drawn(b)) => match (a.rgb(COMPARED_PX), b.rgb(COMPARED_PX)) {
+                (Ok(a), Ok(b)) => a == b,
+                _ => false,
+            },
+            _ => false,
         }
     }
 }
 
 fn decoded(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     guarded(|| {
-        let (width, height) =
-            reader(bytes)?.into_dimensions().map_err(|e| PictureError::Broken(e.to_string()))?;
+        let (width, height) = reader(bytes)?.into_dimensions().map_err(PictureError::broken)?;
         checked_size(width, height)?;
-        let image = reader(bytes)?.decode().map_err(|e| PictureError::Broken(e.to_string()))?;
+        let image = reader(bytes)?.decode().map_err(PictureError::broken)?;
         Ok(over_white(&image))
     })
 }
@@ -103,28 +130,27 @@ pub(super) fn checked_size(width: u32, height: u32) -> Result<(), PictureError> 
         return Err(PictureError::Oversized { width, height });
     }
     if pixels == 0 {
-        return Err(PictureError::Broken("it has no pixels".into()));
+        return Err(PictureError::broken("it has no pixels"));
     }
     Ok(())
 }
 
-/// The values of a picture that could not be decoded: mid-grey.
+/// The values of a picture that cannot be decoded: mid-grey.
 pub fn blank_pixels(side_px: u32) -> Vec<f32> {
     vec![0.0; 3 * (side_px * side_px) as usize]
 }
 
-/// Decoders are fed with anything; a panic of theirs is one more broken picture.
+/// Runs a decoder; a panic means that the picture is broken.
 pub(super) fn guarded<T, E: From<PictureError>>(
     decode: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
-    let panicked = |_| Err(PictureError::Broken("its decoder panicked".into()).into());
+    let panicked = |_| Err(PictureError::broken("its decoder panicked").into());
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(panicked)
 }
 
 fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, PictureError> {
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| PictureError::Broken(e.to_string()))?;
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(PictureError::broken)?;
     reader.limits(decoder_limits());
     Ok(reader)
 }
@@ -148,11 +174,12 @@ pub(super) fn over_white(image: &DynamicImage) -> RgbImage {
     })
 }
 
-fn scaled(rgb: &RgbImage, side_px: u32) -> RgbImage {
-    if rgb.dimensions() == (side_px, side_px) {
+/// The picture at `width` x `height`.
+pub(super) fn scaled(rgb: &RgbImage, width: u32, height: u32) -> RgbImage {
+    if rgb.dimensions() == (width, height) {
         return rgb.clone();
     }
-    resize(rgb, side_px, side_px, FilterType::Triangle)
+    resize(rgb, width, height, FilterType::Triangle)
 }
 
 fn normalised(rgb: &RgbImage) -> Vec<f32> {
@@ -177,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_come_apart_and_values_lie_between_minus_one_and_one() {
+    fn channels_are_separate_and_values_lie_between_minus_one_and_one() {
         let red = png(DynamicImage::ImageRgb8(RgbImage::from_pixel(8, 4, Rgb([255, 0, 51]))));
         let pixels = red.pixels(2).unwrap();
         assert_eq!(pixels[..8], [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]);

@@ -3,9 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-
-use super::error::DataError;
+use super::error::{BoxError, DataError, TokenizeError};
 
 /// Largest `tokenizer.json` that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -63,16 +61,6 @@ pub struct HuggingFace {
     vocab: u32,
 }
 
-/// A text that the tokenizer refuses.
-#[derive(Debug, Error)]
-#[error("{}: a text cannot be tokenized: {what}; check its normalizer and model", path.display())]
-pub struct TokenizeError {
-    /// The `tokenizer.json`.
-    pub path: PathBuf,
-    /// The tokenizer's own words.
-    pub what: String,
-}
-
 impl Tokenizer {
     /// The built-in byte-level tokenizer.
     pub const fn bytes() -> Self {
@@ -86,18 +74,17 @@ impl Tokenizer {
     /// [`DataError`] names the file.
     pub fn from_file(path: &Path) -> Result<Self, DataError> {
         let io = |source| DataError::Io { path: path.to_owned(), source };
-        let wrong = |what: String| DataError::Tokenizer { path: path.to_owned(), what };
+        let wrong = |source: BoxError| DataError::Tokenizer { path: path.to_owned(), source };
         let length = fs::metadata(path).map_err(io)?.len();
         if length > MAX_FILE_BYTES {
             let limit = format!("it has {length} bytes, but at most {MAX_FILE_BYTES} are read");
-            return Err(wrong(limit));
+            return Err(wrong(limit.into()));
         }
         let text = fs::read(path).map_err(io)?;
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(&text).map_err(|e| wrong(e.to_string()))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&text).map_err(wrong)?;
         // Text that happens to read like a special token is text.
         inner.set_encode_special_tokens(true);
-        inner.with_truncation(None).map_err(|e| wrong(e.to_string()))?;
+        inner.with_truncation(None).map_err(wrong)?;
         inner.with_padding(None);
         let highest = inner.get_vocab(true).values().copied().max();
         let mut vocab = highest.ok_or_else(|| wrong("its vocabulary is empty".into()))?;
@@ -143,7 +130,7 @@ impl Tokenizer {
                 let encoding = t
                     .inner
                     .encode_fast(text, false)
-                    .map_err(|e| TokenizeError { path: t.path.clone(), what: e.to_string() })?;
+                    .map_err(|source| TokenizeError { path: t.path.clone(), source })?;
                 let ids = encoding.get_ids().iter().copied();
                 Ok(ids.filter(|&id| !t.special.contains(id)).collect())
             }

@@ -6,7 +6,8 @@ use dip_core::{Bytes, Seconds};
 use serde::Serialize;
 
 use super::EarlyStop;
-use crate::data::{LatentShape, Latents, SampleMatch};
+use crate::data::toy::SampleMatch;
+use crate::data::{LatentShape, Latents};
 
 /// One iteration.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dip::burn::data::SampleMatch;
+use dip::burn::data::toy::SampleMatch;
 use dip::burn::train::{EarlyStop, Evaluation, IterationReport, Observer};
 use dip::core::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};

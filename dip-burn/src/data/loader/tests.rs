@@ -1,6 +1,6 @@
-use super::super::scenes::{Scenes, ScenesConfig, Split, write_shards};
-use super::super::webdataset::{WebDataset, WebDatasetConfig};
 use super::*;
+use crate::data::toy::{Scenes, ScenesConfig, Split, write_scene_shards};
+use crate::data::{BestFit, Picture, WebDataset, WebDatasetConfig};
 
 fn config() -> LoaderConfig {
     let special = Tokenizer::bytes().special();
@@ -23,15 +23,15 @@ fn drawn() -> Box<dyn DataSource> {
     Box::new(Scenes::new(ScenesConfig { seed: 3, split: Split::Train }))
 }
 
-/// A loader that is restored after any batch gives the batches that followed.
-fn resumes(source: impl Fn() -> Box<dyn DataSource>) {
+/// Checks that a loader restored after any batch gives the batches that followed.
+fn check_resume(source: impl Fn() -> Box<dyn DataSource>) {
     let mut whole = loader(source());
     let batches: Vec<PlannedBatch> = (0..12).map(|_| whole.next_batch().unwrap()).collect();
-    for cut in [0, 1, 5, 10] {
-        let text = serde_json::to_string(&batches[cut].position).unwrap();
+    for saved in [0, 1, 5, 10] {
+        let text = serde_json::to_string(&batches[saved].position).unwrap();
         let mut again = loader(source());
         again.restore(&serde_json::from_str(&text).unwrap()).unwrap();
-        for expected in &batches[cut + 1..] {
+        for expected in &batches[saved + 1..] {
             let batch = again.next_batch().unwrap();
             assert_eq!(batch.meta, expected.meta);
             assert_eq!(batch.microbatches, expected.microbatches);
@@ -41,8 +41,8 @@ fn resumes(source: impl Fn() -> Box<dyn DataSource>) {
 }
 
 #[test]
-fn a_packing_rule_goes_on_after_a_resume_and_is_refused_under_another() {
-    let best_fit = || loader(drawn()).with_packing(Arc::new(super::super::BestFit));
+fn a_resumed_loader_keeps_its_packing_rule_and_refuses_another() {
+    let best_fit = || loader(drawn()).with_packing(Arc::new(BestFit));
     let used = |loader: &mut Loader| {
         (0..40).map(|_| loader.next_batch().unwrap().used_tokens).sum::<u64>()
     };
@@ -68,28 +68,28 @@ fn a_token_budget_is_reached_with_as_few_microbatches_as_it_takes() {
     let mut again = loader(drawn()).with_token_budget(Some(budget));
     again.restore(&batches[4].position).unwrap();
     assert_eq!(again.next_batch().unwrap().meta, batches[5].meta);
-    // Another budget would cut the same documents into other batches.
+    // Another budget would divide the same documents into other batches.
     assert!(loader(drawn()).restore(&batches[4].position).is_err());
 }
 
 #[test]
-fn drawn_scenes_go_on_where_they_were() {
-    resumes(drawn);
+fn drawn_scenes_resume() {
+    check_resume(drawn);
 }
 
 #[test]
-fn shards_go_on_where_they_were_over_epochs() {
+fn shards_resume_over_epochs() {
     let folder = tempfile::tempdir().unwrap();
     let scenes = ScenesConfig { seed: 5, split: Split::Train };
-    write_shards(folder.path(), scenes, 60, 20, 8).unwrap();
-    resumes(|| {
+    write_scene_shards(folder.path(), scenes, 60, 20, 8).unwrap();
+    check_resume(|| {
         let config = WebDatasetConfig { seed: 2, shuffle_buffer: 16, ..Default::default() };
         Box::new(WebDataset::open(&[folder.path().to_owned()], config).unwrap())
     });
 }
 
 #[test]
-fn metadata_is_there_before_pixels_and_agrees_with_them() {
+fn metadata_agrees_with_the_pixels_that_follow() {
     let mut loader = loader(drawn());
     let batch = loader.next_batch().unwrap();
     let all: Vec<usize> = (0..batch.microbatches.len()).collect();
@@ -115,8 +115,8 @@ fn a_picture_that_breaks_in_decoding_becomes_grey_and_mutes_its_document() {
         }
     };
     let mut microbatches = batch.microbatches.to_vec();
-    microbatches[0].images[0].picture = super::super::Picture::Encoded(vec![0; 9].into());
-    let decoded = decoded(&microbatches, 8);
+    microbatches[0].images[0].picture = Picture::Encoded(vec![0; 9].into());
+    let decoded = decode_microbatches(&microbatches, 8);
     assert_eq!(decoded.broken_pictures, 1);
     assert!(decoded.trained_tokens < batch.trained_tokens);
     assert!(decoded.microbatches[0].pixels[0].iter().all(|&v| v == 0.0));
@@ -129,5 +129,5 @@ fn a_position_of_another_shape_is_refused() {
     let mut other = config();
     other.microbatches = 4;
     let mut other = Loader::new(drawn(), Arc::new(Tokenizer::bytes()), other).unwrap();
-    assert!(matches!(other.restore(&position), Err(DataError::Position { .. })));
+    assert!(matches!(other.restore(&position), Err(DataError::Position(_))));
 }

@@ -1,30 +1,30 @@
-//! Which waiting document follows in a sequence: the hook for packing of one's own.
+//! Which waiting document follows in a sequence: the trait to implement for packing of your own.
 
 use std::fmt::Debug;
 
-/// What is left of a sequence that is being packed.
+/// The room that is left in a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Tokens, those of images included.
+    /// Tokens, including image tokens.
     pub tokens: u32,
     /// Images.
     pub images: u32,
 }
 
-/// A waiting document that fits in the room that is left.
+/// A waiting document that fits the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fitting {
     /// Its number, which grows with every document read.
     pub number: u64,
-    /// Its tokens, those of images included.
+    /// Its tokens, including image tokens.
     pub tokens: u32,
     /// Its images.
     pub images: u32,
 }
 
-/// Chooses the documents of a sequence behind the first, which is always the oldest that waits, so that none waits forever.
+/// Chooses the documents of a sequence after the first. The first is always the oldest that waits, so that none waits forever.
 ///
-/// A rule must depend on its arguments alone: resumed runs then get the same sequences. See [`Loader::with_packing`].
+/// A rule must depend on its arguments alone: then a resumed run gets the same sequences. See [`Loader::with_packing`].
 ///
 /// ```
 /// use dip_burn::data::{Fitting, PackingRule, Room};
@@ -46,13 +46,13 @@ pub struct Fitting {
 ///
 /// [`Loader::with_packing`]: crate::data::Loader::with_packing
 pub trait PackingRule: Debug + Send + Sync {
-    /// Its name. A position saved under one name is refused under another.
+    /// Its name. A position saved with one rule is refused by another.
     fn name(&self) -> &str;
 
-    /// The place in `fitting` of the document that comes next; `None`, or a place outside, closes the sequence.
+    /// The index in `fitting` of the next document; `None`, or an index out of range, closes the sequence.
     ///
-    /// `packed` holds the documents of the sequence so far, at least one; `room` is what they leave; `fitting` is not empty and
-    /// has the oldest document first.
+    /// `packed` holds the documents of the sequence so far, at least one, and `room` is the room that they leave. `fitting` is
+    /// not empty, and the oldest document is first.
     fn next(&self, packed: &[Fitting], room: Room, fitting: &[Fitting]) -> Option<usize>;
 }
 
@@ -70,7 +70,7 @@ impl PackingRule for FirstFit {
     }
 }
 
-/// The document that fills most of the room, the oldest of equals: less padding, longer waiting.
+/// The longest document that fits, the oldest of equals: less padding, but documents wait longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BestFit;
 

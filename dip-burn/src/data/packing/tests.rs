@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::Tokenizer;
+use crate::data::{Picture, PlacedPicture, Tokenizer};
 
 const IMAGE: u32 = 259;
 const PAD: u32 = 256;
@@ -21,7 +21,8 @@ fn document(images: u32, text: usize) -> TokenizedDocument {
     let mut tokens = vec![special.bos];
     let mut pictures = Vec::new();
     for i in 0..images {
-        pictures.push((tokens.len() as u32, Picture::Encoded(vec![i as u8].into())));
+        let picture = Picture::Encoded(vec![i as u8].into());
+        pictures.push(PlacedPicture { offset: tokens.len() as u32, picture });
         tokens.resize(tokens.len() + 3, IMAGE);
     }
     tokens.resize(tokens.len() + text, 65);
@@ -47,7 +48,7 @@ fn positions_restart_and_targets_stay_inside_their_document() {
     let packed = &pack_all(vec![document(1, 2), document(0, 4)], 1)[0];
     assert_eq!(packed.documents, [vec![0; 6], vec![1; 5], vec![2; 5]].concat());
     assert_eq!(packed.positions[..8], [0, 1, 2, 3, 4, 5, 0, 1]);
-    // Behind bos and the first two image tokens stand image tokens: no loss. The last token has no successor.
+    // Image tokens follow bos and the first two image tokens: no loss. The last token has no successor.
     assert_eq!(packed.loss_mask[..7], [false, false, false, true, true, false, true]);
     assert_eq!(packed.targets[..7], [IMAGE, IMAGE, IMAGE, 65, 65, PAD, 65]);
     assert_eq!(packed.images[0].offset, 1);
@@ -82,7 +83,7 @@ fn a_rule_may_close_a_sequence_but_never_leaves_one_empty() {
         }
         fn next(&self, packed: &[Fitting], room: Room, fitting: &[Fitting]) -> Option<usize> {
             assert_eq!((packed.len(), room.images), (1, 1));
-            // A place outside means the same as none.
+            // An index out of range means the same as `None`.
             Some(fitting.len())
         }
     }
@@ -91,7 +92,7 @@ fn a_rule_may_close_a_sequence_but_never_leaves_one_empty() {
 }
 
 #[test]
-fn images_are_limited_apart_from_tokens() {
+fn images_have_a_limit_of_their_own() {
     let packed = pack_all(vec![document(1, 1)], 3);
     assert!(packed.iter().all(|p| p.images.len() == 2 && p.used_tokens == 10));
 }

@@ -6,14 +6,14 @@ use image::codecs::gif::GifDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageError, RgbImage};
 
+use super::VideoError;
 use super::grid::LatentShape;
-use super::{VideoError, scaled};
-use crate::data::picture::{checked_size, decoder_limits, guarded, over_white};
+use crate::data::picture::{checked_size, decoder_limits, guarded, over_white, scaled};
 
-/// Most frames that are read of one file.
+/// Most frames that are read from one file.
 const MAX_FRAMES: usize = 1 << 16;
-/// Shortest time that a frame is shown, as viewers do, in seconds: files have 0 for as fast as possible.
-const SHORTEST_FRAME: f64 = 0.01;
+/// Shortest time that viewers show a frame; files say 0 for as fast as possible.
+const SHORTEST_FRAME_S: f64 = 0.01;
 
 pub(super) fn gif(
     bytes: &[u8],
@@ -34,7 +34,7 @@ pub(super) fn webp(
     guarded(|| {
         let decoder = limited(WebPDecoder::new(Cursor::new(bytes)))?;
         if !decoder.has_animation() {
-            return Err(VideoError::Broken("the WebP file is not animated".into()));
+            return Err(VideoError::broken("the WebP file is not animated"));
         }
         shown(decoder.into_frames(), shape, most)
     })
@@ -42,10 +42,10 @@ pub(super) fn webp(
 
 /// A decoder that checks sizes before it allocates.
 fn limited<D: ImageDecoder>(decoder: Result<D, ImageError>) -> Result<D, VideoError> {
-    let mut decoder = decoder.map_err(broken)?;
+    let mut decoder = decoder.map_err(VideoError::broken)?;
     let (width, height) = decoder.dimensions();
     checked_size(width, height)?;
-    decoder.set_limits(decoder_limits()).map_err(broken)?;
+    decoder.set_limits(decoder_limits()).map_err(VideoError::broken)?;
     Ok(decoder)
 }
 
@@ -53,14 +53,14 @@ fn limited<D: ImageDecoder>(decoder: Result<D, ImageError>) -> Result<D, VideoEr
 fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbImage>, VideoError> {
     let (mut latent, mut end) = (Vec::new(), 0.0);
     for frame in frames.take(MAX_FRAMES) {
-        let frame = frame.map_err(broken)?;
+        let frame = frame.map_err(VideoError::broken)?;
         let (numerator, denominator) = frame.delay().numer_denom_ms();
         let delay = f64::from(numerator) / f64::from(denominator.max(1)) / 1e3;
-        end += delay.max(SHORTEST_FRAME);
+        end += delay.max(SHORTEST_FRAME_S);
         let count = shape.frames(end).min(most) as usize;
         if latent.len() < count {
             let rgb = over_white(&DynamicImage::ImageRgba8(frame.into_buffer()));
-            // Held at the size of the tokens, not of the file.
+            // Frames are kept at the size of the tokens, not of the file.
             let patch_px = shape.patch_px().unwrap_or(1);
             let grid = shape.grid(rgb.dimensions(), 1, patch_px);
             let small = scaled(&rgb, grid.columns * patch_px, grid.rows * patch_px);
@@ -73,10 +73,6 @@ fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbIm
     Ok(latent)
 }
 
-fn broken(error: ImageError) -> VideoError {
-    VideoError::Broken(error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,8 +82,8 @@ mod tests {
     const SHAPE: LatentShape =
         LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48 };
 
-    /// A GIF whose frames have these red values and last this long, in milliseconds.
-    fn file(frames: &[(u8, u32)]) -> Vec<u8> {
+    /// A GIF of frames with a red value and a duration in milliseconds each.
+    fn gif_file(frames: &[(u8, u32)]) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = GifEncoder::new(&mut bytes);
         for &(red, ms) in frames {
@@ -101,7 +97,7 @@ mod tests {
 
     #[test]
     fn each_latent_frame_is_the_one_shown_at_its_time() {
-        let bytes = file(&[(10, 400), (90, 200), (170, 1400)]);
+        let bytes = gif_file(&[(10, 400), (90, 200), (170, 1400)]);
         let frames = gif(&bytes, &SHAPE, 99).unwrap();
         let reds: Vec<u8> = frames.iter().map(|f| f.get_pixel(0, 0).0[0]).collect();
         assert_eq!(reds, [10, 90, 170, 170]);
@@ -109,7 +105,7 @@ mod tests {
         assert_eq!(gif(&bytes, &SHAPE, 2).unwrap().len(), 2);
     }
 
-    /// An animated WebP of the same kind: its frames are still pictures, and their chunks are put together anew.
+    /// The same as an animated WebP, put together from the chunks of still pictures.
     fn webp_file(frames: &[(u8, u32)]) -> Vec<u8> {
         let chunk = |name: &[u8], body: &[u8]| {
             let length = (body.len() as u32).to_le_bytes();
@@ -123,7 +119,7 @@ mod tests {
             let image = RgbImage::from_pixel(16, 16, image::Rgb([red, 0, 0]));
             let mut still = Cursor::new(Vec::new());
             image.write_to(&mut still, image::ImageFormat::WebP).unwrap();
-            // Behind `RIFF`, the length and `WEBP` stands the one chunk of pixels.
+            // The one chunk of pixels follows `RIFF`, the length and `WEBP`.
             let frame = [&[0; 6], &sides[..], &u24(ms), &[0], &still.get_ref()[12..]].concat();
             body[2].extend(chunk(b"ANMF", &frame));
         }
@@ -131,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_animated_webp_is_read_as_a_gif_is_and_a_still_one_is_refused() {
+    fn an_animated_webp_is_read_like_a_gif_and_a_still_one_is_refused() {
         let frames = webp(&webp_file(&[(10, 400), (90, 200), (170, 1400)]), &SHAPE, 99).unwrap();
         let reds: Vec<u8> = frames.iter().map(|f| f.get_pixel(0, 0).0[0]).collect();
         // Frames are blended over each other, which rounds.
@@ -147,7 +143,7 @@ mod tests {
 
     #[test]
     fn damaged_files_are_refused() {
-        let bytes = file(&[(10, 400)]);
+        let bytes = gif_file(&[(10, 400)]);
         assert!(gif(&bytes[..20], &SHAPE, 9).is_err());
         assert!(webp(&bytes, &SHAPE, 9).is_err());
     }

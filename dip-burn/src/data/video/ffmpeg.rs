@@ -14,8 +14,8 @@ pub(super) fn frames(
     shape: &LatentShape,
     most: u32,
 ) -> Result<Vec<RgbImage>, VideoError> {
-    let io = |e: std::io::Error| VideoError::Broken(e.to_string());
-    // MP4 may have its index at its end, so that it cannot be read from a pipe.
+    let io = |e: std::io::Error| VideoError::broken(e);
+    // The index of an MP4 may be at its end, so a pipe does not do.
     let mut file = tempfile::NamedTempFile::new().map_err(io)?;
     file.write_all(bytes).map_err(io)?;
     let path = file.path().to_string_lossy().into_owned();
@@ -25,58 +25,34 @@ pub(super) fn frames(
     let (width, height) = (grid.columns * patch_px, grid.rows * patch_px);
     let filter = format!("fps={},scale={width}:{height}", shape.frames_per_second);
     let count = most.to_string();
-    let pixels = output(
-        "ffmpeg",
-        &[
-            "-v",
-            "error",
-            "-i",
-            &path,
-            "-vf",
-            &filter,
-            "-frames:v",
-            &count,
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            "rgb24",
-            "-",
-        ],
-    )?;
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i", &path, "-vf", &filter, "-frames:v", &count]);
+    ffmpeg.args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]);
+    let pixels = output(ffmpeg)?;
     let frame = |p: &[u8]| RgbImage::from_raw(width, height, p.to_vec());
     Ok(pixels.chunks_exact(3 * (width * height) as usize).filter_map(frame).collect())
 }
 
+/// Width and height of the first video stream, in pixels.
 fn size(path: &str) -> Result<(u32, u32), VideoError> {
-    let text = output(
-        "ffprobe",
-        &[
-            "-v",
-            "error",
-            "-select_streams",
-            "v:0",
-            "-show_entries",
-            "stream=width,height",
-            "-of",
-            "csv=p=0",
-            path,
-        ],
-    )?;
-    let text = String::from_utf8_lossy(&text).into_owned();
+    let mut ffprobe = Command::new("ffprobe");
+    ffprobe.args(["-v", "error", "-select_streams", "v:0", "-of", "csv=p=0"]);
+    ffprobe.args(["-show_entries", "stream=width,height", path]);
+    let text = String::from_utf8_lossy(&output(ffprobe)?).into_owned();
     let mut sides = text.trim().split(',').map(|side| side.trim().parse::<u32>().ok());
     let (Some(Some(width)), Some(Some(height))) = (sides.next(), sides.next()) else {
-        return Err(VideoError::Broken("it has no video stream".into()));
+        return Err(VideoError::broken("it has no video stream"));
     };
     checked_size(width, height)?;
     Ok((width, height))
 }
 
-fn output(program: &str, arguments: &[&str]) -> Result<Vec<u8>, VideoError> {
-    let run = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let run = run.map_err(|e| VideoError::NoFfmpeg(e.to_string()))?;
+fn output(mut command: Command) -> Result<Vec<u8>, VideoError> {
+    let run = command.stdin(Stdio::null()).output();
+    let run = run.map_err(VideoError::NoFfmpeg)?;
     match run.status.success() {
         true => Ok(run.stdout),
-        false => Err(VideoError::Broken(String::from_utf8_lossy(&run.stderr).trim().to_owned())),
+        false => Err(VideoError::broken(String::from_utf8_lossy(&run.stderr).trim())),
     }
 }
 
@@ -86,7 +62,7 @@ mod tests {
 
     #[test]
     fn without_the_tools_the_error_names_what_to_install_and_what_else_is_read() {
-        let error = output("no-such-program-of-dip", &[]).unwrap_err();
+        let error = output(Command::new("no-such-program-of-dip")).unwrap_err();
         assert!(matches!(error, VideoError::NoFfmpeg(_)), "{error:?}");
         let text = error.to_string();
         for part in ["`ffmpeg` and `ffprobe`", "install them", "GIF or WebP"] {
@@ -98,7 +74,7 @@ mod tests {
     fn bytes_that_are_no_video_are_refused() {
         const SHAPE: LatentShape =
             LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48 };
-        // Whether the tools are there or not, there is an error.
+        // With or without the tools, there is an error.
         assert!(frames(b"no video", &SHAPE, 9).is_err());
     }
 }

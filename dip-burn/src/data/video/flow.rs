@@ -1,4 +1,4 @@
-//! Flow matching: a clip on a straight way from noise to video, at a step drawn by lot.
+//! Flow matching: a clip at a random time on a straight path from noise to video.
 
 use std::f64::consts::TAU;
 
@@ -8,25 +8,25 @@ use rand_chacha::ChaCha8Rng;
 use super::grid::Latents;
 use crate::batch::Clip;
 
-/// Stream of the diffusion steps; those of the noise are even.
-const STEP_STREAM: u64 = 1;
-/// Mean and standard deviation of the logit of a diffusion step.
-const STEP_MEAN: f32 = -1.4;
-const STEP_SPREAD: f32 = 1.3;
-/// How much later the middle of the noise is on the way of a sample than on one with even steps.
+/// Random streams of the times are odd, those of the noise are even.
+const TIME_STREAM: u64 = 1;
+/// Mean and standard deviation of the logit of the time.
+const LOGIT_MEAN: f32 = -1.4;
+const LOGIT_STD: f32 = 1.3;
+/// Shift of the sampling schedule towards the noise; 1 gives even steps.
 const SHIFT: f32 = 3.0;
 
-/// Clip `number` of a seed on its way: the same whatever batch, rank or plan it is trained in.
+/// Clip `number` of a seed with noise: the same in every batch, rank and plan.
 ///
-/// Steps follow a logistic-normal distribution, most of them early on the way: the many pixels of a clip tell together what is to
-/// be seen while each is still mostly noise, so that it is decided there.
+/// Times follow a logistic-normal distribution, and most are early, near the noise. There the content of a clip is decided: all
+/// its pixels together show it even if each pixel is mostly noise.
 pub fn noisy(latents: &Latents, seed: u64, number: u64) -> Clip {
-    let logit = STEP_MEAN + STEP_SPREAD * normals(seed, 2 * number + STEP_STREAM, 1)[0];
+    let logit = LOGIT_MEAN + LOGIT_STD * normals(seed, 2 * number + TIME_STREAM, 1)[0];
     let time = 1.0 / (1.0 + (-logit).exp());
     at_time(latents, seed, number, time)
 }
 
-/// The same at a step of the caller's.
+/// The clip with noise at the given time.
 pub(crate) fn at_time(latents: &Latents, seed: u64, number: u64, time: f32) -> Clip {
     let noise = normals(seed, 2 * number, latents.values.len());
     let pairs = || latents.values.iter().zip(&noise);
@@ -38,19 +38,19 @@ pub(crate) fn at_time(latents: &Latents, seed: u64, number: u64, time: f32) -> C
     }
 }
 
-/// The diffusion step behind `done` of `all` steps of a sample: small steps early on the way, where training has most of its own.
+/// The time after `done` of `all` steps of a sample. Steps are small near the noise, where most times of training are.
 pub(crate) fn sample_time(done: u32, all: u32) -> f32 {
-    let way = done as f32 / all as f32;
-    way / (way + SHIFT * (1.0 - way))
+    let progress = done as f32 / all as f32;
+    progress / (progress + SHIFT * (1.0 - progress))
 }
 
-/// Independent normal values.
+/// Independent values of the standard normal distribution.
 pub(crate) fn normals(seed: u64, stream: u64, count: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
-        // Box and Muller: two values at a time; 1 - u is never 0.
+        // Box-Muller: two values at a time; 1 - u is never 0.
         let (u, v) = (rng.random::<f64>(), rng.random::<f64>());
         let radius = (-2.0 * (1.0 - u).ln()).sqrt();
         values.push((radius * (TAU * v).cos()) as f32);
@@ -66,7 +66,7 @@ mod tests {
     use crate::batch::ClipGrid;
 
     #[test]
-    fn a_clip_goes_on_along_its_velocity_to_the_video() {
+    fn a_clip_reaches_the_video_along_its_velocity() {
         let grid = ClipGrid { frames: 2, rows: 1, columns: 1 };
         let latents = Latents { grid, values: vec![0.25, -1.0, 0.5, 1.0] };
         for number in 0..20 {

@@ -1,11 +1,11 @@
-//! How frames become tokens and back.
+//! Converts frames to tokens and back.
 
 use dip_core::{ModelSpec, ModuleKind};
 use image::{Rgb, RgbImage};
 
 use crate::batch::ClipGrid;
 
-/// What tokens of a model's clips are.
+/// The tokens that a model makes of a clip.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LatentShape {
     /// Latent frames of a second.
@@ -19,14 +19,14 @@ pub struct LatentShape {
 /// The tokens of one clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Latents {
-    /// How many along each axis.
+    /// Tokens along each axis.
     pub grid: ClipGrid,
-    /// Their values, token by token: colour, row and column of the patch where they are pixels, in -1..=1.
+    /// Their values, token by token; pixels are ordered by colour, row and column of the patch, in -1..=1.
     pub values: Vec<f32>,
 }
 
 impl LatentShape {
-    /// That of the diffusion transformer of a model; `None` for models without.
+    /// The shape for the diffusion transformer of a model; `None` if it has none.
     pub fn of(model: &ModelSpec) -> Option<Self> {
         model.modules.iter().find_map(|m| match m.kind {
             ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, token_channels } => {
@@ -40,24 +40,24 @@ impl LatentShape {
         })
     }
 
-    /// Side of the square patch of pixels that is a token; `None` where a token is no such patch.
+    /// Side of the square patch of pixels that is a token; `None` if tokens are no pixels.
     pub fn patch_px(&self) -> Option<u32> {
         let side = (self.values / 3).isqrt();
         (side > 0 && 3 * side * side == self.values).then_some(side)
     }
 
-    /// Latent frames of a video, the last one begun; at least one.
+    /// Latent frames of a video, rounded up; at least one.
     pub fn frames(&self, seconds: f64) -> u32 {
         (seconds * self.frames_per_second - 1e-6).ceil().clamp(1.0, f64::from(u32::MAX)) as u32
     }
 
-    /// Length of a number of frames.
+    /// Length of `frames` latent frames.
     pub fn seconds(&self, frames: u32) -> f64 {
         f64::from(frames) / self.frames_per_second
     }
 
-    /// The tokens of frames of a size in pixels: as many whole patches as there are, and in their proportion where these are
-    /// more than the model takes.
+    /// The tokens of frames of `(width, height)` pixels: their whole patches, scaled down to the model's limit with the same
+    /// proportion.
     pub fn grid(&self, (width, height): (u32, u32), frames: u32, patch_px: u32) -> ClipGrid {
         let (most, patch) = (f64::from(self.tokens_per_frame), f64::from(patch_px));
         let (columns, rows) = (f64::from(width) / patch, f64::from(height) / patch);
@@ -70,7 +70,7 @@ impl LatentShape {
 }
 
 impl Latents {
-    /// The patches of frames whose sides are whole patches.
+    /// The tokens of frames whose sides are whole patches.
     pub(super) fn of_frames(frames: &[RgbImage], grid: ClipGrid, patch_px: u32) -> Self {
         let mut values = Vec::with_capacity(grid.tokens() * 3 * (patch_px * patch_px) as usize);
         for [frame, row, column] in grid.places() {
@@ -85,7 +85,7 @@ impl Latents {
         Self { grid, values }
     }
 
-    /// The frames of patches of pixels.
+    /// The frames of tokens that are patches of pixels.
     pub fn frames(&self, patch_px: u32) -> Vec<RgbImage> {
         let (width, height) = (self.grid.columns * patch_px, self.grid.rows * patch_px);
         let mut frames = vec![RgbImage::new(width, height); self.grid.frames as usize];
@@ -111,7 +111,7 @@ mod tests {
         LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48 };
 
     #[test]
-    fn frames_survive_the_way_to_tokens_and_back() {
+    fn frames_survive_the_round_trip_through_tokens() {
         let frame = |n: u8| RgbImage::from_fn(12, 8, move |x, y| Rgb([x as u8, y as u8, n]));
         let frames = vec![frame(0), frame(9), frame(200)];
         let grid = SHAPE.grid((12, 8), 3, 4);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn large_frames_keep_their_proportion_and_never_take_more_tokens_than_the_model() {
+    fn large_frames_keep_their_proportion_within_the_limit_of_the_model() {
         for size in [(1920, 1080), (1080, 1920), (4, 4000), (1, 1), (33, 25)] {
             let grid = SHAPE.grid(size, 1, 4);
             assert!((1..=48).contains(&grid.tokens_per_frame()), "{size:?}: {grid:?}");

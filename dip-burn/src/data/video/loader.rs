@@ -1,4 +1,4 @@
-//! Batches of clips, read and decoded on a thread of their own, with a position behind each.
+//! Makes batches of clips on a thread of its own, with a position after each.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -14,72 +14,72 @@ use super::grid::LatentShape;
 use super::packed::{self, ReadyClip};
 use super::{CaptionedVideo, VideoError};
 use crate::batch::Microbatch;
-use crate::data::error::{DataError, SkipCounts, SkipReason};
-use crate::data::loader::{DataSource, SourcePosition};
-use crate::data::tokenizer::{TokenizeError, Tokenizer};
+use crate::data::error::{DataError, TokenizeError};
+use crate::data::skip::{SkipCounts, SkipReason};
+use crate::data::source::{DataSource, SourcePosition};
+use crate::data::tokenizer::Tokenizer;
 
-/// Videos in a row that may be unusable before the data is given up.
+/// Most unusable videos in a row before the loader gives up.
 const MAX_UNUSABLE: u64 = 1 << 20;
-/// Streams of the caption dropout; the other streams of a seed are those of noise and steps.
+/// Keeps the random numbers of the caption dropout different from those of noise and times.
 const DROPOUT_SEED: u64 = 0xd809_07ca_9710_4d1b;
 
 /// How batches of clips are made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipLoaderConfig {
-    /// What tokens are.
+    /// The tokens of a clip.
     pub shape: LatentShape,
     /// Most clips of a microbatch.
     pub max_clips: u32,
-    /// Most latent frames of a microbatch, and of a clip: longer ones are cut.
+    /// Most latent frames of a microbatch; longer clips are cut to it.
     pub max_frames: u32,
-    /// Most tokens of a caption: longer ones are cut.
+    /// Most tokens of a caption; longer captions are cut to it.
     pub caption_tokens: u32,
     /// Microbatches of a batch.
     pub microbatches: u32,
-    /// Instead of that: as many as it takes to reach these tokens of clips.
+    /// Least clip tokens of a batch; if set, it replaces `microbatches`.
     pub tokens_per_batch: Option<u64>,
-    /// Share of clips that are trained with an empty caption, for guidance.
+    /// Fraction of clips with an empty caption, for guidance.
     pub caption_dropout: f64,
-    /// Seed of noise, steps and dropout.
+    /// Seed of noise, times and dropout.
     pub seed: u64,
-    /// Batches that may be decoded ahead.
+    /// Most batches that are decoded ahead.
     pub prefetch: usize,
 }
 
 /// A batch of clips.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipBatch {
-    /// What the planner sees; its iteration is the number of the batch, from 0.
+    /// Metadata for the planner; its iteration is the number of the batch, from 0.
     pub meta: BatchMeta,
     /// The microbatches.
     pub microbatches: Vec<Microbatch>,
-    /// Where the loader stands behind it.
+    /// The position after the batch.
     pub position: ClipPosition,
-    /// What was skipped since the beginning of the data.
+    /// Videos skipped since the beginning of the data.
     pub skipped: SkipCounts,
 }
 
-/// Where a [`ClipLoader`] stands.
+/// The position of a [`ClipLoader`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipPosition {
-    /// Batches that were given.
+    /// Batches before the position.
     pub batches: u64,
-    /// Clips that were given.
+    /// Clips before the position.
     clips: u64,
     source: SourcePosition,
-    /// Skipped behind the source.
+    /// Videos that the loader skipped itself.
     skipped: SkipCounts,
 }
 
-/// Makes batches of a source's videos.
+/// Makes batches from the videos of a source.
 ///
-/// Clips are packed in the order of the source: as many as fit the limits of a microbatch.
+/// Each microbatch takes as many clips, in the order of the source, as fit its limits.
 pub struct ClipLoader {
-    /// The reader, while its thread does not run.
+    /// The reader, until its thread starts.
     reader: Option<Reader>,
     running: Option<Running>,
-    config: Arc<ClipLoaderConfig>,
     position: ClipPosition,
     skipped: SkipCounts,
 }
@@ -90,7 +90,7 @@ struct Running {
 }
 
 impl ClipLoader {
-    /// A loader at the source's present position.
+    /// A loader that begins at the source's current position.
     ///
     /// # Errors
     /// [`DataError::Setting`] for a setting outside its limit.
@@ -104,20 +104,20 @@ impl ClipLoader {
         let reader = Reader {
             source,
             tokenizer,
-            config: config.clone(),
+            config,
             waiting: None,
             batches: 0,
             clips: 0,
             skipped: SkipCounts::default(),
         };
         let (position, skipped) = (reader.position(), reader.all_skipped());
-        Ok(Self { reader: Some(reader), running: None, config, position, skipped })
+        Ok(Self { reader: Some(reader), running: None, position, skipped })
     }
 
     /// The next batch.
     ///
     /// # Errors
-    /// [`DataError`] where the source has no more usable videos.
+    /// [`DataError`] if the source has no more usable videos.
     pub fn next_batch(&mut self) -> Result<ClipBatch, DataError> {
         if let Some(reader) = self.reader.take() {
             self.running = Some(reader.start()?);
@@ -129,25 +129,20 @@ impl ClipLoader {
         Ok(batch)
     }
 
-    /// Where the loader stands behind the last batch that was given.
+    /// The position after the last batch.
     pub fn position(&self) -> &ClipPosition {
         &self.position
     }
 
-    /// What was skipped up to there.
+    /// The videos skipped up to that position.
     pub fn skipped(&self) -> &SkipCounts {
         &self.skipped
-    }
-
-    /// How its batches are made.
-    pub fn config(&self) -> &ClipLoaderConfig {
-        &self.config
     }
 
     /// Goes to a position: the same batches follow as when it was saved.
     ///
     /// # Errors
-    /// [`DataError::Position`] where it belongs to other data.
+    /// [`DataError::Position`] if it belongs to other data.
     pub fn restore(&mut self, position: &ClipPosition) -> Result<(), DataError> {
         let mut reader = match (self.reader.take(), self.running.take()) {
             (Some(reader), _) => reader,
@@ -162,7 +157,7 @@ impl ClipLoader {
 }
 
 impl Running {
-    /// Ends the thread; batches that were read ahead are forgotten.
+    /// Ends the thread and drops the batches that it has read ahead.
     fn stop(self) -> Result<Reader, DataError> {
         drop(self.batches);
         self.thread.join().map_err(|_| DataError::DecoderGone)
@@ -208,11 +203,17 @@ struct Reader {
     source: Box<dyn DataSource<CaptionedVideo>>,
     tokenizer: Arc<Tokenizer>,
     config: Arc<ClipLoaderConfig>,
-    /// A clip that did not fit the last microbatch, and where the source stood before it.
-    waiting: Option<(ReadyClip, SourcePosition)>,
+    /// A clip that did not fit the last microbatch.
+    waiting: Option<Waiting>,
     batches: u64,
     clips: u64,
     skipped: SkipCounts,
+}
+
+/// A clip, and the position of the source before it.
+struct Waiting {
+    clip: ReadyClip,
+    before: SourcePosition,
 }
 
 impl Reader {
@@ -238,8 +239,8 @@ impl Reader {
         while config.wants_more(microbatches.len(), tokens) {
             let clips = self.microbatch()?;
             metas.push(packed::meta(&clips, &config.shape));
-            let on_its_way = |clip: &ReadyClip| noisy(&clip.latents, config.seed, clip.number);
-            let microbatch = packed::microbatch(&clips, on_its_way);
+            let add_noise = |clip: &ReadyClip| noisy(&clip.latents, config.seed, clip.number);
+            let microbatch = packed::microbatch(&clips, add_noise);
             tokens += microbatch.trained_tokens();
             microbatches.push(microbatch);
         }
@@ -252,30 +253,30 @@ impl Reader {
     fn microbatch(&mut self) -> Result<Vec<ReadyClip>, DataError> {
         let (mut clips, mut frames) = (Vec::new(), 0);
         while clips.len() < self.config.max_clips as usize {
-            let (clip, before) = match self.waiting.take() {
+            let next = match self.waiting.take() {
                 Some(waiting) => waiting,
                 None => self.read()?,
             };
-            frames += clip.latents.grid.frames;
+            frames += next.clip.latents.grid.frames;
             if frames > self.config.max_frames && !clips.is_empty() {
-                self.waiting = Some((clip, before));
+                self.waiting = Some(next);
                 break;
             }
             self.clips += 1;
-            clips.push(clip);
+            clips.push(next.clip);
         }
         Ok(clips)
     }
 
-    /// The next usable video, and where the source stood before it.
-    fn read(&mut self) -> Result<(ReadyClip, SourcePosition), DataError> {
+    /// The next usable video.
+    fn read(&mut self) -> Result<Waiting, DataError> {
         for _ in 0..MAX_UNUSABLE {
             let before = self.source.position();
             let CaptionedVideo { video, caption } = self.source.next_document()?;
             let latents = match video.latents(&self.config.shape, self.config.max_frames) {
                 Ok(latents) => latents,
                 Err(error @ (VideoError::NoFfmpeg(_) | VideoError::NotPixels { .. })) => {
-                    return Err(DataError::Video { what: error.to_string() });
+                    return Err(DataError::other(error));
                 }
                 Err(_) => {
                     self.skipped.add(SkipReason::BrokenVideo);
@@ -284,14 +285,17 @@ impl Reader {
             };
             let number = self.clips;
             match self.caption(&caption, number) {
-                Some(caption) => return Ok((ReadyClip { latents, caption, number }, before)),
+                Some(caption) => {
+                    let clip = ReadyClip { latents, caption, number };
+                    return Ok(Waiting { clip, before });
+                }
                 None => self.skipped.add(SkipReason::Untokenizable),
             }
         }
         Err(DataError::NoSamples { what: "the data source".into(), skipped: self.all_skipped() })
     }
 
-    /// The tokens of a caption, or of none where it is dropped.
+    /// The tokens of a caption, or of an empty one if it is dropped; `None` if it cannot be tokenized.
     fn caption(&self, caption: &str, number: u64) -> Option<Vec<u32>> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed ^ DROPOUT_SEED);
         rng.set_stream(number);
@@ -309,7 +313,7 @@ impl Reader {
 
     fn position(&self) -> ClipPosition {
         let source = match &self.waiting {
-            Some((_, before)) => before.clone(),
+            Some(waiting) => waiting.before.clone(),
             None => self.source.position(),
         };
         let skipped = self.skipped.clone();
@@ -325,10 +329,10 @@ impl Reader {
     }
 }
 
-/// A caption between its marks, cut to `most` tokens.
+/// The tokens of a caption between its beginning and end marks, at most `most`.
 ///
 /// # Errors
-/// [`TokenizeError`] where the tokenizer refuses the text.
+/// [`TokenizeError`] if the tokenizer refuses the text.
 pub fn caption_tokens(
     tokenizer: &Tokenizer,
     caption: &str,
@@ -345,8 +349,7 @@ pub fn caption_tokens(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::moving::{MovingConfig, MovingShapes};
-    use crate::data::scenes::Split;
+    use crate::data::toy::{MovingConfig, MovingShapes, Split};
 
     fn loader() -> ClipLoader {
         let source = MovingShapes::new(MovingConfig { seed: 3, split: Split::Train });
@@ -387,8 +390,8 @@ mod tests {
     fn a_restored_loader_gives_the_batches_that_followed_with_the_same_noise() {
         let mut whole = loader();
         let batches: Vec<ClipBatch> = (0..9).map(|_| whole.next_batch().unwrap()).collect();
-        for cut in [0, 3, 7] {
-            let text = serde_json::to_string(&batches[cut].position).unwrap();
+        for saved in [0, 3, 7] {
+            let text = serde_json::to_string(&batches[saved].position).unwrap();
             let position: ClipPosition = serde_json::from_str(&text).unwrap();
             for mut again in [loader(), {
                 let mut used = loader();
@@ -396,7 +399,7 @@ mod tests {
                 used
             }] {
                 again.restore(&position).unwrap();
-                for expected in &batches[cut + 1..] {
+                for expected in &batches[saved + 1..] {
                     assert_eq!(&again.next_batch().unwrap(), expected);
                 }
             }

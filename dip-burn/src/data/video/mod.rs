@@ -19,68 +19,88 @@ pub use grid::{LatentShape, Latents};
 pub use loader::{ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, caption_tokens};
 pub(crate) use packed::ReadyClip;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use image::RgbImage;
-use image::imageops::{FilterType, resize};
 use thiserror::Error;
 
-use super::moving::MovingShape;
-use super::picture::{Picture, PictureError};
+use super::error::BoxError;
+use super::picture::{Picture, PictureError, scaled};
 
-/// A video before it is decoded, and what is to be seen in it.
-#[derive(Debug, Clone, PartialEq)]
+/// A video with its caption.
+#[derive(Debug, Clone)]
 pub struct CaptionedVideo {
     /// The video.
     pub video: Video,
-    /// What a caption says.
+    /// The caption.
     pub caption: String,
 }
 
 /// A video before it is decoded; cheap to clone.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Video {
-    /// A clip that is drawn when its frames are asked for.
-    Drawn(Arc<MovingShape>),
-    /// A GIF file.
+    /// A video that makes its frames itself when they are needed.
+    Drawn(Arc<dyn FrameSource>),
+    /// The bytes of a GIF file.
     Gif(Arc<[u8]>),
-    /// An animated WebP file.
+    /// The bytes of an animated WebP file.
     WebP(Arc<[u8]>),
-    /// A file that an installed `ffmpeg` decodes, as MP4.
+    /// The bytes of a file that an installed `ffmpeg` decodes, such as MP4.
     Ffmpeg(Arc<[u8]>),
-    /// Pictures, and how many of them make a second.
-    Frames(Arc<[Picture]>, f64),
-    /// Tokens that an autoencoder has made, in a safetensors file.
+    /// Pictures at a fixed rate.
+    Frames {
+        /// The pictures, in order.
+        pictures: Arc<[Picture]>,
+        /// Pictures a second.
+        per_second: f64,
+    },
+    /// The bytes of a safetensors file with the latents of an autoencoder.
     Latents(Arc<[u8]>),
 }
 
-/// A video that has no tokens to give.
+/// Makes the frames of a video.
+///
+/// Implement it for videos that are rendered, fetched from elsewhere, or stored in a format of your own.
+pub trait FrameSource: Debug + Send + Sync {
+    /// Length of the video, in seconds.
+    fn seconds(&self) -> f64;
+
+    /// `count` frames of one size, evenly spaced from the beginning to the end.
+    ///
+    /// # Errors
+    /// [`VideoError`] if there are no frames; the video is then skipped and counted.
+    fn frames(&self, count: u32) -> Result<Vec<RgbImage>, VideoError>;
+}
+
+/// A video without usable frames or latents.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum VideoError {
-    /// A picture.
+    /// A picture of the video cannot be used.
     #[error(transparent)]
     Picture(#[from] PictureError),
-    /// The file is damaged, or not what its name says.
+    /// The file is damaged, or of another format than its name says.
     #[error("the video cannot be decoded: {0}")]
-    Broken(String),
-    /// A tool that is not installed.
+    Broken(#[source] BoxError),
+    /// `ffmpeg` is not installed.
     #[error(
         "the video needs `ffmpeg` and `ffprobe`, which cannot be run: {0}; install them, or give GIF or WebP"
     )]
-    NoFfmpeg(String),
-    /// Latents of another model.
+    NoFfmpeg(#[source] std::io::Error),
+    /// The latents are of another model.
     #[error(
         "the latents have shape {found:?}, but must be [frames, rows, columns, {values}] with at most {tokens} tokens a frame; make them for this model"
     )]
     Shape {
         /// Their shape.
         found: Vec<usize>,
-        /// Values of a token in the model.
+        /// Values of a token of the model.
         values: u32,
         /// Most tokens of a frame.
         tokens: u32,
     },
-    /// Frames for a model that has latents of another kind.
+    /// The model needs latents, but the video has frames.
     #[error(
         "the model has {values} values a token, which are no square patch of 3 colours; give latents in safetensors"
     )]
@@ -90,25 +110,32 @@ pub enum VideoError {
     },
 }
 
+impl VideoError {
+    /// A [`VideoError::Broken`] with its reason.
+    pub fn broken(reason: impl Into<BoxError>) -> Self {
+        Self::Broken(reason.into())
+    }
+}
+
 impl Video {
     /// Its tokens: at most `most` latent frames, in the size that fits the model best.
     ///
     /// # Errors
-    /// [`VideoError`] for damaged files, and where the model has no pixels for latents.
+    /// [`VideoError`] for a damaged file, and for frames if the model needs latents.
     pub fn latents(&self, shape: &LatentShape, most: u32) -> Result<Latents, VideoError> {
         if let Self::Latents(bytes) = self {
             return stored::latents(bytes, shape, most);
         }
         let patch_px = shape.patch_px().ok_or(VideoError::NotPixels { values: shape.values })?;
         let frames = match self {
-            Self::Drawn(clip) => drawn(clip, shape, most),
+            Self::Drawn(source) => source.frames(shape.frames(source.seconds()).min(most))?,
             Self::Gif(bytes) => animation::gif(bytes, shape, most)?,
             Self::WebP(bytes) => animation::webp(bytes, shape, most)?,
             Self::Ffmpeg(bytes) => ffmpeg::frames(bytes, shape, most)?,
-            Self::Frames(pictures, per_second) => pictures_of(pictures, *per_second, shape, most)?,
-            Self::Latents(_) => unreachable!("they were handled above"),
+            Self::Frames { pictures, per_second } => shown(pictures, *per_second, shape, most)?,
+            Self::Latents(_) => unreachable!("latents have returned above"),
         };
-        let first = frames.first().ok_or_else(|| VideoError::Broken("it has no frames".into()))?;
+        let first = frames.first().ok_or_else(|| VideoError::broken("it has no frames"))?;
         let grid = shape.grid(first.dimensions(), frames.len() as u32, patch_px);
         let (width, height) = (grid.columns * patch_px, grid.rows * patch_px);
         let scaled: Vec<RgbImage> = frames.iter().map(|f| scaled(f, width, height)).collect();
@@ -116,33 +143,22 @@ impl Video {
     }
 }
 
-fn drawn(clip: &MovingShape, shape: &LatentShape, most: u32) -> Vec<RgbImage> {
-    let frames = shape.frames(f64::from(clip.seconds)).min(most);
-    (0..frames).map(|i| clip.draw(i as f32 / (frames - 1).max(1) as f32)).collect()
-}
-
 /// The picture that is shown at the time of each latent frame.
-fn pictures_of(
+fn shown(
     pictures: &[Picture],
     per_second: f64,
     shape: &LatentShape,
     most: u32,
 ) -> Result<Vec<RgbImage>, VideoError> {
+    let Some(last) = pictures.len().checked_sub(1) else { return Ok(Vec::new()) };
+    let drawn_px = shape.tokens_per_frame.isqrt().max(1) * shape.patch_px().unwrap_or(1);
     let frames = shape.frames(pictures.len() as f64 / per_second).min(most);
     let at = |i: u32| {
         let shown = (f64::from(i) / shape.frames_per_second * per_second) as usize;
-        Ok(pictures[shown.min(pictures.len() - 1)].rgb()?)
+        Ok(pictures[shown.min(last)].rgb(drawn_px)?)
     };
-    (0..if pictures.is_empty() { 0 } else { frames }).map(at).collect()
-}
-
-fn scaled(frame: &RgbImage, width: u32, height: u32) -> RgbImage {
-    if frame.dimensions() == (width, height) {
-        return frame.clone();
-    }
-    resize(frame, width, height, FilterType::Triangle)
+    (0..frames).map(at).collect()
 }
 
 #[cfg(test)]
-#[path = "video_tests.rs"]
 mod tests;

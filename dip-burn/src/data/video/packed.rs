@@ -5,11 +5,13 @@ use dip_core::{ClipMeta, MicrobatchMeta};
 use super::grid::{LatentShape, Latents};
 use crate::batch::{Clip, Microbatch};
 
-/// A clip that is decoded, with the tokens of its caption and its number.
+/// A decoded clip.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ReadyClip {
     pub latents: Latents,
+    /// Tokens of its caption.
     pub caption: Vec<u32>,
+    /// Its number in the run, from 0: noise and time of the clip follow from it.
     pub number: u64,
 }
 
@@ -23,7 +25,7 @@ impl ReadyClip {
     }
 }
 
-/// Captions and clips one after the other; `noisy` puts each clip on its way.
+/// One microbatch of captions and clips; `noisy` adds the noise to each clip.
 pub(crate) fn microbatch(clips: &[ReadyClip], noisy: impl Fn(&ReadyClip) -> Clip) -> Microbatch {
     let mut m = Microbatch::default();
     for (document, clip) in clips.iter().enumerate() {
@@ -37,7 +39,7 @@ pub(crate) fn microbatch(clips: &[ReadyClip], noisy: impl Fn(&ReadyClip) -> Clip
     m
 }
 
-/// What the planner may know of them.
+/// The metadata of these clips for the planner.
 pub(crate) fn meta(clips: &[ReadyClip], shape: &LatentShape) -> MicrobatchMeta {
     let clips = clips.iter().map(|clip| clip.meta(shape)).collect();
     MicrobatchMeta { clips, ..MicrobatchMeta::default() }

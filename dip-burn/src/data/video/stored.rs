@@ -1,17 +1,18 @@
-//! Tokens that an autoencoder has made before: a safetensors file with a tensor `latents`, `[frames, rows, columns, values]`, of
-//! `F32`, `F16` or `BF16`.
+//! Latents that an autoencoder has made before: a safetensors file with a tensor `latents`, `[frames, rows, columns, values]`,
+//! of `F32`, `F16` or `BF16`.
 
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::SafeTensors;
 
 use super::VideoError;
 use super::grid::{LatentShape, Latents};
 use crate::batch::ClipGrid;
+use crate::floats::floats;
 
 const NAME: &str = "latents";
 
 pub(super) fn latents(bytes: &[u8], shape: &LatentShape, most: u32) -> Result<Latents, VideoError> {
-    let broken = |what: String| VideoError::Broken(what);
-    let file = SafeTensors::deserialize(bytes).map_err(|e| broken(e.to_string()))?;
+    let broken = |what: String| VideoError::broken(what);
+    let file = SafeTensors::deserialize(bytes).map_err(VideoError::broken)?;
     let view = file.tensor(NAME).map_err(|e| broken(format!("tensor {NAME:?}: {e}")))?;
     let wrong = || VideoError::Shape {
         found: view.shape().to_vec(),
@@ -26,46 +27,20 @@ pub(super) fn latents(bytes: &[u8], shape: &LatentShape, most: u32) -> Result<La
         return Err(wrong());
     }
     let grid = ClipGrid { frames: frames.min(most), rows, columns };
-    let count = grid.tokens() * values;
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => view.data().chunks_exact(4).take(count).map(f32_of).collect(),
-        Dtype::BF16 => view.data().chunks_exact(2).take(count).map(bf16_of).collect(),
-        Dtype::F16 => view.data().chunks_exact(2).take(count).map(f16_of).collect(),
-        other => {
-            return Err(broken(format!("{NAME:?} is {other:?}, but F32, F16 or BF16 is read")));
-        }
-    };
+    let mut values = floats(view.data(), view.dtype()).ok_or_else(|| {
+        broken(format!("{NAME:?} is {:?}, but F32, F16 or BF16 is read", view.dtype()))
+    })?;
+    values.truncate(grid.tokens() * shape.values as usize);
     if !values.iter().all(|v| v.is_finite()) {
-        return Err(broken(format!("{NAME:?} has values that are no numbers")));
+        return Err(broken(format!("{NAME:?} has values that are not finite")));
     }
     Ok(Latents { grid, values })
-}
-
-fn f32_of(bytes: &[u8]) -> f32 {
-    f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-}
-
-fn bf16_of(bytes: &[u8]) -> f32 {
-    f32::from_le_bytes([0, 0, bytes[0], bytes[1]])
-}
-
-/// Sign, 5 bits of exponent and 10 of fraction.
-fn f16_of(bytes: &[u8]) -> f32 {
-    let bits = u16::from_le_bytes([bytes[0], bytes[1]]);
-    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
-    let size = match exponent {
-        0 => fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        e => (1.0 + fraction / 1024.0) * 2f32.powi(e - 15),
-    };
-    if bits >> 15 == 1 { -size } else { size }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use safetensors::tensor::TensorView;
+    use safetensors::tensor::{Dtype, TensorView};
 
     const SHAPE: LatentShape =
         LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 2 };
@@ -76,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_number_is_read() {
+    fn every_dtype_is_read() {
         let expected = vec![1.0, -0.5, 3.0, 0.0];
         let f32s: Vec<u8> = [1.0f32, -0.5, 3.0, 0.0].iter().flat_map(|v| v.to_le_bytes()).collect();
         let bf16s = [0x80, 0x3f, 0x00, 0xbf, 0x40, 0x40, 0, 0];
@@ -93,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn other_shapes_and_no_numbers_are_refused() {
+    fn other_shapes_and_infinite_values_are_refused() {
         let zeros = [0u8; 80];
         for shape in [&[2, 1, 1, 10][..], &[10, 2], &[1, 5, 2, 2], &[0, 1, 1, 2]] {
             let bytes = 4 * shape.iter().product::<usize>();

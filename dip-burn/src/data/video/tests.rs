@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 
 use super::*;
-use crate::data::moving::{MovingConfig, MovingShapes, Named, judge, write_shards};
-use crate::data::scenes::Split;
-use crate::data::{DataSource, SkipReason, WebDataset, WebDatasetConfig};
+use crate::data::toy::{
+    ClipCaption, MovingConfig, MovingShapes, Split, match_clip, write_moving_shards,
+};
+use crate::data::{DataSource, SizeLimits, SkipReason, WebDataset, WebDatasetConfig};
 
 const SHAPE: LatentShape = LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48 };
 const ORDERED: WebDatasetConfig = WebDatasetConfig {
     seed: 0,
     shuffle_buffer: 1,
-    limits: crate::data::shard::SizeLimits { member_bytes: 1 << 20, sample_bytes: 1 << 20 },
+    limits: SizeLimits { member_bytes: 1 << 20, sample_bytes: 1 << 20 },
 };
 
 fn shard(folder: &Path, members: &[(&str, &[u8])]) -> PathBuf {
@@ -35,10 +36,10 @@ fn png(frame: &RgbImage) -> Vec<u8> {
 }
 
 #[test]
-fn clips_written_as_gif_are_read_back_and_still_show_their_captions() {
+fn clips_written_as_gif_still_match_their_captions() {
     let folder = tempfile::tempdir().unwrap();
     let config = MovingConfig { seed: 4, split: Split::Train };
-    let shards = write_shards(folder.path(), config, 12, 5).unwrap();
+    let shards = write_moving_shards(folder.path(), config, 12, 5).unwrap();
     assert_eq!(shards.len(), 3);
     let mut source = WebDataset::open_videos(&[folder.path().into()], ORDERED).unwrap();
     for n in 0..12 {
@@ -46,10 +47,10 @@ fn clips_written_as_gif_are_read_back_and_still_show_their_captions() {
         let drawn = MovingShapes::new(config).clip(n);
         let latents = video.latents(&SHAPE, 99).unwrap();
         assert_eq!(latents.grid.frames, SHAPE.frames(f64::from(drawn.seconds)), "clip {n}");
-        let named = Named::parse(&caption).unwrap();
-        assert_eq!(named, drawn.named());
-        // A GIF has 256 colours, which is enough for all but rounding.
-        assert!(judge(&latents.frames(4), named).all(), "{caption}");
+        let parsed = ClipCaption::parse(&caption).unwrap();
+        assert_eq!(parsed, drawn.caption());
+        // The 256 colours of a GIF are enough, apart from rounding.
+        assert!(match_clip(&latents.frames(4), parsed).all(), "{caption}");
     }
 }
 
@@ -92,7 +93,7 @@ fn samples_without_video_or_caption_are_skipped_and_counted() {
     ];
     let path = shard(folder.path(), &members);
     let mut source = WebDataset::open_videos(&[path], ORDERED).unwrap();
-    assert!(matches!(source.next_document().unwrap().video, Video::Frames(..)));
+    assert!(matches!(source.next_document().unwrap().video, Video::Frames { .. }));
     let skipped = source.skipped();
     for reason in [SkipReason::MissingVideo, SkipReason::MissingText, SkipReason::BrokenPicture] {
         assert_eq!(skipped.get(reason), 1, "{skipped}");
@@ -103,6 +104,6 @@ fn samples_without_video_or_caption_are_skipped_and_counted() {
 fn a_model_without_pixels_needs_latents() {
     let shape = LatentShape { values: 64, ..SHAPE };
     let clip = MovingShapes::new(MovingConfig { seed: 1, split: Split::Train }).clip(0);
-    let error = Video::Drawn(clip.into()).latents(&shape, 9).unwrap_err().to_string();
+    let error = Video::Drawn(Arc::new(clip)).latents(&shape, 9).unwrap_err().to_string();
     assert!(error.contains("64 values") && error.contains("safetensors"), "{error}");
 }

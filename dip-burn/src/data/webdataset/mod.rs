@@ -1,23 +1,31 @@
 //! Documents or captioned videos from WebDataset shards, shuffled by seed, from any saved position.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+mod find;
+mod headers;
+mod sample;
+mod shard;
 
+pub use shard::SizeLimits;
+
+use std::hash::Hasher;
+use std::path::PathBuf;
+
+use fnv::FnvHasher;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::document::Document;
-use super::error::{DataError, SkipCounts, SkipReason};
-use super::loader::{DataSource, SourcePosition};
-use super::shard::{Shard, SizeLimits};
+use super::error::DataError;
+use super::skip::{SkipCounts, SkipReason};
+use super::source::{DataSource, SourcePosition};
 use super::video::CaptionedVideo;
+use shard::Shard;
 
 /// Most samples of the shuffle buffer.
 const MAX_BUFFER: usize = 1 << 20;
-/// Shards that are kept open.
+/// Most shards that are open at once.
 const OPEN_SHARDS: usize = 32;
 
 /// How shards are read.
@@ -25,7 +33,7 @@ const OPEN_SHARDS: usize = 32;
 pub struct WebDatasetConfig {
     /// Seed of the order.
     pub seed: u64,
-    /// Samples among which the next one is drawn; 1 keeps the order of the shards and within them.
+    /// Samples to draw the next one from; 1 keeps the order of the shards and of their samples.
     pub shuffle_buffer: usize,
     /// Largest sizes that are read.
     pub limits: SizeLimits,
@@ -37,10 +45,10 @@ impl Default for WebDatasetConfig {
     }
 }
 
-/// Documents of tar shards, epoch after epoch, each sample once an epoch.
+/// Documents from tar shards, epoch after epoch; each sample comes once an epoch.
 ///
-/// The order of an epoch: its shards are shuffled, and their samples pass through a buffer from which the next is drawn. The
-/// buffer holds places, not pictures, so it costs next to nothing and a position can be saved with it.
+/// Each epoch shuffles the shards. Their samples then pass through a buffer, and the next sample is drawn from it. The buffer
+/// holds the places of samples, not their pictures. So it is small, and a position includes it.
 #[derive(Debug)]
 pub struct WebDataset<D = Document> {
     read: ReadSample<D>,
@@ -49,12 +57,12 @@ pub struct WebDataset<D = Document> {
     fingerprint: u64,
     open: Vec<(u32, Shard)>,
     order: Vec<u32>,
-    at: Position,
+    at: ShardsPosition,
     /// Usable samples since the epoch began.
     used: u64,
 }
 
-/// How a sample of a shard becomes a document.
+/// Makes a document of a sample of a shard.
 type ReadSample<D> = fn(&mut Shard, usize, &SizeLimits) -> Result<Result<D, SkipReason>, DataError>;
 
 /// The place of a sample: its shard, and its number there.
@@ -62,7 +70,7 @@ type Place = (u32, u32);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Position {
+struct ShardsPosition {
     fingerprint: u64,
     epoch: u64,
     /// Next shard in the epoch's order.
@@ -111,19 +119,21 @@ impl<D> WebDataset<D> {
                 remedy: "try 1024, or 1 for no shuffling",
             });
         }
-        let shards = find_shards(paths)?;
-        let mut hash = Fingerprint::default();
+        let shards = find::find_shards(paths)?;
+        // Names and sizes of the shards tell one data set from another.
+        let mut hash = FnvHasher::default();
         for path in &shards {
             let bytes = Shard::probe(path)?;
-            hash.add(path.file_name().unwrap_or_default().as_encoded_bytes());
-            hash.add(&bytes.to_le_bytes());
+            hash.write(path.file_name().unwrap_or_default().as_encoded_bytes());
+            hash.write(&bytes.to_le_bytes());
         }
+        let fingerprint = hash.finish();
         let mut new = Self {
             read,
             order: Vec::new(),
             open: Vec::new(),
-            at: Position {
-                fingerprint: hash.0,
+            at: ShardsPosition {
+                fingerprint,
                 epoch: 0,
                 shard: 0,
                 sample: 0,
@@ -131,7 +141,7 @@ impl<D> WebDataset<D> {
                 buffer: Vec::new(),
                 skipped: SkipCounts::default(),
             },
-            fingerprint: hash.0,
+            fingerprint,
             used: 0,
             config,
             shards,
@@ -153,7 +163,7 @@ impl<D> WebDataset<D> {
     /// The next document of this epoch; `None` at its end, after which the next epoch begins.
     ///
     /// # Errors
-    /// [`DataError`] where a shard has become unreadable.
+    /// [`DataError`] if a shard has become unreadable.
     pub fn next_in_epoch(&mut self) -> Result<Option<D>, DataError> {
         loop {
             self.fill_buffer()?;
@@ -206,7 +216,7 @@ impl<D> WebDataset<D> {
 
     fn begin_next_epoch(&mut self) {
         let epoch = self.at.epoch + 1;
-        self.at = Position { epoch, shard: 0, sample: 0, drawn: 0, ..self.at.clone() };
+        self.at = ShardsPosition { epoch, shard: 0, sample: 0, drawn: 0, ..self.at.clone() };
         self.order = self.shard_order(epoch);
         self.used = 0;
     }
@@ -240,7 +250,7 @@ impl<D> DataSource<D> for WebDataset<D> {
             if let Some(document) = self.next_in_epoch()? {
                 return Ok(document);
             }
-            // The epoch that has just ended was read from its beginning, and gave nothing.
+            // This epoch was read from its beginning, and gave nothing.
             if fresh && used == 0 {
                 return Err(DataError::NoSamples {
                     what: self.shards[0].display().to_string(),
@@ -255,8 +265,8 @@ impl<D> DataSource<D> for WebDataset<D> {
     }
 
     fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError> {
-        let at: Position = position.get()?;
-        let differs = |what: &str| Err(DataError::Position { what: what.into() });
+        let at: ShardsPosition = position.get()?;
+        let differs = |reason: &str| Err(DataError::position(reason));
         if at.fingerprint != self.fingerprint {
             return differs("the shards have other names or sizes");
         }
@@ -277,7 +287,7 @@ impl<D> DataSource<D> for WebDataset<D> {
     }
 }
 
-/// Every draw has a generator of its own, so that a position needs no generator's state.
+/// The generator of one draw. Each draw has its own, so that a position needs no generator's state.
 fn rng(seed: u64, epoch: u64, draw: u64) -> ChaCha8Rng {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -286,88 +296,5 @@ fn rng(seed: u64, epoch: u64, draw: u64) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(bytes)
 }
 
-/// FNV-1a over names and sizes: tells other data apart, protects against nothing.
-struct Fingerprint(u64);
-
-impl Default for Fingerprint {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fingerprint {
-    fn add(&mut self, bytes: &[u8]) {
-        for &b in bytes {
-            self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
-
-/// All shards that `paths` name, each once, in the order of their names.
-///
-/// # Errors
-/// [`DataError`] names the path that has none.
-pub fn find_shards(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
-    let mut shards: BTreeMap<PathBuf, ()> = BTreeMap::new();
-    for path in paths {
-        let before = shards.len();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if path.is_dir() {
-            shards.extend(matching(path, "*.tar")?.into_iter().map(|p| (p, ())));
-        } else if name.contains(['*', '?']) && !path.exists() {
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-            let found = matching(folder.unwrap_or(Path::new(".")), name)?;
-            shards.extend(found.into_iter().map(|p| (p, ())));
-        } else {
-            shards.insert(path.clone(), ());
-            continue;
-        }
-        if shards.len() == before {
-            return Err(DataError::NoShards { path: path.clone() });
-        }
-    }
-    if shards.is_empty() {
-        return Err(DataError::NoShards { path: PathBuf::new() });
-    }
-    Ok(shards.into_keys().collect())
-}
-
-fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
-    let io = |source| DataError::Io { path: folder.to_owned(), source };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let name = entry.file_name();
-        if name.to_str().is_some_and(|n| matches(n.as_bytes(), pattern.as_bytes())) {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
-/// Whether `name` matches a pattern of `*` (anything) and `?` (one byte). Remembers the last star only: linear in practice, never
-/// exponential.
-fn matches(name: &[u8], pattern: &[u8]) -> bool {
-    let (mut n, mut p, mut star) = (0, 0, None);
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == name[n] => (n, p) = (n + 1, p + 1),
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    (n, p) = (from + 1, at + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&c| c == b'*')
-}
-
 #[cfg(test)]
-#[path = "webdataset_tests.rs"]
 mod tests;

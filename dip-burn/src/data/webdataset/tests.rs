@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 
-use super::super::scenes::{ScenesConfig, Split, write_shards};
+use std::path::Path;
+
 use super::*;
+use crate::data::toy::{ScenesConfig, Split, write_scene_shards};
 
 /// A shard of text members.
 fn shard(folder: &Path, name: &str, members: &[(&str, &[u8])]) -> PathBuf {
@@ -25,7 +27,7 @@ fn open(path: &Path) -> WebDataset {
 fn every_sample_comes_once_an_epoch_in_an_order_of_the_seed() {
     let folder = tempfile::tempdir().unwrap();
     let scenes = ScenesConfig { seed: 1, split: Split::Train };
-    write_shards(folder.path(), scenes, 50, 20, 8).unwrap();
+    write_scene_shards(folder.path(), scenes, 50, 20, 8).unwrap();
     let epoch = |seed| {
         let config = WebDatasetConfig { seed, shuffle_buffer: 8, ..Default::default() };
         let mut data = WebDataset::open(&[folder.path().to_owned()], config).unwrap();
@@ -97,12 +99,4 @@ fn a_shard_that_was_cut_off_gives_what_is_whole() {
     assert_eq!(data.next_in_epoch().unwrap().unwrap().marked_text(), "first");
     assert_eq!(data.next_in_epoch().unwrap(), None);
     assert_eq!(data.skipped().total(), 1);
-}
-
-#[test]
-fn patterns_match_like_a_shell() {
-    assert!(matches(b"train-0001.tar", b"train-*.tar"));
-    assert!(matches(b"a.tar", b"?.tar"));
-    assert!(!matches(b"ab.tar", b"?.tar"));
-    assert!(!matches(b"train.tar.gz", b"*.tar"));
 }

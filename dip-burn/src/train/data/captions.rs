@@ -7,11 +7,11 @@ use dip_core::{ModelSpec, ModuleKind};
 
 use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData, Wanted};
 use crate::batch::{Image, Microbatch};
-use crate::data::loader::{LoaderPosition, decoded};
+use crate::data::toy::{CaptionMatch, Scenes, ScenesConfig, Split, match_caption};
 use crate::data::{
     DataError, DataSource, DecodedBatch, DecodedMicrobatch, Document, Loader, LoaderConfig,
-    PackConfig, Packer, Picture, Piece, Scenes, ScenesConfig, SourcePosition, Split, Tokenizer,
-    WebDataset, WebDatasetConfig,
+    LoaderPosition, PackConfig, Packer, Piece, PlacedPicture, SourcePosition, Tokenizer,
+    WebDataset, WebDatasetConfig, blank_pixels, decode_microbatches,
 };
 use crate::model::{Prompt, WholeModel};
 use crate::train::report::{Caption, Evaluation};
@@ -137,7 +137,7 @@ impl CaptionJudge {
         while packer.waiting().next().is_some() {
             sequences.push(packer.pack_waiting());
         }
-        let batch = decoded(&sequences, self.image_px);
+        let batch = decode_microbatches(&sequences, self.image_px);
         Ok(batch.microbatches.into_iter().map(microbatch).collect())
     }
 
@@ -149,14 +149,15 @@ impl CaptionJudge {
         let prompt = |held_out: &'_ HeldOut| {
             let tokens =
                 held_out.prompt.tokenize_open(&self.tokenizer, self.pack.tokens_per_image)?;
-            let image = |(_, picture): &(u32, Picture)| Image {
-                pixels: picture
+            let image = |placed: &PlacedPicture| Image {
+                pixels: placed
+                    .picture
                     .pixels(self.image_px)
-                    .unwrap_or_else(|_| crate::data::picture::blank_pixels(self.image_px)),
+                    .unwrap_or_else(|_| blank_pixels(self.image_px)),
             };
             Ok::<_, DataError>(Prompt {
                 images: tokens.pictures.iter().map(image).collect(),
-                image_offsets: tokens.pictures.iter().map(|p| p.0).collect(),
+                image_offsets: tokens.pictures.iter().map(|p| p.offset).collect(),
                 tokens: tokens.tokens,
             })
         };
@@ -170,12 +171,9 @@ impl HeldOut {
         &self.caption
     }
 
-    /// Whether a generated caption names the shapes of a drawn scene; `None` for other pictures.
+    /// True if a generated caption names the shapes of a drawn scene; `None` for other captions.
     pub fn is_right(&self, generated: &str) -> Option<bool> {
-        self.prompt.pictures().last().and_then(|picture| match picture {
-            Picture::Scene(scene) => Some(crate::data::caption_matches(scene, generated).all()),
-            Picture::Encoded(_) => None,
-        })
+        match_caption(&self.caption, generated).map(CaptionMatch::all)
     }
 }
 

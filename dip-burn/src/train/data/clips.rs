@@ -9,12 +9,11 @@ use dip_core::ClipMeta;
 use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData, Wanted};
 use crate::batch::ClipSize;
 use crate::batch::{ClipGrid, Microbatch};
-use crate::data::moving::{MovingConfig, MovingShapes, Named, judge};
-use crate::data::video::{ClipBatch, ClipLoader, ClipLoaderConfig, ReadyClip, packed};
-use crate::data::video::{at_time, caption_tokens};
+use crate::data::toy::{ClipCaption, MovingConfig, MovingShapes, SampleMatch, Split, match_clip};
+use crate::data::video::{ReadyClip, at_time, packed};
 use crate::data::{
-    CaptionedVideo, DataError, DataSource, LatentShape, Latents, SourcePosition, Split, Tokenizer,
-    WebDataset, WebDatasetConfig,
+    CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, DataError, DataSource, LatentShape,
+    Latents, SourcePosition, Tokenizer, WebDataset, WebDatasetConfig, caption_tokens,
 };
 use crate::model::WholeModel;
 use crate::model::sampler::Sampler;
@@ -173,9 +172,9 @@ impl SampleJudge {
     }
 
     /// What of a caption of the drawn data can be seen in pixels.
-    fn seen(&self, latents: &Latents, caption: &str) -> Option<crate::data::SampleMatch> {
-        let (patch_px, named) = (self.shape.patch_px()?, Named::parse(caption)?);
-        Some(judge(&latents.frames(patch_px), named))
+    fn seen(&self, latents: &Latents, caption: &str) -> Option<SampleMatch> {
+        let (patch_px, caption) = (self.shape.patch_px()?, ClipCaption::parse(caption)?);
+        Some(match_clip(&latents.frames(patch_px), caption))
     }
 
     fn tokens(&self, caption: &str) -> Result<Vec<u32>, DataError> {

@@ -3,9 +3,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dip_burn::Batch;
+use dip_burn::data::toy::{Scenes, ScenesConfig, Split};
 use dip_burn::data::{
-    DataError, DataSource, Document, Loader, LoaderConfig, PackConfig, Picture, Piece, Scenes,
-    ScenesConfig, SkipCounts, SourcePosition, Split, Tokenizer,
+    DataError, DataSource, Document, Loader, LoaderConfig, PackConfig, Picture, Piece, SkipCounts,
+    SourcePosition, Tokenizer,
 };
 use dip_burn::model::{InitialWeights, Precision};
 use dip_burn::runtime::nodes::NodeGroup;

@@ -1,15 +1,15 @@
-//! The embedded video data: one coloured shape that moves over a light ground, and its caption, without end and without files.
+//! An endless supply of captioned clips: one coloured shape moves over a light ground.
 //!
-//! Clips last from one to three seconds and have several sizes, so that batches vary in work as real ones do. Clip `n` of a seed is
-//! always the same.
+//! Clips last from one to three seconds and have several sizes. So batches vary in work as real ones do.
 
 mod draw;
-mod judge;
+mod match_clip;
 mod shards;
 
-pub use judge::{SampleMatch, judge};
-pub use shards::write_shards;
+pub use match_clip::{SampleMatch, match_clip};
+pub use shards::write_moving_shards;
 
+use std::fmt;
 use std::sync::Arc;
 
 use rand::seq::IndexedRandom;
@@ -17,21 +17,21 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::error::{DataError, SkipCounts};
-use super::loader::{DataSource, SourcePosition};
-use super::scenes::{Colour, Object, Shape, Split};
-use super::video::{CaptionedVideo, Video};
+use super::shape::{Colour, Object, Shape, Split};
+use crate::data::error::DataError;
+use crate::data::source::{DataSource, SourcePosition};
+use crate::data::video::{CaptionedVideo, Video};
 
-/// Lengths of clips, in seconds. Long ones are rarer.
+/// Lengths of clips, in seconds; short ones are more frequent.
 const SECONDS: [f32; 6] = [1.0, 1.0, 1.0, 2.0, 2.0, 3.0];
 /// Widths and heights of clips, in pixels.
-pub(crate) const SIZES_PX: [(u32, u32); 3] = [(16, 16), (20, 16), (16, 20)];
-/// Farthest that the middle of a way is from that of the picture, as a share of the shorter side: shapes stay inside.
+const SIZES_PX: [(u32, u32); 3] = [(16, 16), (20, 16), (16, 20)];
+/// Largest distance from the middle of the path to that of the picture, as a fraction of the shorter side. Shapes stay inside.
 const FROM_MIDDLE: f32 = 0.04;
-/// Of so many combinations of colour, shape and direction one is held out.
+/// One combination of colour, shape and direction in this many is held out.
 const HELD_OUT_ONE_IN: u32 = 8;
 
-/// Where a shape moves to.
+/// The direction in which a shape moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Direction {
@@ -41,19 +41,18 @@ pub enum Direction {
     Down,
 }
 
-/// A shape that crosses the picture. Lengths are shares of the shorter side.
+/// A clip of one shape that crosses the picture. Lengths are fractions of the shorter side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MovingShape {
-    /// The shape at the middle of its way, in the coordinates of the picture: its sides are `width_px` and `height_px` over the
-    /// shorter of them.
+    /// The shape at the middle of its path.
     pub object: Object,
-    /// Where it moves to.
+    /// The direction in which it moves.
     pub direction: Direction,
-    /// How far it moves from the first frame to the end.
+    /// Distance from its first place to its last.
     pub distance: f32,
     /// Brightness of the ground, 0 to 1.
     pub ground: f32,
-    /// Length.
+    /// Length of the clip, in seconds.
     pub seconds: f32,
     /// Width, in pixels.
     pub width_px: u32,
@@ -61,18 +60,18 @@ pub struct MovingShape {
     pub height_px: u32,
 }
 
-/// What a caption says.
+/// The caption of a clip; its text is for example `a red ring moves left`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Named {
-    /// Its colour.
+pub struct ClipCaption {
+    /// Colour of the shape.
     pub colour: Colour,
-    /// Its shape.
+    /// The shape.
     pub shape: Shape,
-    /// Where it moves to.
+    /// The direction in which it moves.
     pub direction: Direction,
 }
 
-/// Which clips are drawn.
+/// Which clips [`MovingShapes`] draws.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MovingConfig {
     /// Seed of all clips.
@@ -81,7 +80,7 @@ pub struct MovingConfig {
     pub split: Split,
 }
 
-/// Draws captioned clips without end.
+/// A [`DataSource`] of drawn clips with captions.
 #[derive(Debug, Clone)]
 pub struct MovingShapes {
     config: MovingConfig,
@@ -102,7 +101,7 @@ impl Direction {
         }
     }
 
-    /// Its unit vector; rows count downwards.
+    /// Its unit vector; y points downwards.
     pub const fn vector(self) -> (f32, f32) {
         match self {
             Self::Left => (-1.0, 0.0),
@@ -113,21 +112,15 @@ impl Direction {
     }
 }
 
-impl Named {
-    /// Whether training sees this combination. Held-out ones have no two of their words in common: every colour, shape and
-    /// direction is trained on with nearly all others.
+impl ClipCaption {
+    /// The split of this combination. No two held-out captions share more than one of colour, shape and direction, so training
+    /// sees each of them with nearly all others.
     pub fn split(self) -> Split {
         let code = self.colour as u32 + 2 * self.shape as u32 + 3 * self.direction as u32;
         if code.is_multiple_of(HELD_OUT_ONE_IN) { Split::HeldOut } else { Split::Train }
     }
 
-    /// Its caption, as `a red ring moves left`.
-    pub fn caption(self) -> String {
-        let (colour, shape) = (self.colour.name(), self.shape.name());
-        format!("a {colour} {shape} moves {}", self.direction.name())
-    }
-
-    /// What a caption of this data says; `None` for any other text.
+    /// Reads the text of a caption; `None` for any other text.
     pub fn parse(caption: &str) -> Option<Self> {
         let words: Vec<&str> = caption.split_whitespace().collect();
         let ["a", colour, shape, "moves", direction] = words[..] else { return None };
@@ -139,17 +132,24 @@ impl Named {
     }
 }
 
+impl fmt::Display for ClipCaption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (colour, shape) = (self.colour.name(), self.shape.name());
+        write!(f, "a {colour} {shape} moves {}", self.direction.name())
+    }
+}
+
 impl MovingShape {
-    /// Draws a clip of a split by lot.
+    /// A random clip of a split.
     pub fn random(rng: &mut impl Rng, split: Split) -> Self {
-        let named = loop {
-            let named = Named {
+        let caption = loop {
+            let caption = ClipCaption {
                 colour: *Colour::ALL.choose(rng).expect("there are colours"),
                 shape: *Shape::ALL.choose(rng).expect("there are shapes"),
                 direction: *Direction::ALL.choose(rng).expect("there are directions"),
             };
-            if named.split() == split {
-                break named;
+            if caption.split() == split {
+                break caption;
             }
         };
         let (width_px, height_px) = *SIZES_PX.choose(rng).expect("there are sizes");
@@ -161,20 +161,20 @@ impl MovingShape {
             side_px as f32 / short / 2.0 + rng.random_range(-FROM_MIDDLE..FROM_MIDDLE)
         };
         let (x, y) = (middle(width_px), middle(height_px));
-        let object = Object { colour: named.colour, shape: named.shape, x, y, radius };
-        let (direction, ground) = (named.direction, rng.random_range(0.9..1.0));
+        let object = Object { colour: caption.colour, shape: caption.shape, x, y, radius };
+        let (direction, ground) = (caption.direction, rng.random_range(0.9..1.0));
         Self { object, direction, distance, ground, seconds, width_px, height_px }
     }
 
-    /// What its caption says.
-    pub fn named(&self) -> Named {
+    /// Its caption.
+    pub fn caption(&self) -> ClipCaption {
         let Object { colour, shape, .. } = self.object;
-        Named { colour, shape, direction: self.direction }
+        ClipCaption { colour, shape, direction: self.direction }
     }
 }
 
 impl MovingShapes {
-    /// Clips from the first on.
+    /// A source that begins at the first clip.
     pub fn new(config: MovingConfig) -> Self {
         Self { config, next: 0 }
     }
@@ -191,32 +191,28 @@ impl DataSource<CaptionedVideo> for MovingShapes {
     fn next_document(&mut self) -> Result<CaptionedVideo, DataError> {
         let clip = self.clip(self.next);
         self.next += 1;
-        let caption = clip.named().caption();
+        let caption = clip.caption().to_string();
         Ok(CaptionedVideo { video: Video::Drawn(Arc::new(clip)), caption })
     }
 
     fn position(&self) -> SourcePosition {
-        SourcePosition::new(&Position { clips: self.next, seed: self.config.seed })
+        SourcePosition::new(&MovingPosition { clips: self.next, seed: self.config.seed })
     }
 
     fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError> {
-        let at: Position = position.get()?;
+        let at: MovingPosition = position.get()?;
         if at.seed != self.config.seed {
             let what = format!("its clips have seed {}, not {}", at.seed, self.config.seed);
-            return Err(DataError::Position { what });
+            return Err(DataError::position(what));
         }
         self.next = at.clips;
         Ok(())
-    }
-
-    fn skipped(&self) -> SkipCounts {
-        SkipCounts::default()
     }
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Position {
+struct MovingPosition {
     clips: u64,
     seed: u64,
 }
@@ -226,24 +222,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caption_says_what_is_drawn_and_is_read_back() {
+    fn the_text_of_a_caption_is_read_back() {
         let source = MovingShapes::new(MovingConfig { seed: 1, split: Split::Train });
         for n in 0..50 {
-            let named = source.clip(n).named();
-            assert_eq!(Named::parse(&named.caption()), Some(named));
+            let caption = source.clip(n).caption();
+            assert_eq!(ClipCaption::parse(&caption.to_string()), Some(caption));
         }
-        assert_eq!(Named::parse("a red ring"), None);
+        assert_eq!(ClipCaption::parse("a red ring"), None);
     }
 
     #[test]
     fn held_out_combinations_are_few_and_never_trained_on() {
         let all = Colour::ALL.into_iter().flat_map(|colour| {
             let of = move |shape| {
-                Direction::ALL.map(|direction| Named { colour, shape, direction }).into_iter()
+                Direction::ALL.map(|direction| ClipCaption { colour, shape, direction }).into_iter()
             };
             Shape::ALL.into_iter().flat_map(of)
         });
-        let held_out: Vec<Named> = all.filter(|n| n.split() == Split::HeldOut).collect();
+        let held_out: Vec<ClipCaption> = all.filter(|n| n.split() == Split::HeldOut).collect();
         assert_eq!(held_out.len(), 12);
         for (i, a) in held_out.iter().enumerate() {
             for b in &held_out[i + 1..] {
@@ -252,6 +248,6 @@ mod tests {
             }
         }
         let source = MovingShapes::new(MovingConfig { seed: 1, split: Split::HeldOut });
-        assert!((0..50).all(|n| source.clip(n).named().split() == Split::HeldOut));
+        assert!((0..50).all(|n| source.clip(n).caption().split() == Split::HeldOut));
     }
 }

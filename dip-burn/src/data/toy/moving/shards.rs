@@ -8,15 +8,17 @@ use image::codecs::gif::GifEncoder;
 use image::{Delay, DynamicImage, Frame, ImageError};
 
 use super::{MovingConfig, MovingShape, MovingShapes};
+use crate::data::toy::append_member;
 
-/// Frames of a second in the files.
+/// Frame rate of the files.
 const FRAMES_PER_SECOND: f32 = 10.0;
 
-/// Writes the first `clips` clips into shards of `per_shard` under `folder`, as `.gif` and `.txt` members, and returns the shards.
+/// Writes the first `clips` clips into shards of `per_shard` clips under `folder`, as `.gif` and `.txt` members. Returns the
+/// shards.
 ///
 /// # Errors
-/// The system's error where the folder cannot be written.
-pub fn write_shards(
+/// The system's error if the folder cannot be written.
+pub fn write_moving_shards(
     folder: &Path,
     config: MovingConfig,
     clips: u64,
@@ -30,20 +32,15 @@ pub fn write_shards(
         let mut tar = tar::Builder::new(File::create(&path)?);
         for n in first..clips.min(first + per_shard) {
             let clip = source.clip(n);
-            append(&mut tar, &format!("{n:06}.gif"), &gif(&clip).map_err(io::Error::other)?)?;
-            append(&mut tar, &format!("{n:06}.txt"), clip.named().caption().as_bytes())?;
+            let gif = gif(&clip).map_err(io::Error::other)?;
+            append_member(&mut tar, &format!("{n:06}.gif"), &gif)?;
+            let caption = clip.caption().to_string();
+            append_member(&mut tar, &format!("{n:06}.txt"), caption.as_bytes())?;
         }
         tar.into_inner()?.sync_all()?;
         shards.push(path);
     }
     Ok(shards)
-}
-
-fn append(tar: &mut tar::Builder<File>, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(bytes.len() as u64);
-    header.set_mode(0o644);
-    tar.append_data(&mut header, name, bytes)
 }
 
 fn gif(clip: &MovingShape) -> Result<Vec<u8>, ImageError> {

@@ -1,49 +1,53 @@
-//! How right a generated caption is.
+//! How many shapes a generated caption names correctly.
 
-use super::Scene;
+use crate::data::toy::{Colour, Shape};
 
-/// How many shapes of a scene a caption names rightly.
+/// How many shapes of a scene a caption names correctly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CaptionMatch {
-    /// Shapes whose colour and shape are right, in their place from left to right.
+    /// Shapes with the right colour and shape, in their place from left to right.
     pub right: usize,
-    /// Shapes of the scene, or of the caption where it names more.
+    /// Shapes of the scene, or of the caption if it names more.
     pub shapes: usize,
 }
 
 impl CaptionMatch {
-    /// Whether the whole caption is right.
+    /// True if the whole caption is right.
     pub fn all(self) -> bool {
         self.right == self.shapes
     }
 }
 
-/// Compares a caption with a scene, shape by shape from left to right.
-pub fn caption_matches(scene: &Scene, caption: &str) -> CaptionMatch {
-    let truth = scene.caption();
-    let parts = |text: &str| -> Vec<String> {
-        let text = text.trim().trim_end_matches('.').replace(" and ", ", ");
-        text.split(", ").map(str::to_owned).collect()
-    };
-    let (truth, caption) = (parts(&truth), parts(caption));
-    CaptionMatch {
-        right: truth.iter().zip(&caption).filter(|(a, b)| a == b).count(),
-        shapes: truth.len().max(caption.len()),
-    }
+/// Compares a generated caption with the scene's own, shape by shape from left to right. `None` if `reference` is not the
+/// caption of a scene.
+pub fn match_caption(reference: &str, generated: &str) -> Option<CaptionMatch> {
+    let (reference, generated) = (parts(reference), parts(generated));
+    reference.iter().all(|part| is_shape(part)).then(|| CaptionMatch {
+        right: reference.iter().zip(&generated).filter(|(a, b)| a == b).count(),
+        shapes: reference.len().max(generated.len()),
+    })
+}
+
+fn parts(caption: &str) -> Vec<String> {
+    let caption = caption.trim().trim_end_matches('.').replace(" and ", ", ");
+    caption.split(", ").map(str::to_owned).collect()
+}
+
+/// True for a text such as `a red ring`.
+fn is_shape(part: &str) -> bool {
+    let words: Vec<&str> = part.split(' ').collect();
+    let ["a", colour, shape] = words[..] else { return false };
+    Colour::ALL.iter().any(|c| c.name() == colour) && Shape::ALL.iter().any(|s| s.name() == shape)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Colour, Object, Shape};
     use super::*;
 
     #[test]
     fn a_caption_is_right_shape_by_shape_in_order() {
-        let object = |colour, shape| Object { colour, shape, x: 0.5, y: 0.5, radius: 0.1 };
-        let objects = vec![object(Colour::Red, Shape::Ring), object(Colour::Blue, Shape::Cross)];
-        let scene = Scene { objects, ground: 1.0 };
         let of = |text| {
-            let m = caption_matches(&scene, text);
+            let m = match_caption("a red ring and a blue cross.", text).unwrap();
             (m.right, m.shapes, m.all())
         };
         assert_eq!(of("a red ring and a blue cross."), (2, 2, true));
@@ -51,5 +55,6 @@ mod tests {
         assert_eq!(of("a red ring, a blue cross and a red ring"), (2, 3, false));
         assert_eq!(of("a red ring"), (1, 2, false));
         assert_eq!(of(""), (0, 2, false));
+        assert_eq!(match_caption("a photo of a ring", "a red ring"), None);
     }
 }

@@ -1,14 +1,14 @@
-//! The embedded data set: documents about drawn scenes of coloured shapes, without end and without files.
+//! An endless supply of documents about drawn scenes of coloured shapes.
 //!
-//! A document has no picture (a sum of shapes in words), one, or several, each followed by its caption, so that batches vary
-//! in images as real ones do. Document `n` of a seed is always the same.
+//! A document has no picture (a sum of shapes in words), one, or several, each followed by its caption. So batches vary in their
+//! images as real ones do.
 
 mod draw;
 mod match_caption;
 mod shards;
 
-pub use match_caption::{CaptionMatch, caption_matches};
-pub use shards::write_shards;
+pub use match_caption::{CaptionMatch, match_caption};
+pub use shards::write_scene_shards;
 
 use std::sync::Arc;
 
@@ -17,53 +17,17 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::document::{Document, Piece};
-use super::error::{DataError, SkipCounts};
-use super::loader::{DataSource, SourcePosition};
-use super::picture::Picture;
+use super::shape::{Colour, Object, Shape, Split};
+use crate::data::document::{Document, Piece};
+use crate::data::error::DataError;
+use crate::data::picture::Picture;
+use crate::data::source::{DataSource, SourcePosition};
 
 /// Most shapes of one scene.
-pub const MAX_SHAPES: usize = 3;
-/// Of so many combinations of several shapes one is held out.
+const MAX_SHAPES: usize = 3;
+/// One combination of several shapes in this many is held out.
 const HELD_OUT_ONE_IN: u64 = 8;
 const NUMBERS: [&str; 7] = ["no", "one", "two", "three", "four", "five", "six"];
-
-/// A colour with its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Colour {
-    Red,
-    Green,
-    Blue,
-    Yellow,
-    Purple,
-    Black,
-}
-
-/// A shape with its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Shape {
-    Ring,
-    Square,
-    Triangle,
-    Cross,
-}
-
-/// One shape of a scene. Lengths are shares of the picture's side.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Object {
-    /// Its colour.
-    pub colour: Colour,
-    /// Its shape.
-    pub shape: Shape,
-    /// Centre, from the left.
-    pub x: f32,
-    /// Centre, from the top.
-    pub y: f32,
-    /// Half of its width.
-    pub radius: f32,
-}
 
 /// A picture of a few shapes side by side, on a light ground.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,73 +38,31 @@ pub struct Scene {
     pub ground: f32,
 }
 
-/// Which combinations of shapes are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// Those for training.
-    Train,
-    /// Those that training never sees: one in eight combinations of two or more shapes.
-    HeldOut,
-}
-
-/// How documents are drawn.
+/// Which documents [`Scenes`] draws.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScenesConfig {
     /// Seed of all documents.
     pub seed: u64,
-    /// Which combinations.
+    /// Which combinations of shapes.
     pub split: Split,
 }
 
-/// Draws documents without end.
+/// A [`DataSource`] of drawn documents.
 #[derive(Debug, Clone)]
 pub struct Scenes {
     config: ScenesConfig,
     next: u64,
 }
 
-impl Colour {
-    /// Every colour.
-    pub const ALL: [Self; 6] =
-        [Self::Red, Self::Green, Self::Blue, Self::Yellow, Self::Purple, Self::Black];
-
-    /// Its name in captions.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Red => "red",
-            Self::Green => "green",
-            Self::Blue => "blue",
-            Self::Yellow => "yellow",
-            Self::Purple => "purple",
-            Self::Black => "black",
-        }
-    }
-}
-
-impl Shape {
-    /// Every shape.
-    pub const ALL: [Self; 4] = [Self::Ring, Self::Square, Self::Triangle, Self::Cross];
-
-    /// Its name in captions.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ring => "ring",
-            Self::Square => "square",
-            Self::Triangle => "triangle",
-            Self::Cross => "cross",
-        }
-    }
-}
-
 impl Scene {
-    /// Draws a scene of one to [`MAX_SHAPES`] shapes of a split.
+    /// A random scene of one to three shapes of a split.
     pub fn random(rng: &mut impl Rng, split: Split) -> Self {
         loop {
             let fewest = if split == Split::HeldOut { 2 } else { 1 };
             let count = rng.random_range(fewest..=MAX_SHAPES);
             let width = 1.0 / count as f32;
             let object = |i: usize, rng: &mut dyn rand::RngCore| {
-                // As large as fits: three stand closely side by side.
+                // As large as fits: three shapes stand close together.
                 let largest = (0.49 * width).min(0.22);
                 let radius = largest * rng.random_range(0.8..1.0);
                 let room = (width / 2.0 - radius).min(0.2);
@@ -162,18 +84,18 @@ impl Scene {
         }
     }
 
-    /// The split that its combination of shapes belongs to.
+    /// The split of its combination of shapes.
     pub fn split(&self) -> Split {
         let code = self.objects.iter().fold(0u64, |code, o| {
             code * 32 + (o.colour as u64) * Shape::ALL.len() as u64 + o.shape as u64 + 1
         });
-        // A multiplicative hash spreads combinations that are alike.
+        // A multiplicative hash spreads similar combinations.
         let spread = code.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let held_out = self.objects.len() > 1 && spread.is_multiple_of(HELD_OUT_ONE_IN);
         if held_out { Split::HeldOut } else { Split::Train }
     }
 
-    /// Its caption: the shapes from left to right, as `a red ring, a blue square and a black cross`.
+    /// Its caption, from left to right: `a red ring, a blue square and a black cross`.
     pub fn caption(&self) -> String {
         let named = |o: &Object| format!("a {} {}", o.colour.name(), o.shape.name());
         let names: Vec<String> = self.objects.iter().map(named).collect();
@@ -186,7 +108,7 @@ impl Scene {
 }
 
 impl Scenes {
-    /// Documents from the first on.
+    /// A source that begins at the first document.
     pub fn new(config: ScenesConfig) -> Self {
         Self { config, next: 0 }
     }
@@ -207,20 +129,13 @@ impl Scenes {
         let pieces = (0..pictures).flat_map(|_| {
             let scene = Scene::random(&mut rng, self.config.split);
             let caption = format!("{}.", scene.caption());
-            [Piece::Picture(Picture::Scene(Arc::new(scene))), Piece::Text(caption)]
+            [Piece::Picture(Picture::Drawn(Arc::new(scene))), Piece::Text(caption)]
         });
         Document { pieces: pieces.collect() }
     }
-
-    /// The first `count` scenes of this seed and split by themselves, for evaluation.
-    pub fn pictures(&self, count: usize) -> Vec<Scene> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-        rng.set_stream(u64::MAX);
-        (0..count).map(|_| Scene::random(&mut rng, self.config.split)).collect()
-    }
 }
 
-/// A text without pictures: up to eight sums of shapes, in words.
+/// A text without pictures: up to four sums of shapes, in words.
 fn sums(rng: &mut ChaCha8Rng) -> String {
     let sentences: Vec<String> = (0..rng.random_range(1..5))
         .map(|_| {
@@ -249,14 +164,10 @@ impl DataSource for Scenes {
         let at: ScenesPosition = position.get()?;
         if at.seed != self.config.seed {
             let what = format!("its scenes have seed {}, not {}", at.seed, self.config.seed);
-            return Err(DataError::Position { what });
+            return Err(DataError::position(what));
         }
         self.next = at.scenes;
         Ok(())
-    }
-
-    fn skipped(&self) -> SkipCounts {
-        SkipCounts::default()
     }
 }
 
@@ -286,11 +197,11 @@ mod tests {
 
     #[test]
     fn held_out_combinations_are_never_trained_on() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
         for split in [Split::Train, Split::HeldOut] {
-            assert!(scenes(split).pictures(500).iter().all(|s| s.split() == split));
+            assert!((0..500).all(|_| Scene::random(&mut rng, split).split() == split));
         }
         let mut shares = [0, 0];
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
         for _ in 0..4000 {
             let mut scene = Scene::random(&mut rng, Split::Train);
             scene.objects.iter_mut().for_each(|o| {
@@ -302,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_goes_on_where_it_was() {
+    fn a_restored_source_continues_where_it_stood() {
         let mut source = scenes(Split::Train);
         (0..5).for_each(|_| drop(source.next_document()));
         let position = source.position();

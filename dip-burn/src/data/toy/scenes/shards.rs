@@ -5,15 +5,15 @@ use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
 use super::{Scenes, ScenesConfig};
-use crate::data::document::{Document, Piece};
-use crate::data::picture::Picture;
+use crate::data::document::Document;
+use crate::data::toy::append_member;
 
-/// Writes the first `documents` documents into shards of `per_shard` under `folder`, as `.png` and `.txt` members with image
-/// marks, and returns the shards.
+/// Writes the first `documents` documents into shards of `per_shard` documents under `folder`, as `.png` and `.txt` members
+/// with image marks. Returns the shards.
 ///
 /// # Errors
-/// The system's error where the folder cannot be written.
-pub fn write_shards(
+/// The system's error if the folder cannot be written.
+pub fn write_scene_shards(
     folder: &Path,
     config: ScenesConfig,
     documents: u64,
@@ -41,22 +41,12 @@ fn append(
     document: &Document,
     side_px: u32,
 ) -> io::Result<()> {
-    let mut member = |name: String, bytes: &[u8]| {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, bytes)
-    };
-    let pictures = document.pieces.iter().filter_map(|piece| match piece {
-        Piece::Picture(Picture::Scene(scene)) => Some(scene),
-        _ => None,
-    });
-    for (i, scene) in pictures.enumerate() {
+    for (i, picture) in document.pictures().enumerate() {
         let mut png = Vec::new();
-        let encoded =
-            scene.draw(side_px).write_to(&mut Cursor::new(&mut png), image::ImageFormat::Png);
-        encoded.map_err(io::Error::other)?;
-        member(format!("{n:06}.{i}.png"), &png)?;
+        let rgb = picture.rgb(side_px).map_err(io::Error::other)?;
+        rgb.write_to(&mut Cursor::new(&mut png), image::ImageFormat::Png)
+            .map_err(io::Error::other)?;
+        append_member(tar, &format!("{n:06}.{i}.png"), &png)?;
     }
-    member(format!("{n:06}.txt"), document.marked_text().as_bytes())
+    append_member(tar, &format!("{n:06}.txt"), document.marked_text().as_bytes())
 }

@@ -1,50 +1,50 @@
-//! Whether frames show what a caption says: simple measurements, no model.
+//! Compares frames with a caption by simple measurements, without a model.
 //!
-//! The ground is the most common colour. What differs from it is the shape: its mean colour is compared with the named ones, its
-//! path is that of its centre, and its outline is compared with those of the shapes drawn at the same place.
+//! The ground is the most common colour, and the pixels that differ from it are the shape. Its mean colour is compared with the
+//! colours of captions, the path of its centre with the directions, and its outline with shapes drawn at the same place.
 
 use image::RgbImage;
 use serde::Serialize;
 
 use super::draw::coverage;
-use super::{Direction, Named};
-use crate::data::scenes::{Colour, Object, Shape};
+use super::{ClipCaption, Direction};
+use crate::data::toy::shape::{Colour, Object, Shape};
 
-/// Distance from the ground, in colour values 0 to 1, from which a pixel belongs to the shape.
-const FROM_GROUND: f32 = 0.35;
-/// Least way of the centre, as a share of the shorter side, that is a movement.
-const LEAST_WAY: f32 = 0.12;
-/// Least pixels of a shape, as a share of the frame.
-const LEAST_AREA: f32 = 0.01;
+/// Least distance from the ground's colour at which a pixel belongs to the shape; channels are 0 to 1.
+const MIN_DISTANCE: f32 = 0.35;
+/// Least path of the centre that counts as movement, as a fraction of the shorter side.
+const MIN_PATH: f32 = 0.12;
+/// Least pixels of a shape, as a fraction of the frame.
+const MIN_AREA: f32 = 0.01;
 
-/// What of a caption can be seen.
+/// The parts of a caption that frames show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct SampleMatch {
-    /// The colour of the shape is nearest to the named one.
+    /// The caption's colour is the nearest to that of the shape.
     pub colour: bool,
-    /// Its outline agrees best with the named shape.
+    /// The caption's shape fits the outline best.
     pub shape: bool,
-    /// Its centre moves where the caption says.
+    /// The centre moves in the caption's direction.
     pub direction: bool,
 }
 
 impl SampleMatch {
-    /// Whether all of it can be seen.
+    /// True if the frames show all of the caption.
     pub fn all(self) -> bool {
         self.colour && self.shape && self.direction
     }
 }
 
 /// Compares frames with a caption. Frames without a shape match nothing.
-pub fn judge(frames: &[RgbImage], named: Named) -> SampleMatch {
+pub fn match_clip(frames: &[RgbImage], caption: ClipCaption) -> SampleMatch {
     let blobs: Vec<Blob> = frames.iter().filter_map(Blob::find).collect();
     if blobs.len() < frames.len().div_ceil(2) {
         return SampleMatch::default();
     }
     SampleMatch {
-        colour: colour_of(&blobs) == Some(named.colour),
-        shape: shape_of(&blobs) == Some(named.shape),
-        direction: direction_of(&blobs) == Some(named.direction),
+        colour: colour_of(&blobs) == Some(caption.colour),
+        shape: shape_of(&blobs) == Some(caption.shape),
+        direction: direction_of(&blobs) == Some(caption.direction),
     }
 }
 
@@ -52,7 +52,7 @@ pub fn judge(frames: &[RgbImage], named: Named) -> SampleMatch {
 struct Blob {
     width: u32,
     height: u32,
-    /// How far each pixel is from the ground, 0 to 1.
+    /// Distance of each pixel from the ground's colour, 0 to 1.
     mask: Vec<f32>,
     colour: [f32; 3],
     centre: (f32, f32),
@@ -66,8 +66,8 @@ impl Blob {
         let distances: Vec<f32> = pixels.iter().map(|&p| distance(p, ground)).collect();
         let largest = distances.iter().copied().fold(0.0, f32::max);
         let inside: Vec<usize> =
-            (0..pixels.len()).filter(|&i| distances[i] > FROM_GROUND.max(0.5 * largest)).collect();
-        if (inside.len() as f32) < LEAST_AREA * pixels.len() as f32 {
+            (0..pixels.len()).filter(|&i| distances[i] > MIN_DISTANCE.max(0.5 * largest)).collect();
+        if (inside.len() as f32) < MIN_AREA * pixels.len() as f32 {
             return None;
         }
         let (width, height) = frame.dimensions();
@@ -85,7 +85,7 @@ impl Blob {
         })
     }
 
-    /// How well a shape, drawn where it fits best, agrees with the pixels: 1 where it covers the same.
+    /// Intersection over union of the pixels and a shape at the place and size that fit best.
     fn agreement(&self, shape: Shape) -> f32 {
         let short = self.width.min(self.height) as f32;
         let mut best = 0.0f32;
@@ -104,8 +104,8 @@ impl Blob {
     fn overlap(&self, object: &Object, short: f32) -> f32 {
         let (mut both, mut any) = (0.0, 0.0);
         for (i, &mask) in self.mask.iter().enumerate() {
-            let at = (i as u32 % self.width, i as u32 / self.width);
-            let covered = coverage(object, at, short);
+            let (x, y) = (i as u32 % self.width, i as u32 / self.width);
+            let covered = coverage(object, x, y, short);
             both += mask.min(covered);
             any += mask.max(covered);
         }
@@ -125,7 +125,7 @@ fn shape_of(blobs: &[Blob]) -> Option<Shape> {
     sums.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(shape, _)| shape)
 }
 
-/// From the first to the last frame in which the shape is seen.
+/// The direction from the first frame that shows the shape to the last.
 fn direction_of(blobs: &[Blob]) -> Option<Direction> {
     let (first, last) = (blobs.first()?, blobs.last()?);
     let short = first.width.min(first.height) as f32;
@@ -133,7 +133,7 @@ fn direction_of(blobs: &[Blob]) -> Option<Direction> {
     let y = (last.centre.1 - first.centre.1) / short;
     let along = |d: &Direction| d.vector().0 * x + d.vector().1 * y;
     let best = Direction::ALL.into_iter().max_by(|a, b| along(a).total_cmp(&along(b)))?;
-    (along(&best) >= LEAST_WAY).then_some(best)
+    (along(&best) >= MIN_PATH).then_some(best)
 }
 
 fn distance(a: [f32; 3], b: [f32; 3]) -> f32 {
@@ -148,23 +148,22 @@ fn median(mut values: Vec<f32>) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::moving::{MovingConfig, MovingShapes};
-    use crate::data::scenes::Split;
+    use crate::data::toy::{MovingConfig, MovingShapes, Split};
 
     #[test]
-    fn drawn_clips_show_their_captions_and_no_others() {
+    fn drawn_clips_match_their_captions_and_no_others() {
         let source = MovingShapes::new(MovingConfig { seed: 2, split: Split::Train });
         for n in 0..24 {
             let clip = source.clip(n);
             let frames: Vec<RgbImage> = (0..4).map(|i| clip.draw(i as f32 / 3.0)).collect();
-            let named = clip.named();
-            assert!(judge(&frames, named).all(), "clip {n}: {}", named.caption());
-            let colour = Colour::ALL[(named.colour as usize + 1) % 6];
-            assert!(!judge(&frames, Named { colour, ..named }).colour);
+            let caption = clip.caption();
+            assert!(match_clip(&frames, caption).all(), "clip {n}: {caption}");
+            let colour = Colour::ALL[(caption.colour as usize + 1) % 6];
+            assert!(!match_clip(&frames, ClipCaption { colour, ..caption }).colour);
             let still = vec![frames[0].clone(); 4];
-            assert!(!judge(&still, named).direction);
+            assert!(!match_clip(&still, caption).direction);
             let blank = RgbImage::from_pixel(24, 24, image::Rgb([240; 3]));
-            assert_eq!(judge(&[blank], named), SampleMatch::default());
+            assert_eq!(match_clip(&[blank], caption), SampleMatch::default());
         }
     }
 }

@@ -1,0 +1,50 @@
+//! The saved position of a loader.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::skip::SkipCounts;
+use crate::data::source::SourcePosition;
+
+/// The position of a [`Loader`](super::Loader). A restored loader gives byte-identical batches from there on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderPosition {
+    /// Batches before the position.
+    pub batches: u64,
+    /// The position of the source before the document `first`.
+    pub(super) source: SourcePosition,
+    /// Number of the next document of `source`.
+    pub(super) first: u64,
+    /// Documents taken from the source.
+    pub(super) taken: u64,
+    /// Numbers of the documents that wait to be packed.
+    pub(super) waiting: Vec<u64>,
+    pub(super) counts: Counts,
+    pub(super) shape: BatchShape,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Counts {
+    pub truncated_documents: u64,
+    pub truncated_tokens: u64,
+    pub skipped: SkipCounts,
+}
+
+/// The settings that batches depend on besides the source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchShape {
+    pub sequence_tokens: u32,
+    pub max_images: u32,
+    pub tokens_per_image: u32,
+    pub lookahead: usize,
+    pub microbatches: u32,
+    /// The token budget of a batch, if it decides instead of `microbatches`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// The packing rule, if it is not the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packing: Option<String>,
+    pub vocab: u32,
+}

@@ -1,0 +1,73 @@
+//! The shape of packed sequences.
+
+use dip_core::{ModelSpec, ModuleKind};
+
+use crate::data::error::DataError;
+use crate::data::tokenizer::SpecialTokens;
+
+/// Longest sequence, in tokens.
+const MAX_SEQUENCE_TOKENS: u32 = 1 << 24;
+/// Most documents that wait for room.
+const MAX_LOOKAHEAD: usize = 1 << 16;
+
+/// The shape of packed sequences.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackConfig {
+    /// Tokens of one sequence.
+    pub sequence_tokens: u32,
+    /// Most images of one sequence.
+    pub max_images: u32,
+    /// Tokens of one image.
+    pub tokens_per_image: u32,
+    /// Documents to choose the next one from.
+    pub lookahead: usize,
+    /// The token that fills the rest of a sequence.
+    pub pad: u32,
+    /// The token that images consist of.
+    pub image: u32,
+}
+
+impl PackConfig {
+    /// The shape for a model; it has images if the model has a vision encoder.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] if the sequence cannot hold an image.
+    pub fn new(model: &ModelSpec, special: SpecialTokens) -> Result<Self, DataError> {
+        let vit = model.modules.iter().find(|m| matches!(m.kind, ModuleKind::Vit { .. }));
+        let config = Self {
+            sequence_tokens: model.sequence_tokens,
+            max_images: if vit.is_some() { model.max_images } else { 0 },
+            tokens_per_image: vit.map_or(0, |m| m.tokens_per_image()),
+            lookahead: 32,
+            pad: special.pad,
+            image: special.image,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), DataError> {
+        let wrong =
+            |field, value, limit, remedy| DataError::Setting { field, value, limit, remedy };
+        let tokens = u64::from(self.sequence_tokens);
+        if !(2..=u64::from(MAX_SEQUENCE_TOKENS)).contains(&tokens) {
+            let limit = format!("2 to {MAX_SEQUENCE_TOKENS}");
+            return Err(wrong("sequence_tokens", tokens, limit, "try 8192"));
+        }
+        let per_image = u64::from(self.tokens_per_image);
+        if self.max_images > 0 && !(1..=tokens - 2).contains(&per_image) {
+            let limit = format!("1 to {} (sequence_tokens less 2)", tokens - 2);
+            let remedy = "use smaller images, larger patches or a longer sequence";
+            return Err(wrong("tokens_per_image", per_image, limit, remedy));
+        }
+        if !(1..=MAX_LOOKAHEAD).contains(&self.lookahead) {
+            let limit = format!("1 to {MAX_LOOKAHEAD}");
+            return Err(wrong("lookahead", self.lookahead as u64, limit, "try 32"));
+        }
+        Ok(())
+    }
+}

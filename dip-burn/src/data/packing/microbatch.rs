@@ -1,0 +1,99 @@
+//! One packed sequence.
+
+use dip_core::MicrobatchMeta;
+
+use super::config::PackConfig;
+use super::rule::Room;
+use crate::data::document::{PlacedPicture, TokenizedDocument};
+
+/// One packed sequence of `T` tokens; its pictures are not decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedMicrobatch {
+    /// Token ids, `[T]`; padding at the end.
+    pub tokens: Vec<u32>,
+    /// The document of each token, `[T]`, counted from 0; padding has the next id after the last document.
+    pub documents: Vec<u32>,
+    /// Position of each token in its document, `[T]`.
+    pub positions: Vec<u32>,
+    /// The token to predict at each position, `[T]`: the next token of the document, or padding at its end.
+    pub targets: Vec<u32>,
+    /// True if the prediction has a loss, `[T]`: the next token is a text token of the same document. Image tokens are never
+    /// predicted, but the text after an image is.
+    pub loss_mask: Vec<bool>,
+    /// The pictures, in the order of the sequence.
+    pub images: Vec<PlacedPicture>,
+    /// Tokens without padding.
+    pub used_tokens: u32,
+    /// Documents in the sequence.
+    pub packed_documents: u32,
+}
+
+impl PackedMicrobatch {
+    pub(super) fn empty(config: &PackConfig) -> Self {
+        let tokens = config.sequence_tokens as usize;
+        Self {
+            tokens: Vec::with_capacity(tokens),
+            documents: Vec::with_capacity(tokens),
+            positions: Vec::with_capacity(tokens),
+            targets: Vec::with_capacity(tokens),
+            loss_mask: Vec::with_capacity(tokens),
+            images: Vec::new(),
+            used_tokens: 0,
+            packed_documents: 0,
+        }
+    }
+
+    /// Metadata for the planner: images, and tokens that are neither image nor padding.
+    pub fn meta(&self, config: &PackConfig) -> MicrobatchMeta {
+        let image_tokens = self.images.len() as u64 * u64::from(config.tokens_per_image);
+        let text_tokens = u64::from(self.used_tokens) - image_tokens;
+        let used = &self.documents[..self.used_tokens as usize];
+        let documents = used.chunk_by(|a, b| a == b).map(|d| d.len() as u64).collect();
+        let images = self.images.len() as u32;
+        MicrobatchMeta { images, text_tokens, documents, ..Default::default() }
+    }
+
+    /// Tokens with a loss.
+    pub fn trained_tokens(&self) -> u64 {
+        self.loss_mask.iter().filter(|&&m| m).count() as u64
+    }
+
+    /// Removes the loss of the whole document that token `offset` belongs to.
+    pub fn mute_document_at(&mut self, offset: u32) {
+        let document = self.documents[offset as usize];
+        for (mask, &d) in self.loss_mask.iter_mut().zip(&self.documents) {
+            *mask &= d != document;
+        }
+    }
+
+    pub(super) fn room(&self, config: &PackConfig) -> Room {
+        Room {
+            tokens: config.sequence_tokens - self.tokens.len() as u32,
+            images: config.max_images - self.images.len() as u32,
+        }
+    }
+
+    pub(super) fn append(&mut self, document: TokenizedDocument, config: &PackConfig) {
+        let start = self.tokens.len() as u32;
+        let length = document.tokens.len();
+        let next = document.tokens.iter().skip(1).copied();
+        self.targets.extend(next.clone().chain([config.pad]));
+        self.loss_mask.extend(next.map(|t| t != config.image).chain([false]));
+        self.tokens.extend(document.tokens);
+        self.documents.resize(self.tokens.len(), self.packed_documents);
+        self.positions.extend(0..length as u32);
+        let moved = |p: PlacedPicture| PlacedPicture { offset: start + p.offset, ..p };
+        self.images.extend(document.pictures.into_iter().map(moved));
+        self.used_tokens += length as u32;
+        self.packed_documents += 1;
+    }
+
+    pub(super) fn pad(&mut self, config: &PackConfig) {
+        let tokens = config.sequence_tokens as usize;
+        self.positions.extend(0..(tokens - self.tokens.len()) as u32);
+        self.tokens.resize(tokens, config.pad);
+        self.documents.resize(tokens, self.packed_documents);
+        self.targets.resize(tokens, config.pad);
+        self.loss_mask.resize(tokens, false);
+    }
+}

@@ -1,0 +1,100 @@
+//! Counts of broken samples. A broken sample is no error: it is skipped and counted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a sample was skipped, or a part of one was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// No `.txt`, and no `.json` with `text` or `caption`.
+    MissingText,
+    /// The `.json` does not parse.
+    InvalidJson,
+    /// The text is not UTF-8.
+    InvalidText,
+    /// The text has image marks, but not one for each picture.
+    WrongMarks,
+    /// A picture cannot be decoded.
+    BrokenPicture,
+    /// A video cannot be decoded, or its latents do not fit the model.
+    BrokenVideo,
+    /// A sample for a text-to-video model has no video.
+    MissingVideo,
+    /// A member, a picture or the sample is over its limit.
+    Oversized,
+    /// The tokenizer refused the text.
+    Untokenizable,
+    /// Neither text nor pictures, or nothing to train on after truncation.
+    Empty,
+    /// The rest of a shard after a broken header.
+    BrokenShard,
+}
+
+impl SkipReason {
+    /// The reason in words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MissingText => "missing text",
+            Self::InvalidJson => "invalid JSON",
+            Self::InvalidText => "text is not UTF-8",
+            Self::WrongMarks => "wrong number of image marks",
+            Self::BrokenPicture => "broken picture",
+            Self::BrokenVideo => "broken video",
+            Self::MissingVideo => "missing video",
+            Self::Oversized => "oversized",
+            Self::Untokenizable => "cannot be tokenized",
+            Self::Empty => "empty",
+            Self::BrokenShard => "rest of a broken shard",
+        }
+    }
+}
+
+/// The number of skipped samples, by reason.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SkipCounts(BTreeMap<SkipReason, u64>);
+
+impl SkipCounts {
+    /// Counts one more sample.
+    pub fn add(&mut self, reason: SkipReason) {
+        *self.0.entry(reason).or_default() += 1;
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (&reason, &n) in &other.0 {
+            *self.0.entry(reason).or_default() += n;
+        }
+    }
+
+    /// Samples skipped for `reason`.
+    pub fn get(&self, reason: SkipReason) -> u64 {
+        self.0.get(&reason).copied().unwrap_or(0)
+    }
+
+    /// The number of all skipped samples.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (SkipReason, u64)> {
+        self.0.iter().map(|(&reason, &n)| (reason, n))
+    }
+}
+
+impl fmt::Display for SkipCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        for (i, (reason, n)) in self.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{n} {}", reason.name())?;
+        }
+        Ok(())
+    }
+}

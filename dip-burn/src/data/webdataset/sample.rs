@@ -1,0 +1,179 @@
+//! One sample of a shard: its members become a document or a captioned video.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::shard::{Member, Sample, SizeLimits};
+use crate::data::document::Document;
+use crate::data::error::DataError;
+use crate::data::picture::{Picture, PictureError};
+use crate::data::skip::SkipReason;
+use crate::data::video::{CaptionedVideo, Video};
+
+/// Most pictures of one sample.
+const MAX_PICTURES: usize = 4096;
+/// Frame rate of numbered pictures without `fps` in their `.json`.
+const FRAMES_PER_SECOND: f64 = 24.0;
+
+/// Why a sample gives no document.
+pub(super) enum Unusable {
+    /// The sample is broken.
+    Skip(SkipReason),
+    /// The shard cannot be read.
+    Data(DataError),
+}
+
+/// Reads the members of one sample.
+pub(super) struct SampleReader<'a> {
+    pub path: &'a Path,
+    pub file: &'a mut File,
+    pub sample: &'a Sample,
+    pub limits: &'a SizeLimits,
+}
+
+impl<'a> SampleReader<'a> {
+    /// Text and pictures.
+    pub fn document(&mut self) -> Result<Document, Unusable> {
+        let members = &self.sample.members;
+        let pictures = numbered_pictures(self.sample);
+        let used = members.iter().filter(|m| is_text(m) || picture_number(&m.extension).is_some());
+        let bytes = used.fold(0u64, |sum, m| sum.saturating_add(m.bytes));
+        if bytes > self.limits.sample_bytes || pictures.len() > MAX_PICTURES {
+            return Err(Unusable::Skip(SkipReason::Oversized));
+        }
+        let text = self.text()?;
+        let pictures: Vec<Picture> =
+            pictures.into_iter().map(|(_, m)| self.picture(m)).collect::<Result<_, _>>()?;
+        if pictures.is_empty() && text.trim().is_empty() {
+            return Err(Unusable::Skip(SkipReason::Empty));
+        }
+        Document::interleave(&text, pictures).ok_or(Unusable::Skip(SkipReason::WrongMarks))
+    }
+
+    /// A caption and a video: one file, or else the pictures of its frames.
+    pub fn video(&mut self) -> Result<CaptionedVideo, Unusable> {
+        let members = &self.sample.members;
+        if members.iter().fold(0u64, |sum, m| sum.saturating_add(m.bytes))
+            > self.limits.sample_bytes
+        {
+            return Err(Unusable::Skip(SkipReason::Oversized));
+        }
+        let caption = self.text()?;
+        let files: [(&str, VideoFormat); 5] = [
+            ("safetensors", Video::Latents),
+            ("gif", Video::Gif),
+            ("webp", Video::WebP),
+            ("mp4", Video::Ffmpeg),
+            ("webm", Video::Ffmpeg),
+        ];
+        let file = files.iter().find_map(|(end, format)| Some((self.member(end)?, format)));
+        let video = match file {
+            Some((member, format)) => format(self.bytes(member)?.into()),
+            None => self.frames()?,
+        };
+        Ok(CaptionedVideo { video, caption })
+    }
+
+    fn frames(&mut self) -> Result<Video, Unusable> {
+        let members = numbered_pictures(self.sample);
+        if members.is_empty() {
+            return Err(Unusable::Skip(SkipReason::MissingVideo));
+        }
+        if members.len() > MAX_PICTURES {
+            return Err(Unusable::Skip(SkipReason::Oversized));
+        }
+        let pictures: Vec<Picture> =
+            members.into_iter().map(|(_, m)| self.picture(m)).collect::<Result<_, _>>()?;
+        let json = self.json()?;
+        let fps = json.as_ref().and_then(|json| json.get("fps")).and_then(Value::as_f64);
+        match fps.unwrap_or(FRAMES_PER_SECOND) {
+            per_second if per_second > 0.0 && per_second <= 1e4 => {
+                Ok(Video::Frames { pictures: pictures.into(), per_second })
+            }
+            _ => Err(Unusable::Skip(SkipReason::BrokenVideo)),
+        }
+    }
+
+    /// The `.txt`, or `text` or `caption` of the `.json`.
+    fn text(&mut self) -> Result<String, Unusable> {
+        if let Some(member) = self.member("txt") {
+            return String::from_utf8(self.bytes(member)?)
+                .map_err(|_| Unusable::Skip(SkipReason::InvalidText));
+        }
+        let json = self.json()?.ok_or(Unusable::Skip(SkipReason::MissingText))?;
+        let field = |name| json.get(name).and_then(Value::as_str);
+        let text = field("text").or_else(|| field("caption"));
+        text.map(str::to_owned).ok_or(Unusable::Skip(SkipReason::MissingText))
+    }
+
+    fn json(&mut self) -> Result<Option<Value>, Unusable> {
+        let Some(member) = self.member("json") else { return Ok(None) };
+        let json = serde_json::from_slice(&self.bytes(member)?);
+        json.map(Some).map_err(|_| Unusable::Skip(SkipReason::InvalidJson))
+    }
+
+    fn member(&self, extension: &str) -> Option<&'a Member> {
+        self.sample.members.iter().find(|m| m.extension == extension)
+    }
+
+    fn picture(&mut self, member: &Member) -> Result<Picture, Unusable> {
+        let picture = Picture::Encoded(self.bytes(member)?.into());
+        match picture.check() {
+            Ok(()) => Ok(picture),
+            Err(PictureError::Broken(_)) => Err(Unusable::Skip(SkipReason::BrokenPicture)),
+            Err(PictureError::Oversized { .. }) => Err(Unusable::Skip(SkipReason::Oversized)),
+        }
+    }
+
+    fn bytes(&mut self, member: &Member) -> Result<Vec<u8>, Unusable> {
+        if member.bytes > self.limits.member_bytes {
+            return Err(Unusable::Skip(SkipReason::Oversized));
+        }
+        let mut bytes = vec![0; member.bytes as usize];
+        let read = self
+            .file
+            .seek(SeekFrom::Start(member.offset))
+            .and_then(|_| self.file.read_exact(&mut bytes));
+        read.map_err(|source| Unusable::Data(DataError::Io { path: self.path.into(), source }))?;
+        Ok(bytes)
+    }
+}
+
+/// Makes a video of the bytes of a member.
+type VideoFormat = fn(Arc<[u8]>) -> Video;
+
+/// The pictures of a sample, ordered by number.
+fn numbered_pictures(sample: &Sample) -> Vec<(u64, &Member)> {
+    let number = |m: &Member| picture_number(&m.extension);
+    let mut pictures: Vec<(u64, &Member)> =
+        sample.members.iter().filter_map(|m| Some((number(m)?, m))).collect();
+    pictures.sort_by_key(|&(number, _)| number);
+    pictures
+}
+
+fn is_text(member: &Member) -> bool {
+    member.extension == "txt" || member.extension == "json"
+}
+
+/// The number of a picture in its sample: `png` is 0, `3.png` is 3. `None` for members that are no pictures.
+fn picture_number(extension: &str) -> Option<u64> {
+    let (number, format) = extension.rsplit_once('.').unwrap_or(("0", extension));
+    matches!(format, "jpg" | "jpeg" | "png" | "webp").then(|| number.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_ordered_by_number() {
+        assert_eq!(picture_number("png"), Some(0));
+        assert_eq!(picture_number("10.jpeg"), Some(10));
+        assert_eq!(picture_number("txt"), None);
+        assert_eq!(picture_number("seg.png"), Some(u64::MAX));
+    }
+}
