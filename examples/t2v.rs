@@ -6,16 +6,17 @@ use dip::burn::ClipGrid;
 use dip::burn::backend::{Cpu, cpu_devices};
 use dip::burn::data::{LatentShape, Tokenizer, caption_tokens};
 use dip::burn::model::sampler::Sampler;
-use dip::burn::train::{IterationReport, Observer, RunConfig, Sample, write_samples};
+use dip::burn::train::{IterationReport, MetricSink, RunConfig, Sample, SinkError, write_samples};
 use dip::prelude::*;
 
 struct Print;
 
-impl Observer for Print {
-    fn iteration(&mut self, r: &IterationReport) {
+impl MetricSink for Print {
+    fn iteration(&mut self, r: &IterationReport) -> Result<(), SinkError> {
         if r.iteration.is_multiple_of(10) {
             println!("{:5} loss {:.3}, {} clips, {}", r.iteration, r.loss, r.clips, r.elapsed_s);
         }
+        Ok(())
     }
 }
 

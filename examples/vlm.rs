@@ -6,18 +6,22 @@ use std::sync::Arc;
 
 use dip::burn::backend::{Cpu, cpu_devices};
 use dip::burn::measure::{MeasureSettings, cached_profile};
-use dip::burn::train::{IterationReport, Observer, RunConfig, RunData, Trainer, TrainerInit};
+use dip::burn::runtime::Connections;
+use dip::burn::train::{
+    IterationReport, MetricSink, RunConfig, RunData, SinkError, Trainer, TrainerInit,
+};
 use dip::prelude::*;
 use dip::sched::PlannerConfig;
 
 struct Print;
 
-impl Observer for Print {
-    fn iteration(&mut self, r: &IterationReport) {
+impl MetricSink for Print {
+    fn iteration(&mut self, r: &IterationReport) -> Result<(), SinkError> {
         if r.iteration.is_multiple_of(10) {
             let (measured, planned) = (r.makespan_s, r.predicted_s);
             println!("{:5} loss {:.3}, {measured} (planned {planned})", r.iteration, r.loss);
         }
+        Ok(())
     }
 }
 
@@ -45,8 +49,15 @@ fn main() -> anyhow::Result<()> {
     let plans = Box::new(BatchPlanner::new(inputs, planner));
 
     let data = RunData::open(&model, &config.data, &config.evaluation, config.seed)?;
-    let init =
-        TrainerInit { config: &config, model: &model, partition: &partition, plans, data, devices };
+    let init = TrainerInit {
+        config: &config,
+        model: &model,
+        partition: &partition,
+        plans,
+        data,
+        devices,
+        connections: Connections::default(),
+    };
     let mut trainer = Trainer::<Cpu>::new(init)?;
     trainer.run(&mut Print)?;
     if let Some(evaluation) = trainer.evaluate(true)? {

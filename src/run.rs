@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use dip_burn::ClipSize;
 use dip_burn::measure::{MeasureError, MeasureSettings, cached_profile};
-use dip_burn::runtime::nodes::{NodeError, NodeGroup};
+use dip_burn::runtime::nodes::NodeGroup;
+use dip_burn::runtime::{Connections, GroupError, ProcessGroup};
 use dip_burn::train::{
-    Cut, Deal, Device, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit,
+    Assign, Cut, Device, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit,
 };
 use dip_core::profile::Profile;
 use dip_core::{
@@ -43,7 +44,7 @@ pub enum RunError {
     Memory(CutError),
     /// Another node.
     #[error(transparent)]
-    Node(#[from] NodeError),
+    Group(#[from] GroupError),
     /// The trainer.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -74,22 +75,22 @@ pub fn trainer<B: dip_burn::Backend>(
 /// they were started for the same run.
 ///
 /// # Errors
-/// As [`trainer`], and [`RunError::Node`] where a node has another run, model or version.
+/// As [`trainer`], and [`RunError::Group`] where a node has another run, model or version.
 pub fn trainer_on_nodes<B: dip_burn::Backend>(
     config: &RunConfig,
     model: &ModelSpec,
     devices: Vec<B::Device>,
     nodes: Option<Arc<NodeGroup>>,
 ) -> Result<Trainer<B>, RunError> {
-    if let Some(nodes) = &nodes {
-        nodes.agree("the run", &identity(config, model))?;
-    }
-    let count = nodes.as_ref().map_or(1, |nodes| nodes.count());
+    let connections = nodes.map_or_else(Connections::default, Connections::on_nodes);
+    let group = connections.group.clone();
+    group.agree("the run", || identity(config, model))?;
+    let count = group.size();
     let pipeline = &config.pipeline;
     let schedule: Arc<dyn Schedule> = schedule(&pipeline.schedule)?.into();
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)
         .map_err(TrainError::from)?;
-    let Representative { meta, documents, clip, batches } = representative(&mut data)?;
+    let Representative { meta, documents, clip, batches } = representative(model, &mut data)?;
     let is_limited = pipeline.memory_limit_bytes.is_some();
     let usual = MeasureSettings::default();
     let settings = MeasureSettings {
@@ -107,10 +108,7 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
     let device = devices.first().cloned().unwrap_or_default();
     let path = config.output.join("profile.json");
     let measure = || cached_profile::<B>(&path, model, &device, settings);
-    let profile = match &nodes {
-        Some(nodes) => profile_of_first(nodes, measure)?,
-        None => measure()?,
-    };
+    let profile = profile_of_first(&*group, measure)?;
     let replicas = pipeline.replicas as usize * count;
     // Recomputing and offloading cost time, so they are only offered where memory is limited; and what a processor computes with
     // is host memory already.
@@ -145,7 +143,7 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
         Cut::Rule => search.by_rule()?,
     };
     let partition = inputs.partition.clone();
-    let deal = deal(model, &partition, inputs.cost.clone(), replicas);
+    let assign = assign(model, &partition, inputs.cost.clone(), replicas);
     let throughput = throughput(model, &profile, pipeline.devices() as usize * count);
     let planner = PlannerConfig {
         schedule,
@@ -156,8 +154,9 @@ pub fn trainer_on_nodes<B: dip_burn::Backend>(
         ..PlannerConfig::default()
     };
     let plans = Box::new(BatchPlanner::new(inputs, planner));
-    let init = TrainerInit { config, model, partition: &partition, plans, data, devices };
-    Ok(Trainer::on_nodes(init, nodes)?.with_throughput(throughput).with_dealing(deal))
+    let partition = &partition;
+    let init = TrainerInit { config, model, partition, plans, data, devices, connections };
+    Ok(Trainer::new(init)?.with_throughput(throughput).with_assignment(assign))
 }
 
 /// What must be the same on all nodes, a field a line; each may have an output folder of its own.
@@ -169,21 +168,20 @@ fn identity(config: &RunConfig, model: &ModelSpec) -> String {
 
 /// The profile of the first node: with figures of their own, nodes would not cut the model alike.
 fn profile_of_first(
-    nodes: &NodeGroup,
+    group: &dyn ProcessGroup,
     measure: impl FnOnce() -> Result<Profile, MeasureError>,
 ) -> Result<Profile, RunError> {
-    let own = if nodes.is_first() { measure()?.to_json().into_bytes() } else { Vec::new() };
-    let text = nodes.broadcast(own)?;
+    let text = group.compute_on_first(|| Ok::<_, RunError>(measure()?.to_json().into_bytes()))?;
     Ok(Profile::from_json(&String::from_utf8_lossy(&text)).map_err(MeasureError::from)?)
 }
 
-/// Deals microbatches so that the busiest rank of any replica is least busy.
-fn deal(
+/// Assigns microbatches to replicas so that the busiest rank of any replica is least busy.
+fn assign(
     model: &ModelSpec,
     partition: &Partition,
     cost: Arc<dyn CostModel>,
     replicas: usize,
-) -> Deal {
+) -> Assign {
     let (model, partition) = (model.clone(), partition.clone());
     Box::new(move |batch| {
         // A batch without costs is refused by the planner, which says why.
@@ -228,15 +226,15 @@ struct Representative {
     clip: ClipSize,
 }
 
-fn representative(data: &mut RunData) -> Result<Representative, TrainError> {
-    let start = data.feed.position();
+fn representative(model: &ModelSpec, data: &mut RunData) -> Result<Representative, TrainError> {
+    let start = data.loader.position();
     let (mut batches, mut documents) = (Vec::new(), 0);
     for _ in 0..REPRESENTATIVE_BATCHES {
-        let batch = data.feed.next_batch(&mut |_| Vec::new())?;
+        let batch = data.loader.next_batch(&mut |_| Vec::new())?;
         documents += batch.documents;
         batches.push(batch.meta);
     }
-    data.feed.restore(&start)?;
+    data.loader.restore(&start)?;
     let microbatches: Vec<_> = batches.iter().flat_map(|batch| &batch.microbatches).collect();
     let mean = |sum: u64| sum.div_ceil(microbatches.len().max(1) as u64);
     let images = microbatches.iter().map(|m| u64::from(m.images)).sum();
@@ -250,7 +248,7 @@ fn representative(data: &mut RunData) -> Result<Representative, TrainError> {
         ..MicrobatchMeta::default()
     };
     let documents = mean(documents) as usize;
-    Ok(Representative { batches, meta, documents, clip: data.clip_size(&clip) })
+    Ok(Representative { batches, meta, documents, clip: dip_burn::train::clip_size(model, &clip) })
 }
 
 /// A clip of mean length, size and caption.

@@ -9,7 +9,12 @@
 //! | [`model::Chunk`] | forward and backward of some layers | train another modality |
 //! | [`data::DataSource`] | documents of text and pictures | train on data of your own |
 //! | [`dip_core::PlanSource`] | a plan for each batch | plan with anything |
-//! | [`train::Observer`] | what to do with a report | show or store the progress of a run |
+//! | [`train::BatchLoader`] | batches with their metadata | train on batches of your own |
+//! | [`train::Evaluator`] | a loss, captions or samples | evaluate in your own way |
+//! | [`train::MetricSink`] | what to do with a report | show or store the metrics of a run |
+//! | [`runtime::LinkFactory`] | links between ranks | move activations over a transport of your own |
+//! | [`runtime::CollectiveFactory`] | sums over replicas | reduce gradients in your own way |
+//! | [`runtime::ProcessGroup`] | messages between processes | spread a run over processes |
 
 pub mod backend;
 pub mod batch;

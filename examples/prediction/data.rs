@@ -34,8 +34,8 @@ pub struct Uncut {
 pub fn drawn(model: &ModelSpec, config: &RunConfig) -> Result<Vec<Uncut>> {
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)?;
     let next = |_| {
-        let batch = data.feed.next_batch(&mut |meta| (0..meta.microbatches.len()).collect())?;
-        let microbatches = (batch.content)()?.wanted;
+        let batch = data.loader.next_batch(&mut |meta| (0..meta.microbatches.len()).collect())?;
+        let microbatches = (batch.content)()?.microbatches;
         Ok(Uncut { meta: batch.meta, microbatches })
     };
     (0..BATCHES).map(next).collect()

@@ -167,15 +167,9 @@ impl Study {
 
     fn run(&self, way: Way) -> Result<Run> {
         let partition = self.partition(way)?;
-        let pipeline = Pipeline::new(&PipelineInit {
-            model: &self.model,
-            partition: &partition,
-            devices: cpu_devices(RANKS),
-            threads_per_rank: 1,
-            start: 0.into(),
-            optimizer: &self.config.optimizer,
-            precision: Default::default(),
-        })?;
+        let init = PipelineInit::new(&self.model, &partition, cpu_devices(RANKS))
+            .with_optimizer(self.config.optimizer.clone());
+        let pipeline = Pipeline::new(&init)?;
         let plan = |uncut: &Uncut| self.plan(way, &partition, uncut);
         let batches = self.batches.iter().map(plan).collect::<Result<Vec<_>>>()?;
         let measured = vec![Vec::new(); batches.len()];

@@ -12,6 +12,7 @@ use clap::Args;
 use dip::burn::Backend;
 use dip::burn::backend;
 use dip::burn::runtime::nodes::NodeGroup;
+use dip::burn::runtime::{ProcessGroup, SingleProcess};
 use dip::burn::train::{Device, RunConfig, Trainer, checkpoint};
 use dip::core::ModelSpec;
 
@@ -92,7 +93,8 @@ impl Train {
         }
         match self.nodes(config)? {
             Some(nodes) => {
-                nodes.take_part(|| self.train::<B>(config, model, devices, Some(nodes.clone())))
+                let group: Arc<dyn ProcessGroup> = nodes.clone();
+                group.take_part(|| self.train::<B>(config, model, devices, Some(nodes)))
             }
             None => self.train::<B>(config, model, devices, None),
         }
@@ -120,11 +122,12 @@ impl Train {
         devices: impl Fn(u32) -> Vec<B::Device>,
         nodes: Option<Arc<NodeGroup>>,
     ) -> Result<ExitCode> {
-        let is_first = nodes.as_ref().is_none_or(|nodes| nodes.is_first());
-        let count = nodes.as_ref().map_or(1, |nodes| nodes.count());
-        if let Some(nodes) = &nodes {
-            nodes.agree("--resume", &self.resume.to_string())?;
-        }
+        let group: Arc<dyn ProcessGroup> = match &nodes {
+            Some(nodes) => nodes.clone(),
+            None => Arc::new(SingleProcess),
+        };
+        let (is_first, count) = (group.is_first(), group.size());
+        group.agree("--resume", || self.resume.to_string())?;
         if is_first {
             self.make_room(config)?;
         }

@@ -3,7 +3,7 @@
 use dip_core::{ExecError, RankId};
 use thiserror::Error;
 
-use super::nodes::NodeError;
+use super::group::GroupError;
 use super::replica::is_replica_gone;
 use super::worker::Failure;
 use crate::model::ModelError;
@@ -40,9 +40,35 @@ pub enum PipelineError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// Another node.
+    /// A rank could not be connected with its replicas.
+    #[error("rank {rank} could not be connected with its replicas: {source}")]
+    Connect {
+        /// The rank.
+        rank: RankId,
+        /// The error of the collective's factory.
+        source: std::io::Error,
+    },
+    /// The ranks of a replica could not be connected.
+    #[error("the ranks of replica {replica} could not be connected: {source}")]
+    Links {
+        /// The replica, among those of all processes.
+        replica: usize,
+        /// The error of the links' factory.
+        source: std::io::Error,
+    },
+    /// A factory made too few or too many connections.
+    #[error("a factory made {given} {what}, but {expected} are needed; correct the factory")]
+    Connections {
+        /// What it made.
+        what: &'static str,
+        /// How many.
+        given: usize,
+        /// How many are needed.
+        expected: usize,
+    },
+    /// Another process.
     #[error(transparent)]
-    Node(#[from] NodeError),
+    Group(#[from] GroupError),
     /// A stage or a link failed.
     #[error(transparent)]
     Exec(#[from] ExecError),

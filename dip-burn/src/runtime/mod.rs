@@ -5,13 +5,14 @@
 //!                        <--replies---                          --Collective--> the same rank of the other replicas
 //! ```
 
-mod between_devices;
+mod chunks;
 mod collective;
+mod connections;
 mod error;
-mod groups;
+mod group;
+mod init;
 mod link;
 pub mod nodes;
-mod on_batch;
 mod optimizer;
 mod pipeline;
 mod replica;
@@ -19,11 +20,15 @@ mod shard;
 mod tied;
 mod worker;
 
-pub use collective::{Collective, Layout, ReplicaGone, ThreadCollective};
+pub use collective::{
+    Collective, CollectiveFactory, Layout, RankReplicas, ReplicaGone, ThreadCollectives,
+};
+pub use connections::Connections;
 pub use error::PipelineError;
-pub use link::ChannelLink;
-pub use on_batch::OnBatch;
+pub use group::{GroupError, ProcessGroup, SingleProcess};
+pub use init::PipelineInit;
+pub use link::{ChannelLink, DeviceLinks, LinkFactory, RankLink, ReplicaRanks};
 pub(crate) use optimizer::Optimizer;
 pub use optimizer::{Algorithm, OptimizerConfig, RateSchedule};
-pub use pipeline::{Pipeline, PipelineInit, ReplicaWork, StepReport, Update};
+pub use pipeline::{BatchExecutor, Pipeline, ReplicaWork, StepReport, Update};
 pub use worker::Export;

@@ -6,38 +6,19 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use dip_core::{Action, ExecError, Program, RankId, SegmentId, StageError};
 
-use super::collective::{Collective, Layout, ReplicaGone};
+use super::chunks::{Chunks, gradient_bucket, parameter_bucket};
+use super::collective::{Collective, ReplicaGone};
 use super::shard::Shard;
-use super::worker::Chunks;
 use crate::params::flat::{ReadParameters, WriteParameters};
-use crate::stage::ChunkStage;
 
 /// The replicas of one rank, seen from one of them.
 pub(super) struct Replica<B: Backend> {
-    /// Whether this replica tells the norm of the gradients, which are the same on all: the first one of a node.
-    pub tells_norm: bool,
-    /// None where there is one replica.
+    /// True for the first replica of a process, which reports the gradient norm: it is the same on all.
+    pub reports_norm: bool,
+    /// Absent in a run with one replica.
     pub collective: Option<Arc<dyn Collective<B>>>,
-    /// The parameters that this replica updates; none where every replica updates all.
+    /// The parameters that this replica updates; absent if every replica updates all.
     pub shard: Option<Shard>,
-}
-
-/// Each chunk has a bucket for its gradients, and one for its parameters.
-fn gradients_of(chunk: usize) -> usize {
-    2 * chunk
-}
-
-fn parameters_of(chunk: usize) -> usize {
-    2 * chunk + 1
-}
-
-/// The buckets of a rank; all its replicas have the same.
-pub(super) fn layout_of<B: Backend>(chunks: &Chunks<B>) -> Layout {
-    let both = |chunk: &ChunkStage<B>| {
-        let lengths = chunk.flat_lengths();
-        [lengths.clone(), lengths]
-    };
-    chunks.values().flat_map(both).collect()
 }
 
 impl<B: Backend> Replica<B> {
@@ -59,7 +40,7 @@ impl<B: Backend> Replica<B> {
             let collective = collective.clone();
             let count = backwards.get(&(key.0.as_str(), key.1)).copied().unwrap_or(0);
             chunk.when_gradients_are_done(count, move |bucket| {
-                collective.contribute(gradients_of(i), bucket).map_err(failed)
+                collective.contribute(gradient_bucket(i), bucket).map_err(failed)
             })?;
         }
         Ok(())
@@ -69,7 +50,7 @@ impl<B: Backend> Replica<B> {
     pub fn take_gradients(&self, chunks: &mut Chunks<B>) -> Result<(), StageError> {
         let Some(collective) = &self.collective else { return Ok(()) };
         for (i, chunk) in chunks.values_mut().enumerate() {
-            chunk.set_gradients(collective.sum(gradients_of(i)).map_err(failed)?);
+            chunk.set_gradients(collective.sum(gradient_bucket(i)).map_err(failed)?);
         }
         Ok(())
     }
@@ -83,10 +64,10 @@ impl<B: Backend> Replica<B> {
             let wanted = |name: &str| shard.owns(name);
             let mut read = ReadParameters { wanted, bucket: Vec::new() };
             chunk.map_parameters(&mut read);
-            collective.contribute(parameters_of(i), read.bucket).map_err(failed)?;
+            collective.contribute(parameter_bucket(i), read.bucket).map_err(failed)?;
         }
         for (i, chunk) in chunks.values_mut().enumerate() {
-            let all = collective.sum(parameters_of(i)).map_err(failed)?;
+            let all = collective.sum(parameter_bucket(i)).map_err(failed)?;
             chunk.map_parameters(&mut WriteParameters(all.into_iter()));
         }
         Ok(())

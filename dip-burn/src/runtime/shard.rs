@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::worker::Chunks;
+use super::chunks::Chunks;
 use crate::params::ParameterMap;
 
 /// The parameters of a rank that one replica updates for all.

@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, Partition, RankId, StageError};
 
-use super::worker::Chunks;
+use super::chunks::Chunks;
 use crate::model::to_device;
 use crate::stage::ChunkStage;
 
@@ -18,15 +18,15 @@ use crate::stage::ChunkStage;
 type Gradient<B> = Option<Tensor<B, 2>>;
 
 /// The ends that one rank holds, by module.
-pub(super) struct Ties<B: Backend>(BTreeMap<String, Tie<B>>);
+pub(super) struct TiedWeights<B: Backend>(BTreeMap<String, End<B>>);
 
 /// One or both ends of a decoder.
-enum Tie<B: Backend> {
+enum End<B: Backend> {
     Both,
     One { to: Sender<Gradient<B>>, from: Receiver<Gradient<B>> },
 }
 
-impl<B: Backend> Ties<B> {
+impl<B: Backend> TiedWeights<B> {
     /// Those of every rank.
     pub fn of(model: &ModelSpec, partition: &Partition) -> Vec<Self> {
         let mut all: Vec<_> = (0..partition.ranks).map(|_| Self(BTreeMap::new())).collect();
@@ -39,12 +39,12 @@ impl<B: Backend> Ties<B> {
             }
             let mut tie = |rank: RankId, tie| all[rank.index()].0.insert(spec.name.clone(), tie);
             if first.rank == last.rank {
-                tie(first.rank, Tie::Both);
+                tie(first.rank, End::Both);
                 continue;
             }
-            let ((to_last, from_first), (to_first, from_last)) = (channel(), channel());
-            tie(first.rank, Tie::One { to: to_last, from: from_last });
-            tie(last.rank, Tie::One { to: to_first, from: from_first });
+            let ((to_last, compute_on_first), (to_first, from_last)) = (channel(), channel());
+            tie(first.rank, End::One { to: to_last, from: from_last });
+            tie(last.rank, End::One { to: to_first, from: compute_on_first });
         }
         all
     }
@@ -58,8 +58,8 @@ impl<B: Backend> Ties<B> {
             let ends = chunks.iter().filter(|((name, _), _)| name == module).map(|(_, c)| c);
             let own = add(ends.flat_map(ChunkStage::tied_gradients));
             let sum = match tie {
-                Tie::Both => own,
-                Tie::One { to, from } => {
+                End::Both => own,
+                End::One { to, from } => {
                     let gone = || StageError::Failed("the rank with the other end is gone".into());
                     to.send(own.clone()).map_err(|_| gone())?;
                     // Either order of the two gives the same digits.

@@ -1,6 +1,5 @@
 //! One pipeline rank: a thread that owns its chunks, its optimiser state and its compute threads.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -12,16 +11,14 @@ use dip_core::{
     StageError,
 };
 
-use super::between_devices::DeviceLink;
+use super::chunks::Chunks;
+use super::link::RankLink;
 use super::optimizer::Optimizer;
 use super::replica::Replica;
-use super::tied::Ties;
+use super::tied::TiedWeights;
 use crate::batch::Batch;
 use crate::params::NamedTensors;
 use crate::stage::{ChunkStage, Payload, RankMemory};
-
-/// The chunks of one rank, by module name and segment.
-pub(super) type Chunks<B> = BTreeMap<(String, SegmentId), ChunkStage<B>>;
 
 /// What the coordinator asks of a rank.
 pub(super) enum Command<B: Backend> {
@@ -38,7 +35,7 @@ pub(super) struct Iteration<B: Backend> {
     pub program: Arc<Program>,
     pub batch: Arc<Batch>,
     pub loss_scale: f64,
-    pub link: DeviceLink<B>,
+    pub link: RankLink<B>,
     pub epoch: Instant,
     pub update: Option<RankUpdate>,
 }
@@ -65,7 +62,8 @@ pub enum Export {
 
 /// What a rank answers.
 pub(super) enum Reply {
-    Norm(f64),
+    /// Squared norm of its gradients.
+    SquaredNorm(f64),
     Done(RankReport),
     Exported(NamedTensors),
     Imported,
@@ -95,7 +93,7 @@ pub(super) struct Worker<B: Backend> {
     pub chunks: Chunks<B>,
     pub memory: Arc<RankMemory>,
     pub optimizer: Optimizer<B>,
-    pub ties: Ties<B>,
+    pub tied: TiedWeights<B>,
     pub commands: Receiver<Command<B>>,
     pub replies: Sender<(usize, Reply)>,
 }
@@ -140,7 +138,7 @@ impl<B: Backend> Worker<B> {
             .share_gradients(&mut self.chunks, &program, rank)
             .map_err(|source| ExecError::Stage { rank, source })?;
         let mut host = Host { worker: self, epoch, update };
-        let spans = Interpreter::new(&program, rank).run(&mut host, &mut link)?;
+        let spans = Interpreter::new(&program, rank).run(&mut host, &mut *link)?;
         Ok(RankReport {
             spans,
             loss_sum: self.chunks.values_mut().map(ChunkStage::loss_sum).sum(),
@@ -149,13 +147,13 @@ impl<B: Backend> Worker<B> {
     }
 
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
-        self.ties.sum(&mut self.chunks)?;
+        self.tied.sum(&mut self.chunks)?;
         let gone = |_| StageError::Failed("the coordinator is gone".into());
-        let norm = match self.replica.tells_norm {
+        let norm = match self.replica.reports_norm {
             true => self.chunks.values().map(ChunkStage::squared_gradient_norm).sum(),
             false => 0.0,
         };
-        let _ = self.replies.send((self.id, Reply::Norm(norm)));
+        let _ = self.replies.send((self.id, Reply::SquaredNorm(norm)));
         if let Some(scale) = update.scale.recv().map_err(gone)? {
             let owns = |name: &str| self.replica.owns(name);
             let chunks = self.chunks.values_mut();

@@ -1,17 +1,17 @@
-//! What ends a run.
+//! Errors of a run.
 
 use dip_core::PlanError;
 use thiserror::Error;
 
 use super::checkpoint::CheckpointError;
+use super::metrics::SinkError;
 use crate::data::DataError;
 use crate::model::ModelError;
 use crate::params::ParameterError;
-use crate::runtime::PipelineError;
-use crate::runtime::nodes::NodeError;
+use crate::runtime::{GroupError, PipelineError};
 use crate::weights::WeightsError;
 
-/// A run that cannot begin or go on.
+/// A run that cannot start or go on.
 #[derive(Debug, Error)]
 pub enum TrainError {
     /// The data.
@@ -23,16 +23,19 @@ pub enum TrainError {
     /// A rank.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// Another node.
+    /// Another process.
     #[error(transparent)]
-    Node(#[from] NodeError),
-    /// A checkpoint, or the metrics file.
+    Group(#[from] GroupError),
+    /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A metric sink.
+    #[error(transparent)]
+    Sink(SinkError),
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Weights to begin with.
+    /// The initial weights.
     #[error("weights.from: {0}")]
     Weights(#[from] Box<WeightsError>),
     /// Weights do not fit the model.
@@ -50,18 +53,18 @@ pub enum TrainError {
         /// One of them.
         first: String,
     },
-    /// A batch cannot be shared by the replicas.
+    /// A batch cannot be assigned to the replicas.
     #[error(
-        "{microbatches} microbatches were not dealt to {replicas} replicas so that each comes once and no replica has none; \
+        "{microbatches} microbatches cannot be assigned to {replicas} replicas, each once and at least one to every replica; \
          raise data.microbatches or data.tokens_per_iteration, or lower pipeline.replicas or the number of nodes"
     )]
-    Dealing {
+    Assignment {
         /// Microbatches of the batch.
         microbatches: usize,
         /// Replicas.
         replicas: usize,
     },
-    /// The gradients are no numbers any more.
+    /// The gradients are no longer finite.
     #[error(
         "the gradient norm of iteration {iteration} is {norm}; lower optimizer.learning_rate, or set pipeline.precision to \"f32\""
     )]
@@ -71,7 +74,7 @@ pub enum TrainError {
         /// Its gradient norm.
         norm: f64,
     },
-    /// The loss is no number any more.
+    /// The loss is no longer finite.
     #[error(
         "the loss of iteration {iteration} is {loss}; lower optimizer.learning_rate, or clip with optimizer.clip_norm"
     )]

@@ -1,37 +1,41 @@
 //! Training runs: configuration, data, the loop, evaluation, checkpoints and metrics.
+//!
+//! | trait | you give | it lets you |
+//! |---|---|---|
+//! | [`BatchLoader`] | batches with their metadata | train on data of your own |
+//! | [`Evaluator`] | a loss, captions or samples | evaluate in your own way |
+//! | [`MetricSink`] | what to do with a report | show or store the metrics of a run |
 
 mod adapt;
+mod agreement;
+mod assignment;
 pub mod checkpoint;
 mod config;
 mod data;
 mod early_stop;
 mod error;
+mod evaluator;
 mod loss_scale;
 mod metrics;
-mod nodes;
-mod replicas;
 mod report;
-mod samples;
-mod scalars;
-mod tensorboard;
 mod throughput;
 mod trainer;
 
 pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
+pub use assignment::Assign;
 pub use config::{
     CheckpointConfig, Cut, DataConfig, Device, EvaluationConfig, MetricsConfig, Packing,
     PipelineConfig, RunConfig,
 };
 pub use data::{
-    CaptionJudge, Content, FedBatch, Feed, HeldOut, Judge, Microbatches, RunData, SampleJudge,
-    Wanted,
+    BatchContent, BatchLoader, CaptionEvaluator, ClipEvaluator, HeldOutPicture, LoadedBatch,
+    PendingContent, RunData, SelectMicrobatches, clip_size,
 };
 pub use early_stop::EarlyStop;
 pub use error::TrainError;
+pub use evaluator::{Evaluator, Inference};
 pub use loss_scale::LossScale;
-pub use metrics::Metrics;
-pub use replicas::Deal;
-pub use report::{Caption, Evaluation, IterationReport, Observer, Sample};
-pub use samples::write as write_samples;
+pub use metrics::{JsonLines, MetricSink, SampleFiles, SinkError, TensorBoard, write_samples};
+pub use report::{Caption, Evaluation, IterationReport, Sample};
 pub use throughput::{Throughput, resident_bytes};
 pub use trainer::{Trainer, TrainerInit};

@@ -1,11 +1,8 @@
-//! What a run tells while it goes on.
-
-use std::path::Path;
+//! Reports of iterations and evaluations.
 
 use dip_core::{Bytes, Seconds};
 use serde::Serialize;
 
-use super::EarlyStop;
 use crate::data::toy::SampleMatch;
 use crate::data::{LatentShape, Latents};
 
@@ -119,29 +116,3 @@ pub struct Caption {
     /// Whether colours and shapes agree; `None` for data that has no such answer.
     pub right: Option<bool>,
 }
-
-/// Receives what a run tells. Every method has a default that ignores it.
-pub trait Observer {
-    /// An iteration is done.
-    fn iteration(&mut self, report: &IterationReport) {
-        let _ = report;
-    }
-
-    /// The model was evaluated.
-    fn evaluated(&mut self, evaluation: &Evaluation) {
-        let _ = evaluation;
-    }
-
-    /// The run ends before its last iteration: its held-out loss no longer falls.
-    fn stopped(&mut self, iteration: u64, early_stop: &EarlyStop) {
-        let _ = (iteration, early_stop);
-    }
-
-    /// A checkpoint was written.
-    fn saved(&mut self, path: &Path) {
-        let _ = path;
-    }
-}
-
-/// Ignores everything.
-impl Observer for () {}

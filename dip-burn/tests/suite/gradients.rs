@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_burn::model::{Precision, WholeModel};
+use dip_burn::model::WholeModel;
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::{Export, OptimizerConfig, Pipeline, PipelineInit};
+use dip_burn::runtime::{Export, Pipeline, PipelineInit};
 use dip_burn::{Batch, Microbatch};
 use dip_core::*;
 use rand::{Rng, SeedableRng};
@@ -50,16 +50,8 @@ impl Case {
         let partition = random_partition(rng, &self.model, devices.len() as u32);
         let graph = graph(&self.model, &partition, &self.metas, &self.batch, rng.random_bool(0.5));
         let plan = random_plan(rng, graph, strategies);
-        let mut pipeline = Pipeline::<P>::new(&PipelineInit {
-            model: &self.model,
-            partition: &partition,
-            devices,
-            threads_per_rank: 1,
-            precision: Precision::F32,
-            start: 7.into(),
-            optimizer: &OptimizerConfig::default(),
-        })
-        .unwrap();
+        let init = PipelineInit::new(&self.model, &partition, devices).with_weights(7);
+        let mut pipeline = Pipeline::<P>::new(&init).unwrap();
         let report = pipeline.run(&plan, &self.batch, None).unwrap();
         let gradients = pipeline.export(Export::Gradients).unwrap();
         let whole = WholeModel::<Oracle>::init(&self.model, 7, &Default::default()).unwrap();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use dip_burn::Batch;
 use dip_burn::model::Precision;
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::{Export, OptimizerConfig, Pipeline, PipelineInit, StepReport, Update};
+use dip_burn::runtime::{Export, Pipeline, PipelineInit, StepReport, Update};
 use dip_core::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -30,16 +30,11 @@ fn case(strategy: &str) -> Case {
 
 impl Case {
     fn pipeline(&self, precision: Precision) -> Pipeline<B> {
-        Pipeline::new(&PipelineInit {
-            model: &self.model,
-            partition: &self.partition,
-            devices: vec![Default::default(); 2],
-            threads_per_rank: 1,
-            precision,
-            start: 7.into(),
-            optimizer: &OptimizerConfig::default(),
-        })
-        .unwrap()
+        let devices = vec![Default::default(); 2];
+        let init = PipelineInit::new(&self.model, &self.partition, devices)
+            .with_precision(precision)
+            .with_weights(7);
+        Pipeline::new(&init).unwrap()
     }
 
     fn gradients(&self, precision: Precision) -> (StepReport, NamedTensors) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dip_burn::model::{InitialWeights, Precision, WholeModel};
+use dip_burn::model::{InitialWeights, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{Export, OptimizerConfig, Pipeline, PipelineInit, ReplicaWork, Update};
 use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
@@ -85,15 +85,10 @@ impl Fixture {
     /// The same twice or more often, with a share of the optimiser's state each.
     fn replicas(&self, count: usize) -> Pipeline<B> {
         let weights = self.weights();
-        let init = PipelineInit {
-            model: &self.model,
-            partition: &halves(&self.model),
-            devices: vec![Default::default(); 2 * count],
-            threads_per_rank: 1,
-            precision: Precision::F32,
-            start: InitialWeights { seed: 0, weights: Some(&weights) },
-            optimizer: &OptimizerConfig { shard: true, ..OptimizerConfig::default() },
-        };
+        let (partition, devices) = (halves(&self.model), vec![Default::default(); 2 * count]);
+        let init = PipelineInit::new(&self.model, &partition, devices)
+            .with_weights(InitialWeights { seed: 0, weights: Some(&weights) })
+            .with_optimizer(OptimizerConfig { shard: true, ..OptimizerConfig::default() });
         Pipeline::new(&init).unwrap()
     }
 

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use dip_burn::model::{Precision, WholeModel};
-use dip_burn::runtime::{
-    Export, OptimizerConfig, Pipeline, PipelineError, PipelineInit, ReplicaWork,
-};
+use dip_burn::model::WholeModel;
+use dip_burn::runtime::{Export, Pipeline, PipelineError, PipelineInit, ReplicaWork};
 use dip_burn::train::Trainer;
 use dip_burn::{Batch, Microbatch};
 use dip_core::*;
@@ -17,16 +15,8 @@ use crate::support::*;
 use crate::training::{even_partition, run_config, trainer_on};
 
 fn pipeline(model: &ModelSpec, partition: &Partition, replicas: u32) -> Pipeline<B> {
-    Pipeline::new(&PipelineInit {
-        model,
-        partition,
-        devices: vec![Default::default(); (replicas * partition.ranks) as usize],
-        threads_per_rank: 1,
-        precision: Precision::F32,
-        start: 7.into(),
-        optimizer: &OptimizerConfig::default(),
-    })
-    .unwrap()
+    let devices = vec![Default::default(); (replicas * partition.ranks) as usize];
+    Pipeline::new(&PipelineInit::new(model, partition, devices).with_weights(7)).unwrap()
 }
 
 /// A batch for each replica, normalised by the tokens of all of them.

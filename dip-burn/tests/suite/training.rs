@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
 
-use dip_burn::runtime::nodes::NodeGroup;
+use dip_burn::runtime::Connections;
 use dip_burn::train::{RunConfig, RunData, Trainer, TrainerInit};
 use dip_core::*;
 use rand::SeedableRng;
@@ -24,7 +23,7 @@ pub fn scenes_model() -> ModelSpec {
     .unwrap()
 }
 
-/// A run into `output`, with `more` TOML behind its first lines.
+/// A run into `output`, with `more` TOML after its first lines.
 pub fn run_config(output: &Path, iterations: u64, more: &str) -> RunConfig {
     let text = format!(
         "name = 'test'\nmodel = 'scenes'\niterations = {iterations}\noutput = {:?}\n\
@@ -71,43 +70,45 @@ pub fn trainer_on(
     replicas: u32,
     seed: u64,
 ) -> Trainer<B> {
-    trainer_on_nodes(config, partition, replicas, seed, None)
+    TestRun::new(config, partition, replicas, seed).trainer()
 }
 
-/// As [`trainer_on`], beside other nodes.
-pub fn trainer_on_nodes(
-    config: &RunConfig,
-    partition: Partition,
-    replicas: u32,
-    seed: u64,
-    nodes: Option<Arc<NodeGroup>>,
-) -> Trainer<B> {
-    let data =
-        RunData::open(&scenes_model(), &config.data, &config.evaluation, config.seed).unwrap();
-    trainer_of((config, seed), data, partition, replicas, nodes)
+/// A run of [`scenes_model`] with random plans.
+pub struct TestRun<'a> {
+    pub config: &'a RunConfig,
+    pub data: RunData,
+    pub partition: Partition,
+    pub replicas: u32,
+    /// Seed of the plans.
+    pub seed: u64,
+    pub connections: Connections<B>,
 }
 
-/// As [`trainer_on_nodes`], on other data; the seed is that of the plans.
-pub fn trainer_of(
-    (config, seed): (&RunConfig, u64),
-    data: RunData,
-    partition: Partition,
-    replicas: u32,
-    nodes: Option<Arc<NodeGroup>>,
-) -> Trainer<B> {
-    let model = scenes_model();
-    let devices = vec![Default::default(); (replicas * partition.ranks) as usize];
-    let plans = Box::new(RandomPlans {
-        model: model.clone(),
-        partition: partition.clone(),
-        seed,
-        submitted: VecDeque::new(),
-    });
-    let init = TrainerInit { config, model: &model, partition: &partition, plans, data, devices };
-    Trainer::on_nodes(init, nodes).unwrap()
+impl<'a> TestRun<'a> {
+    /// A run of one process on the data that `config` names.
+    pub fn new(config: &'a RunConfig, partition: Partition, replicas: u32, seed: u64) -> Self {
+        let data =
+            RunData::open(&scenes_model(), &config.data, &config.evaluation, config.seed).unwrap();
+        Self { config, data, partition, replicas, seed, connections: Connections::default() }
+    }
+
+    pub fn trainer(self) -> Trainer<B> {
+        let Self { config, data, partition, replicas, seed, connections } = self;
+        let model = scenes_model();
+        let devices = vec![Default::default(); (replicas * partition.ranks) as usize];
+        let plans = Box::new(RandomPlans {
+            model: model.clone(),
+            partition: partition.clone(),
+            seed,
+            submitted: VecDeque::new(),
+        });
+        let (model, partition) = (&model, &partition);
+        let init = TrainerInit { config, model, partition, plans, data, devices, connections };
+        Trainer::new(init).unwrap()
+    }
 }
 
-/// Chunks of `layers` layers each, dealt to the ranks in turn.
+/// Chunks of `layers` layers each, assigned to the ranks in turn.
 pub fn even_partition(ranks: u32, layers: [u32; 2]) -> Partition {
     let module = |layers: u32| {
         let chunk = |j: u32| Chunk {
@@ -120,7 +121,7 @@ pub fn even_partition(ranks: u32, layers: [u32; 2]) -> Partition {
     Partition { ranks, modules: layers.map(module).to_vec() }
 }
 
-/// The losses of the iterations that are left.
+/// The losses of the remaining iterations.
 fn losses(trainer: &mut Trainer<B>) -> Vec<f64> {
     let mut losses = Vec::new();
     while !trainer.is_done() {
@@ -162,7 +163,7 @@ fn a_run_whose_held_out_loss_does_not_fall_ends_early_and_resumes_as_ended() {
     config.evaluation.patience = 2;
     let mut first = trainer(&config, even_partition(1, [4, 4]), 1);
     first.run(&mut ()).unwrap();
-    // The first evaluation sets the best loss; the two behind iterations 5 and 10 bring none below it.
+    // The first evaluation sets the best loss; those after iterations 5 and 10 do not fall below it.
     assert_eq!(first.iteration(), 10);
     let mut again = trainer(&config, even_partition(1, [4, 4]), 1);
     assert!(again.resume().unwrap());

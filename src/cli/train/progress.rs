@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use dip::burn::data::toy::SampleMatch;
-use dip::burn::train::{EarlyStop, Evaluation, IterationReport, Observer};
+use dip::burn::train::{EarlyStop, Evaluation, IterationReport, MetricSink, SinkError};
 use dip::core::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -190,8 +190,8 @@ fn print_samples(evaluation: &Evaluation) {
     }
 }
 
-impl Observer for Progress {
-    fn iteration(&mut self, report: &IterationReport) {
+impl MetricSink for Progress {
+    fn iteration(&mut self, report: &IterationReport) -> Result<(), SinkError> {
         self.totals.add(report);
         self.bar.set_position(report.iteration + 1);
         self.bar.set_message(format!(
@@ -201,29 +201,33 @@ impl Observer for Progress {
             100.0 * report.bubble_ratio,
             self.totals.stall_percent()
         ));
+        Ok(())
     }
 
-    fn evaluated(&mut self, evaluation: &Evaluation) {
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), SinkError> {
         self.bar.suspend(|| {
             println!(
-                "behind iteration {}: held-out {} {:.3}",
+                "after iteration {}: held-out {} {:.3}",
                 evaluation.iteration, evaluation.what, evaluation.loss
             );
         });
         self.evaluations.push(evaluation.clone());
+        Ok(())
     }
 
-    fn stopped(&mut self, iteration: u64, early_stop: &EarlyStop) {
+    fn early_stop(&mut self, iteration: u64, early_stop: &EarlyStop) -> Result<(), SinkError> {
         let best = early_stop.best.unwrap_or(f64::NAN);
         self.bar.suspend(|| {
             println!(
-                "stopped behind iteration {iteration}: {} evaluations without a held-out loss below {best:.4}",
+                "stopped after iteration {iteration}: {} evaluations without a held-out loss below {best:.4}",
                 early_stop.since
             );
         });
+        Ok(())
     }
 
-    fn saved(&mut self, path: &Path) {
+    fn checkpoint(&mut self, path: &Path) -> Result<(), SinkError> {
         self.bar.suspend(|| println!("checkpoint {}", path.display()));
+        Ok(())
     }
 }

@@ -1,65 +1,95 @@
 //! Sums over the replicas of a pipeline rank.
 //!
-//! The ranks of a process hand their parts to a thread that sums beside the training, so that a reduction runs as soon as it can
-//! and nobody waits for it before the step. Where a run has several nodes, that thread sums over them, too.
+//! The replicas of a process hand their parts to a thread that sums while they train: a reduction runs as soon as its last part
+//! is there, and nobody waits for it before the optimiser step. In a run of several nodes that thread also sums over nodes.
 //!
-//! Between nodes this uses burn-communication, the transport of Burn's distributed engine, but not the engine itself. In
-//! burn-collective 0.21
-//! - the barrier behind an all-reduce between nodes clears a copy of the list of those that have arrived, so that the second
+//! Between nodes this uses burn-communication, the transport of Burn's distributed engine, but not the engine itself, for three
+//! reasons in burn-collective 0.21:
+//! - the barrier after an all-reduce between nodes clears a copy of the list of peers that have arrived, so that the second
 //!   all-reduce of a process never ends, whatever the strategy (`SyncService::sync`);
-//! - the order of a sum is that of a hash map: three peers that add 1, 1e8 and -1e8 get 0 in one call and 1 in another;
-//! - a peer that ends, on this node or another, leaves the others waiting without limit, and there is one group of peers for a
-//!   process, where the ranks of a pipeline need one each.
+//! - sums follow the order of a hash map: three peers that add 1, 1e8 and -1e8 get 0 in one call and 1 in another;
+//! - a peer that ends leaves the others waiting for ever, and a process has one group of peers, where each rank needs its own.
 //!
-//! burn-communication's `TensorDataService` waits in the same way, by its source: a tensor that is exposed between the look-up and
-//! the wait for it is not noticed, and a peer that is lost is a panic of a background task. Its connections have neither.
+//! burn-communication's `TensorDataService` can wait for ever, too: it misses a tensor that is exposed between the look-up and the
+//! wait, and a lost peer is a panic in a background task. Its connections have neither fault.
 //!
-//! NCCL, which cubecl-cuda has behind Burn's `distributed` feature, serves gradients that Burn's autodiff hands over, for the
-//! devices of one process: the identity of its communicator never leaves it. Replicas on CUDA devices are summed as on any other
-//! device, by copies from device to device and, between nodes, through the memory of the host.
+//! NCCL, behind Burn's `distributed` feature in cubecl-cuda, serves gradients from Burn's autodiff on the devices of one process.
+//! Replicas on CUDA devices are summed as on any other device: by copies between devices and, between nodes, through host memory.
 
 mod across;
 mod slices;
 mod thread;
 
-pub use thread::ThreadCollective;
+pub use thread::ThreadCollectives;
+
+use std::io;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use dip_core::RankId;
 use thiserror::Error;
 
 use crate::model::to_device;
 use crate::params::Bucket;
 
-/// The lengths of the tensors of each bucket.
+/// Lengths of the tensors of each bucket, in values.
 pub type Layout = Vec<Vec<usize>>;
 
-/// A replica that does not answer.
+/// Another replica of a rank has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("another replica of this rank is gone; its own error says why")]
 pub struct ReplicaGone;
 
-/// One replica's end of the sums over all replicas.
+/// One replica's end of the sums over all replicas of a rank.
 ///
-/// Every replica contributes to the same buckets, and the sums must be bit-equal on all of them, or their weights drift apart.
+/// Every replica contributes to the same buckets. The sums must be bit-equal on all of them, or their weights drift apart.
 pub trait Collective<B: Backend>: Send + Sync {
     /// Hands over this replica's part of a bucket. Does not wait for the others.
     ///
     /// # Errors
-    /// [`ReplicaGone`] where another replica has ended.
+    /// [`ReplicaGone`] if another replica has ended.
     fn contribute(&self, bucket: usize, part: Bucket<B>) -> Result<(), ReplicaGone>;
 
-    /// The sum of the parts of all replicas, on this one's device; waits for the slowest.
+    /// The sum of the parts of all replicas, on this one's device. Waits for the slowest.
     ///
     /// # Errors
-    /// [`ReplicaGone`] where another replica has ended.
+    /// [`ReplicaGone`] if another replica has ended.
     fn sum(&self, bucket: usize) -> Result<Bucket<B>, ReplicaGone>;
 }
 
-/// Adds neighbours in pairs, then those sums in pairs, and so on: what comes out depends neither on who came first nor, where
-/// nodes have 1, 2, 4 or 8 replicas each, on how many of all replicas a node has, for its own sum is one of those on the way.
+/// Connects the replicas of each rank.
+pub trait CollectiveFactory<B: Backend>: Send + Sync {
+    /// One member for each replica of this process, in order, connected with the same rank of all other processes.
+    ///
+    /// # Errors
+    /// Any I/O error that keeps the replicas apart; it ends the run.
+    fn connect(&self, replicas: RankReplicas<'_, B>) -> io::Result<Vec<Arc<dyn Collective<B>>>>;
+}
+
+/// The replicas of one rank in this process.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RankReplicas<'a, B: Backend> {
+    /// The rank.
+    pub rank: RankId,
+    /// Device of each replica.
+    pub devices: &'a [B::Device],
+    /// Lengths of the tensors of each bucket, in values.
+    pub layout: Layout,
+}
+
+impl<'a, B: Backend> RankReplicas<'a, B> {
+    /// The replicas of `rank`, each on its device, with buckets of `layout`.
+    pub fn new(rank: RankId, devices: &'a [B::Device], layout: Layout) -> Self {
+        Self { rank, devices, layout }
+    }
+}
+
+/// Adds neighbours in pairs, then their sums in pairs, and so on. The result does not depend on who came first. Nor does it depend
+/// on how many replicas a node has if all have 1, 2, 4 or 8: the sum of a node is then one of the intermediate sums.
 fn in_pairs<T>(items: impl Iterator<Item = T>, mut add: impl FnMut(T, T) -> T) -> Option<T> {
-    // Each the sum of 2 to the power of its level, with falling levels.
+    // An entry of level n is the sum of 2^n items; levels fall.
     let mut sums: Vec<(u32, T)> = Vec::new();
     for item in items {
         let (mut level, mut sum) = (0, item);
@@ -80,7 +110,7 @@ fn sum_of<B: Backend>(parts: impl Iterator<Item = Bucket<B>>, device: &B::Device
     in_pairs(parts, add).unwrap_or_default()
 }
 
-/// Adds where both are there; one alone is the sum.
+/// Adds `x` to `sum`; if only one of the two exists, it is the sum.
 fn add_to<B: Backend>(sum: &mut Option<Tensor<B, 1>>, x: Option<Tensor<B, 1>>, device: &B::Device) {
     *sum = match (sum.take(), x) {
         (Some(a), Some(b)) => Some(to_device(a, device) + to_device(b, device)),

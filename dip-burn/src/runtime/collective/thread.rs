@@ -1,6 +1,7 @@
-//! Replicas of a rank that are threads of one process, alone or beside those of other nodes.
+//! Sums over replicas that are threads of this process and, optionally, of other nodes.
 
 use std::collections::HashMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,21 +10,48 @@ use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
 
 use super::across::Across;
-use super::{Collective, Layout, ReplicaGone, sum_of};
+use super::{Collective, CollectiveFactory, RankReplicas, ReplicaGone, sum_of};
 use crate::model::to_device;
 use crate::params::Bucket;
 use crate::runtime::nodes::{Delivery, NodeTransport, STOPPED};
 use crate::runtime::worker::panic_text;
 
-/// The replicas of a rank as threads of one process, with a thread that sums for them; where there are other nodes, over all.
-pub struct ThreadCollective<B: Backend> {
+/// Connects replicas that are threads of one process, and, over a transport, those of other nodes.
+#[derive(Clone, Default)]
+pub struct ThreadCollectives {
+    transport: Option<Arc<dyn NodeTransport>>,
+}
+
+impl ThreadCollectives {
+    /// Connects the replicas of all nodes, which have equal numbers of replicas and equal layouts. A message that does not fit the
+    /// layout ends the run with an error that names its node.
+    pub fn over(transport: Arc<dyn NodeTransport>) -> Self {
+        Self { transport: Some(transport) }
+    }
+}
+
+impl<B: Backend> CollectiveFactory<B> for ThreadCollectives {
+    fn connect(&self, replicas: RankReplicas<'_, B>) -> io::Result<Vec<Arc<dyn Collective<B>>>> {
+        let RankReplicas { rank, devices, layout } = replicas;
+        let transport = self.transport.as_ref().filter(|transport| transport.count() > 1);
+        let across = transport.map(|transport| {
+            let device = devices.first().cloned().unwrap_or_default();
+            Across::new(transport.clone(), rank.index(), device, layout)
+        });
+        let members = ThreadCollective::start(devices, across)?.into_iter();
+        Ok(members.map(|member| Arc::new(member) as Arc<dyn Collective<B>>).collect())
+    }
+}
+
+/// One replica of a rank as a thread of this process; a further thread sums.
+struct ThreadCollective<B: Backend> {
     replica: usize,
     device: B::Device,
     parts: Sender<Part<B>>,
     sums: Mutex<Inbox<B>>,
 }
 
-/// What the summing thread is sent.
+/// A message to the summing thread.
 enum Part<B: Backend> {
     Bucket {
         replica: usize,
@@ -36,43 +64,18 @@ enum Part<B: Backend> {
     Gone,
 }
 
-/// Sums that have come; those of other buckets wait until they are asked for.
+/// Sums that have arrived.
 struct Inbox<B: Backend> {
     sums: Receiver<(usize, Bucket<B>)>,
+    /// By bucket: sums that arrived before they were asked for.
     early: HashMap<usize, Bucket<B>>,
 }
 
 impl<B: Backend> ThreadCollective<B> {
-    /// Connects one replica on each device.
-    ///
-    /// # Errors
-    /// The system's, where the summing thread cannot be started.
-    pub fn group(devices: &[B::Device]) -> std::io::Result<Vec<Self>> {
-        Self::start(devices, None)
-    }
-
-    /// Connects one replica on each device with those of the same rank on other nodes, which have as many and the same layout;
-    /// messages that do not fit it end the run with an error that names their node.
-    ///
-    /// # Errors
-    /// As [`group`](Self::group).
-    pub fn group_on_nodes(
-        devices: &[B::Device],
-        rank: usize,
-        layout: Layout,
-        transport: Arc<dyn NodeTransport>,
-    ) -> std::io::Result<Vec<Self>> {
-        if transport.count() < 2 {
-            return Self::group(devices);
-        }
-        let device = devices.first().cloned().unwrap_or_default();
-        Self::start(devices, Some(Across::new(transport, rank, device, layout)))
-    }
-
-    fn start(devices: &[B::Device], across: Option<Across<B>>) -> std::io::Result<Vec<Self>> {
+    fn start(devices: &[B::Device], across: Option<Across<B>>) -> io::Result<Vec<Self>> {
         let (parts, inbox) = channel();
         if let Some(across) = &across {
-            // What comes behind the end of the replicas is for nobody.
+            // Deliveries after the end of the replicas are dropped.
             let parts = parts.clone();
             let hand_over = move |delivery| drop(parts.send(Part::Remote(delivery)));
             across.transport.listen(across.channel(), Box::new(hand_over));
@@ -90,7 +93,7 @@ impl<B: Backend> ThreadCollective<B> {
         std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
             let transport = across.as_ref().map(|across| across.transport.clone());
             let sums = || stream.executes(|| reduce::<B>(&inbox, &outboxes, &devices, across));
-            // The other nodes are told, before the replicas here notice that there are no sums.
+            // Tells the other nodes before the replicas here notice that sums are missing.
             if let (Err(panic), Some(nodes)) = (catch_unwind(AssertUnwindSafe(sums)), transport) {
                 let what = format!("has failed to sum gradients: {}", panic_text(&*panic));
                 nodes.reject(nodes.number(), &what);
@@ -137,7 +140,7 @@ fn reduce<B: Backend>(
                     Err(what) => return across.transport.reject(from, &what),
                 }
             }
-            // At the end of a run nodes leave while others still have what they need.
+            // At the end of a run a node may leave once the others have all they need from it.
             (Part::Remote(Delivery::Left { from }), Some(across)) => {
                 let has_failed = across.transport.failure().is_some();
                 if has_failed || across.is_waiting() || !waiting.is_empty() {
@@ -150,7 +153,7 @@ fn reduce<B: Backend>(
         };
         let Some((bucket, sum)) = done else { continue };
         for outbox in sums {
-            // Whoever is gone says so itself.
+            // A replica that is gone reports its own error.
             let _ = outbox.send((bucket, sum.clone()));
         }
     }
@@ -177,7 +180,7 @@ impl<B: Backend> Collective<B> for ThreadCollective<B> {
 
 impl<B: Backend> Drop for ThreadCollective<B> {
     fn drop(&mut self) {
-        // Where the thread has ended already, another replica was first.
+        // Fails only if the thread has already ended because of another replica.
         let _ = self.parts.send(Part::Gone);
     }
 }
@@ -189,6 +192,10 @@ mod tests {
 
     use super::*;
 
+    fn group(replicas: usize) -> Vec<ThreadCollective<Flex>> {
+        ThreadCollective::start(&vec![Default::default(); replicas], None).unwrap()
+    }
+
     fn part(values: &[f32]) -> Bucket<Flex> {
         vec![Some(Tensor::from_floats(values, &Default::default())), None]
     }
@@ -199,11 +206,11 @@ mod tests {
 
     #[test]
     fn sums_have_the_same_bits_whatever_the_order_of_arrival() {
-        // In single precision 1 + 1e8 - 1e8 is 0 or 1, as the order has it.
+        // In single precision 1 + 1e8 - 1e8 is 0 or 1, depending on the order.
         let parts = [[1.0, 0.1], [1e8, 0.2], [-1e8, 0.3]];
         let mut found = Vec::new();
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
-            let group = ThreadCollective::<Flex>::group(&[Default::default(); 3]).unwrap();
+            let group = group(3);
             for replica in order {
                 group[replica].contribute(7, part(&parts[replica])).unwrap();
             }
@@ -215,7 +222,7 @@ mod tests {
 
     #[test]
     fn one_replica_that_has_a_tensor_hands_it_to_all() {
-        let group = ThreadCollective::<Flex>::group(&[Default::default(); 2]).unwrap();
+        let group = group(2);
         group[1].contribute(0, part(&[3.0])).unwrap();
         group[0].contribute(0, vec![None, None]).unwrap();
         for member in &group {
@@ -225,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_replica_that_ends_does_not_leave_the_others_waiting() {
-        let mut group = ThreadCollective::<Flex>::group(&[Default::default(); 2]).unwrap();
+        let mut group = group(2);
         let gone = group.pop().unwrap();
         let left = group.pop().unwrap();
         left.contribute(0, part(&[1.0])).unwrap();

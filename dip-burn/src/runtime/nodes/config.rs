@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::NodeError;
+use crate::runtime::group::GroupError;
 
 /// Longest patience and silence.
 const MAX_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -30,9 +30,9 @@ impl NodesConfig {
     }
 
     /// The port of this node.
-    pub(super) fn validate(&self) -> Result<u16, NodeError> {
+    pub(super) fn validate(&self) -> Result<u16, GroupError> {
         let start = |field, value, limit: &str, remedy| {
-            Err(NodeError::Start { field, value, limit: limit.into(), remedy })
+            Err(GroupError::Start { field, value, limit: limit.into(), remedy })
         };
         let shown = self.addresses.join(",");
         if !(2..=MAX_NODES).contains(&self.addresses.len()) {

@@ -6,7 +6,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::wire::{Answer, AnyHello, Hello, PROTOCOL};
-use super::{Delivery, NodeError, NodesConfig, Receive, START_ALIKE};
+use super::{Delivery, NodesConfig, Receive};
+use crate::runtime::group::{GroupError, START_ALIKE, quoted};
 
 /// How often it is looked whether the patience has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,7 +40,7 @@ struct State {
     /// What came before anybody listened.
     early: HashMap<u32, Vec<Delivery>>,
     early_bytes: usize,
-    failure: Option<NodeError>,
+    failure: Option<GroupError>,
 }
 
 /// How far the connections with a node are.
@@ -81,7 +82,7 @@ fn size_of(delivery: &Delivery) -> usize {
 pub(super) enum Admission {
     Welcome(usize),
     /// With the failure of this node where the two were started for different runs.
-    Refused(Answer, Option<NodeError>),
+    Refused(Answer, Option<GroupError>),
     /// No node has opened it.
     Stranger,
 }
@@ -115,7 +116,7 @@ impl Inbox {
     }
 
     /// Waits until there are connections from and to every node.
-    pub fn wait_for_all(&self, patience: Duration) -> Result<(), NodeError> {
+    pub fn wait_for_all(&self, patience: Duration) -> Result<(), GroupError> {
         let begin = Instant::now();
         let mut state = self.lock();
         loop {
@@ -128,7 +129,7 @@ impl Inbox {
             };
             if begin.elapsed() >= patience {
                 let refusal = &state.peers[missing].refusal;
-                return Err(NodeError::Start {
+                return Err(GroupError::Start {
                     field: "--nodes",
                     value: self.addresses.join(","),
                     limit: format!(
@@ -198,9 +199,9 @@ impl Inbox {
     /// Refuses a node for good, and ends this one where that is one of its list.
     fn differs(&self, node: usize, what: &str, theirs: &str, ours: &str) -> Admission {
         let answer = format!("{what}: this node has {theirs}, it has {ours}; {START_ALIKE}");
-        let what = format!("{what}: it has {}, this node {ours}", super::quoted(theirs, 2000));
+        let what = format!("{what}: it has {}, this node {ours}", quoted(theirs, 2000));
         let known = node < self.addresses.len() && node != self.number;
-        let error = known.then_some(NodeError::Differs { node, what, remedy: START_ALIKE });
+        let error = known.then_some(GroupError::Differs { node, what, remedy: START_ALIKE });
         Admission::Refused(Answer::Never(answer), error)
     }
 
@@ -251,7 +252,7 @@ impl Inbox {
     }
 
     /// Ends this node where it still waits for others: what a connection says cannot end a run.
-    pub fn fail_to_start(&self, error: NodeError) {
+    pub fn fail_to_start(&self, error: GroupError) {
         let mut state = self.lock();
         if !state.started {
             state.failure.get_or_insert(error);
@@ -260,13 +261,13 @@ impl Inbox {
     }
 
     /// Ends this node; only the first cause counts.
-    pub fn fail(&self, error: NodeError) {
+    pub fn fail(&self, error: GroupError) {
         self.lock().failure.get_or_insert(error);
         self.changed.notify_all();
     }
 
     /// Why the nodes cannot go on together.
-    pub fn failure(&self) -> Option<NodeError> {
+    pub fn failure(&self) -> Option<GroupError> {
         self.lock().failure.clone()
     }
 
@@ -313,7 +314,7 @@ impl Inbox {
         let mut state = self.lock();
         if let Some(what) = error {
             let address = self.addresses[node].clone();
-            state.failure.get_or_insert(NodeError::Gone { node, address, what });
+            state.failure.get_or_insert(GroupError::Gone { node, address, what });
         }
         if !std::mem::replace(&mut state.peers[node].left, true) {
             state.receivers.values().for_each(|receiver| receiver(Delivery::Left { from: node }));

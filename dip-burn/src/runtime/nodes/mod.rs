@@ -1,12 +1,12 @@
-//! Nodes: processes, on one machine or several, that train one run together, each with replicas of the pipeline of its own.
+//! Nodes: the processes of a run, on one machine or several, connected by messages. Each has its own replicas of the pipeline.
 //!
 //! ```text
 //! node 0: Trainer --NodeGroup--> NodeTransport <== messages ==> NodeTransport <--NodeGroup-- Trainer: node 1
 //!         ranks --Collective-------^                                       ^-------Collective-- ranks
 //! ```
 //!
-//! All nodes go through the same steps. What they decide together they exchange through [`NodeGroup`]; the gradients of each rank
-//! have a channel of their own, and flow while the trainer computes.
+//! All nodes take the same steps. Their common decisions go through [`NodeGroup`]; the gradients of each rank have their own
+//! channel, and flow while the trainer computes.
 
 #[cfg(feature = "nodes")]
 mod config;
@@ -24,7 +24,7 @@ pub use group::NodeGroup;
 #[cfg(feature = "nodes")]
 pub use websocket::WebSocketTransport;
 
-use thiserror::Error;
+use super::group::GroupError;
 
 /// Carries messages between nodes, in order from each node to each other.
 pub trait NodeTransport: Send + Sync {
@@ -51,7 +51,7 @@ pub trait NodeTransport: Send + Sync {
     fn reject(&self, node: usize, what: &str);
 
     /// Why the nodes cannot go on together; the first cause.
-    fn failure(&self) -> Option<NodeError>;
+    fn failure(&self) -> Option<GroupError>;
 
     /// Tells the others that this node ends, and why where that is an error; returns when they have been told, or cannot be.
     fn leave(&self, error: Option<&str>);
@@ -77,61 +77,5 @@ pub enum Delivery {
     },
 }
 
-/// Nodes that cannot begin or go on together.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NodeError {
-    /// A node does not answer any more.
-    #[error(
-        "node {node} ({address}) {what}; its own output may say why. Start all nodes again with --resume"
-    )]
-    Gone {
-        /// The node.
-        node: usize,
-        /// Where it was.
-        address: String,
-        /// What became of it.
-        what: String,
-    },
-    /// A node was started for another run.
-    #[error("node {node} differs from this node in {what}; {remedy}")]
-    Differs {
-        /// The node.
-        node: usize,
-        /// In what.
-        what: String,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// A node does not take this one for one of its run.
-    #[error("node {node} ({address}) refuses this node: {what}")]
-    Refused {
-        /// The node.
-        node: usize,
-        /// Where it is.
-        address: String,
-        /// Its reason, with a remedy.
-        what: String,
-    },
-    /// The nodes do not find together.
-    #[error("{field} is {value}, but {limit}; {remedy}")]
-    Start {
-        /// The argument.
-        field: &'static str,
-        /// Its value.
-        value: String,
-        /// What holds for it.
-        limit: String,
-        /// What to do.
-        remedy: &'static str,
-    },
-}
-
 /// What is wrong with a node that ends while others need it.
 pub(crate) const STOPPED: &str = "has stopped before the end of its run";
-/// What to do where nodes were started for different runs.
-const START_ALIKE: &str = "start all nodes with the same run, version and data";
-
-/// A text of another node, cut and without what a terminal would obey.
-fn quoted(text: &str, most: usize) -> String {
-    text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}

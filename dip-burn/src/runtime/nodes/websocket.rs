@@ -27,7 +27,8 @@ use tokio::time::{sleep, timeout};
 
 use super::inbox::{Admission, Inbox};
 use super::wire::{self, Answer, Assembly, Incoming};
-use super::{NodeError, NodeTransport, NodesConfig, Receive};
+use super::{NodeTransport, NodesConfig, Receive};
+use crate::runtime::group::GroupError;
 
 /// The path that nodes connect to.
 const ROUTE: &str = "nodes";
@@ -63,9 +64,9 @@ impl WebSocketTransport {
     /// Opens the port of this node, connects it with all others, and closes the port.
     ///
     /// # Errors
-    /// [`NodeError::Start`] where an argument is wrong, the port is taken or a node does not come, and [`NodeError::Differs`] or
-    /// [`NodeError::Refused`] where one was started with other nodes.
-    pub fn connect(config: &NodesConfig) -> Result<Self, NodeError> {
+    /// [`GroupError::Start`] where an argument is wrong, the port is taken or a node does not come, and [`GroupError::Differs`] or
+    /// [`GroupError::Refused`] where one was started with other nodes.
+    pub fn connect(config: &NodesConfig) -> Result<Self, GroupError> {
         let port = config.validate()?;
         keep_quiet();
         let runtime = Builder::new_multi_thread()
@@ -127,7 +128,7 @@ impl NodeTransport for WebSocketTransport {
         self.inbox.leave(node, Some(what.to_owned()));
     }
 
-    fn failure(&self) -> Option<NodeError> {
+    fn failure(&self) -> Option<GroupError> {
         self.inbox.failure()
     }
 
@@ -324,7 +325,7 @@ async fn reach(inbox: &Inbox, to: usize, address: &str) -> Option<WsClientChanne
             }
             Ok(Some((_, Answer::Later(what)))) => inbox.refused(to, what),
             Ok(Some((_, Answer::Never(what)))) => {
-                inbox.fail(NodeError::Refused { node: to, address: address.into(), what });
+                inbox.fail(GroupError::Refused { node: to, address: address.into(), what });
                 return None;
             }
             Ok(None) | Err(_) => {}
@@ -347,8 +348,8 @@ async fn greet(inbox: &Inbox, address: &str) -> Option<(WsClientChannel, Answer)
     Some((channel, answer))
 }
 
-fn port_error(port: u16, what: &str) -> NodeError {
-    NodeError::Start {
+fn port_error(port: u16, what: &str) -> GroupError {
+    GroupError::Start {
         field: "--nodes",
         value: format!("port {port}"),
         limit: format!("it cannot be opened: {what}"),

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::quoted;
+use crate::runtime::group::quoted;
 
 /// Name and version of this protocol.
 pub(super) const PROTOCOL: &str = "dip.nodes/v1";

@@ -16,7 +16,7 @@ use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleO
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::worker::Chunks;
+use super::chunks::Chunks;
 use crate::params::{NamedTensors, ParameterMap};
 use crate::stage::ChunkStage;
 use muon::MuonRule;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, ModuleKind};
 
-use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData, Wanted};
+use super::{
+    BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
+};
 use crate::batch::{Image, Microbatch};
 use crate::data::toy::{CaptionMatch, Scenes, ScenesConfig, Split, match_caption};
 use crate::data::{
@@ -13,34 +14,35 @@ use crate::data::{
     LoaderPosition, PackConfig, Packer, Piece, PlacedPicture, SourcePosition, Tokenizer,
     WebDataset, WebDatasetConfig, blank_pixels, decode_microbatches,
 };
-use crate::model::{Prompt, WholeModel};
+use crate::model::Prompt;
+use crate::train::evaluator::{Evaluator, Inference};
 use crate::train::report::{Caption, Evaluation};
 use crate::train::{DataConfig, EvaluationConfig};
 
-/// Documents looked at for each held-out picture before the search is given up.
+/// Documents searched for each held-out picture.
 const DOCUMENTS_PER_PICTURE: usize = 64;
 
-/// Held-out pictures, and how the model reads them.
-pub struct CaptionJudge {
-    /// Held-out pictures with their captions; none for data of the user's without `held_out`.
-    pub held_out: Vec<HeldOut>,
+/// Measures the loss on captions of held-out pictures, and generates captions.
+pub struct CaptionEvaluator {
+    /// Held-out pictures with their captions.
+    pub held_out: Vec<HeldOutPicture>,
     tokenizer: Arc<Tokenizer>,
     pack: PackConfig,
     image_px: u32,
 }
 
-/// A held-out picture and the text behind it.
+/// A held-out picture and its caption.
 #[derive(Debug, Clone)]
-pub struct HeldOut {
-    /// What comes before the caption, the picture last.
+pub struct HeldOutPicture {
+    /// The document up to its first picture, which comes last.
     prompt: Document,
     /// The caption.
     caption: String,
 }
 
 /// Opens the data of a vision-language model.
-pub(super) fn open(opening: &Opening<'_>) -> Result<RunData, DataError> {
-    let Opening { model, data, evaluation, seed, tokenizer } = opening;
+pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
+    let DataRequest { model, data, evaluation, seed, tokenizer } = request;
     let pack = PackConfig::new(model, tokenizer.special())?;
     let image_px = image_px(model);
     let config = LoaderConfig {
@@ -52,27 +54,33 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<RunData, DataError> {
     let loader = Loader::new(train_source(data, *seed)?, tokenizer.clone(), config)?
         .with_token_budget(data.tokens_per_iteration)
         .with_packing(data.packing.rule());
-    let wanted = evaluation.pictures.max(evaluation.captions);
+    let count = evaluation.pictures.max(evaluation.captions);
     let held_out = match held_out_source(data, *seed)? {
-        Some(mut source) => held_out(&mut *source, wanted)?,
+        Some(mut source) => held_out(&mut *source, count)?,
         None => Vec::new(),
     };
-    let judge = CaptionJudge { held_out, tokenizer: tokenizer.clone(), pack, image_px };
-    Ok(RunData { feed: Box::new(loader), judge: Judge::Captions(judge) })
+    let has_data = !held_out.is_empty();
+    let evaluator = CaptionEvaluator { held_out, tokenizer: tokenizer.clone(), pack, image_px };
+    Ok(RunData {
+        loader: Box::new(loader),
+        evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
+    })
 }
 
-impl Feed for Loader {
-    fn next_batch(&mut self, wanted: &mut Wanted<'_>) -> Result<FedBatch, DataError> {
+impl BatchLoader for Loader {
+    fn next_batch(
+        &mut self,
+        select: &mut SelectMicrobatches<'_>,
+    ) -> Result<LoadedBatch, DataError> {
         let batch = Loader::next_batch(self)?;
-        let decoding = self.decode(&batch, &wanted(&batch.meta))?;
+        let decoding = self.decode(&batch, &select(&batch.meta))?;
         let documents = batch.microbatches.iter().map(|m| u64::from(m.packed_documents)).sum();
-        let content: Content = Box::new(move || Ok(assemble(decoding.wait()?)));
-        Ok(FedBatch {
+        Ok(LoadedBatch {
             meta: batch.meta,
             position: SourcePosition::new(&batch.position),
             tokens: batch.used_tokens,
             documents,
-            content,
+            content: Box::new(move || Ok(assemble(decoding.wait()?))),
         })
     }
 
@@ -89,10 +97,10 @@ impl Feed for Loader {
     }
 }
 
-impl CaptionJudge {
-    pub(super) fn evaluate<B: Backend>(
+impl Evaluator for CaptionEvaluator {
+    fn evaluate(
         &self,
-        model: &WholeModel<B>,
+        model: &dyn Inference,
         config: &EvaluationConfig,
         generates: bool,
     ) -> Result<Evaluation, DataError> {
@@ -103,7 +111,7 @@ impl CaptionJudge {
                 self.prompts(config.captions)?.into_iter().unzip();
             let stop = self.tokenizer.special().eos;
             let texts = model.generate(&prompts, stop, config.max_caption_tokens);
-            let caption = |(tokens, held_out): (&Vec<u32>, &HeldOut)| {
+            let caption = |(tokens, held_out): (&Vec<u32>, &HeldOutPicture)| {
                 let generated = self.tokenizer.decode(tokens);
                 Caption {
                     expected: held_out.caption().to_owned(),
@@ -115,11 +123,13 @@ impl CaptionJudge {
         }
         Ok(evaluation)
     }
+}
 
+impl CaptionEvaluator {
     /// The first `most` held-out pictures packed into sequences, with a loss on their texts.
     ///
     /// # Errors
-    /// [`DataError`] where a text cannot be tokenised.
+    /// [`DataError`] if a text cannot be tokenised.
     pub fn evaluation_batch(&self, most: usize) -> Result<Vec<Microbatch>, DataError> {
         let mut documents = Vec::new();
         for held_out in self.held_out.iter().take(most) {
@@ -129,7 +139,7 @@ impl CaptionJudge {
         }
         let count = documents.len();
         let mut packer = Packer::new(PackConfig { lookahead: count.max(1), ..self.pack.clone() })?;
-        // Every document waits at once, so that the packer never asks for more.
+        // All documents wait at once, so that the packer never asks for more.
         for (number, document) in (0u64..).zip(documents) {
             packer.wait(number, document);
         }
@@ -141,12 +151,12 @@ impl CaptionJudge {
         Ok(batch.microbatches.into_iter().map(microbatch).collect())
     }
 
-    /// What the first `most` held-out captions start from, and the pictures.
+    /// The prompts of the first `most` held-out pictures.
     ///
     /// # Errors
-    /// [`DataError`] where a text cannot be tokenised.
-    pub fn prompts(&self, most: usize) -> Result<Vec<(Prompt, &HeldOut)>, DataError> {
-        let prompt = |held_out: &'_ HeldOut| {
+    /// [`DataError`] if a text cannot be tokenised.
+    pub fn prompts(&self, most: usize) -> Result<Vec<(Prompt, &HeldOutPicture)>, DataError> {
+        let prompt = |held_out: &'_ HeldOutPicture| {
             let tokens =
                 held_out.prompt.tokenize_open(&self.tokenizer, self.pack.tokens_per_image)?;
             let image = |placed: &PlacedPicture| Image {
@@ -165,8 +175,8 @@ impl CaptionJudge {
     }
 }
 
-impl HeldOut {
-    /// The caption that the data gives.
+impl HeldOutPicture {
+    /// The caption in the data.
     pub fn caption(&self) -> &str {
         &self.caption
     }
@@ -177,11 +187,11 @@ impl HeldOut {
     }
 }
 
-/// Decoded microbatches as the stages see it.
-fn assemble(decoded: DecodedBatch) -> Microbatches {
-    Microbatches {
+/// A decoded batch in the form that stages read.
+fn assemble(decoded: DecodedBatch) -> BatchContent {
+    BatchContent {
         trained_tokens: decoded.trained_tokens,
-        wanted: decoded.microbatches.into_iter().map(microbatch).collect(),
+        microbatches: decoded.microbatches.into_iter().map(microbatch).collect(),
     }
 }
 
@@ -228,11 +238,11 @@ fn held_out_source(data: &DataConfig, seed: u64) -> Result<Option<Box<dyn DataSo
     }
 }
 
-/// The first picture with a caption of each document, until there are `wanted`.
-fn held_out(source: &mut dyn DataSource, wanted: usize) -> Result<Vec<HeldOut>, DataError> {
-    let mut found: Vec<HeldOut> = Vec::new();
-    for _ in 0..wanted.saturating_mul(DOCUMENTS_PER_PICTURE) {
-        if found.len() == wanted {
+/// The first picture with a caption of each document, until there are `count`.
+fn held_out(source: &mut dyn DataSource, count: usize) -> Result<Vec<HeldOutPicture>, DataError> {
+    let mut found: Vec<HeldOutPicture> = Vec::new();
+    for _ in 0..count.saturating_mul(DOCUMENTS_PER_PICTURE) {
+        if found.len() == count {
             break;
         }
         let document = source.next_document()?;
@@ -242,7 +252,7 @@ fn held_out(source: &mut dyn DataSource, wanted: usize) -> Result<Vec<HeldOut>, 
         let caption = caption.clone();
         let mut prompt = document;
         prompt.pieces.truncate(at + 1);
-        found.push(HeldOut { prompt, caption });
+        found.push(HeldOutPicture { prompt, caption });
     }
     Ok(found)
 }

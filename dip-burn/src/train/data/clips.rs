@@ -3,11 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use burn::tensor::backend::Backend;
-use dip_core::ClipMeta;
-
-use super::{Content, FedBatch, Feed, Judge, Microbatches, Opening, PREFETCH, RunData, Wanted};
-use crate::batch::ClipSize;
+use super::{
+    BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
+};
 use crate::batch::{ClipGrid, Microbatch};
 use crate::data::toy::{ClipCaption, MovingConfig, MovingShapes, SampleMatch, Split, match_clip};
 use crate::data::video::{ReadyClip, at_time, packed};
@@ -15,38 +13,37 @@ use crate::data::{
     CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, DataError, DataSource, LatentShape,
     Latents, SourcePosition, Tokenizer, WebDataset, WebDatasetConfig, caption_tokens,
 };
-use crate::model::WholeModel;
 use crate::model::sampler::Sampler;
+use crate::train::evaluator::{Evaluator, Inference};
 use crate::train::report::{Evaluation, Sample};
 use crate::train::{DataConfig, EvaluationConfig};
 
-/// Videos looked at for each held-out clip before the search is given up.
+/// Videos searched for each held-out clip.
 const VIDEOS_PER_CLIP: usize = 64;
-/// Tells the noise of held-out clips and of samples from that of training.
+/// Keep the noise of held-out clips and of samples apart from that of training.
 const EVALUATION_SEED: u64 = 0x5eed_e7a1;
 const SAMPLE_SEED: u64 = 0x5eed_5a3b;
-/// Clips of one forward of the evaluation.
+/// Clips of one forward in an evaluation.
 const CLIPS_AT_ONCE: usize = 8;
 
-/// Held-out clips, and what is sampled for their captions.
-pub struct SampleJudge {
-    /// Held-out clips with their captions; none for data of the user's without `held_out`.
-    pub(super) held_out: Vec<HeldOutClip>,
+/// Measures the loss on held-out clips, and samples clips for their captions.
+pub struct ClipEvaluator {
+    held_out: Vec<HeldOutClip>,
     tokenizer: Arc<Tokenizer>,
     shape: LatentShape,
     caption_tokens: usize,
     seed: u64,
 }
 
-/// A held-out clip.
-pub(super) struct HeldOutClip {
+/// A held-out clip and its caption.
+struct HeldOutClip {
     latents: Latents,
     caption: String,
 }
 
 /// Opens the data of a text-to-video model.
-pub(super) fn open(opening: &Opening<'_>, shape: LatentShape) -> Result<RunData, DataError> {
-    let Opening { model, data, evaluation, seed, tokenizer } = opening;
+pub(super) fn open(request: &DataRequest<'_>, shape: LatentShape) -> Result<RunData, DataError> {
+    let DataRequest { model, data, evaluation, seed, tokenizer } = request;
     let max_clips = model.max_clips.max(1);
     let config = ClipLoaderConfig {
         shape,
@@ -59,32 +56,39 @@ pub(super) fn open(opening: &Opening<'_>, shape: LatentShape) -> Result<RunData,
         seed: *seed,
         prefetch: PREFETCH,
     };
-    let most_frames = config.max_frames;
+    let max_frames = config.max_frames;
     let caption_tokens = config.caption_tokens as usize;
     let loader = ClipLoader::new(train_source(data, *seed)?, tokenizer.clone(), config)?;
-    let wanted = evaluation.clips.max(evaluation.samples);
+    let count = evaluation.clips.max(evaluation.samples);
     let held_out = match held_out_source(data, *seed)? {
-        Some(mut source) => held_out(&mut *source, &shape, most_frames, wanted)?,
+        Some(mut source) => held_out(&mut *source, &shape, max_frames, count)?,
         None => Vec::new(),
     };
     let (tokenizer, seed) = (tokenizer.clone(), *seed);
-    let judge = SampleJudge { held_out, tokenizer, shape, caption_tokens, seed };
-    Ok(RunData { feed: Box::new(loader), judge: Judge::Samples(judge) })
+    let has_data = !held_out.is_empty();
+    let evaluator = ClipEvaluator { held_out, tokenizer, shape, caption_tokens, seed };
+    Ok(RunData {
+        loader: Box::new(loader),
+        evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
+    })
 }
 
-impl Feed for ClipLoader {
-    /// How long a clip is shows when it is decoded, so that all are decoded whatever is wanted.
-    fn next_batch(&mut self, wanted: &mut Wanted<'_>) -> Result<FedBatch, DataError> {
+impl BatchLoader for ClipLoader {
+    /// Decodes all clips, whatever is selected: the length of a clip is known only then.
+    fn next_batch(
+        &mut self,
+        select: &mut SelectMicrobatches<'_>,
+    ) -> Result<LoadedBatch, DataError> {
         let ClipBatch { meta, microbatches, position, .. } = ClipLoader::next_batch(self)?;
         let tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
         let documents = microbatches.iter().map(|m| m.clips.len() as u64).sum();
-        let mut given: Vec<_> = microbatches.into_iter().map(Some).collect();
-        let wanted = wanted(&meta);
-        let wanted: Vec<_> = wanted.iter().filter_map(|&k| given.get_mut(k)?.take()).collect();
-        let trained_tokens = wanted.iter().map(Microbatch::trained_tokens).sum();
-        let content: Content = Box::new(move || Ok(Microbatches { wanted, trained_tokens }));
+        let mut all: Vec<_> = microbatches.into_iter().map(Some).collect();
+        let microbatches: Vec<_> =
+            select(&meta).iter().filter_map(|&k| all.get_mut(k)?.take()).collect();
+        let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
+        let content = Box::new(move || Ok(BatchContent { microbatches, trained_tokens }));
         let position = SourcePosition::new(&position);
-        Ok(FedBatch { meta, position, tokens, documents, content })
+        Ok(LoadedBatch { meta, position, tokens, documents, content })
     }
 
     fn position(&self) -> SourcePosition {
@@ -100,19 +104,10 @@ impl Feed for ClipLoader {
     }
 }
 
-impl SampleJudge {
-    /// Tokens of a clip of some length and size.
-    pub(super) fn clip_size(&self, clip: &ClipMeta) -> ClipSize {
-        let columns = clip.tokens_per_frame.unwrap_or(self.shape.tokens_per_frame);
-        ClipSize {
-            grid: ClipGrid { frames: self.shape.frames(clip.seconds), rows: 1, columns },
-            caption_tokens: u32::try_from(clip.caption_tokens).unwrap_or(u32::MAX).max(1),
-        }
-    }
-
-    pub(super) fn evaluate<B: Backend>(
+impl Evaluator for ClipEvaluator {
+    fn evaluate(
         &self,
-        model: &WholeModel<B>,
+        model: &dyn Inference,
         config: &EvaluationConfig,
         generates: bool,
     ) -> Result<Evaluation, DataError> {
@@ -123,8 +118,10 @@ impl SampleJudge {
         }
         Ok(evaluation)
     }
+}
 
-    /// The first `most` held-out clips, each at a noise and a step of its own; steps are spread evenly over the way.
+impl ClipEvaluator {
+    /// The first `most` held-out clips, each with its own noise; times are spread evenly from noise to video.
     fn evaluation_batch(&self, most: usize) -> Result<Vec<Microbatch>, DataError> {
         let count = self.held_out.len().min(most);
         let mut clips = Vec::with_capacity(count);
@@ -132,18 +129,19 @@ impl SampleJudge {
             let (latents, caption) = (held_out.latents.clone(), self.tokens(&held_out.caption)?);
             clips.push(ReadyClip { latents, caption, number });
         }
-        let on_its_way = |clip: &ReadyClip| {
+        let noisy_clip = |clip: &ReadyClip| {
             let time = (clip.number as f32 + 0.5) / count as f32;
             at_time(&clip.latents, self.seed ^ EVALUATION_SEED, clip.number, time)
         };
         let groups = clips.chunks(CLIPS_AT_ONCE);
-        Ok(groups.map(|clips| packed::microbatch(clips, on_its_way)).collect())
+        Ok(groups.map(|clips| packed::microbatch(clips, noisy_clip)).collect())
     }
 
-    /// Samples for held-out captions, each caption once before any comes again, all of one length, in the sizes of the held-out clips.
-    fn samples<B: Backend>(
+    /// Samples for held-out captions: each caption once before any repeats, all of one length, in the frame sizes of the held-out
+    /// clips.
+    fn samples(
         &self,
-        model: &WholeModel<B>,
+        model: &dyn Inference,
         config: &EvaluationConfig,
     ) -> Result<Vec<Sample>, DataError> {
         let sampler = Sampler {
@@ -154,24 +152,24 @@ impl SampleJudge {
         };
         let frames = self.shape.frames(config.sample_seconds);
         let mut seen = HashSet::new();
-        let (first, again): (Vec<&HeldOutClip>, Vec<_>) =
+        let (first, repeated): (Vec<&HeldOutClip>, Vec<_>) =
             self.held_out.iter().partition(|clip| seen.insert(clip.caption.as_str()));
-        let wanted: Vec<_> = first.into_iter().chain(again).take(config.samples).collect();
-        let mut prompts = Vec::with_capacity(wanted.len());
-        for clip in &wanted {
+        let chosen: Vec<_> = first.into_iter().chain(repeated).take(config.samples).collect();
+        let mut prompts = Vec::with_capacity(chosen.len());
+        for clip in &chosen {
             prompts.push((self.tokens(&clip.caption)?, ClipGrid { frames, ..clip.latents.grid }));
         }
-        let sampled = sampler.sample(model, &prompts, self.seed ^ SAMPLE_SEED);
+        let sampled = model.sample(&sampler, &prompts, self.seed ^ SAMPLE_SEED);
         let sample = |(latents, clip): (Latents, &&HeldOutClip)| Sample {
             caption: clip.caption.clone(),
             seen: self.seen(&latents, &clip.caption),
             latents,
             shape: self.shape,
         };
-        Ok(sampled.into_iter().zip(&wanted).map(sample).collect())
+        Ok(sampled.into_iter().zip(&chosen).map(sample).collect())
     }
 
-    /// What of a caption of the drawn data can be seen in pixels.
+    /// Which parts of a caption of the drawn data can be seen in the pixels.
     fn seen(&self, latents: &Latents, caption: &str) -> Option<SampleMatch> {
         let (patch_px, caption) = (self.shape.patch_px()?, ClipCaption::parse(caption)?);
         Some(match_clip(&latents.frames(patch_px), caption))
@@ -205,20 +203,20 @@ fn held_out_source(data: &DataConfig, seed: u64) -> Result<Option<VideoSource>, 
     }
 }
 
-/// The first usable clips, until there are `wanted`.
+/// The first usable clips, until there are `count`.
 fn held_out(
     source: &mut dyn DataSource<CaptionedVideo>,
     shape: &LatentShape,
-    most_frames: u32,
-    wanted: usize,
+    max_frames: u32,
+    count: usize,
 ) -> Result<Vec<HeldOutClip>, DataError> {
     let mut found = Vec::new();
-    for _ in 0..wanted.saturating_mul(VIDEOS_PER_CLIP) {
-        if found.len() == wanted {
+    for _ in 0..count.saturating_mul(VIDEOS_PER_CLIP) {
+        if found.len() == count {
             break;
         }
         let CaptionedVideo { video, caption } = source.next_document()?;
-        if let Ok(latents) = video.latents(shape, most_frames) {
+        if let Ok(latents) = video.latents(shape, max_frames) {
             found.push(HeldOutClip { latents, caption });
         }
     }

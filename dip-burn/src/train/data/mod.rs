@@ -1,95 +1,87 @@
-//! The data of a run: what differs between kinds of models stands behind [`Feed`] and [`Judge`].
+//! The data of a run: what it trains on, and what it is evaluated on.
 
 mod captions;
 mod clips;
 
-pub use captions::{CaptionJudge, HeldOut};
-pub use clips::SampleJudge;
+pub use captions::{CaptionEvaluator, HeldOutPicture};
+pub use clips::ClipEvaluator;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::backend::Backend;
 use dip_core::{BatchMeta, ClipMeta, ModelSpec, ModuleKind};
 
-use super::report::Evaluation;
+use super::evaluator::Evaluator;
 use super::{DataConfig, EvaluationConfig};
-use crate::batch::ClipSize;
-use crate::batch::Microbatch;
+use crate::batch::{ClipGrid, ClipSize, Microbatch};
 use crate::data::{DataError, LatentShape, SourcePosition, Tokenizer};
-use crate::model::WholeModel;
 
-/// Batches that are decoded ahead.
+/// Batches that are decoded in advance.
 const PREFETCH: usize = 2;
 
-/// What a run trains and is judged on.
+/// What a run trains on, and what it is evaluated on.
 pub struct RunData {
-    /// Batches.
-    pub feed: Box<dyn Feed>,
-    /// Data held out.
-    pub judge: Judge,
+    /// The batches.
+    pub loader: Box<dyn BatchLoader>,
+    /// Measures the model on held-out data; absent without such data.
+    pub evaluator: Option<Box<dyn Evaluator>>,
 }
 
-/// Gives the batches of a run, in an order that a position can resume.
-pub trait Feed: Send {
-    /// The next batch, with the content of those microbatches that `wanted` names; it may still be on its way.
+/// Gives the batches of a run, in an order that resumes from a position.
+pub trait BatchLoader: Send {
+    /// The next batch, with the content of the microbatches that `select` chooses. The content may still be on its way.
     ///
     /// # Errors
-    /// [`DataError`] where the data has no more.
-    fn next_batch(&mut self, wanted: &mut Wanted<'_>) -> Result<FedBatch, DataError>;
+    /// [`DataError`] if the data ends or cannot be read.
+    fn next_batch(&mut self, select: &mut SelectMicrobatches<'_>)
+    -> Result<LoadedBatch, DataError>;
 
-    /// Where the feed stands behind the last batch.
+    /// The position after the last batch.
     fn position(&self) -> SourcePosition;
 
     /// Goes to a position.
     ///
     /// # Errors
-    /// [`DataError::Position`] where it belongs to other data.
+    /// [`DataError::Position`] if it belongs to other data.
     fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError>;
 
-    /// Samples that were skipped since the beginning.
-    fn skipped(&self) -> u64;
+    /// Samples skipped since the beginning.
+    fn skipped(&self) -> u64 {
+        0
+    }
 }
 
-/// A batch that can be planned.
-pub struct FedBatch {
-    /// What the planner sees.
+/// Chooses, by number and each once, the microbatches of a batch whose content is needed: those that this process trains.
+pub type SelectMicrobatches<'a> = dyn FnMut(&BatchMeta) -> Vec<usize> + 'a;
+
+/// A batch whose content may still be on its way.
+pub struct LoadedBatch {
+    /// What the planner sees of the whole batch.
     pub meta: BatchMeta,
-    /// Where the feed stands behind it: saved when the batch is trained.
+    /// Position of the loader after this batch; saved once the batch is trained.
     pub position: SourcePosition,
-    /// Tokens of the backbone or of the clips, padding not counted, whatever is wanted.
+    /// Tokens of the backbone or of the clips in the whole batch, without padding.
     pub tokens: u64,
-    /// Packed documents, or captions of clips.
+    /// Packed documents, or captions of clips, in the whole batch.
     pub documents: u64,
     /// Waits for the content.
-    pub content: Content,
+    pub content: PendingContent,
 }
 
-/// The microbatches of a batch, by number, whose content is wanted, each once: with several nodes, those that are trained here.
-pub type Wanted<'a> = dyn FnMut(&BatchMeta) -> Vec<usize> + 'a;
-
 /// Waits for the content of a batch.
-pub type Content = Box<dyn FnOnce() -> Result<Microbatches, DataError> + Send>;
+pub type PendingContent = Box<dyn FnOnce() -> Result<BatchContent, DataError> + Send>;
 
-/// The content of a batch.
+/// The content of the selected microbatches of a batch.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Microbatches {
-    /// Those that are wanted, in that order.
-    pub wanted: Vec<Microbatch>,
+pub struct BatchContent {
+    /// The microbatches, in the order of their selection.
+    pub microbatches: Vec<Microbatch>,
     /// Their tokens with a loss.
     pub trained_tokens: u64,
 }
 
-/// Measures a model on data that it was not trained on.
-pub enum Judge {
-    /// Captions of held-out pictures.
-    Captions(CaptionJudge),
-    /// Velocities of held-out clips, and clips sampled for their captions.
-    Samples(SampleJudge),
-}
-
 impl RunData {
-    /// Opens the data of a run.
+    /// Opens the data that a run names: packed documents for vision-language models, clips for text-to-video models.
     ///
     /// # Errors
     /// [`DataError`] names the file or setting.
@@ -100,25 +92,17 @@ impl RunData {
         seed: u64,
     ) -> Result<Self, DataError> {
         let tokenizer = Arc::new(tokenizer(data.tokenizer.as_deref())?);
-        fits_vocabulary(model, &tokenizer)?;
-        let opening = Opening { model, data, evaluation, seed, tokenizer };
+        check_vocabulary(model, &tokenizer)?;
+        let request = DataRequest { model, data, evaluation, seed, tokenizer };
         match LatentShape::of(model) {
-            Some(shape) => clips::open(&opening, shape),
-            None => captions::open(&opening),
-        }
-    }
-
-    /// The size of a clip of this data, for measuring; the default where there are no clips.
-    pub fn clip_size(&self, clip: &ClipMeta) -> ClipSize {
-        match &self.judge {
-            Judge::Samples(judge) => judge.clip_size(clip),
-            Judge::Captions(_) => ClipSize::default(),
+            Some(shape) => clips::open(&request, shape),
+            None => captions::open(&request),
         }
     }
 }
 
-/// What data is opened with.
-struct Opening<'a> {
+/// What data is opened from.
+struct DataRequest<'a> {
     model: &'a ModelSpec,
     data: &'a DataConfig,
     evaluation: &'a EvaluationConfig,
@@ -126,29 +110,13 @@ struct Opening<'a> {
     tokenizer: Arc<Tokenizer>,
 }
 
-impl Judge {
-    /// Whether there is held-out data.
-    pub fn is_empty(&self) -> bool {
-        match self {
-            Self::Captions(judge) => judge.held_out.is_empty(),
-            Self::Samples(judge) => judge.held_out.is_empty(),
-        }
-    }
-
-    /// The loss on held-out data; with what the model makes of it where `generates` is set.
-    ///
-    /// # Errors
-    /// [`DataError`] where a text cannot be tokenised.
-    pub fn evaluate<B: Backend>(
-        &self,
-        model: &WholeModel<B>,
-        config: &EvaluationConfig,
-        generates: bool,
-    ) -> Result<Evaluation, DataError> {
-        match self {
-            Self::Captions(judge) => judge.evaluate(model, config, generates),
-            Self::Samples(judge) => judge.evaluate(model, config, generates),
-        }
+/// The size of a clip in tokens of `model`; the default for models without clips.
+pub fn clip_size(model: &ModelSpec, clip: &ClipMeta) -> ClipSize {
+    let Some(shape) = LatentShape::of(model) else { return ClipSize::default() };
+    let columns = clip.tokens_per_frame.unwrap_or(shape.tokens_per_frame);
+    ClipSize {
+        grid: ClipGrid { frames: shape.frames(clip.seconds), rows: 1, columns },
+        caption_tokens: u32::try_from(clip.caption_tokens).unwrap_or(u32::MAX).max(1),
     }
 }
 
@@ -156,7 +124,7 @@ fn tokenizer(path: Option<&Path>) -> Result<Tokenizer, DataError> {
     path.map_or(Ok(Tokenizer::bytes()), Tokenizer::from_file)
 }
 
-fn fits_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), DataError> {
+fn check_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), DataError> {
     for module in &model.modules {
         if let ModuleKind::Decoder { vocab, .. } = module.kind
             && tokenizer.vocab_size() > vocab

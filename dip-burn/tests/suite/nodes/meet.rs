@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use burn_communication::websocket::{WsClient, WsClientChannel, WsServer, WsServerChannel};
 use burn_communication::{CommunicationChannel, Message, ProtocolClient, ProtocolServer};
 use dip_burn::runtime::nodes::{
-    Delivery, NodeError, NodeGroup, NodeTransport, NodesConfig, WebSocketTransport,
+    Delivery, NodeGroup, NodeTransport, NodesConfig, WebSocketTransport,
 };
+use dip_burn::runtime::{GroupError, ProcessGroup};
 
 use super::{addresses, on_nodes};
 
@@ -105,9 +106,9 @@ fn a_node_that_is_started_again_waits_for_one_that_lingers_from_the_run_before()
         (config.patience, config.silence) = (Duration::from_secs(60), Duration::from_secs(5));
         std::thread::spawn(move || {
             let transport = Arc::new(WebSocketTransport::connect(&config).unwrap());
-            let group = NodeGroup::new(transport.clone());
+            let group: &dyn ProcessGroup = &NodeGroup::new(transport.clone());
             let all = group.all_gather(vec![number as u8]).unwrap();
-            group.agree("the end", "").unwrap();
+            group.agree("the end", String::new).unwrap();
             transport.leave(None);
             all
         })
@@ -229,8 +230,8 @@ fn nodes_of_different_lists_refuse_each_other() {
     let errors: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
     // Whoever looks at the other's list first knows itself; the other one is told.
     for (error, other) in errors.iter().zip([1, 0]) {
-        let differs = matches!(error, NodeError::Differs { node, .. } if *node == other);
-        let refused = matches!(error, NodeError::Refused { node, .. } if *node == other);
+        let differs = matches!(error, GroupError::Differs { node, .. } if *node == other);
+        let refused = matches!(error, GroupError::Refused { node, .. } if *node == other);
         assert!((differs || refused) && error.to_string().contains("--nodes"), "{error}");
     }
 }

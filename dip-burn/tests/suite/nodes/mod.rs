@@ -21,6 +21,8 @@ use std::time::Duration;
 use burn::tensor::Tensor;
 use dip_burn::params::Bucket;
 use dip_burn::runtime::nodes::{NodeTransport, NodesConfig, WebSocketTransport};
+use dip_burn::runtime::{Collective, CollectiveFactory, RankReplicas, ThreadCollectives};
+use dip_core::RankId;
 
 use crate::support::*;
 
@@ -47,6 +49,13 @@ fn on_nodes<T: Send + 'static>(
     };
     let threads: Vec<JoinHandle<T>> = (0..count).map(start).collect();
     threads.into_iter().map(|t| t.join().unwrap()).collect()
+}
+
+/// The only replica of rank 0 on a node, with buckets of `layout`.
+fn member(transport: Arc<dyn NodeTransport>, layout: Vec<Vec<usize>>) -> Arc<dyn Collective<B>> {
+    let devices = [Default::default()];
+    let replicas = RankReplicas::new(RankId(0), &devices, layout);
+    ThreadCollectives::over(transport).connect(replicas).unwrap().remove(0)
 }
 
 fn values(bucket: Bucket<B>) -> Vec<Option<Vec<f32>>> {

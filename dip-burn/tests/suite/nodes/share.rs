@@ -3,11 +3,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use dip_burn::runtime::nodes::{NodeError, NodeGroup, NodeTransport, Receive};
-use dip_burn::runtime::{Collective, ThreadCollective};
+use dip_burn::runtime::nodes::{NodeGroup, NodeTransport, Receive};
+use dip_burn::runtime::{GroupError, ProcessGroup};
 
-use super::{on_nodes, part};
-use crate::support::*;
+use super::{member, on_nodes, part};
 
 /// A way out of a node that is as fast as a network is, and counts what takes it.
 struct Network {
@@ -64,7 +63,7 @@ impl NodeTransport for Network {
         self.transport.reject(node, what);
     }
 
-    fn failure(&self) -> Option<NodeError> {
+    fn failure(&self) -> Option<GroupError> {
         self.transport.failure()
     }
 
@@ -78,17 +77,15 @@ impl NodeTransport for Network {
 fn summed(nodes: usize, lengths: &'static [usize], bytes_per_s: f64) -> Vec<(usize, f64)> {
     on_nodes(nodes, move |transport| {
         let network = Arc::new(Network::new(transport.clone(), bytes_per_s));
-        let (own, layout) = (network.clone(), vec![lengths.to_vec()]);
-        let group = ThreadCollective::<B>::group_on_nodes(&[Default::default()], 0, layout, own);
-        let member = group.unwrap().pop().unwrap();
-        let nodes = NodeGroup::new(transport.clone());
+        let member = member(network.clone(), vec![lengths.to_vec()]);
+        let nodes: &dyn ProcessGroup = &NodeGroup::new(transport.clone());
         let bucket: Vec<_> = lengths.iter().map(|&length| part(&vec![1.0; length])).collect();
-        nodes.agree("the begin", "").unwrap();
+        nodes.agree("the start", String::new).unwrap();
         let begin = Instant::now();
         member.contribute(0, bucket).unwrap();
         member.sum(0).unwrap();
         let seconds = begin.elapsed().as_secs_f64();
-        nodes.agree("the end", "").unwrap();
+        nodes.agree("the end", String::new).unwrap();
         transport.leave(None);
         (network.bytes.load(Ordering::SeqCst), seconds)
     })

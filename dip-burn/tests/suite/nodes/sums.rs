@@ -1,23 +1,19 @@
 use std::sync::{Arc, Barrier};
 
+use dip_burn::runtime::ProcessGroup;
 use dip_burn::runtime::nodes::NodeGroup;
-use dip_burn::runtime::{Collective, ThreadCollective};
 
-use super::{on_nodes, part, values};
-use crate::support::*;
+use super::{member, on_nodes, part, values};
 
 #[test]
 fn sums_over_three_nodes_have_the_bits_of_one_process() {
-    // In single precision 1 + 1e8 - 1e8 is 0 or 1, as the order has it. More than one frame is needed for the second tensor.
+    // In single precision 1 + 1e8 - 1e8 is 0 or 1, depending on the order. The second tensor needs more than one frame.
     let parts = [1.0f32, 1e8, -1e8];
     let long = |x: f32| vec![x; 3 << 20];
     let found = on_nodes(3, move |transport| {
         let number = transport.number();
-        let nodes = NodeGroup::new(transport.clone());
-        let layout = vec![vec![2, 1, 3 << 20]; 6];
-        let own = transport.clone();
-        let group = ThreadCollective::<B>::group_on_nodes(&[Default::default()], 0, layout, own);
-        let member = group.unwrap().pop().unwrap();
+        let nodes: &dyn ProcessGroup = &NodeGroup::new(transport.clone());
+        let member = member(transport.clone(), vec![vec![2, 1, 3 << 20]; 6]);
         let sums: Vec<_> = (0..6)
             .map(|bucket| {
                 let own = parts[number];
@@ -28,7 +24,7 @@ fn sums_over_three_nodes_have_the_bits_of_one_process() {
             })
             .collect();
         // Nobody leaves before all have their sums.
-        nodes.agree("the end", "").unwrap();
+        nodes.agree("the end", String::new).unwrap();
         transport.leave(None);
         sums
     });
@@ -73,11 +69,8 @@ fn sums_that_fit_no_bucket_or_come_out_of_turn_end_the_run_with_their_node() {
                 let group = NodeGroup::new(transport);
                 return group.all_gather(Vec::new()).unwrap_err().to_string();
             }
-            let layout = vec![vec![2]; 4];
-            let device = Default::default();
-            let own = transport.clone();
-            let group = ThreadCollective::<B>::group_on_nodes(&[device], 0, layout, own).unwrap();
-            assert!(group[0].sum(0).is_err());
+            let member = member(transport.clone(), vec![vec![2]; 4]);
+            assert!(member.sum(0).is_err());
             let error = transport.failure().unwrap().to_string();
             transport.leave(Some(&error));
             error
@@ -100,12 +93,9 @@ fn a_node_that_stops_in_the_middle_without_an_error_is_named() {
                 }
                 return String::new();
             }
-            let layout = vec![vec![1]; 4];
-            let device = Default::default();
-            let own = transport.clone();
-            let group = ThreadCollective::<B>::group_on_nodes(&[device], 0, layout, own).unwrap();
-            let _ = group[0].contribute(2, vec![part(&[1.0])]);
-            assert!(group[0].sum(2).is_err());
+            let member = member(transport.clone(), vec![vec![1]; 4]);
+            let _ = member.contribute(2, vec![part(&[1.0])]);
+            assert!(member.sum(2).is_err());
             transport.failure().unwrap().to_string()
         });
         let stopped = "stopped before the end of its run";
@@ -116,11 +106,7 @@ fn a_node_that_stops_in_the_middle_without_an_error_is_named() {
 #[test]
 fn a_sum_that_panics_is_told_with_its_node() {
     let ends = on_nodes(2, |transport| {
-        let device = Default::default();
-        let own = transport.clone();
-        let layout = vec![vec![2]; 2];
-        let mut group = ThreadCollective::<B>::group_on_nodes(&[device], 0, layout, own).unwrap();
-        let member = group.pop().unwrap();
+        let member = member(transport.clone(), vec![vec![2]; 2]);
         // Parts that no rank has: a node looks through what others send, and trusts its own.
         let own = part(&[1.0, 2.0, 3.0][..3 - transport.number()]);
         let _ = member.contribute(0, vec![own]);

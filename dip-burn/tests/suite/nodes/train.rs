@@ -8,19 +8,19 @@ use dip_burn::data::{
     DataError, DataSource, Document, Loader, LoaderConfig, PackConfig, Picture, Piece, SkipCounts,
     SourcePosition, Tokenizer,
 };
-use dip_burn::model::{InitialWeights, Precision};
+use dip_burn::model::Precision;
 use dip_burn::runtime::nodes::NodeGroup;
-use dip_burn::runtime::{Export, OptimizerConfig, Pipeline, PipelineError, PipelineInit, Update};
-use dip_burn::train::{RunConfig, RunData, TrainError, Trainer};
+use dip_burn::runtime::{
+    Connections, Export, Pipeline, PipelineError, PipelineInit, ProcessGroup, Update,
+};
+use dip_burn::train::{RunConfig, TrainError, Trainer};
 use dip_core::{Chunk, ModelSpec, ModulePartition, Partition, Plan, RankId, SegmentId, Strategy};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::on_nodes;
 use crate::support::*;
-use crate::training::{
-    even_partition, run_config, scenes_model, trainer_of, trainer_on, trainer_on_nodes,
-};
+use crate::training::{TestRun, even_partition, run_config, scenes_model, trainer_on};
 
 /// A trainer of replicas of two ranks on each node.
 fn on_node(
@@ -29,8 +29,9 @@ fn on_node(
     replicas: u32,
     more: &str,
 ) -> Trainer<B> {
-    let config = config(folder, &format!("node-{}", nodes.number()), more);
-    trainer_on_nodes(&config, even_partition(2, [2, 2]), replicas, 5, Some(nodes.clone()))
+    let config = config(folder, &format!("node-{}", nodes.index()), more);
+    let run = TestRun::new(&config, even_partition(2, [2, 2]), replicas, 5);
+    TestRun { connections: Connections::on_nodes(nodes.clone()), ..run }.trainer()
 }
 
 /// Has two nodes take part in what `node` does on each of them.
@@ -39,7 +40,8 @@ fn together<T: Send + 'static, E: Display + Send + 'static>(
 ) -> Vec<Result<T, E>> {
     on_nodes(2, move |transport| {
         let nodes = Arc::new(NodeGroup::new(transport));
-        nodes.take_part(|| node(&nodes))
+        let group: Arc<dyn ProcessGroup> = nodes.clone();
+        group.take_part(|| node(&nodes))
     })
 }
 
@@ -163,16 +165,12 @@ impl Case {
         precision: Precision,
         nodes: &Arc<NodeGroup>,
     ) -> Result<Pipeline<B>, PipelineError> {
-        let init = PipelineInit {
-            model: &self.model,
-            partition: &self.partition,
-            devices: vec![Default::default(); 2],
-            threads_per_rank: 1,
-            precision,
-            start: 7.into(),
-            optimizer: &OptimizerConfig::default(),
-        };
-        Pipeline::on_nodes(&init, Some(nodes.clone()))
+        let devices = vec![Default::default(); 2];
+        let init = PipelineInit::new(&self.model, &self.partition, devices)
+            .with_precision(precision)
+            .with_weights(7)
+            .with_connections(Connections::on_nodes(nodes.clone()));
+        Pipeline::new(&init)
     }
 }
 
@@ -189,7 +187,7 @@ fn gradients_beyond_f16_on_one_node_leave_the_weights_of_all_alone() {
             (report.gradient_norm.is_finite(), moved)
         };
         // A scale of its own, which no run has, stands for a share of the batch that is out of the ordinary.
-        Ok::<_, PipelineError>([1e9, 1.0].map(|second| step([1.0, second][nodes.number()])))
+        Ok::<_, PipelineError>([1e9, 1.0].map(|second| step([1.0, second][nodes.index()])))
     });
     for steps in ends {
         assert_eq!(steps.unwrap(), [(false, false), (true, true)]);
@@ -236,10 +234,10 @@ fn broken_pictures_on_one_node_change_the_losses_as_in_one_process() {
         let shape = LoaderConfig { pack, image_px: 16, microbatches: 4, prefetch: 2 };
         let source = Broken(Scenes::new(ScenesConfig { seed: 0, split: Split::Train }), 0);
         let loader = Loader::new(Box::new(source), tokenizer, shape).unwrap();
-        let mut data = RunData::open(&model, &config.data, &config.evaluation, 0).unwrap();
-        data.feed = Box::new(loader);
-        let mut trainer =
-            trainer_of((&config, 5), data, even_partition(2, [2, 2]), replicas, nodes);
+        let mut run = TestRun::new(&config, even_partition(2, [2, 2]), replicas, 5);
+        run.data.loader = Box::new(loader);
+        run.connections = nodes.map_or_else(Connections::default, Connections::on_nodes);
+        let mut trainer = run.trainer();
         (0..4).map(|_| trainer.step().map(|report| report.loss)).collect::<Result<Vec<f64>, _>>()
     };
     let alone = losses(2, None).unwrap();
@@ -267,22 +265,23 @@ fn losses(folder: &tempfile::TempDir, output: &str) -> Vec<(bool, u64, f64)> {
 #[test]
 fn a_node_with_other_data_or_weights_is_found_before_it_trains() {
     for (seeds, named) in
-        [("seed", "the weights behind iteration 0"), ("data", "the data of batch 0")]
+        [("seed", "the weights after iteration 0"), ("data", "the data of batch 0")]
     {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let ends = together(move |nodes| {
-            let mut config = config(&folder, &format!("node-{}", nodes.number()), "");
+            let mut config = config(&folder, &format!("node-{}", nodes.index()), "");
             match seeds {
-                "seed" => config.seed = nodes.number() as u64,
-                _ => config.data.microbatches = Some(4 + nodes.number() as u32),
+                "seed" => config.seed = nodes.index() as u64,
+                _ => config.data.microbatches = Some(4 + nodes.index() as u32),
             }
-            let partition = even_partition(2, [2, 2]);
-            trainer_on_nodes(&config, partition, 1, 5, Some(nodes.clone())).run(&mut ())
+            let run = TestRun::new(&config, even_partition(2, [2, 2]), 1, 5);
+            let connections = Connections::on_nodes(nodes.clone());
+            TestRun { connections, ..run }.trainer().run(&mut ())
         });
         for (number, error) in ends.into_iter().map(Result::unwrap_err).enumerate() {
             let other = format!("node {} ", 1 - number);
             let text = error.to_string();
-            assert!(matches!(error, TrainError::Node(_)), "{text}");
+            assert!(matches!(error, TrainError::Group(_)), "{text}");
             assert!(text.starts_with(&other) && text.contains(named), "{text}");
         }
     }
@@ -295,7 +294,7 @@ fn a_node_that_ends_in_the_middle_ends_the_others_with_its_reason() {
     let ends: Vec<Result<(), String>> = together(move |nodes| {
         let mut trainer = on_node(&folder, nodes, 1, "");
         trainer.step().unwrap();
-        if nodes.number() == 1 {
+        if nodes.index() == 1 {
             return Err("the test has stopped it".into());
         }
         loop {
@@ -317,7 +316,7 @@ fn a_node_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
             task.strategy = Strategy::new("unheard-of");
         }
         let mut pipeline = case.pipeline(Precision::F32, nodes).unwrap();
-        if nodes.number() == 1 {
+        if nodes.index() == 1 {
             return nodes.all_gather(Vec::new()).map(drop).map_err(|e| e.to_string());
         }
         pipeline.run(&case.plan, &case.batch, None).map(drop).map_err(|e| e.to_string())
@@ -330,21 +329,14 @@ fn a_node_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
 
 #[test]
 fn nodes_that_cut_the_model_in_another_way_are_told_before_they_train() {
-    let folder = Arc::new(tempfile::tempdir().unwrap());
     let ends = together(move |nodes| {
-        let number = nodes.number();
-        let config = config(&folder, &format!("node-{number}"), "");
+        let number = nodes.index();
         let model = scenes_model();
-        let init = PipelineInit {
-            model: &model,
-            partition: &even_partition(2, [[2, 2], [4, 2]][number]),
-            devices: vec![Default::default(); 2],
-            threads_per_rank: 1,
-            precision: config.pipeline.precision,
-            start: InitialWeights { seed: 0, weights: None },
-            optimizer: &config.optimizer,
-        };
-        Pipeline::<B>::on_nodes(&init, Some(nodes.clone())).map(drop)
+        let partition = even_partition(2, [[2, 2], [4, 2]][number]);
+        let devices = vec![Default::default(); 2];
+        let init = PipelineInit::new(&model, &partition, devices)
+            .with_connections(Connections::on_nodes(nodes.clone()));
+        Pipeline::<B>::new(&init).map(drop)
     });
     for (number, error) in ends.into_iter().map(|end| end.unwrap_err().to_string()).enumerate() {
         let other = format!("node {} differs from this node in the partition", 1 - number);

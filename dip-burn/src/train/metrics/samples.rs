@@ -1,25 +1,42 @@
-//! Sampled clips as files: a GIF each, and a contact sheet of all.
+//! Sampled clips as files: a GIF for each, and a contact sheet of all.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::imageops::{FilterType, resize};
 use image::{Delay, Frame, ImageError, Rgb, RgbImage, imageops};
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::checkpoint::CheckpointError;
-use super::report::Sample;
+use super::{MetricSink, SinkError, io_at};
+use crate::train::checkpoint::CheckpointError;
+use crate::train::report::{Evaluation, Sample};
 
-/// Frames of a row of the contact sheet.
-const COLUMNS: usize = 8;
-/// Pixels of the sheet for a pixel of a frame.
+/// Most frames in a row of the contact sheet.
+const MAX_COLUMNS: usize = 8;
+/// Pixels of a file for a pixel of a frame, along each side.
 const SCALE: u32 = 6;
 const GAP_PX: u32 = 6;
 
-/// Writes `<number>.gif`, `contact-sheet.png` with a row a clip, and `captions.txt` with the caption of each row. Clips that are
-/// no pixels become `<number>.safetensors`, for their decoder.
+/// Writes the samples of every evaluation to a folder, over those of the evaluation before.
+pub struct SampleFiles(PathBuf);
+
+impl SampleFiles {
+    /// Files in `folder`, which is made with the first samples.
+    pub fn new(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+}
+
+impl MetricSink for SampleFiles {
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), SinkError> {
+        Ok(write(&self.0, &evaluation.samples)?)
+    }
+}
+
+/// Writes `<number>.gif`, `contact-sheet.png` with a row for each clip, and `captions.txt` with a line for each row. Clips in a
+/// latent space become `<number>.safetensors`, for their decoder.
 ///
 /// # Errors
 /// [`CheckpointError::Io`] names the file.
@@ -27,34 +44,30 @@ pub fn write(folder: &Path, samples: &[Sample]) -> Result<(), CheckpointError> {
     if samples.is_empty() {
         return Ok(());
     }
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| CheckpointError::Io { path, source }
-    };
-    fs::create_dir_all(folder).map_err(io(folder))?;
+    fs::create_dir_all(folder).map_err(io_at(folder))?;
     let mut rows = Vec::new();
     for (number, sample) in samples.iter().enumerate() {
         let Some(patch_px) = sample.shape.patch_px() else {
             let path = folder.join(format!("{number:02}.safetensors"));
-            write_latents(&path, sample).map_err(io(&path))?;
+            write_latents(&path, sample).map_err(io_at(&path))?;
             continue;
         };
         let frames: Vec<RgbImage> = sample.latents.frames(patch_px).iter().map(enlarged).collect();
         let path = folder.join(format!("{number:02}.gif"));
         write_gif(&path, &frames, sample.shape.frames_per_second)
             .map_err(std::io::Error::other)
-            .map_err(io(&path))?;
+            .map_err(io_at(&path))?;
         rows.push(frames);
     }
     if !rows.is_empty() {
         let path = folder.join("contact-sheet.png");
-        contact_sheet(&rows).save(&path).map_err(std::io::Error::other).map_err(io(&path))?;
+        contact_sheet(&rows).save(&path).map_err(std::io::Error::other).map_err(io_at(&path))?;
     }
     let path = folder.join("captions.txt");
-    fs::write(&path, samples.iter().map(line).collect::<String>()).map_err(io(&path))
+    fs::write(&path, samples.iter().map(line).collect::<String>()).map_err(io_at(&path))
 }
 
-/// The caption of a sample and what of it can be seen.
+/// A caption and which parts of it the sample shows.
 fn line(sample: &Sample) -> String {
     let mark = |right: bool| if right { "yes" } else { "no" };
     let seen = sample.seen.map(|s| {
@@ -81,12 +94,12 @@ fn write_gif(path: &Path, frames: &[RgbImage], per_second: f64) -> Result<(), Im
     Ok(file.flush()?)
 }
 
-/// A row a clip, with frames spread evenly over it.
+/// A row for each clip, with frames spread evenly over its length.
 fn contact_sheet(rows: &[Vec<RgbImage>]) -> RgbImage {
     let all = || rows.iter().flatten();
     let width = all().map(RgbImage::width).max().unwrap_or(1) + GAP_PX;
     let height = all().map(RgbImage::height).max().unwrap_or(1) + GAP_PX;
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(1).min(COLUMNS);
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(1).min(MAX_COLUMNS);
     let size = (columns as u32 * width + GAP_PX, rows.len() as u32 * height + GAP_PX);
     let mut sheet = RgbImage::from_pixel(size.0, size.1, Rgb([64; 3]));
     for (row, frames) in rows.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Links between ranks that are threads of one process: one channel for each pair of ranks.
+//! Links between ranks that are threads of one process: a channel for each pair of ranks.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,11 +8,12 @@ use dip_core::{Link, LinkError, Message};
 
 /// The end of one rank: a channel to and from every other.
 ///
-/// Sends never block, so no order of sends can deadlock. A rank that ends closes its channels, and those that wait for it
-/// learn so.
+/// Sends never block, so no order of sends can deadlock. A rank that ends closes its channels, which tells the ranks that wait
+/// for it.
 pub struct ChannelLink<P> {
     to: Vec<Sender<(Message, P)>>,
     from: Vec<Receiver<(Message, P)>>,
+    /// Messages that arrived before they were waited for.
     early: HashMap<Message, P>,
 }
 
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_matched_whatever_the_order_they_are_sent_in() {
+    fn messages_are_matched_in_any_order_of_sending() {
         let mut links = ChannelLink::mesh(3);
         links[0].isend(&message(1, 0, 2), "one").unwrap();
         links[0].isend(&message(2, 0, 2), "two").unwrap();
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_waits_for_one_that_is_gone_is_told_so() {
+    fn waiting_for_a_rank_that_is_gone_is_an_error() {
         let mut links = ChannelLink::<()>::mesh(2);
         drop(links.pop());
         let error = links[0].wait_irecv(&message(1, 1, 0)).unwrap_err();

@@ -1,6 +1,6 @@
 //! Reports as the scalars of TensorBoard.
 
-use super::report::{Evaluation, IterationReport};
+use crate::train::report::{Evaluation, IterationReport};
 
 /// The scalars of an iteration, each a tag and a value.
 pub(super) fn of_iteration(report: &IterationReport) -> Vec<(String, f64)> {
@@ -36,15 +36,16 @@ pub(super) fn of_iteration(report: &IterationReport) -> Vec<(String, f64)> {
 /// The scalars of an evaluation.
 pub(super) fn of_evaluation(evaluation: &Evaluation) -> Vec<(String, f64)> {
     let mut scalars = vec![("evaluation/loss".to_owned(), evaluation.loss)];
-    let judged: Vec<bool> = evaluation.captions.iter().filter_map(|c| c.right).collect();
-    if !judged.is_empty() {
-        let right = judged.iter().filter(|&&right| right).count();
-        scalars.push(("evaluation/right_captions".into(), right as f64 / judged.len() as f64));
+    let matches: Vec<bool> = evaluation.captions.iter().filter_map(|c| c.right).collect();
+    if !matches.is_empty() {
+        let right = matches.iter().filter(|&&right| right).count();
+        scalars.push(("evaluation/right_captions".into(), right as f64 / matches.len() as f64));
     }
-    let judged: Vec<bool> = evaluation.samples.iter().filter_map(|s| Some(s.seen?.all())).collect();
-    if !judged.is_empty() {
-        let right = judged.iter().filter(|&&right| right).count();
-        scalars.push(("evaluation/right_samples".into(), right as f64 / judged.len() as f64));
+    let matches: Vec<bool> =
+        evaluation.samples.iter().filter_map(|s| Some(s.seen?.all())).collect();
+    if !matches.is_empty() {
+        let right = matches.iter().filter(|&&right| right).count();
+        scalars.push(("evaluation/right_samples".into(), right as f64 / matches.len() as f64));
     }
     scalars
 }

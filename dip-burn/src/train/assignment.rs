@@ -1,61 +1,61 @@
-//! A batch over the replicas of a pipeline: who trains which microbatches, and what an iteration took on all of them.
+//! The replicas of a pipeline: which microbatches each trains, and how long an iteration takes on all of them.
 
 use std::sync::Arc;
 
 use dip_core::{BatchMeta, BatchSplit, Bytes, Plan, RankId, Seconds, Trace};
 
-use super::data::Microbatches;
+use super::data::BatchContent;
 use crate::batch::Batch;
 
-/// Deals the microbatches of a batch to replicas: for each replica their numbers. Each must come once.
-pub type Deal = Box<dyn Fn(&BatchMeta) -> Vec<Vec<usize>> + Send>;
+/// Assigns the microbatches of a batch to replicas: for each replica their numbers. Each must come once.
+pub type Assign = Box<dyn Fn(&BatchMeta) -> Vec<Vec<usize>> + Send>;
 
-/// Microbatches dealt in turn, whatever they hold.
+/// Assigns microbatches in turn, whatever they hold.
 pub(super) fn in_turn(batch: &BatchMeta, replicas: usize) -> Vec<Vec<usize>> {
     let count = batch.microbatches.len();
     (0..replicas).map(|r| (r..count).step_by(replicas).collect()).collect()
 }
 
-/// Whether every microbatch of a batch is dealt once, to as many replicas as there are.
-pub(super) fn is_complete(dealt: &[Vec<usize>], batch: &BatchMeta, replicas: usize) -> bool {
-    let mut all: Vec<usize> = dealt.iter().flatten().copied().collect();
+/// True if every microbatch of a batch is assigned once, and there is an entry for each replica.
+pub(super) fn is_complete(assigned: &[Vec<usize>], batch: &BatchMeta, replicas: usize) -> bool {
+    let mut all: Vec<usize> = assigned.iter().flatten().copied().collect();
     all.sort_unstable();
-    dealt.len() == replicas && all.into_iter().eq(0..batch.microbatches.len())
+    assigned.len() == replicas && all.into_iter().eq(0..batch.microbatches.len())
 }
 
-/// What the planner sees of a replica's microbatches.
+/// The metadata of one replica's microbatches.
 pub(super) fn meta_of(batch: &BatchMeta, own: &[usize]) -> BatchMeta {
     let microbatches = own.iter().map(|&k| batch.microbatches[k].clone()).collect();
     BatchMeta { iteration: batch.iteration, microbatches }
 }
 
-/// The batches of the replicas of this node, whose microbatches are one behind the other. Each has the trained tokens of the whole
-/// batch, which the loss is normalised by.
+/// The batches of the replicas of this process, from their microbatches one after another. Each states the trained tokens of the
+/// whole batch, which normalise the loss.
 pub(super) fn batches(
-    content: Microbatches,
-    dealt: &[Vec<usize>],
+    content: BatchContent,
+    assigned: &[Vec<usize>],
     splits: Vec<BatchSplit>,
 ) -> Vec<Arc<Batch>> {
-    let Microbatches { wanted, trained_tokens } = content;
-    let mut microbatches = wanted.into_iter();
+    let BatchContent { microbatches, trained_tokens } = content;
+    let mut microbatches = microbatches.into_iter();
     let batch = |(own, split): (&Vec<usize>, BatchSplit)| {
         let microbatches = microbatches.by_ref().take(own.len()).collect();
         Arc::new(Batch { microbatches, split, trained_tokens })
     };
-    dealt.iter().zip(splits).map(batch).collect()
+    assigned.iter().zip(splits).map(batch).collect()
 }
 
-/// What an iteration took, all replicas together.
+/// The times of an iteration over all replicas.
 pub(super) struct Times {
-    /// The slowest replica, as measured.
+    /// Makespan of the slowest replica, as measured.
     pub makespan: Seconds,
-    /// The slowest replica, as predicted.
+    /// Makespan of the slowest replica, as predicted.
     pub predicted: Seconds,
-    /// The slowest replica by the timeline of its measured stage times.
+    /// Critical path of the slowest replica, from its measured stage times.
     pub critical_path: Seconds,
-    /// Share of the time of all ranks of all replicas in which no stage ran.
+    /// Share of the time of all ranks in which no stage ran.
     pub bubble_ratio: f64,
-    /// The largest gap of a plan to its bound.
+    /// Largest gap of a plan to its bound, as a share of the bound.
     pub gap: f64,
 }
 
@@ -75,13 +75,13 @@ impl Times {
     }
 }
 
-/// Static bytes of the plans and measured activations together, rank by rank of all replicas.
+/// Planned static bytes plus measured activations, rank by rank of all replicas.
 pub(super) fn peak_bytes(plans: &[&Plan], activations: &[Bytes]) -> Vec<Bytes> {
     let fixed = plans.iter().flat_map(|plan| plan.graph.static_bytes.iter());
     fixed.zip(activations).map(|(&fixed, &activations)| fixed + activations).collect()
 }
 
-/// The traces of all replicas as one, with the ranks of the second behind those of the first, and so on.
+/// The traces of all replicas as one: the ranks of the second follow those of the first, and so on.
 fn side_by_side(traces: &[Trace]) -> Trace {
     let mut whole = Trace::default();
     for trace in traces {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dealing_is_complete_where_every_microbatch_comes_once() {
+    fn an_assignment_is_complete_if_every_microbatch_comes_once() {
         assert!(is_complete(&in_turn(&batch(5), 2), &batch(5), 2));
         assert!(!is_complete(&[vec![0, 1], vec![1]], &batch(3), 2));
         assert!(!is_complete(&[vec![0, 1]], &batch(3), 1));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bubble_of_replicas_is_that_of_all_their_ranks() {
+    fn the_bubble_ratio_counts_the_ranks_of_all_replicas() {
         let trace = |end: f64| {
             let span =
                 Span { task: TaskId(0), rank: RankId(0), start: Seconds(0.0), end: Seconds(end) };

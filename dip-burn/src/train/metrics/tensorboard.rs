@@ -8,20 +8,56 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Files of one second in one folder.
+use super::{MetricSink, SinkError, io_at, scalars};
+use crate::train::report::{Evaluation, IterationReport};
+
+/// Most files of one second in one folder.
 const MAX_FILES_A_SECOND: u32 = 1000;
 
-/// An event file that is open.
-pub(super) struct EventFile {
+/// The scalars of a run as TensorBoard event files.
+pub struct TensorBoard {
+    folder: PathBuf,
+    /// Open once the run has started.
+    file: Option<EventFile>,
+}
+
+impl TensorBoard {
+    /// Event files in `folder`.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), file: None }
+    }
+
+    fn write(&mut self, step: u64, scalars: &[(String, f64)]) -> Result<(), SinkError> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        Ok(file.scalars(step, scalars).map_err(|e| io_at(file.path())(e))?)
+    }
+}
+
+impl MetricSink for TensorBoard {
+    fn start(&mut self, iteration: u64) -> Result<(), SinkError> {
+        // A step is a number of done iterations: the evaluation after the last of them stays.
+        let file = EventFile::create(&self.folder, iteration + 1);
+        self.file = Some(file.map_err(io_at(&self.folder))?);
+        Ok(())
+    }
+
+    fn iteration(&mut self, report: &IterationReport) -> Result<(), SinkError> {
+        self.write(report.iteration + 1, &scalars::of_iteration(report))
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), SinkError> {
+        self.write(evaluation.iteration, &scalars::of_evaluation(evaluation))
+    }
+}
+
+/// An open event file.
+struct EventFile {
     file: File,
     path: PathBuf,
 }
 
 impl EventFile {
-    /// Begins a file in `folder` for a run that goes on at `step`: TensorBoard drops what earlier files have from there on.
-    ///
-    /// # Errors
-    /// The system's, where the folder or file cannot be made.
+    /// Starts a file in `folder`. TensorBoard drops what earlier files have from `step` on.
     pub fn create(folder: &Path, step: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let (file, path) = new_file(folder)?;
@@ -33,15 +69,11 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Adds the scalars of one step, each a tag and a value.
-    ///
-    /// # Errors
-    /// The system's, where the file cannot be written.
     pub fn scalars(&mut self, step: u64, scalars: &[(String, f64)]) -> io::Result<()> {
         let summary = message(|summary| {
             for (tag, value) in scalars {
@@ -55,12 +87,12 @@ impl EventFile {
         self.write(step, &message(|event| event.bytes(5, &summary)))
     }
 
-    /// Writes an event whose content is `what`, as one frame.
-    fn write(&mut self, step: u64, what: &[u8]) -> io::Result<()> {
+    /// Writes an event with `content`, as one frame.
+    fn write(&mut self, step: u64, content: &[u8]) -> io::Result<()> {
         let event = message(|event| {
             event.double(1, seconds_now());
             event.varint(2, step);
-            event.0.extend_from_slice(what);
+            event.0.extend_from_slice(content);
         });
         let length = (event.len() as u64).to_le_bytes();
         let mut frame = length.to_vec();
@@ -71,7 +103,7 @@ impl EventFile {
     }
 }
 
-/// A file with a name that no other has. TensorBoard reads files in the order of their names.
+/// A file with an unused name. TensorBoard reads files in the order of their names.
 fn new_file(folder: &Path) -> io::Result<(File, PathBuf)> {
     let seconds = seconds_now() as u64;
     for n in 0..MAX_FILES_A_SECOND {
@@ -144,7 +176,7 @@ impl Message {
     }
 }
 
-/// The checksum of a frame: a CRC is masked, since a CRC over data that holds CRCs is weak.
+/// The checksum of a frame. It is masked, because a CRC over data with CRCs is weak.
 fn masked_crc32c(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -203,7 +235,7 @@ mod tests {
         file.scalars(300, &[("loss".into(), 1.5)]).unwrap();
         let frames = frames(&std::fs::read(file.path()).unwrap());
         assert_eq!(frames.len(), 3);
-        // Behind the time come step and content.
+        // Step and content follow the time.
         let content = |i: usize| &frames[i][9..];
         assert_eq!(content(0), [&[0x10, 0, 0x1a, 13][..], b"brain.Event:2"].concat());
         assert_eq!(content(1), [0x10, 7, 0x3a, 2, 0x08, 1]);

@@ -5,18 +5,29 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use dip_core::{ExecError, Executor, Plan, RankId, StageError, Trace};
 
-use super::error::PipelineError;
-use super::pipeline::{Pipeline, Update};
+use super::{Pipeline, Update};
 use crate::batch::Batch;
+use crate::runtime::error::PipelineError;
 
-/// A pipeline bound to a batch; see [`Pipeline::on`].
-pub struct OnBatch<'a, B: Backend> {
-    pub(super) pipeline: &'a mut Pipeline<B>,
-    pub(super) batch: &'a Arc<Batch>,
-    pub(super) update: Option<Update>,
+/// A pipeline without further replicas, bound to a batch: runs plans of that batch.
+pub struct BatchExecutor<'a, B: Backend> {
+    pipeline: &'a mut Pipeline<B>,
+    batch: &'a Arc<Batch>,
+    update: Option<Update>,
 }
 
-impl<B: Backend> Executor for OnBatch<'_, B> {
+impl<B: Backend> Pipeline<B> {
+    /// This pipeline as an executor of plans for one batch, with an optimiser step after each run if there is an update.
+    pub fn executor<'a>(
+        &'a mut self,
+        batch: &'a Arc<Batch>,
+        update: Option<Update>,
+    ) -> BatchExecutor<'a, B> {
+        BatchExecutor { pipeline: self, batch, update }
+    }
+}
+
+impl<B: Backend> Executor for BatchExecutor<'_, B> {
     fn execute(&mut self, plan: &Plan) -> Result<Trace, ExecError> {
         match self.pipeline.run(plan, self.batch, self.update) {
             Ok(report) => Ok(report.traces.into_iter().next().unwrap_or_default()),

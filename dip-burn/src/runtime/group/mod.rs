@@ -1,0 +1,196 @@
+//! The processes that train one run together: they agree on what must be the same, and the first one writes and evaluates.
+//!
+//! Every process calls the same methods in the same order.
+
+mod error;
+
+pub use error::GroupError;
+
+use std::fmt::Display;
+
+/// What to do where processes were started for different runs.
+pub(super) const START_ALIKE: &str = "start all nodes with the same run, version and data";
+/// Longest difference that is quoted, in characters.
+const MAX_QUOTED: usize = 200;
+
+/// The processes of a run, seen from one of them.
+pub trait ProcessGroup: Send + Sync {
+    /// Number of this process, from 0.
+    fn index(&self) -> usize;
+
+    /// Number of processes.
+    fn size(&self) -> usize;
+
+    /// The messages of all processes, in the order of their indices.
+    ///
+    /// # Errors
+    /// [`GroupError::Gone`] if a process has ended.
+    fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError>;
+
+    /// The message of the first process; those of the others are ignored.
+    ///
+    /// # Errors
+    /// [`GroupError::Gone`] if the first process has ended.
+    fn broadcast(&self, own: Vec<u8>) -> Result<Vec<u8>, GroupError>;
+
+    /// The messages of the other processes in order, on the first process; nothing on the others.
+    ///
+    /// # Errors
+    /// [`GroupError::Gone`] if a process has ended.
+    fn gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError>;
+
+    /// Accepts messages of up to `bytes`, for groups that refuse long messages by default.
+    fn accept_bytes(&self, bytes: usize) {
+        let _ = bytes;
+    }
+
+    /// The first reason why the processes cannot go on together.
+    fn failure(&self) -> Option<GroupError> {
+        None
+    }
+
+    /// Tells the other processes that this one cannot go on.
+    fn abort(&self, reason: &str) {
+        let _ = reason;
+    }
+
+    /// Tells the other processes that this one ends, and with which error.
+    fn leave(&self, error: Option<&str>) {
+        let _ = error;
+    }
+}
+
+impl dyn ProcessGroup + '_ {
+    /// True if this process writes and evaluates.
+    pub fn is_first(&self) -> bool {
+        self.index() == 0
+    }
+
+    /// Runs this process's part, and tells the others how it ended.
+    ///
+    /// # Errors
+    /// The error of `run`.
+    pub fn take_part<T, E: Display>(&self, run: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let result = run();
+        let error = result.as_ref().err().map(|error| format!("{error:#}"));
+        self.leave(error.as_deref());
+        result
+    }
+
+    /// Runs `make` on the first process and returns its bytes on all.
+    ///
+    /// # Errors
+    /// The error of `make` on the first process, and [`GroupError::Gone`] on the others.
+    pub fn compute_on_first<E: From<GroupError>>(
+        &self,
+        make: impl FnOnce() -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
+        let own = if self.is_first() { make()? } else { Vec::new() };
+        Ok(self.broadcast(own)?)
+    }
+
+    /// The sum over all processes.
+    ///
+    /// # Errors
+    /// [`GroupError::Gone`] if a process has ended.
+    pub fn sum(&self, own: u64) -> Result<u64, GroupError> {
+        let all = self.all_gather(own.to_le_bytes().to_vec())?;
+        let number = |bytes: &Vec<u8>| bytes.first_chunk().map_or(0, |x| u64::from_le_bytes(*x));
+        Ok(all.iter().map(number).fold(0, u64::saturating_add))
+    }
+
+    /// Checks that `text` is the same on all processes; it is not computed where there is only one.
+    ///
+    /// # Errors
+    /// [`GroupError::Differs`] names the first process with another text.
+    pub fn agree(&self, what: &str, text: impl FnOnce() -> String) -> Result<(), GroupError> {
+        self.agree_or(what, START_ALIKE, text)
+    }
+
+    /// As [`agree`](Self::agree), with the remedy that the error names.
+    ///
+    /// # Errors
+    /// As [`agree`](Self::agree).
+    pub fn agree_or(
+        &self,
+        what: &str,
+        remedy: &'static str,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), GroupError> {
+        if self.size() == 1 {
+            return Ok(());
+        }
+        let own = text();
+        let all = self.all_gather(own.as_bytes().to_vec())?;
+        let Some(node) = all.iter().position(|text| text != own.as_bytes()) else { return Ok(()) };
+        let difference = difference(&String::from_utf8_lossy(&all[node]), &own);
+        Err(GroupError::Differs { node, what: format!("{what}: {difference}"), remedy })
+    }
+}
+
+/// A run of one process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SingleProcess;
+
+impl ProcessGroup for SingleProcess {
+    fn index(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
+        Ok(vec![own])
+    }
+
+    fn broadcast(&self, own: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+        Ok(own)
+    }
+
+    fn gather(&self, _: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
+        Ok(Vec::new())
+    }
+}
+
+/// The first `most` characters of a text from another process, without control characters.
+pub(super) fn quoted(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The first line in which two texts differ.
+fn difference(theirs: &str, ours: &str) -> String {
+    let shown = |line: Option<&str>| match line {
+        Some(line) => quoted(line.trim(), MAX_QUOTED),
+        None => String::from("nothing"),
+    };
+    let (mut theirs, mut ours) = (theirs.lines(), ours.lines());
+    loop {
+        match (theirs.next(), ours.next()) {
+            (Some(x), Some(y)) if x == y => {}
+            (x, y) => return format!("it has `{}`, this node `{}`", shown(x), shown(y)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_the_first_line_that_differs() {
+        let (a, b) = ("name = 1\nseed = 3\nend", "name = 1\nseed = 4\nend");
+        assert_eq!(difference(a, b), "it has `seed = 3`, this node `seed = 4`");
+        assert_eq!(difference("x", "x\ny"), "it has `nothing`, this node `y`");
+    }
+
+    #[test]
+    fn a_single_process_agrees_with_itself_and_keeps_its_messages() {
+        let group: &dyn ProcessGroup = &SingleProcess;
+        assert!(group.is_first());
+        assert_eq!(group.sum(7), Ok(7));
+        assert_eq!(group.compute_on_first(|| Ok::<_, GroupError>(vec![1])), Ok(vec![1]));
+        group.agree("nothing", || unreachable!("there is nobody to agree with")).unwrap();
+    }
+}

@@ -1,0 +1,102 @@
+//! What a pipeline is built from.
+
+use burn::tensor::backend::Backend;
+use dip_core::{ModelSpec, ModuleId, Partition, RankId};
+
+use super::chunks::Chunks;
+use super::connections::Connections;
+use super::optimizer::OptimizerConfig;
+use crate::model::{InitialWeights, ModelError, Precision};
+use crate::stage::ChunkStage;
+
+/// What a pipeline is built from: model, partition and devices, and defaults for the rest.
+pub struct PipelineInit<'a, B: Backend> {
+    pub(super) model: &'a ModelSpec,
+    pub(super) partition: &'a Partition,
+    pub(super) devices: Vec<B::Device>,
+    pub(super) threads_per_rank: usize,
+    pub(super) precision: Precision,
+    pub(super) weights: InitialWeights<'a>,
+    pub(super) optimizer: OptimizerConfig,
+    pub(super) connections: Connections<B>,
+}
+
+impl<'a, B: Backend> PipelineInit<'a, B> {
+    /// One device for each rank, replica by replica: twice as many devices as ranks make two replicas. Ranks may share a device;
+    /// on CPU each has its own compute threads.
+    ///
+    /// By default a rank has one compute thread, computes in f32, draws its weights from seed 0, and all ranks are threads of this
+    /// process.
+    pub fn new(model: &'a ModelSpec, partition: &'a Partition, devices: Vec<B::Device>) -> Self {
+        Self {
+            model,
+            partition,
+            devices,
+            threads_per_rank: 1,
+            precision: Precision::F32,
+            weights: 0.into(),
+            optimizer: OptimizerConfig::default(),
+            connections: Connections::default(),
+        }
+    }
+
+    /// Compute threads of each rank on CPU.
+    #[must_use]
+    pub fn with_threads_per_rank(mut self, threads: usize) -> Self {
+        self.threads_per_rank = threads;
+        self
+    }
+
+    /// The precision that layers compute in.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The initial weights.
+    #[must_use]
+    pub fn with_weights(mut self, weights: impl Into<InitialWeights<'a>>) -> Self {
+        self.weights = weights.into();
+        self
+    }
+
+    /// The optimiser.
+    #[must_use]
+    pub fn with_optimizer(mut self, optimizer: OptimizerConfig) -> Self {
+        self.optimizer = optimizer;
+        self
+    }
+
+    /// The connections between ranks, replicas and processes.
+    #[must_use]
+    pub fn with_connections(mut self, connections: Connections<B>) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Replicas in this process.
+    pub(super) fn replicas(&self) -> usize {
+        self.devices.len() / self.partition.ranks.max(1) as usize
+    }
+
+    /// The chunks of a rank, on its device.
+    pub(super) fn chunks_of(
+        &self,
+        rank: RankId,
+        device: &B::Device,
+    ) -> Result<Chunks<B>, ModelError> {
+        self.precision.check_supported::<B>(device)?;
+        let mut chunks = Chunks::new();
+        for (m, module) in self.partition.modules.iter().enumerate() {
+            for chunk in module.chunks.iter().filter(|chunk| chunk.rank == rank) {
+                let layers = chunk.layers.clone();
+                let stage =
+                    ChunkStage::new(self.model, ModuleId::from(m), layers, self.weights, device)?
+                        .with_precision(self.precision);
+                chunks.insert((self.model.modules[m].name.clone(), chunk.segment), stage);
+            }
+        }
+        Ok(chunks)
+    }
+}

@@ -1,0 +1,126 @@
+//! Builds the chunks of every rank, connects the ranks, and starts their threads.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use burn::tensor::StreamId;
+use burn::tensor::backend::Backend;
+use dip_core::RankId;
+
+use super::connect::{Member, connect};
+use super::{Pipeline, RankThread};
+use crate::runtime::chunks::{Chunks, layout_of};
+use crate::runtime::error::PipelineError;
+use crate::runtime::init::PipelineInit;
+use crate::runtime::optimizer::Optimizer;
+use crate::runtime::replica::Replica;
+use crate::runtime::shard::Shard;
+use crate::runtime::tied::TiedWeights;
+use crate::runtime::worker::{Reply, Worker};
+use crate::stage::RankMemory;
+
+impl<B: Backend> Pipeline<B> {
+    /// Builds the chunks of every rank on its device and starts a thread for each rank.
+    ///
+    /// # Errors
+    /// [`PipelineError`] if the devices do not fit the partition, the model cannot be built, the ranks cannot be connected, or a
+    /// thread cannot be started.
+    pub fn new(init: &PipelineInit<'_, B>) -> Result<Self, PipelineError> {
+        let ranks = init.partition.ranks as usize;
+        if ranks == 0 || init.devices.is_empty() || !init.devices.len().is_multiple_of(ranks) {
+            let (ranks, devices) = (init.partition.ranks, init.devices.len());
+            return Err(PipelineError::Devices { ranks, devices });
+        }
+        let chunks = build_chunks(init, ranks)?;
+        let members = connect(init, chunks[..ranks].iter().map(layout_of).collect())?;
+        let tied = (0..init.replicas()).flat_map(|_| TiedWeights::of(init.model, init.partition));
+        let (reply_sender, replies) = channel();
+        let mut pipeline = Self {
+            workers: Vec::new(),
+            ranks,
+            devices: init.devices.clone(),
+            connections: init.connections.clone(),
+            replies,
+        };
+        for (id, ((chunks, member), tied)) in chunks.into_iter().zip(members).zip(tied).enumerate()
+        {
+            let parts = Parts { id, chunks, member, tied, replies: reply_sender.clone() };
+            pipeline.workers.push(start_thread(init, parts)?);
+        }
+        Ok(pipeline)
+    }
+}
+
+/// The chunks of every rank of every replica.
+fn build_chunks<B: Backend>(
+    init: &PipelineInit<'_, B>,
+    ranks: usize,
+) -> Result<Vec<Chunks<B>>, PipelineError> {
+    let build = |(id, device)| Ok(init.chunks_of(RankId::from(id % ranks), device)?);
+    init.devices.iter().enumerate().map(build).collect()
+}
+
+/// What a worker is made of.
+struct Parts<B: Backend> {
+    /// Its number among the ranks of all replicas.
+    id: usize,
+    chunks: Chunks<B>,
+    member: Member<B>,
+    tied: TiedWeights<B>,
+    replies: Sender<(usize, Reply)>,
+}
+
+fn start_thread<B: Backend>(
+    init: &PipelineInit<'_, B>,
+    parts: Parts<B>,
+) -> Result<RankThread<B>, PipelineError> {
+    let Parts { id, mut chunks, member, tied, replies } = parts;
+    let ranks = init.partition.ranks as usize;
+    let rank = RankId::from(id % ranks);
+    let memory = Arc::<RankMemory>::default();
+    chunks.values_mut().for_each(|chunk| chunk.share_memory(memory.clone()));
+    let replica = replica_of(init, id / ranks, member, &mut chunks);
+    let (commands, command_receiver) = channel();
+    let worker = Worker {
+        id,
+        rank,
+        replica,
+        chunks,
+        memory,
+        optimizer: Optimizer::new(&init.optimizer),
+        tied,
+        commands: command_receiver,
+        replies,
+    };
+    let threads = init.threads_per_rank;
+    // All threads share one stream: a GPU may run several streams in another order than they depend on each other, and writes to
+    // memory that one has freed while another still reads it (Burn 0.21).
+    let stream = StreamId::current();
+    let thread = std::thread::Builder::new()
+        .name(format!("dip-rank-{id}"))
+        .spawn(move || stream.executes(|| serve_in_pool(worker, threads)))
+        .map_err(|source| PipelineError::Thread { rank, source })?;
+    Ok(RankThread { commands: Some(commands), thread: Some(thread) })
+}
+
+/// A rank's place among its replicas, of which `own` is the number in this process.
+fn replica_of<B: Backend>(
+    init: &PipelineInit<'_, B>,
+    own: usize,
+    collective: Member<B>,
+    chunks: &mut Chunks<B>,
+) -> Replica<B> {
+    let group = &init.connections.group;
+    let (number, count) = (group.index() * init.replicas() + own, group.size() * init.replicas());
+    let is_sharded = init.optimizer.shard && count > 1;
+    let shard = is_sharded.then(|| Shard::of(chunks, number, count));
+    Replica { reports_norm: own == 0, collective, shard }
+}
+
+/// Serves inside a compute pool of the rank's own, so that ranks never wait for each other's threads.
+fn serve_in_pool<B: Backend>(worker: Worker<B>, threads: usize) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
+    // Kept until the rank ends: dropping it ends the compute threads.
+    let _pool = pool;
+    worker.serve();
+}

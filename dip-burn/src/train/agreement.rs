@@ -1,0 +1,73 @@
+//! What the trainers of a run agree on: weights, and tensors that they share.
+
+use std::path::Path;
+
+use super::checkpoint::{self, CheckpointError};
+use crate::params::NamedTensors;
+use crate::runtime::{GroupError, ProcessGroup};
+
+/// Checks that all processes have the same weights. Equal updates keep them equal, but only on machines that round alike.
+///
+/// # Errors
+/// [`GroupError::Differs`] names the first process with other weights.
+pub(super) fn agree_on_weights(
+    group: &dyn ProcessGroup,
+    iteration: u64,
+    weights: &NamedTensors,
+) -> Result<(), GroupError> {
+    let remedy = "use machines of one kind, started with the same run and weights, and start all again with --resume";
+    let what = format!("the weights after iteration {iteration}");
+    let parts = || weights.iter().flat_map(|(name, data)| [name.as_bytes(), data.as_bytes()]);
+    group.agree_or(&what, remedy, || fingerprint(parts()))
+}
+
+/// The tensors of all processes on the first; only its own on the others.
+///
+/// # Errors
+/// Those of the group, and [`CheckpointError`] if tensors cannot be exchanged.
+pub(super) fn gather_tensors<E>(
+    group: &dyn ProcessGroup,
+    own: NamedTensors,
+) -> Result<NamedTensors, E>
+where
+    E: From<GroupError> + From<CheckpointError>,
+{
+    let bytes = match group.is_first() {
+        true => Vec::new(),
+        false => checkpoint::to_bytes(Path::new("tensors for the first node"), &own)?,
+    };
+    let mut all = own;
+    for bytes in group.gather(bytes)? {
+        all.extend(checkpoint::from_bytes(Path::new("tensors of another node"), &bytes)?);
+    }
+    Ok(all)
+}
+
+/// FNV-1a over the length and the eight-byte words of every part. The rotation after each product carries high bits to low ones.
+pub(super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut take = |word: u64| hash = (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
+    for part in parts {
+        take(part.len() as u64);
+        for word in part.chunks(8) {
+            let mut padded = [0; 8];
+            padded[..word.len()].copy_from_slice(word);
+            take(u64::from_le_bytes(padded));
+        }
+    }
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fingerprint;
+
+    #[test]
+    fn fingerprints_distinguish_signs_and_lengths() {
+        // The sign of the upper float of a word is bit 63: a product alone never moves it, and two of them cancel.
+        let signed = |a: f32, b: f32| [0.0, a, 0.0, b].map(f32::to_le_bytes).concat();
+        assert_ne!(fingerprint([&signed(1.0, 1.0)[..]]), fingerprint([&signed(-1.0, -1.0)[..]]));
+        assert_ne!(fingerprint([b"ab" as &[u8], b""]), fingerprint([b"ab\0" as &[u8], b""]));
+        assert_ne!(fingerprint([b"12345678" as &[u8], b"9"]), fingerprint([b"123456789" as &[u8]]));
+    }
+}

@@ -1,0 +1,118 @@
+//! `metrics.jsonl`: one JSON object for every iteration and evaluation.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{MetricSink, SinkError, io_at};
+use crate::train::checkpoint::CheckpointError;
+use crate::train::report::{Evaluation, IterationReport};
+
+/// The metrics file of a run.
+pub struct JsonLines {
+    path: PathBuf,
+    /// Open once the run has started.
+    file: Option<File>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Line<'a> {
+    Train(&'a IterationReport),
+    Evaluation(&'a Evaluation),
+}
+
+/// The number of a line that is read back.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LineNumber {
+    Train { iteration: u64 },
+    Evaluation { iteration: u64 },
+}
+
+impl JsonLines {
+    /// `metrics.jsonl` in the output folder of a run.
+    pub fn new(folder: &Path) -> Self {
+        Self { path: folder.join("metrics.jsonl"), file: None }
+    }
+
+    /// Keeps the lines of the first `iteration` iterations and opens the file behind them.
+    fn open(&self, iteration: u64) -> Result<File, CheckpointError> {
+        let path = &self.path;
+        let io = io_at(path);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(&io)?;
+        }
+        let mut text = String::new();
+        if iteration > 0 && path.exists() {
+            for line in BufReader::new(File::open(path).map_err(&io)?).lines() {
+                let line = line.map_err(&io)?;
+                if is_kept(&line, iteration) {
+                    text += &line;
+                    text.push('\n');
+                }
+            }
+        }
+        let partial = path.with_extension("jsonl.partial");
+        fs::write(&partial, text).map_err(&io)?;
+        fs::rename(&partial, path).map_err(&io)?;
+        OpenOptions::new().append(true).open(path).map_err(&io)
+    }
+
+    fn write(&mut self, line: &Line<'_>) -> Result<(), SinkError> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        Ok(file.write_all(&text).map_err(io_at(&self.path))?)
+    }
+}
+
+/// False for a line that a kill cut off, or that is written again.
+fn is_kept(line: &str, iteration: u64) -> bool {
+    match serde_json::from_str(line) {
+        Ok(LineNumber::Train { iteration: i }) => i < iteration,
+        Ok(LineNumber::Evaluation { iteration: i }) => i <= iteration,
+        Err(_) => false,
+    }
+}
+
+impl MetricSink for JsonLines {
+    fn start(&mut self, iteration: u64) -> Result<(), SinkError> {
+        self.file = Some(self.open(iteration)?);
+        Ok(())
+    }
+
+    fn iteration(&mut self, report: &IterationReport) -> Result<(), SinkError> {
+        self.write(&Line::Train(report))
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), SinkError> {
+        self.write(&Line::Evaluation(evaluation))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evaluation(iteration: u64) -> Evaluation {
+        Evaluation { iteration, ..Evaluation::new("loss", 1.0) }
+    }
+
+    #[test]
+    fn a_resumed_run_drops_what_was_written_beyond_its_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lines = JsonLines::new(folder.path());
+        lines.start(0).unwrap();
+        (0..5).for_each(|i| lines.evaluation(&evaluation(i)).unwrap());
+        lines.file.take().unwrap().write_all(b"{\"train\":{\"iter").unwrap();
+        let mut lines = JsonLines::new(folder.path());
+        lines.start(3).unwrap();
+        lines.evaluation(&evaluation(4)).unwrap();
+        let text = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(text.lines().count(), 5);
+        assert!(text.lines().all(|line| line.ends_with('}')));
+    }
+}

@@ -1,0 +1,126 @@
+//! Where the metrics of a run go: files, and whatever implements [`MetricSink`].
+
+mod json_lines;
+mod samples;
+mod scalars;
+mod tensorboard;
+
+pub use json_lines::JsonLines;
+pub use samples::{SampleFiles, write as write_samples};
+pub use tensorboard::TensorBoard;
+
+use std::error::Error;
+use std::path::Path;
+
+use super::EarlyStop;
+use super::checkpoint::CheckpointError;
+use super::config::RunConfig;
+use super::error::TrainError;
+use super::report::{Evaluation, IterationReport};
+
+/// Why a sink could not take a report; it ends the run.
+pub type SinkError = Box<dyn Error + Send + Sync>;
+
+/// Receives the metrics of a run while it trains. By default every method ignores its argument.
+pub trait MetricSink {
+    /// The run starts with `iteration` iterations done. Drop what a killed run has reported beyond them.
+    ///
+    /// # Errors
+    /// [`SinkError`] if the sink cannot be opened.
+    fn start(&mut self, iteration: u64) -> Result<(), SinkError> {
+        let _ = iteration;
+        Ok(())
+    }
+
+    /// An iteration is done.
+    ///
+    /// # Errors
+    /// [`SinkError`] if the report cannot be taken.
+    fn iteration(&mut self, report: &IterationReport) -> Result<(), SinkError> {
+        let _ = report;
+        Ok(())
+    }
+
+    /// The model was evaluated.
+    ///
+    /// # Errors
+    /// [`SinkError`] if the evaluation cannot be taken.
+    fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), SinkError> {
+        let _ = evaluation;
+        Ok(())
+    }
+
+    /// A checkpoint was written.
+    ///
+    /// # Errors
+    /// [`SinkError`] if it cannot be reported.
+    fn checkpoint(&mut self, path: &Path) -> Result<(), SinkError> {
+        let _ = path;
+        Ok(())
+    }
+
+    /// The run ends before its last iteration, because its held-out loss no longer falls.
+    ///
+    /// # Errors
+    /// [`SinkError`] if it cannot be reported.
+    fn early_stop(&mut self, iteration: u64, early_stop: &EarlyStop) -> Result<(), SinkError> {
+        let _ = (iteration, early_stop);
+        Ok(())
+    }
+}
+
+/// Ignores everything.
+impl MetricSink for () {}
+
+/// The files that a run writes to its output folder: `metrics.jsonl`, samples, and TensorBoard events if the run asks for them.
+pub(super) fn file_sinks(config: &RunConfig) -> Vec<Box<dyn MetricSink>> {
+    let mut sinks: Vec<Box<dyn MetricSink>> = vec![Box::new(JsonLines::new(&config.output))];
+    if config.metrics.tensorboard {
+        sinks.push(Box::new(TensorBoard::new(&config.output.join("tensorboard"))));
+    }
+    sinks.push(Box::new(SampleFiles::new(&config.output.join("samples"))));
+    sinks
+}
+
+/// Reports to several sinks, in order.
+#[derive(Default)]
+pub(super) struct Sinks<'a>(Vec<&'a mut (dyn MetricSink + 'a)>);
+
+impl<'a> Sinks<'a> {
+    pub fn add(&mut self, sink: &'a mut (dyn MetricSink + 'a)) {
+        self.0.push(sink);
+    }
+
+    pub fn start(&mut self, iteration: u64) -> Result<(), TrainError> {
+        self.each(|sink| sink.start(iteration))
+    }
+
+    pub fn iteration(&mut self, report: &IterationReport) -> Result<(), TrainError> {
+        self.each(|sink| sink.iteration(report))
+    }
+
+    pub fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
+        self.each(|sink| sink.evaluation(evaluation))
+    }
+
+    pub fn checkpoint(&mut self, path: &Path) -> Result<(), TrainError> {
+        self.each(|sink| sink.checkpoint(path))
+    }
+
+    pub fn early_stop(&mut self, iteration: u64, stop: &EarlyStop) -> Result<(), TrainError> {
+        self.each(|sink| sink.early_stop(iteration, stop))
+    }
+
+    fn each(
+        &mut self,
+        mut report: impl FnMut(&mut dyn MetricSink) -> Result<(), SinkError>,
+    ) -> Result<(), TrainError> {
+        self.0.iter_mut().try_for_each(|sink| report(&mut **sink)).map_err(TrainError::Sink)
+    }
+}
+
+/// Names a file in its I/O errors.
+fn io_at(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError + use<> {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { path: path.clone(), source }
+}

@@ -1,0 +1,294 @@
+//! The training loop (paper section 4): while a batch trains, the next one is planned and its pixels are decoded.
+
+mod checkpoints;
+mod evaluation;
+mod prefetch;
+mod progress;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::backend::Backend;
+use dip_core::{ModelSpec, Partition, Plan, PlanSource, PlannedBatch, Seconds, check_plan};
+
+use self::prefetch::{PrefetchedBatch, TrainingBatch};
+use self::progress::Progress;
+use super::agreement::agree_on_weights;
+use super::assignment::{self, Assign, Times};
+use super::config::RunConfig;
+use super::data::RunData;
+use super::error::TrainError;
+use super::metrics::{MetricSink, Sinks, file_sinks};
+use super::report::IterationReport;
+use super::throughput::{Throughput, resident_bytes};
+use crate::batch::Batch;
+use crate::model::InitialWeights;
+use crate::params::NamedTensors;
+use crate::runtime::{
+    Connections, Export, Pipeline, PipelineInit, ProcessGroup, ReplicaWork, StepReport, Update,
+};
+use crate::weights::Weights;
+
+/// What a trainer is made of.
+pub struct TrainerInit<'a, B: Backend> {
+    /// The run.
+    pub config: &'a RunConfig,
+    /// Its model.
+    pub model: &'a ModelSpec,
+    /// Which rank holds which layers; plans must be made for it.
+    pub partition: &'a Partition,
+    /// The planner.
+    pub plans: Box<dyn PlanSource>,
+    /// What it trains and is evaluated on.
+    pub data: RunData,
+    /// One device for each rank, replica by replica.
+    pub devices: Vec<B::Device>,
+    /// The connections between ranks, replicas and processes; [`Connections::default`] is one process.
+    pub connections: Connections<B>,
+}
+
+/// Trains a model on a pipeline.
+pub struct Trainer<B: Backend> {
+    config: RunConfig,
+    model: ModelSpec,
+    partition: Partition,
+    pipeline: Pipeline<B>,
+    plans: Box<dyn PlanSource>,
+    data: RunData,
+    /// Where the whole model is evaluated.
+    device: B::Device,
+    group: Arc<dyn ProcessGroup>,
+    assign: Option<Assign>,
+    throughput: Option<Throughput>,
+    sinks: Vec<Box<dyn MetricSink>>,
+    prefetched: Option<PrefetchedBatch>,
+    progress: Progress,
+}
+
+impl<B: Backend> Trainer<B> {
+    /// Builds the ranks with their weights.
+    ///
+    /// # Errors
+    /// [`TrainError`] if the weights cannot be read or the pipeline cannot be built.
+    pub fn new(init: TrainerInit<'_, B>) -> Result<Self, TrainError> {
+        let TrainerInit { config, model, partition, plans, data, devices, connections } = init;
+        let device = devices.first().cloned().unwrap_or_default();
+        let weights = config.weights.as_ref().map(|w| Weights::open(&w.from, model));
+        let weights = weights.transpose().map_err(Box::new)?;
+        let group = connections.group.clone();
+        let pipeline = PipelineInit::new(model, partition, devices)
+            .with_threads_per_rank(config.pipeline.threads_per_rank)
+            .with_precision(config.pipeline.precision)
+            .with_weights(InitialWeights { seed: config.seed, weights: weights.as_ref() })
+            .with_optimizer(config.optimizer.clone())
+            .with_connections(connections);
+        Ok(Self {
+            config: config.clone(),
+            model: model.clone(),
+            partition: partition.clone(),
+            pipeline: Pipeline::new(&pipeline)?,
+            plans,
+            progress: Progress::new(config.pipeline.precision, data.loader.position()),
+            data,
+            device,
+            group,
+            assign: None,
+            throughput: None,
+            sinks: file_sinks(config),
+            prefetched: None,
+        })
+    }
+
+    /// Assigns the microbatches of every batch to replicas with `assign`, instead of in turn.
+    #[must_use]
+    pub fn with_assignment(mut self, assign: Assign) -> Self {
+        self.assign = Some(assign);
+        self
+    }
+
+    /// Also reports utilisation.
+    #[must_use]
+    pub fn with_throughput(mut self, throughput: Option<Throughput>) -> Self {
+        self.throughput = throughput;
+        self
+    }
+
+    /// Also reports to `sink`, after the files of the run.
+    #[must_use]
+    pub fn with_sink(mut self, sink: Box<dyn MetricSink>) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    /// Which rank holds which layers.
+    pub fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
+    /// Iterations that are done.
+    pub fn iteration(&self) -> u64 {
+        self.progress.iteration
+    }
+
+    /// The weights, by name.
+    ///
+    /// # Errors
+    /// [`TrainError::Pipeline`] if a rank has failed.
+    pub fn weights(&mut self) -> Result<NamedTensors, TrainError> {
+        Ok(self.pipeline.export(Export::Parameters)?)
+    }
+
+    /// True if the run has ended.
+    pub fn is_done(&self) -> bool {
+        self.progress.iteration >= self.config.iterations
+            || self.progress.early_stop.is_over(self.config.evaluation.patience)
+    }
+
+    /// Trains to the end, with evaluations, samples, checkpoints and metrics as the run says. Of several processes the first
+    /// reports and writes.
+    ///
+    /// # Errors
+    /// [`TrainError`]; the newest checkpoint stays whole.
+    pub fn run(&mut self, sink: &mut dyn MetricSink) -> Result<(), TrainError> {
+        let mut own = std::mem::take(&mut self.sinks);
+        let mut sinks = Sinks::default();
+        if self.group.is_first() {
+            own.iter_mut().for_each(|sink| sinks.add(&mut **sink));
+            sinks.add(sink);
+        }
+        let result = self.run_with(sinks);
+        self.sinks = own;
+        result
+    }
+
+    fn run_with(&mut self, mut sinks: Sinks<'_>) -> Result<(), TrainError> {
+        if self.group.size() > 1 {
+            let weights = self.weights()?;
+            agree_on_weights(&*self.group, self.iteration(), &weights)?;
+        }
+        sinks.start(self.iteration())?;
+        if self.iteration() == 0 {
+            self.evaluate_into(&mut sinks)?;
+        }
+        while !self.is_done() {
+            let report = self.step()?;
+            sinks.iteration(&report)?;
+            // Evaluates before saving: a run that resumes from the checkpoint already has its evaluation.
+            if self.is_due(self.config.evaluation.every) {
+                self.evaluate_into(&mut sinks)?;
+            }
+            if self.is_due(self.config.checkpoint.every) {
+                let path = self.save()?;
+                sinks.checkpoint(&path)?;
+            }
+        }
+        if self.iteration() < self.config.iterations {
+            sinks.early_stop(self.iteration(), &self.progress.early_stop)?;
+        }
+        // No process leaves while another still waits for it.
+        Ok(self.group.agree("the end of the run", || self.iteration().to_string())?)
+    }
+
+    /// True if an event that comes every `every` iterations, and at the end, comes now.
+    fn is_due(&self, every: u64) -> bool {
+        self.is_done() || (every > 0 && self.iteration().is_multiple_of(every))
+    }
+
+    /// Trains on the next batch, while the batch after it is planned and decoded.
+    ///
+    /// # Errors
+    /// [`TrainError`]; the trainer cannot go on then.
+    pub fn step(&mut self) -> Result<IterationReport, TrainError> {
+        let start = Instant::now();
+        let batch = self.take_batch()?;
+        let planned = self.take_plans(batch.assigned.len())?;
+        self.prefetch()?;
+        let batch = self.wait_for_content(batch, &planned)?;
+        let update = self.next_update();
+        let step = self.pipeline.run_replicas(&work(&planned, &batch.replicas), Some(update))?;
+        self.progress.count(&step)?;
+        let elapsed_s = Seconds(start.elapsed().as_secs_f64());
+        // The plans of the replicas are searched one after another.
+        self.plans.measured(elapsed_s / planned.len() as f64);
+        let report = self.report(&batch, &planned, step, Pace { update, elapsed_s });
+        self.progress.finish_iteration(batch.position);
+        Ok(report)
+    }
+
+    /// The checked plan of every replica: ranks that follow an invalid plan would wait for each other for ever.
+    fn take_plans(&mut self, replicas: usize) -> Result<Vec<PlannedBatch>, TrainError> {
+        let mut all = Vec::with_capacity(replicas);
+        for _ in 0..replicas {
+            let planned = self.plans.take()?;
+            let violations = check_plan(&planned.plan);
+            if let Some(first) = violations.first() {
+                return Err(TrainError::InvalidPlan {
+                    iteration: self.iteration(),
+                    violations: violations.len(),
+                    first: first.to_string(),
+                });
+            }
+            all.push(planned);
+        }
+        Ok(all)
+    }
+
+    fn next_update(&self) -> Update {
+        let optimizer = &self.config.optimizer;
+        Update {
+            learning_rate: optimizer.rate(self.progress.optimizer_steps, self.config.iterations),
+            clip_norm: optimizer.clip_norm,
+            loss_scale: self.progress.loss_scale.value(),
+        }
+    }
+
+    fn report(
+        &self,
+        batch: &TrainingBatch,
+        planned: &[PlannedBatch],
+        step: StepReport,
+        pace: Pace,
+    ) -> IterationReport {
+        let plans: Vec<&Plan> = planned.iter().map(|p| &p.plan).collect();
+        let times = Times::of(&step.traces, &plans);
+        let Pace { update, elapsed_s } = pace;
+        let TrainingBatch { meta, tokens, .. } = batch;
+        IterationReport {
+            iteration: self.iteration(),
+            loss: step.loss,
+            learning_rate: update.learning_rate,
+            gradient_norm: step.gradient_norm,
+            tokens: *tokens,
+            images: meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
+            clips: meta.microbatches.iter().map(|m| m.clips.len() as u64).sum(),
+            microbatches: meta.microbatches.len(),
+            tokens_per_s: *tokens as f64 / elapsed_s.0.max(f64::MIN_POSITIVE),
+            mfu: self.throughput.as_ref().and_then(|t| t.utilisation(meta, elapsed_s)),
+            elapsed_s,
+            makespan_s: times.makespan,
+            predicted_s: times.predicted,
+            critical_path_s: times.critical_path,
+            bubble_ratio: times.bubble_ratio,
+            stall_s: planned.iter().map(|p| p.stall).sum(),
+            search_s: planned.iter().map(|p| p.search).sum(),
+            gap: times.gap,
+            fallback: planned.iter().any(|p| p.fallback),
+            skipped: self.data.loader.skipped(),
+            peak_bytes: assignment::peak_bytes(&plans, &step.peak_activation),
+            peak_activation_bytes: step.peak_activation,
+            resident_bytes: resident_bytes(),
+        }
+    }
+}
+
+/// How fast an iteration was, and how far it stepped.
+struct Pace {
+    update: Update,
+    elapsed_s: Seconds,
+}
+
+/// Each replica's plan and batch.
+fn work<'a>(planned: &'a [PlannedBatch], batches: &'a [Arc<Batch>]) -> Vec<ReplicaWork<'a>> {
+    let work = |(planned, batch): (&'a PlannedBatch, _)| ReplicaWork { plan: &planned.plan, batch };
+    planned.iter().zip(batches).map(work).collect()
+}
