@@ -19,6 +19,7 @@
 pub mod backend;
 pub mod batch;
 pub mod data;
+mod files;
 mod floats;
 pub mod measure;
 pub mod model;

@@ -20,6 +20,10 @@ mod precision;
 #[path = "suite/published.rs"]
 mod published;
 
+/// Data sources, pictures, videos and packing rules from outside the crate.
+#[path = "suite/sources.rs"]
+mod sources;
+
 /// Runs resume on other ranks, end early, and size their batches.
 #[path = "suite/training.rs"]
 mod training;

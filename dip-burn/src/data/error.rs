@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use dip_core::FieldError;
 use thiserror::Error;
 
 use super::skip::SkipCounts;
@@ -61,17 +62,8 @@ pub enum DataError {
     #[error(transparent)]
     Text(#[from] TokenizeError),
     /// A setting is outside its limit.
-    #[error("{field} is {value}, but must be {limit}; {remedy}")]
-    Setting {
-        /// The setting.
-        field: &'static str,
-        /// Its value.
-        value: u64,
-        /// The allowed values.
-        limit: String,
-        /// What to do.
-        remedy: &'static str,
-    },
+    #[error(transparent)]
+    Setting(#[from] FieldError),
     /// A saved position does not belong to this data.
     #[error(
         "the saved data position does not fit: {0}; use the data and settings the run was started with, or start anew"

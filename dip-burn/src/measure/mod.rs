@@ -28,6 +28,7 @@ use dip_core::{
 };
 use thiserror::Error;
 
+use crate::files;
 use crate::model::ModelError;
 use crate::runtime::Optimizer;
 use crate::stage::{ChunkStage, Payload};
@@ -111,11 +112,8 @@ pub fn cached_profile<B: Backend>(
         Err(e) => return Err(io(e)),
     }
     let text = profile::<B>(model, device, settings, key)?.to_json();
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let partial = path.with_extension("partial");
-    std::fs::create_dir_all(folder).map_err(io)?;
-    std::fs::write(&partial, &text).map_err(io)?;
-    std::fs::rename(&partial, path).map_err(io)?;
+    std::fs::create_dir_all(files::parent(path)).map_err(io)?;
+    files::write_whole(path, text.as_bytes()).map_err(io)?;
     // The figures as they are read back, to the last digit: a run that is resumed makes the same plans.
     Ok(Profile::from_json(&text)?)
 }

@@ -1,9 +1,12 @@
 //! Weights from a seed and a name, the same on every rank, partition and backend.
 
+use std::hash::Hasher;
+
 use burn::module::{Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{LoraTarget, ModuleKind, ModuleSpec};
+use fnv::FnvHasher;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -100,8 +103,9 @@ impl<B: Backend> Init<'_, B> {
     }
 }
 
-/// FNV-1a: stable over releases, unlike the standard library's hash.
+/// A hash that is stable over releases, unlike the standard library's.
 fn hash(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    let mut hasher = FnvHasher::default();
+    hasher.write(text.as_bytes());
+    hasher.finish()
 }

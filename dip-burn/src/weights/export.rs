@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::bf16;
 use dip_core::ModelSpec;
@@ -15,6 +15,7 @@ use super::store::{INDEX, SINGLE};
 use super::{
     CONFIG, TensorStore, WeightsError, architecture, fitting, is_adapter, transposed, unnamed,
 };
+use crate::files;
 
 /// Largest file that is copied beside the weights: tokenizers and the like.
 const MAX_COPIED_BYTES: u64 = 256 << 20;
@@ -75,11 +76,11 @@ pub fn export(
     let trained = TensorStore::open_file(&checkpoint.join(SINGLE))?;
     let published = published(from)?;
     let outputs = outputs(&trained, model, from, published.as_ref())?;
-    let partial = partial(out)?;
+    let partial = files::partial_folder(out).map_err(WeightsError::io(out))?;
     let writer = Writer { trained: &trained, model, config };
     let exported = writer.write(&partial, &outputs)?;
     copy_small_files(from, &partial)?;
-    fs::rename(&partial, out).map_err(WeightsError::io(out))?;
+    files::put_in_place(&partial, out).map_err(WeightsError::io(out))?;
     Ok(exported)
 }
 
@@ -98,19 +99,6 @@ fn refuse_existing(out: &Path) -> Result<(), WeightsError> {
 fn published(from: &Path) -> Result<Option<TensorStore>, WeightsError> {
     let has_weights = [SINGLE, INDEX].iter().any(|name| from.join(name).exists());
     has_weights.then(|| TensorStore::open(from)).transpose()
-}
-
-/// An empty folder beside `out`.
-fn partial(out: &Path) -> Result<PathBuf, WeightsError> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(out.file_name().unwrap_or(out.as_os_str()));
-    name.push(".partial");
-    let partial = out.with_file_name(name);
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(WeightsError::io(&partial))?;
-    }
-    fs::create_dir_all(&partial).map_err(WeightsError::io(&partial))?;
-    Ok(partial)
 }
 
 /// The tensors of the published layout, each with where it comes from.

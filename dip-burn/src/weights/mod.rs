@@ -19,6 +19,7 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::ModelSpec;
 use dip_core::hf::{self, Architecture};
 
+use crate::files;
 use crate::params::ParameterMap;
 use names::{Layout, Prefixes, Table};
 
@@ -222,10 +223,7 @@ pub fn model_folder(model: &str) -> Option<PathBuf> {
     let path = Path::new(model);
     match path.extension() {
         _ if path.is_dir() => Some(path.to_owned()),
-        Some(extension) if extension == "json" => {
-            let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-            Some(parent.unwrap_or(Path::new(".")).to_owned())
-        }
+        Some(extension) if extension == "json" => Some(files::parent(path).to_owned()),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ pub use position::LoaderPosition;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dip_core::BatchMeta;
+use dip_core::{BatchMeta, FieldError};
 
 use super::document::TokenizedDocument;
 use super::error::DataError;
@@ -96,18 +96,12 @@ impl Loader {
         tokenizer: Arc<Tokenizer>,
         config: LoaderConfig,
     ) -> Result<Self, DataError> {
-        let within = |field, value: u64, low: u64, high: u64, remedy| {
-            if (low..=high).contains(&value) {
-                return Ok(());
-            }
-            let limit = format!("{low} to {high}");
-            Err(DataError::Setting { field, value, limit, remedy })
-        };
-        let microbatches = u64::from(config.microbatches);
-        let most = u64::from(MAX_MICROBATCHES);
-        within("microbatches", microbatches, 1, most, "try a few for each rank")?;
-        within("image_px", u64::from(config.image_px), 1, 16_384, "give the model's image size")?;
-        within("prefetch", config.prefetch as u64, 1, 1024, "try 2")?;
+        let microbatches = 1..=MAX_MICROBATCHES;
+        let remedy = "try a few for each rank";
+        FieldError::check_range("microbatches", config.microbatches, microbatches, remedy)?;
+        let remedy = "give the model's image size";
+        FieldError::check_range("image_px", config.image_px, 1..=16_384, remedy)?;
+        FieldError::check_range("prefetch", config.prefetch, 1..=1024, "try 2")?;
         Ok(Self {
             packer: Packer::new(config.pack.clone())?,
             decoder: Decoder::start(config.image_px, config.prefetch),

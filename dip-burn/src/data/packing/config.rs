@@ -1,8 +1,7 @@
 //! The shape of packed sequences.
 
-use dip_core::{ModelSpec, ModuleKind};
+use dip_core::{FieldError, ModelSpec, ModuleKind};
 
-use crate::data::error::DataError;
 use crate::data::tokenizer::SpecialTokens;
 
 /// Longest sequence, in tokens.
@@ -31,8 +30,8 @@ impl PackConfig {
     /// The shape for a model; it has images if the model has a vision encoder.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if the sequence cannot hold an image.
-    pub fn new(model: &ModelSpec, special: SpecialTokens) -> Result<Self, DataError> {
+    /// [`FieldError`] if the sequence cannot hold an image.
+    pub fn new(model: &ModelSpec, special: SpecialTokens) -> Result<Self, FieldError> {
         let vit = model.modules.iter().find(|m| matches!(m.kind, ModuleKind::Vit { .. }));
         let config = Self {
             sequence_tokens: model.sequence_tokens,
@@ -49,25 +48,15 @@ impl PackConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`DataError::Setting`] for the first field outside its limit.
-    pub fn validate(&self) -> Result<(), DataError> {
-        let wrong =
-            |field, value, limit, remedy| DataError::Setting { field, value, limit, remedy };
-        let tokens = u64::from(self.sequence_tokens);
-        if !(2..=u64::from(MAX_SEQUENCE_TOKENS)).contains(&tokens) {
-            let limit = format!("2 to {MAX_SEQUENCE_TOKENS}");
-            return Err(wrong("sequence_tokens", tokens, limit, "try 8192"));
-        }
-        let per_image = u64::from(self.tokens_per_image);
-        if self.max_images > 0 && !(1..=tokens - 2).contains(&per_image) {
+    /// [`FieldError`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), FieldError> {
+        let tokens = self.sequence_tokens;
+        FieldError::check_range("sequence_tokens", tokens, 2..=MAX_SEQUENCE_TOKENS, "try 8192")?;
+        if self.max_images > 0 && !(1..=tokens - 2).contains(&self.tokens_per_image) {
             let limit = format!("1 to {} (sequence_tokens less 2)", tokens - 2);
             let remedy = "use smaller images, larger patches or a longer sequence";
-            return Err(wrong("tokens_per_image", per_image, limit, remedy));
+            return Err(FieldError::new("tokens_per_image", self.tokens_per_image, limit, remedy));
         }
-        if !(1..=MAX_LOOKAHEAD).contains(&self.lookahead) {
-            let limit = format!("1 to {MAX_LOOKAHEAD}");
-            return Err(wrong("lookahead", self.lookahead as u64, limit, "try 32"));
-        }
-        Ok(())
+        FieldError::check_range("lookahead", self.lookahead, 1..=MAX_LOOKAHEAD, "try 32")
     }
 }

@@ -11,8 +11,9 @@ pub use rule::{BestFit, FirstFit, Fitting, PackingRule, Room};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use dip_core::FieldError;
+
 use super::document::TokenizedDocument;
-use super::error::DataError;
 
 /// Packs documents with bounded lookahead.
 ///
@@ -39,8 +40,8 @@ impl Packer {
     /// An empty packer.
     ///
     /// # Errors
-    /// [`DataError::Setting`] for a field outside its limit.
-    pub fn new(config: PackConfig) -> Result<Self, DataError> {
+    /// [`FieldError`] for a setting outside its limit.
+    pub fn new(config: PackConfig) -> Result<Self, FieldError> {
         config.validate()?;
         let waiting = VecDeque::with_capacity(config.lookahead);
         let rule = Arc::new(FirstFit);

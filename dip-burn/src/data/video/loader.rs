@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use dip_core::BatchMeta;
+use dip_core::{BatchMeta, FieldError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -180,21 +180,17 @@ impl ClipLoaderConfig {
         }
     }
 
-    fn validate(&self) -> Result<(), DataError> {
-        let within = |field, value: u64, low: u64, high: u64, remedy| {
-            if (low..=high).contains(&value) {
-                return Ok(());
-            }
-            let limit = format!("{low} to {high}");
-            Err(DataError::Setting { field, value, limit, remedy })
-        };
-        let microbatches = u64::from(self.microbatches);
-        within("microbatches", microbatches, 1, 65_536, "try a few for each rank")?;
-        within("max_clips", self.max_clips.into(), 1, 4096, "give the model's max_clips, try 8")?;
-        within("frames of a microbatch", self.max_frames.into(), 1, 1 << 20, "try 64")?;
-        let caption = u64::from(self.caption_tokens);
-        within("tokens of a caption", caption, 2, 1 << 20, "raise sequence_tokens of the model")?;
-        within("prefetch", self.prefetch as u64, 1, 1024, "try 2")
+    fn validate(&self) -> Result<(), FieldError> {
+        let remedy = "try a few for each rank";
+        FieldError::check_range("microbatches", self.microbatches, 1..=65_536, remedy)?;
+        let remedy = "give the model's max_clips, try 8";
+        FieldError::check_range("max_clips", self.max_clips, 1..=4096, remedy)?;
+        let frames = 1..=1 << 20;
+        FieldError::check_range("frames of a microbatch", self.max_frames, frames, "try 64")?;
+        let remedy = "raise sequence_tokens of the model";
+        let tokens = 2..=1 << 20;
+        FieldError::check_range("tokens of a caption", self.caption_tokens, tokens, remedy)?;
+        FieldError::check_range("prefetch", self.prefetch, 1..=1024, "try 2")
     }
 }
 

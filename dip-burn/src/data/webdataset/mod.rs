@@ -10,6 +10,7 @@ pub use shard::SizeLimits;
 use std::hash::Hasher;
 use std::path::PathBuf;
 
+use dip_core::FieldError;
 use fnv::FnvHasher;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -111,14 +112,9 @@ impl<D> WebDataset<D> {
         config: WebDatasetConfig,
         read: ReadSample<D>,
     ) -> Result<Self, DataError> {
-        if !(1..=MAX_BUFFER).contains(&config.shuffle_buffer) {
-            return Err(DataError::Setting {
-                field: "shuffle_buffer",
-                value: config.shuffle_buffer as u64,
-                limit: format!("1 to {MAX_BUFFER}"),
-                remedy: "try 1024, or 1 for no shuffling",
-            });
-        }
+        let remedy = "try 1024, or 1 for no shuffling";
+        let buffer = config.shuffle_buffer;
+        FieldError::check_range("shuffle_buffer", buffer, 1..=MAX_BUFFER, remedy)?;
         let shards = find::find_shards(paths)?;
         // Names and sizes of the shards tell one data set from another.
         let mut hash = FnvHasher::default();

@@ -9,7 +9,7 @@ pub use clips::ClipEvaluator;
 use std::path::Path;
 use std::sync::Arc;
 
-use dip_core::{BatchMeta, ClipMeta, ModelSpec, ModuleKind};
+use dip_core::{BatchMeta, ClipMeta, FieldError, ModelSpec, ModuleKind};
 
 use super::evaluator::Evaluator;
 use super::{DataConfig, EvaluationConfig};
@@ -129,12 +129,13 @@ fn check_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), Data
         if let ModuleKind::Decoder { vocab, .. } = module.kind
             && tokenizer.vocab_size() > vocab
         {
-            return Err(DataError::Setting {
-                field: "the size of the tokenizer's vocabulary",
-                value: u64::from(tokenizer.vocab_size()),
-                limit: format!("at most {vocab}, the vocab of module {:?}", module.name),
-                remedy: "raise vocab in the model, or choose another tokenizer",
-            });
+            let error = FieldError::new(
+                "the size of the tokenizer's vocabulary",
+                tokenizer.vocab_size(),
+                format!("at most {vocab}, the vocab of module {:?}", module.name),
+                "raise vocab in the model, or choose another tokenizer",
+            );
+            return Err(error.into());
         }
     }
     Ok(())
