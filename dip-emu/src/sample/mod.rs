@@ -1,9 +1,8 @@
-//! Batch metadata like that of the paper's data sets: `dip sample`, evaluation and tests need no data.
+//! Batch metadata like that of the paper's data sets, so that `dip sample`, evaluations and tests need no data.
 //!
-//! Sequences are packed from documents: image-text pairs, interleaved documents, questions and speech. Documents come in
-//! stretches of one source, a quarter of a sequence long, as from the shards of a data set; a sequence is always full.
-//! Clips are packed in the order they come; those that do not fit start the next microbatch. `sources.rs` has the
-//! distributions.
+//! Sequences are packed from documents: image-text pairs, interleaved documents, questions and speech. A stretch of a quarter
+//! of a sequence takes documents from one source, like a shard of a data set. Sequences are always full. Clips are packed
+//! in order; clips that do not fit start the next microbatch. The distributions are in `sources.rs`.
 
 mod sources;
 
@@ -12,20 +11,20 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use sources::{Document, Source, clip};
+use self::sources::{DocumentSizes, Source, clip};
 
-/// Seconds of video in a microbatch for each clip it may have: 16 s for 8 clips, as in MovieGen.
-const SECONDS_A_CLIP: f64 = 2.0;
-/// Tokens of an image for which text lengths are those of the data sets. Smaller models get shorter texts.
+/// Seconds of video per clip that a microbatch may have: 16 s for 8 clips, as in MovieGen.
+const SECONDS_PER_CLIP: f64 = 2.0;
+/// Tokens of an image at which texts have the lengths of the data sets. Models with fewer tokens get shorter texts.
 const IMAGE_TOKENS: f64 = 169.0;
-/// Clips that may wait for the next microbatch before this one is closed.
-const WAITING: usize = 2;
-/// Stretches of one source in a sequence.
+/// The number of clips waiting for the next microbatch that closes this one.
+const MAX_WAITING: usize = 2;
+/// Stretches in a sequence.
 const STRETCHES: u64 = 4;
 
-/// Batches of `iterations` iterations for `model`, with `microbatches` each, or as many as the model says.
+/// Samples `iterations` batches for `model`. Each has `microbatches` microbatches, by default the number of the model.
 ///
-/// Equal seeds give equal batches, and an iteration does not depend on how many are asked for.
+/// Equal seeds give equal batches. A batch does not depend on the number of iterations.
 pub fn sample(
     model: &ModelSpec,
     iterations: u64,
@@ -36,8 +35,8 @@ pub fn sample(
     (0..iterations).map(|i| Sampler::new(model, None).batch(i, seed, count)).collect()
 }
 
-/// Like [`sample`], but images, sounds and seconds of video rise from the least to the most and fall back over the
-/// iterations, as in the paper's experiment with dynamic workloads: a plan for one batch cannot suit all.
+/// Samples batches as [`sample`] does, but the numbers of images, sounds and seconds of video rise from the least to the most
+/// and fall again, as in the paper's experiment with dynamic workloads.
 pub fn sweep(
     model: &ModelSpec,
     iterations: u64,
@@ -50,19 +49,20 @@ pub fn sweep(
     (0..iterations).map(|i| Sampler::new(model, Some(share(i))).batch(i, seed, count)).collect()
 }
 
-/// What a model takes, in tokens of its packed sequence.
+/// Draws microbatches for one model.
 struct Sampler<'a> {
     model: &'a ModelSpec,
     sources: Vec<Source>,
     image_tokens: u64,
     has_video: bool,
-    /// Share of documents with images or sounds, and of the most seconds of video; `None` is the mixture of the data sets.
+    /// The share of documents with images or sounds, and of the maximum seconds of video. `None` for the mixture of the data
+    /// sets.
     share: Option<f64>,
 }
 
 impl<'a> Sampler<'a> {
     fn new(model: &'a ModelSpec, share: Option<f64>) -> Self {
-        let any = |wanted: fn(&ModuleKind) -> bool| model.modules.iter().any(|m| wanted(&m.kind));
+        let any = |is_kind: fn(&ModuleKind) -> bool| model.modules.iter().any(|m| is_kind(&m.kind));
         let vision = any(|k| matches!(k, ModuleKind::Vit { .. })) && model.max_images > 0;
         let audio = any(|k| matches!(k, ModuleKind::Audio { .. }));
         let image_tokens = model.modules.iter().map(|m| u64::from(m.tokens_per_image())).sum();
@@ -86,7 +86,7 @@ impl<'a> Sampler<'a> {
         let mut waiting = Vec::new();
         let microbatch = |_| {
             let mut meta = MicrobatchMeta::default();
-            // With sequences beside them, clips come in every other microbatch: the rest is understanding only.
+            // In models with sequences, half of the microbatches have clips.
             if self.has_video && (!sequences || rng.random_bool(0.5)) {
                 meta.clips = self.clips(&mut waiting, rng);
             }
@@ -98,16 +98,16 @@ impl<'a> Sampler<'a> {
         (0..count).map(microbatch).collect()
     }
 
-    /// Clips up to the limits. Those that do not fit wait for the next microbatch.
+    /// Draws clips up to the limits. Clips that do not fit wait for the next microbatch.
     fn clips(&self, waiting: &mut Vec<ClipMeta>, rng: &mut ChaCha8Rng) -> Vec<ClipMeta> {
         let most = self.model.max_clips as usize;
-        // The least video is a quarter of the most.
-        let limit = SECONDS_A_CLIP * most as f64 * (0.25 + 0.75 * self.share.unwrap_or(1.0));
+        // The minimum is a quarter of the maximum.
+        let limit = SECONDS_PER_CLIP * most as f64 * (0.25 + 0.75 * self.share.unwrap_or(1.0));
         let room = u64::from(self.model.sequence_tokens) / most as u64;
         let mut early = std::mem::take(waiting).into_iter();
         let mut clips: Vec<ClipMeta> = Vec::new();
         let mut seconds = 0.0;
-        while clips.len() < most && waiting.len() < WAITING {
+        while clips.len() < most && waiting.len() < MAX_WAITING {
             let mut next = early.next().unwrap_or_else(|| clip(rng, limit));
             next.caption_tokens = next.caption_tokens.clamp(1, room.max(1));
             if seconds + next.seconds > limit {
@@ -149,8 +149,8 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// Adds what fits of a document: its images and its sound first, its text up to the end.
-    fn add(&self, meta: &mut MicrobatchMeta, document: &Document, room: u64) {
+    /// Adds the part of a document that fits into `room` tokens: images, then sound, then text.
+    fn add(&self, meta: &mut MicrobatchMeta, document: &DocumentSizes, room: u64) {
         let used = self.model.sequence_length(meta);
         let left =
             |meta: &MicrobatchMeta| (used + room).saturating_sub(self.model.sequence_length(meta));
