@@ -3,20 +3,20 @@
 //! `cargo run --release --example benchmark` trains the same model on one rank and on two, iteration by iteration in turn, and
 //! prints tokens a second of both; `-- memory` trains 500 iterations and prints the resident size at 50 and at 500.
 
-use dip::burn::backend::{Cpu, cpu_devices};
-use dip::burn::train::{RunConfig, Trainer};
+use dip::burn::train::RunConfig;
 use dip::prelude::*;
+use dip::run::{Run, Training};
 
 /// Iterations before anything is measured.
 const WARM_UP: u64 = 5;
 
-fn trainer(ranks: u32, iterations: u64) -> anyhow::Result<Trainer<Cpu>> {
+fn trainer(ranks: u32, iterations: u64) -> anyhow::Result<Box<dyn Training>> {
     let mut config = RunConfig::from_toml(include_str!("vlm-tiny.toml"))?;
     config.pipeline.ranks = ranks;
     config.iterations = iterations;
     config.output = format!("runs/benchmark-{ranks}").into();
     let model = presets::model(&config.model).expect("the preset is built in");
-    Ok(dip::run::trainer(&config, &model, cpu_devices(ranks))?)
+    Ok(Run::new(config, model).start()?)
 }
 
 /// Memory of this process that is in use, in MiB; 0 where the system does not say.

@@ -3,11 +3,11 @@
 //! `cargo run --release --example t2v -- 200 "a purple ring moves up"` trains 200 iterations.
 
 use dip::burn::ClipGrid;
-use dip::burn::backend::{Cpu, cpu_devices};
 use dip::burn::data::{LatentShape, Tokenizer, caption_tokens};
 use dip::burn::model::sampler::Sampler;
 use dip::burn::train::{IterationReport, MetricSink, RunConfig, Sample, SinkError, write_samples};
 use dip::prelude::*;
+use dip::run::Run;
 
 struct Print;
 
@@ -28,10 +28,9 @@ fn main() -> anyhow::Result<()> {
     (config.iterations, config.output) = (iterations, "runs/t2v-example".into());
     let model = presets::model("t2v-tiny").expect("the preset is built in");
 
-    // Costs are measured, layers placed, and every batch planned, as in `dip train`.
-    let devices = cpu_devices(config.pipeline.ranks);
-    let mut trainer = dip::run::trainer::<Cpu>(&config, &model, devices)?;
-    trainer.run(&mut Print)?;
+    // Measures costs, places layers and plans every batch, as `dip train` does.
+    let mut training = Run::new(config.clone(), model.clone()).start()?;
+    training.run(&mut Print)?;
 
     // A clip of six frames of 16 x 16 pixels, from noise.
     let shape = LatentShape::of(&model).expect("the model has clips");
@@ -40,7 +39,7 @@ fn main() -> anyhow::Result<()> {
     let sampler =
         Sampler { steps: 32, guidance: 3.0, values: shape.values as usize, empty: tokens("")? };
     let prompt = (tokens(&caption)?, ClipGrid { frames: 6, rows: 4, columns: 4 });
-    let clips = sampler.sample(&trainer.whole_model()?, &[prompt], 0);
+    let clips = training.model()?.sample(&sampler, &[prompt], 0);
     let sample = |latents| Sample { caption: caption.clone(), seen: None, latents, shape };
     let folder = config.output.join("mine");
     write_samples(&folder, &clips.into_iter().map(sample).collect::<Vec<_>>())?;

@@ -1,18 +1,18 @@
-//! `dip train --compare`: two schedules of one run, iteration by iteration in turn.
+//! `dip train --compare`: one run under two schedules, which take turns iteration by iteration.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use dip::burn::Backend;
-use dip::burn::train::{RunConfig, Trainer};
+use dip::burn::train::RunConfig;
 use dip::core::ModelSpec;
+use dip::run::{Run, Training};
 
 use super::progress::Totals;
 
-/// One of the two.
-struct Side<B: Backend> {
+/// The run under one of the two schedules.
+struct Side {
     schedule: String,
-    trainer: Trainer<B>,
+    trainer: Box<dyn Training>,
     totals: Totals,
     loss: f64,
 }
@@ -21,22 +21,16 @@ struct Side<B: Backend> {
 const WARM_UP: u64 = 5;
 
 /// Trains both copies on the same batches from the same weights, and prints their times side by side.
-pub fn compare<B: Backend>(
-    config: &RunConfig,
-    model: &ModelSpec,
-    other: &str,
-    devices: impl Fn(u32) -> Vec<B::Device>,
-) -> Result<ExitCode> {
-    let side = |schedule: &str| -> Result<Side<B>> {
+pub fn compare(config: &RunConfig, model: &ModelSpec, other: &str) -> Result<ExitCode> {
+    let side = |schedule: &str| -> Result<Side> {
         let mut config = config.clone();
         config.pipeline.schedule = schedule.to_owned();
-        let devices = devices(config.pipeline.devices());
-        let trainer = dip::run::trainer(&config, model, devices)?;
+        let trainer = Run::new(config, model.clone()).start()?;
         Ok(Side { schedule: schedule.into(), trainer, totals: Totals::default(), loss: 0.0 })
     };
     let mut sides = [side(&config.pipeline.schedule)?, side(other)?];
     for iteration in 0..config.iterations {
-        // Whoever goes first changes in turn, too.
+        // The two take turns in going first.
         let first = (iteration % 2) as usize;
         for i in [first, 1 - first] {
             let report = sides[i].trainer.step()?;

@@ -1,0 +1,153 @@
+//! `dip train`: trains a model as a run.toml says.
+
+mod compare;
+mod progress;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use dip::burn::runtime::nodes::NodeGroup;
+use dip::burn::runtime::{ProcessGroup, SingleProcess};
+use dip::burn::train::{RunConfig, checkpoint};
+use dip::core::ModelSpec;
+use dip::run::Run;
+
+use super::inputs;
+use progress::Progress;
+
+#[derive(Debug, Args)]
+pub struct Train {
+    /// The run, a TOML file
+    run: PathBuf,
+    /// Resume from the newest checkpoint of the run, or start anew if there is none
+    #[arg(long, conflicts_with = "restart")]
+    resume: bool,
+    /// Remove the checkpoints of an earlier run in the same output folder, and start anew
+    #[arg(long)]
+    restart: bool,
+    /// Train a second copy with this schedule, iteration by iteration in turn, and compare the times
+    #[arg(long, value_name = "SCHEDULE", conflicts_with_all = ["resume", "restart"])]
+    compare: Option<String>,
+    /// Iterations of the whole run, instead of those of the file
+    #[arg(long)]
+    iterations: Option<u64>,
+    /// Folder of checkpoints, profile and metrics, instead of that of the file
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// The nodes of the run, the same list on all of them, as names or IPv4 addresses; each trains `pipeline.replicas` replicas
+    #[cfg(feature = "nodes")]
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', requires = "node")]
+    #[arg(conflicts_with = "compare")]
+    nodes: Vec<String>,
+    /// Which of the nodes this is, from 0: the first writes checkpoints and metrics
+    #[cfg(feature = "nodes")]
+    #[arg(long, value_name = "NUMBER", requires = "nodes")]
+    node: Option<usize>,
+}
+
+impl Train {
+    pub fn run(&self) -> Result<ExitCode> {
+        let shown = self.run.display().to_string();
+        let (mut config, model) = inputs::run(&self.run)?;
+        config.iterations = self.iterations.unwrap_or(config.iterations);
+        config.output = self.output.clone().unwrap_or(config.output);
+        config.validate().with_context(|| shown)?;
+        if let Some(other) = &self.compare {
+            return compare::compare(&config, &model, other);
+        }
+        match self.meet_nodes(&config)? {
+            Some(nodes) => {
+                let group: Arc<dyn ProcessGroup> = nodes.clone();
+                group.take_part(|| self.train(Run::new(config, model).on_nodes(nodes), &*group))
+            }
+            None => self.train(Run::new(config, model), &SingleProcess),
+        }
+    }
+
+    /// Waits for the other nodes. `None` for a run of one process.
+    #[cfg(feature = "nodes")]
+    fn meet_nodes(&self, config: &RunConfig) -> Result<Option<Arc<NodeGroup>>> {
+        use dip::burn::runtime::nodes::{NodesConfig, WebSocketTransport};
+        let Some(number) = self.node else { return Ok(None) };
+        println!("{}: node {number} of {} waits for the others", config.name, self.nodes.len());
+        let transport = WebSocketTransport::connect(&NodesConfig::new(self.nodes.clone(), number))?;
+        Ok(Some(Arc::new(NodeGroup::new(Arc::new(transport)))))
+    }
+
+    #[cfg(not(feature = "nodes"))]
+    fn meet_nodes(&self, _: &RunConfig) -> Result<Option<Arc<NodeGroup>>> {
+        Ok(None)
+    }
+
+    fn train(&self, run: Run, group: &dyn ProcessGroup) -> Result<ExitCode> {
+        let (config, model) = (run.config().clone(), run.model().clone());
+        group.agree("--resume", || self.resume.to_string())?;
+        let is_first = group.is_first();
+        if is_first {
+            self.make_room(&config)?;
+        }
+        describe(&config, &model, group.size());
+        let mut trainer = run.start()?;
+        println!("layers: {}", trainer.partition().describe(&model));
+        if self.resume {
+            match trainer.resume()? {
+                true => println!("resuming after iteration {}", trainer.iteration()),
+                false if is_first => {
+                    println!("no checkpoint in {}, starting anew", config.output.display());
+                }
+                false => println!("no checkpoint on node 0, starting anew"),
+            }
+        }
+        if !is_first {
+            trainer.run(&mut ())?;
+            println!("{}: trained to iteration {}", config.name, trainer.iteration());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut progress = Progress::new(config.iterations, trainer.iteration());
+        trainer.run(&mut progress)?;
+        progress.finish();
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Makes sure that a run does not mix its checkpoints with those of an earlier run.
+    fn make_room(&self, config: &RunConfig) -> Result<()> {
+        let folder = config.output.display();
+        let found = checkpoint::list(&config.output)?;
+        if found.is_empty() || self.resume {
+            return Ok(());
+        }
+        if !self.restart {
+            bail!(
+                "{folder} has {} checkpoints of an earlier run; continue it with --resume, remove them with --restart, or \
+                 choose another output",
+                found.len()
+            );
+        }
+        for path in found {
+            std::fs::remove_dir_all(&path)
+                .with_context(|| format!("{}: cannot be removed", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Prints what is about to be trained, on `nodes` nodes.
+fn describe(config: &RunConfig, model: &ModelSpec, nodes: usize) {
+    println!(
+        "{}: {} on {} replicas of {} ranks, schedule {}, {} iterations, output in {}",
+        config.name,
+        model.name,
+        config.pipeline.replicas as usize * nodes,
+        config.pipeline.ranks,
+        config.pipeline.schedule,
+        config.iterations,
+        config.output.display()
+    );
+    match &config.weights {
+        Some(weights) => println!("weights from {}", weights.from.display()),
+        None => println!("weights drawn from seed {}", config.seed),
+    }
+}

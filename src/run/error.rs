@@ -1,0 +1,43 @@
+//! Why a run cannot be put together.
+
+use dip_burn::backend::DeviceError;
+use dip_burn::measure::MeasureError;
+use dip_burn::runtime::GroupError;
+use dip_burn::train::TrainError;
+use dip_core::SpecError;
+use dip_sched::CutError;
+
+/// A run that cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A field of the run is wrong.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The device of the run is missing.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The stages could not be measured.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+    /// The layers could not be placed.
+    #[error(transparent)]
+    Placement(CutError),
+    /// No placement fits the memory limit.
+    #[error("pipeline.{0}")]
+    Memory(#[source] CutError),
+    /// Another process failed or differs.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The trainer could not be built.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
+
+impl From<CutError> for RunError {
+    fn from(error: CutError) -> Self {
+        match error {
+            CutError::Memory { .. } => Self::Memory(error),
+            CutError::Partition(_) | CutError::Plan(_) => Self::Placement(error),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A training run, put together as the paper does it. [`Run::start`] is the table of contents: open the data, look at the first
+//! batches, measure the stages, place the layers, train with a plan for every batch.
+//!
+//! Every step can be replaced: [`Run::with_schedule`], [`Run::with_cost`], [`Run::with_data`], [`Run::with_sink`] and
+//! [`Run::trainer`] take parts of your own. Without them a run is what `dip train` does.
+
+mod backend;
+mod costs;
+mod error;
+mod sample;
+mod training;
+
+pub use backend::{OnBackend, on_device};
+pub use error::RunError;
+pub use training::Training;
+
+use std::sync::Arc;
+
+use dip_burn::Backend;
+use dip_burn::runtime::nodes::NodeGroup;
+use dip_burn::runtime::{Connections, ProcessGroup};
+use dip_burn::train::{
+    Assign, Cut, MetricSink, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit,
+};
+use dip_core::{
+    BatchMeta, Budget, Bytes, ClusterSpec, CostModel, FieldError, ModelSpec, Schedule, Seconds,
+    SpecError, presets,
+};
+use dip_sched::{
+    BatchPlanner, CutSearch, PlanInputs, PlannerConfig, balance_microbatches, rank_loads,
+    schedule_by_name,
+};
+
+use costs::Costs;
+use sample::Sample;
+
+/// Longest search for one batch, unless iterations are shorter.
+const LONGEST_SEARCH: Seconds = Seconds(10.0);
+
+/// A run that is not started yet.
+pub struct Run {
+    config: RunConfig,
+    model: ModelSpec,
+    schedule: Option<Arc<dyn Schedule>>,
+    cost: Option<Arc<dyn CostModel>>,
+    data: Option<RunData>,
+    sinks: Vec<Box<dyn MetricSink>>,
+    nodes: Option<Arc<NodeGroup>>,
+}
+
+impl Run {
+    /// The run that `config` describes, of a model that [`RunConfig::adapt`] has prepared.
+    pub fn new(config: RunConfig, model: ModelSpec) -> Self {
+        let (schedule, cost, data, nodes) = (None, None, None, None);
+        Self { config, model, schedule, cost, data, sinks: Vec::new(), nodes }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// The model.
+    pub fn model(&self) -> &ModelSpec {
+        &self.model
+    }
+
+    /// Plans with a schedule of your own, instead of the one that `pipeline.schedule` names.
+    #[must_use]
+    pub fn with_schedule(mut self, schedule: impl Schedule + 'static) -> Self {
+        self.schedule = Some(Arc::new(schedule));
+        self
+    }
+
+    /// Plans with costs of your own. Nothing is measured then, and utilisation is not reported.
+    #[must_use]
+    pub fn with_cost(mut self, cost: impl CostModel + 'static) -> Self {
+        self.cost = Some(Arc::new(cost));
+        self
+    }
+
+    /// Trains and evaluates on data of your own.
+    #[must_use]
+    pub fn with_data(mut self, data: RunData) -> Self {
+        self.data = Some(data);
+        self
+    }
+
+    /// Reports to a sink of your own, after the files of the run.
+    #[must_use]
+    pub fn with_sink(mut self, sink: impl MetricSink + 'static) -> Self {
+        self.sinks.push(Box::new(sink));
+        self
+    }
+
+    /// Trains beside the same run on other nodes.
+    #[must_use]
+    pub fn on_nodes(mut self, nodes: Arc<NodeGroup>) -> Self {
+        self.nodes = Some(nodes);
+        self
+    }
+
+    /// Makes the run ready to train on the device that it names.
+    ///
+    /// # Errors
+    /// [`RunError`] names the field, file or device, and the remedy.
+    pub fn start(self) -> Result<Box<dyn Training>, RunError> {
+        let pipeline = &self.config.pipeline;
+        on_device(pipeline.device, pipeline.devices(), self)?
+    }
+
+    /// Makes the run ready to train on these devices, one for each rank, replica by replica, over `connections`. All processes
+    /// plan with the costs of the first.
+    ///
+    /// # Errors
+    /// [`RunError`] names the field or file, and the remedy.
+    pub fn trainer<B: Backend>(
+        mut self,
+        devices: Vec<B::Device>,
+        connections: Connections<B>,
+    ) -> Result<Trainer<B>, RunError> {
+        let group = connections.group.clone();
+        group.agree("the run", || self.identity())?;
+        let schedule = self.choose_schedule()?;
+        let mut data = self.open()?;
+        // The metadata of batches are known before they are trained (section 4).
+        let sample = Sample::draw(&self.model, &mut data)?;
+        // What a stage costs (section 3).
+        let costs = self.measure::<B>(&*group, &sample, &devices)?;
+        // Which rank holds which layers (section 1).
+        let trials = sample.trials(self.replicas(&*group));
+        let placed = self.place(&trials, &sample, &costs, &*schedule)?;
+        // A plan for every batch, searched while the batch before it trains (sections 2 and 4).
+        self.train(Prepared { data, costs, placed, schedule, devices, connections })
+    }
+
+    /// What must be the same in all processes, one field a line. Each may have an output folder of its own.
+    fn identity(&self) -> String {
+        let config = RunConfig { output: Default::default(), ..self.config.clone() };
+        let text = serde_json::to_string_pretty(&(env!("CARGO_PKG_VERSION"), config, &self.model));
+        text.expect("plain data has a JSON form")
+    }
+
+    fn choose_schedule(&self) -> Result<Arc<dyn Schedule>, SpecError> {
+        if let Some(schedule) = &self.schedule {
+            return Ok(schedule.clone());
+        }
+        let name = &self.config.pipeline.schedule;
+        let found = schedule_by_name(name).ok_or_else(|| {
+            let limit = format!("one of {}", dip_sched::names().collect::<Vec<_>>().join(", "));
+            let remedy = "see `dip presets schedules`";
+            FieldError::new("pipeline.schedule", format!("{name:?}"), limit, remedy)
+        })?;
+        Ok(found.into())
+    }
+
+    fn open(&mut self) -> Result<RunData, TrainError> {
+        let RunConfig { data, evaluation, seed, .. } = &self.config;
+        match self.data.take() {
+            Some(own) => Ok(own),
+            None => Ok(RunData::open(&self.model, data, evaluation, *seed)?),
+        }
+    }
+
+    fn place(
+        &self,
+        trials: &[BatchMeta],
+        sample: &Sample,
+        costs: &Costs,
+        schedule: &dyn Schedule,
+    ) -> Result<PlanInputs, RunError> {
+        let pipeline = &self.config.pipeline;
+        let search = CutSearch {
+            model: &self.model,
+            cluster: &this_machine(pipeline.memory_limit_bytes),
+            ranks: pipeline.ranks,
+            cost: &|weight_split| costs.model(weight_split),
+            weight_split: pipeline.weight_split,
+            batches: trials,
+            mean: &sample.mean,
+            longest_video: self.config.data.video_of_microbatch(&self.model),
+            schedule,
+            budget: self.budget(),
+        };
+        Ok(match pipeline.cut {
+            Cut::Searched => search.searched()?,
+            Cut::Rule => search.by_rule()?,
+        })
+    }
+
+    fn train<B: Backend>(self, prepared: Prepared<B>) -> Result<Trainer<B>, RunError> {
+        let Prepared { data, costs, placed, schedule, devices, connections } = prepared;
+        let replicas = self.replicas(&*connections.group);
+        let throughput = self.throughput(&costs, replicas);
+        let partition = placed.partition.clone();
+        let assign = assign(&placed, replicas);
+        let planner = PlannerConfig {
+            schedule,
+            seed: self.config.seed,
+            budget: self.budget(),
+            // Every other core trains.
+            threads: 1,
+            ..PlannerConfig::default()
+        };
+        let init = TrainerInit {
+            config: &self.config,
+            model: &self.model,
+            partition: &partition,
+            plans: Box::new(BatchPlanner::new(placed, planner)),
+            data,
+            devices,
+            connections,
+        };
+        let trainer = Trainer::new(init)?.with_throughput(throughput).with_assignment(assign);
+        Ok(self.sinks.into_iter().fold(trainer, Trainer::with_sink))
+    }
+
+    /// Replicas of the pipeline in all processes.
+    fn replicas(&self, group: &dyn ProcessGroup) -> usize {
+        self.config.pipeline.replicas as usize * group.size()
+    }
+
+    fn budget(&self) -> Budget {
+        match self.config.pipeline.search_iterations {
+            0 => Budget::Time(LONGEST_SEARCH),
+            n => Budget::Iterations(n),
+        }
+    }
+
+    /// The arithmetic of the model over the peak of the devices, if the peak is known.
+    fn throughput(&self, costs: &Costs, replicas: usize) -> Option<Throughput> {
+        let devices = self.config.pipeline.ranks as usize * replicas;
+        let peak_flops_per_s = devices as f64 * costs.peak_flops_per_s()?;
+        let model = self.model.clone();
+        let model_flops = move |batch: &BatchMeta| dip_emu::model_flops(&model, batch);
+        Some(Throughput { model_flops: Box::new(model_flops), peak_flops_per_s })
+    }
+}
+
+impl OnBackend for Run {
+    type Output = Result<Box<dyn Training>, RunError>;
+
+    fn call<B: Backend>(self, devices: Vec<B::Device>) -> Self::Output {
+        let connections =
+            self.nodes.clone().map_or_else(Connections::default, Connections::on_nodes);
+        Ok(Box::new(self.trainer::<B>(devices, connections)?))
+    }
+}
+
+/// What the first steps of a run have found.
+struct Prepared<B: Backend> {
+    data: RunData,
+    costs: Costs,
+    placed: PlanInputs,
+    schedule: Arc<dyn Schedule>,
+    devices: Vec<B::Device>,
+    connections: Connections<B>,
+}
+
+/// Assigns the microbatches of a batch to replicas so that the busiest rank of any replica has least to do.
+fn assign(placed: &PlanInputs, replicas: usize) -> Assign {
+    let (model, partition, cost) =
+        (placed.model.clone(), placed.partition.clone(), placed.cost.clone());
+    Box::new(move |batch| {
+        // The planner refuses a batch without costs, and says why.
+        let even = |_| vec![Vec::new(); batch.microbatches.len()];
+        let loads = rank_loads(&model, &partition, batch, &*cost).unwrap_or_else(even);
+        balance_microbatches(&loads, replicas)
+    })
+}
+
+/// This machine as a cluster. Without a limit plans may use any amount of memory.
+fn this_machine(memory_limit_bytes: Option<u64>) -> ClusterSpec {
+    let mut cluster = presets::cluster("cpu").expect("the preset is built in");
+    cluster.name = "this machine".into();
+    cluster.device.memory_bytes = Bytes(memory_limit_bytes.unwrap_or(u64::MAX));
+    cluster
+}

@@ -1,0 +1,75 @@
+//! What the batches of a run are like, known from their metadata before anything is decoded.
+
+use dip_burn::ClipSize;
+use dip_burn::train::{RunData, TrainError, clip_size};
+use dip_core::{BatchMeta, ClipMeta, MicrobatchMeta, ModelSpec};
+
+/// Batches that are read.
+const BATCHES: usize = 8;
+/// Batches that placements are compared on.
+const TRIAL_BATCHES: usize = 4;
+
+/// The first batches of a run, and their mean.
+pub(super) struct Sample {
+    batches: Vec<BatchMeta>,
+    /// The mean microbatch.
+    pub mean: MicrobatchMeta,
+    /// Documents in it.
+    pub documents: usize,
+    /// The size of its clips.
+    pub clip: ClipSize,
+}
+
+impl Sample {
+    /// Reads the metadata of the first batches, and leaves the data where it was.
+    pub fn draw(model: &ModelSpec, data: &mut RunData) -> Result<Self, TrainError> {
+        let start = data.loader.position();
+        let (mut batches, mut documents) = (Vec::new(), 0);
+        for _ in 0..BATCHES {
+            let batch = data.loader.next_batch(&mut |_| Vec::new())?;
+            documents += batch.documents;
+            batches.push(batch.meta);
+        }
+        data.loader.restore(&start)?;
+        let microbatches: Vec<_> = batches.iter().flat_map(|batch| &batch.microbatches).collect();
+        let mean = mean_microbatch(&microbatches);
+        let clip = mean.clips.first().cloned().unwrap_or_else(|| mean_clip(&[]));
+        let documents = documents.div_ceil(microbatches.len().max(1) as u64) as usize;
+        Ok(Self { batches, mean, documents, clip: clip_size(model, &clip) })
+    }
+
+    /// Each batch reduced to the share of one of `replicas`.
+    pub fn trials(&self, replicas: usize) -> Vec<BatchMeta> {
+        let share = |batch: &BatchMeta| BatchMeta {
+            iteration: batch.iteration,
+            microbatches: batch.microbatches.iter().step_by(replicas).cloned().collect(),
+        };
+        self.batches[..TRIAL_BATCHES].iter().map(share).collect()
+    }
+}
+
+/// A microbatch with the mean numbers of images, text tokens and clips, rounded up.
+fn mean_microbatch(microbatches: &[&MicrobatchMeta]) -> MicrobatchMeta {
+    let mean = |sum: u64| sum.div_ceil(microbatches.len().max(1) as u64);
+    let images = microbatches.iter().map(|m| u64::from(m.images)).sum();
+    let text_tokens = microbatches.iter().map(|m| m.text_tokens).sum();
+    let clips: Vec<&ClipMeta> = microbatches.iter().flat_map(|m| &m.clips).collect();
+    MicrobatchMeta {
+        images: u32::try_from(mean(images)).unwrap_or(u32::MAX),
+        text_tokens: mean(text_tokens),
+        clips: vec![mean_clip(&clips); mean(clips.len() as u64) as usize],
+        ..MicrobatchMeta::default()
+    }
+}
+
+/// A clip of mean length, size and caption.
+fn mean_clip(clips: &[&ClipMeta]) -> ClipMeta {
+    let count = clips.len().max(1) as u64;
+    let sizes: Vec<u64> = clips.iter().filter_map(|c| c.tokens_per_frame).map(u64::from).collect();
+    let size = sizes.iter().sum::<u64>().checked_div(sizes.len() as u64);
+    ClipMeta {
+        seconds: clips.iter().map(|c| c.seconds).sum::<f64>() / count as f64,
+        caption_tokens: clips.iter().map(|c| c.caption_tokens).sum::<u64>().div_ceil(count),
+        tokens_per_frame: size.and_then(|size| u32::try_from(size).ok()),
+    }
+}

@@ -1,0 +1,81 @@
+//! A trainer whose backend was chosen when the program ran.
+
+use dip_burn::Backend;
+use dip_burn::train::{Evaluation, Inference, IterationReport, MetricSink, TrainError, Trainer};
+use dip_core::Partition;
+
+/// A run that is ready to train, on whichever device it names. Programs that use it compile no tensor code of their own.
+pub trait Training {
+    /// Trains to the end of the run: evaluations, samples, checkpoints and metrics as the run says.
+    ///
+    /// # Errors
+    /// [`TrainError`]; the newest checkpoint stays whole.
+    fn run(&mut self, sink: &mut dyn MetricSink) -> Result<(), TrainError>;
+
+    /// Trains on the next batch.
+    ///
+    /// # Errors
+    /// [`TrainError`]; the trainer cannot continue then.
+    fn step(&mut self) -> Result<IterationReport, TrainError>;
+
+    /// Loads the newest checkpoint of the run; returns false if there is none.
+    ///
+    /// # Errors
+    /// [`TrainError`] if the checkpoint cannot be read or belongs to another run.
+    fn resume(&mut self) -> Result<bool, TrainError>;
+
+    /// Measures the loss on held-out data; generates captions or clips, too, if `generates` is set. `None` without such data.
+    ///
+    /// # Errors
+    /// [`TrainError`] if a rank has failed.
+    fn evaluate(&mut self, generates: bool) -> Result<Option<Evaluation>, TrainError>;
+
+    /// The whole model on one device, with averaged weights where the run keeps them.
+    ///
+    /// # Errors
+    /// [`TrainError`] if a rank has failed.
+    fn model(&mut self) -> Result<Box<dyn Inference>, TrainError>;
+
+    /// Iterations that are done.
+    fn iteration(&self) -> u64;
+
+    /// True at the end of the run.
+    fn is_done(&self) -> bool;
+
+    /// Which rank holds which layers.
+    fn partition(&self) -> &Partition;
+}
+
+impl<B: Backend> Training for Trainer<B> {
+    fn run(&mut self, sink: &mut dyn MetricSink) -> Result<(), TrainError> {
+        Self::run(self, sink)
+    }
+
+    fn step(&mut self) -> Result<IterationReport, TrainError> {
+        Self::step(self)
+    }
+
+    fn resume(&mut self) -> Result<bool, TrainError> {
+        Self::resume(self)
+    }
+
+    fn evaluate(&mut self, generates: bool) -> Result<Option<Evaluation>, TrainError> {
+        Self::evaluate(self, generates)
+    }
+
+    fn model(&mut self) -> Result<Box<dyn Inference>, TrainError> {
+        Ok(Box::new(self.whole_model()?))
+    }
+
+    fn iteration(&self) -> u64 {
+        Self::iteration(self)
+    }
+
+    fn is_done(&self) -> bool {
+        Self::is_done(self)
+    }
+
+    fn partition(&self) -> &Partition {
+        Self::partition(self)
+    }
+}
