@@ -7,6 +7,8 @@
 mod build;
 mod check;
 mod csv;
+mod draft;
+mod findings;
 mod graph;
 mod partition;
 #[expect(clippy::module_inception, reason = "the room is named for its main type")]
@@ -14,20 +16,19 @@ mod plan;
 mod schedule;
 mod source;
 mod timeline;
+mod violation;
 mod wire;
 
 pub use build::{BuildError, GraphInput, build_graph};
-pub use check::{
-    CheckReport, MAX_VIOLATIONS, PlanSummary, TOLERANCE, Violation, ViolationClass, ViolationCode,
-    check_graph, check_plan, check_plan_json,
-};
+pub use check::{CheckReport, PlanSummary, TOLERANCE, check_graph, check_plan};
 pub use csv::{CsvError, order_from_csv, order_to_csv};
 pub use graph::{
     Candidate, Dep, GRAPH_SCHEMA, MAX_RANKS, MAX_TASKS, Pair, PairKey, Task, TaskGraph, TaskKind,
 };
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition, Placement};
-pub use plan::{PLAN_SCHEMA, Plan, Prediction};
+pub use plan::{PLAN_SCHEMA, Plan};
 pub use schedule::{Budget, Environment, Progress, Schedule, ScheduleError};
 pub use source::{PlanError, PlanSource, PlannedBatch};
-pub use timeline::{Timeline, TimelineError};
-pub use wire::{FormatError, MAX_TEXT_BYTES};
+pub use timeline::{Prediction, Timeline, TimelineError};
+pub use violation::{MAX_VIOLATIONS, Violation, ViolationClass, ViolationCode};
+pub use wire::{FormatError, MAX_TEXT_BYTES, check_plan_json};

@@ -1,9 +1,9 @@
 //! The execution plan `dip.plan/v1`: the one artifact that the emulator judges and the trainer runs.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::plan::graph::TaskGraph;
-use crate::plan::timeline::{Timeline, TimelineError};
+use crate::plan::timeline::{Prediction, Timeline, TimelineError};
 use crate::spec::{Bytes, Seconds, TaskId};
 
 /// The schema name of a plan file.
@@ -22,21 +22,6 @@ pub struct Plan {
     pub predicted: Prediction,
     /// No valid plan of this graph is faster; proven, never a guess.
     pub lower_bound_s: Seconds,
-}
-
-/// Predicted figures of a plan.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Prediction {
-    /// End of the last task.
-    pub makespan_s: Seconds,
-    /// Start of each task.
-    pub start_s: Vec<Seconds>,
-    /// End of each task.
-    pub end_s: Vec<Seconds>,
-    /// Peak memory of each rank, static bytes included.
-    pub peak_bytes: Vec<Bytes>,
-    /// 1 - sum of durations / (P * makespan).
-    pub bubble_ratio: f64,
 }
 
 impl Plan {

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use super::pairs::Stages;
-use super::violation::{Findings, ViolationCode};
+use crate::plan::draft::{Draft, TaskDraft};
+use crate::plan::findings::Findings;
 use crate::plan::graph::TaskKind;
-use crate::plan::wire::draft::{Draft, TaskDraft};
+use crate::plan::violation::ViolationCode;
 use crate::spec::Bytes;
 
 /// Checks that weights and optimiser state fit. Returns the ranks on which they do not.

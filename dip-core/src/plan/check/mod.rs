@@ -10,23 +10,21 @@ mod precedence;
 mod report;
 mod shape;
 mod times;
-pub(crate) mod violation;
 
 pub use report::{CheckReport, PlanSummary};
-pub use violation::{MAX_VIOLATIONS, Violation, ViolationClass, ViolationCode};
 
 use std::collections::HashSet;
 
+use crate::plan::draft::{Draft, PlanDraft, TaskDraft};
+use crate::plan::findings::Findings;
 use crate::plan::graph::TaskGraph;
 use crate::plan::plan::Plan;
-use crate::plan::wire::draft::{Draft, PlanDraft, TaskDraft};
-use crate::plan::wire::{self, FormatError};
+use crate::plan::violation::{Violation, ViolationCode};
 use crate::spec::RankId;
 use order::Sequence;
 use pairs::Stages;
 use precedence::dependency_edges;
 use times::Times;
-use violation::Findings;
 
 /// Largest relative difference between a predicted and a recomputed figure.
 pub const TOLERANCE: f64 = 1e-6;
@@ -35,7 +33,7 @@ pub const TOLERANCE: f64 = 1e-6;
 pub fn check_plan(plan: &Plan) -> Vec<Violation> {
     let mut findings = Findings::default();
     let mut draft = Draft::from_plan(plan, &mut findings);
-    judge(&mut draft, &mut findings);
+    check_draft(&mut draft, &mut findings);
     findings.violations
 }
 
@@ -43,24 +41,12 @@ pub fn check_plan(plan: &Plan) -> Vec<Violation> {
 pub fn check_graph(graph: &TaskGraph) -> Vec<Violation> {
     let mut findings = Findings::default();
     let mut draft = Draft::from_graph(graph, &mut findings);
-    judge(&mut draft, &mut findings);
+    check_draft(&mut draft, &mut findings);
     findings.violations
 }
 
-/// Every violation of the text of a plan, of its form and of its meaning together.
-///
-/// # Errors
-/// [`FormatError`] where the text is not JSON, or is a document of another schema.
-pub fn check_plan_json(text: &str) -> Result<CheckReport, FormatError> {
-    let (mut draft, mut findings) = wire::read_plan(text)?;
-    judge(&mut draft, &mut findings);
-    let summary =
-        if findings.violations.is_empty() { draft.into_plan().map(PlanSummary::of) } else { None };
-    Ok(CheckReport { summary, violations: findings.violations, truncated: findings.truncated })
-}
-
-/// Judges a draft, after the violations of its form were found.
-pub(crate) fn judge(draft: &mut Draft, findings: &mut Findings) {
+/// Checks a draft. The violations of its form are already in `findings`.
+pub(crate) fn check_draft(draft: &mut Draft, findings: &mut Findings) {
     let by_id = shape::check(draft, findings);
     let over = memory::check_static(draft, findings);
     let Some(tasks) = draft.tasks.as_deref().filter(|_| by_id) else { return };

@@ -2,8 +2,9 @@
 
 use super::pairs::{Stages, describe};
 use super::precedence::{self, dependency_edges};
-use super::violation::{Findings, ViolationCode};
-use crate::plan::wire::draft::{ListDraft, TaskDraft};
+use crate::plan::draft::{ListDraft, TaskDraft};
+use crate::plan::findings::Findings;
+use crate::plan::violation::ViolationCode;
 
 /// What is known of the order after its check.
 pub(super) struct Sequence {

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::violation::{Findings, ViolationCode};
 use super::{close, same};
+use crate::plan::draft::TaskDraft;
+use crate::plan::findings::Findings;
 use crate::plan::graph::{Candidate, PairKey, TaskKind};
-use crate::plan::wire::draft::TaskDraft;
+use crate::plan::violation::ViolationCode;
 use crate::spec::RankId;
 
 /// The tasks of one stage pair, by position.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::plan::wire::draft::TaskDraft;
+use crate::plan::draft::TaskDraft;
 
 /// Tasks that a message names before it only counts them.
 const SHOWN: usize = 12;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::violation::Violation;
 use crate::plan::plan::Plan;
+use crate::plan::violation::Violation;
 use crate::spec::{Bytes, Seconds};
 
 /// The outcome of checking the text of a plan.
@@ -48,7 +48,7 @@ pub struct PlanSummary {
 }
 
 impl PlanSummary {
-    pub(super) fn of(plan: Plan) -> Self {
+    pub(crate) fn of(plan: Plan) -> Self {
         Self {
             ranks: plan.graph.ranks,
             tasks: plan.graph.tasks.len(),

@@ -2,9 +2,10 @@
 //!
 //! What is out of range is reported and taken out of the draft, so that later checks neither trip over it nor repeat it.
 
-use super::violation::{Findings, ViolationCode};
+use crate::plan::draft::{Draft, PlanDraft, TaskDraft};
+use crate::plan::findings::Findings;
 use crate::plan::graph::MAX_RANKS;
-use crate::plan::wire::draft::{Draft, PlanDraft, TaskDraft};
+use crate::plan::violation::ViolationCode;
 use crate::spec::RankId;
 
 /// Whether tasks can be looked up by their ids.

@@ -5,8 +5,9 @@
 
 use super::close;
 use super::order::Sequence;
-use super::violation::{Findings, ViolationCode};
-use crate::plan::wire::draft::{PlanDraft, TaskDraft};
+use crate::plan::draft::{PlanDraft, TaskDraft};
+use crate::plan::findings::Findings;
+use crate::plan::violation::ViolationCode;
 
 /// Differences below this share of the makespan are rounding, however small the figures.
 const FLOOR: f64 = 1e-9;

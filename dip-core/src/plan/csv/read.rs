@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use super::CsvError;
 use super::stages::{Action, Cell, Stages};
-use crate::plan::check::MAX_VIOLATIONS;
 use crate::plan::graph::TaskGraph;
 use crate::plan::timeline::{Timeline, TimelineError};
+use crate::plan::violation::MAX_VIOLATIONS;
 use crate::spec::{RankId, TaskId};
 
 /// Actions that a message names before it only counts them.

@@ -5,7 +5,8 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use super::reader::{Reader, Syntax, Token};
-use crate::plan::check::violation::{Findings, ViolationCode};
+use crate::plan::findings::Findings;
+use crate::plan::violation::ViolationCode;
 
 /// A field of an object, and whether it must be there.
 pub(super) type Field = (&'static str, bool);

@@ -1,11 +1,11 @@
 //! The fields of `dip.graph/v1` and `dip.plan/v1`.
 
 use super::decoder::{Decoder, Field, shortened};
-use super::draft::{Draft, ListDraft, PlanDraft, TaskDraft, too_many_tasks};
 use super::reader::Syntax;
 use crate::cost::Strategy;
-use crate::plan::check::violation::ViolationCode;
+use crate::plan::draft::{Draft, ListDraft, PlanDraft, TaskDraft, too_many_tasks};
 use crate::plan::graph::{Candidate, Dep, MAX_TASKS, TaskKind};
+use crate::plan::violation::ViolationCode;
 use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId};
 
 const GRAPH: &[Field] = &[

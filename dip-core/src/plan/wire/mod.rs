@@ -9,20 +9,20 @@
 
 mod decoder;
 mod document;
-pub(crate) mod draft;
 mod reader;
 
 use std::fmt;
 
 use thiserror::Error;
 
-use crate::plan::check;
-use crate::plan::check::violation::{Findings, Violation, ViolationClass};
+use crate::plan::check::{CheckReport, PlanSummary, check_draft};
+use crate::plan::draft::Draft;
+use crate::plan::findings::Findings;
 use crate::plan::graph::{GRAPH_SCHEMA, TaskGraph};
 use crate::plan::plan::{PLAN_SCHEMA, Plan};
+use crate::plan::violation::{Violation, ViolationClass};
 use decoder::{Decoder, shortened};
 use document::Format;
-use draft::Draft;
 
 /// Longest text that is read, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1 << 31;
@@ -87,20 +87,20 @@ impl TaskGraph {
     /// [`FormatError`] with every violation and its path.
     pub fn from_json(text: &str) -> Result<Self, FormatError> {
         let (mut draft, mut findings) = read(text, Format::Graph)?;
-        check::judge(&mut draft, &mut findings);
+        check_draft(&mut draft, &mut findings);
         accept(findings.violations, draft.into_graph())
     }
 }
 
 impl Plan {
     /// Reads `dip.plan/v1`. The plan can be run: besides what holds for a graph, the order covers every rank and does not
-    /// deadlock. Its figures and limits are not judged; [`check_plan`](crate::plan::check::check_plan) does that.
+    /// deadlock. Its figures and limits are not judged; [`check_plan`](crate::check_plan) does that.
     ///
     /// # Errors
     /// [`FormatError`] with every violation and its path.
     pub fn from_json(text: &str) -> Result<Self, FormatError> {
         let (mut draft, mut findings) = read(text, Format::Plan)?;
-        check::judge(&mut draft, &mut findings);
+        check_draft(&mut draft, &mut findings);
         let mut violations = findings.violations;
         // A full report may lack violations that would matter here.
         if !findings.truncated {
@@ -117,9 +117,16 @@ fn accept<T>(violations: Vec<Violation>, document: Option<T>) -> Result<T, Forma
     }
 }
 
-/// Reads a plan as far as it can be read.
-pub(crate) fn read_plan(text: &str) -> Result<(Draft, Findings), FormatError> {
-    read(text, Format::Plan)
+/// Every violation of the text of a plan, of its form and of its meaning together.
+///
+/// # Errors
+/// [`FormatError`] if the text is not JSON or has another schema.
+pub fn check_plan_json(text: &str) -> Result<CheckReport, FormatError> {
+    let (mut draft, mut findings) = read(text, Format::Plan)?;
+    check_draft(&mut draft, &mut findings);
+    let Findings { violations, truncated } = findings;
+    let plan = if violations.is_empty() { draft.into_plan() } else { None };
+    Ok(CheckReport { summary: plan.map(PlanSummary::of), violations, truncated })
 }
 
 fn read(text: &str, format: Format) -> Result<(Draft, Findings), FormatError> {

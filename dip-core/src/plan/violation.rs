@@ -1,4 +1,4 @@
-//! What the checker can find, and where it is gathered.
+//! The violations that the checker and the readers report.
 
 use std::fmt;
 
@@ -144,55 +144,5 @@ codes! {
 impl fmt::Display for ViolationCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// Gathers violations, up to [`MAX_VIOLATIONS`].
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    pub(crate) violations: Vec<Violation>,
-    /// Whether there were more.
-    pub(crate) truncated: bool,
-}
-
-impl Findings {
-    pub(crate) fn add(
-        &mut self,
-        code: ViolationCode,
-        path: impl fmt::Display,
-        message: impl Into<String>,
-    ) {
-        if self.is_full() {
-            self.truncated = true;
-            return;
-        }
-        self.violations.push(Violation { code, path: path.to_string(), message: message.into() });
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.violations.len() >= MAX_VIOLATIONS
-    }
-
-    /// A time as the checks may use it: finite and not negative, or else reported once and NaN, which no comparison holds
-    /// against anything.
-    pub(crate) fn duration(&mut self, seconds: f64, path: impl fmt::Display) -> f64 {
-        let seconds = self.finite(seconds, &path);
-        if seconds < 0.0 {
-            let message =
-                format!("{seconds} is negative, but must be at least 0; correct the time");
-            self.add(ViolationCode::Negative, path, message);
-            return f64::NAN;
-        }
-        seconds
-    }
-
-    /// A number as the checks may use it: finite, or else reported once and NaN.
-    pub(crate) fn finite(&mut self, number: f64, path: impl fmt::Display) -> f64 {
-        if number.is_finite() {
-            return number;
-        }
-        let message = format!("{number} is not finite; give a finite number");
-        self.add(ViolationCode::NotFinite, path, message);
-        f64::NAN
     }
 }

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use crate::cost::Strategy;
-use crate::plan::check::violation::{Findings, ViolationCode};
+use crate::plan::findings::Findings;
 use crate::plan::graph::{Candidate, Dep, MAX_TASKS, PairKey, Task, TaskGraph, TaskKind};
-use crate::plan::plan::{Plan, Prediction};
+use crate::plan::plan::Plan;
+use crate::plan::timeline::Prediction;
+use crate::plan::violation::ViolationCode;
 use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId};
 
 /// A graph, or a plan where `plan` is there.
