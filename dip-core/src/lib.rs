@@ -28,8 +28,8 @@ pub use cost::{
 };
 pub use exec::{
     Action, ExecError, Executor, Interpreter, Link, LinkError, Message, Program, RankHost,
-    RankProgram, RankProgress, Received, Span, Stage, StageCall, StageError, TaskCall, Trace,
-    compile,
+    RankProgram, RankProgress, Received, Span, Stage, StageCall, StageError, TaskCall, TaskOutput,
+    Trace, TraceError, compile,
 };
 pub use plan::{
     BatchSplit, Budget, BuildError, Candidate, CheckReport, Chunk, CsvError, Dep, Environment,

@@ -35,7 +35,9 @@ impl Emulate {
         } else {
             LinkModel::Uncontended
         };
-        let trace = VirtualExecutor::new(links).execute(&plan).with_context(shown)?;
+        let executor: &mut dyn Executor = &mut VirtualExecutor::new(links);
+        let trace = executor.execute(&plan).with_context(shown)?;
+        trace.check(&plan).with_context(shown)?;
         if let Some(path) = &self.html {
             write_whole(path, report::html(&plan, &trace).as_bytes())?;
         }

@@ -4,7 +4,6 @@ use dip_core::{ExecError, RankId};
 use thiserror::Error;
 
 use super::group::GroupError;
-use super::replica::is_replica_gone;
 use super::worker::Failure;
 use crate::model::ModelError;
 
@@ -94,7 +93,7 @@ impl Failure {
     /// Whether a rank failed only because one that it needs did.
     pub(super) fn is_of_another(&self) -> bool {
         match self {
-            Self::Exec(error) => matches!(error, ExecError::Link { .. }) || is_replica_gone(error),
+            Self::Exec(error) => error.is_consequence(),
             Self::Panic(_) | Self::Import(_) => false,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_core::{Action, ExecError, Program, RankId, SegmentId, StageError};
+use dip_core::{Action, Program, RankId, SegmentId, StageError};
 
 use super::chunks::{Chunks, gradient_bucket, parameter_bucket};
 use super::collective::{Collective, ReplicaGone};
@@ -89,12 +89,6 @@ fn backwards(program: &Program, rank: RankId) -> HashMap<(&str, SegmentId), usiz
     counts
 }
 
-fn failed(gone: ReplicaGone) -> StageError {
-    StageError::Failed(gone.to_string())
-}
-
-/// Whether a rank failed only because another replica of it did.
-pub(super) fn is_replica_gone(error: &ExecError) -> bool {
-    let ExecError::Stage { source: StageError::Failed(what), .. } = error else { return false };
-    *what == ReplicaGone.to_string()
+fn failed(ReplicaGone: ReplicaGone) -> StageError {
+    StageError::PeerGone { peer: "another replica of this rank" }
 }

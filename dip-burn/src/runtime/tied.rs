@@ -52,7 +52,7 @@ impl<B: Backend> TiedWeights<B> {
     /// Gives both ends of every decoder the sum of their gradients.
     ///
     /// # Errors
-    /// [`StageError::Failed`] where the rank with the other end is gone.
+    /// [`StageError::PeerGone`] if the rank with the other end is gone.
     pub fn sum(&self, chunks: &mut Chunks<B>) -> Result<(), StageError> {
         for (module, tie) in &self.0 {
             let ends = chunks.iter().filter(|((name, _), _)| name == module).map(|(_, c)| c);
@@ -60,7 +60,7 @@ impl<B: Backend> TiedWeights<B> {
             let sum = match tie {
                 End::Both => own,
                 End::One { to, from } => {
-                    let gone = || StageError::Failed("the rank with the other end is gone".into());
+                    let gone = || StageError::PeerGone { peer: "the rank with the other end" };
                     to.send(own.clone()).map_err(|_| gone())?;
                     // Either order of the two gives the same digits.
                     add(own.into_iter().chain(from.recv().map_err(|_| gone())?))

@@ -148,7 +148,7 @@ impl<B: Backend> Worker<B> {
 
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
         self.tied.sum(&mut self.chunks)?;
-        let gone = |_| StageError::Failed("the coordinator is gone".into());
+        let gone = |_| StageError::PeerGone { peer: "the coordinator" };
         let norm = match self.replica.reports_norm {
             true => self.chunks.values().map(ChunkStage::squared_gradient_norm).sum(),
             false => 0.0,

@@ -1,10 +1,10 @@
-//! The instructions of a rank.
+//! The actions of a rank.
 
 use std::fmt;
 
 use crate::spec::{RankId, TaskId};
 
-/// One instruction. Their text forms are those of the paper.
+/// One action. Its text form is that of the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// `fw_stage`: run a forward.
@@ -25,10 +25,10 @@ pub enum Action {
     Step,
 }
 
-/// The result of one task on its way to another: at most one message travels for an edge of the graph.
+/// The result of one task on its way to another task. Each edge of the graph sends at most one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Message {
-    /// The task that made it.
+    /// The task that produces it.
     pub producer: TaskId,
     /// The task that needs it.
     pub consumer: TaskId,

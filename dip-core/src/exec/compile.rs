@@ -1,4 +1,4 @@
-//! From a plan to one action list a rank (paper section 4).
+//! Compiles a plan into one action list per rank (paper section 4).
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use crate::spec::{RankId, Seconds, TaskId};
 /// The compiled form of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
-    /// One action list a rank.
+    /// One action list per rank.
     pub ranks: Vec<RankProgram>,
-    /// One entry a task: how its stage is called and where its inputs are.
+    /// One entry per task: the call of its stage, its inputs and its outputs.
     pub calls: Vec<TaskCall>,
 }
 
@@ -20,30 +20,39 @@ pub struct Program {
 pub struct RankProgram {
     /// The rank.
     pub rank: RankId,
-    /// What it does, in order.
+    /// Its actions in order.
     pub actions: Vec<Action>,
 }
 
-/// How one task is called.
+/// The call of one task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskCall {
     /// The call of the stage.
     pub call: StageCall,
     /// Forward, backward or weight.
     pub kind: TaskKind,
-    /// How long the plan says it runs.
+    /// Its duration in the plan.
     pub planned: Seconds,
     /// Producers of its inputs, in the order of its dependencies.
     pub inputs: Vec<TaskId>,
-    /// Consumers of its outputs, in the order of `call.consumers`; `None` where the output stays on the rank.
-    pub outputs: Vec<(TaskId, Option<Message>)>,
+    /// Its outputs, in the order of `call.consumers`.
+    pub outputs: Vec<TaskOutput>,
+}
+
+/// One output of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskOutput {
+    /// The task that needs it.
+    pub consumer: TaskId,
+    /// The message that carries it; `None` if it stays on the rank.
+    pub message: Option<Message>,
 }
 
 /// Compiles a plan that passes the checker.
 ///
-/// Receives are announced one stage ahead, so that they overlap with computation; sends are completed before the step, so
-/// that no rank ever waits for another one to listen. An edge is a message where it crosses ranks or takes time; edges
-/// inside a stage pair carry nothing, since a stage keeps its own activations.
+/// Each receive is announced one stage ahead, so that it overlaps with computation. Sends complete only before the step, so
+/// that no rank waits for a receiver in between. An edge becomes a message if it crosses ranks or takes time. Edges inside a
+/// stage pair carry nothing, because a stage keeps its own activations.
 pub fn compile(plan: &Plan) -> Program {
     let graph = &plan.graph;
     let mut calls: Vec<TaskCall> = graph.tasks.iter().map(empty_call).collect();
@@ -55,7 +64,7 @@ pub fn compile(plan: &Plan) -> Program {
                 calls[task.id.index()].inputs.push(dep.task);
                 let call = &mut calls[dep.task.index()];
                 call.call.consumers.push(task.pair());
-                call.outputs.push((task.id, message));
+                call.outputs.push(TaskOutput { consumer: task.id, message });
             }
         }
     }
@@ -120,7 +129,7 @@ fn rank_actions(plan: &Plan, calls: &[TaskCall], order: &[TaskId]) -> Vec<Action
             TaskKind::Backward => Action::Backward(id),
             TaskKind::Weight => Action::Weight(id),
         });
-        for message in call.outputs.iter().filter_map(|(_, m)| *m) {
+        for message in call.outputs.iter().filter_map(|output| output.message) {
             actions.push(Action::Isend(message));
             sends.push(message);
         }

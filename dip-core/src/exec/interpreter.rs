@@ -1,25 +1,26 @@
-//! The one interpreter of action lists, driven by threads in training and by virtual time in the emulator.
+//! The interpreter of action lists. Threads drive it in training, virtual time drives it in the emulator.
 
 use std::collections::HashMap;
 use std::task::Poll;
 
-use super::{Action, ExecError, Link, Message, Program, RankHost, Received, StageError};
-use crate::exec::trace::Span;
+use super::{
+    Action, ExecError, Link, Message, Program, RankHost, Received, Span, StageError, TaskOutput,
+};
 use crate::plan::TaskKind;
 use crate::spec::{RankId, TaskId};
 
-/// What one call of [`Interpreter::advance`] did.
+/// The result of one call of [`Interpreter::advance`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RankProgress {
-    /// One action was done.
+    /// One action ran.
     Advanced,
-    /// The rank waits for a message; call again when another rank has advanced.
+    /// The rank waits for a message. Call again after another rank has advanced.
     Blocked(Message),
-    /// The list is at its end.
+    /// All actions have run.
     Done,
 }
 
-/// Runs the action list of one rank, one action a call.
+/// Runs the action list of one rank, one action per call.
 pub struct Interpreter<'a, P> {
     program: &'a Program,
     rank: RankId,
@@ -30,7 +31,7 @@ pub struct Interpreter<'a, P> {
 }
 
 impl<'a, P> Interpreter<'a, P> {
-    /// An interpreter at the start of the list of `rank`.
+    /// Creates an interpreter at the start of the action list of `rank`.
     pub fn new(program: &'a Program, rank: RankId) -> Self {
         Self {
             program,
@@ -42,10 +43,10 @@ impl<'a, P> Interpreter<'a, P> {
         }
     }
 
-    /// Runs to the end over links that block, as training does.
+    /// Runs all actions over a link that blocks, as training does. Returns when each stage ran.
     ///
     /// # Errors
-    /// [`ExecError`] for the first action that fails, [`ExecError::Deadlock`] where a link answers that it is not ready.
+    /// [`ExecError`] for the first action that fails; [`ExecError::Deadlock`] if the link returns [`Poll::Pending`].
     pub fn run<H, L>(mut self, host: &mut H, link: &mut L) -> Result<Vec<Span>, ExecError>
     where
         H: RankHost<Payload = P> + ?Sized,
@@ -62,10 +63,10 @@ impl<'a, P> Interpreter<'a, P> {
         }
     }
 
-    /// Does the next action.
+    /// Runs the next action.
     ///
     /// # Errors
-    /// [`ExecError`] where a stage or a link fails.
+    /// [`ExecError`] if a stage or a link fails.
     pub fn advance<H, L>(&mut self, host: &mut H, link: &mut L) -> Result<RankProgress, ExecError>
     where
         H: RankHost<Payload = P> + ?Sized,
@@ -84,7 +85,7 @@ impl<'a, P> Interpreter<'a, P> {
                 let payload = self
                     .outbox
                     .remove(&(m.producer, m.consumer))
-                    .ok_or_else(|| self.protocol(m.producer, "has not made its output"))?;
+                    .ok_or_else(|| self.protocol(m.producer, "has not produced its output"))?;
                 link.isend(&m, payload).map_err(link_error)?;
             }
             Action::Irecv(m) => link.irecv(&m).map_err(link_error)?,
@@ -105,7 +106,7 @@ impl<'a, P> Interpreter<'a, P> {
         Ok(RankProgress::Advanced)
     }
 
-    /// When each stage of this rank ran, in order.
+    /// Returns when each stage of this rank ran, in order.
     pub fn into_spans(self) -> Vec<Span> {
         self.spans
     }
@@ -121,7 +122,7 @@ impl<'a, P> Interpreter<'a, P> {
             let payload = self
                 .inbox
                 .remove(&(producer, task))
-                .ok_or_else(|| self.protocol(task, "misses an input"))?;
+                .ok_or_else(|| self.protocol(task, "lacks an input"))?;
             let from = program.calls[producer.index()].call.pair.clone();
             inputs.push(Received { from, payload });
         }
@@ -141,9 +142,10 @@ impl<'a, P> Interpreter<'a, P> {
         .map_err(|source| ExecError::Stage { rank, source })?;
         self.spans.push(Span { task, rank, start, end: host.now() });
         if outputs.len() != entry.outputs.len() {
-            return Err(self.protocol(task, "did not make one output for each consumer"));
+            return Err(self.protocol(task, "did not return one output per consumer"));
         }
-        for (payload, &(consumer, message)) in outputs.into_iter().zip(&entry.outputs) {
+        for (payload, &TaskOutput { consumer, message }) in outputs.into_iter().zip(&entry.outputs)
+        {
             let table = if message.is_some() { &mut self.outbox } else { &mut self.inbox };
             table.insert((task, consumer), payload);
         }

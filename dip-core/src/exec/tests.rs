@@ -1,13 +1,14 @@
-//! The interpreter over stages that only keep books, and links of one process.
+//! The interpreter with stages that only log their calls, and a link within one process.
 
 use std::collections::HashMap;
 use std::task::Poll;
 
 use super::*;
-use crate::plan::{Dep, Task, TaskGraph, TaskKind};
-use crate::spec::{Bytes, MicrobatchId, SubMicrobatchId};
+use crate::cost::Strategy;
+use crate::plan::{Dep, PairKey, Plan, Task, TaskGraph, TaskKind};
+use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId};
 
-/// Two ranks: `a` on rank 0 feeds `b` on rank 1, which has its loss; each has a forward and a backward.
+/// Two ranks: `a` on rank 0 feeds `b` on rank 1, which has the loss. Each has a forward and a backward.
 fn plan() -> Plan {
     let task = |id: u32, rank: u32, kind, module: &str, deps: &[(u32, f64)]| Task {
         id: TaskId(id),
@@ -40,12 +41,12 @@ fn plan() -> Plan {
     Plan::new(graph, "test", order, Seconds::ZERO).unwrap()
 }
 
-/// A stage whose payloads say what they are.
-struct Books {
+/// A stage that logs its calls. Its payloads are texts that describe them.
+struct LoggingStage {
     log: Vec<String>,
 }
 
-impl Books {
+impl LoggingStage {
     fn note(
         &mut self,
         what: &str,
@@ -60,7 +61,7 @@ impl Books {
     }
 }
 
-impl Stage for Books {
+impl Stage for LoggingStage {
     type Payload = String;
 
     fn forward(
@@ -81,7 +82,7 @@ impl Stage for Books {
 }
 
 struct Host {
-    books: Books,
+    stage: LoggingStage,
     steps: usize,
 }
 
@@ -89,11 +90,11 @@ impl RankHost for Host {
     type Payload = String;
 
     fn now(&self) -> Seconds {
-        Seconds(self.books.log.len() as f64)
+        Seconds(self.stage.log.len() as f64)
     }
 
     fn stage(&mut self, _: &str, _: SegmentId) -> Option<&mut dyn Stage<Payload = String>> {
-        Some(&mut self.books)
+        Some(&mut self.stage)
     }
 
     fn step(&mut self) -> Result<(), StageError> {
@@ -102,11 +103,11 @@ impl RankHost for Host {
     }
 }
 
-/// A link on which receives are pending until the message was sent.
+/// A link whose receives are pending until the message was sent.
 #[derive(Default)]
-struct Mail(HashMap<Message, String>);
+struct Mailbox(HashMap<Message, String>);
 
-impl Link for Mail {
+impl Link for Mailbox {
     type Payload = String;
 
     fn isend(&mut self, message: &Message, payload: String) -> Result<(), LinkError> {
@@ -128,7 +129,7 @@ impl Link for Mail {
 }
 
 fn host() -> Host {
-    Host { books: Books { log: Vec::new() }, steps: 0 }
+    Host { stage: LoggingStage { log: Vec::new() }, steps: 0 }
 }
 
 #[test]
@@ -141,24 +142,24 @@ fn action_lists_read_as_in_the_paper() {
 }
 
 #[test]
-fn payloads_reach_the_stage_that_they_were_made_for() {
+fn payloads_reach_the_stages_they_were_made_for() {
     let program = compile(&plan());
-    let mut mail = Mail::default();
+    let mut link = Mailbox::default();
     let mut hosts = [host(), host()];
     let mut ranks = [0, 1].map(|r| Interpreter::<String>::new(&program, RankId(r)));
     let mut idle = 0;
     while idle < 2 {
         idle = 0;
         for (rank, host) in ranks.iter_mut().zip(&mut hosts) {
-            let mut progress = rank.advance(host, &mut mail).unwrap();
+            let mut progress = rank.advance(host, &mut link).unwrap();
             while progress == RankProgress::Advanced {
-                progress = rank.advance(host, &mut mail).unwrap();
+                progress = rank.advance(host, &mut link).unwrap();
             }
             idle += usize::from(progress == RankProgress::Done);
         }
     }
-    assert_eq!(hosts[0].books.log, ["fw a()", "bw a(bw b for a from b)"]);
-    assert_eq!(hosts[1].books.log, ["fw b(fw a for b from a)", "bw b()"]);
+    assert_eq!(hosts[0].stage.log, ["fw a()", "bw a(bw b for a from b)"]);
+    assert_eq!(hosts[1].stage.log, ["fw b(fw a for b from a)", "bw b()"]);
     assert_eq!(hosts.map(|h| h.steps), [1, 1]);
     let spans: Vec<_> = ranks.into_iter().flat_map(Interpreter::into_spans).collect();
     assert_eq!(spans.len(), 4);
@@ -168,6 +169,42 @@ fn payloads_reach_the_stage_that_they_were_made_for() {
 fn a_rank_that_is_run_alone_reports_what_it_waits_for() {
     let program = compile(&plan());
     let rank = Interpreter::<String>::new(&program, RankId(1));
-    let error = rank.run(&mut host(), &mut Mail::default()).unwrap_err();
+    let error = rank.run(&mut host(), &mut Mailbox::default()).unwrap_err();
     assert!(error.to_string().contains("rank 1 waits for 0@0 -> 1@1"), "{error}");
+}
+
+/// A trace of `plan()` from (task, rank, start, end).
+fn trace(spans: &[(u32, u32, f64, f64)]) -> Trace {
+    let span = |&(task, rank, start, end): &(u32, u32, f64, f64)| Span {
+        task: TaskId(task),
+        rank: RankId(rank),
+        start: Seconds(start),
+        end: Seconds(end),
+    };
+    Trace { ranks: 2, spans: spans.iter().map(span).collect() }
+}
+
+#[test]
+fn a_trace_is_checked_against_its_plan() {
+    let order = |rank, ran, planned| Err(TraceError::Order { rank: RankId(rank), ran, planned });
+    let (a, b) = ((0, 0, 0.0, 1.0), (1, 1, 1.5, 2.5));
+    let (c, d) = ((2, 1, 2.5, 3.5), (3, 0, 4.0, 5.0));
+    assert_eq!(trace(&[a, d, b, c]).check(&plan()), Ok(()));
+    assert_eq!(trace(&[a, d, b]).check(&plan()), order(1, 1, 2));
+    assert_eq!(trace(&[d, a, b, c]).check(&plan()), order(0, 0, 2));
+    assert_eq!(trace(&[a, d, b, c, (0, 2, 0.0, 1.0)]).check(&plan()), order(2, 0, 0));
+    let early = trace(&[a, d, (1, 1, 0.5, 1.5), c]).check(&plan());
+    assert_eq!(early, Err(TraceError::Dependency { task: TaskId(1), dep: TaskId(0) }));
+}
+
+#[test]
+fn a_lost_peer_is_a_consequence_and_not_a_cause() {
+    let rank = RankId(0);
+    let gone = LinkError::PeerGone { peer: RankId(1) };
+    assert!(ExecError::Link { rank, source: gone }.is_consequence());
+    assert!(
+        ExecError::Stage { rank, source: StageError::PeerGone { peer: "it" } }.is_consequence()
+    );
+    let failed = StageError::Failed("out of memory".into());
+    assert!(!ExecError::Stage { rank, source: failed }.is_consequence());
 }

@@ -5,7 +5,10 @@ use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
 use crate::support::any_plan;
 
 fn run(plan: &Plan, links: LinkModel) -> Trace {
-    VirtualExecutor::new(links).execute(plan).unwrap()
+    let executor: &mut dyn Executor = &mut VirtualExecutor::new(links);
+    let trace = executor.execute(plan).unwrap();
+    trace.check(plan).unwrap();
+    trace
 }
 
 fn ports(latency: f64) -> LinkModel {

@@ -33,10 +33,10 @@ impl<B: Backend> Executor for BatchExecutor<'_, B> {
             Ok(report) => Ok(report.traces.into_iter().next().unwrap_or_default()),
             Err(PipelineError::Exec(error)) => Err(error),
             Err(PipelineError::Rank { rank, what }) => {
-                Err(ExecError::Stage { rank, source: StageError::Failed(what) })
+                Err(ExecError::Stage { rank, source: StageError::Failed(what.into()) })
             }
             Err(error) => {
-                let source = StageError::Failed(error.to_string());
+                let source = StageError::Failed(error.into());
                 Err(ExecError::Stage { rank: RankId(0), source })
             }
         }
