@@ -4,8 +4,7 @@
 //! leaves only whole ones. Tensors are named as in [`params`](crate::params), whatever the partition was.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
@@ -16,6 +15,8 @@ use thiserror::Error;
 
 use super::EarlyStop;
 use super::loss_scale::LossScale;
+use crate::files;
+use crate::floats::floats;
 use crate::params::NamedTensors;
 
 /// The schema name of `state.json`.
@@ -93,7 +94,6 @@ pub fn save<S: Serialize>(
     keep: usize,
 ) -> Result<PathBuf, CheckpointError> {
     let target = path_of(folder, checkpoint.state.iteration);
-    let partial = folder.join(format!(".{PREFIX}{:08}.partial", checkpoint.state.iteration));
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| CheckpointError::Io { path, source }
@@ -102,16 +102,12 @@ pub fn save<S: Serialize>(
     for stale in partial_folders(folder)? {
         fs::remove_dir_all(&stale).map_err(io(&stale))?;
     }
-    fs::create_dir_all(&partial).map_err(io(&partial))?;
+    let partial = files::partial_folder(&target).map_err(io(&target))?;
     write_tensors(&partial.join("model.safetensors"), &checkpoint.model)?;
     write_tensors(&partial.join("optimizer.safetensors"), &checkpoint.optimizer)?;
     let text = serde_json::to_vec_pretty(&checkpoint.state).expect("plain data has a JSON form");
     write_synced(&partial.join("state.json"), &text)?;
-    if target.exists() {
-        fs::remove_dir_all(&target).map_err(io(&target))?;
-    }
-    fs::rename(&partial, &target).map_err(io(&target))?;
-    File::open(folder).and_then(|f| f.sync_all()).map_err(io(folder))?;
+    files::put_in_place(&partial, &target).map_err(io(&target))?;
     let all = list(folder)?;
     for old in all.iter().rev().skip(keep.max(1)) {
         fs::remove_dir_all(old).map_err(io(old))?;
@@ -187,11 +183,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    File::create(path)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
+    files::write_synced(path, bytes)
         .map_err(|source| CheckpointError::Io { path: path.into(), source })
 }
 
@@ -216,12 +208,10 @@ pub(super) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<NamedTensors, Chec
     let file = SafeTensors::deserialize(bytes).map_err(|e| format(e.to_string()))?;
     let mut tensors = NamedTensors::new();
     for (name, view) in file.iter() {
-        if view.dtype() != Dtype::F32 {
-            return Err(format(format!("{name} is {:?}, but must be F32", view.dtype())));
-        }
-        let chunks = view.data().chunks_exact(4);
-        let values: Vec<f32> =
-            chunks.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let values = match view.dtype() {
+            Dtype::F32 => floats(view.data(), Dtype::F32).unwrap_or_default(),
+            other => return Err(format(format!("{name} is {other:?}, but must be F32"))),
+        };
         tensors.insert(name.to_owned(), TensorData::new(values, view.shape().to_vec()));
     }
     Ok(tensors)

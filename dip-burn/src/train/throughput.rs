@@ -18,12 +18,9 @@ impl Throughput {
     }
 }
 
-/// Memory of this process that is in use; `None` where the system does not say.
+/// Resident memory of this process; `None` if the system does not tell.
 pub fn resident_bytes() -> Option<Bytes> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(Bytes(kib.saturating_mul(1024)))
+    memory_stats::memory_stats().map(|stats| Bytes(stats.physical_mem as u64))
 }
 
 #[cfg(test)]

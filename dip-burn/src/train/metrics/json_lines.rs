@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{MetricSink, SinkError, io_at};
+use crate::files;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::report::{Evaluation, IterationReport};
 
@@ -55,9 +56,7 @@ impl JsonLines {
                 }
             }
         }
-        let partial = path.with_extension("jsonl.partial");
-        fs::write(&partial, text).map_err(&io)?;
-        fs::rename(&partial, path).map_err(&io)?;
+        files::write_whole(path, text.as_bytes()).map_err(&io)?;
         OpenOptions::new().append(true).open(path).map_err(&io)
     }
 
