@@ -20,7 +20,8 @@ use dip_burn::Backend;
 use dip_burn::runtime::nodes::NodeGroup;
 use dip_burn::runtime::{Connections, ProcessGroup};
 use dip_burn::train::{
-    Assign, Cut, MetricSink, RunConfig, RunData, Throughput, TrainError, Trainer, TrainerInit,
+    Assign, MetricSink, PartitionMethod, RunConfig, RunData, Throughput, TrainError, Trainer,
+    TrainerInit,
 };
 use dip_core::{
     BatchMeta, Budget, Bytes, ClusterSpec, CostModel, FieldError, ModelSpec, Schedule, Seconds,
@@ -182,9 +183,9 @@ impl Run {
             schedule,
             budget: self.budget(),
         };
-        Ok(match pipeline.cut {
-            Cut::Searched => search.searched()?,
-            Cut::Rule => search.by_rule()?,
+        Ok(match pipeline.partition {
+            PartitionMethod::Searched => search.searched()?,
+            PartitionMethod::Rule => search.by_rule()?,
         })
     }
 

@@ -6,7 +6,6 @@
 //! | [`Evaluator`] | a loss, captions or samples | evaluate in your own way |
 //! | [`MetricSink`] | what to do with a report | show or store the metrics of a run |
 
-mod adapt;
 mod agreement;
 mod assignment;
 pub mod checkpoint;
@@ -21,11 +20,10 @@ mod report;
 mod throughput;
 mod trainer;
 
-pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
 pub use assignment::Assign;
 pub use config::{
-    CheckpointConfig, Cut, DataConfig, Device, EvaluationConfig, MetricsConfig, Packing,
-    PipelineConfig, RunConfig,
+    CheckpointConfig, DataConfig, Device, EvaluationConfig, LoraConfig, MetricsConfig, Packing,
+    PartitionMethod, PipelineConfig, RunConfig, SequenceConfig, WeightsConfig,
 };
 pub use data::{
     BatchContent, BatchLoader, CaptionEvaluator, ClipEvaluator, HeldOutPicture, LoadedBatch,

@@ -1,5 +1,6 @@
-//! Settings of the optimiser.
+//! `[optimizer]`: update rule and learning rate.
 
+use dip_core::FieldError;
 use serde::{Deserialize, Serialize};
 
 use super::RateSchedule;
@@ -27,7 +28,7 @@ pub struct OptimizerConfig {
     pub schedule: RateSchedule,
     /// Learning rate at the end of a cosine or decay, as a share of the peak.
     pub final_share: f64,
-    /// Share of the run that the decay of `wsd` takes.
+    /// Length of the decay of `wsd`, as a share of the run.
     pub decay_share: f64,
     /// Iterations of linear warm-up.
     pub warmup_iterations: u64,
@@ -37,11 +38,11 @@ pub struct OptimizerConfig {
     pub beta_1: f32,
     /// Decay of the second moment.
     pub beta_2: f32,
-    /// Largest norm of all gradients together; larger ones are scaled down. 0 for no clipping.
+    /// Largest norm of all gradients together: larger ones are scaled down; 0 for no clipping.
     pub clip_norm: f64,
-    /// Decay of a moving average of the weights, which is what is evaluated and sampled from. 0 for none.
+    /// Decay of a moving average of the weights, which evaluation and sampling use; 0 for none.
     pub ema_decay: f64,
-    /// Whether replicas share the optimiser state: each keeps the moments of its share of the parameters (ZeRO-1).
+    /// True if each replica keeps the moments of its share of the parameters alone (ZeRO-1).
     pub shard: bool,
 }
 
@@ -61,5 +62,28 @@ impl Default for OptimizerConfig {
             ema_decay: 0.0,
             shard: false,
         }
+    }
+}
+
+impl OptimizerConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`FieldError`] for the first field outside its limit.
+    pub fn validate(&self) -> Result<(), FieldError> {
+        let fields = [
+            ("optimizer.learning_rate", self.learning_rate, 1e3, "try 1e-3"),
+            ("optimizer.final_share", self.final_share, 1.0, "try 0.1"),
+            ("optimizer.decay_share", self.decay_share, 1.0, "try 0.2"),
+            ("optimizer.weight_decay", f64::from(self.weight_decay), 1e3, "try 0.05"),
+            ("optimizer.beta_1", f64::from(self.beta_1), 0.999_999, "try 0.9"),
+            ("optimizer.beta_2", f64::from(self.beta_2), 0.999_999, "try 0.95"),
+            ("optimizer.clip_norm", self.clip_norm, 1e12, "try 1, or 0 for no clipping"),
+            ("optimizer.ema_decay", self.ema_decay, 0.999_999_9, "try 0.999, or 0 for none"),
+        ];
+        for (path, value, max, remedy) in fields {
+            FieldError::check_range(path, value, 0.0..=max, remedy)?;
+        }
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! How a run changes its model: sizes of sequences, frozen modules, adapters, and where weights come from.
+//! How a run changes its model: sequence sizes, frozen modules, adapters, and initial weights.
 
 use std::path::PathBuf;
 
@@ -7,28 +7,28 @@ use serde::{Deserialize, Serialize};
 
 use super::RunConfig;
 
-/// Weights to begin with.
+/// `[weights]`: the initial weights.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsConfig {
-    /// A folder of Hugging Face: `config.json` and safetensors.
+    /// A Hugging Face folder: `config.json` and safetensors.
     pub from: PathBuf,
     /// Modules that are not trained.
     #[serde(default)]
     pub frozen: Vec<String>,
 }
 
-/// Low-rank adapters on frozen modules.
+/// `[lora]`: low-rank adapters on frozen modules.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
     /// Inner width of an adapter.
     pub rank: u32,
-    /// Its weight, times the rank.
+    /// Scale of an adapter, times its rank.
     pub alpha: f64,
-    /// The modules whose weights are frozen and get adapters.
+    /// Modules whose weights are frozen and get adapters.
     pub modules: Vec<String>,
-    /// The projections that get one.
+    /// Projections that get an adapter.
     pub targets: Vec<LoraTarget>,
 }
 
@@ -43,7 +43,7 @@ impl Default for LoraConfig {
     }
 }
 
-/// Sizes of a packed sequence, in the place of those of the model.
+/// `[sequence]`: sizes of a packed sequence, in place of those of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SequenceConfig {
@@ -59,10 +59,10 @@ pub struct SequenceConfig {
 }
 
 impl RunConfig {
-    /// Changes the model as the run says.
+    /// Applies the run's changes to its model.
     ///
     /// # Errors
-    /// [`SpecError`] where a module is unknown or a size does not fit the model.
+    /// [`SpecError`] if a module is unknown or a size does not fit the model.
     pub fn adapt(&self, model: &mut ModelSpec) -> Result<(), SpecError> {
         self.resize(model);
         for name in self.weights.iter().flat_map(|w| &w.frozen) {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_the_model_is_named() {
+    fn settings_that_do_not_fit_the_model_are_named() {
         for (more, named) in [
             (
                 "[lora]\nmodules = ['eye']\n",

@@ -1,0 +1,111 @@
+//! `[data]`: what a run trains on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dip_core::{FieldError, ModelSpec, Seconds};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{BestFit, FirstFit, PackingRule};
+
+/// Most microbatches of one iteration.
+const MAX_MICROBATCHES: u32 = 4096;
+/// Most tokens of one iteration.
+const MAX_TOKENS_PER_ITERATION: u64 = 1 << 40;
+/// Default seconds of video for each clip of a microbatch: 16 for 8 clips, as in MovieGen.
+const SECONDS_PER_CLIP: f64 = 2.0;
+
+/// What a run trains on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// WebDataset shards (files or folders of them); none for the built-in drawn scenes, or moving shapes for video.
+    pub shards: Vec<PathBuf>,
+    /// Shards held out for evaluation; none for the built-in held-out scenes, or for no evaluation on own data.
+    pub held_out: Vec<PathBuf>,
+    /// A Hugging Face `tokenizer.json`; absent for the built-in byte-level one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Microbatches of one iteration; absent for the number in the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub microbatches: Option<u32>,
+    /// In place of a number of microbatches: as many as it takes to reach this many tokens, without padding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_iteration: Option<u64>,
+    /// Which documents share a sequence.
+    pub packing: Packing,
+    /// Seconds of video in one microbatch, and so in one clip: longer clips are cut. Absent for two seconds for each of the model's
+    /// `max_clips`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_seconds: Option<f64>,
+    /// Share of clips that are trained without their caption, which guidance needs.
+    pub caption_dropout: f64,
+}
+
+impl DataConfig {
+    /// The longest video of one microbatch of `model`.
+    pub fn video_of_microbatch(&self, model: &ModelSpec) -> Seconds {
+        let by_clips = SECONDS_PER_CLIP * f64::from(model.max_clips.max(1));
+        Seconds(self.max_seconds.unwrap_or(by_clips))
+    }
+
+    /// Checks every field.
+    pub(super) fn validate(&self) -> Result<(), FieldError> {
+        let microbatches = self.microbatches.unwrap_or(1);
+        let range = 1..=MAX_MICROBATCHES;
+        FieldError::check_range("data.microbatches", microbatches, range, "a few for each rank")?;
+        self.validate_tokens()?;
+        let seconds = self.max_seconds.unwrap_or(1.0);
+        FieldError::check_range("data.max_seconds", seconds, 1e-3..=1e6, "try 16")?;
+        let dropout = self.caption_dropout;
+        FieldError::check_range("data.caption_dropout", dropout, 0.0..=1.0, "try 0.1")
+    }
+
+    /// A batch is sized by microbatches or by tokens.
+    fn validate_tokens(&self) -> Result<(), FieldError> {
+        let Some(tokens) = self.tokens_per_iteration else { return Ok(()) };
+        let path = "data.tokens_per_iteration";
+        if self.microbatches.is_some() {
+            let limit = "absent where data.microbatches is set";
+            return Err(FieldError::new(path, tokens, limit, "keep one of the two"));
+        }
+        let range = 1..=MAX_TOKENS_PER_ITERATION;
+        FieldError::check_range(path, tokens, range, "a few sequences for each rank")
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            shards: Vec::new(),
+            held_out: Vec::new(),
+            tokenizer: None,
+            microbatches: None,
+            tokens_per_iteration: None,
+            packing: Packing::default(),
+            max_seconds: None,
+            caption_dropout: 0.1,
+        }
+    }
+}
+
+/// Which of the waiting documents comes next in a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Packing {
+    /// The oldest that fits.
+    #[default]
+    FirstFit,
+    /// The one that fills most of the remaining room.
+    BestFit,
+}
+
+impl Packing {
+    /// The rule itself.
+    pub fn rule(self) -> Arc<dyn PackingRule> {
+        match self {
+            Self::FirstFit => Arc::new(FirstFit),
+            Self::BestFit => Arc::new(BestFit),
+        }
+    }
+}

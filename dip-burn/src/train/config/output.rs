@@ -1,0 +1,105 @@
+//! `[checkpoint]`, `[evaluation]` and `[metrics]`: what a run writes and measures.
+
+use dip_core::FieldError;
+use serde::{Deserialize, Serialize};
+
+/// When checkpoints are written, and how many are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Iterations between two checkpoints; 0 for one at the end alone. The last iteration always writes one.
+    pub every: u64,
+    /// Newest checkpoints that are kept.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 100, keep: 2 }
+    }
+}
+
+impl CheckpointConfig {
+    /// Checks every field.
+    pub(super) fn validate(&self) -> Result<(), FieldError> {
+        FieldError::check_range("checkpoint.keep", self.keep, 1..=1_000_000, "keep at least one")
+    }
+}
+
+/// When the model is evaluated, and on how much.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationConfig {
+    /// Iterations between two evaluations; 0 for the first and the last alone, which always come.
+    pub every: u64,
+    /// Held-out pictures whose caption loss is measured.
+    pub pictures: usize,
+    /// Held-out pictures that are captioned at the end.
+    pub captions: usize,
+    /// Most tokens of a generated caption.
+    pub max_caption_tokens: usize,
+    /// Held-out clips whose flow-matching loss is measured, at fixed noise and steps.
+    pub clips: usize,
+    /// Clips that are sampled for held-out captions at the end.
+    pub samples: usize,
+    /// Length of a sampled clip, in seconds.
+    pub sample_seconds: f64,
+    /// Steps from noise to a clip.
+    pub sample_steps: u32,
+    /// Factor on what a caption adds to the velocity: 1 for the caption's own velocity, more for stronger agreement.
+    pub guidance: f64,
+    /// Evaluations in a row without a lower held-out loss after which the run ends; 0 for never.
+    pub patience: u64,
+}
+
+impl EvaluationConfig {
+    /// Checks every field.
+    pub(super) fn validate(&self) -> Result<(), FieldError> {
+        let counts = [
+            ("evaluation.pictures", self.pictures, 0..=1_000_000, "try 64"),
+            ("evaluation.captions", self.captions, 0..=1_000_000, "try 12"),
+            ("evaluation.max_caption_tokens", self.max_caption_tokens, 1..=65_536, "try 80"),
+            ("evaluation.clips", self.clips, 0..=1_000_000, "try 64"),
+            ("evaluation.samples", self.samples, 0..=10_000, "try 12"),
+            ("evaluation.sample_steps", self.sample_steps as usize, 1..=100_000, "try 32"),
+        ];
+        for (path, value, range, remedy) in counts {
+            FieldError::check_range(path, value, range, remedy)?;
+        }
+        let seconds = self.sample_seconds;
+        FieldError::check_range("evaluation.sample_seconds", seconds, 1e-3..=1e6, "try 2")?;
+        let remedy = "try 3, or 1 for none";
+        FieldError::check_range("evaluation.guidance", self.guidance, 0.0..=1e3, remedy)
+    }
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self {
+            every: 100,
+            pictures: 64,
+            captions: 12,
+            max_caption_tokens: 80,
+            clips: 64,
+            samples: 12,
+            sample_seconds: 2.0,
+            sample_steps: 32,
+            guidance: 3.0,
+            patience: 0,
+        }
+    }
+}
+
+/// What is written beside `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// TensorBoard event files in the folder `tensorboard` of the output.
+    pub tensorboard: bool,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { tensorboard: true }
+    }
+}

@@ -1,0 +1,99 @@
+//! `[pipeline]`: devices, ranks, schedule and search.
+
+use dip_core::FieldError;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Precision;
+
+/// Most ranks of all replicas, and most compute threads of a rank.
+const MAX_THREADS: u32 = 1024;
+
+/// Ranks, schedule and search.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineConfig {
+    /// What the ranks compute on.
+    pub device: Device,
+    /// Pipeline ranks, each a thread with a device of its own.
+    pub ranks: u32,
+    /// Replicas of the pipeline, each with its own ranks; they share the microbatches of a batch.
+    pub replicas: u32,
+    /// Compute threads of a rank on CPU.
+    pub threads_per_rank: usize,
+    /// What the layers compute in; weights and optimiser stay f32. CPUs compute slower in 16 bits than in f32.
+    pub precision: Precision,
+    /// Name of the schedule.
+    pub schedule: String,
+    /// How layers are placed on ranks.
+    #[serde(alias = "cut")]
+    pub partition: PartitionMethod,
+    /// Search budget in iterations, which makes plans reproducible; 0 for a budget in time: the last iteration's.
+    pub search_iterations: u64,
+    /// True if weight gradients are tasks of their own; absent to let the schedule decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_split: Option<bool>,
+    /// Memory of one rank for weights, optimiser and activations, in bytes; absent for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+}
+
+impl PipelineConfig {
+    /// Devices for the ranks of all replicas.
+    pub fn devices(&self) -> u32 {
+        self.ranks.saturating_mul(self.replicas)
+    }
+
+    /// Checks every field.
+    pub(super) fn validate(&self) -> Result<(), FieldError> {
+        let check = FieldError::check_range;
+        check("pipeline.ranks", self.ranks, 1..=MAX_THREADS, "one rank a core or device")?;
+        let max_replicas = MAX_THREADS / self.ranks;
+        check("pipeline.replicas", self.replicas, 1..=max_replicas, "ranks * replicas threads")?;
+        let threads = 1..=MAX_THREADS as usize;
+        let remedy = "divide the cores by the ranks";
+        FieldError::check_range("pipeline.threads_per_rank", self.threads_per_rank, threads, remedy)
+    }
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self {
+            device: Device::Cpu,
+            ranks: 2,
+            replicas: 1,
+            threads_per_rank: 1,
+            precision: Precision::F32,
+            schedule: "dip".into(),
+            partition: PartitionMethod::default(),
+            search_iterations: 20,
+            weight_split: None,
+            memory_limit_bytes: None,
+        }
+    }
+}
+
+/// What the ranks compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// Threads of this machine.
+    #[default]
+    Cpu,
+    /// CUDA devices, one for each rank; ranks share them if there are fewer devices.
+    Cuda,
+    /// The default GPU with Vulkan, Metal or DirectX, shared by all ranks.
+    Wgpu,
+    /// The default AMD device, shared by all ranks.
+    Rocm,
+}
+
+/// How layers are placed on ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionMethod {
+    /// Search the placement that makes plans of the first batches shortest. Schedules without a search use their rule.
+    #[default]
+    Searched,
+    /// Take the fastest of a few rules: chunks of about equally many layers, or of about equal latency.
+    Rule,
+}
