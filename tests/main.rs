@@ -1,6 +1,6 @@
 //! Tests of the command as its users run it, one module a capability.
 
-#[path = "suite/support.rs"]
+#[path = "suite/support/mod.rs"]
 mod support;
 
 /// Losses, plans and systems against the recorded ones in `tests/goldens`.

@@ -1,3 +1,5 @@
+//! Clusters fitted to this machine.
+
 use crate::support::{Folder, read};
 
 #[test]

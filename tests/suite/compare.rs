@@ -1,6 +1,8 @@
+//! Comparisons of training systems.
+
 use serde_json::Value;
 
-use crate::support::{Folder, read};
+use crate::support::{Folder, inputs, read};
 
 fn compare(folder: &Folder, more: &[&str]) -> String {
     let fixed = ["compare", "--iterations", "2", "--iterations-budget", "40"];
@@ -8,7 +10,7 @@ fn compare(folder: &Folder, more: &[&str]) -> String {
 }
 
 #[test]
-fn dip_is_ahead_of_every_system_on_the_same_batches() {
+fn dip_is_faster_than_every_system_on_the_same_batches() {
     let folder = Folder::new();
     let systems = "megatron,nnscaler,optimus,fsdp,dip";
     let out = compare(
@@ -66,12 +68,9 @@ fn figures_are_charts_on_one_page_that_needs_nothing_else() {
 }
 
 #[test]
-fn a_model_that_does_not_fit_is_reported_and_the_others_go_on() {
+fn a_model_that_does_not_fit_is_reported_and_the_others_are_compared() {
     let folder = Folder::new();
-    let small = "name = \"small\"\ndevices_per_node = 8\nnodes = 8\n[device]\nflops_per_s = 989e12\n\
-                 memory_bytes = 22e9\nmemory_bytes_per_s = 3.35e12\n[links]\n\
-                 intra_node_bytes_per_s = 200e9\ninter_node_bytes_per_s = 25e9\nhost_bytes_per_s = 64e9\n";
-    folder.write("small.toml", &small.replace("22e9", "22_000_000_000"));
+    folder.write("small.toml", inputs::CLUSTER);
     let which =
         ["--models", "vlm-l,t2v-s", "--schedules", "nnscaler,dip", "--cluster", "small.toml"];
     let out = compare(&folder, &which);

@@ -98,8 +98,6 @@ fn systems_take_the_recorded_times() {
 #[cfg(feature = "train")]
 #[test]
 fn losses_of_the_tiny_runs_are_the_recorded_ones() {
-    use crate::support::losses;
-
     let mut lines = Vec::new();
     for name in ["vlm-tiny", "t2v-tiny"] {
         let run = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.toml"));
@@ -110,7 +108,7 @@ fn losses_of_the_tiny_runs_are_the_recorded_ones() {
         let folder = Folder::new();
         folder.write("run.toml", &(run + none));
         folder.dip(&["train", "run.toml", "--iterations", "20", "--output", "out"]).ok();
-        for (iteration, loss) in losses(&folder, "out") {
+        for (iteration, loss) in folder.losses("out") {
             lines.push(format!("{name} {iteration} {:.6}", loss.parse::<f64>().unwrap()));
         }
     }

@@ -1,9 +1,11 @@
+//! Training on two nodes, each a process of this machine.
+
 use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Folder, Run, losses, read};
-use crate::training::{MODEL, RUN};
+use crate::support::inputs::{MODEL, RUN};
+use crate::support::{Folder, Run, read};
 
 /// Addresses with free ports of this machine.
 fn addresses() -> String {
@@ -30,7 +32,7 @@ fn ends(nodes: [Child; 2]) -> [Run; 2] {
     nodes.map(|node| Run::of(node.wait_with_output().unwrap()))
 }
 
-/// Gives a run the profile of another, though it was measured with as many ranks as `ranks` says.
+/// Gives a run the profile of another run, which was measured with another number of ranks.
 fn share_profile(folder: &Folder, from: &str, to: &str, ranks: [&str; 2]) {
     std::fs::create_dir(folder.path(to)).unwrap();
     let profile = read(&folder.path(from).join("profile.json"));
@@ -51,7 +53,7 @@ fn two_processes_train_to_the_losses_and_weights_of_two_replicas_in_one() {
     let [first, second] = ends(nodes).map(Run::ok);
     assert!(first.contains("on 2 replicas of 2 ranks"), "{first}");
     assert!(second.contains("trained to iteration 20"), "{second}");
-    assert_eq!(losses(&folder, "alone"), losses(&folder, "nodes-0"));
+    assert_eq!(folder.losses("alone"), folder.losses("nodes-0"));
     let end = |output: &str, file: &str| {
         std::fs::read(folder.path(output).join("checkpoint-00000020").join(file)).unwrap()
     };
@@ -60,14 +62,14 @@ fn two_processes_train_to_the_losses_and_weights_of_two_replicas_in_one() {
     }
     assert!(!folder.path("nodes-1").exists());
 
-    // Both go on from the checkpoint that the first has.
+    // Both resume from the checkpoint of the first.
     let newest = folder.path("nodes-0").join("checkpoint-00000020");
     std::fs::remove_dir_all(newest).unwrap();
     let nodes = start(&folder, ["run.toml"; 2], "nodes", &["--iterations", "20", "--resume"]);
     for text in ends(nodes).map(Run::ok) {
-        assert!(text.contains("going on behind iteration 10"), "{text}");
+        assert!(text.contains("resuming after iteration 10"), "{text}");
     }
-    assert_eq!(losses(&folder, "alone"), losses(&folder, "nodes-0"));
+    assert_eq!(folder.losses("alone"), folder.losses("nodes-0"));
 }
 
 #[test]

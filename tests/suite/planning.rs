@@ -1,14 +1,10 @@
+//! Presets, sampling, planning, checking and emulation.
+
 use std::process::Stdio;
 
 use dip::core::Plan;
 
-use crate::support::{Folder, read};
-
-const SMALL_BATCH: &str = r#"{"images":10,"text_tokens":6502}
-{"images":1,"text_tokens":8023}
-{"images":0,"text_tokens":8192}
-{"images":40,"text_tokens":1432}
-"#;
+use crate::support::{Folder, inputs, read};
 
 #[test]
 fn presets_are_listed() {
@@ -46,7 +42,7 @@ fn equal_seeds_sample_equal_batches_and_others_do_not() {
 #[test]
 fn a_batch_is_planned_checked_and_emulated() {
     let folder = Folder::new();
-    folder.write("batch.jsonl", SMALL_BATCH);
+    folder.write("batch.jsonl", inputs::BATCH);
     for schedule in ["gpipe", "1f1b", "interleaved", "dip"] {
         let planned = folder.dip(&[
             "plan",
@@ -76,7 +72,7 @@ fn a_batch_is_planned_checked_and_emulated() {
 #[test]
 fn plans_are_byte_equal_under_an_iteration_budget_whatever_the_threads() {
     let folder = Folder::new();
-    folder.write("batch.jsonl", SMALL_BATCH);
+    folder.write("batch.jsonl", inputs::BATCH);
     let plan = |threads: &str, out: &str| {
         folder
             .dip(&[
@@ -103,7 +99,7 @@ fn plans_are_byte_equal_under_an_iteration_budget_whatever_the_threads() {
 #[test]
 fn the_plan_of_a_graph_has_the_graph_and_survives_csv() {
     let folder = Folder::new();
-    folder.write("batch.jsonl", SMALL_BATCH);
+    folder.write("batch.jsonl", inputs::BATCH);
     let from_model = ["plan", "--model", "vlm-s", "--batch", "batch.jsonl", "--schedule", "1f1b"];
     folder.dip(&[&from_model[..], &["--out", "plan.json", "--csv", "order.csv"]].concat()).ok();
     let plan: serde_json::Value = serde_json::from_str(&read(&folder.path("plan.json"))).unwrap();
@@ -121,9 +117,9 @@ fn the_plan_of_a_graph_has_the_graph_and_survives_csv() {
 }
 
 #[test]
-fn a_broken_plan_is_told_apart_from_a_broken_file() {
+fn a_broken_plan_and_a_broken_file_have_different_exit_codes() {
     let folder = Folder::new();
-    folder.write("batch.jsonl", SMALL_BATCH);
+    folder.write("batch.jsonl", inputs::BATCH);
     folder
         .dip(&[
             "plan",
@@ -167,7 +163,7 @@ fn bad_input_names_file_field_and_remedy() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_command_without_a_word() {
+fn a_closed_pipe_ends_the_command_silently() {
     let folder = Folder::new();
     let arguments = ["sample", "--model", "vlm-s", "--iterations", "500"];
     let mut command = folder.command(&arguments);

@@ -1,0 +1,31 @@
+//! An evaluation: the mean loss of a text that says nothing about its pictures.
+
+use dip::burn::Microbatch;
+use dip::burn::data::DataError;
+use dip::burn::train::{Evaluation, EvaluationConfig, Evaluator, Inference};
+
+use crate::uses::Uses;
+
+pub struct Brightness(pub Uses);
+
+impl Evaluator for Brightness {
+    fn evaluate(
+        &self,
+        model: &dyn Inference,
+        _: &EvaluationConfig,
+        _: bool,
+    ) -> Result<Evaluation, DataError> {
+        self.0.add("evaluator");
+        let text = b"bright";
+        let length = text.len() - 1;
+        let microbatch = Microbatch {
+            tokens: text[..length].iter().map(|&byte| u32::from(byte)).collect(),
+            targets: text[1..].iter().map(|&byte| u32::from(byte)).collect(),
+            documents: vec![0; length],
+            positions: (0..length as u32).collect(),
+            loss_mask: vec![true; length],
+            ..Microbatch::default()
+        };
+        Ok(Evaluation::new("loss of a word", model.loss(&[microbatch])))
+    }
+}

@@ -1,0 +1,57 @@
+//! An executor: one worker runs all ranks, one task after another. Reports read its trace as they read any.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, ensure};
+use dip::core::{ExecError, Executor, Plan, RankId, Seconds, Span, Trace};
+use dip::emu::{VirtualExecutor, report};
+use dip::prelude::*;
+
+/// Runs whichever rank has a task that is ready.
+struct OneWorker;
+
+impl Executor for OneWorker {
+    fn execute(&mut self, plan: &Plan) -> Result<Trace, ExecError> {
+        let mut next = vec![0; plan.order.len()];
+        let (mut now, mut ends) = (Seconds::ZERO, HashMap::new());
+        let mut spans = vec![Vec::new(); plan.order.len()];
+        while ends.len() < plan.graph.tasks.len() {
+            for (rank, order) in plan.order.iter().enumerate() {
+                let ready = |id: &dip::core::TaskId| {
+                    plan.graph.task(*id).deps.iter().all(|dep| ends.contains_key(&dep.task))
+                };
+                if let Some(&task) = order.get(next[rank]).filter(|id| ready(id)) {
+                    let (start, end) = (now, now + plan.graph.task(task).duration_s);
+                    spans[rank].push(Span { task, rank: RankId::from(rank), start, end });
+                    ends.insert(task, end);
+                    (now, next[rank]) = (end, next[rank] + 1);
+                }
+            }
+        }
+        let spans = spans.into_iter().flatten().collect();
+        Ok(Trace { ranks: plan.graph.ranks, spans })
+    }
+}
+
+fn makespan(executor: &mut dyn Executor, plan: &Plan) -> anyhow::Result<Seconds> {
+    let trace = executor.execute(plan)?;
+    println!("{}", report::table(plan, &trace));
+    Ok(trace.spans.iter().map(|span| span.end).fold(Seconds::ZERO, Seconds::max))
+}
+
+pub fn run() -> anyhow::Result<()> {
+    let model = presets::model("vlm-tiny").context("the preset is built in")?;
+    let cluster = presets::cluster("cpu").context("the preset is built in")?;
+    let cost = AnalyticCost::new(&model, &cluster);
+    let partition = &Partitioner::new(&model, 2, &cost).partition()?;
+    let batch = &dip::emu::sample(&model, 1, 0, Some(4))[0];
+    let split = &split_batch(&model, partition, batch);
+    let (model, cluster, cost, weight_split) = (&model, &cluster, &cost, false);
+    let graph =
+        build_graph(&GraphInput { model, cluster, partition, batch, split, cost, weight_split })?;
+    let plan = dip::sched::Dip.plan(&graph, &Environment::default())?;
+    let alone = makespan(&mut OneWorker, &plan)?;
+    let pipelined = makespan(&mut VirtualExecutor::default(), &plan)?;
+    ensure!(alone > pipelined, "one worker takes {alone}, two ranks {pipelined}");
+    Ok(())
+}

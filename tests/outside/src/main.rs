@@ -1,0 +1,100 @@
+//! Trains a few iterations with a part of our own in every socket of dip, and checks that each was used.
+
+mod collective;
+mod cost;
+mod data;
+mod evaluation;
+mod executor;
+mod link;
+mod packing;
+mod schedule;
+mod sink;
+mod uses;
+
+use std::sync::Arc;
+
+use dip::burn::backend::{Cpu, cpu_devices};
+use dip::burn::runtime::Connections;
+use dip::burn::train::RunConfig;
+use dip::core::ModelSpec;
+use dip::run::Run;
+
+use uses::Uses;
+
+const MODEL: &str = "name = 'small'
+sequence_tokens = 64
+max_images = 4
+microbatches = 4
+[[module]]
+name = 'vision'
+layers = 2
+hidden = 16
+ffn = 32
+heads = 2
+kind.vit = { image_px = 8, patch_px = 2, merge = 2 }
+[[module]]
+name = 'language'
+layers = 2
+hidden = 16
+ffn = 32
+heads = 2
+inputs = ['vision']
+kind.decoder = { vocab = 260 }
+";
+
+/// Two replicas of two ranks. There is no schedule of this name: the one of our own takes its place.
+const RUN: &str = "name = 'outside'
+model = 'small'
+iterations = 6
+[pipeline]
+ranks = 2
+replicas = 2
+schedule = 'ours'
+[evaluation]
+every = 3
+";
+
+fn main() -> anyhow::Result<()> {
+    let folder = std::env::temp_dir().join(format!("dip-outside-{}", std::process::id()));
+    let trained = train(&folder);
+    std::fs::remove_dir_all(&folder)?;
+    trained?;
+    executor::run()
+}
+
+/// Trains on two replicas with everything plugged in.
+fn train(folder: &std::path::Path) -> anyhow::Result<()> {
+    let uses = Uses::default();
+    let model = ModelSpec::from_toml(MODEL)?;
+    let mut config = RunConfig::from_toml(RUN)?;
+    config.output = folder.to_owned();
+    let devices = cpu_devices(config.pipeline.devices());
+    let connections = Connections::<Cpu> {
+        links: Arc::new(link::CountedLinks(uses.clone())),
+        collectives: Arc::new(collective::Meetings(uses.clone())),
+        ..Connections::default()
+    };
+    let mut trainer = Run::new(config, model.clone())
+        .with_schedule(schedule::InOrder(uses.clone()))
+        .with_cost(cost::Table(uses.clone()))
+        .with_data(data::open(&model, &uses)?)
+        .with_sink(sink::Count(uses.clone()))
+        .trainer(devices, connections)?;
+    trainer.run(&mut ())?;
+    let parts = [
+        "schedule",
+        "cost model",
+        "data source",
+        "packing rule",
+        "evaluator",
+        "metric sink",
+        "link",
+        "collective",
+    ];
+    for part in parts {
+        let count = uses.count(part);
+        println!("{part}: used {count} times");
+        anyhow::ensure!(count > 0, "the {part} was not used");
+    }
+    Ok(())
+}

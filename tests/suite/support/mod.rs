@@ -1,0 +1,147 @@
+//! Runs of the command in a folder of their own.
+
+pub mod inputs;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A folder that is removed at the end of the test.
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The command in this folder.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dip"));
+        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the command to its end.
+    pub fn dip(&self, arguments: &[&str]) -> Run {
+        Run(self.command(arguments).output().unwrap())
+    }
+}
+
+/// A run of the command that has ended.
+pub struct Run(Output);
+
+impl Run {
+    #[cfg(feature = "nodes")]
+    pub fn of(output: Output) -> Self {
+        Self(output)
+    }
+
+    /// Standard output of a run that must succeed.
+    pub fn ok(self) -> String {
+        self.says(0)
+    }
+
+    /// Standard output of a run that must end with `code`.
+    pub fn says(self, code: i32) -> String {
+        assert_eq!(self.0.status.code(), Some(code), "{}", self.error());
+        String::from_utf8(self.0.stdout).unwrap()
+    }
+
+    /// Standard error of a run that must end with `code`.
+    pub fn fails(self, code: i32) -> String {
+        assert_eq!(self.0.status.code(), Some(code), "{}", self.error());
+        self.error()
+    }
+
+    fn error(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+}
+
+/// The text of a file.
+pub fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// What the tests of training share.
+#[cfg(feature = "train")]
+mod training {
+    use serde_json::Value;
+
+    use super::{Folder, read};
+
+    impl Folder {
+        /// A folder with a model and a run of it, `small.toml` and `run.toml`.
+        pub fn of_run(model: &str, run: &str) -> Self {
+            let folder = Self::new();
+            folder.write("small.toml", model);
+            folder.write("run.toml", run);
+            folder
+        }
+
+        /// Gives the output folder `to` the profile of `from`. Runs with one profile place layers alike, and sum in the same order.
+        pub fn share_profile(&self, from: &str, to: &str) {
+            std::fs::create_dir(self.path(to)).unwrap();
+            let profile = |output: &str| self.path(output).join("profile.json");
+            std::fs::copy(profile(from), profile(to)).unwrap();
+        }
+
+        /// One field of the report of every iteration.
+        pub fn metric(&self, output: &str, field: &str) -> Vec<Value> {
+            let metrics = read(&self.path(output).join("metrics.jsonl"));
+            let lines = metrics.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+            lines.filter_map(|line| line.get("train").map(|train| train[field].clone())).collect()
+        }
+
+        /// The number and the loss of every iteration, as written.
+        pub fn losses(&self, output: &str) -> Vec<(u64, String)> {
+            let number = |value: &Value| value.as_u64().unwrap();
+            let iterations = self.metric(output, "iteration");
+            let losses = self.metric(output, "loss");
+            iterations.iter().map(number).zip(losses.iter().map(Value::to_string)).collect()
+        }
+
+        /// The largest memory of any rank in each iteration.
+        pub fn peaks(&self, output: &str) -> Vec<u64> {
+            let largest = |ranks: &Value| {
+                let bytes = ranks.as_array().unwrap().iter().map(|bytes| bytes.as_u64().unwrap());
+                bytes.max().unwrap()
+            };
+            self.metric(output, "peak_bytes").iter().map(largest).collect()
+        }
+    }
+
+    /// Checks that two runs have the same losses, to rounding.
+    pub fn assert_close(some: &[(u64, String)], others: &[(u64, String)]) {
+        assert_eq!(some.len(), others.len());
+        for (a, b) in some.iter().zip(others) {
+            let (x, y): (f64, f64) = (a.1.parse().unwrap(), b.1.parse().unwrap());
+            assert!(a.0 == b.0 && (x - y).abs() < 1e-4 * x, "{a:?} {b:?}");
+        }
+    }
+
+    /// The last loss that `dip train --compare` prints for a schedule.
+    pub fn last_loss(text: &str, schedule: &str) -> f64 {
+        let is_row = |l: &&str| l.starts_with(&format!("{schedule} ")) && l.contains("ms");
+        let row = text.lines().find(is_row).unwrap();
+        row.split_whitespace().last().unwrap().parse().unwrap()
+    }
+
+    /// The bytes that a run needs, from the error that refuses its memory limit.
+    pub fn bytes_needed(error: &str) -> u64 {
+        let need = error.split("needs ").nth(1).and_then(|rest| rest.split(' ').next());
+        need.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{error}"))
+    }
+}
+
+#[cfg(feature = "train")]
+pub use training::{assert_close, bytes_needed, last_loss};
