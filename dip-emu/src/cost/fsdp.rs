@@ -1,8 +1,8 @@
 //! Fully sharded data parallelism (FSDP2, ZeRO-3): a step without a pipeline, to compare with.
 //!
-//! Every group of `tensor` devices trains microbatches of its own. Weights are gathered layer by layer, gradients are reduced
-//! and scattered layer by layer; both overlap with the computation of their neighbours. Collectives keep the groups in step, so
-//! a layer takes as long as the slowest group computes, or as its collectives take.
+//! Each group of `tensor` devices trains its own microbatches. Weights are gathered layer by layer; gradients are reduced and
+//! scattered layer by layer. Both overlap with the computation of neighbouring layers. Collectives keep the groups in step, so
+//! a layer takes as long as the slowest group computes, or as long as its collectives.
 
 use dip_core::{
     BatchMeta, Bytes, ChunkQuery, ClusterSpec, CostError, CostModel, LayerStrategy, MicrobatchMeta,
@@ -12,29 +12,34 @@ use dip_core::{
 use super::analytic::AnalyticCost;
 use crate::operators::Machine;
 
+/// Bytes of a weight in a gather.
+const WEIGHT_BYTES: u64 = 2;
 /// Bytes of a gradient in a reduction.
 const GRADIENT_BYTES: u64 = 4;
-/// Layers whose whole weights a device holds at once: the one that computes and the one that is gathered.
-const GATHERED: u64 = 2;
+/// The number of layers whose gathered weights a device holds: one computes while the next is gathered.
+const GATHERED_LAYERS: u64 = 2;
 
 /// One step of FSDP.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct FsdpStep {
-    /// Seconds of the step.
+    /// The time of the step.
     pub seconds: Seconds,
-    /// Share of it in which the devices do not compute, on average.
+    /// The mean share of the step in which a device does not compute.
     pub bubble_ratio: f64,
-    /// Most that a device holds.
+    /// The peak memory of a device.
     pub peak: Bytes,
-    /// Devices that share each layer.
+    /// The number of devices that share each layer.
     pub tensor: u32,
 }
 
-/// The step of a batch on the `tensor * pipeline` devices of a replica, with the tensor degree that does best; `None` where
-/// none fits in memory. Equally heavy microbatches run side by side, and what is computed again is what costs least.
+/// Returns the FSDP step of a batch on the `tensor * pipeline` devices of a replica, with the fastest tensor degree. `None` if
+/// no degree fits in memory.
+///
+/// Microbatches of similar weight run at the same time. Layers recompute in the order that costs least.
 ///
 /// # Errors
-/// As [`AnalyticCost`].
+/// As [`CostModel::stage`] of [`AnalyticCost`].
 pub fn fsdp(
     model: &ModelSpec,
     cluster: &ClusterSpec,
@@ -44,84 +49,102 @@ pub fn fsdp(
     let mut best: Option<FsdpStep> = None;
     for tensor in (0..).map(|i| 1 << i).take_while(|&t| t <= cluster.devices_per_node.min(devices))
     {
-        let mut spread = model.clone();
-        spread.parallel.tensor = tensor;
-        let step = Fsdp::new(&spread, cluster, devices / tensor).step(batch)?;
-        best = match (best, step) {
-            (Some(b), Some(s)) if s.seconds < b.seconds => Some(s),
-            (None, found) => found,
-            (kept, _) => kept,
-        };
+        let mut model = model.clone();
+        model.parallel.tensor = tensor;
+        if let Some(step) = Fsdp::new(&model, cluster, devices / tensor).step(batch)?
+            && best.is_none_or(|best| step.seconds < best.seconds)
+        {
+            best = Some(step);
+        }
     }
     Ok(best)
 }
 
-/// One layer of one group for one microbatch.
+/// A layer of the model.
+#[derive(Debug, Clone, Copy)]
+struct ModelLayer {
+    module: ModuleId,
+    index: u32,
+    /// The number of weights on one of the devices that share the layer.
+    weights: u64,
+}
+
+/// The cost of one layer for one microbatch.
 #[derive(Debug, Clone, Copy, Default)]
-struct Layer {
-    forward: f64,
-    backward: f64,
-    /// What computing it again adds to the backward, and the bytes that this saves.
-    again: f64,
-    saved: f64,
-    kept: f64,
-    working: f64,
-    recomputed: bool,
+struct LayerCost {
+    forward_s: f64,
+    backward_s: f64,
+    /// The extra time of the backward if the layer recomputes, and the bytes that this saves.
+    recompute_s: f64,
+    saved_bytes: f64,
+    kept_bytes: f64,
+    working_bytes: f64,
+    recomputes: bool,
+}
+
+impl LayerCost {
+    fn backward_with_recompute_s(&self) -> f64 {
+        self.backward_s + if self.recomputes { self.recompute_s } else { 0.0 }
+    }
 }
 
 struct Fsdp<'a> {
     model: &'a ModelSpec,
     cost: AnalyticCost,
     machine: Machine,
-    memory: f64,
+    memory_bytes: f64,
+    /// The number of groups of devices that share layers.
     groups: u32,
-    /// Module, layer and weights of every layer.
-    layers: Vec<(ModuleId, u32, u64)>,
+    layers: Vec<ModelLayer>,
 }
 
 impl<'a> Fsdp<'a> {
     fn new(model: &'a ModelSpec, cluster: &ClusterSpec, groups: u32) -> Self {
         let mut layers = Vec::new();
         for module in model.topological_order() {
-            let count = model.modules[module.index()].layers;
-            for layer in 0..count {
-                let weights = ChunkQuery::new(model, module, layer..layer + 1).parameters();
-                layers.push((module, layer, weights.div_ceil(model.parallel.tensor.into())));
+            for index in 0..model.modules[module.index()].layers {
+                let weights = ChunkQuery::new(model, module, index..index + 1).parameters();
+                let weights = weights.div_ceil(model.parallel.tensor.into());
+                layers.push(ModelLayer { module, index, weights });
             }
         }
         Self {
             model,
             cost: AnalyticCost::new(model, cluster),
             machine: Machine::new(cluster, model.parallel.tensor),
-            memory: cluster.device.memory_bytes.0 as f64,
+            memory_bytes: cluster.device.memory_bytes.0 as f64,
             groups: groups.max(1),
             layers,
         }
     }
 
+    /// The step of a batch; `None` if a microbatch does not fit in memory.
     fn step(&self, batch: &BatchMeta) -> Result<Option<FsdpStep>, CostError> {
-        let mut rows =
-            batch.microbatches.iter().map(|m| self.row(m)).collect::<Result<Vec<_>, _>>()?;
-        let total = |row: &[Layer]| row.iter().map(|l| l.forward + l.backward).sum::<f64>();
-        rows.sort_by(|a, b| total(b).total_cmp(&total(a)));
+        let mut microbatches = batch
+            .microbatches
+            .iter()
+            .map(|meta| self.microbatch(meta))
+            .collect::<Result<Vec<_>, _>>()?;
+        let total =
+            |costs: &[LayerCost]| costs.iter().map(|c| c.forward_s + c.backward_s).sum::<f64>();
+        microbatches.sort_by(|a, b| total(b).total_cmp(&total(a)));
         let fixed = self.static_bytes();
-        let (mut seconds, mut computed, mut peak) = (0.0, 0.0, fixed);
-        for row in &mut rows {
-            let fixed = fixed + row.iter().map(|l| l.working).fold(0.0, f64::max);
-            let Some(held) = fit(row, self.memory - fixed) else { return Ok(None) };
+        let mut peak = fixed;
+        for costs in &mut microbatches {
+            let fixed = fixed + costs.iter().map(|c| c.working_bytes).fold(0.0, f64::max);
+            let Some(held) = recompute_to_fit(costs, self.memory_bytes - fixed) else {
+                return Ok(None);
+            };
             peak = f64::max(peak, fixed + held);
         }
-        for round in rows.chunks(self.groups as usize) {
-            for (i, &(_, _, weights)) in self.layers.iter().enumerate() {
-                let slowest = |of: &dyn Fn(&Layer) -> f64| {
-                    round.iter().map(|row| of(&row[i])).fold(0.0, f64::max)
-                };
-                let gather = self.collective(weights, 2);
-                let scatter = self.collective(weights, GRADIENT_BYTES);
-                seconds += slowest(&|l| l.forward).max(gather);
-                seconds += slowest(&|l| l.time_back()).max(gather + scatter);
-            }
-            computed += round.iter().flatten().map(|l| l.forward + l.time_back()).sum::<f64>();
+        let (mut seconds, mut computed) = (0.0, 0.0);
+        for round in microbatches.chunks(self.groups as usize) {
+            seconds = self.add_round(seconds, round);
+            computed += round
+                .iter()
+                .flatten()
+                .map(|c| c.forward_s + c.backward_with_recompute_s())
+                .sum::<f64>();
         }
         Ok(Some(FsdpStep {
             seconds: Seconds(seconds),
@@ -131,80 +154,89 @@ impl<'a> Fsdp<'a> {
         }))
     }
 
-    /// What the layers take for one microbatch.
-    fn row(&self, meta: &MicrobatchMeta) -> Result<Vec<Layer>, CostError> {
-        self.layers.iter().map(|&(module, layer, _)| self.layer(module, layer, meta)).collect()
+    /// Adds the time of a round, in which each group trains one microbatch, to `seconds`.
+    fn add_round(&self, mut seconds: f64, round: &[Vec<LayerCost>]) -> f64 {
+        for (i, layer) in self.layers.iter().enumerate() {
+            let slowest = |time: fn(&LayerCost) -> f64| {
+                round.iter().map(|costs| time(&costs[i])).fold(0.0, f64::max)
+            };
+            let gather = self.collective(layer.weights, WEIGHT_BYTES);
+            let scatter = self.collective(layer.weights, GRADIENT_BYTES);
+            seconds += slowest(|c| c.forward_s).max(gather);
+            seconds += slowest(LayerCost::backward_with_recompute_s).max(gather + scatter);
+        }
+        seconds
     }
 
-    fn layer(&self, module: ModuleId, i: u32, meta: &MicrobatchMeta) -> Result<Layer, CostError> {
-        let (_, instances) = self.model.instances(module, meta);
+    /// The cost of every layer for one microbatch.
+    fn microbatch(&self, meta: &MicrobatchMeta) -> Result<Vec<LayerCost>, CostError> {
+        self.layers.iter().map(|&layer| self.layer(layer, meta)).collect()
+    }
+
+    fn layer(&self, layer: ModelLayer, meta: &MicrobatchMeta) -> Result<LayerCost, CostError> {
+        let (_, instances) = self.model.instances(layer.module, meta);
         if instances == 0 {
-            return Ok(Layer::default());
+            return Ok(LayerCost::default());
         }
-        let workload = self.model.workload(module, meta, 0..instances);
+        let workload = self.model.workload(layer.module, meta, 0..instances);
+        let chunk = ChunkQuery::new(self.model, layer.module, layer.index..layer.index + 1);
         let under = |strategy: LayerStrategy| -> Result<StageCost, CostError> {
             let strategy = &Strategy::of_layers(&[strategy]);
-            let chunk = ChunkQuery::new(self.model, module, i..i + 1);
-            self.cost.stage(&StageQuery { chunk, workload, strategy })
+            self.cost.stage(&StageQuery { chunk: chunk.clone(), workload, strategy })
         };
         let (keep, full) = (under(LayerStrategy::Keep)?, under(LayerStrategy::Full)?);
-        Ok(Layer {
-            forward: keep.forward.0,
-            backward: keep.backward.0,
-            again: (full.backward.0 - keep.backward.0).max(0.0),
-            saved: (keep.activation_bytes.0 as f64 - full.activation_bytes.0 as f64).max(0.0),
-            kept: keep.activation_bytes.0 as f64,
-            working: self
-                .cost
-                .working_bytes(&ChunkQuery::new(self.model, module, i..i + 1), workload)
-                .0 as f64,
-            recomputed: false,
+        let (kept_bytes, full_bytes) =
+            (keep.activation_bytes.0 as f64, full.activation_bytes.0 as f64);
+        Ok(LayerCost {
+            forward_s: keep.forward.0,
+            backward_s: keep.backward.0,
+            recompute_s: (full.backward.0 - keep.backward.0).max(0.0),
+            saved_bytes: (kept_bytes - full_bytes).max(0.0),
+            kept_bytes,
+            working_bytes: self.cost.working_bytes(&chunk, workload).0 as f64,
+            recomputes: false,
         })
     }
 
-    /// The shard of weights, gradients and optimiser state, and the layers that are gathered.
+    /// A device's shard of weights, gradients and optimiser state, and the gathered layers.
     fn static_bytes(&self) -> f64 {
         let modules = self.model.modules.iter().enumerate();
         let whole = modules.map(|(m, spec)| {
             let all = ChunkQuery::new(self.model, ModuleId::from(m), 0..spec.layers);
             self.cost.static_bytes(&all).0 as f64
         });
-        let gathered = self.layers.iter().map(|l| l.2).max().unwrap_or(0) * GATHERED * 2;
+        let largest = self.layers.iter().map(|layer| layer.weights).max().unwrap_or(0);
+        let gathered = largest * GATHERED_LAYERS * WEIGHT_BYTES;
         whole.sum::<f64>() / f64::from(self.groups) + gathered as f64
     }
 
-    /// All groups gather, or reduce and scatter, `weights` values of `each` bytes.
-    fn collective(&self, weights: u64, each: u64) -> f64 {
+    /// The seconds in which all groups gather, or reduce and scatter, `values` values.
+    fn collective(&self, values: u64, bytes_per_value: u64) -> f64 {
         if self.groups == 1 {
             return 0.0;
         }
         let in_node = self.groups.saturating_mul(self.model.parallel.tensor)
             <= self.machine.cluster().devices_per_node;
-        let sent = weights - weights / u64::from(self.groups);
-        self.machine.transfer(in_node, Bytes(sent.saturating_mul(each))).0
+        let sent = values - values / u64::from(self.groups);
+        self.machine.transfer(in_node, Bytes(sent.saturating_mul(bytes_per_value))).0
     }
 }
 
-impl Layer {
-    fn time_back(&self) -> f64 {
-        self.backward + if self.recomputed { self.again } else { 0.0 }
-    }
-}
-
-/// Computes layers again, those first that save most for their time, until the rest fits; gives the bytes held.
-fn fit(row: &mut [Layer], room: f64) -> Option<f64> {
-    let mut held: f64 = row.iter().map(|l| l.kept).sum();
-    let mut order: Vec<usize> = (0..row.len()).filter(|&i| row[i].saved > 0.0).collect();
-    let worth = |l: &Layer| l.saved / l.again.max(f64::MIN_POSITIVE);
-    order.sort_by(|&a, &b| worth(&row[b]).total_cmp(&worth(&row[a])));
+/// Makes layers recompute until the rest fits in `room_bytes`, the layers with the best saving for their time first. Returns
+/// the bytes that are still held, or `None` if they do not fit.
+fn recompute_to_fit(costs: &mut [LayerCost], room_bytes: f64) -> Option<f64> {
+    let mut held: f64 = costs.iter().map(|c| c.kept_bytes).sum();
+    let mut order: Vec<usize> = (0..costs.len()).filter(|&i| costs[i].saved_bytes > 0.0).collect();
+    let saving = |c: &LayerCost| c.saved_bytes / c.recompute_s.max(f64::MIN_POSITIVE);
+    order.sort_by(|&a, &b| saving(&costs[b]).total_cmp(&saving(&costs[a])));
     for i in order {
-        if held <= room {
+        if held <= room_bytes {
             break;
         }
-        held -= row[i].saved;
-        row[i].recomputed = true;
+        held -= costs[i].saved_bytes;
+        costs[i].recomputes = true;
     }
-    (held <= room).then_some(held)
+    (held <= room_bytes).then_some(held)
 }
 
 #[cfg(test)]
@@ -224,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn one_heavy_microbatch_holds_all_devices_up() {
+    fn one_heavy_microbatch_delays_all_devices() {
         let (even, uneven) = (step(&[8; 16]), step(&[[48; 1].as_slice(), &[5; 15]].concat()));
         assert!(uneven.seconds.0 > 1.2 * even.seconds.0, "{even:?} {uneven:?}");
     }

@@ -1,11 +1,11 @@
-//! A trace in the format of Chrome and Perfetto (ui.perfetto.dev): a track a rank, its memory, and arrows for messages.
+//! A trace in the format of Chrome and Perfetto (ui.perfetto.dev): one track per rank, its memory, and arrows for messages.
 
 use dip_core::{Bytes, Plan, Seconds, Span, Trace};
 use serde_json::{Value, json};
 
 use super::summary::{Summary, describe};
 
-/// The trace event JSON of a run. Times are in microseconds, as the format says.
+/// Returns the trace event JSON of a run. The format has times in microseconds.
 pub fn chrome(plan: &Plan, trace: &Trace) -> String {
     let summary = Summary::of(plan, trace);
     let mut events = vec![json!({
@@ -32,7 +32,7 @@ pub fn chrome(plan: &Plan, trace: &Trace) -> String {
     json!({"displayTimeUnit": "ms", "traceEvents": events}).to_string()
 }
 
-/// An arrow from the end of a stage to the start of each stage on another rank that needs its result.
+/// One arrow per message: from the end of a task to the start of its consumer on another rank.
 fn arrows(plan: &Plan, trace: &Trace) -> Vec<Value> {
     let mut spans: Vec<Option<&Span>> = vec![None; plan.graph.tasks.len()];
     for span in &trace.spans {

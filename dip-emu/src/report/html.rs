@@ -1,4 +1,4 @@
-//! A page that needs nothing but a browser: headline figures, and for each rank its stages and its memory over time.
+//! A self-contained page: headline figures, and the stages and the memory of each rank over time.
 
 use std::fmt::Write;
 
@@ -7,18 +7,18 @@ use dip_core::{Bytes, Plan, Seconds, Task, TaskKind, Trace};
 use super::markup::escape;
 use super::summary::{RankSummary, Summary, describe, limit_text};
 
-/// Heights in pixels: the axis, and of each rank its label, its stages, its memory and the gap below.
+/// Heights in pixels: of the time axis, and for each rank of its label, its stages, its memory and the gap below.
 const AXIS: f64 = 20.0;
 const LABEL: f64 = 15.0;
 const STAGES: f64 = 28.0;
 const MEMORY: f64 = 24.0;
 const GAP: f64 = 10.0;
-/// Share of the width from which on a stage is labelled with its microbatch.
-const LABELLED: f64 = 0.02;
-/// Units across a memory curve, which is stretched to the width of the page.
-const ACROSS: f64 = 10_000.0;
+/// The share of the width from which a stage shows its microbatch.
+const MIN_LABELLED: f64 = 0.02;
+/// The width of a memory curve in its own units. The page stretches it.
+const CURVE_WIDTH: f64 = 10_000.0;
 
-/// Colours of the modules, far apart for most eyes, for forward, backward and weight. Further modules start over.
+/// Colours of modules that most people tell apart: forward, backward and weight gradient. They repeat for further modules.
 const COLOURS: [[&str; 3]; 8] = [
     ["#78ade2", "#2b7aca", "#1e578f"],
     ["#e2b678", "#ca882b", "#8f601e"],
@@ -46,7 +46,7 @@ rect.s{stroke:#fff8;stroke-width:.4}rect.s:hover{stroke:#000;stroke-width:1.2}\
 const ZOOM: &str = "const z=document.getElementById('z'),s=document.querySelector('svg');\
 z.oninput=()=>{s.style.width=(100*z.value)+'%'}";
 
-/// The page of a run.
+/// Returns the page of a run.
 pub fn html(plan: &Plan, trace: &Trace) -> String {
     let summary = Summary::of(plan, trace);
     let title = format!("{} on {}: {}", plan.graph.model, plan.graph.cluster, plan.schedule);
@@ -79,7 +79,7 @@ fn legend(out: &mut String, summary: &Summary<'_>) {
     out.push_str("forward, backward and weight gradients from light to dark</p>\n");
 }
 
-/// Everything is placed in per cent of the width, so that zooming stretches neither text nor lines.
+/// Positions are percentages of the width, so that zooming stretches neither text nor lines.
 fn chart(out: &mut String, summary: &Summary<'_>) {
     let row = LABEL + STAGES + MEMORY + GAP;
     let height = AXIS + row * summary.ranks.len() as f64;
@@ -97,15 +97,19 @@ fn chart(out: &mut String, summary: &Summary<'_>) {
         let (baseline, peak) = (top + LABEL - 4.0, rank.memory.peak);
         put(out, format_args!("<text y=\"{baseline}\">rank {i}, peak {peak}</text>\n"));
         for (task, span) in &rank.spans {
-            let (from, to) = (share(span.start, end), share(span.end, end));
-            stage(out, summary, task, (from, to, top + LABEL));
+            let place = Place {
+                left: share(span.start, end),
+                right: share(span.end, end),
+                top: top + LABEL,
+            };
+            stage(out, task, colour(summary.module(task), task.kind), place);
         }
         memory_curve(out, rank, end, top + LABEL + STAGES);
     }
     out.push_str("</svg></div>\n");
 }
 
-/// The end of the run. Measured runs may start after zero.
+/// The time at which the last span ends.
 fn last_end(summary: &Summary<'_>) -> Seconds {
     let ends = summary.ranks.iter().flat_map(|r| r.spans.iter().map(|(_, span)| span.end));
     ends.fold(Seconds::ZERO, Seconds::max)
@@ -129,8 +133,17 @@ fn axis(out: &mut String, end: Seconds) {
     }
 }
 
-fn stage(out: &mut String, summary: &Summary<'_>, task: &Task, (from, to, top): (f64, f64, f64)) {
-    let colour = colour(summary.module(task), task.kind);
+/// Where a stage is drawn.
+struct Place {
+    /// Shares of the width.
+    left: f64,
+    right: f64,
+    /// In pixels.
+    top: f64,
+}
+
+fn stage(out: &mut String, task: &Task, colour: &str, place: Place) {
+    let top = place.top;
     let title = format!(
         "task {}: {}\n{}, strategy {}, {}",
         task.id,
@@ -139,7 +152,7 @@ fn stage(out: &mut String, summary: &Summary<'_>, task: &Task, (from, to, top): 
         task.strategy,
         task.activation_bytes
     );
-    let (left, width) = (100.0 * from, 100.0 * (to - from).max(0.0));
+    let (left, width) = (100.0 * place.left, 100.0 * (place.right - place.left).max(0.0));
     put(
         out,
         format_args!(
@@ -148,7 +161,7 @@ fn stage(out: &mut String, summary: &Summary<'_>, task: &Task, (from, to, top): 
             escape(&title)
         ),
     );
-    if to - from > LABELLED {
+    if place.right - place.left > MIN_LABELLED {
         let (centre, baseline) = (left + width / 2.0, top + STAGES / 2.0 + 4.0);
         let text = format_args!(
             "<text class=\"k\" x=\"{centre:.4}%\" y=\"{baseline}\">{}.{}</text>\n",
@@ -158,29 +171,29 @@ fn stage(out: &mut String, summary: &Summary<'_>, task: &Task, (from, to, top): 
     }
 }
 
-/// Memory as an area under steps, with a line at the limit where it is in sight.
+/// Draws memory as an area under steps, and the limit as a line if it is near the peak.
 fn memory_curve(out: &mut String, rank: &RankSummary<'_>, end: Seconds, top: f64) {
     let peak = rank.memory.peak.0.max(1) as f64;
-    let in_sight = (rank.limit.0 as f64) < 3.0 * peak;
-    let scale = if in_sight { peak.max(rank.limit.0 as f64) } else { peak };
+    let shows_limit = (rank.limit.0 as f64) < 3.0 * peak;
+    let scale = if shows_limit { peak.max(rank.limit.0 as f64) } else { peak };
     let y = |bytes: Bytes| MEMORY * (1.0 - bytes.0 as f64 / scale);
     let mut path = format!("M0 {MEMORY}");
     let mut last = Bytes::ZERO;
     for &(time, bytes) in &rank.memory.points {
-        let at = ACROSS * share(time, end);
+        let at = CURVE_WIDTH * share(time, end);
         put(&mut path, format_args!("L{at:.1} {:.2}L{at:.1} {:.2}", y(last), y(bytes)));
         last = bytes;
     }
-    put(&mut path, format_args!("L{ACROSS} {:.2}L{ACROSS} {MEMORY}Z", y(last)));
+    put(&mut path, format_args!("L{CURVE_WIDTH} {:.2}L{CURVE_WIDTH} {MEMORY}Z", y(last)));
     let title = format!("memory: peak {}, limit {}", rank.memory.peak, limit_text(rank.limit));
     put(
         out,
         format_args!(
-            "<svg y=\"{top}\" height=\"{MEMORY}\" viewBox=\"0 0 {ACROSS} {MEMORY}\" preserveAspectRatio=\"none\">\
+            "<svg y=\"{top}\" height=\"{MEMORY}\" viewBox=\"0 0 {CURVE_WIDTH} {MEMORY}\" preserveAspectRatio=\"none\">\
              <path class=\"m\" d=\"{path}\"><title>{title}</title></path></svg>\n"
         ),
     );
-    if in_sight {
+    if shows_limit {
         let at = top + y(rank.limit);
         put(
             out,

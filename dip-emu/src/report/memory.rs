@@ -1,21 +1,21 @@
-//! What each rank holds over time: the memory timeline of a trace (paper section 3).
+//! The memory of each rank over time (paper section 3).
 //!
-//! The semantics are those of dip-core's timeline: a pair takes its bytes at the start of its forward and gives them back
-//! at the end of its backward, or of its weight task, or of the forward itself in a frozen module.
+//! The semantics are those of dip-core's timeline. A pair takes its bytes when its forward starts. It frees them when its last
+//! task ends: the weight task, the backward, or in frozen modules the forward itself.
 
 use dip_core::{Bytes, Seconds, TaskGraph, TaskKind, Trace};
 
-/// What one rank holds over time.
+/// The memory of one rank over time.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct MemoryCurve {
-    /// From each point in time on, the rank holds so much, static bytes included. Times do not fall.
+    /// The bytes that the rank holds from each time on, static bytes included. Times never decrease.
     pub points: Vec<(Seconds, Bytes)>,
-    /// Most that it held at once.
+    /// The most bytes held at once.
     pub peak: Bytes,
 }
 
 impl MemoryCurve {
-    /// Mean over time up to `end`, which a planner would like to be near the peak.
+    /// The mean memory up to `end`. The nearer to the peak, the better the memory is used.
     pub fn mean(&self, end: Seconds) -> Bytes {
         let mut area = 0.0;
         for (i, &(time, bytes)) in self.points.iter().enumerate() {
@@ -26,7 +26,7 @@ impl MemoryCurve {
     }
 }
 
-/// The memory of every rank while `trace` ran. Spans of tasks that the graph does not have are left out.
+/// Returns the memory of every rank during `trace`. Spans of tasks that the graph does not have are left out.
 pub fn memory(graph: &TaskGraph, trace: &Trace) -> Vec<MemoryCurve> {
     let mut released = vec![Bytes::ZERO; graph.tasks.len()];
     for pair in graph.pairs() {
@@ -38,7 +38,7 @@ pub fn memory(graph: &TaskGraph, trace: &Trace) -> Vec<MemoryCurve> {
             MemoryCurve { points: vec![(Seconds::ZERO, bytes)], peak: bytes }
         })
         .collect();
-    // Spans come rank by rank in the order of execution, and the tasks of a rank do not overlap.
+    // Spans are sorted by rank and then by time, and the tasks of a rank do not overlap.
     for span in &trace.spans {
         let Some(task) = graph.tasks.get(span.task.index()) else { continue };
         let Some(curve) = curves.get_mut(span.rank.index()) else { continue };

@@ -1,10 +1,10 @@
-//! The table on the terminal.
+//! The table for terminals.
 
 use dip_core::{Plan, Trace};
 
 use super::summary::{Summary, limit_text};
 
-/// Headline figures, and one line a rank: busy time, its parts, bubbles, peak memory and its limit.
+/// Returns the headline figures and one line per rank: busy time, its parts, bubbles, peak memory and memory limit.
 pub fn table(plan: &Plan, trace: &Trace) -> String {
     let summary = Summary::of(plan, trace);
     let mut out = String::new();
@@ -41,7 +41,7 @@ pub fn table(plan: &Plan, trace: &Trace) -> String {
     out
 }
 
-/// Names come from files: control characters would reach the terminal.
+/// Replaces control characters. Names come from files and must not control the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -32,7 +32,8 @@ pub fn sample(
     microbatches: Option<u32>,
 ) -> Vec<BatchMeta> {
     let count = microbatches.unwrap_or(model.microbatches).max(1);
-    (0..iterations).map(|i| Sampler::new(model, None).batch(i, seed, count)).collect()
+    let sampler = Sampler::new(model, None);
+    (0..iterations).map(|i| sampler.batch(i, seed, count)).collect()
 }
 
 /// Samples batches as [`sample`] does, but the numbers of images, sounds and seconds of video rise from the least to the most

@@ -1,40 +1,57 @@
 //! Grouped bars.
 
-use super::COLOURS;
+use serde::Serialize;
+
 use super::frame::{
-    BOTTOM, HEIGHT, LEFT, RIGHT, Scale, WIDTH, horizontal, legend, open, tick_text, vertical,
+    BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, Scale, WIDTH, horizontal, legend, open, tick_text,
+    vertical,
 };
 use crate::report::markup::escape;
 
-/// A value and its deviation; `None` leaves a gap.
-pub type Bar = Option<(f64, f64)>;
-
-/// Bars of several series over groups.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Bars {
-    /// What the bars are in, with the unit.
-    pub value: String,
-    /// What the groups are.
-    pub group: String,
-    /// Labels of the groups.
-    pub groups: Vec<String>,
-    /// Name of each series and its bar in every group.
-    pub series: Vec<(String, Vec<Bar>)>,
+/// The height of a bar.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Bar {
+    /// The value.
+    pub value: f64,
+    /// The standard deviation, drawn as a line; 0 draws none.
+    pub deviation: f64,
 }
 
-/// Share of a group that its bars fill.
+/// One bar in every group.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct BarSeries {
+    /// The name in the legend.
+    pub name: String,
+    /// The bar of each group; `None` leaves a gap.
+    pub bars: Vec<Option<Bar>>,
+}
+
+/// A chart of grouped bars.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Bars {
+    /// The label of the vertical axis, with the unit.
+    pub value: String,
+    /// The label of the horizontal axis.
+    pub group: String,
+    /// The labels of the groups.
+    pub groups: Vec<String>,
+    /// The series.
+    pub series: Vec<BarSeries>,
+}
+
+/// The share of the width of a group that its bars fill.
 const FILLED: f64 = 0.8;
 
-/// The chart.
+/// Draws the chart as an `svg` element.
 pub fn bars(chart: &Bars) -> String {
-    let values = chart.series.iter().flat_map(|s| s.1.iter().flatten());
-    let most = values.map(|(value, deviation)| value + deviation).fold(0.0, f64::max);
+    let all = chart.series.iter().flat_map(|s| s.bars.iter().flatten());
+    let most = all.map(|bar| bar.value + bar.deviation).fold(0.0, f64::max);
     let y = Scale::up(0.0, most);
     let mut out = open(&chart.value);
     vertical(&mut out, &y, &chart.value);
     horizontal(&mut out, &chart.group);
     if chart.series.len() > 1 {
-        legend(&mut out, chart.series.iter().map(|s| s.0.as_str()));
+        legend(&mut out, chart.series.iter().map(|s| s.name.as_str()));
     }
     let group = (WIDTH - LEFT - RIGHT) / chart.groups.len().max(1) as f64;
     let width = FILLED * group / chart.series.len().max(1) as f64;
@@ -45,46 +62,56 @@ pub fn bars(chart: &Bars) -> String {
             "<text x=\"{middle:.1}\" y=\"{below}\" text-anchor=\"middle\">{}</text>\n",
             escape(label)
         ));
-        for (i, (name, values)) in chart.series.iter().enumerate() {
-            let Some((value, deviation)) = values.get(g).copied().flatten() else { continue };
-            let x = left + width * i as f64;
-            let title = format!("{label}, {name}: {value:.3}");
-            bar(&mut out, &y, (x, width), (value, deviation), (COLOURS[i % COLOURS.len()], &title));
+        for (i, series) in chart.series.iter().enumerate() {
+            let Some(bar) = series.bars.get(g).copied().flatten() else { continue };
+            let shape = BarShape {
+                left: left + width * i as f64,
+                width,
+                colour: COLOURS[i % COLOURS.len()],
+                title: format!("{label}, {}: {:.3}", series.name, bar.value),
+            };
+            shape.draw(&mut out, &y, bar);
         }
     }
     out.push_str("</svg>\n");
     out
 }
 
-fn bar(
-    out: &mut String,
-    y: &Scale,
-    (x, width): (f64, f64),
-    (value, deviation): (f64, f64),
-    (colour, title): (&str, &str),
-) {
-    let (top, bottom, middle) = (y.at(value), y.at(0.0), x + width / 2.0);
-    out.push_str(&format!(
-        "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\"><title>{}</title></rect>\n",
+/// Where a bar is drawn, and how.
+struct BarShape {
+    left: f64,
+    width: f64,
+    colour: &'static str,
+    /// The text that appears under the pointer.
+    title: String,
+}
+
+impl BarShape {
+    fn draw(&self, out: &mut String, y: &Scale, Bar { value, deviation }: Bar) {
+        let Self { left, width, colour, title } = self;
+        let (top, bottom, middle) = (y.at(value), y.at(0.0), left + width / 2.0);
+        out.push_str(&format!(
+        "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\"><title>{}</title></rect>\n",
         width * 0.94,
         (bottom - top).max(0.0),
         escape(title)
     ));
-    if deviation > 0.0 {
-        let (high, low) = (y.at(value + deviation), y.at((value - deviation).max(0.0)));
-        out.push_str(&format!(
+        if deviation > 0.0 {
+            let (high, low) = (y.at(value + deviation), y.at((value - deviation).max(0.0)));
+            out.push_str(&format!(
             "<line class=\"a\" x1=\"{middle:.1}\" x2=\"{middle:.1}\" y1=\"{high:.1}\" y2=\"{low:.1}\"/>\n"
         ));
+        }
+        let text = if value >= 100.0 {
+            format!("{value:.0}")
+        } else {
+            tick_text((value * 100.0).round() / 100.0)
+        };
+        let above = y.at(value + deviation) - 4.0;
+        out.push_str(&format!(
+            "<text x=\"{middle:.1}\" y=\"{above:.1}\" text-anchor=\"middle\">{text}</text>\n"
+        ));
     }
-    let text = if value >= 100.0 {
-        format!("{value:.0}")
-    } else {
-        tick_text((value * 100.0).round() / 100.0)
-    };
-    let above = y.at(value + deviation) - 4.0;
-    out.push_str(&format!(
-        "<text x=\"{middle:.1}\" y=\"{above:.1}\" text-anchor=\"middle\">{text}</text>\n"
-    ));
 }
 
 #[cfg(test)]
@@ -93,12 +120,13 @@ mod tests {
 
     #[test]
     fn every_value_has_a_bar_and_gaps_have_none() {
+        let bar = |value, deviation| Some(Bar { value, deviation });
         let chart = Bars {
             value: "seconds <s>".into(),
             groups: vec!["a".into(), "b & c".into()],
             series: vec![
-                ("one".into(), vec![Some((1.0, 0.1)), None]),
-                ("two".into(), vec![Some((2.0, 0.0)), Some((3.0, 0.0))]),
+                BarSeries { name: "one".into(), bars: vec![bar(1.0, 0.1), None] },
+                BarSeries { name: "two".into(), bars: vec![bar(2.0, 0.0), bar(3.0, 0.0)] },
             ],
             ..Bars::default()
         };

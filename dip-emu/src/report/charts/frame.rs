@@ -1,17 +1,19 @@
-//! The axes and the legend that all charts share.
+//! The axes, colours and legend that all charts share.
 
-use super::COLOURS;
 use crate::report::markup::escape;
 
-/// Width and height of a chart, and its margins: left, right, top, bottom.
+/// The width and the height of a chart in pixels, and its margins.
 pub const WIDTH: f64 = 900.0;
 pub const HEIGHT: f64 = 340.0;
 pub const LEFT: f64 = 64.0;
 pub const RIGHT: f64 = 56.0;
 pub const TOP: f64 = 40.0;
 pub const BOTTOM: f64 = 46.0;
-/// Ticks that an axis has about.
+/// The approximate number of ticks of an axis.
 const TICKS: f64 = 6.0;
+/// Colours of series that most people tell apart. They repeat for further series.
+pub const COLOURS: [&str; 8] =
+    ["#8a8f98", "#ca882b", "#2bca88", "#2b7aca", "#ca2b88", "#6d2bca", "#2bbdca", "#ca382b"];
 
 /// A linear scale from values to pixels.
 #[derive(Debug, Clone, Copy)]
@@ -23,23 +25,24 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// From left to right.
+    /// A horizontal scale.
     pub fn across(from: f64, to: f64) -> Self {
         Self { from, to: above(from, to), start: LEFT, end: WIDTH - RIGHT }
     }
 
-    /// From bottom to top, up to a round value.
+    /// A vertical scale that ends at a round value.
     pub fn up(from: f64, to: f64) -> Self {
         let step = step(above(from, to) - from);
         let to = from + ((above(from, to) - from) / step).ceil() * step;
         Self { from, to, start: HEIGHT - BOTTOM, end: TOP }
     }
 
+    /// The pixel of a value.
     pub fn at(&self, value: f64) -> f64 {
         self.start + (self.end - self.start) * (value - self.from) / (self.to - self.from)
     }
 
-    /// Round values along the scale.
+    /// The round values along the scale.
     pub fn ticks(&self) -> Vec<f64> {
         let step = step(self.to - self.from);
         let first = (self.from / step).ceil() as i64;
@@ -52,21 +55,21 @@ fn above(from: f64, to: f64) -> f64 {
     if to > from && to.is_finite() { to } else { from + 1.0 }
 }
 
-/// 1, 2 or 5 times a power of ten.
+/// The distance between ticks: 1, 2 or 5 times a power of ten.
 fn step(length: f64) -> f64 {
     let rough = length / TICKS;
     let power = 10f64.powf(rough.log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|f| f * power).find(|&s| s >= rough).unwrap_or(power)
 }
 
-/// The shortest text of a tick.
+/// The value with at most three decimals.
 pub fn tick_text(value: f64) -> String {
     let text = format!("{value:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".into() } else { text.into() }
 }
 
-/// The opening element.
+/// The opening `svg` tag.
 pub fn open(label: &str) -> String {
     format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
@@ -74,7 +77,7 @@ pub fn open(label: &str) -> String {
     )
 }
 
-/// Grid lines with the values of the vertical axis, and its label.
+/// Draws the grid lines, values and label of the vertical axis.
 pub fn vertical(out: &mut String, scale: &Scale, label: &str) {
     for tick in scale.ticks() {
         let y = scale.at(tick);
@@ -94,7 +97,7 @@ pub fn vertical(out: &mut String, scale: &Scale, label: &str) {
     ));
 }
 
-/// The label of the horizontal axis.
+/// Draws the label of the horizontal axis.
 pub fn horizontal(out: &mut String, label: &str) {
     out.push_str(&format!(
         "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
@@ -104,7 +107,7 @@ pub fn horizontal(out: &mut String, label: &str) {
     ));
 }
 
-/// One entry a series, along the top.
+/// Draws one entry for each series along the top.
 pub fn legend<'a>(out: &mut String, names: impl Iterator<Item = &'a str>) {
     let mut x = LEFT;
     for (i, name) in names.enumerate() {

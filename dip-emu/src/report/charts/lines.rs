@@ -1,38 +1,37 @@
 //! Lines, with an optional second axis on the right.
 
-use super::COLOURS;
 use super::frame::{
-    BOTTOM, HEIGHT, RIGHT, Scale, WIDTH, horizontal, legend, open, tick_text, vertical,
+    BOTTOM, COLOURS, HEIGHT, RIGHT, Scale, WIDTH, horizontal, legend, open, tick_text, vertical,
 };
 use crate::report::markup::escape;
 
-/// Points of one line, by rising x.
+/// One line.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Series {
-    /// Its name in the legend.
+    /// The name in the legend.
     pub name: String,
-    /// Its points.
+    /// The points, by rising x.
     pub points: Vec<(f64, f64)>,
-    /// Whether a value holds until the next point, as memory does.
+    /// True to hold each value until the next point, as memory does.
     pub steps: bool,
 }
 
-/// Lines over a common x.
+/// A chart of lines over a common x.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lines {
-    /// What x is, with the unit.
+    /// The label of the horizontal axis, with the unit.
     pub x: String,
-    /// What y is, with the unit.
+    /// The label of the vertical axis, with the unit.
     pub y: String,
     /// The lines.
     pub series: Vec<Series>,
-    /// An area with an axis of its own on the right, such as the load.
+    /// An area with its own axis on the right, such as the load.
     pub right: Option<Series>,
-    /// Whether y starts at zero; otherwise a little below the least value.
+    /// True to start y at zero, false to start it a little below the least value.
     pub from_zero: bool,
 }
 
-/// The chart.
+/// Draws the chart as an `svg` element.
 pub fn lines(chart: &Lines) -> String {
     let all = || chart.series.iter().flat_map(|s| s.points.iter()).filter(|p| p.1.is_finite());
     let right = || chart.right.iter().flat_map(|s| s.points.iter());
@@ -71,7 +70,7 @@ pub fn lines(chart: &Lines) -> String {
     out
 }
 
-/// A tenth of the range below the least value, but not below zero.
+/// The start of the vertical axis: a tenth of the range below the least value. Not below zero for positive values.
 fn floor(least: f64, most: f64) -> f64 {
     let range = (most - least).max(least.abs() * 1e-3);
     (least - 0.1 * range).max(if least >= 0.0 { 0.0 } else { f64::NEG_INFINITY })
@@ -97,7 +96,7 @@ fn path(series: &Series, x: &Scale, y: &Scale) -> String {
 fn area(out: &mut String, x: &Scale, load: &Series) {
     let (Some(first), Some(last)) = (load.points.first(), load.points.last()) else { return };
     let most = load.points.iter().map(|p| p.1).fold(0.0, f64::max);
-    // In the lower half, so that it does not hide the lines.
+    // The area stays in the lower half, so that it does not hide the lines.
     let y = Scale::up(0.0, 2.0 * most);
     let line = path(load, x, &y);
     let (bottom, left, right) = (y.at(0.0), x.at(first.0), x.at(last.0));

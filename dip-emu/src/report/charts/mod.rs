@@ -1,4 +1,4 @@
-//! Charts of comparisons: bars and lines as SVG, and a page that holds them and needs nothing but a browser.
+//! Charts of comparisons: bars and lines as SVG, and a self-contained page of them.
 
 mod bars;
 mod frame;
@@ -6,23 +6,19 @@ mod lines;
 
 use super::markup::escape;
 
-pub use bars::{Bar, Bars, bars};
+pub use bars::{Bar, BarSeries, Bars, bars};
 pub use lines::{Lines, Series, lines};
 
-/// A chart with what it shows.
+/// A chart with a title and a caption.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// Headline.
+    /// The title.
     pub title: String,
-    /// What is seen, in a sentence or two.
+    /// One or two sentences about the chart.
     pub caption: String,
     /// The chart, an `svg` element.
     pub svg: String,
 }
-
-/// Colours of series, far apart for most eyes. Further series start over.
-pub(super) const COLOURS: [&str; 8] =
-    ["#8a8f98", "#ca882b", "#2bca88", "#2b7aca", "#ca2b88", "#6d2bca", "#2bbdca", "#ca382b"];
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -32,7 +28,7 @@ svg{width:100%;height:auto;border:1px solid #8884;border-radius:6px}\
 text{font:12px system-ui,sans-serif;fill:currentColor}.g{stroke:#8884}.a{stroke:#888}\
 pre{overflow-x:auto;font-size:12px;border:1px solid #8884;border-radius:6px;padding:10px}";
 
-/// A page of figures, with a text such as a table in front of them.
+/// Returns a page of figures below a text, such as a table.
 pub fn page(title: &str, text: &str, figures: &[Figure]) -> String {
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>\

@@ -1,7 +1,7 @@
 //! Throughput of every system on every model, against the slowest.
 
 use anyhow::Result;
-use dip::emu::report::charts::{Bars, Figure, bars};
+use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};
 use serde_json::Value;
 
 use super::Inputs;
@@ -18,7 +18,11 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         value: "throughput, slowest = 1".into(),
         group: String::new(),
         groups: results.iter().map(|r| r.model.clone()).collect(),
-        series: inputs.systems.iter().map(|s| (s.name().to_owned(), of(s.name()))).collect(),
+        series: inputs
+            .systems
+            .iter()
+            .map(|s| BarSeries { name: s.name().to_owned(), bars: of(s.name()) })
+            .collect(),
     };
     let figure = Figure {
         title: "Average performance".into(),
@@ -30,10 +34,10 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     Ok((figure, serde_json::to_value(&chart.series)?))
 }
 
-fn relative(result: &ModelResult, own: &SystemResult) -> (f64, f64) {
+fn relative(result: &ModelResult, own: &SystemResult) -> Bar {
     let done = result.systems.iter().filter(|s| s.failure.is_none());
     let slowest = done.map(|s| s.seconds().mean).fold(0.0, f64::max);
     let seconds = own.seconds();
-    let speed = slowest / seconds.mean;
-    (speed, speed * seconds.deviation / seconds.mean)
+    let value = slowest / seconds.mean;
+    Bar { value, deviation: value * seconds.deviation / seconds.mean }
 }

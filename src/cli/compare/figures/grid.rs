@@ -1,7 +1,7 @@
 //! Degrees of data, tensor and pipeline parallelism for VLM-M on 64 devices.
 
 use anyhow::Result;
-use dip::emu::report::charts::{Bars, Figure, bars};
+use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};
 use dip::sched::systems::Step;
 use serde_json::{Value, json};
 
@@ -40,8 +40,9 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let last = |f: &(String, Vec<Option<f64>>)| f.1.last().copied().flatten().unwrap_or(f64::MAX);
     found.sort_by(|a, b| last(a).total_cmp(&last(b)));
     let series = systems.iter().enumerate().map(|(i, system)| {
-        let bar = |f: &(String, Vec<Option<f64>>)| f.1[i].map(|seconds| (seconds, 0.0));
-        (system.name().to_owned(), found.iter().map(bar).collect())
+        let bar =
+            |f: &(String, Vec<Option<f64>>)| f.1[i].map(|value| Bar { value, deviation: 0.0 });
+        BarSeries { name: system.name().to_owned(), bars: found.iter().map(bar).collect() }
     });
     let chart = Bars {
         value: "seconds an iteration".into(),

@@ -1,12 +1,13 @@
 //! From Megatron-LM to this system, one part at a time.
 
 use anyhow::Result;
-use dip::emu::report::charts::{Bars, Figure, bars};
+use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};
 use dip::sched::systems::LADDER;
 use serde_json::Value;
 
 use super::{Inputs, preset};
 use crate::cli::compare::contest::System;
+use crate::cli::compare::result::{Spread, SystemResult};
 
 const MODELS: [&str; 2] = ["vlm-s", "t2v-s"];
 
@@ -17,10 +18,14 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         let model = preset(name)?;
         let batches = dip::emu::sample(&model, inputs.iterations, inputs.contest.seed, None);
         let result = inputs.contest.run(&model, &steps, &batches)?;
-        let bar = |s: &crate::cli::compare::result::SystemResult| {
-            (s.failure.is_none()).then(|| (s.seconds().mean, s.seconds().deviation))
+        let bar = |s: &SystemResult| {
+            s.failure.is_none().then(|| {
+                let Spread { mean: value, deviation } = s.seconds();
+                Bar { value, deviation }
+            })
         };
-        series.push((name.to_owned(), result.systems.iter().map(bar).collect()));
+        let bars = result.systems.iter().map(bar).collect();
+        series.push(BarSeries { name: name.to_owned(), bars });
     }
     let chart = Bars {
         value: "seconds an iteration".into(),

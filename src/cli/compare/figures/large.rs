@@ -1,7 +1,7 @@
 //! Thousands of devices.
 
 use anyhow::Result;
-use dip::emu::report::charts::{Bars, Figure, bars};
+use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -30,7 +30,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         let mfu = |r: &ModelResult| {
             let own = r.systems.iter().find(|s| s.system == name && s.failure.is_none())?;
             let spread = own.spread(|r| 100.0 * r.mfu);
-            Some((spread.mean, spread.deviation))
+            Some(Bar { value: spread.mean, deviation: spread.deviation })
         };
         results.iter().map(mfu).collect()
     };
@@ -38,7 +38,11 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         value: "model FLOPs utilisation, %".into(),
         group: "model, devices".into(),
         groups: results.iter().map(|r| r.model.clone()).collect(),
-        series: inputs.systems.iter().map(|s| (s.name().to_owned(), of(s.name()))).collect(),
+        series: inputs
+            .systems
+            .iter()
+            .map(|s| BarSeries { name: s.name().to_owned(), bars: of(s.name()) })
+            .collect(),
     };
     let figure = Figure {
         title: "Large scale".into(),
