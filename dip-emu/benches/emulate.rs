@@ -1,4 +1,4 @@
-//! What the emulator takes: pricing a batch with and without reuse, and running a plan in virtual time.
+//! The speed of the emulator: pricing a batch with and without reuse, and running a plan in virtual time.
 //!
 //! `cargo bench -p dip-emu`
 
@@ -27,7 +27,7 @@ fn partition(model: &ModelSpec) -> Partition {
     Partition { ranks, modules: model.modules.iter().map(module).collect() }
 }
 
-/// Every module in slices of at most [`IMAGES`] instances.
+/// Splits every module into slices of at most [`IMAGES`] instances.
 fn split(model: &ModelSpec, batch: &BatchMeta) -> BatchSplit {
     let slices = batch.microbatches.iter().map(|meta| {
         let module = |m: usize| {
@@ -55,7 +55,7 @@ fn graph(model: &ModelSpec, cost: &AnalyticCost) -> TaskGraph {
     .unwrap()
 }
 
-/// An order of every rank: task ids are a topological order.
+/// The order of every rank by task id, which is a topological order.
 fn by_id(graph: &TaskGraph) -> Vec<Vec<TaskId>> {
     let mut order = vec![Vec::<TaskId>::new(); graph.ranks as usize];
     for task in &graph.tasks {
@@ -73,7 +73,7 @@ fn large(c: &mut Criterion) {
     let graph = graph_of_batch();
     let mut group = c.benchmark_group("vlm-l, 8 ranks, 32 microbatches");
     group.throughput(Throughput::Elements(graph.tasks.len() as u64));
-    group.bench_function("build the graph, prices known", |b| b.iter(graph_of_batch));
+    group.bench_function("build the graph with known costs", |b| b.iter(graph_of_batch));
     let order = by_id(&graph);
     group.bench_function("timeline", |b| b.iter(|| Timeline::evaluate(&graph, &order).unwrap()));
     group.finish();
@@ -83,14 +83,14 @@ fn benches(c: &mut Criterion) {
     let model = presets::model("vlm-s").unwrap();
     let cluster = presets::cluster("h800").unwrap();
     let fresh = |reuse| AnalyticCost::new(&model, &cluster).with_reuse(reuse);
-    c.bench_function("price a batch, every layer anew", |b| {
+    c.bench_function("price a batch without reuse", |b| {
         let cost = fresh(false);
         b.iter(|| graph(&model, &cost));
     });
-    c.bench_function("price a batch, equal layers once", |b| {
+    c.bench_function("price a batch with reuse", |b| {
         b.iter(|| graph(&model, &fresh(true)));
     });
-    c.bench_function("price a batch like an earlier one", |b| {
+    c.bench_function("price a batch that was priced before", |b| {
         let cost = fresh(true);
         b.iter(|| graph(&model, &cost));
     });

@@ -1,20 +1,23 @@
-//! One binary, one module a capability.
+//! Integration tests of the emulator, one module per capability.
 
-/// Costs of stages from operators: anchors of the paper, memory strategies, reuse.
+/// The analytic cost model: figures of the paper, memory strategies, reuse.
 #[path = "suite/cost.rs"]
 mod cost;
 /// Plans in virtual time against the timeline semantics.
 #[path = "suite/execute.rs"]
 mod execute;
-/// Costs of all presets as a table: a change of the model shows as a change of this text.
+/// The costs of all presets as a table. A change of the cost model shows as a change of this text.
 #[path = "suite/golden.rs"]
 mod golden;
-/// Costs of stages from a measured profile.
+/// The measured cost model.
 #[path = "suite/measured.rs"]
 mod measured;
 /// Reports and the memory timeline.
 #[path = "suite/report.rs"]
 mod report;
+/// Traits implemented outside the crate, through public names only.
+#[path = "suite/sockets.rs"]
+mod sockets;
 /// Random plans for the other modules.
 #[path = "suite/support.rs"]
 mod support;

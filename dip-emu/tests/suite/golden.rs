@@ -22,7 +22,7 @@ fn microbatch(model: &ModelSpec, kind: &ModuleKind) -> MicrobatchMeta {
     meta
 }
 
-/// One line a module: an inner layer, and its memory.
+/// One line per module: the times and the memory of an inner layer.
 fn table() -> String {
     let mut out = String::new();
     for (clusters, models) in [
@@ -65,11 +65,11 @@ fn table() -> String {
     out
 }
 
-/// After a change that is meant: `DIP_BLESS=1 cargo test -p dip-emu golden`.
+/// After an intended change, run `DIP_GOLDENS=write cargo test -p dip-emu golden`.
 #[test]
-fn layers_of_the_presets_cost_what_they_did() {
+fn layers_of_the_presets_have_the_recorded_costs() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/layers.txt");
-    if std::env::var_os("DIP_BLESS").is_some() {
+    if std::env::var("DIP_GOLDENS").is_ok_and(|mode| mode == "write") {
         std::fs::write(&path, table()).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap();

@@ -7,7 +7,7 @@ use dip_core::{
 };
 use dip_emu::MeasuredCost;
 
-/// Each part of each module of `vlm-tiny` at 100 and 200 tokens: seconds in proportion to the tokens.
+/// Every part of every module of `vlm-tiny` at 100 and 200 tokens. Times are proportional to the tokens.
 fn profile() -> Profile {
     let entry = |module: &str, part, seconds: f64, tokens: u64| ProfileEntry {
         module: module.into(),
@@ -80,7 +80,7 @@ fn a_chunk_is_the_sum_of_its_parts() {
     let inner = stage(chunk(&model, 1, 1..3), 150, "keep");
     assert_eq!((inner.forward, inner.backward), (Seconds(150.0 * 21.0), Seconds(150.0 * 42.0)));
     let padding = 2 * 2 * (192 - 150) * (192 - 150);
-    // Pairs that the workload does not name are none; what is left of the sequence is a document of padding.
+    // The workload has no computed pairs; the rest of the sequence is one document of padding.
     assert_eq!(inner.activation_bytes, Bytes(1500 * 3 + padding), "a stage and two layers");
     assert_eq!(inner.output_bytes, Bytes(4 * 150 * 128));
     let whole = stage(chunk(&model, 1, 0..4), 150, "keep");
@@ -91,7 +91,7 @@ fn a_chunk_is_the_sum_of_its_parts() {
 }
 
 #[test]
-fn the_optimiser_updates_what_is_trained_whatever_passes_through() {
+fn the_update_time_depends_on_the_trained_layers_only() {
     let (model, cost) = (model(), MeasuredCost::new(&profile()));
     let seconds = |layers| cost.update(&chunk(&model, 1, layers)).0;
     let found = [1..3, 0..1, 3..4, 0..4].map(seconds);
@@ -103,11 +103,11 @@ fn the_optimiser_updates_what_is_trained_whatever_passes_through() {
 }
 
 #[test]
-fn layers_pay_for_what_their_own_strategy_computes_again() {
+fn layers_pay_for_the_recomputation_of_their_strategy() {
     let model = model();
     let of = |strategy: &str| stage(chunk(&model, 1, 1..3), 100, strategy);
     let (keep, full, selective) = (of("keep"), of("full"), of("selective"));
-    // The stage has one part of work and 1000 bytes beside its two layers, of ten parts each.
+    // Apart from its two layers, of ten units each, the stage has one unit of time and 1000 bytes.
     assert_eq!(full.forward, Seconds(100.0 * (1.0 + 2.0 * 5.0)), "the first pass keeps nothing");
     assert_eq!(full.backward, keep.backward + Seconds(100.0 * 2.0 * 10.0));
     assert_eq!(full.activation_bytes, Bytes(1000 + 2 * 300));
@@ -134,27 +134,27 @@ fn activations_grow_with_pairs_inside_documents_and_tokens_with_a_loss() {
     assert_eq!(cost.stage(&query).unwrap().activation_bytes, Bytes(expected));
     let workload = Workload { context_tokens: 5, cross_pairs: 500, ..workload };
     let query = StageQuery { workload, ..query };
-    // A stage, two layers and the end see the captions.
+    // Four parts see the captions: the stage, two layers and the end.
     let expected = expected + 4 * (11 * 5 + 13 * 500);
     assert_eq!(cost.stage(&query).unwrap().activation_bytes, Bytes(expected));
 }
 
 #[test]
-fn weight_tasks_take_what_they_take_apart() {
+fn split_backwards_take_the_sum_of_their_two_tasks() {
     let model = model();
     let chunk = chunk(&model, 1, 1..3);
     let strategy = Strategy::keep();
     let query = StageQuery { chunk, workload: work(100), strategy: &strategy };
     let joint = MeasuredCost::new(&profile());
-    let (whole, apart) = (joint.stage(&query), joint.clone().with_weight_split(true).stage(&query));
-    let (whole, apart) = (whole.unwrap(), apart.unwrap());
+    let (whole, split) = (joint.stage(&query), joint.clone().with_weight_split(true).stage(&query));
+    let (whole, split) = (whole.unwrap(), split.unwrap());
     assert_eq!(whole.backward, Seconds(100.0 * 42.0));
-    assert_eq!(apart.backward, Seconds(100.0 * 21.0 * 2.25));
-    assert_eq!(apart.weight, Some(Seconds(100.0 * 21.0)));
+    assert_eq!(split.backward, Seconds(100.0 * 21.0 * 2.25));
+    assert_eq!(split.weight, Some(Seconds(100.0 * 21.0)));
 }
 
 #[test]
-fn frozen_modules_run_a_forward_that_keeps_nothing() {
+fn frozen_modules_run_a_forward_without_activations() {
     let model = model();
     let mut frozen = chunk(&model, 0, 1..3);
     (frozen.trainable, frozen.runs_backward) = (false, false);
@@ -164,7 +164,7 @@ fn frozen_modules_run_a_forward_that_keeps_nothing() {
 }
 
 #[test]
-fn recomputation_and_offload_are_candidates_where_the_caller_wants_them() {
+fn recompute_and_offload_are_candidates_on_request() {
     let model = model();
     let names = |recompute, offload| {
         let cost = MeasuredCost::new(&profile()).with_recompute(recompute).with_offload(offload);
@@ -181,7 +181,7 @@ fn recomputation_and_offload_are_candidates_where_the_caller_wants_them() {
 }
 
 #[test]
-fn weights_messages_and_what_was_not_measured() {
+fn memory_and_messages_follow_from_the_profile_and_unknown_parts_are_refused() {
     let model = model();
     let cost = MeasuredCost::new(&profile()).with_recompute(true);
     let parameters = model.parameters(ModuleId(1));

@@ -12,7 +12,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn the_memory_curve_peaks_where_the_timeline_says_and_ends_as_it_began(plan in any_plan()) {
+    fn the_memory_curve_has_the_peak_of_the_timeline_and_ends_as_it_began(plan in any_plan()) {
         let timeline = Timeline::evaluate(&plan.graph, &plan.order).unwrap();
         let curves = memory(&plan.graph, &run(&plan));
         for (curve, peak) in curves.iter().zip(&timeline.peak) {
@@ -51,7 +51,7 @@ proptest! {
 }
 
 #[test]
-fn the_table_reads_like_this() {
+fn the_table_is_the_recorded_text() {
     let plan = Plan::from_json(include_str!("two_ranks.json")).unwrap();
     let expected = "\
 model        pair
@@ -72,7 +72,7 @@ rank    busy  forward  backward   weight  bubbles  peak  limit
 }
 
 #[test]
-fn a_trace_of_another_plan_is_reported_as_far_as_it_fits() {
+fn reports_skip_spans_of_other_plans() {
     let plan = Plan::from_json(include_str!("two_ranks.json")).unwrap();
     let span = |task, rank| Span {
         task: TaskId(task),

@@ -4,7 +4,7 @@ use dip_core::{
 };
 use proptest::prelude::{Strategy as Values, any};
 
-/// A random number generator that is good enough to shuffle, and small.
+/// A small random number generator, good enough to shuffle.
 pub struct Shuffle(u64);
 
 impl Shuffle {
@@ -17,14 +17,14 @@ impl Shuffle {
         (self.0 >> 33) as usize % n.max(1)
     }
 
-    /// A time with no short binary form.
+    /// A time without an exact binary form.
     pub fn seconds(&mut self) -> Seconds {
         Seconds(self.below(1000) as f64 / 300.0)
     }
 }
 
-/// Plans of 1 to 4 ranks and 1 to 5 microbatches with random placement, durations, messages and order; some microbatches
-/// split their backwards.
+/// Plans of 1 to 4 ranks and 1 to 5 microbatches with random placement, durations, messages and order. Some microbatches have
+/// split weight gradients.
 pub fn any_plan() -> impl Values<Value = Plan> {
     (1u32..5, 1u32..6, 1usize..5, any::<u64>()).prop_map(|(ranks, microbatches, chunks, seed)| {
         let mut shuffle = Shuffle::new(seed);
@@ -44,8 +44,8 @@ fn any_graph(ranks: u32, microbatches: u32, chunks: usize, shuffle: &mut Shuffle
             let rank = places[chunk];
             let id = tasks.len();
             let dep = |&task: &usize| {
-                let inside = tasks[task].rank == rank;
-                let comm_s = if inside { Seconds::ZERO } else { shuffle.seconds() };
+                let same_rank = tasks[task].rank == rank;
+                let comm_s = if same_rank { Seconds::ZERO } else { shuffle.seconds() };
                 Dep { task: TaskId::from(task), comm_s }
             };
             let deps = from.iter().map(dep).collect();
@@ -91,7 +91,7 @@ fn any_graph(ranks: u32, microbatches: u32, chunks: usize, shuffle: &mut Shuffle
     }
 }
 
-/// A random topological order, dealt to the ranks.
+/// A random topological order, split by rank.
 fn any_order(graph: &TaskGraph, shuffle: &mut Shuffle) -> Vec<Vec<TaskId>> {
     let mut order = vec![Vec::new(); graph.ranks as usize];
     let mut done = vec![false; graph.tasks.len()];
