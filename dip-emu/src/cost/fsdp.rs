@@ -21,7 +21,6 @@ const GATHERED_LAYERS: u64 = 2;
 
 /// One step of FSDP.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
 pub struct FsdpStep {
     /// The time of the step.
     pub seconds: Seconds,
