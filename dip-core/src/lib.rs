@@ -7,6 +7,7 @@
 //! | trait | you give | it lets you |
 //! |---|---|---|
 //! | [`CostModel`] | seconds and bytes of a stage | plan for other hardware or another model |
+//! | [`Modality`] | instances, work and weights of a module | plan another modality |
 //! | [`Schedule`] | a [`Plan`] for a [`TaskGraph`] | compare and run your own schedule |
 //! | [`Stage`] | forward and backward of one model chunk | train your own model |
 //! | [`PlanSource`] | plans ahead of training | plan elsewhere, or replay plans |
@@ -40,9 +41,10 @@ pub use plan::{
     build_graph, check_graph, check_plan, check_plan_json, order_from_csv, order_to_csv,
 };
 pub use spec::{
-    AUDIO_KERNEL, Activation, AttentionBias, BatchMeta, Bytes, ClipMeta, ClusterSpec, DeviceSpec,
-    Factors, FieldError, Flops, InstanceSpace, LayerOptions, LinkSpec, Lora, LoraTarget, MEL_BANDS,
-    MicrobatchId, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSpec,
-    Parallelism, RankId, Rope, RopeStretch, Seconds, SegmentId, SpecError, SubMicrobatchId, TaskId,
-    Tower, Workload, causal_block_pairs, causal_blocks, presets,
+    AUDIO_KERNEL, Activation, AttentionBias, AudioSpec, BatchMeta, Bytes, ClipMeta, ClusterSpec,
+    DecoderSpec, DeviceSpec, DitSpec, Factors, FieldError, Filling, Flops, InstanceSpace,
+    LayerOptions, LinkSpec, Lora, LoraTarget, MEL_BANDS, MicrobatchId, MicrobatchMeta, Modality,
+    ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSlice, ModuleSpec, OtherModality,
+    Parallelism, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds, SegmentId, SpecError,
+    SubMicrobatchId, TaskId, Tower, VitSpec, Workload, causal_block_pairs, causal_blocks, presets,
 };

@@ -3,7 +3,7 @@
 use dip_core::profile::Part;
 use dip_core::{BatchMeta, ClusterSpec, Flops, ModelSpec, ModuleId, Seconds};
 
-use crate::layer::{Layout, operators};
+use crate::modality::{Layout, OperatorTable, PartQuery};
 use crate::operators::Pass;
 
 /// Arithmetic that a batch takes in one replica by the usual convention: a backward is twice its forward, half of it for the
@@ -34,7 +34,8 @@ fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta) -> f64 {
         }
         let work = model.workload(module, meta, 0..instances);
         for (part, times) in [(Part::First, 1.0), (Part::Layer, layers), (Part::Last, 1.0)] {
-            let operators = operators(model, module, part, &work, whole).operators(Pass::Forward);
+            let query = PartQuery { model, module, part, work, layout: whole };
+            let operators = OperatorTable::default().operators(&query).operators(Pass::Forward);
             total += times * operators.iter().map(|op| op.flops.0).sum::<f64>();
         }
     }

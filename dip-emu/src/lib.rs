@@ -21,15 +21,15 @@
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
+//! | [`ModalityOperators`] | the operators of the modules of a modality | price another modality |
 //! | [`OperatorRule`] | the latency of some operators | replace the formula by measured kernels |
 
 mod calibrate;
 mod cost;
 mod execute;
 mod flops;
-mod layer;
+mod modality;
 mod operators;
-mod part;
 pub mod report;
 mod sample;
 
@@ -40,6 +40,7 @@ pub use calibrate::{
 pub use cost::{AnalyticCost, FsdpStep, MeasuredCost, fsdp};
 pub use execute::{LinkModel, VirtualExecutor};
 pub use flops::{model_flops, utilisation};
-pub use operators::{Operator, OperatorKind, OperatorRule, Pass};
+pub use modality::{ModalityOperators, PartBuilder, Product};
+pub use operators::{Operator, OperatorKind, OperatorRule, Pass, TensorId};
 pub use report::{MemoryCurve, memory};
 pub use sample::{sample, sweep};

@@ -1,8 +1,8 @@
 //! The least memory with which every batch of a run can be trained.
 
 use dip_core::{
-    BatchMeta, Bytes, ClipMeta, GraphInput, MicrobatchMeta, ModelSpec, ModuleKind, Seconds,
-    TaskGraph, build_graph,
+    BatchMeta, Bytes, ClipMeta, GraphInput, MicrobatchMeta, ModelSpec, Seconds, TaskGraph,
+    build_graph,
 };
 
 use crate::batch_planner::PlanInputs;
@@ -22,10 +22,7 @@ pub fn memory_need(
     video: Seconds,
 ) -> Result<Vec<Bytes>, dip_core::BuildError> {
     let mut need = vec![Bytes::ZERO; inputs.partition.ranks as usize];
-    let frames_per_second = inputs.model.modules.iter().find_map(|m| match m.kind {
-        ModuleKind::Dit { latent_frames_per_second, .. } => Some(latent_frames_per_second),
-        _ => None,
-    });
+    let frames_per_second = inputs.model.video().map(|video| video.latent_frames_per_second);
     let heaviest = match frames_per_second {
         Some(per_second) => vec![full_of_clips(&inputs.model, video.0 * per_second, per_second)],
         None => heaviest(&inputs.model),

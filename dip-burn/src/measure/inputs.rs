@@ -2,7 +2,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
-use dip_core::{BatchSplit, ModuleKind, Received};
+use dip_core::{BatchSplit, ModuleKind, Received, VitSpec};
 
 use super::{Inputs, Probe, is_video};
 use crate::batch::{Batch, ClipSize, Image, Microbatch};
@@ -118,10 +118,7 @@ impl<B: Backend> Probe<'_, B> {
     }
 
     pub(super) fn image_px(&self) -> usize {
-        let side = |kind: &ModuleKind| match kind {
-            ModuleKind::Vit { image_px, .. } => *image_px as usize,
-            _ => 0,
-        };
-        self.model.modules.iter().map(|m| side(&m.kind)).max().unwrap_or(0)
+        let vits = self.model.modules.iter().filter_map(|m| m.kind.get::<VitSpec>());
+        vits.map(|vit| vit.image_px as usize).max().unwrap_or(0)
     }
 }

@@ -277,7 +277,7 @@ impl<B: Backend> Probe<'_, B> {
         let (spec, clip) = (&self.model.modules[self.module.index()], self.settings.clip);
         let instances = self.instances as usize;
         match spec.kind {
-            ModuleKind::Vit { .. } => instances * spec.patches_per_image() as usize,
+            ModuleKind::Vit { .. } => instances * spec.rows_per_image() as usize,
             ModuleKind::Dit { .. } => instances * clip.grid.tokens(),
             _ if is_video(self.model) => instances * clip.caption_tokens as usize,
             _ => self.model.sequence_tokens as usize,

@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use burn::module::{Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use dip_core::{LoraTarget, ModuleKind, ModuleSpec};
+use dip_core::{DitSpec, LoraTarget, ModuleSpec};
 use fnv::FnvHasher;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -28,9 +28,9 @@ pub struct Init<'a, B: Backend> {
 /// Standard deviation of the weights of a module's layers before the sizes of residual branches. Diffusion transformers keep the
 /// size of what passes through them: in narrow ones, 0.02 would make attention flat for long.
 pub(super) fn layer_std(spec: &ModuleSpec) -> f64 {
-    match spec.kind {
-        ModuleKind::Dit { .. } => (1.0 / f64::from(spec.hidden)).sqrt(),
-        _ => 0.02,
+    match spec.kind.get::<DitSpec>() {
+        Some(_) => (1.0 / f64::from(spec.hidden)).sqrt(),
+        None => 0.02,
     }
 }
 

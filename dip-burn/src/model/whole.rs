@@ -63,7 +63,9 @@ impl<B: Backend> WholeModel<B> {
                         .with_image_side(image_side(model, id));
                     decoder = Some((spec.name.clone(), chunk));
                 }
-                ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
+                ModuleKind::Audio(_) | ModuleKind::Other(_) => {
+                    return Err(unsupported(&spec.name, "audio"));
+                }
                 ModuleKind::Dit { .. } => {
                     let chunk = DitChunk::init(model, id, 0..spec.layers, &init)?;
                     video = Some((spec.name.clone(), chunk));

@@ -100,7 +100,9 @@ impl<B: Backend> ChunkStage<B> {
                 let chunk = DecoderChunk::init(spec, layers.clone(), &init)?;
                 Modules::Decoder(chunk.with_image_side(image_side(model, module)))
             }
-            ModuleKind::Audio { .. } => return Err(unsupported(&spec.name, "audio")),
+            ModuleKind::Audio(_) | ModuleKind::Other(_) => {
+                return Err(unsupported(&spec.name, "audio"));
+            }
             ModuleKind::Dit { .. } => {
                 Modules::Dit(DitChunk::init(model, module, layers.clone(), &init)?)
             }

@@ -120,7 +120,7 @@ fn unnormalised(pixels: &[f32], statistics: &[(f32, f32); 3]) -> Image {
 
 fn set_image_px(model: &mut ModelSpec, px: u32) {
     for module in &mut model.modules {
-        if let ModuleKind::Vit { image_px, .. } = &mut module.kind {
+        if let ModuleKind::Vit(VitSpec { image_px, .. }) = &mut module.kind {
             *image_px = px;
         }
     }
@@ -148,7 +148,7 @@ fn every_option_of_a_published_model_changes_its_logits() {
     type Change = fn(&mut ModuleSpec);
     let changes: [(&str, usize, &str, Change); 10] = [
         ("llama", 0, "theta", |m| m.options.rope.theta = 1e4),
-        ("llama", 0, "stretch", |m| m.options.rope.stretch = None),
+        ("llama", 0, "stretch", |m| m.options.rope.scaling = None),
         ("llama", 0, "epsilon", |m| m.options.norm_epsilon = 1e-2),
         ("qwen2-vl", 0, "theta", |m| m.options.rope.theta = 1e3),
         ("qwen2-vl", 0, "activation", |m| m.options.activation = Activation::Gelu),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::spec::{Activation, AttentionBias, ModuleId, ModuleKind, Tower};
+use crate::spec::{Activation, AttentionBias, DecoderSpec, ModuleId, Tower};
 
 /// The fields of published files that say what the models are made of, beside some that do not.
 const LLAMA_31_8B: &str = r#"{"architectures":["LlamaForCausalLM"],"attention_bias":false,"eos_token_id":[1,2],
@@ -29,14 +29,14 @@ fn error(text: &str, from: &str, to: &str) -> String {
 }
 
 #[test]
-fn llama_3_1_has_its_size_and_stretched_positions() {
+fn llama_3_1_has_its_size_and_scaled_positions() {
     let model = from_config("llama", LLAMA_31_8B).unwrap();
     assert_eq!(model.architecture, Architecture::Llama);
     assert!((billions(&model, 0) - 8.03).abs() < 0.01);
     let lm = &model.spec.modules[0];
     assert_eq!((lm.attention_bias(), lm.kv_heads(), lm.is_tied()), (AttentionBias::None, 8, false));
     let rope = &lm.options.rope;
-    assert_eq!((rope.theta, rope.stretch.unwrap().original_positions), (500_000.0, 8192));
+    assert_eq!((rope.theta, rope.scaling.unwrap().original_positions), (500_000.0, 8192));
     assert_eq!((model.spec.sequence_tokens, model.spec.max_images), (8192, 0));
     // 8e9 weights of 16 bytes: 128 GB, in 40 GiB a rank.
     assert_eq!(model.spec.parallel.pipeline, 4);
@@ -49,7 +49,7 @@ fn qwen2_vl_of_transformers_4_has_its_decoder_in_the_file_itself() {
     assert!(lm.is_tied() && lm.attention_bias() == AttentionBias::Qkv);
     assert_eq!(lm.options.rope.sections, Some([16, 24, 24]));
     assert_eq!((vision.tower(), vision.ffn, vision.head_dim()), (Tower::Qwen2Vl, 5120, 80));
-    assert_eq!((vision.patches_per_image(), vision.tokens_per_image()), (1024, 256));
+    assert_eq!((vision.rows_per_image(), vision.tokens_per_image()), (1024, 256));
     // 0.63e9 norms, biases and adapter included; the adapter is square.
     assert!((billions(&model, 0) - 0.665).abs() < 0.01, "{}", billions(&model, 0));
     assert!(model.spec.max_images > 0);
@@ -63,13 +63,13 @@ fn llava_leaves_out_what_llama_assumes_and_takes_its_features_before_the_last_la
         (vision.layers, vision.tower(), vision.adapter_hidden),
         (23, Tower::Clip, Some(4096))
     );
-    assert_eq!((vision.patches_per_image(), vision.tokens_per_image()), (577, 576));
+    assert_eq!((vision.rows_per_image(), vision.tokens_per_image()), (577, 576));
     assert_eq!(
         (vision.options.activation, vision.options.norm_epsilon),
         (Activation::QuickGelu, 1e-5)
     );
     assert_eq!((lm.hidden, lm.ffn, lm.layers, lm.heads), (4096, 11_008, 32, 32));
-    assert_eq!(lm.kind, ModuleKind::Decoder { vocab: 32_064, head: true, tied: false });
+    assert_eq!(lm.kind, DecoderSpec { vocab: 32_064, head: true, tied: false }.into());
     assert!((billions(&model, 1) - 6.74).abs() < 0.01);
 }
 

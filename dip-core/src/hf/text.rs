@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use super::{Architecture, LANGUAGE};
 use crate::spec::{
-    AttentionBias, LayerOptions, ModuleKind, ModuleSpec, Rope, RopeStretch, SpecError,
+    AttentionBias, DecoderSpec, LayerOptions, ModuleSpec, Rope, RopeScaling, SpecError,
 };
 
 /// Which defaults and biases a decoder has.
@@ -104,11 +104,12 @@ fn sizes(
         lora: None,
         inputs: Vec::new(),
         options,
-        kind: ModuleKind::Decoder {
+        kind: DecoderSpec {
             vocab,
             head: true,
             tied: config.flag_or("tie_word_embeddings", false)?,
-        },
+        }
+        .into(),
     };
     Ok(Decoder { module, positions: config.size_or("max_position_embeddings", 2048)? })
 }
@@ -145,9 +146,9 @@ fn rope(config: &Fields<'_>, family: Family) -> Result<Rope, SpecError> {
         };
     };
     let kind = table.text_or("rope_type", table.text_or("type", "default")?)?;
-    let stretch = match kind {
+    let scaling = match kind {
         "default" | "mrope" => None,
-        "llama3" => Some(RopeStretch {
+        "llama3" => Some(RopeScaling {
             factor: table.number("factor")?,
             low: table.number("low_freq_factor")?,
             high: table.number("high_freq_factor")?,
@@ -172,7 +173,7 @@ fn rope(config: &Fields<'_>, family: Family) -> Result<Rope, SpecError> {
         }
         _ => None,
     };
-    Ok(Rope { theta: table.number_or("rope_theta", outside)?, stretch, sections })
+    Ok(Rope { theta: table.number_or("rope_theta", outside)?, scaling, sections })
 }
 
 fn missing_sections(table: &Fields<'_>, name: &str) -> SpecError {

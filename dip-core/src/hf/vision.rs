@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use super::text::{self, Decoder, Family};
 use super::{LANGUAGE, VISION};
-use crate::spec::{Activation, LayerOptions, ModuleKind, ModuleSpec, SpecError, Tower};
+use crate::spec::{Activation, LayerOptions, ModuleKind, ModuleSpec, SpecError, Tower, VitSpec};
 
 /// Merged patches on a side of an image of Qwen2-VL, which takes images of any size: 448 pixels with its own patches.
 const QWEN2_VL_SIDE: u32 = 16;
@@ -43,7 +43,7 @@ pub(super) fn qwen2_vl(config: &Fields<'_>) -> Result<Modules, SpecError> {
         adapter_hidden: None,
         activation: activation(&vision, "quick_gelu")?,
         norm_epsilon: 1e-6,
-        kind: ModuleKind::Vit {
+        kind: VitSpec {
             image_px: QWEN2_VL_SIDE.saturating_mul(patch_px).saturating_mul(merge),
             patch_px,
             merge,
@@ -78,7 +78,7 @@ pub(super) fn llava(config: &Fields<'_>) -> Result<Modules, SpecError> {
         adapter_hidden: Some(decoder.module.hidden),
         activation: activation(&vision, usual_act)?,
         norm_epsilon: vision.number_or("layer_norm_eps", usual_epsilon)?,
-        kind: ModuleKind::Vit {
+        kind: VitSpec {
             image_px: vision.size_or("image_size", 224)?,
             patch_px: vision.size_or("patch_size", patch_px)?,
             merge: 1,
@@ -88,7 +88,7 @@ pub(super) fn llava(config: &Fields<'_>) -> Result<Modules, SpecError> {
     Ok(joined(encoder, decoder))
 }
 
-/// What encoders differ in.
+/// The fields in which vision encoders differ.
 struct Encoder {
     hidden: u32,
     ffn: u32,
@@ -97,7 +97,7 @@ struct Encoder {
     adapter_hidden: Option<u32>,
     activation: Activation,
     norm_epsilon: f64,
-    kind: ModuleKind,
+    kind: VitSpec,
 }
 
 fn joined(encoder: Encoder, mut decoder: Decoder) -> Modules {
@@ -118,7 +118,7 @@ fn joined(encoder: Encoder, mut decoder: Decoder) -> Modules {
         lora: None,
         inputs: Vec::new(),
         options,
-        kind,
+        kind: kind.into(),
     };
     decoder.module.inputs = vec![VISION.into()];
     debug_assert_eq!(decoder.module.name, LANGUAGE);
@@ -128,8 +128,8 @@ fn joined(encoder: Encoder, mut decoder: Decoder) -> Modules {
 /// Ties the head where the outer object says so, whatever the inner one said.
 fn tie(decoder: &mut Decoder, config: &Fields<'_>) -> Result<(), SpecError> {
     let outer = config.flag_or("tie_word_embeddings", false)?;
-    if let ModuleKind::Decoder { tied, .. } = &mut decoder.module.kind {
-        *tied |= outer;
+    if let ModuleKind::Decoder(decoder) = &mut decoder.module.kind {
+        decoder.tied |= outer;
     }
     Ok(())
 }

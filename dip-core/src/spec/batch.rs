@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::error::{FieldError, SpecError};
 
-/// Most items (images, clips or sounds) one microbatch may have.
+/// Most items (images, clips, sounds and others) one microbatch may have.
 pub const MAX_ITEMS: u32 = 1 << 20;
 /// Most tokens one microbatch may have.
 pub const MAX_TOKENS: u64 = 1 << 32;
@@ -42,6 +42,10 @@ pub struct MicrobatchMeta {
     /// one more document.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub documents: Vec<u64>,
+    /// Size of each instance of modules whose modality comes from another crate, by module: points of each point cloud, for
+    /// example.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub other: BTreeMap<String, Vec<u64>>,
 }
 
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
@@ -76,6 +80,8 @@ struct Line {
     clips: Vec<ClipMeta>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     documents: Vec<u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    other: BTreeMap<String, Vec<u64>>,
 }
 
 impl BatchMeta {
@@ -95,6 +101,7 @@ impl BatchMeta {
                 audio_seconds: line.audio_seconds,
                 clips: line.clips,
                 documents: line.documents,
+                other: line.other,
             };
             meta.validate().map_err(|e| at(e.to_string()))?;
             batches.entry(line.iteration).or_default().push(meta);
@@ -116,6 +123,7 @@ impl BatchMeta {
                 audio_seconds: m.audio_seconds.clone(),
                 clips: m.clips.clone(),
                 documents: m.documents.clone(),
+                other: m.other.clone(),
             };
             out.push_str(&serde_json::to_string(&line).expect("plain data has a JSON form"));
             out.push('\n');
@@ -140,7 +148,8 @@ impl MicrobatchMeta {
             let valid = seconds > 0.0 && seconds <= 1e6;
             if valid { Ok(()) } else { Err(FieldError::new(path, seconds, limit, remedy)) }
         };
-        let items = self.images as usize + self.audio_seconds.len() + self.clips.len();
+        let other: usize = self.other.values().map(Vec::len).sum();
+        let items = self.images as usize + self.audio_seconds.len() + self.clips.len() + other;
         if items > MAX_ITEMS as usize {
             let limit = format!("at most {MAX_ITEMS} items");
             return Err(FieldError::new("images", items, limit, remedy));
@@ -157,6 +166,10 @@ impl MicrobatchMeta {
                 FieldError::check_range("clips.tokens_per_frame", tokens, range, remedy)?;
             }
             at_most("clips.caption_tokens", clip.caption_tokens, MAX_TOKENS)?;
+        }
+        for (module, sizes) in &self.other {
+            let path = format!("other.{module}");
+            sizes.iter().try_for_each(|&size| at_most(&path, size, MAX_TOKENS))?;
         }
         if items == 0 && self.text_tokens == 0 {
             let limit = "at least one image, token, sound or clip";

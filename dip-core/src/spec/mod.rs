@@ -4,6 +4,7 @@ mod batch;
 mod cluster;
 mod error;
 mod ids;
+mod modality;
 mod model;
 mod parameters;
 pub mod presets;
@@ -14,10 +15,14 @@ pub use batch::{BatchMeta, ClipMeta, MicrobatchMeta};
 pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
 pub use error::{FieldError, SpecError};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
-pub use model::{
-    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec,
-    Parallelism, Rope, RopeStretch, Tower,
+pub use modality::{
+    AUDIO_KERNEL, AudioSpec, DecoderSpec, DitSpec, Filling, MEL_BANDS, Modality, ModuleKind,
+    ModuleSlice, OtherModality, STEP_EMBEDDING, Tower, VitSpec,
 };
-pub use parameters::{AUDIO_KERNEL, MEL_BANDS, ModuleParameters};
+pub use model::{
+    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleSpec, Parallelism,
+    Rope, RopeScaling,
+};
+pub use parameters::ModuleParameters;
 pub use units::{Bytes, Flops, Seconds};
 pub use workload::{InstanceSpace, Workload, causal_block_pairs, causal_blocks};

@@ -1,13 +1,15 @@
 //! From metadata to work: how many instances a microbatch gives a module, and what a slice of them costs.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::spec::batch::MicrobatchMeta;
 use crate::spec::ids::ModuleId;
-use crate::spec::model::{ModelSpec, ModuleKind};
+use crate::spec::modality::{DitSpec, Filling, ModuleSlice};
+use crate::spec::model::{ModelSpec, ModuleSpec};
 
-/// What the instances of a module are counted in. Slices of two modules with the same space correspond one to one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What the instances of a module are. Slices of two modules with the same space correspond one to one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum InstanceSpace {
     /// Images of the microbatch.
     Images,
@@ -17,6 +19,8 @@ pub enum InstanceSpace {
     Sequence,
     /// Clips of the microbatch, or their captions.
     Clips,
+    /// Instances of the module of that name, whose modality comes from another crate.
+    Other(Arc<str>),
 }
 
 /// The work of one sub-microbatch in one module.
@@ -67,135 +71,85 @@ fn block_size(length: u64) -> u64 {
 
 impl ModelSpec {
     /// The instance space of a module for one microbatch, and the number of its instances, `N_i`.
-    /// A decoder sees the packed sequence, or, where there is none, one caption a clip.
     pub fn instances(&self, module: ModuleId, microbatch: &MicrobatchMeta) -> (InstanceSpace, u32) {
-        let clips = microbatch.clips.len() as u32;
-        match self.modules[module.index()].kind {
-            ModuleKind::Vit { .. } => (InstanceSpace::Images, microbatch.images),
-            ModuleKind::Audio { .. } => {
-                (InstanceSpace::Sounds, microbatch.audio_seconds.len() as u32)
-            }
-            ModuleKind::Dit { .. } => (InstanceSpace::Clips, clips),
-            ModuleKind::Decoder { .. } if microbatch.has_sequence() => (InstanceSpace::Sequence, 1),
-            ModuleKind::Decoder { .. } => (InstanceSpace::Clips, clips),
-        }
+        let module = &self.modules[module.index()];
+        module.kind.modality().instances(module, microbatch)
     }
 
-    /// The work of `slice`, a range of the instances of `module` in `microbatch`.
+    /// The work of `instances`, a range of the instances of `module` in `microbatch`.
     pub fn workload(
         &self,
         module: ModuleId,
         microbatch: &MicrobatchMeta,
-        slice: Range<u32>,
+        instances: Range<u32>,
     ) -> Workload {
-        let n = slice.len() as u64;
-        let range = slice.start as usize..slice.end as usize;
-        let spec = &self.modules[module.index()];
-        let mut work = Workload { instances: slice.len() as u32, ..Workload::default() };
-        match spec.kind {
-            ModuleKind::Vit { .. } => {
-                let patches = u64::from(spec.patches_per_image());
-                work.tokens = n * patches;
-                work.attention_pairs = n.saturating_mul(square(patches));
-                work.output_tokens = n * u64::from(spec.tokens_per_image());
-            }
-            ModuleKind::Audio { frames_per_second, merge } => {
-                for s in &microbatch.audio_seconds[range] {
-                    let frames = audio_frames(*s, frames_per_second);
-                    work.tokens += frames;
-                    add(&mut work.attention_pairs, square(frames));
-                    work.output_tokens += frames.div_ceil(u64::from(merge));
-                }
-            }
-            ModuleKind::Decoder { .. } if microbatch.has_sequence() => {
-                let tokens = self.sequence_length(microbatch);
-                work.tokens = tokens;
-                let documents = &microbatch.documents;
-                work.attention_pairs = document_pairs(tokens, documents, triangle);
-                work.computed_pairs = document_pairs(tokens, documents, causal_block_pairs);
-                work.output_tokens = tokens;
-                work.trained_tokens = microbatch.text_tokens;
-            }
-            ModuleKind::Decoder { .. } => {
-                for clip in &microbatch.clips[range] {
-                    work.tokens += clip.caption_tokens;
-                    add(&mut work.attention_pairs, triangle(clip.caption_tokens));
-                    add(&mut work.computed_pairs, causal_block_pairs(clip.caption_tokens));
-                }
-                work.output_tokens = work.tokens;
-            }
-            ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, .. } => {
-                for clip in &microbatch.clips[range] {
-                    let frames = latent_frames(clip.seconds, latent_frames_per_second);
-                    let of_frame = clip.tokens_per_frame.unwrap_or(tokens_per_frame);
-                    let tokens = frames.saturating_mul(of_frame.into());
-                    add(&mut work.tokens, tokens);
-                    add(&mut work.attention_pairs, square(tokens));
-                    add(&mut work.context_tokens, clip.caption_tokens);
-                    add(&mut work.cross_pairs, tokens.saturating_mul(clip.caption_tokens));
-                }
-                work.output_tokens = work.tokens;
-            }
-        }
-        if !matches!(spec.kind, ModuleKind::Decoder { .. }) {
-            work.computed_pairs = work.attention_pairs;
-        }
-        work
+        let module = &self.modules[module.index()];
+        let slice = ModuleSlice { model: self, module, microbatch, instances };
+        module.kind.modality().workload(&slice)
     }
 
-    /// Tokens of the packed sequence of a microbatch: text, images, sounds and captions.
+    /// Tokens of the packed sequence of a microbatch: its text, its captions, and the outputs of all encoders.
     pub fn sequence_length(&self, microbatch: &MicrobatchMeta) -> u64 {
         let captions: u64 = microbatch.clips.iter().map(|c| c.caption_tokens).sum();
-        let mut tokens = microbatch.text_tokens + captions;
-        for m in &self.modules {
-            match m.kind {
-                ModuleKind::Vit { .. } => {
-                    tokens += u64::from(microbatch.images) * u64::from(m.tokens_per_image());
-                }
-                ModuleKind::Audio { frames_per_second, merge } => {
-                    let frames = |s: &f64| audio_frames(*s, frames_per_second);
-                    let merged = |s: &f64| frames(s).div_ceil(u64::from(merge));
-                    tokens += microbatch.audio_seconds.iter().map(merged).sum::<u64>();
-                }
-                ModuleKind::Decoder { .. } | ModuleKind::Dit { .. } => {}
-            }
+        let tokens = |m: &ModuleSpec| m.kind.modality().sequence_tokens(m, microbatch);
+        microbatch.text_tokens + captions + self.modules.iter().map(tokens).sum::<u64>()
+    }
+
+    /// A typical microbatch, filled to `share` (0 to 1) of what the model allows; text takes the rest of the sequence.
+    pub fn filled(&self, share: f64) -> MicrobatchMeta {
+        let mut microbatch = MicrobatchMeta::default();
+        for module in &self.modules {
+            module.kind.modality().fill(&Filling { model: self, module, share }, &mut microbatch);
         }
-        tokens
+        if microbatch.clips.is_empty() || microbatch.has_sequence() {
+            let used = self.sequence_length(&microbatch);
+            let rest = u64::from(self.sequence_tokens).saturating_sub(used);
+            microbatch.text_tokens = rest.max(1);
+        }
+        microbatch
+    }
+
+    /// The diffusion transformer that trains on clips, if the model has one.
+    pub fn video(&self) -> Option<&DitSpec> {
+        self.modules.iter().find_map(|module| module.kind.get())
     }
 }
 
 impl MicrobatchMeta {
-    /// Whether there is a packed sequence: text, images or sounds, not only clips with captions.
+    /// True if there is a packed sequence: anything but clips with their captions.
     pub fn has_sequence(&self) -> bool {
-        self.text_tokens > 0 || self.images > 0 || !self.audio_seconds.is_empty()
+        self.text_tokens > 0
+            || self.images > 0
+            || !self.audio_seconds.is_empty()
+            || self.other.values().any(|sizes| !sizes.is_empty())
+    }
+
+    /// Sizes of the instances of a module of a modality from another crate.
+    pub fn sizes_of(&self, module: &str) -> &[u64] {
+        self.other.get(module).map_or(&[], Vec::as_slice)
     }
 }
 
-fn audio_frames(seconds: f64, frames_per_second: u32) -> u64 {
-    (seconds * f64::from(frames_per_second)).ceil().max(1.0) as u64
-}
-
-/// Frames that a clip takes, the last one begun; rounding alone begins none.
-fn latent_frames(seconds: f64, per_second: f64) -> u64 {
-    (seconds * per_second - 1e-6).ceil().max(1.0) as u64
-}
-
 /// Adds without wrapping: sizes come from files, and more work than 64 bits count is simply too much.
-fn add(total: &mut u64, more: u64) {
+pub(in crate::spec) fn add(total: &mut u64, more: u64) {
     *total = total.saturating_add(more);
 }
 
-fn square(tokens: u64) -> u64 {
+pub(in crate::spec) fn square(tokens: u64) -> u64 {
     tokens.saturating_mul(tokens)
 }
 
 /// 1 + 2 + ... + n: the causal pairs of n tokens.
-fn triangle(n: u64) -> u64 {
+pub(in crate::spec) fn triangle(n: u64) -> u64 {
     n.saturating_mul(n.saturating_add(1)) / 2
 }
 
 /// Pairs inside the documents of a sequence, by those of one; tokens that are in none are one more document.
-fn document_pairs(tokens: u64, documents: &[u64], of_one: fn(u64) -> u64) -> u64 {
+pub(in crate::spec) fn document_pairs(
+    tokens: u64,
+    documents: &[u64],
+    of_one: fn(u64) -> u64,
+) -> u64 {
     let (mut left, mut pairs) = (tokens, 0);
     for &document in documents {
         let document = document.min(left);
@@ -209,7 +163,7 @@ fn document_pairs(tokens: u64, documents: &[u64], of_one: fn(u64) -> u64) -> u64
 mod tests {
     use super::*;
     use crate::spec::batch::ClipMeta;
-    use crate::spec::model::Tower;
+    use crate::spec::modality::{AudioSpec, DitSpec, Tower, VitSpec};
 
     fn model() -> ModelSpec {
         ModelSpec::from_toml(
@@ -338,14 +292,12 @@ mod tests {
             MicrobatchMeta { audio_seconds: vec![1e6; 3], clips, ..MicrobatchMeta::default() };
         meta.validate().unwrap();
         let mut model = model();
-        model.modules[1].kind = ModuleKind::Audio { frames_per_second: 1 << 16, merge: 1 };
-        model.modules[3].kind = ModuleKind::Dit {
-            latent_frames_per_second: 1e4,
-            tokens_per_frame: 1 << 24,
-            token_channels: 1,
-        };
+        model.modules[1].kind = AudioSpec { frames_per_second: 1 << 16, merge: 1 }.into();
+        model.modules[3].kind =
+            DitSpec { latent_frames_per_second: 1e4, tokens_per_frame: 1 << 24, token_channels: 1 }
+                .into();
         model.modules[0].kind =
-            ModuleKind::Vit { image_px: 1 << 16, patch_px: 1, merge: 1, tower: Tower::Native };
+            VitSpec { image_px: 1 << 16, patch_px: 1, merge: 1, tower: Tower::Native }.into();
         model.validate().unwrap();
         assert_eq!(model.workload(DIT, &meta, 0..3).attention_pairs, u64::MAX);
         assert_eq!(model.workload(EARS, &meta, 0..3).attention_pairs, u64::MAX);

@@ -1,12 +1,10 @@
 //! Fits factors to whole layers, as the trainer measures them in a profile.
 
 use dip_core::profile::{Part, Profile, ProfileEntry};
-use dip_core::{
-    ClipMeta, ClusterSpec, Factors, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, Seconds,
-};
+use dip_core::{ClusterSpec, Factors, ModelSpec, Seconds};
 
 use super::calibration::{Calibration, FitError, FittedTime, mean};
-use crate::layer::{Layout, operators};
+use crate::modality::{Layout, OperatorTable, PartQuery};
 use crate::operators::{Dag, Machine, Pass};
 
 /// The number of factors that layers can tell apart: products, attention, memory and launches.
@@ -15,8 +13,6 @@ const FACTORS: usize = 4;
 const PULL: f64 = 1e-4;
 /// The measured passes of a layer.
 const PASSES: [&str; 2] = ["layer forward", "layer backward"];
-/// The caption tokens of a measured clip.
-const CAPTION_TOKENS: u64 = 64;
 
 /// A measured layer with its operators.
 struct MeasuredLayer {
@@ -74,32 +70,12 @@ fn measured_layer(
     if entry.part != Part::Layer || forward_s <= 0.0 || backward_s <= 0.0 {
         return None;
     }
-    let meta = microbatch(&spec.kind, spec.patches_per_image(), entry.tokens);
+    let meta = spec.kind.modality().microbatch_of(spec, entry.tokens);
     let (_, instances) = model.instances(id, &meta);
     let work = model.workload(id, &meta, 0..instances);
-    let dag = operators(model, ModuleId::from(id.index()), Part::Layer, &work, layout);
+    let query = PartQuery { model, module: id, part: Part::Layer, work, layout };
+    let dag = OperatorTable::default().operators(&query);
     Some(MeasuredLayer { dag, forward_s, backward_s })
-}
-
-/// A microbatch that gives a module of this kind `tokens` tokens.
-fn microbatch(kind: &ModuleKind, patches_per_image: u32, tokens: u64) -> MicrobatchMeta {
-    let mut meta = MicrobatchMeta::default();
-    match *kind {
-        ModuleKind::Vit { .. } => {
-            meta.images = (tokens / u64::from(patches_per_image.max(1))).clamp(1, 1 << 20) as u32;
-        }
-        ModuleKind::Audio { frames_per_second, .. } => {
-            meta.audio_seconds = vec![tokens as f64 / f64::from(frames_per_second)];
-        }
-        ModuleKind::Decoder { .. } => meta.text_tokens = tokens,
-        ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, .. } => {
-            let frames = tokens as f64 / f64::from(tokens_per_frame);
-            let seconds = frames / latent_frames_per_second;
-            meta.clips =
-                vec![ClipMeta { seconds, caption_tokens: CAPTION_TOKENS, ..Default::default() }];
-        }
-    }
-    meta
 }
 
 impl MeasuredLayer {
@@ -162,8 +138,8 @@ fn descend(cluster: &ClusterSpec, layers: &[&MeasuredLayer]) -> ClusterSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dip_core::presets;
     use dip_core::profile::{PROFILE_SCHEMA, PartBytes, PartTimes};
+    use dip_core::{ModuleId, presets};
 
     /// The profile that the machine `real` would give.
     fn measured(model: &ModelSpec, real: &ClusterSpec) -> Profile {
@@ -173,11 +149,12 @@ mod tests {
         for (module, sizes) in [("vision", [1, 2, 4, 8]), ("language", [64, 256, 1024, 4096])] {
             let (id, spec) = model.module(module).unwrap();
             for size in sizes {
-                let tokens = size * u64::from(spec.patches_per_image().max(1));
-                let meta = microbatch(&spec.kind, spec.patches_per_image(), tokens);
+                let tokens = size * u64::from(spec.rows_per_image().max(1));
+                let meta = spec.kind.modality().microbatch_of(spec, tokens);
                 let work = model.workload(id, &meta, 0..model.instances(id, &meta).1);
                 assert_eq!(work.tokens, tokens);
-                let dag = operators(model, id, Part::Layer, &work, layout);
+                let query = PartQuery { model, module: id, part: Part::Layer, work, layout };
+                let dag = OperatorTable::default().operators(&query);
                 let of = |pass| dag.latency(pass, &machine);
                 entries.push(ProfileEntry {
                     module: module.into(),
@@ -235,7 +212,7 @@ mod tests {
         let model = presets::model("omni-s").unwrap();
         for (id, spec) in model.modules.iter().enumerate() {
             let tokens = 2 * 1024;
-            let meta = microbatch(&spec.kind, spec.patches_per_image(), tokens);
+            let meta = spec.kind.modality().microbatch_of(spec, tokens);
             let id = ModuleId::from(id);
             let work = model.workload(id, &meta, 0..model.instances(id, &meta).1);
             assert_eq!(work.tokens, tokens, "{}", spec.name);

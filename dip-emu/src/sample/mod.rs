@@ -6,7 +6,9 @@
 
 mod sources;
 
-use dip_core::{BatchMeta, ClipMeta, MicrobatchMeta, ModelSpec, ModuleKind};
+use dip_core::{
+    AudioSpec, BatchMeta, ClipMeta, DitSpec, MicrobatchMeta, Modality, ModelSpec, VitSpec,
+};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -63,15 +65,14 @@ struct Sampler<'a> {
 
 impl<'a> Sampler<'a> {
     fn new(model: &'a ModelSpec, share: Option<f64>) -> Self {
-        let any = |is_kind: fn(&ModuleKind) -> bool| model.modules.iter().any(|m| is_kind(&m.kind));
-        let vision = any(|k| matches!(k, ModuleKind::Vit { .. })) && model.max_images > 0;
-        let audio = any(|k| matches!(k, ModuleKind::Audio { .. }));
+        let vision = has::<VitSpec>(model) && model.max_images > 0;
+        let audio = has::<AudioSpec>(model);
         let image_tokens = model.modules.iter().map(|m| u64::from(m.tokens_per_image())).sum();
         Self {
             model,
             sources: Source::of(vision, audio),
             image_tokens,
-            has_video: any(|k| matches!(k, ModuleKind::Dit { .. })) && model.max_clips > 0,
+            has_video: has::<DitSpec>(model) && model.max_clips > 0,
             share,
         }
     }
@@ -169,6 +170,11 @@ impl<'a> Sampler<'a> {
         }
         meta.text_tokens += document.text_tokens.min(left(meta));
     }
+}
+
+/// True if a module of the model is of modality `M`.
+fn has<M: Modality>(model: &ModelSpec) -> bool {
+    model.modules.iter().any(|module| module.kind.get::<M>().is_some())
 }
 
 #[cfg(test)]

@@ -2,22 +2,22 @@ use std::fmt::Write;
 use std::path::Path;
 
 use dip_core::{
-    ChunkQuery, ClipMeta, CostModel, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, StageQuery,
-    Strategy, presets,
+    AudioSpec, ChunkQuery, ClipMeta, CostModel, DecoderSpec, MicrobatchMeta, ModelSpec, ModuleId,
+    ModuleKind, StageQuery, Strategy, VitSpec, presets,
 };
 use dip_emu::AnalyticCost;
 
 /// What a module of the paper is timed with: 8 images, 8 sounds, 8,192 tokens, or 4 clips.
 fn microbatch(model: &ModelSpec, kind: &ModuleKind) -> MicrobatchMeta {
     let mut meta = MicrobatchMeta::default();
-    match kind {
-        ModuleKind::Vit { .. } => meta.images = 8,
-        ModuleKind::Audio { .. } => meta.audio_seconds = vec![10.0; 8],
-        ModuleKind::Decoder { .. } => meta.text_tokens = model.sequence_tokens.into(),
-        ModuleKind::Dit { .. } => {
-            meta.clips =
-                vec![ClipMeta { seconds: 4.0, caption_tokens: 60, ..Default::default() }; 4];
-        }
+    if kind.get::<VitSpec>().is_some() {
+        meta.images = 8;
+    } else if kind.get::<AudioSpec>().is_some() {
+        meta.audio_seconds = vec![10.0; 8];
+    } else if kind.get::<DecoderSpec>().is_some() {
+        meta.text_tokens = model.sequence_tokens.into();
+    } else {
+        meta.clips = vec![ClipMeta { seconds: 4.0, caption_tokens: 60, ..Default::default() }; 4];
     }
     meta
 }

@@ -21,8 +21,7 @@ pub use validate::validate_partition;
 use std::collections::BTreeMap;
 
 use dip_core::{
-    ClipMeta, CostError, CostModel, MicrobatchMeta, ModelSpec, ModuleId, ModuleKind, Partition,
-    Placement, SpecError,
+    CostError, CostModel, MicrobatchMeta, ModelSpec, ModuleId, Partition, Placement, SpecError,
 };
 use thiserror::Error;
 
@@ -171,34 +170,6 @@ impl<'a> Partitioner<'a> {
     /// The microbatch for which loads are balanced.
     fn representative(&self) -> MicrobatchMeta {
         let given = self.representative.clone();
-        given.unwrap_or_else(|| filled(self.model, 0.5))
+        given.unwrap_or_else(|| self.model.filled(0.5))
     }
-}
-
-/// A microbatch that is filled with images, sounds and clips to a share of what the model allows.
-fn filled(model: &ModelSpec, share: f64) -> MicrobatchMeta {
-    let part = |most: u32| ((f64::from(most) * share).ceil() as u32).min(most);
-    let images = if model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Vit { .. })) {
-        part(model.max_images.max(1))
-    } else {
-        0
-    };
-    let hears = model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Audio { .. }));
-    let watches = model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Dit { .. }));
-    let clips = if watches { part(model.max_clips.max(1)) } else { 0 };
-    let mut meta = MicrobatchMeta {
-        images,
-        text_tokens: 0,
-        audio_seconds: if hears { vec![10.0; part(8) as usize] } else { Vec::new() },
-        clips: vec![
-            ClipMeta { seconds: 4.0, caption_tokens: 100, ..Default::default() };
-            clips as usize
-        ],
-        documents: Vec::new(),
-    };
-    if !watches || meta.has_sequence() {
-        let used = model.sequence_length(&meta);
-        meta.text_tokens = u64::from(model.sequence_tokens).saturating_sub(used).max(1);
-    }
-    meta
 }

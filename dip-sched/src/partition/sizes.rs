@@ -3,7 +3,7 @@
 use dip_core::{MicrobatchMeta, ModuleId};
 
 use super::prices::prices;
-use super::{PartitionError, Partitioner, filled};
+use super::{PartitionError, Partitioner};
 
 /// Share of the best efficiency that a sub-microbatch keeps.
 const EFFICIENCY: f64 = 0.95;
@@ -12,7 +12,7 @@ const MEASURED_SINGLY: u32 = 64;
 
 /// `B_i` of every module: the smallest size with at least 95 % of the best instances a second.
 pub(super) fn sub_microbatches(of: &Partitioner<'_>) -> Result<Vec<u32>, PartitionError> {
-    let full = filled(of.model, 1.0);
+    let full = of.model.filled(1.0);
     (0..of.model.modules.len())
         .map(ModuleId::from)
         .map(|module| match of.sub_microbatch.get(&module) {
@@ -44,7 +44,7 @@ fn sub_microbatch(
 /// `K_i` of every module: `floor(T_i / T_1)`, where `T_1` is the least latency at `B_i`, or a multiple of that, but no more
 /// than layers allow.
 pub(super) fn segments(of: &Partitioner<'_>, sizes: &[u32]) -> Result<Vec<u32>, PartitionError> {
-    let full = filled(of.model, 1.0);
+    let full = of.model.filled(1.0);
     let mut latency = Vec::new();
     for (i, &size) in sizes.iter().enumerate() {
         let module = ModuleId::from(i);

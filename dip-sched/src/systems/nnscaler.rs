@@ -81,12 +81,21 @@ fn mean(setting: &Setting<'_>) -> MicrobatchMeta {
         ..Default::default()
     };
     let sound = mean_of(sounds.iter().sum(), sounds.len());
+    let mut other: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (module, sizes) in setting.microbatches().flat_map(|m| &m.other) {
+        other.entry(module.clone()).or_default().extend(sizes);
+    }
+    for sizes in other.values_mut() {
+        let mean = mean_of(sizes.iter().map(|&size| size as f64).sum(), sizes.len()).round();
+        *sizes = vec![mean as u64; per(sizes.len() as f64) as usize];
+    }
     MicrobatchMeta {
         images: per(sum(&|m| f64::from(m.images))) as u32,
         text_tokens: per(sum(&|m| m.text_tokens as f64)) as u64,
         audio_seconds: vec![sound; per(sounds.len() as f64) as usize],
         clips: vec![clip; per(clips.len() as f64) as usize],
         documents: Vec::new(),
+        other,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The shape of packed sequences.
 
-use dip_core::{FieldError, ModelSpec, ModuleKind};
+use dip_core::{FieldError, ModelSpec, VitSpec};
 
 use crate::data::tokenizer::SpecialTokens;
 
@@ -32,7 +32,7 @@ impl PackConfig {
     /// # Errors
     /// [`FieldError`] if the sequence cannot hold an image.
     pub fn new(model: &ModelSpec, special: SpecialTokens) -> Result<Self, FieldError> {
-        let vit = model.modules.iter().find(|m| matches!(m.kind, ModuleKind::Vit { .. }));
+        let vit = model.modules.iter().find_map(|m| m.kind.get::<VitSpec>());
         let config = Self {
             sequence_tokens: model.sequence_tokens,
             max_images: if vit.is_some() { model.max_images } else { 0 },

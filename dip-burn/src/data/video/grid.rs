@@ -1,6 +1,6 @@
 //! Converts frames to tokens and back.
 
-use dip_core::{ModelSpec, ModuleKind};
+use dip_core::ModelSpec;
 use image::{Rgb, RgbImage};
 
 use crate::batch::ClipGrid;
@@ -28,15 +28,10 @@ pub struct Latents {
 impl LatentShape {
     /// The shape for the diffusion transformer of a model; `None` if it has none.
     pub fn of(model: &ModelSpec) -> Option<Self> {
-        model.modules.iter().find_map(|m| match m.kind {
-            ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, token_channels } => {
-                Some(Self {
-                    frames_per_second: latent_frames_per_second,
-                    tokens_per_frame,
-                    values: token_channels,
-                })
-            }
-            _ => None,
+        model.video().map(|video| Self {
+            frames_per_second: video.latent_frames_per_second,
+            tokens_per_frame: video.tokens_per_frame,
+            values: video.token_channels,
         })
     }
 

@@ -7,7 +7,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use dip_core::{Rope, RopeStretch};
+use dip_core::{Rope, RopeScaling};
 
 use super::fused;
 use crate::model::gradients::bytes_of;
@@ -27,7 +27,7 @@ impl Turning {
     pub fn of(rope: &Rope, head_dim: usize) -> Self {
         let half = head_dim / 2;
         let angle = |i: usize| rope.theta.powf(-(i as f64) / half as f64);
-        let angle = |i| rope.stretch.map_or(angle(i), |s| stretched(angle(i), s));
+        let angle = |i| rope.scaling.map_or(angle(i), |s| stretched(angle(i), s));
         let sections = rope.sections.unwrap_or([half as u32, 0, 0]);
         let axes = (0..3).flat_map(|axis| vec![axis; sections[axis] as usize]);
         Self { per_position: (0..half).map(angle).collect(), axes: axes.take(half).collect() }
@@ -35,7 +35,7 @@ impl Turning {
 }
 
 /// The angle of a longer wave: waves that the model was trained on many times over stay as they are.
-fn stretched(angle: f64, s: RopeStretch) -> f64 {
+fn stretched(angle: f64, s: RopeScaling) -> f64 {
     let waves = f64::from(s.original_positions) * angle / std::f64::consts::TAU;
     let kept = ((waves - s.low) / (s.high - s.low)).clamp(0.0, 1.0);
     angle * (kept + (1.0 - kept) / s.factor)

@@ -10,7 +10,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
-use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
+use dip_core::{DecoderSpec, LayerStrategy, ModuleSpec};
 
 use crate::batch::Microbatch;
 use crate::model::block::attention::{Attention, Geometry};
@@ -77,7 +77,7 @@ impl<B: Backend> DecoderChunk<B> {
         layers: Range<u32>,
         init: &Init<'_, B>,
     ) -> Result<Self, ModelError> {
-        let ModuleKind::Decoder { vocab, head, .. } = spec.kind else {
+        let Some(&DecoderSpec { vocab, head, .. }) = spec.kind.get() else {
             return Err(ModelError::Kind { module: spec.name.clone(), kind: "not a decoder" });
         };
         if !spec.head_dim().is_multiple_of(2) {

@@ -16,7 +16,7 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use dip_core::{LayerStrategy, ModelSpec, ModuleId, ModuleKind, ModuleSpec};
+use dip_core::{DecoderSpec, DitSpec, LayerStrategy, ModelSpec, ModuleId, ModuleSpec};
 
 use super::{Chunk, Init, ModelError, Slice};
 use crate::batch::Microbatch;
@@ -99,7 +99,7 @@ impl<B: Backend> DitChunk<B> {
         init: &Init<'_, B>,
     ) -> Result<Self, ModelError> {
         let spec = &model.modules[module.index()];
-        let ModuleKind::Dit { token_channels, .. } = spec.kind else {
+        let Some(&DitSpec { token_channels, .. }) = spec.kind.get() else {
             return Err(ModelError::Kind { module: spec.name.clone(), kind: "not a dit" });
         };
         if !spec.head_dim().is_multiple_of(2) || spec.head_dim() < 6 {
@@ -243,8 +243,8 @@ fn text_encoder(model: &ModelSpec, module: ModuleId) -> Result<&ModuleSpec, Mode
     let spec = &model.modules[module.index()];
     if let [input] = model.inputs_of(module)[..] {
         let input = &model.modules[input.index()];
-        if matches!(input.kind, ModuleKind::Decoder { head: false, .. }) && input.inputs.is_empty()
-        {
+        let is_text = input.kind.get::<DecoderSpec>().is_some_and(|decoder| !decoder.head);
+        if is_text && input.inputs.is_empty() {
             return Ok(input);
         }
     }

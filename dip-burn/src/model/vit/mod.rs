@@ -9,7 +9,7 @@ use std::ops::Range;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use dip_core::{LayerStrategy, ModuleKind, ModuleSpec};
+use dip_core::{LayerStrategy, ModuleSpec, VitSpec};
 
 use crate::batch::Image;
 use crate::model::block::attention::{Attention, Geometry};
@@ -108,7 +108,7 @@ impl<B: Backend> VitChunk<B> {
         output: usize,
         init: &Init<'_, B>,
     ) -> Result<Self, ModelError> {
-        let ModuleKind::Vit { image_px, patch_px, merge, tower } = spec.kind else {
+        let Some(&VitSpec { image_px, patch_px, merge, tower }) = spec.kind.get() else {
             return Err(ModelError::Kind { module: spec.name.clone(), kind: "not a vit" });
         };
         if !tower.learned_positions() && !spec.head_dim().is_multiple_of(4) {

@@ -28,7 +28,7 @@ impl<B: Backend> Stem<B> {
     pub fn init(spec: &ModuleSpec, init: &Init<'_, B>) -> Self {
         let (width, class) = (spec.hidden as usize, spec.tower().class_token());
         let epsilon = spec.options.norm_epsilon;
-        let rows = spec.patches_per_image() as usize;
+        let rows = spec.rows_per_image() as usize;
         Self {
             class: class.then(|| init.matrix("stem.class", [1, width], 0.02)),
             positions: init.matrix("stem.positions", [rows, width], 0.02),

@@ -84,9 +84,8 @@ impl RunConfig {
         let Some(SequenceConfig { tokens, images, image_px }) = self.sequence else { return };
         model.sequence_tokens = tokens.unwrap_or(model.sequence_tokens);
         for module in &mut model.modules {
-            if let (ModuleKind::Vit { image_px: px, .. }, Some(new)) = (&mut module.kind, image_px)
-            {
-                *px = new;
+            if let (ModuleKind::Vit(vit), Some(image_px)) = (&mut module.kind, image_px) {
+                vit.image_px = image_px;
             }
         }
         // No more images than fit the sequence.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dip_core::{ModelSpec, ModuleKind};
+use dip_core::{ModelSpec, VitSpec};
 
 use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
@@ -210,11 +210,8 @@ fn microbatch(decoded: DecodedMicrobatch) -> Microbatch {
 }
 
 fn image_px(model: &ModelSpec) -> u32 {
-    let side = |kind: &ModuleKind| match kind {
-        ModuleKind::Vit { image_px, .. } => *image_px,
-        _ => 1,
-    };
-    model.modules.iter().map(|m| side(&m.kind)).max().unwrap_or(1)
+    let sides = model.modules.iter().filter_map(|m| m.kind.get::<VitSpec>());
+    sides.map(|vit| vit.image_px).max().unwrap_or(1)
 }
 
 fn train_source(data: &DataConfig, seed: u64) -> Result<Box<dyn DataSource>, DataError> {

@@ -9,7 +9,7 @@ pub use clips::ClipEvaluator;
 use std::path::Path;
 use std::sync::Arc;
 
-use dip_core::{BatchMeta, ClipMeta, FieldError, ModelSpec, ModuleKind};
+use dip_core::{BatchMeta, ClipMeta, DecoderSpec, FieldError, ModelSpec};
 
 use super::evaluator::Evaluator;
 use super::{DataConfig, EvaluationConfig};
@@ -126,7 +126,7 @@ fn tokenizer(path: Option<&Path>) -> Result<Tokenizer, DataError> {
 
 fn check_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), DataError> {
     for module in &model.modules {
-        if let ModuleKind::Decoder { vocab, .. } = module.kind
+        if let Some(&DecoderSpec { vocab, .. }) = module.kind.get()
             && tokenizer.vocab_size() > vocab
         {
             let error = FieldError::new(

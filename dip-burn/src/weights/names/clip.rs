@@ -1,13 +1,13 @@
 //! The encoders of CLIP and SigLIP, up to the layer whose output is the feature of an image.
 
 use dip_core::hf::VISION;
-use dip_core::{ModelSpec, ModuleKind, ModuleSpec};
+use dip_core::{ModelSpec, ModuleSpec, VitSpec};
 
 use super::{Layout, Prefixes, Table};
 
 /// The tensors of the module [`VISION`] without its adapter.
 pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
-    let ModuleKind::Vit { patch_px, tower, .. } = spec.kind else { return };
+    let Some(&VitSpec { patch_px, tower, .. }) = spec.kind.get() else { return };
     let (m, f, px) = (spec.hidden as usize, spec.ffn as usize, patch_px as usize);
     let q = spec.heads as usize * spec.head_dim() as usize;
     let embeddings = format!("{}embeddings.", prefixes.vision);
@@ -18,7 +18,7 @@ pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
         let patch = format!("{embeddings}patch_embedding.bias");
         table.same(patch, &[m], format!("{VISION}.patch_embed.bias"));
     }
-    let rows = spec.patches_per_image() as usize;
+    let rows = spec.rows_per_image() as usize;
     let positions = format!("{embeddings}position_embedding.weight");
     table.same(positions, &[rows, m], format!("{VISION}.stem.positions"));
     if tower.class_token() {

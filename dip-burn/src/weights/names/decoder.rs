@@ -1,7 +1,7 @@
 //! Llama and Qwen2, alone or inside another model.
 
 use dip_core::hf::LANGUAGE;
-use dip_core::{AttentionBias, ModelSpec, ModuleKind};
+use dip_core::{AttentionBias, DecoderSpec, ModelSpec};
 
 use super::{Layout, Prefixes, Table};
 
@@ -11,7 +11,7 @@ pub(super) const PREFIXES: [Prefixes; 1] =
 /// The tensors of the module [`LANGUAGE`].
 pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let Some((_, spec)) = model.module(LANGUAGE) else { return };
-    let ModuleKind::Decoder { vocab, head, .. } = spec.kind else { return };
+    let Some(&DecoderSpec { vocab, head, .. }) = spec.kind.get() else { return };
     let (vocab, m, f) = (vocab as usize, spec.hidden as usize, spec.ffn as usize);
     let d = spec.head_dim() as usize;
     let (q, k) = (spec.heads as usize * d, spec.kv_heads() as usize * d);

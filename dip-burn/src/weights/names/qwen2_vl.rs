@@ -1,7 +1,7 @@
 //! The vision encoder of Qwen2-VL.
 
 use dip_core::hf::{LANGUAGE, VISION};
-use dip_core::{ModelSpec, ModuleKind};
+use dip_core::{ModelSpec, VitSpec};
 
 use super::{Layout, Prefixes, Table};
 
@@ -18,7 +18,7 @@ pub(super) const PREFIXES: [Prefixes; 2] = [
 /// The tensors of the module [`VISION`]. Query, key and value of a layer are one tensor.
 pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let Some((_, spec)) = model.module(VISION) else { return };
-    let ModuleKind::Vit { patch_px, tower, .. } = spec.kind else { return };
+    let Some(&VitSpec { patch_px, tower, .. }) = spec.kind.get() else { return };
     let (m, f, px) = (spec.hidden as usize, spec.ffn as usize, patch_px as usize);
     let q = spec.heads as usize * spec.head_dim() as usize;
     let patch = format!("{}patch_embed.proj.weight", prefixes.vision);

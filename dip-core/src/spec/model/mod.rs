@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::error::{FieldError, SpecError};
 use crate::spec::ids::ModuleId;
+use crate::spec::modality::ModuleKind;
 
-pub use options::{
-    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, Rope, RopeStretch, Tower,
-};
+pub use options::{Activation, AttentionBias, LayerOptions, Lora, LoraTarget, Rope, RopeScaling};
 
 /// Most modules a model may have; bounds every table that is sized by modules.
 pub const MAX_MODULES: usize = 64;
@@ -115,55 +114,6 @@ const fn default_trainable() -> bool {
     true
 }
 
-/// The modality of a module.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum ModuleKind {
-    /// Vision encoder with a spatial-merge adapter at its end.
-    Vit {
-        /// Side of the square input image, in pixels.
-        image_px: u32,
-        /// Side of a patch, in pixels.
-        patch_px: u32,
-        /// Side of the square of patches merged into one token of the backbone.
-        merge: u32,
-        /// How it begins and ends.
-        #[serde(default, skip_serializing_if = "Tower::is_native")]
-        tower: Tower,
-    },
-    /// Audio encoder.
-    Audio {
-        /// Encoder frames for a second of sound.
-        frames_per_second: u32,
-        /// Frames merged into one token of the backbone.
-        merge: u32,
-    },
-    /// Causal language model: a backbone with a head, or a text encoder without.
-    Decoder {
-        /// Tokens in the vocabulary.
-        vocab: u32,
-        /// Whether it ends in a head and a loss.
-        #[serde(default = "default_head")]
-        head: bool,
-        /// Whether the head is the token table; both ends then learn from the sum of their gradients.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        tied: bool,
-    },
-    /// Diffusion transformer with cross attention to its inputs.
-    Dit {
-        /// Latent frames for a second of video.
-        latent_frames_per_second: f64,
-        /// Tokens of one latent frame after patchifying.
-        tokens_per_frame: u32,
-        /// Values of one token at its input and output.
-        token_channels: u32,
-    },
-}
-
-const fn default_head() -> bool {
-    true
-}
-
 impl ModuleSpec {
     /// Key-value heads.
     pub fn kv_heads(&self) -> u32 {
@@ -175,32 +125,9 @@ impl ModuleSpec {
         self.head_dim.unwrap_or(self.hidden / self.heads.max(1))
     }
 
-    /// Whether the feed-forward network has a gate.
+    /// True if the feed-forward network has a gate.
     pub fn gated_ffn(&self) -> bool {
-        self.gated_ffn.unwrap_or(matches!(self.kind, ModuleKind::Decoder { .. }))
-    }
-
-    /// Patches of one image in the encoder, its class token among them; 0 for other modalities.
-    pub fn patches_per_image(&self) -> u32 {
-        let class = u32::from(self.tower().class_token());
-        self.patches().saturating_add(class)
-    }
-
-    fn patches(&self) -> u32 {
-        match self.kind {
-            ModuleKind::Vit { image_px, patch_px, .. } => {
-                (image_px / patch_px.max(1)).saturating_pow(2)
-            }
-            _ => 0,
-        }
-    }
-
-    /// Tokens that one image takes in the backbone; 0 for other modalities.
-    pub fn tokens_per_image(&self) -> u32 {
-        match self.kind {
-            ModuleKind::Vit { merge, .. } => self.patches() / merge.max(1).saturating_pow(2),
-            _ => 0,
-        }
+        self.gated_ffn.unwrap_or(self.kind.modality().gated_ffn())
     }
 }
 
@@ -344,15 +271,24 @@ impl ModelSpec {
 }
 
 impl ModuleSpec {
+    /// The path of one of its fields in messages.
+    pub fn path(&self, field: &str) -> String {
+        format!("module {:?}.{field}", self.name)
+    }
+
+    /// Checks that a field is 1 to `most`.
+    ///
+    /// # Errors
+    /// [`FieldError`] if it is not.
+    pub fn check(&self, field: &str, value: u32, most: u32) -> Result<(), FieldError> {
+        let remedy = format!("set {field} within the limit");
+        FieldError::check_range(self.path(field), value, 1..=most, remedy)
+    }
+
     fn validate(&self) -> Result<(), FieldError> {
-        let path = |name: &str| format!("module {:?}.{name}", self.name);
-        let bounded = |name: &str, value: u32, max: u32| {
-            let remedy = format!("set {name} within the limit");
-            FieldError::check_range(path(name), value, 1..=max, remedy)
-        };
-        bounded("layers", self.layers, MAX_LAYERS)?;
+        self.check("layers", self.layers, MAX_LAYERS)?;
         self.validate_options()?;
-        for (name, value) in [
+        for (field, value) in [
             ("hidden", self.hidden),
             ("ffn", self.ffn),
             ("heads", self.heads),
@@ -360,53 +296,19 @@ impl ModuleSpec {
             ("head_dim", self.head_dim()),
             ("adapter_hidden", self.adapter_hidden.unwrap_or(1)),
         ] {
-            bounded(name, value, 1 << 20)?;
+            self.check(field, value, 1 << 20)?;
         }
         if self.head_dim.is_none() && !self.hidden.is_multiple_of(self.heads) {
             let limit = format!("a multiple of heads = {}", self.heads);
             let remedy = "change one of them or give head_dim";
-            return Err(FieldError::new(path("hidden"), self.hidden, limit, remedy));
+            return Err(FieldError::new(self.path("hidden"), self.hidden, limit, remedy));
         }
         if !self.heads.is_multiple_of(self.kv_heads()) {
             let limit = format!("a divisor of heads = {}", self.heads);
             let remedy = "choose kv_heads so that all groups have the same number of heads";
-            return Err(FieldError::new(path("kv_heads"), self.kv_heads(), limit, remedy));
+            return Err(FieldError::new(self.path("kv_heads"), self.kv_heads(), limit, remedy));
         }
-        match self.kind {
-            ModuleKind::Vit { image_px, patch_px, merge, .. } => {
-                bounded("kind.vit.image_px", image_px, 1 << 16)?;
-                bounded("kind.vit.patch_px", patch_px, image_px)?;
-                bounded("kind.vit.merge", merge, image_px / patch_px)?;
-                if !image_px.is_multiple_of(patch_px * merge) {
-                    let limit = format!("a multiple of patch_px * merge = {}", patch_px * merge);
-                    let remedy = "change the image side so that whole merged patches cover it";
-                    return Err(FieldError::new(
-                        path("kind.vit.image_px"),
-                        image_px,
-                        limit,
-                        remedy,
-                    ));
-                }
-            }
-            ModuleKind::Audio { frames_per_second, merge } => {
-                bounded("kind.audio.frames_per_second", frames_per_second, 1 << 16)?;
-                bounded("kind.audio.merge", merge, 1 << 16)?;
-            }
-            ModuleKind::Decoder { vocab, .. } => bounded("kind.decoder.vocab", vocab, 1 << 24)?,
-            ModuleKind::Dit { latent_frames_per_second, tokens_per_frame, token_channels } => {
-                if !(latent_frames_per_second > 0.0 && latent_frames_per_second <= 1e4) {
-                    return Err(FieldError::new(
-                        path("kind.dit.latent_frames_per_second"),
-                        latent_frames_per_second,
-                        "above 0, at most 10000",
-                        "give the frame rate after the autoencoder",
-                    ));
-                }
-                bounded("kind.dit.tokens_per_frame", tokens_per_frame, 1 << 24)?;
-                bounded("kind.dit.token_channels", token_channels, 1 << 16)?;
-            }
-        }
-        Ok(())
+        self.kind.modality().validate(self)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ModuleKind, ModuleSpec};
+use super::ModuleSpec;
 use crate::spec::error::FieldError;
 
 /// What published models do in different ways. The defaults are those of the presets.
@@ -61,9 +61,9 @@ pub enum Activation {
 pub struct Rope {
     /// Base of the angles.
     pub theta: f64,
-    /// Stretched wave lengths, as in Llama 3.1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stretch: Option<RopeStretch>,
+    /// Longer waves for longer sequences, as in Llama 3.1.
+    #[serde(rename = "stretch", skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<RopeScaling>,
     /// Angles of a head that turn with time, row and column of a token, as in Qwen2-VL; they add up to half of its width.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sections: Option<[u32; 3]>,
@@ -71,14 +71,14 @@ pub struct Rope {
 
 impl Default for Rope {
     fn default() -> Self {
-        Self { theta: 10_000.0, stretch: None, sections: None }
+        Self { theta: 10_000.0, scaling: None, sections: None }
     }
 }
 
 /// Longer waves for longer sequences: short ones stay, long ones are stretched, those between in part.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RopeStretch {
+pub struct RopeScaling {
     /// By how much long waves are stretched.
     pub factor: f64,
     /// Waves longer than `original_positions / low` are long.
@@ -87,61 +87,6 @@ pub struct RopeStretch {
     pub high: f64,
     /// Positions that the model was first trained on.
     pub original_positions: u32,
-}
-
-/// How a vision encoder begins and ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tower {
-    /// Patch embedding with a bias, rotary rows and columns, an adapter behind a norm.
-    #[default]
-    Native,
-    /// The same without the bias; a patch spans two frames, and a still image is both of them.
-    Qwen2Vl,
-    /// A class token, learned positions, a norm before the layers; an adapter without a norm, without the class token.
-    Clip,
-    /// Patch embedding with a bias, learned positions; an adapter without a norm.
-    Siglip,
-}
-
-impl Tower {
-    /// Frames of one patch.
-    pub fn frames(self) -> u32 {
-        if self == Self::Qwen2Vl { 2 } else { 1 }
-    }
-
-    /// Whether the patch embedding has a bias.
-    pub fn patch_bias(self) -> bool {
-        matches!(self, Self::Native | Self::Siglip)
-    }
-
-    /// Whether positions are a learned table instead of rotary ones.
-    pub fn learned_positions(self) -> bool {
-        matches!(self, Self::Clip | Self::Siglip)
-    }
-
-    /// Whether a class token goes before the patches of an image, and a norm before the layers.
-    pub fn class_token(self) -> bool {
-        self == Self::Clip
-    }
-
-    /// Mean and standard deviation of each colour, from 0 to 1, that pixels are normalised with; none where they are taken from
-    /// -1 to 1.
-    pub fn pixel_statistics(self) -> Option<[(f32, f32); 3]> {
-        match self {
-            Self::Native | Self::Siglip => None,
-            Self::Qwen2Vl | Self::Clip => Some([
-                (0.481_454_66, 0.268_629_54),
-                (0.457_827_5, 0.261_302_6),
-                (0.408_210_7, 0.275_777_1),
-            ]),
-        }
-    }
-
-    /// Whether it is what an absent field means.
-    pub fn is_native(&self) -> bool {
-        *self == Self::Native
-    }
 }
 
 /// Low-rank adapters on a frozen module: `y = x W + (alpha / rank) x A B`, of which A and B are trained.
@@ -192,24 +137,7 @@ impl LoraTarget {
 impl ModuleSpec {
     /// Which projections of its attention have a bias.
     pub fn attention_bias(&self) -> AttentionBias {
-        let usual = match self.kind {
-            ModuleKind::Vit { .. } | ModuleKind::Audio { .. } => AttentionBias::All,
-            ModuleKind::Decoder { .. } | ModuleKind::Dit { .. } => AttentionBias::None,
-        };
-        self.options.attention_bias.unwrap_or(usual)
-    }
-
-    /// The tower of a vision encoder.
-    pub fn tower(&self) -> Tower {
-        match self.kind {
-            ModuleKind::Vit { tower, .. } => tower,
-            _ => Tower::Native,
-        }
-    }
-
-    /// Whether the head of a decoder is its token table.
-    pub fn is_tied(&self) -> bool {
-        matches!(self.kind, ModuleKind::Decoder { head: true, tied: true, .. })
+        self.options.attention_bias.unwrap_or(self.kind.modality().attention_bias())
     }
 
     pub(super) fn validate_options(&self) -> Result<(), FieldError> {
@@ -239,7 +167,7 @@ impl ModuleSpec {
                 ));
             }
         }
-        if let Some(s) = rope.stretch {
+        if let Some(s) = rope.scaling {
             let ordered = s.low > 0.0 && s.high > s.low && s.high <= 1e6;
             if !ordered || !(1.0..=1e6).contains(&s.factor) || s.original_positions == 0 {
                 let limit = "a factor of 1 to 1e6, 0 < low < high, and positions of at least 1";

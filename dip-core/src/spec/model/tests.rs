@@ -1,6 +1,7 @@
 //! Models that are valid and models that are not.
 
 use super::*;
+use crate::spec::modality::DecoderSpec;
 
 const MODEL: &str = r#"
 name = "pair"
@@ -37,7 +38,7 @@ fn absent_fields_have_their_defaults() {
     let vit = &model.modules[0];
     assert_eq!((vit.kv_heads(), vit.gated_ffn(), vit.trainable), (4, false, true));
     assert_eq!((model.microbatches, model.parallel), (8, Parallelism::default()));
-    assert_eq!(lm.kind, ModuleKind::Decoder { vocab: 1000, head: true, tied: false });
+    assert_eq!(lm.kind, DecoderSpec { vocab: 1000, head: true, tied: false }.into());
 }
 
 #[test]

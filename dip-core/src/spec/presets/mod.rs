@@ -137,11 +137,11 @@ mod tests {
     fn an_image_of_the_paper_takes_169_tokens_and_48_fill_a_sequence() {
         let vlm = model("vlm-s").unwrap();
         let vit = &vlm.modules[0];
-        assert_eq!((vit.patches_per_image(), vit.tokens_per_image()), (2704, 169));
+        assert_eq!((vit.rows_per_image(), vit.tokens_per_image()), (2704, 169));
         assert!(vlm.max_images * 169 <= vlm.sequence_tokens);
         let tiny = model("vlm-tiny").unwrap();
         assert_eq!(
-            (tiny.modules[0].patches_per_image(), tiny.modules[0].tokens_per_image()),
+            (tiny.modules[0].rows_per_image(), tiny.modules[0].tokens_per_image()),
             (64, 16)
         );
     }

@@ -1,6 +1,7 @@
 //! The analytic cost model: stages from operators, operators from the data sheet and fitted factors (paper section 3).
 
 mod front;
+mod part;
 mod reuse;
 
 use std::sync::Arc;
@@ -8,14 +9,14 @@ use std::sync::Arc;
 use dip_core::profile::Part;
 use dip_core::{
     Bytes, ChunkQuery, ClusterSpec, CostError, CostModel, LayerStrategy, ModelSpec, ModuleId,
-    ModuleKind, RankId, Seconds, StageCost, StageQuery, Strategy, Workload,
+    RankId, Seconds, StageCost, StageQuery, Strategy, Workload,
 };
 
 use self::front::{CANDIDATES, Choice, front};
+use self::part::{PartCost, Totals};
 use self::reuse::Reused;
-use crate::layer::{Layout, operators, stream_bytes};
-use crate::operators::{Machine, Operator, OperatorRule, Pass};
-use crate::part::{PartCost, Totals};
+use crate::modality::{Layout, ModalityOperators, OperatorTable, PartQuery, stream_bytes};
+use crate::operators::{Dag, Machine, Operator, OperatorRule, Pass};
 
 /// Bytes of a gradient. Gradients are summed in single precision.
 const GRADIENT_BYTES: u64 = 4;
@@ -32,6 +33,7 @@ pub struct AnalyticCost {
     model: ModelSpec,
     machine: Machine,
     layout: Layout,
+    table: OperatorTable,
     strategies: Vec<LayerStrategy>,
     parts: Reused<PartKey, PartCost>,
     fronts: Reused<FrontKey, Arc<Vec<StageCost>>>,
@@ -68,11 +70,23 @@ impl AnalyticCost {
                 tensor: model.parallel.tensor,
                 element_bytes: cluster.device.element_bytes,
             },
+            table: OperatorTable::default(),
             strategies: LayerStrategy::ALL.to_vec(),
             parts: Reused::new(true),
             fronts: Reused::new(true),
             model,
         }
+    }
+
+    /// Gives the operators of `modality`, which comes from another crate. Without them its layers are plain transformer layers.
+    pub fn with_operators(
+        mut self,
+        modality: &str,
+        operators: impl ModalityOperators + 'static,
+    ) -> Self {
+        self.table.add(modality, Arc::new(operators));
+        self.forget();
+        self
     }
 
     /// Sets a rule that is asked before the formula of operators.
@@ -103,7 +117,7 @@ impl AnalyticCost {
         work: Workload,
         pass: Pass,
     ) -> Vec<(Operator, Seconds)> {
-        let dag = operators(&self.model, module, part, &work, self.layout);
+        let dag = self.dag(module, part, work);
         let timed = |op| (op, self.machine.latency(&op));
         dag.operators(pass).into_iter().map(timed).collect()
     }
@@ -144,8 +158,13 @@ impl AnalyticCost {
         self.parts.get(key, || self.simulate(key))
     }
 
+    fn dag(&self, module: ModuleId, part: Part, work: Workload) -> Dag {
+        let layout = self.layout;
+        self.table.operators(&PartQuery { model: &self.model, module, part, work, layout })
+    }
+
     fn simulate(&self, key: PartKey) -> PartCost {
-        let dag = operators(&self.model, key.module, key.part, &key.work, self.layout);
+        let dag = self.dag(key.module, key.part, key.work);
         let hidden = u64::from(self.model.modules[key.module.index()].hidden);
         let input = stream_bytes(key.work.tokens, hidden, self.layout);
         PartCost::of(&dag, &self.machine, input, (key.backward, key.trainable))
@@ -171,14 +190,14 @@ impl AnalyticCost {
         let runs = chunk.runs_backward;
         StageCost {
             strategy: Strategy::of_layers(layers),
-            forward: totals.stay.forward,
+            forward: totals.usage.forward,
             backward: if runs {
-                totals.stay.input_gradient + totals.weight_gradient
+                totals.usage.input_gradient + totals.weight_gradient
             } else {
                 Seconds::ZERO
             },
             weight: (runs && chunk.trainable).then_some(totals.weight_gradient),
-            activation_bytes: if runs { totals.stay.bytes } else { totals.working },
+            activation_bytes: if runs { totals.usage.bytes } else { totals.working },
             output_bytes: self.output_bytes(chunk, work),
         }
     }
@@ -186,20 +205,16 @@ impl AnalyticCost {
     /// The bytes that a device sends on: its share of the residual stream, or of the output of the module.
     fn output_bytes(&self, chunk: &ChunkQuery<'_>, work: Workload) -> Bytes {
         let spec = &self.model.modules[chunk.module.index()];
-        let ends = chunk.is_last();
-        let (tokens, width) = match spec.kind {
-            ModuleKind::Decoder { head: true, .. } if ends && !self.feeds_others(chunk.module) => {
-                (0, 0)
-            }
-            ModuleKind::Dit { .. } if ends && !self.feeds_others(chunk.module) => (0, 0),
-            _ if ends => (work.output_tokens, self.model.output_width(chunk.module)),
-            _ => (work.tokens, u64::from(spec.hidden)),
+        let (tokens, width) = if !chunk.is_last() {
+            (work.tokens, u64::from(spec.hidden))
+        } else if spec.kind.modality().has_loss()
+            && self.model.consumers_of(chunk.module).is_empty()
+        {
+            (0, 0)
+        } else {
+            (work.output_tokens, self.model.output_width(chunk.module))
         };
         stream_bytes(tokens, width, self.layout)
-    }
-
-    fn feeds_others(&self, module: ModuleId) -> bool {
-        !self.model.consumers_of(module).is_empty()
     }
 
     /// Refuses chunks of other models: their shapes are unknown here.
@@ -233,9 +248,9 @@ impl AnalyticCost {
         let choices: Vec<Choice> = offered
             .iter()
             .map(|&strategy| {
-                let stay = part.under(strategy);
-                let seconds = stay.forward + stay.input_gradient + part.weight_gradient;
-                Choice { strategy, seconds, bytes: stay.bytes }
+                let usage = part.under(strategy);
+                let seconds = usage.forward + usage.input_gradient + part.weight_gradient;
+                Choice { strategy, seconds, bytes: usage.bytes }
             })
             .collect();
         let selections = front(&vec![choices; n], CANDIDATES);

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use dip_core::profile::{KeptOf, Part, Profile, ProfileEntry};
 use dip_core::{
-    Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, ModuleKind, RankId, Seconds, StageCost,
-    StageQuery, Strategy, Workload, causal_block_pairs,
+    Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, RankId, Seconds, StageCost, StageQuery,
+    Strategy, Workload, causal_block_pairs,
 };
 
 use self::points::{MeasuredPart, PairCost};
@@ -236,7 +236,7 @@ fn kept_of(query: &StageQuery<'_>) -> KeptOf {
 /// Computed attention pairs, with the padding of the sequence as one more document. Clips and captions are not padded.
 fn computed_pairs(query: &StageQuery<'_>) -> u64 {
     let (work, model) = (&query.workload, query.chunk.model);
-    let is_padded = !model.modules.iter().any(|m| matches!(m.kind, ModuleKind::Dit { .. }));
+    let is_padded = model.video().is_none();
     let padding = u64::from(model.sequence_tokens).saturating_sub(work.tokens);
     let padding = if is_padded { causal_block_pairs(padding) } else { 0 };
     work.computed_pairs.saturating_add(padding)
@@ -249,8 +249,8 @@ fn output_values(query: &StageQuery<'_>) -> u64 {
     if !chunk.is_last() {
         return query.workload.tokens * u64::from(spec.hidden);
     }
-    match spec.kind {
-        ModuleKind::Decoder { head: true, .. } | ModuleKind::Dit { .. } => 0,
-        _ => query.workload.output_tokens * chunk.model.output_width(chunk.module),
+    match spec.kind.modality().has_loss() {
+        true => 0,
+        false => query.workload.output_tokens * chunk.model.output_width(chunk.module),
     }
 }

@@ -23,7 +23,7 @@ pub struct PartCost {
 
 /// Seconds and bytes of one part under a strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Stay {
+pub struct PartUsage {
     pub forward: Seconds,
     pub input_gradient: Seconds,
     pub bytes: Bytes,
@@ -53,23 +53,26 @@ impl PartCost {
     }
 
     /// What the part takes under a strategy, without its weight gradient, which is the same under all.
-    pub fn under(&self, strategy: LayerStrategy) -> Stay {
-        let keep =
-            Stay { forward: self.forward, input_gradient: self.input_gradient, bytes: self.saved };
+    pub fn under(&self, strategy: LayerStrategy) -> PartUsage {
+        let keep = PartUsage {
+            forward: self.forward,
+            input_gradient: self.input_gradient,
+            bytes: self.saved,
+        };
         match strategy {
             LayerStrategy::Keep => keep,
-            LayerStrategy::Selective => Stay {
+            LayerStrategy::Selective => PartUsage {
                 input_gradient: self.input_gradient + self.attention,
                 bytes: self.saved_selective,
                 ..keep
             },
-            LayerStrategy::Full => Stay {
+            LayerStrategy::Full => PartUsage {
                 input_gradient: self.input_gradient + self.forward,
                 bytes: self.input,
                 ..keep
             },
             // Copies overlap with computation, so only what is longer than it counts.
-            LayerStrategy::Offload => Stay {
+            LayerStrategy::Offload => PartUsage {
                 forward: self.forward.max(self.copy),
                 input_gradient: self
                     .input_gradient
@@ -83,17 +86,17 @@ impl PartCost {
 /// Sums over the parts of a stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
-    pub stay: Stay,
+    pub usage: PartUsage,
     pub weight_gradient: Seconds,
     pub working: Bytes,
 }
 
 impl Totals {
     pub fn add(&mut self, part: &PartCost, strategy: LayerStrategy) {
-        let stay = part.under(strategy);
-        self.stay.forward += stay.forward;
-        self.stay.input_gradient += stay.input_gradient;
-        self.stay.bytes += stay.bytes;
+        let usage = part.under(strategy);
+        self.usage.forward += usage.forward;
+        self.usage.input_gradient += usage.input_gradient;
+        self.usage.bytes += usage.bytes;
         self.weight_gradient += part.weight_gradient;
         self.working = self.working.max(part.working);
     }

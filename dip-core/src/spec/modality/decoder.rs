@@ -1,0 +1,117 @@
+//! Decoders: language models and text encoders.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AttentionBias, Filling, InstanceSpace, MicrobatchMeta, Modality, ModuleSlice, ModuleSpec,
+    Workload, add, causal_block_pairs, document_pairs, triangle,
+};
+use crate::spec::error::FieldError;
+
+/// Causal language model: a backbone with a head, or a text encoder without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderSpec {
+    /// Tokens in the vocabulary.
+    pub vocab: u32,
+    /// True if it ends in a head and a loss.
+    #[serde(default = "default_head")]
+    pub head: bool,
+    /// True if the head is the token table; both then learn from the sum of their gradients.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tied: bool,
+}
+
+const fn default_head() -> bool {
+    true
+}
+
+impl DecoderSpec {
+    /// True if the head is the token table.
+    pub fn is_tied(&self) -> bool {
+        self.head && self.tied
+    }
+}
+
+/// A decoder reads the packed sequence, or one caption for each clip in microbatches without a sequence.
+impl Modality for DecoderSpec {
+    fn name(&self) -> &str {
+        "decoder"
+    }
+
+    fn validate(&self, module: &ModuleSpec) -> Result<(), FieldError> {
+        module.check("kind.decoder.vocab", self.vocab, 1 << 24)
+    }
+
+    fn instances(&self, _: &ModuleSpec, microbatch: &MicrobatchMeta) -> (InstanceSpace, u32) {
+        match microbatch.has_sequence() {
+            true => (InstanceSpace::Sequence, 1),
+            false => (InstanceSpace::Clips, microbatch.clips.len() as u32),
+        }
+    }
+
+    fn workload(&self, slice: &ModuleSlice<'_>) -> Workload {
+        let mut work = slice.empty_workload();
+        let microbatch = slice.microbatch;
+        if microbatch.has_sequence() {
+            let (tokens, documents) =
+                (slice.model.sequence_length(microbatch), &microbatch.documents);
+            work.tokens = tokens;
+            work.attention_pairs = document_pairs(tokens, documents, triangle);
+            work.computed_pairs = document_pairs(tokens, documents, causal_block_pairs);
+            work.trained_tokens = microbatch.text_tokens;
+        } else {
+            let range = slice.instances.start as usize..slice.instances.end as usize;
+            for clip in &microbatch.clips[range] {
+                work.tokens += clip.caption_tokens;
+                add(&mut work.attention_pairs, triangle(clip.caption_tokens));
+                add(&mut work.computed_pairs, causal_block_pairs(clip.caption_tokens));
+            }
+        }
+        work.output_tokens = work.tokens;
+        work
+    }
+
+    fn sequence_tokens(&self, _: &ModuleSpec, _: &MicrobatchMeta) -> u64 {
+        0
+    }
+
+    fn start_parameters(&self, module: &ModuleSpec, _: u64) -> u64 {
+        u64::from(self.vocab) * u64::from(module.hidden)
+    }
+
+    /// A tied head counts, too: the rank that ends the module holds a copy of the table.
+    fn end_parameters(&self, module: &ModuleSpec, _: u64) -> u64 {
+        u64::from(self.head) * u64::from(self.vocab) * u64::from(module.hidden)
+    }
+
+    fn has_adapter(&self) -> bool {
+        false
+    }
+
+    fn has_loss(&self) -> bool {
+        self.head
+    }
+
+    fn gated_ffn(&self) -> bool {
+        true
+    }
+
+    fn attention_bias(&self) -> AttentionBias {
+        AttentionBias::None
+    }
+
+    /// The text of a sequence is what other modalities leave room for.
+    fn fill(&self, _: &Filling<'_>, _: &mut MicrobatchMeta) {}
+
+    fn microbatch_of(&self, _: &ModuleSpec, tokens: u64) -> MicrobatchMeta {
+        MicrobatchMeta { text_tokens: tokens, ..MicrobatchMeta::default() }
+    }
+}
+
+impl ModuleSpec {
+    /// True if this is a decoder whose head is its token table.
+    pub fn is_tied(&self) -> bool {
+        self.kind.get::<DecoderSpec>().is_some_and(DecoderSpec::is_tied)
+    }
+}

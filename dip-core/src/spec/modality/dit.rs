@@ -1,0 +1,120 @@
+//! Diffusion transformers.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AttentionBias, ClipMeta, Filling, InstanceSpace, MicrobatchMeta, Modality, ModuleSlice,
+    ModuleSpec, Workload, add, square,
+};
+use crate::spec::error::FieldError;
+
+/// Width of the sinusoidal embedding of a diffusion step.
+pub const STEP_EMBEDDING: u64 = 256;
+/// A typical clip: its length, and the tokens of its caption.
+const TYPICAL_CLIP: ClipMeta =
+    ClipMeta { seconds: 4.0, caption_tokens: 100, tokens_per_frame: None };
+/// Tokens of the caption of a clip that is measured.
+const MEASURED_CAPTION: u64 = 64;
+
+/// Diffusion transformer with cross attention to its inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DitSpec {
+    /// Latent frames for a second of video.
+    pub latent_frames_per_second: f64,
+    /// Tokens of one latent frame after patchifying.
+    pub tokens_per_frame: u32,
+    /// Values of one token at its input and output.
+    pub token_channels: u32,
+}
+
+impl DitSpec {
+    /// Latent frames of a clip, the last one begun; a rounding error begins none.
+    fn frames(&self, seconds: f64) -> u64 {
+        (seconds * self.latent_frames_per_second - 1e-6).ceil().max(1.0) as u64
+    }
+}
+
+impl Modality for DitSpec {
+    fn name(&self) -> &str {
+        "dit"
+    }
+
+    fn validate(&self, module: &ModuleSpec) -> Result<(), FieldError> {
+        let rate = self.latent_frames_per_second;
+        if !(rate > 0.0 && rate <= 1e4) {
+            let path = module.path("kind.dit.latent_frames_per_second");
+            let remedy = "give the frame rate after the autoencoder";
+            return Err(FieldError::new(path, rate, "above 0, at most 10000", remedy));
+        }
+        module.check("kind.dit.tokens_per_frame", self.tokens_per_frame, 1 << 24)?;
+        module.check("kind.dit.token_channels", self.token_channels, 1 << 16)
+    }
+
+    fn instances(&self, _: &ModuleSpec, microbatch: &MicrobatchMeta) -> (InstanceSpace, u32) {
+        (InstanceSpace::Clips, microbatch.clips.len() as u32)
+    }
+
+    fn workload(&self, slice: &ModuleSlice<'_>) -> Workload {
+        let mut work = slice.empty_workload();
+        let range = slice.instances.start as usize..slice.instances.end as usize;
+        for clip in &slice.microbatch.clips[range] {
+            let per_frame = clip.tokens_per_frame.unwrap_or(self.tokens_per_frame);
+            let tokens = self.frames(clip.seconds).saturating_mul(per_frame.into());
+            add(&mut work.tokens, tokens);
+            add(&mut work.attention_pairs, square(tokens));
+            add(&mut work.context_tokens, clip.caption_tokens);
+            add(&mut work.cross_pairs, tokens.saturating_mul(clip.caption_tokens));
+        }
+        work.output_tokens = work.tokens;
+        work.computed_pairs = work.attention_pairs;
+        work
+    }
+
+    fn sequence_tokens(&self, _: &ModuleSpec, _: &MicrobatchMeta) -> u64 {
+        0
+    }
+
+    /// Patch embedding, context projection, two layers for the diffusion step, and one adaptive norm (scale, shift and gate,
+    /// twice) that all layers share.
+    fn start_parameters(&self, module: &ModuleSpec, input_width: u64) -> u64 {
+        let hidden = u64::from(module.hidden);
+        let step = hidden * (STEP_EMBEDDING + hidden);
+        hidden * (u64::from(self.token_channels) + input_width + 6 * hidden) + step
+    }
+
+    fn end_parameters(&self, module: &ModuleSpec, _: u64) -> u64 {
+        u64::from(module.hidden) * u64::from(self.token_channels)
+    }
+
+    fn attention_blocks(&self) -> u64 {
+        2
+    }
+
+    fn has_adapter(&self) -> bool {
+        false
+    }
+
+    fn has_loss(&self) -> bool {
+        true
+    }
+
+    fn attention_bias(&self) -> AttentionBias {
+        AttentionBias::None
+    }
+
+    fn fill(&self, at: &Filling<'_>, microbatch: &mut MicrobatchMeta) {
+        let clips = at.part(at.model.max_clips.max(1));
+        microbatch.clips = vec![TYPICAL_CLIP; clips as usize];
+    }
+
+    fn microbatch_of(&self, _: &ModuleSpec, tokens: u64) -> MicrobatchMeta {
+        let frames = tokens as f64 / f64::from(self.tokens_per_frame);
+        let clip = ClipMeta {
+            seconds: frames / self.latent_frames_per_second,
+            caption_tokens: MEASURED_CAPTION,
+            tokens_per_frame: None,
+        };
+        MicrobatchMeta { clips: vec![clip], ..MicrobatchMeta::default() }
+    }
+}
