@@ -1,4 +1,4 @@
-//! `dip calibrate`: measures operators on this machine and fits the factors of a cluster to them.
+//! `dip calibrate`: measures operators on this machine and fits the factors of a cluster to their times.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,25 +6,27 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use dip::burn::Backend;
-use dip::burn::backend;
+use dip::burn::measure::MeasureError;
 use dip::burn::measure::operators::{OperatorSettings, operators};
 use dip::burn::model::Precision;
+use dip::burn::train::Device;
 use dip::core::{Bytes, ClusterSpec, OperatorProfile, Seconds, presets};
 use dip::emu::{Calibration, Measurement, fit, with_measured_peaks};
+use dip::run::{OnBackend, on_device};
 
 use super::files::write_whole;
 use super::inputs;
 
-/// What operators are measured on.
+/// The kind of device that operators are measured on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Device {
+enum Kind {
     /// The cores of this machine
     Cpu,
     /// Its CUDA devices
     Cuda,
 }
 
-/// What operators compute in.
+/// The number format of the operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Values {
     F32,
@@ -34,29 +36,29 @@ enum Values {
 
 #[derive(Debug, Args)]
 pub struct Calibrate {
-    /// What to measure on
+    /// The device to measure
     #[arg(long, value_enum)]
-    device: Device,
-    /// Where to write the cluster, a TOML file for --cluster
+    device: Kind,
+    /// Write the cluster to this TOML file, for --cluster
     #[arg(long)]
     out: PathBuf,
-    /// The data sheet: a cluster preset or TOML whose factors are fitted. Needed for cuda; for cpu the fastest operators
-    /// that are measured are the peaks
+    /// The data sheet: a cluster preset or TOML whose factors are fitted. Required for cuda; on cpu the fastest measured
+    /// operators give the peaks
     #[arg(long)]
     sheet: Option<String>,
-    /// Devices that measure at the same time; by default as many as the cores have room for, or one CUDA device
+    /// Devices that measure at the same time; by default one for each core, or one CUDA device
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     workers: Option<u32>,
     /// Compute threads of each worker on cpu
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
-    /// What the operators compute in
+    /// The number format of the operators
     #[arg(long, value_enum, default_value_t = Values::F32)]
     precision: Values,
-    /// Prints every operator with its measured and fitted time
+    /// Print every operator with its measured and fitted time
     #[arg(long)]
     verbose: bool,
-    /// Fewer and smaller operators: seconds instead of a minute, and a rougher fit
+    /// Measure fewer and smaller operators: seconds instead of a minute, and a rougher fit
     #[arg(long)]
     quick: bool,
 }
@@ -64,18 +66,12 @@ pub struct Calibrate {
 impl Calibrate {
     pub fn run(&self) -> Result<ExitCode> {
         let sheet = self.sheet()?;
-        let profile = match self.device {
-            Device::Cpu => self.measure::<backend::Cpu>(&backend::cpu_devices(self.workers()))?,
-            #[cfg(feature = "cuda")]
-            Device::Cuda => {
-                let devices = backend::cuda_devices(self.workers())?;
-                self.measure::<backend::Cuda>(&devices)?
-            }
-            #[cfg(not(feature = "cuda"))]
-            Device::Cuda => {
-                return Err(backend::DeviceError::NotBuilt { feature: "cuda" }.into());
-            }
+        println!("measuring on {} workers", self.workers());
+        let device = match self.device {
+            Kind::Cpu => Device::Cpu,
+            Kind::Cuda => Device::Cuda,
         };
+        let profile = on_device(device, self.workers(), Operators(self.settings()))??;
         let calibration = self.fit(sheet, &profile)?;
         if self.verbose {
             print_operators(&calibration, &profile);
@@ -91,8 +87,8 @@ impl Calibrate {
     fn sheet(&self) -> Result<ClusterSpec> {
         match (&self.sheet, self.device) {
             (Some(name), _) => inputs::cluster(name),
-            (None, Device::Cpu) => Ok(presets::cluster("cpu").expect("the preset is built in")),
-            (None, Device::Cuda) => bail!(
+            (None, Kind::Cpu) => Ok(presets::cluster("cpu").expect("the preset is built in")),
+            (None, Kind::Cuda) => bail!(
                 "--sheet is absent, but a CUDA device needs its data sheet; give a preset ({}) or a cluster TOML",
                 presets::cluster_names().join(", ")
             ),
@@ -102,14 +98,14 @@ impl Calibrate {
     fn workers(&self) -> u32 {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from) as u32;
         self.workers.unwrap_or_else(|| match self.device {
-            Device::Cpu => (cores() / self.threads).max(1),
-            Device::Cuda => 1,
+            Kind::Cpu => (cores() / self.threads).max(1),
+            Kind::Cuda => 1,
         })
     }
 
-    fn measure<B: Backend>(&self, devices: &[B::Device]) -> Result<OperatorProfile> {
+    fn settings(&self) -> OperatorSettings {
         let (longest, runs) = if self.quick { (2e-3, 9) } else { (10e-3, 21) };
-        let settings = OperatorSettings {
+        OperatorSettings {
             longest: Seconds(longest),
             runs,
             threads: self.threads as usize,
@@ -118,21 +114,19 @@ impl Calibrate {
                 Values::Bf16 => Precision::Bf16,
                 Values::F16 => Precision::F16,
             },
-            apart_from_host: self.device == Device::Cuda,
-        };
-        println!("measuring on {} workers", devices.len());
-        Ok(operators::<B>(devices, settings)?)
+            apart_from_host: self.device == Kind::Cuda,
+        }
     }
 
     fn fit(&self, sheet: ClusterSpec, profile: &OperatorProfile) -> Result<Calibration> {
         let of = |time| Measurement::of(time, profile.element_bytes);
         let measurements: Vec<_> = profile.times.iter().map(of).collect();
         let mut sheet = match (&self.sheet, self.device) {
-            (None, Device::Cpu) => with_measured_peaks(&sheet, &measurements),
+            (None, Kind::Cpu) => with_measured_peaks(&sheet, &measurements),
             _ => sheet,
         };
         sheet.device.element_bytes = profile.element_bytes;
-        if self.device == Device::Cpu {
+        if self.device == Kind::Cpu {
             (sheet.nodes, sheet.devices_per_node) = (1, self.workers());
         }
         sheet.name = format!("{}-calibrated", sheet.name);
@@ -146,7 +140,7 @@ impl Calibrate {
     fn file(&self, calibration: &Calibration, profile: &OperatorProfile) -> Result<String> {
         let toml = calibration.cluster.to_toml()?;
         let memory =
-            if self.device == Device::Cpu { ", and the memory limit is a choice" } else { "" };
+            if self.device == Kind::Cpu { ", and the memory limit is a choice" } else { "" };
         Ok(format!(
             "# Fitted by `dip calibrate` to {} operators on {}.\n# Mean error {:.1} %, leaving one out {:.1} %. Links \
              between nodes were not measured{memory}.\n{toml}",
@@ -155,6 +149,17 @@ impl Calibrate {
             100.0 * calibration.error(),
             100.0 * calibration.leave_one_out(),
         ))
+    }
+}
+
+/// The measurement of all operators, on any backend.
+struct Operators(OperatorSettings);
+
+impl OnBackend for Operators {
+    type Output = Result<OperatorProfile, MeasureError>;
+
+    fn call<B: Backend>(self, devices: Vec<B::Device>) -> Self::Output {
+        operators::<B>(&devices, self.0)
     }
 }
 

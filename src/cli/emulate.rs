@@ -15,13 +15,13 @@ use super::files::{read_text, write_whole};
 pub struct Emulate {
     /// The plan, dip.plan/v1
     plan: PathBuf,
-    /// Where to write the timeline as a page
+    /// Write the timeline to this HTML page
     #[arg(long)]
     html: Option<PathBuf>,
-    /// Where to write a trace for Perfetto or chrome://tracing
+    /// Write a trace for Perfetto or chrome://tracing to this file
     #[arg(long)]
     trace: Option<PathBuf>,
-    /// One message at a time on each link, instead of any number
+    /// Let each link carry one message at a time, instead of any number
     #[arg(long)]
     contended_links: bool,
 }

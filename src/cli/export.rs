@@ -1,4 +1,4 @@
-//! `dip export`: a checkpoint in the layout of Hugging Face.
+//! `dip export`: writes a checkpoint in the layout of Hugging Face.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,13 +15,13 @@ use super::inputs;
 pub struct Export {
     /// The run that was trained, a TOML file
     run: PathBuf,
-    /// The folder to write; must not be there yet
+    /// The folder to write; it must not exist yet
     #[arg(long)]
     out: PathBuf,
-    /// A checkpoint folder, instead of the newest of the run
+    /// The checkpoint folder, instead of the newest of the run
     #[arg(long)]
     checkpoint: Option<PathBuf>,
-    /// Folder of checkpoints, instead of that of the file
+    /// The output folder of the run, instead of that of the file
     #[arg(long, conflicts_with = "checkpoint")]
     output: Option<PathBuf>,
     /// Round to bf16, instead of writing f32
@@ -55,7 +55,7 @@ impl Export {
     }
 }
 
-/// The folder of the published model that a run began from.
+/// The folder of the published model that a run started from.
 fn published(config: &RunConfig) -> Result<PathBuf> {
     let weights = config.weights.as_ref().map(|w| w.from.clone());
     weights.or_else(|| weights::model_folder(&config.model)).ok_or_else(|| {

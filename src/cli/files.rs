@@ -1,4 +1,4 @@
-//! Reading and writing files: sizes are bounded before anything is read, and outputs appear whole or not at all.
+//! Reads and writes files: inputs are bounded in size, and outputs appear whole or not at all.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Largest text file that is read.
+/// Size limit of a text file.
 const MAX_TEXT_BYTES: u64 = 2 << 30;
 
 /// Reads a text file.
@@ -14,7 +14,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     let shown = path.display();
     let file = File::open(path).with_context(|| format!("{shown}: cannot be opened"))?;
     let mut text = String::new();
-    // One byte beyond the limit tells a file that grows while it is read, or has no size of its own.
+    // Reads one byte beyond the limit: the size of a pipe, or of a file that grows, is not known before.
     let read = file
         .take(MAX_TEXT_BYTES + 1)
         .read_to_string(&mut text)
@@ -25,8 +25,8 @@ pub fn read_text(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Writes a file under a temporary name beside its target and renames it. What is not a file, as `/dev/stdout` or a pipe, is
-/// written to.
+/// Writes a file under a temporary name beside its target, and renames it. Writes directly to targets that are no files, such as
+/// `/dev/stdout` or a pipe.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let shown = path.display();
     if fs::metadata(path).is_ok_and(|target| !target.is_file() && !target.is_dir()) {
@@ -45,7 +45,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A file that others may read as they may any new file; a temporary one is its owner's alone where nothing else is said.
+/// A temporary file with the permissions of any new file; by default only its owner may read it.
 fn temporary() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".dip-");

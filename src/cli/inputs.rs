@@ -1,4 +1,4 @@
-//! Inputs by preset name or by file.
+//! Inputs that are named by preset or by file.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use dip::core::{BatchMeta, ClusterSpec, ModelSpec, hf, presets};
 
 use super::files::read_text;
 
-/// A model by preset name, from a TOML file, or from the `config.json` of Hugging Face or a folder with one.
+/// The model that `name` means: a preset, a TOML file, a `config.json` of Hugging Face, or a folder with one.
 pub fn model(name: &str) -> Result<ModelSpec> {
     match (presets::model(name), config_json(Path::new(name))) {
         (Some(spec), _) => Ok(spec),
@@ -29,7 +29,7 @@ pub fn model(name: &str) -> Result<ModelSpec> {
     }
 }
 
-/// A run, and its model as the run changes it.
+/// Reads a run, and its model with the changes that the run makes to it.
 #[cfg(feature = "train")]
 pub fn run(path: &Path) -> Result<(dip::burn::train::RunConfig, ModelSpec)> {
     let shown = path.display().to_string();
@@ -40,7 +40,7 @@ pub fn run(path: &Path) -> Result<(dip::burn::train::RunConfig, ModelSpec)> {
     Ok((config, model))
 }
 
-/// The `config.json` that a path is or holds.
+/// The `config.json` at a path or in its folder.
 fn config_json(path: &Path) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path.join("config.json"));
@@ -48,7 +48,7 @@ fn config_json(path: &Path) -> Option<PathBuf> {
     path.extension().is_some_and(|e| e == "json").then(|| path.to_owned())
 }
 
-/// A cluster by preset name, or from a TOML file.
+/// The cluster that `name` means: a preset or a TOML file.
 pub fn cluster(name: &str) -> Result<ClusterSpec> {
     match presets::cluster(name) {
         Some(spec) => Ok(spec),
@@ -62,7 +62,7 @@ pub fn cluster(name: &str) -> Result<ClusterSpec> {
     }
 }
 
-/// One iteration of a file of batch metadata.
+/// One iteration of a file of batch metadata; the first if no iteration is given.
 pub fn batch(path: &Path, iteration: Option<u64>) -> Result<BatchMeta> {
     let shown = path.display();
     let batches = BatchMeta::from_jsonl(&read_text(path)?).with_context(|| shown.to_string())?;

@@ -1,4 +1,4 @@
-//! One file a subcommand. Exit codes: 0 done, 1 the plan has violations, 2 bad input.
+//! One file for each subcommand. Exit codes: 0 done, 1 the plan has violations, 2 bad input.
 
 #[cfg(feature = "train")]
 mod calibrate;
@@ -30,25 +30,25 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Lists what is built in
+    /// List the built-in models, clusters and schedules
     Presets(presets::Presets),
-    /// Draws batch metadata like that of the paper's data sets
+    /// Draw batch metadata like that of the paper's data sets
     Sample(sample::Sample),
-    /// Plans one batch, or a given task graph
+    /// Plan one batch, or a given task graph
     Plan(plan::PlanCommand),
-    /// Lists every violation of a plan, or says that there is none
+    /// List every violation of a plan, or say that there is none
     Check(check::Check),
-    /// Runs a plan in virtual time
+    /// Run a plan in virtual time
     Emulate(emulate::Emulate),
-    /// Compares training systems in virtual time, on the same costs, memory and data
+    /// Compare training systems in virtual time, on the same costs, memory and data
     Compare(compare::Compare),
-    /// Measures operators on this machine and fits a cluster to them
+    /// Measure operators on this machine and fit a cluster to them
     #[cfg(feature = "train")]
     Calibrate(calibrate::Calibrate),
-    /// Trains a model
+    /// Train a model
     #[cfg(feature = "train")]
     Train(train::Train),
-    /// Writes a checkpoint in the layout of Hugging Face
+    /// Write a checkpoint in the layout of Hugging Face
     #[cfg(feature = "train")]
     Export(export::Export),
 }

@@ -1,4 +1,4 @@
-//! `dip presets`: what is built in.
+//! `dip presets`: lists the built-in models, clusters and schedules.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use dip::core::presets;
 
 #[derive(Debug, Args)]
 pub struct Presets {
-    /// Only these
+    /// List only these
     #[arg(value_enum)]
     what: Option<Kind>,
     /// Print the TOML of this model or cluster, to start your own from

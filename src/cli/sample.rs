@@ -1,4 +1,4 @@
-//! `dip sample`: batch metadata like that of the paper's data sets.
+//! `dip sample`: draws batch metadata like that of the paper's data sets.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,19 +11,19 @@ use super::inputs;
 
 #[derive(Debug, Args)]
 pub struct Sample {
-    /// A model preset, a model TOML, or a Hugging Face config.json or folder; says which modalities there are, and how much fits a microbatch
+    /// A model preset, a model TOML, or a Hugging Face config.json or folder: gives the modalities and the size of a microbatch
     #[arg(long)]
     model: String,
     /// Iterations to draw
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     iterations: u64,
-    /// Microbatches of one iteration; those of the model where absent
+    /// Microbatches of one iteration; by default those of the model
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     microbatches: Option<u32>,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where to write JSON Lines; standard output where absent
+    /// Write JSON Lines to this file, instead of standard output
     #[arg(long)]
     out: Option<PathBuf>,
 }

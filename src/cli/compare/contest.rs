@@ -11,12 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::result::{ModelResult, Record, SystemResult};
 
-/// Batches from which systems decide before training.
+/// Batches that systems see before training.
 const HISTORY: u64 = 3;
-/// Sets the seed of the history apart from that of the comparison.
-const APART: u64 = 0x6869_7374_6f72_7900;
+/// Makes the seed of the history differ from that of the comparison.
+const HISTORY_SEED: u64 = 0x6869_7374_6f72_7900;
 
-/// Something that trains.
+/// A training system.
 pub enum System {
     /// A pipeline.
     Pipeline(Box<dyn systems::System>),
@@ -58,7 +58,7 @@ impl System {
     }
 }
 
-/// What all systems have in common.
+/// The conditions that are the same for all systems.
 pub struct Contest<'a> {
     pub cluster: &'a ClusterSpec,
     pub seed: u64,
@@ -68,7 +68,7 @@ pub struct Contest<'a> {
 }
 
 impl Contest<'_> {
-    /// What systems decide from before training.
+    /// What a system knows before training.
     pub fn setting<'b>(
         &'b self,
         model: &'b ModelSpec,
@@ -79,7 +79,7 @@ impl Contest<'_> {
         Setting { model, cluster, ranks, cost, history, offload }
     }
 
-    /// Every system over every batch. A system that does not fit has a failure in place of records.
+    /// Runs every system over every batch. A system that does not fit in memory has a failure in place of records.
     pub fn run(
         &self,
         model: &ModelSpec,
@@ -89,7 +89,7 @@ impl Contest<'_> {
         self.run_after(&self.history(model), model, systems, batches)
     }
 
-    /// The same for systems that decide from `history`.
+    /// The same, with `history` as the batches that systems see before training.
     pub fn run_after(
         &self,
         history: &[BatchMeta],
@@ -116,14 +116,14 @@ impl Contest<'_> {
         Ok(result)
     }
 
-    /// Batches like those of the comparison, with a seed of their own.
+    /// Other batches of the same distribution.
     pub fn history(&self, model: &ModelSpec) -> Vec<BatchMeta> {
-        dip::emu::sample(model, HISTORY, self.seed ^ APART, None)
+        dip::emu::sample(model, HISTORY, self.seed ^ HISTORY_SEED, None)
     }
 
-    /// The least, a medium and the most load of a sweep, with a seed of their own.
+    /// A light, a medium and a heavy batch of a sweep.
     pub fn swept_history(&self, model: &ModelSpec) -> Vec<BatchMeta> {
-        let mut rising = dip::emu::sweep(model, 2 * HISTORY - 1, self.seed ^ APART, None);
+        let mut rising = dip::emu::sweep(model, 2 * HISTORY - 1, self.seed ^ HISTORY_SEED, None);
         rising.truncate(HISTORY as usize);
         rising
     }
@@ -180,7 +180,7 @@ impl Contest<'_> {
         Ok(result)
     }
 
-    /// The checked plan of a batch with the time that it took, or why there is none.
+    /// The checked plan of a batch and its planning time, or why there is no plan.
     pub fn plan(
         &self,
         deployment: &Deployment,
@@ -229,7 +229,7 @@ impl Contest<'_> {
     }
 }
 
-/// Seconds at the end of an iteration in which replicas sum their gradients, of the rank with most.
+/// Time at the end of an iteration in which replicas sum their gradients: that of the slowest rank.
 pub fn exchange(model: &ModelSpec, cost: &AnalyticCost, partition: &Partition) -> Seconds {
     let of_rank = |rank: RankId| {
         let all = partition.queries(model);

@@ -1,4 +1,4 @@
-//! `dip compare`: training systems against each other in virtual time, on the same cost model, memory limit and data.
+//! `dip compare`: compares training systems in virtual time, on the same cost model, memory limit and data.
 
 mod contest;
 mod figures;
@@ -20,7 +20,7 @@ use contest::{Contest, System};
 use figures::Inputs;
 use result::Comparison;
 
-/// Most batches that a measurement of a figure takes the mean of.
+/// Most batches that a point of a figure is the mean of.
 const FIGURE_ITERATIONS: u64 = 5;
 
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub struct Compare {
     /// Model presets, model TOMLs, or Hugging Face config.json files or folders
     #[arg(long, value_delimiter = ',', default_value = "vlm-s,vlm-m,vlm-l,t2v-s,t2v-l")]
     models: Vec<String>,
-    /// Systems: megatron, nnscaler, optimus, fsdp, dip, or any schedule of `dip presets schedules`
+    /// Systems: megatron, nnscaler, optimus, fsdp, dip, or a schedule of `dip presets schedules`
     #[arg(long, value_delimiter = ',', default_value = "megatron,nnscaler,optimus,dip")]
     schedules: Vec<String>,
     /// A cluster preset or a cluster TOML
@@ -37,28 +37,28 @@ pub struct Compare {
     /// Batches of each model
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     iterations: u64,
-    /// Seed of the batches and of the searches
+    /// Seed of the batches and the searches
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Time of one search, as 2s or 500ms
+    /// Time of one search, such as 2s or 500ms
     #[arg(long, default_value = "2s", value_parser = seconds)]
     budget: Seconds,
-    /// Iterations of one search instead of a time: reproducible
+    /// Iterations of one search, instead of a time: reproducible
     #[arg(long, value_name = "N")]
     iterations_budget: Option<u64>,
-    /// Threads of a search; half of the cores where absent
+    /// Threads of a search; by default half of the cores
     #[arg(long)]
     threads: Option<usize>,
-    /// Lets the systems that fix their memory before training offload, too, which their papers do not
+    /// Also let systems offload that choose their memory strategies before training; their papers do not
     #[arg(long)]
     offload_baselines: bool,
-    /// Where to write the figures of every iteration as JSON
+    /// Write the results of every iteration to this JSON file
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Where to write a page with the table and the figures
+    /// Write the table and the figures to this HTML page
     #[arg(long)]
     html: Option<PathBuf>,
-    /// Figures of the page: all, or average, dynamic, ladder, sizes, memory, search, grid, large
+    /// Figures of the page: all, or some of average, dynamic, ladder, sizes, memory, search, grid, large
     #[arg(long, value_delimiter = ',', default_value = "average", requires = "html")]
     figures: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What a comparison found, as JSON.
+//! The results of a comparison, as JSON.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use serde::Serialize;
 /// The schema name of the JSON.
 const SCHEMA: &str = "dip.compare/v1";
 
-/// All models.
+/// The results of all models.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
     schema: &'static str,
     pub cluster: String,
     pub seed: u64,
     pub models: Vec<ModelResult>,
-    /// What each figure shows.
+    /// The data of each figure.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<&'static str, serde_json::Value>,
 }
 
-/// All systems on one model.
+/// The results of all systems on one model.
 #[derive(Debug, Serialize)]
 pub struct ModelResult {
     pub model: String,
@@ -31,13 +31,13 @@ pub struct ModelResult {
     pub systems: Vec<SystemResult>,
 }
 
-/// One system on one model.
+/// The results of one system on one model.
 #[derive(Debug, Serialize)]
 pub struct SystemResult {
     pub system: String,
-    /// What it decided before training.
+    /// The choice before training, such as segments and sub-microbatches.
     pub choice: String,
-    /// Seconds in which it decided that.
+    /// Time of that choice.
     pub deploy_s: Seconds,
     pub records: Vec<Record>,
     /// Why there are no records.
@@ -52,9 +52,9 @@ pub struct Record {
     pub seconds: Seconds,
     pub bubble_ratio: f64,
     pub mfu: f64,
-    /// Of the rank that holds most.
+    /// Peak memory of the rank with the most.
     pub peak_bytes: Bytes,
-    /// To the proven bound of the same task graph; none without a pipeline.
+    /// Distance from the proven bound of the task graph, relative to the bound; absent without a pipeline.
     pub gap: Option<f64>,
     pub search_s: Seconds,
 }
@@ -105,7 +105,7 @@ impl ModelResult {
         }
     }
 
-    /// The system that the others are compared with: `dip`, or the last one.
+    /// The system that the others are compared with: `dip`, or else the last.
     pub fn reference(&self) -> Option<&SystemResult> {
         let done = || self.systems.iter().filter(|s| s.failure.is_none());
         done().find(|s| s.system == "dip").or_else(|| done().next_back())
@@ -137,7 +137,7 @@ impl SystemResult {
         self.spread(|r| r.seconds.0)
     }
 
-    /// By how much the throughput of `self` is above that of `other`: 0.1 is 10 % more.
+    /// Relative throughput over `other`, minus one: 0.1 is 10 % faster.
     pub fn above(&self, other: &Self) -> f64 {
         other.seconds().mean / self.seconds().mean - 1.0
     }
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_is_that_of_a_sample() {
+    fn the_deviation_is_that_of_a_sample() {
         let spread = Spread::of([1.0, 2.0, 3.0].into_iter());
         assert_eq!((spread.mean, spread.deviation), (2.0, 1.0));
         assert_eq!(Spread::of([4.0].into_iter()), Spread { mean: 4.0, deviation: 0.0 });

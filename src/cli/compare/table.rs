@@ -6,7 +6,7 @@ use super::result::{ModelResult, SystemResult};
 
 const HEADS: [&str; 8] = ["system", "iteration", "", "bubbles", "MFU", "peak", "gap", "search"];
 
-/// Headline, one line a system, and what each decided.
+/// A headline, one line for each system, and the choices of the systems.
 pub fn table(result: &ModelResult) -> String {
     let [data, tensor, pipeline] = result.parallel;
     let iterations = result.systems.iter().map(|s| s.records.len()).max().unwrap_or(0);
@@ -50,7 +50,7 @@ fn row(system: &SystemResult, reference: Option<&SystemResult>) -> [String; 8] {
     ]
 }
 
-/// The first column to the left, the others to the right.
+/// Aligns the first column to the left and the others to the right.
 pub fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |c: usize| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();

@@ -1,4 +1,4 @@
-//! `dip train`: trains a model as a run.toml says.
+//! `dip train`: trains the model of a run file.
 
 mod compare;
 mod progress;
@@ -25,16 +25,16 @@ pub struct Train {
     /// Resume from the newest checkpoint of the run, or start anew if there is none
     #[arg(long, conflicts_with = "restart")]
     resume: bool,
-    /// Remove the checkpoints of an earlier run in the same output folder, and start anew
+    /// Remove the checkpoints of an earlier run from the output folder, and start anew
     #[arg(long)]
     restart: bool,
-    /// Train a second copy with this schedule, iteration by iteration in turn, and compare the times
+    /// Train a second copy under this schedule, in turns with the first, and compare their times
     #[arg(long, value_name = "SCHEDULE", conflicts_with_all = ["resume", "restart"])]
     compare: Option<String>,
-    /// Iterations of the whole run, instead of those of the file
+    /// Iterations of the run, instead of those of the file
     #[arg(long)]
     iterations: Option<u64>,
-    /// Folder of checkpoints, profile and metrics, instead of that of the file
+    /// Folder for checkpoints, profile and metrics, instead of that of the file
     #[arg(long)]
     output: Option<PathBuf>,
     /// The nodes of the run, the same list on all of them, as names or IPv4 addresses; each trains `pipeline.replicas` replicas
@@ -42,7 +42,7 @@ pub struct Train {
     #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', requires = "node")]
     #[arg(conflicts_with = "compare")]
     nodes: Vec<String>,
-    /// Which of the nodes this is, from 0: the first writes checkpoints and metrics
+    /// Number of this node in the list, from 0; the first node writes checkpoints and metrics
     #[cfg(feature = "nodes")]
     #[arg(long, value_name = "NUMBER", requires = "nodes")]
     node: Option<usize>,

@@ -1,4 +1,4 @@
-//! The progress bar of a run, and what is printed at its end.
+//! The progress bar of a run, and the summary at its end.
 
 use std::path::Path;
 use std::time::Instant;
@@ -30,9 +30,9 @@ pub struct Totals {
     pub bubble: f64,
     pub stall_s: f64,
     pub fallbacks: u64,
-    /// Sum of the utilisations of the iterations that know theirs.
+    /// Sum of the utilisations of the iterations that report one.
     pub mfu: f64,
-    /// The most that any rank held, as planned and measured.
+    /// The largest memory of any rank, as planned and measured.
     pub peak_bytes: u64,
     pub skipped: u64,
 }
@@ -55,7 +55,7 @@ impl Totals {
         self.skipped = report.skipped;
     }
 
-    /// The mean of one of its sums over the iterations.
+    /// The mean over the iterations of one of the sums.
     pub fn mean(&self, sum: f64) -> f64 {
         sum / self.iterations.max(1) as f64
     }
@@ -64,17 +64,17 @@ impl Totals {
         self.tokens as f64 / self.elapsed_s.max(f64::MIN_POSITIVE)
     }
 
-    /// Time lost to waiting for plans, in per cent.
+    /// Share of the time spent waiting for plans, in per cent.
     pub fn stall_percent(&self) -> f64 {
         100.0 * self.stall_s / self.elapsed_s.max(f64::MIN_POSITIVE)
     }
 
-    /// Mean error of the prediction, in per cent of the measured makespan.
+    /// Mean absolute error of the predicted makespan, in per cent of the measured one.
     pub fn error_percent(&self) -> f64 {
         100.0 * self.error_s / self.makespan_s.max(f64::MIN_POSITIVE)
     }
 
-    /// Makespan beyond the critical path of the measured stage times, in per cent of that path.
+    /// Excess of the makespan over the critical path of the measured stage times, in per cent of that path.
     pub fn overhead_percent(&self) -> f64 {
         100.0 * (self.makespan_s / self.critical_path_s.max(f64::MIN_POSITIVE) - 1.0)
     }
@@ -148,12 +148,12 @@ fn print_captions(evaluation: &Evaluation) {
         };
         println!("  {mark:5} | {} | generated: {}", c.expected.trim(), c.generated.trim());
     }
-    let judged: Vec<bool> = captions.iter().filter_map(|c| c.right).collect();
-    if !judged.is_empty() {
-        let right = judged.iter().filter(|&&r| r).count();
+    let known: Vec<bool> = captions.iter().filter_map(|c| c.right).collect();
+    if !known.is_empty() {
+        let right = known.iter().filter(|&&r| r).count();
         println!(
             "{right} of {} held-out captions are right in every colour and shape",
-            judged.len()
+            known.len()
         );
     }
 }
@@ -168,20 +168,20 @@ fn print_samples(evaluation: &Evaluation) {
         samples.len()
     );
     let mark = |right: bool| if right { "right" } else { "wrong" };
-    let judged = samples.iter().filter_map(|s| Some((&s.caption, s.seen?)));
-    for (caption, seen) in judged.clone() {
+    let known = samples.iter().filter_map(|s| Some((&s.caption, s.seen?)));
+    for (caption, seen) in known.clone() {
         let (colour, shape) = (mark(seen.colour), mark(seen.shape));
         println!(
             "  {caption:32} | colour {colour}, shape {shape}, direction {}",
             mark(seen.direction)
         );
     }
-    let of = judged.clone().count();
-    if of > 0 {
+    let count_known = known.clone().count();
+    if count_known > 0 {
         let count =
-            |right: fn(&SampleMatch) -> bool| judged.clone().filter(|(_, s)| right(s)).count();
+            |right: fn(&SampleMatch) -> bool| known.clone().filter(|(_, s)| right(s)).count();
         println!(
-            "of {of} held-out combinations {} show the named colour, {} the shape, {} the direction, {} all three",
+            "of {count_known} held-out combinations {} show the named colour, {} the shape, {} the direction, {} all three",
             count(|s| s.colour),
             count(|s| s.shape),
             count(|s| s.direction),

@@ -1,4 +1,4 @@
-//! Throughput of every system on every model, against the slowest.
+//! Throughput of every system on every model, relative to the slowest.
 
 use anyhow::Result;
 use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};

@@ -29,14 +29,14 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     }
     let chart = Bars {
         value: "seconds an iteration".into(),
-        group: "each with the parts of those to its left".into(),
+        group: "each adds one part to the system on its left".into(),
         groups: steps.iter().map(|s| s.name().to_owned()).collect(),
         series,
     };
     let figure = Figure {
         title: "Ablation".into(),
         caption: "Modality-aware partitioner, dual-queue interleaving, reordering by tree search, memory strategies \
-                  chosen for every stage, and at last this system's search with weight gradients apart."
+                  chosen for every stage, and last this system's search with split weight gradients."
             .into(),
         svg: bars(&chart),
     };

@@ -46,8 +46,8 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     };
     let figure = Figure {
         title: "Large scale".into(),
-        caption: "One replica emulated; the sum of its gradients with the others at the end of the iteration is counted, \
-                  waiting for slower replicas is not."
+        caption: "One replica is emulated. Its time includes the sum of gradients over replicas at the end of the iteration, but no \
+                  waiting for slower replicas."
             .into(),
         svg: bars(&chart),
     };

@@ -1,4 +1,4 @@
-//! What rank 0 holds over one iteration.
+//! The memory of rank 0 over one iteration.
 
 use anyhow::Result;
 use dip::core::{Executor, Plan};
@@ -44,7 +44,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     Ok((figure, serde_json::to_value(data)?))
 }
 
-/// GiB over seconds.
+/// Memory in GiB over time in seconds.
 fn curve(plan: &Plan) -> Result<Vec<(f64, f64)>> {
     let trace = VirtualExecutor::default().execute(plan)?;
     let curves = dip::emu::memory(&plan.graph, &trace);

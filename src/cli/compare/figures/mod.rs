@@ -1,4 +1,4 @@
-//! The figures of the paper's evaluation, each from runs of its own, but for the first.
+//! The figures of the paper's evaluation. All but the first make runs of their own.
 
 mod average;
 mod dynamic;
@@ -17,14 +17,14 @@ use serde_json::Value;
 use super::contest::{Contest, System};
 use super::result::ModelResult;
 
-/// What figures are drawn from.
+/// The inputs of all figures.
 pub struct Inputs<'a> {
     pub contest: &'a Contest<'a>,
-    /// Systems of the comparison.
+    /// The systems of the comparison.
     pub systems: &'a [System],
-    /// The comparison itself.
+    /// The results of the comparison.
     pub results: &'a [ModelResult],
-    /// Batches a measurement of a figure takes the mean of.
+    /// Batches that a point is the mean of.
     pub iterations: u64,
 }
 
@@ -41,7 +41,7 @@ const FIGURES: [(&str, Draw); 8] = [
     ("large", large::draw),
 ];
 
-/// The names of figures to draw: `all` is every one.
+/// The figures to draw; `all` names every figure.
 pub fn chosen(names: &[String]) -> Result<Vec<&'static str>> {
     if names.iter().any(|n| n == "all") {
         return Ok(FIGURES.map(|f| f.0).to_vec());

@@ -13,8 +13,8 @@ use super::{Inputs, preset};
 
 const MODEL: &str = "vlm-m";
 const SEARCHES: [&str; 5] = ["dip", "dip-mcts", "dip-local", "dip-random", "dip-dfs"];
-/// Times the budget of the comparison.
-const LONGER: f64 = 5.0;
+/// The budget of these searches, as a multiple of that of the comparison.
+const BUDGET_FACTOR: f64 = 5.0;
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
@@ -26,8 +26,8 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let graph = deployment.graph(&setting, &deployment.memory[0], &batch)?;
     let mut environment = contest.environment();
     environment.budget = match environment.budget {
-        Budget::Time(limit) => Budget::Time(limit * LONGER),
-        Budget::Iterations(n) => Budget::Iterations((n as f64 * LONGER) as u64),
+        Budget::Time(limit) => Budget::Time(limit * BUDGET_FACTOR),
+        Budget::Iterations(n) => Budget::Iterations((n as f64 * BUDGET_FACTOR) as u64),
     };
     let mut series = Vec::new();
     for name in SEARCHES {
@@ -67,7 +67,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     Ok((figure, serde_json::to_value(data)?))
 }
 
-/// Every better plan.
+/// Records every improvement.
 #[derive(Default)]
 struct Log {
     points: Mutex<Vec<(f64, f64)>>,

@@ -1,4 +1,4 @@
-//! How many images a sub-microbatch should have.
+//! The best number of images in a sub-microbatch.
 
 use anyhow::{Context, Result};
 use dip::core::ModuleId;
@@ -12,7 +12,7 @@ use super::{Inputs, preset};
 const MODEL: &str = "vlm-s";
 /// Images of a sub-microbatch.
 const SIZES: [u32; 10] = [2, 4, 6, 8, 10, 12, 16, 24, 32, 48];
-/// The search, and orders that it should beat.
+/// The search, and fixed orders to compare it with.
 const SCHEDULES: [&str; 3] = ["dip", "interleaved", "gpipe"];
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
