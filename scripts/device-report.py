@@ -4,9 +4,9 @@
     cargo build --release --features cuda
     scripts/device-report.py --device cuda --sheet h200
 
-takes less than 10 minutes: operators are calibrated first, then every run is profiled, planned and trained for a few
-iterations. Runs that do not start before the time is over are left out and named. Needs Python 3.9 and nothing else. On a
-machine without a GPU, `--device cpu --small` tries the script itself.
+It takes less than 10 minutes. It calibrates operators first, then profiles, plans and trains every run for a few iterations.
+It skips and names the runs for which no time is left. It needs Python 3.9 and nothing else. To try it on a machine without a
+GPU, use `--device cpu --small`.
 """
 
 import argparse
@@ -81,7 +81,7 @@ SMALL = [("vlm-tiny", "vlm-tiny", 6, "f32", 2), ("t2v-tiny", "t2v-tiny", 6, "f32
 
 
 def run_toml(folder, case, device):
-    """The run of one case, written to `folder`."""
+    """Writes the run of one case to `folder` and returns its path."""
     name, model, iterations, precision, ranks = case
     if "\n" in model:
         (folder / "model.toml").write_text(model)
@@ -107,7 +107,7 @@ every = {iterations + 1}
 
 
 def figures(metrics):
-    """Medians over the iterations behind the first quarter, in which kernels are compiled and tuned."""
+    """Medians over all iterations except the first quarter, in which kernels are compiled and tuned."""
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
     train = [r["train"] for r in records if "train" in r]
     losses = (train[0]["loss"], train[-1]["loss"])
@@ -143,12 +143,12 @@ def row(case, f):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dip", default="target/release/dip", help="the command, built with the device's feature")
+    parser.add_argument("--dip", default="target/release/dip", help="the `dip` command, built with the feature of the device")
     parser.add_argument("--device", default="cuda", choices=["cuda", "wgpu", "rocm", "cpu"])
-    parser.add_argument("--sheet", help="preset or TOML of the device's data sheet: operators are calibrated, too")
-    parser.add_argument("--seconds", type=float, default=570, help="time for everything (570)")
-    parser.add_argument("--small", action="store_true", help="the two tiny models only")
-    parser.add_argument("--out", type=pathlib.Path, help="folder to keep cluster, profiles and metrics in")
+    parser.add_argument("--sheet", help="preset or TOML of the device's data sheet; also calibrates operators")
+    parser.add_argument("--seconds", type=float, default=570, help="time limit of the whole report (570)")
+    parser.add_argument("--small", action="store_true", help="run only the two tiny models")
+    parser.add_argument("--out", type=pathlib.Path, help="folder for cluster, profiles and metrics")
     options = parser.parse_args()
     if not pathlib.Path(options.dip).is_file():
         sys.exit(f"{options.dip}: not found; build it with `cargo build --release --features {options.device}`, or name it with --dip")
@@ -159,7 +159,7 @@ def main():
     left = lambda: end - time.monotonic()
 
     def call(arguments, log):
-        """Whether it ended well; what it says goes to a file, and its end to the screen where it did not."""
+        """Runs `dip` with its output in the file `log`. Returns False and prints the end of the log if it fails."""
         with open(log, "w") as out:
             try:
                 code = subprocess.run([options.dip, *arguments], stdout=out, stderr=subprocess.STDOUT, timeout=max(left(), 1)).returncode
@@ -179,7 +179,7 @@ def main():
         if call([str(a) for a in kind], folder / "calibrate.txt"):
             print((folder / "calibrate.txt").read_text())
 
-    print("| model | precision | ranks | ms an iteration | tokens/s | MFU | planner's error | runtime overhead | bubbles "
+    print("| model | precision | ranks | ms per iteration | tokens/s | MFU | planner's error | runtime overhead | bubbles "
           "| peak activations, GiB | loss, first and last |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     failed = []
@@ -194,7 +194,7 @@ def main():
         else:
             failed.append(f"{case[0]} ({case[3]}, {case[4]} ranks): {home / 'log.txt'}")
     for line in failed:
-        print("left out:", line)
+        print("skipped:", line)
     print("logs, profiles and metrics are in", folder)
     sys.exit(bool(failed))
 

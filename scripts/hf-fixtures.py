@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the tiny random models of dip-burn/tests/fixtures/hf with the logits that `transformers` gives for them.
+"""Builds the tiny random models of dip-burn/tests/fixtures/hf, with their logits from `transformers`.
 
-Only needed to make the fixtures anew; the tests read the files that are kept:
+Only needed to rebuild the fixtures; the tests read the files in the repository:
     pip install torch transformers safetensors
     python3 scripts/hf-fixtures.py dip-burn/tests/fixtures/hf
-Each folder holds a model as `save_pretrained` writes it, and `expected.safetensors` with
+Each folder has a model as written by `save_pretrained`, and `expected.safetensors` with
     input_ids [s], logits [s, vocab], and for vision models pixels [n, 3, px, px] and offsets [n].
 """
 
@@ -32,7 +32,7 @@ TEXT = dict(
 
 
 def randomise(model, dtype=torch.float32):
-    """Weights that leave nothing out: norms and biases are random, too; all have an exact form in `dtype`."""
+    """Sets all weights, also norms and biases, to random values that are exact in `dtype`."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -45,7 +45,7 @@ def randomise(model, dtype=torch.float32):
 
 
 def sequence(pieces):
-    """Token ids, with `n` image tokens for every integer n, and where each image starts."""
+    """Token ids, with `n` image tokens for every integer n, and the offset of each image."""
     ids, offsets = [], []
     for piece in pieces:
         if isinstance(piece, int):
@@ -61,7 +61,7 @@ def pixels(count, px):
 
 
 def qwen_patches(images, patch, merge, frames):
-    """[n, 3, px, px] to rows of patches; those that are merged into one token stand next to each other."""
+    """[n, 3, px, px] to rows of patches. Patches that merge into one token are adjacent."""
     n, channels, px, _ = images.shape
     blocks = px // patch // merge
     x = images.reshape(n, channels, blocks, merge, patch, blocks, merge, patch)

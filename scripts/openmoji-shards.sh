@@ -3,8 +3,8 @@
 #
 #   scripts/openmoji-shards.sh [folder]     # default: data/openmoji
 #
-# The package holds drawings, which npm's `resvg` turns into pictures of 72 x 72. One in twenty is held out. Needs npm, node
-# and tar. Train on them with examples/openmoji.toml.
+# The package has SVG drawings. The npm package `resvg` renders them at 72 x 72 pixels. One picture in twenty is held out. Needs
+# npm, node and tar. Train on the shards with examples/openmoji.toml.
 set -euo pipefail
 
 mkdir -p "${1:-data/openmoji}"
@@ -34,7 +34,7 @@ console.log(`${count} pictures with names`);
 JS
 node pack.js
 
-# A sample's members must stand side by side, so shards are filled stem by stem.
+# The files of a sample must be adjacent in a shard.
 for part in train held-out; do
     find "$part" -name '*.png' -printf '%f\n' | sed 's/\.png$//' | sort | split -l 1000 -d - "$part-"
     for list in "$part"-*; do

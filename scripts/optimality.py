@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Compares short searches with optima that CP-SAT proves, on small random graphs of uneven modules.
+"""Compares short searches with proven optima of CP-SAT, on small random graphs of uneven modules.
 
     pip install ortools
     cargo build --release --no-default-features
     python3 scripts/optimality.py target/release/dip --graphs 60 --budget 900ms
 
-Graphs have 2 to 4 ranks and 2 to 6 microbatches, one or two encoders before a backbone of one or two segments, weight gradients
-apart or not, memory from unlimited to what one microbatch needs, and some have strategies to choose from. Prints a line for each
-graph, and at the end the mean and the worst distance over those whose optimum is proven.
+Graphs have 2 to 4 ranks, 2 to 6 microbatches, up to two encoders, and a backbone of one or two segments. Some have split weight
+gradients, some have several memory strategies, and memory ranges from unlimited to the need of one microbatch. The script prints
+one line per graph, then the mean and the worst distance from the proven optima.
 """
 
 import argparse
@@ -18,8 +18,8 @@ import subprocess
 import tempfile
 
 
-def drawn(seed):
-    """A dip.graph/v1 in whole milliseconds."""
+def random_graph(seed):
+    """A random dip.graph/v1 in whole milliseconds."""
     draw = random.Random(seed)
     ranks, microbatches = draw.randint(2, 4), draw.randint(2, 6)
     encoders, segments = draw.randint(0, 2), draw.randint(1, 2)
@@ -37,12 +37,12 @@ def drawn(seed):
         return len(tasks) - 1
 
     for m in range(microbatches):
-        way = {n: [(s, r) for s in range(k) for r in range(ranks)] for n, k in modules}
+        path = {n: [(s, r) for s in range(k) for r in range(ranks)] for n, k in modules}
         load = {n: draw.lognormvariate(0, 0.6) for n, _ in modules}
         forward, outputs = {}, []
         for n, _ in modules:
             before = outputs if n == "backbone" else []
-            for s, r in way[n]:
+            for s, r in path[n]:
                 seconds = max(1, round(cost[n, s, r] * load[n]))
                 held = draw.randint(1, 9)
                 at = add(r, "forward", n, s, m, seconds, held, [(t, comm) for t in before])
@@ -56,23 +56,23 @@ def drawn(seed):
             if n != "backbone":
                 outputs.append(before[0])
         for n, _ in reversed(modules):
-            behind = last if n != "backbone" else None
-            for s, r in reversed(way[n]):
+            previous = last if n != "backbone" else None
+            for s, r in reversed(path[n]):
                 at, seconds = forward[n, s, r]
                 took = seconds if split else 2 * seconds
                 if choices:
                     took = 2 * seconds
-                deps = [(at, 0)] + ([(behind, comm)] if behind is not None else [])
-                behind = add(r, "backward", n, s, m, took, 0, deps)
+                deps = [(at, 0)] + ([(previous, comm)] if previous is not None else [])
+                previous = add(r, "backward", n, s, m, took, 0, deps)
                 if split:
-                    add(r, "weight", n, s, m, seconds, 0, [(behind, 0)])
+                    add(r, "weight", n, s, m, seconds, 0, [(previous, 0)])
             if n == "backbone":
-                last = behind
+                last = previous
     held = [[sum(t["activation_bytes"] for t in tasks if (t["rank"], t["microbatch"]) == (r, m)) for m in range(microbatches)]
             for r in range(ranks)]
     share = draw.choice([None, 2.0, 1.5, 1.0])
     limit = [sum(of) if share is None else round(share * max(of)) for of in held]
-    return {"schema": "dip.graph/v1", "model": "drawn", "cluster": "none", "ranks": ranks, "tasks": tasks,
+    return {"schema": "dip.graph/v1", "model": "random", "cluster": "none", "ranks": ranks, "tasks": tasks,
             "memory_limit_bytes": limit, "static_bytes": [0] * ranks}
 
 
@@ -85,7 +85,7 @@ def interval(model, start, stop, horizon):
 
 
 def optimum(graph, timeout):
-    """The makespan in ms, if any is found, and whether it is proven."""
+    """Returns the best makespan in ms, or None, and True if it is proven optimal."""
     from ortools.sat.python import cp_model
     model, tasks = cp_model.CpModel(), graph["tasks"]
     horizon = sum(3 * ms(t["duration_s"]) for t in tasks)
@@ -136,13 +136,13 @@ def main():
     options.add_argument("--graphs", type=int, default=60)
     options.add_argument("--first", type=int, default=0, help="seed of the first graph")
     options.add_argument("--budget", default="900ms")
-    options.add_argument("--timeout", type=float, default=60, help="seconds of CP-SAT")
+    options.add_argument("--timeout", type=float, default=60, help="time limit of CP-SAT per graph, in seconds")
     chosen = options.parse_args()
     distances = []
     with tempfile.TemporaryDirectory() as folder:
         path, out = pathlib.Path(folder) / "graph.json", pathlib.Path(folder) / "plan.json"
         for seed in range(chosen.first, chosen.first + chosen.graphs):
-            graph = drawn(seed)
+            graph = random_graph(seed)
             path.write_text(json.dumps(graph))
             command = [chosen.dip, "plan", "--graph", str(path), "--budget", chosen.budget, "--threads", "2", "--out", str(out)]
             done = subprocess.run(command, capture_output=True, text=True)
@@ -153,7 +153,7 @@ def main():
             ours, bound = plan["predicted"]["makespan_s"] * 1e3, plan["lower_bound_s"] * 1e3
             best, proven = optimum(graph, chosen.timeout)
             if best is None:
-                print(f"graph {seed}: CP-SAT finds nothing", flush=True)
+                print(f"graph {seed}: CP-SAT finds no plan", flush=True)
                 continue
             assert bound <= best + 1e-6, f"graph {seed}: the bound of {bound} ms is above {best} ms"
             distance = ours / best - 1

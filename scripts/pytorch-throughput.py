@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Training throughput of one layer in PyTorch on one core, with the shapes of `cargo run --release --example throughput`.
+"""Measures the training throughput of one layer in PyTorch on one core.
 
-Needs `pip install torch`; not part of the build. Stacks of one and two layers are measured in turn, and the difference of their
-medians is the time of a layer, forward and backward, as in the example.
+Needs `pip install torch`; not part of the build. Shapes and method are those of `cargo run --release --example throughput`:
+stacks of one and two layers run alternately, and the difference of their medians is the time of a layer, forward and backward.
 """
 
 import statistics
@@ -41,7 +41,7 @@ class Layer(nn.Module):
         self.gate = nn.Linear(hidden, ffn, bias) if self.decoder else None
         self.up, self.down = nn.Linear(hidden, ffn, bias), nn.Linear(ffn, hidden, bias)
 
-    def turn(self, x, cos, sin):
+    def rotate(self, x, cos, sin):
         a, b = x.chunk(2, dim=-1)
         return x * cos + torch.cat([-b, a], dim=-1) * sin
 
@@ -50,7 +50,7 @@ class Layer(nn.Module):
         y = self.attention_norm(x)
         split = lambda t: t.view(b, s, self.heads, -1).transpose(1, 2)
         q, k, v = split(self.query(y)), split(self.key(y)), split(self.value(y))
-        q, k = self.turn(q, cos, sin), self.turn(k, cos, sin)
+        q, k = self.rotate(q, cos, sin), self.rotate(k, cos, sin)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=self.decoder)
         x = x + self.output(y.transpose(1, 2).reshape(b, s, m))
         y = self.ffn_norm(x)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Draws how far above the proven bound each search is after each budget.
+"""Measures the gap between each search and the proven bound at several budgets.
 
     cargo build --release --no-default-features
     python3 scripts/search_progress.py target/release/dip [seed of the batch] [budgets, comma-separated]
 
-Prints a Markdown table: a row for a model and a search, a column for a budget. All searches plan the same task graphs.
+Prints a Markdown table with one row per model and search, and one column per budget. All searches plan the same task graphs.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ def plan(dip, *arguments):
 
 
 def gap(text):
-    """The printed gap, in percent."""
+    """The gap in the output of `dip plan`, in percent."""
     return float(re.search(r"gap ([\d.]+) %", text)[1])
 
 

@@ -5,9 +5,9 @@
     cargo build --release --no-default-features
     python3 scripts/solvers.py target/release/dip --ranks 4,8,16 --microbatches 4,8,16,32,64,128 --timeout 300
 
-Prints a Markdown table. Times are milliseconds as integers, so that all solve the same problem exactly. Each rank may hold as
-many microbatches as there are ranks; memory is given back after the weight gradient. A solver that has timed out is not asked
-for more microbatches of as many ranks.
+Prints a Markdown table. Times are whole milliseconds, so that all solve exactly the same problem. Each rank can hold as many
+microbatches as there are ranks, and frees memory after the weight gradient. A solver that times out does not get more
+microbatches for the same number of ranks.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def ms(seconds):
 
 
 def searched(dip, graph, folder):
-    """Makespan and bound in ms after 2 s of search."""
+    """Returns makespan and bound in ms after 2 s of search, and the seconds that the command took."""
     path, out = folder / "graph.json", folder / "plan.json"
     path.write_text(json.dumps(graph))
     command = [dip, "plan", "--graph", str(path), "--budget", "2s", "--threads", "2", "--out", str(out)]
@@ -119,7 +119,7 @@ def z3_opt(graph, timeout):
             for j in own[:at]:
                 solver.add(z3.Or(start[i] >= start[j] + duration[j], start[j] >= start[i] + duration[i]))
         forwards = [i for i in own if tasks[i]["kind"] == "forward"]
-        # At the start of a forward the pairs that are live beside it leave room for it.
+        # When a forward starts, the other live pairs leave room for it.
         for i in forwards:
             live = [z3.And(start[j] <= start[i], start[i] < start[j + 2] + duration[j + 2]) for j in forwards if j != i]
             if len(live) >= graph["memory_limit_bytes"][r]:
@@ -136,8 +136,8 @@ def main():
     options.add_argument("dip")
     options.add_argument("--ranks", default="4,8,16")
     options.add_argument("--microbatches", default="4,8,16,32,64,128")
-    options.add_argument("--timeout", type=float, default=300, help="seconds of each solver")
-    options.add_argument("--skip", default="", help="solvers not to run, with commas between them: cp-sat,z3")
+    options.add_argument("--timeout", type=float, default=300, help="time limit of each solver, in seconds")
+    options.add_argument("--skip", default="", help="solvers to skip, comma-separated: cp-sat,z3")
     chosen = options.parse_args()
     print("| ranks | microbatches | tasks | dip, ms | bound, ms | dip, s | CP-SAT, ms | s | Z3, ms | s |")
     print("|---|---|---|---|---|---|---|---|---|---|")
