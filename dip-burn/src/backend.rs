@@ -1,4 +1,4 @@
-//! The backends a run can choose, and their devices.
+//! The backends that a run can choose, and their devices.
 
 use thiserror::Error;
 
@@ -17,23 +17,23 @@ pub type Wgpu = burn::backend::Wgpu;
 #[cfg(feature = "rocm")]
 pub type Rocm = burn::backend::Rocm;
 
-/// A device that cannot be had.
+/// A device that is not available.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
-    /// There is no driver or no device.
+    /// CUDA has no driver or no device.
     #[error("no CUDA device: {what}; install the NVIDIA driver, or train with device = \"cpu\"")]
     NoCuda {
-        /// What was not found.
+        /// The missing part.
         what: String,
     },
-    /// There is no device of another kind.
+    /// Another backend has no driver or no device.
     #[error(
         "no {feature} device can be used: {what}; install its driver, or train with device = \"cpu\""
     )]
     NoDevice {
         /// The feature of the backend.
         feature: &'static str,
-        /// What the backend said.
+        /// The message of the backend.
         what: String,
     },
     /// The program was built without the backend.
@@ -51,26 +51,26 @@ pub fn cpu_devices(ranks: u32) -> Vec<burn::backend::flex::FlexDevice> {
     (0..ranks).map(|_| burn::backend::flex::FlexDevice).collect()
 }
 
-/// One CUDA device a rank; ranks share devices in turn where there are more ranks than devices.
+/// One CUDA device a rank. With more ranks than devices, ranks share them round-robin.
 ///
 /// # Errors
-/// [`DeviceError::NoCuda`] where there is no driver or no device.
+/// [`DeviceError::NoCuda`] if there is no driver or no device.
 #[cfg(feature = "cuda")]
 pub fn cuda_devices(ranks: u32) -> Result<Vec<burn::backend::cuda::CudaDevice>, DeviceError> {
     use burn::tensor::backend::Backend;
-    // The backend panics at its first operation where the driver's library is missing, so that is looked for first.
+    // Without the driver's library the backend panics at its first operation, so look for the driver first.
     let control = ["/dev/nvidiactl", "/dev/dxg"];
     let library = std::path::Path::new(r"C:\Windows\System32\nvcuda.dll");
     if !control.iter().any(|p| std::path::Path::new(p).exists()) && !library.exists() {
-        return Err(DeviceError::NoCuda { what: "the driver is not there".into() });
+        return Err(DeviceError::NoCuda { what: "the driver is not installed".into() });
     }
     match quietly(|| Cuda::device_count(0)) {
-        Ok(0) => Err(DeviceError::NoCuda { what: "the driver knows no device".into() }),
+        Ok(0) => Err(DeviceError::NoCuda { what: "the driver finds no device".into() }),
         Ok(n) => Ok((0..ranks as usize)
             .map(|rank| burn::backend::cuda::CudaDevice { index: rank % n })
             .collect()),
-        Err(said) => {
-            Err(DeviceError::NoCuda { what: format!("its library cannot be used ({said})") })
+        Err(message) => {
+            Err(DeviceError::NoCuda { what: format!("its library cannot be used ({message})") })
         }
     }
 }
@@ -78,7 +78,7 @@ pub fn cuda_devices(ranks: u32) -> Result<Vec<burn::backend::cuda::CudaDevice>, 
 /// The default device, shared by all ranks.
 ///
 /// # Errors
-/// [`DeviceError::NoDevice`] where the smallest operation fails.
+/// [`DeviceError::NoDevice`] if the smallest operation fails.
 #[cfg(feature = "wgpu")]
 pub fn wgpu_devices(ranks: u32) -> Result<Vec<burn::backend::wgpu::WgpuDevice>, DeviceError> {
     shared::<Wgpu>(ranks, "wgpu")
@@ -87,13 +87,13 @@ pub fn wgpu_devices(ranks: u32) -> Result<Vec<burn::backend::wgpu::WgpuDevice>, 
 /// The default device, shared by all ranks.
 ///
 /// # Errors
-/// [`DeviceError::NoDevice`] where the smallest operation fails.
+/// [`DeviceError::NoDevice`] if the smallest operation fails.
 #[cfg(feature = "rocm")]
 pub fn rocm_devices(ranks: u32) -> Result<Vec<burn::backend::rocm::RocmDevice>, DeviceError> {
     shared::<Rocm>(ranks, "rocm")
 }
 
-/// The default device for every rank, once it has shown that it computes: backends panic where there is no driver.
+/// The default device for every rank, after one operation on it: backends panic if there is no driver.
 #[cfg(any(feature = "wgpu", feature = "rocm"))]
 fn shared<B: burn::tensor::backend::Backend>(
     ranks: u32,
@@ -108,13 +108,13 @@ fn shared<B: burn::tensor::backend::Backend>(
     }
 }
 
-/// Runs what may panic, and instead of printing panics, of the threads of the backend as well, gives the first line of the first.
+/// Runs code that may panic, here or on threads of the backend. Returns the first line of the first panic and prints none.
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "rocm", test))]
 fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
     use std::sync::{Arc, Mutex, PoisonError};
-    let said = Arc::new(Mutex::new(None));
-    let first = said.clone();
+    let message = Arc::new(Mutex::new(None));
+    let first = message.clone();
     let usual = take_hook();
     set_hook(Box::new(move |panic| {
         let text = panic.payload_as_str().unwrap_or("a panic");
@@ -123,8 +123,8 @@ fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     }));
     let result = catch_unwind(AssertUnwindSafe(run));
     set_hook(usual);
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner).take();
-    result.map_err(|_| said.unwrap_or_default())
+    let message = message.lock().unwrap_or_else(PoisonError::into_inner).take();
+    result.map_err(|_| message.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,21 +1,22 @@
-//! A batch as the stages see it: plain numbers, no tensors. Every rank reads the same one.
+//! A batch of one iteration: plain numbers, no tensors. All ranks read the same batch.
 
 use std::ops::Range;
 
 use dip_core::BatchSplit;
 
-/// One iteration's microbatches, how they are cut, and what the loss is normalised by.
+/// The microbatches of one iteration and their split into sub-microbatches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// The microbatches.
     pub microbatches: Vec<Microbatch>,
     /// The instances of every sub-microbatch of every module.
     pub split: BatchSplit,
-    /// Tokens with a loss in the whole batch, of text or of clips: the loss does not depend on how the batch is cut.
+    /// Tokens of text or of clips with a loss in the whole batch. The loss is divided by it, so that it does not depend on the
+    /// split.
     pub trained_tokens: u64,
 }
 
-/// One packed sequence of `T` tokens and its images, or clips with their captions, each a document of its own.
+/// One packed sequence of `T` tokens with its images, or clips with their captions; each caption is a document.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Microbatch {
     /// Token ids, `[T]`.
@@ -26,13 +27,13 @@ pub struct Microbatch {
     pub positions: Vec<u32>,
     /// The token to predict at each position, `[T]`.
     pub targets: Vec<u32>,
-    /// Whether that prediction is trained, `[T]`.
+    /// True if the prediction has a loss, `[T]`.
     pub loss_mask: Vec<bool>,
     /// The images, in the order of the sequence.
     pub images: Vec<Image>,
-    /// Where the tokens of each image start, `[images]`.
+    /// Offset of the first token of each image, `[images]`.
     pub image_offsets: Vec<u32>,
-    /// The clips; document `i` is the caption of clip `i`. Where there are clips the captions are not trained themselves.
+    /// The clips; document `i` is the caption of clip `i`. Captions of clips have no loss themselves.
     pub clips: Vec<Clip>,
 }
 
@@ -43,16 +44,16 @@ pub struct Image {
     pub pixels: Vec<f32>,
 }
 
-/// One clip on its way from noise to video, as flow matching trains it.
+/// One clip with noise, as flow matching trains it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clip {
-    /// Its tokens.
+    /// Its tokens along each axis.
     pub grid: ClipGrid,
-    /// `(1 - time) noise + time video`, values token by token.
+    /// `(1 - time) noise + time video`, `[tokens, values]`.
     pub state: Vec<f32>,
-    /// `video - noise`, the velocity to predict, values token by token.
+    /// The velocity to predict, `video - noise`, `[tokens, values]`.
     pub velocity: Vec<f32>,
-    /// From 0, noise, to 1, video.
+    /// 0 is noise, 1 is video.
     pub time: f32,
 }
 
@@ -68,7 +69,7 @@ pub struct ClipGrid {
 }
 
 impl ClipGrid {
-    /// All tokens.
+    /// Tokens of the whole clip.
     pub fn tokens(&self) -> usize {
         self.frames as usize * self.tokens_per_frame() as usize
     }
@@ -78,7 +79,7 @@ impl ClipGrid {
         self.rows * self.columns
     }
 
-    /// Frame, row and column of every token, in their order.
+    /// Frame, row and column of every token, in order.
     pub fn places(&self) -> impl Iterator<Item = [u32; 3]> {
         let (frame, columns) = (self.tokens_per_frame(), self.columns);
         (0..self.tokens() as u32).map(move |i| [i / frame, i % frame / columns, i % columns])
@@ -101,7 +102,7 @@ impl Default for ClipSize {
 }
 
 impl Microbatch {
-    /// Tokens that have a loss: those of the clips, where there are any.
+    /// Tokens with a loss: the tokens of the clips if there are clips, otherwise those of the loss mask.
     pub fn trained_tokens(&self) -> u64 {
         match self.clips.is_empty() {
             true => self.loss_mask.iter().filter(|&&m| m).count() as u64,
@@ -109,7 +110,7 @@ impl Microbatch {
         }
     }
 
-    /// The rows of text that belong to instances of a decoder: the captions of some clips, or the whole sequence.
+    /// The text tokens of some instances of a decoder: the captions of these clips, or the whole sequence without clips.
     pub fn text_rows(&self, instances: &Range<u32>) -> Range<usize> {
         if self.clips.is_empty() {
             return 0..self.tokens.len();
@@ -118,7 +119,7 @@ impl Microbatch {
         start(instances.start)..start(instances.end)
     }
 
-    /// Tokens of the caption of each of some clips.
+    /// Number of caption tokens of each of some clips.
     pub fn caption_lengths(&self, clips: &Range<u32>) -> Vec<usize> {
         clips.clone().map(|clip| self.text_rows(&(clip..clip + 1)).len()).collect()
     }

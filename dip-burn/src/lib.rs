@@ -7,7 +7,9 @@
 //! | trait | you give | it lets you |
 //! |---|---|---|
 //! | [`model::Chunk`] | forward and backward of some layers | train another modality |
-//! | [`data::DataSource`] | documents of text and pictures | train on data of your own |
+//! | [`data::DataSource`] | documents of text and pictures, or captioned videos | train on data of your own |
+//! | [`data::PixelSource`], [`data::FrameSource`] | pixels of a picture, frames of a video | train on pictures and videos of any kind |
+//! | [`data::PackingRule`] | the next document of a sequence | choose which documents share a sequence |
 //! | [`dip_core::PlanSource`] | a plan for each batch | plan with anything |
 //! | [`train::BatchLoader`] | batches with their metadata | train on batches of your own |
 //! | [`train::Evaluator`] | a loss, captions or samples | evaluate in your own way |
@@ -17,7 +19,7 @@
 //! | [`runtime::ProcessGroup`] | messages between processes | spread a run over processes |
 
 pub mod backend;
-pub mod batch;
+mod batch;
 pub mod data;
 mod files;
 mod floats;

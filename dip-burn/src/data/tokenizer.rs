@@ -9,7 +9,7 @@ use super::error::{BoxError, DataError, TokenizeError};
 const MAX_FILE_BYTES: u64 = 256 << 20;
 const BYTES: u32 = 256;
 
-/// Names under which a `tokenizer.json` may hold a special token; the first that it has is taken.
+/// Names that a special token may have in a `tokenizer.json`; the first one found counts.
 const PAD: &[&str] = &["<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>"];
 const BOS: &[&str] = &[
     "<s>",
@@ -26,27 +26,27 @@ const IMAGE: &[&str] = &["<image>", "<|image_pad|>", "<|image|>", "<image_soft_t
 /// Ids that do not stand for text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// Fills a sequence up.
+    /// Fills the rest of a sequence.
     pub pad: u32,
     /// Begins a document.
     pub bos: u32,
     /// Ends a document.
     pub eos: u32,
-    /// Takes the place of a part of an image.
+    /// Stands for a part of an image.
     pub image: u32,
 }
 
 impl SpecialTokens {
-    /// Whether `id` is one of these.
+    /// True if `id` is one of these.
     pub fn contains(&self, id: u32) -> bool {
         [self.pad, self.bos, self.eos, self.image].contains(&id)
     }
 }
 
-/// Turns text into token ids and back.
+/// Converts text to token ids and back.
 #[derive(Debug, Clone)]
 pub enum Tokenizer {
-    /// One token a byte, and pad, bos, eos and image behind them: 260 tokens.
+    /// One token a byte, then pad, bos, eos and image: 260 tokens.
     Bytes,
     /// A Hugging Face tokenizer.
     HuggingFace(Box<HuggingFace>),
@@ -67,7 +67,7 @@ impl Tokenizer {
         Self::Bytes
     }
 
-    /// Reads a Hugging Face `tokenizer.json`. A special token that the file lacks gets an id behind its vocabulary, see
+    /// Reads a Hugging Face `tokenizer.json`. A special token that the file lacks gets an id after its vocabulary, see
     /// [`Tokenizer::vocab_size`].
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Tokenizer {
     /// Token ids of a text, none of them special.
     ///
     /// # Errors
-    /// [`TokenizeError`] where a Hugging Face tokenizer refuses the text; bytes never fail.
+    /// [`TokenizeError`] if a Hugging Face tokenizer refuses the text; bytes never fail.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         match self {
             Self::Bytes => Ok(text.bytes().map(u32::from).collect()),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tokenizer_file_gives_its_special_tokens_and_missing_ones_are_added_behind() {
+    fn a_tokenizer_file_gives_its_special_tokens_and_missing_ones_follow_its_vocabulary() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
         fs::write(&path, WORDS).unwrap();

@@ -9,8 +9,8 @@ use dip_core::{ModelSpec, ModuleId, ModuleKind};
 
 use super::{Chunk, DecoderChunk, DitChunk, Init, InitialWeights, ModelError, Slice, VitChunk};
 use crate::batch::{Batch, Image, Microbatch};
-use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
-use crate::weights::Reader;
+use crate::params::{self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap};
+use crate::weights::ReadWeights;
 
 /// Held while a graph of Burn's autodiff is built and run.
 static AUTODIFF: Mutex<()> = Mutex::new(());
@@ -75,7 +75,7 @@ impl<B: Backend> WholeModel<B> {
         let decoder = decoder.ok_or_else(|| unsupported(&model.name, "without a decoder"))?;
         let mut whole = Self { encoder, decoder, video };
         if let Some(weights) = weights {
-            let mut reader = Reader { weights, error: None };
+            let mut reader = ReadWeights { weights, error: None };
             whole.map_parameters(&mut reader);
             reader.error.map_or(Ok(()), |error| Err(Box::new(error)))?;
         }
@@ -170,7 +170,7 @@ impl<B: Backend> WholeModel<B> {
     /// # Errors
     /// [`ParameterError`] for the first one that is missing or has another shape.
     pub fn load(&mut self, tensors: &NamedTensors) -> Result<(), ParameterError> {
-        let mut loader = Loader { tensors, error: None };
+        let mut loader = LoadParameters { tensors, error: None };
         self.map_parameters(&mut loader);
         loader.error.map_or(Ok(()), Err)
     }

@@ -1,12 +1,12 @@
 //! Parameters by name.
 //!
-//! A name is the module of the model, the path inside it, and the number of the layer in the whole module, as in
-//! `language.layers.3.attention.query.weight`. It does not depend on the partition, so that weights, gradients and optimiser
-//! state of any two partitions can be compared and exchanged.
+//! A name consists of the module of the model, the path inside it, and the number of the layer in the whole module:
+//! `language.layers.3.attention.query.weight`. It does not depend on the partition. So any two partitions can compare and exchange
+//! weights, gradients and optimiser state.
 
-pub(crate) mod flat;
+pub(crate) mod bucket;
 
-pub use flat::Bucket;
+pub use bucket::Bucket;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -20,9 +20,9 @@ use thiserror::Error;
 /// Tensors on the host, by name.
 pub type NamedTensors = BTreeMap<String, TensorData>;
 
-/// Sees, and may replace, every float parameter of a chunk.
+/// Visits every float parameter of a chunk, and may replace it.
 pub trait ParameterMap<I: Backend> {
-    /// The new value of a parameter, from its name, its value and its gradient, where it has one.
+    /// Returns the new value of a parameter.
     fn map<const D: usize>(
         &mut self,
         name: &str,
@@ -49,7 +49,7 @@ pub enum ParameterError {
     },
 }
 
-/// How a path inside a chunk becomes a name.
+/// Makes the name of a parameter from its path inside a chunk.
 #[derive(Debug, Clone)]
 pub(crate) struct Naming {
     /// The module of the model.
@@ -96,7 +96,7 @@ pub(crate) fn parameters<B: Backend, M: Module<B>>(module: &M, naming: &Naming) 
     visitor.tensors
 }
 
-/// Copies every gradient of a module, on backend `G`, to the host.
+/// Copies every gradient of a module to the host; gradients are on backend `G`.
 pub(crate) fn gradients<B, G, M>(
     module: &M,
     naming: &Naming,
@@ -114,22 +114,22 @@ where
     visitor.tensors
 }
 
-/// Sum of the squares of all gradients of a module, but for that of `counted`, which counts elsewhere.
+/// The sum of the squares of all gradients of a module, without the parameter `except`, which is counted elsewhere.
 pub(crate) fn squared_norm<B, M>(
     module: &M,
     gradients: &GradientsParams,
-    counted: Option<ParamId>,
+    except: Option<ParamId>,
 ) -> f64
 where
     B: Backend,
     M: Module<B>,
 {
-    let mut visitor = SquaredNorm { gradients, counted, squares: Vec::new() };
+    let mut visitor = SquaredNorm { gradients, except, squares: Vec::new() };
     module.visit(&mut visitor);
     sum_on_host(visitor.squares)
 }
 
-/// The sum of tensors of one value each. They are read from their device at once: every read waits until it has nothing left to do.
+/// The sum of tensors of one value each. One read fetches all of them, because each read waits until the device is idle.
 pub(crate) fn sum_on_host<B: Backend, const D: usize>(values: Vec<Tensor<B, D>>) -> f64 {
     if values.is_empty() {
         return 0.0;
@@ -210,13 +210,13 @@ impl<B: Backend, G: Backend> ModuleVisitor<B> for GradientExporter<'_, G> {
 
 struct SquaredNorm<'a, B: Backend> {
     gradients: &'a GradientsParams,
-    counted: Option<ParamId>,
+    except: Option<ParamId>,
     squares: Vec<Tensor<B, 1>>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for SquaredNorm<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if self.counted == Some(param.id) {
+        if self.except == Some(param.id) {
             return;
         }
         if let Some(gradient) = self.gradients.get::<B, D>(param.id) {
@@ -225,13 +225,14 @@ impl<B: Backend> ModuleVisitor<B> for SquaredNorm<'_, B> {
     }
 }
 
-/// Replaces parameters by those of a table.
-pub(crate) struct Loader<'a> {
+/// Replaces every parameter by the tensor of its name.
+pub(crate) struct LoadParameters<'a> {
     pub tensors: &'a NamedTensors,
+    /// The first error, if any.
     pub error: Option<ParameterError>,
 }
 
-impl<I: Backend> ParameterMap<I> for Loader<'_> {
+impl<I: Backend> ParameterMap<I> for LoadParameters<'_> {
     fn map<const D: usize>(
         &mut self,
         name: &str,

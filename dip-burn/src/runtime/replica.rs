@@ -9,7 +9,7 @@ use dip_core::{Action, Program, RankId, SegmentId, StageError};
 use super::chunks::{Chunks, gradient_bucket, parameter_bucket};
 use super::collective::{Collective, ReplicaGone};
 use super::shard::Shard;
-use crate::params::flat::{ReadParameters, WriteParameters};
+use crate::params::bucket::{ReadParameters, WriteParameters};
 
 /// The replicas of one rank, seen from one of them.
 pub(super) struct Replica<B: Backend> {
@@ -61,8 +61,8 @@ impl<B: Backend> Replica<B> {
             return Ok(());
         };
         for (i, chunk) in chunks.values_mut().enumerate() {
-            let wanted = |name: &str| shard.owns(name);
-            let mut read = ReadParameters { wanted, bucket: Vec::new() };
+            let select = |name: &str| shard.owns(name);
+            let mut read = ReadParameters { select, bucket: Vec::new() };
             chunk.map_parameters(&mut read);
             collective.contribute(parameter_bucket(i), read.bucket).map_err(failed)?;
         }

@@ -21,9 +21,9 @@ use crate::model::{
     VitChunk, cast, image_side, output_width,
 };
 use crate::params::Bucket;
-use crate::params::flat;
-use crate::params::{self, Loader, NamedTensors, Naming, ParameterError, ParameterMap};
-use crate::weights::{Reader, Weights};
+use crate::params::bucket;
+use crate::params::{self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap};
+use crate::weights::{ReadWeights, Weights};
 use countdown::Countdown;
 pub use held::RankMemory;
 use held::{Account, Held, Kept, Left};
@@ -132,7 +132,7 @@ impl<B: Backend> ChunkStage<B> {
 
     fn read(&mut self, weights: Option<&Weights>) -> Result<(), ModelError> {
         let Some(weights) = weights else { return Ok(()) };
-        let mut reader = Reader { weights, error: None };
+        let mut reader = ReadWeights { weights, error: None };
         self.map_parameters(&mut reader);
         Ok(reader.error.map_or(Ok(()), |error| Err(Box::new(error)))?)
     }
@@ -210,17 +210,17 @@ impl<B: Backend> ChunkStage<B> {
 
     fn flat_gradients(&self) -> Bucket<B> {
         let sums = self.gradients.sums();
-        with_chunk!(&self.modules, chunk => flat::flat_gradients(chunk, sums))
+        with_chunk!(&self.modules, chunk => bucket::flat_gradients(chunk, sums))
     }
 
     /// The length of every parameter, in the order of [`when_gradients_are_done`](Self::when_gradients_are_done).
     pub fn flat_lengths(&self) -> Vec<usize> {
-        with_chunk!(&self.modules, chunk => flat::flat_lengths(chunk))
+        with_chunk!(&self.modules, chunk => bucket::flat_lengths(chunk))
     }
 
     /// Replaces the gradients of this iteration.
     pub fn set_gradients(&mut self, bucket: Bucket<B>) {
-        let sums = with_chunk!(&self.modules, chunk => flat::shaped_gradients(chunk, bucket));
+        let sums = with_chunk!(&self.modules, chunk => bucket::shaped_gradients(chunk, bucket));
         self.gradients.replace(sums);
     }
 
@@ -271,7 +271,7 @@ impl<B: Backend> ChunkStage<B> {
     /// # Errors
     /// [`ParameterError`] for the first one that is missing or has another shape.
     pub fn load(&mut self, tensors: &NamedTensors) -> Result<(), ParameterError> {
-        let mut loader = Loader { tensors, error: None };
+        let mut loader = LoadParameters { tensors, error: None };
         self.map_parameters(&mut loader);
         loader.error.map_or(Ok(()), Err)
     }

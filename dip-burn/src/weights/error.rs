@@ -1,4 +1,4 @@
-//! What is wrong with files of weights.
+//! Errors of files of weights.
 
 use std::path::{Path, PathBuf};
 
@@ -26,15 +26,15 @@ pub enum WeightsError {
         /// What to do.
         remedy: &'static str,
     },
-    /// A `config.json` that cannot be used.
+    /// A `config.json` cannot be used.
     #[error("{}: {source}", path.display())]
     Config {
         /// The file.
         path: PathBuf,
-        /// The field.
+        /// What is wrong with it.
         source: SpecError,
     },
-    /// Tensors that the model needs are not there.
+    /// Tensors that the model needs are missing.
     #[error(
         "{}: {count} tensors are missing, the first: {name:?}; get every shard of the model, or take the config.json that came \
          with it",
@@ -43,12 +43,12 @@ pub enum WeightsError {
     Missing {
         /// The folder.
         path: PathBuf,
-        /// How many.
+        /// Their number.
         count: usize,
-        /// One of them.
+        /// The first of them.
         name: String,
     },
-    /// Tensors that the model has no use for.
+    /// The model has no parameters for some tensors.
     #[error(
         "{}: {count} tensors belong to nothing in the model, the first: {name:?}; take the config.json that came with the \
          weights",
@@ -57,12 +57,12 @@ pub enum WeightsError {
     Extra {
         /// The folder.
         path: PathBuf,
-        /// How many.
+        /// Their number.
         count: usize,
-        /// One of them.
+        /// The first of them.
         name: String,
     },
-    /// A tensor of another shape.
+    /// A tensor has the wrong shape.
     #[error(
         "{}: tensor {name:?} has shape {found:?}, but must be {expected:?}; take the config.json that came with the weights",
         path.display()
@@ -77,7 +77,7 @@ pub enum WeightsError {
         /// The shape that the model needs.
         expected: Vec<usize>,
     },
-    /// A parameter that has no place in files of this architecture.
+    /// A parameter has no place in files of this architecture.
     #[error(
         "parameter {name:?} has no place in weights of this architecture; name the modules of the model \"vision\" and \
          \"language\", as a config.json gives them"
@@ -89,7 +89,7 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    /// Turns a system's error about `path` into one of these.
+    /// Makes an [`WeightsError::Io`] about `path` of the system's error.
     pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, source }

@@ -1,4 +1,4 @@
-//! Checkpoints as published models: the layout of Hugging Face, in shards of bounded size.
+//! Writes a checkpoint as a published model: the layout of Hugging Face, in shards of bounded size.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -10,22 +10,22 @@ use dip_core::ModelSpec;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::{Value, json};
 
-use super::names::{self, Entry, Layout, Part};
+use super::names::{self, Layout, TableEntry, TensorPart};
 use super::store::{INDEX, SINGLE};
 use super::{
     CONFIG, TensorStore, WeightsError, architecture, fitting, is_adapter, transposed, unnamed,
 };
 use crate::files;
 
-/// Largest file that is copied beside the weights: tokenizers and the like.
+/// Largest file that is copied with the weights, such as a tokenizer.
 const MAX_COPIED_BYTES: u64 = 256 << 20;
 
-/// How weights are written.
+/// The format of the written weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExportConfig {
-    /// Bytes of a shard; one that holds a single larger tensor is larger.
+    /// Most bytes of a shard, unless a single tensor is larger.
     pub shard_bytes: u64,
-    /// In bf16, rounded, instead of f32.
+    /// Rounds to bf16; otherwise weights are f32.
     pub bf16: bool,
 }
 
@@ -35,14 +35,14 @@ impl Default for ExportConfig {
     }
 }
 
-/// What was written.
+/// The size of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exported {
-    /// Tensors.
+    /// Number of tensors.
     pub tensors: usize,
-    /// Their bytes.
+    /// Bytes of all tensors.
     pub bytes: u64,
-    /// Files they are in.
+    /// Number of shards.
     pub shards: usize,
 }
 
@@ -55,13 +55,13 @@ struct Output<'a> {
 
 enum Content<'a> {
     /// Parameters of the checkpoint.
-    Trained(Entry),
-    /// A tensor of the published model that the trained one does not have.
+    Trained(TableEntry),
+    /// A tensor of the published model that the trained model lacks.
     Copied(&'a TensorStore),
 }
 
-/// Writes `checkpoint`, of a run that trains `model`, to the new folder `out`, with the `config.json` and the other small files of
-/// the published model in the folder `from`. Adapters are added to the weights that they stand beside.
+/// Writes a checkpoint of `model` to the new folder `out`, with the `config.json` and the other small files of the published model
+/// in the folder `from`. Adapters are merged into their weights.
 ///
 /// # Errors
 /// [`WeightsError`] names the file or tensor and the remedy; `out` appears whole or not at all.
@@ -95,13 +95,13 @@ fn refuse_existing(out: &Path) -> Result<(), WeightsError> {
     }
 }
 
-/// The weights of the published model; none where training began from a `config.json` alone.
+/// The weights of the published model; `None` if training began from a `config.json` alone.
 fn published(from: &Path) -> Result<Option<TensorStore>, WeightsError> {
     let has_weights = [SINGLE, INDEX].iter().any(|name| from.join(name).exists());
     has_weights.then(|| TensorStore::open(from)).transpose()
 }
 
-/// The tensors of the published layout, each with where it comes from.
+/// The tensors of the published layout, each with its origin.
 fn outputs<'a>(
     trained: &TensorStore,
     model: &ModelSpec,
@@ -124,7 +124,7 @@ fn outputs<'a>(
             content: Content::Copied(store),
         })
     });
-    // The head of a tied model is its token table, whatever a file may say besides.
+    // The head of a tied model is its token table, so a separate one is not copied.
     let tied = !table.tied.is_empty();
     let copied =
         copied.filter(|o| !(tied && o.name.ends_with("lm_head.weight"))).collect::<Vec<_>>();
@@ -141,7 +141,7 @@ fn every_parameter_has_a_place(
     table: &names::Table,
 ) -> Result<(), WeightsError> {
     let parts = table.entries.iter().flat_map(|e| &e.parts).map(|p| p.parameter.as_str());
-    let tied = table.tied.iter().map(|(parameter, _)| parameter.as_str());
+    let tied = table.tied.iter().map(|head| head.parameter.as_str());
     let placed: BTreeSet<&str> = parts.chain(tied).collect();
     match trained.names().find(|name| !placed.contains(name) && !is_adapter(name)) {
         Some(name) => Err(WeightsError::Unknown { name: name.to_owned() }),
@@ -178,7 +178,7 @@ impl Writer<'_> {
         Ok(Exported { tensors: outputs.len(), bytes, shards: count })
     }
 
-    /// Consecutive tensors whose bytes fit a shard.
+    /// Splits the tensors into shards, in order.
     fn shards<'o, 'a>(&self, outputs: &'o [Output<'a>]) -> Vec<Vec<&'o Output<'a>>> {
         let mut shards: Vec<Vec<&Output<'_>>> = Vec::new();
         let mut left = 0;
@@ -214,7 +214,7 @@ impl Writer<'_> {
         file.sync_all().map_err(WeightsError::io(path))
     }
 
-    /// Length and text of a header, padded to eight bytes.
+    /// Length and text of the header of a shard, padded to eight bytes.
     fn header(&self, shard: &[&Output<'_>]) -> Vec<u8> {
         let dtype = if self.config.bf16 { Dtype::BF16 } else { Dtype::F32 };
         let mut header = serde_json::Map::new();
@@ -256,8 +256,13 @@ impl Writer<'_> {
         Ok(values)
     }
 
-    /// A parameter, with its adapter where it has one, as `rows` rows of a tensor.
-    fn part(&self, part: &Part, layout: Layout, row: usize) -> Result<Vec<f32>, WeightsError> {
+    /// A parameter, merged with its adapter, as rows of `row` values of its tensor.
+    fn part(
+        &self,
+        part: &TensorPart,
+        layout: Layout,
+        row: usize,
+    ) -> Result<Vec<f32>, WeightsError> {
         let mut values = self.trained.all(&part.parameter)?;
         if values.len() != part.rows * row {
             return Err(WeightsError::Shape {
@@ -276,7 +281,7 @@ impl Writer<'_> {
         })
     }
 
-    /// Adds the product of the matrices of an adapter to the weights `[input, output]` of a layer.
+    /// Adds the product of the matrices of an adapter to the weights `[input, output]` of a layer, if it has one.
     fn merge(&self, layer: &str, output: usize, weights: &mut [f32]) -> Result<(), WeightsError> {
         let name = format!("{layer}.lora.a");
         let Some([_, rank]) = self.trained.shape(&name) else { return Ok(()) };
@@ -286,7 +291,7 @@ impl Writer<'_> {
         let Some(lora) = lora.filter(|lora| lora.rank as usize == *rank) else {
             return Err(WeightsError::Format {
                 path: self.trained.path().to_owned(),
-                what: format!("{name:?} has rank {rank}, which the run does not say"),
+                what: format!("{name:?} has rank {rank}, which differs from the run"),
                 remedy: "give the run.toml that the checkpoint was trained with",
             });
         };
@@ -300,7 +305,7 @@ impl Writer<'_> {
     }
 }
 
-/// Copies `config.json`, tokenizers and other small files; weights of any format stay behind.
+/// Copies `config.json`, tokenizers and other small files, but no weights.
 fn copy_small_files(from: &Path, to: &Path) -> Result<(), WeightsError> {
     let io = || WeightsError::io(from);
     for entry in fs::read_dir(from).map_err(io())? {

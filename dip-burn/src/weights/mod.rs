@@ -1,9 +1,9 @@
-//! Weights of published models: safetensors in the layout of Hugging Face, in and out.
+//! Reads and writes the weights of published models: safetensors in the layout of Hugging Face.
 //!
 //! ```text
-//! config.json -> architecture -> names: which tensor holds which parameter
-//! shards + index -> TensorStore -> Weights: each chunk reads the parameters that it holds
-//! checkpoint -> export: the same table the other way round
+//! config.json -> architecture -> names: the tensor of each parameter
+//! shards + index -> TensorStore -> Weights: each chunk reads its own parameters
+//! checkpoint -> export: the same table in the other direction
 //! ```
 
 mod error;
@@ -34,12 +34,12 @@ pub const CONFIG: &str = "config.json";
 #[derive(Debug)]
 pub struct Weights {
     store: TensorStore,
-    sources: HashMap<String, Source>,
+    locations: HashMap<String, ParameterLocation>,
 }
 
-/// Where a parameter is.
+/// The place of a parameter.
 #[derive(Debug, Clone)]
-struct Source {
+struct ParameterLocation {
     tensor: String,
     first_row: usize,
     rows: usize,
@@ -47,7 +47,7 @@ struct Source {
 }
 
 impl Weights {
-    /// Opens the weights of `model` in `folder` and checks that every tensor is there and has its shape; reads none.
+    /// Opens the weights of `model` in `folder`. Checks that every tensor is there and has the right shape, but reads none.
     ///
     /// # Errors
     /// [`WeightsError`] names the file, the tensor and the remedy.
@@ -56,28 +56,27 @@ impl Weights {
         let store = TensorStore::open(folder)?;
         let (prefixes, table) = fitting(&store, model, architecture);
         check(&store, model, &prefixes, &table)?;
-        Ok(Self { store, sources: sources(&table) })
+        Ok(Self { store, locations: locations(&table) })
     }
 
-    /// The parameter `name` of shape `shape`, from the bytes that hold it and no others.
+    /// Reads the parameter `name` of shape `shape`, and no other bytes of its file.
     ///
     /// # Errors
-    /// [`WeightsError`] where there is no such parameter, it has another shape, or the file cannot be read.
+    /// [`WeightsError`] if there is no such parameter, it has another shape, or the file cannot be read.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<TensorData, WeightsError> {
-        let source = self.sources.get(name);
-        let source = source.ok_or_else(|| WeightsError::Unknown { name: name.to_owned() })?;
-        let rows = source.first_row..source.first_row + source.rows;
-        let values = self.store.rows(&source.tensor, rows)?;
-        let values = match source.layout {
+        let at = self.locations.get(name);
+        let at = at.ok_or_else(|| WeightsError::Unknown { name: name.to_owned() })?;
+        let values = self.store.rows(&at.tensor, at.first_row..at.first_row + at.rows)?;
+        let values = match at.layout {
             Layout::Rows => values,
-            Layout::Columns => transposed(&values, source.rows),
+            Layout::Columns => transposed(&values, at.rows),
         };
         let expected: usize = shape.iter().product();
         if values.len() != expected {
             return Err(WeightsError::Shape {
                 path: self.store.path().to_owned(),
-                name: source.tensor.clone(),
-                found: self.store.shape(&source.tensor).unwrap_or_default().to_vec(),
+                name: at.tensor.clone(),
+                found: self.store.shape(&at.tensor).unwrap_or_default().to_vec(),
                 expected: shape.to_vec(),
             });
         }
@@ -85,13 +84,14 @@ impl Weights {
     }
 }
 
-/// Replaces parameters by those of files; adapters stay as they are, for files do not have them.
-pub(crate) struct Reader<'a> {
+/// Replaces every parameter by that of the files. Adapters stay as they are, because files have none.
+pub(crate) struct ReadWeights<'a> {
     pub weights: &'a Weights,
+    /// The first error, if any.
     pub error: Option<WeightsError>,
 }
 
-impl<B: Backend> ParameterMap<B> for Reader<'_> {
+impl<B: Backend> ParameterMap<B> for ReadWeights<'_> {
     fn map<const D: usize>(
         &mut self,
         name: &str,
@@ -111,19 +111,19 @@ impl<B: Backend> ParameterMap<B> for Reader<'_> {
     }
 }
 
-/// Whether a parameter is a matrix of an adapter.
+/// True if a parameter is a matrix of an adapter.
 pub(crate) fn is_adapter(parameter: &str) -> bool {
     parameter.ends_with(".lora.a") || parameter.ends_with(".lora.b")
 }
 
-/// The architecture that the `config.json` of a folder names.
+/// The architecture in the `config.json` of a folder.
 fn architecture(folder: &Path) -> Result<Architecture, WeightsError> {
     let path = folder.join(CONFIG);
     let model = hf::from_config("", &store::read_text(&path)?);
     model.map(|m| m.architecture).map_err(|source| WeightsError::Config { path, source })
 }
 
-/// The prefixes under which most of the tensors are there, and the table with them.
+/// The prefixes with which the store has most tensors, and their table.
 fn fitting(
     store: &TensorStore,
     model: &ModelSpec,
@@ -134,7 +134,7 @@ fn fitting(
         let found = table.entries.iter().filter(|e| store.shape(&e.name).is_some()).count();
         (found, *prefixes, table)
     });
-    // Of equal ones the first.
+    // The first of equals.
     let best = tables.reduce(|best, next| if next.0 > best.0 { next } else { best });
     let (_, prefixes, table) = best.expect("every architecture has prefixes");
     (prefixes, table)
@@ -174,58 +174,59 @@ fn check(
     }
 }
 
-/// The tensors of a store that the table does not name.
+/// The tensors of a store that are not in the table.
 fn unnamed<'a>(store: &'a TensorStore, table: &Table) -> impl Iterator<Item = &'a str> {
     let named: std::collections::HashSet<String> =
         table.entries.iter().map(|e| e.name.clone()).collect();
     store.names().filter(move |name| !named.contains(*name))
 }
 
-fn sources(table: &Table) -> HashMap<String, Source> {
-    let mut sources = HashMap::new();
+fn locations(table: &Table) -> HashMap<String, ParameterLocation> {
+    let mut locations = HashMap::new();
     for entry in &table.entries {
         let mut first_row = 0;
         for part in &entry.parts {
             let (tensor, layout) = (entry.name.clone(), entry.layout);
-            let source = Source { tensor, first_row, rows: part.rows, layout };
-            sources.insert(part.parameter.clone(), source);
+            let at = ParameterLocation { tensor, first_row, rows: part.rows, layout };
+            locations.insert(part.parameter.clone(), at);
             first_row += part.rows;
         }
     }
-    for (parameter, tensor) in &table.tied {
-        let rows = table.entries.iter().find(|e| e.name == *tensor).map_or(0, |e| e.shape[0]);
-        let tensor = tensor.clone();
-        let source = Source { tensor, first_row: 0, rows, layout: Layout::Columns };
-        sources.insert(parameter.clone(), source);
+    for tied in &table.tied {
+        let entry = table.entries.iter().find(|entry| entry.name == tied.tensor);
+        let rows = entry.map_or(0, |entry| entry.shape[0]);
+        let (tensor, layout) = (tied.tensor.clone(), Layout::Columns);
+        let at = ParameterLocation { tensor, first_row: 0, rows, layout };
+        locations.insert(tied.parameter.clone(), at);
     }
-    sources
+    locations
 }
 
-/// `[rows, columns]` as `[columns, rows]`, in squares that stay in the cache.
+/// Transposes `[rows, columns]` to `[columns, rows]`, in squares that fit the cache.
 fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
     const SQUARE: usize = 32;
     let columns = values.len() / rows.max(1);
-    let mut turned = vec![0.0; values.len()];
+    let mut transposed = vec![0.0; values.len()];
     for top in (0..rows).step_by(SQUARE) {
         for left in (0..columns).step_by(SQUARE) {
             for row in top..(top + SQUARE).min(rows) {
                 for column in left..(left + SQUARE).min(columns) {
-                    turned[column * rows + row] = values[row * columns + column];
+                    transposed[column * rows + row] = values[row * columns + column];
                 }
             }
         }
     }
-    turned
+    transposed
 }
 
-/// The folder of a model that is a `config.json` or a folder with one; none for presets and model TOMLs.
+/// The folder of a published model, where `model` is the folder or its `config.json`. `None` for presets and model TOMLs.
 pub fn model_folder(model: &str) -> Option<PathBuf> {
     let path = Path::new(model);
-    match path.extension() {
-        _ if path.is_dir() => Some(path.to_owned()),
-        Some(extension) if extension == "json" => Some(files::parent(path).to_owned()),
-        _ => None,
+    if path.is_dir() {
+        return Some(path.to_owned());
     }
+    let is_json = path.extension().is_some_and(|extension| extension == "json");
+    is_json.then(|| files::parent(path).to_owned())
 }
 
 #[cfg(test)]
@@ -236,10 +237,10 @@ mod tests {
     fn a_matrix_larger_than_a_square_is_transposed() {
         let (rows, columns) = (37, 70);
         let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
-        let turned = transposed(&values, rows);
+        let columns_first = transposed(&values, rows);
         for (row, column) in [(0, 0), (36, 69), (5, 33), (32, 1)] {
-            assert_eq!(turned[column * rows + row], values[row * columns + column]);
+            assert_eq!(columns_first[column * rows + row], values[row * columns + column]);
         }
-        assert_eq!(transposed(&turned, columns), values);
+        assert_eq!(transposed(&columns_first, columns), values);
     }
 }

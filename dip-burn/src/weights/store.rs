@@ -1,7 +1,7 @@
-//! Tensors in safetensors files, read one by one.
+//! Reads tensors of safetensors files one by one.
 //!
-//! Only headers are read when a store is opened. Every size in them is checked against the length of the file before anything is
-//! allocated, so that a broken file costs no more memory than it has bytes.
+//! Opening a store reads only headers. It checks every size in them against the length of the file before it allocates, so that a
+//! broken file takes no more memory than it has bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -16,11 +16,11 @@ use serde_json::Value;
 use super::WeightsError;
 use crate::floats::floats;
 
-/// The file of a model that is not cut into shards.
+/// The file of a model without shards.
 pub const SINGLE: &str = "model.safetensors";
-/// The file that says which shard holds which tensor.
+/// The file that lists the shard of each tensor.
 pub const INDEX: &str = "model.safetensors.index.json";
-/// Longest index and header, those of the largest published models many times over.
+/// Longest index and header; those of the largest published models are many times shorter.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// The tensors of one file or of all shards of a model.
@@ -28,16 +28,16 @@ const MAX_TEXT_BYTES: u64 = 64 << 20;
 pub struct TensorStore {
     path: PathBuf,
     files: Vec<PathBuf>,
-    tensors: BTreeMap<String, Located>,
+    tensors: BTreeMap<String, TensorLocation>,
 }
 
-/// Where a tensor is.
+/// The place of a tensor.
 #[derive(Debug, Clone)]
-struct Located {
+struct TensorLocation {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
-    /// Of its bytes, in the file.
+    /// Offset of its first byte in the file.
     start: u64,
     bytes: u64,
 }
@@ -48,7 +48,7 @@ struct Index {
 }
 
 impl TensorStore {
-    /// The model in `folder`: its shards where there is an index, its one file otherwise.
+    /// Opens the model in `folder`: its shards if it has an index, otherwise its one file.
     ///
     /// # Errors
     /// [`WeightsError`] names the file and what is wrong with it.
@@ -72,7 +72,7 @@ impl TensorStore {
         }
     }
 
-    /// The tensors of one file.
+    /// Opens one file.
     ///
     /// # Errors
     /// As [`TensorStore::open`].
@@ -91,7 +91,7 @@ impl TensorStore {
         &self.path
     }
 
-    /// Names, in order.
+    /// The names of all tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -101,10 +101,10 @@ impl TensorStore {
         self.tensors.get(name).map(|t| t.shape.as_slice())
     }
 
-    /// Rows of a tensor, seen as `[first dimension, all others]`, as f32.
+    /// Reads rows of a tensor as f32; a row holds all dimensions after the first.
     ///
     /// # Errors
-    /// [`WeightsError`] where the tensor is not there, has fewer rows, is of another type, or cannot be read.
+    /// [`WeightsError`] if the tensor is missing, has fewer rows or another type, or cannot be read.
     pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, WeightsError> {
         let t = self.located(name)?;
         let count = t.shape.first().copied().unwrap_or(1).max(1);
@@ -124,7 +124,7 @@ impl TensorStore {
         })
     }
 
-    /// All of a tensor, as f32.
+    /// Reads a whole tensor as f32.
     ///
     /// # Errors
     /// As [`TensorStore::rows`].
@@ -133,7 +133,7 @@ impl TensorStore {
         self.rows(name, 0..rows)
     }
 
-    fn located(&self, name: &str) -> Result<&Located, WeightsError> {
+    fn located(&self, name: &str) -> Result<&TensorLocation, WeightsError> {
         self.tensors.get(name).ok_or_else(|| WeightsError::Missing {
             path: self.path.clone(),
             count: 1,
@@ -141,7 +141,7 @@ impl TensorStore {
         })
     }
 
-    fn read(&self, t: &Located, offset: u64, length: u64) -> Result<Vec<u8>, WeightsError> {
+    fn read(&self, t: &TensorLocation, offset: u64, length: u64) -> Result<Vec<u8>, WeightsError> {
         let path = &self.files[t.file];
         let io = || WeightsError::io(path);
         let mut file = File::open(path).map_err(io())?;
@@ -182,7 +182,7 @@ impl TensorStore {
                 );
                 return Err(format(path, what, again));
             }
-            let located = Located {
+            let located = TensorLocation {
                 file: self.files.len(),
                 dtype: info.dtype,
                 shape: info.shape,
@@ -190,7 +190,7 @@ impl TensorStore {
                 bytes: (end - start) as u64,
             };
             if self.tensors.insert(name.clone(), located).is_some() {
-                let what = format!("tensor {name:?} is in another shard, too");
+                let what = format!("tensor {name:?} is also in another shard");
                 return Err(format(path, what, "get the shards of one version"));
             }
         }
@@ -237,7 +237,7 @@ fn format(path: &Path, what: String, remedy: &'static str) -> WeightsError {
 mod tests {
     use super::*;
 
-    /// A file with this header and `data` zero bytes behind it.
+    /// Opens a file of this header and `data` zero bytes.
     fn opened(header: &str, data: usize) -> Result<TensorStore, WeightsError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(SINGLE);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_stays_in_its_folder_and_is_true() {
+    fn an_index_must_name_existing_files_of_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         for (shard, named) in [("../x", "no plain file name"), ("x.safetensors", "x.safetensors")] {
             let index = format!("{{\"weight_map\":{{\"a\":\"{shard}\"}}}}");

@@ -1,9 +1,9 @@
-//! The encoders of CLIP and SigLIP, up to the layer whose output is the feature of an image.
+//! The encoders of CLIP and SigLIP, up to the layer whose output is the features of an image.
 
 use dip_core::hf::VISION;
 use dip_core::{ModelSpec, ModuleSpec, VitSpec};
 
-use super::{Layout, Prefixes, Table};
+use super::{Layout, Prefixes, Table, TensorPart};
 
 /// The tensors of the module [`VISION`] without its adapter.
 pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
@@ -11,9 +11,9 @@ pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
     let (m, f, px) = (spec.hidden as usize, spec.ffn as usize, patch_px as usize);
     let q = spec.heads as usize * spec.head_dim() as usize;
     let embeddings = format!("{}embeddings.", prefixes.vision);
-    let parameter = (format!("{VISION}.patch_embed.weight"), m);
+    let part = TensorPart { parameter: format!("{VISION}.patch_embed.weight"), rows: m };
     let patch = format!("{embeddings}patch_embedding.weight");
-    table.push(patch, &[m, 3, px, px], Layout::Columns, &[parameter]);
+    table.push(patch, &[m, 3, px, px], Layout::Columns, vec![part]);
     if tower.patch_bias() {
         let patch = format!("{embeddings}patch_embedding.bias");
         table.same(patch, &[m], format!("{VISION}.patch_embed.bias"));
@@ -22,9 +22,8 @@ pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
     let positions = format!("{embeddings}position_embedding.weight");
     table.same(positions, &[rows, m], format!("{VISION}.stem.positions"));
     if tower.class_token() {
-        // One row of m values, which files hold without the dimension of 1.
-        let class = format!("{embeddings}class_embedding");
-        table.push(class, &[m], Layout::Rows, &[(format!("{VISION}.stem.class"), m)]);
+        // The parameter is one row of m values; files hold it without the dimension of 1.
+        table.same(format!("{embeddings}class_embedding"), &[m], format!("{VISION}.stem.class"));
         // The spelling is that of the published files.
         let norm = format!("{}pre_layrnorm", prefixes.vision);
         table.layer_norm(&norm, m, &format!("{VISION}.stem.norm"));
@@ -47,7 +46,7 @@ pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
     }
 }
 
-/// Whether a tensor stands behind the layer whose output is the feature of an image: later layers, last norm, pooling head.
+/// True for a tensor after the layer whose output is the features of an image: later layers, last norm, pooling head.
 pub(super) fn is_unused(name: &str, model: &ModelSpec, prefixes: &Prefixes) -> bool {
     let Some((_, spec)) = model.module(VISION) else { return false };
     if !spec.tower().learned_positions() {

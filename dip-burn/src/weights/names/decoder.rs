@@ -3,7 +3,7 @@
 use dip_core::hf::LANGUAGE;
 use dip_core::{AttentionBias, DecoderSpec, ModelSpec};
 
-use super::{Layout, Prefixes, Table};
+use super::{Layout, Prefixes, Table, TensorPart, TiedHead};
 
 pub(super) const PREFIXES: [Prefixes; 1] =
     [Prefixes { text: "model.", head: "lm_head.", vision: "", adapter: "" }];
@@ -46,9 +46,10 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     table.same(format!("{}norm.weight", prefixes.text), &[m], format!("{LANGUAGE}.end.norm.gamma"));
     let ours = format!("{LANGUAGE}.end.head.weight");
     if spec.is_tied() {
-        table.tied.push((ours, tokens));
+        table.tied.push(TiedHead { parameter: ours, tensor: tokens });
     } else if head {
         let theirs = format!("{}weight", prefixes.head);
-        table.push(theirs, &[vocab, m], Layout::Columns, &[(ours, vocab)]);
+        let part = TensorPart { parameter: ours, rows: vocab };
+        table.push(theirs, &[vocab, m], Layout::Columns, vec![part]);
     }
 }

@@ -1,6 +1,6 @@
-//! How published files name and lay out the weights of each architecture.
+//! Names and layouts of the weights of each architecture in published files.
 //!
-//! A table of [`Entry`] says for every tensor of a file which parameters it holds; the same table serves reading and writing.
+//! A [`Table`] lists the parameters of every tensor of a file. The same table serves reading and writing.
 
 mod clip;
 mod decoder;
@@ -12,42 +12,51 @@ use dip_core::hf::Architecture;
 
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct TableEntry {
     /// Its name.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// The parameters it holds, one below the other.
-    pub parts: Vec<Part>,
-    /// How each of them is laid out.
+    /// Its parameters, one after another.
+    pub parts: Vec<TensorPart>,
+    /// The layout of each part.
     pub layout: Layout,
 }
 
-/// Rows of a tensor that are one parameter.
+/// The rows of a tensor that are one parameter.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub struct TensorPart {
     /// The parameter.
     pub parameter: String,
     /// Its rows in the tensor.
     pub rows: usize,
 }
 
-/// How rows of a tensor become a parameter.
+/// The relation between the rows of a tensor and a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// As they are.
+    /// The parameter is the rows.
     Rows,
-    /// Transposed: files hold `[output, input]`, all dimensions behind the first taken together.
+    /// The parameter is their transpose: files hold `[output, input]`, where the input is all dimensions after the first.
     Columns,
 }
 
 /// The tensors of an architecture.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// Those that the model needs.
-    pub entries: Vec<Entry>,
-    /// Parameters that are the transpose of a whole tensor which is a parameter, too: tied heads.
-    pub tied: Vec<(String, String)>,
+    /// The tensors that the model needs.
+    pub entries: Vec<TableEntry>,
+    /// The heads that share the token table.
+    pub tied: Vec<TiedHead>,
+}
+
+/// A parameter that is the transpose of the tensor of another parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TiedHead {
+    /// The parameter.
+    pub parameter: String,
+    /// The tensor.
+    pub tensor: String,
 }
 
 /// Prefixes of the parts of a model; they differ between versions of `transformers`.
@@ -59,7 +68,7 @@ pub struct Prefixes {
     adapter: &'static str,
 }
 
-/// The prefixes that files of an architecture may have, those of published files first.
+/// The prefixes that files of an architecture may have; the prefixes of published files come first.
 pub fn prefixes(architecture: Architecture) -> &'static [Prefixes] {
     match architecture {
         Architecture::Llama | Architecture::Qwen2 => &decoder::PREFIXES,
@@ -85,9 +94,9 @@ pub fn table(model: &ModelSpec, architecture: Architecture, prefixes: &Prefixes)
     table
 }
 
-/// Whether a tensor that no parameter needs belongs to such files all the same.
+/// True for a tensor that such files hold although no parameter needs it.
 pub fn is_unused(name: &str, model: &ModelSpec, prefixes: &Prefixes) -> bool {
-    // Tables that can be computed, and the head of a tied model, which is its token table.
+    // Tables that can be computed, and the head of a tied model, which repeats its token table.
     let computed = name.ends_with("rotary_emb.inv_freq") || name.ends_with("position_ids");
     let tied = model.modules.iter().any(|m| m.is_tied());
     computed
@@ -96,36 +105,25 @@ pub fn is_unused(name: &str, model: &ModelSpec, prefixes: &Prefixes) -> bool {
 }
 
 impl Table {
-    fn push(
-        &mut self,
-        name: String,
-        shape: &[usize],
-        layout: Layout,
-        parameters: &[(String, usize)],
-    ) {
-        let part = |(parameter, rows): &(String, usize)| Part {
-            parameter: parameter.clone(),
-            rows: *rows,
-        };
-        let parts = parameters.iter().map(part).collect();
-        self.entries.push(Entry { name, shape: shape.to_vec(), parts, layout });
+    fn push(&mut self, name: String, shape: &[usize], layout: Layout, parts: Vec<TensorPart>) {
+        self.entries.push(TableEntry { name, shape: shape.to_vec(), parts, layout });
     }
 
-    /// A tensor that is one parameter of the same shape.
+    /// Adds a tensor that is one parameter of the same shape.
     fn same(&mut self, name: String, shape: &[usize], parameter: String) {
-        self.push(name, shape, Layout::Rows, &[(parameter, shape[0])]);
+        self.push(name, shape, Layout::Rows, vec![TensorPart { parameter, rows: shape[0] }]);
     }
 
-    /// The matrix `[output, input]` of a linear layer, and its bias where it has one.
+    /// Adds the matrix `[output, input]` of a linear layer and its bias, if it has one.
     fn linear(&mut self, name: &str, [output, input]: [usize; 2], bias: bool, parameter: &str) {
-        let weight = format!("{parameter}.weight");
-        self.push(format!("{name}.weight"), &[output, input], Layout::Columns, &[(weight, output)]);
+        let part = TensorPart { parameter: format!("{parameter}.weight"), rows: output };
+        self.push(format!("{name}.weight"), &[output, input], Layout::Columns, vec![part]);
         if bias {
             self.same(format!("{name}.bias"), &[output], format!("{parameter}.bias"));
         }
     }
 
-    /// Scale and shift of a layer norm.
+    /// Adds scale and shift of a layer norm.
     fn layer_norm(&mut self, name: &str, width: usize, parameter: &str) {
         self.same(format!("{name}.weight"), &[width], format!("{parameter}.gamma"));
         self.same(format!("{name}.bias"), &[width], format!("{parameter}.beta"));

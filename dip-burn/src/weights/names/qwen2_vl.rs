@@ -3,7 +3,7 @@
 use dip_core::hf::{LANGUAGE, VISION};
 use dip_core::{ModelSpec, VitSpec};
 
-use super::{Layout, Prefixes, Table};
+use super::{Layout, Prefixes, Table, TensorPart};
 
 pub(super) const PREFIXES: [Prefixes; 2] = [
     Prefixes { text: "model.", head: "lm_head.", vision: "visual.", adapter: "visual.merger." },
@@ -22,16 +22,20 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let (m, f, px) = (spec.hidden as usize, spec.ffn as usize, patch_px as usize);
     let q = spec.heads as usize * spec.head_dim() as usize;
     let patch = format!("{}patch_embed.proj.weight", prefixes.vision);
-    let parameter = (format!("{VISION}.patch_embed.weight"), m);
-    table.push(patch, &[m, 3, tower.frames() as usize, px, px], Layout::Columns, &[parameter]);
+    let part = TensorPart { parameter: format!("{VISION}.patch_embed.weight"), rows: m };
+    table.push(patch, &[m, 3, tower.frames() as usize, px, px], Layout::Columns, vec![part]);
     for i in 0..spec.layers {
         let (name, ours) =
             (format!("{}blocks.{i}", prefixes.vision), format!("{VISION}.layers.{i}"));
-        let of = |kind: &str| {
-            ["query", "key", "value"].map(|part| (format!("{ours}.attention.{part}.{kind}"), q))
+        let qkv = |kind: &str| {
+            let part = |projection| TensorPart {
+                parameter: format!("{ours}.attention.{projection}.{kind}"),
+                rows: q,
+            };
+            ["query", "key", "value"].map(part).to_vec()
         };
-        table.push(format!("{name}.attn.qkv.weight"), &[3 * q, m], Layout::Columns, &of("weight"));
-        table.push(format!("{name}.attn.qkv.bias"), &[3 * q], Layout::Rows, &of("bias"));
+        table.push(format!("{name}.attn.qkv.weight"), &[3 * q, m], Layout::Columns, qkv("weight"));
+        table.push(format!("{name}.attn.qkv.bias"), &[3 * q], Layout::Rows, qkv("bias"));
         for (theirs, part, shape) in [
             ("attn.proj", "attention.output", [m, q]),
             ("mlp.fc1", "feed_forward.up", [f, m]),

@@ -7,64 +7,65 @@ use burn::tensor::backend::Backend;
 
 use super::ParameterMap;
 
-/// Flattened tensors, one for each parameter of a chunk; `None` where a replica has none.
+/// Flat tensors `[numel]`, one for each parameter of a chunk; `None` for a parameter that has none.
 pub type Bucket<B> = Vec<Option<Tensor<B, 1>>>;
 
-/// The gradient of every parameter of a module; `None` where it has none.
+/// The gradient of every parameter of a module.
 pub(crate) fn flat_gradients<B, M>(module: &M, gradients: &GradientsParams) -> Bucket<B>
 where
     B: Backend,
     M: Module<B>,
 {
-    let mut visitor = Read { gradients, bucket: Bucket::new() };
+    let mut visitor = FlattenGradients { gradients, bucket: Bucket::new() };
     module.visit(&mut visitor);
     visitor.bucket
 }
 
-/// The length of every entry of [`flat_gradients`].
+/// The number of elements of every entry of [`flat_gradients`].
 pub(crate) fn flat_lengths<B: Backend, M: Module<B>>(module: &M) -> Vec<usize> {
-    let mut visitor = Lengths(Vec::new());
+    let mut visitor = CountElements(Vec::new());
     module.visit(&mut visitor);
     visitor.0
 }
 
-struct Lengths(Vec<usize>);
+struct CountElements(Vec<usize>);
 
-impl<B: Backend> ModuleVisitor<B> for Lengths {
+impl<B: Backend> ModuleVisitor<B> for CountElements {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         self.0.push(param.lazy_shape().num_elements());
     }
 }
 
-/// The gradients of [`flat_gradients`] in the shapes of their parameters.
+/// The gradients of a bucket in the shapes of their parameters.
 pub(crate) fn shaped_gradients<B, M>(module: &M, bucket: Bucket<B>) -> GradientsParams
 where
     B: Backend,
     M: Module<B>,
 {
-    let mut visitor = Shape { bucket: bucket.into_iter(), gradients: GradientsParams::new() };
+    let mut visitor =
+        ShapeGradients { bucket: bucket.into_iter(), gradients: GradientsParams::new() };
     module.visit(&mut visitor);
     visitor.gradients
 }
 
-struct Read<'a, B: Backend> {
+struct FlattenGradients<'a, B: Backend> {
     gradients: &'a GradientsParams,
     bucket: Bucket<B>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for Read<'_, B> {
+impl<B: Backend> ModuleVisitor<B> for FlattenGradients<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let gradient = self.gradients.get::<B, D>(param.id);
         self.bucket.push(gradient.map(|g| g.flatten(0, D - 1)));
     }
 }
 
-struct Shape<B: Backend> {
+struct ShapeGradients<B: Backend> {
     bucket: std::vec::IntoIter<Option<Tensor<B, 1>>>,
     gradients: GradientsParams,
 }
 
-impl<B: Backend> ModuleVisitor<B> for Shape<B> {
+impl<B: Backend> ModuleVisitor<B> for ShapeGradients<B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if let Some(gradient) = self.bucket.next().flatten() {
             let shaped = gradient.reshape(param.val().dims());
@@ -73,9 +74,9 @@ impl<B: Backend> ModuleVisitor<B> for Shape<B> {
     }
 }
 
-/// Reads the parameters whose names `wanted` accepts, and leaves all as they are.
+/// Copies the parameters whose names `select` accepts into a bucket, and changes none.
 pub(crate) struct ReadParameters<B: Backend, F> {
-    pub wanted: F,
+    pub select: F,
     pub bucket: Bucket<B>,
 }
 
@@ -86,13 +87,13 @@ impl<B: Backend, F: Fn(&str) -> bool> ParameterMap<B> for ReadParameters<B, F> {
         parameter: Tensor<B, D>,
         _: Option<Tensor<B, D>>,
     ) -> Tensor<B, D> {
-        let flat = (self.wanted)(name).then(|| parameter.clone().flatten(0, D - 1));
+        let flat = (self.select)(name).then(|| parameter.clone().flatten(0, D - 1));
         self.bucket.push(flat);
         parameter
     }
 }
 
-/// Takes the parameters that a bucket has.
+/// Replaces the parameters that a bucket holds.
 pub(crate) struct WriteParameters<B: Backend>(pub std::vec::IntoIter<Option<Tensor<B, 1>>>);
 
 impl<B: Backend> ParameterMap<B> for WriteParameters<B> {
