@@ -1,4 +1,4 @@
-//! Model FLOPs of a batch, and what share of the devices' arithmetic they use (MFU).
+//! The model FLOPs of a batch, and the model FLOPs utilisation (MFU).
 
 use dip_core::profile::Part;
 use dip_core::{BatchMeta, ClusterSpec, Flops, ModelSpec, ModuleId, Seconds};
@@ -6,8 +6,8 @@ use dip_core::{BatchMeta, ClusterSpec, Flops, ModelSpec, ModuleId, Seconds};
 use crate::modality::{Layout, OperatorTable, PartQuery};
 use crate::operators::Pass;
 
-/// Arithmetic that a batch takes in one replica by the usual convention: a backward is twice its forward, half of it for the
-/// weights, and nothing that is computed again counts.
+/// Returns the arithmetic of a batch in one replica, by the usual convention: the gradients of inputs and of weights cost one
+/// forward each, and recompute does not count.
 pub fn model_flops(model: &ModelSpec, batch: &BatchMeta) -> Flops {
     let runs_backward = model.runs_backward();
     let module = |m: usize| {
@@ -22,7 +22,7 @@ pub fn model_flops(model: &ModelSpec, batch: &BatchMeta) -> Flops {
     (0..model.modules.len()).map(module).sum()
 }
 
-/// Of one module over all microbatches.
+/// The forward FLOPs of one module over all microbatches.
 fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta) -> f64 {
     let whole = Layout { tensor: 1, element_bytes: 1 };
     let layers = f64::from(model.modules[module.index()].layers);
@@ -33,16 +33,17 @@ fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta) -> f64 {
             continue;
         }
         let work = model.workload(module, meta, 0..instances);
-        for (part, times) in [(Part::First, 1.0), (Part::Layer, layers), (Part::Last, 1.0)] {
+        for (part, count) in [(Part::First, 1.0), (Part::Layer, layers), (Part::Last, 1.0)] {
             let query = PartQuery { model, module, part, work, layout: whole };
             let operators = OperatorTable::default().operators(&query).operators(Pass::Forward);
-            total += times * operators.iter().map(|op| op.flops.0).sum::<f64>();
+            total += count * operators.iter().map(|op| op.flops.0).sum::<f64>();
         }
     }
     total
 }
 
-/// The share of the arithmetic of the `tensor * pipeline` devices of a replica that `flops` use in `seconds`; 0 in no time.
+/// Returns the MFU: `flops` over the peak arithmetic of the `tensor * pipeline` devices of a replica in `seconds`. 0 if
+/// `seconds` is 0.
 pub fn utilisation(
     model: &ModelSpec,
     cluster: &ClusterSpec,
@@ -65,11 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn a_language_model_takes_six_flop_a_weight_and_token() {
+    fn a_language_model_takes_six_flops_per_weight_and_token() {
         let model = presets::model("vlm-s").unwrap();
         let (id, _) = model.module("language").unwrap();
         let parameters = model.parameters(id);
-        // The table of embeddings is looked up, not multiplied.
+        // The embedding table is looked up, not multiplied.
         let multiplied = (parameters.total() - parameters.first) as f64;
         let (tokens, pairs) = (2.0 * 1000.0, 2.0 * 500_500.0);
         let expected = 6.0 * multiplied * tokens + 3.0 * 4.0 * 4096.0 * 32.0 * pairs;

@@ -21,7 +21,7 @@
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
-//! | [`ModalityOperators`] | the operators of the modules of a modality | price another modality |
+//! | [`ModalityOperators`] | the operators of a modality | price a modality of your own |
 //! | [`OperatorRule`] | the latency of some operators | replace the formula by measured kernels |
 
 mod calibrate;

@@ -1,8 +1,8 @@
-//! Adds the operators of one part of a module to a [`Dag`].
+//! Builds the operators of one part of a module.
 //!
-//! Layers are shared by `t` devices in the way of Megatron-LM, with sequence parallelism: between two blocks each device has
-//! `1 / t` of the tokens, a block gathers them before its first product and scatters the sum of its last. A collective on
-//! `n` bytes makes a device send `(t - 1) / t * n`. Attention is one fused kernel that keeps no scores.
+//! Layers are shared by `t` devices as in Megatron-LM, with sequence parallelism. Between blocks each device has `1 / t` of the
+//! tokens. A block gathers all tokens before its first product, and scatters the sum of its last product. In a collective on
+//! `n` bytes a device sends `(t - 1) / t * n`. Attention is one fused kernel that keeps no scores.
 //!
 //! Legend of widths: `h` hidden, `q` all query heads, `kv` all key-value heads, `f` feed-forward.
 
@@ -14,14 +14,14 @@ use crate::operators::{Dag, OperatorKind, TensorId, Work};
 /// Bytes of the softmax statistic of one query and head.
 const STATISTIC_BYTES: u64 = 4;
 
-/// Bytes of a residual stream of `tokens` on one device.
+/// The bytes of a tensor `[tokens, width]` on one of the devices that share it.
 pub fn stream_bytes(tokens: u64, width: u64, layout: Layout) -> Bytes {
     let values = u128::from(tokens) * u128::from(width) * u128::from(layout.element_bytes);
     let share = values.div_ceil(u128::from(layout.tensor.max(1)));
     Bytes(u64::try_from(share).unwrap_or(u64::MAX))
 }
 
-/// Adds the operators of one part of a module for one sub-microbatch.
+/// Builds the operators of one part of a module for one sub-microbatch.
 #[derive(Debug)]
 pub struct PartBuilder<'a> {
     dag: Dag,
@@ -30,12 +30,12 @@ pub struct PartBuilder<'a> {
     layout: Layout,
 }
 
-/// Sizes of a matrix product: `[rows, inner]` by `[inner, outer]`.
+/// The sizes of a matrix product: `[rows, inner]` by `[inner, outer]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Product {
     /// Rows of the result.
     pub rows: u64,
-    /// Values that each value of the result sums over.
+    /// Columns of the first matrix, and rows of the second.
     pub inner: u64,
     /// Columns of the result.
     pub outer: u64,
@@ -55,61 +55,61 @@ impl<'a> PartBuilder<'a> {
         self.module
     }
 
-    /// The work of the sub-microbatch.
+    /// The workload of the sub-microbatch.
     pub fn work(&self) -> &Workload {
         &self.work
     }
 
-    /// Devices that share a layer.
+    /// The number of devices that share a layer.
     pub fn devices(&self) -> u64 {
         u64::from(self.layout.tensor.max(1))
     }
 
-    /// Width of the residual stream.
+    /// The width of the residual stream.
     pub fn hidden(&self) -> u64 {
         u64::from(self.module.hidden)
     }
 
-    /// Bytes of a tensor `[tokens, width]` that every device has whole.
+    /// The bytes of a tensor `[tokens, width]` that every device has whole.
     pub fn whole(&self, tokens: u64, width: u64) -> Bytes {
         stream_bytes(tokens, width, Layout { tensor: 1, ..self.layout })
     }
 
-    /// Bytes of one device's share of a tensor `[tokens, width]`.
+    /// The bytes of one device's share of a tensor `[tokens, width]`.
     pub fn share(&self, tokens: u64, width: u64) -> Bytes {
         stream_bytes(tokens, width, self.layout)
     }
 
-    /// The residual stream at the start of the part, which takes a gradient.
+    /// Adds the residual stream at the start of the part. It has a gradient.
     pub fn stream(&mut self) -> TensorId {
         let bytes = self.share(self.work.tokens, self.hidden());
         self.dag.input(bytes)
     }
 
-    /// A tensor that another stage provides, and that takes a gradient.
+    /// Adds a tensor from another stage. It has a gradient.
     pub fn input(&mut self, bytes: Bytes) -> TensorId {
         self.dag.input(bytes)
     }
 
-    /// Data, which takes no gradient.
+    /// Adds raw data. It has no gradient.
     pub fn data(&mut self, bytes: Bytes) -> TensorId {
         self.dag.data(bytes)
     }
 
-    /// A table look-up that reads `ids` and one row for each of them.
+    /// Adds a table look-up that reads `ids` and one row for each id.
     pub fn embedding(&mut self, name: &'static str, ids: TensorId, rows: Bytes) -> TensorId {
         let work = work_of(name, OperatorKind::Embedding, 0.0, rows);
         self.dag.operator(work, &[ids], &[ids], &[rows])[0]
     }
 
-    /// The layers of most modules: self-attention and a feed-forward network.
+    /// Adds the layer of most modules: self-attention and a feed-forward network.
     pub fn transformer_layer(&mut self) {
         let x = self.stream();
         let x = self.self_attention(x);
         self.feed_forward(x);
     }
 
-    /// The adapter of an encoder: a norm, and two linear layers on merged tokens.
+    /// Adds the adapter of an encoder: a norm, and two linear layers on merged tokens.
     pub fn adapter(&mut self, output_width: u64) {
         let merged = self.work.output_tokens;
         let x = self.stream();
@@ -125,7 +125,7 @@ impl<'a> PartBuilder<'a> {
         self.scatter(y, merged, output_width);
     }
 
-    /// Self-attention with its norm and residual.
+    /// Adds self-attention with its norm and residual.
     pub fn self_attention(&mut self, x: TensorId) -> TensorId {
         let (h, tokens) = (self.hidden(), self.work.tokens);
         let (heads, q, kv) = self.heads();
@@ -144,7 +144,7 @@ impl<'a> PartBuilder<'a> {
         self.residual(x, y)
     }
 
-    /// Cross attention to the inputs of the module, with its norm and residual.
+    /// Adds cross attention to the inputs of the module, with its norm and residual.
     pub fn cross_attention(&mut self, x: TensorId) -> TensorId {
         let (h, tokens) = (self.hidden(), self.work.tokens);
         let (heads, q, kv) = self.heads();
@@ -167,7 +167,7 @@ impl<'a> PartBuilder<'a> {
         self.residual(x, y)
     }
 
-    /// The feed-forward network with its norm and residual.
+    /// Adds the feed-forward network with its norm and residual.
     pub fn feed_forward(&mut self, x: TensorId) -> TensorId {
         let (h, tokens) = (self.hidden(), self.work.tokens);
         let f = u64::from(self.module.ffn).div_ceil(self.devices());
@@ -181,7 +181,8 @@ impl<'a> PartBuilder<'a> {
         self.residual(x, y)
     }
 
-    /// Heads of this device, and the widths of its queries and of its keys. A device has at least one key-value head.
+    /// The number of heads on this device, and the widths of its queries and of its keys. A device has at least one
+    /// key-value head.
     fn heads(&self) -> (u64, u64, u64) {
         let heads = u64::from(self.module.heads).div_ceil(self.devices());
         let kv = u64::from(self.module.kv_heads()).div_ceil(self.devices());
@@ -189,7 +190,7 @@ impl<'a> PartBuilder<'a> {
         (heads, heads * width, kv * width)
     }
 
-    /// Tokens of the context of cross attention: a clip of mean length meets a caption of mean length.
+    /// The number of context tokens of cross attention, as if all clips and all captions had the mean length.
     pub fn context_tokens(&self) -> u64 {
         let w = &self.work;
         match w.tokens {
@@ -198,7 +199,7 @@ impl<'a> PartBuilder<'a> {
         }
     }
 
-    /// A linear layer. The weight gradient reads `saved` instead of a gathered `x`.
+    /// Adds a linear layer. The weight gradient reads `saved` instead of a gathered `x`.
     pub fn linear(
         &mut self,
         name: &'static str,
@@ -212,7 +213,7 @@ impl<'a> PartBuilder<'a> {
         self.dag.operator(work, &[x], &[saved], &[self.whole(rows, outer)])[0]
     }
 
-    /// An attention core over `pairs` query-key pairs.
+    /// Adds an attention core over `pairs` query-key pairs.
     pub fn attention(
         &mut self,
         name: &'static str,
@@ -231,45 +232,45 @@ impl<'a> PartBuilder<'a> {
         outputs[0]
     }
 
-    /// A norm of the residual stream.
+    /// Adds a norm of the residual stream.
     pub fn norm(&mut self, x: TensorId) -> TensorId {
         let writes = self.share(self.work.tokens, self.hidden());
         let work = work_of("norm", OperatorKind::Norm, 0.0, Bytes::ZERO);
         self.dag.operator(work, &[x], &[x], &[writes])[0]
     }
 
-    /// An activation function, which writes `writes`.
+    /// Adds an activation function that writes a tensor of `writes` bytes.
     pub fn activation(&mut self, name: &'static str, x: TensorId, writes: Bytes) -> TensorId {
         let work = work_of(name, OperatorKind::Activation, 0.0, Bytes::ZERO);
         self.dag.operator(work, &[x], &[x], &[writes])[0]
     }
 
-    /// The sum of the residual stream `x` and the output `y` of a block.
+    /// Adds the sum of the residual stream `x` and the output `y` of a block.
     fn residual(&mut self, x: TensorId, y: TensorId) -> TensorId {
         let writes = self.share(self.work.tokens, self.hidden());
         let work = work_of("residual", OperatorKind::Elementwise, 0.0, Bytes::ZERO);
         self.dag.operator(work, &[x, y], &[], &[writes])[0]
     }
 
-    /// The losses of `tokens` from their predictions `x`.
+    /// Adds the losses of `tokens` from their predictions `x`.
     pub fn loss(&mut self, x: TensorId, tokens: u64) {
         let work = work_of("loss", OperatorKind::Elementwise, 0.0, Bytes::ZERO);
         self.dag.operator(work, &[x], &[x], &[Bytes(4 * tokens)]);
     }
 
-    /// Gathers `[tokens, width]` from the devices that share the layer.
+    /// Gathers a tensor `[tokens, width]` from the devices that share the layer.
     pub fn gather(&mut self, x: TensorId, tokens: u64, width: u64) -> TensorId {
         let writes = self.whole(tokens, width);
         self.collective("gather", x, self.others(tokens, width), writes)
     }
 
-    /// Sums `[tokens, width]` over the devices that share the layer; each keeps its share.
+    /// Sums a tensor `[tokens, width]` over the devices that share the layer. Each device keeps its share.
     pub fn scatter(&mut self, x: TensorId, tokens: u64, width: u64) -> TensorId {
         let writes = self.share(tokens, width);
         self.collective("scatter", x, self.others(tokens, width), writes)
     }
 
-    /// Bytes of the other devices' shares.
+    /// The bytes of all other devices' shares.
     fn others(&self, tokens: u64, width: u64) -> Bytes {
         self.whole(tokens, width).saturating_sub(self.share(tokens, width))
     }

@@ -5,7 +5,7 @@ use dip_core::{Bytes, DecoderSpec};
 use super::{ModalityOperators, PartBuilder, Product};
 
 impl ModalityOperators for DecoderSpec {
-    /// Each device has a share of the vocabulary and looks up what it has.
+    /// Each device has a share of the vocabulary and looks up only that.
     fn start(&self, part: &mut PartBuilder<'_>, _: u64) {
         let (h, tokens) = (part.hidden(), part.work().tokens);
         let ids = part.data(Bytes(4 * tokens));

@@ -1,4 +1,4 @@
-//! The operators of each part of a module: its start, one layer, its end. One file a modality, all behind
+//! The operators of each part of a module: its start, a layer, and its end. One file per modality implements
 //! [`ModalityOperators`].
 
 mod audio;
@@ -17,44 +17,44 @@ use dip_core::{ModelSpec, ModuleId, ModuleKind, Workload};
 
 use crate::operators::Dag;
 
-/// How a layer is spread and how wide its values are.
+/// How layers are spread over devices, and the width of their values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// Devices that share a layer.
+    /// The number of devices that share a layer.
     pub tensor: u32,
     /// Bytes of one value.
     pub element_bytes: u32,
 }
 
-/// The operators of the modules of one modality.
+/// The operators of the modules of a modality.
 pub trait ModalityOperators: Send + Sync {
-    /// Adds the operators before the first layer. `input_width` is the width of all inputs of the module together.
+    /// Adds the operators before the first layer. `input_width` is the sum of the widths of all inputs of the module.
     fn start(&self, part: &mut PartBuilder<'_>, input_width: u64);
 
-    /// Adds the operators of one layer: self-attention and a feed-forward network unless the modality has another layer.
+    /// Adds the operators of one layer: by default self-attention and a feed-forward network.
     fn layer(&self, part: &mut PartBuilder<'_>) {
         part.transformer_layer();
     }
 
-    /// Adds the operators after the last layer: an adapter to `output_width` unless the modality has another end.
+    /// Adds the operators after the last layer: by default an adapter to `output_width`.
     fn end(&self, part: &mut PartBuilder<'_>, output_width: u64) {
         part.adapter(output_width);
     }
 }
 
-/// The operators of every modality: of the built-in ones, and of those that a caller adds.
+/// The operators of all modalities, built-in and added.
 #[derive(Clone, Default)]
 pub struct OperatorTable {
     others: BTreeMap<String, Arc<dyn ModalityOperators>>,
 }
 
 impl OperatorTable {
-    /// Adds the operators of the modality `name`, which comes from another crate.
+    /// Adds the operators of the modality `name` from another crate.
     pub fn add(&mut self, name: &str, operators: Arc<dyn ModalityOperators>) {
         self.others.insert(name.to_owned(), operators);
     }
 
-    /// The operators of a modality: the one place that lists them all. Modalities that nobody added get plain layers.
+    /// The operators of a modality. This is the only list of modalities. Unknown ones have plain layers.
     fn of<'a>(&'a self, kind: &'a ModuleKind) -> &'a dyn ModalityOperators {
         match kind {
             ModuleKind::Vit(vit) => vit,
@@ -68,9 +68,9 @@ impl OperatorTable {
         }
     }
 
-    /// The operators of one part of a module for one sub-microbatch. [`Part::Stage`] has none.
-    pub fn operators(&self, of: &PartQuery<'_>) -> Dag {
-        let PartQuery { model, module, part, work, layout } = *of;
+    /// The operators of a part of a module. [`Part::Stage`] has none.
+    pub fn operators(&self, query: &PartQuery<'_>) -> Dag {
+        let PartQuery { model, module, part, work, layout } = *query;
         let spec = &model.modules[module.index()];
         let operators = self.of(&spec.kind);
         let mut builder = PartBuilder::new(spec, work, layout);
@@ -88,7 +88,7 @@ impl OperatorTable {
     }
 }
 
-/// One part of a module, with the work of one sub-microbatch.
+/// One part of a module with the workload of a sub-microbatch.
 #[derive(Debug, Clone, Copy)]
 pub struct PartQuery<'a> {
     /// The model.
@@ -97,9 +97,9 @@ pub struct PartQuery<'a> {
     pub module: ModuleId,
     /// The part.
     pub part: Part,
-    /// The work.
+    /// The workload.
     pub work: Workload,
-    /// How the layers are spread.
+    /// The layout of the layers.
     pub layout: Layout,
 }
 

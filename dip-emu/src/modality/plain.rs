@@ -1,8 +1,8 @@
-//! Modalities of other crates whose operators nobody gave: a linear embedding, transformer layers, an adapter.
+//! The default for modalities of other crates: a linear embedding, transformer layers, an adapter.
 
 use super::{ModalityOperators, PartBuilder, Product};
 
-/// Transformer layers between a linear embedding of rows that are as wide as the module, and an adapter.
+/// A linear embedding of rows as wide as the module, transformer layers, and an adapter.
 pub(super) struct Plain;
 
 impl ModalityOperators for Plain {

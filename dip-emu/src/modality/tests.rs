@@ -21,7 +21,7 @@ fn tokens(tokens: u64) -> Workload {
 fn a_plain_layer_keeps_what_its_gradients_need() {
     let (t, h, f, heads) = (2704, 1792, 15360, 16);
     let layer = dag("vlm-s", "vision", Part::Layer, tokens(t), 1);
-    // Inputs of two norms and of four products, queries, keys and values, and the input of the activation.
+    // The inputs of two norms and four products, queries, keys and values, and the input of the activation.
     let kept = 2 * t * (2 * h + (h + h + h + f) + 3 * h + f);
     assert_eq!(layer.saved(true, false), Bytes(kept + 4 * t * heads));
     assert_eq!(layer.saved(true, true), Bytes(kept - 2 * t * h), "no attention output");
@@ -51,7 +51,7 @@ fn devices_that_share_a_layer_gather_and_scatter_twice() {
 
 #[test]
 fn heads_that_do_not_divide_leave_one_device_with_more() {
-    // 20 heads of Whisper on 8 devices: the slowest has 3.
+    // Whisper has 20 heads. On 8 devices the slowest device has 3.
     let layer = dag("omni-l", "audio", Part::Layer, tokens(100), 8);
     let core = layer.operators(Pass::Forward);
     let core = core.iter().find(|op| op.kind == OperatorKind::Attention).unwrap();

@@ -13,7 +13,7 @@ use dip_core::{
 };
 
 use self::front::{CANDIDATES, Choice, front};
-use self::part::{PartCost, Totals};
+use self::part::{Gradients, PartCost, StageTotals};
 use self::reuse::Reused;
 use crate::modality::{Layout, ModalityOperators, OperatorTable, PartQuery, stream_bytes};
 use crate::operators::{Dag, Machine, Operator, OperatorRule, Pass};
@@ -39,13 +39,13 @@ pub struct AnalyticCost {
     fronts: Reused<FrontKey, Arc<Vec<StageCost>>>,
 }
 
+/// What the cost of a part depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct PartKey {
     module: ModuleId,
     part: Part,
     work: Workload,
-    trainable: bool,
-    backward: bool,
+    gradients: Gradients,
 }
 
 /// What the candidates of a chunk depend on: its number of layers and its ends.
@@ -78,7 +78,7 @@ impl AnalyticCost {
         }
     }
 
-    /// Gives the operators of `modality`, which comes from another crate. Without them its layers are plain transformer layers.
+    /// Sets the operators of a modality from another crate. By default its layers are plain transformer layers.
     pub fn with_operators(
         mut self,
         modality: &str,
@@ -145,13 +145,11 @@ impl AnalyticCost {
     }
 
     fn key(&self, chunk: &ChunkQuery<'_>, part: Part, work: Workload) -> PartKey {
-        PartKey {
-            module: chunk.module,
-            part,
-            work,
-            trainable: chunk.trainable,
-            backward: chunk.runs_backward,
-        }
+        let gradients = Gradients {
+            inputs: chunk.runs_backward,
+            weights: chunk.runs_backward && chunk.trainable,
+        };
+        PartKey { module: chunk.module, part, work, gradients }
     }
 
     fn part(&self, key: PartKey) -> PartCost {
@@ -167,12 +165,17 @@ impl AnalyticCost {
         let dag = self.dag(key.module, key.part, key.work);
         let hidden = u64::from(self.model.modules[key.module.index()].hidden);
         let input = stream_bytes(key.work.tokens, hidden, self.layout);
-        PartCost::of(&dag, &self.machine, input, (key.backward, key.trainable))
+        PartCost::of(&dag, &self.machine, input, key.gradients)
     }
 
     /// The sums over the parts of a stage, with one strategy for each layer.
-    fn stage_of(&self, chunk: &ChunkQuery<'_>, work: Workload, layers: &[LayerStrategy]) -> Totals {
-        let mut totals = Totals::default();
+    fn stage_of(
+        &self,
+        chunk: &ChunkQuery<'_>,
+        work: Workload,
+        layers: &[LayerStrategy],
+    ) -> StageTotals {
+        let mut totals = StageTotals::default();
         if chunk.is_first() {
             totals.add(&self.part(self.key(chunk, Part::First, work)), LayerStrategy::Keep);
         }

@@ -1,8 +1,15 @@
-//! What one part of a chunk (its start, a layer, its end) takes under each memory strategy.
+//! The cost of one part of a chunk (its start, a layer, or its end) under each memory strategy.
 
 use dip_core::{Bytes, LayerStrategy, Seconds};
 
 use crate::operators::{Dag, Machine, Operator, Pass};
+
+/// The gradients that the backward of a part computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Gradients {
+    pub inputs: bool,
+    pub weights: bool,
+}
 
 /// Seconds and bytes of one part.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -10,18 +17,21 @@ pub struct PartCost {
     pub forward: Seconds,
     pub input_gradient: Seconds,
     pub weight_gradient: Seconds,
+    /// The time of the attention cores of the forward.
     pub attention: Seconds,
+    /// The activations kept for the backward, and those of selective recompute.
     pub saved: Bytes,
     pub saved_selective: Bytes,
-    /// Most that lives at once in a forward that keeps nothing.
+    /// The peak memory of a forward that keeps nothing.
     pub working: Bytes,
-    /// The residual stream at its start.
+    /// The residual stream at the start of the part.
     pub input: Bytes,
-    /// Seconds to copy what is saved to the host, or back.
+    /// The time to copy the saved activations to the host, or back.
     pub copy: Seconds,
 }
 
-/// Seconds and bytes of one part under a strategy.
+/// Seconds and bytes of one part, or of several, under a strategy. The weight gradient is left out, because it is the same
+/// under all strategies.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct PartUsage {
     pub forward: Seconds,
@@ -31,28 +41,23 @@ pub struct PartUsage {
 
 impl PartCost {
     /// Simulates the operators of a part whose residual stream starts with `input` bytes.
-    pub fn of(
-        dag: &Dag,
-        machine: &Machine,
-        input: Bytes,
-        (backward, trainable): (bool, bool),
-    ) -> Self {
+    pub fn of(dag: &Dag, machine: &Machine, input: Bytes, gradients: Gradients) -> Self {
         let run = |pass, runs| if runs { dag.latency(pass, machine) } else { Seconds::ZERO };
-        let saved = dag.saved(trainable, false);
+        let saved = dag.saved(gradients.weights, false);
         Self {
             forward: run(Pass::Forward, true),
-            input_gradient: run(Pass::InputGradient, backward),
-            weight_gradient: run(Pass::WeightGradient, backward && trainable),
+            input_gradient: run(Pass::InputGradient, gradients.inputs),
+            weight_gradient: run(Pass::WeightGradient, gradients.weights),
             attention: dag.attention_latency(machine),
             saved,
-            saved_selective: dag.saved(trainable, true),
+            saved_selective: dag.saved(gradients.weights, true),
             working: dag.peak(),
             input,
             copy: machine.latency(&Operator::host_copy(saved)),
         }
     }
 
-    /// What the part takes under a strategy, without its weight gradient, which is the same under all.
+    /// The cost of the part under `strategy`.
     pub fn under(&self, strategy: LayerStrategy) -> PartUsage {
         let keep = PartUsage {
             forward: self.forward,
@@ -71,7 +76,7 @@ impl PartCost {
                 bytes: self.input,
                 ..keep
             },
-            // Copies overlap with computation, so only what is longer than it counts.
+            // A copy overlaps with computation. Only the longer of the two counts.
             LayerStrategy::Offload => PartUsage {
                 forward: self.forward.max(self.copy),
                 input_gradient: self
@@ -83,15 +88,17 @@ impl PartCost {
     }
 }
 
-/// Sums over the parts of a stage.
+/// The sums over the parts of a stage.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Totals {
+pub struct StageTotals {
     pub usage: PartUsage,
     pub weight_gradient: Seconds,
+    /// The largest working set of a part.
     pub working: Bytes,
 }
 
-impl Totals {
+impl StageTotals {
+    /// Adds a part under `strategy`.
     pub fn add(&mut self, part: &PartCost, strategy: LayerStrategy) {
         let usage = part.under(strategy);
         self.usage.forward += usage.forward;
