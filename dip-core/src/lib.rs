@@ -46,5 +46,6 @@ pub use spec::{
     LayerOptions, LinkSpec, Lora, LoraTarget, MEL_BANDS, MicrobatchId, MicrobatchMeta, Modality,
     ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSlice, ModuleSpec, OtherModality,
     Parallelism, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds, SegmentId, SpecError,
-    SubMicrobatchId, TaskId, Tower, VitSpec, Workload, causal_block_pairs, causal_blocks, presets,
+    SubMicrobatchId, TaskId, Tower, VitSpec, Workload, causal_block_pairs, causal_blocks,
+    from_json, from_toml, presets,
 };

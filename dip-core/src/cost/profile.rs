@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Bytes, FieldError, Seconds, SpecError};
+use crate::spec::{self, Bytes, FieldError, Seconds, SpecError};
 
 /// The schema name of a profile file.
 pub const PROFILE_SCHEMA: &str = "dip.profile/v5";
@@ -252,8 +252,7 @@ impl Profile {
     /// # Errors
     /// [`SpecError`] names the field, its value, the limit and the remedy.
     pub fn from_json(text: &str) -> Result<Self, SpecError> {
-        let profile: Self =
-            serde_json::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
+        let profile: Self = spec::from_json(text)?;
         profile.validate()?;
         Ok(profile)
     }

@@ -90,6 +90,8 @@ codes! {
     Graph {
         /// Dependencies form a cycle.
         DependencyCycle = "dependency-cycle",
+        /// A task depends on another task twice.
+        DuplicateDependency = "duplicate-dependency",
         /// Two tasks are the same stage.
         DuplicateStage = "duplicate-stage",
         /// A stage lacks another one of its pair.

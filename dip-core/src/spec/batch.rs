@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::error::{FieldError, SpecError};
+use crate::spec::strict;
 
 /// Most items (images, clips, sounds and others) one microbatch may have.
 pub const MAX_ITEMS: u32 = 1 << 20;
@@ -94,7 +95,7 @@ impl BatchMeta {
         let mut batches: BTreeMap<u64, Vec<MicrobatchMeta>> = BTreeMap::new();
         for (i, text) in text.lines().enumerate().filter(|(_, t)| !t.trim().is_empty()) {
             let at = |message: String| SpecError::Line { line: i + 1, message };
-            let line: Line = serde_json::from_str(text).map_err(|e| at(e.to_string()))?;
+            let line: Line = strict::from_json(text).map_err(|e| at(e.to_string()))?;
             let meta = MicrobatchMeta {
                 images: line.images,
                 text_tokens: line.text_tokens,
@@ -203,6 +204,8 @@ mod tests {
         assert!(error.contains("clips.tokens_per_frame"), "{error}");
         let clip = "{\"clips\":[{\"seconds\":-1.0,\"caption_tokens\":6}]}";
         assert!(BatchMeta::from_jsonl(clip).unwrap_err().to_string().contains("clips.seconds"));
+        let array = BatchMeta::from_jsonl("[0,5,112]").unwrap_err().to_string();
+        assert!(array.contains("expected an object with named fields"), "{array}");
         assert!(BatchMeta::from_jsonl("{}").unwrap_err().to_string().contains("empty"));
     }
 }

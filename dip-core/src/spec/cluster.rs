@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::spec::error::{FieldError, SpecError};
+use crate::spec::strict;
 use crate::spec::units::Bytes;
 
 const REMEDY: &str = "take the figure from the data sheet or from `dip calibrate`";
@@ -111,7 +112,7 @@ impl ClusterSpec {
     /// # Errors
     /// [`SpecError`] names the field, its value, the limit and the remedy.
     pub fn from_toml(text: &str) -> Result<Self, SpecError> {
-        let spec: Self = toml::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
+        let spec: Self = strict::from_toml(text)?;
         spec.validate()?;
         Ok(spec)
     }

@@ -8,6 +8,7 @@ mod modality;
 mod model;
 mod parameters;
 pub mod presets;
+mod strict;
 mod units;
 mod workload;
 
@@ -24,5 +25,6 @@ pub use model::{
     Rope, RopeScaling,
 };
 pub use parameters::ModuleParameters;
+pub use strict::{from_json, from_toml};
 pub use units::{Bytes, Flops, Seconds};
 pub use workload::{InstanceSpace, Workload, causal_block_pairs, causal_blocks};

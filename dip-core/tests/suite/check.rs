@@ -240,6 +240,22 @@ fn a_task_that_depends_on_itself_is_a_cycle() {
 }
 
 #[test]
+fn two_edges_between_the_same_tasks_are_named() {
+    for twice in ["0.5", "0.25"] {
+        let deps = format!("{DEP_2}, {{\"task\": 1, \"comm_s\": {twice}}}");
+        let text = broken(&[(DEP_2, &deps)]);
+        assert_eq!(found(&text), ["duplicate-dependency tasks[2].deps[1]"]);
+        let error = Plan::from_json(&text).unwrap_err().to_string();
+        assert!(error.contains("keep one edge"), "{error}");
+    }
+    let mut graph = Plan::from_json(GOLDEN).unwrap().graph;
+    let again = graph.tasks[2].deps[0];
+    graph.tasks[2].deps.push(again);
+    let error = TaskGraph::from_json(&graph.to_json()).unwrap_err().to_string();
+    assert!(error.contains("duplicate-dependency at tasks[2].deps[1]"), "{error}");
+}
+
+#[test]
 fn a_long_cycle_is_shortened() {
     let mut graph = Plan::from_json(GOLDEN).unwrap().graph;
     let n = 40;

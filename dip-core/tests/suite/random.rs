@@ -1,12 +1,12 @@
-//! Random valid graphs and orders: several modules, some frozen, segments, sub-microbatches, split backwards, edges across
-//! microbatches, zero durations, and ids in no particular order.
+//! Random valid graphs and orders. They have several modules, some of them frozen, segments, sub-microbatches, split
+//! backwards, edges across microbatches, zero durations, and ids in random order.
 
 use dip_core::{
     Bytes, Candidate, Dep, MicrobatchId, Plan, RankId, Seconds, SegmentId, Strategy,
     SubMicrobatchId, Task, TaskGraph, TaskId, TaskKind,
 };
 
-/// A small generator of random numbers (SplitMix64); equal seeds give equal graphs.
+/// A small random number generator (SplitMix64). Equal seeds give equal graphs.
 pub struct Random(pub u64);
 
 impl Random {
@@ -23,7 +23,7 @@ impl Random {
         self.below(100) < percent
     }
 
-    /// A duration, sometimes zero, of any magnitude that a stage may have.
+    /// A duration from 0 to minutes.
     fn seconds(&mut self) -> Seconds {
         let scale = [0.0, 1e-6, 1e-3, 1.0][self.below(4)];
         Seconds(scale * (1 + self.below(1000)) as f64 / 7.0)
@@ -36,7 +36,7 @@ impl Random {
     }
 }
 
-/// How large the graphs are.
+/// The largest sizes of a random graph.
 #[derive(Clone, Copy)]
 pub struct Size {
     pub ranks: usize,
@@ -44,7 +44,7 @@ pub struct Size {
     pub segments: usize,
     pub microbatches: usize,
     pub slices: usize,
-    /// Of a hundred tasks, those that depend on any earlier one as well.
+    /// Percentage of tasks that also depend on a random earlier task.
     pub cross: usize,
 }
 
@@ -104,14 +104,22 @@ pub fn graph(random: &mut Random, size: Size) -> TaskGraph {
     }
 }
 
-/// The previous stage, and now and then any earlier one.
+/// Edges from the previous stage and sometimes from a random earlier task.
 fn deps(random: &mut Random, last: Option<TaskId>, n: usize, cross: usize) -> Vec<Dep> {
     let mut deps: Vec<Dep> =
         last.iter().map(|&task| Dep { task, comm_s: random.seconds() }).collect();
     if n > 0 && random.chance(cross) {
-        deps.push(Dep { task: TaskId::from(random.below(n)), comm_s: random.seconds() });
+        let earlier = Dep { task: TaskId::from(random.below(n)), comm_s: random.seconds() };
+        add_new(&mut deps, earlier);
     }
     deps
+}
+
+/// Adds an edge unless there is one from the same task.
+fn add_new(deps: &mut Vec<Dep>, new: Dep) {
+    if deps.iter().all(|dep| dep.task != new.task) {
+        deps.push(new);
+    }
 }
 
 fn backward(
@@ -121,7 +129,9 @@ fn backward(
     tasks: &mut Vec<Task>,
 ) {
     let mut own = vec![Dep { task: forward, comm_s: Seconds::ZERO }];
-    own.extend(deps(random, *last, tasks.len(), cross));
+    for dep in deps(random, *last, tasks.len(), cross) {
+        add_new(&mut own, dep);
+    }
     let mut task = Task {
         id: TaskId::from(tasks.len()),
         kind: TaskKind::Backward,
@@ -150,7 +160,7 @@ fn backward(
     }
 }
 
-/// Gives the tasks ids in no particular order.
+/// Gives the tasks random ids.
 fn renumber(random: &mut Random, tasks: &mut [Task]) {
     let mut ids: Vec<u32> = (0..tasks.len() as u32).collect();
     random.shuffle(&mut ids);
@@ -188,7 +198,7 @@ pub fn order(random: &mut Random, graph: &TaskGraph) -> Vec<Vec<TaskId>> {
     order
 }
 
-/// A random plan that is right.
+/// A random valid plan.
 pub fn plan(seed: u64, size: Size) -> Plan {
     let mut random = Random(seed);
     let graph = graph(&mut random, size);

@@ -70,7 +70,7 @@ impl RunConfig {
     /// # Errors
     /// [`SpecError`] names the field, its value, the limit and the remedy.
     pub fn from_toml(text: &str) -> Result<Self, SpecError> {
-        let config: Self = toml::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
+        let config: Self = dip_core::from_toml(text)?;
         config.validate()?;
         Ok(config)
     }

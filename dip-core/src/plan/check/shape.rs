@@ -16,10 +16,11 @@ pub(super) fn check(draft: &mut Draft, findings: &mut Findings) -> bool {
     check_length("static_bytes", &draft.static_bytes, ranks, "ranks", findings);
     let n = draft.tasks.as_ref().map(Vec::len);
     let mut by_id = true;
+    let mut deps = DepsCheck { named_by: vec![usize::MAX; n.unwrap_or(0)] };
     for (i, task) in draft.tasks.iter_mut().flatten().enumerate() {
         by_id &= check_id(i, task, findings);
         check_rank(i, task, ranks, findings);
-        check_deps(i, task, n.unwrap_or(0), findings);
+        deps.check(i, task, findings);
     }
     if let Some(plan) = &mut draft.plan {
         check_order(plan, n, ranks, findings);
@@ -82,17 +83,38 @@ fn check_rank(i: usize, task: &mut TaskDraft, ranks: Option<usize>, findings: &m
     }
 }
 
-fn check_deps(i: usize, task: &mut TaskDraft, n: usize, findings: &mut Findings) {
-    let Some(deps) = &task.deps else { return };
-    let mut sound = true;
-    for (d, dep) in deps.iter().enumerate().filter(|(_, dep)| dep.task.index() >= n) {
-        let message =
-            format!("{}, but there are {n} tasks; name a task or drop the dependency", dep.task);
-        findings.add(ViolationCode::OutOfRange, format_args!("tasks[{i}].deps[{d}].task"), message);
-        sound = false;
-    }
-    if !sound {
-        task.deps = None;
+/// Checks the dependencies of one task after another.
+struct DepsCheck {
+    /// For each task of the document, the last task that names it as a dependency; `usize::MAX` if there is none yet.
+    named_by: Vec<usize>,
+}
+
+impl DepsCheck {
+    fn check(&mut self, i: usize, task: &mut TaskDraft, findings: &mut Findings) {
+        let Some(deps) = &task.deps else { return };
+        let n = self.named_by.len();
+        let mut in_range = true;
+        for (d, dep) in deps.iter().enumerate() {
+            let id = dep.task;
+            let Some(named_by) = self.named_by.get_mut(id.index()) else {
+                let message = format!("{id}, but there are {n} tasks; name a task of the document");
+                let path = format_args!("tasks[{i}].deps[{d}].task");
+                findings.add(ViolationCode::OutOfRange, path, message);
+                in_range = false;
+                continue;
+            };
+            if *named_by == i {
+                let message = format!(
+                    "task {i} depends on task {id} already; keep one edge, with the larger comm_s"
+                );
+                let path = format_args!("tasks[{i}].deps[{d}]");
+                findings.add(ViolationCode::DuplicateDependency, path, message);
+            }
+            *named_by = i;
+        }
+        if !in_range {
+            task.deps = None;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::error::{FieldError, SpecError};
 use crate::spec::ids::ModuleId;
 use crate::spec::modality::ModuleKind;
+use crate::spec::strict;
 
 pub use options::{Activation, AttentionBias, LayerOptions, Lora, LoraTarget, Rope, RopeScaling};
 
@@ -137,7 +138,7 @@ impl ModelSpec {
     /// # Errors
     /// [`SpecError`] names the field, its value, the limit and the remedy.
     pub fn from_toml(text: &str) -> Result<Self, SpecError> {
-        let spec: Self = toml::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
+        let spec: Self = strict::from_toml(text)?;
         spec.validate()?;
         Ok(spec)
     }

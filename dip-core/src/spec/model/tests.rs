@@ -118,6 +118,8 @@ fn inputs_that_form_a_cycle_are_named() {
 
 #[test]
 fn unknown_fields_and_wrong_types_name_the_line() {
+    let array = error("[[module]]", "parallel = [1, 1, 2]\n[[module]]");
+    assert!(array.contains("line 4") && array.contains("an object with named fields"), "{array}");
     assert!(error("ffn = 128", "fnn = 128").contains("unknown field `fnn`"));
     let wrong = error("heads = 4", "heads = \"four\"");
     assert!(wrong.contains("line 9"), "{wrong}");
