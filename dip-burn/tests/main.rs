@@ -12,6 +12,13 @@ mod gradients;
 #[path = "suite/gpu.rs"]
 mod gpu;
 
+/// No tensor without elements reaches a device.
+#[path = "suite/empty.rs"]
+mod empty;
+
+#[path = "suite/strict.rs"]
+mod strict;
+
 /// bf16 and f16 layers over f32 weights.
 #[path = "suite/precision.rs"]
 mod precision;

@@ -172,6 +172,7 @@ pub(super) fn captions_of<B: Backend>(inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>)
     let parts: Vec<Tensor<B, 2>> = inputs
         .into_iter()
         .zip(parts(on))
+        .filter(|(_, part)| part.rows > 0)
         .map(|(x, part)| x.narrow(0, part.before, part.rows))
         .collect();
     Tensor::cat(parts, 0)
@@ -183,22 +184,23 @@ pub(super) fn captions_backward<B: Backend>(
     on: &Slice<'_>,
 ) -> Vec<Tensor<B, 2>> {
     let ([_, width], options) = (d_text.dims(), (&d_text.device(), d_text.dtype()));
-    let zeros = |rows: usize| Tensor::zeros([rows, width], options);
+    // Devices take no tensors without rows.
+    let zeros = |rows: usize| (rows > 0).then(|| Tensor::zeros([rows, width], options));
     let mut at = 0;
     let spread = |part: Part| {
-        let own = d_text.clone().narrow(0, at, part.rows);
+        let own = (part.rows > 0).then(|| d_text.clone().narrow(0, at, part.rows));
         at += part.rows;
-        let all = [zeros(part.before), own, zeros(part.behind)];
-        Tensor::cat(all.into_iter().filter(|x| x.dims()[0] > 0).collect(), 0)
+        let all = [zeros(part.before), own, zeros(part.after)];
+        Tensor::cat(all.into_iter().flatten().collect(), 0)
     };
     parts(on).into_iter().map(spread).collect()
 }
 
-/// Rows of one input: those of the slice, and those of captions before and behind them.
+/// Rows of one input: the rows of the slice, and those of captions before and after them.
 struct Part {
     before: usize,
     rows: usize,
-    behind: usize,
+    after: usize,
 }
 
 fn parts(on: &Slice<'_>) -> Vec<Part> {
@@ -208,7 +210,7 @@ fn parts(on: &Slice<'_>) -> Vec<Part> {
         Part {
             before: rows(input.start..start),
             rows: rows(start..end),
-            behind: rows(end..input.end),
+            after: rows(end..input.end),
         }
     };
     on.inputs.iter().map(part).collect()

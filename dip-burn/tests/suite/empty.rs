@@ -1,0 +1,57 @@
+//! Batches with nothing to do for some stage.
+
+use dip_burn::model::WholeModel;
+use dip_burn::model::sampler::Sampler;
+use dip_burn::{ClipGrid, Microbatch};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::gradients::{case, case_of_clips};
+use crate::strict::Strict;
+use crate::support::*;
+
+const STRATEGIES: [&str; 4] = ["keep", "selective", "full", "offload"];
+/// Burn's operations round differently from fused ones.
+const DIGITS: f64 = 1e-4;
+
+#[test]
+fn pictures_and_texts_without_some_parts_make_no_tensor_without_elements() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    // No images at all; none in some microbatches; documents without images.
+    let batches: [&[&[u32]]; 4] =
+        [&[&[0], &[0, 0]], &[&[2, 1], &[0], &[1, 0, 2]], &[&[1]], &[&[0, 0, 1], &[0]]];
+    for (round, images) in batches.into_iter().cycle().take(8).enumerate() {
+        let devices = vec![Default::default(); 1 + round % 3];
+        let case = case(&mut rng, images, round % 4 == 3);
+        case.holds_on::<Strict>(&mut rng, devices, &STRATEGIES, DIGITS);
+    }
+}
+
+#[test]
+fn clips_in_any_slices_make_no_tensor_without_elements() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for round in 0..8 {
+        let devices = vec![Default::default(); 1 + round % 3];
+        let case = case_of_clips(&mut rng, round % 4 == 3);
+        case.holds_on::<Strict>(&mut rng, devices, &STRATEGIES, DIGITS);
+    }
+}
+
+#[test]
+fn evaluation_and_sampling_make_no_tensor_without_elements() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let pictures = WholeModel::<Strict>::init(&model(1, 1, false), 7, &Default::default()).unwrap();
+    let mut muted = microbatch(&mut rng, &[1, 0]);
+    muted.loss_mask.fill(false);
+    let batches = [microbatch(&mut rng, &[0]), microbatch(&mut rng, &[2, 1]), muted];
+    assert!(pictures.loss(&batches).is_finite());
+
+    let video = video_model(1, 1, false);
+    let video = WholeModel::<Strict>::init(&video, 7, &Default::default()).unwrap();
+    let batches: Vec<Microbatch> = (1..4).map(|count| clips(&mut rng, count)).collect();
+    assert!(video.loss(&batches).is_finite());
+    let sampler = Sampler { steps: 2, guidance: 3.0, values: 5, empty: vec![1, 2] };
+    let grid = ClipGrid { frames: 2, rows: 1, columns: rng.random_range(1..4) };
+    let sampled = sampler.sample(&video, &[(vec![1, 7, 2], grid)], 0);
+    assert!(sampled[0].values.iter().all(|x| x.is_finite()));
+}
