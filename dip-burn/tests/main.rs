@@ -12,6 +12,10 @@ mod gradients;
 #[path = "suite/gpu.rs"]
 mod gpu;
 
+/// A pipeline is an executor of plans.
+#[path = "suite/executor.rs"]
+mod executor;
+
 /// No tensor without elements reaches a device.
 #[path = "suite/empty.rs"]
 mod empty;

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::backend::Backend;
+use burn::tensor::backend::{Backend, ExecutionError};
 use burn::tensor::{Tensor, TensorData};
 use thiserror::Error;
 
@@ -47,6 +47,26 @@ pub enum ParameterError {
         /// The shape it should have.
         expected: Vec<usize>,
     },
+}
+
+/// A device that has failed: its tensors cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "the device has failed: {reason}; resume the run, with less memory per rank if it ran out of memory"
+)]
+pub struct ReadError {
+    /// What the backend reports.
+    reason: String,
+}
+
+impl ReadError {
+    fn new(error: ExecutionError) -> Self {
+        let reason = match error {
+            ExecutionError::WithContext { reason } => reason,
+            ExecutionError::Generic { reason, .. } => reason,
+        };
+        Self { reason: reason.trim().to_owned() }
+    }
 }
 
 /// Makes the name of a parameter from its path inside a chunk.
@@ -114,12 +134,15 @@ where
     visitor.tensors
 }
 
-/// The sum of the squares of all gradients of a module, without the parameter `except`, which is counted elsewhere.
+/// Sum of the squares of all gradients of a module, except that of `except`, which is counted elsewhere.
+///
+/// # Errors
+/// [`ReadError`] if the device has failed.
 pub(crate) fn squared_norm<B, M>(
     module: &M,
     gradients: &GradientsParams,
     except: Option<ParamId>,
-) -> f64
+) -> Result<f64, ReadError>
 where
     B: Backend,
     M: Module<B>,
@@ -129,12 +152,18 @@ where
     sum_on_host(visitor.squares)
 }
 
-/// The sum of tensors of one value each. One read fetches all of them, because each read waits until the device is idle.
-pub(crate) fn sum_on_host<B: Backend, const D: usize>(values: Vec<Tensor<B, D>>) -> f64 {
+/// The sum of tensors of one value each, in one read: every read waits until the device is idle.
+///
+/// # Errors
+/// [`ReadError`] if the device has failed.
+pub(crate) fn sum_on_host<B: Backend, const D: usize>(
+    values: Vec<Tensor<B, D>>,
+) -> Result<f64, ReadError> {
     if values.is_empty() {
-        return 0.0;
+        return Ok(0.0);
     }
-    Tensor::cat(values, 0).into_data().iter::<f64>().sum()
+    let data = Tensor::cat(values, 0).try_into_data().map_err(ReadError::new)?;
+    Ok(data.iter::<f64>().sum())
 }
 
 struct Mapper<'a, P> {

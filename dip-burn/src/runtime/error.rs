@@ -1,9 +1,10 @@
-//! What goes wrong in a pipeline, and in one of its ranks.
+//! Errors of a pipeline and its ranks.
 
 use dip_core::{ExecError, RankId};
 use thiserror::Error;
 
 use super::group::GroupError;
+use super::import::ImportError;
 use super::worker::Failure;
 use crate::model::ModelError;
 
@@ -23,7 +24,7 @@ pub enum PipelineError {
         /// Devices.
         devices: usize,
     },
-    /// There is not one plan for each replica.
+    /// The number of plans is not the number of replicas.
     #[error("there are {given} plans for {replicas} replicas; give one plan and batch a replica")]
     Replicas {
         /// Plans.
@@ -71,7 +72,7 @@ pub enum PipelineError {
     /// A stage or a link failed.
     #[error(transparent)]
     Exec(#[from] ExecError),
-    /// A rank ended.
+    /// A rank has ended.
     #[error("rank {rank} has ended: {what}")]
     Rank {
         /// The rank.
@@ -79,18 +80,18 @@ pub enum PipelineError {
         /// Why.
         what: String,
     },
-    /// Weights do not fit the model.
-    #[error("rank {rank}: {what}; the checkpoint was made for another model")]
+    /// Weights or optimiser state do not fit the model.
+    #[error("rank {rank}: {source}; the checkpoint was made for another model")]
     Import {
         /// The rank.
         rank: RankId,
         /// What does not fit.
-        what: String,
+        source: ImportError,
     },
 }
 
 impl Failure {
-    /// Whether a rank failed only because one that it needs did.
+    /// True if a rank failed only because another one did.
     pub(super) fn is_of_another(&self) -> bool {
         match self {
             Self::Exec(error) => error.is_consequence(),
@@ -102,7 +103,7 @@ impl Failure {
         match self {
             Self::Exec(error) => PipelineError::Exec(error),
             Self::Panic(what) => PipelineError::Rank { rank, what },
-            Self::Import(what) => PipelineError::Import { rank, what },
+            Self::Import(source) => PipelineError::Import { rank, source },
         }
     }
 }

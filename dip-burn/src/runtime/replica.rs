@@ -1,4 +1,4 @@
-//! A rank's part in data parallelism: gradients are summed over the replicas, and sharded updates are gathered.
+//! A rank's part in data parallelism: it sums gradients over the replicas and gathers sharded updates.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ pub(super) struct Replica<B: Backend> {
 }
 
 impl<B: Backend> Replica<B> {
-    /// Whether this replica updates a parameter.
+    /// True if this replica updates a parameter.
     pub fn owns(&self, name: &str) -> bool {
         self.shard.as_ref().is_none_or(|shard| shard.owns(name))
     }
 
-    /// Has the gradients of every chunk handed over as soon as its last backward has ended.
+    /// Hands over the gradients of every chunk as soon as its last backward has ended.
     pub fn share_gradients(
         &self,
         chunks: &mut Chunks<B>,
@@ -46,7 +46,7 @@ impl<B: Backend> Replica<B> {
         Ok(())
     }
 
-    /// Waits for the sums over the replicas and makes them the gradients of the chunks.
+    /// Replaces the gradients of the chunks by their sums over the replicas; waits for them.
     pub fn take_gradients(&self, chunks: &mut Chunks<B>) -> Result<(), StageError> {
         let Some(collective) = &self.collective else { return Ok(()) };
         for (i, chunk) in chunks.values_mut().enumerate() {
@@ -55,7 +55,7 @@ impl<B: Backend> Replica<B> {
         Ok(())
     }
 
-    /// Hands over the parameters that this replica has updated, and takes those of the others.
+    /// Hands over the parameters that this replica has updated, and takes the others' in return.
     pub fn gather_parameters(&self, chunks: &mut Chunks<B>) -> Result<(), StageError> {
         let (Some(collective), Some(shard)) = (&self.collective, &self.shard) else {
             return Ok(());
@@ -74,7 +74,7 @@ impl<B: Backend> Replica<B> {
     }
 }
 
-/// Tasks that add to the weight gradients of each chunk of a rank.
+/// For each chunk of a rank: the tasks that add to its weight gradients.
 fn backwards(program: &Program, rank: RankId) -> HashMap<(&str, SegmentId), usize> {
     let mut counts = HashMap::new();
     for action in &program.ranks[rank.index()].actions {

@@ -1,4 +1,4 @@
-//! Which replica keeps the optimiser state of which parameters (ZeRO-1).
+//! Optimiser state sharded over replicas (ZeRO-1).
 
 use std::collections::HashSet;
 
@@ -14,27 +14,28 @@ pub(super) struct Shard(HashSet<String>);
 impl Shard {
     /// The share of `replica`: each parameter goes to the replica that has the fewest elements so far.
     pub fn of<B: Backend>(chunks: &mut Chunks<B>, replica: usize, replicas: usize) -> Self {
-        let mut deal = Deal { elements: vec![0; replicas], replica, own: HashSet::new() };
+        let mut split = Split { elements: vec![0; replicas], replica, own: HashSet::new() };
         for chunk in chunks.values_mut() {
-            chunk.map_parameters(&mut deal);
+            chunk.map_parameters(&mut split);
         }
-        Self(deal.own)
+        Self(split.own)
     }
 
-    /// Whether this replica updates a parameter.
+    /// True if this replica updates a parameter.
     pub fn owns(&self, name: &str) -> bool {
         self.0.contains(name)
     }
 }
 
-/// Leaves the parameters as they are.
-struct Deal {
+/// Assigns each parameter to a replica; the parameters stay as they are.
+struct Split {
+    /// By replica: elements assigned so far.
     elements: Vec<usize>,
     replica: usize,
     own: HashSet<String>,
 }
 
-impl<B: Backend> ParameterMap<B> for Deal {
+impl<B: Backend> ParameterMap<B> for Split {
     fn map<const D: usize>(
         &mut self,
         name: &str,

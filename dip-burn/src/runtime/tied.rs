@@ -1,7 +1,7 @@
-//! Keeps the two ends of a decoder in step whose head is its token table.
+//! Tied weights: keeps both copies of a token table equal that is also the head of its decoder.
 //!
-//! The rank that begins the decoder and the rank that ends it both hold the table. Before each optimiser step they send each other
-//! their gradients of it and both go on with the sum, so that equal updates keep equal copies.
+//! The first and the last rank of the decoder each hold a copy. Before each optimiser step they exchange their gradients and both
+//! use the sum, so that equal updates keep the copies equal.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,20 +14,20 @@ use super::chunks::Chunks;
 use crate::model::to_device;
 use crate::stage::ChunkStage;
 
-/// A gradient of a token table, `[vocab, hidden]`; none where no token of the batch touched it.
+/// Gradient of a token table, `[vocab, hidden]`; `None` if no token of the batch touched it.
 type Gradient<B> = Option<Tensor<B, 2>>;
 
-/// The ends that one rank holds, by module.
+/// The ends of tied decoders that one rank holds, by module.
 pub(super) struct TiedWeights<B: Backend>(BTreeMap<String, End<B>>);
 
-/// One or both ends of a decoder.
+/// One or both ends of a tied decoder.
 enum End<B: Backend> {
     Both,
     One { to: Sender<Gradient<B>>, from: Receiver<Gradient<B>> },
 }
 
 impl<B: Backend> TiedWeights<B> {
-    /// Those of every rank.
+    /// The ends of every rank.
     pub fn of(model: &ModelSpec, partition: &Partition) -> Vec<Self> {
         let mut all: Vec<_> = (0..partition.ranks).map(|_| Self(BTreeMap::new())).collect();
         for (spec, placed) in model.modules.iter().zip(&partition.modules) {
@@ -42,14 +42,14 @@ impl<B: Backend> TiedWeights<B> {
                 tie(first.rank, End::Both);
                 continue;
             }
-            let ((to_last, compute_on_first), (to_first, from_last)) = (channel(), channel());
+            let ((to_last, from_first), (to_first, from_last)) = (channel(), channel());
             tie(first.rank, End::One { to: to_last, from: from_last });
-            tie(last.rank, End::One { to: to_first, from: compute_on_first });
+            tie(last.rank, End::One { to: to_first, from: from_first });
         }
         all
     }
 
-    /// Gives both ends of every decoder the sum of their gradients.
+    /// Replaces the gradients of both ends of every decoder by their sum.
     ///
     /// # Errors
     /// [`StageError::PeerGone`] if the rank with the other end is gone.
@@ -62,7 +62,7 @@ impl<B: Backend> TiedWeights<B> {
                 End::One { to, from } => {
                     let gone = || StageError::PeerGone { peer: "the rank with the other end" };
                     to.send(own.clone()).map_err(|_| gone())?;
-                    // Either order of the two gives the same digits.
+                    // Addition commutes, so that both ranks get the same bits.
                     add(own.into_iter().chain(from.recv().map_err(|_| gone())?))
                 }
             };
@@ -74,7 +74,7 @@ impl<B: Backend> TiedWeights<B> {
     }
 }
 
-/// The sum on the device of the first.
+/// The sum, on the device of the first gradient.
 fn add<B: Backend>(gradients: impl Iterator<Item = Tensor<B, 2>>) -> Gradient<B> {
     gradients.reduce(|a, b| {
         let device = a.device();

@@ -1,4 +1,4 @@
-//! One pipeline rank: a thread that owns its chunks, its optimiser state and its compute threads.
+//! One pipeline rank: a thread with its chunks, optimiser state and compute threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,15 +12,16 @@ use dip_core::{
 };
 
 use super::chunks::Chunks;
+use super::import::ImportError;
 use super::link::RankLink;
 use super::optimizer::Optimizer;
 use super::replica::Replica;
 use super::tied::TiedWeights;
 use crate::batch::Batch;
-use crate::params::NamedTensors;
+use crate::params::{NamedTensors, ReadError};
 use crate::stage::{ChunkStage, Payload, RankMemory};
 
-/// What the coordinator asks of a rank.
+/// A command of the coordinator.
 pub(super) enum Command<B: Backend> {
     /// Run one iteration.
     Run(Box<Iteration<B>>),
@@ -40,10 +41,10 @@ pub(super) struct Iteration<B: Backend> {
     pub update: Option<RankUpdate>,
 }
 
-/// The optimiser step of a rank: it tells the coordinator its squared gradient norm and is told by how much to scale.
+/// The optimiser step of a rank. The rank reports its squared gradient norm and receives the scale of all gradients.
 pub(super) struct RankUpdate {
     pub learning_rate: f64,
-    /// None where the step is left out.
+    /// `None` to leave the step out.
     pub scale: Receiver<Option<f64>>,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct RankUpdate {
 pub enum Export {
     /// Weights.
     Parameters,
-    /// Moving averages of the trained weights, where the run keeps them.
+    /// Moving averages of the trained weights, if the run keeps them.
     Averages,
     /// Gradients of the last iteration that ran without an update.
     Gradients,
@@ -60,7 +61,7 @@ pub enum Export {
     Moments,
 }
 
-/// What a rank answers.
+/// A reply of a rank.
 pub(super) enum Reply {
     /// Squared norm of its gradients.
     SquaredNorm(f64),
@@ -74,10 +75,10 @@ pub(super) enum Reply {
 pub(super) enum Failure {
     Exec(ExecError),
     Panic(String),
-    Import(String),
+    Import(ImportError),
 }
 
-/// What one iteration of a rank gave.
+/// The results of one iteration of a rank.
 pub(super) struct RankReport {
     pub spans: Vec<Span>,
     pub loss_sum: f64,
@@ -99,7 +100,7 @@ pub(super) struct Worker<B: Backend> {
 }
 
 impl<B: Backend> Worker<B> {
-    /// Serves commands until the coordinator goes away or a command fails. A panic of the backend is an answer, too.
+    /// Serves commands until the coordinator is gone or a command fails. A panic of the backend is a failed command, too.
     pub fn serve(mut self) {
         while let Ok(command) = self.commands.recv() {
             let reply = catch_unwind(AssertUnwindSafe(|| self.handle(command)))
@@ -121,7 +122,7 @@ impl<B: Backend> Worker<B> {
             Command::Import { model, optimizer, steps } => {
                 match self.import(&model, &optimizer, steps) {
                     Ok(()) => Reply::Imported,
-                    Err(what) => Reply::Failed(Failure::Import(what)),
+                    Err(error) => Reply::Failed(Failure::Import(error)),
                 }
             }
         }
@@ -141,7 +142,7 @@ impl<B: Backend> Worker<B> {
         let spans = Interpreter::new(&program, rank).run(&mut host, &mut *link)?;
         Ok(RankReport {
             spans,
-            loss_sum: self.chunks.values_mut().map(ChunkStage::loss_sum).sum(),
+            loss_sum: self.loss_sum().map_err(|source| ExecError::Stage { rank, source })?,
             peak_activation: self.memory.peak(),
         })
     }
@@ -149,10 +150,7 @@ impl<B: Backend> Worker<B> {
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {
         self.tied.sum(&mut self.chunks)?;
         let gone = |_| StageError::PeerGone { peer: "the coordinator" };
-        let norm = match self.replica.reports_norm {
-            true => self.chunks.values().map(ChunkStage::squared_gradient_norm).sum(),
-            false => 0.0,
-        };
+        let norm = if self.replica.reports_norm { self.squared_gradient_norm()? } else { 0.0 };
         let _ = self.replies.send((self.id, Reply::SquaredNorm(norm)));
         if let Some(scale) = update.scale.recv().map_err(gone)? {
             let owns = |name: &str| self.replica.owns(name);
@@ -161,6 +159,16 @@ impl<B: Backend> Worker<B> {
             self.replica.gather_parameters(&mut self.chunks)?;
         }
         Ok(())
+    }
+
+    fn loss_sum(&mut self) -> Result<f64, StageError> {
+        let losses = self.chunks.values_mut().map(ChunkStage::loss_sum);
+        losses.sum::<Result<f64, ReadError>>().map_err(read_failed)
+    }
+
+    fn squared_gradient_norm(&self) -> Result<f64, StageError> {
+        let squares = self.chunks.values().map(ChunkStage::squared_gradient_norm);
+        squares.sum::<Result<f64, ReadError>>().map_err(read_failed)
     }
 
     fn export(&mut self, what: Export) -> NamedTensors {
@@ -177,12 +185,12 @@ impl<B: Backend> Worker<B> {
         model: &NamedTensors,
         optimizer: &NamedTensors,
         steps: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), ImportError> {
         for chunk in self.chunks.values_mut() {
-            chunk.load(model).map_err(|e| e.to_string())?;
+            chunk.load(model)?;
         }
         let owns = |name: &str| self.replica.owns(name);
-        self.optimizer.load(&mut self.chunks, optimizer, steps, &owns)
+        Ok(self.optimizer.load(&mut self.chunks, optimizer, steps, &owns)?)
     }
 }
 
@@ -217,6 +225,11 @@ impl<B: Backend> RankHost for Host<'_, B> {
     }
 }
 
+fn read_failed(error: ReadError) -> StageError {
+    StageError::Failed(error.into())
+}
+
+/// The message of a panic.
 pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".into())

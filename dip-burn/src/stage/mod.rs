@@ -22,7 +22,9 @@ use crate::model::{
 };
 use crate::params::Bucket;
 use crate::params::bucket;
-use crate::params::{self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap};
+use crate::params::{
+    self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap, ReadError,
+};
 use crate::weights::{ReadWeights, Weights};
 use countdown::Countdown;
 pub use held::RankMemory;
@@ -225,7 +227,10 @@ impl<B: Backend> ChunkStage<B> {
     }
 
     /// Sum of the losses of the tokens of this iteration; 0 where the chunk has no loss.
-    pub fn loss_sum(&mut self) -> f64 {
+    ///
+    /// # Errors
+    /// [`ReadError`] if the device has failed.
+    pub fn loss_sum(&mut self) -> Result<f64, ReadError> {
         params::sum_on_host(std::mem::take(&mut self.losses))
     }
 
@@ -240,7 +245,10 @@ impl<B: Backend> ChunkStage<B> {
     }
 
     /// Sum of the squares of all gradients of this iteration. A tied head is the token table, which counts once.
-    pub fn squared_gradient_norm(&self) -> f64 {
+    ///
+    /// # Errors
+    /// [`ReadError`] if the device has failed.
+    pub fn squared_gradient_norm(&self) -> Result<f64, ReadError> {
         let sums = self.gradients.sums();
         let counted = self.decoder().and_then(DecoderChunk::tied_head).map(|head| head.id);
         with_chunk!(&self.modules, chunk => params::squared_norm::<B, _>(chunk, sums, counted))

@@ -10,10 +10,11 @@ use burn::optim::{
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::OptimizerConfig;
+use super::state::tensor_like;
+use super::{OptimizerConfig, StateError};
 use crate::params::NamedTensors;
 
-/// Burn's rule keeps its velocity to itself; it is followed here, so that checkpoints can have it.
+/// Momentum of Burn's rule. Burn hides its velocity; it is computed here a second time, so that checkpoints can keep it.
 const MOMENTUM: f64 = 0.95;
 const VELOCITY: &str = ".velocity";
 
@@ -24,7 +25,7 @@ pub(super) struct MuonRule<B: Backend> {
 }
 
 impl<B: Backend> MuonRule<B> {
-    /// A rule without velocities. Its steps are scaled to the size of AdamW's, so that the same learning rates serve.
+    /// A rule without velocities. Its steps are scaled to the size of AdamW's, so that both use the same learning rates.
     pub fn new(config: &OptimizerConfig) -> Self {
         let momentum = MomentumConfig { momentum: MOMENTUM, dampening: 0.0, nesterov: true };
         let rule = MuonConfig::new()
@@ -35,7 +36,7 @@ impl<B: Backend> MuonRule<B> {
         Self { rule, velocities: HashMap::new() }
     }
 
-    /// Whether a parameter of `dimensions` dimensions is a matrix of a hidden layer.
+    /// True if a parameter of `dimensions` dimensions is a matrix of a hidden layer.
     pub fn takes(name: &str, dimensions: usize) -> bool {
         dimensions == 2 && name.contains(".layers.")
     }
@@ -74,23 +75,21 @@ impl<B: Backend> MuonRule<B> {
         self.velocities.clear();
     }
 
-    /// Takes the velocity of a parameter where `moments` has one.
+    /// Loads the velocity of a parameter, if `moments` has it.
     ///
     /// # Errors
-    /// Where it has another shape than its parameter.
+    /// [`StateError::Shape`] if it has another shape than its parameter.
     pub fn load<const D: usize>(
         &mut self,
         name: &str,
         parameter: &Tensor<B, D>,
         moments: &NamedTensors,
-    ) -> Result<(), String> {
-        let Some(data) = moments.get(&format!("{name}{VELOCITY}")) else { return Ok(()) };
-        let shape = parameter.dims();
-        if data.shape.dims() != shape {
-            return Err(format!("the velocity of {name} has not the shape {shape:?}"));
+    ) -> Result<(), StateError> {
+        let velocity = tensor_like(moments, format!("{name}{VELOCITY}"), parameter)?;
+        if let Some(velocity) = velocity {
+            let rows = parameter.dims()[0] as i32;
+            self.velocities.insert(name.to_owned(), velocity.reshape([rows, -1]));
         }
-        let velocity = Tensor::from_data(data.clone(), &parameter.device());
-        self.velocities.insert(name.to_owned(), velocity);
         Ok(())
     }
 }
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_those_of_the_rule_with_a_velocity_of_its_own() {
+    fn steps_equal_those_of_the_rule_with_its_own_velocity() {
         let config = OptimizerConfig::default();
         let mut ours = MuonRule::<Flex>::new(&config);
         let theirs = ours.rule.clone();
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_has_the_size_of_one_of_adamw() {
+    fn a_step_is_as_large_as_one_of_adamw() {
         let config = OptimizerConfig { weight_decay: 0.0, ..OptimizerConfig::default() };
         let start = normal();
         let step =
