@@ -67,6 +67,10 @@ impl CostModel for Only {
         self.0.working_bytes(chunk, workload)
     }
 
+    fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
+        self.0.update(chunk)
+    }
+
     fn candidates(
         &self,
         chunk: &ChunkQuery<'_>,

@@ -6,6 +6,7 @@ use dip_core::{Message, Seconds, TaskGraph};
 
 /// How messages affect each other.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub enum LinkModel {
     /// They do not: each message takes its time in the plan, as in the timeline semantics.
     #[default]

@@ -4,6 +4,7 @@ use dip_core::{Bytes, Flops, OperatorShape};
 
 /// The kind of an operator: which resource bounds it, and which fitted factor slows it down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum OperatorKind {
     /// A matrix product with a weight.
     Matmul,
@@ -36,6 +37,7 @@ pub enum Pass {
 
 /// One operator on one device.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Operator {
     /// Its name within a layer, such as `ffn up`.
     pub name: &'static str,

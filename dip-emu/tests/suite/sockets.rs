@@ -70,6 +70,14 @@ impl<C: CostModel> CostModel for Slower<C> {
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
         self.inner.static_bytes(chunk)
     }
+
+    fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
+        self.inner.working_bytes(chunk, workload)
+    }
+
+    fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
+        self.inner.update(chunk) * self.factor
+    }
 }
 
 #[test]
