@@ -1,15 +1,13 @@
-//! The inner loops of the search: `cargo bench -p dip-sched`.
-//!
-//! Placement is counted in stages a second, on one core; strategies are chosen for 64 pairs of 10 options each.
+//! Seconds of whole schedules, and tasks a second: `cargo bench -p dip-sched`.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use dip_core::{
-    Bytes, Dep, MicrobatchId, RankId, Seconds, SegmentId, Strategy, SubMicrobatchId, Task,
-    TaskGraph, TaskId, TaskKind,
+    Budget, Bytes, Dep, Environment, MicrobatchId, RankId, Schedule, Seconds, SegmentId, Strategy,
+    SubMicrobatchId, Task, TaskGraph, TaskId, TaskKind,
 };
-use dip_sched::probe::{self, Pair};
+use dip_sched::{Dip, OneFOneB, Reordered};
 
 /// Forwards and backwards of `microbatches` through a stage a rank, durations uneven, `ranks` microbatches of memory.
 fn chain(ranks: usize, microbatches: usize) -> TaskGraph {
@@ -53,38 +51,34 @@ fn chain(ranks: usize, microbatches: usize) -> TaskGraph {
     }
 }
 
-/// Pairs that overlap a few others, with options from small and slow to large and fast.
-fn pairs(count: usize, options: usize) -> Vec<Pair> {
-    let pair = |i: usize| {
-        let option = |o: usize| (60.0 - (o * (1 + i % 5)) as f64, (2 + o * (3 + i % 4)) as u64);
-        ((i, (i + i % 7).min(count - 1)), (0..options).map(option).collect())
-    };
-    (0..count).map(pair).collect()
+/// A search with a budget in iterations.
+fn environment(iterations: u64) -> Environment<'static> {
+    Environment { budget: Budget::Iterations(iterations), ..Environment::default() }
 }
 
-fn loops(c: &mut Criterion) {
+fn schedules(c: &mut Criterion) {
     for (ranks, microbatches) in [(4, 32), (8, 128)] {
         let graph = chain(ranks, microbatches);
         let mut group = c.benchmark_group(format!("{ranks} ranks, {microbatches} microbatches"));
         group.throughput(Throughput::Elements(graph.tasks.len() as u64));
-        probe::with_loops(&graph, |loops| {
-            group.bench_function("placement", |b| b.iter(|| black_box((loops.place)())));
-            group.bench_function("evaluation", |b| b.iter(|| black_box((loops.evaluate)())));
-        })
-        .expect("the chain fits in memory");
+        group.sample_size(20);
+        // From one sequence to 81: the difference is 80 runs of dual-queue interleaving.
+        for (name, schedule, iterations) in [
+            ("1f1b", &OneFOneB as &dyn Schedule, 1),
+            ("interleaving, 1 sequence", &Reordered::DepthFirst, 1),
+            ("interleaving, 81 sequences", &Reordered::DepthFirst, 81),
+            ("dip, 100 iterations", &Dip, 100),
+        ] {
+            let environment = environment(iterations);
+            group.bench_function(name, |b| {
+                b.iter(|| black_box(schedule.plan(&graph, &environment).expect("the chain fits")));
+            });
+        }
     }
-}
-
-fn strategies(c: &mut Criterion) {
-    let pairs = pairs(64, 10);
-    c.bench_function("strategies of 64 pairs", |b| {
-        b.iter(|| black_box(probe::strategies(&pairs, 64, 90)))
-    });
 }
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    loops(&mut criterion);
-    strategies(&mut criterion);
+    schedules(&mut criterion);
     criterion.final_summary();
 }

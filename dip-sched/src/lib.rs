@@ -21,36 +21,24 @@
 //! `dip` runs priorities through dual-queue interleaving (`interleave`) and improves the orders by tabu search (`search`); `exact`
 //! branches over all orders of a small graph (`branch`). Proven bounds stand in `bounds`.
 
-pub mod balance;
-pub mod batch_planner;
 mod bounds;
-mod branch;
-pub mod cut;
-mod evaluate;
-mod finish;
-mod interleave;
-mod loads;
-mod need;
-pub mod partition;
-pub mod planner;
-#[doc(hidden)]
-pub mod probe;
+mod ordering;
+mod partition;
+mod placement;
+mod planning;
 mod problem;
-mod realise;
-pub mod registry;
-mod reserve;
-pub mod schedules;
+mod schedules;
 mod search;
-mod sequence;
 pub mod systems;
 
-pub use balance::balance_microbatches;
-pub use batch_planner::{BatchPlanner, PlanInputs};
 pub use bounds::lower_bound;
-pub use cut::{CutError, CutSearch};
-pub use loads::rank_loads;
-pub use need::memory_need;
 pub use partition::{PartitionError, Partitioner, split_batch, validate_partition};
-pub use planner::{Planned, Planner, PlannerConfig, PlannerStats};
-pub use registry::{descriptions, names, schedule_by_name};
-pub use schedules::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble};
+pub use placement::{CutError, CutSearch};
+pub use planning::{
+    BatchPlanner, Loads, PlanInputs, Planned, Planner, PlannerConfig, PlannerStats,
+    balance_microbatches, memory_need, rank_loads,
+};
+pub use schedules::{
+    Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble, descriptions, names,
+    schedule_by_name,
+};

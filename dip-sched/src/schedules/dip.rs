@@ -5,9 +5,8 @@ use std::time::Instant;
 use dip_core::{Budget, Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::{gpipe, interleaved, one_f_one_b, optimus, zero_bubble};
-use crate::finish::{Solution, finish_with};
-use crate::problem::Problem;
-use crate::realise::realise;
+use crate::ordering::realise;
+use crate::problem::{Problem, Solution};
 use crate::search::Search;
 
 /// Tasks up to which every classical schedule is a start; beyond, realising them takes longer than the search needs to pass
@@ -47,7 +46,7 @@ impl Schedule for Dip {
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let problem = Problem::new(graph, self.name())?;
         let (best, bound) = self.solve(graph, &problem, env)?;
-        finish_with(graph, &problem, (&best, bound), self.name())
+        best.into_plan(graph, &problem, bound, self.name())
     }
 }
 

@@ -5,8 +5,7 @@ use std::time::Instant;
 use dip_core::{Budget, Environment, Plan, Schedule, ScheduleError, Seconds, TaskGraph};
 
 use super::Dip;
-use crate::branch::Branch;
-use crate::finish::{Solution, finish_with};
+use crate::ordering::Branch;
 use crate::problem::Problem;
 
 /// Tasks beyond which nothing is branched: a run would not come far.
@@ -43,7 +42,7 @@ impl Schedule for Exact {
         let problem = Problem::new(graph, self.name())?;
         let (first, bound) = Dip.solve(graph, &problem, &Environment { budget: part, ..*env })?;
         if problem.n > MOST_TASKS {
-            return finish_with(graph, &problem, (&first, bound), self.name());
+            return first.into_plan(graph, &problem, bound, self.name());
         }
         let ended = |nodes: u64| {
             let spent = match env.budget {
@@ -53,8 +52,7 @@ impl Schedule for Exact {
             spent || env.cancelled()
         };
         let outcome = Branch::new(&problem, first, ended).run();
-        let best: Solution = outcome.best;
-        let mut plan = finish_with(graph, &problem, (&best, bound), self.name())?;
+        let mut plan = outcome.best.into_plan(graph, &problem, bound, self.name())?;
         if outcome.proven {
             // The search cuts what is better by less than rounding.
             plan.lower_bound_s = plan.predicted.makespan_s * (1.0 - 1e-9);

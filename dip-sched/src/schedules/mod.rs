@@ -7,6 +7,7 @@ mod gpipe;
 mod interleaved;
 mod one_f_one_b;
 mod optimus;
+mod registry;
 mod reordered;
 mod units;
 mod zero_bubble;
@@ -17,14 +18,15 @@ pub use gpipe::GPipe;
 pub use interleaved::Interleaved;
 pub use one_f_one_b::OneFOneB;
 pub use optimus::Optimus;
+pub use registry::{descriptions, names, schedule_by_name};
 pub use reordered::Reordered;
 pub use zero_bubble::ZeroBubble;
 
 use dip_core::{Environment, Plan, ScheduleError, TaskGraph};
 
-use crate::finish::finish;
+use crate::bounds::lower_bound_of;
+use crate::ordering::realise;
 use crate::problem::Problem;
-use crate::realise::realise;
 
 /// The best of the orders that a classical schedule wishes for.
 fn plan_wishes(
@@ -36,7 +38,7 @@ fn plan_wishes(
     let start = std::time::Instant::now();
     let problem = Problem::new(graph, name)?;
     let solution = realise(&problem, &wishes(&problem), || false)?;
-    let plan = finish(graph, &problem, &solution, name)?;
+    let plan = solution.into_plan(graph, &problem, lower_bound_of(&problem), name)?;
     if let Some(progress) = env.progress {
         let elapsed = dip_core::Seconds(start.elapsed().as_secs_f64());
         progress.improved(elapsed, 0, plan.predicted.makespan_s);

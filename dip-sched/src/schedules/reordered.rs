@@ -5,9 +5,8 @@ use std::time::Instant;
 use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
 use super::one_f_one_b;
-use crate::finish::finish_with;
+use crate::ordering::realise;
 use crate::problem::Problem;
-use crate::realise::realise;
 use crate::search::{DepthFirst, Local, Mcts, Random, Reorder, Search};
 
 /// The paper's three phases: reordering of segment groups, dual-queue interleaving, memory optimisation.
@@ -62,6 +61,6 @@ impl Schedule for Reordered {
         let search = Search::new(&problem, env, (first, start))?;
         let bound = search.bound();
         let best = search.run_paper(&mut *reorder)?;
-        finish_with(graph, &problem, (&best, bound), self.name())
+        best.into_plan(graph, &problem, bound, self.name())
     }
 }

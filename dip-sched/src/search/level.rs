@@ -2,18 +2,18 @@
 
 use dip_core::ScheduleError;
 
+use crate::ordering::Reserve;
+use crate::ordering::levels;
+use crate::ordering::{Turns, feasible_sequence};
 use crate::problem::{Choice, Costs, Problem};
-use crate::realise::levels;
-use crate::reserve::Reserve;
-use crate::sequence::{Turns, feasible_sequence};
 
 /// A choice with durations, tails and memory levels.
 #[derive(Clone)]
-pub(super) struct Level {
-    pub(super) choice: Choice,
-    pub(super) costs: Costs,
-    pub(super) tail: Vec<f64>,
-    pub(super) reserve: Reserve,
+pub(in crate::search) struct Level {
+    pub(in crate::search) choice: Choice,
+    pub(in crate::search) costs: Costs,
+    pub(in crate::search) tail: Vec<f64>,
+    pub(in crate::search) reserve: Reserve,
 }
 
 impl Level {
@@ -21,7 +21,7 @@ impl Level {
     ///
     /// # Errors
     /// [`ScheduleError::Infeasible`] where not even the smallest strategies fit.
-    pub(super) fn all(problem: &Problem) -> Result<Vec<Self>, ScheduleError> {
+    pub(in crate::search) fn all(problem: &Problem) -> Result<Vec<Self>, ScheduleError> {
         let mut infeasible = None;
         let mut all = Vec::new();
         for choice in levels(problem) {
@@ -38,7 +38,7 @@ impl Level {
     }
 
     /// A level of another choice, where microbatches fit one after the other in the order of their turns.
-    pub(super) fn new(
+    pub(in crate::search) fn new(
         problem: &Problem,
         choice: Choice,
         (turns, turn): (&Turns, &[f64]),
@@ -49,7 +49,7 @@ impl Level {
     }
 
     /// The same choice for other turns of the microbatches, where they fit.
-    pub(super) fn turned(
+    pub(in crate::search) fn turned(
         &self,
         problem: &Problem,
         (turns, turn): (&Turns, &[f64]),

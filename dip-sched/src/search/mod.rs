@@ -5,27 +5,17 @@
 //! A search goes in rounds. The jobs of a round draw from generators of their own, run on any number of threads and are merged
 //! in the order of their numbers, so that an iteration budget gives the same plan on every machine.
 
-mod chain;
 mod level;
-mod mcts;
-mod moves;
-mod overflow;
-mod paper;
-mod phases;
 mod pool;
 mod previous;
 mod priorities;
-mod rebuild;
+mod regular;
 mod reorder;
-pub(crate) mod select;
-mod selection;
 mod starts;
-mod tabu;
-mod upgrade;
-mod walker;
+mod strategies;
+mod walk;
 
-pub(crate) use mcts::Mcts;
-pub(crate) use reorder::{DepthFirst, Local, Random, Reorder};
+pub(crate) use reorder::{DepthFirst, Local, Mcts, Random, Reorder};
 
 use std::time::Instant;
 
@@ -33,16 +23,16 @@ use dip_core::{Budget, Environment, ScheduleError, Seconds, TaskGraph};
 use rand::Rng;
 use rayon::prelude::*;
 
-use crate::branch::Branch;
-use crate::evaluate;
-use crate::finish::Solution;
+use crate::ordering::Branch;
+use crate::ordering::Turns;
 use crate::problem::Problem;
-use crate::sequence::Turns;
+use crate::problem::Solution;
+use crate::problem::evaluate;
 use level::Level;
-use phases::Phases;
 use pool::Pool;
-use upgrade::upgrade;
-use walker::{Found, Walker};
+use regular::Phases;
+use strategies::upgrade;
+use walk::{Found, Walker};
 
 /// Islands, and walks of one round.
 const ISLANDS: u64 = 4;

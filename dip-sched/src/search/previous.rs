@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use dip_core::{Plan, Task, TaskGraph, TaskKind};
 
-use super::phases::{Phases, class};
+use super::regular::{Phases, class};
 use crate::problem::Problem;
 
 /// Rounds in which turns and phases are fitted to each other.
@@ -17,7 +17,11 @@ const ROUNDS: usize = 8;
 type Class<'a> = (&'a str, u32, TaskKind);
 
 /// Turns and phases for a problem like those of a plan; `None` where the plan knows nothing of some chunk.
-pub(super) fn regular_part(plan: &Plan, graph: &TaskGraph, problem: &Problem) -> Option<Phases> {
+pub(in crate::search) fn regular_part(
+    plan: &Plan,
+    graph: &TaskGraph,
+    problem: &Problem,
+) -> Option<Phases> {
     let Fit { phases, loads_in_turn } = fit(plan)?;
     let mut phase = vec![0.0; 3 * problem.chunks];
     for (t, task) in graph.tasks.iter().enumerate() {

@@ -4,7 +4,7 @@ use crate::problem::Problem;
 
 /// A sequence of segment groups, most urgent first, and what orders the tasks inside a group.
 #[derive(Clone)]
-pub(super) struct Priorities {
+pub(in crate::search) struct Priorities {
     /// Rank of each group in the sequence.
     position: Vec<f64>,
     /// Order inside a group, in `[0, 1)`.
@@ -13,7 +13,7 @@ pub(super) struct Priorities {
 
 impl Priorities {
     /// Sequences to start from: by microbatch, by load, and by the longest way to the end.
-    pub(super) fn starts(problem: &Problem, tail: &[f64]) -> Vec<Self> {
+    pub(in crate::search) fn starts(problem: &Problem, tail: &[f64]) -> Vec<Self> {
         let n = problem.n.max(1) as f64;
         let mut topological = vec![0.0; problem.n];
         for (i, &t) in problem.topo.iter().enumerate() {
@@ -45,7 +45,7 @@ impl Priorities {
     }
 
     /// The key of every task, smallest first.
-    pub(super) fn keys(&self, problem: &Problem, keys: &mut [f64]) {
+    pub(in crate::search) fn keys(&self, problem: &Problem, keys: &mut [f64]) {
         for (t, key) in keys.iter_mut().enumerate() {
             *key = self.position[problem.group[t] as usize] + self.inside[t];
         }

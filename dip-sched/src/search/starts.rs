@@ -5,14 +5,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::chain::{Chain, Origin};
 use super::level::Level;
 use super::priorities::Priorities;
-use super::upgrade::upgrade;
+use super::regular::{Chain, Origin};
 use super::{SMALL, Search};
-use crate::finish::Solution;
-use crate::interleave::{Interleaver, Lanes, Rules};
-use crate::reserve::Reserve;
+use crate::ordering::Reserve;
+use crate::ordering::{Interleaver, Lanes, Rules};
+use crate::problem::Solution;
+use crate::search::strategies::upgrade;
 
 /// Chains of regular orders that begin.
 const CHAINS: u64 = 64;
@@ -50,7 +50,7 @@ struct Candidate {
 
 impl Search<'_> {
     /// The regular part of the plan of the batch before, at every level of memory.
-    pub(super) fn orders_of_previous(&mut self) {
+    pub(in crate::search) fn orders_of_previous(&mut self) {
         let Some(phases) = &self.previous else { return };
         let problem = self.problem;
         let (mut interleaver, mut keys) = (Interleaver::new(problem), vec![0.0; problem.n]);
@@ -77,7 +77,7 @@ impl Search<'_> {
 
     /// Every ordering rule under every kind of queue, at every level of memory. Returns the levels that come near the best, best
     /// first.
-    pub(super) fn rules(&mut self) -> Vec<usize> {
+    pub(in crate::search) fn rules(&mut self) -> Vec<usize> {
         let lanes = [Lanes::Alternate, Lanes::BackwardFirst, Lanes::Single, Lanes::ForwardFirst];
         // Levels go innermost: where time is short, each has been tried under the rules that come first.
         let starts = |level: &Level| Priorities::starts(self.problem, &level.tail);
@@ -137,7 +137,7 @@ impl Search<'_> {
     }
 
     /// Tournaments of chains, one after the other, until their share of the budget is used. The best orders of each.
-    pub(super) fn chains(&mut self, order: &[usize]) -> Vec<Solution> {
+    pub(in crate::search) fn chains(&mut self, order: &[usize]) -> Vec<Solution> {
         let mut found = Vec::new();
         if order.is_empty() {
             return found;
@@ -214,7 +214,7 @@ impl Search<'_> {
     }
 
     /// A chain that starts anywhere, with microbatches in any order, to begin an island anew.
-    pub(super) fn fresh(&self, job: u64) -> Option<Solution> {
+    pub(in crate::search) fn fresh(&self, job: u64) -> Option<Solution> {
         let level = self.rng(5, job).random_range(0..self.levels.len());
         let mut chain = Chain::new(self, level, job, Origin::Anywhere);
         chain.run(FRESH, 0.0, || self.out_of_time(1.0));
@@ -224,7 +224,7 @@ impl Search<'_> {
     }
 
     /// A generator for one job of one phase.
-    pub(super) fn rng(&self, phase: u64, job: u64) -> ChaCha8Rng {
+    pub(in crate::search) fn rng(&self, phase: u64, job: u64) -> ChaCha8Rng {
         let mut rng = ChaCha8Rng::seed_from_u64(self.env.seed);
         rng.set_stream((phase << 48) + job);
         rng

@@ -3,7 +3,7 @@
 use super::deployment::{Deployment, Memory, SystemError};
 use super::{Setting, System};
 use crate::partition::Partitioner;
-use crate::registry::{names, schedule_by_name};
+use crate::schedules::{names, schedule_by_name};
 
 /// A schedule by name on its own placement, with memory strategies of its choice for every batch.
 #[derive(Debug, Clone, Copy)]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use dip_core::{
     Budget, Environment, Plan, PlanError, Schedule, ScheduleError, Seconds, TaskGraph, check_plan,
 };
-use dip_sched::planner::{Planner, PlannerConfig};
 use dip_sched::{Dip, OneFOneB};
+use dip_sched::{Planner, PlannerConfig};
 
 use crate::generate::{Shape, small};
 

@@ -1,0 +1,194 @@
+//! Memory back-pressure that cannot deadlock.
+//!
+//! Some total order of all tasks is known to fit in memory: the *witness* (see [`crate::ordering::sequence`]). A state of a schedule is
+//! safe when what has not run yet can still run in the order of the witness. Dependencies allow that always; memory is a
+//! matter of each rank by itself, because what a rank holds depends on the order of its own tasks only. So a forward may run
+//! out of turn exactly when, on its rank, the levels of memory before its turn leave room for its bytes. Tasks that give
+//! bytes back early only lower these levels. The first task of the witness that has not run is always allowed, so some rank
+//! can always go on.
+//!
+//! The levels are kept in a tree of range maxima with additions to prefixes: both operations take `log2(tasks of the rank)`.
+//! Tasks that neither take nor give back have no level of their own: it would be that of the task before.
+
+use crate::problem::{Costs, NONE, Problem};
+
+const LOW: i64 = i64::MIN / 4;
+
+/// The levels of every rank.
+#[derive(Debug, Clone)]
+pub(crate) struct Reserve {
+    ranks: Vec<Option<Levels>>,
+    fresh: Vec<Option<Levels>>,
+    /// The witness, rank by rank.
+    lists: Vec<Vec<u32>>,
+    /// Position of each task among those of its rank that take or give back, in the order of the witness; else [`NONE`].
+    position: Vec<u32>,
+    acquire: Vec<i64>,
+    release: Vec<i64>,
+}
+
+/// Levels of one rank at its tasks in the order of the witness.
+#[derive(Debug, Clone)]
+struct Levels {
+    leaves: usize,
+    budget: i64,
+    /// Live bytes of now.
+    live: i64,
+    max: Vec<i64>,
+    add: Vec<i64>,
+}
+
+impl Reserve {
+    /// Levels for a witness.
+    pub(crate) fn new(problem: &Problem, costs: &Costs, witness: &[u32]) -> Self {
+        let mut lists: Vec<Vec<u32>> = vec![Vec::new(); problem.ranks];
+        for &t in witness {
+            lists[problem.rank[t as usize] as usize].push(t);
+        }
+        // Sizes beyond 2^60 bytes are rounded to units that fit, against the schedule.
+        let largest = problem.budget.iter().flatten().copied().max().unwrap_or(0);
+        let shift = 64u32.saturating_sub(largest.leading_zeros()).saturating_sub(60);
+        let up = |b: u64| (b.min(u64::MAX - (1 << shift)).div_ceil(1 << shift)) as i64;
+        let acquire: Vec<i64> = costs.acquire.iter().map(|&b| up(b)).collect();
+        let release: Vec<i64> = costs.release.iter().map(|&b| up(b)).collect();
+        let mut position = vec![NONE; problem.n];
+        let levels = |r: usize| {
+            let budget = (problem.budget[r]? >> shift) as i64;
+            let changes = |t: &&u32| acquire[**t as usize] != 0 || release[**t as usize] != 0;
+            let events: Vec<u32> = lists[r].iter().filter(changes).copied().collect();
+            for (i, &t) in events.iter().enumerate() {
+                position[t as usize] = i as u32;
+            }
+            Some(Levels::new(&events, budget, &acquire, &release))
+        };
+        let ranks: Vec<_> = (0..problem.ranks).map(levels).collect();
+        Self { fresh: ranks.clone(), ranks, lists, position, acquire, release }
+    }
+
+    /// Back to the state in which nothing has run.
+    pub(crate) fn reset(&mut self) {
+        for (now, fresh) in self.ranks.iter_mut().zip(&self.fresh) {
+            if let (Some(now), Some(fresh)) = (now, fresh) {
+                now.max.copy_from_slice(&fresh.max);
+                now.add.copy_from_slice(&fresh.add);
+                now.live = 0;
+            }
+        }
+    }
+
+    /// The tasks of a rank in the order of the witness.
+    pub(crate) fn witness(&self, rank: usize) -> &[u32] {
+        &self.lists[rank]
+    }
+
+    /// Whether memory may run out on that rank.
+    #[inline]
+    pub(crate) fn is_limited(&self, rank: usize) -> bool {
+        self.ranks[rank].is_some()
+    }
+
+    /// Whether a task may run next on its rank.
+    #[inline]
+    pub(crate) fn allows(&self, rank: usize, task: usize) -> bool {
+        match &self.ranks[rank] {
+            Some(levels) if self.acquire[task] > 0 => {
+                let room = levels.budget - self.acquire[task];
+                levels.live <= room
+                    && (levels.highest() <= room
+                        || levels.max_before(self.position[task] as usize) <= room)
+            }
+            _ => true,
+        }
+    }
+
+    /// Runs a task that is allowed.
+    #[inline]
+    pub(crate) fn run(&mut self, rank: usize, task: usize) {
+        if let Some(levels) = &mut self.ranks[rank]
+            && self.position[task] != NONE
+        {
+            let net = self.acquire[task] - self.release[task];
+            levels.run(self.position[task] as usize, net);
+        }
+    }
+}
+
+impl Levels {
+    fn new(list: &[u32], budget: i64, acquire: &[i64], release: &[i64]) -> Self {
+        // Leaf 0 is a sentinel that holds the live bytes of now, so that a task at the head of the witness sees them.
+        let leaves = (list.len() + 1).next_power_of_two();
+        let mut max = vec![LOW; 2 * leaves];
+        max[leaves] = 0;
+        let mut live = 0;
+        for (i, &t) in list.iter().enumerate() {
+            max[leaves + i + 1] = live + acquire[t as usize];
+            live += acquire[t as usize] - release[t as usize];
+        }
+        for i in (1..leaves).rev() {
+            max[i] = max[2 * i].max(max[2 * i + 1]);
+        }
+        Self { leaves, budget, live: 0, max, add: vec![0; 2 * leaves] }
+    }
+
+    /// The highest level of all that have not run, the live bytes of now included.
+    #[inline]
+    fn highest(&self) -> i64 {
+        self.max[1]
+    }
+
+    /// The highest level before the turn of the task at `position`, the live bytes of now included.
+    fn max_before(&self, position: usize) -> i64 {
+        let mut node = self.leaves + position + 1;
+        let mut highest = LOW;
+        while node > 1 {
+            if node & 1 == 1 {
+                highest = highest.max(self.max[node - 1]);
+            }
+            node >>= 1;
+            highest += self.add[node];
+        }
+        highest
+    }
+
+    /// Moves a task from its turn to now: the levels before it change by `net`, its own is gone.
+    fn run(&mut self, position: usize, net: i64) {
+        self.live += net;
+        let mut node = self.leaves + position + 1;
+        self.max[node] = LOW;
+        while node > 1 {
+            if node & 1 == 1 {
+                self.max[node - 1] += net;
+                self.add[node - 1] += net;
+            }
+            node >>= 1;
+            self.max[node] = self.max[2 * node].max(self.max[2 * node + 1]) + self.add[node];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rank whose witness takes and gives back in turn.
+    fn levels() -> Levels {
+        // F0 (5), F1 (4), B0, B1, F2 (9), B2
+        let (acquire, release) = ([5, 4, 0, 0, 9, 0], [0, 0, 5, 4, 0, 9]);
+        Levels::new(&[0, 1, 2, 3, 4, 5], 12, &acquire, &release)
+    }
+
+    #[test]
+    fn levels_follow_what_has_run() {
+        let mut levels = levels();
+        assert_eq!(levels.max_before(0), 0);
+        assert_eq!(levels.max_before(4), 9);
+        levels.run(0, 5);
+        assert_eq!(levels.max_before(1), 5);
+        levels.run(2, -5);
+        assert_eq!(levels.max_before(1), 0);
+        assert_eq!(levels.max_before(4), 4);
+        levels.run(1, 4);
+        levels.run(3, -4);
+        assert_eq!(levels.max_before(4), 0);
+    }
+}

@@ -1,0 +1,34 @@
+//! Edges between tasks as compressed rows.
+
+/// Compressed rows of edges with their communication times.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Edges {
+    offsets: Vec<u32>,
+    items: Vec<(u32, f64)>,
+}
+
+impl Edges {
+    pub(super) fn of(n: usize, edges: impl Iterator<Item = (u32, u32, f64)> + Clone) -> Self {
+        let mut offsets = vec![0u32; n + 1];
+        for (from, _, _) in edges.clone() {
+            offsets[from as usize + 1] += 1;
+        }
+        for i in 0..n {
+            offsets[i + 1] += offsets[i];
+        }
+        let mut cursor = offsets.clone();
+        let mut items = vec![(0, 0.0); offsets[n] as usize];
+        for (from, to, comm) in edges {
+            let slot = &mut cursor[from as usize];
+            items[*slot as usize] = (to, comm);
+            *slot += 1;
+        }
+        Self { offsets, items }
+    }
+
+    /// The edges of one task.
+    #[inline]
+    pub(crate) fn of_task(&self, task: usize) -> &[(u32, f64)] {
+        &self.items[self.offsets[task] as usize..self.offsets[task + 1] as usize]
+    }
+}

@@ -1,0 +1,230 @@
+//! A task graph as flat arrays: what every schedule and search works on.
+//!
+//! Tasks keep their ids. Edges are compressed rows in both directions; the order inside a stage pair (forward, backward,
+//! weight) is an edge as well, also where the graph does not say so. The memory strategy of a pair is a [`Choice`], so that a
+//! search can change durations and bytes without touching the graph.
+
+mod edges;
+pub(crate) mod evaluate;
+mod flatten;
+mod solution;
+
+pub(crate) use edges::Edges;
+pub(crate) use solution::Solution;
+
+use dip_core::{Pair, RankId, ScheduleError, TaskGraph, TaskKind};
+
+use flatten::{all_edges, microbatches, numbered, pair_of_task, strands, topological, validate};
+
+/// Marks the absence of a task.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// One memory strategy of a pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Strand {
+    /// Duration of the forward.
+    pub(crate) forward_s: f64,
+    /// Duration of the backward task.
+    pub(crate) backward_s: f64,
+    /// Bytes of the pair.
+    pub(crate) bytes: u64,
+}
+
+/// The candidate chosen for each pair, by its index.
+pub(crate) type Choice = Vec<u16>;
+
+/// The flat form of a task graph.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    pub(crate) n: usize,
+    pub(crate) ranks: usize,
+    pub(crate) rank: Vec<u32>,
+    pub(crate) kind: Vec<TaskKind>,
+    pub(crate) microbatch: Vec<u32>,
+    /// Segment group of each task: the segments of one module of one microbatch.
+    pub(crate) group: Vec<u32>,
+    pub(crate) groups: usize,
+    /// Slice of each task: the segments of one sub-microbatch of a group.
+    pub(crate) slice: Vec<u32>,
+    pub(crate) slices: usize,
+    /// Model chunk of each task: its module and segment.
+    pub(crate) chunk: Vec<u32>,
+    pub(crate) chunks: usize,
+    /// The pair of each task.
+    pub(crate) pair: Vec<u32>,
+    pub(crate) pairs: Vec<Pair>,
+    /// The strategies of each pair: at least one.
+    pub(crate) strands: Vec<Vec<Strand>>,
+    /// Whether any pair has more than one strategy.
+    pub(crate) has_choice: bool,
+    /// Duration of every weight task and of every task without a choice.
+    base_s: Vec<f64>,
+    pub(crate) preds: Edges,
+    pub(crate) succs: Edges,
+    /// A topological order, smaller microbatches and ids first.
+    pub(crate) topo: Vec<u32>,
+    /// Tasks of each rank.
+    pub(crate) by_rank: Vec<Vec<u32>>,
+    /// Memory limit less static bytes; `None` where every pair fits at once whatever is chosen.
+    pub(crate) budget: Vec<Option<u64>>,
+    /// Static bytes, for messages.
+    pub(crate) static_bytes: Vec<u64>,
+    /// Memory limits, for messages.
+    pub(crate) limit: Vec<u64>,
+}
+
+/// Durations and bytes of every task under one choice.
+#[derive(Debug, Clone)]
+pub(crate) struct Costs {
+    /// Duration of each task.
+    pub(crate) dur: Vec<f64>,
+    /// Bytes taken at the start of each task.
+    pub(crate) acquire: Vec<u64>,
+    /// Bytes given back at the end of each task.
+    pub(crate) release: Vec<u64>,
+}
+
+impl Problem {
+    /// Flattens a graph.
+    ///
+    /// # Errors
+    /// [`ScheduleError::Cycle`], [`ScheduleError::Infeasible`] where static bytes exceed a limit, and
+    /// [`ScheduleError::NotApplicable`] for a graph that the checker would refuse.
+    pub(crate) fn new(graph: &TaskGraph, schedule: &str) -> Result<Self, ScheduleError> {
+        validate(graph, schedule)?;
+        let n = graph.tasks.len();
+        let ranks = graph.ranks as usize;
+        let pairs = graph.pairs();
+        let pair = pair_of_task(graph, &pairs, schedule)?;
+        let edges = all_edges(graph, &pairs);
+        let succs = Edges::of(n, edges.iter().copied());
+        let preds = Edges::of(n, edges.iter().map(|&(a, b, c)| (b, a, c)));
+        let topo = topological(graph, &preds, &succs)?;
+        let mut by_rank = vec![Vec::new(); ranks];
+        for &t in &topo {
+            by_rank[graph.tasks[t as usize].rank.index()].push(t);
+        }
+        let (group, groups) = numbered(graph, |t| (&*t.module, t.microbatch.0, 0));
+        let (slice, slices) = numbered(graph, |t| (&*t.module, t.microbatch.0, t.sub_microbatch.0));
+        let (chunk, chunks) = numbered(graph, |t| (&*t.module, t.segment.0, 0));
+        let strands: Vec<_> = pairs.iter().map(|p| strands(graph, p)).collect();
+        let mut problem = Self {
+            n,
+            ranks,
+            rank: graph.tasks.iter().map(|t| t.rank.0).collect(),
+            kind: graph.tasks.iter().map(|t| t.kind).collect(),
+            microbatch: microbatches(graph),
+            group,
+            groups,
+            slice,
+            slices,
+            chunk,
+            chunks,
+            pair,
+            pairs,
+            has_choice: strands.iter().any(|s| s.len() > 1),
+            strands,
+            base_s: graph.tasks.iter().map(|t| t.duration_s.0).collect(),
+            preds,
+            succs,
+            topo,
+            by_rank,
+            budget: Vec::new(),
+            static_bytes: graph.static_bytes.iter().map(|b| b.0).collect(),
+            limit: graph.memory_limit_bytes.iter().map(|b| b.0).collect(),
+        };
+        problem.budget = problem.budgets()?;
+        Ok(problem)
+    }
+
+    /// Memory left beside the static bytes on every rank where it may run out.
+    fn budgets(&self) -> Result<Vec<Option<u64>>, ScheduleError> {
+        let mut most = vec![0u64; self.ranks];
+        for (pair, strands) in self.pairs.iter().zip(&self.strands) {
+            let largest = strands.iter().map(|s| s.bytes).max().unwrap_or(0);
+            let total = &mut most[self.rank[pair.forward.index()] as usize];
+            *total = total.saturating_add(largest);
+        }
+        (0..self.ranks)
+            .map(|r| {
+                let left = self.limit[r]
+                    .checked_sub(self.static_bytes[r])
+                    .ok_or_else(|| self.infeasible(r, self.static_bytes[r]))?;
+                Ok((most[r] > left && self.limit[r] != u64::MAX).then_some(left))
+            })
+            .collect()
+    }
+
+    /// The error for a rank that needs `needed` bytes, static ones included.
+    pub(crate) fn infeasible(&self, rank: usize, needed: u64) -> ScheduleError {
+        ScheduleError::Infeasible {
+            rank: RankId::from(rank),
+            needed: dip_core::Bytes(needed),
+            limit: dip_core::Bytes(self.limit[rank]),
+        }
+    }
+
+    /// The fastest strategy of every pair.
+    pub(crate) fn fastest(&self) -> Choice {
+        self.choose(|s| (s.forward_s + s.backward_s, s.bytes as f64))
+    }
+
+    /// The strategy of least key for every pair; the first of equals.
+    pub(crate) fn choose(&self, key: impl Fn(&Strand) -> (f64, f64)) -> Choice {
+        let least = |strands: &Vec<Strand>| {
+            let mut best = 0;
+            for (i, s) in strands.iter().enumerate().skip(1) {
+                if key(s) < key(&strands[best]) {
+                    best = i;
+                }
+            }
+            best as u16
+        };
+        self.strands.iter().map(least).collect()
+    }
+
+    /// Durations and bytes under a choice.
+    pub(crate) fn costs(&self, choice: &[u16]) -> Costs {
+        let mut costs =
+            Costs { dur: self.base_s.clone(), acquire: vec![0; self.n], release: vec![0; self.n] };
+        for (p, &c) in choice.iter().enumerate() {
+            self.set_costs(&mut costs, p, c);
+        }
+        costs
+    }
+
+    /// Gives one pair another strategy.
+    pub(crate) fn set_costs(&self, costs: &mut Costs, pair: usize, choice: u16) {
+        let (p, s) = (&self.pairs[pair], &self.strands[pair][choice as usize]);
+        costs.dur[p.forward.index()] = s.forward_s;
+        if let Some(b) = p.backward {
+            costs.dur[b.index()] = s.backward_s;
+        }
+        costs.acquire[p.forward.index()] = s.bytes;
+        costs.release[p.release().index()] = s.bytes;
+    }
+
+    /// Longest path from the end of each task to the end of the iteration.
+    pub(crate) fn tails(&self, dur: &[f64]) -> Vec<f64> {
+        let mut tail = vec![0.0f64; self.n];
+        for &t in self.topo.iter().rev() {
+            let t = t as usize;
+            for &(s, comm) in self.succs.of_task(t) {
+                tail[t] = tail[t].max(comm + dur[s as usize] + tail[s as usize]);
+            }
+        }
+        tail
+    }
+
+    /// Longest path from the start of the iteration to the start of each task.
+    pub(crate) fn heads(&self, dur: &[f64]) -> Vec<f64> {
+        let mut head = vec![0.0f64; self.n];
+        for &t in &self.topo {
+            let t = t as usize;
+            for &(p, comm) in self.preds.of_task(t) {
+                head[t] = head[t].max(head[p as usize] + dur[p as usize] + comm);
+            }
+        }
+        head
+    }
+}

@@ -1,0 +1,113 @@
+//! nnScaler: one plan for a representative batch, balanced and fitted to memory by dynamic programming.
+
+mod stages;
+
+use std::collections::BTreeMap;
+
+use dip_core::{Chunk, ClipMeta, MicrobatchMeta, ModulePartition, Partition, RankId, SegmentId};
+
+use super::deployment::{Deployment, Memory, SystemError};
+use super::trial::best_of;
+use super::{Recompute, Setting, System};
+use crate::schedules::OneFOneB;
+use stages::{Layers, Stage};
+
+/// Contiguous stages whose longest is as short as possible, each with the fastest recompute that fits beside the microbatches
+/// in flight, for a representative microbatch; 1F1B. Representative is the mean of the history, or a heavier microbatch where
+/// that does better over the history.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NnScaler;
+
+/// Shares of the microbatches of the history that are lighter than the one for which memory is set aside.
+const QUANTILES: [f64; 4] = [0.5, 0.75, 0.9, 1.0];
+
+impl System for NnScaler {
+    fn name(&self) -> &str {
+        "nnscaler"
+    }
+
+    fn deploy(&self, setting: &Setting<'_>) -> Result<Deployment, SystemError> {
+        let mean = mean(setting);
+        let mut deployments = Vec::new();
+        for quantile in QUANTILES {
+            let layers = Layers::new(setting, &mean, &quantile_of(setting, quantile))?;
+            if let Some(stages) = layers.cut(setting.ranks) {
+                deployments.push(deployment(setting, &layers, &stages));
+            }
+        }
+        best_of(self.name(), setting, deployments)
+    }
+}
+
+fn deployment(setting: &Setting<'_>, layers: &Layers, stages: &[Stage]) -> Deployment {
+    let whole = || ModulePartition { sub_microbatch: u32::MAX, chunks: Vec::new() };
+    let mut modules: Vec<_> = setting.model.modules.iter().map(|_| whole()).collect();
+    let mut strategies = BTreeMap::new();
+    for (rank, stage) in stages.iter().enumerate() {
+        for (module, range) in layers.parts(stage.layers.clone()) {
+            let strategy = stage.recompute.strategy(0, range.len() as u32);
+            strategies.insert((module, range.start), strategy);
+            let (rank, segment) = (RankId::from(rank), SegmentId(0));
+            modules[module.index()].chunks.push(Chunk { rank, segment, layers: range });
+        }
+    }
+    let partition = Partition { ranks: setting.ranks, modules };
+    let count = setting.model.modules.len();
+    let mut memory = vec![Memory::Fixed(strategies)];
+    memory.push(Recompute::memory(&partition, &vec![Recompute::Full(8); count]));
+    let of = |s: &Stage| format!("{} layers, {}", s.layers.len(), s.recompute);
+    Deployment {
+        choice: stages.iter().map(of).collect::<Vec<_>>().join("; "),
+        partition,
+        memory,
+        weight_split: false,
+        schedule: Box::new(OneFOneB),
+    }
+}
+
+/// The mean of the history: images, tokens, sounds and seconds of video of a microbatch.
+fn mean(setting: &Setting<'_>) -> MicrobatchMeta {
+    let count = setting.microbatches().count().max(1) as f64;
+    let per = |total: f64| (total / count).round();
+    let sum = |of: &dyn Fn(&MicrobatchMeta) -> f64| -> f64 { setting.microbatches().map(of).sum() };
+    let clips: Vec<&ClipMeta> = setting.microbatches().flat_map(|m| &m.clips).collect();
+    let sounds: Vec<f64> =
+        setting.microbatches().flat_map(|m| m.audio_seconds.iter().copied()).collect();
+    let mean_of = |total: f64, n: usize| total / n.max(1) as f64;
+    let clip = ClipMeta {
+        seconds: mean_of(clips.iter().map(|c| c.seconds).sum(), clips.len()),
+        caption_tokens: mean_of(clips.iter().map(|c| c.caption_tokens as f64).sum(), clips.len())
+            .round() as u64,
+        ..Default::default()
+    };
+    let sound = mean_of(sounds.iter().sum(), sounds.len());
+    let mut other: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (module, sizes) in setting.microbatches().flat_map(|m| &m.other) {
+        other.entry(module.clone()).or_default().extend(sizes);
+    }
+    for sizes in other.values_mut() {
+        let mean = mean_of(sizes.iter().map(|&size| size as f64).sum(), sizes.len()).round();
+        *sizes = vec![mean as u64; per(sizes.len() as f64) as usize];
+    }
+    MicrobatchMeta {
+        images: per(sum(&|m| f64::from(m.images))) as u32,
+        text_tokens: per(sum(&|m| m.text_tokens as f64)) as u64,
+        audio_seconds: vec![sound; per(sounds.len() as f64) as usize],
+        clips: vec![clip; per(clips.len() as f64) as usize],
+        documents: Vec::new(),
+        other,
+    }
+}
+
+/// The microbatch of the history with as many heavier ones as the quantile leaves.
+fn quantile_of(setting: &Setting<'_>, quantile: f64) -> MicrobatchMeta {
+    let mut all: Vec<&MicrobatchMeta> = setting.microbatches().collect();
+    let weight = |m: &MicrobatchMeta| {
+        f64::from(m.images)
+            + m.audio_seconds.iter().sum::<f64>()
+            + m.clips.iter().map(|c| c.seconds).sum::<f64>()
+    };
+    all.sort_by(|a, b| weight(a).total_cmp(&weight(b)));
+    let at = ((all.len().saturating_sub(1)) as f64 * quantile).round() as usize;
+    all.get(at).map_or_else(MicrobatchMeta::default, |m| (*m).clone())
+}
