@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --no-default-features --example custom_cost`
 
+use std::sync::Arc;
+
 use dip::core::{ChunkQuery, CostError, RankId, StageCost, StageQuery};
 use dip::prelude::*;
 
@@ -44,14 +46,10 @@ fn main() -> anyhow::Result<()> {
         (presets::model("vlm-tiny").unwrap(), presets::cluster("cpu").unwrap());
     cluster.device.memory_bytes = Bytes(64 << 20);
     let cost = Table(&[("vision", 3e-6), ("language", 5e-6)]);
-    let partition = Partitioner::new(&model, 2, &cost).partition()?;
+    let planning = Planning::on_ranks(&model, &cluster, Arc::new(cost), 2)?;
     let text = "{\"images\":2,\"text_tokens\":180}\n{\"text_tokens\":256}\n{\"images\":8,\"text_tokens\":90}\n";
     let batch = &BatchMeta::from_jsonl(text)?[0];
-    let (split, partition) = (&split_batch(&model, &partition, batch), &partition);
-    let (model, cluster, cost, weight_split) = (&model, &cluster, &cost, false);
-    let graph =
-        build_graph(&GraphInput { model, cluster, partition, batch, split, cost, weight_split })?;
-    let plan = dip::sched::Dip.plan(&graph, &Environment::default())?;
+    let plan = planning.plan(batch, &Dip)?;
     println!(
         "{} in {}, {:.2} % over the bound",
         plan.graph.model,

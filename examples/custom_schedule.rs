@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --no-default-features --example custom_schedule`
 
+use std::sync::Arc;
+
 use dip::core::{Dep, Task, TaskId};
 use dip::prelude::*;
 
@@ -42,16 +44,11 @@ impl Schedule for LongestTailFirst {
 
 fn main() -> anyhow::Result<()> {
     let (model, cluster) = (presets::model("t2v-s").unwrap(), presets::cluster("h800").unwrap());
-    let cost = AnalyticCost::new(&model, &cluster);
-    let partition = &Partitioner::new(&model, 4, &cost).partition()?;
+    let cost = Arc::new(AnalyticCost::new(&model, &cluster));
+    let planning = Planning::on_ranks(&model, &cluster, cost, 4)?;
     let batch = &dip::emu::sample(&model, 1, 0, None)[0];
-    let split = &split_batch(&model, partition, batch);
-    let (model, cluster, cost) = (&model, &cluster, &cost);
-    let weight_split = false;
-    let graph =
-        build_graph(&GraphInput { model, cluster, partition, batch, split, cost, weight_split })?;
     for schedule in [&LongestTailFirst as &dyn Schedule, &dip::sched::OneFOneB] {
-        let plan = schedule.plan(&graph, &Environment::default())?;
+        let plan = planning.plan(batch, schedule)?;
         let (time, gap) = (plan.predicted.makespan_s, 100.0 * plan.gap());
         println!("{:20} {time}, {gap:.1} % over the bound, {:?}", plan.schedule, check_plan(&plan));
     }

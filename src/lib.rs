@@ -27,12 +27,10 @@ pub mod run;
 /// What programs that plan usually need.
 pub mod prelude {
     pub use dip_core::{
-        BatchMeta, BatchSplit, Budget, Bytes, ClusterSpec, CostModel, Environment, GraphInput,
-        MicrobatchMeta, ModelSpec, Partition, Plan, Schedule, ScheduleError, Seconds, TaskGraph,
-        build_graph, check_plan, presets,
+        BatchMeta, BatchSplit, Budget, Bytes, ClusterSpec, CostModel, Environment, MicrobatchMeta,
+        ModelSpec, Partition, Plan, Schedule, ScheduleError, Seconds, TaskGraph, check_plan,
+        presets,
     };
     pub use dip_emu::{AnalyticCost, MeasuredCost};
-    pub use dip_sched::{
-        BatchPlanner, Partitioner, PlanInputs, lower_bound, schedule_by_name, split_batch,
-    };
+    pub use dip_sched::{BatchPlanner, Dip, Partitioner, Planning, lower_bound, schedule_by_name};
 }

@@ -1,25 +1,33 @@
 //! Partitioner, schedules, search and asynchronous planner: from a model and a batch to a plan.
 //!
 //! ```text
-//! ModelSpec, P, CostModel -> Partitioner -> Partition          before training
-//! Partition, BatchMeta    -> split_batch -> BatchSplit         each batch
-//! TaskGraph               -> Schedule    -> Plan               each batch, ahead of time by the Planner
+//! ModelSpec, ClusterSpec, CostModel -> Partitioner -> Planning          before training
+//! Planning, sample batches          -> PlacementSearch -> Planning      before training
+//! Planning, BatchMeta               -> TaskGraph -> Schedule -> Plan    each batch, ahead of training
 //! ```
 //!
 //! | to | use |
 //! |---|---|
-//! | place layers on ranks | [`Partitioner`], [`validate_partition`] |
-//! | cut a model for the batches of a run | [`CutSearch`] |
-//! | cut a batch | [`split_batch`] |
-//! | order the stages of a batch | [`schedule_by_name`], or a schedule's type, such as [`Dip`] |
-//! | know how far from optimal a plan can be | [`lower_bound`], which is in every plan |
+//! | plan a batch | [`Planning`] and a schedule, such as [`Dip`] |
+//! | place layers on ranks by rule | [`Partitioner`], [`validate_partition`] |
+//! | place layers on ranks for the batches of a run | [`PlacementSearch`] |
+//! | find a schedule by name | [`schedule_by_name`] |
+//! | know how far from optimal a plan can be | [`lower_bound`]; every plan states it |
+//! | plan ahead while training runs | [`BatchPlanner`], or [`Planner`] for your own graphs |
+//! | assign microbatches to replicas | [`assign_microbatches`] |
 //! | compare whole training systems | [`systems`] |
-//! | plan ahead while training runs | [`BatchPlanner`], or [`Planner`] for graphs of your own |
 //!
-//! Inside, a graph becomes flat arrays (`problem`). A sequence that fits in memory is found first (`sequence`); with it as
-//! witness no schedule can deadlock (`reserve`). The classical schedules wish for an order and have it realised (`realise`);
-//! `dip` runs priorities through dual-queue interleaving (`interleave`) and improves the orders by tabu search (`search`); `exact`
-//! branches over all orders of a small graph (`branch`). Proven bounds stand in `bounds`.
+//! | room | holds | uses |
+//! |---|---|---|
+//! | `problem` | a task graph as flat arrays, timelines, solutions | |
+//! | `bounds` | proven lower bounds | `problem` |
+//! | `ordering` | memory that cannot deadlock, target orders, dual-queue interleaving, branch and bound | `bounds` |
+//! | `search` | the search of [`Dip`], one file a phase | `ordering` |
+//! | `schedules` | every schedule, one file each, and their registry | `search` |
+//! | `partition` | the rule-based partitioner, slices of batches | |
+//! | `planning` | [`Planning`], the planner thread, memory need, loads of replicas | `partition`, `schedules` |
+//! | `placement` | the search for a placement | `planning` |
+//! | `systems` | training systems to compare | `planning`, `schedules` |
 
 mod bounds;
 mod ordering;
@@ -33,12 +41,12 @@ pub mod systems;
 
 pub use bounds::lower_bound;
 pub use partition::{PartitionError, Partitioner, split_batch, validate_partition};
-pub use placement::{CutError, CutSearch};
+pub use placement::{PlacementError, PlacementSearch};
 pub use planning::{
-    BatchPlanner, Loads, PlanInputs, Planned, Planner, PlannerConfig, PlannerStats,
-    balance_microbatches, memory_need, rank_loads,
+    BatchPlanner, MicrobatchLoads, Planned, Planner, PlannerConfig, PlannerStats, Planning,
+    assign_microbatches,
 };
 pub use schedules::{
-    Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble, descriptions, names,
-    schedule_by_name,
+    Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble, schedule_by_name,
+    schedule_names, schedules,
 };

@@ -202,20 +202,14 @@ impl Study {
     ) -> Result<(TaskGraph, BatchSplit)> {
         let mut meta = uncut.meta.clone();
         meta.microbatches.truncate(way.microbatches);
-        let split = split_batch(&self.model, partition, &meta);
         let mut cluster = presets::cluster("cpu").context("the preset is built in")?;
         cluster.device.memory_bytes = Bytes(u64::MAX);
         let cost = self.cost().with_weight_split(way.split);
-        let graph = build_graph(&GraphInput {
-            model: &self.model,
-            cluster: &cluster,
-            partition,
-            batch: &meta,
-            split: &split,
-            cost: &Only(cost, Strategy::new(way.strategy)),
-            weight_split: way.split,
-        })?;
-        Ok((graph, split))
+        let cost = Arc::new(Only(cost, Strategy::new(way.strategy)));
+        let planning = Planning::on_ranks(&self.model, &cluster, cost, RANKS)?
+            .with_partition(partition.clone())
+            .with_weight_split(way.split);
+        Ok((planning.graph(&meta)?, planning.split(&meta)))
     }
 
     /// Predicted and measured seconds of each batch, both of undisturbed rounds.

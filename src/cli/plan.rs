@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -108,29 +109,21 @@ impl PlanCommand {
                 .pop()
                 .context("nothing was sampled; give --batch")?,
         };
-        let cost = AnalyticCost::new(&model, &cluster);
+        let cost = Arc::new(AnalyticCost::new(&model, &cluster));
         let ranks = self.ranks.unwrap_or(model.parallel.pipeline);
         let schedule = self.schedule()?;
-        let segments = self.segments.unwrap_or_else(|| schedule.segment_factor());
-        let partition = Partitioner::new(&model, ranks, &cost)
-            .with_finer_segments(segments)
+        let planning = Planning::on_ranks(&model, &cluster, cost, ranks)?;
+        let partition = planning
+            .partitioner()
+            .with_finer_segments(self.segments.unwrap_or_else(|| schedule.segment_factor()))
             .place(schedule.placement())?;
-        let split = split_batch(&model, &partition, &batch);
-        let input = GraphInput {
-            model: &model,
-            cluster: &cluster,
-            partition: &partition,
-            batch: &batch,
-            split: &split,
-            cost: &cost,
-            weight_split: self.weight_split.unwrap_or_else(|| schedule.splits_weights()),
-        };
-        Ok(build_graph(&input)?)
+        let weight_split = self.weight_split.unwrap_or_else(|| schedule.splits_weights());
+        Ok(planning.with_partition(partition).with_weight_split(weight_split).graph(&batch)?)
     }
 
     fn schedule(&self) -> Result<Box<dyn Schedule>> {
         schedule_by_name(&self.schedule).ok_or_else(|| {
-            let names: Vec<_> = dip::sched::names().collect();
+            let names: Vec<_> = dip::sched::schedule_names().collect();
             anyhow!("schedule {:?} is none of {}", self.schedule, names.join(", "))
         })
     }

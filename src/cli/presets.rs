@@ -47,7 +47,10 @@ fn list(kind: Kind) {
     match kind {
         Kind::Models => section("models", presets::models()),
         Kind::Clusters => section("clusters", presets::clusters()),
-        Kind::Schedules => section("schedules", dip::sched::descriptions()),
+        Kind::Schedules => {
+            let schedules: Vec<_> = dip::sched::schedules().collect();
+            section("schedules", schedules.iter().map(|s| (s.name(), s.description())));
+        }
     }
 }
 

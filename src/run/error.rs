@@ -5,7 +5,7 @@ use dip_burn::measure::MeasureError;
 use dip_burn::runtime::GroupError;
 use dip_burn::train::TrainError;
 use dip_core::SpecError;
-use dip_sched::CutError;
+use dip_sched::PlacementError;
 
 /// A run that cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -21,10 +21,10 @@ pub enum RunError {
     Measure(#[from] MeasureError),
     /// The layers could not be placed.
     #[error(transparent)]
-    Placement(CutError),
+    Placement(PlacementError),
     /// No placement fits the memory limit.
     #[error("pipeline.{0}")]
-    Memory(#[source] CutError),
+    Memory(#[source] PlacementError),
     /// Another process failed or differs.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -33,11 +33,11 @@ pub enum RunError {
     Train(#[from] TrainError),
 }
 
-impl From<CutError> for RunError {
-    fn from(error: CutError) -> Self {
+impl From<PlacementError> for RunError {
+    fn from(error: PlacementError) -> Self {
         match error {
-            CutError::Memory { .. } => Self::Memory(error),
-            CutError::Partition(_) | CutError::Plan(_) => Self::Placement(error),
+            PlacementError::Memory { .. } => Self::Memory(error),
+            PlacementError::Partition(_) | PlacementError::Plan(_) => Self::Placement(error),
         }
     }
 }

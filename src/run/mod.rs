@@ -28,8 +28,8 @@ use dip_core::{
     SpecError, presets,
 };
 use dip_sched::{
-    BatchPlanner, CutSearch, PlanInputs, PlannerConfig, balance_microbatches, rank_loads,
-    schedule_by_name,
+    BatchPlanner, PartitionError, PlacementError, PlacementSearch, PlannerConfig, Planning,
+    assign_microbatches, schedule_by_name, schedule_names,
 };
 
 use costs::Costs;
@@ -148,7 +148,7 @@ impl Run {
         }
         let name = &self.config.pipeline.schedule;
         let found = schedule_by_name(name).ok_or_else(|| {
-            let limit = format!("one of {}", dip_sched::names().collect::<Vec<_>>().join(", "));
+            let limit = format!("one of {}", schedule_names().collect::<Vec<_>>().join(", "));
             let remedy = "see `dip presets schedules`";
             FieldError::new("pipeline.schedule", format!("{name:?}"), limit, remedy)
         })?;
@@ -169,14 +169,22 @@ impl Run {
         sample: &Sample,
         costs: &Costs,
         schedule: &dyn Schedule,
-    ) -> Result<PlanInputs, RunError> {
+    ) -> Result<Planning, RunError> {
         let pipeline = &self.config.pipeline;
-        let search = CutSearch {
-            model: &self.model,
-            cluster: &this_machine(pipeline.memory_limit_bytes),
-            ranks: pipeline.ranks,
-            cost: &|weight_split| costs.model(weight_split),
-            weight_split: pipeline.weight_split,
+        let cluster = this_machine(pipeline.memory_limit_bytes);
+        let planning = |weight_split| -> Result<Planning, PartitionError> {
+            let cost = costs.model(weight_split);
+            let planning = Planning::on_ranks(&self.model, &cluster, cost, pipeline.ranks)?;
+            Ok(planning.with_weight_split(weight_split))
+        };
+        let weight_splits = match pipeline.weight_split {
+            Some(weight_split) => vec![weight_split],
+            None if schedule.splits_weights() => vec![false, true],
+            None => vec![false],
+        };
+        let plannings = weight_splits.into_iter().map(planning).collect::<Result<_, _>>();
+        let search = PlacementSearch {
+            plannings: plannings.map_err(PlacementError::from)?,
             batches: trials,
             mean: &sample.mean,
             longest_video: self.config.data.video_of_microbatch(&self.model),
@@ -184,7 +192,7 @@ impl Run {
             budget: self.budget(),
         };
         Ok(match pipeline.partition {
-            PartitionMethod::Searched => search.searched()?,
+            PartitionMethod::Searched => search.run()?,
             PartitionMethod::Rule => search.by_rule()?,
         })
     }
@@ -193,7 +201,7 @@ impl Run {
         let Prepared { data, costs, placed, schedule, devices, connections } = prepared;
         let replicas = self.replicas(&*connections.group);
         let throughput = self.throughput(&costs, replicas);
-        let partition = placed.partition.clone();
+        let partition = placed.partition().clone();
         let assign = assign(&placed, replicas);
         let planner = PlannerConfig {
             schedule,
@@ -252,21 +260,20 @@ impl OnBackend for Run {
 struct Prepared<B: Backend> {
     data: RunData,
     costs: Costs,
-    placed: PlanInputs,
+    placed: Planning,
     schedule: Arc<dyn Schedule>,
     devices: Vec<B::Device>,
     connections: Connections<B>,
 }
 
 /// Assigns the microbatches of a batch to replicas so that the busiest rank of any replica has least to do.
-fn assign(placed: &PlanInputs, replicas: usize) -> Assign {
-    let (model, partition, cost) =
-        (placed.model.clone(), placed.partition.clone(), placed.cost.clone());
+fn assign(placed: &Planning, replicas: usize) -> Assign {
+    let planning = placed.clone();
     Box::new(move |batch| {
         // The planner refuses a batch without costs, and says why.
         let even = |_| vec![Vec::new(); batch.microbatches.len()];
-        let loads = rank_loads(&model, &partition, batch, &*cost).unwrap_or_else(even);
-        balance_microbatches(&loads, replicas)
+        let loads = planning.rank_loads(batch).unwrap_or_else(even);
+        assign_microbatches(&loads, replicas)
     })
 }
 

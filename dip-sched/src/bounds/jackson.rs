@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 /// A task for the one-machine bound.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Job {
+pub(crate) struct MachineJob {
     /// Earliest start.
     pub(crate) head: f64,
     /// Duration.
@@ -14,17 +14,17 @@ pub(crate) struct Job {
     pub(crate) tail: f64,
 }
 
-/// Arrays of the bound, kept from one machine to the next.
+/// Computes the bound. Its arrays are reused.
 #[derive(Debug, Default)]
 pub(crate) struct Jackson {
-    jobs: Vec<Job>,
-    waiting: BinaryHeap<Waiting>,
+    jobs: Vec<MachineJob>,
+    waiting: BinaryHeap<ReleasedJob>,
 }
 
 impl Jackson {
-    /// The end of Jackson's preemptive schedule: at any time the released task of longest tail runs. No order of the tasks on
-    /// one machine ends earlier, and the bound is at least (least head + load + least tail) of every subset.
-    pub(crate) fn bound(&mut self, jobs: impl Iterator<Item = Job>) -> f64 {
+    /// The end of Jackson's preemptive schedule, which always runs the released task with the longest tail. No order of the tasks on
+    /// one machine ends earlier. The bound is at least (least head + load + least tail) of every subset of tasks.
+    pub(crate) fn bound(&mut self, jobs: impl Iterator<Item = MachineJob>) -> f64 {
         self.jobs.clear();
         self.jobs.extend(jobs);
         self.jobs.sort_unstable_by(|a, b| a.head.total_cmp(&b.head));
@@ -35,7 +35,7 @@ impl Jackson {
                 now = now.max(jobs[next].head);
             }
             while let Some(job) = jobs.get(next).filter(|job| job.head <= now) {
-                waiting.push(Waiting { tail: job.tail, left: job.dur });
+                waiting.push(ReleasedJob { tail: job.tail, left: job.dur });
                 next += 1;
             }
             let Some(mut top) = waiting.pop() else { continue };
@@ -53,28 +53,28 @@ impl Jackson {
     }
 }
 
-/// A task that waits for the machine, longest tail first.
+/// A released task; the longest tail goes first.
 #[derive(Debug)]
-struct Waiting {
+struct ReleasedJob {
     tail: f64,
     left: f64,
 }
 
-impl PartialEq for Waiting {
+impl PartialEq for ReleasedJob {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Waiting {}
+impl Eq for ReleasedJob {}
 
-impl PartialOrd for Waiting {
+impl PartialOrd for ReleasedJob {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Waiting {
+impl Ord for ReleasedJob {
     fn cmp(&self, other: &Self) -> Ordering {
         self.tail.total_cmp(&other.tail)
     }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_longer_tail_interrupts() {
-        let job = |head, dur, tail| Job { head, dur, tail };
+        let job = |head, dur, tail| MachineJob { head, dur, tail };
         let jobs = [job(0.0, 4.0, 1.0), job(1.0, 2.0, 9.0)];
         assert_eq!(Jackson::default().bound(jobs.into_iter()), 12.0);
     }

@@ -1,67 +1,70 @@
 //! Branch and bound over all orders and strategies of a small graph, memory limits included.
 //!
-//! A node is a partial schedule. The rank whose next task can end first goes next (Giffler and Thompson 1960): either one of
-//! its tasks that can start before then, or, where that task takes memory that others may need before it, none of these.
-//! Nodes are cut by the preemptive bound of every rank, and by earlier nodes that had run the same tasks and were at least as
+//! A node is a partial schedule. The rank whose next task can end first goes next (Giffler and Thompson 1960). Its children run one of
+//! the tasks that can start before that end; one more child runs none of them, if they take memory that other tasks may need first.
+//! A node is cut if the preemptive bound of some rank is too high, or if an earlier node had run the same tasks and was at least as
 //! early everywhere.
 
 use std::collections::HashMap;
 
-use crate::bounds::{Jackson, Job, times};
+use crate::bounds::{Jackson, MachineJob, times};
 use crate::problem::Solution;
 use crate::problem::{Choice, Problem};
 
-/// Entries of the table of finished nodes.
-const MOST_STATES: usize = 2_000_000;
-/// Vectors kept for one set of tasks.
-const MOST_VECTORS: usize = 12;
+/// Most entries of the table of finished nodes.
+const MAX_STATES: usize = 2_000_000;
+/// Most vectors kept for one set of executed tasks.
+const MAX_VECTORS: usize = 12;
 
-/// What a run came to.
-pub(crate) struct Outcome {
+/// The result of branch and bound.
+pub(crate) struct BranchOutcome {
     /// The best solution.
     pub(crate) best: Solution,
-    /// Whether nothing can be better.
+    /// True if no solution is better.
     pub(crate) proven: bool,
 }
 
-/// A depth-first run.
+/// Depth-first branch and bound.
 pub(crate) struct Branch<'a, F> {
     problem: &'a Problem,
-    /// Asked now and then whether to stop.
+    /// Returns true to stop; receives the number of nodes so far.
     ended: F,
     stopped: bool,
     nodes: u64,
     best: Solution,
-    /// The shortest duration of each task over its strategies, or that of the chosen one.
+    /// The duration of each task: of its strategy once chosen, else the shortest.
     dur: Vec<f64>,
+    /// The shortest duration of each task over its strategies.
     shortest: Vec<f64>,
     tail: Vec<f64>,
-    state: State,
+    state: PartialSchedule,
+    /// The earliest start of each remaining task.
     head: Vec<f64>,
     jackson: Jackson,
     order: Vec<Vec<u32>>,
     choice: Choice,
+    /// Finished nodes: the executed tasks, and when ranks and inputs were ready.
     seen: HashMap<Vec<u64>, Vec<Vec<f64>>>,
     states: usize,
 }
 
 /// A partial schedule.
-struct State {
+struct PartialSchedule {
     done: usize,
     executed: Vec<bool>,
-    /// Tasks that may not be the next one on their rank.
+    /// Tasks that must not be next on their rank.
     refused: Vec<bool>,
     refusals: usize,
     waiting: Vec<u32>,
     ready: Vec<f64>,
     free: Vec<f64>,
     live: Vec<u64>,
-    /// Bytes that pairs which have not begun may take at most, a rank.
+    /// For each rank, the most bytes that pairs may take that have not begun.
     to_come: Vec<u64>,
     makespan: f64,
 }
 
-/// A task with one strategy, as a child of a node.
+/// A child of a node: a task with a strategy.
 #[derive(Clone, Copy)]
 struct Child {
     task: u32,
@@ -69,7 +72,17 @@ struct Child {
     start: f64,
 }
 
-/// What a step changed, to take it back.
+/// The children of a node.
+struct Children {
+    /// The rank that goes next.
+    rank: usize,
+    /// Its task that can end first.
+    first: usize,
+    /// Its tasks that can start before that end.
+    tasks: Vec<Child>,
+}
+
+/// What a step changed, to undo it.
 struct Undo {
     free: f64,
     live: u64,
@@ -79,23 +92,23 @@ struct Undo {
 }
 
 impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
-    /// A run that starts from a known solution; `ended` is told the nodes so far.
+    /// Starts from a known solution. `ended` receives the number of nodes so far and returns true to stop.
     pub(crate) fn new(problem: &'a Problem, first: Solution, ended: F) -> Self {
         let (n, ranks) = (problem.n, problem.ranks);
         let times = times(problem);
         let (shortest, tail) = (times.dur, times.tail);
         let mut to_come = vec![0u64; ranks];
-        for (pair, strands) in problem.pairs.iter().zip(&problem.strands) {
-            let most = strands.iter().map(|s| s.bytes).max().unwrap_or(0);
+        for (pair, strategies) in problem.pairs.iter().zip(&problem.strategies) {
+            let most = strategies.iter().map(|s| s.bytes).max().unwrap_or(0);
             let sum = &mut to_come[problem.rank[pair.forward.index()] as usize];
             *sum = sum.saturating_add(most);
         }
-        let state = State {
+        let state = PartialSchedule {
             done: 0,
             executed: vec![false; n],
             refused: vec![false; n],
             refusals: 0,
-            waiting: (0..n).map(|t| problem.preds.of_task(t).len() as u32).collect(),
+            waiting: problem.in_degrees(),
             ready: vec![0.0; n],
             free: vec![0.0; ranks],
             live: vec![0; ranks],
@@ -121,13 +134,13 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         }
     }
 
-    /// Runs to the end, or until it is told to stop.
-    pub(crate) fn run(mut self) -> Outcome {
+    /// Runs to the end, or until `ended` returns true.
+    pub(crate) fn run(mut self) -> BranchOutcome {
         self.node();
-        Outcome { best: self.best, proven: !self.stopped }
+        BranchOutcome { best: self.best, proven: !self.stopped }
     }
 
-    /// Nothing is worth finding that is not below this.
+    /// Only solutions below this are worth finding.
     fn limit(&self) -> f64 {
         self.best.makespan * (1.0 - 1e-9)
     }
@@ -152,11 +165,11 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         if self.seen.get(&key).is_some_and(|all| all.iter().any(|v| dominates(v, &vector))) {
             return;
         }
-        let Some((rank, first, children)) = self.children() else { return };
+        let Some(Children { rank, first, tasks: children }) = self.children() else { return };
         for &child in &children {
-            let undo = self.execute(child);
+            let change = self.execute(child);
             self.node();
-            self.take_back(child, undo);
+            self.undo(child, change);
             if self.stopped {
                 return;
             }
@@ -173,7 +186,7 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         }
     }
 
-    /// A time below which no schedule ends that continues this one.
+    /// A lower bound on the makespan of every completion of this partial schedule.
     fn bound(&mut self) -> f64 {
         let (problem, state) = (self.problem, &self.state);
         let mut longest = state.makespan;
@@ -198,14 +211,15 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
                 break;
             }
             let left = tasks.iter().map(|&t| t as usize).filter(|&t| !state.executed[t]);
-            let job = |t: usize| Job { head: self.head[t], dur: self.dur[t], tail: self.tail[t] };
+            let job =
+                |t: usize| MachineJob { head: self.head[t], dur: self.dur[t], tail: self.tail[t] };
             longest = longest.max(self.jackson.bound(left.map(job)));
         }
         longest
     }
 
-    /// The rank that goes next, its task that can end first, and all that can start before then.
-    fn children(&self) -> Option<(usize, usize, Vec<Child>)> {
+    /// The children of the current node; `None` if no task can run.
+    fn children(&self) -> Option<Children> {
         let (problem, state) = (self.problem, &self.state);
         let mut first: Option<(f64, usize)> = None;
         let may = |t: usize| {
@@ -233,21 +247,21 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         }
         let key = |c: &Child| c.start - 0.25 * self.tail[c.task as usize];
         children.sort_by(|a, b| key(a).total_cmp(&key(b)).then(a.task.cmp(&b.task)));
-        Some((rank, first, children))
+        Some(Children { rank, first, tasks: children })
     }
 
-    /// The strategies with which a task may run now; only forwards have a choice.
+    /// The strategies with which a task fits now; only forwards have a choice.
     fn fitting(&self, t: usize) -> impl Iterator<Item = u16> {
         let problem = self.problem;
         let pair = problem.pair[t] as usize;
         let forward = problem.pairs[pair].forward.index() == t;
         let rank = problem.rank[t] as usize;
         let left = problem.budget[rank].map(|b| b - self.state.live[rank].min(b));
-        let strands = if forward { &problem.strands[pair][..] } else { &[] };
+        let strategies = if forward { &problem.strategies[pair][..] } else { &[] };
         let useful = move |i: usize| {
-            let s = &strands[i];
+            let s = &strategies[i];
             left.is_none_or(|left| s.bytes <= left)
-                && !strands.iter().enumerate().any(|(j, o)| {
+                && !strategies.iter().enumerate().any(|(j, o)| {
                     let no_worse = o.forward_s <= s.forward_s
                         && o.backward_s <= s.backward_s
                         && o.bytes <= s.bytes;
@@ -255,28 +269,29 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
                 })
         };
         let own = (!forward).then_some(self.choice[pair]);
-        (0..strands.len()).filter(move |&i| useful(i)).map(|i| i as u16).chain(own)
+        (0..strategies.len()).filter(move |&i| useful(i)).map(|i| i as u16).chain(own)
     }
 
-    /// The longest a task may take under any strategy that is still open.
+    /// The longest duration of a task over the strategies that are still open.
     fn longest(&self, t: usize) -> f64 {
         let pair = self.problem.pair[t] as usize;
         if self.problem.pairs[pair].forward.index() != t {
             return self.dur[t];
         }
-        self.problem.strands[pair].iter().map(|s| s.forward_s).fold(0.0, f64::max)
+        self.problem.strategies[pair].iter().map(|s| s.forward_s).fold(0.0, f64::max)
     }
 
-    /// Whether it can pay that `rank` leaves `first` for later although nothing else can start before its end: only where
-    /// `first` takes memory that the tasks to come may be short of.
+    /// True if it can pay to postpone `first` although nothing else can start before its end: only if `first` takes memory that later
+    /// tasks of the rank may lack.
     fn may_wait(&self, rank: usize, first: usize) -> bool {
         let pair = self.problem.pair[first] as usize;
         let Some(budget) = self.problem.budget[rank] else { return false };
         self.problem.pairs[pair].forward.index() == first
-            && self.problem.strands[pair].iter().any(|s| s.bytes > 0)
+            && self.problem.strategies[pair].iter().any(|s| s.bytes > 0)
             && self.state.live[rank].saturating_add(self.state.to_come[rank]) > budget
     }
 
+    /// Sets whether these tasks are refused as the next task of their rank.
     fn refuse(&mut self, tasks: &[u32], refused: bool) {
         for &t in tasks {
             self.state.refused[t as usize] = refused;
@@ -312,17 +327,17 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
             refused,
         };
         if p.forward.index() == t {
-            let strand = problem.strands[pair][child.choice as usize];
+            let strategy = problem.strategies[pair][child.choice as usize];
             self.choice[pair] = child.choice;
-            self.dur[t] = strand.forward_s;
+            self.dur[t] = strategy.forward_s;
             if let Some(b) = p.backward {
-                self.dur[b.index()] = strand.backward_s;
+                self.dur[b.index()] = strategy.backward_s;
             }
-            self.state.live[rank] += strand.bytes;
+            self.state.live[rank] += strategy.bytes;
             self.state.to_come[rank] = self.state.to_come[rank].saturating_sub(self.most(pair));
         }
         if p.release().index() == t {
-            self.state.live[rank] -= problem.strands[pair][self.choice[pair] as usize].bytes;
+            self.state.live[rank] -= problem.strategies[pair][self.choice[pair] as usize].bytes;
         }
         let end = child.start + self.dur[t];
         let state = &mut self.state;
@@ -339,7 +354,7 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         undo
     }
 
-    fn take_back(&mut self, child: Child, undo: Undo) {
+    fn undo(&mut self, child: Child, undo: Undo) {
         let problem = self.problem;
         let t = child.task as usize;
         let (pair, rank) = (problem.pair[t] as usize, problem.rank[t] as usize);
@@ -364,11 +379,13 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         self.refuse(&undo.refused, true);
     }
 
+    /// The largest bytes of a pair.
     fn most(&self, pair: usize) -> u64 {
-        self.problem.strands[pair].iter().map(|s| s.bytes).max().unwrap_or(0)
+        self.problem.strategies[pair].iter().map(|s| s.bytes).max().unwrap_or(0)
     }
 
-    /// What has run, with the strategies of live pairs; and when each rank and each begun input is ready.
+    /// The key of a node: executed tasks, and the strategies of live pairs. And its vector: when each rank and each partly ready task
+    /// is ready.
     fn signature(&self) -> (Vec<u64>, Vec<f64>) {
         let (problem, state) = (self.problem, &self.state);
         let mut key = vec![0u64; problem.n.div_ceil(64)];
@@ -397,14 +414,14 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         let before = all.len();
         all.retain(|v| !dominates(&vector, v));
         self.states -= before - all.len();
-        if all.len() < MOST_VECTORS && self.states < MOST_STATES {
+        if all.len() < MAX_VECTORS && self.states < MAX_STATES {
             all.push(vector);
             self.states += 1;
         }
     }
 }
 
-/// Whether a partial schedule is nowhere later than another one.
+/// True if a vector is nowhere later than another.
 fn dominates(a: &[f64], b: &[f64]) -> bool {
     a.iter().zip(b).all(|(a, b)| a <= b)
 }

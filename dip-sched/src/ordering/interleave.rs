@@ -1,61 +1,81 @@
-//! Dual-queue stage interleaving (paper section 2): from priorities to an order, under memory limits.
+//! Dual-queue stage interleaving (paper section 2, phase 2): from priorities to an order, under memory limits.
 //!
-//! Every rank has a queue of forwards, one of backwards and one of weight tasks. The rank that can start first goes next.
-//! Where a forward and a backward can both start, they alternate as 1F1B does; weight tasks fill what is left. A forward that
-//! memory does not allow waits (see [`crate::ordering::reserve`]).
+//! Every rank has a queue of forwards, one of backwards and one of weight tasks. The rank that can start first goes next. If a
+//! forward and a backward can both start, they alternate as in 1F1B; weight tasks fill the gaps. A forward waits until memory allows
+//! it (see [`super::reserve`]).
 //!
-//! The queues are bit sets over the tasks of a rank in the order of their priorities, so that the most urgent task is the
-//! first set bit; tasks whose inputs are still on their way wait beside them. All arrays are made once: a run allocates
-//! nothing.
+//! A queue is a bit set over the tasks of a rank in the order of their priorities, so the most urgent task is the first set bit.
+//! Tasks whose inputs have not arrived are kept in a list of their own. All arrays are allocated once; a run allocates nothing.
 
 use dip_core::TaskKind;
 
-use crate::ordering::Reserve;
-use crate::problem::{Costs, Problem};
+use super::reserve::Reserve;
+use crate::problem::{Costs, Order, Problem};
 
-/// How a rank chooses between its queues.
+/// The queue of weight tasks; 0 holds forwards and 1 backwards.
+const WEIGHT_QUEUE: u8 = 2;
+
+/// The order in which a rank looks at its queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lanes {
-    /// Forward and backward alternate (the paper).
+pub(crate) enum QueueRule {
+    /// Forwards and backwards alternate (the paper).
     Alternate,
     /// Backwards go first.
     BackwardFirst,
     /// Forwards go first, as far as memory allows.
     ForwardFirst,
-    /// One queue: priority alone decides.
+    /// Forwards and backwards share one queue: priority alone decides.
     Single,
-    /// One queue for weight tasks as well.
+    /// All tasks share one queue.
     SingleWithWeights,
 }
 
-/// The rules of one run, beside the priorities.
+/// The rules of a run, apart from the priorities.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rules {
-    /// Choice between the queues.
-    pub(crate) lanes: Lanes,
-    /// A rank waits for a more urgent task that arrives within this part of the duration of the task at hand.
+    /// The order in which a rank looks at its queues.
+    pub(crate) queue_rule: QueueRule,
+    /// A rank waits for a more urgent task that arrives within this share of the duration of its next task.
     pub(crate) patience: f64,
-    /// The same for a weight task at hand.
+    /// The same share if the next task is a weight task.
     pub(crate) weight_patience: f64,
-    /// Forwards tried, most urgent first, where memory is short. 1 is strict back-pressure.
+    /// Forwards tried, most urgent first, under tight memory. 1 is strict back-pressure.
     pub(crate) tries: u32,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { lanes: Lanes::Alternate, patience: 0.0, weight_patience: 0.0, tries: 8 }
+        Self { queue_rule: QueueRule::Alternate, patience: 0.0, weight_patience: 0.0, tries: 8 }
     }
 }
 
-/// A rank in the middle of a run.
+/// What a run needs beside costs and keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunSettings<'a> {
+    pub(crate) rules: Rules,
+    /// Seconds on the longest path from the end of each task to the end of the iteration.
+    pub(crate) tail: &'a [f64],
+    /// The run ends as soon as its makespan cannot be below this.
+    pub(crate) cutoff_s: f64,
+}
+
+/// The most urgent allowed position of each queue.
+#[derive(Debug, Clone, Copy)]
+struct Heads {
+    forward: Option<u32>,
+    backward: Option<u32>,
+    weight: Option<u32>,
+}
+
+/// The state of a rank during a run.
 #[derive(Debug, Clone, Default)]
-struct Rank {
-    /// End of its last task.
+struct RankState {
+    /// The end of its last task.
     free: f64,
-    /// When it can decide next; infinite where only others can change that.
+    /// When it can decide next; infinite if only other ranks can change that.
     wake: f64,
     last_was_forward: bool,
-    /// Tasks whose inputs arrive later.
+    /// Tasks whose inputs arrive later, each with the time of arrival.
     arriving: Vec<(f64, u32)>,
     /// Bit sets of the three queues.
     queues: [Queue; 3],
@@ -63,7 +83,7 @@ struct Rank {
     by_priority: Vec<u32>,
 }
 
-/// A bit set with its first word that may hold a bit.
+/// A bit set that remembers the first word that may be non-zero.
 #[derive(Debug, Clone, Default)]
 struct Queue {
     words: Vec<u64>,
@@ -100,7 +120,7 @@ impl Queue {
         None
     }
 
-    /// The first position after another one.
+    /// The first position in the set after `position`.
     fn after(&self, position: u32) -> Option<u32> {
         let start = position + 1;
         let mut at = start as usize / 64;
@@ -118,28 +138,31 @@ impl Queue {
     }
 }
 
-/// The machine that runs priorities; keep one a thread.
+/// Runs priorities. Each thread keeps one.
 pub(crate) struct Interleaver<'a> {
     problem: &'a Problem,
-    ranks: Vec<Rank>,
+    ranks: Vec<RankState>,
+    /// Unfinished predecessors of each task.
     waiting: Vec<u32>,
     in_degree: Vec<u32>,
+    /// When the inputs of each task have arrived.
     ready: Vec<f64>,
-    lane: Vec<u8>,
+    /// The queue of each task.
+    queue: Vec<u8>,
     /// Position of each task among the tasks of its rank by priority.
     position: Vec<u32>,
     executed: Vec<bool>,
-    /// For each rank the first task of the witness that has not run.
+    /// For each rank, the index of the first task of the witness that has not run.
     first: Vec<usize>,
-    /// Tasks in the order in which they were placed.
+    /// Tasks in the order in which they run.
     placed: Vec<u32>,
-    /// For each rank the durations of its tasks that have not run, and the shortest way from its last one to the end.
+    /// For each rank, the time of its remaining tasks plus the shortest path from any of them to the end.
     left: Vec<f64>,
-    /// The keys of one rank's tasks.
+    /// The sorted keys of one rank.
     sorted: Vec<u128>,
 }
 
-/// A key and a task in one number, which is as large as the key, then the task (`f64::total_cmp`).
+/// A key and a task as one number that sorts by key (`f64::total_cmp`), then by task.
 #[inline]
 fn sortable(key: f64, task: u32) -> u128 {
     let bits = key.to_bits();
@@ -152,22 +175,21 @@ impl<'a> Interleaver<'a> {
         let rank = |r: usize| {
             let n = problem.by_rank[r].len();
             let queue = Queue { words: vec![0; n.div_ceil(64)], low: 0 };
-            Rank {
+            RankState {
                 by_priority: problem.by_rank[r].clone(),
                 arriving: Vec::with_capacity(n),
                 queues: [queue.clone(), queue.clone(), queue],
-                ..Rank::default()
+                ..RankState::default()
             }
         };
-        let in_degree: Vec<u32> =
-            (0..problem.n).map(|t| problem.preds.of_task(t).len() as u32).collect();
+        let in_degree = problem.in_degrees();
         Self {
             problem,
             ranks: (0..problem.ranks).map(rank).collect(),
             waiting: in_degree.clone(),
             in_degree,
             ready: vec![0.0; problem.n],
-            lane: vec![0; problem.n],
+            queue: vec![0; problem.n],
             position: vec![0; problem.n],
             executed: vec![false; problem.n],
             first: vec![0; problem.ranks],
@@ -178,8 +200,8 @@ impl<'a> Interleaver<'a> {
     }
 
     /// The order of the last run.
-    pub(crate) fn order(&self) -> Vec<Vec<u32>> {
-        let mut order: Vec<Vec<u32>> =
+    pub(crate) fn order(&self) -> Order {
+        let mut order: Order =
             self.problem.by_rank.iter().map(|tasks| Vec::with_capacity(tasks.len())).collect();
         for &t in &self.placed {
             order[self.problem.rank[t as usize] as usize].push(t);
@@ -187,15 +209,15 @@ impl<'a> Interleaver<'a> {
         order
     }
 
-    /// Places every task by its key (smallest first) and returns the makespan, or `None` once it cannot be below `cutoff`.
+    /// Runs every task, the smallest key first. Returns the makespan, or `None` once it cannot be below the cutoff.
     pub(crate) fn run(
         &mut self,
         costs: &Costs,
         reserve: &mut Reserve,
         keys: &[f64],
-        (rules, tail, cutoff): (&Rules, &[f64], f64),
+        RunSettings { rules, tail, cutoff_s }: RunSettings<'_>,
     ) -> Option<f64> {
-        self.reset(keys, rules, reserve);
+        self.reset(keys, &rules, reserve);
         self.load(costs, tail);
         let mut makespan = 0.0f64;
         while self.placed.len() < self.problem.n {
@@ -206,11 +228,11 @@ impl<'a> Interleaver<'a> {
                 }
             }
             let now = self.ranks[r].wake;
-            debug_assert!(now.is_finite(), "the witness always allows some rank to go on");
-            let Some(task) = self.choose(r, now, costs, reserve, rules) else { continue };
+            debug_assert!(now.is_finite(), "the witness always allows some rank to continue");
+            let Some(task) = self.choose(r, now, costs, reserve, &rules) else { continue };
             let end = now + costs.dur[task];
             self.left[r] -= costs.dur[task];
-            if end + tail[task].max(self.left[r]) >= cutoff {
+            if end + tail[task].max(self.left[r]) >= cutoff_s {
                 return None;
             }
             makespan = makespan.max(end);
@@ -219,12 +241,12 @@ impl<'a> Interleaver<'a> {
         Some(makespan)
     }
 
-    /// What every rank still has to run, with the shortest way from any of its tasks to the end.
+    /// Sets `left` of every rank to its whole load.
     fn load(&mut self, costs: &Costs, tail: &[f64]) {
         for (left, tasks) in self.left.iter_mut().zip(&self.problem.by_rank) {
-            let way = tasks.iter().map(|&t| tail[t as usize]).fold(f64::INFINITY, f64::min);
+            let path = tasks.iter().map(|&t| tail[t as usize]).fold(f64::INFINITY, f64::min);
             let load: f64 = tasks.iter().map(|&t| costs.dur[t as usize]).sum();
-            *left = (load + way) * (1.0 - 1e-9);
+            *left = (load + path) * (1.0 - 1e-9);
         }
     }
 
@@ -235,13 +257,13 @@ impl<'a> Interleaver<'a> {
         self.ready.fill(0.0);
         self.executed.fill(false);
         self.first.fill(0);
-        let single = matches!(rules.lanes, Lanes::Single | Lanes::SingleWithWeights);
+        let single = matches!(rules.queue_rule, QueueRule::Single | QueueRule::SingleWithWeights);
         for t in 0..self.problem.n {
-            self.lane[t] = match self.problem.kind[t] {
+            self.queue[t] = match self.problem.kind[t] {
                 TaskKind::Forward => 0,
                 TaskKind::Backward => u8::from(!single),
-                TaskKind::Weight if rules.lanes == Lanes::SingleWithWeights => 0,
-                TaskKind::Weight => 2,
+                TaskKind::Weight if rules.queue_rule == QueueRule::SingleWithWeights => 0,
+                TaskKind::Weight => WEIGHT_QUEUE,
             };
         }
         for rank in &mut self.ranks {
@@ -265,7 +287,7 @@ impl<'a> Interleaver<'a> {
         }
     }
 
-    /// The task that a rank starts now, or `None` where it waits; then its wake-up time is set anew.
+    /// The task that a rank starts now. `None` if it waits; its wake-up time is then updated.
     #[inline]
     fn choose(
         &mut self,
@@ -276,28 +298,29 @@ impl<'a> Interleaver<'a> {
         rules: &Rules,
     ) -> Option<usize> {
         self.admit(r, now);
-        let (forward, backward, weight) = self.heads(r, reserve, rules);
+        let Heads { forward, backward, weight } = self.heads(r, reserve, rules);
         let rank = &self.ranks[r];
-        let lanes = match rules.lanes {
-            Lanes::BackwardFirst => [backward, forward, weight],
-            Lanes::ForwardFirst => [forward, backward, weight],
+        let heads = match rules.queue_rule {
+            QueueRule::BackwardFirst => [backward, forward, weight],
+            QueueRule::ForwardFirst => [forward, backward, weight],
             _ if rank.last_was_forward => [backward, forward, weight],
             _ => [forward, backward, weight],
         };
-        let chosen = lanes.into_iter().flatten().next();
+        let chosen = heads.into_iter().flatten().next();
         let rank = &mut self.ranks[r];
         let Some(position) = chosen else {
             rank.wake = rank.arriving.iter().map(|a| a.0).fold(f64::INFINITY, f64::min);
             return None;
         };
         let task = rank.by_priority[position as usize] as usize;
-        let lane = self.lane[task];
-        let patience = if lane == 2 { rules.weight_patience } else { rules.patience };
+        let queue = self.queue[task];
+        let patience = if queue == WEIGHT_QUEUE { rules.weight_patience } else { rules.patience };
         if patience > 0.0 {
             let until = now + patience * costs.dur[task];
             let more_urgent = |&&(_, t): &&(f64, u32)| {
-                let other = self.lane[t as usize];
-                other < 2 && (lane == 2 || self.position[t as usize] < position)
+                let other = self.queue[t as usize];
+                other != WEIGHT_QUEUE
+                    && (queue == WEIGHT_QUEUE || self.position[t as usize] < position)
             };
             let next = rank.arriving.iter().filter(|a| a.0 < until).filter(more_urgent);
             let next = next
@@ -309,7 +332,7 @@ impl<'a> Interleaver<'a> {
                 return None;
             }
         }
-        rank.queues[lane as usize].remove(position);
+        rank.queues[queue as usize].remove(position);
         Some(task)
     }
 
@@ -322,7 +345,7 @@ impl<'a> Interleaver<'a> {
             let (at, t) = rank.arriving[i];
             if at <= now {
                 rank.arriving.swap_remove(i);
-                rank.queues[self.lane[t as usize] as usize].insert(self.position[t as usize]);
+                rank.queues[self.queue[t as usize] as usize].insert(self.position[t as usize]);
             } else {
                 i += 1;
             }
@@ -331,12 +354,7 @@ impl<'a> Interleaver<'a> {
 
     /// The most urgent task of each queue that memory allows.
     #[inline]
-    fn heads(
-        &mut self,
-        r: usize,
-        reserve: &Reserve,
-        rules: &Rules,
-    ) -> (Option<u32>, Option<u32>, Option<u32>) {
+    fn heads(&mut self, r: usize, reserve: &Reserve, rules: &Rules) -> Heads {
         let rank = &mut self.ranks[r];
         let mut forward = rank.queues[0].first();
         let backward = rank.queues[1].first();
@@ -348,20 +366,21 @@ impl<'a> Interleaver<'a> {
                 if reserve.allows(r, task) {
                     break;
                 }
-                // In a shared queue the tasks behind a blocked forward may be what frees memory.
+                // In a shared queue, a task after a blocked forward may free memory.
                 tries -= u32::from(self.problem.kind[task] == TaskKind::Forward);
                 if tries == 0 {
-                    forward = self.turn(r, reserve).or_else(|| self.next_release(r, position));
+                    forward =
+                        self.next_of_witness(r, reserve).or_else(|| self.next_release(r, position));
                     break;
                 }
                 forward = rank.queues[0].after(position);
             }
         }
-        (forward, backward, weight)
+        Heads { forward, backward, weight }
     }
 
-    /// The first task of the witness that has not run, where it is in the forward queue.
-    fn turn(&mut self, r: usize, reserve: &Reserve) -> Option<u32> {
+    /// The first task of the witness that has not run, if it is in the forward queue.
+    fn next_of_witness(&mut self, r: usize, reserve: &Reserve) -> Option<u32> {
         let witness = reserve.witness(r);
         let first = &mut self.first[r];
         while witness.get(*first).is_some_and(|&t| self.executed[t as usize]) {
@@ -369,7 +388,7 @@ impl<'a> Interleaver<'a> {
         }
         let task = *witness.get(*first)? as usize;
         let position = self.position[task];
-        (self.lane[task] == 0 && self.ranks[r].queues[0].contains(position)).then_some(position)
+        (self.queue[task] == 0 && self.ranks[r].queues[0].contains(position)).then_some(position)
     }
 
     /// The most urgent task in the forward queue after `position` that takes no memory.
@@ -385,6 +404,7 @@ impl<'a> Interleaver<'a> {
     }
 
     #[inline]
+    /// Runs a task that ends at `end` and updates its successors.
     fn place(&mut self, r: usize, task: usize, end: f64, reserve: &mut Reserve) {
         reserve.run(r, task);
         self.executed[task] = true;

@@ -1,51 +1,55 @@
 //! Memory back-pressure that cannot deadlock.
 //!
-//! Some total order of all tasks is known to fit in memory: the *witness* (see [`crate::ordering::sequence`]). A state of a schedule is
-//! safe when what has not run yet can still run in the order of the witness. Dependencies allow that always; memory is a
-//! matter of each rank by itself, because what a rank holds depends on the order of its own tasks only. So a forward may run
-//! out of turn exactly when, on its rank, the levels of memory before its turn leave room for its bytes. Tasks that give
-//! bytes back early only lower these levels. The first task of the witness that has not run is always allowed, so some rank
-//! can always go on.
+//! One total order of all tasks is known to fit in memory: the *witness* (see [`super::sequence`]). A state of a schedule is safe
+//! if the remaining tasks can still run in the order of the witness. Dependencies always allow that. Memory concerns each rank by
+//! itself, because the bytes that a rank holds depend only on the order of its own tasks. So a forward may run out of turn exactly
+//! if, on its rank, the memory levels before its turn leave room for its bytes. Tasks that give bytes back early only lower these
+//! levels. The first remaining task of the witness is always allowed, so some rank can always continue.
 //!
-//! The levels are kept in a tree of range maxima with additions to prefixes: both operations take `log2(tasks of the rank)`.
-//! Tasks that neither take nor give back have no level of their own: it would be that of the task before.
+//! The levels are the leaves of a tree of range maxima with additions to prefixes; both operations take `log2(tasks of the rank)`
+//! steps. Tasks that neither take nor give back bytes have no level, because it would equal the level of the task before.
 
 use crate::problem::{Costs, NONE, Problem};
 
+/// A level below all others.
 const LOW: i64 = i64::MIN / 4;
 
-/// The levels of every rank.
+/// The memory levels of every rank; `None` for a rank that cannot run out of memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Reserve {
     ranks: Vec<Option<Levels>>,
-    fresh: Vec<Option<Levels>>,
-    /// The witness, rank by rank.
+    /// The levels before anything has run.
+    initial: Vec<Option<Levels>>,
+    /// The witness, by rank.
     lists: Vec<Vec<u32>>,
-    /// Position of each task among those of its rank that take or give back, in the order of the witness; else [`NONE`].
+    /// Position of each task among the tasks of its rank that take or give back bytes, in the order of the witness; [`NONE`] for
+    /// other tasks.
     position: Vec<u32>,
     acquire: Vec<i64>,
     release: Vec<i64>,
 }
 
-/// Levels of one rank at its tasks in the order of the witness.
+/// The level of memory of one rank at each of its tasks, in the order of the witness.
 #[derive(Debug, Clone)]
 struct Levels {
     leaves: usize,
     budget: i64,
-    /// Live bytes of now.
+    /// Bytes held now.
     live: i64,
+    /// The highest level below each node of the tree.
     max: Vec<i64>,
+    /// What to add to all levels below each node.
     add: Vec<i64>,
 }
 
 impl Reserve {
-    /// Levels for a witness.
+    /// The levels of a witness.
     pub(crate) fn new(problem: &Problem, costs: &Costs, witness: &[u32]) -> Self {
         let mut lists: Vec<Vec<u32>> = vec![Vec::new(); problem.ranks];
         for &t in witness {
             lists[problem.rank[t as usize] as usize].push(t);
         }
-        // Sizes beyond 2^60 bytes are rounded to units that fit, against the schedule.
+        // Sizes beyond 2^60 bytes are rounded up to units that fit.
         let largest = problem.budget.iter().flatten().copied().max().unwrap_or(0);
         let shift = 64u32.saturating_sub(largest.leading_zeros()).saturating_sub(60);
         let up = |b: u64| (b.min(u64::MAX - (1 << shift)).div_ceil(1 << shift)) as i64;
@@ -62,15 +66,15 @@ impl Reserve {
             Some(Levels::new(&events, budget, &acquire, &release))
         };
         let ranks: Vec<_> = (0..problem.ranks).map(levels).collect();
-        Self { fresh: ranks.clone(), ranks, lists, position, acquire, release }
+        Self { initial: ranks.clone(), ranks, lists, position, acquire, release }
     }
 
-    /// Back to the state in which nothing has run.
+    /// Resets to the state before anything has run.
     pub(crate) fn reset(&mut self) {
-        for (now, fresh) in self.ranks.iter_mut().zip(&self.fresh) {
-            if let (Some(now), Some(fresh)) = (now, fresh) {
-                now.max.copy_from_slice(&fresh.max);
-                now.add.copy_from_slice(&fresh.add);
+        for (now, initial) in self.ranks.iter_mut().zip(&self.initial) {
+            if let (Some(now), Some(initial)) = (now, initial) {
+                now.max.copy_from_slice(&initial.max);
+                now.add.copy_from_slice(&initial.add);
                 now.live = 0;
             }
         }
@@ -81,13 +85,13 @@ impl Reserve {
         &self.lists[rank]
     }
 
-    /// Whether memory may run out on that rank.
+    /// True if the rank may run out of memory.
     #[inline]
     pub(crate) fn is_limited(&self, rank: usize) -> bool {
         self.ranks[rank].is_some()
     }
 
-    /// Whether a task may run next on its rank.
+    /// True if memory allows a task to run next on its rank.
     #[inline]
     pub(crate) fn allows(&self, rank: usize, task: usize) -> bool {
         match &self.ranks[rank] {
@@ -101,7 +105,7 @@ impl Reserve {
         }
     }
 
-    /// Runs a task that is allowed.
+    /// Runs a task, which must be allowed.
     #[inline]
     pub(crate) fn run(&mut self, rank: usize, task: usize) {
         if let Some(levels) = &mut self.ranks[rank]
@@ -115,7 +119,7 @@ impl Reserve {
 
 impl Levels {
     fn new(list: &[u32], budget: i64, acquire: &[i64], release: &[i64]) -> Self {
-        // Leaf 0 is a sentinel that holds the live bytes of now, so that a task at the head of the witness sees them.
+        // Leaf 0 holds the bytes held now, so that the first task of the witness sees them.
         let leaves = (list.len() + 1).next_power_of_two();
         let mut max = vec![LOW; 2 * leaves];
         max[leaves] = 0;
@@ -130,13 +134,13 @@ impl Levels {
         Self { leaves, budget, live: 0, max, add: vec![0; 2 * leaves] }
     }
 
-    /// The highest level of all that have not run, the live bytes of now included.
+    /// The highest level of all remaining tasks, and of now.
     #[inline]
     fn highest(&self) -> i64 {
         self.max[1]
     }
 
-    /// The highest level before the turn of the task at `position`, the live bytes of now included.
+    /// The highest level before the turn of the task at `position`, and of now.
     fn max_before(&self, position: usize) -> i64 {
         let mut node = self.leaves + position + 1;
         let mut highest = LOW;
@@ -150,7 +154,7 @@ impl Levels {
         highest
     }
 
-    /// Moves a task from its turn to now: the levels before it change by `net`, its own is gone.
+    /// Moves a task from its turn to now: the levels before it change by `net`, and its own level is gone.
     fn run(&mut self, position: usize, net: i64) {
         self.live += net;
         let mut node = self.leaves + position + 1;
@@ -170,7 +174,7 @@ impl Levels {
 mod tests {
     use super::*;
 
-    /// A rank whose witness takes and gives back in turn.
+    /// A rank whose witness takes and gives back bytes in turn.
     fn levels() -> Levels {
         // F0 (5), F1 (4), B0, B1, F2 (9), B2
         let (acquire, release) = ([5, 4, 0, 0, 9, 0], [0, 0, 5, 4, 0, 9]);
@@ -178,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_follow_what_has_run() {
+    fn levels_follow_the_tasks_that_have_run() {
         let mut levels = levels();
         assert_eq!(levels.max_before(0), 0);
         assert_eq!(levels.max_before(4), 9);

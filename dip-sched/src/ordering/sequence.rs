@@ -1,9 +1,9 @@
-//! A total order that runs every task one at a time within memory: the witness that a graph is feasible, and the way out
-//! that keeps every schedule free of deadlock (see [`crate::ordering::reserve`]).
+//! A total order that runs all tasks one at a time within memory. It proves that a graph is feasible, and it keeps every schedule
+//! free of deadlock (see [`super::reserve`]).
 //!
-//! Tasks that take no bytes are run as soon as they are ready: that never hurts, because it only frees memory and enables
-//! others. So only forwards that take bytes are chosen. First microbatch by microbatch; then on demand of the task that frees
-//! memory; then, for small graphs, by a search that remembers the states it has failed from.
+//! Tasks that hold no bytes run as soon as they are ready: that only frees memory and enables other tasks. So the choice is among
+//! forwards that hold bytes. Three methods are tried: microbatch by microbatch; on demand of the next task that frees memory; and,
+//! on small graphs, a search that remembers the states it failed from.
 
 use std::collections::HashSet;
 
@@ -12,19 +12,19 @@ use dip_core::ScheduleError;
 use crate::problem::{Costs, Problem};
 
 /// States after which the search for a sequence gives up.
-const MOST_STATES: usize = 30_000;
-/// Tasks up to which the search runs.
-const MOST_TASKS: usize = 600;
+const MAX_STATES: usize = 30_000;
+/// Most tasks of a graph that is searched.
+const MAX_SEARCHED_TASKS: usize = 600;
 
-/// A sequence of all tasks that fits in memory.
+/// Returns a sequence of all tasks that fits in memory.
 ///
 /// # Errors
-/// [`ScheduleError::Infeasible`] names the rank that ran out and the least it needed in any attempt.
+/// [`ScheduleError::Infeasible`] names the rank that ran out of memory, with the least that any attempt needed.
 pub(crate) fn feasible_sequence(
     problem: &Problem,
     costs: &Costs,
 ) -> Result<Vec<u32>, ScheduleError> {
-    if problem.budget.iter().all(Option::is_none) {
+    if !problem.is_limited() {
         return Ok(problem.topo.clone());
     }
     if let Some(error) = too_large(problem, costs) {
@@ -42,7 +42,7 @@ pub(crate) fn feasible_sequence(
             }
         }
     }
-    if problem.n <= MOST_TASKS
+    if problem.n <= MAX_SEARCHED_TASKS
         && let Some(sequence) = search(run)
     {
         return Ok(sequence);
@@ -52,49 +52,49 @@ pub(crate) fn feasible_sequence(
     Err(problem.infeasible(stuck.rank, stuck.needed.saturating_add(fixed)))
 }
 
-/// A sequence that takes tasks by their keys, smallest first, where memory allows that to the end.
+/// A sequence that takes tasks by their keys, smallest first. `None` if it runs out of memory.
 pub(crate) fn sequence_by(problem: &Problem, costs: &Costs, keys: &[f64]) -> Option<Vec<u32>> {
-    if problem.budget.iter().all(Option::is_none) {
+    if !problem.is_limited() {
         return Some(problem.topo.clone());
     }
     by_key(Run::new(problem, costs), keys).ok()
 }
 
-/// Sequences in which microbatches take turns. Where none depends on another, each keeps a sequence of its own, and these follow
-/// one another, if memory allows that.
-pub(crate) struct Turns {
-    own: Option<Vec<Vec<u32>>>,
+/// Sequences that run microbatches one after another.
+pub(crate) struct MicrobatchSequences {
+    /// The sequence of each microbatch by itself; `None` if microbatches depend on each other or memory is unlimited.
+    by_microbatch: Option<Vec<Vec<u32>>>,
 }
 
-impl Turns {
-    /// The sequence of every microbatch by itself.
+impl MicrobatchSequences {
+    /// Computes the sequence of every microbatch by itself.
     pub(crate) fn new(problem: &Problem, costs: &Costs) -> Self {
-        if problem.budget.iter().all(Option::is_none) {
-            return Self { own: None };
+        if !problem.is_limited() {
+            return Self { by_microbatch: None };
         }
         let of = |t: u32| problem.microbatch[t as usize] as usize;
-        let apart = (0..problem.n as u32)
+        let independent = (0..problem.n as u32)
             .all(|t| problem.succs.of_task(t as usize).iter().all(|&(s, _)| of(s) == of(t)));
         let free = Run::unlimited(problem, costs);
         let keys: Vec<f64> = problem.microbatch.iter().map(|&m| f64::from(m)).collect();
-        let Some(sequence) = by_key(free, &keys).ok().filter(|_| apart) else {
-            return Self { own: None };
+        let Some(sequence) = by_key(free, &keys).ok().filter(|_| independent) else {
+            return Self { by_microbatch: None };
         };
-        let mut own = vec![Vec::new(); microbatches(problem) as usize];
+        let mut own = vec![Vec::new(); problem.microbatches()];
         for t in sequence {
             own[of(t)].push(t);
         }
-        Self { own: Some(own) }
+        Self { by_microbatch: Some(own) }
     }
 
-    /// The microbatches in the order of their turns, smallest first, where that fits in memory to the end.
-    pub(crate) fn sequence(
+    /// The microbatches one after another, the smallest turn first. `None` if that runs out of memory.
+    pub(crate) fn in_turn(
         &self,
         problem: &Problem,
         costs: &Costs,
         turn: &[f64],
     ) -> Option<Vec<u32>> {
-        if let Some(own) = &self.own {
+        if let Some(own) = &self.by_microbatch {
             let mut order: Vec<usize> = (0..own.len()).collect();
             order.sort_by(|&a, &b| turn[a].total_cmp(&turn[b]));
             let sequence: Vec<u32> = order.into_iter().flat_map(|m| &own[m]).copied().collect();
@@ -107,7 +107,7 @@ impl Turns {
     }
 }
 
-/// Whether a sequence never holds more than there is.
+/// True if a sequence fits in memory.
 fn fits(problem: &Problem, costs: &Costs, sequence: &[u32]) -> bool {
     let mut live = vec![0u64; problem.ranks];
     sequence.iter().all(|&t| {
@@ -118,11 +118,10 @@ fn fits(problem: &Problem, costs: &Costs, sequence: &[u32]) -> bool {
     })
 }
 
-/// The tasks of an order that does not deadlock, one at a time. Where the order fits in memory, so does the sequence: what a
-/// rank holds depends on its own tasks only.
+/// A sequence that agrees with an order, which must not deadlock. It fits in memory if the order does, because the bytes that a
+/// rank holds depend only on the order of its own tasks.
 pub(crate) fn sequence_of(problem: &Problem, order: &[Vec<u32>]) -> Vec<u32> {
-    let mut waiting: Vec<u32> =
-        (0..problem.n).map(|t| problem.preds.of_task(t).len() as u32).collect();
+    let mut waiting = problem.in_degrees();
     let mut next = vec![0usize; problem.ranks];
     let mut sequence = Vec::with_capacity(problem.n);
     let mut runnable: Vec<usize> = (0..problem.ranks).collect();
@@ -141,12 +140,7 @@ pub(crate) fn sequence_of(problem: &Problem, order: &[Vec<u32>]) -> Vec<u32> {
     sequence
 }
 
-/// The number of microbatches.
-pub(crate) fn microbatches(problem: &Problem) -> u32 {
-    problem.microbatch.iter().max().map_or(0, |m| m + 1)
-}
-
-/// The rank that is furthest from holding its largest pair, where there is one: no order can help.
+/// The error for the rank whose largest pair exceeds its memory most; no order can help there. `None` if all pairs fit alone.
 fn too_large(problem: &Problem, costs: &Costs) -> Option<ScheduleError> {
     let excess = |t: usize| {
         let rank = problem.rank[t] as usize;
@@ -180,12 +174,12 @@ struct Run<'a> {
     budget: Vec<Option<u64>>,
     waiting: Vec<u32>,
     live: Vec<u64>,
-    /// Ready tasks that take bytes, held after their own end.
+    /// Ready tasks that still hold bytes after their end.
     ready: Vec<u32>,
     /// Ready tasks that hold nothing after their end.
     free: Vec<u32>,
     sequence: Vec<u32>,
-    /// Exclusive-or of random words of the forwards that have run.
+    /// A hash of the set of executed tasks.
     hash: u64,
 }
 
@@ -203,7 +197,7 @@ impl<'a> Run<'a> {
             problem,
             costs,
             budget,
-            waiting: (0..problem.n).map(|t| problem.preds.of_task(t).len() as u32).collect(),
+            waiting: problem.in_degrees(),
             live: vec![0; problem.ranks],
             ready: Vec::new(),
             free: Vec::new(),
@@ -228,7 +222,7 @@ impl<'a> Run<'a> {
         self.budget[rank].is_none_or(|b| self.live[rank].saturating_add(self.costs.acquire[t]) <= b)
     }
 
-    /// Runs a ready task that was taken off its list.
+    /// Runs a ready task. The caller has removed it from its list.
     fn execute(&mut self, t: usize) {
         let rank = self.problem.rank[t] as usize;
         self.live[rank] = self.live[rank]
@@ -245,7 +239,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs everything that holds nothing and fits.
+    /// Runs all ready tasks that fit and hold nothing after their end.
     fn drain(&mut self) {
         let mut i = 0;
         while i < self.free.len() {
@@ -264,7 +258,7 @@ impl<'a> Run<'a> {
         self.sequence.len() == self.problem.n
     }
 
-    /// The ready task that asks for the least memory beyond its budget.
+    /// The ready task that exceeds its budget least.
     fn stuck(&self) -> Stuck {
         let needs = self.ready.iter().chain(&self.free).map(|&t| {
             let rank = self.problem.rank[t as usize] as usize;
@@ -283,7 +277,7 @@ fn mix(x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The ready task of least key first.
+/// Runs the ready task with the least key first.
 fn by_key(mut run: Run<'_>, keys: &[f64]) -> Result<Vec<u32>, Stuck> {
     loop {
         run.drain();
@@ -300,7 +294,7 @@ fn by_key(mut run: Run<'_>, keys: &[f64]) -> Result<Vec<u32>, Stuck> {
     }
 }
 
-/// For each task that frees memory, in topological order: everything it needs that has not run, then the task.
+/// For each task that frees memory, in topological order, runs all it still needs and then the task.
 fn on_demand(mut run: Run<'_>) -> Result<Vec<u32>, Stuck> {
     let problem = run.problem;
     let mut position = vec![0u32; problem.n];
@@ -340,6 +334,7 @@ fn on_demand(mut run: Run<'_>) -> Result<Vec<u32>, Stuck> {
     if run.done() { Ok(run.sequence) } else { Err(run.stuck()) }
 }
 
+/// Marks a task and its ancestors that have not run.
 fn ancestors(problem: &Problem, goal: usize, executed: &[bool]) -> Vec<bool> {
     let mut needed = vec![false; problem.n];
     let mut stack = vec![goal];
@@ -355,7 +350,7 @@ fn ancestors(problem: &Problem, goal: usize, executed: &[bool]) -> Vec<bool> {
     needed
 }
 
-/// Depth-first search over the forwards that take bytes, forgetting what lies before a state in which nothing is held.
+/// Depth-first search over the forwards that hold bytes. A state that holds nothing needs no backtracking beyond it.
 fn search(mut run: Run<'_>) -> Option<Vec<u32>> {
     run.drain();
     let mut failed: HashSet<u64> = HashSet::new();
@@ -364,7 +359,7 @@ fn search(mut run: Run<'_>) -> Option<Vec<u32>> {
         if run.done() {
             return Some(run.sequence);
         }
-        if !failed.insert(run.hash) || failed.len() > MOST_STATES {
+        if !failed.insert(run.hash) || failed.len() > MAX_STATES {
             continue;
         }
         if run.live.iter().all(|&l| l == 0) {

@@ -6,7 +6,7 @@ use super::prices::prices;
 use super::{PartitionError, Partitioner};
 
 /// One layer of the list.
-struct Layer {
+struct PricedLayer {
     module: ModuleId,
     index: u32,
     seconds: f64,
@@ -38,13 +38,13 @@ pub(super) fn place(of: &Partitioner<'_>, runs_per_rank: u32) -> Result<Partitio
 }
 
 /// All layers with their seconds for the whole representative microbatch.
-fn layers(of: &Partitioner<'_>) -> Result<Vec<Layer>, PartitionError> {
+fn layers(of: &Partitioner<'_>) -> Result<Vec<PricedLayer>, PartitionError> {
     let meta = of.representative();
     let mut layers = Vec::new();
     for module in of.model.topological_order() {
         let (_, instances) = of.model.instances(module, &meta);
         let prices = prices(of, module, &meta, instances)?;
-        layers.extend((0..prices.layers).map(|index| Layer {
+        layers.extend((0..prices.layers).map(|index| PricedLayer {
             module,
             index,
             seconds: prices.of(index, index + 1),

@@ -6,7 +6,7 @@ use super::load::RankLoads;
 use super::prices::Prices;
 
 /// How many layers each chunk of a module has; chunk `j` is on rank `j mod P`.
-pub(super) struct Draft {
+pub(super) struct ModuleDraft {
     pub(super) prices: Prices,
     ranks: usize,
     /// Layers of every chunk. Only modules with fewer layers than ranks have chunks of 0.
@@ -15,7 +15,7 @@ pub(super) struct Draft {
     ends: (usize, usize),
 }
 
-impl Draft {
+impl ModuleDraft {
     /// Chunks of equal layers; what does not divide is left.
     pub(super) fn new(prices: Prices, segments: u32, ranks: usize) -> Self {
         let most = (prices.layers as usize / ranks).max(1);

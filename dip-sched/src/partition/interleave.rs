@@ -9,7 +9,7 @@
 
 use dip_core::{ModuleId, Partition};
 
-use super::draft::Draft;
+use super::draft::ModuleDraft;
 use super::load::RankLoads;
 use super::prices::{Prices, prices};
 use super::{PartitionError, Partitioner};
@@ -27,11 +27,11 @@ pub(super) fn place(
 ) -> Result<Partition, PartitionError> {
     let prices = loads(of, sizes)?;
     let ranks = of.ranks as usize;
-    let draft = |(&p, &k)| Draft::new(p, k, ranks);
-    let mut drafts: Vec<Draft> = prices.iter().zip(segments).map(draft).collect();
+    let draft = |(&p, &k)| ModuleDraft::new(p, k, ranks);
+    let mut drafts: Vec<ModuleDraft> = prices.iter().zip(segments).map(draft).collect();
     let mut load = RankLoads::new(ranks, |rank| seconds_on(&drafts, rank));
     // Heavy layers first: light ones even out what is left.
-    let mut order: Vec<&mut Draft> = drafts.iter_mut().collect();
+    let mut order: Vec<&mut ModuleDraft> = drafts.iter_mut().collect();
     order.sort_by(|a, b| b.prices.layer_s.total_cmp(&a.prices.layer_s));
     for draft in order {
         draft.spread(&mut load);
@@ -58,13 +58,13 @@ fn loads(of: &Partitioner<'_>, sizes: &[u32]) -> Result<Vec<Prices>, PartitionEr
 }
 
 /// What all modules take on a rank.
-fn seconds_on(drafts: &[Draft], rank: usize) -> f64 {
+fn seconds_on(drafts: &[ModuleDraft], rank: usize) -> f64 {
     drafts.iter().map(|d| d.seconds_on(rank)).sum()
 }
 
 /// Moves single layers from the busiest rank to the least loaded one, as long as that makes the longer of both shorter and
 /// [`pays`].
-fn even_out(drafts: &mut [Draft], load: &mut RankLoads) {
+fn even_out(drafts: &mut [ModuleDraft], load: &mut RankLoads) {
     // Every move narrows a gap, so that moves end. One for each layer bounds their time.
     let most: u64 = drafts.iter().map(|d| u64::from(d.prices.layers)).sum();
     for _ in 0..most {
@@ -78,7 +78,7 @@ fn even_out(drafts: &mut [Draft], load: &mut RankLoads) {
 }
 
 /// The module of which a layer that moves leaves the least gap between two ranks.
-fn module_to_move(drafts: &[Draft], from: usize, to: usize) -> Option<usize> {
+fn module_to_move(drafts: &[ModuleDraft], from: usize, to: usize) -> Option<usize> {
     let gaps: Vec<f64> = drafts.iter().map(|d| d.seconds_on(from) - d.seconds_on(to)).collect();
     let gap: f64 = gaps.iter().sum();
     let left = |i: usize| (gap - 2.0 * drafts[i].prices.layer_s).abs();

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 #[derive(Clone)]
 pub(super) struct RankLoads {
     seconds: Vec<f64>,
-    order: BTreeSet<Load>,
+    order: BTreeSet<RankLoad>,
 }
 
 /// The load of a rank, ordered by its seconds and then by rank.
 #[derive(Clone, Copy)]
-struct Load {
+struct RankLoad {
     seconds: f64,
     rank: usize,
 }
@@ -21,7 +21,7 @@ impl RankLoads {
     pub(super) fn new(ranks: usize, seconds: impl Fn(usize) -> f64) -> Self {
         let seconds: Vec<f64> = (0..ranks).map(seconds).collect();
         let loads = seconds.iter().enumerate();
-        let order = loads.map(|(rank, &seconds)| Load { seconds, rank }).collect();
+        let order = loads.map(|(rank, &seconds)| RankLoad { seconds, rank }).collect();
         Self { seconds, order }
     }
 
@@ -30,8 +30,8 @@ impl RankLoads {
     }
 
     pub(super) fn set(&mut self, rank: usize, seconds: f64) {
-        self.order.remove(&Load { seconds: self.seconds[rank], rank });
-        self.order.insert(Load { seconds, rank });
+        self.order.remove(&RankLoad { seconds: self.seconds[rank], rank });
+        self.order.insert(RankLoad { seconds, rank });
         self.seconds[rank] = seconds;
     }
 
@@ -46,22 +46,22 @@ impl RankLoads {
     }
 }
 
-impl Ord for Load {
+impl Ord for RankLoad {
     fn cmp(&self, other: &Self) -> Ordering {
         self.seconds.total_cmp(&other.seconds).then(self.rank.cmp(&other.rank))
     }
 }
 
-impl PartialOrd for Load {
+impl PartialOrd for RankLoad {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Load {
+impl PartialEq for RankLoad {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Load {}
+impl Eq for RankLoad {}

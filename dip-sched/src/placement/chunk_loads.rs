@@ -1,27 +1,35 @@
-//! What ranks have to do for the sample batches, by the chunks they hold.
+//! The load of every rank for the sample batches, from the chunks it holds.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use dip_core::{BatchMeta, ChunkQuery, CostError, CostModel, ModelSpec, ModuleId, Seconds};
 
-use super::layout::Layout;
+use super::layer_ranks::LayerRanks;
 use crate::planning::seconds_of_chunk;
 
-/// Seconds of chunks, which are the same on every rank, so that each is asked for once.
+/// The loads of chunks. A chunk costs the same on every rank, so the cost model is asked once.
 pub(super) struct ChunkLoads<'a> {
     model: &'a ModelSpec,
     cost: &'a dyn CostModel,
     batches: &'a [BatchMeta],
-    /// By module, layers and sub-microbatch; `None` where the cost model has no figure.
+    /// By module, layers and sub-microbatch; `None` if the cost model has no figure.
     known: HashMap<(usize, Range<u32>, u32), Option<ChunkLoad>>,
 }
 
-/// Seconds of one chunk.
+/// The load of one chunk.
 struct ChunkLoad {
-    /// All its stages, by batch.
+    /// Seconds of all its stages, by batch.
     stages: Vec<f64>,
     update: Seconds,
+}
+
+/// The loads of the busiest ranks.
+pub(super) struct BusiestRanks {
+    /// Seconds of all stages of the busiest rank, as a mean over the batches. No plan is shorter.
+    pub(super) stages_s: f64,
+    /// Seconds of the optimiser step on the rank with most to update.
+    pub(super) update_s: f64,
 }
 
 impl<'a> ChunkLoads<'a> {
@@ -33,13 +41,12 @@ impl<'a> ChunkLoads<'a> {
         Self { model, cost, batches, known: HashMap::new() }
     }
 
-    /// Seconds of the rank with most to do, in the mean over the batches, which no plan is shorter than, and of the optimiser on the
-    /// rank with most to update. `None` where the cost model has no figure.
-    pub(super) fn busiest(&mut self, layout: &Layout) -> Option<(f64, f64)> {
-        let ranks = layout.ranks as usize;
+    /// The loads of the busiest ranks. `None` if the cost model has no figure.
+    pub(super) fn busiest(&mut self, placement: &LayerRanks) -> Option<BusiestRanks> {
+        let ranks = placement.ranks as usize;
         let mut stages = vec![vec![0.0; ranks]; self.batches.len()];
         let mut updates = vec![0.0; ranks];
-        for (m, module) in layout.modules.iter().enumerate() {
+        for (m, module) in placement.modules.iter().enumerate() {
             for (layers, rank) in module.runs() {
                 let load = self.load(m, layers, module.sub_microbatch)?;
                 updates[rank.index()] += load.update.0;
@@ -50,7 +57,7 @@ impl<'a> ChunkLoads<'a> {
         }
         let most = |ranks: &[f64]| ranks.iter().copied().fold(0.0, f64::max);
         let sum: f64 = stages.iter().map(|ranks| most(ranks)).sum();
-        Some((sum / self.batches.len() as f64, most(&updates)))
+        Some(BusiestRanks { stages_s: sum / self.batches.len() as f64, update_s: most(&updates) })
     }
 
     fn load(&mut self, m: usize, layers: Range<u32>, size: u32) -> Option<&ChunkLoad> {

@@ -1,87 +1,88 @@
-//! Balancing microbatches over data parallel replicas: the slowest replica decides when an iteration ends.
+//! Assignment of microbatches to data parallel replicas. The slowest replica decides when an iteration ends.
 
-/// What a microbatch costs each stage: its load on every pipeline rank, in seconds. A replica that takes several microbatches
-/// is as slow as its busiest rank.
-pub type Loads = Vec<f64>;
+/// The load of a microbatch on every pipeline rank, in seconds.
+pub type MicrobatchLoads = Vec<f64>;
 
-/// Rounds of exchanges between replicas.
-const ROUNDS: usize = 200;
+/// Most rounds of exchanges between replicas.
+const MAX_ROUNDS: usize = 200;
 
-/// Deals microbatches to `replicas` so that the slowest is fastest, each replica getting as many as the others, or one more.
+/// Assigns microbatches to `replicas` so that the slowest replica is as fast as possible. A replica is as slow as its busiest rank.
+/// The numbers of microbatches differ by at most one.
 ///
-/// `loads[k]` holds what microbatch `k` costs on every pipeline rank. That makes the dealing modality-aware: a microbatch of
-/// many images and one of much text weigh on different ranks. Longest processing time first (Graham 1969), then microbatches
-/// are exchanged between the slowest replica and the others as long as that helps. Returns for each replica its microbatches, in
-/// ascending order.
+/// `loads[k]` is the load of microbatch `k` on every pipeline rank. So the assignment is modality-aware: a microbatch with many images
+/// and one with much text load different ranks. The method is longest processing time first (Graham 1969), then exchanges between the
+/// slowest replica and the others while they help. Returns the microbatches of each replica in ascending order.
 ///
 /// ```
-/// use dip_sched::balance_microbatches;
+/// use dip_sched::assign_microbatches;
 /// // Two microbatches full of images and two of text, on an encoder rank and a backbone rank.
 /// let loads = vec![vec![9.0, 1.0], vec![9.0, 1.0], vec![1.0, 8.0], vec![1.0, 8.0]];
-/// let dealt = balance_microbatches(&loads, 2);
-/// // Each replica gets one of each, so neither of its ranks waits for the other.
-/// assert!(dealt.iter().all(|own| own.iter().any(|&k| k < 2) && own.iter().any(|&k| k >= 2)));
+/// let assignment = assign_microbatches(&loads, 2);
+/// // Each replica gets one of each kind, so neither of its ranks waits for the other.
+/// assert!(assignment.iter().all(|own| own.iter().any(|&k| k < 2) && own.iter().any(|&k| k >= 2)));
 /// ```
 ///
 /// # Panics
-/// Never: rows of unequal length count as padded with zeros, and no replicas give no lists.
-pub fn balance_microbatches(loads: &[Loads], replicas: usize) -> Vec<Vec<usize>> {
+/// Never. Rows of unequal length count as padded with zeros; no replicas give no lists.
+pub fn assign_microbatches(loads: &[MicrobatchLoads], replicas: usize) -> Vec<Vec<usize>> {
     if replicas == 0 {
         return Vec::new();
     }
     let ranks = loads.iter().map(Vec::len).max().unwrap_or(0);
-    let mut dealing = Dealing {
+    let mut assignment = Assignment {
         loads,
-        dealt: vec![Vec::new(); replicas],
+        microbatches: vec![Vec::new(); replicas],
         sums: vec![vec![0.0; ranks]; replicas],
         most: loads.len().div_ceil(replicas),
     };
-    dealing.deal();
-    for _ in 0..ROUNDS {
-        if !dealing.exchange() {
+    assignment.assign();
+    for _ in 0..MAX_ROUNDS {
+        if !assignment.exchange() {
             break;
         }
     }
-    dealing.dealt.iter_mut().for_each(|own| own.sort_unstable());
-    dealing.dealt
+    assignment.microbatches.iter_mut().for_each(|own| own.sort_unstable());
+    assignment.microbatches
 }
 
-struct Dealing<'a> {
-    loads: &'a [Loads],
-    dealt: Vec<Vec<usize>>,
-    /// Load of every rank of every replica.
+/// An assignment in the making.
+struct Assignment<'a> {
+    loads: &'a [MicrobatchLoads],
+    /// The microbatches of every replica.
+    microbatches: Vec<Vec<usize>>,
+    /// The load of every rank of every replica, in seconds.
     sums: Vec<Vec<f64>>,
     /// Most microbatches of one replica.
     most: usize,
 }
 
-impl Dealing<'_> {
-    /// Heaviest first, each to the replica that is least slow with it.
-    fn deal(&mut self) {
+impl Assignment<'_> {
+    /// Assigns the heaviest microbatch first, each to the replica that stays fastest with it.
+    fn assign(&mut self) {
         let heaviest = |k: usize| self.loads[k].iter().copied().fold(0.0, f64::max);
         let mut order: Vec<usize> = (0..self.loads.len()).collect();
         order.sort_by(|&a, &b| heaviest(b).total_cmp(&heaviest(a)).then(a.cmp(&b)));
-        let fewest = self.loads.len() / self.dealt.len();
-        let mut spare = self.loads.len() % self.dealt.len();
+        let fewest = self.loads.len() / self.microbatches.len();
+        let mut spare = self.loads.len() % self.microbatches.len();
         for k in order {
             let open = |d: &usize| {
-                let own = self.dealt[*d].len();
+                let own = self.microbatches[*d].len();
                 own < fewest || (own < self.most && spare > 0)
             };
             let slow = |d: usize| self.slowest_with(d, None, Some(k));
-            let choice = (0..self.dealt.len())
+            let choice = (0..self.microbatches.len())
                 .filter(open)
                 .min_by(|&a, &b| slow(a).total_cmp(&slow(b)).then(a.cmp(&b)));
             let Some(d) = choice else { continue };
-            if self.dealt[d].len() >= fewest {
+            if self.microbatches[d].len() >= fewest {
                 spare -= 1;
             }
             self.take(d, k, 1.0);
-            self.dealt[d].push(k);
+            self.microbatches[d].push(k);
         }
     }
 
-    /// The busiest rank of a replica without one microbatch and with another.
+    /// The load of the busiest rank of a replica, without one microbatch and with another.
     fn slowest_with(&self, d: usize, without: Option<usize>, with: Option<usize>) -> f64 {
         let of = |k: Option<usize>, r: usize| {
             k.and_then(|k| self.loads[k].get(r)).copied().unwrap_or(0.0)
@@ -96,16 +97,16 @@ impl Dealing<'_> {
         }
     }
 
-    /// Exchanges the pair of microbatches that makes the slowest replica fastest; `false` where none does.
+    /// Makes the exchange that helps the slowest replica most. Returns false if none helps.
     fn exchange(&mut self) -> bool {
         let slow = |d: usize| self.slowest_with(d, None, None);
-        let slowest = (0..self.dealt.len()).max_by(|&a, &b| slow(a).total_cmp(&slow(b)));
+        let slowest = (0..self.microbatches.len()).max_by(|&a, &b| slow(a).total_cmp(&slow(b)));
         let Some(slowest) = slowest else { return false };
         let now = slow(slowest);
         let mut best: Option<(f64, usize, usize, usize)> = None;
-        for other in (0..self.dealt.len()).filter(|&d| d != slowest) {
-            for (i, &a) in self.dealt[slowest].iter().enumerate() {
-                for (j, &b) in self.dealt[other].iter().enumerate() {
+        for other in (0..self.microbatches.len()).filter(|&d| d != slowest) {
+            for (i, &a) in self.microbatches[slowest].iter().enumerate() {
+                for (j, &b) in self.microbatches[other].iter().enumerate() {
                     let one = self.slowest_with(slowest, Some(a), Some(b));
                     let two = self.slowest_with(other, Some(b), Some(a));
                     let then = one.max(two);
@@ -116,12 +117,12 @@ impl Dealing<'_> {
             }
         }
         let Some((_, other, i, j)) = best else { return false };
-        let (a, b) = (self.dealt[slowest][i], self.dealt[other][j]);
+        let (a, b) = (self.microbatches[slowest][i], self.microbatches[other][j]);
         for (d, out, into) in [(slowest, a, b), (other, b, a)] {
             self.take(d, out, -1.0);
             self.take(d, into, 1.0);
         }
-        (self.dealt[slowest][i], self.dealt[other][j]) = (b, a);
+        (self.microbatches[slowest][i], self.microbatches[other][j]) = (b, a);
         true
     }
 }
@@ -130,34 +131,35 @@ impl Dealing<'_> {
 mod tests {
     use super::*;
 
-    fn slowest(loads: &[Loads], dealt: &[Vec<usize>]) -> f64 {
+    fn slowest(loads: &[MicrobatchLoads], assignment: &[Vec<usize>]) -> f64 {
         let rank = |own: &Vec<usize>, r: usize| own.iter().map(|&k| loads[k][r]).sum::<f64>();
         let replica =
             |own: &Vec<usize>| (0..loads[0].len()).map(|r| rank(own, r)).fold(0.0, f64::max);
-        dealt.iter().map(replica).fold(0.0, f64::max)
+        assignment.iter().map(replica).fold(0.0, f64::max)
     }
 
     #[test]
-    fn every_microbatch_is_dealt_once_and_counts_differ_by_at_most_one() {
+    fn every_microbatch_is_assigned_once_and_counts_differ_by_at_most_one() {
         for (count, replicas) in [(0, 3), (1, 3), (7, 3), (12, 4), (5, 1)] {
-            let loads: Vec<Loads> = (0..count).map(|k| vec![1.0 + (k * 7 % 5) as f64]).collect();
-            let dealt = balance_microbatches(&loads, replicas);
-            let mut all: Vec<usize> = dealt.iter().flatten().copied().collect();
+            let loads: Vec<MicrobatchLoads> =
+                (0..count).map(|k| vec![1.0 + (k * 7 % 5) as f64]).collect();
+            let assignment = assign_microbatches(&loads, replicas);
+            let mut all: Vec<usize> = assignment.iter().flatten().copied().collect();
             all.sort_unstable();
             assert_eq!(all, (0..count).collect::<Vec<_>>());
-            let lengths = dealt.iter().map(Vec::len);
+            let lengths = assignment.iter().map(Vec::len);
             let (least, most) = (lengths.clone().min().unwrap(), lengths.max().unwrap());
-            assert!(most - least <= 1, "{count} over {replicas}: {dealt:?}");
+            assert!(most - least <= 1, "{count} over {replicas}: {assignment:?}");
         }
     }
 
     #[test]
-    fn dealing_is_within_a_tenth_of_the_optimum_on_small_batches() {
+    fn an_assignment_is_within_a_tenth_of_the_optimum_on_small_batches() {
         for seed in 0..20u64 {
             let load = |k: u64| (seed * 31 + k * 17) * 2_654_435_761 % 97;
-            let loads: Vec<Loads> =
+            let loads: Vec<MicrobatchLoads> =
                 (0..8).map(|k| vec![10.0 + load(k) as f64, load(k + 50) as f64]).collect();
-            let ours = slowest(&loads, &balance_microbatches(&loads, 2));
+            let ours = slowest(&loads, &assign_microbatches(&loads, 2));
             let halves = (0u32..256).filter(|mask| mask.count_ones() == 4);
             let best = halves
                 .map(|mask| {

@@ -1,30 +1,27 @@
-//! What microbatches cost each pipeline rank.
+//! The time that microbatches take on each pipeline rank.
 
-use dip_core::{BatchMeta, ChunkQuery, CostError, CostModel, MicrobatchMeta, ModelSpec, Partition};
+use dip_core::{BatchMeta, ChunkQuery, CostError, CostModel, MicrobatchMeta};
 
-use super::Loads;
+use super::{MicrobatchLoads, Planning};
 use crate::partition::slices;
 
-/// The seconds that every microbatch of a batch takes on every rank, forward and backward, with everything kept: what
-/// [`balance_microbatches`](crate::balance_microbatches) deals by.
-///
-/// # Errors
-/// [`CostError`] where a stage has no cost.
-pub fn rank_loads(
-    model: &ModelSpec,
-    partition: &Partition,
-    batch: &BatchMeta,
-    cost: &dyn CostModel,
-) -> Result<Vec<Loads>, CostError> {
-    let of = |meta: &MicrobatchMeta| {
-        let mut loads = vec![0.0; partition.ranks as usize];
-        for (rank, chunk) in partition.queries(model) {
-            let size = partition.module(chunk.module).sub_microbatch;
-            loads[rank.index()] += seconds_of_chunk(&chunk, size, meta, cost)?;
-        }
-        Ok(loads)
-    };
-    batch.microbatches.iter().map(of).collect()
+impl Planning {
+    /// The seconds, forward and backward, of every microbatch on every rank under the fastest strategy: the loads that
+    /// [`assign_microbatches`](crate::assign_microbatches) takes.
+    ///
+    /// # Errors
+    /// [`CostError`] if a stage has no cost.
+    pub fn rank_loads(&self, batch: &BatchMeta) -> Result<Vec<MicrobatchLoads>, CostError> {
+        let of_microbatch = |meta: &MicrobatchMeta| {
+            let mut loads = vec![0.0; self.ranks() as usize];
+            for (rank, chunk) in self.partition().queries(self.model()) {
+                let size = self.partition().module(chunk.module).sub_microbatch;
+                loads[rank.index()] += seconds_of_chunk(&chunk, size, meta, &**self.cost())?;
+            }
+            Ok(loads)
+        };
+        batch.microbatches.iter().map(of_microbatch).collect()
+    }
 }
 
 /// The seconds of all slices of a microbatch on one chunk.

@@ -1,67 +1,60 @@
-//! The least memory with which every batch of a run can be trained.
+//! The least memory that every batch of a run can be trained with.
 
 use dip_core::{
-    BatchMeta, Bytes, ClipMeta, GraphInput, MicrobatchMeta, ModelSpec, Seconds, TaskGraph,
-    build_graph,
+    BatchMeta, BuildError, Bytes, ClipMeta, MicrobatchMeta, ModelSpec, Seconds, TaskGraph,
 };
 
-use super::PlanInputs;
-use crate::partition::split_batch;
+use super::Planning;
 
-/// Numbers of images that are looked at one by one.
-const MOST_COUNTS: u32 = 256;
+/// Most numbers of images that are tried one by one.
+const MAX_IMAGE_COUNTS: u32 = 256;
 
-/// Bytes that each rank needs so that the heaviest microbatch fits by itself, in the strategy that keeps least: weights,
-/// gradients, optimiser state, and the activations of all its stages together. With less a run may meet a batch that no
-/// schedule can train. `video` is the longest video of a microbatch.
-///
-/// # Errors
-/// [`dip_core::BuildError`] where a stage has no cost.
-pub fn memory_need(
-    inputs: &PlanInputs,
-    video: Seconds,
-) -> Result<Vec<Bytes>, dip_core::BuildError> {
-    let mut need = vec![Bytes::ZERO; inputs.partition.ranks as usize];
-    let frames_per_second = inputs.model.video().map(|video| video.latent_frames_per_second);
-    let heaviest = match frames_per_second {
-        Some(per_second) => vec![full_of_clips(&inputs.model, video.0 * per_second, per_second)],
-        None => heaviest(&inputs.model),
-    };
-    for microbatch in heaviest {
-        let batch = BatchMeta { iteration: 0, microbatches: vec![microbatch] };
-        let split = split_batch(&inputs.model, &inputs.partition, &batch);
-        let graph = build_graph(&GraphInput {
-            model: &inputs.model,
-            cluster: &inputs.cluster,
-            partition: &inputs.partition,
-            batch: &batch,
-            split: &split,
-            cost: &*inputs.cost,
-            weight_split: false,
-        })?;
-        for (need, bytes) in need.iter_mut().zip(all_at_once(&graph)) {
-            *need = (*need).max(bytes);
+impl Planning {
+    /// The bytes that each rank needs for the heaviest microbatch alone under the smallest strategies: weights, gradients, optimiser
+    /// state, and the activations of all its stages together. With less memory, some batch may have no plan. `longest_video` is the
+    /// longest video of a microbatch.
+    ///
+    /// # Errors
+    /// [`BuildError`] if a stage has no cost.
+    pub fn memory_need(&self, longest_video: Seconds) -> Result<Vec<Bytes>, BuildError> {
+        let whole_backward = self.clone().with_weight_split(false);
+        let mut need = vec![Bytes::ZERO; self.ranks() as usize];
+        for microbatch in heaviest(self.model(), longest_video) {
+            let batch = BatchMeta { iteration: 0, microbatches: vec![microbatch] };
+            let graph = whole_backward.graph(&batch)?;
+            for (need, bytes) in need.iter_mut().zip(all_at_once(&graph)) {
+                *need = (*need).max(bytes);
+            }
         }
+        Ok(need)
     }
-    Ok(need)
 }
 
-/// Full sequences of one document, with no image, one, and so on: more images are more work for the encoder and fewer tokens
+/// Candidates for the heaviest microbatch.
+fn heaviest(model: &ModelSpec, longest_video: Seconds) -> Vec<MicrobatchMeta> {
+    let frames_per_second = model.video().map(|video| video.latent_frames_per_second);
+    match frames_per_second {
+        Some(per_second) => vec![full_of_clips(model, longest_video.0 * per_second, per_second)],
+        None => full_sequences(model),
+    }
+}
+
+/// Full sequences of one document with no image, one image, and so on. More images mean more work for the encoder and fewer tokens
 /// with a loss.
-fn heaviest(model: &ModelSpec) -> Vec<MicrobatchMeta> {
+fn full_sequences(model: &ModelSpec) -> Vec<MicrobatchMeta> {
     let length = u64::from(model.sequence_tokens);
     let filled = |images| {
         let mut meta = MicrobatchMeta { images, ..MicrobatchMeta::default() };
         meta.text_tokens = length.checked_sub(model.sequence_length(&meta))?;
         Some(meta)
     };
-    // Images that fill the sequence by themselves are as many as a microbatch can have.
-    let beyond = Some(model.max_images).filter(|&most| most > MOST_COUNTS);
-    let counts = (0..=model.max_images.min(MOST_COUNTS)).chain(beyond);
+    // Beyond the counts tried one by one, only the largest matters.
+    let beyond = Some(model.max_images).filter(|&most| most > MAX_IMAGE_COUNTS);
+    let counts = (0..=model.max_images.min(MAX_IMAGE_COUNTS)).chain(beyond);
     counts.filter_map(filled).collect()
 }
 
-/// As many clips as there may be, with the longest captions and as many frames: one clip has all but one of each other.
+/// The most clips, with the longest captions and the most frames: one clip takes all frames but one for each other clip.
 fn full_of_clips(model: &ModelSpec, frames: f64, frames_per_second: f64) -> MicrobatchMeta {
     let clips = model.max_clips.max(1);
     let caption_tokens = u64::from(model.sequence_tokens / clips);
@@ -76,7 +69,7 @@ fn full_of_clips(model: &ModelSpec, frames: f64, frames_per_second: f64) -> Micr
     MicrobatchMeta { clips: all, ..MicrobatchMeta::default() }
 }
 
-/// What every rank holds when all forwards of a graph have run and no backward.
+/// The bytes that every rank holds when all forwards of a graph have run and no backward.
 fn all_at_once(graph: &TaskGraph) -> Vec<Bytes> {
     let mut bytes = graph.static_bytes.clone();
     for pair in graph.pairs() {

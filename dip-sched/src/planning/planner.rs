@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use dip_core::{Budget, Environment, Plan, PlanError, Schedule, Seconds, TaskGraph};
 
-/// What a job builds its graph with.
+/// Builds the graph of a job.
 type Build = Box<dyn FnOnce() -> Result<TaskGraph, PlanError> + Send>;
 
-/// A plan, and what it took to get it.
+/// A plan, with the time it took.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
     /// The plan.
@@ -25,37 +25,37 @@ pub struct Planned {
     pub stall: Seconds,
     /// How long the search ran.
     pub search: Seconds,
-    /// Whether the default schedule stands in.
+    /// True if the plan is of the fallback schedule.
     pub fallback: bool,
 }
 
-/// What a planner has done so far.
+/// Counts and times of a planner so far.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct PlannerStats {
-    /// Plans that were taken.
+    /// Plans taken.
     pub taken: u64,
-    /// Of these, plans of the default schedule.
+    /// Plans taken that are of the fallback schedule.
     pub fallbacks: u64,
-    /// Time for which takers waited, in all.
+    /// Total time that [`Planner::take`] waited.
     pub stall: Seconds,
-    /// Time for which searches ran, in all.
+    /// Total time that searches ran.
     pub search: Seconds,
 }
 
-/// How a planner works.
+/// The settings of a planner.
 #[derive(Clone)]
 pub struct PlannerConfig {
-    /// The searched schedule.
+    /// The schedule of the plans.
     pub schedule: Arc<dyn Schedule>,
-    /// The schedule that stands in where none is ready.
+    /// The schedule that stands in if a plan is not ready in time.
     pub fallback: Arc<dyn Schedule>,
-    /// Seed of the search; each batch adds its number.
+    /// Seed of the search. The number of the batch is added.
     pub seed: u64,
-    /// Limit of one search; [`Planner::measured`] shortens a limit in time to the iteration.
+    /// Limit of one search. [`Planner::measured`] shortens a limit in time to the last iteration.
     pub budget: Budget,
-    /// Threads of the search; by default half of the cores, at least one.
+    /// Threads of the search.
     pub threads: usize,
-    /// How long a plan may be waited for before the default schedule stands in.
+    /// How long [`Planner::take`] waits before the fallback schedule stands in.
     pub patience: Seconds,
 }
 
@@ -66,7 +66,7 @@ pub struct PlannerConfig {
 /// # fn example(graph: TaskGraph) -> Result<(), PlanError> {
 /// let mut planner = dip_sched::PlannerConfig::default().start();
 /// planner.submit(0, move || Ok(graph))?;
-/// // Train the batch before, meanwhile.
+/// // Meanwhile, train the previous batch.
 /// let planned = planner.take()?;
 /// println!("waited {}, {}", planned.stall, planned.plan.predicted.makespan_s);
 /// # Ok(())
@@ -74,33 +74,33 @@ pub struct PlannerConfig {
 /// ```
 pub struct Planner {
     config: PlannerConfig,
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<PlanJob>>,
     pending: VecDeque<Pending>,
     thread: Option<JoinHandle<()>>,
     limit: Arc<Mutex<Option<Duration>>>,
     stats: PlannerStats,
 }
 
-struct Job {
+struct PlanJob {
     build: Build,
     seed: u64,
     cancel: Arc<AtomicBool>,
-    results: Sender<Message>,
+    results: Sender<PlannerMessage>,
 }
 
-enum Message {
-    /// The graph, as soon as it is there: the default schedule may be needed for it.
+enum PlannerMessage {
+    /// The graph, sent as soon as it is built: the fallback schedule may need it.
     Graph(Arc<TaskGraph>),
     Done(Box<Result<(Plan, Seconds), PlanError>>),
 }
 
 struct Pending {
     cancel: Arc<AtomicBool>,
-    results: Receiver<Message>,
+    results: Receiver<PlannerMessage>,
 }
 
 impl Default for PlannerConfig {
-    /// `dip` for at most 10 s on half of the cores, with 1F1B to stand in.
+    /// [`Dip`](crate::Dip) for at most 10 s on half of the cores, with 1F1B as fallback.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -124,26 +124,26 @@ impl PlannerConfig {
 impl Planner {
     /// Starts a planner with its thread.
     pub fn new(config: PlannerConfig) -> Self {
-        let (jobs, inbox) = channel::<Job>();
+        let (jobs, inbox) = channel::<PlanJob>();
         let limit = Arc::new(Mutex::new(None));
-        let worker = Worker { config: config.clone(), limit: limit.clone() };
+        let worker = PlanningThread { config: config.clone(), limit: limit.clone() };
         let thread = std::thread::Builder::new().name("dip-planner".into()).spawn(move || {
             let mut last = None;
             inbox.into_iter().for_each(|job| worker.work(job, &mut last));
         });
         let (thread, jobs) = match thread {
             Ok(thread) => (Some(thread), Some(jobs)),
-            // Without a thread every submission reports that the planner is gone.
+            // Without a thread, every submission reports that the planner is gone.
             Err(_) => (None, None),
         };
         let (pending, stats) = (VecDeque::new(), PlannerStats::default());
         Self { config, jobs, pending, thread, limit, stats }
     }
 
-    /// Plans the graph that `build` makes. Returns at once. Equal numbers of a batch give equal searches.
+    /// Plans the graph that `build` returns, on the planning thread. Returns at once. Equal batch numbers give equal searches.
     ///
     /// # Errors
-    /// [`PlanError::Gone`] where the planning thread has ended.
+    /// [`PlanError::Gone`] if the planning thread has ended.
     pub fn submit(
         &mut self,
         batch: u64,
@@ -152,18 +152,18 @@ impl Planner {
         let (results, receiver) = channel();
         let cancel = Arc::new(AtomicBool::new(false));
         let seed = self.config.seed.wrapping_add(batch);
-        let job = Job { build: Box::new(build), seed, cancel: cancel.clone(), results };
+        let job = PlanJob { build: Box::new(build), seed, cancel: cancel.clone(), results };
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
         jobs.send(job).map_err(|_| gone())?;
         self.pending.push_back(Pending { cancel, results: receiver });
         Ok(())
     }
 
-    /// The plan of the oldest job that was not yet taken. A search in time ends now, with the best plan it has; one with
-    /// an iteration budget is waited for, so that its result is reproducible.
+    /// Takes the plan of the oldest pending job. A search with a budget in time ends now, with its best plan. A search with an iteration
+    /// budget runs to its end, so that its plan is reproducible.
     ///
     /// # Errors
-    /// [`PlanError::Empty`] where nothing was submitted; the errors of building and scheduling the graph.
+    /// [`PlanError::Empty`] if nothing is pending; errors of building and scheduling the graph.
     pub fn take(&mut self) -> Result<Planned, PlanError> {
         let pending = self.pending.pop_front().ok_or(PlanError::Empty)?;
         let start = Instant::now();
@@ -178,7 +178,7 @@ impl Planner {
         Ok(Planned { plan, stall, search, fallback })
     }
 
-    /// Cancels the search, waits for its best plan, and has the default schedule stand in where none comes.
+    /// Cancels the search and waits for its best plan; after the patience has run out, plans with the fallback schedule.
     fn take_timed(&self, pending: &Pending) -> Result<(Plan, Seconds, bool), PlanError> {
         pending.cancel.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + duration(self.config.patience);
@@ -186,50 +186,54 @@ impl Planner {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match (pending.results.recv_timeout(left), graph.take()) {
-                (Ok(Message::Graph(g)), _) => graph = Some(g),
-                (Ok(Message::Done(done)), _) => return done.map(|(plan, s)| (plan, s, false)),
+                (Ok(PlannerMessage::Graph(g)), _) => graph = Some(g),
+                (Ok(PlannerMessage::Done(done)), _) => {
+                    return done.map(|(plan, s)| (plan, s, false));
+                }
                 (Err(RecvTimeoutError::Disconnected), _) => return Err(gone()),
                 (Err(RecvTimeoutError::Timeout), Some(g)) => {
                     let env = Environment { seed: self.config.seed, ..Environment::default() };
                     let plan = self.config.fallback.plan(&g, &env)?;
                     return Ok((plan, Seconds::ZERO, true));
                 }
-                // Not even the graph is built: there is nothing to schedule before it is.
+                // The graph is not built yet, and nothing can be scheduled before it is.
                 (Err(RecvTimeoutError::Timeout), None) => match pending.results.recv() {
-                    Ok(Message::Graph(g)) => graph = Some(g),
-                    Ok(Message::Done(done)) => return done.map(|(plan, s)| (plan, s, false)),
+                    Ok(PlannerMessage::Graph(g)) => graph = Some(g),
+                    Ok(PlannerMessage::Done(done)) => {
+                        return done.map(|(plan, s)| (plan, s, false));
+                    }
                     Err(_) => return Err(gone()),
                 },
             }
         }
     }
 
-    /// Tells how long the last iteration took: the longest that the next search runs.
+    /// Reports the time of the last iteration. The next search runs no longer than that.
     pub fn measured(&mut self, iteration: Seconds) {
         let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         *limit = Some(duration(iteration));
     }
 
-    /// Jobs that were submitted and not yet taken.
+    /// Jobs submitted and not yet taken.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// What it has done so far.
+    /// Counts and times so far.
     pub fn stats(&self) -> PlannerStats {
         self.stats
     }
 }
 
 impl Drop for Planner {
-    /// Cancels what runs and waits for the thread.
+    /// Cancels all jobs and waits for the thread.
     fn drop(&mut self) {
         self.jobs = None;
         for pending in self.pending.drain(..) {
             pending.cancel.store(true, Ordering::Relaxed);
         }
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread was reported by whoever waited for its plan.
+            // The caller that waited for the plan has reported a panic of the thread.
             let _ = thread.join();
         }
     }
@@ -238,8 +242,8 @@ impl Drop for Planner {
 fn wait(pending: &Pending) -> Result<(Plan, Seconds, bool), PlanError> {
     loop {
         match pending.results.recv().map_err(|_| gone())? {
-            Message::Graph(_) => {}
-            Message::Done(done) => return done.map(|(plan, search)| (plan, search, false)),
+            PlannerMessage::Graph(_) => {}
+            PlannerMessage::Done(done) => return done.map(|(plan, search)| (plan, search, false)),
         }
     }
 }
@@ -254,40 +258,40 @@ fn duration(seconds: Seconds) -> Duration {
 }
 
 /// The planning thread.
-struct Worker {
+struct PlanningThread {
     config: PlannerConfig,
     limit: Arc<Mutex<Option<Duration>>>,
 }
 
-impl Worker {
-    /// Plans a job; `last` is the plan of the one before.
-    fn work(&self, job: Job, last: &mut Option<Plan>) {
+impl PlanningThread {
+    /// Plans a job. `last` is the plan of the previous job.
+    fn work(&self, job: PlanJob, last: &mut Option<Plan>) {
         let start = Instant::now();
         let graph = match (job.build)() {
             Ok(graph) => Arc::new(graph),
             Err(error) => {
-                // Whoever asked may be gone; then nobody needs the answer.
-                let _ = job.results.send(Message::Done(Box::new(Err(error))));
+                // If the receiver is gone, nobody needs the answer.
+                let _ = job.results.send(PlannerMessage::Done(Box::new(Err(error))));
                 return;
             }
         };
-        let _ = job.results.send(Message::Graph(graph.clone()));
+        let _ = job.results.send(PlannerMessage::Graph(graph.clone()));
         let env = Environment {
             seed: job.seed,
             budget: self.budget(start),
             threads: self.config.threads,
             progress: None,
             cancel: Some(&job.cancel),
-            // Under an iteration budget the plan of a batch depends on nothing before it, also where a run is resumed.
+            // Under an iteration budget a plan depends on its batch alone, so that a resumed run repeats it.
             previous: last.as_ref().filter(|_| matches!(self.config.budget, Budget::Time(_))),
         };
         let plan = self.config.schedule.plan(&graph, &env).map_err(PlanError::from);
         let search = Seconds(start.elapsed().as_secs_f64());
         *last = plan.as_ref().ok().cloned();
-        let _ = job.results.send(Message::Done(Box::new(plan.map(|plan| (plan, search)))));
+        let _ = job.results.send(PlannerMessage::Done(Box::new(plan.map(|plan| (plan, search)))));
     }
 
-    /// What is left of the time behind one iteration.
+    /// The budget of this job: at most the rest of the time of one iteration.
     fn budget(&self, start: Instant) -> Budget {
         let limit = *self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         match (self.config.budget, limit) {

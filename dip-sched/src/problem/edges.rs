@@ -1,6 +1,6 @@
 //! Edges between tasks as compressed rows.
 
-/// Compressed rows of edges with their communication times.
+/// The edges of every task in one direction, each with its seconds of communication.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Edges {
     offsets: Vec<u32>,
@@ -8,7 +8,8 @@ pub(crate) struct Edges {
 }
 
 impl Edges {
-    pub(super) fn of(n: usize, edges: impl Iterator<Item = (u32, u32, f64)> + Clone) -> Self {
+    /// Edges `(from, to, comm_s)` among `n` tasks, grouped by `from`.
+    pub(super) fn new(n: usize, edges: impl Iterator<Item = (u32, u32, f64)> + Clone) -> Self {
         let mut offsets = vec![0u32; n + 1];
         for (from, _, _) in edges.clone() {
             offsets[from as usize + 1] += 1;
@@ -26,7 +27,7 @@ impl Edges {
         Self { offsets, items }
     }
 
-    /// The edges of one task.
+    /// The other ends of a task's edges, with their seconds of communication.
     #[inline]
     pub(crate) fn of_task(&self, task: usize) -> &[(u32, f64)] {
         &self.items[self.offsets[task] as usize..self.offsets[task + 1] as usize]

@@ -2,16 +2,15 @@
 
 use super::{Costs, Problem};
 
-/// The makespan of an order, or `None` where it deadlocks.
+/// The makespan of an order, or `None` if it deadlocks.
 pub(crate) fn makespan(problem: &Problem, dur: &[f64], order: &[Vec<u32>]) -> Option<f64> {
     starts(problem, dur, order)
         .map(|start| start.iter().zip(dur).map(|(s, d)| s + d).fold(0.0, f64::max))
 }
 
-/// The start of every task, or `None` where the order deadlocks.
+/// The start of every task, or `None` if the order deadlocks.
 pub(crate) fn starts(problem: &Problem, dur: &[f64], order: &[Vec<u32>]) -> Option<Vec<f64>> {
-    let mut waiting: Vec<u32> =
-        (0..problem.n).map(|t| problem.preds.of_task(t).len() as u32).collect();
+    let mut waiting = problem.in_degrees();
     let mut start = vec![0.0f64; problem.n];
     let mut next = vec![0usize; problem.ranks];
     let mut free = vec![0.0f64; problem.ranks];
@@ -45,12 +44,12 @@ pub(crate) fn starts(problem: &Problem, dur: &[f64], order: &[Vec<u32>]) -> Opti
     (done == problem.n).then_some(start)
 }
 
-/// Whether an order keeps every rank within its memory.
+/// True if the order keeps every rank within its memory.
 pub(crate) fn fits(problem: &Problem, costs: &Costs, order: &[Vec<u32>]) -> bool {
     order.iter().enumerate().all(|(r, list)| rank_fits(problem, costs, r, list.iter().copied()))
 }
 
-/// Whether the order of one rank keeps it within its memory.
+/// True if the order of one rank keeps it within its memory.
 pub(crate) fn rank_fits(
     problem: &Problem,
     costs: &Costs,

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use dip_core::{Pair, ScheduleError, TaskGraph, TaskId};
 
-use super::{Edges, NONE, Strand};
+use super::{Edges, NONE, StrategyCost};
 
-/// The place of each task's microbatch among those of the graph: their numbers may leave any out.
-pub(super) fn microbatches(graph: &TaskGraph) -> Vec<u32> {
+/// The rank of each task's microbatch among all microbatches of the graph, whose numbers may have gaps.
+pub(super) fn microbatch_ranks(graph: &TaskGraph) -> Vec<u32> {
     let mut all: Vec<u32> = graph.tasks.iter().map(|t| t.microbatch.0).collect();
     all.sort_unstable();
     all.dedup();
@@ -15,6 +15,7 @@ pub(super) fn microbatches(graph: &TaskGraph) -> Vec<u32> {
     graph.tasks.iter().map(|t| place(t.microbatch.0)).collect()
 }
 
+/// Checks what the other functions rely on; the checker names the first violation.
 pub(super) fn validate(graph: &TaskGraph, schedule: &str) -> Result<(), ScheduleError> {
     let ranks = graph.ranks as usize;
     let sound = ranks > 0
@@ -44,6 +45,7 @@ fn not_applicable(schedule: &str, what: String) -> ScheduleError {
     ScheduleError::NotApplicable { schedule: schedule.into(), reason }
 }
 
+/// The pair of each task.
 pub(super) fn pair_of_task(
     graph: &TaskGraph,
     pairs: &[Pair],
@@ -66,6 +68,7 @@ pub(super) fn pair_of_task(
     }
 }
 
+/// Dependencies, and the edges inside pairs that the graph does not state: from, to, seconds of communication.
 pub(super) fn all_edges(graph: &TaskGraph, pairs: &[Pair]) -> Vec<(u32, u32, f64)> {
     let mut edges: Vec<(u32, u32, f64)> = Vec::new();
     for task in &graph.tasks {
@@ -85,6 +88,7 @@ pub(super) fn all_edges(graph: &TaskGraph, pairs: &[Pair]) -> Vec<(u32, u32, f64
     edges
 }
 
+/// A topological order; ties go to the smaller microbatch, then the smaller id.
 pub(super) fn topological(
     graph: &TaskGraph,
     preds: &Edges,
@@ -108,7 +112,7 @@ pub(super) fn topological(
     if topo.len() == n {
         return Ok(topo);
     }
-    // Walking backwards from a task that waits only ever meets tasks that wait, and so ends on a cycle.
+    // Every waiting task has a waiting predecessor, so walking backwards ends on a cycle.
     let stuck = |i: &usize| waiting[*i] > 0;
     let mut at = (0..n).find(stuck).unwrap_or(0);
     for _ in 0..n {
@@ -118,8 +122,8 @@ pub(super) fn topological(
     Err(ScheduleError::Cycle { task: TaskId::from(at) })
 }
 
-/// Numbers the keys of tasks in the order in which they first come; gives the number of each task and how many there are.
-pub(super) fn numbered<'a>(
+/// Numbers the keys of tasks in the order of their first appearance. Returns the number of each task and the count of numbers.
+pub(super) fn number_tasks<'a>(
     graph: &'a TaskGraph,
     key: impl Fn(&'a dip_core::Task) -> (&'a str, u32, u32),
 ) -> (Vec<u32>, usize) {
@@ -132,14 +136,15 @@ pub(super) fn numbered<'a>(
     (numbers, index.len())
 }
 
-pub(super) fn strands(graph: &TaskGraph, pair: &Pair) -> Vec<Strand> {
+/// The strategies of a pair; its own duration and bytes if the graph lists no candidates.
+pub(super) fn strategy_costs(graph: &TaskGraph, pair: &Pair) -> Vec<StrategyCost> {
     let forward = graph.task(pair.forward);
     let backward_s = pair.backward.map_or(0.0, |b| graph.task(b).duration_s.0);
     if forward.candidates.is_empty() {
         let forward_s = forward.duration_s.0;
-        return vec![Strand { forward_s, backward_s, bytes: forward.activation_bytes.0 }];
+        return vec![StrategyCost { forward_s, backward_s, bytes: forward.activation_bytes.0 }];
     }
-    let of = |c: &dip_core::Candidate| Strand {
+    let of = |c: &dip_core::Candidate| StrategyCost {
         forward_s: c.forward_s.0,
         backward_s: if pair.backward.is_some() { c.backward_s.0 } else { 0.0 },
         bytes: c.activation_bytes.0,

@@ -1,8 +1,8 @@
-//! A task graph as flat arrays: what every schedule and search works on.
+//! A task graph as flat arrays. All schedules and searches work on this form.
 //!
-//! Tasks keep their ids. Edges are compressed rows in both directions; the order inside a stage pair (forward, backward,
-//! weight) is an edge as well, also where the graph does not say so. The memory strategy of a pair is a [`Choice`], so that a
-//! search can change durations and bytes without touching the graph.
+//! Tasks keep their ids. Edges are stored as compressed rows in both directions. The order inside a stage pair (forward,
+//! backward, weight) is an edge too, even if the graph does not state it. The memory strategies of all pairs are a [`Choice`], so
+//! a search changes durations and bytes without touching the graph.
 
 mod edges;
 pub(crate) mod evaluate;
@@ -14,23 +14,28 @@ pub(crate) use solution::Solution;
 
 use dip_core::{Pair, RankId, ScheduleError, TaskGraph, TaskKind};
 
-use flatten::{all_edges, microbatches, numbered, pair_of_task, strands, topological, validate};
+use flatten::{
+    all_edges, microbatch_ranks, number_tasks, pair_of_task, strategy_costs, topological, validate,
+};
 
-/// Marks the absence of a task.
+/// No task.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// One memory strategy of a pair.
+/// Seconds and bytes of a stage pair under one memory strategy.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Strand {
+pub(crate) struct StrategyCost {
     /// Duration of the forward.
     pub(crate) forward_s: f64,
     /// Duration of the backward task.
     pub(crate) backward_s: f64,
-    /// Bytes of the pair.
+    /// Activation bytes that the pair holds.
     pub(crate) bytes: u64,
 }
 
-/// The candidate chosen for each pair, by its index.
+/// The tasks of each rank, in the order in which the rank runs them.
+pub(crate) type Order = Vec<Vec<u32>>;
+
+/// The index of the strategy of each pair.
 pub(crate) type Choice = Vec<u16>;
 
 /// The flat form of a task graph.
@@ -41,31 +46,31 @@ pub(crate) struct Problem {
     pub(crate) rank: Vec<u32>,
     pub(crate) kind: Vec<TaskKind>,
     pub(crate) microbatch: Vec<u32>,
-    /// Segment group of each task: the segments of one module of one microbatch.
+    /// Segment group of each task: all segments of one module for one microbatch.
     pub(crate) group: Vec<u32>,
     pub(crate) groups: usize,
-    /// Slice of each task: the segments of one sub-microbatch of a group.
+    /// Slice of each task: the part of its group that belongs to one sub-microbatch.
     pub(crate) slice: Vec<u32>,
     pub(crate) slices: usize,
-    /// Model chunk of each task: its module and segment.
+    /// Model chunk of each task: a module and a segment.
     pub(crate) chunk: Vec<u32>,
     pub(crate) chunks: usize,
     /// The pair of each task.
     pub(crate) pair: Vec<u32>,
     pub(crate) pairs: Vec<Pair>,
-    /// The strategies of each pair: at least one.
-    pub(crate) strands: Vec<Vec<Strand>>,
-    /// Whether any pair has more than one strategy.
+    /// The strategies of each pair, at least one.
+    pub(crate) strategies: Vec<Vec<StrategyCost>>,
+    /// True if any pair has more than one strategy.
     pub(crate) has_choice: bool,
-    /// Duration of every weight task and of every task without a choice.
+    /// Duration of each task in the graph; holds for weight tasks, which no strategy changes.
     base_s: Vec<f64>,
     pub(crate) preds: Edges,
     pub(crate) succs: Edges,
-    /// A topological order, smaller microbatches and ids first.
+    /// A topological order; ties go to the smaller microbatch, then the smaller id.
     pub(crate) topo: Vec<u32>,
-    /// Tasks of each rank.
+    /// Tasks of each rank, in topological order.
     pub(crate) by_rank: Vec<Vec<u32>>,
-    /// Memory limit less static bytes; `None` where every pair fits at once whatever is chosen.
+    /// Memory limit minus static bytes. `None` if all pairs of the rank fit at once under any choice.
     pub(crate) budget: Vec<Option<u64>>,
     /// Static bytes, for messages.
     pub(crate) static_bytes: Vec<u64>,
@@ -88,8 +93,8 @@ impl Problem {
     /// Flattens a graph.
     ///
     /// # Errors
-    /// [`ScheduleError::Cycle`], [`ScheduleError::Infeasible`] where static bytes exceed a limit, and
-    /// [`ScheduleError::NotApplicable`] for a graph that the checker would refuse.
+    /// [`ScheduleError::Cycle`]; [`ScheduleError::Infeasible`] if static bytes exceed a limit;
+    /// [`ScheduleError::NotApplicable`] if the checker would refuse the graph.
     pub(crate) fn new(graph: &TaskGraph, schedule: &str) -> Result<Self, ScheduleError> {
         validate(graph, schedule)?;
         let n = graph.tasks.len();
@@ -97,23 +102,24 @@ impl Problem {
         let pairs = graph.pairs();
         let pair = pair_of_task(graph, &pairs, schedule)?;
         let edges = all_edges(graph, &pairs);
-        let succs = Edges::of(n, edges.iter().copied());
-        let preds = Edges::of(n, edges.iter().map(|&(a, b, c)| (b, a, c)));
+        let succs = Edges::new(n, edges.iter().copied());
+        let preds = Edges::new(n, edges.iter().map(|&(a, b, c)| (b, a, c)));
         let topo = topological(graph, &preds, &succs)?;
         let mut by_rank = vec![Vec::new(); ranks];
         for &t in &topo {
             by_rank[graph.tasks[t as usize].rank.index()].push(t);
         }
-        let (group, groups) = numbered(graph, |t| (&*t.module, t.microbatch.0, 0));
-        let (slice, slices) = numbered(graph, |t| (&*t.module, t.microbatch.0, t.sub_microbatch.0));
-        let (chunk, chunks) = numbered(graph, |t| (&*t.module, t.segment.0, 0));
-        let strands: Vec<_> = pairs.iter().map(|p| strands(graph, p)).collect();
+        let (group, groups) = number_tasks(graph, |t| (&*t.module, t.microbatch.0, 0));
+        let (slice, slices) =
+            number_tasks(graph, |t| (&*t.module, t.microbatch.0, t.sub_microbatch.0));
+        let (chunk, chunks) = number_tasks(graph, |t| (&*t.module, t.segment.0, 0));
+        let strategies: Vec<_> = pairs.iter().map(|p| strategy_costs(graph, p)).collect();
         let mut problem = Self {
             n,
             ranks,
             rank: graph.tasks.iter().map(|t| t.rank.0).collect(),
             kind: graph.tasks.iter().map(|t| t.kind).collect(),
-            microbatch: microbatches(graph),
+            microbatch: microbatch_ranks(graph),
             group,
             groups,
             slice,
@@ -122,8 +128,8 @@ impl Problem {
             chunks,
             pair,
             pairs,
-            has_choice: strands.iter().any(|s| s.len() > 1),
-            strands,
+            has_choice: strategies.iter().any(|s| s.len() > 1),
+            strategies,
             base_s: graph.tasks.iter().map(|t| t.duration_s.0).collect(),
             preds,
             succs,
@@ -137,11 +143,11 @@ impl Problem {
         Ok(problem)
     }
 
-    /// Memory left beside the static bytes on every rank where it may run out.
+    /// Bytes left for activations on each rank that may run out of memory.
     fn budgets(&self) -> Result<Vec<Option<u64>>, ScheduleError> {
         let mut most = vec![0u64; self.ranks];
-        for (pair, strands) in self.pairs.iter().zip(&self.strands) {
-            let largest = strands.iter().map(|s| s.bytes).max().unwrap_or(0);
+        for (pair, strategies) in self.pairs.iter().zip(&self.strategies) {
+            let largest = strategies.iter().map(|s| s.bytes).max().unwrap_or(0);
             let total = &mut most[self.rank[pair.forward.index()] as usize];
             *total = total.saturating_add(largest);
         }
@@ -155,7 +161,22 @@ impl Problem {
             .collect()
     }
 
-    /// The error for a rank that needs `needed` bytes, static ones included.
+    /// The number of microbatches.
+    pub(crate) fn microbatches(&self) -> usize {
+        self.microbatch.iter().max().map_or(0, |&m| m as usize + 1)
+    }
+
+    /// True if any rank may run out of memory.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.budget.iter().any(Option::is_some)
+    }
+
+    /// The number of predecessors of each task.
+    pub(crate) fn in_degrees(&self) -> Vec<u32> {
+        (0..self.n).map(|t| self.preds.of_task(t).len() as u32).collect()
+    }
+
+    /// The error for a rank that needs `needed` bytes, including static ones.
     pub(crate) fn infeasible(&self, rank: usize, needed: u64) -> ScheduleError {
         ScheduleError::Infeasible {
             rank: RankId::from(rank),
@@ -169,18 +190,18 @@ impl Problem {
         self.choose(|s| (s.forward_s + s.backward_s, s.bytes as f64))
     }
 
-    /// The strategy of least key for every pair; the first of equals.
-    pub(crate) fn choose(&self, key: impl Fn(&Strand) -> (f64, f64)) -> Choice {
-        let least = |strands: &Vec<Strand>| {
+    /// The strategy with the least key for every pair; the first one on ties.
+    pub(crate) fn choose(&self, key: impl Fn(&StrategyCost) -> (f64, f64)) -> Choice {
+        let least = |strategies: &Vec<StrategyCost>| {
             let mut best = 0;
-            for (i, s) in strands.iter().enumerate().skip(1) {
-                if key(s) < key(&strands[best]) {
+            for (i, s) in strategies.iter().enumerate().skip(1) {
+                if key(s) < key(&strategies[best]) {
                     best = i;
                 }
             }
             best as u16
         };
-        self.strands.iter().map(least).collect()
+        self.strategies.iter().map(least).collect()
     }
 
     /// Durations and bytes under a choice.
@@ -193,9 +214,9 @@ impl Problem {
         costs
     }
 
-    /// Gives one pair another strategy.
+    /// Updates `costs` for one pair that takes strategy `choice`.
     pub(crate) fn set_costs(&self, costs: &mut Costs, pair: usize, choice: u16) {
-        let (p, s) = (&self.pairs[pair], &self.strands[pair][choice as usize]);
+        let (p, s) = (&self.pairs[pair], &self.strategies[pair][choice as usize]);
         costs.dur[p.forward.index()] = s.forward_s;
         if let Some(b) = p.backward {
             costs.dur[b.index()] = s.backward_s;

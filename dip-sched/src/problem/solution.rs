@@ -1,17 +1,17 @@
-//! From an order and a choice of memory strategies to a plan.
+//! A solution: an order on every rank and a memory strategy for every pair. It completes to a plan.
 
 use dip_core::{Plan, ScheduleError, Seconds, TaskGraph, TaskId, TimelineError};
 
-use super::{Choice, Problem};
+use super::{Choice, Order, Problem};
 
-/// An order on every rank under a choice of strategies.
+/// An order on every rank and a choice of strategies.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Solution {
-    /// Tasks of each rank, in the order of execution.
-    pub(crate) order: Vec<Vec<u32>>,
+    /// The tasks of each rank in execution order.
+    pub(crate) order: Order,
     /// The strategy of each pair.
     pub(crate) choice: Choice,
-    /// When the last task ends.
+    /// Seconds until the last task ends.
     pub(crate) makespan: f64,
 }
 
@@ -49,7 +49,7 @@ impl Solution {
             source,
         };
         let mut plan = Plan::new(graph, schedule, order, Seconds::ZERO).map_err(invalid)?;
-        // Sums in another order may differ by rounding; a bound is never above the makespan it bounds.
+        // Rounding may lift the bound above the makespan it bounds.
         plan.lower_bound_s = Seconds(lower_bound_s).min(plan.predicted.makespan_s);
         Ok(plan)
     }

@@ -1,4 +1,4 @@
-//! The searched schedule: from the best classical and regular orders, tabu search on order and memory strategies together.
+//! The default schedule: a search for the order and the memory strategies of every batch.
 
 use std::time::Instant;
 
@@ -9,14 +9,16 @@ use crate::ordering::realise;
 use crate::problem::{Problem, Solution};
 use crate::search::Search;
 
-/// Tasks up to which every classical schedule is a start; beyond, realising them takes longer than the search needs to pass
-/// them.
-const MOST_WISHES: usize = 6000;
+/// Most tasks of a graph for which all classical schedules are realised first. In larger graphs that takes longer than the search
+/// takes to find shorter orders.
+const MAX_TASKS_FOR_ALL_TARGETS: usize = 6000;
 
-/// Part of a budget in time after which no more classical schedules are tried.
+/// Share of a budget in time after which no more classical schedules are tried.
 const SHARE: f64 = 0.1;
 
 /// Dynamic interleaving: a search for the order and the memory strategies of one batch (paper section 2).
+///
+/// It starts from the best classical order and improves the order and the strategies together.
 ///
 /// ```
 /// # use dip_core::{Budget, Environment, Schedule, Seconds, TaskGraph};
@@ -45,13 +47,13 @@ impl Schedule for Dip {
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let problem = Problem::new(graph, self.name())?;
-        let (best, bound) = self.solve(graph, &problem, env)?;
-        best.into_plan(graph, &problem, bound, self.name())
+        let (best, lower_bound_s) = self.solve(graph, &problem, env)?;
+        best.into_plan(graph, &problem, lower_bound_s, self.name())
     }
 }
 
 impl Dip {
-    /// The best order and strategies found within the budget, and the lower bound.
+    /// The best solution within the budget, and a lower bound in seconds.
     pub(super) fn solve(
         self,
         graph: &TaskGraph,
@@ -59,20 +61,18 @@ impl Dip {
         env: &Environment<'_>,
     ) -> Result<(Solution, f64), ScheduleError> {
         let start = Instant::now();
-        let mut wishes = vec![one_f_one_b::wish(problem)];
-        if problem.n <= MOST_WISHES {
-            wishes.push(interleaved::wish(problem, &|_, _| true));
-            wishes.push(gpipe::wish(problem));
-            wishes.push(optimus::wish(graph, problem));
-            wishes.extend(zero_bubble::wishes(problem));
+        let mut targets = vec![one_f_one_b::target_order(problem)];
+        if problem.n <= MAX_TASKS_FOR_ALL_TARGETS {
+            targets.push(interleaved::target_order(problem, &|_| true));
+            targets.push(gpipe::target_order(problem));
+            targets.push(optimus::target_order(graph, problem));
+            targets.extend(zero_bubble::target_orders(problem));
         }
         let late = || match env.budget {
             Budget::Time(limit) => start.elapsed().as_secs_f64() > SHARE * limit.0,
             Budget::Iterations(_) => false,
         };
-        let first = realise(problem, &wishes, || late() || env.cancelled())?;
-        let search = Search::new(problem, env, (first, start))?.after_previous(graph);
-        let bound = search.bound();
-        Ok((search.run()?, bound))
+        let first = realise(problem, &targets, || late() || env.cancelled())?;
+        Search::new(problem, env, first, start)?.run(graph)
     }
 }

@@ -2,21 +2,23 @@
 
 use std::time::Instant;
 
-use dip_core::{Budget, Environment, Plan, Schedule, ScheduleError, Seconds, TaskGraph};
+use dip_core::{Budget, Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
-use super::Dip;
-use crate::ordering::Branch;
+use super::{Dip, report};
+use crate::ordering::{Branch, BranchOutcome};
 use crate::problem::Problem;
 
-/// Tasks beyond which nothing is branched: a run would not come far.
-const MOST_TASKS: usize = 600;
+/// Most tasks of a graph that is branched. Larger graphs get the plan of [`Dip`].
+const MAX_TASKS: usize = 600;
 /// Nodes that count as one iteration of a budget.
-const NODES: u64 = 1000;
+const NODES_PER_ITERATION: u64 = 1000;
+/// Share of a budget in time for the first solution.
+const SHARE_OF_FIRST: f64 = 0.1;
 
 /// Branch and bound over all orders and memory strategies, for a few dozen tasks.
 ///
-/// It starts from what [`Dip`] finds in a part of the budget and gives the best it has when the budget ends. Where it has seen
-/// everything before then, [`Plan::lower_bound_s`] is the makespan: the plan is proven optimal.
+/// It starts from the plan that [`Dip`] finds in a part of the budget and returns the best plan when the budget ends. If it finishes
+/// before that, [`Plan::lower_bound_s`] is the makespan: the plan is proven optimal.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Exact;
 
@@ -36,31 +38,29 @@ impl Schedule for Exact {
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let start = Instant::now();
         let part = match env.budget {
-            Budget::Time(limit) => Budget::Time(limit * 0.1),
+            Budget::Time(limit) => Budget::Time(limit * SHARE_OF_FIRST),
             budget => budget,
         };
         let problem = Problem::new(graph, self.name())?;
-        let (first, bound) = Dip.solve(graph, &problem, &Environment { budget: part, ..*env })?;
-        if problem.n > MOST_TASKS {
-            return first.into_plan(graph, &problem, bound, self.name());
+        let env_of_first = Environment { budget: part, ..*env };
+        let (first, lower_bound_s) = Dip.solve(graph, &problem, &env_of_first)?;
+        if problem.n > MAX_TASKS {
+            return first.into_plan(graph, &problem, lower_bound_s, self.name());
         }
         let ended = |nodes: u64| {
-            let spent = match env.budget {
+            let over = match env.budget {
                 Budget::Time(limit) => start.elapsed().as_secs_f64() >= limit.0,
-                Budget::Iterations(limit) => nodes >= limit.saturating_mul(NODES),
+                Budget::Iterations(limit) => nodes >= limit.saturating_mul(NODES_PER_ITERATION),
             };
-            spent || env.cancelled()
+            over || env.cancelled()
         };
-        let outcome = Branch::new(&problem, first, ended).run();
-        let mut plan = outcome.best.into_plan(graph, &problem, bound, self.name())?;
-        if outcome.proven {
-            // The search cuts what is better by less than rounding.
+        let BranchOutcome { best, proven } = Branch::new(&problem, first, ended).run();
+        let mut plan = best.into_plan(graph, &problem, lower_bound_s, self.name())?;
+        if proven {
+            // The search drops solutions that are better by less than rounding.
             plan.lower_bound_s = plan.predicted.makespan_s * (1.0 - 1e-9);
         }
-        if let Some(progress) = env.progress {
-            let elapsed = Seconds(start.elapsed().as_secs_f64());
-            progress.improved(elapsed, 0, plan.predicted.makespan_s);
-        }
+        report(env, start, &plan);
         Ok(plan)
     }
 }

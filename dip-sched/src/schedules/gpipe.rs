@@ -2,8 +2,8 @@
 
 use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph, TaskKind};
 
-use super::plan_wishes;
-use crate::problem::Problem;
+use super::plan_target_orders;
+use crate::problem::{Order, Problem};
 
 /// All forwards of a batch, then all backwards, microbatch by microbatch.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,17 +23,18 @@ impl Schedule for GPipe {
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
-        plan_wishes(self.name(), graph, env, |problem| vec![wish(problem)])
+        plan_target_orders(self.name(), graph, env, |problem| vec![target_order(problem)])
     }
 }
 
-pub(super) fn wish(problem: &Problem) -> Vec<Vec<u32>> {
+/// The target order of every rank.
+pub(super) fn target_order(problem: &Problem) -> Order {
     let forwards_first = |tasks: &Vec<u32>| {
-        let of = |forward: bool| {
-            let kind = move |&&t: &&u32| (problem.kind[t as usize] == TaskKind::Forward) == forward;
-            tasks.iter().filter(kind).copied()
-        };
-        of(true).chain(of(false)).collect()
+        let is_forward = |&t: &u32| problem.kind[t as usize] == TaskKind::Forward;
+        let (mut forwards, others): (Vec<u32>, Vec<u32>) =
+            tasks.iter().partition(|t| is_forward(t));
+        forwards.extend(others);
+        forwards
     };
     problem.by_rank.iter().map(forwards_first).collect()
 }

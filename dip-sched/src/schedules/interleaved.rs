@@ -2,11 +2,11 @@
 
 use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph};
 
-use super::plan_wishes;
+use super::plan_target_orders;
 use super::units::{Units, rank_positions, units};
-use crate::problem::Problem;
+use crate::problem::{Order, Problem};
 
-/// Interleaved 1F1B over the model chunks of every rank; with one chunk a rank it is 1F1B with a longer warm-up.
+/// Interleaved 1F1B over the model chunks of every rank. With one chunk a rank it is 1F1B.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Interleaved;
 
@@ -24,58 +24,57 @@ impl Schedule for Interleaved {
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
-        plan_wishes(self.name(), graph, env, |problem| vec![wish(problem, &|_, _| true)])
+        plan_target_orders(self.name(), graph, env, |problem| {
+            vec![target_order(problem, &|_| true)]
+        })
     }
 }
 
-/// The wish of every rank over the tasks of the chunks that `keeps` (rank, chunk).
-pub(super) fn wish(problem: &Problem, keeps: &dyn Fn(usize, u32) -> bool) -> Vec<Vec<u32>> {
+/// The target order of every rank over the chunks for which `keeps` holds.
+pub(super) fn target_order(problem: &Problem, keeps: &dyn Fn(u32) -> bool) -> Order {
     let positions = rank_positions(problem);
-    let units = units(problem, true);
-    let ranks = units.iter().zip(positions).enumerate();
-    ranks.map(|(r, (u, position))| rank_wish(problem, r, u, position, keeps)).collect()
+    let ranks = passes(problem, keeps).into_iter().zip(positions);
+    ranks.map(|(passes, position)| passes.order(problem.ranks, position)).collect()
 }
 
-fn rank_wish(
-    problem: &Problem,
-    r: usize,
-    u: &Units,
-    position: usize,
-    keeps: &dyn Fn(usize, u32) -> bool,
-) -> Vec<u32> {
-    let ranks = problem.ranks;
-    let kept = |&t: &u32| keeps(r, problem.chunk[t as usize]);
-    let chunks = (0..u.forwards.len()).filter(|&c| u.forwards[c].iter().flatten().any(kept));
-    let chunks: Vec<usize> = chunks.collect();
-    let forwards = in_turn(u.microbatches, ranks, chunks.iter().copied());
-    let backwards = in_turn(u.microbatches, ranks, chunks.iter().rev().copied());
-    // Megatron-LM's warm-up: two units a rank behind this one, and a whole round of every chunk but the last.
-    let virtual_warm_up = 2 * (ranks - 1 - position) + chunks.len().saturating_sub(1) * ranks;
-    let ahead = if chunks.len() < 2 { ranks - position } else { virtual_warm_up + 1 };
-    let ahead = ahead.min(forwards.len());
-    let mut list: Vec<u32> = Vec::new();
-    forwards[..ahead].iter().for_each(|&(c, k)| list.extend(&u.forwards[c][k]));
-    for (i, &(c, k)) in backwards.iter().enumerate() {
-        list.extend(&u.backwards[c][k]);
-        list.extend(&u.weights[c][k]);
-        if let Some(&(c, k)) = forwards.get(i + ahead) {
-            list.extend(&u.forwards[c][k]);
+/// The work of one rank over some of its chunks, in the order of a virtual pipeline.
+pub(super) struct Passes {
+    /// Number of chunks.
+    chunks: usize,
+    /// The forward tasks of each chunk and microbatch.
+    pub(super) forwards: Vec<Vec<u32>>,
+    /// The backward and weight tasks of each chunk and microbatch.
+    pub(super) backwards: Vec<Vec<u32>>,
+}
+
+impl Passes {
+    /// Warm-up, steady alternation, cool-down; `position` counts the ranks before this one.
+    fn order(&self, ranks: usize, position: usize) -> Vec<u32> {
+        let later_ranks = ranks - 1 - position;
+        // Megatron-LM: two forwards for each later rank, and a whole round of every chunk but the last.
+        let warm_up = match self.chunks {
+            0 | 1 => later_ranks + 1,
+            chunks => 2 * later_ranks + (chunks - 1) * ranks + 1,
+        };
+        let warm_up = warm_up.min(self.forwards.len());
+        let mut list: Vec<u32> = self.forwards[..warm_up].iter().flatten().copied().collect();
+        for (i, backward) in self.backwards.iter().enumerate() {
+            list.extend(backward);
+            if let Some(forward) = self.forwards.get(i + warm_up) {
+                list.extend(forward);
+            }
         }
+        list
     }
-    list.retain(kept);
-    list
 }
 
-/// Forwards and backwards of every rank over the chunks that `keeps` (rank, chunk), in the order of a virtual pipeline.
-pub(super) fn passes(
-    problem: &Problem,
-    keeps: &dyn Fn(usize, u32) -> bool,
-) -> Vec<[Vec<Vec<u32>>; 2]> {
-    let of_rank = |(r, u): (usize, &Units)| {
-        let kept = |&t: &u32| keeps(r, problem.chunk[t as usize]);
-        let chunks: Vec<usize> =
-            (0..u.forwards.len()).filter(|&c| u.forwards[c].iter().flatten().any(&kept)).collect();
-        let filtered = |unit: &[u32]| unit.iter().copied().filter(|t| kept(t)).collect::<Vec<_>>();
+/// The passes of every rank over the chunks for which `keeps` holds.
+pub(super) fn passes(problem: &Problem, keeps: &dyn Fn(u32) -> bool) -> Vec<Passes> {
+    let kept = |&t: &u32| keeps(problem.chunk[t as usize]);
+    let of_rank = |u: &Units| {
+        let chunks = (0..u.forwards.len()).filter(|&c| u.forwards[c].iter().flatten().any(kept));
+        let chunks: Vec<usize> = chunks.collect();
+        let filtered = |unit: &[u32]| unit.iter().copied().filter(kept).collect::<Vec<_>>();
         let forwards = in_turn(u.microbatches, problem.ranks, chunks.iter().copied());
         let backwards = in_turn(u.microbatches, problem.ranks, chunks.iter().rev().copied());
         let back = |(c, k): (usize, usize)| {
@@ -83,15 +82,16 @@ pub(super) fn passes(
             unit.extend(filtered(&u.weights[c][k]));
             unit
         };
-        [
-            forwards.into_iter().map(|(c, k)| filtered(&u.forwards[c][k])).collect(),
-            backwards.into_iter().map(back).collect(),
-        ]
+        Passes {
+            chunks: chunks.len(),
+            forwards: forwards.into_iter().map(|(c, k)| filtered(&u.forwards[c][k])).collect(),
+            backwards: backwards.into_iter().map(back).collect(),
+        }
     };
-    units(problem, true).iter().enumerate().map(of_rank).collect()
+    units(problem, true).iter().map(of_rank).collect()
 }
 
-/// Units (chunk, microbatch): groups of as many microbatches as ranks, each through all chunks.
+/// Pairs (chunk, microbatch): groups of as many microbatches as ranks, each group through all chunks.
 fn in_turn(
     microbatches: usize,
     ranks: usize,

@@ -1,5 +1,7 @@
-//! Every schedule, one a file. The classical ones wish for an order on every rank and have it realised within dependencies
-//! and memory, so that they work on any graph.
+//! Every schedule, one a file, and the registry of their names.
+//!
+//! A classical schedule describes a target order for every rank. [`realise`] follows it as far as dependencies and memory allow,
+//! so that classical schedules work on any graph.
 
 mod dip;
 mod exact;
@@ -18,30 +20,37 @@ pub use gpipe::GPipe;
 pub use interleaved::Interleaved;
 pub use one_f_one_b::OneFOneB;
 pub use optimus::Optimus;
-pub use registry::{descriptions, names, schedule_by_name};
+pub use registry::{schedule_by_name, schedule_names, schedules};
 pub use reordered::Reordered;
 pub use zero_bubble::ZeroBubble;
 
-use dip_core::{Environment, Plan, ScheduleError, TaskGraph};
+use std::time::Instant;
+
+use dip_core::{Environment, Plan, ScheduleError, Seconds, TaskGraph};
 
 use crate::bounds::lower_bound_of;
 use crate::ordering::realise;
-use crate::problem::Problem;
+use crate::problem::{Order, Problem};
 
-/// The best of the orders that a classical schedule wishes for.
-fn plan_wishes(
-    name: &str,
+/// Plans a classical schedule: realises its target orders and keeps the shortest result.
+fn plan_target_orders(
+    schedule: &str,
     graph: &TaskGraph,
     env: &Environment<'_>,
-    wishes: impl Fn(&Problem) -> Vec<Vec<Vec<u32>>>,
+    target_orders: impl Fn(&Problem) -> Vec<Order>,
 ) -> Result<Plan, ScheduleError> {
-    let start = std::time::Instant::now();
-    let problem = Problem::new(graph, name)?;
-    let solution = realise(&problem, &wishes(&problem), || false)?;
-    let plan = solution.into_plan(graph, &problem, lower_bound_of(&problem), name)?;
+    let start = Instant::now();
+    let problem = Problem::new(graph, schedule)?;
+    let solution = realise(&problem, &target_orders(&problem), || false)?;
+    let plan = solution.into_plan(graph, &problem, lower_bound_of(&problem), schedule)?;
+    report(env, start, &plan);
+    Ok(plan)
+}
+
+/// Reports a plan that was found without a search.
+fn report(env: &Environment<'_>, start: Instant, plan: &Plan) {
     if let Some(progress) = env.progress {
-        let elapsed = dip_core::Seconds(start.elapsed().as_secs_f64());
+        let elapsed = Seconds(start.elapsed().as_secs_f64());
         progress.improved(elapsed, 0, plan.predicted.makespan_s);
     }
-    Ok(plan)
 }

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph, TaskKind};
 
-use super::{interleaved, plan_wishes};
-use crate::problem::Problem;
+use super::interleaved::{self, Passes};
+use super::plan_target_orders;
+use crate::problem::{Order, Problem};
 
 /// Encoder forwards of the whole batch first, the other modules as interleaved 1F1B, and encoder backwards last. Where memory
-/// does not allow that, encoder forwards of a part of the batch first, and the rest as backwards give memory back.
+/// does not allow that, only part of the batch runs its encoder forwards first; the rest follow as backwards free memory.
 ///
-/// The backbone is the module with most work among those that take inputs; encoders are what it consumes, directly or not.
+/// The backbone is the module with most work among the modules that take inputs. Encoders are the modules it consumes, directly
+/// or through others.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Optimus;
 
@@ -24,83 +26,83 @@ impl Schedule for Optimus {
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
-        plan_wishes(self.name(), graph, env, |problem| wishes(graph, problem))
+        plan_target_orders(self.name(), graph, env, |problem| target_orders(graph, problem))
     }
 }
 
-/// The whole batch first.
-pub(super) fn wish(graph: &TaskGraph, problem: &Problem) -> Vec<Vec<u32>> {
-    Lanes::new(graph, problem).wish(problem, usize::MAX)
+/// The target order that runs all encoder forwards first.
+pub(super) fn target_order(graph: &TaskGraph, problem: &Problem) -> Order {
+    EncoderSplit::new(graph, problem).target_order(problem, usize::MAX)
 }
 
-/// The whole batch first, and ever smaller parts of it.
-fn wishes(graph: &TaskGraph, problem: &Problem) -> Vec<Vec<Vec<u32>>> {
-    let lanes = Lanes::new(graph, problem);
-    let microbatches = problem.microbatch.iter().max().map_or(0, |&m| m as usize + 1);
+/// Target orders that run the encoder forwards of the whole batch first, then of ever smaller parts of it.
+fn target_orders(graph: &TaskGraph, problem: &Problem) -> Vec<Order> {
+    let split = EncoderSplit::new(graph, problem);
+    let microbatches = problem.microbatches();
     let mut ahead = vec![usize::MAX];
-    if problem.budget.iter().any(Option::is_some) {
+    if problem.is_limited() {
         let parts = (1..8).rev().map(|eighths| microbatches * eighths / 8);
         ahead.extend(parts.filter(|&part| part >= problem.ranks));
     }
-    ahead.into_iter().map(|ahead| lanes.wish(problem, ahead)).collect()
+    ahead.into_iter().map(|ahead| split.target_order(problem, ahead)).collect()
 }
 
-/// What encoders do and what the other modules do, rank by rank.
-struct Lanes {
-    /// Forwards and backwards of the encoders, unit by unit.
-    encoders: Vec<[Vec<Vec<u32>>; 2]>,
-    rest: Vec<Vec<u32>>,
+/// The work of the encoders and of the other modules on every rank.
+struct EncoderSplit {
+    encoders: Vec<Passes>,
+    rest: Order,
 }
 
-impl Lanes {
+impl EncoderSplit {
     fn new(graph: &TaskGraph, problem: &Problem) -> Self {
         let names = encoders(graph);
         let is_encoder = |&t: &u32| names.contains(&*graph.tasks[t as usize].module);
         let chunks: BTreeSet<u32> =
             (0..problem.n as u32).filter(is_encoder).map(|t| problem.chunk[t as usize]).collect();
         Self {
-            encoders: interleaved::passes(problem, &|_, chunk| chunks.contains(&chunk)),
-            rest: interleaved::wish(problem, &|_, chunk| !chunks.contains(&chunk)),
+            encoders: interleaved::passes(problem, &|chunk| chunks.contains(&chunk)),
+            rest: interleaved::target_order(problem, &|chunk| !chunks.contains(&chunk)),
         }
     }
 
-    /// Encoder forwards of `ahead` microbatches first. Then, whenever the backward of a microbatch has passed the rest of a
-    /// rank, the encoder backward of one that has passed all ranks, and the encoder forward of another.
-    fn wish(&self, problem: &Problem, ahead: usize) -> Vec<Vec<u32>> {
+    /// Starts with the encoder forwards of `ahead` microbatches. Then, after each microbatch whose backward has passed the rest of
+    /// a rank, adds one encoder backward and one more encoder forward.
+    fn target_order(&self, problem: &Problem, ahead: usize) -> Order {
         let ranks = self.encoders.iter().zip(&self.rest);
-        ranks
-            .map(|([forwards, backwards], rest)| {
-                let microbatches = problem.microbatch.iter().max().map_or(1, |&m| m as usize + 1);
-                let chunks = forwards.len().div_ceil(microbatches);
-                let mut last = vec![usize::MAX; microbatches];
-                for (i, &t) in rest.iter().enumerate() {
-                    last[problem.microbatch[t as usize] as usize] = i;
-                }
-                let mut forwards = forwards.iter();
-                let mut backwards = backwards.iter();
-                let mut list = Vec::new();
-                let first = ahead.saturating_mul(chunks);
-                forwards.by_ref().take(first).for_each(|unit| list.extend(unit));
-                let mut passed = 0;
-                for (i, &t) in rest.iter().enumerate() {
-                    list.push(t);
-                    if last[problem.microbatch[t as usize] as usize] != i {
-                        continue;
-                    }
-                    passed += 1;
-                    if ahead < microbatches && passed >= problem.ranks {
-                        backwards.by_ref().take(chunks).for_each(|unit| list.extend(unit));
-                        forwards.by_ref().take(chunks).for_each(|unit| list.extend(unit));
-                    }
-                }
-                forwards.chain(backwards).for_each(|unit| list.extend(unit));
-                list
-            })
-            .collect()
+        ranks.map(|(encoders, rest)| rank_order(problem, encoders, rest, ahead)).collect()
     }
 }
 
-/// Modules upstream of the backbone.
+fn rank_order(problem: &Problem, encoders: &Passes, rest: &[u32], ahead: usize) -> Vec<u32> {
+    let microbatches = problem.microbatches().max(1);
+    let microbatch_of = |t: u32| problem.microbatch[t as usize] as usize;
+    let chunks = encoders.forwards.len().div_ceil(microbatches);
+    let mut last = vec![usize::MAX; microbatches];
+    for (i, &t) in rest.iter().enumerate() {
+        last[microbatch_of(t)] = i;
+    }
+    let mut forwards = encoders.forwards.iter();
+    let mut backwards = encoders.backwards.iter();
+    let mut list = Vec::new();
+    let first = ahead.saturating_mul(chunks);
+    list.extend(forwards.by_ref().take(first).flatten());
+    let mut passed = 0;
+    for (i, &t) in rest.iter().enumerate() {
+        list.push(t);
+        if last[microbatch_of(t)] != i {
+            continue;
+        }
+        passed += 1;
+        if ahead < microbatches && passed >= problem.ranks {
+            list.extend(backwards.by_ref().take(chunks).flatten());
+            list.extend(forwards.by_ref().take(chunks).flatten());
+        }
+    }
+    list.extend(forwards.chain(backwards).flatten());
+    list
+}
+
+/// The modules upstream of the backbone.
 fn encoders(graph: &TaskGraph) -> BTreeSet<&str> {
     let inputs = inputs(graph);
     let load = |m: &str| -> f64 {
@@ -127,7 +129,7 @@ fn encoders(graph: &TaskGraph) -> BTreeSet<&str> {
     upstream
 }
 
-/// The modules that each module takes inputs from; modules without are left out.
+/// The input modules of each module that has any.
 fn inputs(graph: &TaskGraph) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut inputs: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for task in graph.tasks.iter().filter(|t| t.kind == TaskKind::Forward) {

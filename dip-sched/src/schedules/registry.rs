@@ -1,25 +1,28 @@
-//! Schedules by name.
+//! The schedules of this crate by name.
 
 use dip_core::Schedule;
 
 use super::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble};
 
-/// Every schedule, the default first.
-const SCHEDULES: &[&dyn Schedule] = &[
-    &Dip,
-    &Exact,
-    &Reordered::Mcts,
-    &Reordered::Local,
-    &Reordered::Random,
-    &Reordered::DepthFirst,
-    &GPipe,
-    &OneFOneB,
-    &Interleaved,
-    &ZeroBubble,
-    &Optimus,
+/// A row of the registry: a name and the constructor of its schedule.
+type Row = (&'static str, fn() -> Box<dyn Schedule>);
+
+/// All schedules, the default first.
+const SCHEDULES: &[Row] = &[
+    ("dip", || Box::new(Dip)),
+    ("exact", || Box::new(Exact)),
+    ("dip-mcts", || Box::new(Reordered::Mcts)),
+    ("dip-local", || Box::new(Reordered::Local)),
+    ("dip-random", || Box::new(Reordered::Random)),
+    ("dip-dfs", || Box::new(Reordered::DepthFirst)),
+    ("gpipe", || Box::new(GPipe)),
+    ("1f1b", || Box::new(OneFOneB)),
+    ("interleaved", || Box::new(Interleaved)),
+    ("zero_bubble", || Box::new(ZeroBubble)),
+    ("optimus", || Box::new(Optimus)),
 ];
 
-/// The schedule of that name.
+/// Returns the schedule with this name, or `None` if there is none.
 ///
 /// ```
 /// let schedule = dip_sched::schedule_by_name("1f1b").unwrap();
@@ -27,30 +30,17 @@ const SCHEDULES: &[&dyn Schedule] = &[
 /// assert!(dip_sched::schedule_by_name("2f2b").is_none());
 /// ```
 pub fn schedule_by_name(name: &str) -> Option<Box<dyn Schedule>> {
-    Some(match name {
-        "dip" => Box::new(Dip),
-        "exact" => Box::new(Exact),
-        "dip-mcts" => Box::new(Reordered::Mcts),
-        "dip-local" => Box::new(Reordered::Local),
-        "dip-random" => Box::new(Reordered::Random),
-        "dip-dfs" => Box::new(Reordered::DepthFirst),
-        "gpipe" => Box::new(GPipe),
-        "1f1b" => Box::new(OneFOneB),
-        "interleaved" => Box::new(Interleaved),
-        "zero_bubble" => Box::new(ZeroBubble),
-        "optimus" => Box::new(Optimus),
-        _ => return None,
-    })
+    SCHEDULES.iter().find(|row| row.0 == name).map(|row| row.1())
 }
 
-/// Names of all schedules, the default first.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    SCHEDULES.iter().map(|schedule| schedule.name())
+/// The names of all schedules, the default first.
+pub fn schedule_names() -> impl Iterator<Item = &'static str> {
+    SCHEDULES.iter().map(|row| row.0)
 }
 
-/// Name and one-line description of all schedules, the default first.
-pub fn descriptions() -> impl Iterator<Item = (&'static str, &'static str)> {
-    SCHEDULES.iter().map(|schedule| (schedule.name(), schedule.description()))
+/// All schedules, the default first.
+pub fn schedules() -> impl Iterator<Item = Box<dyn Schedule>> {
+    SCHEDULES.iter().map(|row| row.1())
 }
 
 #[cfg(test)]
@@ -58,10 +48,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_listed_schedule_is_there_under_its_own_name() {
-        for name in names() {
-            let schedule = schedule_by_name(name).unwrap_or_else(|| panic!("{name} is missing"));
+    fn every_schedule_has_the_name_of_its_row_and_a_description() {
+        for (name, schedule) in schedule_names().zip(schedules()) {
             assert_eq!(schedule.name(), name);
+            assert!(!schedule.description().is_empty(), "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The paper's search with one of several reorderers, to compare them.
+//! The paper's search with one of several reorderers, for comparison.
 
 use std::time::Instant;
 
@@ -7,14 +7,14 @@ use dip_core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
 use super::one_f_one_b;
 use crate::ordering::realise;
 use crate::problem::Problem;
-use crate::search::{DepthFirst, Local, Mcts, Random, Reorder, Search};
+use crate::search::{DepthFirst, LocalSearch, Mcts, RandomOrder, Reorder, Search};
 
 /// The paper's three phases: reordering of segment groups, dual-queue interleaving, memory optimisation.
 ///
-/// [`Dip`](super::Dip) goes past it; these schedules show how far.
+/// [`Dip`](super::Dip) searches further; these schedules show by how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reordered {
-    /// Monte-Carlo tree search, as the paper does it.
+    /// Monte-Carlo tree search, the method of the paper.
     Mcts,
     /// Sequences in depth-first order.
     DepthFirst,
@@ -50,17 +50,16 @@ impl Schedule for Reordered {
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let start = Instant::now();
         let problem = Problem::new(graph, self.name())?;
-        let first = realise(&problem, &[one_f_one_b::wish(&problem)], || false)?;
+        let first = realise(&problem, &[one_f_one_b::target_order(&problem)], || false)?;
         let groups = problem.groups;
         let mut reorder: Box<dyn Reorder> = match self {
             Self::Mcts => Box::new(Mcts::new(groups)),
             Self::DepthFirst => Box::new(DepthFirst::new(groups)),
-            Self::Random => Box::new(Random::new(groups)),
-            Self::Local => Box::new(Local::new(groups)),
+            Self::Random => Box::new(RandomOrder::new(groups)),
+            Self::Local => Box::new(LocalSearch::new(groups)),
         };
-        let search = Search::new(&problem, env, (first, start))?;
-        let bound = search.bound();
-        let best = search.run_paper(&mut *reorder)?;
-        best.into_plan(graph, &problem, bound, self.name())
+        let search = Search::new(&problem, env, first, start)?;
+        let (best, lower_bound_s) = search.run_paper(&mut *reorder)?;
+        best.into_plan(graph, &problem, lower_bound_s, self.name())
     }
 }

@@ -1,37 +1,38 @@
-//! The best orders of a search, kept different from each other.
+//! A pool of the best orders, all different in makespan.
 
 use crate::problem::Solution;
 
-/// Orders of an elite pool.
-const MOST: usize = 8;
+/// Most orders of a pool.
+const MAX_MEMBERS: usize = 8;
 
-/// Orders by makespan, shortest first, no two of the same.
+/// Orders by makespan, the shortest first; no two have the same makespan.
 #[derive(Default)]
-pub(in crate::search) struct Pool {
+pub(super) struct Pool {
     members: Vec<Solution>,
 }
 
 impl Pool {
-    /// Takes an order in where it is shorter than the longest, or as long as another member, whose place it takes. Returns
-    /// whether it is the shortest by itself.
-    pub(in crate::search) fn offer(&mut self, solution: Solution) -> bool {
+    /// Adds an order if it is shorter than the longest member. An order as long as a member replaces that member. Returns true if
+    /// the order is shorter than all members.
+    pub(super) fn offer(&mut self, solution: Solution) -> bool {
         let best = self.members.first().is_none_or(|m| solution.makespan < m.makespan);
         let at = self.members.partition_point(|m| m.makespan < solution.makespan);
         match self.members.get_mut(at) {
-            // Of equals the younger stays: plateaus are crossed that way.
+            // The newer order replaces its equal: this lets walks cross plateaus.
             Some(equal) if equal.makespan == solution.makespan => *equal = solution,
             _ => self.members.insert(at, solution),
         }
-        self.members.truncate(MOST);
+        self.members.truncate(MAX_MEMBERS);
         best
     }
 
-    /// Forgets all members.
-    pub(in crate::search) fn clear(&mut self) {
+    /// Removes all members.
+    pub(super) fn clear(&mut self) {
         self.members.clear();
     }
 
-    pub(in crate::search) fn members(&self) -> &[Solution] {
+    /// The members, the shortest first.
+    pub(super) fn members(&self) -> &[Solution] {
         &self.members
     }
 }

@@ -1,30 +1,31 @@
-//! What a system has decided, applied to batches.
+//! The decisions of a system, applied to batches.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dip_core::{
-    BatchMeta, BuildError, Bytes, ChunkQuery, CostError, CostModel, Environment, GraphInput,
-    ModuleId, Partition, Plan, RankId, Schedule, ScheduleError, Seconds, StageCost, StageQuery,
-    Strategy, TaskGraph, Workload, build_graph,
+    BatchMeta, BuildError, Bytes, Environment, ModuleId, Plan, Schedule, ScheduleError, Strategy,
+    TaskGraph,
 };
+use std::collections::BTreeMap;
 use thiserror::Error;
 
-use super::Setting;
-use crate::partition::{PartitionError, split_batch};
+use super::fixed_memory::FixedMemory;
+use crate::partition::PartitionError;
+use crate::planning::Planning;
 
 /// A system that cannot train a model.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum SystemError {
-    /// No partition.
+    /// The model has no partition.
     #[error(transparent)]
     Partition(#[from] PartitionError),
     /// A stage has no cost.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// No plan.
+    /// A batch has no plan.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// Nothing that the system may choose fits.
+    /// No choice of the system fits.
     #[error(
         "system {system:?} finds no choice that fits {memory} of each device; use more ranks or a larger tensor degree"
     )]
@@ -36,77 +37,56 @@ pub enum SystemError {
     },
 }
 
-/// What stages may do with their activations.
+/// Which memory strategies stages may take.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub enum Memory {
-    /// Whatever the cost model offers; the schedule chooses for every stage of every batch.
+pub enum MemoryPolicy {
+    /// All strategies of the cost model. The schedule chooses for every stage of every batch.
     #[default]
     Free,
     /// One strategy a chunk, by its module and first layer, the same for every batch.
     Fixed(BTreeMap<(ModuleId, u32), Strategy>),
 }
 
-/// A system in place: it plans batch by batch.
+/// A system after its decisions: it plans batch by batch.
+#[derive(Clone)]
 pub struct Deployment {
-    /// Where the layers are.
-    pub partition: Partition,
-    /// The memory choice, and those that follow where a batch does not fit, each smaller than the one before.
-    pub memory: Vec<Memory>,
-    /// Whether weight gradients are tasks of their own.
-    pub weight_split: bool,
-    /// The order of every batch.
-    pub schedule: Box<dyn Schedule>,
-    /// What was chosen, for reports.
+    /// Model, cluster, costs, partition and weight split.
+    pub planning: Planning,
+    /// The memory policy, then fallbacks for batches that do not fit, each smaller than the one before.
+    pub memory: Vec<MemoryPolicy>,
+    /// The schedule of every batch.
+    pub schedule: Arc<dyn Schedule>,
+    /// A description of the decisions, for reports.
     pub choice: String,
 }
 
 impl Deployment {
-    /// The task graph of a batch under one of the memory choices.
+    /// The task graph of a batch under a memory policy.
     ///
     /// # Errors
-    /// [`BuildError`] where a stage has no cost.
-    pub fn graph(
-        &self,
-        setting: &Setting<'_>,
-        memory: &Memory,
-        batch: &BatchMeta,
-    ) -> Result<TaskGraph, BuildError> {
-        let split = split_batch(setting.model, &self.partition, batch);
-        let fixed;
-        let cost: &dyn CostModel = match memory {
-            Memory::Free => setting.cost,
-            Memory::Fixed(strategies) => {
-                fixed = FixedMemory { inner: setting.cost, strategies };
-                &fixed
+    /// [`BuildError`] if a stage has no cost.
+    pub fn graph(&self, memory: &MemoryPolicy, batch: &BatchMeta) -> Result<TaskGraph, BuildError> {
+        match memory {
+            MemoryPolicy::Free => self.planning.graph(batch),
+            MemoryPolicy::Fixed(strategies) => {
+                let inner = self.planning.cost().clone();
+                let cost = FixedMemory { inner, strategies: strategies.clone() };
+                self.planning.clone().with_cost(Arc::new(cost)).graph(batch)
             }
-        };
-        build_graph(&GraphInput {
-            model: setting.model,
-            cluster: setting.cluster,
-            partition: &self.partition,
-            batch,
-            split: &split,
-            cost,
-            weight_split: self.weight_split,
-        })
+        }
     }
 
-    /// The plan of a batch, under the first memory choice in which it fits.
+    /// Plans a batch under the first memory policy in which it fits.
     ///
     /// # Errors
-    /// [`SystemError`] where the batch fits in none.
-    pub fn plan(
-        &self,
-        setting: &Setting<'_>,
-        batch: &BatchMeta,
-        env: &Environment<'_>,
-    ) -> Result<Plan, SystemError> {
+    /// [`SystemError`] if the batch fits in none.
+    pub fn plan(&self, batch: &BatchMeta, env: &Environment<'_>) -> Result<Plan, SystemError> {
         let mut failure = SystemError::NothingFits {
             system: self.schedule.name().into(),
-            memory: setting.cluster.device.memory_bytes,
+            memory: self.planning.cluster().device.memory_bytes,
         };
         for memory in &self.memory {
-            let graph = self.graph(setting, memory, batch)?;
+            let graph = self.graph(memory, batch)?;
             match self.schedule.plan(&graph, env) {
                 Ok(plan) => return Ok(plan),
                 Err(error @ ScheduleError::Infeasible { .. }) => failure = error.into(),
@@ -114,43 +94,5 @@ impl Deployment {
             }
         }
         Err(failure)
-    }
-}
-
-/// Costs under strategies that are fixed for every chunk.
-pub(super) struct FixedMemory<'a> {
-    pub(super) inner: &'a dyn CostModel,
-    pub(super) strategies: &'a BTreeMap<(ModuleId, u32), Strategy>,
-}
-
-impl CostModel for FixedMemory<'_> {
-    fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
-        self.inner.stage(query)
-    }
-
-    fn transfer(&self, from: RankId, to: RankId, bytes: Bytes) -> Seconds {
-        self.inner.transfer(from, to, bytes)
-    }
-
-    fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
-        self.inner.static_bytes(chunk)
-    }
-
-    fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
-        self.inner.working_bytes(chunk, workload)
-    }
-
-    fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
-        self.inner.update(chunk)
-    }
-
-    fn candidates(
-        &self,
-        chunk: &ChunkQuery<'_>,
-        workload: Workload,
-    ) -> Result<Vec<StageCost>, CostError> {
-        let keep = Strategy::keep();
-        let strategy = self.strategies.get(&(chunk.module, chunk.layers.start)).unwrap_or(&keep);
-        Ok(vec![self.inner.stage(&StageQuery { chunk: chunk.clone(), workload, strategy })?])
     }
 }

@@ -1,80 +1,84 @@
-//! This system.
+//! The system of this project.
 
-use dip_core::{ModuleId, Partition};
+use std::sync::Arc;
 
-use super::deployment::{Deployment, Memory, SystemError};
-use super::trial::{Tried, found, keep, mean_makespan};
-use super::{Setting, System};
+use dip_core::{ModuleId, ModuleSpec, Partition};
+
+use super::deployment::{Deployment, MemoryPolicy, SystemError};
+use super::trial::{Fastest, mean_makespan};
+use super::{System, SystemInputs};
 use crate::partition::Partitioner;
 use crate::schedules::Dip;
 
-/// Modality-aware placement, and for every batch its own order and memory strategies, weight gradients apart.
+/// Modality-aware placement; for every batch a searched order with its own memory strategies and split weight gradients.
 ///
-/// Sub-microbatches and segments are those of the paper's rules, or others where that does better over the history.
+/// Sub-microbatches and segments follow the paper's rules, or multiples of them that do better over the history.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DipSystem;
 
-/// Factors on the numbers of segments of the paper's rules, and then on its sub-microbatch sizes.
-const SEGMENTS: [u32; 2] = [1, 2];
-const SIZES: [f64; 1] = [2.0];
+/// Multiples of the paper's numbers of segments that are tried first.
+const SEGMENT_FACTORS: [u32; 2] = [1, 2];
+/// Multiple of the paper's sub-microbatch sizes that is tried with the best of these.
+const SIZE_FACTOR: f64 = 2.0;
+
+/// Multiples of the paper's rules.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    segments: u32,
+    size: f64,
+}
 
 impl System for DipSystem {
     fn name(&self) -> &str {
         "dip"
     }
 
-    fn deploy(&self, setting: &Setting<'_>) -> Result<Deployment, SystemError> {
-        let rules = Partitioner::new(setting.model, setting.ranks, setting.cost);
-        let first = rules.partition()?;
+    fn deploy(&self, inputs: &SystemInputs<'_>) -> Result<Deployment, SystemError> {
+        let rules = inputs.planning.partitioner();
+        let by_rule = rules.partition()?;
         let mut tried: Vec<Partition> = Vec::new();
-        let mut best: Tried<(Deployment, u32)> = None;
-        let mut consider = |segments: u32, size: f64, best: &mut Tried<_>| {
-            let partition = scaled(&rules, &first, (size, segments)).partition()?;
+        let mut fastest: Fastest<(Deployment, Scale)> = Fastest::new();
+        let mut consider = |scale: Scale, fastest: &mut Fastest<_>| {
+            let partition = scaled(&rules, &by_rule, scale).partition()?;
             if !tried.contains(&partition) {
                 tried.push(partition.clone());
-                let deployment = deployment(setting, partition);
-                let seconds = mean_makespan(setting, &deployment);
-                keep(best, (deployment, segments), seconds);
+                let deployment = deployment(inputs, partition);
+                let seconds = mean_makespan(inputs, &deployment);
+                fastest.offer((deployment, scale), seconds);
             }
             Ok::<(), SystemError>(())
         };
-        for segments in SEGMENTS {
-            consider(segments, 1.0, &mut best)?;
+        for segments in SEGMENT_FACTORS {
+            consider(Scale { segments, size: 1.0 }, &mut fastest)?;
         }
-        if let Some(segments) = best.as_ref().map(|b| b.0.1) {
-            for size in SIZES {
-                consider(segments, size, &mut best)?;
-            }
+        if let Some(&(_, Scale { segments, .. })) = fastest.choice() {
+            consider(Scale { segments, size: SIZE_FACTOR }, &mut fastest)?;
         }
-        Ok(found(best, self.name(), setting)?.0)
+        Ok(fastest.found(self.name(), inputs)?.0)
     }
 }
 
-fn scaled<'a>(
-    rules: &Partitioner<'a>,
-    first: &Partition,
-    (size, segments): (f64, u32),
-) -> Partitioner<'a> {
-    let mut partitioner = rules.clone().with_finer_segments(segments);
-    for module in (0..first.modules.len()).map(ModuleId::from) {
-        let instances = f64::from(first.module(module).sub_microbatch) * size;
+/// A partitioner with multiples of the paper's rules.
+fn scaled<'a>(rules: &Partitioner<'a>, by_rule: &Partition, scale: Scale) -> Partitioner<'a> {
+    let mut partitioner = rules.clone().with_finer_segments(scale.segments);
+    for module in (0..by_rule.modules.len()).map(ModuleId::from) {
+        let instances = f64::from(by_rule.module(module).sub_microbatch) * scale.size;
         partitioner = partitioner.with_sub_microbatch(module, instances.ceil() as u32);
     }
     partitioner
 }
 
-fn deployment(setting: &Setting<'_>, partition: Partition) -> Deployment {
-    let modules = setting.model.modules.iter().enumerate();
-    let of = |(m, spec): (usize, &dip_core::ModuleSpec)| {
+fn deployment(inputs: &SystemInputs<'_>, partition: Partition) -> Deployment {
+    let modules = inputs.model().modules.iter().enumerate();
+    let of_module = |(m, spec): (usize, &ModuleSpec)| {
         let module = ModuleId::from(m);
         let (k, b) = (partition.segments(module), partition.module(module).sub_microbatch);
         format!("{} K = {k}, B = {b}", spec.name)
     };
     Deployment {
-        choice: modules.map(of).collect::<Vec<_>>().join("; "),
-        partition,
-        memory: vec![Memory::Free],
-        weight_split: true,
-        schedule: Box::new(Dip),
+        choice: modules.map(of_module).collect::<Vec<_>>().join("; "),
+        planning: inputs.planning.clone().with_partition(partition).with_weight_split(true),
+        memory: vec![MemoryPolicy::Free],
+        schedule: Arc::new(Dip),
     }
 }

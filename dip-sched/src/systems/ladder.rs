@@ -1,16 +1,17 @@
 //! The ladder of the paper's ablation: from Megatron-LM to this system, one part at a time.
 
-use dip_core::{Environment, Partition, Plan, Schedule, ScheduleError, TaskGraph};
+use std::sync::Arc;
 
-use super::deployment::{Deployment, Memory, SystemError};
-use super::trial::best_recompute;
-use super::{DipSystem, Megatron, Recompute, Setting, System};
-use crate::partition::Partitioner;
+use dip_core::{Budget, Environment, Partition, Plan, Schedule, ScheduleError, TaskGraph};
+
+use super::deployment::{Deployment, MemoryPolicy, SystemError};
+use super::trial::fastest_recompute;
+use super::{DipSystem, Megatron, Recompute, System, SystemInputs};
 use crate::schedules::{Interleaved, Reordered};
 
-/// A step of the ladder; each has the parts of those before it.
+/// A step of the ladder. Each step has the parts of the steps before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum LadderStep {
     /// Megatron-LM.
     Megatron,
     /// The modality-aware partition with sub-microbatches, in the order of a virtual pipeline.
@@ -21,21 +22,21 @@ pub enum Step {
     Reordering,
     /// Memory strategies for every stage of every batch.
     Memory,
-    /// The search of this crate, with weight gradients apart.
+    /// The search of this crate, with split weight gradients.
     Search,
 }
 
 /// All steps.
-pub const LADDER: [Step; 6] = [
-    Step::Megatron,
-    Step::Partitioner,
-    Step::Interleaving,
-    Step::Reordering,
-    Step::Memory,
-    Step::Search,
+pub const LADDER: [LadderStep; 6] = [
+    LadderStep::Megatron,
+    LadderStep::Partitioner,
+    LadderStep::Interleaving,
+    LadderStep::Reordering,
+    LadderStep::Memory,
+    LadderStep::Search,
 ];
 
-impl System for Step {
+impl System for LadderStep {
     fn name(&self) -> &str {
         match self {
             Self::Megatron => "megatron",
@@ -47,47 +48,49 @@ impl System for Step {
         }
     }
 
-    fn deploy(&self, setting: &Setting<'_>) -> Result<Deployment, SystemError> {
-        let modality_aware = || {
-            let partitioner = Partitioner::new(setting.model, setting.ranks, setting.cost);
-            let deploy = |partition: Partition, settings: &[Recompute]| Deployment {
-                choice: Recompute::describe(setting.model, settings),
-                memory: Recompute::fallbacks(&partition, settings),
-                partition,
-                weight_split: false,
-                schedule: Box::new(Interleaved),
-            };
-            best_recompute(self.name(), setting, vec![partitioner.partition()?], &deploy)
-        };
+    fn deploy(&self, inputs: &SystemInputs<'_>) -> Result<Deployment, SystemError> {
+        let modality_aware = || modality_aware(self.name(), inputs);
         Ok(match self {
-            Self::Megatron => Megatron.deploy(setting)?,
+            Self::Megatron => Megatron.deploy(inputs)?,
             Self::Partitioner => modality_aware()?,
-            Self::Interleaving => Deployment { schedule: Box::new(DualQueue), ..modality_aware()? },
+            Self::Interleaving => Deployment { schedule: Arc::new(DualQueue), ..modality_aware()? },
             Self::Reordering => {
-                Deployment { schedule: Box::new(Reordered::Mcts), ..modality_aware()? }
+                Deployment { schedule: Arc::new(Reordered::Mcts), ..modality_aware()? }
             }
             Self::Memory => Deployment {
-                schedule: Box::new(Reordered::Mcts),
-                memory: vec![Memory::Free],
+                schedule: Arc::new(Reordered::Mcts),
+                memory: vec![MemoryPolicy::Free],
                 choice: "memory chosen for every batch".into(),
                 ..modality_aware()?
             },
-            Self::Search => DipSystem.deploy(setting)?,
+            Self::Search => DipSystem.deploy(inputs)?,
         })
     }
 }
 
-/// Dual-queue interleaving of the microbatches in the order in which they come.
+/// The modality-aware partition with the fastest recomputation, in the order of a virtual pipeline.
+fn modality_aware(system: &str, inputs: &SystemInputs<'_>) -> Result<Deployment, SystemError> {
+    let deploy = |partition: Partition, settings: &[Recompute]| Deployment {
+        choice: Recompute::describe(inputs.model(), settings),
+        memory: Recompute::fallbacks(&partition, settings),
+        planning: inputs.planning.clone().with_partition(partition).with_weight_split(false),
+        schedule: Arc::new(Interleaved),
+    };
+    let partition = inputs.planning.partitioner().partition()?;
+    fastest_recompute(system, inputs, vec![partition], &deploy)
+}
+
+/// Dual-queue interleaving with the microbatches in the order of the batch.
 struct DualQueue;
 
 impl Schedule for DualQueue {
     fn name(&self) -> &str {
-        "dip-dfs"
+        Reordered::DepthFirst.name()
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
-        // The first sequence in depth-first order is that of the batch.
-        let once = Environment { budget: dip_core::Budget::Iterations(1), ..*env };
+        // The first sequence in depth-first order is the order of the batch.
+        let once = Environment { budget: Budget::Iterations(1), ..*env };
         Reordered::DepthFirst.plan(graph, &once)
     }
 }

@@ -1,19 +1,21 @@
 //! Megatron-LM: a virtual pipeline over the concatenated layers.
 
-use dip_core::Partition;
+use std::sync::Arc;
+
+use dip_core::{ModulePartition, Partition};
 
 use super::deployment::{Deployment, SystemError};
 use super::parameters::ParameterCost;
-use super::trial::best_recompute;
-use super::{Recompute, Setting, System};
+use super::trial::fastest_recompute;
+use super::{Recompute, System, SystemInputs};
 use crate::partition::Partitioner;
 use crate::schedules::Interleaved;
 
-/// Chunks a rank that are tried.
-pub(super) const VIRTUAL: [u32; 5] = [1, 2, 4, 8, 16];
+/// The numbers of chunks a rank that are tried.
+const VIRTUAL: [u32; 5] = [1, 2, 4, 8, 16];
 
-/// Interleaved 1F1B (VPP). The layers of all modules, one after the other, are cut into `V` times as many chunks as ranks,
-/// about equal in parameters; `V` and what each module computes again are those that do best over the history.
+/// Interleaved 1F1B (VPP). The layers of all modules in one row are cut into `V` times as many chunks as ranks, about equal in
+/// parameters. `V` and the recomputation of each module are the fastest over the history.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Megatron;
 
@@ -22,27 +24,30 @@ impl System for Megatron {
         "megatron"
     }
 
-    fn deploy(&self, setting: &Setting<'_>) -> Result<Deployment, SystemError> {
-        let partitioner = Partitioner::new(setting.model, setting.ranks, &ParameterCost);
-        let layers: u32 = setting.model.modules.iter().map(|m| m.layers).sum();
-        let fits = |&&v: &&u32| v == 1 || v.saturating_mul(setting.ranks) <= layers;
-        let partitions = VIRTUAL.iter().filter(fits).map(|&v| partitioner.contiguous(v));
+    fn deploy(&self, inputs: &SystemInputs<'_>) -> Result<Deployment, SystemError> {
+        let (model, ranks) = (inputs.model(), inputs.planning.ranks());
+        let partitioner = Partitioner::new(model, ranks, &ParameterCost);
+        let layers: u32 = model.modules.iter().map(|m| m.layers).sum();
+        let partitions = virtual_stages(layers, ranks).map(|v| partitioner.contiguous(v));
         let partitions = partitions.collect::<Result<Vec<_>, _>>()?;
         let deploy = |partition: Partition, settings: &[Recompute]| Deployment {
-            choice: describe(setting, &partition, settings),
+            choice: describe(inputs, &partition, settings),
             memory: Recompute::fallbacks(&partition, settings),
-            partition,
-            weight_split: false,
-            schedule: Box::new(Interleaved),
+            planning: inputs.planning.clone().with_partition(partition).with_weight_split(false),
+            schedule: Arc::new(Interleaved),
         };
-        best_recompute(self.name(), setting, partitions, &deploy)
+        fastest_recompute(self.name(), inputs, partitions, &deploy)
     }
 }
 
+/// The numbers of chunks a rank that so many layers allow.
+pub(super) fn virtual_stages(layers: u32, ranks: u32) -> impl Iterator<Item = u32> {
+    VIRTUAL.into_iter().filter(move |&v| v == 1 || v.saturating_mul(ranks) <= layers)
+}
+
 /// `V = 4; vision keeps all, language recomputes 2/8`.
-fn describe(setting: &Setting<'_>, partition: &Partition, settings: &[Recompute]) -> String {
-    let on_first =
-        |m: &dip_core::ModulePartition| m.chunks.iter().filter(|c| c.rank.0 == 0).count();
+fn describe(inputs: &SystemInputs<'_>, partition: &Partition, settings: &[Recompute]) -> String {
+    let on_first = |m: &ModulePartition| m.chunks.iter().filter(|c| c.rank.0 == 0).count();
     let v: usize = partition.modules.iter().map(on_first).sum();
-    format!("V = {v}; {}", Recompute::describe(setting.model, settings))
+    format!("V = {v}; {}", Recompute::describe(inputs.model(), settings))
 }

@@ -1,80 +1,90 @@
-//! Whole training systems to compare: what each decides before training, and what it does with every batch.
+//! Whole training systems to compare: the decisions of each before training, and its plan of every batch.
 //!
 //! ```text
-//! Setting (model, cluster, ranks, costs, history of batches) -> System -> Deployment      before training
-//! Deployment, BatchMeta                                      -> Plan                      each batch
+//! SystemInputs (planning, history of batches) -> System -> Deployment      before training
+//! Deployment, BatchMeta                       -> Plan                      each batch
 //! ```
 //!
-//! A system is a placement, a memory choice and a schedule on the same cost model, memory limit and data as all others.
-//! Those that fix a choice before training fix the one that does best over the history.
+//! A system is a placement, a memory policy and a schedule. All systems share the cost model, the memory limit and the data. A system
+//! that fixes a choice before training fixes the choice that does best over the history.
 //!
 //! | system | placement | memory | schedule |
 //! |---|---|---|---|
-//! | [`Megatron`] | the concatenated layers in chunks of about equal parameters, V chunks a rank | best recompute of each module | interleaved 1F1B |
-//! | [`NnScaler`] | runs of least longest latency that fit, by dynamic programming | fastest recompute of each rank that fits | 1F1B |
-//! | [`OptimusSystem`] | encoders and backbone apart, V chunks of the backbone a rank | best recompute of each module | encoder forwards first, interleaved backbone |
+//! | [`Megatron`] | all layers in one row, in chunks of about equal parameters, V chunks a rank | best recomputation of each module | interleaved 1F1B |
+//! | [`NnScaler`] | contiguous stages that fit, the longest as short as possible | fastest recomputation of each rank that fits | 1F1B |
+//! | [`OptimusSystem`] | separate chunks for encoders and backbone, V chunks of the backbone a rank | best recomputation of each module | encoder forwards first, interleaved backbone |
 //! | [`DipSystem`] | modality-aware, sub-microbatches | chosen for every stage of every batch | searched for every batch |
-//! | [`Classical`] | latency-balanced runs | chosen by the schedule for every batch | any by name |
+//! | [`ScheduleSystem`] | the placement of the schedule | chosen by the schedule for every batch | any schedule |
 
-mod classical;
 mod deployment;
 mod dip;
+mod fixed_memory;
 mod ladder;
 mod megatron;
 mod nnscaler;
 mod optimus;
 mod parameters;
 mod recompute;
+mod schedule;
 mod trial;
 
-pub use classical::Classical;
-pub use deployment::{Deployment, Memory, SystemError};
+pub use deployment::{Deployment, MemoryPolicy, SystemError};
 pub use dip::DipSystem;
-pub use ladder::{LADDER, Step};
+pub use ladder::{LADDER, LadderStep};
 pub use megatron::Megatron;
 pub use nnscaler::NnScaler;
 pub use optimus::OptimusSystem;
 pub use recompute::Recompute;
+pub use schedule::ScheduleSystem;
 
-use dip_core::{BatchMeta, ClusterSpec, CostModel, MicrobatchMeta, ModelSpec};
+use dip_core::{BatchMeta, MicrobatchMeta, ModelSpec};
 
-/// What a system decides from, before training.
+use crate::planning::Planning;
+use crate::schedules::{schedule_by_name, schedule_names};
+
+/// What a system decides from before training.
 #[derive(Clone, Copy)]
-pub struct Setting<'a> {
-    /// The model.
-    pub model: &'a ModelSpec,
-    /// The cluster; its device memory is the limit of every rank.
-    pub cluster: &'a ClusterSpec,
-    /// Pipeline ranks.
-    pub ranks: u32,
-    /// Seconds and bytes.
-    pub cost: &'a dyn CostModel,
-    /// Batches like those to come, but not they themselves.
+pub struct SystemInputs<'a> {
+    /// Model, cluster, ranks and costs. Systems replace the partition.
+    pub planning: &'a Planning,
+    /// Sample batches of the same distribution as the batches to come.
     pub history: &'a [BatchMeta],
-    /// Whether systems that fix a memory setting may also offload, which those that they stand for do not.
+    /// True if systems with fixed memory settings may also offload. The systems of the papers do not.
     pub offload: bool,
 }
 
-impl Setting<'_> {
+impl SystemInputs<'_> {
+    fn model(&self) -> &ModelSpec {
+        self.planning.model()
+    }
+
     /// All microbatches of the history.
     fn microbatches(&self) -> impl Iterator<Item = &MicrobatchMeta> {
         self.history.iter().flat_map(|b| &b.microbatches)
+    }
+
+    /// The error of a system that finds no choice.
+    fn nothing_fits(&self, system: &str) -> SystemError {
+        SystemError::NothingFits {
+            system: system.into(),
+            memory: self.planning.cluster().device.memory_bytes,
+        }
     }
 }
 
 /// A training system.
 pub trait System: Send + Sync {
-    /// Its name on the command line and in reports.
+    /// The name on the command line and in reports.
     fn name(&self) -> &str;
 
-    /// Decides what stays fixed during training.
+    /// Decides everything that stays fixed during training.
     ///
     /// # Errors
-    /// [`SystemError`] where no choice of the system fits the model into memory.
-    fn deploy(&self, setting: &Setting<'_>) -> Result<Deployment, SystemError>;
+    /// [`SystemError`] if no choice of the system fits the model into memory.
+    fn deploy(&self, inputs: &SystemInputs<'_>) -> Result<Deployment, SystemError>;
 }
 
-/// The system of that name: one of this module, or a schedule on its own placement.
+/// Returns the system with this name: one of this module, or a schedule on its own placement.
 ///
 /// ```
 /// let system = dip_sched::systems::system_by_name("megatron").unwrap();
@@ -87,12 +97,12 @@ pub fn system_by_name(name: &str) -> Option<Box<dyn System>> {
         "nnscaler" => Box::new(NnScaler),
         "optimus" => Box::new(OptimusSystem),
         "dip" => Box::new(DipSystem),
-        name => Box::new(Classical::new(name)?),
+        name => Box::new(ScheduleSystem::new(schedule_by_name(name)?.into())),
     })
 }
 
-/// Names of all systems.
+/// The names of all systems.
 pub fn system_names() -> impl Iterator<Item = &'static str> {
-    let schedules = crate::names().filter(|n| !matches!(*n, "dip" | "optimus"));
+    let schedules = schedule_names().filter(|n| !matches!(*n, "dip" | "optimus"));
     ["megatron", "nnscaler", "optimus", "dip"].into_iter().chain(schedules)
 }

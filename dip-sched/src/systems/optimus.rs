@@ -1,68 +1,76 @@
-//! Optimus: encoders and backbone placed apart, encoders around the backbone's pipeline.
+//! Optimus: separate chunks for encoders and backbone, encoders around the pipeline of the backbone.
+
+use std::sync::Arc;
 
 use dip_core::{ModuleId, Partition};
 
 use super::deployment::{Deployment, SystemError};
-use super::megatron::VIRTUAL;
-use super::trial::best_recompute;
-use super::{Recompute, Setting, System};
-use crate::partition::{PartitionError, Partitioner};
+use super::megatron::virtual_stages;
+use super::trial::fastest_recompute;
+use super::{Recompute, System, SystemInputs};
+use crate::partition::PartitionError;
 use crate::schedules::Optimus;
 
-/// Chunks a rank of an encoder that are tried.
+/// The numbers of chunks a rank of an encoder that are tried.
 const ENCODER: [u32; 3] = [1, 2, 4];
 
-/// Coarse-grained Optimus: every module has chunks of its own, `V` a rank for the backbone; encoder forwards come first and
-/// encoder backwards last. The numbers of chunks and what each module computes again do best over the history.
+/// Coarse-grained Optimus: every module has chunks of its own, `V` a rank for the backbone. Encoder forwards come first, encoder
+/// backwards last. The numbers of chunks and the recomputation of each module are the fastest over the history.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OptimusSystem;
+
+/// Chunks a rank of each kind of module.
+#[derive(Debug, Clone, Copy)]
+struct ChunksPerRank {
+    backbone: u32,
+    encoder: u32,
+}
 
 impl System for OptimusSystem {
     fn name(&self) -> &str {
         "optimus"
     }
 
-    fn deploy(&self, setting: &Setting<'_>) -> Result<Deployment, SystemError> {
-        let model = setting.model;
-        let backbone = model.modules.iter().map(|m| m.layers).enumerate();
+    fn deploy(&self, inputs: &SystemInputs<'_>) -> Result<Deployment, SystemError> {
+        let model = inputs.model();
         let consumed = |m: &usize| !model.consumers_of(ModuleId::from(*m)).is_empty();
-        let last = backbone.filter(|(m, _)| !consumed(m)).max_by_key(|b| b.1);
-        let (backbone, layers) = last.map_or((0, 1), |(m, layers)| (m, layers));
-        let fits = |&&v: &&u32| v == 1 || v.saturating_mul(setting.ranks) <= layers;
-        let pairs = VIRTUAL.iter().filter(fits).flat_map(|&v| ENCODER.map(|e| (v, e)));
-        let place = |(v, e)| separate(setting, ModuleId::from(backbone), (v, e));
-        let partitions = pairs.map(place).collect::<Result<Vec<_>, _>>()?;
-        let deploy = |partition: Partition, settings: &[Recompute]| {
-            let segments: Vec<_> = (0..model.modules.len())
-                .map(|m| format!("{} V = {}", model.modules[m].name, partition.segments(m.into())))
-                .collect();
-            Deployment {
-                choice: format!(
-                    "{}; {}",
-                    segments.join(", "),
-                    Recompute::describe(model, settings)
-                ),
-                memory: Recompute::fallbacks(&partition, settings),
-                partition,
-                weight_split: false,
-                schedule: Box::new(Optimus),
-            }
+        let sinks = model.modules.iter().map(|m| m.layers).enumerate();
+        let backbone = sinks.filter(|(m, _)| !consumed(m)).max_by_key(|sink| sink.1);
+        let (backbone, layers) = backbone.unwrap_or((0, 1));
+        let chunks = virtual_stages(layers, inputs.planning.ranks())
+            .flat_map(|v| ENCODER.map(|encoder| ChunksPerRank { backbone: v, encoder }));
+        let place = |chunks| separate(inputs, ModuleId::from(backbone), chunks);
+        let partitions = chunks.map(place).collect::<Result<Vec<_>, _>>()?;
+        let deploy = |partition: Partition, settings: &[Recompute]| Deployment {
+            choice: describe(inputs, &partition, settings),
+            memory: Recompute::fallbacks(&partition, settings),
+            planning: inputs.planning.clone().with_partition(partition).with_weight_split(false),
+            schedule: Arc::new(Optimus),
         };
-        best_recompute(self.name(), setting, partitions, &deploy)
+        fastest_recompute(self.name(), inputs, partitions, &deploy)
     }
 }
 
-/// `encoder` chunks a rank for every module but the backbone, which has `v`; microbatches whole.
+/// Separate chunks for every module; microbatches are whole.
 fn separate(
-    setting: &Setting<'_>,
+    inputs: &SystemInputs<'_>,
     backbone: ModuleId,
-    (v, encoder): (u32, u32),
+    chunks: ChunksPerRank,
 ) -> Result<Partition, PartitionError> {
-    let mut partitioner = Partitioner::new(setting.model, setting.ranks, setting.cost);
-    for module in (0..setting.model.modules.len()).map(ModuleId::from) {
-        let segments = if module == backbone { v } else { encoder };
+    let mut partitioner = inputs.planning.partitioner();
+    for module in (0..inputs.model().modules.len()).map(ModuleId::from) {
+        let segments = if module == backbone { chunks.backbone } else { chunks.encoder };
         partitioner = partitioner.with_segments(module, segments);
         partitioner = partitioner.with_sub_microbatch(module, u32::MAX);
     }
     partitioner.partition()
+}
+
+/// `vision V = 1, language V = 4; vision keeps all, language recomputes 2/8`.
+fn describe(inputs: &SystemInputs<'_>, partition: &Partition, settings: &[Recompute]) -> String {
+    let modules = inputs.model().modules.iter().enumerate();
+    let segments: Vec<_> = modules
+        .map(|(m, spec)| format!("{} V = {}", spec.name, partition.segments(m.into())))
+        .collect();
+    format!("{}; {}", segments.join(", "), Recompute::describe(inputs.model(), settings))
 }

@@ -1,8 +1,8 @@
-//! Partitions by weights instead of seconds.
+//! Costs for partitions by parameters instead of seconds.
 
 use dip_core::{Bytes, ChunkQuery, CostError, CostModel, RankId, Seconds, StageCost, StageQuery};
 
-/// A cost model in which a stage takes as long as it has weights.
+/// A cost model in which a stage takes one second a parameter.
 pub(super) struct ParameterCost;
 
 impl CostModel for ParameterCost {

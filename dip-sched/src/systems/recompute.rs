@@ -1,39 +1,38 @@
-//! The memory settings of systems that fix one before training.
+//! The memory settings of systems that fix them before training.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use dip_core::{LayerStrategy, ModelSpec, ModuleId, Partition, Strategy};
 
-use super::Setting;
-use super::deployment::Memory;
+use super::deployment::MemoryPolicy;
 
-/// What the layers of a module do, the same share of them on every rank, as with Megatron-LM's `--recompute-granularity` and
+/// The recomputation of a module: the same share of its layers on every rank, like Megatron-LM's `--recompute-granularity` and
 /// `--recompute-num-layers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recompute {
-    /// Nothing is computed again.
+    /// All layers keep everything.
     None,
-    /// The attention core of every layer.
+    /// Every layer recomputes its attention core.
     Selective,
-    /// So many eighths of the layers of a rank, the others keep everything.
+    /// This many eighths of the layers of a rank recompute everything; the others keep everything.
     Full(u32),
-    /// So many eighths of the layers of a rank are kept in host memory, the others on the device.
+    /// This many eighths of the layers of a rank move to host memory; the others keep everything on the device.
     Offload(u32),
 }
 
 impl Recompute {
-    /// Every setting that a system may try.
-    pub fn options(setting: &Setting<'_>) -> Vec<Self> {
+    /// Every setting that a system may try, with or without offloading.
+    pub fn options(offload: bool) -> Vec<Self> {
         let mut options = vec![Self::None, Self::Selective];
         options.extend((1..=8).map(Self::Full));
-        if setting.offload {
+        if offload {
             options.extend((1..=8).map(Self::Offload));
         }
         options
     }
 
-    /// What layer `i` of a rank does.
+    /// The strategy of layer `i` of a rank.
     fn layer(self, i: u32) -> LayerStrategy {
         let among = |eighths: u32| (i + 1) * eighths / 8 > i * eighths / 8;
         match self {
@@ -44,15 +43,15 @@ impl Recompute {
         }
     }
 
-    /// The strategy of a chunk of `layers` layers with `before` others of its module on the same rank before it.
+    /// The strategy of a chunk of `layers` layers. `before` layers of its module are on the same rank before it.
     pub fn strategy(self, before: u32, layers: u32) -> Strategy {
         let mut layers: Vec<_> = (before..before + layers).map(|i| self.layer(i)).collect();
         layers.sort_unstable_by(|a, b| b.cmp(a));
         Strategy::of_layers(&layers)
     }
 
-    /// The memory choice in which every module has its setting, alike on every rank.
-    pub fn memory(partition: &Partition, settings: &[Self]) -> Memory {
+    /// The memory policy in which every module has its setting, equally on every rank.
+    pub fn memory(partition: &Partition, settings: &[Self]) -> MemoryPolicy {
         let mut strategies = BTreeMap::new();
         for (m, (module, setting)) in partition.modules.iter().zip(settings).enumerate() {
             let mut before = vec![0; partition.ranks as usize];
@@ -63,11 +62,11 @@ impl Recompute {
                 strategies.insert((ModuleId::from(m), chunk.layers.start), strategy);
             }
         }
-        Memory::Fixed(strategies)
+        MemoryPolicy::Fixed(strategies)
     }
 
-    /// `settings`, and then ever smaller ones for batches that do not fit.
-    pub(super) fn fallbacks(partition: &Partition, settings: &[Self]) -> Vec<Memory> {
+    /// The policy of `settings`, then ever smaller ones for batches that do not fit.
+    pub(super) fn fallbacks(partition: &Partition, settings: &[Self]) -> Vec<MemoryPolicy> {
         let mut memory = vec![Self::memory(partition, settings)];
         for least in [4, 8] {
             let smaller: Vec<_> = settings.iter().map(|s| s.at_least(least)).collect();
@@ -79,7 +78,7 @@ impl Recompute {
         memory
     }
 
-    /// The same for so many eighths of the layers or more.
+    /// The same setting for at least this many eighths of the layers.
     fn at_least(self, least: u32) -> Self {
         match self {
             Self::None | Self::Selective => Self::Full(least),

@@ -1,101 +1,114 @@
-//! Trying choices on the history.
+//! Trials of choices on the history.
 
 use dip_core::{Budget, Environment, Partition, Seconds};
 
 use super::deployment::{Deployment, SystemError};
-use super::{Recompute, Setting};
+use super::{Recompute, SystemInputs};
 
-/// Batches of the history on which a choice is tried.
-const TRIED: usize = 3;
-/// Iterations of the search, where a system has one.
-const SEARCH: u64 = 100;
+/// Batches of the history that a trial plans.
+const TRIAL_BATCHES: usize = 3;
+/// Iterations of a search in a trial.
+const TRIAL_ITERATIONS: u64 = 100;
 
-/// A choice that was tried, and its mean makespan.
-pub(super) type Tried<T> = Option<(T, Seconds)>;
+/// The fastest choice of a series of trials.
+pub(super) struct Fastest<T> {
+    best: Option<(T, Seconds)>,
+}
 
-/// Mean makespan of a deployment over the history; `None` where a batch does not fit.
-pub(super) fn mean_makespan(setting: &Setting<'_>, deployment: &Deployment) -> Option<Seconds> {
-    let env = Environment { budget: Budget::Iterations(SEARCH), ..Environment::default() };
+impl<T> Fastest<T> {
+    pub(super) fn new() -> Self {
+        Self { best: None }
+    }
+
+    /// Keeps a choice if it is the fastest so far; a choice without seconds does not fit.
+    pub(super) fn offer(&mut self, choice: T, seconds: Option<Seconds>) {
+        if let Some(seconds) = seconds
+            && self.best.as_ref().is_none_or(|b| seconds < b.1)
+        {
+            self.best = Some((choice, seconds));
+        }
+    }
+
+    /// The fastest choice so far.
+    pub(super) fn choice(&self) -> Option<&T> {
+        self.best.as_ref().map(|b| &b.0)
+    }
+
+    /// The fastest choice.
+    ///
+    /// # Errors
+    /// [`SystemError::NothingFits`] if no choice fits.
+    pub(super) fn found(self, system: &str, inputs: &SystemInputs<'_>) -> Result<T, SystemError> {
+        self.best.map(|b| b.0).ok_or_else(|| inputs.nothing_fits(system))
+    }
+}
+
+/// The mean makespan of a deployment over the history; `None` if a batch does not fit.
+pub(super) fn mean_makespan(inputs: &SystemInputs<'_>, deployment: &Deployment) -> Option<Seconds> {
+    let budget = Budget::Iterations(TRIAL_ITERATIONS);
+    let env = Environment { budget, ..Environment::default() };
     let mut total = Seconds::ZERO;
-    let batches = setting.history.iter().take(TRIED);
+    let batches = inputs.history.iter().take(TRIAL_BATCHES);
     let count = batches.len().max(1) as f64;
     for batch in batches {
-        total += deployment.plan(setting, batch, &env).ok()?.predicted.makespan_s;
+        total += deployment.plan(batch, &env).ok()?.predicted.makespan_s;
     }
     Some(Seconds(total.0 / count))
 }
 
-/// Keeps the faster one.
-pub(super) fn keep<T>(best: &mut Tried<T>, choice: T, seconds: Option<Seconds>) {
-    if let Some(seconds) = seconds
-        && best.as_ref().is_none_or(|b| seconds < b.1)
-    {
-        *best = Some((choice, seconds));
-    }
-}
-
-/// The best, or the error of a system that found none.
-pub(super) fn found<T>(
-    best: Tried<T>,
+/// The fastest of these deployments over the history.
+pub(super) fn fastest_of(
     system: &str,
-    setting: &Setting<'_>,
-) -> Result<T, SystemError> {
-    best.map(|b| b.0).ok_or_else(|| SystemError::NothingFits {
-        system: system.into(),
-        memory: setting.cluster.device.memory_bytes,
-    })
-}
-
-/// The best of these deployments over the history.
-pub(super) fn best_of(
-    system: &str,
-    setting: &Setting<'_>,
+    inputs: &SystemInputs<'_>,
     deployments: impl IntoIterator<Item = Deployment>,
 ) -> Result<Deployment, SystemError> {
-    let mut best = None;
+    let mut fastest = Fastest::new();
     for deployment in deployments {
-        let seconds = mean_makespan(setting, &deployment);
-        keep(&mut best, deployment, seconds);
+        let seconds = mean_makespan(inputs, &deployment);
+        fastest.offer(deployment, seconds);
     }
-    found(best, system, setting)
+    fastest.found(system, inputs)
 }
 
-/// The best recompute settings on the best of several partitions: one setting for all modules, then module by module.
-pub(super) fn best_recompute(
+/// The fastest recomputation settings on the fastest of several partitions: first one setting for all modules, then module by module.
+pub(super) fn fastest_recompute(
     system: &str,
-    setting: &Setting<'_>,
+    inputs: &SystemInputs<'_>,
     partitions: Vec<Partition>,
     deploy: &dyn Fn(Partition, &[Recompute]) -> Deployment,
 ) -> Result<Deployment, SystemError> {
-    let mut best = None;
+    let mut fastest = Fastest::new();
     for partition in partitions {
         let with = |settings: &[Recompute]| deploy(partition.clone(), settings);
-        if let Some((settings, seconds)) = best_settings(setting, &with) {
-            keep(&mut best, with(&settings), Some(seconds));
+        if let Some((settings, seconds)) = fastest_settings(inputs, &with).best {
+            fastest.offer(with(&settings), Some(seconds));
         }
     }
-    found(best, system, setting)
+    fastest.found(system, inputs)
 }
 
-fn best_settings(
-    setting: &Setting<'_>,
+fn fastest_settings(
+    inputs: &SystemInputs<'_>,
     with: &dyn Fn(&[Recompute]) -> Deployment,
-) -> Tried<Vec<Recompute>> {
-    let modules = setting.model.modules.len();
-    let mut best: Tried<Vec<Recompute>> = None;
-    for recompute in Recompute::options(setting) {
-        let settings = vec![recompute; modules];
-        let seconds = mean_makespan(setting, &with(&settings));
-        keep(&mut best, settings, seconds);
+) -> Fastest<Vec<Recompute>> {
+    let modules = inputs.model().modules.len();
+    let mut fastest = Fastest::new();
+    let offer = |fastest: &mut Fastest<_>, settings: Vec<Recompute>| {
+        let seconds = mean_makespan(inputs, &with(&settings));
+        fastest.offer(settings, seconds);
+    };
+    for recompute in Recompute::options(inputs.offload) {
+        offer(&mut fastest, vec![recompute; modules]);
     }
     for module in 0..modules {
-        let (start, _) = best.clone()?;
-        for recompute in Recompute::options(setting).into_iter().filter(|&r| r != start[module]) {
-            let mut settings = start.clone();
-            settings[module] = recompute;
-            let seconds = mean_makespan(setting, &with(&settings));
-            keep(&mut best, settings, seconds);
+        let Some(start) = fastest.choice().cloned() else { break };
+        for recompute in Recompute::options(inputs.offload) {
+            if recompute != start[module] {
+                let mut settings = start.clone();
+                settings[module] = recompute;
+                offer(&mut fastest, settings);
+            }
         }
     }
-    best
+    fastest
 }

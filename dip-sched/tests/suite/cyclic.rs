@@ -10,7 +10,7 @@ use dip_core::{
 };
 use dip_sched::{lower_bound, schedule_by_name};
 
-use crate::generate::Random;
+use crate::generate::Generator;
 use crate::support::Chain;
 
 /// Clusters of microbatches; DynaPipe takes three or four.
@@ -18,7 +18,7 @@ const CLUSTERS: usize = 4;
 
 /// A vision encoder on the first ranks and a language model on the others: image loads are log-normal, text is not.
 fn separated(ranks: u32, microbatches: u32, seed: u64) -> TaskGraph {
-    let mut random = Random(seed);
+    let mut random = Generator(seed);
     let chain = Chain { comm: 0.2, ..Chain::uniform(ranks, microbatches, 1) };
     let mut graph = chain.graph();
     let loads: Vec<f64> = (0..microbatches).map(|_| random.log_normal(0.9)).collect();

@@ -1,4 +1,4 @@
-//! Random graphs that look like multimodal models: several modules, sub-microbatches, segments, frozen parts, weight tasks,
+//! Generator graphs that look like multimodal models: several modules, sub-microbatches, segments, frozen parts, weight tasks,
 //! candidates and limits.
 
 use dip_core::{
@@ -7,9 +7,9 @@ use dip_core::{
 };
 
 /// A small generator of random numbers (SplitMix64); equal seeds give equal graphs.
-pub struct Random(pub u64);
+pub struct Generator(pub u64);
 
-impl Random {
+impl Generator {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -49,7 +49,7 @@ pub struct Module {
 
 /// What one stage costs.
 #[derive(Clone)]
-pub struct Stage {
+pub struct StageSpec {
     pub forward: f64,
     pub backward: f64,
     /// Weight gradient apart from the backward; `None` for no weight task.
@@ -75,17 +75,17 @@ impl Model {
     }
 
     /// Builds the graph; `stage` gives the cost of (module, chunk, load).
-    pub fn graph(&self, mut stage: impl FnMut(usize, usize, f64) -> Stage) -> TaskGraph {
+    pub fn graph(&self, mut stage: impl FnMut(usize, usize, f64) -> StageSpec) -> TaskGraph {
         let mut tasks: Vec<Task> = Vec::new();
         let trains = self.trains();
         for (k, loads) in self.loads.iter().enumerate() {
             let mut forwards: Vec<Vec<Vec<usize>>> = Vec::new();
-            let mut stages: Vec<Vec<Vec<Stage>>> = Vec::new();
+            let mut stages: Vec<Vec<Vec<StageSpec>>> = Vec::new();
             for (m, module) in self.modules.iter().enumerate() {
                 let (mut own, mut costs) = (Vec::new(), Vec::new());
                 for (s, &load) in loads[m].iter().enumerate() {
                     let mut chain: Vec<usize> = Vec::new();
-                    let mut cost: Vec<Stage> = Vec::new();
+                    let mut cost: Vec<StageSpec> = Vec::new();
                     for c in 0..module.segments * self.ranks {
                         let before: Vec<usize> = match chain.last() {
                             Some(&last) => vec![last],
@@ -154,7 +154,7 @@ impl Model {
         tasks: &mut Vec<Task>,
         (k, m, s, c): (usize, usize, usize, usize),
         kind: TaskKind,
-        cost: &Stage,
+        cost: &StageSpec,
         before: &[usize],
     ) -> usize {
         let rank = self.rank(c);
@@ -198,15 +198,15 @@ impl Model {
 
 /// How much memory the ranks of a drawn graph have.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Memory {
+pub enum MemoryLimit {
     Unlimited,
     /// So many times what the largest microbatch holds in its smallest strategies.
     Microbatches(f64),
 }
 
 /// Limits the memory of every rank.
-pub fn limit(graph: &mut TaskGraph, memory: Memory) {
-    let Memory::Microbatches(share) = memory else { return };
+pub fn limit(graph: &mut TaskGraph, memory: MemoryLimit) {
+    let MemoryLimit::Microbatches(share) = memory else { return };
     for r in 0..graph.ranks as usize {
         let mut held: std::collections::BTreeMap<u32, u64> = Default::default();
         for task in graph.tasks.iter().filter(|t| t.rank.index() == r) {
@@ -221,7 +221,7 @@ pub fn limit(graph: &mut TaskGraph, memory: Memory) {
 
 /// Which features small random graphs have.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct GraphShape {
     pub ranks: usize,
     pub microbatches: usize,
     pub modules: usize,
@@ -231,8 +231,8 @@ pub struct Shape {
 }
 
 /// A small random heterogeneous graph.
-pub fn small(seed: u64, shape: Shape) -> TaskGraph {
-    let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+pub fn small(seed: u64, shape: GraphShape) -> TaskGraph {
+    let mut random = Generator(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
     let count = 1 + random.below(shape.modules);
     let names = ["vision", "audio", "language", "diffusion"];
     let modules: Vec<Module> = (0..count)
@@ -279,7 +279,7 @@ pub fn small(seed: u64, shape: Shape) -> TaskGraph {
         let bytes = 1 + (base * 1.5) as u64;
         let small = (forward, (backward + forward).round(), 1 + bytes / 5);
         let middle = (forward, (backward + 0.3 * forward).round(), 1 + bytes / 2);
-        Stage {
+        StageSpec {
             forward,
             backward,
             weight: split.then(|| (base * 0.9).round()),
@@ -318,7 +318,7 @@ pub struct Paper {
 
 /// Draws a paper-size model.
 pub fn paper(seed: u64, of: Paper) -> TaskGraph {
-    let mut random = Random(seed ^ 0x5eed);
+    let mut random = Generator(seed ^ 0x5eed);
     let module = |name, inputs, segments| Module { name, inputs, segments, trainable: true };
     let (first, second) = match of.kind {
         Kind::Vlm => ("vit", "lm"),
@@ -349,7 +349,7 @@ pub fn paper(seed: u64, of: Paper) -> TaskGraph {
         let base = 10.0 * load / segments * uneven[m * 8 * of.ranks + c % (8 * of.ranks)];
         let bytes = (base * 1e6) as u64;
         let backward = if of.split { 1.05 * base } else { 2.0 * base };
-        Stage {
+        StageSpec {
             forward: base,
             backward,
             weight: of.split.then_some(0.95 * base),
@@ -367,7 +367,7 @@ pub fn paper(seed: u64, of: Paper) -> TaskGraph {
     });
     if of.memory > 0.0 {
         let share = if of.candidates { of.memory * 10.0 } else { of.memory };
-        limit(&mut graph, Memory::Microbatches(share));
+        limit(&mut graph, MemoryLimit::Microbatches(share));
     }
     graph
 }

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use crate::support::{stage_of, vision_language};
 
 /// Seconds of a layer: a fixed part for every call, and a part for every token, by module.
-struct Linear(Vec<(f64, f64)>);
+struct LinearCost(Vec<(f64, f64)>);
 
-impl CostModel for Linear {
+impl CostModel for LinearCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
         let (fixed, each) = self.0[query.chunk.module.index()];
         let layers = query.chunk.layers.len() as f64;
@@ -131,7 +131,7 @@ fn half_full() -> MicrobatchMeta {
 }
 
 /// The load of every rank, and the heaviest layer, for the half-full microbatch: 64 patches and 64 tokens, no fixed parts.
-fn loads(partition: &Partition, cost: &Linear) -> (Vec<f64>, f64) {
+fn loads(partition: &Partition, cost: &LinearCost) -> (Vec<f64>, f64) {
     let of_layer = [3.0 * cost.0[0].1 * 64.0, 3.0 * cost.0[1].1 * 64.0];
     let mut loads = vec![0.0; partition.ranks as usize];
     for (module, layer) in partition.modules.iter().zip(of_layer) {
@@ -146,7 +146,7 @@ fn loads(partition: &Partition, cost: &Linear) -> (Vec<f64>, f64) {
 fn a_module_has_as_many_segments_as_it_is_slower_than_the_fastest() {
     let model = vision_language(16, 48);
     // One image takes 16 layers x 16 tokens, a sequence 48 layers x 64 tokens of half the price: six times as long.
-    let cost = Linear(vec![(0.0, 1.0), (0.0, 0.5)]);
+    let cost = LinearCost(vec![(0.0, 1.0), (0.0, 0.5)]);
     let partition = Partitioner::new(&model, 4, &cost).partition().unwrap();
     assert_eq!((partition.segments(VISION), partition.segments(LANGUAGE)), (1, 6));
     let sizes: Vec<u32> =
@@ -158,7 +158,7 @@ fn a_module_has_as_many_segments_as_it_is_slower_than_the_fastest() {
 fn a_sub_microbatch_is_the_smallest_that_keeps_95_percent_of_the_best_efficiency() {
     let model = vision_language(4, 4);
     // A call for b images takes 3.2 + 16 b: two keep 93 % of the efficiency of eight, three keep 96 %.
-    let cost = Linear(vec![(3.2, 1.0), (0.0, 1.0)]);
+    let cost = LinearCost(vec![(3.2, 1.0), (0.0, 1.0)]);
     let partition = Partitioner::new(&model, 2, &cost).partition().unwrap();
     let efficiency = |b: f64| b / (3.2 + 16.0 * b);
     let expected = (1..=8).find(|&b| efficiency(f64::from(b)) >= 0.95 * efficiency(8.0));
@@ -169,7 +169,7 @@ fn a_sub_microbatch_is_the_smallest_that_keeps_95_percent_of_the_best_efficiency
 #[test]
 fn fewer_layers_than_ranks_leave_ranks_without_a_chunk() {
     let model = vision_language(3, 8);
-    let cost = Linear(vec![(0.0, 1.0), (0.0, 1.0)]);
+    let cost = LinearCost(vec![(0.0, 1.0), (0.0, 1.0)]);
     let partition = Partitioner::new(&model, 4, &cost).partition().unwrap();
     let ranks: Vec<u32> = partition.module(VISION).chunks.iter().map(|c| c.rank.0).collect();
     assert_eq!(ranks.len(), 3);
@@ -179,7 +179,7 @@ fn fewer_layers_than_ranks_leave_ranks_without_a_chunk() {
 #[test]
 fn segments_that_are_asked_for_are_lowered_to_what_layers_allow() {
     let model = vision_language(5, 11);
-    let cost = Linear(vec![(0.0, 1.0), (0.0, 1.0)]);
+    let cost = LinearCost(vec![(0.0, 1.0), (0.0, 1.0)]);
     let partitioner =
         Partitioner::new(&model, 4, &cost).with_segments(VISION, 9).with_segments(LANGUAGE, 9);
     let partition = partitioner.partition().unwrap();
@@ -284,7 +284,7 @@ proptest! {
         prices in [0.1f64..4.0, 0.1f64..4.0],
     ) {
         let model = vision_language(vision, language);
-        let cost = Linear(vec![(0.0, prices[0]), (0.0, prices[1])]);
+        let cost = LinearCost(vec![(0.0, prices[0]), (0.0, prices[1])]);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_representative(half_full());
         let partition = partitioner.partition().unwrap();
         prop_assert!(validate_partition(&model, &partition).is_ok());
@@ -304,7 +304,7 @@ proptest! {
     ) {
         prop_assume!(vision + language >= ranks);
         let model = vision_language(vision, language);
-        let cost = Linear(vec![(0.0, prices[0]), (0.0, prices[1])]);
+        let cost = LinearCost(vec![(0.0, prices[0]), (0.0, prices[1])]);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_representative(half_full());
         let partition = partitioner.place(dip_core::Placement::Contiguous { runs_per_rank: 1 }).unwrap();
         prop_assert!(validate_partition(&model, &partition).is_ok());

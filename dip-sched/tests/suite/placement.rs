@@ -5,12 +5,13 @@ use dip_core::{
     MicrobatchMeta, ModelSpec, ModulePartition, Partition, RankId, Schedule, Seconds, SegmentId,
     StageCost, StageQuery, presets,
 };
-use dip_sched::{CutError, CutSearch};
-use dip_sched::{Dip, Interleaved, Partitioner, PlanInputs, validate_partition};
+use dip_sched::{
+    Dip, Interleaved, Partitioner, PlacementError, PlacementSearch, Planning, validate_partition,
+};
 
 use crate::support::{stage_of, vision_language};
 
-/// Seconds of a layer for a call and for every token, what the first and last take beyond that, and of an update, by module.
+/// Seconds of one layer of a module: for each call, each token and each update, and the extra of the first and the last layer.
 #[derive(Clone, Copy)]
 struct Price {
     call: f64,
@@ -20,17 +21,20 @@ struct Price {
     update: f64,
 }
 
-/// Prices, and by how much a backward is longer whose weight gradients run apart.
-struct Priced(Vec<Price>, f64);
+/// Prices by module, and the extra time of a backward with split weight gradients, as a share of the forward.
+struct PricedCost {
+    prices: Vec<Price>,
+    extra: f64,
+}
 
-impl CostModel for Priced {
+impl CostModel for PricedCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
-        let price = self.0[query.chunk.module.index()];
+        let price = self.prices[query.chunk.module.index()];
         let layer = price.call + price.token * query.workload.tokens as f64;
         let first = if query.chunk.is_first() { price.first } else { 0.0 };
         let last = if query.chunk.is_last() { price.last } else { 0.0 };
         let forward = Seconds(layer * query.chunk.layers.len() as f64 + first + last);
-        let backward = forward * (2.0 + self.1);
+        let backward = forward * (2.0 + self.extra);
         Ok(StageCost {
             weight: Some(forward),
             activation_bytes: Bytes(query.workload.tokens),
@@ -47,7 +51,7 @@ impl CostModel for Priced {
     }
 
     fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
-        Seconds(self.0[chunk.module.index()].update * chunk.layers.len() as f64)
+        Seconds(self.prices[chunk.module.index()].update * chunk.layers.len() as f64)
     }
 }
 
@@ -56,18 +60,18 @@ fn microbatch(images: u32) -> MicrobatchMeta {
     MicrobatchMeta { images, text_tokens, ..MicrobatchMeta::default() }
 }
 
-/// A run to cut.
-struct Case {
+/// A run whose layers are placed.
+struct PlacementCase {
     model: ModelSpec,
     prices: Vec<Price>,
     cluster: ClusterSpec,
     batches: Vec<BatchMeta>,
     ranks: u32,
-    /// By how much a backward is longer whose weight gradients run apart, as a share of the forward.
-    apart: f64,
+    /// The extra time of a backward with split weight gradients, as a share of the forward.
+    split_extra: f64,
 }
 
-impl Case {
+impl PlacementCase {
     fn new(layers: [u32; 2], prices: [Price; 2]) -> Self {
         let batch = |images: [u32; 4]| BatchMeta {
             iteration: 0,
@@ -81,27 +85,25 @@ impl Case {
             cluster,
             batches: vec![batch([4, 2, 6, 3]), batch([8, 1, 4, 4])],
             ranks: 2,
-            apart: 0.3,
+            split_extra: 0.3,
         }
     }
 
-    fn cost(&self) -> Arc<dyn CostModel> {
-        Arc::new(Priced(self.prices.clone(), 0.0))
+    fn planning(&self, weight_split: bool) -> Planning {
+        let extra = if weight_split { self.split_extra } else { 0.0 };
+        let cost = Arc::new(PricedCost { prices: self.prices.clone(), extra });
+        let planning = Planning::on_ranks(&self.model, &self.cluster, cost, self.ranks);
+        planning.unwrap().with_weight_split(weight_split)
     }
 
     fn found(
         &self,
         schedule: &dyn Schedule,
-        find: impl Fn(&CutSearch<'_>) -> Result<PlanInputs, CutError>,
-    ) -> Result<PlanInputs, CutError> {
-        let (prices, apart) = (self.prices.clone(), self.apart);
-        let extra = move |split| if split { apart } else { 0.0 };
-        find(&CutSearch {
-            model: &self.model,
-            cluster: &self.cluster,
-            ranks: self.ranks,
-            cost: &move |split| Arc::new(Priced(prices.clone(), extra(split))),
-            weight_split: None,
+        find: impl Fn(&PlacementSearch<'_>) -> Result<Planning, PlacementError>,
+    ) -> Result<Planning, PlacementError> {
+        let splits = if schedule.splits_weights() { vec![false, true] } else { vec![false] };
+        find(&PlacementSearch {
+            plannings: splits.into_iter().map(|split| self.planning(split)).collect(),
             batches: &self.batches,
             mean: &microbatch(4),
             longest_video: Seconds::ZERO,
@@ -110,41 +112,32 @@ impl Case {
         })
     }
 
-    fn by_rule(&self) -> PlanInputs {
+    fn by_rule(&self) -> Planning {
         self.found(&Dip, |search| search.by_rule()).unwrap()
     }
 
-    fn searched(&self, schedule: &dyn Schedule) -> Result<PlanInputs, CutError> {
-        self.found(schedule, |search| search.searched())
-    }
-
-    fn inputs(&self, partition: Partition) -> PlanInputs {
-        PlanInputs {
-            model: self.model.clone(),
-            cluster: self.cluster.clone(),
-            partition,
-            cost: self.cost(),
-            weight_split: false,
-        }
+    fn searched(&self, schedule: &dyn Schedule) -> Result<Planning, PlacementError> {
+        self.found(schedule, |search| search.run())
     }
 
     /// Mean seconds of an iteration.
-    fn seconds(&self, inputs: &PlanInputs) -> f64 {
+    fn seconds(&self, planning: &Planning) -> f64 {
         let environment = Environment { budget: Budget::Iterations(20), ..Environment::default() };
         let planned =
-            |batch| inputs.plan(batch, &Dip, &environment).unwrap().predicted.makespan_s.0;
+            |batch| planning.plan_in(batch, &Dip, &environment).unwrap().predicted.makespan_s.0;
         let mean = self.batches.iter().map(planned).sum::<f64>() / self.batches.len() as f64;
-        mean + inputs.busiest_update().0
+        mean + planning.busiest_update().0
     }
 
     /// The best of all partitions on two ranks with whole microbatches.
     fn optimum(&self) -> f64 {
+        let planning = self.planning(false);
         let layers: Vec<u32> = self.model.modules.iter().map(|m| m.layers).collect();
         let all = 0u32..1 << layers.iter().sum::<u32>();
         let seconds = all.map(|ranks| {
             let mut bits = (0..).map(|i| RankId(ranks >> i & 1));
             let modules = layers.iter().map(|&n| module(bits.by_ref().take(n as usize))).collect();
-            self.seconds(&self.inputs(Partition { ranks: 2, modules }))
+            self.seconds(&planning.clone().with_partition(Partition { ranks: 2, modules }))
         });
         seconds.fold(f64::INFINITY, f64::min)
     }
@@ -169,15 +162,15 @@ fn module(ranks: impl Iterator<Item = RankId>) -> ModulePartition {
 const EVEN: Price = Price { call: 0.0, token: 1.0, first: 0.0, last: 0.0, update: 0.0 };
 
 #[test]
-fn a_searched_cut_is_as_good_as_the_best_of_all() {
-    // A small encoder before a backbone with a heavy first layer, as diffusion transformers have; a head like two layers; an encoder
-    // that no rank can share evenly; slices that cost as much as whole microbatches.
+fn a_searched_placement_is_as_good_as_the_best_of_all() {
+    // A small encoder before a backbone with a heavy first layer, as in diffusion transformers; a head as heavy as two layers; an
+    // encoder that no rank can share evenly; slices that cost as much as whole microbatches.
     let small = Price { call: 150.0, token: 0.0, ..EVEN };
     let cases = [
-        Case::new([2, 4], [small, Price { call: 1100.0, first: 400.0, ..EVEN }]),
-        Case::new([1, 4], [Price { call: 400.0, ..EVEN }, Price { last: 128.0, ..EVEN }]),
-        Case::new([2, 3], [Price { call: 400.0, token: 1.5, ..EVEN }, EVEN]),
-        Case::new(
+        PlacementCase::new([2, 4], [small, Price { call: 1100.0, first: 400.0, ..EVEN }]),
+        PlacementCase::new([1, 4], [Price { call: 400.0, ..EVEN }, Price { last: 128.0, ..EVEN }]),
+        PlacementCase::new([2, 3], [Price { call: 400.0, token: 1.5, ..EVEN }, EVEN]),
+        PlacementCase::new(
             [3, 3],
             [Price { call: 400.0, token: 0.4, ..EVEN }, Price { last: 40.0, ..EVEN }],
         ),
@@ -186,8 +179,8 @@ fn a_searched_cut_is_as_good_as_the_best_of_all() {
     for (i, case) in cases.iter().enumerate() {
         let rule = case.by_rule();
         let searched = case.searched(&Dip).unwrap();
-        assert_eq!(validate_partition(&case.model, &searched.partition), Ok(()));
-        let [rule, found] = [&rule, &searched].map(|inputs| case.seconds(inputs));
+        assert_eq!(validate_partition(&case.model, searched.partition()), Ok(()));
+        let [rule, found] = [&rule, &searched].map(|planning| case.seconds(planning));
         assert!(found <= rule, "case {i}: {found} against {rule} by rule");
         let optimum = case.optimum();
         assert!(found <= 1.01 * optimum, "case {i}: {found}, but {optimum} is possible");
@@ -197,41 +190,41 @@ fn a_searched_cut_is_as_good_as_the_best_of_all() {
 }
 
 #[test]
-fn equal_runs_are_cut_equally() {
-    let case = Case::new([3, 5], [EVEN, Price { last: 100.0, ..EVEN }]);
-    let cut = || case.searched(&Dip).unwrap().partition;
-    assert_eq!(cut(), cut());
+fn equal_runs_get_equal_placements() {
+    let case = PlacementCase::new([3, 5], [EVEN, Price { last: 100.0, ..EVEN }]);
+    let placed = || case.searched(&Dip).unwrap().partition().clone();
+    assert_eq!(placed(), placed());
 }
 
 #[test]
 fn weights_that_take_long_to_update_are_shared() {
     let update = |update| [Price { update, ..EVEN }, Price { token: 0.01, ..EVEN }];
-    // The backbone is nothing: without updates the encoder alone decides.
+    // The backbone takes no time: without updates the encoder alone decides.
     let busiest = |prices| {
-        let case = Case::new([4, 1], prices);
+        let case = PlacementCase::new([4, 1], prices);
         case.searched(&Dip).unwrap().busiest_update()
     };
     assert_eq!(busiest(update(1000.0)), Seconds(2000.0));
-    // Where updates weigh more than stages, pipelining is given up for them.
+    // If updates take longer than stages, balanced updates matter more than the pipeline.
     let heavy = [Price { token: 0.01, update: 900.0, ..EVEN }, Price { update: 900.0, ..EVEN }];
     assert_eq!(busiest(heavy), Seconds(2700.0));
 }
 
 #[test]
 fn a_schedule_that_does_not_search_keeps_its_rule() {
-    let case = Case::new([1, 4], [EVEN, Price { last: 500.0, ..EVEN }]);
-    let cost = Priced(case.prices.clone(), 0.0);
+    let case = PlacementCase::new([1, 4], [EVEN, Price { last: 500.0, ..EVEN }]);
+    let cost = PricedCost { prices: case.prices.clone(), extra: 0.0 };
     let mean = microbatch(4);
     let rule = Partitioner::new(&case.model, 2, &cost).with_representative(mean).contiguous(2);
-    let found = case.searched(&Interleaved).unwrap().partition;
+    let found = case.searched(&Interleaved).unwrap().partition().clone();
     assert_eq!(Ok(found), rule);
 }
 
 #[test]
-fn a_cut_keeps_the_limit_and_says_what_none_keeps() {
-    let mut case = Case::new([2, 4], [EVEN, EVEN]);
+fn a_placement_keeps_the_limit_and_an_error_says_which_limit_would_do() {
+    let mut case = PlacementCase::new([2, 4], [EVEN, EVEN]);
     let needs = |error| match error {
-        CutError::Memory { limit, need, .. } => (limit, need),
+        PlacementError::Memory { limit, need, .. } => (limit, need),
         other => panic!("{other}"),
     };
     case.cluster.device.memory_bytes = Bytes(2000);
@@ -240,39 +233,36 @@ fn a_cut_keeps_the_limit_and_says_what_none_keeps() {
     case.cluster.device.memory_bytes = Bytes(need - 1);
     assert_eq!(needs(case.searched(&Dip).err().unwrap()).1, need);
     case.cluster.device.memory_bytes = Bytes(need);
-    let cut = case.searched(&Dip).unwrap();
+    let placed = case.searched(&Dip).unwrap();
     for batch in &case.batches {
-        let environment = Environment::default();
-        let plan = cut.plan(batch, &Dip, &environment).unwrap();
+        let plan = placed.plan(batch, &Dip).unwrap();
         assert!(plan.predicted.peak_bytes.iter().all(|bytes| bytes.0 <= need));
     }
 }
 
 #[test]
-fn weight_gradients_run_apart_where_that_wins_more_than_they_cost() {
-    let mut case = Case::new([2, 4], [EVEN, EVEN]);
-    case.apart = 0.0;
-    assert!(case.searched(&Dip).unwrap().weight_split, "bubbles of four microbatches are filled");
-    case.apart = 1.0;
-    assert!(!case.searched(&Dip).unwrap().weight_split);
+fn weight_gradients_are_split_if_that_gains_more_than_it_costs() {
+    let mut case = PlacementCase::new([2, 4], [EVEN, EVEN]);
+    case.split_extra = 0.0;
+    assert!(case.searched(&Dip).unwrap().weight_split(), "bubbles of four microbatches are filled");
+    case.split_extra = 1.0;
+    assert!(!case.searched(&Dip).unwrap().weight_split());
 }
 
 #[test]
-fn any_number_of_ranks_is_cut() {
+fn any_number_of_ranks_is_placed() {
     for ranks in [1, 3, 7] {
-        let mut case = Case::new([2, 5], [EVEN, Price { last: 90.0, ..EVEN }]);
+        let mut case = PlacementCase::new([2, 5], [EVEN, Price { last: 90.0, ..EVEN }]);
         case.ranks = ranks;
-        let cut = case.searched(&Dip).unwrap();
-        assert_eq!(validate_partition(&case.model, &cut.partition), Ok(()));
-        assert_eq!(cut.partition.ranks, ranks);
+        let placed = case.searched(&Dip).unwrap();
+        assert_eq!(validate_partition(&case.model, placed.partition()), Ok(()));
+        assert_eq!(placed.ranks(), ranks);
     }
 }
 
 #[test]
-fn a_model_of_very_many_layers_is_cut_by_rule() {
-    let mut case = Case::new([64, 9_000], [EVEN, EVEN]);
+fn a_model_of_very_many_layers_is_placed_by_rule() {
+    let mut case = PlacementCase::new([64, 9_000], [EVEN, EVEN]);
     case.batches.truncate(1);
-    let cut = || [case.by_rule(), case.searched(&Dip).unwrap()].map(|inputs| inputs.partition);
-    let [rule, searched] = cut();
-    assert_eq!(rule, searched);
+    assert_eq!(case.by_rule().partition(), case.searched(&Dip).unwrap().partition());
 }

@@ -6,23 +6,28 @@ use std::time::{Duration, Instant};
 use dip_core::{
     Budget, Environment, Plan, PlanError, Schedule, ScheduleError, Seconds, TaskGraph, check_plan,
 };
-use dip_sched::{Dip, OneFOneB};
-use dip_sched::{Planner, PlannerConfig};
+use dip_sched::{Dip, OneFOneB, Planner, PlannerConfig};
 
-use crate::generate::{Shape, small};
+use crate::generate::{GraphShape, small};
 
 fn graph(seed: u64) -> TaskGraph {
-    let shape =
-        Shape { ranks: 3, microbatches: 4, modules: 2, segments: 1, slices: 2, candidates: false };
+    let shape = GraphShape {
+        ranks: 3,
+        microbatches: 4,
+        modules: 2,
+        segments: 1,
+        slices: 2,
+        candidates: false,
+    };
     small(seed, shape)
 }
 
-/// A schedule for tests that gives 1F1B after what `wait` does.
-struct Waiting {
+/// A schedule that calls `wait` and then plans 1F1B.
+struct WaitingSchedule {
     wait: fn(&Environment<'_>),
 }
 
-impl Schedule for Waiting {
+impl Schedule for WaitingSchedule {
     fn name(&self) -> &str {
         "waiting"
     }
@@ -36,7 +41,7 @@ impl Schedule for Waiting {
 }
 
 fn planner(budget: Budget, wait: fn(&Environment<'_>)) -> Planner {
-    let schedule = Arc::new(Waiting { wait });
+    let schedule = Arc::new(WaitingSchedule { wait });
     PlannerConfig { schedule, budget, ..PlannerConfig::default() }.start()
 }
 
@@ -80,7 +85,7 @@ fn a_search_in_time_ends_when_its_plan_is_called_for() {
 }
 
 #[test]
-fn the_default_schedule_stands_in_for_a_search_that_does_not_end() {
+fn the_fallback_schedule_stands_in_for_a_search_that_does_not_end() {
     let stubborn = |_: &Environment<'_>| std::thread::sleep(Duration::from_millis(600));
     let mut planner = planner(Budget::Time(Seconds(3600.0)), stubborn);
     submit(&mut planner, 0, graph(1));

@@ -3,12 +3,12 @@
 use dip_core::{
     Budget, Bytes, Environment, Plan, ScheduleError, TaskGraph, check_graph, check_plan,
 };
-use dip_sched::{lower_bound, names, schedule_by_name};
+use dip_sched::{lower_bound, schedule_by_name, schedule_names};
 
-use crate::generate::{Memory, Shape, limit, small};
+use crate::generate::{GraphShape, MemoryLimit, limit, small};
 
-const SHAPE: Shape =
-    Shape { ranks: 4, microbatches: 6, modules: 3, segments: 2, slices: 2, candidates: false };
+const SHAPE: GraphShape =
+    GraphShape { ranks: 4, microbatches: 6, modules: 3, segments: 2, slices: 2, candidates: false };
 
 fn env(threads: usize) -> Environment<'static> {
     Environment { threads, budget: Budget::Iterations(40), seed: 3, ..Environment::default() }
@@ -16,12 +16,12 @@ fn env(threads: usize) -> Environment<'static> {
 
 /// Graphs with and without candidates, without limits, with loose and with tight ones.
 fn graph(seed: u64) -> TaskGraph {
-    let mut graph = small(seed, Shape { candidates: seed.is_multiple_of(3), ..SHAPE });
+    let mut graph = small(seed, GraphShape { candidates: seed.is_multiple_of(3), ..SHAPE });
     let memory = match seed % 4 {
-        0 => Memory::Unlimited,
-        1 => Memory::Microbatches(2.5),
-        2 => Memory::Microbatches(1.5),
-        _ => Memory::Microbatches(1.0),
+        0 => MemoryLimit::Unlimited,
+        1 => MemoryLimit::Microbatches(2.5),
+        2 => MemoryLimit::Microbatches(1.5),
+        _ => MemoryLimit::Microbatches(1.0),
     };
     limit(&mut graph, memory);
     graph
@@ -40,7 +40,7 @@ fn every_schedule(seeds: std::ops::Range<u64>) {
         let graph = graph(seed);
         let report = check_graph(&graph);
         assert!(report.is_empty(), "seed {seed}: {report:?}");
-        for name in names() {
+        for name in schedule_names() {
             match schedule_by_name(name).unwrap().plan(&graph, &env(1)) {
                 Ok(plan) => check(name, seed, &graph, &plan),
                 Err(error) => panic!("{name}, seed {seed}: {error}"),
@@ -65,7 +65,7 @@ fn every_schedule_makes_valid_plans_of_thousands_of_graphs() {
 fn plans_do_not_depend_on_the_number_of_threads() {
     for seed in 0..16 {
         let graph = graph(seed);
-        for name in names() {
+        for name in schedule_names() {
             let schedule = schedule_by_name(name).unwrap();
             let one = schedule.plan(&graph, &env(1)).unwrap();
             let two = schedule.plan(&graph, &env(2)).unwrap();
@@ -86,7 +86,7 @@ fn a_graph_that_cannot_fit_names_the_rank_and_its_bytes() {
         };
         let most = on_rank.map(smallest).max().unwrap();
         graph.memory_limit_bytes[rank] = Bytes(graph.static_bytes[rank].0 + most - 1);
-        for name in names() {
+        for name in schedule_names() {
             match schedule_by_name(name).unwrap().plan(&graph, &env(1)) {
                 Err(ScheduleError::Infeasible { rank: r, needed, limit }) => {
                     assert_eq!(r.index(), rank, "{name}, seed {seed}");
@@ -106,7 +106,7 @@ fn microbatches_may_have_any_numbers() {
     for task in &mut graph.tasks {
         task.microbatch.0 = u32::MAX - 1000 * task.microbatch.0;
     }
-    for name in names() {
+    for name in schedule_names() {
         let plan = schedule_by_name(name).unwrap().plan(&graph, &env(1)).unwrap();
         check(name, 5, &graph, &plan);
     }

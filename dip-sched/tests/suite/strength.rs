@@ -3,7 +3,7 @@
 use dip_core::{Budget, Bytes, Environment, Plan, TaskGraph, check_plan};
 use dip_sched::{lower_bound, schedule_by_name};
 
-use crate::generate::{Memory, Model, Module, Shape, Stage, limit, small};
+use crate::generate::{GraphShape, MemoryLimit, Model, Module, StageSpec, limit, small};
 use crate::support::Chain;
 
 fn plan(name: &str, graph: &TaskGraph, iterations: u64) -> Plan {
@@ -18,11 +18,12 @@ fn plan(name: &str, graph: &TaskGraph, iterations: u64) -> Plan {
 /// Tiny graphs with every kind of memory limit.
 fn tiny(seed: u64) -> TaskGraph {
     let candidates = seed.is_multiple_of(3);
-    let shape = Shape { ranks: 3, microbatches: 3, modules: 2, segments: 1, slices: 2, candidates };
+    let shape =
+        GraphShape { ranks: 3, microbatches: 3, modules: 2, segments: 1, slices: 2, candidates };
     let mut graph = small(seed, shape);
     let share = [f64::INFINITY, 2.0, 1.5, 1.0][seed as usize % 4];
     if share.is_finite() {
-        limit(&mut graph, Memory::Microbatches(share));
+        limit(&mut graph, MemoryLimit::Microbatches(share));
     }
     graph
 }
@@ -55,10 +56,16 @@ fn every_number_of_iterations_ends() {
         let chain = Chain::uniform(4, microbatches, 1).split();
         Chain { forward: vec![16.0, 10.0, 10.0, 8.0], comm: 1.0, limit: 4, ..chain }.graph()
     };
-    let shape =
-        Shape { ranks: 4, microbatches: 5, modules: 2, segments: 2, slices: 1, candidates: true };
+    let shape = GraphShape {
+        ranks: 4,
+        microbatches: 5,
+        modules: 2,
+        segments: 2,
+        slices: 1,
+        candidates: true,
+    };
     let mut with_strategies = small(7, shape);
-    limit(&mut with_strategies, Memory::Microbatches(1.5));
+    limit(&mut with_strategies, MemoryLimit::Microbatches(1.5));
     for graph in [chain(8), with_strategies] {
         for iterations in (1..=200).step_by(3) {
             plan("dip", &graph, iterations);
@@ -113,12 +120,21 @@ fn exhaustive(graph: &TaskGraph) -> f64 {
 
 #[test]
 fn exact_finds_what_trying_everything_finds() {
-    let shape =
-        Shape { ranks: 2, microbatches: 2, modules: 1, segments: 1, slices: 1, candidates: false };
+    let shape = GraphShape {
+        ranks: 2,
+        microbatches: 2,
+        modules: 1,
+        segments: 1,
+        slices: 1,
+        candidates: false,
+    };
     let mut tried = 0;
     for seed in 0..60 {
         let mut graph = small(seed, shape);
-        limit(&mut graph, [Memory::Unlimited, Memory::Microbatches(1.3)][seed as usize % 2]);
+        limit(
+            &mut graph,
+            [MemoryLimit::Unlimited, MemoryLimit::Microbatches(1.3)][seed as usize % 2],
+        );
         if graph.tasks.len() > 12 {
             continue;
         }
@@ -136,7 +152,7 @@ fn two_chunks(ranks: usize, microbatches: usize, vee: bool, split: bool) -> Task
     let module = Module { name: "m", inputs: vec![], segments: 2, trainable: true };
     let loads = vec![vec![vec![1.0]]; microbatches];
     let model = Model { ranks, modules: vec![module], loads, comm: 0.0, vee };
-    let stage = Stage {
+    let stage = StageSpec {
         forward: 500.0,
         backward: if split { 500.0 } else { 1000.0 },
         weight: split.then_some(500.0),

@@ -1,12 +1,14 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dip_core::{
     BatchMeta, Bytes, ChunkQuery, ClusterSpec, CostError, CostModel, Environment, LayerStrategy,
     MicrobatchMeta, ModelSpec, RankId, Seconds, StageCost, StageQuery, check_plan, presets,
 };
-use dip_sched::systems::{LADDER, Setting, System, system_by_name, system_names};
+use dip_sched::Planning;
+use dip_sched::systems::{LADDER, System, SystemInputs, system_by_name, system_names};
 
-/// Every layer takes 250 s forward and 500 s backward, and a unit of memory unless it is computed again.
+/// Every layer takes 250 s forward and 500 s backward, and ten units of memory, or one if it is recomputed.
 #[derive(Default)]
 struct Uniform {
     priced: AtomicUsize,
@@ -37,7 +39,7 @@ impl CostModel for Uniform {
     }
 }
 
-/// Two modules, one behind the other, of 7 and 9 equal layers.
+/// Two modules, one after another, of 7 and 9 equal layers.
 fn model() -> ModelSpec {
     let text = |name: &str, layers: u32, inputs: &str| {
         format!(
@@ -60,21 +62,18 @@ fn cluster(memory: u64) -> ClusterSpec {
     cluster
 }
 
+fn planning(model: &ModelSpec, memory: u64, cost: Arc<dyn CostModel>) -> Planning {
+    Planning::on_ranks(model, &cluster(memory), cost, 4).unwrap()
+}
+
 fn makespan(system: &dyn System, microbatches: usize, memory: u64) -> f64 {
-    let (model, cluster, cost, batch) =
-        (model(), cluster(memory), Uniform::default(), batch(microbatches));
+    let (cost, batch) = (Arc::new(Uniform::default()), batch(microbatches));
+    let planning = planning(&model(), memory, cost.clone());
     let history = [batch.clone()];
-    let setting = Setting {
-        model: &model,
-        cluster: &cluster,
-        ranks: 4,
-        cost: &cost,
-        history: &history,
-        offload: false,
-    };
-    let deployment = system.deploy(&setting).unwrap();
+    let inputs = SystemInputs { planning: &planning, history: &history, offload: false };
+    let deployment = system.deploy(&inputs).unwrap();
     let priced = cost.priced.load(Ordering::Relaxed);
-    let plan = deployment.plan(&setting, &batch, &Environment::default()).unwrap();
+    let plan = deployment.plan(&batch, &Environment::default()).unwrap();
     assert!(cost.priced.load(Ordering::Relaxed) > priced);
     let violations = check_plan(&plan);
     assert!(violations.is_empty(), "{}: {violations:?}", system.name());
@@ -101,22 +100,15 @@ fn text_only_microbatches_do_not_change_the_order_of_the_ranks() {
          inputs = [\"eye\"]\nkind = { decoder = { vocab = 4 } }\n",
     )
     .unwrap();
-    let (cluster, cost) = (cluster(u64::MAX), Uniform::default());
+    let planning = planning(&model, u64::MAX, Arc::new(Uniform::default()));
     let meta = |images| MicrobatchMeta { images, text_tokens: 32, ..MicrobatchMeta::default() };
     let all = BatchMeta { iteration: 0, microbatches: vec![meta(1); 8] };
     let history = [all.clone()];
-    let setting = Setting {
-        model: &model,
-        cluster: &cluster,
-        ranks: 4,
-        cost: &cost,
-        history: &history,
-        offload: false,
-    };
+    let inputs = SystemInputs { planning: &planning, history: &history, offload: false };
     for name in ["1f1b", "interleaved", "zero_bubble"] {
-        let deployment = system_by_name(name).unwrap().deploy(&setting).unwrap();
+        let deployment = system_by_name(name).unwrap().deploy(&inputs).unwrap();
         let seconds = |batch: &BatchMeta| {
-            let plan = deployment.plan(&setting, batch, &Environment::default()).unwrap();
+            let plan = deployment.plan(batch, &Environment::default()).unwrap();
             plan.predicted.makespan_s.0
         };
         for without in 0..8 {
@@ -156,18 +148,11 @@ fn the_ladder_starts_at_megatron_and_ends_here() {
 
 #[test]
 fn a_model_that_does_not_fit_is_an_error() {
-    let (model, cluster, cost) = (model(), cluster(3), Uniform::default());
+    let planning = planning(&model(), 3, Arc::new(Uniform::default()));
     let history = [batch(4)];
-    let setting = Setting {
-        model: &model,
-        cluster: &cluster,
-        ranks: 4,
-        cost: &cost,
-        history: &history,
-        offload: false,
-    };
+    let inputs = SystemInputs { planning: &planning, history: &history, offload: false };
     for name in ["megatron", "nnscaler", "optimus"] {
-        let error = system_by_name(name).unwrap().deploy(&setting).err().unwrap().to_string();
+        let error = system_by_name(name).unwrap().deploy(&inputs).err().unwrap().to_string();
         assert!(error.contains(name) && error.contains("use more ranks"), "{error}");
     }
 }

@@ -1,12 +1,13 @@
 //! Runs systems over batches.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use dip::core::{Budget, Partition, RankId};
 use dip::emu::{FsdpStep, fsdp, model_flops, utilisation};
 use dip::prelude::*;
-use dip::sched::systems::{self, Deployment, Setting};
+use dip::sched::systems::{self, Deployment, SystemInputs};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::result::{ModelResult, Record, SystemResult};
@@ -68,15 +69,14 @@ pub struct Contest<'a> {
 }
 
 impl Contest<'_> {
+    /// The model on the cluster of the comparison, at these costs.
+    pub fn planning(&self, model: &ModelSpec, cost: &Arc<AnalyticCost>) -> Result<Planning> {
+        Ok(Planning::new(model, self.cluster, cost.clone())?)
+    }
+
     /// What a system knows before training.
-    pub fn setting<'b>(
-        &'b self,
-        model: &'b ModelSpec,
-        cost: &'b dyn CostModel,
-        history: &'b [BatchMeta],
-    ) -> Setting<'b> {
-        let (cluster, ranks, offload) = (self.cluster, model.parallel.pipeline, self.offload);
-        Setting { model, cluster, ranks, cost, history, offload }
+    pub fn inputs<'b>(&self, planning: &'b Planning, history: &'b [BatchMeta]) -> SystemInputs<'b> {
+        SystemInputs { planning, history, offload: self.offload }
     }
 
     /// Runs every system over every batch. A system that does not fit in memory has a failure in place of records.
@@ -97,14 +97,15 @@ impl Contest<'_> {
         systems: &[System],
         batches: &[BatchMeta],
     ) -> Result<ModelResult> {
-        let cost = AnalyticCost::new(model, self.cluster);
-        let setting = self.setting(model, &cost, history);
+        let cost = Arc::new(AnalyticCost::new(model, self.cluster));
+        let planning = self.planning(model, &cost)?;
+        let inputs = self.inputs(&planning, history);
         let mut result = ModelResult::new(model, batches);
         for system in systems {
             let bar = bar(batches.len(), &format!("{} {}", model.name, system.name()));
             let found = match system {
                 System::Pipeline(system) => {
-                    self.pipeline(&**system, &setting, (&cost, batches), &bar)
+                    self.pipeline(&**system, &inputs, (&cost, batches), &bar)
                 }
                 System::Fsdp => self.fsdp(model, batches),
             };
@@ -141,27 +142,28 @@ impl Contest<'_> {
     fn pipeline(
         &self,
         system: &dyn systems::System,
-        setting: &Setting<'_>,
+        inputs: &SystemInputs<'_>,
         (cost, batches): (&AnalyticCost, &[BatchMeta]),
         bar: &ProgressBar,
     ) -> Result<SystemResult> {
         let start = Instant::now();
-        let deployment = match system.deploy(setting) {
+        let deployment = match system.deploy(inputs) {
             Ok(deployment) => deployment,
             Err(error) => return Ok(SystemResult::failed(system.name(), error.to_string())),
         };
         let mut result = SystemResult::new(system.name(), &deployment.choice, start.elapsed());
-        let exchange = exchange(setting.model, cost, &deployment.partition);
+        let (model, cluster) = (inputs.planning.model(), inputs.planning.cluster());
+        let exchange = exchange(model, cost, deployment.planning.partition());
         for batch in batches {
-            match self.plan(&deployment, setting, batch)? {
+            match self.plan(&deployment, batch)? {
                 Ok((plan, search)) => {
                     let seconds = plan.predicted.makespan_s + exchange;
-                    let flops = model_flops(setting.model, batch);
+                    let flops = model_flops(model, batch);
                     result.records.push(Record {
                         iteration: batch.iteration,
                         seconds,
                         bubble_ratio: plan.predicted.bubble_ratio,
-                        mfu: utilisation(setting.model, setting.cluster, flops, seconds),
+                        mfu: utilisation(model, cluster, flops, seconds),
                         peak_bytes: plan
                             .predicted
                             .peak_bytes
@@ -184,11 +186,10 @@ impl Contest<'_> {
     pub fn plan(
         &self,
         deployment: &Deployment,
-        setting: &Setting<'_>,
         batch: &BatchMeta,
     ) -> Result<Result<(Plan, Seconds), String>> {
         let start = Instant::now();
-        let plan = match deployment.plan(setting, batch, &self.environment()) {
+        let plan = match deployment.plan(batch, &self.environment()) {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(format!("iteration {}: {error}", batch.iteration))),
         };

@@ -1,50 +1,52 @@
-//! Local search over regular orders: phases, turns and rules, with a level of memory for each chunk of each rank.
+//! Local search over regular orders. Each chunk of each rank has a level of memory of its own.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::phases::Phases;
-use crate::ordering::Interleaver;
-use crate::ordering::Turns;
+use crate::ordering::{Interleaver, MicrobatchSequences, RunSettings};
 use crate::problem::Solution;
 use crate::problem::{Choice, Problem};
-use crate::search::Search;
 use crate::search::level::Level;
+use crate::search::{Search, Stream};
 
 /// Runs without a shorter order after which a chain stops.
-const IDLE: u64 = 1500;
+const MAX_IDLE_RUNS: u64 = 1500;
+/// Probability of drawing new levels of memory in a step.
+const NEW_LEVELS: f64 = 0.3;
 
-/// A regular order under improvement.
-pub(in crate::search) struct Chain<'a> {
+/// A chain of regular orders, each a small change of the one before.
+pub(in crate::search) struct RegularChain<'a> {
     problem: &'a Problem,
     levels: &'a [Level],
-    turns: &'a Turns,
+    sequences: &'a MicrobatchSequences,
     rng: ChaCha8Rng,
     interleaver: Interleaver<'a>,
     keys: Vec<f64>,
     current: Phases,
-    /// The level of each chunk of each rank, and their strategies.
-    units: Vec<usize>,
-    kept: Level,
-    best: Option<Solution>,
     /// The makespan of the current order.
     current_s: f64,
+    /// The level of memory of each chunk of each rank.
+    levels_by_unit: Vec<usize>,
+    /// The strategies of these levels.
+    mixed: Level,
+    best: Option<Solution>,
 }
 
 /// Where a chain starts.
 #[derive(Clone, Copy)]
 pub(in crate::search) enum Origin<'a> {
-    /// Microbatches in their order.
-    Regular,
+    /// Microbatches in the order of the batch.
+    InOrder,
     /// The lightest microbatch passes the pipeline before all others.
     LightestAhead,
-    /// Microbatches in any order.
-    Anywhere,
-    /// The regular part of the plan of the batch before.
+    /// Microbatches shuffled.
+    Shuffled,
+    /// The regular part of the previous plan.
     Previous(&'a Phases),
 }
 
-impl<'a> Chain<'a> {
+impl<'a> RegularChain<'a> {
     /// A chain at one level of memory.
     pub(in crate::search) fn new(
         search: &'a Search<'_>,
@@ -53,33 +55,38 @@ impl<'a> Chain<'a> {
         origin: Origin<'_>,
     ) -> Self {
         let (problem, levels) = (search.problem, &search.levels[..]);
-        let mut rng = search.rng(if matches!(origin, Origin::Anywhere) { 4 } else { 2 }, job);
-        let mut kept = levels[level].clone();
-        let head = problem.heads(&kept.costs.dur);
-        // Steps of the golden section spread over the whole range, however few chains there are.
+        let stream = match origin {
+            Origin::Shuffled => Stream::Restart,
+            _ => Stream::RegularChain,
+        };
+        let mut rng = search.rng(stream, job);
+        let mut mixed = levels[level].clone();
+        let head = problem.heads(&mixed.costs.dur);
+        // Steps of the golden section cover the whole range, however few chains there are.
         let stretch = 1.0 + 9.0 * (0.618 * job as f64 + rng.random_range(0.0..0.2)).fract();
-        let mut current = Phases::new(problem, &head, stretch);
+        let mut current = Phases::by_depth(problem, &head, stretch);
         match origin {
-            Origin::Regular => {}
-            Origin::LightestAhead => current.send_lightest_ahead(problem, &kept.costs.dur),
-            Origin::Anywhere => current.shuffle(&mut rng),
+            Origin::InOrder => {}
+            Origin::LightestAhead => current.send_lightest_ahead(problem, &mixed.costs.dur),
+            Origin::Shuffled => current.shuffle(&mut rng),
             Origin::Previous(phases) => current = phases.clone(),
         }
-        if !matches!(origin, Origin::Regular) {
-            kept = kept.turned(problem, (&search.turns, current.turns())).unwrap_or(kept);
+        if !matches!(origin, Origin::InOrder) {
+            let fitting = mixed.with_turns(problem, &search.sequences, current.turns());
+            mixed = fitting.unwrap_or(mixed);
         }
         Self {
             problem,
             levels,
-            turns: &search.turns,
+            sequences: &search.sequences,
             rng,
             interleaver: Interleaver::new(problem),
             keys: vec![0.0; problem.n],
             current,
-            units: vec![level; problem.ranks * problem.chunks],
-            kept,
-            best: None,
             current_s: f64::INFINITY,
+            levels_by_unit: vec![level; problem.ranks * problem.chunks],
+            mixed,
+            best: None,
         }
     }
 
@@ -93,8 +100,8 @@ impl<'a> Chain<'a> {
         self.best
     }
 
-    /// Makes so many runs, each a change that stays where the order gets longer by no more than a part of `slack`; fewer, where
-    /// none is the best for long.
+    /// Makes at most `runs` runs. A run changes the order and keeps the change unless the order gets longer by more than the share
+    /// `slack`. Stops early after many runs without a best order.
     pub(in crate::search) fn run(
         &mut self,
         runs: u64,
@@ -103,7 +110,7 @@ impl<'a> Chain<'a> {
     ) {
         let (mut idle, mut best_s) = (0, self.makespan());
         for _ in 0..runs {
-            if idle > IDLE || ended() {
+            if idle > MAX_IDLE_RUNS || ended() {
                 break;
             }
             self.step(1.0 + slack);
@@ -116,16 +123,16 @@ impl<'a> Chain<'a> {
         let mut next = self.current.clone();
         let mut other = None;
         if self.best.is_some() {
-            let turned = next.perturb(&mut self.rng);
-            match self.other_level(&next, turned) {
+            let turn_changed = next.perturb(&mut self.rng);
+            match self.other_level(&next, turn_changed) {
                 Ok(level) => other = level,
                 Err(Unfit) => return,
             }
         }
         next.keys(self.problem, &mut self.keys);
-        let (best_s, cutoff) = (self.makespan(), self.current_s * slack);
-        let level = other.as_mut().map_or(&mut self.kept, |(_, level)| level);
-        let settings = (&next.rules, &level.tail[..], cutoff);
+        let (best_s, cutoff_s) = (self.makespan(), self.current_s * slack);
+        let level = other.as_mut().map_or(&mut self.mixed, |(_, level)| level);
+        let settings = RunSettings { rules: next.rules, tail: &level.tail, cutoff_s };
         let run = self.interleaver.run(&level.costs, &mut level.reserve, &self.keys, settings);
         let Some(makespan) = run else { return };
         if makespan < best_s {
@@ -134,42 +141,42 @@ impl<'a> Chain<'a> {
         }
         (self.current, self.current_s) = (next, makespan);
         if let Some((units, level)) = other {
-            (self.units, self.kept) = (units, level);
+            (self.levels_by_unit, self.mixed) = (units, level);
         }
     }
 
-    /// Another level where one is drawn, or where turns have changed: memory lets pass what the order of its witness leaves
-    /// room for, so the witness follows the turns.
+    /// New levels of memory, if they are drawn or a turn has changed. Memory is reserved for a sequence of the microbatches, so this
+    /// sequence has to follow the turns.
     fn other_level(
         &mut self,
         next: &Phases,
-        turned: bool,
+        turn_changed: bool,
     ) -> Result<Option<(Vec<usize>, Level)>, Unfit> {
         let problem = self.problem;
-        let drawn = self.levels.len() > 1 && self.rng.random_bool(0.3);
-        let limited = problem.budget.iter().any(Option::is_some);
-        let turns = (self.turns, next.turns());
+        let drawn = self.levels.len() > 1 && self.rng.random_bool(NEW_LEVELS);
+        let limited = problem.is_limited();
+        let (sequences, turns) = (self.sequences, next.turns());
         let (units, level) = if drawn {
-            // Ranks differ in how much they hold: each may have a level of its own.
+            // Ranks hold different amounts, so each may have a level of its own.
             let units = self.other_units();
-            let level = Level::new(problem, self.mix(&units), turns);
+            let level = Level::for_turns(problem, self.mix(&units), sequences, turns);
             (units, level)
-        } else if turned && limited {
-            (self.units.clone(), self.kept.turned(problem, turns))
+        } else if turn_changed && limited {
+            (self.levels_by_unit.clone(), self.mixed.with_turns(problem, sequences, turns))
         } else {
             return Ok(None);
         };
         Ok(Some((units, level.ok_or(Unfit)?)))
     }
 
-    /// Another level for a rank, for a chunk, or for a chunk of a rank.
+    /// Draws a level for all chunks of a rank, for a chunk on all ranks, or for one chunk of one rank.
     fn other_units(&mut self) -> Vec<usize> {
         let (ranks, chunks) = (self.problem.ranks, self.problem.chunks);
         let rng = &mut self.rng;
         let (rank, chunk) = (rng.random_range(0..ranks), rng.random_range(0..chunks));
         let level = rng.random_range(0..self.levels.len());
         let part = rng.random_range(0..4);
-        let mut units = self.units.clone();
+        let mut units = self.levels_by_unit.clone();
         for (i, unit) in units.iter_mut().enumerate() {
             let (own_rank, own_chunk) = (i / chunks == rank, i % chunks == chunk);
             let chosen = match part {
@@ -184,7 +191,7 @@ impl<'a> Chain<'a> {
         units
     }
 
-    /// The strategies of a level for each chunk of each rank.
+    /// The choice that takes the strategies of each chunk of each rank from its level.
     fn mix(&self, units: &[usize]) -> Choice {
         let problem = self.problem;
         let strategy = |(p, pair): (usize, &dip_core::Pair)| {
@@ -196,5 +203,5 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// No order of the microbatches one after the other fits in memory.
+/// The microbatches do not fit in memory one after another.
 struct Unfit;

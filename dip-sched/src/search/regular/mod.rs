@@ -1,7 +1,9 @@
-//! Regular orders and local search over them.
+//! Regular orders, and local search over them.
+//!
+//! A regular order is a few numbers: a turn for each microbatch, a phase for each chunk and kind of task, and the queue rules.
 
 mod chain;
 mod phases;
 
-pub(in crate::search) use chain::{Chain, Origin};
-pub(in crate::search) use phases::{Phases, class};
+pub(super) use chain::{Origin, RegularChain};
+pub(super) use phases::{Phases, class};

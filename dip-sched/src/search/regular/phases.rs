@@ -1,32 +1,34 @@
-//! Regular orders: every microbatch passes every chunk at its own phase.
+//! Regular orders: every microbatch passes every chunk at the phase of that chunk.
 //!
-//! The key of a task is the turn of its microbatch plus the phase of its chunk and kind. A few numbers so describe orders of
-//! any size, from 1F1B (phases by depth) over GPipe (backwards a whole batch later) to encoder-first ones, and a local search
-//! over them finds the regular part of a good order long before single moves could.
+//! The key of a task is the turn of its microbatch plus the phase of its chunk and kind. So a few numbers describe orders of any
+//! size: 1F1B (phases by depth), GPipe (backwards a whole batch later), encoder-first orders. Local search over these numbers
+//! finds the regular part of a good order long before single moves could.
 
 use dip_core::TaskKind;
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::ordering::{Lanes, Rules};
+use crate::ordering::{QueueRule, Rules};
 use crate::problem::Problem;
 
-/// A chunk is short where its forwards take less than this part of the mean over chunks.
+/// A chunk is short if its forwards take less than this share of the mean over chunks.
 const SHORT: f64 = 0.8;
 
-/// Phases of chunks and turns of microbatches, in turns.
+/// A regular order. Turns and phases are in turns: one turn separates consecutive microbatches.
 #[derive(Clone)]
 pub(in crate::search) struct Phases {
+    /// The turn of each microbatch.
     turn: Vec<f64>,
+    /// The phase of each class of tasks.
     phase: Vec<f64>,
     pub(in crate::search) rules: Rules,
 }
 
 impl Phases {
-    /// Phases by the mean start of each chunk and kind on the way of a microbatch that is alone, stretched by `stretch`.
-    pub(in crate::search) fn new(problem: &Problem, head: &[f64], stretch: f64) -> Self {
-        let microbatches = problem.microbatch.iter().max().map_or(0, |&m| m as usize + 1);
+    /// Phases by depth: `stretch` times the mean start of each class when a microbatch has the pipeline to itself (`head`).
+    pub(in crate::search) fn by_depth(problem: &Problem, head: &[f64], stretch: f64) -> Self {
+        let microbatches = problem.microbatches();
         let load: f64 = (0..problem.n).map(|t| head[t]).fold(0.0, f64::max);
         let mut sum = vec![(0.0, 0.0f64); 3 * problem.chunks];
         for t in 0..problem.n {
@@ -36,22 +38,26 @@ impl Phases {
         }
         let phase = sum.iter().map(|(total, count)| stretch * total / count.max(1.0)).collect();
         let turn = (0..microbatches).map(|m| m as f64).collect();
-        Self::of(turn, phase)
+        Self::new(turn, phase)
     }
 
-    /// Phases of each class of chunk and kind, and turns of microbatches.
-    pub(in crate::search) fn of(turn: Vec<f64>, phase: Vec<f64>) -> Self {
-        Self { turn, phase, rules: Rules { lanes: Lanes::SingleWithWeights, ..Rules::default() } }
+    /// An order of these turns and phases, with one queue a rank.
+    pub(in crate::search) fn new(turn: Vec<f64>, phase: Vec<f64>) -> Self {
+        Self {
+            turn,
+            phase,
+            rules: Rules { queue_rule: QueueRule::SingleWithWeights, ..Rules::default() },
+        }
     }
 
-    /// Takes microbatches in any order.
+    /// Shuffles the turns of the microbatches.
     pub(in crate::search) fn shuffle(&mut self, rng: &mut ChaCha8Rng) {
         self.turn.shuffle(rng);
     }
 
-    /// Sends the lightest microbatch through the pipeline before all others, which follow by load, and lets forwards of short
-    /// chunks run ahead of the long ones. The last rank so has backwards and weights to work on before the first long forward
-    /// keeps it waiting: on `R` ranks that are equally fast, a forward of `p` seconds comes `(R - 1) p` later there.
+    /// Sends the lightest microbatch through the pipeline before all others, which follow by load. Forwards of short chunks run
+    /// ahead of long ones. The last rank then has backwards and weights to run before it waits for the first long forward: on `R`
+    /// equally fast ranks, a forward of `p` seconds reaches it `(R - 1) p` later than the first rank.
     pub(in crate::search) fn send_lightest_ahead(&mut self, problem: &Problem, dur: &[f64]) {
         let mut load = vec![0.0; self.turn.len()];
         let mut sum = vec![(0.0, 0.0f64); problem.chunks];
@@ -94,9 +100,9 @@ impl Phases {
         &self.turn
     }
 
-    /// Moves a phase or two, a turn or two, or changes a rule. Returns whether a turn is another one.
+    /// Changes up to three phases, turns or rules at random. Returns true if a turn changed.
     pub(in crate::search) fn perturb(&mut self, rng: &mut ChaCha8Rng) -> bool {
-        let mut turned = false;
+        let mut turn_changed = false;
         for _ in 0..=rng.random_range(0..3) {
             match rng.random_range(0..9) {
                 0..4 => {
@@ -113,41 +119,39 @@ impl Phases {
                     let by = rng.random_range(-3.0..3.0);
                     let at = rng.random_range(0..self.turn.len());
                     self.turn[at] += by;
-                    turned = true;
+                    turn_changed = true;
                 }
                 6 => {
                     let a = rng.random_range(0..self.turn.len());
                     let b = rng.random_range(0..self.turn.len());
                     self.turn.swap(a, b);
-                    turned = true;
+                    turn_changed = true;
                 }
                 7 => {
                     let to = rng.random_range(0..self.turn.len()) as f64;
                     let at = rng.random_range(0..self.turn.len());
                     self.insert(at, to);
-                    turned = true;
+                    turn_changed = true;
                 }
                 _ => {
                     let patience = [0.0, 0.25, 0.5, 1.0];
-                    let lanes = [
-                        Lanes::Single,
-                        Lanes::SingleWithWeights,
-                        Lanes::SingleWithWeights,
-                        Lanes::Alternate,
-                        Lanes::BackwardFirst,
+                    let queue_rules = [
+                        QueueRule::Single,
+                        QueueRule::SingleWithWeights,
+                        QueueRule::SingleWithWeights,
+                        QueueRule::Alternate,
+                        QueueRule::BackwardFirst,
                     ];
                     self.rules.patience = patience[rng.random_range(0..4)];
                     self.rules.weight_patience = patience[rng.random_range(0..4)];
-                    self.rules.lanes = lanes[rng.random_range(0..lanes.len())];
+                    self.rules.queue_rule = queue_rules[rng.random_range(0..queue_rules.len())];
                 }
             }
         }
-        turned
+        turn_changed
     }
-}
 
-impl Phases {
-    /// Puts a microbatch before the one at place `to`; those between move up.
+    /// Moves a microbatch to turn `to`; the microbatches in between close up.
     fn insert(&mut self, at: usize, to: f64) {
         let from = self.turn[at];
         for turn in &mut self.turn {
@@ -161,7 +165,7 @@ impl Phases {
     }
 }
 
-/// The class of a task: its chunk and kind.
+/// The class of a task: the number of its chunk and kind.
 pub(in crate::search) fn class(problem: &Problem, t: usize) -> usize {
     let kind = match problem.kind[t] {
         TaskKind::Forward => 0,

@@ -1,7 +1,7 @@
-//! Reordering by Monte-Carlo tree search, as the paper does it (section 2, phase 1).
+//! Reordering by Monte-Carlo tree search, the method of the paper (section 2, phase 1).
 //!
-//! A node of the tree is a prefix of the sequence. It is selected by UCB over the best score below it, one child is added, and
-//! random sequences through that child are tried; the best of them goes up to the root.
+//! A node of the tree is a prefix of the sequence. A round selects a node by its upper confidence bound over the best score below
+//! it, adds one child, tries random sequences through that child, and passes the best makespan up to the root.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -9,9 +9,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Reorder;
 
-/// Rollouts of one new node.
+/// Random sequences through a new node.
 const ROLLOUTS: usize = 10;
-/// Exponent of the score: differences between good sequences are small, so they are stretched.
+/// Exponent of the score. Good sequences differ little, and the exponent stretches the differences.
 const ALPHA: f64 = 16.0;
 /// Weight of exploration.
 const BETA: f64 = 0.15;
@@ -19,26 +19,26 @@ const BETA: f64 = 0.15;
 /// Monte-Carlo tree search over sequences of groups.
 pub(crate) struct Mcts {
     groups: u32,
-    nodes: Vec<Node>,
-    /// Nodes from the root to the one that was rolled out last.
+    nodes: Vec<TreeNode>,
+    /// The nodes from the root to the last new node.
     path: Vec<usize>,
     best_s: f64,
 }
 
 /// A prefix of the sequence.
-struct Node {
+struct TreeNode {
     group: u32,
     children: Vec<usize>,
-    /// Groups that no child begins with yet.
+    /// Groups that have no child yet.
     untried: Vec<u32>,
     visits: f64,
-    /// The least makespan below it.
+    /// The least makespan below this node.
     best_s: f64,
 }
 
 impl Mcts {
     pub(crate) fn new(groups: usize) -> Self {
-        let root = Node {
+        let root = TreeNode {
             group: 0,
             children: Vec::new(),
             untried: (0..groups as u32).collect(),
@@ -48,7 +48,7 @@ impl Mcts {
         Self { groups: groups as u32, nodes: vec![root], path: Vec::new(), best_s: f64::INFINITY }
     }
 
-    /// The child of best upper confidence bound.
+    /// The child with the best upper confidence bound.
     fn select(&self, node: usize) -> Option<usize> {
         let visits = self.nodes[node].visits.max(1.0);
         let bound = |&child: &usize| {
@@ -79,7 +79,7 @@ impl Reorder for Mcts {
             let untried = (0..self.groups).filter(|g| !prefix.contains(g)).collect();
             let child = self.nodes.len();
             let (children, best_s) = (Vec::new(), f64::INFINITY);
-            self.nodes.push(Node { group, children, untried, visits: 0.0, best_s });
+            self.nodes.push(TreeNode { group, children, untried, visits: 0.0, best_s });
             self.nodes[node].children.push(child);
             self.path.push(child);
         }

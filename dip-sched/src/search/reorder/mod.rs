@@ -1,41 +1,42 @@
-//! Segment reordering (paper section 2, phase 1): sequences of segment groups, which interleaving turns into orders.
+//! Segment reordering (paper section 2, phase 1).
 //!
-//! The segments of one module of one microbatch are a group. A reorderer proposes sequences of groups, most urgent first, and is
-//! told what they came to.
+//! A segment group is all segments of one module for one microbatch. A reorderer proposes sequences of groups, most urgent first,
+//! and learns their makespans.
 
 mod mcts;
 mod paper;
 
 pub(crate) use mcts::Mcts;
+pub(super) use paper::{PaperSample, run};
 
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// Proposes sequences of segment groups and learns from what they come to.
+/// Proposes sequences of segment groups and learns from their makespans.
 pub(crate) trait Reorder: Send {
-    /// Sequences to try next, at least one.
+    /// The sequences to try next, at least one.
     fn propose(&mut self, rng: &mut ChaCha8Rng) -> Vec<Vec<u32>>;
 
-    /// The makespans of the sequences that were proposed last, in the same order.
+    /// Receives the makespans of the last proposal, in its order.
     fn learn(&mut self, seconds: &[f64]);
 }
 
-/// Sequences in one proposal.
-pub(in crate::search) const BATCH: usize = 8;
+/// Sequences of one proposal.
+const BATCH: usize = 8;
 
-/// Sequences drawn at random.
-pub(crate) struct Random {
+/// Random sequences.
+pub(crate) struct RandomOrder {
     groups: u32,
 }
 
-impl Random {
+impl RandomOrder {
     pub(crate) fn new(groups: usize) -> Self {
         Self { groups: groups as u32 }
     }
 }
 
-impl Reorder for Random {
+impl Reorder for RandomOrder {
     fn propose(&mut self, rng: &mut ChaCha8Rng) -> Vec<Vec<u32>> {
         let draw = |_| {
             let mut sequence: Vec<u32> = (0..self.groups).collect();
@@ -48,7 +49,7 @@ impl Reorder for Random {
     fn learn(&mut self, _seconds: &[f64]) {}
 }
 
-/// All sequences in depth-first order, the given one first: the last groups change first.
+/// All sequences in lexicographic order, which is the depth-first order of their tree.
 pub(crate) struct DepthFirst {
     sequence: Vec<u32>,
     done: bool,
@@ -59,7 +60,7 @@ impl DepthFirst {
         Self { sequence: (0..groups as u32).collect(), done: false }
     }
 
-    /// The next sequence in lexicographic order; `false` after the last.
+    /// Steps to the next sequence. Returns false after the last one.
     fn advance(&mut self) -> bool {
         let s = &mut self.sequence;
         let Some(i) = (1..s.len()).rev().find(|&i| s[i - 1] < s[i]) else { return false };
@@ -83,26 +84,26 @@ impl Reorder for DepthFirst {
     fn learn(&mut self, _seconds: &[f64]) {}
 }
 
-/// Local search: the best sequence so far with groups exchanged or moved.
-pub(crate) struct Local {
+/// Local search: exchanges or moves groups of the best sequence so far.
+pub(crate) struct LocalSearch {
     best: Vec<u32>,
     best_s: f64,
     proposed: Vec<Vec<u32>>,
 }
 
-impl Local {
+impl LocalSearch {
     pub(crate) fn new(groups: usize) -> Self {
         let best = (0..groups as u32).collect();
         Self { best, best_s: f64::INFINITY, proposed: Vec::new() }
     }
 }
 
-impl Reorder for Local {
+impl Reorder for LocalSearch {
     fn propose(&mut self, rng: &mut ChaCha8Rng) -> Vec<Vec<u32>> {
         let n = self.best.len();
         let neighbour = |i: usize| {
             let mut sequence = self.best.clone();
-            // The first proposal holds the sequence itself.
+            // The first sequence is unchanged.
             for _ in 0..if i == 0 || n < 2 { 0 } else { rng.random_range(1..4) } {
                 let (a, b) = (rng.random_range(0..n), rng.random_range(0..n));
                 if rng.random_bool(0.5) {
@@ -145,13 +146,13 @@ mod tests {
     #[test]
     fn local_search_sorts_when_order_is_rewarded() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut reorder = Local::new(6);
-        let wanted = [3u32, 1, 5, 0, 4, 2];
+        let mut reorder = LocalSearch::new(6);
+        let target = [3u32, 1, 5, 0, 4, 2];
         for _ in 0..300 {
-            let cost = |s: &Vec<u32>| s.iter().zip(&wanted).filter(|(a, b)| a != b).count() as f64;
+            let cost = |s: &Vec<u32>| s.iter().zip(&target).filter(|(a, b)| a != b).count() as f64;
             let costs: Vec<f64> = reorder.propose(&mut rng).iter().map(cost).collect();
             reorder.learn(&costs);
         }
-        assert_eq!(reorder.best, wanted);
+        assert_eq!(reorder.best, target);
     }
 }

@@ -1,96 +1,112 @@
-//! The paper's search: a reorderer proposes sequences of segment groups, dual-queue interleaving makes orders of them under the
-//! smallest strategies, and faster strategies are taken wherever they fit.
+//! The search of the paper: a reorderer proposes sequences of segment groups, dual-queue interleaving turns them into orders under
+//! the smallest strategies, and pairs take faster strategies wherever they fit.
 
-use dip_core::ScheduleError;
 use rayon::prelude::*;
 
 use super::{Mcts, Reorder};
-use crate::ordering::{Interleaver, Rules};
+use crate::ordering::{Interleaver, Reserve, Rules, RunSettings};
 use crate::problem::Solution;
-use crate::search::Search;
 use crate::search::strategies::upgrade;
+use crate::search::{Search, Stream};
 
-/// Part of the time left for a sample of the paper's search.
+/// Share of the remaining time for a sample of the tree search.
 const SHARE: f64 = 0.2;
-/// Sequences of one round of the tree search, about.
-const SEQUENCES: u64 = 10;
-/// How much longer than the best so far the order of the batch may come out, so that a sample can pay.
-const FAR: f64 = 1.1;
+/// Share of the remaining iterations, as a divisor.
+const ITERATIONS_DIVISOR: u64 = 20;
+/// Approximate sequences of one round of the tree search.
+const SEQUENCES_PER_ROUND: u64 = 10;
+/// A sample can pay if the order of the batch is at most this factor longer than the best so far.
+const PROMISING: f64 = 1.1;
 
-impl Search<'_> {
-    /// Runs a reorderer until the budget ends.
-    ///
-    /// # Errors
-    /// [`ScheduleError::NotApplicable`] where the threads cannot be started.
-    pub(crate) fn run_paper(
-        mut self,
-        reorder: &mut dyn Reorder,
-    ) -> Result<Solution, ScheduleError> {
-        let mut round = 0;
-        self.threads()?.install(|| {
-            while !self.ended() {
-                self.propose(reorder, &mut round);
-            }
-        });
-        Ok(self.best)
+/// Runs a reorderer until the search is over.
+pub(in crate::search) fn run(search: &mut Search<'_>, reorder: &mut dyn Reorder) {
+    let mut round = 0;
+    while !search.is_over() {
+        propose(search, reorder, round);
+        round += 1;
+    }
+}
+
+/// The tree search of the paper for a small share of the budget.
+///
+/// It is skipped if its first order is far longer than the best: it interleaves under the smallest strategies, and slow small
+/// strategies mislead it.
+pub(in crate::search) struct PaperSample {
+    reorder: Mcts,
+}
+
+impl PaperSample {
+    pub(in crate::search) fn new(search: &Search<'_>) -> Self {
+        Self { reorder: Mcts::new(search.problem.groups) }
     }
 
-    /// The paper's tree search for a small part of the budget, where its orders are not far behind: it interleaves under the
-    /// smallest strategies, which misleads it where those are slow.
-    pub(in crate::search) fn sample_paper(&mut self) {
-        let in_turn = self.interleave(&[(0..self.problem.groups as u32).collect()]);
-        if in_turn.iter().all(|s| s.makespan > FAR * self.best.makespan) {
+    pub(in crate::search) fn run(mut self, search: &mut Search<'_>) {
+        let in_order = interleave(search, &[(0..search.problem.groups as u32).collect()]);
+        let limit = PROMISING * search.incumbent.best().makespan;
+        if in_order.iter().all(|s| s.makespan > limit) {
             return;
         }
-        let mut reorder = Mcts::new(self.problem.groups);
+        let used = search.clock.time_share();
+        let until = used + SHARE * (1.0 - used).max(0.0);
+        let left = search.clock.iterations_left();
+        let rounds = left.map_or(u64::MAX, |left| left / ITERATIONS_DIVISOR / SEQUENCES_PER_ROUND);
         let mut round = 0;
-        let until = self.spent() + SHARE * (1.0 - self.spent()).max(0.0);
-        let most = self.iterations_left().map_or(u64::MAX, |left| left / 20 / SEQUENCES);
-        while round < most && !self.out_of_time(until) && !self.ended() {
-            self.propose(&mut reorder, &mut round);
+        while round < rounds && !search.clock.is_past(until) && !search.is_over() {
+            propose(search, &mut self.reorder, round);
+            round += 1;
         }
     }
+}
 
-    /// One round of sequences.
-    fn propose(&mut self, reorder: &mut dyn Reorder, round: &mut u64) {
-        let mut rng = self.rng(3, *round);
-        let sequences = reorder.propose(&mut rng);
-        let found = self.interleave(&sequences);
-        let seconds: Vec<f64> = found.iter().map(|s| s.makespan).collect();
-        reorder.learn(&seconds);
-        self.iteration += sequences.len() as u64;
-        for solution in found {
-            self.keep(Some(solution));
-        }
-        *round += 1;
+/// One round: proposes sequences, runs them, and learns.
+fn propose(search: &mut Search<'_>, reorder: &mut dyn Reorder, round: u64) {
+    let sequences = reorder.propose(&mut search.rng(Stream::Reorder, round));
+    let found = interleave(search, &sequences);
+    let seconds: Vec<f64> = found.iter().map(|s| s.makespan).collect();
+    reorder.learn(&seconds);
+    search.clock.count(sequences.len() as u64);
+    for solution in found {
+        search.offer(solution);
     }
+}
 
-    /// Phases 2 and 3 for every sequence.
-    fn interleave(&self, sequences: &[Vec<u32>]) -> Vec<Solution> {
-        let problem = self.problem;
-        let level = &self.levels[self.levels.len() - 1];
-        let machine = || (Interleaver::new(problem), level.reserve.clone(), vec![0.0; problem.n]);
-        let run = |(interleaver, reserve, keys): &mut (Interleaver<'_>, _, Vec<f64>),
-                   sequence: &Vec<u32>| {
-            let mut turn = vec![0.0; problem.groups];
-            for (i, &group) in sequence.iter().enumerate() {
-                turn[group as usize] = i as f64;
-            }
-            // Inside a group, tasks go in the order of their dependencies.
-            for (i, &t) in problem.topo.iter().enumerate() {
-                keys[t as usize] =
-                    turn[problem.group[t as usize] as usize] + i as f64 / problem.n as f64;
-            }
-            let settings = (&Rules::default(), &level.tail[..], f64::INFINITY);
-            let makespan = interleaver.run(&level.costs, reserve, keys, settings);
-            let mut solution = Solution {
-                order: interleaver.order(),
-                choice: level.choice.clone(),
-                makespan: makespan.unwrap_or(f64::INFINITY),
-            };
-            upgrade(problem, &mut solution);
-            solution
+/// What one thread works with.
+struct Machine<'a> {
+    interleaver: Interleaver<'a>,
+    reserve: Reserve,
+    keys: Vec<f64>,
+}
+
+/// Interleaves every sequence (phase 2) and upgrades its strategies (phase 3).
+fn interleave(search: &Search<'_>, sequences: &[Vec<u32>]) -> Vec<Solution> {
+    let problem = search.problem;
+    let smallest = &search.levels[search.levels.len() - 1];
+    let machine = || Machine {
+        interleaver: Interleaver::new(problem),
+        reserve: smallest.reserve.clone(),
+        keys: vec![0.0; problem.n],
+    };
+    let run = |machine: &mut Machine<'_>, sequence: &Vec<u32>| {
+        let mut position = vec![0.0; problem.groups];
+        for (i, &group) in sequence.iter().enumerate() {
+            position[group as usize] = i as f64;
+        }
+        // Inside a group, tasks run in the order of their dependencies.
+        for (i, &t) in problem.topo.iter().enumerate() {
+            let group = problem.group[t as usize] as usize;
+            machine.keys[t as usize] = position[group] + i as f64 / problem.n as f64;
+        }
+        let settings =
+            RunSettings { rules: Rules::default(), tail: &smallest.tail, cutoff_s: f64::INFINITY };
+        let makespan =
+            machine.interleaver.run(&smallest.costs, &mut machine.reserve, &machine.keys, settings);
+        let mut solution = Solution {
+            order: machine.interleaver.order(),
+            choice: smallest.choice.clone(),
+            makespan: makespan.unwrap_or(f64::INFINITY),
         };
-        sequences.par_iter().map_init(machine, run).collect()
-    }
+        upgrade(problem, &mut solution);
+        solution
+    };
+    sequences.par_iter().map_init(machine, run).collect()
 }

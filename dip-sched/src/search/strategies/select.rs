@@ -1,37 +1,51 @@
-//! One strategy a pair for a given order of a rank: least time within memory at every moment (paper section 2, phase 3).
+//! One strategy a pair for a given order of a rank: the least time within memory at every moment (paper section 2, phase 3).
 //!
-//! A multiple-choice knapsack with one capacity a moment. Its Lagrangian relaxation prices memory at every moment; each pair then
-//! takes what is cheapest at its own prices, which bounds the optimum from below, and repaired to fit is a solution. Prices follow
-//! a subgradient until the gap is small. It starts from a greedy solution and is never worse.
+//! This is a multiple-choice knapsack with one capacity a moment. Its Lagrangian relaxation prices memory at every moment. At given
+//! prices each pair takes its cheapest option; the sum bounds the optimum from below, and repaired to fit it is a solution. Prices
+//! follow a subgradient until the gap is small. The result is never worse than the greedy solution it starts from.
 
-/// A pair of the rank.
+use std::ops::RangeInclusive;
+
+/// A stage pair of the rank: an item of the knapsack.
 #[derive(Debug, Clone)]
-pub(super) struct Item {
-    /// First and last moment at which it holds its bytes.
-    pub(super) span: (usize, usize),
-    /// Seconds and bytes of every strategy.
-    pub(super) options: Vec<(f64, u64)>,
+pub(super) struct KnapsackItem {
+    /// The moments at which it holds its bytes.
+    pub(super) span: RangeInclusive<usize>,
+    /// The strategies to choose from.
+    pub(super) options: Vec<KnapsackOption>,
 }
 
-/// Steps of the subgradient.
-const STEPS: usize = 60;
-/// The gap at which it ends, as a part of what the best solution takes above the fastest strategies.
+/// A strategy of an item.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KnapsackOption {
+    pub(super) seconds: f64,
+    pub(super) bytes: u64,
+}
+
+/// Most steps of the subgradient method.
+const MAX_STEPS: usize = 60;
+/// The method ends at this gap, as a share of the time that the best solution takes beyond the fastest strategies.
 const GAP: f64 = 0.05;
 
-/// The options for every item: within `budget` at every moment. `start` must be so.
-pub(super) fn select(items: &[Item], moments: usize, budget: u64, start: &[u16]) -> Vec<u16> {
-    let mut best = Selected::new(items, moments, budget, start.to_vec());
+/// Returns an option for every item such that all items fit in `budget` bytes at every moment. `start` must fit.
+pub(super) fn select(
+    items: &[KnapsackItem],
+    moments: usize,
+    budget: u64,
+    start: &[u16],
+) -> Vec<u16> {
+    let mut best = Packing::new(items, moments, budget, start.to_vec());
     best.fill();
-    let fastest: f64 = items.iter().map(|i| least(i, |o| o.0)).sum();
+    let fastest: f64 = items.iter().map(|i| least(i, |o| o.seconds)).sum();
     let mut best_s = best.seconds();
     let mut prices = vec![0.0; moments];
     let mut scale = 1.0;
-    for _ in 0..STEPS {
+    for _ in 0..MAX_STEPS {
         let (choice, bound) = relaxed(items, &prices, budget);
         if best_s - bound <= GAP * (best_s - fastest) {
             break;
         }
-        let mut trial = Selected::new(items, moments, budget, choice);
+        let mut trial = Packing::new(items, moments, budget, choice);
         let excess: Vec<f64> = trial.held.iter().map(|&held| held as f64 - budget as f64).collect();
         let norm: f64 = excess
             .iter()
@@ -58,12 +72,12 @@ pub(super) fn select(items: &[Item], moments: usize, budget: u64, start: &[u16])
     best.choice
 }
 
-fn least(item: &Item, of: impl Fn(&(f64, u64)) -> f64) -> f64 {
+fn least(item: &KnapsackItem, of: impl Fn(&KnapsackOption) -> f64) -> f64 {
     item.options.iter().map(of).fold(f64::INFINITY, f64::min)
 }
 
-/// What every item takes at given prices, and a bound on the seconds of any solution.
-fn relaxed(items: &[Item], prices: &[f64], budget: u64) -> (Vec<u16>, f64) {
+/// The cheapest option of every item at these prices, and a lower bound on the seconds of any solution.
+fn relaxed(items: &[KnapsackItem], prices: &[f64], budget: u64) -> (Vec<u16>, f64) {
     let mut sums = Vec::with_capacity(prices.len() + 1);
     sums.push(0.0);
     for price in prices {
@@ -71,8 +85,8 @@ fn relaxed(items: &[Item], prices: &[f64], budget: u64) -> (Vec<u16>, f64) {
     }
     let mut bound = -(budget as f64) * sums[prices.len()];
     let choice = items.iter().map(|item| {
-        let price = sums[item.span.1 + 1] - sums[item.span.0];
-        let cost = |o: &(f64, u64)| o.0 + o.1 as f64 * price;
+        let price = sums[item.span.end() + 1] - sums[*item.span.start()];
+        let cost = |o: &KnapsackOption| o.seconds + o.bytes as f64 * price;
         let mut best = 0;
         for (i, o) in item.options.iter().enumerate() {
             if cost(o) < cost(&item.options[best]) {
@@ -86,48 +100,48 @@ fn relaxed(items: &[Item], prices: &[f64], budget: u64) -> (Vec<u16>, f64) {
     (choice, bound)
 }
 
-/// A choice with what it holds at every moment.
-struct Selected<'a> {
-    items: &'a [Item],
+/// A choice of options with the bytes it holds at every moment.
+struct Packing<'a> {
+    items: &'a [KnapsackItem],
     budget: u64,
     choice: Vec<u16>,
     held: Vec<u64>,
 }
 
-impl<'a> Selected<'a> {
-    fn new(items: &'a [Item], moments: usize, budget: u64, choice: Vec<u16>) -> Self {
+impl<'a> Packing<'a> {
+    fn new(items: &'a [KnapsackItem], moments: usize, budget: u64, choice: Vec<u16>) -> Self {
         let mut held = vec![0u64; moments];
         for (item, &c) in items.iter().zip(&choice) {
-            for held in &mut held[item.span.0..=item.span.1] {
-                *held = held.saturating_add(item.options[c as usize].1);
+            for held in &mut held[item.span.clone()] {
+                *held = held.saturating_add(item.options[c as usize].bytes);
             }
         }
         Self { items, budget, choice, held }
     }
 
     fn seconds(&self) -> f64 {
-        self.items.iter().zip(&self.choice).map(|(item, &c)| item.options[c as usize].0).sum()
+        self.items.iter().zip(&self.choice).map(|(item, &c)| item.options[c as usize].seconds).sum()
     }
 
     fn set(&mut self, i: usize, option: u16) {
         let item = &self.items[i];
-        let (old, new) = (item.options[self.choice[i] as usize].1, item.options[option as usize].1);
-        for held in &mut self.held[item.span.0..=item.span.1] {
-            *held = held.saturating_sub(old).saturating_add(new);
+        let (old, new) = (item.options[self.choice[i] as usize], item.options[option as usize]);
+        for held in &mut self.held[item.span.clone()] {
+            *held = held.saturating_sub(old.bytes).saturating_add(new.bytes);
         }
         self.choice[i] = option;
     }
 
-    /// Gives items smaller options until all fit; `false` where that is not enough.
+    /// Gives items smaller options until all fit. Returns false if they cannot fit.
     fn repair(&mut self) -> bool {
         let mut by_start: Vec<usize> = (0..self.items.len()).collect();
-        by_start.sort_by_key(|&i| self.items[i].span.0);
+        by_start.sort_by_key(|&i| *self.items[i].span.start());
         let mut next = by_start.into_iter().peekable();
-        // Items that hold their bytes at the moment.
+        // KnapsackItems that hold their bytes at the moment.
         let mut live: Vec<usize> = Vec::new();
         for moment in 0..self.held.len() {
-            live.retain(|&i| self.items[i].span.1 >= moment);
-            while let Some(i) = next.next_if(|&i| self.items[i].span.0 <= moment) {
+            live.retain(|&i| *self.items[i].span.end() >= moment);
+            while let Some(i) = next.next_if(|&i| *self.items[i].span.start() <= moment) {
                 live.push(i);
             }
             while self.held[moment] > self.budget {
@@ -141,15 +155,16 @@ impl<'a> Selected<'a> {
         true
     }
 
-    /// The smaller option among the live items that costs least for each byte of `need` that it saves.
+    /// The live item and its smaller option that lose the least time for each byte they save, up to `need` bytes.
     fn cheapest(&self, live: &[usize], need: u64) -> Option<(usize, u16)> {
         let mut best: Option<(f64, usize, u16)> = None;
         for &i in live {
             let item = &self.items[i];
             let now = item.options[self.choice[i] as usize];
-            for (c, o) in item.options.iter().enumerate().filter(|(_, o)| o.1 < now.1) {
-                // What is saved beyond the need is worth nothing.
-                let price = (o.0 - now.0).max(0.0) / (now.1 - o.1).min(need) as f64;
+            for (c, o) in item.options.iter().enumerate().filter(|(_, o)| o.bytes < now.bytes) {
+                // Bytes saved beyond the need are worth nothing.
+                let saved = (now.bytes - o.bytes).min(need) as f64;
+                let price = (o.seconds - now.seconds).max(0.0) / saved;
                 if best.is_none_or(|(least, _, _)| price < least) {
                     best = Some((price, i, c as u16));
                 }
@@ -158,23 +173,23 @@ impl<'a> Selected<'a> {
         best.map(|(_, i, option)| (i, option))
     }
 
-    /// Takes faster options wherever they fit, those that save most a byte first.
+    /// Takes faster options wherever they fit; options that save the most seconds a byte come first.
     fn fill(&mut self) {
         let mut swaps: Vec<(f64, usize, u16)> = Vec::new();
         for (i, item) in self.items.iter().enumerate() {
             let now = item.options[self.choice[i] as usize];
-            for (c, o) in item.options.iter().enumerate().filter(|(_, o)| o.0 < now.0) {
-                let bytes = o.1.saturating_sub(now.1).max(1) as f64;
-                swaps.push(((now.0 - o.0) / bytes, i, c as u16));
+            for (c, o) in item.options.iter().enumerate().filter(|(_, o)| o.seconds < now.seconds) {
+                let bytes = o.bytes.saturating_sub(now.bytes).max(1) as f64;
+                swaps.push(((now.seconds - o.seconds) / bytes, i, c as u16));
             }
         }
         swaps.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
         for (_, i, c) in swaps {
             let item = &self.items[i];
             let (now, then) = (item.options[self.choice[i] as usize], item.options[c as usize]);
-            let more = then.1.saturating_sub(now.1);
-            let mut held = self.held[item.span.0..=item.span.1].iter();
-            if then.0 < now.0 && held.all(|h| h.saturating_add(more) <= self.budget) {
+            let more = then.bytes.saturating_sub(now.bytes);
+            let mut held = self.held[item.span.clone()].iter();
+            if then.seconds < now.seconds && held.all(|h| h.saturating_add(more) <= self.budget) {
                 self.set(i, c);
             }
         }
@@ -185,38 +200,38 @@ impl<'a> Selected<'a> {
 mod tests {
     use super::*;
 
-    /// A small generator of numbers.
+    /// A linear congruential generator.
     fn next(state: &mut u64) -> u64 {
         *state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         *state >> 33
     }
 
-    fn drawn(seed: u64, count: usize, options: usize) -> (Vec<Item>, u64) {
+    fn drawn(seed: u64, count: usize, options: usize) -> (Vec<KnapsackItem>, u64) {
         let mut state = seed;
-        let items: Vec<Item> = (0..count)
+        let items: Vec<KnapsackItem> = (0..count)
             .map(|i| {
-                let span = (i, (i + next(&mut state) as usize % 6).min(count - 1));
+                let span = i..=(i + next(&mut state) as usize % 6).min(count - 1);
                 let mut bytes = 1 + next(&mut state) % 5;
                 let mut seconds = 60.0 + (next(&mut state) % 20) as f64;
                 let option = |_| {
                     bytes += 1 + next(&mut state) % 9;
                     seconds -= 1.0 + (next(&mut state) % 7) as f64;
-                    (seconds, bytes)
+                    KnapsackOption { seconds, bytes }
                 };
-                Item { span, options: (0..options).map(option).collect() }
+                KnapsackItem { span, options: (0..options).map(option).collect() }
             })
             .collect();
-        let smallest = Selected::new(&items, count, u64::MAX, vec![0; count]);
+        let smallest = Packing::new(&items, count, u64::MAX, vec![0; count]);
         let budget = smallest.held.iter().max().unwrap() * 3 / 2;
         (items, budget)
     }
 
-    fn optimum(items: &[Item], moments: usize, budget: u64) -> f64 {
+    fn optimum(items: &[KnapsackItem], moments: usize, budget: u64) -> f64 {
         let (count, options) = (items.len(), items[0].options.len());
         let all = (0..options.pow(count as u32)).map(|code| {
             let digit = |i: usize| (code / options.pow(i as u32) % options) as u16;
-            Selected::new(items, moments, budget, (0..count).map(digit).collect())
+            Packing::new(items, moments, budget, (0..count).map(digit).collect())
         });
         let fitting = all.filter(|s| s.held.iter().all(|&h| h <= budget));
         fitting.map(|s| s.seconds()).fold(f64::INFINITY, f64::min)
@@ -227,7 +242,7 @@ mod tests {
         for seed in 0..40 {
             let (items, budget) = drawn(seed, 7, 3);
             let choice = select(&items, 7, budget, &[0; 7]);
-            let selected = Selected::new(&items, 7, budget, choice);
+            let selected = Packing::new(&items, 7, budget, choice);
             assert!(selected.held.iter().all(|&h| h <= budget));
             let best = optimum(&items, 7, budget);
             assert!(
@@ -242,12 +257,12 @@ mod tests {
     fn selection_is_never_worse_than_greedy_and_takes_milliseconds() {
         for seed in 0..20 {
             let (items, budget) = drawn(seed, 64, 10);
-            let mut greedy = Selected::new(&items, 64, budget, vec![0; 64]);
+            let mut greedy = Packing::new(&items, 64, budget, vec![0; 64]);
             greedy.fill();
             let start = std::time::Instant::now();
             let choice = select(&items, 64, budget, &[0; 64]);
             assert!(start.elapsed().as_millis() < 500, "{:?}", start.elapsed());
-            let ours = Selected::new(&items, 64, budget, choice);
+            let ours = Packing::new(&items, 64, budget, choice);
             assert!(ours.seconds() <= greedy.seconds());
         }
     }

@@ -1,11 +1,13 @@
-//! Faster memory strategies for a given order, wherever the live pairs leave room (paper section 2, phase 3).
+//! Faster memory strategies for a given order, wherever memory leaves room (paper section 2, phase 3).
 
-use super::select::{Item, select};
-use crate::problem::Problem;
-use crate::problem::Solution;
+use super::select::{KnapsackItem, KnapsackOption, select};
 use crate::problem::evaluate;
+use crate::problem::{Problem, Solution, StrategyCost};
 
-/// Chooses the strategies of every rank anew for the order of a solution; keeps them where the makespan is no longer.
+/// A new choice may lengthen the makespan by at most this factor: it has less time in all, which later moves can use.
+const ACCEPTED: f64 = 1.05;
+
+/// Chooses the strategies of every rank again for the order of a solution. Keeps them unless the makespan gets too long.
 pub(in crate::search) fn upgrade(problem: &Problem, solution: &mut Solution) {
     if !problem.has_choice {
         return;
@@ -16,23 +18,28 @@ pub(in crate::search) fn upgrade(problem: &Problem, solution: &mut Solution) {
     }
     let costs = problem.costs(&choice);
     if let Some(makespan) = evaluate::makespan(problem, &costs.dur, &solution.order)
-        && makespan <= solution.makespan * 1.05
+        && makespan <= solution.makespan * ACCEPTED
     {
         (solution.choice, solution.makespan) = (choice, makespan);
     }
 }
 
-/// The strategies of one rank. Memory only ever runs out where a forward starts, so these are the moments.
+/// Chooses the strategies of one rank. Memory can only run out at the start of a forward, so these starts are the moments.
 fn choose_rank(problem: &Problem, order: &[u32], rank: usize, choice: &mut [u16]) {
-    let (mut pairs, mut items): (Vec<usize>, Vec<Item>) = (Vec::new(), Vec::new());
+    let (mut pairs, mut items): (Vec<usize>, Vec<KnapsackItem>) = (Vec::new(), Vec::new());
+    // Each pair with the index of its item.
     let mut at: Vec<(usize, usize)> = Vec::new();
     for &t in order {
         let pair = problem.pair[t as usize] as usize;
         let p = &problem.pairs[pair];
         if p.forward.0 == t {
-            let strands = problem.strands[pair].iter();
-            let options = strands.map(|s| (s.forward_s + s.backward_s, s.bytes)).collect();
-            items.push(Item { span: (pairs.len(), pairs.len()), options });
+            let strategies = problem.strategies[pair].iter();
+            let option = |s: &StrategyCost| KnapsackOption {
+                seconds: s.forward_s + s.backward_s,
+                bytes: s.bytes,
+            };
+            let span = pairs.len()..=pairs.len();
+            items.push(KnapsackItem { span, options: strategies.map(option).collect() });
             at.push((pair, pairs.len()));
             pairs.push(pair);
         }
@@ -45,7 +52,8 @@ fn choose_rank(problem: &Problem, order: &[u32], rank: usize, choice: &mut [u16]
         if problem.pairs[pair].release().0 == t
             && let Ok(i) = at.binary_search_by_key(&pair, |&(pair, _)| pair)
         {
-            items[at[i].1].span.1 = started - 1;
+            let item = &mut items[at[i].1];
+            item.span = *item.span.start()..=started - 1;
         }
     }
     let now: Vec<u16> = pairs.iter().map(|&p| choice[p]).collect();

@@ -1,10 +1,21 @@
 //! Tabu walks from good orders.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `walker` | one job: a step away from a good order, then a walk |
+//! | `rebuild` | a large step: disturbed start times become priorities |
+//! | `tabu` | the walk: the best move that does not undo a recent one |
+//! | `moves` | moves on critical blocks, and estimates of what they give |
+//! | `disjunctive_graph` | the order with heads and tails that follow every move |
+//! | `memory` | which moves memory allows |
+//! | `overflow` | walks through orders that exceed memory, at a price |
 
+mod disjunctive_graph;
+mod memory;
 mod moves;
 mod overflow;
 mod rebuild;
-mod selection;
 mod tabu;
 mod walker;
 
-pub(in crate::search) use walker::{Found, Walker};
+pub(super) use walker::{WalkResult, Walker};

@@ -1,111 +1,90 @@
-//! A large step away from an order: its start times, disturbed, become the keys of dual-queue interleaving.
+//! A large step away from an order: its disturbed start times become the keys of dual-queue interleaving.
 //!
-//! Where memory is tight, whole microbatches have to change places on all ranks at once, which no sequence of single moves
-//! gets to. The interleaving makes a complete order of any keys, within memory.
+//! Under tight memory, whole microbatches have to change places on all ranks at once. Single moves cannot do that. The interleaving
+//! turns any keys into a complete order within memory.
 
 use dip_core::TaskKind;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::ordering::Reserve;
-use crate::ordering::{Interleaver, Lanes, Rules};
-use crate::ordering::{microbatches, sequence_by, sequence_of};
-use crate::problem::Solution;
-use crate::problem::evaluate;
-use crate::problem::{Choice, Costs, Problem};
+use crate::ordering::{
+    Interleaver, QueueRule, Reserve, Rules, RunSettings, sequence_by, sequence_of,
+};
+use crate::problem::{Choice, Costs, Problem, Solution, evaluate};
+use crate::search::level::Level;
 use crate::search::strategies::upgrade;
 
-/// How much longer the next order of a walk may be, as a part of the makespan.
-const SLACK: [f64; 3] = [1e-9, 0.005, 0.02];
-
-/// One choice of strategies with what follows from it.
-struct Setting {
-    choice: Choice,
-    costs: Costs,
-    tail: Vec<f64>,
-}
-
-impl Setting {
-    fn new(problem: &Problem, choice: Choice) -> Self {
-        let costs = problem.costs(&choice);
-        let tail = problem.tails(&costs.dur);
-        Self { choice, costs, tail }
-    }
-}
+/// By which share the next order may be longer; one of these is drawn for each call.
+const SLACKS: [f64; 3] = [1e-9, 0.005, 0.02];
 
 /// Rebuilds orders; keep one a thread.
-pub(in crate::search) struct Rebuild<'a> {
+pub(super) struct Rebuild<'a> {
     problem: &'a Problem,
     interleaver: Interleaver<'a>,
     keys: Vec<f64>,
     microbatches: u32,
-    /// Tries after which the witness is made anew.
+    /// Tries between two new witnesses.
     tries_of_witness: u32,
 }
 
 impl<'a> Rebuild<'a> {
-    pub(in crate::search) fn new(problem: &'a Problem) -> Self {
+    pub(super) fn new(problem: &'a Problem) -> Self {
         Self {
             problem,
             interleaver: Interleaver::new(problem),
             keys: vec![0.0; problem.n],
-            microbatches: microbatches(problem).max(1),
+            microbatches: problem.microbatches().max(1) as u32,
             tries_of_witness: if problem.n < 1000 { 1 } else { 8 },
         }
     }
 
-    /// Walks from order to order with the strategies of `from`, never much longer than before, and returns the best but `from`.
-    pub(in crate::search) fn rebuild(
+    /// Walks from order to order, none much longer than the one before. Returns the best of them, `from` excluded.
+    pub(super) fn rebuild(
         &mut self,
         from: &Solution,
         tries: u32,
         rng: &mut ChaCha8Rng,
     ) -> Option<Solution> {
         let problem = self.problem;
-        let mut kept = Setting::new(problem, from.choice.clone());
-        let mut start = evaluate::starts(problem, &kept.costs.dur, &from.order)?;
+        let costs = problem.costs(&from.choice);
+        let mut start = evaluate::starts(problem, &costs.dur, &from.order)?;
+        let own = sequence_of(problem, &from.order);
+        let mut level = Level::new(problem, from.choice.clone(), costs, &own);
         let mut current_s = from.makespan;
-        let slack = 1.0 + SLACK[rng.random_range(0..SLACK.len())];
+        let slack = 1.0 + SLACKS[rng.random_range(0..SLACKS.len())];
         let varied = problem.has_choice && rng.random_range(0..4) == 0;
         let mut best: Option<Solution> = None;
-        let own = sequence_of(problem, &from.order);
-        let mut reserve = Some(Reserve::new(problem, &kept.costs, &own));
         for i in 0..tries {
             self.keys.copy_from_slice(&start);
             self.disturb(current_s, rng);
             let mut other = None;
             if i.is_multiple_of(self.tries_of_witness) {
                 if varied && rng.random_range(0..3) > 0 {
-                    let setting = Setting::new(problem, self.other_choice(&kept.choice, rng));
-                    let Some(levels) = self.reserve(&setting.costs) else { continue };
-                    other = Some((setting, levels));
-                } else {
-                    reserve = self.reserve(&kept.costs).or(reserve);
+                    let choice = self.other_choice(&level.choice, rng);
+                    let costs = problem.costs(&choice);
+                    let Some(witness) = self.witness(&costs) else { continue };
+                    other = Some(Level::new(problem, choice, costs, &witness));
+                } else if let Some(witness) = self.witness(&level.costs) {
+                    level.reserve = Reserve::new(problem, &level.costs, &witness);
                 }
             }
             let rules = draw_rules(rng);
-            let cutoff = if best.is_some() { current_s * slack } else { f64::INFINITY };
-            let (setting, levels) = match &mut other {
-                Some((setting, levels)) => (&*setting, levels),
-                None => {
-                    let Some(levels) = reserve.as_mut() else { continue };
-                    (&kept, levels)
-                }
-            };
-            let run = (&rules, &setting.tail[..], cutoff);
-            let run = self.interleaver.run(&setting.costs, levels, &self.keys, run);
+            let cutoff_s = if best.is_some() { current_s * slack } else { f64::INFINITY };
+            let tried = other.as_mut().unwrap_or(&mut level);
+            let settings = RunSettings { rules, tail: &tried.tail, cutoff_s };
+            let run = self.interleaver.run(&tried.costs, &mut tried.reserve, &self.keys, settings);
             let Some(makespan) = run else { continue };
             let order = self.interleaver.order();
             let accepted = makespan < current_s * slack;
             if accepted {
-                start = evaluate::starts(problem, &setting.costs.dur, &order)?;
+                start = evaluate::starts(problem, &tried.costs.dur, &order)?;
                 current_s = makespan;
             }
             if best.as_ref().is_none_or(|b| makespan < b.makespan) {
-                best = Some(Solution { order, choice: setting.choice.clone(), makespan });
+                best = Some(Solution { order, choice: tried.choice.clone(), makespan });
             }
-            if let (true, Some((setting, levels))) = (accepted, other) {
-                (kept, reserve) = (setting, Some(levels));
+            if let (true, Some(other)) = (accepted, other) {
+                level = other;
             }
         }
         if let Some(best) = &mut best {
@@ -114,7 +93,7 @@ impl<'a> Rebuild<'a> {
         best
     }
 
-    /// Mostly the same strategies; some of one rank, or of all, drawn anew.
+    /// Draws some strategies again, on one rank or on all.
     fn other_choice(&self, from: &Choice, rng: &mut ChaCha8Rng) -> Choice {
         let problem = self.problem;
         let mut choice = from.clone();
@@ -123,15 +102,15 @@ impl<'a> Rebuild<'a> {
         for (p, pair) in problem.pairs.iter().enumerate() {
             let here = rank >= problem.ranks as u32 || problem.rank[pair.forward.index()] == rank;
             if here && rng.random_bool(share) {
-                choice[p] = rng.random_range(0..problem.strands[p].len()) as u16;
+                choice[p] = rng.random_range(0..problem.strategies[p].len()) as u16;
             }
         }
         choice
     }
 
-    /// Memory levels of a witness that takes slices, or whole microbatches, in the order of the keys: where memory is tight,
-    /// the order of the witness is the order that comes out.
-    fn reserve(&self, costs: &Costs) -> Option<Reserve> {
+    /// A witness that takes slices, or whole microbatches, in the order of the keys. Under tight memory the order of the witness is
+    /// the order that results.
+    fn witness(&self, costs: &Costs) -> Option<Vec<u32>> {
         let problem = self.problem;
         let by = |set: &[u32], sets: usize| {
             let mut first = vec![f64::INFINITY; sets];
@@ -142,12 +121,11 @@ impl<'a> Rebuild<'a> {
             let keys: Vec<f64> = set.iter().map(|&s| first[s as usize]).collect();
             sequence_by(problem, costs, &keys)
         };
-        let witness = by(&problem.slice, problem.slices)
-            .or_else(|| by(&problem.microbatch, self.microbatches as usize))?;
-        Some(Reserve::new(problem, costs, &witness))
+        by(&problem.slice, problem.slices)
+            .or_else(|| by(&problem.microbatch, self.microbatches as usize))
     }
 
-    /// Moves keys: those of a microbatch, a segment group or a slice, or of two of these against each other; of all of its
+    /// CriticalMoves keys: those of a microbatch, a segment group or a slice, or of two of these against each other; of all of its
     /// tasks, of one kind or of one rank. Or those of all tasks a little.
     fn disturb(&mut self, makespan: f64, rng: &mut ChaCha8Rng) {
         let problem = self.problem;
@@ -164,7 +142,7 @@ impl<'a> Rebuild<'a> {
             _ => (&problem.chunk, problem.chunks as u32),
         };
         let a = rng.random_range(0..sets);
-        // Of four, two move whole sets, one those of one kind, one those of one rank.
+        // Half of the steps move whole sets, a quarter one kind of task, a quarter one rank.
         let (part, rank) = (rng.random_range(0..4u32), rng.random_range(0..problem.ranks as u32));
         let forward = rng.random_bool(0.5);
         let chosen = |t: usize| match part {
@@ -198,12 +176,17 @@ impl<'a> Rebuild<'a> {
     }
 }
 
-/// Rules for one run, of every kind.
+/// Random rules for one run.
 fn draw_rules(rng: &mut ChaCha8Rng) -> Rules {
-    let lanes = [Lanes::Single, Lanes::SingleWithWeights, Lanes::Alternate, Lanes::BackwardFirst];
+    let queue_rules = [
+        QueueRule::Single,
+        QueueRule::SingleWithWeights,
+        QueueRule::Alternate,
+        QueueRule::BackwardFirst,
+    ];
     let patience = [0.0, 0.25, 0.5, 1.0];
     Rules {
-        lanes: lanes[rng.random_range(0..lanes.len())],
+        queue_rule: queue_rules[rng.random_range(0..queue_rules.len())],
         patience: patience[rng.random_range(0..patience.len())],
         weight_patience: patience[rng.random_range(0..patience.len())],
         ..Rules::default()

@@ -1,40 +1,40 @@
-//! One job of the improving phase: a step away from a good order, and a tabu walk from there.
+//! One job of an island: a step away from a good order, then a tabu walk.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use super::disjunctive_graph::DisjunctiveGraph;
 use super::rebuild::Rebuild;
-use super::selection::Selection;
 use super::tabu::{Tabu, Walk};
 use crate::problem::Problem;
 use crate::problem::Solution;
-use crate::search::SMALL;
+use crate::search::MAX_SMALL_TASKS;
 use crate::search::strategies::upgrade;
 
 /// Steps of a walk that count as one iteration of a budget.
-const STEPS: u32 = 100;
-/// How much longer than before a rebuilt order may be, so that a walk from it can pay.
-const FAR: f64 = 1.03;
-/// Runs of the interleaving that count as one iteration while orders are rebuilt.
-const RUNS: u32 = 16;
+const STEPS_PER_ITERATION: u32 = 100;
+/// A walk from a rebuilt order can pay if the order is less than this factor longer than before.
+const PROMISING: f64 = 1.03;
+/// Runs of the interleaving that count as one iteration of a budget.
+const RUNS_PER_ITERATION: u32 = 16;
 
 /// What one thread works with.
 pub(in crate::search) struct Walker<'a> {
     problem: &'a Problem,
     tabu: Tabu,
-    selection: Option<Selection<'a>>,
+    graph: Option<DisjunctiveGraph<'a>>,
     rebuild: Option<Rebuild<'a>>,
 }
 
-/// What a job found, and what it counts for.
-pub(in crate::search) struct Found {
+/// The best order of a walk, and the iterations it counts for.
+pub(in crate::search) struct WalkResult {
     pub(in crate::search) best: Solution,
     pub(in crate::search) iterations: u64,
 }
 
 impl<'a> Walker<'a> {
     pub(in crate::search) fn new(problem: &'a Problem) -> Self {
-        Self { problem, tabu: Tabu::new(), selection: None, rebuild: None }
+        Self { problem, tabu: Tabu::new(), graph: None, rebuild: None }
     }
 
     /// Walks from `from` itself.
@@ -43,64 +43,71 @@ impl<'a> Walker<'a> {
         from: &Solution,
         rng: &mut ChaCha8Rng,
         ended: impl FnMut() -> bool,
-    ) -> Option<Found> {
-        self.stand_on(from)?;
+    ) -> Option<WalkResult> {
+        self.load(from)?;
         self.walk(rng, ended, 0)
     }
 
-    /// Steps away from `from`, mostly far, and walks from there.
+    /// Steps away from `from`, usually far, and walks from there.
     pub(in crate::search) fn explore(
         &mut self,
         from: &Solution,
         rng: &mut ChaCha8Rng,
         ended: impl FnMut() -> bool,
-    ) -> Option<Found> {
+    ) -> Option<WalkResult> {
         let problem = self.problem;
         if rng.random_range(0..4) > 0 {
             let rebuild = self.rebuild.get_or_insert_with(|| Rebuild::new(problem));
             let tries = (20_000 / problem.n.max(1)).clamp(16, 200) as u32;
             let rebuilt = rebuild.rebuild(from, tries, rng);
-            if let Some(rebuilt) = rebuilt.filter(|r| r.makespan < FAR * from.makespan) {
-                self.stand_on(&rebuilt)?;
+            if let Some(rebuilt) = rebuilt.filter(|r| r.makespan < PROMISING * from.makespan) {
+                self.load(&rebuilt)?;
                 return self.walk(rng, ended, tries);
             }
         }
-        let times = 1 + rng.random_range(0..4 + problem.n.min(200) as u32 / 8);
-        Tabu::kick(self.stand_on(from)?, times, rng);
+        let kicks = 1 + rng.random_range(0..4 + problem.n.min(200) as u32 / 8);
+        Tabu::kick(self.load(from)?, kicks, rng);
         self.walk(rng, ended, 0)
     }
 
+    /// Walks from the loaded order; `runs` of the interleaving have led to it.
     fn walk(
         &mut self,
         rng: &mut ChaCha8Rng,
         mut ended: impl FnMut() -> bool,
         runs: u32,
-    ) -> Option<Found> {
-        let limited = self.problem.budget.iter().any(Option::is_some);
-        // Three walks of four; in larger graphs that was no clear gain.
-        if limited && self.problem.n <= SMALL && rng.random_range(0..4) > 0 {
-            self.selection.as_mut()?.loosen();
+    ) -> Option<WalkResult> {
+        let limited = self.problem.is_limited();
+        // Three walks of four may exceed memory.
+        if limited && self.problem.n <= MAX_SMALL_TASKS && rng.random_range(0..4) > 0 {
+            self.graph.as_mut()?.loosen();
         }
         let walk = Walk { steps: 4000, idle: 200 + 3 * self.problem.n.min(1000) as u32 };
-        let (mut best, steps) = self.tabu.walk(self.selection.as_mut()?, walk, rng, &mut ended);
+        let (mut best, steps) = self.tabu.walk(self.graph.as_mut()?, walk, rng, &mut ended);
         if !ended() {
-            let mut more = best.clone();
-            upgrade(self.problem, &mut more);
-            if more.makespan < best.makespan {
-                best = more;
+            let mut upgraded = best.clone();
+            upgrade(self.problem, &mut upgraded);
+            if upgraded.makespan < best.makespan {
+                best = upgraded;
             }
         }
-        Some(Found { best, iterations: u64::from(steps.div_ceil(STEPS) + runs.div_ceil(RUNS)) })
+        Some(WalkResult {
+            best,
+            iterations: u64::from(
+                steps.div_ceil(STEPS_PER_ITERATION) + runs.div_ceil(RUNS_PER_ITERATION),
+            ),
+        })
     }
 
-    fn stand_on(&mut self, from: &Solution) -> Option<&mut Selection<'a>> {
-        let stands = match &mut self.selection {
-            Some(selection) => selection.load(from),
+    /// Loads an order into the graph. `None` if the order deadlocks.
+    fn load(&mut self, from: &Solution) -> Option<&mut DisjunctiveGraph<'a>> {
+        let loaded = match &mut self.graph {
+            Some(graph) => graph.load(from),
             slot => {
-                *slot = Selection::new(self.problem, from);
+                *slot = DisjunctiveGraph::new(self.problem, from);
                 slot.is_some()
             }
         };
-        self.selection.as_mut().filter(|_| stands)
+        self.graph.as_mut().filter(|_| loaded)
     }
 }

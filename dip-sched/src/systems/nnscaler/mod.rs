@@ -1,24 +1,25 @@
-//! nnScaler: one plan for a representative batch, balanced and fitted to memory by dynamic programming.
+//! nnScaler: stages balanced and fitted to memory by dynamic programming, for a representative microbatch.
 
 mod stages;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dip_core::{Chunk, ClipMeta, MicrobatchMeta, ModulePartition, Partition, RankId, SegmentId};
 
-use super::deployment::{Deployment, Memory, SystemError};
-use super::trial::best_of;
-use super::{Recompute, Setting, System};
+use super::deployment::{Deployment, MemoryPolicy, SystemError};
+use super::trial::fastest_of;
+use super::{Recompute, System, SystemInputs};
 use crate::schedules::OneFOneB;
-use stages::{Layers, Stage};
+use stages::{LayerStage, Layers};
 
-/// Contiguous stages whose longest is as short as possible, each with the fastest recompute that fits beside the microbatches
-/// in flight, for a representative microbatch; 1F1B. Representative is the mean of the history, or a heavier microbatch where
-/// that does better over the history.
+/// 1F1B over contiguous stages whose longest is as short as possible. Each stage takes the fastest recomputation that fits beside the
+/// microbatches in flight. Times are of the mean microbatch of the history. Memory is of a heavier microbatch: the quantile that does
+/// best over the history.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NnScaler;
 
-/// Shares of the microbatches of the history that are lighter than the one for which memory is set aside.
+/// The quantiles of the history that are tried for the memory.
 const QUANTILES: [f64; 4] = [0.5, 0.75, 0.9, 1.0];
 
 impl System for NnScaler {
@@ -26,22 +27,22 @@ impl System for NnScaler {
         "nnscaler"
     }
 
-    fn deploy(&self, setting: &Setting<'_>) -> Result<Deployment, SystemError> {
-        let mean = mean(setting);
+    fn deploy(&self, inputs: &SystemInputs<'_>) -> Result<Deployment, SystemError> {
+        let mean = mean(inputs);
         let mut deployments = Vec::new();
         for quantile in QUANTILES {
-            let layers = Layers::new(setting, &mean, &quantile_of(setting, quantile))?;
-            if let Some(stages) = layers.cut(setting.ranks) {
-                deployments.push(deployment(setting, &layers, &stages));
+            let layers = Layers::new(inputs, &mean, &quantile_of(inputs, quantile))?;
+            if let Some(stages) = layers.stages(inputs.planning.ranks()) {
+                deployments.push(deployment(inputs, &layers, &stages));
             }
         }
-        best_of(self.name(), setting, deployments)
+        fastest_of(self.name(), inputs, deployments)
     }
 }
 
-fn deployment(setting: &Setting<'_>, layers: &Layers, stages: &[Stage]) -> Deployment {
+fn deployment(inputs: &SystemInputs<'_>, layers: &Layers, stages: &[LayerStage]) -> Deployment {
     let whole = || ModulePartition { sub_microbatch: u32::MAX, chunks: Vec::new() };
-    let mut modules: Vec<_> = setting.model.modules.iter().map(|_| whole()).collect();
+    let mut modules: Vec<_> = inputs.model().modules.iter().map(|_| whole()).collect();
     let mut strategies = BTreeMap::new();
     for (rank, stage) in stages.iter().enumerate() {
         for (module, range) in layers.parts(stage.layers.clone()) {
@@ -51,28 +52,27 @@ fn deployment(setting: &Setting<'_>, layers: &Layers, stages: &[Stage]) -> Deplo
             modules[module.index()].chunks.push(Chunk { rank, segment, layers: range });
         }
     }
-    let partition = Partition { ranks: setting.ranks, modules };
-    let count = setting.model.modules.len();
-    let mut memory = vec![Memory::Fixed(strategies)];
+    let partition = Partition { ranks: inputs.planning.ranks(), modules };
+    let count = inputs.model().modules.len();
+    let mut memory = vec![MemoryPolicy::Fixed(strategies)];
     memory.push(Recompute::memory(&partition, &vec![Recompute::Full(8); count]));
-    let of = |s: &Stage| format!("{} layers, {}", s.layers.len(), s.recompute);
+    let of = |s: &LayerStage| format!("{} layers, {}", s.layers.len(), s.recompute);
     Deployment {
         choice: stages.iter().map(of).collect::<Vec<_>>().join("; "),
-        partition,
+        planning: inputs.planning.clone().with_partition(partition).with_weight_split(false),
         memory,
-        weight_split: false,
-        schedule: Box::new(OneFOneB),
+        schedule: Arc::new(OneFOneB),
     }
 }
 
-/// The mean of the history: images, tokens, sounds and seconds of video of a microbatch.
-fn mean(setting: &Setting<'_>) -> MicrobatchMeta {
-    let count = setting.microbatches().count().max(1) as f64;
+/// The mean microbatch of the history: images, tokens, sounds and seconds of video.
+fn mean(inputs: &SystemInputs<'_>) -> MicrobatchMeta {
+    let count = inputs.microbatches().count().max(1) as f64;
     let per = |total: f64| (total / count).round();
-    let sum = |of: &dyn Fn(&MicrobatchMeta) -> f64| -> f64 { setting.microbatches().map(of).sum() };
-    let clips: Vec<&ClipMeta> = setting.microbatches().flat_map(|m| &m.clips).collect();
+    let sum = |of: &dyn Fn(&MicrobatchMeta) -> f64| -> f64 { inputs.microbatches().map(of).sum() };
+    let clips: Vec<&ClipMeta> = inputs.microbatches().flat_map(|m| &m.clips).collect();
     let sounds: Vec<f64> =
-        setting.microbatches().flat_map(|m| m.audio_seconds.iter().copied()).collect();
+        inputs.microbatches().flat_map(|m| m.audio_seconds.iter().copied()).collect();
     let mean_of = |total: f64, n: usize| total / n.max(1) as f64;
     let clip = ClipMeta {
         seconds: mean_of(clips.iter().map(|c| c.seconds).sum(), clips.len()),
@@ -99,9 +99,9 @@ fn mean(setting: &Setting<'_>) -> MicrobatchMeta {
     }
 }
 
-/// The microbatch of the history with as many heavier ones as the quantile leaves.
-fn quantile_of(setting: &Setting<'_>, quantile: f64) -> MicrobatchMeta {
-    let mut all: Vec<&MicrobatchMeta> = setting.microbatches().collect();
+/// A quantile of the microbatches of the history, ordered by images, sound and video.
+fn quantile_of(inputs: &SystemInputs<'_>, quantile: f64) -> MicrobatchMeta {
+    let mut all: Vec<&MicrobatchMeta> = inputs.microbatches().collect();
     let weight = |m: &MicrobatchMeta| {
         f64::from(m.images)
             + m.audio_seconds.iter().sum::<f64>()

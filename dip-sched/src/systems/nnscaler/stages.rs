@@ -5,18 +5,18 @@ use std::ops::Range;
 use dip_core::{ChunkQuery, MicrobatchMeta, ModuleId, StageQuery};
 
 use crate::systems::deployment::SystemError;
-use crate::systems::{Recompute, Setting};
+use crate::systems::{Recompute, SystemInputs};
 
-/// Layers of one rank and what they compute again.
+/// The layers of one rank, and their recomputation.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Stage {
+pub(super) struct LayerStage {
     pub(super) layers: Range<usize>,
     pub(super) recompute: Recompute,
 }
 
-/// Seconds and bytes of one layer under each strategy.
+/// Seconds and bytes of one layer under each strategy, or sums of them.
 #[derive(Debug, Clone, Copy, Default)]
-struct Layer {
+struct LayerCosts {
     kept_s: f64,
     full_s: f64,
     selective_s: f64,
@@ -28,10 +28,18 @@ struct Layer {
     static_bytes: f64,
 }
 
-/// All layers in a row, with sums from the start.
+/// The microbatches that costs are computed for.
+#[derive(Clone, Copy)]
+struct Representatives<'a> {
+    mean: &'a MicrobatchMeta,
+    heavy: &'a MicrobatchMeta,
+}
+
+/// All layers in one row, with prefix sums of their costs.
 pub(super) struct Layers {
+    /// Module and index of each layer.
     of: Vec<(ModuleId, u32)>,
-    sums: Vec<Layer>,
+    sums: Vec<LayerCosts>,
     /// The working set of each layer.
     working: Vec<f64>,
     limit: f64,
@@ -39,33 +47,33 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Prices all layers: seconds for `mean`, activations for `heavy`.
+    /// The costs of all layers: seconds of the microbatch `mean`, activations of `heavy`.
     pub(super) fn new(
-        setting: &Setting<'_>,
+        inputs: &SystemInputs<'_>,
         mean: &MicrobatchMeta,
         heavy: &MicrobatchMeta,
     ) -> Result<Self, SystemError> {
         let mut layers = Self {
             of: Vec::new(),
-            sums: vec![Layer::default()],
+            sums: vec![LayerCosts::default()],
             working: Vec::new(),
-            limit: setting.cluster.device.memory_bytes.0 as f64,
-            options: Recompute::options(setting),
+            limit: inputs.planning.cluster().device.memory_bytes.0 as f64,
+            options: Recompute::options(inputs.offload),
         };
-        for module in setting.model.topological_order() {
-            for layer in 0..setting.model.modules[module.index()].layers {
-                let priced = price(setting, module, layer, (mean, heavy))?;
-                layers.working.push(working(setting, module, layer, heavy));
+        for module in inputs.model().topological_order() {
+            for layer in 0..inputs.model().modules[module.index()].layers {
+                let costs = layer_costs(inputs, module, layer, Representatives { mean, heavy })?;
+                layers.working.push(working(inputs, module, layer, heavy));
                 let last = layers.sums[layers.sums.len() - 1];
                 layers.of.push((module, layer));
-                layers.sums.push(last.plus(priced));
+                layers.sums.push(last.plus(costs));
             }
         }
         Ok(layers)
     }
 
-    /// The stages whose longest is the shortest; `None` where nothing fits.
-    pub(super) fn cut(&self, ranks: u32) -> Option<Vec<Stage>> {
+    /// The stages whose longest is shortest; `None` if nothing fits.
+    pub(super) fn stages(&self, ranks: u32) -> Option<Vec<LayerStage>> {
         let (n, ranks) = (self.of.len(), ranks as usize);
         // `best[r][j]`: the longest of `r` stages over the first `j` layers, and where the last of them starts.
         let mut best = vec![vec![(f64::INFINITY, 0); n + 1]; ranks + 1];
@@ -86,14 +94,14 @@ impl Layers {
         for r in (1..=ranks).rev() {
             let start = best[r][end].1;
             let (recompute, _) = self.fastest(start..end, ranks - r + 1)?;
-            stages.push(Stage { layers: start..end, recompute });
+            stages.push(LayerStage { layers: start..end, recompute });
             end = start;
         }
         stages.reverse();
         Some(stages)
     }
 
-    /// The fastest recompute of a stage that fits with so many microbatches in flight, and its seconds.
+    /// The fastest recomputation of a stage that fits with `in_flight` microbatches, and its seconds.
     fn fastest(&self, layers: Range<usize>, in_flight: usize) -> Option<(Recompute, f64)> {
         let sum = self.sums[layers.end].minus(self.sums[layers.start]);
         let n = layers.len();
@@ -126,24 +134,26 @@ impl Layers {
     }
 }
 
-fn query<'a>(setting: &Setting<'a>, module: ModuleId, layer: u32) -> ChunkQuery<'a> {
-    ChunkQuery::new(setting.model, module, layer..layer + 1)
+fn query<'a>(inputs: &SystemInputs<'a>, module: ModuleId, layer: u32) -> ChunkQuery<'a> {
+    ChunkQuery::new(inputs.planning.model(), module, layer..layer + 1)
 }
 
-fn working(setting: &Setting<'_>, module: ModuleId, layer: u32, meta: &MicrobatchMeta) -> f64 {
-    let (_, instances) = setting.model.instances(module, meta);
-    let workload = setting.model.workload(module, meta, 0..instances);
-    setting.cost.working_bytes(&query(setting, module, layer), workload).0 as f64
+/// The working set of one layer.
+fn working(inputs: &SystemInputs<'_>, module: ModuleId, layer: u32, meta: &MicrobatchMeta) -> f64 {
+    let (_, instances) = inputs.model().instances(module, meta);
+    let workload = inputs.model().workload(module, meta, 0..instances);
+    inputs.planning.cost().working_bytes(&query(inputs, module, layer), workload).0 as f64
 }
 
-fn price(
-    setting: &Setting<'_>,
+/// The costs of one layer.
+fn layer_costs(
+    inputs: &SystemInputs<'_>,
     module: ModuleId,
     layer: u32,
-    (mean, heavy): (&MicrobatchMeta, &MicrobatchMeta),
-) -> Result<Layer, SystemError> {
-    let model = setting.model;
-    let chunk = query(setting, module, layer);
+    Representatives { mean, heavy }: Representatives<'_>,
+) -> Result<LayerCosts, SystemError> {
+    let model = inputs.model();
+    let chunk = query(inputs, module, layer);
     let under = |recompute: Recompute, meta: &MicrobatchMeta| {
         let (_, instances) = model.instances(module, meta);
         if instances == 0 {
@@ -152,10 +162,10 @@ fn price(
         let workload = model.workload(module, meta, 0..instances);
         let strategy = &recompute.strategy(0, 1);
         let query = StageQuery { chunk: chunk.clone(), workload, strategy };
-        let cost = setting.cost.stage(&query).map_err(dip_core::BuildError::Cost)?;
+        let cost = inputs.planning.cost().stage(&query).map_err(dip_core::BuildError::Cost)?;
         Ok::<_, SystemError>((cost.forward.0 + cost.backward.0, cost.activation_bytes.0 as f64))
     };
-    Ok(Layer {
+    Ok(LayerCosts {
         kept_s: under(Recompute::None, mean)?.0,
         full_s: under(Recompute::Full(8), mean)?.0,
         selective_s: under(Recompute::Selective, mean)?.0,
@@ -164,11 +174,11 @@ fn price(
         full_bytes: under(Recompute::Full(8), heavy)?.1,
         selective_bytes: under(Recompute::Selective, heavy)?.1,
         offload_bytes: under(Recompute::Offload(8), heavy)?.1,
-        static_bytes: setting.cost.static_bytes(&chunk).0 as f64,
+        static_bytes: inputs.planning.cost().static_bytes(&chunk).0 as f64,
     })
 }
 
-impl Layer {
+impl LayerCosts {
     fn plus(self, o: Self) -> Self {
         self.with(o, |a, b| a + b)
     }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};
-use dip::sched::systems::Step;
+use dip::sched::systems::LadderStep;
 use serde_json::{Value, json};
 
 use super::{Inputs, preset};
@@ -14,7 +14,7 @@ const DEVICES: u32 = 64;
 const MICROBATCHES: u32 = 128;
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
-    let systems: Vec<System> = [Step::Megatron, Step::Memory, Step::Search]
+    let systems: Vec<System> = [LadderStep::Megatron, LadderStep::Memory, LadderStep::Search]
         .into_iter()
         .map(|step| System::Pipeline(Box::new(step)))
         .collect();

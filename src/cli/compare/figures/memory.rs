@@ -1,5 +1,7 @@
 //! The memory of rank 0 over one iteration.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use dip::core::{Executor, Plan};
 use dip::emu::report::charts::{Figure, Lines, Series, lines};
@@ -13,15 +15,15 @@ const MODEL: &str = "vlm-s";
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
-    let cost = AnalyticCost::new(&model, contest.cluster);
-    let history = contest.history(&model);
-    let setting = contest.setting(&model, &cost, &history);
+    let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
+    let (planning, history) = (contest.planning(&model, &cost)?, contest.history(&model));
+    let inputs = contest.inputs(&planning, &history);
     let mut series = Vec::new();
     for system in inputs.systems {
         let System::Pipeline(system) = system else { continue };
-        let Ok(deployment) = system.deploy(&setting) else { continue };
+        let Ok(deployment) = system.deploy(&inputs) else { continue };
         for batch in dip::emu::sample(&model, 1, contest.seed, None) {
-            let Ok((plan, _)) = contest.plan(&deployment, &setting, &batch)? else { continue };
+            let Ok((plan, _)) = contest.plan(&deployment, &batch)? else { continue };
             let points = curve(&plan)?;
             series.push(Series { name: system.name().into(), points, steps: true });
         }

@@ -1,6 +1,6 @@
 //! The best plan over the time of the search.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use dip::core::{Progress, Seconds};
@@ -18,12 +18,12 @@ const BUDGET_FACTOR: f64 = 5.0;
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
-    let cost = AnalyticCost::new(&model, contest.cluster);
-    let history = contest.history(&model);
-    let setting = contest.setting(&model, &cost, &history);
-    let deployment = dip::sched::systems::DipSystem.deploy(&setting)?;
+    let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
+    let (planning, history) = (contest.planning(&model, &cost)?, contest.history(&model));
+    let inputs = contest.inputs(&planning, &history);
+    let deployment = dip::sched::systems::DipSystem.deploy(&inputs)?;
     let batch = dip::emu::sample(&model, 1, contest.seed, None).pop().context("nothing sampled")?;
-    let graph = deployment.graph(&setting, &deployment.memory[0], &batch)?;
+    let graph = deployment.graph(&deployment.memory[0], &batch)?;
     let mut environment = contest.environment();
     environment.budget = match environment.budget {
         Budget::Time(limit) => Budget::Time(limit * BUDGET_FACTOR),

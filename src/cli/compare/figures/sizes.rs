@@ -1,10 +1,12 @@
 //! The best number of images in a sub-microbatch.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use dip::core::ModuleId;
 use dip::emu::report::charts::{Figure, Lines, Series, lines};
 use dip::prelude::*;
-use dip::sched::systems::{Deployment, Memory};
+use dip::sched::systems::{Deployment, MemoryPolicy};
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -17,25 +19,23 @@ const SCHEDULES: [&str; 3] = ["dip", "interleaved", "gpipe"];
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
-    let cost = AnalyticCost::new(&model, contest.cluster);
-    let setting = contest.setting(&model, &cost, &[]);
+    let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
+    let planning = contest.planning(&model, &cost)?.with_weight_split(true);
     let batches = dip::emu::sample(&model, inputs.iterations, contest.seed, None);
     let mut series = Vec::new();
     for name in SCHEDULES {
         let mut points = Vec::new();
         for size in SIZES {
-            let partitioner = Partitioner::new(&model, setting.ranks, &cost);
+            let partitioner = planning.partitioner().with_sub_microbatch(ModuleId(0), size);
             let deployment = Deployment {
-                partition: partitioner.with_sub_microbatch(ModuleId(0), size).partition()?,
-                memory: vec![Memory::Free],
-                weight_split: true,
-                schedule: schedule_by_name(name).context("a schedule is missing")?,
+                planning: planning.clone().with_partition(partitioner.partition()?),
+                memory: vec![MemoryPolicy::Free],
+                schedule: schedule_by_name(name).context("a schedule is missing")?.into(),
                 choice: String::new(),
             };
             let mut total = 0.0;
             for batch in &batches {
-                let (plan, _) =
-                    contest.plan(&deployment, &setting, batch)?.map_err(anyhow::Error::msg)?;
+                let (plan, _) = contest.plan(&deployment, batch)?.map_err(anyhow::Error::msg)?;
                 total += plan.predicted.makespan_s.0;
             }
             points.push((f64::from(size), total / batches.len().max(1) as f64));
