@@ -1,6 +1,7 @@
 //! An executor: one worker runs all ranks, one task after another. Reports read its trace as they read any.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use dip::core::{ExecError, Executor, Plan, RankId, Seconds, Span, Trace};
@@ -42,14 +43,10 @@ fn makespan(executor: &mut dyn Executor, plan: &Plan) -> anyhow::Result<Seconds>
 pub fn run() -> anyhow::Result<()> {
     let model = presets::model("vlm-tiny").context("the preset is built in")?;
     let cluster = presets::cluster("cpu").context("the preset is built in")?;
-    let cost = AnalyticCost::new(&model, &cluster);
-    let partition = &Partitioner::new(&model, 2, &cost).partition()?;
+    let cost = Arc::new(AnalyticCost::new(&model, &cluster));
+    let planning = Planning::on_ranks(&model, &cluster, cost, 2)?;
     let batch = &dip::emu::sample(&model, 1, 0, Some(4))[0];
-    let split = &split_batch(&model, partition, batch);
-    let (model, cluster, cost, weight_split) = (&model, &cluster, &cost, false);
-    let graph =
-        build_graph(&GraphInput { model, cluster, partition, batch, split, cost, weight_split })?;
-    let plan = dip::sched::Dip.plan(&graph, &Environment::default())?;
+    let plan = planning.plan(batch, &Dip)?;
     let alone = makespan(&mut OneWorker, &plan)?;
     let pipelined = makespan(&mut VirtualExecutor::default(), &plan)?;
     ensure!(alone > pipelined, "one worker takes {alone}, two ranks {pipelined}");

@@ -82,7 +82,7 @@ fn mean(inputs: &SystemInputs<'_>) -> MicrobatchMeta {
     };
     let sound = mean_of(sounds.iter().sum(), sounds.len());
     let mut other: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for (module, sizes) in setting.microbatches().flat_map(|m| &m.other) {
+    for (module, sizes) in inputs.microbatches().flat_map(|m| &m.other) {
         other.entry(module.clone()).or_default().extend(sizes);
     }
     for sizes in other.values_mut() {

@@ -17,11 +17,11 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
     let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
     let (planning, history) = (contest.planning(&model, &cost)?, contest.history(&model));
-    let inputs = contest.inputs(&planning, &history);
+    let for_systems = contest.inputs(&planning, &history);
     let mut series = Vec::new();
     for system in inputs.systems {
         let System::Pipeline(system) = system else { continue };
-        let Ok(deployment) = system.deploy(&inputs) else { continue };
+        let Ok(deployment) = system.deploy(&for_systems) else { continue };
         for batch in dip::emu::sample(&model, 1, contest.seed, None) {
             let Ok((plan, _)) = contest.plan(&deployment, &batch)? else { continue };
             let points = curve(&plan)?;

@@ -20,8 +20,8 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
     let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
     let (planning, history) = (contest.planning(&model, &cost)?, contest.history(&model));
-    let inputs = contest.inputs(&planning, &history);
-    let deployment = dip::sched::systems::DipSystem.deploy(&inputs)?;
+    let for_system = contest.inputs(&planning, &history);
+    let deployment = dip::sched::systems::DipSystem.deploy(&for_system)?;
     let batch = dip::emu::sample(&model, 1, contest.seed, None).pop().context("nothing sampled")?;
     let graph = deployment.graph(&deployment.memory[0], &batch)?;
     let mut environment = contest.environment();
