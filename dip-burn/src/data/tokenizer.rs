@@ -58,7 +58,7 @@ pub struct HuggingFace {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     special: SpecialTokens,
-    vocab: u32,
+    text_vocab: u32,
 }
 
 impl Tokenizer {
@@ -67,8 +67,11 @@ impl Tokenizer {
         Self::Bytes
     }
 
-    /// Reads a Hugging Face `tokenizer.json`. A special token that the file lacks gets an id after its vocabulary, see
-    /// [`Tokenizer::vocab_size`].
+    /// Reads a Hugging Face `tokenizer.json`.
+    ///
+    /// Only tokens that the file marks as special begin, end or pad a document, never ordinary words that read like one. Without a
+    /// token for the beginning or for padding, the end token serves. An end token or image token that the file lacks gets an id
+    /// after the vocabulary.
     ///
     /// # Errors
     /// [`DataError`] names the file.
@@ -87,26 +90,27 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(wrong)?;
         inner.with_padding(None);
         let highest = inner.get_vocab(true).values().copied().max();
-        let mut vocab = highest.ok_or_else(|| wrong("its vocabulary is empty".into()))?;
-        vocab = vocab.checked_add(5).ok_or_else(|| wrong("its ids are too large".into()))? - 4;
-        let mut find = |names: &[&str]| {
-            names.iter().find_map(|name| inner.token_to_id(name)).unwrap_or_else(|| {
-                vocab += 1;
-                vocab - 1
-            })
-        };
-        let special =
-            SpecialTokens { pad: find(PAD), bos: find(BOS), eos: find(EOS), image: find(IMAGE) };
+        let highest = highest.ok_or_else(|| wrong("its vocabulary is empty".into()))?;
+        // Room for an end token and an image token.
+        if highest > u32::MAX - 3 {
+            return Err(wrong("its ids are too large".into()));
+        }
+        let (special, text_vocab) = special_tokens(&inner, highest + 1);
         let path = path.to_owned();
-        Ok(Self::HuggingFace(Box::new(HuggingFace { inner, path, special, vocab })))
+        Ok(Self::HuggingFace(Box::new(HuggingFace { inner, path, special, text_vocab })))
     }
 
-    /// Ids run from 0 to below this; a model's vocabulary must be at least as large.
-    pub fn vocab_size(&self) -> u32 {
+    /// The vocabulary that a model of text alone needs: every id but the image token is below it.
+    pub fn text_vocab_size(&self) -> u32 {
         match self {
             Self::Bytes => BYTES + 4,
-            Self::HuggingFace(t) => t.vocab,
+            Self::HuggingFace(t) => t.text_vocab,
         }
+    }
+
+    /// The vocabulary that a model of text and images needs: every id is below it.
+    pub fn vocab_size(&self) -> u32 {
+        self.text_vocab_size().max(self.special().image + 1)
     }
 
     /// The special ids.
@@ -145,12 +149,29 @@ impl Tokenizer {
                 String::from_utf8_lossy(&bytes).into_owned()
             }
             Self::HuggingFace(t) => {
-                let known = |id: &&u32| **id < t.vocab && !t.special.contains(**id);
+                let known = |id: &&u32| **id < t.text_vocab && !t.special.contains(**id);
                 let ids: Vec<u32> = ids.iter().filter(known).copied().collect();
                 t.inner.decode(&ids, true).unwrap_or_default()
             }
         }
     }
+}
+
+/// The special tokens of a tokenizer whose ids are below `vocab`, and the vocabulary that text needs with them.
+fn special_tokens(tokenizer: &tokenizers::Tokenizer, vocab: u32) -> (SpecialTokens, u32) {
+    let added = tokenizer.get_added_tokens_decoder();
+    let id = |name: &&str| added.iter().find(|(_, token)| token.content == *name);
+    let special = |names: &[&str]| {
+        names.iter().filter_map(id).find(|(_, token)| token.special).map(|(&id, _)| id)
+    };
+    let (eos, text_vocab) = match special(EOS) {
+        Some(eos) => (eos, vocab),
+        None => (vocab, vocab + 1),
+    };
+    // Some published tokenizers do not mark their image token as special.
+    let image = IMAGE.iter().find_map(id).map_or(text_vocab, |(&id, _)| id);
+    let (bos, pad) = (special(BOS).unwrap_or(eos), special(PAD).unwrap_or(eos));
+    (SpecialTokens { pad, bos, eos, image }, text_vocab)
 }
 
 #[cfg(test)]
@@ -173,17 +194,34 @@ mod tests {
         assert_eq!(t.vocab_size(), 260);
     }
 
-    #[test]
-    fn a_tokenizer_file_gives_its_special_tokens_and_missing_ones_follow_its_vocabulary() {
+    fn from_text(text: &str) -> Tokenizer {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
-        fs::write(&path, WORDS).unwrap();
-        let t = Tokenizer::from_file(&path).unwrap();
+        fs::write(&path, text).unwrap();
+        Tokenizer::from_file(&path).unwrap()
+    }
+
+    #[test]
+    fn the_end_token_stands_in_for_missing_ones() {
+        let t = from_text(WORDS);
         let s = t.special();
-        assert_eq!((s.eos, s.image, s.pad, s.bos, t.vocab_size()), (3, 4, 5, 6, 7));
+        assert_eq!((s.eos, s.image, s.pad, s.bos, t.vocab_size()), (3, 4, 3, 3, 5));
         assert_eq!(t.encode("a red").unwrap(), [0, 1]);
         assert!(t.encode("a <|image_pad|> </s>").unwrap().iter().all(|&id| !s.contains(id)));
         assert_eq!(t.decode(&[0, 1, s.eos, s.pad, 77]), "a red");
+    }
+
+    #[test]
+    fn ordinary_words_that_read_like_special_tokens_are_text() {
+        let t = from_text(&WORDS.replace("\"special\":true", "\"special\":false"));
+        let s = t.special();
+        assert_eq!((s.eos, s.bos, s.pad, t.text_vocab_size()), (5, 5, 5, 6));
+    }
+
+    #[test]
+    fn text_needs_no_image_token() {
+        let t = from_text(&WORDS.replace("<|image_pad|>", "<|other|>"));
+        assert_eq!((t.special().image, t.text_vocab_size(), t.vocab_size()), (5, 5, 6));
     }
 
     #[test]

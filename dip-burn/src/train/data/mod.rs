@@ -9,7 +9,7 @@ pub use clips::ClipEvaluator;
 use std::path::Path;
 use std::sync::Arc;
 
-use dip_core::{BatchMeta, ClipMeta, DecoderSpec, FieldError, ModelSpec};
+use dip_core::{BatchMeta, ClipMeta, DecoderSpec, FieldError, ModelSpec, VitSpec};
 
 use super::evaluator::Evaluator;
 use super::{DataConfig, EvaluationConfig};
@@ -124,14 +124,17 @@ fn tokenizer(path: Option<&Path>) -> Result<Tokenizer, DataError> {
     path.map_or(Ok(Tokenizer::bytes()), Tokenizer::from_file)
 }
 
+/// Checks that every decoder of `model` knows all tokens that it may meet; image tokens only come with a vision encoder.
 fn check_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), DataError> {
+    let has_images = model.modules.iter().any(|module| module.kind.get::<VitSpec>().is_some());
+    let needed = if has_images { tokenizer.vocab_size() } else { tokenizer.text_vocab_size() };
     for module in &model.modules {
         if let Some(&DecoderSpec { vocab, .. }) = module.kind.get()
-            && tokenizer.vocab_size() > vocab
+            && needed > vocab
         {
             let error = FieldError::new(
                 "the size of the tokenizer's vocabulary",
-                tokenizer.vocab_size(),
+                needed,
                 format!("at most {vocab}, the vocab of module {:?}", module.name),
                 "raise vocab in the model, or choose another tokenizer",
             );
