@@ -1,5 +1,7 @@
 //! Pictures before they are decoded.
 
+mod whole;
+
 use std::fmt::Debug;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,14 +69,18 @@ impl PictureError {
 }
 
 impl Picture {
-    /// Reads only the header of an encoded picture and checks its format and size.
+    /// Checks format and size of an encoded picture, and that its file is whole, without decoding it.
     ///
     /// # Errors
-    /// [`PictureError`] if [`Picture::pixels`] would certainly fail.
+    /// [`PictureError`] if [`Picture::pixels`] would certainly fail, or fill a part that is missing with grey.
     pub fn check(&self) -> Result<(), PictureError> {
         let Self::Encoded(bytes) = self else { return Ok(()) };
         guarded(|| {
-            let (width, height) = reader(bytes)?.into_dimensions().map_err(PictureError::broken)?;
+            let reader = reader(bytes)?;
+            if reader.format().is_some_and(|format| whole::is_truncated(bytes, format)) {
+                return Err(PictureError::broken("the file is cut off"));
+            }
+            let (width, height) = reader.into_dimensions().map_err(PictureError::broken)?;
             checked_size(width, height)
         })
     }
@@ -196,10 +202,11 @@ fn normalised(rgb: &RgbImage) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::ImageFormat;
 
     fn png(image: DynamicImage) -> Picture {
         let mut bytes = Vec::new();
-        image.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+        image.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).unwrap();
         Picture::Encoded(bytes.into())
     }
 
@@ -216,6 +223,25 @@ mod tests {
         let clear = image::RgbaImage::from_pixel(3, 3, image::Rgba([9, 9, 9, 0]));
         let pixels = png(DynamicImage::ImageRgba8(clear)).pixels(3).unwrap();
         assert!(pixels.iter().all(|&v| v == 1.0));
+    }
+
+    #[test]
+    fn files_that_are_cut_off_are_refused() {
+        let image = DynamicImage::ImageRgb8(RgbImage::from_fn(40, 30, |x, y| {
+            Rgb([(x * y) as u8, (7 * x) as u8, (5 * y) as u8])
+        }));
+        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP] {
+            let mut bytes = Vec::new();
+            image.write_to(&mut Cursor::new(&mut bytes), format).unwrap();
+            let check = |bytes: &[u8]| Picture::Encoded(bytes.into()).check();
+            check(&bytes).unwrap();
+            // Some cameras append data of their own.
+            check(&[&bytes[..], &[0; 10]].concat()).unwrap();
+            for kept in [bytes.len() / 3, bytes.len() - 3] {
+                let error = check(&bytes[..kept]).unwrap_err().to_string();
+                assert!(error.contains("cut off"), "{format:?}, {kept}: {error}");
+            }
+        }
     }
 
     #[test]
