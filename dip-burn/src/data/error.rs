@@ -42,7 +42,8 @@ pub enum DataError {
     },
     /// No sample of a whole epoch can be used.
     #[error(
-        "{what} holds no usable sample (skipped: {skipped}); each sample needs a .txt or .json and one picture an image mark"
+        "{what} holds no usable sample (skipped: {skipped}); each sample needs a .txt or .json, one picture an image mark, and \
+         text within the sequence_tokens and max_images of the model: text without marks comes after all pictures"
     )]
     NoSamples {
         /// The data.

@@ -27,8 +27,10 @@ pub enum SkipReason {
     Oversized,
     /// The tokenizer refused the text.
     Untokenizable,
-    /// Neither text nor pictures, or nothing to train on after truncation.
+    /// Neither text nor pictures.
     Empty,
+    /// No text to train on within the length and the images of a sequence.
+    NothingFits,
     /// The rest of a shard after a broken header.
     BrokenShard,
 }
@@ -47,6 +49,7 @@ impl SkipReason {
             Self::Oversized => "oversized",
             Self::Untokenizable => "cannot be tokenized",
             Self::Empty => "empty",
+            Self::NothingFits => "no text within sequence_tokens and max_images",
             Self::BrokenShard => "rest of a broken shard",
         }
     }

@@ -24,6 +24,12 @@ pub trait DataSource<D = Document>: Send {
     /// [`DataError::Position`] if it belongs to other data.
     fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError>;
 
+    /// The number of whole passes over the data before the position; 0 for data without end. A loader gives up when a whole pass
+    /// has nothing usable.
+    fn passes(&self) -> u64 {
+        0
+    }
+
     /// The documents skipped between the beginning of the data and the position.
     fn skipped(&self) -> SkipCounts {
         SkipCounts::default()
@@ -50,5 +56,40 @@ impl SourcePosition {
     /// [`DataError::Position`] if another kind of source saved it.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T, DataError> {
         T::deserialize(&self.0).map_err(DataError::position)
+    }
+}
+
+/// Most unusable documents in a row before a loader gives up on data without passes.
+const MAX_UNUSABLE: u64 = 1 << 20;
+
+/// Notices when a source gives nothing usable any more.
+#[derive(Debug)]
+pub(super) struct UsableWatch {
+    unusable: u64,
+    /// The pass that begins after a whole pass without a usable document.
+    end_pass: u64,
+}
+
+impl UsableWatch {
+    /// A watch from a position in pass `pass`, counted from 0.
+    pub fn new(pass: u64) -> Self {
+        // The rest of this pass, then a whole one.
+        Self { unusable: 0, end_pass: pass + 2 }
+    }
+
+    /// A watch at the beginning of the data.
+    pub fn from_start() -> Self {
+        Self { unusable: 0, end_pass: 1 }
+    }
+
+    /// Notes a usable document.
+    pub fn usable(&mut self, pass: u64) {
+        *self = Self::new(pass);
+    }
+
+    /// Notes an unusable document of pass `pass`, and returns true if it is time to give up.
+    pub fn unusable(&mut self, pass: u64) -> bool {
+        self.unusable += 1;
+        pass >= self.end_pass || self.unusable >= MAX_UNUSABLE
     }
 }

@@ -15,15 +15,13 @@ use super::document::TokenizedDocument;
 use super::error::DataError;
 use super::packing::{FirstFit, PackConfig, PackedMicrobatch, Packer, PackingRule};
 use super::skip::{SkipCounts, SkipReason};
-use super::source::{DataSource, SourcePosition};
+use super::source::{DataSource, SourcePosition, UsableWatch};
 use super::tokenizer::Tokenizer;
 use decode::Decoder;
 use position::{BatchShape, Counts};
 
 /// Documents between two saved positions of the source.
 const SNAPSHOT_EVERY: u64 = 32;
-/// Most unusable documents in a row before the loader gives up.
-const MAX_UNUSABLE: u64 = 1 << 20;
 /// Most microbatches of a batch.
 const MAX_MICROBATCHES: u32 = 65_536;
 
@@ -76,6 +74,7 @@ pub struct Loader {
     /// Positions of the source, oldest first; the first is not after the oldest waiting document.
     snapshots: VecDeque<Snapshot>,
     skipped: SkipCounts,
+    watch: UsableWatch,
     decoder: Decoder,
 }
 
@@ -102,6 +101,10 @@ impl Loader {
         let remedy = "give the model's image size";
         FieldError::check_range("image_px", config.image_px, 1..=16_384, remedy)?;
         FieldError::check_range("prefetch", config.prefetch, 1..=1024, "try 2")?;
+        let watch = match source.passes() {
+            0 => UsableWatch::from_start(),
+            pass => UsableWatch::new(pass),
+        };
         Ok(Self {
             packer: Packer::new(config.pack.clone())?,
             decoder: Decoder::start(config.image_px, config.prefetch),
@@ -113,6 +116,7 @@ impl Loader {
             taken: 0,
             snapshots: VecDeque::new(),
             skipped: SkipCounts::default(),
+            watch,
         })
     }
 
@@ -203,6 +207,7 @@ impl Loader {
             return differs("its waiting documents were never read");
         }
         self.source.restore(&position.source)?;
+        self.watch = UsableWatch::new(self.source.passes());
         let rule = self.packer.rule().clone();
         self.packer = Packer::new(self.config.pack.clone())?.with_rule(rule);
         (self.batches, self.taken) = (position.batches, position.first);
@@ -254,15 +259,23 @@ impl Loader {
     }
 
     fn next_usable(&mut self) -> Result<(u64, TokenizedDocument), DataError> {
-        for _ in 0..MAX_UNUSABLE {
+        loop {
             let (number, document) = self.take()?;
-            match document {
-                Some(document) if self.packer.keeps(&document) => return Ok((number, document)),
-                Some(_) => self.skipped.add(SkipReason::Empty),
-                None => self.skipped.add(SkipReason::Untokenizable),
+            let pass = self.source.passes();
+            let reason = match document {
+                Some(document) if self.packer.keeps(&document) => {
+                    self.watch.usable(pass);
+                    return Ok((number, document));
+                }
+                Some(_) => SkipReason::NothingFits,
+                None => SkipReason::Untokenizable,
+            };
+            if self.watch.unusable(pass) {
+                let (what, skipped) = ("the data source".into(), self.skipped());
+                return Err(DataError::NoSamples { what, skipped });
             }
+            self.skipped.add(reason);
         }
-        Err(DataError::NoSamples { what: "the data source".into(), skipped: self.skipped() })
     }
 
     /// The number and tokens of the next document; `None` for the tokens if the tokenizer refuses it.

@@ -131,3 +131,28 @@ fn a_position_of_another_shape_is_refused() {
     let mut other = Loader::new(drawn(), Arc::new(Tokenizer::bytes()), other).unwrap();
     assert!(matches!(other.restore(&position), Err(DataError::Position(_))));
 }
+
+#[test]
+fn data_in_which_nothing_fits_ends_in_an_error_after_one_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(4, 4).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let mut append = |name: String, bytes: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    };
+    for sample in ["a", "b", "c"] {
+        // Without marks the text comes after all ten pictures, but a sequence takes four.
+        (0..10).for_each(|i| append(format!("{sample}.{i}.png"), png.get_ref()));
+        append(format!("{sample}.txt"), b"a caption");
+    }
+    tar.finish().unwrap();
+    let source = WebDataset::open(&[path], WebDatasetConfig::default()).unwrap();
+    let error = loader(Box::new(source)).next_batch().unwrap_err().to_string();
+    for part in ["3 no text within", "max_images", "text without marks comes after all pictures"] {
+        assert!(error.contains(part), "{error}");
+    }
+}

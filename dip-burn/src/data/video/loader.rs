@@ -16,11 +16,9 @@ use super::{CaptionedVideo, VideoError};
 use crate::batch::Microbatch;
 use crate::data::error::{DataError, TokenizeError};
 use crate::data::skip::{SkipCounts, SkipReason};
-use crate::data::source::{DataSource, SourcePosition};
+use crate::data::source::{DataSource, SourcePosition, UsableWatch};
 use crate::data::tokenizer::Tokenizer;
 
-/// Most unusable videos in a row before the loader gives up.
-const MAX_UNUSABLE: u64 = 1 << 20;
 /// Keeps the random numbers of the caption dropout different from those of noise and times.
 const DROPOUT_SEED: u64 = 0xd809_07ca_9710_4d1b;
 
@@ -101,6 +99,10 @@ impl ClipLoader {
     ) -> Result<Self, DataError> {
         config.validate()?;
         let config = Arc::new(config);
+        let watch = match source.passes() {
+            0 => UsableWatch::from_start(),
+            pass => UsableWatch::new(pass),
+        };
         let reader = Reader {
             source,
             tokenizer,
@@ -109,6 +111,7 @@ impl ClipLoader {
             batches: 0,
             clips: 0,
             skipped: SkipCounts::default(),
+            watch,
         };
         let (position, skipped) = (reader.position(), reader.all_skipped());
         Ok(Self { reader: Some(reader), running: None, position, skipped })
@@ -204,6 +207,7 @@ struct Reader {
     batches: u64,
     clips: u64,
     skipped: SkipCounts,
+    watch: UsableWatch,
 }
 
 /// A clip, and the position of the source before it.
@@ -266,29 +270,38 @@ impl Reader {
 
     /// The next usable video.
     fn read(&mut self) -> Result<Waiting, DataError> {
-        for _ in 0..MAX_UNUSABLE {
+        loop {
             let before = self.source.position();
-            let CaptionedVideo { video, caption } = self.source.next_document()?;
-            let latents = match video.latents(&self.config.shape, self.config.max_frames) {
-                Ok(latents) => latents,
-                Err(error @ (VideoError::NoFfmpeg(_) | VideoError::NotPixels { .. })) => {
-                    return Err(DataError::other(error));
-                }
-                Err(_) => {
-                    self.skipped.add(SkipReason::BrokenVideo);
-                    continue;
-                }
-            };
-            let number = self.clips;
-            match self.caption(&caption, number) {
-                Some(caption) => {
-                    let clip = ReadyClip { latents, caption, number };
+            let captioned = self.source.next_document()?;
+            let pass = self.source.passes();
+            let reason = match self.clip(captioned)? {
+                Ok(clip) => {
+                    self.watch.usable(pass);
                     return Ok(Waiting { clip, before });
                 }
-                None => self.skipped.add(SkipReason::Untokenizable),
+                Err(reason) => reason,
+            };
+            if self.watch.unusable(pass) {
+                let (what, skipped) = ("the data source".into(), self.all_skipped());
+                return Err(DataError::NoSamples { what, skipped });
             }
+            self.skipped.add(reason);
         }
-        Err(DataError::NoSamples { what: "the data source".into(), skipped: self.all_skipped() })
+    }
+
+    /// Decodes a video and its caption. The inner error says why to skip it.
+    fn clip(&self, captioned: CaptionedVideo) -> Result<Result<ReadyClip, SkipReason>, DataError> {
+        let CaptionedVideo { video, caption } = captioned;
+        let latents = match video.latents(&self.config.shape, self.config.max_frames) {
+            Ok(latents) => latents,
+            Err(error @ (VideoError::NoFfmpeg(_) | VideoError::NotPixels { .. })) => {
+                return Err(DataError::other(error));
+            }
+            Err(_) => return Ok(Err(SkipReason::BrokenVideo)),
+        };
+        let number = self.clips;
+        let caption = self.caption(&caption, number).ok_or(SkipReason::Untokenizable);
+        Ok(caption.map(|caption| ReadyClip { latents, caption, number }))
     }
 
     /// The tokens of a caption, or of an empty one if it is dropped; `None` if it cannot be tokenized.
@@ -318,6 +331,7 @@ impl Reader {
 
     fn restore(&mut self, position: &ClipPosition) -> Result<(), DataError> {
         self.source.restore(&position.source)?;
+        self.watch = UsableWatch::new(self.source.passes());
         self.waiting = None;
         (self.batches, self.clips) = (position.batches, position.clips);
         self.skipped = position.skipped.clone();

@@ -151,11 +151,6 @@ impl<D> WebDataset<D> {
         &self.shards
     }
 
-    /// The epoch of the next document, counted from 0.
-    pub fn epoch(&self) -> u64 {
-        self.at.epoch
-    }
-
     /// The next document of this epoch; `None` at its end, after which the next epoch begins.
     ///
     /// # Errors
@@ -276,6 +271,10 @@ impl<D> DataSource<D> for WebDataset<D> {
         }
         (self.at, self.order, self.used) = (at, order, 0);
         Ok(())
+    }
+
+    fn passes(&self) -> u64 {
+        self.at.epoch
     }
 
     fn skipped(&self) -> SkipCounts {
