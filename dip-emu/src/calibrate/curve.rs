@@ -31,12 +31,12 @@ impl Points {
 }
 
 /// `time = fixed + slope * size`; neither is negative.
-pub struct Line {
+pub struct FittedLine {
     pub fixed: f64,
     pub slope: f64,
 }
 
-impl Line {
+impl FittedLine {
     pub fn fit(points: &Points, kind: OperatorKind) -> Result<Self, FitError> {
         let found = points.sizes();
         if found < 2 {
@@ -80,7 +80,7 @@ impl Line {
 /// A line that bends upwards at most once: small operators fit in caches.
 pub struct BentLine {
     /// The line up to the bend.
-    pub near: Line,
+    pub near: FittedLine,
     /// The size at the bend; 0 for a straight line.
     pub bend: f64,
     /// The slope beyond the bend.
@@ -90,7 +90,7 @@ pub struct BentLine {
 impl BentLine {
     /// Tries a bend at every measured size and keeps the best. Stays straight if no bend is better.
     pub fn fit(points: &Points, kind: OperatorKind) -> Result<Self, FitError> {
-        let line = Line::fit(points, kind)?;
+        let line = FittedLine::fit(points, kind)?;
         let straight = Self { far_slope: line.slope, near: line, bend: 0.0 };
         let mut best = (straight.squares(points), straight);
         for &(bend, _) in &points.0 {
@@ -109,7 +109,7 @@ impl BentLine {
     }
 
     fn bent_at(bend: f64, near: &Points, far: &Points, kind: OperatorKind) -> Option<Self> {
-        let near = Line::fit(near, kind).ok()?;
+        let near = FittedLine::fit(near, kind).ok()?;
         // Minimises the squares of (start + far_slope (x - bend)) / t - 1.
         let start = near.fixed + near.slope * bend;
         let (above, weights) = far.0.iter().fold((0.0, 0.0), |(above, weights), &(x, t)| {

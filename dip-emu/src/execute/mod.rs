@@ -13,8 +13,8 @@ use std::rc::Rc;
 
 use dip_core::{ExecError, Executor, Message, Plan, RankId, RankProgress, Seconds, Trace, compile};
 
-use self::network::Network;
-use self::rank::Rank;
+use self::network::VirtualNetwork;
+use self::rank::VirtualRank;
 
 pub use network::LinkModel;
 
@@ -37,19 +37,22 @@ impl Executor for VirtualExecutor {
     /// Panics if tasks name ranks or dependencies out of range. Plans from the loaders never do.
     fn execute(&mut self, plan: &Plan) -> Result<Trace, ExecError> {
         let program = compile(plan);
-        let network = Rc::new(RefCell::new(Network::new(&plan.graph, self.links)));
-        let mut ranks: Vec<Rank<'_>> = (0..plan.order.len())
-            .map(|rank| Rank::new(&program, RankId::from(rank), &plan.graph, &network))
+        let network = Rc::new(RefCell::new(VirtualNetwork::new(&plan.graph, self.links)));
+        let mut ranks: Vec<VirtualRank<'_>> = (0..plan.order.len())
+            .map(|rank| VirtualRank::new(&program, RankId::from(rank), &plan.graph, &network))
             .collect();
         run(&mut ranks, &network)?;
-        let spans = ranks.into_iter().flat_map(Rank::into_spans).collect();
+        let spans = ranks.into_iter().flat_map(VirtualRank::into_spans).collect();
         Ok(Trace { ranks: plan.graph.ranks, spans })
     }
 }
 
 /// Advances the rank with the earliest clock by one action, until all ranks are done.
-fn run(ranks: &mut [Rank<'_>], network: &RefCell<Network<'_>>) -> Result<(), ExecError> {
-    let event = |rank: usize, ranks: &[Rank<'_>]| Reverse((Time(ranks[rank].now()), rank));
+fn run(
+    ranks: &mut [VirtualRank<'_>],
+    network: &RefCell<VirtualNetwork<'_>>,
+) -> Result<(), ExecError> {
+    let event = |rank: usize, ranks: &[VirtualRank<'_>]| Reverse((Time(ranks[rank].now()), rank));
     let mut events: BinaryHeap<_> = (0..ranks.len()).map(|rank| event(rank, ranks)).collect();
     let mut waiting: HashMap<Message, usize> = HashMap::new();
     while let Some(Reverse((_, rank))) = events.pop() {

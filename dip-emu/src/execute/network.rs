@@ -20,7 +20,7 @@ pub enum LinkModel {
 }
 
 /// All links of the pipeline.
-pub struct Network<'a> {
+pub struct VirtualNetwork<'a> {
     graph: &'a TaskGraph,
     model: LinkModel,
     /// When the send and the receive port of each rank are free again.
@@ -30,11 +30,11 @@ pub struct Network<'a> {
     arrivals: HashMap<Message, Seconds>,
     /// When each message leaves the port of its sender.
     released: HashMap<Message, Seconds>,
-    /// Messages sent since the last call of [`Network::take_sent`].
+    /// Messages sent since the last call of [`VirtualNetwork::take_sent`].
     sent: Vec<Message>,
 }
 
-impl<'a> Network<'a> {
+impl<'a> VirtualNetwork<'a> {
     pub fn new(graph: &'a TaskGraph, model: LinkModel) -> Self {
         let ports = vec![Seconds::ZERO; graph.ranks as usize];
         Self {

@@ -9,28 +9,28 @@ use dip_core::{
     Received, Seconds, SegmentId, Span, Stage, StageCall, StageError, TaskGraph,
 };
 
-use super::network::Network;
+use super::network::VirtualNetwork;
 
 /// One rank with its clock.
-pub struct Rank<'a> {
+pub struct VirtualRank<'a> {
     interpreter: Interpreter<'a, ()>,
     host: VirtualHost<'a>,
-    port: Port<'a>,
+    port: VirtualPort<'a>,
     clock: Rc<Cell<Seconds>>,
 }
 
-impl<'a> Rank<'a> {
+impl<'a> VirtualRank<'a> {
     pub fn new(
         program: &'a Program,
         rank: RankId,
         graph: &'a TaskGraph,
-        network: &Rc<RefCell<Network<'a>>>,
+        network: &Rc<RefCell<VirtualNetwork<'a>>>,
     ) -> Self {
         let clock = Rc::new(Cell::new(Seconds::ZERO));
         Self {
             interpreter: Interpreter::new(program, rank),
             host: VirtualHost { stage: VirtualStage { graph, clock: clock.clone() } },
-            port: Port { network: network.clone(), clock: clock.clone() },
+            port: VirtualPort { network: network.clone(), clock: clock.clone() },
             clock,
         }
     }
@@ -108,18 +108,18 @@ impl RankHost for VirtualHost<'_> {
 }
 
 /// The end of the links at one rank.
-struct Port<'a> {
-    network: Rc<RefCell<Network<'a>>>,
+struct VirtualPort<'a> {
+    network: Rc<RefCell<VirtualNetwork<'a>>>,
     clock: Rc<Cell<Seconds>>,
 }
 
-impl Port<'_> {
+impl VirtualPort<'_> {
     fn wait_until(&self, time: Seconds) {
         self.clock.set(self.clock.get().max(time));
     }
 }
 
-impl Link for Port<'_> {
+impl Link for VirtualPort<'_> {
     type Payload = ();
 
     fn isend(&mut self, message: &Message, (): ()) -> Result<(), LinkError> {

@@ -23,7 +23,7 @@ struct Tensor {
 
 /// An operator with its tensors.
 #[derive(Debug, Clone)]
-struct Node {
+struct OperatorNode {
     operator: Operator,
     reads: Vec<TensorId>,
     writes: Vec<TensorId>,
@@ -52,7 +52,7 @@ pub struct Work {
 #[derive(Debug, Clone, Default)]
 pub struct Dag {
     tensors: Vec<Tensor>,
-    nodes: Vec<Node>,
+    nodes: Vec<OperatorNode>,
 }
 
 impl Dag {
@@ -83,7 +83,7 @@ impl Dag {
         self.tensors.extend(made);
         let written: Vec<_> = (first..self.tensors.len()).map(TensorId).collect();
         let memory = self.bytes(reads) + self.bytes(&written) + work.weights;
-        self.nodes.push(Node {
+        self.nodes.push(OperatorNode {
             operator: Operator {
                 name: work.name,
                 kind: work.kind,
@@ -113,7 +113,7 @@ impl Dag {
 
     /// The operators of one pass in the order of execution.
     pub fn operators(&self, pass: Pass) -> Vec<Operator> {
-        let of = |node: &Node| self.pass(node, pass);
+        let of = |node: &OperatorNode| self.pass(node, pass);
         match pass {
             Pass::Forward => self.nodes.iter().filter_map(of).collect(),
             _ => self.nodes.iter().rev().filter_map(of).collect(),
@@ -121,7 +121,7 @@ impl Dag {
     }
 
     /// The operator that a node runs in a pass, if any.
-    fn pass(&self, node: &Node, pass: Pass) -> Option<Operator> {
+    fn pass(&self, node: &OperatorNode, pass: Pass) -> Option<Operator> {
         let forward = node.operator;
         let (reads, writes) = (self.bytes(&node.reads), self.bytes(&node.writes));
         match (pass, forward.kind) {
@@ -151,7 +151,7 @@ impl Dag {
     pub fn latency(&self, pass: Pass, machine: &Machine) -> Seconds {
         let mut written = vec![Seconds::ZERO; self.tensors.len()];
         let (mut compute, mut link) = (Seconds::ZERO, Seconds::ZERO);
-        let mut run = |node: &Node, before: &[TensorId], after: &[TensorId]| {
+        let mut run = |node: &OperatorNode, before: &[TensorId], after: &[TensorId]| {
             let ready = before.iter().map(|t| written[t.0]).fold(Seconds::ZERO, Seconds::max);
             let mut end = ready;
             if let Some(op) = self.pass(node, pass) {
@@ -184,7 +184,7 @@ impl Dag {
     /// Bytes kept for the backward. Operators with frozen weights keep no inputs. With `selective`, the outputs of attention
     /// cores are recomputed, not kept.
     pub fn saved(&self, trainable: bool, selective: bool) -> Bytes {
-        let needed = |n: &&Node| trainable || n.weights == Bytes::ZERO;
+        let needed = |n: &&OperatorNode| trainable || n.weights == Bytes::ZERO;
         let mut saved: Vec<_> =
             self.nodes.iter().filter(needed).flat_map(|n| n.saves.iter().copied()).collect();
         saved.sort_unstable();

@@ -97,7 +97,7 @@ fn chart(out: &mut String, summary: &Summary<'_>) {
         let (baseline, peak) = (top + LABEL - 4.0, rank.memory.peak);
         put(out, format_args!("<text y=\"{baseline}\">rank {i}, peak {peak}</text>\n"));
         for (task, span) in &rank.spans {
-            let place = Place {
+            let place = StageBox {
                 left: share(span.start, end),
                 right: share(span.end, end),
                 top: top + LABEL,
@@ -134,7 +134,7 @@ fn axis(out: &mut String, end: Seconds) {
 }
 
 /// Where a stage is drawn.
-struct Place {
+struct StageBox {
     /// Shares of the width.
     left: f64,
     right: f64,
@@ -142,7 +142,7 @@ struct Place {
     top: f64,
 }
 
-fn stage(out: &mut String, task: &Task, colour: &str, place: Place) {
+fn stage(out: &mut String, task: &Task, colour: &str, place: StageBox) {
     let top = place.top;
     let title = format!(
         "task {}: {}\n{}, strategy {}, {}",

@@ -34,7 +34,7 @@ pub fn sample(
     microbatches: Option<u32>,
 ) -> Vec<BatchMeta> {
     let count = microbatches.unwrap_or(model.microbatches).max(1);
-    let sampler = Sampler::new(model, None);
+    let sampler = BatchSampler::new(model, None);
     (0..iterations).map(|i| sampler.batch(i, seed, count)).collect()
 }
 
@@ -49,11 +49,13 @@ pub fn sweep(
     let count = microbatches.unwrap_or(model.microbatches).max(1);
     let last = iterations.saturating_sub(1).max(1) as f64;
     let share = |i: u64| 1.0 - (2.0 * i as f64 / last - 1.0).abs();
-    (0..iterations).map(|i| Sampler::new(model, Some(share(i))).batch(i, seed, count)).collect()
+    (0..iterations)
+        .map(|i| BatchSampler::new(model, Some(share(i))).batch(i, seed, count))
+        .collect()
 }
 
 /// Draws microbatches for one model.
-struct Sampler<'a> {
+struct BatchSampler<'a> {
     model: &'a ModelSpec,
     sources: Vec<Source>,
     image_tokens: u64,
@@ -63,7 +65,7 @@ struct Sampler<'a> {
     share: Option<f64>,
 }
 
-impl<'a> Sampler<'a> {
+impl<'a> BatchSampler<'a> {
     fn new(model: &'a ModelSpec, share: Option<f64>) -> Self {
         let vision = has::<VitSpec>(model) && model.max_images > 0;
         let audio = has::<AudioSpec>(model);

@@ -13,7 +13,7 @@
 use dip_core::{ClusterSpec, OperatorTime, Seconds};
 
 use super::calibration::{Calibration, FitError, FittedTime};
-use super::curve::{BentLine, Line, Points};
+use super::curve::{BentLine, FittedLine, Points};
 use crate::operators::{Machine, Operator, OperatorKind};
 
 /// A measured operator.
@@ -122,7 +122,8 @@ impl<'a> FactorFit<'a> {
         let measured = self.of(OperatorKind::Norm);
         if !measured.is_empty() {
             let points = points(measured, |m| self.memory_seconds(m)).minus(self.launch());
-            self.fitted.factors.norm = Line::slope_through_origin(&points, OperatorKind::Norm)?;
+            self.fitted.factors.norm =
+                FittedLine::slope_through_origin(&points, OperatorKind::Norm)?;
         }
         Ok(())
     }
@@ -131,7 +132,7 @@ impl<'a> FactorFit<'a> {
         let measured = self.bound_by_arithmetic(OperatorKind::Activation);
         let points = points(measured, memory_bytes).minus(self.launch());
         if !points.is_empty() {
-            let slope = Line::slope_through_origin(&points, OperatorKind::Activation)?;
+            let slope = FittedLine::slope_through_origin(&points, OperatorKind::Activation)?;
             self.fitted.factors.activation = slope * self.sheet.device.memory_bytes_per_s;
         }
         Ok(())
@@ -141,7 +142,7 @@ impl<'a> FactorFit<'a> {
         if !self.of(OperatorKind::Matmul).is_empty() {
             let measured = self.bound_by_arithmetic(OperatorKind::Matmul);
             let points = points(measured, |m| m.operator.flops.0).minus(self.launch());
-            let line = Line::fit(&points, OperatorKind::Matmul)?;
+            let line = FittedLine::fit(&points, OperatorKind::Matmul)?;
             self.fitted.factors.matmul = line.slope * self.sheet.device.flops_per_s;
             self.fitted.factors.saturation_flop = line.fixed / line.slope;
         }
@@ -153,7 +154,7 @@ impl<'a> FactorFit<'a> {
             let saturation = self.fitted.factors.saturation_flop;
             let measured = self.bound_by_arithmetic(OperatorKind::Attention);
             let points = points(measured, |m| m.operator.flops.0 + saturation).minus(self.launch());
-            let slope = Line::slope_through_origin(&points, OperatorKind::Attention)?;
+            let slope = FittedLine::slope_through_origin(&points, OperatorKind::Attention)?;
             self.fitted.factors.attention = slope * self.sheet.device.flops_per_s;
         }
         Ok(())
@@ -163,7 +164,7 @@ impl<'a> FactorFit<'a> {
         let measured = self.of(OperatorKind::Collective);
         let points = points(measured, sent_bytes).minus(self.launch());
         if !points.is_empty() {
-            let line = Line::fit(&points, OperatorKind::Collective)?;
+            let line = FittedLine::fit(&points, OperatorKind::Collective)?;
             self.fitted.links.latency_s = line.fixed;
             self.fitted.factors.network = line.slope * self.sheet.links.intra_node_bytes_per_s;
         }
@@ -176,7 +177,7 @@ impl<'a> FactorFit<'a> {
         let fixed = self.launch() + self.fitted.links.latency_s;
         let points = points(measured, sent_bytes).minus(fixed);
         if !points.is_empty() {
-            let slope = Line::slope_through_origin(&points, OperatorKind::HostCopy)?;
+            let slope = FittedLine::slope_through_origin(&points, OperatorKind::HostCopy)?;
             self.fitted.links.host_bytes_per_s = self.fitted.factors.network / slope;
         }
         Ok(())

@@ -13,9 +13,9 @@ use dip_core::{
 };
 
 use self::front::{CANDIDATES, Choice, front};
-use self::part::{Gradients, PartCost, StageTotals};
+use self::part::{ComputedGradients, PartCost, StageTotals};
 use self::reuse::Reused;
-use crate::modality::{Layout, ModalityOperators, OperatorTable, PartQuery, stream_bytes};
+use crate::modality::{ModalityOperators, OperatorTable, PartQuery, TensorLayout, stream_bytes};
 use crate::operators::{Dag, Machine, Operator, OperatorRule, Pass};
 
 /// Bytes of a gradient. Gradients are summed in single precision.
@@ -32,7 +32,7 @@ const GRADIENT_BYTES: u64 = 4;
 pub struct AnalyticCost {
     model: ModelSpec,
     machine: Machine,
-    layout: Layout,
+    layout: TensorLayout,
     table: OperatorTable,
     strategies: Vec<LayerStrategy>,
     parts: Reused<PartKey, PartCost>,
@@ -45,7 +45,7 @@ struct PartKey {
     module: ModuleId,
     part: Part,
     work: Workload,
-    gradients: Gradients,
+    gradients: ComputedGradients,
 }
 
 /// What the candidates of a chunk depend on: its number of layers and its ends.
@@ -66,7 +66,7 @@ impl AnalyticCost {
         (parallel.data, parallel.tensor) = (parallel.data.max(1), parallel.tensor.max(1));
         Self {
             machine: Machine::new(cluster, model.parallel.tensor),
-            layout: Layout {
+            layout: TensorLayout {
                 tensor: model.parallel.tensor,
                 element_bytes: cluster.device.element_bytes,
             },
@@ -145,7 +145,7 @@ impl AnalyticCost {
     }
 
     fn key(&self, chunk: &ChunkQuery<'_>, part: Part, work: Workload) -> PartKey {
-        let gradients = Gradients {
+        let gradients = ComputedGradients {
             inputs: chunk.runs_backward,
             weights: chunk.runs_backward && chunk.trainable,
         };

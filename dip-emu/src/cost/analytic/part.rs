@@ -6,7 +6,7 @@ use crate::operators::{Dag, Machine, Operator, Pass};
 
 /// The gradients that the backward of a part computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Gradients {
+pub struct ComputedGradients {
     pub inputs: bool,
     pub weights: bool,
 }
@@ -41,7 +41,7 @@ pub struct PartUsage {
 
 impl PartCost {
     /// Simulates the operators of a part whose residual stream starts with `input` bytes.
-    pub fn of(dag: &Dag, machine: &Machine, input: Bytes, gradients: Gradients) -> Self {
+    pub fn of(dag: &Dag, machine: &Machine, input: Bytes, gradients: ComputedGradients) -> Self {
         let run = |pass, runs| if runs { dag.latency(pass, machine) } else { Seconds::ZERO };
         let saved = dag.saved(gradients.weights, false);
         Self {
