@@ -5,7 +5,9 @@
 use dip::burn::ClipGrid;
 use dip::burn::data::{LatentShape, Tokenizer, caption_tokens};
 use dip::burn::model::sampler::Sampler;
-use dip::burn::train::{IterationReport, MetricSink, RunConfig, Sample, SinkError, write_samples};
+use dip::burn::train::{
+    IterationReport, MetricSink, RunConfig, SampledClip, SinkError, write_samples,
+};
 use dip::prelude::*;
 use dip::run::Run;
 
@@ -40,7 +42,7 @@ fn main() -> anyhow::Result<()> {
         Sampler { steps: 32, guidance: 3.0, values: shape.values as usize, empty: tokens("")? };
     let prompt = (tokens(&caption)?, ClipGrid { frames: 6, rows: 4, columns: 4 });
     let clips = training.model()?.sample(&sampler, &[prompt], 0);
-    let sample = |latents| Sample { caption: caption.clone(), seen: None, latents, shape };
+    let sample = |latents| SampledClip { caption: caption.clone(), seen: None, latents, shape };
     let folder = config.output.join("mine");
     write_samples(&folder, &clips.into_iter().map(sample).collect::<Vec<_>>())?;
     println!("{caption}: {}", folder.join("00.gif").display());

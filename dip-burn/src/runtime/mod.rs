@@ -33,4 +33,4 @@ pub use link::{ChannelLink, DeviceLinks, LinkFactory, RankLink, ReplicaRanks};
 pub(crate) use optimizer::Optimizer;
 pub use optimizer::{Algorithm, OptimizerConfig, RateSchedule, StateError};
 pub use pipeline::{BatchExecutor, Pipeline, ReplicaWork, StepReport, Update};
-pub use worker::Export;
+pub use worker::TensorKind;

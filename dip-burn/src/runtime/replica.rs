@@ -8,7 +8,7 @@ use dip_core::{Action, Program, RankId, SegmentId, StageError};
 
 use super::chunks::{Chunks, gradient_bucket, parameter_bucket};
 use super::collective::{Collective, ReplicaGone};
-use super::shard::Shard;
+use super::shard::OptimizerShard;
 use crate::params::bucket::{ReadParameters, WriteParameters};
 
 /// The replicas of one rank, seen from one of them.
@@ -18,7 +18,7 @@ pub(super) struct Replica<B: Backend> {
     /// Absent in a run with one replica.
     pub collective: Option<Arc<dyn Collective<B>>>,
     /// The parameters that this replica updates; absent if every replica updates all.
-    pub shard: Option<Shard>,
+    pub shard: Option<OptimizerShard>,
 }
 
 impl<B: Backend> Replica<B> {

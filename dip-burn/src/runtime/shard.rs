@@ -9,12 +9,13 @@ use super::chunks::Chunks;
 use crate::params::ParameterMap;
 
 /// The parameters of a rank that one replica updates for all.
-pub(super) struct Shard(HashSet<String>);
+pub(super) struct OptimizerShard(HashSet<String>);
 
-impl Shard {
+impl OptimizerShard {
     /// The share of `replica`: each parameter goes to the replica that has the fewest elements so far.
     pub fn of<B: Backend>(chunks: &mut Chunks<B>, replica: usize, replicas: usize) -> Self {
-        let mut split = Split { elements: vec![0; replicas], replica, own: HashSet::new() };
+        let mut split =
+            ShardAssignment { elements: vec![0; replicas], replica, own: HashSet::new() };
         for chunk in chunks.values_mut() {
             chunk.map_parameters(&mut split);
         }
@@ -28,14 +29,14 @@ impl Shard {
 }
 
 /// Assigns each parameter to a replica; the parameters stay as they are.
-struct Split {
+struct ShardAssignment {
     /// By replica: elements assigned so far.
     elements: Vec<usize>,
     replica: usize,
     own: HashSet<String>,
 }
 
-impl<B: Backend> ParameterMap<B> for Split {
+impl<B: Backend> ParameterMap<B> for ShardAssignment {
     fn map<const D: usize>(
         &mut self,
         name: &str,

@@ -18,10 +18,10 @@ use crate::stage::ChunkStage;
 type Gradient<B> = Option<Tensor<B, 2>>;
 
 /// The ends of tied decoders that one rank holds, by module.
-pub(super) struct TiedWeights<B: Backend>(BTreeMap<String, End<B>>);
+pub(super) struct TiedWeights<B: Backend>(BTreeMap<String, TiedEnd<B>>);
 
 /// One or both ends of a tied decoder.
-enum End<B: Backend> {
+enum TiedEnd<B: Backend> {
     Both,
     One { to: Sender<Gradient<B>>, from: Receiver<Gradient<B>> },
 }
@@ -39,12 +39,12 @@ impl<B: Backend> TiedWeights<B> {
             }
             let mut tie = |rank: RankId, tie| all[rank.index()].0.insert(spec.name.clone(), tie);
             if first.rank == last.rank {
-                tie(first.rank, End::Both);
+                tie(first.rank, TiedEnd::Both);
                 continue;
             }
             let ((to_last, from_first), (to_first, from_last)) = (channel(), channel());
-            tie(first.rank, End::One { to: to_last, from: from_last });
-            tie(last.rank, End::One { to: to_first, from: from_first });
+            tie(first.rank, TiedEnd::One { to: to_last, from: from_last });
+            tie(last.rank, TiedEnd::One { to: to_first, from: from_first });
         }
         all
     }
@@ -58,8 +58,8 @@ impl<B: Backend> TiedWeights<B> {
             let ends = chunks.iter().filter(|((name, _), _)| name == module).map(|(_, c)| c);
             let own = add(ends.flat_map(ChunkStage::tied_gradients));
             let sum = match tie {
-                End::Both => own,
-                End::One { to, from } => {
+                TiedEnd::Both => own,
+                TiedEnd::One { to, from } => {
                     let gone = || StageError::PeerGone { peer: "the rank with the other end" };
                     to.send(own.clone()).map_err(|_| gone())?;
                     // Addition commutes, so that both ranks get the same bits.

@@ -22,11 +22,11 @@ use crate::params::{NamedTensors, ReadError};
 use crate::stage::{ChunkStage, Payload, RankMemory};
 
 /// A command of the coordinator.
-pub(super) enum Command<B: Backend> {
+pub(super) enum RankCommand<B: Backend> {
     /// Run one iteration.
     Run(Box<Iteration<B>>),
     /// Copy tensors to the host.
-    Export(Export),
+    Export(TensorKind),
     /// Replace the weights and optimiser state that this rank holds.
     Import { model: Arc<NamedTensors>, optimizer: Arc<NamedTensors>, steps: u64 },
 }
@@ -50,7 +50,7 @@ pub(super) struct RankUpdate {
 
 /// Which tensors of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Export {
+pub enum TensorKind {
     /// Weights.
     Parameters,
     /// Moving averages of the trained weights, if the run keeps them.
@@ -86,7 +86,7 @@ pub(super) struct RankReport {
 }
 
 /// A rank with its channels to the coordinator.
-pub(super) struct Worker<B: Backend> {
+pub(super) struct RankWorker<B: Backend> {
     /// Its number among the ranks of all replicas.
     pub id: usize,
     pub rank: RankId,
@@ -95,11 +95,11 @@ pub(super) struct Worker<B: Backend> {
     pub memory: Arc<RankMemory>,
     pub optimizer: Optimizer<B>,
     pub tied: TiedWeights<B>,
-    pub commands: Receiver<Command<B>>,
+    pub commands: Receiver<RankCommand<B>>,
     pub replies: Sender<(usize, Reply)>,
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: Backend> RankWorker<B> {
     /// Serves commands until the coordinator is gone or a command fails. A panic of the backend is a failed command, too.
     pub fn serve(mut self) {
         while let Ok(command) = self.commands.recv() {
@@ -112,14 +112,14 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn handle(&mut self, command: Command<B>) -> Reply {
+    fn handle(&mut self, command: RankCommand<B>) -> Reply {
         match command {
-            Command::Run(iteration) => match self.run(*iteration) {
+            RankCommand::Run(iteration) => match self.run(*iteration) {
                 Ok(report) => Reply::Done(report),
                 Err(error) => Reply::Failed(Failure::Exec(error)),
             },
-            Command::Export(what) => Reply::Exported(self.export(what)),
-            Command::Import { model, optimizer, steps } => {
+            RankCommand::Export(what) => Reply::Exported(self.export(what)),
+            RankCommand::Import { model, optimizer, steps } => {
                 match self.import(&model, &optimizer, steps) {
                     Ok(()) => Reply::Imported,
                     Err(error) => Reply::Failed(Failure::Import(error)),
@@ -138,7 +138,7 @@ impl<B: Backend> Worker<B> {
         self.replica
             .share_gradients(&mut self.chunks, &program, rank)
             .map_err(|source| ExecError::Stage { rank, source })?;
-        let mut host = Host { worker: self, epoch, update };
+        let mut host = WorkerHost { worker: self, epoch, update };
         let spans = Interpreter::new(&program, rank).run(&mut host, &mut *link)?;
         Ok(RankReport {
             spans,
@@ -171,12 +171,14 @@ impl<B: Backend> Worker<B> {
         squares.sum::<Result<f64, ReadError>>().map_err(read_failed)
     }
 
-    fn export(&mut self, what: Export) -> NamedTensors {
+    fn export(&mut self, what: TensorKind) -> NamedTensors {
         match what {
-            Export::Parameters => self.chunks.values().flat_map(ChunkStage::parameters).collect(),
-            Export::Averages => self.optimizer.averages(),
-            Export::Gradients => self.chunks.values().flat_map(ChunkStage::gradients).collect(),
-            Export::Moments => self.optimizer.moments(),
+            TensorKind::Parameters => {
+                self.chunks.values().flat_map(ChunkStage::parameters).collect()
+            }
+            TensorKind::Averages => self.optimizer.averages(),
+            TensorKind::Gradients => self.chunks.values().flat_map(ChunkStage::gradients).collect(),
+            TensorKind::Moments => self.optimizer.moments(),
         }
     }
 
@@ -194,13 +196,13 @@ impl<B: Backend> Worker<B> {
     }
 }
 
-struct Host<'a, B: Backend> {
-    worker: &'a mut Worker<B>,
+struct WorkerHost<'a, B: Backend> {
+    worker: &'a mut RankWorker<B>,
     epoch: Instant,
     update: Option<RankUpdate>,
 }
 
-impl<B: Backend> RankHost for Host<'_, B> {
+impl<B: Backend> RankHost for WorkerHost<'_, B> {
     type Payload = Payload<B>;
 
     fn now(&self) -> Seconds {

@@ -46,7 +46,7 @@ pub(super) fn batches(
 }
 
 /// The times of an iteration over all replicas.
-pub(super) struct Times {
+pub(super) struct IterationTimes {
     /// Makespan of the slowest replica, as measured.
     pub makespan: Seconds,
     /// Makespan of the slowest replica, as predicted.
@@ -59,7 +59,7 @@ pub(super) struct Times {
     pub gap: f64,
 }
 
-impl Times {
+impl IterationTimes {
     pub fn of(traces: &[Trace], plans: &[&Plan]) -> Self {
         let most =
             |seconds: &mut dyn Iterator<Item = Seconds>| seconds.fold(Seconds::ZERO, Seconds::max);

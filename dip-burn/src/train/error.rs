@@ -31,7 +31,7 @@ pub enum TrainError {
     Checkpoint(#[from] CheckpointError),
     /// A metric sink.
     #[error(transparent)]
-    Sink(SinkError),
+    Sink(#[from] SinkError),
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),

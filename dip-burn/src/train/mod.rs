@@ -34,6 +34,6 @@ pub use error::TrainError;
 pub use evaluator::{Evaluator, Inference};
 pub use loss_scale::LossScale;
 pub use metrics::{JsonLines, MetricSink, SampleFiles, SinkError, TensorBoard, write_samples};
-pub use report::{Caption, Evaluation, IterationReport, Sample};
+pub use report::{Caption, Evaluation, IterationReport, SampledClip};
 pub use throughput::{Throughput, resident_bytes};
 pub use trainer::{Trainer, TrainerInit};

@@ -81,7 +81,7 @@ pub struct Evaluation {
     pub captions: Vec<Caption>,
     /// Clips sampled for held-out captions; empty where none were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub samples: Vec<Sample>,
+    pub samples: Vec<SampledClip>,
 }
 
 impl Evaluation {
@@ -93,7 +93,7 @@ impl Evaluation {
 
 /// A clip that was sampled for a caption.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Sample {
+pub struct SampledClip {
     /// The caption.
     pub caption: String,
     /// What of it can be seen; `None` for data that has no such answer.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use dip_burn::model::WholeModel;
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::{Export, Pipeline, PipelineInit};
+use dip_burn::runtime::{Pipeline, PipelineInit, TensorKind};
 use dip_burn::{Batch, Microbatch};
 use dip_core::*;
 use rand::{Rng, SeedableRng};
@@ -53,10 +53,10 @@ impl Case {
         let init = PipelineInit::new(&self.model, &partition, devices).with_weights(7);
         let mut pipeline = Pipeline::<P>::new(&init).unwrap();
         let report = pipeline.run(&plan, &self.batch, None).unwrap();
-        let gradients = pipeline.export(Export::Gradients).unwrap();
+        let gradients = pipeline.export(TensorKind::Gradients).unwrap();
         let whole = WholeModel::<Oracle>::init(&self.model, 7, &Default::default()).unwrap();
         assert_eq!(
-            difference(&pipeline.export(Export::Parameters).unwrap(), &whole.parameters()),
+            difference(&pipeline.export(TensorKind::Parameters).unwrap(), &whole.parameters()),
             0.0
         );
         let (loss, mut expected) = whole.loss_and_gradients(&self.batch);

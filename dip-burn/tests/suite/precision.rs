@@ -3,7 +3,7 @@ use std::sync::Arc;
 use dip_burn::Batch;
 use dip_burn::model::Precision;
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::{Export, Pipeline, PipelineInit, StepReport, Update};
+use dip_burn::runtime::{Pipeline, PipelineInit, StepReport, TensorKind, Update};
 use dip_core::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -40,7 +40,7 @@ impl Case {
     fn gradients(&self, precision: Precision) -> (StepReport, NamedTensors) {
         let mut pipeline = self.pipeline(precision);
         let report = pipeline.run(&self.plan, &self.batch, None).unwrap();
-        (report, pipeline.export(Export::Gradients).unwrap())
+        (report, pipeline.export(TensorKind::Gradients).unwrap())
     }
 }
 
@@ -105,11 +105,11 @@ fn offloaded_layers_give_the_same_bits_and_leave_the_device() {
 fn weights_stay_f32_and_small_updates_are_not_lost() {
     let case = case("keep");
     let mut pipeline = case.pipeline(Precision::Bf16);
-    let before = pipeline.export(Export::Parameters).unwrap();
+    let before = pipeline.export(TensorKind::Parameters).unwrap();
     // Far below the last digit of bf16, which has 8.
     let update = Update { learning_rate: 1e-6, clip_norm: 0.0, loss_scale: 1.0 };
     pipeline.run(&case.plan, &case.batch, Some(update)).unwrap();
-    let after = pipeline.export(Export::Parameters).unwrap();
+    let after = pipeline.export(TensorKind::Parameters).unwrap();
     let moved = distance(&after, &before);
     assert!(moved > 0.0 && moved < 1e-4, "{moved}");
 }
@@ -119,10 +119,10 @@ fn the_loss_scale_cancels_and_an_overflow_leaves_the_weights_alone() {
     let case = case("keep");
     let norm_of = |loss_scale: f64| {
         let mut pipeline = case.pipeline(Precision::F16);
-        let before = pipeline.export(Export::Parameters).unwrap();
+        let before = pipeline.export(TensorKind::Parameters).unwrap();
         let update = Update { learning_rate: 1e-3, clip_norm: 1.0, loss_scale };
         let report = pipeline.run(&case.plan, &case.batch, Some(update)).unwrap();
-        let moved = pipeline.export(Export::Parameters).unwrap() != before;
+        let moved = pipeline.export(TensorKind::Parameters).unwrap() != before;
         (report.gradient_norm, moved)
     };
     let (plain, moved) = norm_of(1.0);

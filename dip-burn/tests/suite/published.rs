@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dip_burn::model::{InitialWeights, WholeModel};
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::{Export, OptimizerConfig, Pipeline, PipelineInit, ReplicaWork, Update};
+use dip_burn::runtime::{OptimizerConfig, Pipeline, PipelineInit, ReplicaWork, TensorKind, Update};
 use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
 use dip_burn::weights::{ExportConfig, TensorStore, Weights, export};
 use dip_burn::{Batch, Image, Microbatch};
@@ -320,10 +320,10 @@ fn gradients_of_published_models_are_those_of_autodiff() {
             let (batch, plan) = planned(&fixture, fixture.sequence.clone(), &mut rng, &[strategy]);
             let mut pipeline = fixture.pipeline();
             let report = pipeline.run(&plan, &batch, None).unwrap();
-            let weights = pipeline.export(Export::Parameters).unwrap();
+            let weights = pipeline.export(TensorKind::Parameters).unwrap();
             let (loss, mut expected) = fixture.oracle(&weights, &batch);
             assert!((report.loss - loss).abs() < 1e-5 * loss, "{name}: {} {loss}", report.loss);
-            let mut gradients = pipeline.export(Export::Gradients).unwrap();
+            let mut gradients = pipeline.export(TensorKind::Gradients).unwrap();
             // Without rotary positions a bias on keys shifts all scores of a row alike: its gradient is rounding alone.
             if name.starts_with("llava") {
                 for gradients in [&mut gradients, &mut expected] {
@@ -355,7 +355,7 @@ fn both_ends_of_a_tied_decoder_learn_from_the_sum_of_their_gradients() {
     let mut rng = ChaCha8Rng::seed_from_u64(8);
     let fixture = Fixture::read("qwen2");
     let (batch, plan) = planned(&fixture, fixture.sequence.clone(), &mut rng, &["keep"]);
-    let before = fixture.pipeline().export(Export::Parameters).unwrap();
+    let before = fixture.pipeline().export(TensorKind::Parameters).unwrap();
     let (_, mut gradients) = fixture.oracle(&before, &batch);
     let head: Vec<f32> = gradients.remove("language.end.head.weight").unwrap().to_vec().unwrap();
     let table: Vec<f32> = gradients.remove("language.embed.weight").unwrap().to_vec().unwrap();
@@ -379,7 +379,7 @@ fn both_ends_of_a_tied_decoder_learn_from_the_sum_of_their_gradients() {
         for _ in 0..3 {
             pipeline.run_replicas(&work, Some(update)).unwrap();
         }
-        let after = pipeline.export(Export::Parameters).unwrap();
+        let after = pipeline.export(TensorKind::Parameters).unwrap();
         let values = |name: &str| after[name].to_vec::<f32>().unwrap();
         let (table, head) = (values("language.embed.weight"), values("language.end.head.weight"));
         assert!((0..96 * 32).all(|i| table[i] == head[i % 32 * 96 + i / 32]));
@@ -399,7 +399,7 @@ fn adapters_learn_and_frozen_weights_stay() {
     // Adapters begin at zero: the model is still the published one.
     assert!(fixture.difference(&fixture.model) < TOLERANCE);
     let mut pipeline = fixture.pipeline();
-    let before = pipeline.export(Export::Parameters).unwrap();
+    let before = pipeline.export(TensorKind::Parameters).unwrap();
     let update = Update { learning_rate: 0.01, clip_norm: 0.0, loss_scale: 1.0 };
     let mut losses = Vec::new();
     for strategy in ["keep", "selective", "full", "keep"] {
@@ -407,16 +407,16 @@ fn adapters_learn_and_frozen_weights_stay() {
         losses.push(pipeline.run(&plan, &batch, Some(update)).unwrap().loss);
         // With both matrices moved the gradients of both are compared.
         let report = pipeline.run(&plan, &batch, None).unwrap();
-        let weights = pipeline.export(Export::Parameters).unwrap();
+        let weights = pipeline.export(TensorKind::Parameters).unwrap();
         let (loss, mut expected) = fixture.oracle(&weights, &batch);
         expected.retain(|name, _| name.contains(".lora."));
         assert_eq!(expected.len(), 2 * (3 * 3 + 4 * 7));
         assert!((report.loss - loss).abs() < 1e-5 * loss, "{} {loss}", report.loss);
-        let worst = difference(&pipeline.export(Export::Gradients).unwrap(), &expected);
+        let worst = difference(&pipeline.export(TensorKind::Gradients).unwrap(), &expected);
         assert!(worst < 1e-4, "{strategy}: {worst}");
     }
     assert!(losses.is_sorted_by(|a, b| a > b), "{losses:?}");
-    for (name, value) in pipeline.export(Export::Parameters).unwrap() {
+    for (name, value) in pipeline.export(TensorKind::Parameters).unwrap() {
         assert_eq!(value != before[&name], name.contains(".lora."), "{name}");
     }
 }
@@ -429,7 +429,7 @@ fn exported(
 ) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint {
-        model: pipeline.export(Export::Parameters).unwrap(),
+        model: pipeline.export(TensorKind::Parameters).unwrap(),
         optimizer: NamedTensors::new(),
         state: RunState {
             schema: CHECKPOINT_SCHEMA.into(),
@@ -502,7 +502,7 @@ fn exported_adapters_are_part_of_the_weights() {
     }
     let folder = exported(&fixture, &mut pipeline, ExportConfig::default());
     let mut whole = WholeModel::<B>::init(&fixture.model, 0, &Default::default()).unwrap();
-    whole.load(&pipeline.export(Export::Parameters).unwrap()).unwrap();
+    whole.load(&pipeline.export(TensorKind::Parameters).unwrap()).unwrap();
     let logits = whole.logits(&fixture.sequence).unwrap().into_data().to_vec::<f32>().unwrap();
     let moved = largest(&fixture.logits, &logits);
     assert!(moved > 0.1, "{moved}");

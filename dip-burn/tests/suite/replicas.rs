@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dip_burn::model::WholeModel;
-use dip_burn::runtime::{Export, Pipeline, PipelineError, PipelineInit, ReplicaWork};
+use dip_burn::runtime::{Pipeline, PipelineError, PipelineInit, ReplicaWork, TensorKind};
 use dip_burn::train::Trainer;
 use dip_burn::{Batch, Microbatch};
 use dip_core::*;
@@ -67,7 +67,7 @@ fn replicas_give_the_loss_and_gradients_of_one_device() {
         let whole = WholeModel::<Oracle>::init(&model, 7, &Default::default()).unwrap();
         let (loss, expected) = whole.loss_and_gradients(&together(&batches));
         assert!((report.loss - loss).abs() <= 1e-5 * loss, "{case}: {} {loss}", report.loss);
-        let worst = difference(&pipeline.export(Export::Gradients).unwrap(), &expected);
+        let worst = difference(&pipeline.export(TensorKind::Gradients).unwrap(), &expected);
         assert!(worst < 1e-5, "{case}: gradients differ by {worst}");
     }
 }

@@ -10,7 +10,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::Layout;
-use super::slices::{Message, PART, Slices};
+use super::slices::{PART, SliceMessage, Slices};
 use crate::params::Bucket;
 use crate::runtime::nodes::NodeTransport;
 
@@ -73,7 +73,8 @@ impl<B: Backend> Across<B> {
         from: usize,
         bytes: Vec<u8>,
     ) -> Result<Option<(usize, Bucket<B>)>, String> {
-        let Message { kind, bucket } = self.slices.read(&bytes, from, self.transport.number())?;
+        let SliceMessage { kind, bucket } =
+            self.slices.read(&bytes, from, self.transport.number())?;
         if kind == PART {
             if self.parts.get(&bucket).is_some_and(|parts| parts[from].is_some()) {
                 return Err(format!("has sent its part of bucket {bucket} twice"));

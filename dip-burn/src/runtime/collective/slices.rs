@@ -25,19 +25,19 @@ const VALUE_BYTES: usize = size_of::<f32>();
 pub(super) struct Slices {
     layout: Layout,
     /// By bucket and node.
-    pieces: Vec<Vec<Vec<Piece>>>,
+    pieces: Vec<Vec<Vec<SlicePiece>>>,
 }
 
 /// Consecutive values of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Piece {
+struct SlicePiece {
     tensor: usize,
     values: Range<usize>,
 }
 
 /// A message that fits its slice.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(super) struct SliceMessage {
     pub kind: u8,
     pub bucket: usize,
 }
@@ -66,7 +66,7 @@ impl Slices {
                 "tensor {i} of bucket {bucket} has {own} values, but its parameter {length}"
             );
         }
-        let of_piece = |piece: &Piece| {
+        let of_piece = |piece: &SlicePiece| {
             let Range { start, end } = piece.values;
             let bytes = tensors[piece.tensor].as_ref()?.as_bytes();
             Some(&bytes[start * VALUE_BYTES..end * VALUE_BYTES])
@@ -123,7 +123,7 @@ impl Slices {
     ///
     /// # Errors
     /// Says what does not fit the slice.
-    pub fn read(&self, bytes: &[u8], from: usize, to: usize) -> Result<Message, String> {
+    pub fn read(&self, bytes: &[u8], from: usize, to: usize) -> Result<SliceMessage, String> {
         let short = || "has sent a message that is cut short".to_owned();
         let mut rest = bytes;
         let kind = take(&mut rest, 1).ok_or_else(short)?[0];
@@ -162,14 +162,14 @@ impl Slices {
             take(&mut rest, length.saturating_mul(VALUE_BYTES)).ok_or_else(short)?;
         }
         match rest.len() {
-            0 => Ok(Message { kind, bucket }),
+            0 => Ok(SliceMessage { kind, bucket }),
             more => Err(format!("has sent {more} bytes behind bucket {bucket}")),
         }
     }
 }
 
 /// The pieces of slice `k` of `count`; none is empty.
-fn slice_of(lengths: &[usize], k: usize, count: usize) -> Vec<Piece> {
+fn slice_of(lengths: &[usize], k: usize, count: usize) -> Vec<SlicePiece> {
     let total: usize = lengths.iter().sum();
     let begin_of = |k: usize| total / count * k + (total % count).min(k);
     let (from, to) = (begin_of(k), begin_of(k + 1));
@@ -177,7 +177,7 @@ fn slice_of(lengths: &[usize], k: usize, count: usize) -> Vec<Piece> {
     for (tensor, &length) in lengths.iter().enumerate() {
         let (first, last) = (from.max(begin), to.min(begin + length));
         if first < last {
-            pieces.push(Piece { tensor, values: first - begin..last - begin });
+            pieces.push(SlicePiece { tensor, values: first - begin..last - begin });
         }
         begin += length;
     }
@@ -196,13 +196,13 @@ fn add_piece((a, b): (Option<Vec<f32>>, Option<Vec<f32>>)) -> Option<Vec<f32>> {
 }
 
 /// The length of the message with all pieces.
-fn message_bytes(pieces: &[Piece]) -> usize {
-    let of_piece = |piece: &Piece| PIECE_BYTES + piece.values.len() * VALUE_BYTES;
+fn message_bytes(pieces: &[SlicePiece]) -> usize {
+    let of_piece = |piece: &SlicePiece| PIECE_BYTES + piece.values.len() * VALUE_BYTES;
     HEADER_BYTES + pieces.iter().map(of_piece).sum::<usize>()
 }
 
 /// The header of a message: its kind, the numbers of the bucket and of the pieces.
-fn begin(kind: u8, bucket: usize, pieces: &[Piece]) -> Vec<u8> {
+fn begin(kind: u8, bucket: usize, pieces: &[SlicePiece]) -> Vec<u8> {
     let mut message = Vec::with_capacity(message_bytes(pieces));
     message.push(kind);
     message.extend((bucket as u64).to_le_bytes());

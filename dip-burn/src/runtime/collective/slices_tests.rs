@@ -19,7 +19,7 @@ fn slices_are_even_and_cover_every_value_once() {
                 let pieces = slice_of(&lengths, k, nodes);
                 let of_slice: usize = pieces.iter().map(|piece| piece.values.len()).sum();
                 assert!((total / nodes..=total.div_ceil(nodes)).contains(&of_slice));
-                for Piece { tensor, values } in pieces {
+                for SlicePiece { tensor, values } in pieces {
                     assert_eq!(values.start, found[tensor], "a gap or an overlap");
                     found[tensor] = values.end;
                 }
@@ -45,12 +45,12 @@ fn sums_of_all_slices_have_the_bits_of_the_whole() {
                 let message = slices.part(1, node, &tensors[from]);
                 assert_eq!(
                     slices.read(&message, from, node),
-                    Ok(Message { kind: PART, bucket: 1 })
+                    Ok(SliceMessage { kind: PART, bucket: 1 })
                 );
                 message
             };
             let sum = slices.sum(1, node, &(0..nodes).map(part).collect::<Vec<_>>());
-            assert_eq!(slices.read(&sum, node, 0), Ok(Message { kind: SUM, bucket: 1 }));
+            assert_eq!(slices.read(&sum, node, 0), Ok(SliceMessage { kind: SUM, bucket: 1 }));
             assert!(sum.len() <= slices.longest_bytes());
             sum
         })

@@ -47,12 +47,12 @@ impl<B: Backend> CollectiveFactory<B> for ThreadCollectives {
 struct ThreadCollective<B: Backend> {
     replica: usize,
     device: B::Device,
-    parts: Sender<Part<B>>,
-    sums: Mutex<Inbox<B>>,
+    parts: Sender<ReduceEvent<B>>,
+    sums: Mutex<SumQueue<B>>,
 }
 
 /// A message to the summing thread.
-enum Part<B: Backend> {
+enum ReduceEvent<B: Backend> {
     Bucket {
         replica: usize,
         bucket: usize,
@@ -65,7 +65,7 @@ enum Part<B: Backend> {
 }
 
 /// Sums that have arrived.
-struct Inbox<B: Backend> {
+struct SumQueue<B: Backend> {
     sums: Receiver<(usize, Bucket<B>)>,
     /// By bucket: sums that arrived before they were asked for.
     early: HashMap<usize, Bucket<B>>,
@@ -77,7 +77,7 @@ impl<B: Backend> ThreadCollective<B> {
         if let Some(across) = &across {
             // Deliveries after the end of the replicas are dropped.
             let parts = parts.clone();
-            let hand_over = move |delivery| drop(parts.send(Part::Remote(delivery)));
+            let hand_over = move |delivery| drop(parts.send(ReduceEvent::Remote(delivery)));
             across.transport.listen(across.channel(), Box::new(hand_over));
         }
         let mut outboxes = Vec::new();
@@ -85,7 +85,7 @@ impl<B: Backend> ThreadCollective<B> {
         for (replica, device) in devices.iter().enumerate() {
             let (outbox, sums) = channel();
             outboxes.push(outbox);
-            let sums = Mutex::new(Inbox { sums, early: HashMap::new() });
+            let sums = Mutex::new(SumQueue { sums, early: HashMap::new() });
             members.push(Self { replica, device: device.clone(), parts: parts.clone(), sums });
         }
         let devices = devices.to_vec();
@@ -105,7 +105,7 @@ impl<B: Backend> ThreadCollective<B> {
 
 /// Sums every bucket as soon as its last part is there, until a replica ends.
 fn reduce<B: Backend>(
-    parts: &Receiver<Part<B>>,
+    parts: &Receiver<ReduceEvent<B>>,
     sums: &[Sender<(usize, Bucket<B>)>],
     devices: &[B::Device],
     mut across: Option<Across<B>>,
@@ -114,7 +114,7 @@ fn reduce<B: Backend>(
     let mut stopped = None;
     while let Ok(part) = parts.recv() {
         let done = match (part, &mut across) {
-            (Part::Bucket { replica, bucket, part }, across) => {
+            (ReduceEvent::Bucket { replica, bucket, part }, across) => {
                 if let (Some(node), Some(across)) = (stopped, &across) {
                     return across.transport.reject(node, STOPPED);
                 }
@@ -134,14 +134,14 @@ fn reduce<B: Backend>(
                     None => Some((bucket, sum)),
                 }
             }
-            (Part::Remote(Delivery::Message { from, bytes }), Some(across)) => {
+            (ReduceEvent::Remote(Delivery::Message { from, bytes }), Some(across)) => {
                 match across.received(from, bytes) {
                     Ok(done) => done,
                     Err(what) => return across.transport.reject(from, &what),
                 }
             }
             // At the end of a run a node may leave once the others have all they need from it.
-            (Part::Remote(Delivery::Left { from }), Some(across)) => {
+            (ReduceEvent::Remote(Delivery::Left { from }), Some(across)) => {
                 let has_failed = across.transport.failure().is_some();
                 if has_failed || across.is_waiting() || !waiting.is_empty() {
                     return across.transport.reject(from, STOPPED);
@@ -149,7 +149,7 @@ fn reduce<B: Backend>(
                 stopped = Some(from);
                 continue;
             }
-            (Part::Remote(_) | Part::Gone, _) => return,
+            (ReduceEvent::Remote(_) | ReduceEvent::Gone, _) => return,
         };
         let Some((bucket, sum)) = done else { continue };
         for outbox in sums {
@@ -161,7 +161,7 @@ fn reduce<B: Backend>(
 
 impl<B: Backend> Collective<B> for ThreadCollective<B> {
     fn contribute(&self, bucket: usize, part: Bucket<B>) -> Result<(), ReplicaGone> {
-        let part = Part::Bucket { replica: self.replica, bucket, part };
+        let part = ReduceEvent::Bucket { replica: self.replica, bucket, part };
         self.parts.send(part).map_err(|_| ReplicaGone)
     }
 
@@ -181,7 +181,7 @@ impl<B: Backend> Collective<B> for ThreadCollective<B> {
 impl<B: Backend> Drop for ThreadCollective<B> {
     fn drop(&mut self) {
         // Fails only if the thread has already ended because of another replica.
-        let _ = self.parts.send(Part::Gone);
+        let _ = self.parts.send(ReduceEvent::Gone);
     }
 }
 

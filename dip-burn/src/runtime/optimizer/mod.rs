@@ -3,13 +3,14 @@
 //! State is kept by parameter name, so that checkpoints do not depend on the partition.
 
 mod config;
+mod moment;
 mod muon;
 mod rate;
 mod state;
 
 pub use config::{Algorithm, OptimizerConfig};
+pub use moment::StateError;
 pub use rate::RateSchedule;
-pub use state::StateError;
 
 use std::collections::HashMap;
 
@@ -78,7 +79,12 @@ impl<B: Backend> Optimizer<B> {
     ) {
         self.steps += 1;
         for chunk in chunks {
-            chunk.map_parameters(&mut Step { optimizer: self, learning_rate, scale, owns });
+            chunk.map_parameters(&mut UpdateParameters {
+                optimizer: self,
+                learning_rate,
+                scale,
+                owns,
+            });
         }
     }
 
@@ -100,14 +106,14 @@ impl<B: Backend> Optimizer<B> {
 }
 
 /// The update of one step.
-struct Step<'a, B: Backend> {
+struct UpdateParameters<'a, B: Backend> {
     optimizer: &'a mut Optimizer<B>,
     learning_rate: f64,
     scale: f64,
     owns: &'a dyn Fn(&str) -> bool,
 }
 
-impl<B: Backend> ParameterMap<B> for Step<'_, B> {
+impl<B: Backend> ParameterMap<B> for UpdateParameters<'_, B> {
     fn map<const D: usize>(
         &mut self,
         name: &str,

@@ -10,8 +10,8 @@ use burn::optim::{
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::state::tensor_like;
-use super::{OptimizerConfig, StateError};
+use super::OptimizerConfig;
+use super::moment::{StateError, tensor_like};
 use crate::params::NamedTensors;
 
 /// Momentum of Burn's rule. Burn hides its velocity; it is computed here a second time, so that checkpoints can keep it.

@@ -5,8 +5,8 @@ use burn::optim::record::AdaptorRecord;
 use burn::optim::{AdamW, AdamWState, AdaptiveMomentumState};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use thiserror::Error;
 
+use super::moment::{StateError, tensor_like};
 use super::muon::MuonRule;
 use super::{Average, Optimizer};
 use crate::params::{NamedTensors, ParameterMap};
@@ -15,27 +15,6 @@ use crate::runtime::chunks::Chunks;
 const MOMENT_1: &str = ".moment_1";
 const MOMENT_2: &str = ".moment_2";
 const AVERAGE: &str = ".average";
-
-/// Optimiser state that does not fit the model.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum StateError {
-    /// A tensor has another shape than its parameter.
-    #[error("{tensor} has shape {found:?}, but its parameter has {expected:?}")]
-    Shape {
-        /// The tensor.
-        tensor: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The shape of its parameter.
-        expected: Vec<usize>,
-    },
-    /// One of the two moments of a parameter is missing.
-    #[error("{tensor} is missing")]
-    Missing {
-        /// The moment.
-        tensor: String,
-    },
-}
 
 impl<B: Backend> Optimizer<B> {
     /// The moving averages, by parameter name.
@@ -82,7 +61,7 @@ impl<B: Backend> Optimizer<B> {
         if let Some(muon) = &mut self.muon {
             muon.clear();
         }
-        let mut load = Load { optimizer: self, moments, owns, error: None };
+        let mut load = LoadState { optimizer: self, moments, owns, error: None };
         for chunk in chunks.values_mut() {
             chunk.map_parameters(&mut load);
         }
@@ -91,14 +70,14 @@ impl<B: Backend> Optimizer<B> {
 }
 
 /// Loads the state of every parameter; the parameters stay as they are.
-struct Load<'a, B: Backend> {
+struct LoadState<'a, B: Backend> {
     optimizer: &'a mut Optimizer<B>,
     moments: &'a NamedTensors,
     owns: &'a dyn Fn(&str) -> bool,
     error: Option<StateError>,
 }
 
-impl<B: Backend> Load<'_, B> {
+impl<B: Backend> LoadState<'_, B> {
     fn load<const D: usize>(
         &mut self,
         name: &str,
@@ -128,7 +107,7 @@ impl<B: Backend> Load<'_, B> {
     }
 }
 
-impl<B: Backend> ParameterMap<B> for Load<'_, B> {
+impl<B: Backend> ParameterMap<B> for LoadState<'_, B> {
     fn map<const D: usize>(
         &mut self,
         name: &str,
@@ -142,24 +121,6 @@ impl<B: Backend> ParameterMap<B> for Load<'_, B> {
         }
         parameter
     }
-}
-
-/// The tensor `name` on the device of its parameter, if there is one.
-///
-/// # Errors
-/// [`StateError::Shape`] if it has another shape than its parameter.
-pub(super) fn tensor_like<B: Backend, const D: usize>(
-    tensors: &NamedTensors,
-    name: String,
-    parameter: &Tensor<B, D>,
-) -> Result<Option<Tensor<B, D>>, StateError> {
-    let Some(data) = tensors.get(&name) else { return Ok(None) };
-    let expected = parameter.dims();
-    if data.shape.dims() != expected {
-        let (found, expected) = (data.shape.to_vec(), expected.to_vec());
-        return Err(StateError::Shape { tensor: name, found, expected });
-    }
-    Ok(Some(Tensor::from_data(data.clone(), &parameter.device())))
 }
 
 /// First and second moment of a record of any rank.

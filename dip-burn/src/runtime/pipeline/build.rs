@@ -14,9 +14,9 @@ use crate::runtime::error::PipelineError;
 use crate::runtime::init::PipelineInit;
 use crate::runtime::optimizer::Optimizer;
 use crate::runtime::replica::Replica;
-use crate::runtime::shard::Shard;
+use crate::runtime::shard::OptimizerShard;
 use crate::runtime::tied::TiedWeights;
-use crate::runtime::worker::{Reply, Worker};
+use crate::runtime::worker::{RankWorker, Reply};
 use crate::stage::RankMemory;
 
 impl<B: Backend> Pipeline<B> {
@@ -44,7 +44,7 @@ impl<B: Backend> Pipeline<B> {
         };
         for (id, ((chunks, member), tied)) in chunks.into_iter().zip(members).zip(tied).enumerate()
         {
-            let parts = Parts { id, chunks, member, tied, replies: reply_sender.clone() };
+            let parts = WorkerParts { id, chunks, member, tied, replies: reply_sender.clone() };
             pipeline.workers.push(start_thread(init, parts)?);
         }
         Ok(pipeline)
@@ -61,7 +61,7 @@ fn build_chunks<B: Backend>(
 }
 
 /// What a worker is made of.
-struct Parts<B: Backend> {
+struct WorkerParts<B: Backend> {
     /// Its number among the ranks of all replicas.
     id: usize,
     chunks: Chunks<B>,
@@ -72,16 +72,16 @@ struct Parts<B: Backend> {
 
 fn start_thread<B: Backend>(
     init: &PipelineInit<'_, B>,
-    parts: Parts<B>,
+    parts: WorkerParts<B>,
 ) -> Result<RankThread<B>, PipelineError> {
-    let Parts { id, mut chunks, member, tied, replies } = parts;
+    let WorkerParts { id, mut chunks, member, tied, replies } = parts;
     let ranks = init.partition.ranks as usize;
     let rank = RankId::from(id % ranks);
     let memory = Arc::<RankMemory>::default();
     chunks.values_mut().for_each(|chunk| chunk.share_memory(memory.clone()));
     let replica = replica_of(init, id / ranks, member, &mut chunks);
     let (commands, command_receiver) = channel();
-    let worker = Worker {
+    let worker = RankWorker {
         id,
         rank,
         replica,
@@ -113,12 +113,12 @@ fn replica_of<B: Backend>(
     let group = &init.connections.group;
     let (number, count) = (group.index() * init.replicas() + own, group.size() * init.replicas());
     let is_sharded = init.optimizer.shard && count > 1;
-    let shard = is_sharded.then(|| Shard::of(chunks, number, count));
+    let shard = is_sharded.then(|| OptimizerShard::of(chunks, number, count));
     Replica { reports_norm: own == 0, collective, shard }
 }
 
 /// Serves inside a compute pool of the rank's own, so that ranks never wait for each other's threads.
-fn serve_in_pool<B: Backend>(worker: Worker<B>, threads: usize) {
+fn serve_in_pool<B: Backend>(worker: RankWorker<B>, threads: usize) {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
     // Kept until the rank ends: dropping it ends the compute threads.
     let _pool = pool;

@@ -21,7 +21,7 @@ use dip_core::{Plan, Seconds, Trace, compile};
 use super::connections::Connections;
 use super::error::PipelineError;
 use super::link::{RankLink, ReplicaRanks};
-use super::worker::{Command, Export, Iteration, RankReport, RankUpdate, Reply};
+use super::worker::{Iteration, RankCommand, RankReport, RankUpdate, Reply, TensorKind};
 use crate::batch::Batch;
 use crate::params::NamedTensors;
 
@@ -38,7 +38,7 @@ pub struct Pipeline<B: Backend> {
 }
 
 struct RankThread<B: Backend> {
-    commands: Option<Sender<Command<B>>>,
+    commands: Option<Sender<RankCommand<B>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -118,7 +118,7 @@ impl<B: Backend> Pipeline<B> {
                     epoch,
                     update: rank_update,
                 };
-                self.command(replica * self.ranks + r, Command::Run(Box::new(iteration)))?;
+                self.command(replica * self.ranks + r, RankCommand::Run(Box::new(iteration)))?;
             }
         }
         Ok(scales)
@@ -187,12 +187,12 @@ impl<B: Backend> Pipeline<B> {
     ///
     /// # Errors
     /// [`PipelineError::Rank`] if a rank has ended.
-    pub fn export(&mut self, what: Export) -> Result<NamedTensors, PipelineError> {
+    pub fn export(&mut self, what: TensorKind) -> Result<NamedTensors, PipelineError> {
         // Replicas have equal weights and gradients, but each may have only a shard of the moments.
-        let may_be_sharded = matches!(what, Export::Moments | Export::Averages);
+        let may_be_sharded = matches!(what, TensorKind::Moments | TensorKind::Averages);
         let asked = if may_be_sharded { self.workers.len() } else { self.ranks };
         for id in 0..asked {
-            self.command(id, Command::Export(what))?;
+            self.command(id, RankCommand::Export(what))?;
         }
         let mut all = NamedTensors::new();
         for _ in 0..asked {
@@ -217,7 +217,7 @@ impl<B: Backend> Pipeline<B> {
         let (model, optimizer) = (Arc::new(model), Arc::new(optimizer));
         for r in 0..self.workers.len() {
             let (model, optimizer) = (model.clone(), optimizer.clone());
-            self.command(r, Command::Import { model, optimizer, steps })?;
+            self.command(r, RankCommand::Import { model, optimizer, steps })?;
         }
         for _ in 0..self.workers.len() {
             match self.reply()? {

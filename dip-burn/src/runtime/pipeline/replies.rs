@@ -7,13 +7,17 @@ use dip_core::RankId;
 
 use super::Pipeline;
 use crate::runtime::error::{PipelineError, ended, out_of_turn};
-use crate::runtime::worker::{Command, Failure, Reply};
+use crate::runtime::worker::{Failure, RankCommand, Reply};
 
 /// How long to look for the first cause of a failure.
 const CAUSE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl<B: Backend> Pipeline<B> {
-    pub(super) fn command(&mut self, id: usize, command: Command<B>) -> Result<(), PipelineError> {
+    pub(super) fn command(
+        &mut self,
+        id: usize,
+        command: RankCommand<B>,
+    ) -> Result<(), PipelineError> {
         let sent = self.workers[id].commands.as_ref().map(|commands| commands.send(command));
         match sent {
             Some(Ok(())) => Ok(()),

@@ -15,7 +15,7 @@ use crate::data::{
 };
 use crate::model::sampler::Sampler;
 use crate::train::evaluator::{Evaluator, Inference};
-use crate::train::report::{Evaluation, Sample};
+use crate::train::report::{Evaluation, SampledClip};
 use crate::train::{DataConfig, EvaluationConfig};
 
 /// Videos searched for each held-out clip.
@@ -143,7 +143,7 @@ impl ClipEvaluator {
         &self,
         model: &dyn Inference,
         config: &EvaluationConfig,
-    ) -> Result<Vec<Sample>, DataError> {
+    ) -> Result<Vec<SampledClip>, DataError> {
         let sampler = Sampler {
             steps: config.sample_steps,
             guidance: config.guidance,
@@ -160,7 +160,7 @@ impl ClipEvaluator {
             prompts.push((self.tokens(&clip.caption)?, ClipGrid { frames, ..clip.latents.grid }));
         }
         let sampled = model.sample(&sampler, &prompts, self.seed ^ SAMPLE_SEED);
-        let sample = |(latents, clip): (Latents, &&HeldOutClip)| Sample {
+        let sample = |(latents, clip): (Latents, &&HeldOutClip)| SampledClip {
             caption: clip.caption.clone(),
             seen: self.seen(&latents, &clip.caption),
             latents,

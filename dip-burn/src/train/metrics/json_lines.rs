@@ -20,7 +20,7 @@ pub struct JsonLines {
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Line<'a> {
+enum MetricLine<'a> {
     Train(&'a IterationReport),
     Evaluation(&'a Evaluation),
 }
@@ -60,7 +60,7 @@ impl JsonLines {
         OpenOptions::new().append(true).open(path).map_err(&io)
     }
 
-    fn write(&mut self, line: &Line<'_>) -> Result<(), SinkError> {
+    fn write(&mut self, line: &MetricLine<'_>) -> Result<(), SinkError> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
@@ -84,11 +84,11 @@ impl MetricSink for JsonLines {
     }
 
     fn iteration(&mut self, report: &IterationReport) -> Result<(), SinkError> {
-        self.write(&Line::Train(report))
+        self.write(&MetricLine::Train(report))
     }
 
     fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), SinkError> {
-        self.write(&Line::Evaluation(evaluation))
+        self.write(&MetricLine::Evaluation(evaluation))
     }
 }
 

@@ -15,7 +15,6 @@ use std::path::Path;
 use super::EarlyStop;
 use super::checkpoint::CheckpointError;
 use super::config::RunConfig;
-use super::error::TrainError;
 use super::report::{Evaluation, IterationReport};
 
 /// Why a sink could not take a report; it ends the run.
@@ -91,31 +90,31 @@ impl<'a> Sinks<'a> {
         self.0.push(sink);
     }
 
-    pub fn start(&mut self, iteration: u64) -> Result<(), TrainError> {
+    pub fn start(&mut self, iteration: u64) -> Result<(), SinkError> {
         self.each(|sink| sink.start(iteration))
     }
 
-    pub fn iteration(&mut self, report: &IterationReport) -> Result<(), TrainError> {
+    pub fn iteration(&mut self, report: &IterationReport) -> Result<(), SinkError> {
         self.each(|sink| sink.iteration(report))
     }
 
-    pub fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), TrainError> {
+    pub fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), SinkError> {
         self.each(|sink| sink.evaluation(evaluation))
     }
 
-    pub fn checkpoint(&mut self, path: &Path) -> Result<(), TrainError> {
+    pub fn checkpoint(&mut self, path: &Path) -> Result<(), SinkError> {
         self.each(|sink| sink.checkpoint(path))
     }
 
-    pub fn early_stop(&mut self, iteration: u64, stop: &EarlyStop) -> Result<(), TrainError> {
+    pub fn early_stop(&mut self, iteration: u64, stop: &EarlyStop) -> Result<(), SinkError> {
         self.each(|sink| sink.early_stop(iteration, stop))
     }
 
     fn each(
         &mut self,
         mut report: impl FnMut(&mut dyn MetricSink) -> Result<(), SinkError>,
-    ) -> Result<(), TrainError> {
-        self.0.iter_mut().try_for_each(|sink| report(&mut **sink)).map_err(TrainError::Sink)
+    ) -> Result<(), SinkError> {
+        self.0.iter_mut().try_for_each(|sink| report(&mut **sink))
     }
 }
 

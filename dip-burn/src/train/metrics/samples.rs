@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::{MetricSink, SinkError, io_at};
 use crate::train::checkpoint::CheckpointError;
-use crate::train::report::{Evaluation, Sample};
+use crate::train::report::{Evaluation, SampledClip};
 
 /// Most frames in a row of the contact sheet.
 const MAX_COLUMNS: usize = 8;
@@ -40,7 +40,7 @@ impl MetricSink for SampleFiles {
 ///
 /// # Errors
 /// [`CheckpointError::Io`] names the file.
-pub fn write(folder: &Path, samples: &[Sample]) -> Result<(), CheckpointError> {
+pub fn write(folder: &Path, samples: &[SampledClip]) -> Result<(), CheckpointError> {
     if samples.is_empty() {
         return Ok(());
     }
@@ -68,7 +68,7 @@ pub fn write(folder: &Path, samples: &[Sample]) -> Result<(), CheckpointError> {
 }
 
 /// A caption and which parts of it the sample shows.
-fn line(sample: &Sample) -> String {
+fn line(sample: &SampledClip) -> String {
     let mark = |right: bool| if right { "yes" } else { "no" };
     let seen = sample.seen.map(|s| {
         let (colour, shape) = (mark(s.colour), mark(s.shape));
@@ -114,7 +114,7 @@ fn contact_sheet(rows: &[Vec<RgbImage>]) -> RgbImage {
     sheet
 }
 
-fn write_latents(path: &Path, sample: &Sample) -> std::io::Result<()> {
+fn write_latents(path: &Path, sample: &SampledClip) -> std::io::Result<()> {
     let (grid, values) = (sample.latents.grid, &sample.latents.values);
     let sides = [grid.frames, grid.rows, grid.columns, sample.shape.values];
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -128,10 +128,10 @@ fn seconds_now() -> f64 {
 
 /// A protobuf message that is being written.
 #[derive(Default)]
-struct Message(Vec<u8>);
+struct ProtobufMessage(Vec<u8>);
 
-fn message(write: impl FnOnce(&mut Message)) -> Vec<u8> {
-    let mut message = Message::default();
+fn message(write: impl FnOnce(&mut ProtobufMessage)) -> Vec<u8> {
+    let mut message = ProtobufMessage::default();
     write(&mut message);
     message.0
 }
@@ -142,7 +142,7 @@ const FIXED_64: u64 = 1;
 const LENGTH_DELIMITED: u64 = 2;
 const FIXED_32: u64 = 5;
 
-impl Message {
+impl ProtobufMessage {
     fn raw_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);

@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use super::Trainer;
 use crate::data::SourcePosition;
 use crate::params::NamedTensors;
-use crate::runtime::Export;
+use crate::runtime::TensorKind;
 use crate::train::agreement::{agree_on_weights, gather_tensors};
 use crate::train::checkpoint::{self, Checkpoint};
 use crate::train::error::TrainError;
@@ -61,7 +61,7 @@ impl<B: Backend> Trainer<B> {
     pub fn save(&mut self) -> Result<PathBuf, TrainError> {
         let model = self.weights()?;
         agree_on_weights(&*self.group, self.iteration(), &model)?;
-        let optimizer = self.export_sharded(Export::Moments)?;
+        let optimizer = self.export_sharded(TensorKind::Moments)?;
         if !self.group.is_first() {
             return Ok(checkpoint::path_of(&self.config.output, self.iteration()));
         }
@@ -71,7 +71,7 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// Tensors of which each replica may have a shard: all of them on the first process.
-    pub(super) fn export_sharded(&mut self, what: Export) -> Result<NamedTensors, TrainError> {
+    pub(super) fn export_sharded(&mut self, what: TensorKind) -> Result<NamedTensors, TrainError> {
         let own = self.pipeline.export(what)?;
         if self.config.optimizer.shard { gather_tensors(&*self.group, own) } else { Ok(own) }
     }

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use super::Trainer;
 use crate::model::WholeModel;
 use crate::params::NamedTensors;
-use crate::runtime::Export;
+use crate::runtime::TensorKind;
 use crate::train::error::TrainError;
 use crate::train::metrics::Sinks;
 use crate::train::report::Evaluation;
@@ -51,13 +51,13 @@ impl<B: Backend> Trainer<B> {
         if self.is_done() && !at_end {
             evaluation = self.evaluate(true)?.unwrap_or(evaluation);
         }
-        sinks.evaluation(&evaluation)
+        Ok(sinks.evaluation(&evaluation)?)
     }
 
     /// The weights, or their averages if the run keeps them.
     fn evaluated_weights(&mut self) -> Result<NamedTensors, TrainError> {
         let mut weights = self.weights()?;
-        weights.extend(self.export_sharded(Export::Averages)?);
+        weights.extend(self.export_sharded(TensorKind::Averages)?);
         Ok(weights)
     }
 

@@ -12,9 +12,9 @@ use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, Partition, Plan, PlanSource, PlannedBatch, Seconds, check_plan};
 
 use self::prefetch::{PrefetchedBatch, TrainingBatch};
-use self::progress::Progress;
+use self::progress::RunProgress;
 use super::agreement::agree_on_weights;
-use super::assignment::{self, Assign, Times};
+use super::assignment::{self, Assign, IterationTimes};
 use super::config::RunConfig;
 use super::data::RunData;
 use super::error::TrainError;
@@ -25,7 +25,7 @@ use crate::batch::Batch;
 use crate::model::InitialWeights;
 use crate::params::NamedTensors;
 use crate::runtime::{
-    Connections, Export, Pipeline, PipelineInit, ProcessGroup, ReplicaWork, StepReport, Update,
+    Connections, Pipeline, PipelineInit, ProcessGroup, ReplicaWork, StepReport, TensorKind, Update,
 };
 use crate::weights::Weights;
 
@@ -62,7 +62,7 @@ pub struct Trainer<B: Backend> {
     throughput: Option<Throughput>,
     sinks: Vec<Box<dyn MetricSink>>,
     prefetched: Option<PrefetchedBatch>,
-    progress: Progress,
+    progress: RunProgress,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -88,7 +88,7 @@ impl<B: Backend> Trainer<B> {
             partition: partition.clone(),
             pipeline: Pipeline::new(&pipeline)?,
             plans,
-            progress: Progress::new(config.pipeline.precision, data.loader.position()),
+            progress: RunProgress::new(config.pipeline.precision, data.loader.position()),
             data,
             device,
             group,
@@ -135,7 +135,7 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// [`TrainError::Pipeline`] if a rank has failed.
     pub fn weights(&mut self) -> Result<NamedTensors, TrainError> {
-        Ok(self.pipeline.export(Export::Parameters)?)
+        Ok(self.pipeline.export(TensorKind::Parameters)?)
     }
 
     /// True if the run has ended.
@@ -250,7 +250,7 @@ impl<B: Backend> Trainer<B> {
         pace: Pace,
     ) -> IterationReport {
         let plans: Vec<&Plan> = planned.iter().map(|p| &p.plan).collect();
-        let times = Times::of(&step.traces, &plans);
+        let times = IterationTimes::of(&step.traces, &plans);
         let Pace { update, elapsed_s } = pace;
         let TrainingBatch { meta, tokens, .. } = batch;
         IterationReport {

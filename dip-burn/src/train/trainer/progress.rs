@@ -9,7 +9,7 @@ use crate::train::error::TrainError;
 use crate::train::loss_scale::LossScale;
 
 /// How far a run is.
-pub(super) struct Progress {
+pub(super) struct RunProgress {
     /// Iterations that are done.
     pub iteration: u64,
     /// Iterations that changed the weights. One with gradients beyond f16 does not, and the learning rate waits for it.
@@ -20,7 +20,7 @@ pub(super) struct Progress {
     pub position: SourcePosition,
 }
 
-impl Progress {
+impl RunProgress {
     /// A run that starts at `position`.
     pub fn new(precision: Precision, position: SourcePosition) -> Self {
         Self {

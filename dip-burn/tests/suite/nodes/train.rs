@@ -11,7 +11,7 @@ use dip_burn::data::{
 use dip_burn::model::Precision;
 use dip_burn::runtime::nodes::NodeGroup;
 use dip_burn::runtime::{
-    Connections, Export, Pipeline, PipelineError, PipelineInit, ProcessGroup, Update,
+    Connections, Pipeline, PipelineError, PipelineInit, ProcessGroup, TensorKind, Update,
 };
 use dip_burn::train::{RunConfig, TrainError, Trainer};
 use dip_core::{Chunk, ModelSpec, ModulePartition, Partition, Plan, RankId, SegmentId, Strategy};
@@ -180,10 +180,10 @@ fn gradients_beyond_f16_on_one_node_leave_the_weights_of_all_alone() {
         let case = Case::new(&[&[1, 2], &[3]]);
         let mut pipeline = case.pipeline(Precision::F16, nodes)?;
         let mut step = |loss_scale: f64| {
-            let before = pipeline.export(Export::Parameters).unwrap();
+            let before = pipeline.export(TensorKind::Parameters).unwrap();
             let update = Update { learning_rate: 1e-3, clip_norm: 1.0, loss_scale };
             let report = pipeline.run(&case.plan, &case.batch, Some(update)).unwrap();
-            let moved = pipeline.export(Export::Parameters).unwrap() != before;
+            let moved = pipeline.export(TensorKind::Parameters).unwrap() != before;
             (report.gradient_norm.is_finite(), moved)
         };
         // A scale of its own, which no run has, stands for a share of the batch that is out of the ordinary.
