@@ -51,7 +51,7 @@ pub enum PipelineError {
     /// The ranks of a replica could not be connected.
     #[error("the ranks of replica {replica} could not be connected: {source}")]
     Links {
-        /// The replica, among those of all processes.
+        /// The replica, counted over all processes.
         replica: usize,
         /// The error of the links' factory.
         source: std::io::Error,

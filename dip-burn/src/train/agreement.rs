@@ -24,7 +24,7 @@ pub(super) fn agree_on_weights(
 /// The tensors of all processes on the first; only its own on the others.
 ///
 /// # Errors
-/// Those of the group, and [`CheckpointError`] if tensors cannot be exchanged.
+/// [`GroupError`] if a process has ended, and [`CheckpointError`] if tensors cannot be exchanged.
 pub(super) fn gather_tensors<E>(
     group: &dyn ProcessGroup,
     own: NamedTensors,

@@ -81,7 +81,7 @@ pub(super) fn peak_bytes(plans: &[&Plan], activations: &[Bytes]) -> Vec<Bytes> {
     fixed.zip(activations).map(|(&fixed, &activations)| fixed + activations).collect()
 }
 
-/// The traces of all replicas as one: the ranks of the second follow those of the first, and so on.
+/// The traces of all replicas as one, with the ranks of the replicas one after another.
 fn side_by_side(traces: &[Trace]) -> Trace {
     let mut whole = Trace::default();
     for trace in traces {

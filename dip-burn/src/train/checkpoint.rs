@@ -1,7 +1,7 @@
 //! Checkpoints: a folder with `model.safetensors`, `optimizer.safetensors` and `state.json`.
 //!
-//! A checkpoint is written under a temporary name, flushed to the disk and renamed, so that a run that is killed at any point
-//! leaves only whole ones. Tensors are named as in [`params`](crate::params), whatever the partition was.
+//! A checkpoint is written under a temporary name, flushed to the disk and renamed, so that a run killed at any point leaves only
+//! whole ones. Tensors have the names of [`params`](crate::params), which do not depend on the partition.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,15 +24,15 @@ pub const CHECKPOINT_SCHEMA: &str = "dip.checkpoint/v1";
 const PREFIX: &str = "checkpoint-";
 /// The files of a checkpoint, in the order in which they are read.
 const FILES: [&str; 3] = ["state.json", "model.safetensors", "optimizer.safetensors"];
-/// Largest file that is read back, a bound against files that are not checkpoints.
+/// Largest file that is read: guards against files that are not checkpoints.
 const MAX_FILE_BYTES: u64 = 1 << 40;
 
-/// Everything a run needs to go on as if it had not stopped.
+/// Everything a run needs to resume as if it had not stopped.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint<S> {
     /// Weights.
     pub model: NamedTensors,
-    /// Optimiser moments, `<parameter>.moment_1` and `.moment_2`, and averaged weights, `.average`.
+    /// Optimiser state: moments, `<parameter>.moment_1`, `.moment_2` or `.velocity`, and averaged weights, `.average`.
     pub optimizer: NamedTensors,
     /// Progress of the run.
     pub state: RunState<S>,
@@ -46,12 +46,12 @@ pub struct RunState<S> {
     pub schema: String,
     /// Iterations that are done.
     pub iteration: u64,
-    /// Optimiser steps that are done; Adam's bias correction needs them.
+    /// Optimiser steps that are done, for Adam's bias correction and the learning rate.
     pub optimizer_steps: u64,
-    /// The held-out loss that early stopping waits for.
+    /// The best held-out loss, for early stopping.
     #[serde(default)]
     pub early_stop: EarlyStop,
-    /// The loss scale; absent in checkpoints of runs that had none.
+    /// The loss scale; absent in checkpoints of versions without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,
     /// Position in the data.
@@ -69,7 +69,7 @@ pub enum CheckpointError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not what it should be.
+    /// A file has the wrong content.
     #[error("{}: {what}; remove this checkpoint folder to go on from the one before", path.display())]
     Format {
         /// The file.
@@ -79,7 +79,7 @@ pub enum CheckpointError {
     },
 }
 
-/// Where the checkpoint of an iteration is.
+/// Path of the checkpoint of an iteration.
 pub(super) fn path_of(folder: &Path, iteration: u64) -> PathBuf {
     folder.join(format!("{PREFIX}{iteration:08}"))
 }
@@ -115,16 +115,16 @@ pub fn save<S: Serialize>(
     Ok(target)
 }
 
-/// The whole checkpoints under `folder`, the oldest first; none where there is no folder.
+/// The whole checkpoints under `folder`, oldest first; none if there is no folder.
 ///
 /// # Errors
-/// [`CheckpointError::Io`] where the folder cannot be read.
+/// [`CheckpointError::Io`] if the folder cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     entries(folder, |name| name.strip_prefix(PREFIX).is_some_and(is_number))
 }
 
-/// What killed runs left half-written.
+/// Folders that killed runs left half-written.
 fn partial_folders(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     entries(folder, |name| name.starts_with(&format!(".{PREFIX}")) && name.ends_with(".partial"))
 }
@@ -154,7 +154,7 @@ pub fn load<S: DeserializeOwned>(path: &Path) -> Result<Checkpoint<S>, Checkpoin
 /// Reads a checkpoint whose files come from `file`; `path` is named in errors.
 ///
 /// # Errors
-/// Those of `file`, and [`CheckpointError`] where a file is not what it should be.
+/// Errors of `file`, and [`CheckpointError`] if a file has the wrong content.
 pub(super) fn parse<S: DeserializeOwned, E: From<CheckpointError>>(
     path: &Path,
     file: impl Fn(&str) -> Result<Vec<u8>, E>,

@@ -15,7 +15,7 @@ pub struct EarlyStop {
 }
 
 impl EarlyStop {
-    /// Takes the loss of an evaluation.
+    /// Records the loss of an evaluation.
     pub fn record(&mut self, loss: f64) {
         if self.best.is_none_or(|best| loss < best) {
             *self = Self { best: Some(loss), since: 0 };
@@ -24,7 +24,7 @@ impl EarlyStop {
         }
     }
 
-    /// Whether `patience` evaluations in a row brought nothing; never where it is 0.
+    /// True after `patience` evaluations in a row without a lower loss; never if it is 0.
     pub fn is_over(&self, patience: u64) -> bool {
         patience > 0 && self.since >= patience
     }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_ends_after_as_many_evaluations_without_a_lower_loss_as_it_has_patience() {
+    fn a_run_ends_once_its_patience_is_exhausted() {
         let mut stop = EarlyStop::default();
         let over: Vec<bool> = [3.0, 2.0, 2.5, 1.5, 1.5, f64::NAN]
             .map(|loss| {

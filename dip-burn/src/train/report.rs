@@ -17,7 +17,7 @@ pub struct IterationReport {
     pub learning_rate: f64,
     /// Norm of all gradients before clipping.
     pub gradient_norm: f64,
-    /// Tokens that passed through the backbone, padding not counted, or those of the clips.
+    /// Tokens of the backbone or of the clips, without padding.
     pub tokens: u64,
     /// Images.
     pub images: u64,
@@ -27,65 +27,65 @@ pub struct IterationReport {
     pub microbatches: usize,
     /// Tokens a second.
     pub tokens_per_s: f64,
-    /// Model FLOPs utilisation, where the peak of the devices is known.
+    /// Model FLOPs utilisation, if the peak of the devices is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
-    /// The whole iteration: waiting for plan and pixels, stages, optimiser step.
+    /// Time of the whole iteration: waits for plan and pixels, stages, and optimiser step.
     pub elapsed_s: Seconds,
-    /// From the first stage to the last, as measured. Stages of a GPU are measured until it is given them, not until it has
-    /// computed them: of times, only that of the whole iteration is then what it seems.
+    /// Time from the first stage to the last, as measured. A stage on a GPU is measured until it is launched, not until it has
+    /// run: there, only the time of the whole iteration is exact.
     pub makespan_s: Seconds,
-    /// The same, as the plan predicted it.
+    /// The makespan that the plan predicted.
     pub predicted_s: Seconds,
-    /// The measured stage times under the timeline semantics: what `makespan_s` has beyond it is overhead of the runtime.
+    /// Critical path of the measured stage times: the rest of `makespan_s` is overhead of the runtime.
     pub critical_path_s: Seconds,
-    /// Share of the ranks' time in which no stage ran, as measured.
+    /// Share of the ranks' time without a running stage, as measured.
     pub bubble_ratio: f64,
-    /// How long training waited for the plan.
+    /// Time that training waited for the plan.
     pub stall_s: Seconds,
-    /// How long the search ran on its own thread.
+    /// Time that the search ran on its own thread.
     pub search_s: Seconds,
-    /// How far the plan is from the proven bound, as a share of the bound.
+    /// Distance of the plan from its proven bound, as a share of the bound.
     pub gap: f64,
-    /// Whether a default schedule stood in for the plan.
+    /// True if a default schedule replaced the plan.
     pub fallback: bool,
-    /// Samples that were broken and skipped since the start.
+    /// Broken samples skipped since the start.
     pub skipped: u64,
     /// Peak of the activations of each rank.
     pub peak_activation_bytes: Vec<Bytes>,
-    /// The same with weights, gradients and optimiser state as planned: what a limit of memory is kept by.
+    /// Peak activations plus planned weights, gradients and optimiser state of each rank: what a memory limit bounds.
     pub peak_bytes: Vec<Bytes>,
-    /// Memory of the process behind the iteration, where the system says.
+    /// Memory of the process after the iteration, if the system reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<Bytes>,
 }
 
 impl IterationReport {
-    /// Distance of the predicted makespan from the measured one, relative to the measured one.
+    /// Predicted makespan relative to the measured one, minus 1.
     pub fn prediction_error(&self) -> f64 {
         self.predicted_s.0 / self.makespan_s.0.max(f64::MIN_POSITIVE) - 1.0
     }
 }
 
-/// The model on data it was not trained on.
+/// The evaluation of a model on held-out data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
     /// Iterations that were done before.
     pub iteration: u64,
-    /// What the loss is of.
+    /// Name of the loss.
     pub what: &'static str,
     /// Mean cross-entropy over the caption tokens, in nats, or mean squared error of the velocity of clips.
     pub loss: f64,
-    /// Captions of held-out pictures; empty where none were asked for.
+    /// Generated captions of held-out pictures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub captions: Vec<Caption>,
-    /// Clips sampled for held-out captions; empty where none were asked for.
+    /// Clips sampled for held-out captions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<SampledClip>,
 }
 
 impl Evaluation {
-    /// A loss, and nothing generated.
+    /// A loss, without captions or samples.
     pub fn new(what: &'static str, loss: f64) -> Self {
         Self { iteration: 0, what, loss, captions: Vec::new(), samples: Vec::new() }
     }
@@ -96,12 +96,12 @@ impl Evaluation {
 pub struct SampledClip {
     /// The caption.
     pub caption: String,
-    /// What of it can be seen; `None` for data that has no such answer.
+    /// Which parts of the caption the clip shows; `None` if the data cannot tell.
     pub seen: Option<SampleMatch>,
-    /// Its tokens.
+    /// Its latent tokens.
     #[serde(skip)]
     pub latents: Latents,
-    /// What they are.
+    /// Shape of the latent space.
     #[serde(skip)]
     pub shape: LatentShape,
 }
@@ -109,10 +109,10 @@ pub struct SampledClip {
 /// A generated caption beside the true one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Caption {
-    /// What the data says.
+    /// The caption in the data.
     pub expected: String,
-    /// What the model says.
+    /// The caption of the model.
     pub generated: String,
-    /// Whether colours and shapes agree; `None` for data that has no such answer.
+    /// True if colours and shapes agree; `None` if the data cannot tell.
     pub right: Option<bool>,
 }

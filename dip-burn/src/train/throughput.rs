@@ -1,17 +1,17 @@
-//! How well the devices are used: model FLOPs utilisation, and memory of the process.
+//! Model FLOPs utilisation, and memory of the process.
 
 use dip_core::{BatchMeta, Bytes, Flops, Seconds};
 
-/// What an iteration could be at most.
+/// What utilisation is computed from.
 pub struct Throughput {
-    /// Arithmetic of the model on a batch, recomputation not counted.
+    /// Arithmetic of the model on a batch, without recomputation.
     pub model_flops: Box<dyn Fn(&BatchMeta) -> Flops + Send>,
     /// Peak of all devices of the run together, in FLOP/s.
     pub peak_flops_per_s: f64,
 }
 
 impl Throughput {
-    /// Model FLOPs utilisation: the share of the peak that the arithmetic of the model took. `None` without time or peak.
+    /// Model FLOPs utilisation: the arithmetic of the model as a share of the peak. `None` without time or peak.
     pub fn utilisation(&self, batch: &BatchMeta, elapsed: Seconds) -> Option<f64> {
         let possible = self.peak_flops_per_s * elapsed.0;
         (possible > 0.0).then(|| (self.model_flops)(batch).0 / possible)

@@ -1,4 +1,4 @@
-//! Needs Vulkan; Mesa's lavapipe is enough, with which these tests were run:
+//! These tests need Vulkan. They have run on Mesa's lavapipe:
 //!
 //! ```text
 //! cargo test --release -p dip-burn --features wgpu,nodes -- --ignored gpu
@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::gradients::{case, case_of_clips};
 
 const STRATEGIES: [&str; 4] = ["keep", "selective", "full", "offload"];
-/// Sums of other lengths and orders than those of the CPU.
+/// A GPU sums in other orders than the CPU.
 const DIGITS: f64 = 1e-4;
 
 #[test]

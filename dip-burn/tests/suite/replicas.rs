@@ -160,7 +160,7 @@ fn a_shared_optimiser_state_changes_no_bit_and_resumes_unshared() {
         }
         let checkpoint = sharded.save().unwrap();
         assert!(saved(&mut kept) == saved(&mut sharded), "sharding changed the weights or moments");
-        // The moments of all replicas together are those of one: a single device goes on from them.
+        // All replicas together have the moments of one: a single device resumes from them.
         let expected = train(&mut sharded);
         let mut one = replicated(&shared, 1, 1, &algorithm);
         one.load(&checkpoint).unwrap();

@@ -13,10 +13,10 @@
 //! burn-communication's `TensorDataService` can wait for ever, too: it misses a tensor that is exposed between the look-up and the
 //! wait, and a lost peer is a panic in a background task. Its connections have neither fault.
 //!
-//! NCCL, behind Burn's `distributed` feature in cubecl-cuda, serves gradients from Burn's autodiff on the devices of one process.
+//! NCCL, part of Burn's `distributed` feature in cubecl-cuda, serves gradients from Burn's autodiff on the devices of one process.
 //! Replicas on CUDA devices are summed as on any other device: by copies between devices and, between nodes, through host memory.
 
-mod across;
+mod node_sums;
 mod slices;
 mod thread;
 
@@ -63,7 +63,7 @@ pub trait CollectiveFactory<B: Backend>: Send + Sync {
     /// One member for each replica of this process, in order, connected with the same rank of all other processes.
     ///
     /// # Errors
-    /// Any I/O error that keeps the replicas apart; it ends the run.
+    /// An I/O error if the replicas cannot be connected; it ends the run.
     fn connect(&self, replicas: RankReplicas<'_, B>) -> io::Result<Vec<Arc<dyn Collective<B>>>>;
 }
 

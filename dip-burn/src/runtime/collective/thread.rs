@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
 
-use super::across::Across;
+use super::node_sums::NodeSums;
 use super::{Collective, CollectiveFactory, RankReplicas, ReplicaGone, sum_of};
 use crate::model::to_device;
 use crate::params::Bucket;
 use crate::runtime::nodes::{Delivery, NodeTransport, STOPPED};
 use crate::runtime::worker::panic_text;
 
-/// Connects replicas that are threads of one process, and, over a transport, those of other nodes.
+/// Connects replicas that are threads of one process or, over a transport, of several nodes.
 #[derive(Clone, Default)]
 pub struct ThreadCollectives {
     transport: Option<Arc<dyn NodeTransport>>,
@@ -34,11 +34,11 @@ impl<B: Backend> CollectiveFactory<B> for ThreadCollectives {
     fn connect(&self, replicas: RankReplicas<'_, B>) -> io::Result<Vec<Arc<dyn Collective<B>>>> {
         let RankReplicas { rank, devices, layout } = replicas;
         let transport = self.transport.as_ref().filter(|transport| transport.count() > 1);
-        let across = transport.map(|transport| {
+        let nodes = transport.map(|transport| {
             let device = devices.first().cloned().unwrap_or_default();
-            Across::new(transport.clone(), rank.index(), device, layout)
+            NodeSums::new(transport.clone(), rank.index(), device, layout)
         });
-        let members = ThreadCollective::start(devices, across)?.into_iter();
+        let members = ThreadCollective::start(devices, nodes)?.into_iter();
         Ok(members.map(|member| Arc::new(member) as Arc<dyn Collective<B>>).collect())
     }
 }
@@ -72,13 +72,13 @@ struct SumQueue<B: Backend> {
 }
 
 impl<B: Backend> ThreadCollective<B> {
-    fn start(devices: &[B::Device], across: Option<Across<B>>) -> io::Result<Vec<Self>> {
+    fn start(devices: &[B::Device], nodes: Option<NodeSums<B>>) -> io::Result<Vec<Self>> {
         let (parts, inbox) = channel();
-        if let Some(across) = &across {
+        if let Some(nodes) = &nodes {
             // Deliveries after the end of the replicas are dropped.
             let parts = parts.clone();
             let hand_over = move |delivery| drop(parts.send(ReduceEvent::Remote(delivery)));
-            across.transport.listen(across.channel(), Box::new(hand_over));
+            nodes.transport.listen(nodes.channel(), Box::new(hand_over));
         }
         let mut outboxes = Vec::new();
         let mut members = Vec::new();
@@ -91,8 +91,8 @@ impl<B: Backend> ThreadCollective<B> {
         let devices = devices.to_vec();
         let stream = StreamId::current();
         std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
-            let transport = across.as_ref().map(|across| across.transport.clone());
-            let sums = || stream.executes(|| reduce::<B>(&inbox, &outboxes, &devices, across));
+            let transport = nodes.as_ref().map(|nodes| nodes.transport.clone());
+            let sums = || stream.executes(|| reduce::<B>(&inbox, &outboxes, &devices, nodes));
             // Tells the other nodes before the replicas here notice that sums are missing.
             if let (Err(panic), Some(nodes)) = (catch_unwind(AssertUnwindSafe(sums)), transport) {
                 let what = format!("has failed to sum gradients: {}", panic_text(&*panic));
@@ -108,15 +108,15 @@ fn reduce<B: Backend>(
     parts: &Receiver<ReduceEvent<B>>,
     sums: &[Sender<(usize, Bucket<B>)>],
     devices: &[B::Device],
-    mut across: Option<Across<B>>,
+    mut nodes: Option<NodeSums<B>>,
 ) {
     let mut waiting: HashMap<usize, Vec<Option<Bucket<B>>>> = HashMap::new();
     let mut stopped = None;
     while let Ok(part) = parts.recv() {
-        let done = match (part, &mut across) {
-            (ReduceEvent::Bucket { replica, bucket, part }, across) => {
-                if let (Some(node), Some(across)) = (stopped, &across) {
-                    return across.transport.reject(node, STOPPED);
+        let done = match (part, &mut nodes) {
+            (ReduceEvent::Bucket { replica, bucket, part }, nodes) => {
+                if let (Some(node), Some(nodes)) = (stopped, &nodes) {
+                    return nodes.transport.reject(node, STOPPED);
                 }
                 let slots = waiting.entry(bucket).or_insert_with(|| vec![None; sums.len()]);
                 slots[replica] = Some(part);
@@ -126,25 +126,25 @@ fn reduce<B: Backend>(
                 let parts = waiting.remove(&bucket).into_iter().flatten().flatten();
                 // Devices take buckets in turn.
                 let sum = sum_of(parts, &devices[bucket % devices.len()]);
-                match across {
-                    Some(across) => {
-                        across.own(bucket, sum);
+                match nodes {
+                    Some(nodes) => {
+                        nodes.contribute(bucket, sum);
                         None
                     }
                     None => Some((bucket, sum)),
                 }
             }
-            (ReduceEvent::Remote(Delivery::Message { from, bytes }), Some(across)) => {
-                match across.received(from, bytes) {
+            (ReduceEvent::Remote(Delivery::Message { from, bytes }), Some(nodes)) => {
+                match nodes.receive(from, bytes) {
                     Ok(done) => done,
-                    Err(what) => return across.transport.reject(from, &what),
+                    Err(what) => return nodes.transport.reject(from, &what),
                 }
             }
             // At the end of a run a node may leave once the others have all they need from it.
-            (ReduceEvent::Remote(Delivery::Left { from }), Some(across)) => {
-                let has_failed = across.transport.failure().is_some();
-                if has_failed || across.is_waiting() || !waiting.is_empty() {
-                    return across.transport.reject(from, STOPPED);
+            (ReduceEvent::Remote(Delivery::Left { from }), Some(nodes)) => {
+                let has_failed = nodes.transport.failure().is_some();
+                if has_failed || nodes.is_waiting() || !waiting.is_empty() {
+                    return nodes.transport.reject(from, STOPPED);
                 }
                 stopped = Some(from);
                 continue;

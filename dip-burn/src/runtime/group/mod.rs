@@ -27,7 +27,7 @@ pub trait ProcessGroup: Send + Sync {
     /// [`GroupError::Gone`] if a process has ended.
     fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError>;
 
-    /// The message of the first process; those of the others are ignored.
+    /// The message of the first process. The messages of the others are ignored.
     ///
     /// # Errors
     /// [`GroupError::Gone`] if the first process has ended.

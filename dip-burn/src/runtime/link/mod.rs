@@ -21,7 +21,7 @@ pub trait LinkFactory<B: Backend>: Send + Sync {
     /// Links for one iteration, one for each rank in order. A rank may send to any other.
     ///
     /// # Errors
-    /// Any I/O error that keeps the ranks apart; it ends the run.
+    /// An I/O error if the ranks cannot be connected; it ends the run.
     fn connect(&self, replica: &ReplicaRanks<'_, B>) -> io::Result<Vec<RankLink<B>>>;
 }
 
@@ -29,7 +29,7 @@ pub trait LinkFactory<B: Backend>: Send + Sync {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ReplicaRanks<'a, B: Backend> {
-    /// Number of the replica among those of all processes.
+    /// Number of the replica, counted over all processes.
     pub replica: usize,
     /// Device of each rank; payloads arrive there.
     pub devices: &'a [B::Device],

@@ -26,41 +26,41 @@ pub use websocket::WebSocketTransport;
 
 use super::group::GroupError;
 
-/// Carries messages between nodes, in order from each node to each other.
+/// Carries messages between nodes. Messages from one node to another arrive in order.
 pub trait NodeTransport: Send + Sync {
     /// The number of this node, from 0.
     fn number(&self) -> usize;
 
-    /// How many nodes there are.
+    /// Number of nodes.
     fn count(&self) -> usize;
 
-    /// Where a node is, as errors name it.
+    /// Address of a node, for error messages.
     fn address(&self, node: usize) -> String;
 
-    /// Sends a message to other nodes, without waiting for them.
+    /// Sends a message to other nodes; does not wait for them.
     fn send(&self, to: &[usize], channel: u32, bytes: Vec<u8>);
 
-    /// Takes messages of up to `most_bytes` on a channel, where they are longer than the 16 MiB that are taken on all. All nodes
-    /// do so before one of them sends such a message.
+    /// Accepts messages of up to `most_bytes` on a channel; 16 MiB are accepted on all. Every node must call it before any node
+    /// sends a longer message.
     fn allow(&self, channel: u32, most_bytes: usize);
 
-    /// Hands what comes on a channel to `receiver`, what has come already first.
+    /// Hands the messages of a channel to `receiver`, starting with those that have already arrived.
     fn listen(&self, channel: u32, receiver: Receive);
 
-    /// Gives up: `node`, another one or this one, cannot go on.
+    /// Ends the run, because `node`, this one or another, cannot go on.
     fn reject(&self, node: usize, what: &str);
 
-    /// Why the nodes cannot go on together; the first cause.
+    /// The first reason why the nodes cannot go on together.
     fn failure(&self) -> Option<GroupError>;
 
-    /// Tells the others that this node ends, and why where that is an error; returns when they have been told, or cannot be.
+    /// Tells the other nodes that this one ends, and with which error. Returns once they know, or cannot be reached.
     fn leave(&self, error: Option<&str>);
 }
 
-/// What is done with a delivery; must not wait for anything.
+/// Handles a delivery; must not wait.
 pub type Receive = Box<dyn Fn(Delivery) + Send>;
 
-/// What comes from another node.
+/// A message or the end of another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
     /// A message.
@@ -77,5 +77,5 @@ pub enum Delivery {
     },
 }
 
-/// What is wrong with a node that ends while others need it.
+/// The fault of a node that ends while others need it.
 pub(crate) const STOPPED: &str = "has stopped before the end of its run";

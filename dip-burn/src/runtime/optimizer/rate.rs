@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::OptimizerConfig;
 
-/// What the learning rate does behind the warm-up.
+/// The learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RateSchedule {
@@ -18,8 +18,8 @@ pub enum RateSchedule {
 }
 
 impl OptimizerConfig {
-    /// The learning rate of an iteration, counted from 0, of a run of `iterations`. Iterations that moved no weights are not
-    /// counted.
+    /// The learning rate of a run of `iterations` after `iteration` optimiser steps. Iterations without an optimiser step do not
+    /// count.
     pub fn rate(&self, iteration: u64, iterations: u64) -> f64 {
         if iteration < self.warmup_iterations {
             return self.learning_rate * (iteration + 1) as f64 / self.warmup_iterations as f64;
@@ -27,7 +27,7 @@ impl OptimizerConfig {
         self.learning_rate * self.share(iteration, iterations)
     }
 
-    /// The share of the peak behind the warm-up.
+    /// The rate after the warm-up, as a share of the peak.
     fn share(&self, iteration: u64, iterations: u64) -> f64 {
         let falls = |shape: f64| self.final_share + (1.0 - self.final_share) * shape;
         // How far the iteration is from `start` to the end of the run, 0 to 1.
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_stays_at_the_peak_behind_the_warm_up() {
+    fn a_constant_stays_at_the_peak_after_the_warm_up() {
         near(RateSchedule::Constant, &[(0, 0.1), (10, 1.0), (60, 1.0), (110, 1.0)]);
     }
 
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decay_longer_than_the_run_begins_behind_the_warm_up() {
+    fn a_decay_longer_than_the_run_starts_after_the_warm_up() {
         let o = OptimizerConfig {
             learning_rate: 1.0,
             warmup_iterations: 10,

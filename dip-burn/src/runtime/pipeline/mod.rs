@@ -27,7 +27,7 @@ use crate::params::NamedTensors;
 
 /// The ranks of a pipeline and its replicas, each a thread of this process.
 pub struct Pipeline<B: Backend> {
-    /// The ranks of the first replica, then those of the second, and so on.
+    /// The ranks of the first replica, then of the second, and so on.
     workers: Vec<RankThread<B>>,
     /// Ranks of one replica.
     ranks: usize,

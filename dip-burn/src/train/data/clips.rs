@@ -20,7 +20,7 @@ use crate::train::{DataConfig, EvaluationConfig};
 
 /// Videos searched for each held-out clip.
 const VIDEOS_PER_CLIP: usize = 64;
-/// Keep the noise of held-out clips and of samples apart from that of training.
+/// These seeds make the noise of held-out clips and of samples differ from the noise of training.
 const EVALUATION_SEED: u64 = 0x5eed_e7a1;
 const SAMPLE_SEED: u64 = 0x5eed_5a3b;
 /// Clips of one forward in an evaluation.

@@ -39,7 +39,7 @@ impl JsonLines {
         Self { path: folder.join("metrics.jsonl"), file: None }
     }
 
-    /// Keeps the lines of the first `iteration` iterations and opens the file behind them.
+    /// Keeps the lines of the first `iteration` iterations and opens the file at its end.
     fn open(&self, iteration: u64) -> Result<File, CheckpointError> {
         let path = &self.path;
         let io = io_at(path);

@@ -19,7 +19,7 @@ const MAX_COLUMNS: usize = 8;
 const SCALE: u32 = 6;
 const GAP_PX: u32 = 6;
 
-/// Writes the samples of every evaluation to a folder, over those of the evaluation before.
+/// Writes the samples of every evaluation to a folder, over the previous ones.
 pub struct SampleFiles(PathBuf);
 
 impl SampleFiles {

@@ -1,7 +1,7 @@
 //! TensorBoard event files: protobuf `Event` messages in TFRecord frames.
 //!
-//! The few fields that scalars need are encoded here; the formats are those of TensorFlow's `event.proto`, `summary.proto` and
-//! `record_writer`.
+//! Only the few fields that scalars need are encoded. TensorFlow's `event.proto`, `summary.proto` and `record_writer` define the
+//! formats.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

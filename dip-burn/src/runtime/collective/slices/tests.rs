@@ -51,7 +51,7 @@ fn sums_of_all_slices_have_the_bits_of_the_whole() {
             };
             let sum = slices.sum(1, node, &(0..nodes).map(part).collect::<Vec<_>>());
             assert_eq!(slices.read(&sum, node, 0), Ok(SliceMessage { kind: SUM, bucket: 1 }));
-            assert!(sum.len() <= slices.longest_bytes());
+            assert!(sum.len() <= slices.max_message_bytes());
             sum
         })
         .collect();
@@ -60,7 +60,7 @@ fn sums_of_all_slices_have_the_bits_of_the_whole() {
 }
 
 #[test]
-fn slices_that_do_not_have_the_same_tensors_are_refused() {
+fn slices_with_different_tensors_are_refused() {
     let slices = Slices::new(vec![vec![4]], 2);
     let (there, absent) = (slices.part(0, 0, &[data(&[1.0; 4])]), slices.part(0, 1, &[None]));
     let error = slices.join(0, &[there, absent]).unwrap_err();
@@ -68,7 +68,7 @@ fn slices_that_do_not_have_the_same_tensors_are_refused() {
 }
 
 #[test]
-fn messages_that_do_not_fit_their_slice_are_named() {
+fn a_message_that_does_not_fit_its_slice_is_an_error() {
     let slices = Slices::new(vec![vec![4, 6], vec![4]], 2);
     let tensors = [data(&[1.0; 4]), data(&[2.0; 6])];
     let fails = |bytes: &[u8], part: &str| {
@@ -81,7 +81,7 @@ fn messages_that_do_not_fit_their_slice_are_named() {
     for length in 0..good.len() {
         fails(&good[..length], "cut short");
     }
-    fails(&[&good[..], &[0]].concat(), "1 bytes behind bucket 0");
+    fails(&[&good[..], &[0]].concat(), "1 bytes after bucket 0");
     fails(&slices.part(0, 1, &tensors), "1 pieces of the slice of node 0 of bucket 0, which has 2");
     let with = |at: usize, value: &[u8]| {
         let mut bytes = good.clone();

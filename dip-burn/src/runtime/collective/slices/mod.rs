@@ -1,7 +1,7 @@
 //! Buckets cut into a slice for each node, and the messages that carry slices.
 //!
-//! The tensors of a bucket, one behind the other, are cut into slices of equal length, whatever the lengths of the tensors. A
-//! slice consists of pieces, each a range of one tensor.
+//! The tensors of a bucket, one after another, are cut into slices of equal length, whatever the lengths of the tensors. A slice
+//! consists of pieces, each a range of one tensor.
 
 use std::ops::Range;
 
@@ -9,19 +9,19 @@ use burn::tensor::TensorData;
 
 use super::{Layout, in_pairs};
 
-/// What a node adds to a slice.
+/// Kind of a message with one node's part of a slice.
 pub(super) const PART: u8 = 0;
-/// The parts of all nodes, added.
+/// Kind of a message with the sum of a slice over all nodes.
 pub(super) const SUM: u8 = 1;
 const ABSENT: u8 = 0;
 const PRESENT: u8 = 1;
-/// Kind, number of the bucket, number of pieces.
+/// Kind, bucket, and number of pieces.
 const HEADER_BYTES: usize = 1 + 8 + 8;
-/// Whether a piece is there, and its length.
+/// Presence of a piece, and its length.
 const PIECE_BYTES: usize = 1 + 8;
 const VALUE_BYTES: usize = size_of::<f32>();
 
-/// The slices of all buckets, which are the same on all nodes.
+/// The slices of all buckets; they are the same on all nodes.
 pub(super) struct Slices {
     layout: Layout,
     /// By bucket and node.
@@ -49,15 +49,15 @@ impl Slices {
         Self { pieces: layout.iter().map(of_bucket).collect(), layout }
     }
 
-    /// The length of the longest message.
-    pub fn longest_bytes(&self) -> usize {
+    /// Length of the longest message, in bytes.
+    pub fn max_message_bytes(&self) -> usize {
         self.pieces.iter().flatten().map(|pieces| message_bytes(pieces)).max().unwrap_or(0)
     }
 
-    /// The slice of a node of one part of a bucket, whose tensors are in f32.
+    /// A node's slice of this node's part of a bucket, whose tensors are in f32.
     ///
     /// # Panics
-    /// Where the tensors have other lengths than the layout.
+    /// If the tensors have other lengths than the layout.
     pub fn part(&self, bucket: usize, node: usize, tensors: &[Option<TensorData>]) -> Vec<u8> {
         for (i, (tensor, &length)) in tensors.iter().zip(&self.layout[bucket]).enumerate() {
             let own = tensor.as_ref().map_or(length, TensorData::num_elements);
@@ -77,7 +77,7 @@ impl Slices {
         message
     }
 
-    /// The sum of the parts of a slice, given in the order of nodes. [`Slices::read`] has passed all of them.
+    /// The sum of the parts of a slice, in the order of nodes. [`Slices::read`] must have accepted all of them.
     pub fn sum(&self, bucket: usize, node: usize, parts: &[Vec<u8>]) -> Vec<u8> {
         let values = parts.iter().map(|part| {
             pieces_of(part).map(|piece| piece.map(|bytes| floats(bytes).collect())).collect()
@@ -94,11 +94,11 @@ impl Slices {
         message
     }
 
-    /// The tensors of a bucket, put together from the sums of all its slices, given in the order of nodes. [`Slices::read`] has
-    /// passed all of them.
+    /// The tensors of a bucket, joined from the sums of all its slices in the order of nodes. [`Slices::read`] must have accepted
+    /// all of them.
     ///
     /// # Errors
-    /// Where a tensor is there in some slices only; says which.
+    /// Names a tensor that only some slices contain.
     pub fn join(&self, bucket: usize, sums: &[Vec<u8>]) -> Result<Vec<Option<Vec<f32>>>, String> {
         let lengths = &self.layout[bucket];
         let mut tensors: Vec<Option<Vec<f32>>> = vec![None; lengths.len()];
@@ -119,7 +119,7 @@ impl Slices {
         Ok(tensors)
     }
 
-    /// Looks through a message from one node to another without taking any memory.
+    /// Checks a message from one node to another, without allocating memory.
     ///
     /// # Errors
     /// Says what does not fit the slice.
@@ -163,7 +163,7 @@ impl Slices {
         }
         match rest.len() {
             0 => Ok(SliceMessage { kind, bucket }),
-            more => Err(format!("has sent {more} bytes behind bucket {bucket}")),
+            more => Err(format!("has sent {more} bytes after bucket {bucket}")),
         }
     }
 }
@@ -184,7 +184,7 @@ fn slice_of(lengths: &[usize], k: usize, count: usize) -> Vec<SlicePiece> {
     pieces
 }
 
-/// Adds where both are there; one alone is the sum.
+/// Adds two pieces; if only one of them exists, it is the sum.
 fn add_piece((a, b): (Option<Vec<f32>>, Option<Vec<f32>>)) -> Option<Vec<f32>> {
     match (a, b) {
         (Some(mut a), Some(b)) => {
@@ -195,13 +195,13 @@ fn add_piece((a, b): (Option<Vec<f32>>, Option<Vec<f32>>)) -> Option<Vec<f32>> {
     }
 }
 
-/// The length of the message with all pieces.
+/// Length of a message with all its pieces, in bytes.
 fn message_bytes(pieces: &[SlicePiece]) -> usize {
     let of_piece = |piece: &SlicePiece| PIECE_BYTES + piece.values.len() * VALUE_BYTES;
     HEADER_BYTES + pieces.iter().map(of_piece).sum::<usize>()
 }
 
-/// The header of a message: its kind, the numbers of the bucket and of the pieces.
+/// A message with its header: kind, bucket, and number of pieces.
 fn begin(kind: u8, bucket: usize, pieces: &[SlicePiece]) -> Vec<u8> {
     let mut message = Vec::with_capacity(message_bytes(pieces));
     message.push(kind);
@@ -210,7 +210,7 @@ fn begin(kind: u8, bucket: usize, pieces: &[SlicePiece]) -> Vec<u8> {
     message
 }
 
-/// A piece of a message: whether it is there, its length, its values in f32.
+/// Appends a piece to a message: its presence, its length, and its values in f32.
 fn push(message: &mut Vec<u8>, values: Option<&[u8]>) {
     let Some(values) = values else { return message.push(ABSENT) };
     message.push(PRESENT);
@@ -218,7 +218,7 @@ fn push(message: &mut Vec<u8>, values: Option<&[u8]>) {
     message.extend_from_slice(values);
 }
 
-/// The values of the pieces of a message that [`Slices::read`] has passed.
+/// The values of the pieces of a message that [`Slices::read`] has accepted.
 fn pieces_of(message: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     let mut rest = message.get(HEADER_BYTES..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -247,5 +247,4 @@ fn take_number(bytes: &mut &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[path = "slices_tests.rs"]
 mod tests;

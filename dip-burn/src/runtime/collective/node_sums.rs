@@ -1,7 +1,7 @@
 //! Sums over nodes: each node adds the parts of one slice of every bucket, and sends the sum to all.
 //!
-//! Slices are of equal length, so that all nodes send, receive and add as much, however many buckets there are and whatever their
-//! size. What is added lies in the memory of the host, where it comes from and goes to; the device gets whole sums.
+//! Slices have equal lengths, so that all nodes send, receive and add equally much, whatever the number and sizes of buckets. The
+//! additions run in host memory, where messages come from and go to; the device gets whole sums.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use super::slices::{PART, SliceMessage, Slices};
 use crate::params::Bucket;
 use crate::runtime::nodes::NodeTransport;
 
-/// One rank of this node among the same ranks of the others, of which there is one at least.
-pub(crate) struct Across<B: Backend> {
+/// The sums of one rank over this node and at least one other.
+pub(super) struct NodeSums<B: Backend> {
     pub transport: Arc<dyn NodeTransport>,
     rank: usize,
-    /// Where the sums go to.
+    /// Where the sums go.
     device: B::Device,
     slices: Slices,
-    /// By bucket and node: the parts of this node's slice, until all are there.
+    /// By bucket and node: the parts of this node's slice that have arrived, until the slice is complete.
     parts: HashMap<usize, Vec<Option<Vec<u8>>>>,
-    /// By bucket and node: the sums of the slices, from this node's own part on, until all are there.
+    /// By bucket and node: the sums of slices that have arrived, until the bucket is complete.
     sums: HashMap<usize, Vec<Option<Vec<u8>>>>,
 }
 
-impl<B: Backend> Across<B> {
+impl<B: Backend> NodeSums<B> {
     pub fn new(
         transport: Arc<dyn NodeTransport>,
         rank: usize,
@@ -36,23 +36,23 @@ impl<B: Backend> Across<B> {
     ) -> Self {
         let slices = Slices::new(layout, transport.count());
         let (parts, sums) = (HashMap::new(), HashMap::new());
-        let across = Self { transport, rank, device, slices, parts, sums };
-        across.transport.allow(across.channel(), across.slices.longest_bytes());
-        across
+        let sums = Self { transport, rank, device, slices, parts, sums };
+        sums.transport.allow(sums.channel(), sums.slices.max_message_bytes());
+        sums
     }
 
-    /// The channel of this rank; the group of nodes has the first one.
+    /// The channel of this rank; the group of nodes uses the first one.
     pub fn channel(&self) -> u32 {
         1 + self.rank as u32
     }
 
-    /// Whether sums are not complete without what other nodes have not sent yet.
+    /// True if a sum waits for messages of other nodes.
     pub fn is_waiting(&self) -> bool {
         !self.parts.is_empty() || !self.sums.is_empty()
     }
 
-    /// Takes this node's own part of a bucket. The others answer, so that its sum comes with one of their messages.
-    pub fn own(&mut self, bucket: usize, part: Bucket<B>) {
+    /// Adds this node's part of a bucket. Its sum completes with a message of another node.
+    pub fn contribute(&mut self, bucket: usize, part: Bucket<B>) {
         let on_host = |tensor: Tensor<B, 1>| tensor.into_data().convert::<f32>();
         let part: Vec<_> = part.into_iter().map(|tensor| tensor.map(on_host)).collect();
         self.sums.insert(bucket, vec![None; self.transport.count()]);
@@ -64,11 +64,11 @@ impl<B: Backend> Across<B> {
         self.add(own, bucket, self.slices.part(bucket, own, &part));
     }
 
-    /// Takes what another node has sent; gives the sum of a bucket where it is complete.
+    /// Takes a message of another node; returns the sum of a bucket if that completes it.
     ///
     /// # Errors
-    /// Where the message is none that a node of this run sends now; says what is wrong.
-    pub fn received(
+    /// Says what is wrong with a message that no node of this run sends at this point.
+    pub fn receive(
         &mut self,
         from: usize,
         bytes: Vec<u8>,
@@ -91,7 +91,7 @@ impl<B: Backend> Across<B> {
         self.finished(bucket)
     }
 
-    /// Adds the parts of this node's slice once all are there, and sends the sum to the others.
+    /// Adds the parts of this node's slice once all have arrived, and sends the sum to the others.
     fn add(&mut self, node: usize, bucket: usize, part: Vec<u8>) {
         let count = self.transport.count();
         let parts = self.parts.entry(bucket).or_insert_with(|| vec![None; count]);
@@ -108,7 +108,7 @@ impl<B: Backend> Across<B> {
         }
     }
 
-    /// The sum of a bucket, once those of all slices are there.
+    /// The sum of a bucket, once the sums of all its slices have arrived.
     fn finished(&mut self, bucket: usize) -> Result<Option<(usize, Bucket<B>)>, String> {
         let is_whole = |sums: &Vec<Option<Vec<u8>>>| sums.iter().all(Option::is_some);
         if !self.sums.get(&bucket).is_some_and(is_whole) {
