@@ -1,6 +1,6 @@
 //! Training of a text-to-video model.
 
-use dip::burn::data::toy::{MovingConfig, Split, write_moving_shards};
+use dip::burn::data::toy::{DataSplit, MovingConfig, write_moving_shards};
 
 use crate::support::inputs::{VIDEO_MODEL, VIDEO_RUN};
 use crate::support::{Folder, bytes_needed, last_loss, read};
@@ -46,8 +46,8 @@ fn a_run_trains_on_shards_of_gif() {
     let shards = |name, split| {
         write_moving_shards(&folder.path(name), MovingConfig { seed: 1, split }, 12, 6).unwrap();
     };
-    shards("train", Split::Train);
-    shards("held-out", Split::HeldOut);
+    shards("train", DataSplit::Train);
+    shards("held-out", DataSplit::HeldOut);
     folder.write(
         "run.toml",
         &format!("{VIDEO_RUN}[data]\nshards = ['train']\nheld_out = ['held-out']\n"),

@@ -11,12 +11,12 @@ pub const IMAGE_MARK: &str = "<image>";
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Document {
     /// The pieces, in reading order.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<DocumentPiece>,
 }
 
 /// A piece of a document.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Piece {
+pub enum DocumentPiece {
     /// Text without image marks.
     Text(String),
     /// A picture, not yet decoded.
@@ -32,7 +32,7 @@ impl Document {
             return None;
         }
         let mut pieces = Vec::with_capacity(2 * pictures.len() + 1);
-        let mut pictures = pictures.into_iter().map(Piece::Picture);
+        let mut pictures = pictures.into_iter().map(DocumentPiece::Picture);
         if marks == 0 {
             pieces.extend(&mut pictures);
         }
@@ -41,7 +41,7 @@ impl Document {
                 pieces.extend(pictures.next());
             }
             if !part.is_empty() {
-                pieces.push(Piece::Text(part.to_owned()));
+                pieces.push(DocumentPiece::Text(part.to_owned()));
             }
         }
         Some(Self { pieces })
@@ -49,9 +49,9 @@ impl Document {
 
     /// The text with a mark for each picture.
     pub fn marked_text(&self) -> String {
-        let mark = |piece: &Piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Picture(_) => IMAGE_MARK.to_owned(),
+        let mark = |piece: &DocumentPiece| match piece {
+            DocumentPiece::Text(text) => text.clone(),
+            DocumentPiece::Picture(_) => IMAGE_MARK.to_owned(),
         };
         self.pieces.iter().map(mark).collect()
     }
@@ -59,8 +59,8 @@ impl Document {
     /// The pictures, in order.
     pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
         self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Picture(picture) => Some(picture),
-            Piece::Text(_) => None,
+            DocumentPiece::Picture(picture) => Some(picture),
+            DocumentPiece::Text(_) => None,
         })
     }
 
@@ -91,8 +91,8 @@ impl Document {
         let mut out = TokenizedDocument { tokens: vec![special.bos], pictures: Vec::new() };
         for piece in &self.pieces {
             match piece {
-                Piece::Text(text) => out.tokens.extend(tokenizer.encode(text)?),
-                Piece::Picture(picture) => {
+                DocumentPiece::Text(text) => out.tokens.extend(tokenizer.encode(text)?),
+                DocumentPiece::Picture(picture) => {
                     let (offset, picture) = (out.tokens.len() as u32, picture.clone());
                     out.pictures.push(PlacedPicture { offset, picture });
                     let tokens = out.tokens.len() + tokens_per_image as usize;

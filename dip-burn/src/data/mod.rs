@@ -1,7 +1,7 @@
 //! From shards or drawn scenes to packed microbatches: plain numbers, no tensors.
 //!
 //! ```text
-//! WebDataset | Scenes -> Document -> TokenizedDocument -> PackedMicrobatch -> PlannedBatch -> DecodedBatch
+//! WebDataset | Scenes -> Document -> TokenizedDocument -> PackedMicrobatch -> PackedBatch -> DecodedBatch
 //!   (DataSource)          Tokenizer      Packer               Loader         metadata only    with pixels
 //! ```
 //!
@@ -29,11 +29,11 @@ pub mod toy;
 pub(crate) mod video;
 mod webdataset;
 
-pub use document::{Document, IMAGE_MARK, Piece, PlacedPicture, TokenizedDocument};
+pub use document::{Document, DocumentPiece, IMAGE_MARK, PlacedPicture, TokenizedDocument};
 pub use error::{BoxError, DataError, TokenizeError};
 pub use image::RgbImage;
 pub use loader::{
-    DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition, PlannedBatch,
+    DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition, PackedBatch,
     decode_microbatches,
 };
 pub use packing::{

@@ -77,9 +77,9 @@ impl UsableWatch {
         Self { unusable: 0, end_pass: pass + 2 }
     }
 
-    /// A watch at the beginning of the data.
-    pub fn from_start() -> Self {
-        Self { unusable: 0, end_pass: 1 }
+    /// A watch from the opening of a source, most often at the beginning of the data.
+    pub fn at_opening(pass: u64) -> Self {
+        if pass == 0 { Self { unusable: 0, end_pass: 1 } } else { Self::new(pass) }
     }
 
     /// Notes a usable document.

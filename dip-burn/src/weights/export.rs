@@ -10,7 +10,7 @@ use dip_core::ModelSpec;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::{Value, json};
 
-use super::names::{self, Layout, TableEntry, TensorPart};
+use super::names::{self, TableEntry, TensorLayout, TensorPart};
 use super::store::{INDEX, SINGLE};
 use super::{
     CONFIG, TensorStore, WeightsError, architecture, fitting, is_adapter, transposed, unnamed,
@@ -260,7 +260,7 @@ impl Writer<'_> {
     fn part(
         &self,
         part: &TensorPart,
-        layout: Layout,
+        layout: TensorLayout,
         row: usize,
     ) -> Result<Vec<f32>, WeightsError> {
         let mut values = self.trained.all(&part.parameter)?;
@@ -276,8 +276,8 @@ impl Writer<'_> {
             self.merge(layer, part.rows, &mut values)?;
         }
         Ok(match layout {
-            Layout::Rows => values,
-            Layout::Columns => transposed(&values, row),
+            TensorLayout::Rows => values,
+            TensorLayout::Columns => transposed(&values, row),
         })
     }
 

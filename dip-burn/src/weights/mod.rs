@@ -21,7 +21,7 @@ use dip_core::hf::{self, Architecture};
 
 use crate::files;
 use crate::params::ParameterMap;
-use names::{Layout, Prefixes, Table};
+use names::{Prefixes, Table, TensorLayout};
 
 pub use error::WeightsError;
 pub use export::{ExportConfig, Exported, export};
@@ -43,7 +43,7 @@ struct ParameterLocation {
     tensor: String,
     first_row: usize,
     rows: usize,
-    layout: Layout,
+    layout: TensorLayout,
 }
 
 impl Weights {
@@ -68,8 +68,8 @@ impl Weights {
         let at = at.ok_or_else(|| WeightsError::Unknown { name: name.to_owned() })?;
         let values = self.store.rows(&at.tensor, at.first_row..at.first_row + at.rows)?;
         let values = match at.layout {
-            Layout::Rows => values,
-            Layout::Columns => transposed(&values, at.rows),
+            TensorLayout::Rows => values,
+            TensorLayout::Columns => transposed(&values, at.rows),
         };
         let expected: usize = shape.iter().product();
         if values.len() != expected {
@@ -195,7 +195,7 @@ fn locations(table: &Table) -> HashMap<String, ParameterLocation> {
     for tied in &table.tied {
         let entry = table.entries.iter().find(|entry| entry.name == tied.tensor);
         let rows = entry.map_or(0, |entry| entry.shape[0]);
-        let (tensor, layout) = (tied.tensor.clone(), Layout::Columns);
+        let (tensor, layout) = (tied.tensor.clone(), TensorLayout::Columns);
         let at = ParameterLocation { tensor, first_row: 0, rows, layout };
         locations.insert(tied.parameter.clone(), at);
     }

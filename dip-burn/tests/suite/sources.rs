@@ -2,10 +2,10 @@ use std::io;
 use std::sync::Arc;
 
 use dip_burn::data::{
-    CaptionedVideo, ClipLoader, ClipLoaderConfig, DataError, DataSource, Document, Fitting,
-    FrameSource, LatentShape, Loader, LoaderConfig, PackConfig, PackingRule, Picture, PictureError,
-    Piece, PixelSource, RgbImage, Room, SkipCounts, SkipReason, SourcePosition, Tokenizer, Video,
-    VideoError,
+    CaptionedVideo, ClipLoader, ClipLoaderConfig, DataError, DataSource, Document, DocumentPiece,
+    Fitting, FrameSource, LatentShape, Loader, LoaderConfig, PackConfig, PackingRule, Picture,
+    PictureError, PixelSource, RgbImage, Room, SkipCounts, SkipReason, SourcePosition, Tokenizer,
+    Video, VideoError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,8 +45,8 @@ impl DataSource for Greys {
         if self.at.next > LAST_DOCUMENT {
             return Err(DataError::other(io::Error::other("the greys are used up")));
         }
-        let picture = Piece::Picture(Picture::Drawn(Arc::new(Grey(self.at.next as u8))));
-        let text = Piece::Text(format!("grey {}", self.at.next));
+        let picture = DocumentPiece::Picture(Picture::Drawn(Arc::new(Grey(self.at.next as u8))));
+        let text = DocumentPiece::Text(format!("grey {}", self.at.next));
         Ok(Document { pieces: vec![picture, text] })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dip::burn::data::{
     DataError, DataSource, Document, Loader, LoaderConfig, PackConfig, Picture, PictureError,
-    Piece, PixelSource, RgbImage, SourcePosition, Tokenizer,
+    DocumentPiece, PixelSource, RgbImage, SourcePosition, Tokenizer,
 };
 use dip::burn::train::RunData;
 use dip::core::ModelSpec;
@@ -33,8 +33,8 @@ impl DataSource for Greys {
         self.next += 1;
         let grey = (self.next * 37 % 256) as u8;
         let text = if grey < 128 { "dark" } else { "bright" };
-        let picture = Piece::Picture(Picture::Drawn(Arc::new(Grey(grey))));
-        Ok(Document { pieces: vec![picture, Piece::Text(text.into())] })
+        let picture = DocumentPiece::Picture(Picture::Drawn(Arc::new(Grey(grey))));
+        Ok(Document { pieces: vec![picture, DocumentPiece::Text(text.into())] })
     }
 
     fn position(&self) -> SourcePosition {

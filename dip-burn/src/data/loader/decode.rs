@@ -35,7 +35,7 @@ struct Job {
 }
 
 /// The decoding thread; it ends when this is dropped.
-pub(super) struct Decoder {
+pub(super) struct DecodeThread {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -54,7 +54,7 @@ impl Decoding {
     }
 }
 
-impl Decoder {
+impl DecodeThread {
     pub fn start(image_px: u32, prefetch: usize) -> Self {
         let (jobs, queue) = sync_channel::<Job>(prefetch);
         let run = move || {
@@ -80,7 +80,7 @@ impl Decoder {
     }
 }
 
-impl Drop for Decoder {
+impl Drop for DecodeThread {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {

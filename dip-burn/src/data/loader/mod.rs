@@ -17,7 +17,7 @@ use super::packing::{FirstFit, PackConfig, PackedMicrobatch, Packer, PackingRule
 use super::skip::{SkipCounts, SkipReason};
 use super::source::{DataSource, SourcePosition, UsableWatch};
 use super::tokenizer::Tokenizer;
-use decode::Decoder;
+use decode::DecodeThread;
 use position::{BatchShape, Counts};
 
 /// Documents between two saved positions of the source.
@@ -40,7 +40,7 @@ pub struct LoaderConfig {
 
 /// A batch without its pixels: all that planning needs.
 #[derive(Debug, Clone)]
-pub struct PlannedBatch {
+pub struct PackedBatch {
     /// Metadata for the planner; its iteration is the number of the batch, from 0.
     pub meta: BatchMeta,
     /// Tokens with a loss in all microbatches.
@@ -75,7 +75,7 @@ pub struct Loader {
     snapshots: VecDeque<Snapshot>,
     skipped: SkipCounts,
     watch: UsableWatch,
-    decoder: Decoder,
+    decoder: DecodeThread,
 }
 
 /// The position of the source before a document.
@@ -101,13 +101,10 @@ impl Loader {
         let remedy = "give the model's image size";
         FieldError::check_range("image_px", config.image_px, 1..=16_384, remedy)?;
         FieldError::check_range("prefetch", config.prefetch, 1..=1024, "try 2")?;
-        let watch = match source.passes() {
-            0 => UsableWatch::from_start(),
-            pass => UsableWatch::new(pass),
-        };
         Ok(Self {
             packer: Packer::new(config.pack.clone())?,
-            decoder: Decoder::start(config.image_px, config.prefetch),
+            decoder: DecodeThread::start(config.image_px, config.prefetch),
+            watch: UsableWatch::at_opening(source.passes()),
             source,
             tokenizer,
             config,
@@ -116,7 +113,6 @@ impl Loader {
             taken: 0,
             snapshots: VecDeque::new(),
             skipped: SkipCounts::default(),
-            watch,
         })
     }
 
@@ -136,14 +132,14 @@ impl Loader {
     ///
     /// # Errors
     /// [`DataError`] if the source has no more usable documents.
-    pub fn next_batch(&mut self) -> Result<PlannedBatch, DataError> {
+    pub fn next_batch(&mut self) -> Result<PackedBatch, DataError> {
         let microbatches = self.next_microbatches()?;
         let meta = BatchMeta {
             iteration: self.batches,
             microbatches: microbatches.iter().map(|m| m.meta(&self.config.pack)).collect(),
         };
         self.batches += 1;
-        Ok(PlannedBatch {
+        Ok(PackedBatch {
             meta,
             trained_tokens: microbatches.iter().map(PackedMicrobatch::trained_tokens).sum(),
             used_tokens: microbatches.iter().map(|m| u64::from(m.used_tokens)).sum(),
@@ -156,7 +152,7 @@ impl Loader {
     ///
     /// # Errors
     /// [`DataError::DecoderGone`] if the decoding thread has ended.
-    pub fn decode(&self, batch: &PlannedBatch, indices: &[usize]) -> Result<Decoding, DataError> {
+    pub fn decode(&self, batch: &PackedBatch, indices: &[usize]) -> Result<Decoding, DataError> {
         self.decoder.submit(batch.microbatches.clone(), indices.to_vec())
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::toy::{Scenes, ScenesConfig, Split, write_scene_shards};
+use crate::data::toy::{DataSplit, Scenes, ScenesConfig, write_scene_shards};
 use crate::data::{BestFit, Picture, WebDataset, WebDatasetConfig};
 
 fn config() -> LoaderConfig {
@@ -20,13 +20,13 @@ fn loader(source: Box<dyn DataSource>) -> Loader {
 }
 
 fn drawn() -> Box<dyn DataSource> {
-    Box::new(Scenes::new(ScenesConfig { seed: 3, split: Split::Train }))
+    Box::new(Scenes::new(ScenesConfig { seed: 3, split: DataSplit::Train }))
 }
 
 /// Checks that a loader restored after any batch gives the batches that followed.
 fn check_resume(source: impl Fn() -> Box<dyn DataSource>) {
     let mut whole = loader(source());
-    let batches: Vec<PlannedBatch> = (0..12).map(|_| whole.next_batch().unwrap()).collect();
+    let batches: Vec<PackedBatch> = (0..12).map(|_| whole.next_batch().unwrap()).collect();
     for saved in [0, 1, 5, 10] {
         let text = serde_json::to_string(&batches[saved].position).unwrap();
         let mut again = loader(source());
@@ -59,7 +59,7 @@ fn a_resumed_loader_keeps_its_packing_rule_and_refuses_another() {
 fn a_token_budget_is_reached_with_as_few_microbatches_as_it_takes() {
     let budget = 300;
     let mut whole = loader(drawn()).with_token_budget(Some(budget));
-    let batches: Vec<PlannedBatch> = (0..12).map(|_| whole.next_batch().unwrap()).collect();
+    let batches: Vec<PackedBatch> = (0..12).map(|_| whole.next_batch().unwrap()).collect();
     for batch in &batches {
         let last = batch.microbatches.last().unwrap();
         assert!(batch.used_tokens >= budget);
@@ -80,7 +80,7 @@ fn drawn_scenes_resume() {
 #[test]
 fn shards_resume_over_epochs() {
     let folder = tempfile::tempdir().unwrap();
-    let scenes = ScenesConfig { seed: 5, split: Split::Train };
+    let scenes = ScenesConfig { seed: 5, split: DataSplit::Train };
     write_scene_shards(folder.path(), scenes, 60, 20, 8).unwrap();
     check_resume(|| {
         let config = WebDatasetConfig { seed: 2, shuffle_buffer: 16, ..Default::default() };

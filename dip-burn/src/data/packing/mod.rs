@@ -23,7 +23,7 @@ use super::document::TokenizedDocument;
 pub struct Packer {
     config: PackConfig,
     rule: Arc<dyn PackingRule>,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingDocument>,
     /// Documents that were cut to fit.
     pub truncated_documents: u64,
     /// Tokens that were cut from them.
@@ -31,7 +31,7 @@ pub struct Packer {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingDocument {
     number: u64,
     document: TokenizedDocument,
 }
@@ -98,7 +98,7 @@ impl Packer {
             .waiting
             .iter()
             .enumerate()
-            .map(|(place, Waiting { number, document })| {
+            .map(|(place, WaitingDocument { number, document })| {
                 let tokens = document.tokens.len() as u32;
                 let images = document.pictures.len() as u32;
                 (place, Fitting { number: *number, tokens, images })
@@ -131,7 +131,7 @@ impl Packer {
             self.truncated_tokens += (before - document.tokens.len()) as u64;
         }
         if document.tokens.iter().skip(1).any(|&t| t != image) {
-            self.waiting.push_back(Waiting { number, document });
+            self.waiting.push_back(WaitingDocument { number, document });
         }
     }
 

@@ -10,11 +10,11 @@ mod scenes;
 mod shape;
 
 pub use moving::{
-    ClipCaption, Direction, MovingConfig, MovingShape, MovingShapes, SampleMatch, match_clip,
+    ClipCaption, Motion, MovingConfig, MovingShape, MovingShapes, SampleMatch, match_clip,
     write_moving_shards,
 };
 pub use scenes::{CaptionMatch, Scene, Scenes, ScenesConfig, match_caption, write_scene_shards};
-pub use shape::{Colour, Object, Shape, Split};
+pub use shape::{Colour, DataSplit, Object, Shape};
 
 use std::fs::File;
 use std::io;

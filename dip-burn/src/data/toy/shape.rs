@@ -42,7 +42,7 @@ pub struct Object {
 
 /// Which combinations of colours and shapes are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
+pub enum DataSplit {
     /// The combinations to train on.
     Train,
     /// One combination in eight, which training never sees.

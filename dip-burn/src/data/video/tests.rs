@@ -6,7 +6,7 @@ use image::RgbImage;
 
 use super::*;
 use crate::data::toy::{
-    ClipCaption, MovingConfig, MovingShapes, Split, match_clip, write_moving_shards,
+    ClipCaption, DataSplit, MovingConfig, MovingShapes, match_clip, write_moving_shards,
 };
 use crate::data::{DataSource, SizeLimits, SkipReason, WebDataset, WebDatasetConfig};
 
@@ -38,7 +38,7 @@ fn png(frame: &RgbImage) -> Vec<u8> {
 #[test]
 fn clips_written_as_gif_still_match_their_captions() {
     let folder = tempfile::tempdir().unwrap();
-    let config = MovingConfig { seed: 4, split: Split::Train };
+    let config = MovingConfig { seed: 4, split: DataSplit::Train };
     let shards = write_moving_shards(folder.path(), config, 12, 5).unwrap();
     assert_eq!(shards.len(), 3);
     let mut source = WebDataset::open_videos(&[folder.path().into()], ORDERED).unwrap();
@@ -103,7 +103,7 @@ fn samples_without_video_or_caption_are_skipped_and_counted() {
 #[test]
 fn a_model_without_pixels_needs_latents() {
     let shape = LatentShape { values: 64, ..SHAPE };
-    let clip = MovingShapes::new(MovingConfig { seed: 1, split: Split::Train }).clip(0);
+    let clip = MovingShapes::new(MovingConfig { seed: 1, split: DataSplit::Train }).clip(0);
     let error = Video::Drawn(Arc::new(clip)).latents(&shape, 9).unwrap_err().to_string();
     assert!(error.contains("64 values") && error.contains("safetensors"), "{error}");
 }

@@ -5,7 +5,7 @@ mod headers;
 mod sample;
 mod shard;
 
-pub use shard::SizeLimits;
+pub use sample::SizeLimits;
 
 use std::hash::Hasher;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use super::error::DataError;
 use super::skip::{SkipCounts, SkipReason};
 use super::source::{DataSource, SourcePosition};
 use super::video::CaptionedVideo;
-use shard::Shard;
+use shard::TarShard;
 
 /// Most samples of the shuffle buffer.
 const MAX_BUFFER: usize = 1 << 20;
@@ -56,7 +56,7 @@ pub struct WebDataset<D = Document> {
     config: WebDatasetConfig,
     shards: Vec<PathBuf>,
     fingerprint: u64,
-    open: Vec<(u32, Shard)>,
+    open: Vec<(u32, TarShard)>,
     order: Vec<u32>,
     at: ShardsPosition,
     /// Usable samples since the epoch began.
@@ -64,7 +64,8 @@ pub struct WebDataset<D = Document> {
 }
 
 /// Makes a document of a sample of a shard.
-type ReadSample<D> = fn(&mut Shard, usize, &SizeLimits) -> Result<Result<D, SkipReason>, DataError>;
+type ReadSample<D> =
+    fn(&mut TarShard, usize, &SizeLimits) -> Result<Result<D, SkipReason>, DataError>;
 
 /// The place of a sample: its shard, and its number there.
 type Place = (u32, u32);
@@ -90,7 +91,7 @@ impl WebDataset {
     /// # Errors
     /// [`DataError`] names the path: nothing there, not readable, or not a tar.
     pub fn open(paths: &[PathBuf], config: WebDatasetConfig) -> Result<Self, DataError> {
-        Self::open_with(paths, config, Shard::read)
+        Self::open_with(paths, config, TarShard::read)
     }
 }
 
@@ -102,7 +103,7 @@ impl WebDataset<CaptionedVideo> {
     /// # Errors
     /// As [`WebDataset::open`].
     pub fn open_videos(paths: &[PathBuf], config: WebDatasetConfig) -> Result<Self, DataError> {
-        Self::open_with(paths, config, Shard::read_video)
+        Self::open_with(paths, config, TarShard::read_video)
     }
 }
 
@@ -119,7 +120,7 @@ impl<D> WebDataset<D> {
         // Names and sizes of the shards tell one data set from another.
         let mut hash = FnvHasher::default();
         for path in &shards {
-            let bytes = Shard::probe(path)?;
+            let bytes = TarShard::probe(path)?;
             hash.write(path.file_name().unwrap_or_default().as_encoded_bytes());
             hash.write(&bytes.to_le_bytes());
         }
@@ -220,7 +221,7 @@ impl<D> WebDataset<D> {
         order
     }
 
-    fn shard(&mut self, number: u32) -> Result<&mut Shard, DataError> {
+    fn shard(&mut self, number: u32) -> Result<&mut TarShard, DataError> {
         if let Some(i) = self.open.iter().position(|(n, _)| *n == number) {
             let found = self.open.remove(i);
             self.open.push(found);
@@ -228,7 +229,7 @@ impl<D> WebDataset<D> {
             if self.open.len() == OPEN_SHARDS {
                 self.open.remove(0);
             }
-            self.open.push((number, Shard::open(&self.shards[number as usize])?));
+            self.open.push((number, TarShard::open(&self.shards[number as usize])?));
         }
         Ok(&mut self.open.last_mut().expect("one was just put there").1)
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::shard::{Member, Sample, SizeLimits};
 use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::picture::{Picture, PictureError};
@@ -18,6 +17,39 @@ use crate::data::video::{CaptionedVideo, Video};
 const MAX_PICTURES: usize = 4096;
 /// Frame rate of numbered pictures without `fps` in their `.json`.
 const FRAMES_PER_SECOND: f64 = 24.0;
+
+/// Largest sizes that are read; larger samples are skipped and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeLimits {
+    /// Bytes of one member.
+    pub member_bytes: u64,
+    /// Bytes of all members of one sample.
+    pub sample_bytes: u64,
+}
+
+impl Default for SizeLimits {
+    fn default() -> Self {
+        Self { member_bytes: 32 << 20, sample_bytes: 256 << 20 }
+    }
+}
+
+/// A file of a tar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    /// The part of its base name after the first dot, in lower case.
+    pub extension: String,
+    /// Where its content begins in the tar, in bytes.
+    pub offset: u64,
+    /// Bytes of its content.
+    pub bytes: u64,
+}
+
+/// Members with the same stem: folder and base name up to its first dot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ShardSample {
+    pub stem: String,
+    pub members: Vec<Member>,
+}
 
 /// Why a sample gives no document.
 pub(super) enum Unusable {
@@ -31,7 +63,7 @@ pub(super) enum Unusable {
 pub(super) struct SampleReader<'a> {
     pub path: &'a Path,
     pub file: &'a mut File,
-    pub sample: &'a Sample,
+    pub sample: &'a ShardSample,
     pub limits: &'a SizeLimits,
 }
 
@@ -147,7 +179,7 @@ impl<'a> SampleReader<'a> {
 type VideoFormat = fn(Arc<[u8]>) -> Video;
 
 /// The pictures of a sample, ordered by number.
-fn numbered_pictures(sample: &Sample) -> Vec<(u64, &Member)> {
+fn numbered_pictures(sample: &ShardSample) -> Vec<(u64, &Member)> {
     let number = |m: &Member| picture_number(&m.extension);
     let mut pictures: Vec<(u64, &Member)> =
         sample.members.iter().filter_map(|m| Some((number(m)?, m))).collect();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::headers::{Entry, HeaderError, Headers};
-use super::sample::{SampleReader, Unusable};
+use super::sample::{Member, SampleReader, ShardSample, SizeLimits, Unusable};
 use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::skip::SkipReason;
@@ -13,60 +13,27 @@ use crate::data::video::CaptionedVideo;
 /// Most members of one shard.
 const MAX_MEMBERS: usize = 1 << 22;
 
-/// Largest sizes that are read; larger samples are skipped and counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SizeLimits {
-    /// Bytes of one member.
-    pub member_bytes: u64,
-    /// Bytes of all members of one sample.
-    pub sample_bytes: u64,
-}
-
-impl Default for SizeLimits {
-    fn default() -> Self {
-        Self { member_bytes: 32 << 20, sample_bytes: 256 << 20 }
-    }
-}
-
-/// A file of a tar.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Member {
-    /// The part of its base name after the first dot, in lower case.
-    pub extension: String,
-    /// Where its content begins in the tar, in bytes.
-    pub offset: u64,
-    /// Bytes of its content.
-    pub bytes: u64,
-}
-
-/// Members with the same stem: folder and base name up to its first dot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sample {
-    stem: String,
-    pub members: Vec<Member>,
-}
-
 /// An open shard, with the places of its samples.
 #[derive(Debug)]
-pub(super) struct Shard {
+pub(super) struct TarShard {
     path: PathBuf,
     file: File,
-    samples: Vec<Sample>,
+    samples: Vec<ShardSample>,
     /// True if a header in the middle is broken; later members are not indexed.
     pub broken: bool,
 }
 
-impl Shard {
+impl TarShard {
     /// Opens a shard and indexes it.
     ///
     /// # Errors
     /// [`DataError::Io`] and [`DataError::NotATar`] name the file. A broken header after the first only sets
-    /// [`Shard::broken`].
+    /// [`TarShard::broken`].
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
-        let mut samples: Vec<Sample> = Vec::new();
+        let mut samples: Vec<ShardSample> = Vec::new();
         let mut headers = Headers::new(&mut file, length);
         let mut members = 0;
         let mut broken = false;
@@ -83,7 +50,7 @@ impl Shard {
                     let member = Member { extension, offset, bytes };
                     match samples.last_mut() {
                         Some(last) if last.stem == stem => last.members.push(member),
-                        _ => samples.push(Sample { stem, members: vec![member] }),
+                        _ => samples.push(ShardSample { stem, members: vec![member] }),
                     }
                 }
                 Err(HeaderError::Io(source)) => return Err(io(source)),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::*;
-use crate::data::toy::{ScenesConfig, Split, write_scene_shards};
+use crate::data::toy::{DataSplit, ScenesConfig, write_scene_shards};
 
 /// A shard of text members.
 fn shard(folder: &Path, name: &str, members: &[(&str, &[u8])]) -> PathBuf {
@@ -26,7 +26,7 @@ fn open(path: &Path) -> WebDataset {
 #[test]
 fn every_sample_comes_once_an_epoch_in_an_order_of_the_seed() {
     let folder = tempfile::tempdir().unwrap();
-    let scenes = ScenesConfig { seed: 1, split: Split::Train };
+    let scenes = ScenesConfig { seed: 1, split: DataSplit::Train };
     write_scene_shards(folder.path(), scenes, 50, 20, 8).unwrap();
     let epoch = |seed| {
         let config = WebDatasetConfig { seed, shuffle_buffer: 8, ..Default::default() };

@@ -8,10 +8,10 @@ use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
 };
 use crate::batch::{Image, Microbatch};
-use crate::data::toy::{CaptionMatch, Scenes, ScenesConfig, Split, match_caption};
+use crate::data::toy::{CaptionMatch, DataSplit, Scenes, ScenesConfig, match_caption};
 use crate::data::{
-    DataError, DataSource, DecodedBatch, DecodedMicrobatch, Document, Loader, LoaderConfig,
-    LoaderPosition, PackConfig, Packer, Piece, PlacedPicture, SourcePosition, Tokenizer,
+    DataError, DataSource, DecodedBatch, DecodedMicrobatch, Document, DocumentPiece, Loader,
+    LoaderConfig, LoaderPosition, PackConfig, Packer, PlacedPicture, SourcePosition, Tokenizer,
     WebDataset, WebDatasetConfig, blank_pixels, decode_microbatches,
 };
 use crate::model::Prompt;
@@ -134,7 +134,7 @@ impl CaptionEvaluator {
         let mut documents = Vec::new();
         for held_out in self.held_out.iter().take(most) {
             let mut document = held_out.prompt.clone();
-            document.pieces.push(Piece::Text(held_out.caption.clone()));
+            document.pieces.push(DocumentPiece::Text(held_out.caption.clone()));
             documents.push(document.tokenize(&self.tokenizer, self.pack.tokens_per_image)?);
         }
         let count = documents.len();
@@ -216,7 +216,7 @@ fn image_px(model: &ModelSpec) -> u32 {
 
 fn train_source(data: &DataConfig, seed: u64) -> Result<Box<dyn DataSource>, DataError> {
     if data.shards.is_empty() {
-        return Ok(Box::new(Scenes::new(ScenesConfig { seed, split: Split::Train })));
+        return Ok(Box::new(Scenes::new(ScenesConfig { seed, split: DataSplit::Train })));
     }
     let config = WebDatasetConfig { seed, ..WebDatasetConfig::default() };
     Ok(Box::new(WebDataset::open(&data.shards, config)?))
@@ -229,7 +229,7 @@ fn held_out_source(data: &DataConfig, seed: u64) -> Result<Option<Box<dyn DataSo
             Ok(Some(Box::new(WebDataset::open(&data.held_out, config)?)))
         }
         (true, true) => {
-            Ok(Some(Box::new(Scenes::new(ScenesConfig { seed, split: Split::HeldOut }))))
+            Ok(Some(Box::new(Scenes::new(ScenesConfig { seed, split: DataSplit::HeldOut }))))
         }
         (true, false) => Ok(None),
     }
@@ -243,9 +243,9 @@ fn held_out(source: &mut dyn DataSource, count: usize) -> Result<Vec<HeldOutPict
             break;
         }
         let document = source.next_document()?;
-        let is_picture = |p: &Piece| matches!(p, Piece::Picture(_));
+        let is_picture = |p: &DocumentPiece| matches!(p, DocumentPiece::Picture(_));
         let Some(at) = document.pieces.iter().position(is_picture) else { continue };
-        let Some(Piece::Text(caption)) = document.pieces.get(at + 1) else { continue };
+        let Some(DocumentPiece::Text(caption)) = document.pieces.get(at + 1) else { continue };
         let caption = caption.clone();
         let mut prompt = document;
         prompt.pieces.truncate(at + 1);

@@ -7,7 +7,9 @@ use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
 };
 use crate::batch::{ClipGrid, Microbatch};
-use crate::data::toy::{ClipCaption, MovingConfig, MovingShapes, SampleMatch, Split, match_clip};
+use crate::data::toy::{
+    ClipCaption, DataSplit, MovingConfig, MovingShapes, SampleMatch, match_clip,
+};
 use crate::data::video::{ReadyClip, at_time, packed};
 use crate::data::{
     CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, DataError, DataSource, LatentShape,
@@ -184,7 +186,7 @@ type VideoSource = Box<dyn DataSource<CaptionedVideo>>;
 
 fn train_source(data: &DataConfig, seed: u64) -> Result<VideoSource, DataError> {
     if data.shards.is_empty() {
-        return Ok(Box::new(MovingShapes::new(MovingConfig { seed, split: Split::Train })));
+        return Ok(Box::new(MovingShapes::new(MovingConfig { seed, split: DataSplit::Train })));
     }
     let config = WebDatasetConfig { seed, ..WebDatasetConfig::default() };
     Ok(Box::new(WebDataset::open_videos(&data.shards, config)?))
@@ -197,7 +199,7 @@ fn held_out_source(data: &DataConfig, seed: u64) -> Result<Option<VideoSource>, 
             Ok(Some(Box::new(WebDataset::open_videos(&data.held_out, config)?)))
         }
         (true, true) => {
-            Ok(Some(Box::new(MovingShapes::new(MovingConfig { seed, split: Split::HeldOut }))))
+            Ok(Some(Box::new(MovingShapes::new(MovingConfig { seed, split: DataSplit::HeldOut }))))
         }
         (true, false) => Ok(None),
     }

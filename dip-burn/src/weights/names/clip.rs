@@ -3,7 +3,7 @@
 use dip_core::hf::VISION;
 use dip_core::{ModelSpec, ModuleSpec, VitSpec};
 
-use super::{Layout, Prefixes, Table, TensorPart};
+use super::{Prefixes, Table, TensorLayout, TensorPart};
 
 /// The tensors of the module [`VISION`] without its adapter.
 pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
@@ -13,7 +13,7 @@ pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
     let embeddings = format!("{}embeddings.", prefixes.vision);
     let part = TensorPart { parameter: format!("{VISION}.patch_embed.weight"), rows: m };
     let patch = format!("{embeddings}patch_embedding.weight");
-    table.push(patch, &[m, 3, px, px], Layout::Columns, vec![part]);
+    table.push(patch, &[m, 3, px, px], TensorLayout::Columns, vec![part]);
     if tower.patch_bias() {
         let patch = format!("{embeddings}patch_embedding.bias");
         table.same(patch, &[m], format!("{VISION}.patch_embed.bias"));

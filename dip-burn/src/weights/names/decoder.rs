@@ -3,7 +3,7 @@
 use dip_core::hf::LANGUAGE;
 use dip_core::{AttentionBias, DecoderSpec, ModelSpec};
 
-use super::{Layout, Prefixes, Table, TensorPart, TiedHead};
+use super::{Prefixes, Table, TensorLayout, TensorPart, TiedHead};
 
 pub(super) const PREFIXES: [Prefixes; 1] =
     [Prefixes { text: "model.", head: "lm_head.", vision: "", adapter: "" }];
@@ -50,6 +50,6 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     } else if head {
         let theirs = format!("{}weight", prefixes.head);
         let part = TensorPart { parameter: ours, rows: vocab };
-        table.push(theirs, &[vocab, m], Layout::Columns, vec![part]);
+        table.push(theirs, &[vocab, m], TensorLayout::Columns, vec![part]);
     }
 }

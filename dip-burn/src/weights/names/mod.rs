@@ -20,7 +20,7 @@ pub struct TableEntry {
     /// Its parameters, one after another.
     pub parts: Vec<TensorPart>,
     /// The layout of each part.
-    pub layout: Layout,
+    pub layout: TensorLayout,
 }
 
 /// The rows of a tensor that are one parameter.
@@ -34,7 +34,7 @@ pub struct TensorPart {
 
 /// The relation between the rows of a tensor and a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub enum TensorLayout {
     /// The parameter is the rows.
     Rows,
     /// The parameter is their transpose: files hold `[output, input]`, where the input is all dimensions after the first.
@@ -105,19 +105,25 @@ pub fn is_unused(name: &str, model: &ModelSpec, prefixes: &Prefixes) -> bool {
 }
 
 impl Table {
-    fn push(&mut self, name: String, shape: &[usize], layout: Layout, parts: Vec<TensorPart>) {
+    fn push(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        layout: TensorLayout,
+        parts: Vec<TensorPart>,
+    ) {
         self.entries.push(TableEntry { name, shape: shape.to_vec(), parts, layout });
     }
 
     /// Adds a tensor that is one parameter of the same shape.
     fn same(&mut self, name: String, shape: &[usize], parameter: String) {
-        self.push(name, shape, Layout::Rows, vec![TensorPart { parameter, rows: shape[0] }]);
+        self.push(name, shape, TensorLayout::Rows, vec![TensorPart { parameter, rows: shape[0] }]);
     }
 
     /// Adds the matrix `[output, input]` of a linear layer and its bias, if it has one.
     fn linear(&mut self, name: &str, [output, input]: [usize; 2], bias: bool, parameter: &str) {
         let part = TensorPart { parameter: format!("{parameter}.weight"), rows: output };
-        self.push(format!("{name}.weight"), &[output, input], Layout::Columns, vec![part]);
+        self.push(format!("{name}.weight"), &[output, input], TensorLayout::Columns, vec![part]);
         if bias {
             self.same(format!("{name}.bias"), &[output], format!("{parameter}.bias"));
         }

@@ -3,7 +3,7 @@
 use dip_core::hf::{LANGUAGE, VISION};
 use dip_core::{ModelSpec, VitSpec};
 
-use super::{Layout, Prefixes, Table, TensorPart};
+use super::{Prefixes, Table, TensorLayout, TensorPart};
 
 pub(super) const PREFIXES: [Prefixes; 2] = [
     Prefixes { text: "model.", head: "lm_head.", vision: "visual.", adapter: "visual.merger." },
@@ -23,7 +23,7 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let q = spec.heads as usize * spec.head_dim() as usize;
     let patch = format!("{}patch_embed.proj.weight", prefixes.vision);
     let part = TensorPart { parameter: format!("{VISION}.patch_embed.weight"), rows: m };
-    table.push(patch, &[m, 3, tower.frames() as usize, px, px], Layout::Columns, vec![part]);
+    table.push(patch, &[m, 3, tower.frames() as usize, px, px], TensorLayout::Columns, vec![part]);
     for i in 0..spec.layers {
         let (name, ours) =
             (format!("{}blocks.{i}", prefixes.vision), format!("{VISION}.layers.{i}"));
@@ -34,8 +34,13 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
             };
             ["query", "key", "value"].map(part).to_vec()
         };
-        table.push(format!("{name}.attn.qkv.weight"), &[3 * q, m], Layout::Columns, qkv("weight"));
-        table.push(format!("{name}.attn.qkv.bias"), &[3 * q], Layout::Rows, qkv("bias"));
+        table.push(
+            format!("{name}.attn.qkv.weight"),
+            &[3 * q, m],
+            TensorLayout::Columns,
+            qkv("weight"),
+        );
+        table.push(format!("{name}.attn.qkv.bias"), &[3 * q], TensorLayout::Rows, qkv("bias"));
         for (theirs, part, shape) in [
             ("attn.proj", "attention.output", [m, q]),
             ("mlp.fc1", "feed_forward.up", [f, m]),

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dip_burn::Batch;
-use dip_burn::data::toy::{Scenes, ScenesConfig, Split};
+use dip_burn::data::toy::{DataSplit, Scenes, ScenesConfig};
 use dip_burn::data::{
-    DataError, DataSource, Document, Loader, LoaderConfig, PackConfig, Picture, Piece, SkipCounts,
-    SourcePosition, Tokenizer,
+    DataError, DataSource, Document, DocumentPiece, Loader, LoaderConfig, PackConfig, Picture,
+    SkipCounts, SourcePosition, Tokenizer,
 };
 use dip_burn::model::Precision;
 use dip_burn::runtime::nodes::NodeGroup;
@@ -203,7 +203,7 @@ impl DataSource for Broken {
         self.1 += 1;
         if self.1.is_multiple_of(5) {
             for piece in &mut document.pieces {
-                if let Piece::Picture(picture) = piece {
+                if let DocumentPiece::Picture(picture) = piece {
                     *picture = Picture::Encoded([0; 9].into());
                 }
             }
@@ -232,7 +232,7 @@ fn broken_pictures_on_one_node_change_the_losses_as_in_one_process() {
         let tokenizer = Arc::new(Tokenizer::bytes());
         let pack = PackConfig::new(&model, tokenizer.special()).unwrap();
         let shape = LoaderConfig { pack, image_px: 16, microbatches: 4, prefetch: 2 };
-        let source = Broken(Scenes::new(ScenesConfig { seed: 0, split: Split::Train }), 0);
+        let source = Broken(Scenes::new(ScenesConfig { seed: 0, split: DataSplit::Train }), 0);
         let loader = Loader::new(Box::new(source), tokenizer, shape).unwrap();
         let mut run = TestRun::new(&config, even_partition(2, [2, 2]), replicas, 5);
         run.data.loader = Box::new(loader);

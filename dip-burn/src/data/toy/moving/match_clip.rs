@@ -7,7 +7,7 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::draw::coverage;
-use super::{ClipCaption, Direction};
+use super::{ClipCaption, Motion};
 use crate::data::toy::shape::{Colour, Object, Shape};
 
 /// Least distance from the ground's colour at which a pixel belongs to the shape; channels are 0 to 1.
@@ -126,13 +126,13 @@ fn shape_of(blobs: &[Blob]) -> Option<Shape> {
 }
 
 /// The direction from the first frame that shows the shape to the last.
-fn direction_of(blobs: &[Blob]) -> Option<Direction> {
+fn direction_of(blobs: &[Blob]) -> Option<Motion> {
     let (first, last) = (blobs.first()?, blobs.last()?);
     let short = first.width.min(first.height) as f32;
     let x = (last.centre.0 - first.centre.0) / short;
     let y = (last.centre.1 - first.centre.1) / short;
-    let along = |d: &Direction| d.vector().0 * x + d.vector().1 * y;
-    let best = Direction::ALL.into_iter().max_by(|a, b| along(a).total_cmp(&along(b)))?;
+    let along = |d: &Motion| d.vector().0 * x + d.vector().1 * y;
+    let best = Motion::ALL.into_iter().max_by(|a, b| along(a).total_cmp(&along(b)))?;
     (along(&best) >= MIN_PATH).then_some(best)
 }
 
@@ -148,11 +148,11 @@ fn median(mut values: Vec<f32>) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::toy::{MovingConfig, MovingShapes, Split};
+    use crate::data::toy::{DataSplit, MovingConfig, MovingShapes};
 
     #[test]
     fn drawn_clips_match_their_captions_and_no_others() {
-        let source = MovingShapes::new(MovingConfig { seed: 2, split: Split::Train });
+        let source = MovingShapes::new(MovingConfig { seed: 2, split: DataSplit::Train });
         for n in 0..24 {
             let clip = source.clip(n);
             let frames: Vec<RgbImage> = (0..4).map(|i| clip.draw(i as f32 / 3.0)).collect();

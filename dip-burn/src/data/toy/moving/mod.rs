@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::shape::{Colour, Object, Shape, Split};
+use super::shape::{Colour, DataSplit, Object, Shape};
 use crate::data::error::DataError;
 use crate::data::source::{DataSource, SourcePosition};
 use crate::data::video::{CaptionedVideo, Video};
@@ -34,7 +34,7 @@ const HELD_OUT_ONE_IN: u32 = 8;
 /// The direction in which a shape moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
-pub enum Direction {
+pub enum Motion {
     Left,
     Right,
     Up,
@@ -47,7 +47,7 @@ pub struct MovingShape {
     /// The shape at the middle of its path.
     pub object: Object,
     /// The direction in which it moves.
-    pub direction: Direction,
+    pub direction: Motion,
     /// Distance from its first place to its last.
     pub distance: f32,
     /// Brightness of the ground, 0 to 1.
@@ -68,7 +68,7 @@ pub struct ClipCaption {
     /// The shape.
     pub shape: Shape,
     /// The direction in which it moves.
-    pub direction: Direction,
+    pub direction: Motion,
 }
 
 /// Which clips [`MovingShapes`] draws.
@@ -77,7 +77,7 @@ pub struct MovingConfig {
     /// Seed of all clips.
     pub seed: u64,
     /// Which combinations of colour, shape and direction.
-    pub split: Split,
+    pub split: DataSplit,
 }
 
 /// A [`DataSource`] of drawn clips with captions.
@@ -87,7 +87,7 @@ pub struct MovingShapes {
     next: u64,
 }
 
-impl Direction {
+impl Motion {
     /// Every direction.
     pub const ALL: [Self; 4] = [Self::Left, Self::Right, Self::Up, Self::Down];
 
@@ -115,9 +115,9 @@ impl Direction {
 impl ClipCaption {
     /// The split of this combination. No two held-out captions share more than one of colour, shape and direction, so training
     /// sees each of them with nearly all others.
-    pub fn split(self) -> Split {
+    pub fn split(self) -> DataSplit {
         let code = self.colour as u32 + 2 * self.shape as u32 + 3 * self.direction as u32;
-        if code.is_multiple_of(HELD_OUT_ONE_IN) { Split::HeldOut } else { Split::Train }
+        if code.is_multiple_of(HELD_OUT_ONE_IN) { DataSplit::HeldOut } else { DataSplit::Train }
     }
 
     /// Reads the text of a caption; `None` for any other text.
@@ -127,7 +127,7 @@ impl ClipCaption {
         Some(Self {
             colour: Colour::ALL.into_iter().find(|c| c.name() == colour)?,
             shape: Shape::ALL.into_iter().find(|s| s.name() == shape)?,
-            direction: Direction::ALL.into_iter().find(|d| d.name() == direction)?,
+            direction: Motion::ALL.into_iter().find(|d| d.name() == direction)?,
         })
     }
 }
@@ -141,12 +141,12 @@ impl fmt::Display for ClipCaption {
 
 impl MovingShape {
     /// A random clip of a split.
-    pub fn random(rng: &mut impl Rng, split: Split) -> Self {
+    pub fn random(rng: &mut impl Rng, split: DataSplit) -> Self {
         let caption = loop {
             let caption = ClipCaption {
                 colour: *Colour::ALL.choose(rng).expect("there are colours"),
                 shape: *Shape::ALL.choose(rng).expect("there are shapes"),
-                direction: *Direction::ALL.choose(rng).expect("there are directions"),
+                direction: *Motion::ALL.choose(rng).expect("there are directions"),
             };
             if caption.split() == split {
                 break caption;
@@ -182,7 +182,7 @@ impl MovingShapes {
     /// Clip `n` of this seed.
     pub fn clip(&self, n: u64) -> MovingShape {
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-        rng.set_stream(2 * n + u64::from(self.config.split == Split::HeldOut));
+        rng.set_stream(2 * n + u64::from(self.config.split == DataSplit::HeldOut));
         MovingShape::random(&mut rng, self.config.split)
     }
 }
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_text_of_a_caption_is_read_back() {
-        let source = MovingShapes::new(MovingConfig { seed: 1, split: Split::Train });
+        let source = MovingShapes::new(MovingConfig { seed: 1, split: DataSplit::Train });
         for n in 0..50 {
             let caption = source.clip(n).caption();
             assert_eq!(ClipCaption::parse(&caption.to_string()), Some(caption));
@@ -235,11 +235,11 @@ mod tests {
     fn held_out_combinations_are_few_and_never_trained_on() {
         let all = Colour::ALL.into_iter().flat_map(|colour| {
             let of = move |shape| {
-                Direction::ALL.map(|direction| ClipCaption { colour, shape, direction }).into_iter()
+                Motion::ALL.map(|direction| ClipCaption { colour, shape, direction }).into_iter()
             };
             Shape::ALL.into_iter().flat_map(of)
         });
-        let held_out: Vec<ClipCaption> = all.filter(|n| n.split() == Split::HeldOut).collect();
+        let held_out: Vec<ClipCaption> = all.filter(|n| n.split() == DataSplit::HeldOut).collect();
         assert_eq!(held_out.len(), 12);
         for (i, a) in held_out.iter().enumerate() {
             for b in &held_out[i + 1..] {
@@ -247,7 +247,7 @@ mod tests {
                 assert!(same.into_iter().filter(|&s| s).count() < 2, "{a:?} {b:?}");
             }
         }
-        let source = MovingShapes::new(MovingConfig { seed: 1, split: Split::HeldOut });
-        assert!((0..50).all(|n| source.clip(n).caption().split() == Split::HeldOut));
+        let source = MovingShapes::new(MovingConfig { seed: 1, split: DataSplit::HeldOut });
+        assert!((0..50).all(|n| source.clip(n).caption().split() == DataSplit::HeldOut));
     }
 }

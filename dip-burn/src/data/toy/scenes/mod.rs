@@ -17,8 +17,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::shape::{Colour, Object, Shape, Split};
-use crate::data::document::{Document, Piece};
+use super::shape::{Colour, DataSplit, Object, Shape};
+use crate::data::document::{Document, DocumentPiece};
 use crate::data::error::DataError;
 use crate::data::picture::Picture;
 use crate::data::source::{DataSource, SourcePosition};
@@ -44,7 +44,7 @@ pub struct ScenesConfig {
     /// Seed of all documents.
     pub seed: u64,
     /// Which combinations of shapes.
-    pub split: Split,
+    pub split: DataSplit,
 }
 
 /// A [`DataSource`] of drawn documents.
@@ -56,9 +56,9 @@ pub struct Scenes {
 
 impl Scene {
     /// A random scene of one to three shapes of a split.
-    pub fn random(rng: &mut impl Rng, split: Split) -> Self {
+    pub fn random(rng: &mut impl Rng, split: DataSplit) -> Self {
         loop {
-            let fewest = if split == Split::HeldOut { 2 } else { 1 };
+            let fewest = if split == DataSplit::HeldOut { 2 } else { 1 };
             let count = rng.random_range(fewest..=MAX_SHAPES);
             let width = 1.0 / count as f32;
             let object = |i: usize, rng: &mut dyn rand::RngCore| {
@@ -85,14 +85,14 @@ impl Scene {
     }
 
     /// The split of its combination of shapes.
-    pub fn split(&self) -> Split {
+    pub fn split(&self) -> DataSplit {
         let code = self.objects.iter().fold(0u64, |code, o| {
             code * 32 + (o.colour as u64) * Shape::ALL.len() as u64 + o.shape as u64 + 1
         });
         // A multiplicative hash spreads similar combinations.
         let spread = code.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let held_out = self.objects.len() > 1 && spread.is_multiple_of(HELD_OUT_ONE_IN);
-        if held_out { Split::HeldOut } else { Split::Train }
+        if held_out { DataSplit::HeldOut } else { DataSplit::Train }
     }
 
     /// Its caption, from left to right: `a red ring, a blue square and a black cross`.
@@ -116,7 +116,7 @@ impl Scenes {
     /// Document `n` of this seed.
     pub fn document(&self, n: u64) -> Document {
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-        rng.set_stream(2 * n + u64::from(self.config.split == Split::HeldOut));
+        rng.set_stream(2 * n + u64::from(self.config.split == DataSplit::HeldOut));
         let pictures = match rng.random_range(0..10) {
             0..3 => 0,
             3..7 => 1,
@@ -124,12 +124,12 @@ impl Scenes {
             _ => rng.random_range(4..9),
         };
         if pictures == 0 {
-            return Document { pieces: vec![Piece::Text(sums(&mut rng))] };
+            return Document { pieces: vec![DocumentPiece::Text(sums(&mut rng))] };
         }
         let pieces = (0..pictures).flat_map(|_| {
             let scene = Scene::random(&mut rng, self.config.split);
             let caption = format!("{}.", scene.caption());
-            [Piece::Picture(Picture::Drawn(Arc::new(scene))), Piece::Text(caption)]
+            [DocumentPiece::Picture(Picture::Drawn(Arc::new(scene))), DocumentPiece::Text(caption)]
         });
         Document { pieces: pieces.collect() }
     }
@@ -182,14 +182,14 @@ struct ScenesPosition {
 mod tests {
     use super::*;
 
-    fn scenes(split: Split) -> Scenes {
+    fn scenes(split: DataSplit) -> Scenes {
         Scenes::new(ScenesConfig { seed: 7, split })
     }
 
     #[test]
     fn documents_have_no_picture_one_or_several() {
         let counts: Vec<usize> =
-            (0..200).map(|n| scenes(Split::Train).document(n).pictures().count()).collect();
+            (0..200).map(|n| scenes(DataSplit::Train).document(n).pictures().count()).collect();
         for n in [0, 1, 2, 5] {
             assert!(counts.contains(&n), "no document has {n} pictures");
         }
@@ -198,30 +198,30 @@ mod tests {
     #[test]
     fn held_out_combinations_are_never_trained_on() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        for split in [Split::Train, Split::HeldOut] {
+        for split in [DataSplit::Train, DataSplit::HeldOut] {
             assert!((0..500).all(|_| Scene::random(&mut rng, split).split() == split));
         }
         let mut shares = [0, 0];
         for _ in 0..4000 {
-            let mut scene = Scene::random(&mut rng, Split::Train);
+            let mut scene = Scene::random(&mut rng, DataSplit::Train);
             scene.objects.iter_mut().for_each(|o| {
                 o.colour = *Colour::ALL.choose(&mut rng).unwrap();
             });
-            shares[usize::from(scene.split() == Split::HeldOut)] += 1;
+            shares[usize::from(scene.split() == DataSplit::HeldOut)] += 1;
         }
         assert!((150..900).contains(&shares[1]), "{shares:?}");
     }
 
     #[test]
     fn a_restored_source_continues_where_it_stood() {
-        let mut source = scenes(Split::Train);
+        let mut source = scenes(DataSplit::Train);
         (0..5).for_each(|_| drop(source.next_document()));
         let position = source.position();
         let expected = source.next_document().unwrap();
-        let mut again = scenes(Split::Train);
+        let mut again = scenes(DataSplit::Train);
         again.restore(&position).unwrap();
         assert_eq!(again.next_document().unwrap(), expected);
-        let mut other = Scenes::new(ScenesConfig { seed: 8, split: Split::Train });
+        let mut other = Scenes::new(ScenesConfig { seed: 8, split: DataSplit::Train });
         assert!(other.restore(&position).is_err());
     }
 

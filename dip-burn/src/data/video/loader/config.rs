@@ -1,0 +1,52 @@
+//! How batches of clips are made.
+
+use dip_core::FieldError;
+
+use crate::data::video::grid::LatentShape;
+
+/// How batches of clips are made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipLoaderConfig {
+    /// The tokens of a clip.
+    pub shape: LatentShape,
+    /// Most clips of a microbatch.
+    pub max_clips: u32,
+    /// Most latent frames of a microbatch; longer clips are cut to it.
+    pub max_frames: u32,
+    /// Most tokens of a caption; longer captions are cut to it.
+    pub caption_tokens: u32,
+    /// Microbatches of a batch.
+    pub microbatches: u32,
+    /// Least clip tokens of a batch; if set, it replaces `microbatches`.
+    pub tokens_per_batch: Option<u64>,
+    /// Fraction of clips with an empty caption, for guidance.
+    pub caption_dropout: f64,
+    /// Seed of noise, times and dropout.
+    pub seed: u64,
+    /// Most batches that are decoded ahead.
+    pub prefetch: usize,
+}
+
+impl ClipLoaderConfig {
+    /// True if a batch of so many microbatches and tokens needs another microbatch.
+    pub fn wants_more(&self, microbatches: usize, tokens: u64) -> bool {
+        match self.tokens_per_batch {
+            Some(budget) => tokens < budget,
+            None => microbatches < self.microbatches as usize,
+        }
+    }
+
+    /// Checks every setting.
+    pub fn validate(&self) -> Result<(), FieldError> {
+        let remedy = "try a few for each rank";
+        FieldError::check_range("microbatches", self.microbatches, 1..=65_536, remedy)?;
+        let remedy = "give the model's max_clips, try 8";
+        FieldError::check_range("max_clips", self.max_clips, 1..=4096, remedy)?;
+        let frames = 1..=1 << 20;
+        FieldError::check_range("frames of a microbatch", self.max_frames, frames, "try 64")?;
+        let remedy = "raise sequence_tokens of the model";
+        let tokens = 2..=1 << 20;
+        FieldError::check_range("tokens of a caption", self.caption_tokens, tokens, remedy)?;
+        FieldError::check_range("prefetch", self.prefetch, 1..=1024, "try 2")
+    }
+}
