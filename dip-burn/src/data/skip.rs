@@ -1,4 +1,4 @@
-//! Counts of broken samples. A broken sample is no error: it is skipped and counted.
+//! Counts of broken samples. Broken samples are skipped and counted; they are no errors.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 
 use super::ParameterMap;
 
-/// Flat tensors `[numel]`, one for each parameter of a chunk; `None` for a parameter that has none.
+/// Flat tensors `[numel]`, one for each parameter of a chunk. `None` for a parameter without a gradient.
 pub type Bucket<B> = Vec<Option<Tensor<B, 1>>>;
 
 /// The gradient of every parameter of a module.
@@ -74,7 +74,7 @@ impl<B: Backend> ModuleVisitor<B> for ShapeGradients<B> {
     }
 }
 
-/// Copies the parameters whose names `select` accepts into a bucket, and changes none.
+/// Copies the parameters whose names `select` accepts into a bucket. Changes no parameter.
 pub(crate) struct ReadParameters<B: Backend, F> {
     pub select: F,
     pub bucket: Bucket<B>,
@@ -93,7 +93,7 @@ impl<B: Backend, F: Fn(&str) -> bool> ParameterMap<B> for ReadParameters<B, F> {
     }
 }
 
-/// Replaces the parameters that a bucket holds.
+/// Replaces the parameters by those in a bucket.
 pub(crate) struct WriteParameters<B: Backend>(pub std::vec::IntoIter<Option<Tensor<B, 1>>>);
 
 impl<B: Backend> ParameterMap<B> for WriteParameters<B> {

@@ -1,4 +1,4 @@
-//! Errors of files of weights.
+//! Errors of weight files.
 
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,7 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    /// Makes an [`WeightsError::Io`] about `path` of the system's error.
+    /// Turns a system error about `path` into [`WeightsError::Io`].
     pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, source }

@@ -25,7 +25,7 @@ const MAX_COPIED_BYTES: u64 = 256 << 20;
 pub struct ExportConfig {
     /// Most bytes of a shard, unless a single tensor is larger.
     pub shard_bytes: u64,
-    /// Rounds to bf16; otherwise weights are f32.
+    /// True to round weights to bf16, false to keep f32.
     pub bf16: bool,
 }
 
@@ -101,7 +101,7 @@ fn published(from: &Path) -> Result<Option<TensorStore>, WeightsError> {
     has_weights.then(|| TensorStore::open(from)).transpose()
 }
 
-/// The tensors of the published layout, each with its origin.
+/// The tensors of the published layout with the source of each.
 fn outputs<'a>(
     trained: &TensorStore,
     model: &ModelSpec,
@@ -214,7 +214,7 @@ impl Writer<'_> {
         file.sync_all().map_err(WeightsError::io(path))
     }
 
-    /// Length and text of the header of a shard, padded to eight bytes.
+    /// The header of a shard: its length, and its text padded to eight bytes.
     fn header(&self, shard: &[&Output<'_>]) -> Vec<u8> {
         let dtype = if self.config.bf16 { Dtype::BF16 } else { Dtype::F32 };
         let mut header = serde_json::Map::new();

@@ -1,7 +1,7 @@
 //! From a target order on every rank to an order that dependencies and memory allow.
 //!
-//! Every rank follows its list strictly. When all ranks wait, for each other or for memory, the runnable task that is least out of
-//! turn goes first. There always is one (see [`super::reserve`]), so the result is complete.
+//! Every rank follows its list strictly. When all ranks wait, for each other or for memory, the runnable task closest to the front
+//! of its list goes first. There always is one (see [`super::reserve`]), so the result is complete.
 
 use dip_core::ScheduleError;
 
@@ -13,7 +13,7 @@ use crate::problem::{Costs, Order, Problem, Solution, evaluate};
 /// Most tasks of a graph for which every level of memory is tried.
 const MAX_TASKS_FOR_ALL_LEVELS: usize = 6000;
 
-/// Realises target orders at every level of memory and returns the shortest result. Once there is one, `ended` can stop the rest.
+/// Realises target orders at every level of memory and returns the shortest result. `ended` can stop the work once there is a result.
 ///
 /// # Errors
 /// [`ScheduleError::Infeasible`] if not even the smallest strategies fit.

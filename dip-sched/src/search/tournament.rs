@@ -20,15 +20,15 @@ const CHAIN_TASKS: u64 = 80_000;
 const SHARE: f64 = 0.75;
 /// The same for small graphs, where walks find more.
 const SHARE_OF_SMALL: f64 = 0.2;
-/// By which share the next order of a chain may be longer in the first round. Each round halves it.
+/// The share by which the next order of a chain may be longer in the first round. Each round halves it.
 const SLACK: f64 = 0.003;
 /// Most runs of a chain in the first round.
 const FIRST_RUNS: u64 = 50;
 /// Each round gives a chain at most this many times the runs of the previous round.
 const GROWTH: u64 = 3;
-/// Of every four chains in the first tournament, how many start from the plan of the previous batch.
+/// The number of every four chains in the first tournament that start from the plan of the previous batch.
 const WARM_OF_FOUR: u64 = 3;
-/// Of every four chains, the number of the one that starts with the lightest microbatch ahead.
+/// The index, among every four chains, of the chain that starts with the lightest microbatch ahead.
 const LIGHTEST_AHEAD: u64 = 2;
 /// Runs of a chain that restarts an island.
 const RESTART_RUNS: u64 = 60;

@@ -1,8 +1,8 @@
-//! Which waiting document follows in a sequence: the trait to implement for packing of your own.
+//! Packing rules choose which waiting document comes next in a sequence.
 
 use std::fmt::Debug;
 
-/// The room that is left in a sequence.
+/// The free room of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// Tokens, including image tokens.
@@ -14,7 +14,7 @@ pub struct Room {
 /// A waiting document that fits the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fitting {
-    /// Its number, which grows with every document read.
+    /// Its number, in the order of reading.
     pub number: u64,
     /// Its tokens, including image tokens.
     pub tokens: u32,
@@ -22,9 +22,10 @@ pub struct Fitting {
     pub images: u32,
 }
 
-/// Chooses the documents of a sequence after the first. The first is always the oldest that waits, so that none waits forever.
+/// Chooses the documents of a sequence after the first. The first is always the oldest waiting document, so that none waits
+/// forever.
 ///
-/// A rule must depend on its arguments alone: then a resumed run gets the same sequences. See [`Loader::with_packing`].
+/// A rule must depend on its arguments alone, so that a resumed run gets the same sequences. See [`Loader::with_packing`].
 ///
 /// ```
 /// use dip_burn::data::{Fitting, PackingRule, Room};

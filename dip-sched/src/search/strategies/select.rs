@@ -137,7 +137,7 @@ impl<'a> Packing<'a> {
         let mut by_start: Vec<usize> = (0..self.items.len()).collect();
         by_start.sort_by_key(|&i| *self.items[i].span.start());
         let mut next = by_start.into_iter().peekable();
-        // KnapsackItems that hold their bytes at the moment.
+        // The items that hold their bytes now.
         let mut live: Vec<usize> = Vec::new();
         for moment in 0..self.held.len() {
             live.retain(|&i| *self.items[i].span.end() >= moment);

@@ -14,16 +14,16 @@ use crate::problem::{Choice, Costs, Problem, Solution, evaluate};
 use crate::search::level::Level;
 use crate::search::strategies::upgrade;
 
-/// By which share the next order may be longer; one of these is drawn for each call.
+/// The share by which the next order may be longer. Each call draws one of these.
 const SLACKS: [f64; 3] = [1e-9, 0.005, 0.02];
 
-/// Rebuilds orders; keep one a thread.
+/// Rebuilds orders. Keep one per thread.
 pub(super) struct Rebuild<'a> {
     problem: &'a Problem,
     interleaver: Interleaver<'a>,
     keys: Vec<f64>,
     microbatches: u32,
-    /// Tries between two new witnesses.
+    /// The number of tries per witness.
     tries_of_witness: u32,
 }
 
@@ -38,7 +38,7 @@ impl<'a> Rebuild<'a> {
         }
     }
 
-    /// Walks from order to order, none much longer than the one before. Returns the best of them, `from` excluded.
+    /// Walks from order to order, each not much longer than the previous one. Returns the best order except `from`.
     pub(super) fn rebuild(
         &mut self,
         from: &Solution,
@@ -108,8 +108,8 @@ impl<'a> Rebuild<'a> {
         choice
     }
 
-    /// A witness that takes slices, or whole microbatches, in the order of the keys. Under tight memory the order of the witness is
-    /// the order that results.
+    /// A witness that takes slices, or whole microbatches, in the order of the keys. Under tight memory the result follows the
+    /// witness.
     fn witness(&self, costs: &Costs) -> Option<Vec<u32>> {
         let problem = self.problem;
         let by = |set: &[u32], sets: usize| {
@@ -125,8 +125,8 @@ impl<'a> Rebuild<'a> {
             .or_else(|| by(&problem.microbatch, self.microbatches as usize))
     }
 
-    /// CriticalMoves keys: those of a microbatch, a segment group or a slice, or of two of these against each other; of all of its
-    /// tasks, of one kind or of one rank. Or those of all tasks a little.
+    /// Changes the keys of one microbatch, segment group, slice or chunk, or exchanges two of these: all of their tasks, those of one
+    /// kind, or those on one rank. One call in four changes the keys of all tasks a little instead.
     fn disturb(&mut self, makespan: f64, rng: &mut ChaCha8Rng) {
         let problem = self.problem;
         let pitch = makespan / f64::from(self.microbatches);
