@@ -1,5 +1,6 @@
 //! Batches with nothing to do for some stage.
 
+use dip_burn::measure::{MeasureSettings, profile};
 use dip_burn::model::WholeModel;
 use dip_burn::model::sampler::Sampler;
 use dip_burn::{ClipGrid, Microbatch};
@@ -54,4 +55,20 @@ fn evaluation_and_sampling_make_no_tensor_without_elements() {
     let grid = ClipGrid { frames: 2, rows: 1, columns: rng.random_range(1..4) };
     let sampled = sampler.sample(&video, &[(vec![1, 7, 2], grid)], 0);
     assert!(sampled[0].values.iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn measuring_makes_no_tensor_without_elements() {
+    let settings = MeasureSettings {
+        rounds: 1,
+        warm_up: 0,
+        in_flight: 2,
+        ranks: 1,
+        averages: true,
+        ..MeasureSettings::default()
+    };
+    for model in [model(2, 2, false), model(1, 1, true), video_model(2, 2, false)] {
+        let profile = profile::<Strict>(&model, &Default::default(), settings, "strict".into());
+        assert!(!profile.unwrap().entries.is_empty());
+    }
 }

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use burn::tensor::backend::Backend;
 use dip_burn::model::WholeModel;
-use dip_burn::runtime::{Pipeline, PipelineError, PipelineInit, ReplicaWork, TensorKind};
+use dip_burn::runtime::{
+    Collective, CollectiveFactory, Connections, LinkFactory, Pipeline, PipelineError, PipelineInit,
+    RankLink, RankReplicas, ReplicaRanks, ReplicaWork, TensorKind,
+};
 use dip_burn::train::Trainer;
 use dip_burn::{Batch, Microbatch};
 use dip_core::*;
@@ -70,6 +74,41 @@ fn replicas_give_the_loss_and_gradients_of_one_device() {
         let worst = difference(&pipeline.export(TensorKind::Gradients).unwrap(), &expected);
         assert!(worst < 1e-5, "{case}: gradients differ by {worst}");
     }
+}
+
+/// Connects nobody.
+struct Nothing;
+
+impl<P: Backend> LinkFactory<P> for Nothing {
+    fn connect(&self, _: &ReplicaRanks<'_, P>) -> std::io::Result<Vec<RankLink<P>>> {
+        Ok(Vec::new())
+    }
+}
+
+impl<P: Backend> CollectiveFactory<P> for Nothing {
+    fn connect(&self, _: RankReplicas<'_, P>) -> std::io::Result<Vec<Arc<dyn Collective<P>>>> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn factories_that_make_too_few_connections_are_an_error() {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let model = model(2, 3, false);
+    let partition = random_partition(&mut rng, &model, 2);
+    let devices = |replicas: usize| vec![Default::default(); 2 * replicas];
+    let collectives = Connections { collectives: Arc::new(Nothing), ..Connections::<B>::default() };
+    let init = PipelineInit::new(&model, &partition, devices(2)).with_connections(collectives);
+    let error = Pipeline::new(&init).map(drop).unwrap_err().to_string();
+    assert!(error.contains("made 0 members of a collective, but 2 are needed"), "{error}");
+
+    let links = Connections { links: Arc::new(Nothing), ..Connections::<B>::default() };
+    let init = PipelineInit::new(&model, &partition, devices(1)).with_connections(links);
+    let (meta, batch) = random_batch(&mut rng, &model, &[&[1]]);
+    let graph = graph(&model, &partition, &meta, &batch, false);
+    let plan = random_plan(&mut rng, graph, &["keep"]);
+    let error = Pipeline::new(&init).unwrap().run(&plan, &batch, None).unwrap_err().to_string();
+    assert!(error.contains("made 0 links, but 2 are needed"), "{error}");
 }
 
 /// A trainer with `replicas` replicas of `ranks` ranks, and `optimizer` in the section of that name.
