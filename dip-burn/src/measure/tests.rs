@@ -2,7 +2,7 @@
 
 use burn::backend::Flex;
 use dip_core::presets;
-use dip_core::profile::KeptOf;
+use dip_core::profile::KeptCounts;
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn every_strategy_is_measured_and_each_holds_less_than_the_one_before() {
         assert!(e.times.offload_forward_s >= forward_s, "{e:?}");
         assert!(e.times.offload_backward_s >= backward_s, "{e:?}");
         let PartBytes { keep, selective, full, offload } = e.kept;
-        let work = KeptOf { pairs: 1 << 14, trained_tokens: 64, ..KeptOf::default() };
+        let work = KeptCounts { pairs: 1 << 14, trained_tokens: 64, ..KeptCounts::default() };
         let held = [keep, selective, full, offload].map(|kept| kept.of(work).0);
         assert!(held.is_sorted_by(|a, b| a > b), "{held:?}");
         assert_eq!(held[3], 0, "layers leave the device");

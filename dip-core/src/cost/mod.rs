@@ -1,4 +1,4 @@
-//! What a stage costs, and the strategies that trade its memory for time.
+//! The cost of a stage, and the strategies that trade its memory for time.
 
 mod operator;
 pub mod profile;
@@ -13,17 +13,17 @@ use crate::spec::{Bytes, ModelSpec, ModuleId, RankId, Seconds, Workload};
 
 pub use operator::{OperatorProfile, OperatorShape, OperatorTime};
 
-/// What one layer does with its activations between forward and backward.
+/// The memory strategy of one layer: what happens to its activations between forward and backward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayerStrategy {
-    /// Everything is kept.
+    /// Keeps all activations.
     Keep,
-    /// The attention core is computed again in the backward.
+    /// Recomputes the attention core in the backward.
     Selective,
-    /// Only the input is kept; the whole layer is computed again.
+    /// Keeps only the input and recomputes the whole layer.
     Full,
-    /// Everything is kept in host memory.
+    /// Keeps all activations in host memory.
     Offload,
 }
 
@@ -42,25 +42,26 @@ impl LayerStrategy {
     }
 }
 
-/// The memory strategy of a stage: `keep`, or one strategy for each run of its layers, as `full*2+keep*6`.
+/// The memory strategy of a stage: one strategy for all layers, such as `keep`, or one per run of layers, such as
+/// `full*2+keep*6`.
 ///
-/// Graphs from elsewhere may name strategies of their own; only [`Strategy::layers`] interprets the text.
+/// Graphs of other programs may use their own names. Only [`Strategy::layers`] interprets the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Strategy(String);
 
 impl Strategy {
-    /// A strategy by its text.
+    /// A strategy with this text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Every layer keeps everything.
+    /// The strategy in which every layer keeps all activations.
     pub fn keep() -> Self {
         Self::new("keep")
     }
 
-    /// The strategy that gives the `i`-th layer the `i`-th of `layers`.
+    /// The strategy with `layers[i]` for layer `i`.
     pub fn of_layers(layers: &[LayerStrategy]) -> Self {
         let runs: Vec<_> = layers.chunk_by(|a, b| a == b).collect();
         match runs.as_slice() {
@@ -74,7 +75,7 @@ impl Strategy {
         }
     }
 
-    /// The strategy of each of `n` layers, or `None` where the text is not one of ours for `n` layers.
+    /// The strategy of each of `n` layers, or `None` if the text names other strategies or another number of layers.
     pub fn layers(&self, n: usize) -> Option<Vec<LayerStrategy>> {
         let by_name = |name: &str| LayerStrategy::ALL.into_iter().find(|s| s.name() == name);
         if let Some(strategy) = by_name(&self.0) {
@@ -89,7 +90,7 @@ impl Strategy {
         (layers.len() == n).then_some(layers)
     }
 
-    /// The text.
+    /// Its text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -114,12 +115,12 @@ pub struct ChunkQuery<'a> {
     pub model: &'a ModelSpec,
     /// The module of the chunk.
     pub module: ModuleId,
-    /// Its layers; a chunk with layer 0 also embeds, one with the last layer also has the module's end (adapter, or head
-    /// and loss).
+    /// Its layers. The chunk with layer 0 also has the start of the module (embedding), the chunk with the last layer its end
+    /// (adapter, or head and loss).
     pub layers: Range<u32>,
-    /// Whether gradients flow into the weights.
+    /// True if the weights are trained.
     pub trainable: bool,
-    /// Whether it runs a backward at all.
+    /// True if the chunk runs a backward.
     pub runs_backward: bool,
 }
 
@@ -137,37 +138,37 @@ pub struct StageQuery<'a> {
 /// Seconds and bytes of one stage pair.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageCost {
-    /// The strategy it is the cost of.
+    /// The strategy of the pair.
     pub strategy: Strategy,
-    /// The forward.
+    /// Duration of the forward.
     pub forward: Seconds,
-    /// The whole backward: input and weight gradients, and what the strategy computes again. Zero where none runs.
+    /// Duration of the whole backward: input and weight gradients, and recomputation. Zero if no backward runs.
     pub backward: Seconds,
-    /// The part of `backward` that can run later as a weight-gradient task, where the stage supports the split.
+    /// The part of `backward` that can run later as a weight task; `None` if the stage cannot split its backward.
     pub weight: Option<Seconds>,
-    /// Held from the start of the forward until the end of the backward.
+    /// Bytes held from the start of the forward to the end of the backward.
     pub activation_bytes: Bytes,
-    /// Sent to the next chunk by the forward; the backward sends as much the other way.
+    /// Bytes that the forward sends to the next chunk. The backward sends as many in the other direction.
     pub output_bytes: Bytes,
 }
 
 impl<'a> ChunkQuery<'a> {
-    /// These layers as the model trains them.
+    /// A query for `layers` of a module, as the model trains them.
     ///
     /// # Panics
-    /// Where the model has no such module.
+    /// If the model has no such module.
     pub fn new(model: &'a ModelSpec, module: ModuleId, layers: Range<u32>) -> Self {
         let trainable = model.modules[module.index()].trainable;
         let runs_backward = model.runs_backward()[module.index()];
         Self { model, module, layers, trainable, runs_backward }
     }
 
-    /// Whether the chunk has the first layer of its module.
+    /// True if the chunk has the first layer of its module.
     pub fn is_first(&self) -> bool {
         self.layers.start == 0
     }
 
-    /// Whether the chunk has the last layer of its module.
+    /// True if the chunk has the last layer of its module.
     pub fn is_last(&self) -> bool {
         self.layers.end == self.model.modules[self.module.index()].layers
     }
@@ -181,53 +182,54 @@ impl<'a> ChunkQuery<'a> {
     }
 }
 
-/// A cost that cannot be given.
+/// A cost that is unknown.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum CostError {
-    /// The model has no figure for this stage.
+    /// The cost model has no figure for a stage.
     #[error("no cost for module {module:?}, {what}; {remedy}")]
     Unknown {
         /// The module.
         module: String,
-        /// What was asked.
+        /// The unknown part.
         what: String,
         /// What to do.
         remedy: String,
     },
 }
 
-/// Seconds and bytes of a stage for a chunk, a sub-microbatch and a memory strategy.
+/// Gives seconds and bytes of a stage: a chunk, a sub-microbatch and a memory strategy.
 ///
-/// Implemented by dip-emu from operators (analytic, calibrated) and from measurements.
+/// dip-emu implements it from operator costs (analytic, calibrated) and from measured profiles.
 pub trait CostModel: Send + Sync {
     /// The cost of one stage pair.
     ///
     /// # Errors
-    /// [`CostError`] where the model does not know the module, the shape or the strategy.
+    /// [`CostError`] if the module, its shape or the strategy is unknown.
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError>;
 
     /// Seconds to move `bytes` from one pipeline rank to another; zero on the same rank.
     fn transfer(&self, from: RankId, to: RankId, bytes: Bytes) -> Seconds;
 
-    /// Weights, gradients and optimiser state of a chunk.
+    /// Bytes of weights, gradients and optimiser state of a chunk.
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes;
 
-    /// The most that lives while a stage of the chunk computes, beside what is held from forward to backward. A rank needs
-    /// the largest of its stages, once: the task graph counts it as [`static_bytes`](crate::TaskGraph::static_bytes).
+    /// Most temporary bytes while a stage of the chunk computes, besides the activations it holds. A rank needs the largest
+    /// working set of its stages once; the task graph adds it to [`static_bytes`](crate::TaskGraph::static_bytes). The default
+    /// is zero.
     fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
         let _ = (chunk, workload);
         Bytes::ZERO
     }
 
-    /// The optimiser's step on the weights of a chunk, which no plan orders: it comes once an iteration, when all gradients are
-    /// there. What replicas exchange is not in it. Nothing without an override.
+    /// Duration of the optimiser step on the weights of a chunk, without communication between replicas. It runs once per
+    /// iteration after all gradients are ready, outside the plan. The default is zero.
     fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
         let _ = chunk;
         Seconds::ZERO
     }
 
-    /// Candidate strategies of a stage pair on the time-memory front (paper section 2: at most S = 10), the fastest first.
-    /// Without an override only `keep` is offered.
+    /// Candidate strategies of a stage pair on the time-memory front, fastest first (paper section 2: at most S = 10). The
+    /// default offers only `keep`.
     ///
     /// # Errors
     /// As [`CostModel::stage`].

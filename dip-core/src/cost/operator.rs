@@ -1,52 +1,52 @@
-//! Measured operators: what a micro-benchmark runs on a device and a calibration reads.
+//! Measured operators: the results of a micro-benchmark, which calibration reads.
 
 use crate::spec::Seconds;
 
-/// A single operator of training, forward, with its sizes.
+/// One forward operator of training, with its sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OperatorShape {
     /// The product of a `[rows, inner]` by an `[inner, outer]` matrix.
     Matmul {
         /// Rows of the result.
         rows: u64,
-        /// Values that each of its values sums over.
+        /// Columns of the first matrix and rows of the second.
         inner: u64,
         /// Columns of the result.
         outer: u64,
     },
-    /// The attention core, not causal: every token of a sequence sees all tokens of that sequence.
+    /// The attention core without a causal mask: every token of a sequence attends to all its tokens.
     Attention {
-        /// Sequences.
+        /// Number of sequences.
         sequences: u64,
         /// Tokens of each sequence.
         tokens: u64,
-        /// Query heads, and as many key-value heads.
+        /// Number of query heads, which is also the number of key-value heads.
         heads: u64,
         /// Width of a head.
         head_dim: u64,
     },
     /// A root-mean-square norm of `[rows, width]`.
     Norm {
-        /// Rows.
+        /// Number of rows.
         rows: u64,
-        /// Width.
+        /// Width of a row.
         width: u64,
     },
-    /// A gated activation: two tensors `[rows, width]` to one.
+    /// A gated activation: two tensors `[rows, width]` become one.
     Activation {
-        /// Rows.
+        /// Number of rows.
         rows: u64,
-        /// Width.
+        /// Width of a row.
         width: u64,
     },
     /// The sum of two tensors `[rows, width]`.
     Residual {
-        /// Rows.
+        /// Number of rows.
         rows: u64,
-        /// Width.
+        /// Width of a row.
         width: u64,
     },
-    /// A message from one pipeline rank to another that takes it in.
+    /// A message between two pipeline ranks.
     Message {
         /// Its size.
         bytes: u64,
@@ -59,7 +59,7 @@ pub enum OperatorShape {
 }
 
 impl OperatorShape {
-    /// What the operator is called in reports.
+    /// Its name in reports.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Matmul { .. } => "matmul",
@@ -73,21 +73,21 @@ impl OperatorShape {
     }
 }
 
-/// One operator that was measured.
+/// The measured time of one operator.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OperatorTime {
-    /// What ran.
+    /// The operator.
     pub shape: OperatorShape,
-    /// How long it took.
+    /// Its duration.
     pub seconds: Seconds,
 }
 
-/// What a device ran, and how wide its values are.
+/// The measured operators of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperatorProfile {
-    /// What was measured on what.
+    /// Description of the device and the benchmark.
     pub device: String,
-    /// Bytes of a value.
+    /// Bytes of one value.
     pub element_bytes: u32,
     /// The measurements.
     pub times: Vec<OperatorTime>,

@@ -1,4 +1,4 @@
-//! Measured times of the parts of a model on a device: what a trainer measures and a cost model reads.
+//! Measured times and bytes of the parts of a model on a device. A trainer measures them, a cost model reads them.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::spec::{self, Bytes, FieldError, Seconds, SpecError};
 
 /// The schema name of a profile file.
 pub const PROFILE_SCHEMA: &str = "dip.profile/v5";
-/// Bytes that rounding may add to a sum of coefficients.
+/// Rounding error of a sum of coefficients, in bytes.
 const ROUNDING_BYTES: f64 = 1e-3;
 /// Most entries of a profile file.
 const MAX_ENTRIES: usize = 100_000;
@@ -18,9 +18,9 @@ const REMEDY: &str = "remove the file, and it is measured again";
 pub struct Profile {
     /// [`PROFILE_SCHEMA`].
     pub schema: String,
-    /// What was measured, on what: a profile is only reused for the same text.
+    /// Describes model, settings and device. A profile is reused only for the same key.
     pub key: String,
-    /// Bytes of one activation, and of the copy of a weight that is multiplied with: 4 for f32, 2 for bf16 and f16.
+    /// Bytes of one activation, and of one weight in a matrix product: 4 for f32, 2 for bf16 and f16.
     #[serde(default = "single_precision")]
     pub element_bytes: u32,
     /// The measurements.
@@ -29,7 +29,7 @@ pub struct Profile {
     pub link_latency_s: Seconds,
     /// Bandwidth between ranks, in bytes/s.
     pub link_bytes_per_s: f64,
-    /// Arithmetic of one rank at best while all ranks compute, in FLOP/s, where it was measured.
+    /// Peak arithmetic of one rank while all ranks compute, in FLOP/s, if it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_flops_per_s: Option<f64>,
 }
@@ -38,11 +38,11 @@ const fn single_precision() -> u32 {
     4
 }
 
-/// What of a chunk is meant. A chunk takes `Stage + layers * Layer`, and `First` or `Last` where it has the ends.
+/// A part of a chunk. A chunk takes `Stage + layers * Layer`, plus `First` or `Last` if it has that end of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// What every stage costs, whatever its layers: gradients in and out, bookkeeping.
+    /// The fixed cost of a stage: gradients in and out, bookkeeping.
     Stage,
     /// One layer.
     Layer,
@@ -52,7 +52,7 @@ pub enum Part {
     Last,
 }
 
-/// Times of one part at one size.
+/// The times of one part at one size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileEntry {
@@ -60,84 +60,86 @@ pub struct ProfileEntry {
     pub module: String,
     /// Part of a chunk.
     pub part: Part,
-    /// Tokens that pass through, the size of the work.
+    /// Tokens that pass through the part.
     pub tokens: u64,
-    /// Seconds.
+    /// Its times.
     pub times: PartTimes,
-    /// Activations kept between forward and backward.
+    /// Activations it keeps between forward and backward.
     pub kept: PartBytes,
 }
 
-/// Times of one part, or of several together.
+/// Times of one part, or the sum over several parts.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartTimes {
     /// Forward that keeps its activations.
     pub forward_s: Seconds,
-    /// Forward that keeps nothing: frozen modules, and the first pass of a recompute.
+    /// Forward that keeps nothing: for frozen modules, and before a recompute.
     pub inference_s: Seconds,
     /// Backward, weight gradients included.
     pub backward_s: Seconds,
-    /// Backward that leaves the weight gradients to a task of their own.
+    /// Backward that computes input gradients only.
     pub input_gradient_s: Seconds,
-    /// That task, run later. The two take longer than the whole backward: what they share has left the caches.
+    /// Weight gradients, computed later. Split gradients take longer than the whole backward, because shared values have left
+    /// the caches.
     pub weight_s: Seconds,
-    /// Backward that computes the attention cores again, weight gradients included.
+    /// Backward that recomputes the attention cores, weight gradients included.
     pub selective_backward_s: Seconds,
     /// Forward that copies its activations to the host.
     pub offload_forward_s: Seconds,
-    /// Backward that copies them back, weight gradients included.
+    /// Backward that copies its activations back, weight gradients included.
     pub offload_backward_s: Seconds,
-    /// The optimiser's step on the weights, with the norm of their gradients: once an iteration, whatever passes through.
+    /// Optimiser step on the weights, including the norm of their gradients. Runs once per iteration.
     pub update_s: Seconds,
 }
 
-/// Activations of one part, or of several together, on the device under each strategy.
+/// Activations of one part, or of several parts, on the device under each strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartBytes {
-    /// Everything is kept.
+    /// Keeps all activations.
     pub keep: KeptBytes,
-    /// Attention cores are computed again.
+    /// Recomputes attention cores.
     pub selective: KeptBytes,
-    /// Layers are computed again.
+    /// Recomputes layers.
     pub full: KeptBytes,
-    /// Layers keep everything in host memory; what they share stays.
+    /// Layers keep their activations in host memory; values that layers share stay on the device.
     pub offload: KeptBytes,
 }
 
-/// Bytes of activations, which depend on more than the number of tokens.
+/// Bytes of activations, as a linear function of [`KeptCounts`].
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeptBytes {
-    /// Whatever the documents and losses are.
+    /// Fixed bytes.
     pub bytes: f64,
-    /// For each pair of tokens whose score is computed, see [`crate::causal_blocks`].
+    /// Bytes per pair of tokens whose score is computed; see [`crate::causal_blocks`].
     pub bytes_per_pair: f64,
-    /// For each token with a loss.
+    /// Bytes per token with a loss.
     pub bytes_per_trained_token: f64,
-    /// For each token of a caption that clips see.
+    /// Bytes per caption token that clips attend to.
     pub bytes_per_context_token: f64,
-    /// For each pair of a token of a clip and one of its caption.
+    /// Bytes per pair of a clip token and a caption token.
     pub bytes_per_cross_pair: f64,
 }
 
-/// What [`KeptBytes`] grow with.
+/// The counts that [`KeptBytes`] depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct KeptOf {
+pub struct KeptCounts {
     /// Pairs of tokens whose score is computed.
     pub pairs: u64,
     /// Tokens with a loss.
     pub trained_tokens: u64,
-    /// Tokens of captions that clips see.
+    /// Caption tokens that clips attend to.
     pub context_tokens: u64,
-    /// Pairs of a token of a clip and one of its caption.
+    /// Pairs of a clip token and a caption token.
     pub cross_pairs: u64,
 }
 
-/// One list of several of the same parts: the seconds of each part are what `combine` makes of theirs, bytes are those of the first.
+/// Combines several measurements of the same parts into one list. `combine` reduces the seconds of each part to one value;
+/// bytes are taken from the first list.
 ///
-/// Entries beyond the shortest list are left out; no list gives no entries.
+/// The result is as long as the shortest list, and empty if there is no list.
 pub fn combined(
     all: &[impl AsRef<[ProfileEntry]>],
     combine: impl Fn(&mut [f64]) -> f64,
@@ -155,7 +157,7 @@ pub fn combined(
 }
 
 impl PartTimes {
-    /// Every time by a rule that is told which.
+    /// Builds times from a function of the field accessor.
     pub fn of(mut value: impl FnMut(fn(&Self) -> Seconds) -> Seconds) -> Self {
         Self {
             forward_s: value(|t| t.forward_s),
@@ -170,19 +172,19 @@ impl PartTimes {
         }
     }
 
-    /// Those of both, the other's so many times.
+    /// Returns the sum of both, with `other` multiplied by `times`.
     #[must_use]
     pub fn plus(self, other: Self, times: f64) -> Self {
         Self::of(|time| time(&self) + time(&other) * times)
     }
 
-    /// With 0 for every time below.
+    /// Replaces negative times by 0.
     #[must_use]
     pub fn not_negative(self) -> Self {
         Self::of(|time| time(&self).max(Seconds::ZERO))
     }
 
-    /// Every time with its name in files.
+    /// Every time with its field name.
     fn named(&self) -> [(&'static str, Seconds); 9] {
         [
             ("forward_s", self.forward_s),
@@ -199,7 +201,7 @@ impl PartTimes {
 }
 
 impl PartBytes {
-    /// Those of both, the other's so many times.
+    /// Returns the sum of both, with `other` multiplied by `times`.
     #[must_use]
     pub fn plus(self, other: Self, times: f64) -> Self {
         Self {
@@ -212,7 +214,7 @@ impl PartBytes {
 }
 
 impl KeptBytes {
-    /// Those of both.
+    /// Returns the sum of both, with `other` multiplied by `times`.
     pub fn plus(self, other: Self, times: f64) -> Self {
         Self {
             bytes: self.bytes + times * other.bytes,
@@ -235,8 +237,9 @@ impl KeptBytes {
         ]
     }
 
-    /// Those of a stage. A coefficient that is measured is a quotient of whole bytes: what rounding leaves of one is cut off.
-    pub fn of(self, work: KeptOf) -> Bytes {
+    /// Bytes of a stage, rounded up to whole bytes. Measured coefficients are quotients of whole bytes; their rounding error is
+    /// subtracted first.
+    pub fn of(self, work: KeptCounts) -> Bytes {
         let all = self.bytes
             + self.bytes_per_pair * work.pairs as f64
             + self.bytes_per_trained_token * work.trained_tokens as f64

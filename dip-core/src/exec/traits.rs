@@ -3,7 +3,7 @@
 //! | trait | implemented by |
 //! |---|---|
 //! | [`Stage`] | one model chunk: with tensors in training, with durations only in the emulator |
-//! | [`RankHost`] | one pipeline rank: its chunks, its clock, its optimizer step |
+//! | [`RankHost`] | one pipeline rank: its chunks, its clock, its optimiser step |
 //! | [`Link`] | a transport between ranks: channels, device copies, sockets, virtual links |
 //! | [`Executor`] | a whole pipeline: a [`Plan`] in, a [`Trace`] out |
 

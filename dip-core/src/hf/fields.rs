@@ -1,17 +1,17 @@
-//! Fields of a JSON object, with errors that name them.
+//! Reads fields of a JSON object. Errors name the field.
 
 use serde_json::{Map, Value};
 
 use crate::spec::{FieldError, SpecError};
 
-/// Largest size that is believed; the specification has narrower limits of its own.
+/// Largest size that is accepted. The specification has stricter limits.
 const MAX_SIZE: u64 = 1 << 24;
 
 /// One object of a `config.json`. A field that is null counts as absent.
 #[derive(Clone)]
 pub(super) struct Fields<'a> {
     object: &'a Map<String, Value>,
-    /// Of the object, with a dot at its end where it is not the whole file.
+    /// Path of the object with a dot at its end; empty for the whole file.
     path: String,
 }
 
@@ -23,7 +23,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An object inside this one; none where it is absent.
+    /// An object inside this one; `None` if it is absent.
     pub fn child(&self, name: &str) -> Result<Option<Self>, SpecError> {
         match self.get(name) {
             None => Ok(None),
@@ -34,23 +34,23 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An object inside this one.
-    pub fn needed_child(&self, name: &str) -> Result<Self, SpecError> {
+    /// An object inside this one. An error if it is absent.
+    pub fn required_child(&self, name: &str) -> Result<Self, SpecError> {
         self.child(name)?.ok_or_else(|| self.absent(name, "an object"))
     }
 
-    /// A size, at least 1.
+    /// A size of at least 1.
     pub fn size(&self, name: &str) -> Result<u32, SpecError> {
-        self.maybe_size(name)?.ok_or_else(|| self.absent(name, "a whole number of at least 1"))
+        self.optional_size(name)?.ok_or_else(|| self.absent(name, "a whole number of at least 1"))
     }
 
-    /// A size, or what it is where it is absent.
+    /// A size, or `default` if it is absent.
     pub fn size_or(&self, name: &str, default: u32) -> Result<u32, SpecError> {
-        Ok(self.maybe_size(name)?.unwrap_or(default))
+        Ok(self.optional_size(name)?.unwrap_or(default))
     }
 
-    /// A size; none where it is absent.
-    pub fn maybe_size(&self, name: &str) -> Result<Option<u32>, SpecError> {
+    /// A size; `None` if it is absent.
+    pub fn optional_size(&self, name: &str) -> Result<Option<u32>, SpecError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value.as_u64() {
             Some(size @ 1..=MAX_SIZE) => Ok(Some(size as u32)),
@@ -64,14 +64,14 @@ impl<'a> Fields<'a> {
     }
 
     pub fn number_or(&self, name: &str, default: f64) -> Result<f64, SpecError> {
-        Ok(self.maybe_number(name)?.unwrap_or(default))
+        Ok(self.optional_number(name)?.unwrap_or(default))
     }
 
     pub fn number(&self, name: &str) -> Result<f64, SpecError> {
-        self.maybe_number(name)?.ok_or_else(|| self.absent(name, "a number"))
+        self.optional_number(name)?.ok_or_else(|| self.absent(name, "a number"))
     }
 
-    pub fn maybe_number(&self, name: &str) -> Result<Option<f64>, SpecError> {
+    pub fn optional_number(&self, name: &str) -> Result<Option<f64>, SpecError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         value.as_f64().map(Some).ok_or_else(|| self.wrong(name, value, "a number"))
     }
@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
         value.as_str().ok_or_else(|| self.wrong(name, value, "a string"))
     }
 
-    /// A list of strings; empty where it is absent.
+    /// A list of strings; empty if it is absent.
     pub fn strings(&self, name: &str) -> Result<Vec<String>, SpecError> {
         let Some(value) = self.get(name) else { return Ok(Vec::new()) };
         let list = value.as_array().and_then(|all| {
@@ -95,7 +95,7 @@ impl<'a> Fields<'a> {
         list.ok_or_else(|| self.wrong(name, value, "a list of strings"))
     }
 
-    /// A list of sizes; none where it is absent.
+    /// A list of sizes; `None` if it is absent.
     pub fn sizes(&self, name: &str) -> Result<Option<Vec<u32>>, SpecError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let size = |v: &Value| v.as_u64().and_then(|v| u32::try_from(v).ok());

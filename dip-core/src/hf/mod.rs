@@ -1,7 +1,7 @@
-//! Models of Hugging Face: a `config.json` as a [`ModelSpec`].
+//! Reads a `config.json` of Hugging Face as a [`ModelSpec`].
 //!
-//! What the model is made of is read strictly; the hundreds of other fields of such files are left alone. Files of
-//! `transformers` 4 and 5, which place some fields differently, are both understood.
+//! Fields that define the architecture are read strictly; the other fields of such files are ignored. Files of `transformers`
+//! 4 and 5 are supported, which place some fields differently.
 
 mod fields;
 mod text;
@@ -11,22 +11,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{ModelSpec, ModuleSpec, Parallelism, SpecError};
 use fields::Fields;
+use vision::Modules;
 
-/// Name of the vision encoder in a model that comes from a `config.json`.
+/// Name of the vision encoder in a model from a `config.json`.
 pub const VISION: &str = "vision";
-/// Name of the language model.
+/// Name of the language model in a model from a `config.json`.
 pub const LANGUAGE: &str = "language";
 
-/// Longest packed sequence where nothing else is said, in tokens.
+/// Longest proposed packed sequence, in tokens.
 const SEQUENCE_TOKENS: u32 = 8192;
-/// Most images of a microbatch where nothing else is said.
+/// Most proposed images of a microbatch.
 const MAX_IMAGES: u32 = 48;
-/// Bytes of weight, gradient and optimiser state for one weight, as in mixed precision.
+/// Bytes of weight, gradient and optimiser state per parameter in mixed precision.
 const BYTES_PER_WEIGHT: u64 = 16;
-/// Bytes of them that a rank should hold at most, half of a large device.
+/// Most bytes of weights, gradients and optimiser state on one rank: half of a large device.
 const BYTES_PER_RANK: u64 = 40 << 30;
 
-/// Models whose `config.json` is understood.
+/// The supported architectures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Architecture {
     /// `LlamaForCausalLM`
@@ -39,12 +40,12 @@ pub enum Architecture {
     Llava,
 }
 
-/// A model, and how its weights are named.
+/// A model and its architecture, which decides the names of its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HfModel {
-    /// Which of the architectures.
+    /// The architecture.
     pub architecture: Architecture,
-    /// The model. Sequence length, images and ranks are proposals, since a `config.json` does not say them.
+    /// The model. Sequence length, images and ranks are proposals, because a `config.json` does not give them.
     pub spec: ModelSpec,
 }
 
@@ -71,7 +72,7 @@ impl Architecture {
     }
 }
 
-/// Reads the text of a `config.json`; the model is called `name`.
+/// Reads the text of a `config.json`. The model gets the name `name`.
 ///
 /// # Errors
 /// [`SpecError`] names the field, its value, the limit and the remedy.
@@ -79,22 +80,22 @@ pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
     let json = serde_json::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
     let config = Fields::root(&json)?;
     let architecture = Architecture::read(&config)?;
-    let (modules, positions) = match architecture {
+    let Modules { modules, positions } = match architecture {
         Architecture::Llama | Architecture::Qwen2 => {
             let decoder = text::decoder(&config, text::Family::of(architecture))?;
-            (vec![decoder.module], decoder.positions)
+            Modules { modules: vec![decoder.module], positions: decoder.positions }
         }
         Architecture::Qwen2Vl => vision::qwen2_vl(&config)?,
         Architecture::Llava => vision::llava(&config)?,
     };
     let mut spec = proposal(name, modules, positions);
-    // Sizes are bounded before anything is computed from them.
+    // Validation bounds all sizes before they are multiplied.
     spec.validate()?;
     spec.parallel.pipeline = ranks(&spec);
     Ok(HfModel { architecture, spec })
 }
 
-/// A model of these modules with sizes to begin with: `positions` is the longest sequence that it takes.
+/// Proposes sizes for a model of these modules. `positions` is the longest sequence of its decoder.
 fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
     let sequence_tokens = positions.min(SEQUENCE_TOKENS);
     let per_image = modules.iter().map(ModuleSpec::tokens_per_image).sum::<u32>();
@@ -109,7 +110,8 @@ fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
     }
 }
 
-/// The fewest ranks, a power of two, that hold weights and optimiser state; at most one a layer of the smallest module.
+/// Proposes the smallest power of two of ranks that hold weights and optimiser state. There is at most one rank per layer of
+/// the smallest module.
 fn ranks(spec: &ModelSpec) -> u32 {
     let all = (0..spec.modules.len()).map(|m| spec.parameters(m.into()).total());
     let bytes = all.fold(0u64, u64::saturating_add).saturating_mul(BYTES_PER_WEIGHT);

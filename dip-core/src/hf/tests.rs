@@ -1,7 +1,7 @@
 use super::*;
 use crate::spec::{Activation, AttentionBias, DecoderSpec, ModuleId, Tower};
 
-/// The fields of published files that say what the models are made of, beside some that do not.
+/// The fields of published files that define the architecture, and some others.
 const LLAMA_31_8B: &str = r#"{"architectures":["LlamaForCausalLM"],"attention_bias":false,"eos_token_id":[1,2],
 "hidden_act":"silu","hidden_size":4096,"intermediate_size":14336,"max_position_embeddings":131072,"mlp_bias":false,
 "num_attention_heads":32,"num_hidden_layers":32,"num_key_value_heads":8,"rms_norm_eps":1e-05,"rope_theta":500000.0,
@@ -38,12 +38,12 @@ fn llama_3_1_has_its_size_and_scaled_positions() {
     let rope = &lm.options.rope;
     assert_eq!((rope.theta, rope.scaling.unwrap().original_positions), (500_000.0, 8192));
     assert_eq!((model.spec.sequence_tokens, model.spec.max_images), (8192, 0));
-    // 8e9 weights of 16 bytes: 128 GB, in 40 GiB a rank.
+    // 8e9 weights of 16 bytes are 128 GB; a rank holds 40 GiB.
     assert_eq!(model.spec.parallel.pipeline, 4);
 }
 
 #[test]
-fn qwen2_vl_of_transformers_4_has_its_decoder_in_the_file_itself() {
+fn qwen2_vl_of_transformers_4_has_its_decoder_at_the_top_level() {
     let model = from_config("qwen", QWEN2_VL_2B).unwrap();
     let [vision, lm] = model.spec.modules.as_slice() else { panic!("two modules") };
     assert!(lm.is_tied() && lm.attention_bias() == AttentionBias::Qkv);
@@ -56,7 +56,7 @@ fn qwen2_vl_of_transformers_4_has_its_decoder_in_the_file_itself() {
 }
 
 #[test]
-fn llava_leaves_out_what_llama_assumes_and_takes_its_features_before_the_last_layer() {
+fn llava_omits_defaults_of_llama_and_takes_features_before_the_last_layer() {
     let model = from_config("llava", LLAVA_15_7B).unwrap();
     let [vision, lm] = model.spec.modules.as_slice() else { panic!("two modules") };
     assert_eq!(
@@ -139,7 +139,7 @@ fn errors_name_the_field_its_value_the_limit_and_the_remedy() {
 }
 
 #[test]
-fn sizes_beyond_all_measure_are_errors_or_models_but_no_panics() {
+fn extreme_sizes_are_errors_or_models_but_no_panics() {
     let numbers = ["0", "1", "2", "65535", "1048576", "16777216", "16777217", "1e300", "-1"];
     for text in [LLAMA_31_8B, QWEN2_VL_2B, LLAVA_15_7B] {
         let fields = text.match_indices("\":").map(|(at, _)| at + 2);

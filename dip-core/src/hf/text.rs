@@ -6,7 +6,7 @@ use crate::spec::{
     AttentionBias, DecoderSpec, LayerOptions, ModuleSpec, Rope, RopeScaling, SpecError,
 };
 
-/// Which defaults and biases a decoder has.
+/// The family of a decoder. It decides the defaults and biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     Llama,
@@ -14,9 +14,10 @@ pub(super) enum Family {
     Qwen2Vl,
 }
 
-/// A decoder, and the longest sequence that it takes.
-pub(super) struct Decoder {
+/// A decoder.
+pub(super) struct DecoderConfig {
     pub module: ModuleSpec,
+    /// Its longest sequence, in tokens.
     pub positions: u32,
 }
 
@@ -42,45 +43,50 @@ impl Family {
     }
 }
 
-/// The decoder that `config` describes.
-pub(super) fn decoder(config: &Fields<'_>, family: Family) -> Result<Decoder, SpecError> {
-    let heads = config.size("num_attention_heads")?;
-    sizes(
-        config,
-        family,
-        [
-            config.size("hidden_size")?,
-            config.size("intermediate_size")?,
-            config.size("num_hidden_layers")?,
-            heads,
-            config.size("vocab_size")?,
-        ],
-    )
+/// Reads the decoder that `config` describes.
+pub(super) fn decoder(config: &Fields<'_>, family: Family) -> Result<DecoderConfig, SpecError> {
+    let sizes = DecoderSizes {
+        hidden: config.size("hidden_size")?,
+        ffn: config.size("intermediate_size")?,
+        layers: config.size("num_hidden_layers")?,
+        heads: config.size("num_attention_heads")?,
+        vocab: config.size("vocab_size")?,
+    };
+    with_sizes(config, family, sizes)
 }
 
-/// A Llama decoder inside another model, whose file leaves out what `transformers` assumes.
-pub(super) fn inner_decoder(config: &Fields<'_>, family: Family) -> Result<Decoder, SpecError> {
+/// Reads a decoder inside another model. The file of a Llama decoder may omit the defaults of `transformers`.
+pub(super) fn inner_decoder(
+    config: &Fields<'_>,
+    family: Family,
+) -> Result<DecoderConfig, SpecError> {
     if family != Family::Llama {
         return decoder(config, family);
     }
-    sizes(
-        config,
-        family,
-        [
-            config.size_or("hidden_size", 4096)?,
-            config.size_or("intermediate_size", 11_008)?,
-            config.size_or("num_hidden_layers", 32)?,
-            config.size_or("num_attention_heads", 32)?,
-            config.size_or("vocab_size", 32_000)?,
-        ],
-    )
+    let sizes = DecoderSizes {
+        hidden: config.size_or("hidden_size", 4096)?,
+        ffn: config.size_or("intermediate_size", 11_008)?,
+        layers: config.size_or("num_hidden_layers", 32)?,
+        heads: config.size_or("num_attention_heads", 32)?,
+        vocab: config.size_or("vocab_size", 32_000)?,
+    };
+    with_sizes(config, family, sizes)
 }
 
-fn sizes(
+struct DecoderSizes {
+    hidden: u32,
+    ffn: u32,
+    layers: u32,
+    heads: u32,
+    vocab: u32,
+}
+
+fn with_sizes(
     config: &Fields<'_>,
     family: Family,
-    [hidden, ffn, layers, heads, vocab]: [u32; 5],
-) -> Result<Decoder, SpecError> {
+    sizes: DecoderSizes,
+) -> Result<DecoderConfig, SpecError> {
+    let DecoderSizes { hidden, ffn, layers, heads, vocab } = sizes;
     expect_activation(config)?;
     config.refuse("use_sliding_window", "choose a model with full attention")?;
     config.refuse("mlp_bias", "choose a model without biases in its feed-forward networks")?;
@@ -96,8 +102,8 @@ fn sizes(
         hidden,
         ffn,
         heads,
-        kv_heads: config.maybe_size("num_key_value_heads")?,
-        head_dim: config.maybe_size("head_dim")?,
+        kv_heads: config.optional_size("num_key_value_heads")?,
+        head_dim: config.optional_size("head_dim")?,
         gated_ffn: None,
         adapter_hidden: None,
         trainable: true,
@@ -111,7 +117,7 @@ fn sizes(
         }
         .into(),
     };
-    Ok(Decoder { module, positions: config.size_or("max_position_embeddings", 2048)? })
+    Ok(DecoderConfig { module, positions: config.size_or("max_position_embeddings", 2048)? })
 }
 
 fn expect_activation(config: &Fields<'_>) -> Result<(), SpecError> {
@@ -132,7 +138,7 @@ fn bias(config: &Fields<'_>, family: Family) -> Result<AttentionBias, SpecError>
     })
 }
 
-/// Rotary positions: `rope_parameters`, or, before `transformers` 5, `rope_theta` and `rope_scaling`.
+/// Reads rotary positions from `rope_parameters`, or from `rope_theta` and `rope_scaling` before `transformers` 5.
 fn rope(config: &Fields<'_>, family: Family) -> Result<Rope, SpecError> {
     let (name, table) = match config.child("rope_parameters")? {
         Some(table) => ("rope_parameters", Some(table)),
@@ -142,7 +148,7 @@ fn rope(config: &Fields<'_>, family: Family) -> Result<Rope, SpecError> {
     let Some(table) = table else {
         return match family {
             Family::Qwen2Vl => Err(missing_sections(config, name)),
-            _ => Ok(Rope { theta: outside, ..Rope::default() }),
+            Family::Llama | Family::Qwen2 => Ok(Rope { theta: outside, ..Rope::default() }),
         };
     };
     let kind = table.text_or("rope_type", table.text_or("type", "default")?)?;
@@ -171,12 +177,12 @@ fn rope(config: &Fields<'_>, family: Family) -> Result<Rope, SpecError> {
                 table.error("mrope_section", shown, "three sections: time, row and column", remedy)
             })?)
         }
-        _ => None,
+        (Family::Llama | Family::Qwen2, _) => None,
     };
     Ok(Rope { theta: table.number_or("rope_theta", outside)?, scaling, sections })
 }
 
 fn missing_sections(table: &Fields<'_>, name: &str) -> SpecError {
-    let limit = "the angles that turn with time, row and column (mrope_section)";
+    let limit = "the angles of time, row and column (mrope_section)";
     table.error(name, "absent".into(), limit, "take the config.json that came with the weights")
 }

@@ -1,23 +1,27 @@
-//! Vision-language models: an encoder with its adapter before the decoder.
+//! Vision-language models: a vision encoder with an adapter, and a decoder.
 
 use super::fields::Fields;
-use super::text::{self, Decoder, Family};
+use super::text::{self, DecoderConfig, Family};
 use super::{LANGUAGE, VISION};
 use crate::spec::{Activation, LayerOptions, ModuleKind, ModuleSpec, SpecError, Tower, VitSpec};
 
-/// Merged patches on a side of an image of Qwen2-VL, which takes images of any size: 448 pixels with its own patches.
+/// Merged patches per image side. Qwen2-VL accepts images of any size; this side gives 448 pixels with its own patches.
 const QWEN2_VL_SIDE: u32 = 16;
 
-/// Modules, and the longest sequence of the decoder.
-type Modules = (Vec<ModuleSpec>, u32);
+/// The modules of a model.
+pub(super) struct Modules {
+    pub(super) modules: Vec<ModuleSpec>,
+    /// Longest sequence of the decoder, in tokens.
+    pub(super) positions: u32,
+}
 
-/// Qwen2-VL: an encoder with rotary rows and columns; the decoder turns with time, row and column of a token.
+/// Qwen2-VL. The encoder has rotary positions of rows and columns, the decoder of time, row and column.
 pub(super) fn qwen2_vl(config: &Fields<'_>) -> Result<Modules, SpecError> {
-    // Before `transformers` 5 the fields of the decoder stood in the file itself.
+    // Before `transformers` 5 the fields of the decoder were at the top level of the file.
     let text = config.child("text_config")?.unwrap_or_else(|| config.clone());
     let mut decoder = text::decoder(&text, Family::Qwen2Vl)?;
     tie(&mut decoder, config)?;
-    let vision = config.needed_child("vision_config")?;
+    let vision = config.required_child("vision_config")?;
     let hidden = vision.size_or("embed_dim", 1280)?;
     expect(&vision, "hidden_size", decoder.module.hidden, 3584)?;
     expect(&vision, "in_channels", 3, 3)?;
@@ -35,7 +39,7 @@ pub(super) fn qwen2_vl(config: &Fields<'_>) -> Result<Modules, SpecError> {
             remedy,
         ));
     }
-    let encoder = Encoder {
+    let encoder = EncoderConfig {
         hidden,
         ffn: ffn as u32,
         layers: vision.size_or("depth", 32)?,
@@ -50,15 +54,15 @@ pub(super) fn qwen2_vl(config: &Fields<'_>) -> Result<Modules, SpecError> {
             tower: Tower::Qwen2Vl,
         },
     };
-    Ok(joined(encoder, decoder))
+    Ok(join(encoder, decoder))
 }
 
-/// LLaVA: a CLIP or SigLIP encoder and an adapter of two layers before a Llama or Qwen2 decoder.
+/// LLaVA: a CLIP or SigLIP encoder, an adapter of two layers, and a Llama or Qwen2 decoder.
 pub(super) fn llava(config: &Fields<'_>) -> Result<Modules, SpecError> {
-    let text = config.needed_child("text_config")?;
+    let text = config.required_child("text_config")?;
     let mut decoder = text::inner_decoder(&text, Family::of_text_config(&text)?)?;
     tie(&mut decoder, config)?;
-    let vision = config.needed_child("vision_config")?;
+    let vision = config.required_child("vision_config")?;
     let tower = tower(&vision)?;
     expect_strategy(config, tower)?;
     expect_word(config, "projector_hidden_act", "gelu", "gelu")?;
@@ -68,16 +72,16 @@ pub(super) fn llava(config: &Fields<'_>) -> Result<Modules, SpecError> {
     }
     expect(&vision, "num_channels", 3, 3)?;
     let clip = tower == Tower::Clip;
-    let (patch_px, usual_act, usual_epsilon) =
+    let (patch_px, default_act, default_epsilon) =
         if clip { (32, "quick_gelu", 1e-5) } else { (16, "gelu_pytorch_tanh", 1e-6) };
-    let encoder = Encoder {
+    let encoder = EncoderConfig {
         hidden: vision.size_or("hidden_size", 768)?,
         ffn: vision.size_or("intermediate_size", 3072)?,
         layers: feature_layers(config, vision.size_or("num_hidden_layers", 12)?)?,
         heads: vision.size_or("num_attention_heads", 12)?,
         adapter_hidden: Some(decoder.module.hidden),
-        activation: activation(&vision, usual_act)?,
-        norm_epsilon: vision.number_or("layer_norm_eps", usual_epsilon)?,
+        activation: activation(&vision, default_act)?,
+        norm_epsilon: vision.number_or("layer_norm_eps", default_epsilon)?,
         kind: VitSpec {
             image_px: vision.size_or("image_size", 224)?,
             patch_px: vision.size_or("patch_size", patch_px)?,
@@ -85,11 +89,11 @@ pub(super) fn llava(config: &Fields<'_>) -> Result<Modules, SpecError> {
             tower,
         },
     };
-    Ok(joined(encoder, decoder))
+    Ok(join(encoder, decoder))
 }
 
 /// The fields in which vision encoders differ.
-struct Encoder {
+struct EncoderConfig {
     hidden: u32,
     ffn: u32,
     layers: u32,
@@ -100,9 +104,17 @@ struct Encoder {
     kind: VitSpec,
 }
 
-fn joined(encoder: Encoder, mut decoder: Decoder) -> Modules {
-    let Encoder { hidden, ffn, layers, heads, adapter_hidden, activation, norm_epsilon, kind } =
-        encoder;
+fn join(encoder: EncoderConfig, mut decoder: DecoderConfig) -> Modules {
+    let EncoderConfig {
+        hidden,
+        ffn,
+        layers,
+        heads,
+        adapter_hidden,
+        activation,
+        norm_epsilon,
+        kind,
+    } = encoder;
     let options = LayerOptions { activation, norm_epsilon, ..LayerOptions::default() };
     let encoder = ModuleSpec {
         name: VISION.into(),
@@ -122,11 +134,11 @@ fn joined(encoder: Encoder, mut decoder: Decoder) -> Modules {
     };
     decoder.module.inputs = vec![VISION.into()];
     debug_assert_eq!(decoder.module.name, LANGUAGE);
-    (vec![encoder, decoder.module], decoder.positions)
+    Modules { modules: vec![encoder, decoder.module], positions: decoder.positions }
 }
 
-/// Ties the head where the outer object says so, whatever the inner one said.
-fn tie(decoder: &mut Decoder, config: &Fields<'_>) -> Result<(), SpecError> {
+/// Ties the head to the token table if the outer object says so.
+fn tie(decoder: &mut DecoderConfig, config: &Fields<'_>) -> Result<(), SpecError> {
     let outer = config.flag_or("tie_word_embeddings", false)?;
     if let ModuleKind::Decoder(decoder) = &mut decoder.module.kind {
         decoder.tied |= outer;
@@ -146,18 +158,18 @@ fn tower(vision: &Fields<'_>) -> Result<Tower, SpecError> {
     }
 }
 
-/// Of CLIP the class token is dropped before the adapter, SigLIP has none.
+/// CLIP drops the class token before the adapter; SigLIP has no class token.
 fn expect_strategy(config: &Fields<'_>, tower: Tower) -> Result<(), SpecError> {
-    let wanted = if tower == Tower::Clip { "default" } else { "full" };
-    expect_word(config, "vision_feature_select_strategy", wanted, "default")
+    let expected = if tower == Tower::Clip { "default" } else { "full" };
+    expect_word(config, "vision_feature_select_strategy", expected, "default")
 }
 
-/// Layers of the encoder up to the one whose output is the feature of the image.
+/// Number of encoder layers up to the layer whose output is the feature of the image.
 fn feature_layers(config: &Fields<'_>, layers: u32) -> Result<u32, SpecError> {
     let chosen = config.integer_or("vision_feature_layer", -2)?;
     let depth = if chosen < 0 { i64::from(layers) + 1 + chosen } else { chosen };
     match u32::try_from(depth) {
-        // The output of the last layer goes through a norm in SigLIP, and does not in CLIP.
+        // The last layer is excluded: SigLIP applies a norm to its output and CLIP does not.
         Ok(depth) if depth >= 1 && depth < layers => Ok(depth),
         _ => {
             let limit = format!("an inner layer of the {layers}, such as -2");
@@ -167,9 +179,9 @@ fn feature_layers(config: &Fields<'_>, layers: u32) -> Result<u32, SpecError> {
     }
 }
 
-fn activation(vision: &Fields<'_>, usual: &str) -> Result<Activation, SpecError> {
+fn activation(vision: &Fields<'_>, default: &str) -> Result<Activation, SpecError> {
     match vision.text_or("hidden_act", "")? {
-        "" => named_activation(usual),
+        "" => named_activation(default),
         name => named_activation(name),
     }
     .ok_or_else(|| {
@@ -188,12 +200,12 @@ fn named_activation(name: &str) -> Option<Activation> {
     }
 }
 
-fn expect(fields: &Fields<'_>, name: &str, wanted: u32, usual: u32) -> Result<(), SpecError> {
-    match fields.size_or(name, usual)? {
-        found if found == wanted => Ok(()),
+fn expect(fields: &Fields<'_>, name: &str, expected: u32, default: u32) -> Result<(), SpecError> {
+    match fields.size_or(name, default)? {
+        found if found == expected => Ok(()),
         found => {
             let remedy = "choose a model of this shape";
-            Err(fields.error(name, found.to_string(), &wanted.to_string(), remedy))
+            Err(fields.error(name, found.to_string(), &expected.to_string(), remedy))
         }
     }
 }
@@ -201,15 +213,15 @@ fn expect(fields: &Fields<'_>, name: &str, wanted: u32, usual: u32) -> Result<()
 fn expect_word(
     fields: &Fields<'_>,
     name: &str,
-    wanted: &str,
-    usual: &str,
+    expected: &str,
+    default: &str,
 ) -> Result<(), SpecError> {
     match fields.text_or(name, "")? {
-        "" if wanted == usual => Ok(()),
-        found if found == wanted => Ok(()),
+        "" if expected == default => Ok(()),
+        found if found == expected => Ok(()),
         found => {
-            let value = if found.is_empty() { usual } else { found };
-            let limit = format!("{wanted:?} for this model");
+            let value = if found.is_empty() { default } else { found };
+            let limit = format!("{expected:?} for this model");
             Err(fields.error(name, format!("{value:?}"), &limit, "choose a model of this shape"))
         }
     }

@@ -1,8 +1,8 @@
-//! From model, partition and batch to the task graph.
+//! Builds the task graph from model, partition and batch.
 //!
-//! For each microbatch and module: every sub-microbatch runs through the chunks of the module in the order of their layers.
-//! The first chunk waits for the last chunk of each input module, for the slices that hold the same instances, or for all of
-//! them where the two modules count instances differently (images against the packed sequence). Backwards mirror forwards.
+//! Every sub-microbatch of a module runs through the chunks of the module in the order of their layers. The first chunk waits
+//! for the last chunk of each input module. It waits for the slices that hold the same instances, or for all slices if the two
+//! modules count instances differently (images against the packed sequence). Backwards mirror forwards.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use crate::spec::{
     TaskId,
 };
 
-/// All that a task graph is built from.
+/// The inputs of [`build_graph`].
 #[derive(Clone, Copy)]
 pub struct GraphInput<'a> {
     /// The model.
     pub model: &'a ModelSpec,
-    /// The cluster; its name and device memory go into the graph.
+    /// The cluster. Its name and device memory go into the graph.
     pub cluster: &'a ClusterSpec,
-    /// Where the layers are.
+    /// The placement of the layers.
     pub partition: &'a Partition,
     /// The batch.
     pub batch: &'a BatchMeta,
-    /// How the batch is cut.
+    /// The split of the batch into sub-microbatches.
     pub split: &'a BatchSplit,
-    /// Seconds and bytes.
+    /// The cost of every stage.
     pub cost: &'a dyn CostModel,
-    /// Whether backwards are split into input and weight gradients where the cost model offers it.
+    /// True to split backwards into input and weight gradients, for stages whose cost model offers it.
     pub weight_split: bool,
 }
 
@@ -43,22 +43,22 @@ pub enum BuildError {
     #[error(transparent)]
     Cost(#[from] CostError),
     /// The split does not fit the batch or the partition.
-    #[error("the split of microbatch {microbatch} for module {module:?} is {what}; cut it again")]
+    #[error("the split of microbatch {microbatch} for module {module:?} is {what}; split it again")]
     Split {
         /// Microbatch.
         microbatch: MicrobatchId,
         /// Module.
         module: String,
-        /// What is wrong.
+        /// What is wrong with the split.
         what: String,
     },
 }
 
-/// Builds the task graph of one iteration. Task ids follow microbatch, module (topologically), sub-microbatch, chunk, with
-/// all forwards of a microbatch before its backwards.
+/// Builds the task graph of one iteration. Task ids follow microbatch, module (in topological order), sub-microbatch and
+/// chunk. All forwards of a microbatch come before its backwards.
 ///
 /// # Errors
-/// [`BuildError`] where a stage has no cost or the split does not fit.
+/// [`BuildError`] if a stage has no cost or the split does not fit.
 pub fn build_graph(input: &GraphInput<'_>) -> Result<TaskGraph, BuildError> {
     let mut builder = Builder::new(input);
     for k in 0..input.batch.microbatches.len() {
@@ -76,13 +76,28 @@ struct ModuleStages {
     backwards: Vec<Vec<TaskId>>,
 }
 
+/// The place of a stage pair in the batch and in the model.
+struct StagePlace<'a> {
+    microbatch: MicrobatchId,
+    module: ModuleId,
+    sub_microbatch: usize,
+    chunk: &'a Chunk,
+}
+
+/// Some instances of a module in one microbatch.
+#[derive(Clone, Copy)]
+struct Slice<'a> {
+    module: ModuleId,
+    instances: &'a Range<u32>,
+}
+
 struct Builder<'a> {
     input: &'a GraphInput<'a>,
     names: Vec<Arc<str>>,
     order: Vec<ModuleId>,
     runs_backward: Vec<bool>,
     tasks: Vec<Task>,
-    /// The largest working set of the stages of each rank.
+    /// The largest working set of a stage, for each rank.
     working: Vec<Bytes>,
 }
 
@@ -157,7 +172,7 @@ impl<'a> Builder<'a> {
                 let query = self.chunk_query(module, chunk);
                 let working = &mut self.working[chunk.rank.index()];
                 *working = (*working).max(input.cost.working_bytes(&query, workload));
-                let mut candidates = input.cost.candidates(&query, workload)?;
+                let candidates = input.cost.candidates(&query, workload)?;
                 let keep = candidates.first().cloned().ok_or_else(|| CostError::Unknown {
                     module: self.names[module.index()].to_string(),
                     what: "no candidate strategy".into(),
@@ -165,13 +180,16 @@ impl<'a> Builder<'a> {
                 })?;
                 let deps = match forwards.last() {
                     Some(&previous) => vec![self.edge(previous, chunk, costs.last())],
-                    None => self.module_edges(k, module, slice, chunk, upstream),
+                    None => {
+                        self.module_edges(k, Slice { module, instances: slice }, chunk, upstream)
+                    }
                 };
-                let id = self.push(k, module, s, chunk, TaskKind::Forward, &keep, deps);
+                let place = StagePlace { microbatch: k, module, sub_microbatch: s, chunk };
+                let id = self.push(&place, TaskKind::Forward, &keep, deps);
                 if candidates.len() > 1 {
                     let split = input.weight_split;
                     self.tasks[id.index()].candidates =
-                        candidates.drain(..).map(|c| candidate(c, split)).collect();
+                        candidates.into_iter().map(|c| candidate(c, split)).collect();
                 }
                 forwards.push(id);
                 costs.push(keep);
@@ -197,17 +215,18 @@ impl<'a> Builder<'a> {
             let mut ids = vec![TaskId::default(); chunks.len()];
             for (c, chunk) in chunks.iter().enumerate().rev() {
                 let cost = &own.costs[s][c];
+                let place = StagePlace { microbatch: k, module, sub_microbatch: s, chunk };
                 let mut deps = vec![Dep { task: own.forwards[s][c], comm_s: Seconds::ZERO }];
                 if c + 1 < chunks.len() {
                     deps.push(self.edge(ids[c + 1], chunk, Some(cost)));
                 } else {
-                    deps.extend(self.gradient_edges(k, module, s, chunk, stages));
+                    deps.extend(self.gradient_edges(&place, stages));
                 }
-                ids[c] = self.push(k, module, s, chunk, TaskKind::Backward, cost, deps);
+                ids[c] = self.push(&place, TaskKind::Backward, cost, deps);
                 let weight = cost.weight.filter(|_| input.weight_split);
                 if weight.is_some() {
                     let deps = vec![Dep { task: ids[c], comm_s: Seconds::ZERO }];
-                    self.push(k, module, s, chunk, TaskKind::Weight, cost, deps);
+                    self.push(&place, TaskKind::Weight, cost, deps);
                 }
             }
             backwards.push(ids);
@@ -219,16 +238,15 @@ impl<'a> Builder<'a> {
     fn module_edges(
         &self,
         k: MicrobatchId,
-        module: ModuleId,
-        slice: &Range<u32>,
+        own: Slice<'_>,
         chunk: &Chunk,
         upstream: &[ModuleStages],
     ) -> Vec<Dep> {
         let mut deps = Vec::new();
-        for source in self.input.model.inputs_of(module) {
-            let stages = &upstream[source.index()];
-            for (s, other) in stages.slices.iter().enumerate() {
-                if self.meet(k, (source, other), (module, slice))
+        for module in self.input.model.inputs_of(own.module) {
+            let stages = &upstream[module.index()];
+            for (s, instances) in stages.slices.iter().enumerate() {
+                if self.overlap(k, Slice { module, instances }, own)
                     && let Some(&producer) = stages.forwards[s].last()
                 {
                     deps.push(self.edge(producer, chunk, stages.costs[s].last()));
@@ -238,44 +256,35 @@ impl<'a> Builder<'a> {
         deps
     }
 
-    /// Edges into the last chunk's backward from the first chunks of the consumers of the module.
-    fn gradient_edges(
-        &self,
-        k: MicrobatchId,
-        module: ModuleId,
-        s: usize,
-        chunk: &Chunk,
-        stages: &[ModuleStages],
-    ) -> Vec<Dep> {
+    /// Edges into the backward of the last chunk of a module from the first chunks of its consumers.
+    fn gradient_edges(&self, place: &StagePlace<'_>, stages: &[ModuleStages]) -> Vec<Dep> {
+        let &StagePlace { microbatch, module, sub_microbatch, chunk } = place;
         let own = &stages[module.index()];
+        let own_slice = Slice { module, instances: &own.slices[sub_microbatch] };
         let mut deps = Vec::new();
-        for consumer in self.input.model.consumers_of(module) {
-            let theirs = &stages[consumer.index()];
-            for (t, other) in theirs.slices.iter().enumerate() {
-                if self.meet(k, (module, &own.slices[s]), (consumer, other))
-                    && let Some(&producer) = theirs.backwards.get(t).and_then(|ids| ids.first())
+        for module in self.input.model.consumers_of(module) {
+            let consumer = &stages[module.index()];
+            for (s, instances) in consumer.slices.iter().enumerate() {
+                if self.overlap(microbatch, own_slice, Slice { module, instances })
+                    && let Some(&producer) = consumer.backwards.get(s).and_then(|ids| ids.first())
                 {
-                    deps.push(self.edge(producer, chunk, own.costs[s].last()));
+                    deps.push(self.edge(producer, chunk, own.costs[sub_microbatch].last()));
                 }
             }
         }
         deps
     }
 
-    /// Whether two slices of two modules of one microbatch hold a common instance.
-    fn meet(
-        &self,
-        k: MicrobatchId,
-        (a, slice_a): (ModuleId, &Range<u32>),
-        (b, slice_b): (ModuleId, &Range<u32>),
-    ) -> bool {
+    /// True if two slices of one microbatch share an instance, or if their modules count instances differently.
+    fn overlap(&self, k: MicrobatchId, a: Slice<'_>, b: Slice<'_>) -> bool {
         let meta = &self.input.batch.microbatches[k.index()];
-        let (space_a, _) = self.input.model.instances(a, meta);
-        let (space_b, _) = self.input.model.instances(b, meta);
-        space_a != space_b || (slice_a.start < slice_b.end && slice_b.start < slice_a.end)
+        let (space_a, _) = self.input.model.instances(a.module, meta);
+        let (space_b, _) = self.input.model.instances(b.module, meta);
+        space_a != space_b
+            || (a.instances.start < b.instances.end && b.instances.start < a.instances.end)
     }
 
-    /// An edge from `producer` into a task of `chunk`. What travels is the output of the stage with `cost`, or its gradient.
+    /// An edge from `producer` into a task of `chunk`. It carries the output of the stage with `cost`, or its gradient.
     fn edge(&self, producer: TaskId, chunk: &Chunk, cost: Option<&StageCost>) -> Dep {
         let bytes = cost.map_or(Bytes::ZERO, |c| c.output_bytes);
         let from = self.tasks[producer.index()].rank;
@@ -292,17 +301,14 @@ impl<'a> Builder<'a> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // One row of the graph; a struct would be `Task` itself.
     fn push(
         &mut self,
-        k: MicrobatchId,
-        module: ModuleId,
-        s: usize,
-        chunk: &Chunk,
+        place: &StagePlace<'_>,
         kind: TaskKind,
         cost: &StageCost,
         deps: Vec<Dep>,
     ) -> TaskId {
+        let &StagePlace { microbatch, module, sub_microbatch, chunk } = place;
         let weight = cost.weight.filter(|_| self.input.weight_split).unwrap_or(Seconds::ZERO);
         let id = TaskId::from(self.tasks.len());
         self.tasks.push(Task {
@@ -311,8 +317,8 @@ impl<'a> Builder<'a> {
             kind,
             module: self.names[module.index()].clone(),
             segment: chunk.segment,
-            microbatch: k,
-            sub_microbatch: SubMicrobatchId::from(s),
+            microbatch,
+            sub_microbatch: SubMicrobatchId::from(sub_microbatch),
             duration_s: match kind {
                 TaskKind::Forward => cost.forward,
                 TaskKind::Backward => cost.backward - weight,
@@ -320,7 +326,7 @@ impl<'a> Builder<'a> {
             },
             activation_bytes: match kind {
                 TaskKind::Forward => cost.activation_bytes,
-                _ => Bytes::ZERO,
+                TaskKind::Backward | TaskKind::Weight => Bytes::ZERO,
             },
             strategy: cost.strategy.clone(),
             deps,

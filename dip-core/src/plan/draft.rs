@@ -1,7 +1,7 @@
-//! A document as far as it could be read: what the checker judges, whether it came from text or from memory.
+//! A graph or plan as far as it could be read. The checker works on drafts of texts and of values in memory.
 //!
-//! A time that could not be read is NaN: every comparison with it is false, so that one bad value is reported once and
-//! everything that does not depend on it is still judged. Everything else that could not be read is `None`.
+//! A time that could not be read is NaN. Comparisons with NaN are false, so that one bad value is reported once and the rest
+//! of the document is still checked. Any other value that could not be read is `None`.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::plan::timeline::Prediction;
 use crate::plan::violation::ViolationCode;
 use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId};
 
-/// A graph, or a plan where `plan` is there.
+/// A graph, or a plan if `plan` is present.
 #[derive(Debug, Default)]
-pub(crate) struct Draft {
+pub(crate) struct DocumentDraft {
     pub(crate) model: Option<String>,
     pub(crate) cluster: Option<String>,
     pub(crate) ranks: Option<u64>,
     pub(crate) memory_limit: Option<Vec<Option<Bytes>>>,
     pub(crate) static_bytes: Option<Vec<Option<Bytes>>>,
-    /// All tasks of the document in their order, or `None` where there is no saying which these are.
+    /// All tasks in document order, or `None` if the list could not be read.
     pub(crate) tasks: Option<Vec<TaskDraft>>,
     pub(crate) plan: Option<PlanDraft>,
 }
@@ -56,9 +56,9 @@ impl Default for PlanDraft {
 /// The order of one rank.
 #[derive(Debug, Default)]
 pub(crate) struct ListDraft {
-    /// Its entries; one that could not be read is `None`.
+    /// Its entries; `None` for an entry that could not be read.
     pub(crate) ids: Vec<Option<TaskId>>,
-    /// Whether it is a list at all.
+    /// False if it is no list.
     pub(crate) readable: bool,
 }
 
@@ -74,9 +74,9 @@ pub(crate) struct TaskDraft {
     pub(crate) duration: f64,
     pub(crate) activation_bytes: Option<Bytes>,
     pub(crate) strategy: Option<Strategy>,
-    /// The dependencies, or `None` where not all of them could be read.
+    /// The dependencies, or `None` if one of them could not be read.
     pub(crate) deps: Option<Vec<Dep>>,
-    /// The candidates, or `None` where not all of them could be read.
+    /// The candidates, or `None` if one of them could not be read.
     pub(crate) candidates: Option<Vec<Candidate>>,
 }
 
@@ -100,7 +100,7 @@ impl Default for TaskDraft {
 }
 
 impl TaskDraft {
-    /// The key of its stage pair, where all of it could be read.
+    /// The key of its stage pair, if all of it could be read.
     pub(crate) fn pair(&self) -> Option<PairKey> {
         Some(PairKey {
             rank: self.rank?,
@@ -111,7 +111,7 @@ impl TaskDraft {
         })
     }
 
-    /// Its dependencies as far as they are known.
+    /// Its dependencies; empty if they could not be read.
     pub(crate) fn known_deps(&self) -> &[Dep] {
         self.deps.as_deref().unwrap_or_default()
     }
@@ -164,7 +164,7 @@ impl TaskDraft {
     }
 }
 
-impl Draft {
+impl DocumentDraft {
     pub(crate) fn from_graph(graph: &TaskGraph, findings: &mut Findings) -> Self {
         let tasks = graph.tasks.iter().enumerate();
         Self {
@@ -188,9 +188,9 @@ impl Draft {
         let p = &plan.predicted;
         let mut times = |name: &str, times: &[Seconds]| {
             let times = times.iter().enumerate();
-            let mut sound =
+            let checked =
                 |(i, t): (usize, &Seconds)| findings.duration(t.0, format_args!("{name}[{i}]"));
-            Some(times.map(&mut sound).collect())
+            Some(times.map(checked).collect())
         };
         draft.plan = Some(PlanDraft {
             schedule: Some(plan.schedule.clone()),
@@ -213,7 +213,7 @@ impl Draft {
         draft
     }
 
-    /// The graph, or `None` where something of it could not be read.
+    /// The graph, or `None` if a part of it could not be read.
     pub(crate) fn into_graph(self) -> Option<TaskGraph> {
         Some(TaskGraph {
             model: self.model?,
@@ -225,7 +225,7 @@ impl Draft {
         })
     }
 
-    /// The plan, or `None` where something of it could not be read.
+    /// The plan, or `None` if a part of it could not be read.
     pub(crate) fn into_plan(mut self) -> Option<Plan> {
         let plan = self.plan.take()?;
         let list = |list: ListDraft| list.ids.into_iter().collect::<Option<Vec<_>>>();

@@ -1,14 +1,14 @@
-//! Gathers the violations of a document.
+//! Collects the violations of a document.
 
 use std::fmt;
 
 use crate::plan::violation::{MAX_VIOLATIONS, Violation, ViolationCode};
 
-/// Gathers violations, up to [`MAX_VIOLATIONS`].
+/// Collects violations, up to [`MAX_VIOLATIONS`].
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) violations: Vec<Violation>,
-    /// Whether there were more.
+    /// True if there were more.
     pub(crate) truncated: bool,
 }
 
@@ -30,8 +30,8 @@ impl Findings {
         self.violations.len() >= MAX_VIOLATIONS
     }
 
-    /// A time as the checks may use it: finite and not negative, or else reported once and NaN, which no comparison holds
-    /// against anything.
+    /// Returns a time that is finite and not negative. Any other time is reported and becomes NaN, so that later comparisons
+    /// with it are false.
     pub(crate) fn duration(&mut self, seconds: f64, path: impl fmt::Display) -> f64 {
         let seconds = self.finite(seconds, &path);
         if seconds < 0.0 {
@@ -43,7 +43,7 @@ impl Findings {
         seconds
     }
 
-    /// A number as the checks may use it: finite, or else reported once and NaN.
+    /// Returns a finite number. Any other number is reported and becomes NaN.
     pub(crate) fn finite(&mut self, number: f64, path: impl fmt::Display) -> f64 {
         if number.is_finite() {
             return number;

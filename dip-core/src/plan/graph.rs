@@ -1,4 +1,7 @@
-//! The task graph `dip.graph/v1`: stages with durations, memory and dependencies, before any order is chosen.
+//! The task graph `dip.graph/v1`: stages with durations, memory and dependencies, without an order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -7,30 +10,30 @@ use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatch
 
 /// The schema name of a graph file.
 pub const GRAPH_SCHEMA: &str = "dip.graph/v1";
-/// Most tasks a graph may have; bounds every table made for a file.
+/// Most tasks of a graph. Bounds the tables that readers allocate.
 pub const MAX_TASKS: usize = 4_000_000;
-/// Most pipeline ranks a graph may have.
+/// Most pipeline ranks of a graph.
 pub const MAX_RANKS: usize = 65_536;
 
-/// What a task does.
+/// The kind of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskKind {
     /// Forward of a stage pair.
     Forward,
-    /// Backward: all gradients, or only those of the input where the pair has a weight task.
+    /// Backward: all gradients, or only input gradients if the pair has a weight task.
     Backward,
-    /// Weight gradients, split from the backward.
+    /// Weight gradients that are split from the backward.
     Weight,
 }
 
-/// What identifies a stage pair: its forward, backward and weight task share this key.
+/// The key of a stage pair. Forward, backward and weight task of the pair share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PairKey {
     /// Rank.
     pub rank: RankId,
     /// Module name.
-    pub module: std::sync::Arc<str>,
+    pub module: Arc<str>,
     /// Segment of the module.
     pub segment: SegmentId,
     /// Microbatch.
@@ -46,25 +49,25 @@ pub struct Task {
     pub id: TaskId,
     /// The rank that runs it.
     pub rank: RankId,
-    /// What it does.
+    /// Its kind.
     pub kind: TaskKind,
     /// The module it belongs to.
-    pub module: std::sync::Arc<str>,
+    pub module: Arc<str>,
     /// The pipeline segment.
     pub segment: SegmentId,
     /// The microbatch.
     pub microbatch: MicrobatchId,
     /// The sub-microbatch.
     pub sub_microbatch: SubMicrobatchId,
-    /// How long it runs.
+    /// Its duration.
     pub duration_s: Seconds,
-    /// On a forward, what its pair holds; 0 on the others.
+    /// Bytes that its pair holds, on a forward; 0 on other tasks.
     pub activation_bytes: Bytes,
     /// The memory strategy of its pair.
     pub strategy: Strategy,
-    /// What must have ended before it starts.
+    /// Tasks that must end before it starts. Each task is listed once.
     pub deps: Vec<Dep>,
-    /// On a forward of a graph: the strategies among which a plan chooses one for the pair. Empty where there is no choice.
+    /// Strategies from which a plan chooses one for the pair, on a forward; empty if there is no choice.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
 }
@@ -72,9 +75,9 @@ pub struct Task {
 /// A dependency on another task.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Dep {
-    /// The task that must have ended.
+    /// The task that must end first.
     pub task: TaskId,
-    /// Time its result takes to arrive, which overlaps with computation.
+    /// Time until its result arrives. Overlaps with computation.
     pub comm_s: Seconds,
 }
 
@@ -87,24 +90,24 @@ pub struct Candidate {
     pub forward_s: Seconds,
     /// Duration of the backward task.
     pub backward_s: Seconds,
-    /// What the pair holds.
+    /// Bytes that the pair holds.
     pub activation_bytes: Bytes,
 }
 
-/// All stages of one iteration, with limits, before any order is chosen.
+/// All stages of one iteration, with memory limits, without an order.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TaskGraph {
     /// Model name, for reports.
     pub model: String,
     /// Cluster name, for reports.
     pub cluster: String,
-    /// Pipeline ranks `P`.
+    /// Number of pipeline ranks, `P`.
     pub ranks: u32,
-    /// Memory of each rank.
+    /// Memory limit of each rank.
     pub memory_limit_bytes: Vec<Bytes>,
-    /// Weights, gradients, optimiser state and the largest working set of a stage, of each rank.
+    /// Static bytes of each rank: weights, gradients, optimiser state and the largest working set of a stage.
     pub static_bytes: Vec<Bytes>,
-    /// The stages; `tasks[i].id == i`.
+    /// The stages. `tasks[i].id == i`.
     pub tasks: Vec<Task>,
 }
 
@@ -120,7 +123,7 @@ impl Task {
         }
     }
 
-    /// Whether both tasks belong to one stage pair.
+    /// True if both tasks belong to one stage pair.
     pub fn same_pair(&self, other: &Self) -> bool {
         self.rank == other.rank
             && self.segment == other.segment
@@ -135,29 +138,29 @@ impl Task {
 pub struct Pair {
     /// Its forward.
     pub forward: TaskId,
-    /// Its backward; frozen modules have none.
+    /// Its backward; `None` in modules that run no backward.
     pub backward: Option<TaskId>,
-    /// Its weight task, where the backward is split.
+    /// Its weight task, if the backward is split.
     pub weight: Option<TaskId>,
 }
 
 impl Pair {
-    /// The task at whose end the activations are given back.
+    /// The task at whose end the activations are freed.
     pub fn release(&self) -> TaskId {
         self.weight.or(self.backward).unwrap_or(self.forward)
     }
 }
 
 impl TaskGraph {
-    /// The task with that id.
+    /// The task with this id.
     pub fn task(&self, id: TaskId) -> &Task {
         &self.tasks[id.index()]
     }
 
-    /// Stage pairs in the order of their forwards, each listed once. Tasks without a forward, and repeated ones, are left
-    /// out here and reported by the checker.
+    /// Stage pairs in the order of their forwards. Leaves out duplicate tasks and tasks without a forward, which the checker
+    /// reports.
     pub fn pairs(&self) -> Vec<Pair> {
-        let mut index = std::collections::HashMap::new();
+        let mut index = HashMap::new();
         let mut pairs: Vec<Pair> = Vec::new();
         for task in self.tasks.iter().filter(|t| t.kind == TaskKind::Forward) {
             index.entry(task.pair()).or_insert_with(|| {
@@ -165,40 +168,27 @@ impl TaskGraph {
                 pairs.len() - 1
             });
         }
-        for task in self.tasks.iter().filter(|t| t.kind != TaskKind::Forward) {
+        for task in &self.tasks {
             if let Some(&i) = index.get(&task.pair()) {
-                let slot = match task.kind {
-                    TaskKind::Weight => &mut pairs[i].weight,
-                    _ => &mut pairs[i].backward,
+                match task.kind {
+                    TaskKind::Forward => continue,
+                    TaskKind::Backward => pairs[i].backward.get_or_insert(task.id),
+                    TaskKind::Weight => pairs[i].weight.get_or_insert(task.id),
                 };
-                slot.get_or_insert(task.id);
             }
         }
         pairs
     }
 
-    /// Edges `before -> after` inside the stage pairs that no dependency states: a backward always runs after its forward,
-    /// and a weight task after its backward. Schedules respect them like dependencies without communication; graphs made
-    /// here state them all.
-    pub fn unstated_deps(&self) -> Vec<(TaskId, TaskId)> {
-        let inside = |p: Pair| [(Some(p.forward), p.backward), (p.backward, p.weight)];
-        let stated = |before: TaskId, after: TaskId| {
-            self.task(after).deps.iter().any(|dep| dep.task == before)
-        };
-        let edges = self.pairs().into_iter().flat_map(inside);
-        let edges = edges.filter_map(|(before, after)| Some((before?, after?)));
-        edges.filter(|&(before, after)| !stated(before, after)).collect()
-    }
-
     /// Writes `dip.graph/v1`.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
-        struct File<'a> {
+        struct GraphFile<'a> {
             schema: &'static str,
             #[serde(flatten)]
             graph: &'a TaskGraph,
         }
-        serde_json::to_string(&File { schema: GRAPH_SCHEMA, graph: self })
+        serde_json::to_string(&GraphFile { schema: GRAPH_SCHEMA, graph: self })
             .expect("plain data has a JSON form")
     }
 }

@@ -27,7 +27,7 @@ pub use graph::{
 };
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition, Placement};
 pub use plan::{PLAN_SCHEMA, Plan};
-pub use schedule::{Budget, Environment, Progress, Schedule, ScheduleError};
+pub use schedule::{Budget, Environment, Schedule, ScheduleError, SearchProgress};
 pub use source::{PlanError, PlanSource, PlannedBatch};
 pub use timeline::{Prediction, Timeline, TimelineError};
 pub use violation::{MAX_VIOLATIONS, Violation, ViolationClass, ViolationCode};

@@ -1,4 +1,4 @@
-//! Where layers live and how a batch is cut: the output of the modality-aware partitioner (paper section 1).
+//! The placement of layers on ranks and the split of a batch: the output of the modality-aware partitioner (paper section 1).
 
 use std::ops::Range;
 
@@ -10,9 +10,9 @@ use crate::spec::{ModelSpec, ModuleId, ModuleSpec, RankId, SegmentId};
 /// The static placement of a model on pipeline ranks. It does not change during training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
-    /// Pipeline ranks `P`.
+    /// Number of pipeline ranks, `P`.
     pub ranks: u32,
-    /// One entry a module, in the order of [`ModelSpec::modules`](crate::ModelSpec::modules).
+    /// One entry per module, in the order of [`ModelSpec::modules`](crate::ModelSpec::modules).
     pub modules: Vec<ModulePartition>,
 }
 
@@ -28,12 +28,12 @@ pub enum Placement {
     },
 }
 
-/// How one module is cut.
+/// The chunks and sub-microbatches of one module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModulePartition {
-    /// Instances of one sub-microbatch, `B_i`.
+    /// Number of instances in one sub-microbatch, `B_i`.
     pub sub_microbatch: u32,
-    /// Model chunks in the order of their layers. Ranks are arbitrary; the paper's rule puts chunk `j` on rank `j mod P`.
+    /// Model chunks in the order of their layers. A chunk may be on any rank; the paper puts chunk `j` on rank `j mod P`.
     pub chunks: Vec<Chunk>,
 }
 
@@ -42,14 +42,14 @@ pub struct ModulePartition {
 pub struct Chunk {
     /// The rank that holds it.
     pub rank: RankId,
-    /// The pipeline segment it belongs to; (rank, segment) is unique in a module.
+    /// Its pipeline segment. The pair (rank, segment) is unique in a module.
     pub segment: SegmentId,
-    /// Its layers. Chunks of a module cover `0..layers` without gap or overlap; every chunk has at least one.
+    /// Its layers, at least one. The chunks of a module cover `0..layers` without gap or overlap.
     pub layers: Range<u32>,
 }
 
-/// How one batch is cut: `slices[microbatch][module]` are the instance ranges of the sub-microbatches of that module.
-/// A module that a microbatch does not use has none.
+/// The split of one batch: `slices[microbatch][module]` lists the instance ranges of the sub-microbatches of the module.
+/// The list is empty if the microbatch does not use the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchSplit {
     /// `[microbatch][module][sub_microbatch]`.
@@ -62,7 +62,7 @@ impl Partition {
         &self.modules[module.index()]
     }
 
-    /// Every chunk with its rank, as a cost model sees it. The partition must be one of the model.
+    /// Every chunk as a cost model sees it, with its rank. The partition must belong to `model`.
     pub fn queries<'a>(
         &'a self,
         model: &'a ModelSpec,
@@ -76,7 +76,7 @@ impl Partition {
         self.modules.iter().enumerate().flat_map(of_module)
     }
 
-    /// One line for people: the layers of every module, and the ranks that hold them.
+    /// Describes the layers of every module and their ranks in one line.
     ///
     /// ```
     /// # use dip_core::*;

@@ -1,34 +1,34 @@
-//! The execution plan `dip.plan/v1`: the one artifact that the emulator judges and the trainer runs.
+//! The execution plan `dip.plan/v1`. The emulator evaluates it and the trainer runs it.
 
 use serde::Serialize;
 
-use crate::plan::graph::TaskGraph;
+use crate::plan::graph::{Task, TaskGraph};
 use crate::plan::timeline::{Prediction, Timeline, TimelineError};
 use crate::spec::{Bytes, Seconds, TaskId};
 
 /// The schema name of a plan file.
 pub const PLAN_SCHEMA: &str = "dip.plan/v1";
 
-/// A task graph with an order on every rank, and what that order is predicted to do.
+/// A task graph with an order for every rank, and the predicted figures of that order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// The stages. Each pair has the durations and bytes of its chosen strategy.
+    /// The stages. Each pair has the durations and bytes of its strategy.
     pub graph: TaskGraph,
     /// Name of the schedule that made it.
     pub schedule: String,
-    /// For each rank, its tasks in the order of execution.
+    /// The tasks of each rank in the order of execution.
     pub order: Vec<Vec<TaskId>>,
-    /// What the timeline semantics give for this order.
+    /// The result of the timeline semantics for this order.
     pub predicted: Prediction,
-    /// No valid plan of this graph is faster; proven, never a guess.
+    /// Proven lower bound: no valid plan of this graph is faster.
     pub lower_bound_s: Seconds,
 }
 
 impl Plan {
-    /// Completes an order to a plan by running the timeline semantics over it.
+    /// Makes a plan from an order. Runs the timeline semantics for the predicted figures.
     ///
     /// # Errors
-    /// [`TimelineError`] where the order deadlocks or does not cover the graph.
+    /// [`TimelineError`] if the order deadlocks or does not cover the graph.
     pub fn new(
         graph: TaskGraph,
         schedule: impl Into<String>,
@@ -39,7 +39,7 @@ impl Plan {
         Ok(Self { graph, schedule: schedule.into(), order, predicted, lower_bound_s })
     }
 
-    /// Distance of the makespan from the proven bound, relative to the bound: 0.01 is one per cent.
+    /// Distance of the makespan from the lower bound, relative to the bound: 0.01 is one per cent.
     pub fn gap(&self) -> f64 {
         let bound = self.lower_bound_s.0;
         if bound > 0.0 { self.predicted.makespan_s.0 / bound - 1.0 } else { 0.0 }
@@ -48,7 +48,7 @@ impl Plan {
     /// Writes `dip.plan/v1`.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
-        struct File<'a> {
+        struct PlanFile<'a> {
             schema: &'static str,
             model: &'a str,
             cluster: &'a str,
@@ -56,12 +56,12 @@ impl Plan {
             ranks: u32,
             memory_limit_bytes: &'a [Bytes],
             static_bytes: &'a [Bytes],
-            tasks: &'a [crate::plan::graph::Task],
+            tasks: &'a [Task],
             order: &'a [Vec<TaskId>],
             predicted: &'a Prediction,
             lower_bound_s: Seconds,
         }
-        serde_json::to_string(&File {
+        serde_json::to_string(&PlanFile {
             schema: PLAN_SCHEMA,
             model: &self.graph.model,
             cluster: &self.graph.cluster,

@@ -1,4 +1,4 @@
-//! The trait of every schedule, and the environment it runs in.
+//! The trait of all schedules, and the environment of a search.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,11 +8,11 @@ use crate::plan::graph::TaskGraph;
 use crate::plan::partition::Placement;
 use crate::plan::plan::Plan;
 use crate::plan::timeline::TimelineError;
-use crate::spec::{Bytes, RankId, Seconds};
+use crate::spec::{Bytes, RankId, Seconds, TaskId};
 
-/// Turns a task graph into a plan, within the limits the graph states.
+/// Turns a task graph into a plan that keeps the memory limits of the graph.
 pub trait Schedule: Send + Sync {
-    /// The name in plans and on the command line.
+    /// Its name in plans and on the command line.
     fn name(&self) -> &str;
 
     /// One line for lists of schedules.
@@ -45,47 +45,47 @@ pub trait Schedule: Send + Sync {
         if self.searches() { 2 } else { 1 }
     }
 
-    /// Plans one iteration. Every plan passes [`check_plan`](crate::plan::check::check_plan).
+    /// Plans one iteration. Every plan passes [`check_plan`](crate::check_plan).
     ///
     /// # Errors
-    /// [`ScheduleError`] where no plan is possible; it says which rank needs how much.
+    /// [`ScheduleError`] if there is no plan. It names the rank and the memory it needs.
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError>;
 }
 
-/// What a search may use: seed, budget, threads, and where it reports.
+/// The environment of a search: seed, budget, threads and progress.
 #[derive(Clone, Copy)]
 pub struct Environment<'a> {
     /// Equal seeds give equal plans under an iteration budget.
     pub seed: u64,
-    /// When to stop.
+    /// When the search stops.
     pub budget: Budget,
-    /// Threads it may use.
+    /// Number of threads it may use.
     pub threads: usize,
-    /// Told of every better plan.
-    pub progress: Option<&'a dyn Progress>,
-    /// Set by the caller to stop early with the best plan so far.
+    /// Is told about every better plan.
+    pub progress: Option<&'a dyn SearchProgress>,
+    /// The caller sets it to stop the search early, with the best plan so far.
     pub cancel: Option<&'a AtomicBool>,
-    /// The plan of the batch before, of the same model on the same ranks: a search may start from what is regular in it.
+    /// The plan of the previous batch, for the same model and ranks. A search may start from its pattern.
     pub previous: Option<&'a Plan>,
 }
 
 /// When a search stops.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Budget {
-    /// After so much wall-clock time.
+    /// After this wall-clock time.
     Time(Seconds),
-    /// After so many iterations of the search, whatever the time: reproducible.
+    /// After this number of search iterations. Reproducible, because it does not depend on time.
     Iterations(u64),
 }
 
 /// Receives the progress of a search.
-pub trait Progress: Sync {
-    /// A better plan was found `elapsed` after the start, at `iteration`, with `makespan`.
+pub trait SearchProgress: Sync {
+    /// Called for a better plan with this `makespan`, found at `iteration`, `elapsed` after the start of the search.
     fn improved(&self, elapsed: Seconds, iteration: u64, makespan: Seconds);
 }
 
 impl Default for Environment<'_> {
-    /// One thread, seed 0 and 200 iterations: reproducible and quick.
+    /// One thread, seed 0 and 200 iterations: fast and reproducible.
     fn default() -> Self {
         Self {
             seed: 0,
@@ -99,13 +99,13 @@ impl Default for Environment<'_> {
 }
 
 impl Environment<'_> {
-    /// Whether the caller asked to stop.
+    /// True if the caller asked to stop.
     pub fn cancelled(&self) -> bool {
         self.cancel.is_some_and(|c| c.load(Ordering::Relaxed))
     }
 }
 
-/// A graph for which a schedule has no plan.
+/// A graph that a schedule cannot plan.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum ScheduleError {
     /// No order fits the memory of a rank.
@@ -116,9 +116,9 @@ pub enum ScheduleError {
     Infeasible {
         /// The rank.
         rank: RankId,
-        /// The least that any order needs, as far as the schedule can tell.
+        /// A lower bound on the memory that any order needs.
         needed: Bytes,
-        /// What it has.
+        /// Its memory limit.
         limit: Bytes,
     },
     /// The dependencies form a cycle.
@@ -127,22 +127,22 @@ pub enum ScheduleError {
     )]
     Cycle {
         /// A task on the cycle.
-        task: crate::spec::TaskId,
+        task: TaskId,
     },
     /// The schedule does not apply to this graph.
     #[error("schedule {schedule:?} does not apply: {reason}")]
     NotApplicable {
         /// The schedule.
         schedule: String,
-        /// Why, and what to use instead.
+        /// The reason, and what to use instead.
         reason: String,
     },
-    /// The order that was made has no timeline: a defect of the schedule.
-    #[error("schedule {schedule:?} made an invalid order: {source}")]
+    /// The schedule produced an order without a timeline, which is a defect of the schedule.
+    #[error("schedule {schedule:?} produced an invalid order: {source}")]
     InvalidOrder {
         /// The schedule.
         schedule: String,
-        /// What is wrong with it.
+        /// The defect of the order.
         source: TimelineError,
     },
 }

@@ -1,4 +1,4 @@
-//! Where the trainer gets its plans from.
+//! The source of plans for the trainer.
 
 use thiserror::Error;
 
@@ -8,24 +8,24 @@ use crate::plan::plan::Plan;
 use crate::plan::schedule::ScheduleError;
 use crate::spec::{BatchMeta, Seconds};
 
-/// Plans batches ahead of their training: the planner of dip-sched, or a fixed list in tests.
+/// Plans batches before they are trained. Implemented by the planner of dip-sched, and by a fixed list in tests.
 ///
-/// The trainer submits the metadata of batch `k + 1` before it trains batch `k`, and takes plans in the order in which it
-/// submitted their batches.
+/// The trainer submits the metadata of batch `k + 1` before it trains batch `k`. It takes the plans in the order of
+/// submission.
 pub trait PlanSource {
     /// Starts planning a batch. Returns at once.
     ///
     /// # Errors
-    /// [`PlanError`] where the planner is gone.
+    /// [`PlanError`] if the planner is gone.
     fn submit(&mut self, batch: BatchMeta) -> Result<(), PlanError>;
 
-    /// The plan of the oldest batch that was submitted and not yet taken.
+    /// Returns the plan of the oldest batch that was submitted and not yet taken. Waits until it is ready.
     ///
     /// # Errors
-    /// [`PlanError`] where the batch has no plan.
+    /// [`PlanError`] if the batch has no plan.
     fn take(&mut self) -> Result<PlannedBatch, PlanError>;
 
-    /// Tells how long the last iteration took: the time that planning may use behind the next one.
+    /// Reports the duration of the last iteration, which is the time to plan a batch while the next iteration runs.
     fn measured(&mut self, iteration: Seconds) {
         let _ = iteration;
     }
@@ -36,31 +36,31 @@ pub trait PlanSource {
 pub struct PlannedBatch {
     /// The batch.
     pub batch: BatchMeta,
-    /// How it was cut.
+    /// Its split into sub-microbatches.
     pub split: BatchSplit,
-    /// The plan.
+    /// Its plan.
     pub plan: Plan,
-    /// How long [`PlanSource::take`] had to wait for it.
+    /// Time that [`PlanSource::take`] waited for it.
     pub stall: Seconds,
-    /// How long the search ran, on its own thread.
+    /// Duration of the search, on its own thread.
     pub search: Seconds,
-    /// Whether a default schedule stands in, because the search was not ready in time.
+    /// True if the plan is of a default schedule, because the search was not ready in time.
     pub fallback: bool,
 }
 
-/// A batch without a plan.
+/// A batch that has no plan.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum PlanError {
     /// The task graph could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// No schedule was found.
+    /// The schedule found no plan.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// Nothing was submitted.
+    /// No batch was submitted.
     #[error("a plan was taken before a batch was submitted")]
     Empty,
-    /// The planning thread ended.
+    /// The planning thread has ended.
     #[error("the planning thread has ended: {0}")]
     Gone(String),
 }

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-/// Most violations one report lists. A document with more is not read further.
+/// Most violations that one report lists. A reader stops collecting after that.
 pub const MAX_VIOLATIONS: usize = 10_000;
 
 /// One thing that is wrong with a graph or a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// What kind of violation it is.
+    /// The kind of violation.
     pub code: ViolationCode,
-    /// Where it is in the document, as `tasks[3].deps[0].comm_s`.
+    /// Its path in the document, such as `tasks[3].deps[0].comm_s`.
     pub path: String,
     /// The value, the limit and the remedy.
     pub message: String,
@@ -22,7 +22,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a violation is about. Loaders accept a plan whose only violations are about its figures.
+/// The part of a document that a violation concerns. Loaders accept plans whose violations all concern figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ViolationClass {
     /// The form of the document.
@@ -52,7 +52,7 @@ macro_rules! codes {
                 match self { $($(Self::$name => $text,)+)+ }
             }
 
-            /// What it is about.
+            /// The part of a document it concerns.
             pub const fn class(self) -> ViolationClass {
                 match self { $($(Self::$name => ViolationClass::$class,)+)+ }
             }
@@ -64,7 +64,7 @@ codes! {
     Structure {
         /// A field that the format does not have.
         UnknownField = "unknown-field",
-        /// A field that must be there is not.
+        /// A required field is missing.
         MissingField = "missing-field",
         /// A field is given twice.
         DuplicateField = "duplicate-field",
@@ -76,15 +76,15 @@ codes! {
         NotFinite = "not-finite",
         /// A number is below zero.
         Negative = "negative",
-        /// A number has a fraction where a whole one is due.
+        /// A number has a fraction or exponent where an integer is required.
         NotAnInteger = "not-an-integer",
-        /// A number is beyond its limit, or an identifier names nothing.
+        /// A number is above its limit, or an identifier names nothing.
         OutOfRange = "out-of-range",
         /// A task is neither forward, backward nor weight.
         UnknownKind = "unknown-kind",
         /// A task's id is not its position.
         IdMismatch = "id-mismatch",
-        /// More tasks than a document may have.
+        /// The document has too many tasks.
         TooMany = "too-many",
     }
     Graph {
@@ -94,7 +94,7 @@ codes! {
         DuplicateDependency = "duplicate-dependency",
         /// Two tasks are the same stage.
         DuplicateStage = "duplicate-stage",
-        /// A stage lacks another one of its pair.
+        /// A stage lacks another stage of its pair.
         UnpairedStage = "unpaired-stage",
         /// A backward or weight task has activation bytes.
         ActivationOnNonForward = "activation-on-non-forward",
@@ -102,17 +102,17 @@ codes! {
         CandidatesOnNonForward = "candidates-on-non-forward",
         /// The tasks of a pair have different strategies.
         StrategyMismatch = "strategy-mismatch",
-        /// What a pair uses is not one of its candidates.
+        /// A pair does not use one of its candidates.
         NotACandidate = "not-a-candidate",
     }
     Order {
-        /// The order leaves a task out.
+        /// The order omits a task.
         MissingTask = "missing-task",
-        /// The order has nothing for a rank with tasks.
+        /// The order is empty for a rank that has tasks.
         RankNotCovered = "rank-not-covered",
         /// The order lists a task twice.
         DuplicateTask = "duplicate-task",
-        /// A task is ordered on a rank that is not its own.
+        /// The order lists a task on a rank that is not its own.
         WrongRank = "wrong-rank",
         /// Order and dependencies wait for each other.
         OrderDeadlock = "order-deadlock",
@@ -120,7 +120,7 @@ codes! {
         StageOrder = "stage-order",
     }
     Figures {
-        /// A task starts before one of its dependencies has arrived.
+        /// A task starts before a dependency has arrived.
         BrokenDependency = "broken-dependency",
         /// Two tasks run on a rank at the same time.
         Overlap = "overlap",
@@ -130,15 +130,15 @@ codes! {
         EndMismatch = "end-mismatch",
         /// The predicted makespan is not the end of the last task.
         MakespanMismatch = "makespan-mismatch",
-        /// A predicted peak is not the one of the order.
+        /// A predicted peak is not the peak of the order.
         PeakMismatch = "peak-mismatch",
-        /// The predicted bubble ratio is not the one of the order.
+        /// The predicted bubble ratio is not the ratio of the order.
         BubbleMismatch = "bubble-mismatch",
-        /// Weights and optimiser state alone exceed the memory of a rank.
+        /// The static bytes alone exceed the memory of a rank.
         StaticOverLimit = "static-over-limit",
         /// A rank needs more memory than it has.
         MemoryOverLimit = "memory-over-limit",
-        /// The lower bound is above the makespan, so it bounds nothing.
+        /// The lower bound is above the makespan.
         BoundAboveMakespan = "bound-above-makespan",
     }
 }

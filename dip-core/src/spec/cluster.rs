@@ -1,4 +1,4 @@
-//! What it is trained on: devices, links, and the efficiency factors of the cost model.
+//! The cluster: devices, links, and the efficiency factors of the cost model.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +14,13 @@ const REMEDY: &str = "take the figure from the data sheet or from `dip calibrate
 pub struct ClusterSpec {
     /// Name in reports and plans.
     pub name: String,
-    /// One device of the cluster.
+    /// The devices, which are all equal.
     pub device: DeviceSpec,
     /// The links between devices.
     pub links: LinkSpec,
-    /// Devices of one node.
+    /// Number of devices in a node.
     pub devices_per_node: u32,
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: u32,
     /// Efficiency factors, fitted by `dip calibrate` or from the data sheet.
     #[serde(default)]
@@ -33,7 +33,7 @@ pub struct ClusterSpec {
 pub struct DeviceSpec {
     /// Peak arithmetic in the training precision, in FLOP/s.
     pub flops_per_s: f64,
-    /// Memory.
+    /// Memory of the device.
     pub memory_bytes: Bytes,
     /// Memory bandwidth, in bytes/s.
     pub memory_bytes_per_s: f64,
@@ -52,7 +52,7 @@ const fn default_element_bytes() -> u32 {
 pub struct LinkSpec {
     /// Between two devices of one node.
     pub intra_node_bytes_per_s: f64,
-    /// Between two devices of different nodes, the share of one device.
+    /// Between two devices of different nodes, per device.
     pub inter_node_bytes_per_s: f64,
     /// Between a device and its host.
     pub host_bytes_per_s: f64,
@@ -63,7 +63,8 @@ pub struct LinkSpec {
 
 /// Efficiency factors of the cost model: `latency = max(flop * N / F, memory * N / B, network * N / B)`, at least 1 each.
 ///
-/// Arithmetic of `n` FLOP in one operator is further slowed by `1 + saturation_flop / n`: small operators do not fill a device.
+/// The arithmetic of an operator of `n` FLOP is also slowed by `1 + saturation_flop / n`, because small operators do not fill
+/// a device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Factors {
@@ -73,17 +74,17 @@ pub struct Factors {
     pub attention: f64,
     /// Slow-down of memory-bound operators against the memory bandwidth.
     pub memory: f64,
-    /// The same for the first `cache_bytes` that an operator moves: caches hold what the operator before has written.
+    /// The same for the first `cache_bytes` of an operator, which are still in cache from the previous operator.
     pub cached: f64,
-    /// What caches hold, in bytes; 0 where all that moves is as slow.
+    /// Size of the caches, in bytes; 0 to ignore them.
     pub cache_bytes: u64,
-    /// Slow-down of norms beyond that of their memory: kernels that are not fused move it several times.
+    /// Further slow-down of norms, whose unfused kernels move memory several times.
     pub norm: f64,
-    /// Slow-down of the arithmetic of activations, against moving their bytes at the memory bandwidth.
+    /// Slow-down of activation functions against moving their bytes at the memory bandwidth.
     pub activation: f64,
     /// Slow-down of transfers against the link bandwidth.
     pub network: f64,
-    /// FLOP at which an operator runs at half of its speed.
+    /// FLOP of an operator that runs at half speed.
     pub saturation_flop: f64,
     /// Fixed cost of launching one operator, in seconds.
     pub launch_s: f64,
@@ -120,12 +121,12 @@ impl ClusterSpec {
     /// Writes TOML that [`ClusterSpec::from_toml`] reads.
     ///
     /// # Errors
-    /// [`SpecError::Syntax`] where a figure has no TOML form, such as a memory of 2^63 bytes.
+    /// [`SpecError::Syntax`] if a figure has no TOML form, such as a memory of 2^63 bytes.
     pub fn to_toml(&self) -> Result<String, SpecError> {
         toml::to_string(self).map_err(|e| SpecError::Syntax(e.to_string()))
     }
 
-    /// Devices in all.
+    /// Number of devices in the cluster.
     pub fn devices(&self) -> u64 {
         u64::from(self.devices_per_node) * u64::from(self.nodes)
     }
@@ -197,7 +198,7 @@ host_bytes_per_s = 50e9
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_cluster_survives_its_toml_form() {
         let mut cluster = ClusterSpec::from_toml(CLUSTER).unwrap();
         cluster.factors = Factors { matmul: 1.0 / 3.0, launch_s: 1e-7, ..Factors::default() };
         assert_eq!(ClusterSpec::from_toml(&cluster.to_toml().unwrap()).unwrap(), cluster);

@@ -1,5 +1,5 @@
-//! Identifiers. Each is a dense index, so that tables can be plain vectors, and each is its own type, so that a rank is
-//! never passed where a microbatch is meant.
+//! Identifiers. Each is a dense index, so that tables can be vectors, and has its own type, so that a rank cannot be passed
+//! for a microbatch.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ macro_rules! id {
 
         impl From<usize> for $name {
             /// # Panics
-            /// When the index does not fit in 32 bits; every reader bounds its tables far below that.
+            /// If the index does not fit in 32 bits. Readers bound all tables far below that.
             fn from(index: usize) -> Self {
                 Self(u32::try_from(index).expect("identifiers are bounded to 32 bits by the readers"))
             }
@@ -56,6 +56,6 @@ id!(
     MicrobatchId
 );
 id!(
-    /// A slice of one microbatch's instances of one module.
+    /// A slice of the instances of one module in one microbatch.
     SubMicrobatchId
 );

@@ -1,4 +1,4 @@
-//! What is trained, on what, and with which batches: the vocabulary that every other room uses.
+//! Specifications of models, clusters and batches, with the ids and units that the other modules use.
 
 mod batch;
 mod cluster;

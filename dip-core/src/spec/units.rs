@@ -1,4 +1,4 @@
-//! Quantities with a unit, and the one formatter of each.
+//! Quantities with units, and how they are formatted.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Seconds(pub f64);
 
 impl Seconds {
-    /// No time at all.
+    /// Zero seconds.
     pub const ZERO: Self = Self(0.0);
 
     /// The later of two times.
@@ -99,12 +99,12 @@ impl fmt::Display for Seconds {
 pub struct Bytes(pub u64);
 
 impl Bytes {
-    /// Nothing.
+    /// Zero bytes.
     pub const ZERO: Self = Self(0);
-    /// More than any device has: no limit.
+    /// No limit: more than any device has.
     pub const UNLIMITED: Self = Self(u64::MAX);
 
-    /// Saturating sum: sizes come from files, and a sum beyond 64 bits is simply over every limit.
+    /// Saturating sum. Sizes come from files, and a sum beyond 64 bits exceeds every limit.
     pub fn saturating_add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_shown_in_the_unit_that_reads_best() {
+    fn times_are_shown_in_a_readable_unit() {
         assert_eq!(Seconds(26.13).to_string(), "26.13 s");
         assert_eq!(Seconds(0.00675).to_string(), "6.75 ms");
         assert_eq!(Seconds(4.2e-6).to_string(), "4.20 us");

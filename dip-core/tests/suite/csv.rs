@@ -39,7 +39,7 @@ fn a_cell_that_is_no_action_is_named_with_row_and_column() {
         assert!(found[0].starts_with(&start), "{found:?}");
         assert_eq!(found.len(), 1, "{found:?}");
     }
-    assert!(errors(&CSV.replace("1F1", "0SEND_F1"))[0].contains("communication follows"));
+    assert!(errors(&CSV.replace("1F1", "0SEND_F1"))[0].contains("is no computation"));
     assert!(errors(&CSV.replace("1F1", "(1F1;1B0)OVERLAP_F_B"))[0].contains("two cells"));
 }
 
@@ -72,7 +72,7 @@ fn a_repeated_action_and_one_on_the_wrong_rank_are_both_named() {
     assert_eq!(
         errors("0F0,1F0,1F0,1B0,1B1,2W1\n2F0,2I0,2F1,2I1,2W0\n"),
         [
-            "row 1, column 3: `1F0` stands in row 1, column 2 already; remove one",
+            "row 1, column 3: `1F0` is in row 1, column 2 already; remove one",
             "row 1, column 6: `2W1` belongs to rank 1, which holds stage 2 (lm, segment 0); move it to row 2",
         ]
     );
@@ -93,7 +93,7 @@ fn missing_actions_and_rows_are_named() {
 fn a_backward_before_its_forward_is_named() {
     assert_eq!(
         errors("0F0,1B0,1F0,1F1,1B1\n2F0,2I0,2F1,2I1,2W0,2W1\n"),
-        ["row 1, column 2: `1B0` stands before `1F0` in column 3, on which it builds; swap them"]
+        ["row 1, column 2: `1B0` is before `1F0` in column 3, whose result it needs; swap them"]
     );
 }
 
@@ -102,8 +102,8 @@ fn an_order_in_deadlock_names_the_cell_at_which_every_rank_waits() {
     assert_eq!(
         errors("0F0,1F0,1B0,1F1,1B1\n2F0,2F1,2I0,2I1,2W0,2W1\n"),
         [
-            "row 1, column 3: `1B0` waits forever: it needs `2I0` in row 2, column 3, which waits in turn; reorder one of them",
-            "row 2, column 2: `2F1` waits forever: it needs `1F1` in row 1, column 4, which waits in turn; reorder one of them",
+            "row 1, column 3: `1B0` waits forever: it needs `2I0` in row 2, column 3, which also waits; reorder one of them",
+            "row 2, column 2: `2F1` waits forever: it needs `1F1` in row 1, column 4, which also waits; reorder one of them",
         ]
     );
 }
@@ -135,7 +135,7 @@ fn numbers_beyond_all_limits_are_named_and_never_wrap() {
 fn a_large_file_of_one_mistake_gives_no_endless_errors_and_short_cells() {
     let found = errors(&"0F0,".repeat(200_000));
     assert!(found.len() <= 10_000, "{}", found.len());
-    assert!(found[0].contains("`0F0` stands in row 1, column 1 already"), "{}", found[0]);
+    assert!(found[0].contains("`0F0` is in row 1, column 1 already"), "{}", found[0]);
     let found = errors(&"9".repeat(1 << 20));
     assert!(found[0].len() < 300, "{}", found[0].len());
     assert!(!errors(&"\n".repeat(1 << 20)).is_empty());

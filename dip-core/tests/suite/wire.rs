@@ -265,7 +265,7 @@ proptest! {
     }
 }
 
-/// Run with `cargo test --release -p dip-core --test suite -- --ignored --nocapture a_million`.
+/// Run with `cargo test --release -p dip-core --test main -- --ignored --nocapture a_million`.
 #[test]
 #[ignore = "takes some seconds and a gigabyte"]
 fn a_million_tasks_are_checked_in_seconds() {

@@ -1,6 +1,6 @@
 //! The best solution of a search so far.
 
-use dip_core::{Progress, Seconds};
+use dip_core::{SearchProgress, Seconds};
 
 use super::clock::BudgetClock;
 use crate::problem::{Problem, Solution, evaluate};
@@ -8,7 +8,7 @@ use crate::problem::{Problem, Solution, evaluate};
 /// The best solution so far, with a proven lower bound.
 pub(super) struct Incumbent<'a> {
     problem: &'a Problem,
-    progress: Option<&'a dyn Progress>,
+    progress: Option<&'a dyn SearchProgress>,
     best: Solution,
     /// Seconds that no plan is shorter than.
     lower_bound_s: f64,
@@ -18,7 +18,7 @@ pub(super) struct Incumbent<'a> {
 impl<'a> Incumbent<'a> {
     pub(super) fn new(
         problem: &'a Problem,
-        progress: Option<&'a dyn Progress>,
+        progress: Option<&'a dyn SearchProgress>,
         first: Solution,
     ) -> Self {
         let lower_bound_s = crate::bounds::lower_bound_of(problem);

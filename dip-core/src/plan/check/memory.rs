@@ -1,16 +1,16 @@
-//! Memory of every rank, walked task by task.
+//! The memory of every rank, task by task.
 
 use std::collections::HashSet;
 
-use super::pairs::Stages;
-use crate::plan::draft::{Draft, TaskDraft};
+use super::pairs::StagePairs;
+use crate::plan::draft::{DocumentDraft, TaskDraft};
 use crate::plan::findings::Findings;
 use crate::plan::graph::TaskKind;
 use crate::plan::violation::ViolationCode;
 use crate::spec::Bytes;
 
-/// Checks that weights and optimiser state fit. Returns the ranks on which they do not.
-pub(super) fn check_static(draft: &Draft, findings: &mut Findings) -> HashSet<usize> {
+/// Checks that the static bytes fit. Returns the ranks on which they do not.
+pub(super) fn check_static(draft: &DocumentDraft, findings: &mut Findings) -> HashSet<usize> {
     let (Some(limits), Some(fixed)) = (&draft.memory_limit, &draft.static_bytes) else {
         return HashSet::new();
     };
@@ -34,18 +34,18 @@ pub(super) fn check_static(draft: &Draft, findings: &mut Findings) -> HashSet<us
     over
 }
 
-/// The peak of one rank, and the task at whose start it is first reached.
+/// The peak of one rank and the task at whose start the rank first reaches it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Peak {
     pub(super) bytes: Bytes,
     pub(super) at: Option<u32>,
 }
 
-/// The peak of a rank that runs `list`, or `None` where a size could not be read.
+/// The peak of a rank that runs `list`, or `None` if a size could not be read.
 pub(super) fn peak(
     tasks: &[TaskDraft],
     list: &[u32],
-    stages: &Stages,
+    stages: &StagePairs,
     static_bytes: Bytes,
 ) -> Option<Peak> {
     let mut live = static_bytes.0;
@@ -67,7 +67,7 @@ pub(super) fn peak(
     Some(peak)
 }
 
-/// Checks the peak of one rank against its limit and against what is predicted.
+/// Checks the peak of one rank against its limit and against the prediction.
 pub(super) fn check_peak(
     rank: usize,
     peak: Peak,

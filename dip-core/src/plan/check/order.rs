@@ -1,26 +1,26 @@
-//! The order of execution: every task once, on its own rank, and not in deadlock with the dependencies.
+//! The order of execution: it lists every task once, on its own rank, and does not deadlock.
 
-use super::pairs::{Stages, describe};
+use super::pairs::{StagePairs, describe};
 use super::precedence::{self, dependency_edges};
 use crate::plan::draft::{ListDraft, TaskDraft};
 use crate::plan::findings::Findings;
 use crate::plan::violation::ViolationCode;
 
-/// What is known of the order after its check.
+/// The result of the order check.
 pub(super) struct Sequence {
-    /// For every task the one before it on its rank.
+    /// For each task, the previous task on its rank.
     pub(super) previous: Vec<Option<u32>>,
-    /// The lists of the order that hold exactly the tasks of their rank; others are `None`.
+    /// The order of each rank; `None` if it does not list exactly the tasks of the rank.
     pub(super) lists: Vec<Option<Vec<u32>>>,
-    /// Tasks in an order that respects dependencies and ranks, where there is one and the whole order is known.
+    /// All tasks in topological order of dependencies and rank order; `None` if there is none or a list is wrong.
     pub(super) sorted: Option<Vec<u32>>,
-    /// Tasks that the order has on a rank that is not their own.
-    pub(super) astray: Vec<bool>,
-    /// Whether order and dependencies, as far as they are known, let every task run.
+    /// For each task, true if it is listed only on ranks that are not its own.
+    pub(super) misplaced: Vec<bool>,
+    /// True if the known part of order and dependencies does not deadlock.
     pub(super) runs: bool,
 }
 
-/// Checks the order. `acyclic` tells whether the dependencies alone allow any.
+/// Checks the order. `acyclic` is false if the dependencies alone form a cycle.
 pub(super) fn check(
     tasks: &[TaskDraft],
     order: &[ListDraft],
@@ -28,9 +28,9 @@ pub(super) fn check(
     acyclic: bool,
     findings: &mut Findings,
 ) -> Sequence {
-    let mut places = vec![Place::Nowhere; tasks.len()];
+    let mut places = vec![Listing::Nowhere; tasks.len()];
     let covered = check_coverage(tasks, order, &mut places[..], ranks, findings);
-    let astray = places.iter().map(|&place| place == Place::Astray).collect();
+    let misplaced = places.iter().map(|&place| place == Listing::Misplaced).collect();
     let mut previous = vec![None; tasks.len()];
     let mut lists = Vec::with_capacity(order.len());
     for (list, covered) in order.iter().zip(&covered) {
@@ -44,14 +44,14 @@ pub(super) fn check(
     let whole = lists.len() == ranks && lists.iter().all(Option::is_some);
     let sorted = if acyclic { check_deadlock(tasks, &previous, findings) } else { None };
     let runs = sorted.is_some();
-    Sequence { previous, lists, sorted: sorted.filter(|_| whole), astray, runs }
+    Sequence { previous, lists, sorted: sorted.filter(|_| whole), misplaced, runs }
 }
 
-/// Whether each list holds exactly the tasks of its rank. Fills `places`.
+/// Fills `places` and returns, for each list, whether it holds exactly the tasks of its rank.
 fn check_coverage(
     tasks: &[TaskDraft],
     order: &[ListDraft],
-    places: &mut [Place],
+    places: &mut [Listing],
     ranks: usize,
     findings: &mut Findings,
 ) -> Vec<bool> {
@@ -68,18 +68,18 @@ fn check_coverage(
                         "task {id} belongs to rank {home}, not to rank {r}; list it in order[{home}]"
                     );
                     findings.add(ViolationCode::WrongRank, path, message);
-                    if places[id] == Place::Nowhere {
-                        places[id] = Place::Astray;
+                    if places[id] == Listing::Nowhere {
+                        places[id] = Listing::Misplaced;
                     }
                     covered[r] = false;
                 }
-                (_, Place::At(r0, p0)) => {
+                (_, Listing::At(r0, p0)) => {
                     let message =
                         format!("task {id} is listed at order[{r0}][{p0}] already; list it once");
                     findings.add(ViolationCode::DuplicateTask, path, message);
                     covered[r] = false;
                 }
-                _ => places[id] = Place::At(r, p),
+                _ => places[id] = Listing::At(r, p),
             }
         }
     }
@@ -87,12 +87,12 @@ fn check_coverage(
     covered
 }
 
-/// Where the order lists a task.
+/// The place at which the order lists a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Listing {
     Nowhere,
-    /// Only on ranks that are not its own, which is reported.
-    Astray,
+    /// Only on ranks that are not its own. This is reported.
+    Misplaced,
     /// Rank and position.
     At(usize, usize),
 }
@@ -100,17 +100,19 @@ enum Place {
 fn check_missing(
     tasks: &[TaskDraft],
     order: &[ListDraft],
-    places: &[Place],
+    places: &[Listing],
     covered: &mut [bool],
     findings: &mut Findings,
 ) {
     let mut uncovered = vec![0usize; order.len()];
-    for (i, task) in tasks.iter().enumerate().filter(|(i, _)| !matches!(places[*i], Place::At(..)))
+    for (i, task) in
+        tasks.iter().enumerate().filter(|(i, _)| !matches!(places[*i], Listing::At(..)))
     {
         let Some(rank) = task.rank.map(|r| r.index()) else { continue };
         let Some(list) = order.get(rank) else { continue };
         covered[rank] = false;
-        if places[i] == Place::Astray || !list.readable || list.ids.iter().any(Option::is_none) {
+        if places[i] == Listing::Misplaced || !list.readable || list.ids.iter().any(Option::is_none)
+        {
             continue;
         }
         if list.ids.is_empty() {
@@ -145,12 +147,12 @@ fn check_deadlock(
     }
 }
 
-/// Checks that no stage runs before the one of its pair that it builds on. Where a dependency says so as well, the order
-/// deadlocks, and that is reported already. Returns the ranks on which something is wrong.
+/// Checks that each backward runs after its forward and each weight task after its backward. If a dependency states the
+/// same, the order deadlocks, which is reported already. Returns, for each rank, whether a pair is out of order.
 pub(super) fn check_stage_order(
     tasks: &[TaskDraft],
     lists: &[Option<Vec<u32>>],
-    stages: &Stages,
+    stages: &StagePairs,
     findings: &mut Findings,
 ) -> Vec<bool> {
     let mut wrong = vec![false; lists.len()];

@@ -1,4 +1,4 @@
-//! Stage pairs: every backward has its forward, every weight task its backward, and they agree with each other.
+//! Stage pairs: every backward has its forward, every weight task its backward, and their fields agree.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,27 +9,27 @@ use crate::plan::graph::{Candidate, PairKey, TaskKind};
 use crate::plan::violation::ViolationCode;
 use crate::spec::RankId;
 
-/// The tasks of one stage pair, by position.
+/// The tasks of one stage pair, as indices.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Stage {
+pub(super) struct StagePair {
     pub(super) forward: Option<usize>,
     pub(super) backward: Option<usize>,
     pub(super) weight: Option<usize>,
 }
 
 /// The stage pairs of a graph.
-pub(super) struct Stages {
+pub(super) struct StagePairs {
     /// In the order of their first task.
-    pub(super) list: Vec<Stage>,
-    /// For every task its entry in `list`, where its key could be read.
+    pub(super) list: Vec<StagePair>,
+    /// For each task, its index in `list`; `None` if its key could not be read.
     pub(super) of_task: Vec<Option<usize>>,
-    /// Whether all keys could be read, so that what is not in the list is not there.
+    /// True if all keys could be read, so that a pair outside the list does not exist.
     pub(super) complete: bool,
-    /// Ranks with stages that are there twice or lack another one: what these hold is anyone's guess.
+    /// Ranks with duplicate or unpaired stages. Their memory cannot be computed.
     pub(super) unsound: HashSet<RankId>,
 }
 
-impl Stages {
+impl StagePairs {
     pub(super) fn collect(tasks: &[TaskDraft], findings: &mut Findings) -> Self {
         let mut index: HashMap<PairKey, usize> = HashMap::with_capacity(tasks.len());
         let mut stages =
@@ -41,7 +41,7 @@ impl Stages {
                 continue;
             };
             let at = *index.entry(key).or_insert_with(|| {
-                stages.list.push(Stage::default());
+                stages.list.push(StagePair::default());
                 stages.list.len() - 1
             });
             stages.of_task.push(Some(at));
@@ -110,7 +110,7 @@ impl Stages {
         }
     }
 
-    /// Checks what a plan has chosen against the candidates of each pair.
+    /// Checks that each pair uses one of its candidates.
     pub(super) fn check_choices(&self, tasks: &[TaskDraft], findings: &mut Findings) {
         for stage in &self.list {
             let Some(f) = stage.forward else { continue };
@@ -130,8 +130,8 @@ impl Stages {
     }
 }
 
-/// Whether a pair uses a candidate. What could not be read is given the benefit of the doubt.
-fn chosen(candidate: &Candidate, stage: &Stage, tasks: &[TaskDraft]) -> bool {
+/// True if a pair uses a candidate. Values that could not be read count as equal.
+fn chosen(candidate: &Candidate, stage: &StagePair, tasks: &[TaskDraft]) -> bool {
     let duration = |i: Option<usize>| i.map_or(0.0, |i| tasks[i].duration);
     let (backward, weight) = (duration(stage.backward), duration(stage.weight));
     let Some(forward) = stage.forward.map(|f| &tasks[f]) else { return true };
@@ -160,7 +160,7 @@ fn check_forward_fields(tasks: &[TaskDraft], findings: &mut Findings) {
     }
 }
 
-fn check_strategies(stage: &Stage, tasks: &[TaskDraft], findings: &mut Findings) {
+fn check_strategies(stage: &StagePair, tasks: &[TaskDraft], findings: &mut Findings) {
     let Some(f) = stage.forward else { return };
     for i in [stage.backward, stage.weight].into_iter().flatten() {
         if let (Some(own), Some(forward)) = (&tasks[i].strategy, &tasks[f].strategy)
@@ -175,7 +175,7 @@ fn check_strategies(stage: &Stage, tasks: &[TaskDraft], findings: &mut Findings)
     }
 }
 
-/// A task in words.
+/// Describes a task for a message.
 pub(super) fn describe(i: usize, task: &TaskDraft) -> String {
     let kind = match task.kind {
         Some(TaskKind::Forward) => "forward",

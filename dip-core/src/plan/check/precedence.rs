@@ -1,10 +1,10 @@
-//! Topological order of a set of tasks, or a cycle that stands in its way.
+//! Topological order of a set of tasks, or a cycle among them.
 
 use std::fmt::Write;
 
 use crate::plan::draft::TaskDraft;
 
-/// Tasks that a message names before it only counts them.
+/// Number of tasks that a message names; the rest are counted.
 const SHOWN: usize = 12;
 
 /// `before -> after`.
@@ -16,7 +16,7 @@ pub(super) fn dependency_edges(tasks: &[TaskDraft]) -> impl Iterator<Item = Edge
     tasks.flat_map(|(i, t)| t.known_deps().iter().map(move |d| (d.task.0, i as u32)))
 }
 
-/// An order of `0..n` in which every edge points forward.
+/// Sorts `0..n` so that every edge points forward.
 ///
 /// # Errors
 /// The nodes of one cycle, each before the next and the last before the first.
@@ -53,7 +53,7 @@ pub(super) fn sort(
     if sorted.len() == n { Ok(sorted) } else { Err(cycle(&waiting, edges)) }
 }
 
-/// A cycle among the nodes that still wait: each of them waits for another one, so walking back must come round.
+/// Finds a cycle among the nodes that still wait. Each of them waits for another one, so a walk backwards must close.
 fn cycle(waiting: &[usize], edges: impl Iterator<Item = Edge>) -> Vec<u32> {
     let mut awaited = vec![None; waiting.len()];
     for (before, after) in edges {
@@ -77,7 +77,7 @@ fn cycle(waiting: &[usize], edges: impl Iterator<Item = Edge>) -> Vec<u32> {
     cycle
 }
 
-/// `3 -> 5 -> 3`, shortened where it is long.
+/// Formats a cycle as `3 -> 5 -> 3`. A long one is shortened.
 pub(super) fn describe(cycle: &[u32]) -> String {
     let mut text = String::new();
     for task in cycle.iter().take(SHOWN) {

@@ -1,4 +1,4 @@
-//! The outcome of a check, for people to read.
+//! The result of a check in readable form.
 
 use std::fmt;
 
@@ -6,42 +6,42 @@ use crate::plan::plan::Plan;
 use crate::plan::violation::Violation;
 use crate::spec::{Bytes, Seconds};
 
-/// The outcome of checking the text of a plan.
+/// The result of checking the text of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckReport {
-    /// The figures of the plan, where nothing is wrong with it.
+    /// The figures of the plan, if it has no violations.
     pub summary: Option<PlanSummary>,
-    /// Everything that is wrong with it.
+    /// The violations.
     pub violations: Vec<Violation>,
-    /// Whether there are more violations than are listed.
+    /// True if there are more violations than are listed.
     pub truncated: bool,
 }
 
 impl CheckReport {
-    /// Whether the plan is right.
+    /// True if the plan has no violations.
     pub fn is_ok(&self) -> bool {
         self.violations.is_empty()
     }
 }
 
-/// The figures of a plan that is right.
+/// The figures of a valid plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanSummary {
-    /// Model.
+    /// Name of the model.
     pub model: String,
-    /// Cluster.
+    /// Name of the cluster.
     pub cluster: String,
-    /// Schedule.
+    /// Name of the schedule.
     pub schedule: String,
-    /// Pipeline ranks.
+    /// Number of pipeline ranks.
     pub ranks: u32,
     /// Number of tasks.
     pub tasks: usize,
     /// End of the last task.
     pub makespan: Seconds,
-    /// Share of rank time in which nothing runs.
+    /// Share of rank time in which no stage runs.
     pub bubble_ratio: f64,
-    /// Proven lower bound of the makespan.
+    /// Proven lower bound on the makespan.
     pub lower_bound: Seconds,
     /// The largest peak of all ranks.
     pub peak: Bytes,
@@ -72,7 +72,7 @@ impl fmt::Display for PlanSummary {
     }
 }
 
-/// One violation a line, or one line that begins with `OK: `.
+/// One violation per line, or one line that starts with `OK: `.
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(summary) = &self.summary {

@@ -1,15 +1,15 @@
-//! Lengths, ranges and identifiers: what must hold before anything can be looked up.
+//! Lengths, ranges and identifiers. These checks come first, because later checks look values up by id.
 //!
-//! What is out of range is reported and taken out of the draft, so that later checks neither trip over it nor repeat it.
+//! A value out of range is reported and removed from the draft, so that later checks neither use nor report it.
 
-use crate::plan::draft::{Draft, PlanDraft, TaskDraft};
+use crate::plan::draft::{DocumentDraft, PlanDraft, TaskDraft};
 use crate::plan::findings::Findings;
 use crate::plan::graph::MAX_RANKS;
 use crate::plan::violation::ViolationCode;
 use crate::spec::RankId;
 
-/// Whether tasks can be looked up by their ids.
-pub(super) fn check(draft: &mut Draft, findings: &mut Findings) -> bool {
+/// Checks lengths, ranges and ids. Returns true if the id of every task is its position.
+pub(super) fn check(draft: &mut DocumentDraft, findings: &mut Findings) -> bool {
     check_ranks(draft, findings);
     let ranks = draft.ranks.map(|r| r as usize);
     check_length("memory_limit_bytes", &draft.memory_limit, ranks, "ranks", findings);
@@ -31,7 +31,7 @@ pub(super) fn check(draft: &mut Draft, findings: &mut Findings) -> bool {
     by_id
 }
 
-fn check_ranks(draft: &mut Draft, findings: &mut Findings) {
+fn check_ranks(draft: &mut DocumentDraft, findings: &mut Findings) {
     draft.ranks = draft.ranks.filter(|&ranks| {
         let fits = (1..=MAX_RANKS as u64).contains(&ranks);
         if !fits {

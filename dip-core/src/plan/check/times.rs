@@ -1,7 +1,7 @@
-//! Start and end of every task, computed anew and compared with what the plan predicts.
+//! Recomputes start and end of every task and compares them with the prediction.
 //!
-//! A predicted time is reported where it differs from the recomputed one *and* does not follow from the other predicted
-//! times: so the place where a prediction goes wrong is named, not everything behind it.
+//! A predicted time is reported if it differs from the recomputed time *and* does not follow from the other predicted
+//! times. The report thus names the place where a prediction goes wrong, not every task after it.
 
 use super::close;
 use super::order::Sequence;
@@ -9,25 +9,30 @@ use crate::plan::draft::{PlanDraft, TaskDraft};
 use crate::plan::findings::Findings;
 use crate::plan::violation::ViolationCode;
 
-/// Differences below this share of the makespan are rounding, however small the figures.
+/// Differences below this share of the makespan are rounding errors.
 const FLOOR: f64 = 1e-9;
 
-/// Recomputed times of every task; NaN where something it hangs on could not be read.
-pub(super) struct Times {
+/// Recomputed times of every task. A time is NaN if it depends on a value that could not be read.
+pub(super) struct RecomputedTimes {
     pub(super) start: Vec<f64>,
     pub(super) end: Vec<f64>,
     pub(super) makespan: f64,
 }
 
-/// The later of two times; unknown where one of them is.
+/// Returns the later of two times; NaN if one of them is NaN.
 fn later(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
-/// Runs the order: every task starts as soon as its rank is free and its inputs have arrived.
-pub(super) fn recompute(tasks: &[TaskDraft], sorted: &[u32], previous: &[Option<u32>]) -> Times {
+/// Runs the order. Every task starts as soon as its rank is free and its inputs have arrived.
+pub(super) fn recompute(
+    tasks: &[TaskDraft],
+    sorted: &[u32],
+    previous: &[Option<u32>],
+) -> RecomputedTimes {
     let n = tasks.len();
-    let mut times = Times { start: vec![f64::NAN; n], end: vec![f64::NAN; n], makespan: 0.0 };
+    let mut times =
+        RecomputedTimes { start: vec![f64::NAN; n], end: vec![f64::NAN; n], makespan: 0.0 };
     for &id in sorted {
         let i = id as usize;
         times.start[i] = earliest(&tasks[i], previous[i], &times.end);
@@ -48,10 +53,10 @@ pub(super) fn check(
     tasks: &[TaskDraft],
     plan: &PlanDraft,
     sequence: &Sequence,
-    times: &Times,
+    times: &RecomputedTimes,
     findings: &mut Findings,
 ) {
-    // Where there is no usable prediction, the recomputed times stand in, and agree with themselves.
+    // Without a usable prediction the recomputed times stand in, so that nothing is reported.
     let usable = |t: &'_ &[f64]| t.len() == tasks.len();
     let predicted = Predicted {
         tasks,
@@ -60,20 +65,23 @@ pub(super) fn check(
         floor: FLOOR * times.makespan,
     };
     let before = findings.violations.len();
-    let mut astray = None;
+    let mut first_deviation = None;
     for i in 0..tasks.len() {
         let (start, end) = (predicted.start[i], predicted.end[i]);
         if predicted.differ(start, times.start[i]) {
-            astray = astray.or(Some((ViolationCode::StartMismatch, i, start, times.start[i])));
-            predicted.judge_start(i, sequence.previous[i], findings);
+            first_deviation =
+                first_deviation.or(Some((ViolationCode::StartMismatch, i, start, times.start[i])));
+            predicted.check_start(i, sequence.previous[i], findings);
         }
         if predicted.differ(end, times.end[i]) {
-            astray = astray.or(Some((ViolationCode::EndMismatch, i, end, times.end[i])));
-            predicted.judge_end(i, findings);
+            first_deviation =
+                first_deviation.or(Some((ViolationCode::EndMismatch, i, end, times.end[i])));
+            predicted.check_end(i, findings);
         }
     }
-    // Deviations within the tolerance of every single step can add up.
-    if let (Some((code, i, found, due)), true) = (astray, findings.violations.len() == before)
+    // Deviations within the tolerance of each step can add up.
+    if let (Some((code, i, found, due)), true) =
+        (first_deviation, findings.violations.len() == before)
         && !due.is_nan()
     {
         let field = if code == ViolationCode::StartMismatch { "start_s" } else { "end_s" };
@@ -82,13 +90,13 @@ pub(super) fn check(
     }
 }
 
-/// What can be said of predicted times where the order gives none: dependencies, and tasks that run at once. No time
-/// satisfies the dependencies of the tasks of a `cycle`, and of tasks that are `astray` it is unclear on which rank they run.
+/// Checks predicted times without a valid order: dependencies, and tasks that overlap on a rank. Skips the dependencies of
+/// tasks on a `cycle`, which no times satisfy, and overlaps of `misplaced` tasks, whose rank is unclear.
 pub(super) fn check_alone(
     tasks: &[TaskDraft],
     plan: &PlanDraft,
     cycle: &[u32],
-    astray: &[bool],
+    misplaced: &[bool],
     findings: &mut Findings,
 ) {
     let (Some(start), Some(end)) = (&plan.start, &plan.end) else { return };
@@ -102,9 +110,9 @@ pub(super) fn check_alone(
         on_cycle[task as usize] = true;
     }
     for i in (0..tasks.len()).filter(|&i| !on_cycle[i]) {
-        predicted.judge_dependencies(i, findings);
+        predicted.check_dependencies(i, findings);
     }
-    predicted.judge_overlaps(astray, findings);
+    predicted.check_overlaps(misplaced, findings);
 }
 
 /// The predicted times of a plan.
@@ -112,24 +120,24 @@ struct Predicted<'a> {
     tasks: &'a [TaskDraft],
     start: &'a [f64],
     end: &'a [f64],
-    /// Differences below this are rounding, however small the figures.
+    /// Differences below this are rounding errors.
     floor: f64,
 }
 
 impl Predicted<'_> {
-    /// Whether a known time is not the one that is due.
+    /// True if a known time differs from the expected one.
     fn differ(&self, found: f64, due: f64) -> bool {
         !found.is_nan() && !close(found, due, self.floor)
     }
 
-    /// Whether a time comes before another one; unknown times do not.
+    /// True if `a` is earlier than `b`. NaN is never earlier.
     fn precedes(&self, a: f64, b: f64) -> bool {
         a < b && !close(a, b, self.floor)
     }
 
-    /// Names what is wrong with a start, given the predicted times of what comes before.
-    fn judge_start(&self, i: usize, previous: Option<u32>, findings: &mut Findings) {
-        if self.judge_dependencies(i, findings) {
+    /// Reports why a start is wrong, given the predicted times of earlier tasks.
+    fn check_start(&self, i: usize, previous: Option<u32>, findings: &mut Findings) {
+        if self.check_dependencies(i, findings) {
             return;
         }
         let at = self.start[i];
@@ -156,7 +164,7 @@ impl Predicted<'_> {
         findings.add(code, format_args!("predicted.start_s[{i}]"), message);
     }
 
-    fn judge_end(&self, i: usize, findings: &mut Findings) {
+    fn check_end(&self, i: usize, findings: &mut Findings) {
         let (start, end, duration) = (self.start[i], self.end[i], self.tasks[i].duration);
         let due = start + duration;
         if self.differ(end, due) && !due.is_nan() {
@@ -167,8 +175,8 @@ impl Predicted<'_> {
         }
     }
 
-    /// Reports the first dependency that has not arrived when a task starts. False where all have.
-    fn judge_dependencies(&self, i: usize, findings: &mut Findings) -> bool {
+    /// Reports the first dependency that arrives after the start of task `i`. Returns false if all arrive in time.
+    fn check_dependencies(&self, i: usize, findings: &mut Findings) -> bool {
         let at = self.start[i];
         for (d, dep) in self.tasks[i].known_deps().iter().enumerate() {
             let (end, comm) = (self.end[dep.task.index()], dep.comm_s.0);
@@ -187,10 +195,10 @@ impl Predicted<'_> {
         false
     }
 
-    /// Reports tasks of one rank that run at once, in the order of their starts.
-    fn judge_overlaps(&self, astray: &[bool], findings: &mut Findings) {
+    /// Reports tasks that overlap on a rank, in the order of their starts.
+    fn check_overlaps(&self, misplaced: &[bool], findings: &mut Findings) {
         let known = |&i: &usize| {
-            let at_home = self.tasks[i].rank.is_some() && !astray.get(i).is_some_and(|&a| a);
+            let at_home = self.tasks[i].rank.is_some() && !misplaced.get(i).is_some_and(|&a| a);
             at_home && !self.start[i].is_nan() && !self.end[i].is_nan()
         };
         let mut by_rank: Vec<usize> = (0..self.tasks.len()).filter(known).collect();

@@ -1,27 +1,31 @@
-//! From CSV to an order.
+//! Reads an order from CSV.
 
 use std::collections::HashMap;
 
 use super::CsvError;
-use super::stages::{Action, Cell, Stages};
+use super::stages::{Cell, CellAction, StageTable};
 use crate::plan::graph::TaskGraph;
 use crate::plan::timeline::{Timeline, TimelineError};
 use crate::plan::violation::MAX_VIOLATIONS;
 use crate::spec::{RankId, TaskId};
 
-/// Actions that a message names before it only counts them.
+/// Number of actions that a message names; the rest are counted.
 const SHOWN: usize = 8;
 
-/// Row and column of a cell, counted from 1.
-type Place = (usize, usize);
+/// The place of a cell. Row and column are counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    row: usize,
+    column: usize,
+}
 
-/// Reads an order of the tasks of `graph`, which the checker has no complaints about.
+/// Reads an order of the tasks of `graph`. The graph must pass [`check_graph`](crate::check_graph).
 ///
 /// # Errors
-/// Every [`CsvError`] of the text: cells that are no action, name a stage or a microbatch that does not exist, stand on the
-/// wrong rank or twice; missing actions; and orders that deadlock.
+/// Every [`CsvError`] of the text: cells that are no action, name a missing stage or microbatch, are on the wrong rank or
+/// repeat an earlier cell; missing actions; and orders that deadlock.
 pub fn order_from_csv(text: &str, graph: &TaskGraph) -> Result<Vec<Vec<TaskId>>, Vec<CsvError>> {
-    let stages = Stages::of(graph).map_err(|error| vec![error])?;
+    let stages = StageTable::of(graph).map_err(|error| vec![error])?;
     let mut reader = OrderReader { graph, stages, places: HashMap::new(), errors: Vec::new() };
     let order = reader.rows(text);
     if reader.errors.is_empty() {
@@ -38,7 +42,7 @@ pub fn order_from_csv(text: &str, graph: &TaskGraph) -> Result<Vec<Vec<TaskId>>,
 
 struct OrderReader<'a> {
     graph: &'a TaskGraph,
-    stages: Stages,
+    stages: StageTable,
     places: HashMap<TaskId, Place>,
     errors: Vec<CsvError>,
 }
@@ -63,9 +67,10 @@ impl OrderReader<'_> {
                     return order;
                 }
                 if !text.is_empty() {
-                    match self.cell(text, (r + 1, c + 1)) {
+                    let place = Place { row: r + 1, column: c + 1 };
+                    match self.cell(text, place) {
                         Ok(task) => list.push(task),
-                        Err(problem) => self.wrong((r + 1, c + 1), text, problem),
+                        Err(problem) => self.report(place, text, problem),
                     }
                 }
             }
@@ -79,7 +84,7 @@ impl OrderReader<'_> {
         order
     }
 
-    /// The task of a cell, which is new and in its place.
+    /// Returns the task of a cell. Checks that it is on its own rank and not listed before.
     fn cell(&mut self, text: &str, place: Place) -> Result<TaskId, String> {
         let cell = parse(text)?;
         let stages = self.stages.list.len();
@@ -89,24 +94,24 @@ impl OrderReader<'_> {
         let Some(&task) = self.stages.tasks.get(&cell) else {
             return Err(self.absent(cell, name));
         };
-        if rank.index() + 1 != place.0 {
+        if rank.index() + 1 != place.row {
             return Err(format!(
                 "belongs to rank {rank}, which holds stage {} ({name}); move it to row {}",
                 cell.stage,
                 rank.index() + 1
             ));
         }
-        if let Some((row, column)) = self.places.get(&task) {
-            return Err(format!("stands in row {row}, column {column} already; remove one"));
+        if let Some(Place { row, column }) = self.places.get(&task) {
+            return Err(format!("is in row {row}, column {column} already; remove one"));
         }
         self.places.insert(task, place);
         Ok(task)
     }
 
-    /// Why no task has this cell, although its stage exists.
+    /// Explains why no task has this cell, although its stage exists.
     fn absent(&self, cell: Cell, name: &str) -> String {
         let Cell { stage, microbatch, .. } = cell;
-        let others = Action::ALL.map(|action| Cell { action, ..cell });
+        let others = CellAction::ALL.map(|action| Cell { action, ..cell });
         let others: Vec<_> = others.iter().filter(|c| self.stages.tasks.contains_key(c)).collect();
         if others.is_empty() {
             return format!(
@@ -136,19 +141,19 @@ impl OrderReader<'_> {
         }
     }
 
-    /// Checks that no backward stands before its forward and no weight task before its backward.
+    /// Checks that each backward follows its forward and each weight task its backward.
     fn check_pairs(&mut self) {
         for pair in self.graph.pairs() {
             let steps = [(Some(pair.forward), pair.backward), (pair.backward, pair.weight)];
             for (before, after) in steps.into_iter().filter_map(|(b, a)| Some((b?, a?))) {
                 let (first, second) = (self.places[&before], self.places[&after]);
-                if second.1 < first.1 {
+                if second.column < first.column {
                     let before = self.stages.text(before);
                     let problem = format!(
-                        "stands before `{before}` in column {}, on which it builds; swap them",
-                        first.1
+                        "is before `{before}` in column {}, whose result it needs; swap them",
+                        first.column
                     );
-                    self.wrong(second, &self.stages.text(after), problem);
+                    self.report(second, &self.stages.text(after), problem);
                 }
             }
         }
@@ -167,35 +172,37 @@ impl OrderReader<'_> {
         for (_, task) in stuck {
             let unmet = self.graph.task(task).deps.iter().map(|d| d.task).find(|dep| {
                 let from = waits_from.get(&self.graph.task(*dep).rank);
-                from.is_some_and(|from| self.places[dep].1 >= from.1)
+                from.is_some_and(|from| self.places[dep].column >= from.column)
             });
             let problem = match unmet {
                 Some(dep) => format!(
-                    "waits forever: it needs `{}` in row {}, column {}, which waits in turn; reorder one of them",
+                    "waits forever: it needs `{}` in row {}, column {}, which also waits; reorder one of them",
                     self.stages.text(dep),
-                    self.places[&dep].0,
-                    self.places[&dep].1
+                    self.places[&dep].row,
+                    self.places[&dep].column
                 ),
                 None => "waits forever; reorder the rows".into(),
             };
-            self.wrong(self.places[&task], &self.stages.text(task), problem);
+            self.report(self.places[&task], &self.stages.text(task), problem);
         }
     }
 
-    fn wrong(&mut self, (row, column): Place, cell: &str, problem: String) {
+    fn report(&mut self, Place { row, column }: Place, cell: &str, problem: String) {
         let cell = cell.chars().take(60).collect();
         self.errors.push(CsvError::Cell { row, column, cell, problem });
     }
 }
 
-/// Reads `0F1`.
+/// Reads a cell such as `0F1`.
 fn parse(text: &str) -> Result<Cell, String> {
-    let form = "is not of the form stage, F, B, I or W, microbatch, as `0F1`; correct it";
+    let form = "is not of the form `0F1`: stage, then F, B, I or W, then microbatch; correct it";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (stage, rest) = text.split_at(digits);
     for other in ["SEND_", "RECV_", "UNSHARD", "RESHARD", "REDUCE_GRAD"] {
         if digits > 0 && rest.starts_with(other) {
-            return Err("is no computation; communication follows from the graph: remove it".into());
+            return Err(
+                "is no computation; remove it, because the graph gives the communication".into()
+            );
         }
     }
     if text.ends_with("OVERLAP_F_B") {
@@ -203,7 +210,7 @@ fn parse(text: &str) -> Result<Cell, String> {
     }
     let mut rest = rest.chars();
     let letter = rest.next();
-    let action = Action::ALL.into_iter().find(|a| Some(a.letter()) == letter).ok_or(form)?;
+    let action = CellAction::ALL.into_iter().find(|a| Some(a.letter()) == letter).ok_or(form)?;
     let number = |digits: &str| {
         let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
         digits.parse::<u32>().ok().filter(|_| plain).ok_or(form)

@@ -1,4 +1,4 @@
-//! Numbers of stages, and the cells of tasks.
+//! Numbers the stages of a graph and assigns a cell to each task.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -9,24 +9,24 @@ use super::CsvError;
 use crate::plan::graph::{Task, TaskGraph, TaskKind};
 use crate::spec::{RankId, SegmentId, TaskId};
 
-/// What a cell says.
+/// The content of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Cell {
     pub(super) stage: u32,
-    pub(super) action: Action,
+    pub(super) action: CellAction,
     pub(super) microbatch: u32,
 }
 
 /// The action of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Action {
+pub(super) enum CellAction {
     Forward,
     FullBackward,
     InputBackward,
     Weight,
 }
 
-impl Action {
+impl CellAction {
     pub(super) const ALL: [Self; 4] =
         [Self::Forward, Self::FullBackward, Self::InputBackward, Self::Weight];
 
@@ -46,12 +46,12 @@ impl fmt::Display for Cell {
     }
 }
 
-/// A chunk of the model on its rank.
-type Chunk = (RankId, Arc<str>, SegmentId);
+/// The key of a chunk: rank, module and segment.
+type ChunkKey = (RankId, Arc<str>, SegmentId);
 
-/// The stages of a graph, numbered in the order in which data flows through them.
-pub(super) struct Stages {
-    /// The rank of each stage and its name for people.
+/// The stages of a graph, numbered in the order of the data flow.
+pub(super) struct StageTable {
+    /// Rank and readable name of each stage.
     pub(super) list: Vec<(RankId, String)>,
     /// The cell of each task.
     pub(super) cells: Vec<Cell>,
@@ -59,11 +59,11 @@ pub(super) struct Stages {
     pub(super) tasks: HashMap<Cell, TaskId>,
 }
 
-impl Stages {
+impl StageTable {
     /// Numbers the stages of a graph.
     ///
     /// # Errors
-    /// [`CsvError::Graph`] where a microbatch is cut, or where chunks feed each other in a circle.
+    /// [`CsvError::Graph`] if a microbatch has sub-microbatches, or if chunks form a cycle.
     pub(super) fn of(graph: &TaskGraph) -> Result<Self, CsvError> {
         if let Some(task) = graph.tasks.iter().find(|t| t.sub_microbatch.0 != 0) {
             let reason = format!(
@@ -72,8 +72,8 @@ impl Stages {
             );
             return Err(CsvError::Graph { reason });
         }
-        let mut index: HashMap<Chunk, usize> = HashMap::new();
-        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut index: HashMap<ChunkKey, usize> = HashMap::new();
+        let mut chunks: Vec<ChunkKey> = Vec::new();
         let chunk_of: Vec<usize> = graph
             .tasks
             .iter()
@@ -98,10 +98,10 @@ impl Stages {
         let cell = |(i, task): (usize, &Task)| Cell {
             stage: number[chunk_of[i]],
             action: match task.kind {
-                TaskKind::Forward => Action::Forward,
-                TaskKind::Backward if split[i] => Action::InputBackward,
-                TaskKind::Backward => Action::FullBackward,
-                TaskKind::Weight => Action::Weight,
+                TaskKind::Forward => CellAction::Forward,
+                TaskKind::Backward if split[i] => CellAction::InputBackward,
+                TaskKind::Backward => CellAction::FullBackward,
+                TaskKind::Weight => CellAction::Weight,
             },
             microbatch: task.microbatch.0,
         };
@@ -116,12 +116,17 @@ impl Stages {
     }
 }
 
-fn chunk(task: &Task) -> Chunk {
+fn chunk(task: &Task) -> ChunkKey {
     (task.rank, task.module.clone(), task.segment)
 }
 
-/// The number of each chunk: topological, and among those that are free the one whose task comes first in the graph.
-fn number(graph: &TaskGraph, chunk_of: &[usize], chunks: &[Chunk]) -> Result<Vec<u32>, CsvError> {
+/// Numbers the chunks in topological order. Among the chunks that are ready, the one whose task comes first in the graph is
+/// next.
+fn number(
+    graph: &TaskGraph,
+    chunk_of: &[usize],
+    chunks: &[ChunkKey],
+) -> Result<Vec<u32>, CsvError> {
     let mut edges = BTreeSet::new();
     for task in graph.tasks.iter().filter(|t| t.kind == TaskKind::Forward) {
         let to = chunk_of[task.id.index()];
@@ -154,7 +159,7 @@ fn number(graph: &TaskGraph, chunk_of: &[usize], chunks: &[Chunk]) -> Result<Vec
         Some(c) => {
             let (rank, module, segment) = &chunks[c];
             let reason = format!(
-                "module {module}, segment {segment} on rank {rank} is part of a circle of chunks, so stages have no order; \
+                "module {module}, segment {segment} on rank {rank} is part of a cycle of chunks, so that stages have no order; \
                  remove dependencies between microbatches"
             );
             Err(CsvError::Graph { reason })

@@ -1,17 +1,17 @@
-//! From an order to CSV.
+//! Writes an order as CSV.
 
 use super::CsvError;
-use super::stages::Stages;
+use super::stages::StageTable;
 use crate::plan::graph::TaskGraph;
 use crate::spec::TaskId;
 
-/// Writes an order, one row a rank, without bubbles.
+/// Writes an order, one row per rank, without bubbles.
 ///
 /// # Errors
-/// [`CsvError::Graph`] where the graph has sub-microbatches or its chunks feed each other in a circle; [`CsvError::Row`]
-/// where the order names a task that the graph does not have.
+/// [`CsvError::Graph`] if the graph has sub-microbatches or its chunks form a cycle; [`CsvError::Row`] if the order names a
+/// task that the graph does not have.
 pub fn order_to_csv(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Result<String, CsvError> {
-    let stages = Stages::of(graph)?;
+    let stages = StageTable::of(graph)?;
     let mut text = String::new();
     for (rank, list) in order.iter().enumerate() {
         for (i, id) in list.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! The timeline semantics: the one definition of when a task runs and what a rank holds.
+//! The timeline semantics: the definition of when a task runs and how much memory a rank holds.
 //!
 //! `start = max(end of the previous task on the rank, max over deps of end + comm_s)`; communication overlaps computation.
-//! A rank holds its static bytes and the bytes of its live pairs, taken at the start of a forward and given back at the end
-//! of the pair's backward, or of its weight task where there is one, or of the forward itself in a frozen module.
+//! A rank holds its static bytes and the bytes of its live pairs. A pair is live from the start of its forward to the end of
+//! its weight task, or of its backward if it has no weight task, or of the forward itself if it runs no backward.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::plan::graph::{TaskGraph, TaskKind};
 use crate::spec::{Bytes, RankId, Seconds, TaskId};
 
-/// When every task runs, and the peak memory of every rank.
+/// Start and end of every task, and the peak memory of every rank.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeline {
     /// Start of each task.
@@ -41,12 +41,12 @@ pub struct Prediction {
 /// An order that has no timeline.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum TimelineError {
-    /// The order does not have one list a rank.
+    /// The order does not have one list per rank.
     #[error("the order has {lists} lists, but must have one for each of {ranks} ranks")]
     Lists {
-        /// Lists it has.
+        /// Number of lists.
         lists: usize,
-        /// Ranks of the graph.
+        /// Number of ranks of the graph.
         ranks: u32,
     },
     /// The order does not list every task exactly once on its own rank.
@@ -56,9 +56,9 @@ pub enum TimelineError {
     Coverage {
         /// The task.
         task: TaskId,
-        /// The rank of the list in question.
+        /// The rank of the list.
         rank: RankId,
-        /// How often it is listed there.
+        /// Number of times it is listed there.
         times: usize,
         /// The rank of the task.
         expected: RankId,
@@ -66,7 +66,7 @@ pub enum TimelineError {
     /// Dependencies and order wait for each other.
     #[error("the order deadlocks: {}; reorder one of these tasks", stuck_text(.stuck))]
     Deadlock {
-        /// For each rank that cannot go on, the task it waits at.
+        /// Each blocked rank with the task it waits at.
         stuck: Vec<(RankId, TaskId)>,
     },
 }
@@ -77,15 +77,15 @@ fn stuck_text(stuck: &[(RankId, TaskId)]) -> String {
 }
 
 impl Timeline {
-    /// Runs the semantics over an order. Time and memory are linear in tasks and dependencies.
+    /// Evaluates an order. Takes time and memory linear in tasks and dependencies.
     ///
     /// # Errors
-    /// [`TimelineError::Lists`] for an order without one list a rank, [`TimelineError::Coverage`] for one that does not
-    /// list every task once on its rank, [`TimelineError::Deadlock`] for one in which tasks wait for each other.
+    /// [`TimelineError::Lists`] if the order has not one list per rank, [`TimelineError::Coverage`] if it does not list every
+    /// task once on its rank, [`TimelineError::Deadlock`] if tasks wait for each other.
     ///
     /// # Panics
-    /// When a dependency is out of range or `static_bytes` lacks a rank. Graphs from the loaders have neither;
-    /// [`check_graph`](crate::plan::check::check_graph) reports them in others.
+    /// If a dependency is out of range or `static_bytes` lacks a rank. The loaders refuse such graphs, and
+    /// [`check_graph`](crate::check_graph) reports them.
     pub fn evaluate(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Result<Self, TimelineError> {
         check_coverage(graph, order)?;
         let n = graph.tasks.len();
@@ -131,11 +131,11 @@ impl Timeline {
         Ok(Self { start, end, makespan, peak: peak_bytes(graph, order) })
     }
 
-    /// 1 - sum of durations / (P * makespan); 0 for an empty timeline.
+    /// Share of rank time in which no task runs: `1 - sum of durations / (P * makespan)`. 0 for an empty timeline.
     pub fn bubble_ratio(&self, graph: &TaskGraph) -> f64 {
         let busy: Seconds = graph.tasks.iter().map(|t| t.duration_s).sum();
         let total = self.makespan.0 * f64::from(graph.ranks);
-        // Rounding may take the busy share above 1 by a hair.
+        // Rounding may lift the busy share slightly above 1.
         if total > 0.0 { (1.0 - busy.0 / total).max(0.0) } else { 0.0 }
     }
 
@@ -177,7 +177,7 @@ fn check_coverage(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Result<(), Timeli
     }
 }
 
-/// Peak memory of every rank. Tasks of a rank run one after the other, so its order alone decides.
+/// Peak memory of every rank. It depends only on the order of the rank, because its tasks run one after another.
 pub(crate) fn peak_bytes(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Vec<Bytes> {
     let mut released = vec![Bytes::ZERO; graph.tasks.len()];
     for pair in graph.pairs() {
@@ -199,7 +199,7 @@ pub(crate) fn peak_bytes(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Vec<Bytes>
     order.iter().enumerate().map(on_rank).collect()
 }
 
-/// Reverse adjacency in compressed rows.
+/// The dependents of every task, in compressed sparse rows.
 pub(crate) struct Dependents {
     offsets: Vec<u32>,
     edges: Vec<(u32, Seconds)>,

@@ -5,7 +5,7 @@ use crate::cost::Strategy;
 use crate::plan::graph::{Dep, Task};
 use crate::spec::{MicrobatchId, SegmentId, SubMicrobatchId};
 
-/// Tasks as (rank, kind, microbatch, duration, bytes, dependencies with their communication).
+/// A task: rank, kind, microbatch, duration, bytes, dependencies with communication time.
 type Row<'a> = (u32, TaskKind, u32, f64, u64, &'a [(u32, f64)]);
 
 fn graph(ranks: u32, rows: &[Row<'_>]) -> TaskGraph {
@@ -41,7 +41,7 @@ use TaskKind::{Backward as B, Forward as F, Weight as W};
 
 #[test]
 fn communication_overlaps_with_computation() {
-    // Rank 1 waits until 1 + 0.5, although rank 0 goes on computing at 1.
+    // Rank 1 waits until 1 + 0.5, while rank 0 computes on.
     let g =
         graph(2, &[(0, F, 0, 1.0, 0, &[]), (0, F, 1, 1.0, 0, &[]), (1, F, 0, 2.0, 0, &[(0, 0.5)])]);
     let t = Timeline::evaluate(&g, &ids(&[&[0, 1], &[2]])).unwrap();
@@ -92,7 +92,7 @@ fn bytes_are_held_until_the_weight_task_ends_where_there_is_one() {
 }
 
 #[test]
-fn frozen_forwards_give_their_bytes_back_at_their_own_end() {
+fn frozen_forwards_free_their_bytes_at_their_own_end() {
     let g = graph(1, &[(0, F, 0, 1.0, 10, &[]), (0, F, 1, 0.0, 30, &[])]);
     let t = Timeline::evaluate(&g, &ids(&[&[0, 1]])).unwrap();
     assert_eq!(t.peak, [Bytes(37)]);

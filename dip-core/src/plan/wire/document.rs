@@ -3,7 +3,7 @@
 use super::decoder::{Decoder, Field, shortened};
 use super::reader::Syntax;
 use crate::cost::Strategy;
-use crate::plan::draft::{Draft, ListDraft, PlanDraft, TaskDraft, too_many_tasks};
+use crate::plan::draft::{DocumentDraft, ListDraft, PlanDraft, TaskDraft, too_many_tasks};
 use crate::plan::graph::{Candidate, Dep, MAX_TASKS, TaskKind};
 use crate::plan::violation::ViolationCode;
 use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId};
@@ -66,9 +66,9 @@ pub(super) enum Format {
 pub(super) fn decode(
     decoder: &mut Decoder<'_>,
     format: Format,
-) -> Result<(Option<String>, Draft), Syntax> {
+) -> Result<(Option<String>, DocumentDraft), Syntax> {
     let mut schema = None;
-    let mut draft = Draft::default();
+    let mut draft = DocumentDraft::default();
     let mut plan = PlanDraft::default();
     let fields = if format == Format::Plan { PLAN } else { GRAPH };
     decoder.object(fields, |d, field| {

@@ -16,7 +16,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::plan::check::{CheckReport, PlanSummary, check_draft};
-use crate::plan::draft::Draft;
+use crate::plan::draft::DocumentDraft;
 use crate::plan::findings::Findings;
 use crate::plan::graph::{GRAPH_SCHEMA, TaskGraph};
 use crate::plan::plan::{PLAN_SCHEMA, Plan};
@@ -129,7 +129,7 @@ pub fn check_plan_json(text: &str) -> Result<CheckReport, FormatError> {
     Ok(CheckReport { summary: plan.map(PlanSummary::of), violations, truncated })
 }
 
-fn read(text: &str, format: Format) -> Result<(Draft, Findings), FormatError> {
+fn read(text: &str, format: Format) -> Result<(DocumentDraft, Findings), FormatError> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(FormatError::TooLong { bytes: text.len() });
     }

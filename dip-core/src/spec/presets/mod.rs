@@ -1,9 +1,9 @@
-//! Models and clusters that are built in: TOML files beside this one, which also show how to write your own.
+//! Built-in models and clusters. Their TOML files are in this folder and also serve as templates.
 //!
-//! Modules, tensor and pipeline degrees are those of the paper's evaluation. Past the paper, `omni-*` joins vision and
-//! audio encoders, a backbone and a video decoder, and `*-tiny` train on two CPU cores. Microbatches an iteration, which
-//! the paper does not give, are 16 for four pipeline ranks and 32 for eight. Videos are those of MovieGen's first stage:
-//! 256 pixels, 16 frames a second, compressed 8 times in time and in space, in patches of 2 x 2.
+//! Modules, tensor and pipeline degrees follow the paper's evaluation. Beyond the paper, `omni-*` combines vision and audio
+//! encoders, a backbone and a video decoder, and `*-tiny` trains on two CPU cores. The paper does not give the number of
+//! microbatches per iteration; the presets have 16 for four pipeline ranks and 32 for eight. Videos follow MovieGen's first
+//! stage: 256 pixels, 16 frames per second, compressed 8 times in time and space, in patches of 2 x 2.
 
 use crate::spec::cluster::ClusterSpec;
 use crate::spec::model::ModelSpec;
@@ -30,7 +30,7 @@ impl Preset {
     }
 }
 
-/// The model preset of that name.
+/// The model preset with this name, or `None`.
 ///
 /// # Panics
 /// Never: a test reads every file.
@@ -39,7 +39,7 @@ pub fn model(name: &str) -> Option<ModelSpec> {
     Some(ModelSpec::from_toml(preset.text).expect("presets are valid, a test reads them all"))
 }
 
-/// The cluster preset of that name.
+/// The cluster preset with this name, or `None`.
 ///
 /// # Panics
 /// Never: a test reads every file.
@@ -68,7 +68,7 @@ pub fn clusters() -> impl Iterator<Item = (&'static str, &'static str)> {
     CLUSTERS.iter().map(|p| (p.name, p.description()))
 }
 
-/// The TOML of the model or cluster preset of that name: where to start from for your own.
+/// The TOML of the model or cluster preset with this name, as a template.
 pub fn source(name: &str) -> Option<&'static str> {
     MODELS.iter().chain(CLUSTERS).find(|p| p.name == name).map(|p| p.text)
 }

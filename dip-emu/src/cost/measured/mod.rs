@@ -4,7 +4,7 @@ mod points;
 
 use std::collections::BTreeMap;
 
-use dip_core::profile::{KeptOf, Part, Profile, ProfileEntry};
+use dip_core::profile::{KeptCounts, Part, Profile, ProfileEntry};
 use dip_core::{
     Bytes, ChunkQuery, CostError, CostModel, LayerStrategy, RankId, Seconds, StageCost, StageQuery,
     Strategy, Workload, causal_block_pairs,
@@ -223,9 +223,9 @@ impl CostModel for MeasuredCost {
 }
 
 /// The sizes that the activations of a stage grow with.
-fn kept_of(query: &StageQuery<'_>) -> KeptOf {
+fn kept_of(query: &StageQuery<'_>) -> KeptCounts {
     let work = &query.workload;
-    KeptOf {
+    KeptCounts {
         pairs: computed_pairs(query),
         trained_tokens: work.trained_tokens.max(1),
         context_tokens: work.context_tokens,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use dip::core::{Progress, Seconds};
+use dip::core::{SearchProgress, Seconds};
 use dip::emu::report::charts::{Figure, Lines, Series, lines};
 use dip::prelude::*;
 use dip::sched::systems::System as _;
@@ -73,7 +73,7 @@ struct Log {
     points: Mutex<Vec<(f64, f64)>>,
 }
 
-impl Progress for Log {
+impl SearchProgress for Log {
     fn improved(&self, elapsed: Seconds, _: u64, makespan: Seconds) {
         if let Ok(mut points) = self.points.lock() {
             points.push((elapsed.0, makespan.0));
