@@ -115,7 +115,7 @@ impl PlanCommand {
         let planning = Planning::on_ranks(&model, &cluster, cost, ranks)?;
         let partition = planning
             .partitioner()
-            .with_finer_segments(self.segments.unwrap_or_else(|| schedule.segment_factor()))
+            .with_segment_factor(self.segments.unwrap_or_else(|| schedule.segment_factor()))
             .place(schedule.placement())?;
         let weight_split = self.weight_split.unwrap_or_else(|| schedule.splits_weights());
         Ok(planning.with_partition(partition).with_weight_split(weight_split).graph(&batch)?)

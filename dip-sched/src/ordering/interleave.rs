@@ -49,7 +49,7 @@ impl Default for Rules {
     }
 }
 
-/// What a run needs beside costs and keys.
+/// The settings of a run, apart from costs and keys.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunSettings<'a> {
     pub(crate) rules: Rules,

@@ -1,31 +1,35 @@
-//! Contiguous runs of layers over the modules in topological order, about equal in latency: the partition of the baselines.
+//! The partition of the baselines: contiguous runs of layers, about equal in latency, over the modules in topological order.
 
 use dip_core::{Chunk, ModuleId, ModulePartition, Partition, RankId, SegmentId};
 
 use super::prices::prices;
 use super::{PartitionError, Partitioner};
 
-/// One layer of the list.
+/// A layer with its seconds.
 struct PricedLayer {
     module: ModuleId,
     index: u32,
     seconds: f64,
 }
 
-/// Cuts the layers into `runs_per_rank * P` runs, run `i` on rank `i mod P`.
-pub(super) fn place(of: &Partitioner<'_>, runs_per_rank: u32) -> Result<Partition, PartitionError> {
-    let layers = layers(of)?;
-    let runs = of.ranks.saturating_mul(runs_per_rank);
+/// Cuts all layers into `runs_per_rank * P` runs, run `i` on rank `i mod P`.
+pub(super) fn place(
+    partitioner: &Partitioner<'_>,
+    runs_per_rank: u32,
+) -> Result<Partition, PartitionError> {
+    let layers = layers(partitioner)?;
+    let runs = partitioner.ranks.saturating_mul(runs_per_rank);
     if (layers.len() as u64) < u64::from(runs) {
         return Err(PartitionError::TooFewLayers { layers: layers.len() as u32, runs });
     }
     let seconds: Vec<f64> = layers.iter().map(|l| l.seconds).collect();
     let cuts = cut(&seconds, runs as usize);
     let empty = || ModulePartition { sub_microbatch: u32::MAX, chunks: Vec::new() };
-    let mut modules: Vec<ModulePartition> = of.model.modules.iter().map(|_| empty()).collect();
+    let mut modules: Vec<ModulePartition> =
+        partitioner.model.modules.iter().map(|_| empty()).collect();
     let mut start = 0;
     for (run, end) in cuts.into_iter().enumerate() {
-        let rank = RankId::from(run % of.ranks as usize);
+        let rank = RankId::from(run % partitioner.ranks as usize);
         for part in layers[start..end].chunk_by(|a, b| a.module == b.module) {
             let chunks = &mut modules[part[0].module.index()].chunks;
             let before = chunks.iter().filter(|c| c.rank == rank).count();
@@ -34,16 +38,16 @@ pub(super) fn place(of: &Partitioner<'_>, runs_per_rank: u32) -> Result<Partitio
         }
         start = end;
     }
-    Ok(Partition { ranks: of.ranks, modules })
+    Ok(Partition { ranks: partitioner.ranks, modules })
 }
 
-/// All layers with their seconds for the whole representative microbatch.
-fn layers(of: &Partitioner<'_>) -> Result<Vec<PricedLayer>, PartitionError> {
-    let meta = of.representative();
+/// All layers, with their seconds for the whole representative microbatch.
+fn layers(partitioner: &Partitioner<'_>) -> Result<Vec<PricedLayer>, PartitionError> {
+    let meta = partitioner.representative();
     let mut layers = Vec::new();
-    for module in of.model.topological_order() {
-        let (_, instances) = of.model.instances(module, &meta);
-        let prices = prices(of, module, &meta, instances)?;
+    for module in partitioner.model.topological_order() {
+        let (_, instances) = partitioner.model.instances(module, &meta);
+        let prices = prices(partitioner, module, &meta, instances)?;
         layers.extend((0..prices.layers).map(|index| PricedLayer {
             module,
             index,
@@ -53,7 +57,7 @@ fn layers(of: &Partitioner<'_>) -> Result<Vec<PricedLayer>, PartitionError> {
     Ok(layers)
 }
 
-/// Ends of `runs` non-empty runs whose longest is as short as possible; of those cuts, one close to the average.
+/// The ends of `runs` non-empty runs whose longest is as short as possible. Among such cuts, runs close to the average are preferred.
 fn cut(seconds: &[f64], runs: usize) -> Vec<usize> {
     let n = seconds.len();
     let mut sum = vec![0.0; n + 1];
@@ -78,17 +82,17 @@ fn cut(seconds: &[f64], runs: usize) -> Vec<usize> {
     ends
 }
 
-/// The least longest run, by dynamic programming over the number of runs.
+/// The length of the longest run in the best cut, by dynamic programming over the number of runs.
 fn shortest_longest(sum: &[f64], runs: usize) -> f64 {
     let n = sum.len() - 1;
-    // `best[j]`: the longest run where the first `j` layers are cut into the runs so far.
+    // `best[j]`: the longest run in the best cut of the first `j` layers into the runs so far.
     let mut best: Vec<f64> = sum.to_vec();
     best[0] = f64::INFINITY;
     for run in 2..=runs {
         let mut next = vec![f64::INFINITY; n + 1];
         let mut i = run - 1;
         for j in run..=n {
-            // Both sides are monotone in the cut, so the best cut only moves to the right.
+            // Both sides are monotone in the cut, so the best cut only moves right.
             let value = |i: usize| best[i].max(sum[j] - sum[i]);
             while i + 1 < j && value(i + 1) <= value(i) {
                 i += 1;
@@ -100,7 +104,7 @@ fn shortest_longest(sum: &[f64], runs: usize) -> f64 {
     best[n] * (1.0 + 1e-12)
 }
 
-/// For every start, the fewest runs of at most `longest` that hold the rest.
+/// For every start, the fewest runs of length at most `longest` that hold the remaining layers.
 fn runs_needed(sum: &[f64], longest: f64) -> Vec<usize> {
     let n = sum.len() - 1;
     let mut needed = vec![0; n + 1];

@@ -1,22 +1,22 @@
-//! A module while its layers are spread over chunks.
+//! A module whose layers are being spread over chunks.
 
 use dip_core::{Chunk, ModulePartition, RankId, SegmentId};
 
 use super::load::RankLoads;
 use super::prices::Prices;
 
-/// How many layers each chunk of a module has; chunk `j` is on rank `j mod P`.
+/// The number of layers of each chunk of a module. Chunk `j` is on rank `j mod P`.
 pub(super) struct ModuleDraft {
     pub(super) prices: Prices,
     ranks: usize,
-    /// Layers of every chunk. Only modules with fewer layers than ranks have chunks of 0.
+    /// Layers of every chunk. Only modules with fewer layers than ranks have empty chunks.
     layers: Vec<u32>,
     /// The chunks with the first and the last layer.
     ends: (usize, usize),
 }
 
 impl ModuleDraft {
-    /// Chunks of equal layers; what does not divide is left.
+    /// Chunks with equally many layers. A remainder is not placed yet.
     pub(super) fn new(prices: Prices, segments: u32, ranks: usize) -> Self {
         let most = (prices.layers as usize / ranks).max(1);
         let chunks = ranks * (segments as usize).clamp(1, most);
@@ -24,12 +24,12 @@ impl ModuleDraft {
         Self { prices, ranks, layers, ends: (0, chunks - 1) }
     }
 
-    /// What the layers placed on a rank take.
+    /// Seconds of the layers placed on a rank.
     pub(super) fn seconds_on(&self, rank: usize) -> f64 {
         self.chunks_on(rank).map(|j| self.seconds(j)).sum()
     }
 
-    /// Gives every layer that is left to the least loaded rank, no chunk more than one.
+    /// Gives each remaining layer to the rank with the lowest load, at most one to each chunk.
     pub(super) fn spread(&mut self, load: &mut RankLoads) {
         let chunks = self.layers.len() as u32;
         let (base, left) = (self.prices.layers / chunks, self.prices.layers % chunks);
@@ -44,7 +44,7 @@ impl ModuleDraft {
             open.set(rank, if has_more { seconds } else { f64::INFINITY });
         }
         if base == 0 {
-            // Without layers of their own in every chunk, the ends go where the first and last layer went.
+            // Some chunks are empty: the ends are at the first and the last chunk with a layer.
             let has_layers = |&n: &u32| n > 0;
             let first = self.layers.iter().position(has_layers).unwrap_or(0);
             let last = self.layers.iter().rposition(has_layers).unwrap_or(0);
@@ -54,13 +54,12 @@ impl ModuleDraft {
         }
     }
 
-    /// Whether a rank has a layer that can move: every chunk keeps one.
+    /// True if a rank can give a layer away. Every chunk keeps one.
     pub(super) fn can_give(&self, rank: usize) -> bool {
         self.chunks_on(rank).any(|j| self.layers[j] > 1)
     }
 
-    /// Moves a layer from the longest chunk of a rank that can give one to the shortest chunk of another, so that chunks stay
-    /// about equal.
+    /// Moves a layer from the longest chunk of one rank to the shortest chunk of another, so that chunks stay about equal.
     pub(super) fn move_layer(&mut self, from: usize, to: usize) {
         let by_seconds = |a: &usize, b: &usize| self.seconds(*a).total_cmp(&self.seconds(*b));
         let giver = self.chunks_on(from).filter(|&j| self.layers[j] > 1).max_by(by_seconds);
@@ -71,6 +70,7 @@ impl ModuleDraft {
         }
     }
 
+    /// The partition of the module.
     pub(super) fn finish(&self, sub_microbatch: u32) -> ModulePartition {
         let mut start = 0;
         let mut chunks = Vec::new();

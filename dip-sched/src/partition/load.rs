@@ -1,9 +1,9 @@
-//! What every rank takes, with the busiest and the least loaded rank at hand.
+//! The load of every rank, with the busiest and the lightest rank at hand.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-/// Seconds of every rank. Changes and both extremes cost `O(log P)`.
+/// The seconds of every rank. Changes and both extremes take `O(log P)` steps.
 #[derive(Clone)]
 pub(super) struct RankLoads {
     seconds: Vec<f64>,
@@ -35,12 +35,12 @@ impl RankLoads {
         self.seconds[rank] = seconds;
     }
 
-    /// The rank that takes longest, of several the last.
+    /// The rank with the highest load; the last one on ties.
     pub(super) fn busiest(&self) -> usize {
         self.order.last().map_or(0, |l| l.rank)
     }
 
-    /// The rank that takes least, of several the first.
+    /// The rank with the lowest load; the first one on ties.
     pub(super) fn lightest(&self) -> usize {
         self.order.first().map_or(0, |l| l.rank)
     }

@@ -1,8 +1,8 @@
-//! The modality-aware partitioner (paper section 1).
+//! The rule-based, modality-aware partitioner (paper section 1).
 //!
 //! ```text
-//! ModelSpec + P + CostModel -> B_i, K_i (sizes) -> chunks on ranks (interleaved or contiguous) -> Partition
-//! Partition + BatchMeta     -> M_i = ceil(N_i / B_i) slices (split)                            -> BatchSplit
+//! ModelSpec, P, CostModel -> B_i, K_i (sizes) -> chunks on ranks (interleave or contiguous) -> Partition
+//! Partition, BatchMeta    -> M_i = ceil(N_i / B_i) slices (split)                            -> BatchSplit
 //! ```
 
 mod contiguous;
@@ -25,10 +25,10 @@ use dip_core::{
 };
 use thiserror::Error;
 
-/// A partition that cannot be made, or is not valid.
+/// A model that cannot be partitioned, or a partition that is not valid.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum PartitionError {
-    /// The cost model has no figure.
+    /// The cost model lacks a figure.
     #[error(transparent)]
     Cost(#[from] CostError),
     /// The model is not valid.
@@ -39,17 +39,17 @@ pub enum PartitionError {
         "the partition has 0 ranks, but must have at least 1; give the number of pipeline ranks"
     )]
     NoRanks,
-    /// There are fewer layers than runs to cut.
+    /// The model has fewer layers than runs.
     #[error(
         "the model has {layers} layers, but {runs} contiguous runs need one each; use fewer ranks or chunks a rank"
     )]
     TooFewLayers {
         /// Layers of all modules.
         layers: u32,
-        /// Runs asked for.
+        /// Contiguous runs over all ranks.
         runs: u32,
     },
-    /// A module of a partition is wrong.
+    /// A module of the partition is not valid.
     #[error("module {module:?} of the partition {what}; partition the model again")]
     Invalid {
         /// The module.
@@ -59,7 +59,7 @@ pub enum PartitionError {
     },
 }
 
-/// Decides, before training, which layers go on which rank.
+/// Decides by rule, before training, which layers go on which rank.
 ///
 /// ```
 /// # use dip_core::*;
@@ -77,41 +77,41 @@ pub struct Partitioner<'a> {
     pub(crate) ranks: u32,
     pub(crate) cost: &'a dyn CostModel,
     representative: Option<MicrobatchMeta>,
-    finer: u32,
+    segment_factor: u32,
     segments: BTreeMap<ModuleId, u32>,
     sub_microbatch: BTreeMap<ModuleId, u32>,
 }
 
 impl<'a> Partitioner<'a> {
-    /// A partitioner for `ranks` pipeline ranks.
+    /// A partitioner of `model` over `ranks` pipeline ranks.
     pub fn new(model: &'a ModelSpec, ranks: u32, cost: &'a dyn CostModel) -> Self {
         Self {
             model,
             ranks,
             cost,
             representative: None,
-            finer: 1,
+            segment_factor: 1,
             segments: BTreeMap::new(),
             sub_microbatch: BTreeMap::new(),
         }
     }
 
-    /// Balances loads for this microbatch instead of a half-full one.
+    /// Balances loads for this microbatch instead of a half-full microbatch.
     #[must_use]
     pub fn with_representative(mut self, microbatch: MicrobatchMeta) -> Self {
         self.representative = Some(microbatch);
         self
     }
 
-    /// Cuts every module into so many times the segments of the paper's rule, as far as its layers go. The pipeline fills and
-    /// drains in so much less time; there are as many times the stages to order and to send between.
+    /// Multiplies the segments of the paper's rule by `factor`, as far as the layers of a module allow. The pipeline then fills and
+    /// drains faster, but has more stages and more transfers.
     #[must_use]
-    pub fn with_finer_segments(mut self, factor: u32) -> Self {
-        self.finer = factor.max(1);
+    pub fn with_segment_factor(mut self, factor: u32) -> Self {
+        self.segment_factor = factor.max(1);
         self
     }
 
-    /// Sets `K_i`, the number of segments of a module. It is lowered where the module has too few layers.
+    /// Sets `K_i`, the number of segments of a module. A module with too few layers gets fewer.
     #[must_use]
     pub fn with_segments(mut self, module: ModuleId, segments: u32) -> Self {
         self.segments.insert(module, segments.max(1));
@@ -125,7 +125,7 @@ impl<'a> Partitioner<'a> {
         self
     }
 
-    /// The partition of a placement.
+    /// The partition for a placement.
     ///
     /// # Errors
     /// As [`Partitioner::partition`] and [`Partitioner::contiguous`].
@@ -136,11 +136,11 @@ impl<'a> Partitioner<'a> {
         }
     }
 
-    /// The modality-aware partition: separate chunks for every module, chunk `j` on rank `j mod P`. Chunks have about equal
-    /// layers, fewer on ranks that would be busiest for the representative microbatch: those with a head, say.
+    /// The modality-aware partition: separate chunks for every module, chunk `j` on rank `j mod P`. Chunks have about equally many
+    /// layers. Ranks that would be busiest for the representative microbatch, such as the rank of a head, get fewer.
     ///
     /// # Errors
-    /// [`PartitionError`] where the model is not valid or the cost model has no figure.
+    /// [`PartitionError`] if the model is not valid or the cost model lacks a figure.
     pub fn partition(&self) -> Result<Partition, PartitionError> {
         self.check()?;
         let sizes = sizes::sub_microbatches(self)?;
@@ -150,8 +150,8 @@ impl<'a> Partitioner<'a> {
         Ok(partition)
     }
 
-    /// The baselines' partition: the modules in topological order as one list of layers, cut into `runs_per_rank * P`
-    /// contiguous runs of about equal latency, run `i` on rank `i mod P`. A microbatch is not sliced.
+    /// The partition of the baselines: the layers of all modules, in topological order, cut into `runs_per_rank * P` contiguous runs of
+    /// about equal latency, run `i` on rank `i mod P`. Microbatches are not sliced.
     ///
     /// # Errors
     /// [`PartitionError::TooFewLayers`], and as [`Partitioner::partition`].
@@ -167,7 +167,7 @@ impl<'a> Partitioner<'a> {
         if self.ranks == 0 { Err(PartitionError::NoRanks) } else { Ok(()) }
     }
 
-    /// The microbatch for which loads are balanced.
+    /// The microbatch that loads are balanced for.
     fn representative(&self) -> MicrobatchMeta {
         let given = self.representative.clone();
         given.unwrap_or_else(|| self.model.filled(0.5))

@@ -1,4 +1,4 @@
-//! What the layers of a module cost: its first layer with the embedding, its last with the head or adapter, and the others.
+//! The seconds of the layers of a module: the first layer with the embedding, the last with the head or adapter, and the others.
 
 use dip_core::{ChunkQuery, CostError, MicrobatchMeta, ModuleId, StageQuery, Strategy};
 
@@ -8,28 +8,28 @@ use super::Partitioner;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Prices {
     pub(super) layers: u32,
-    /// A layer in the middle.
+    /// A middle layer.
     pub(super) layer_s: f64,
-    /// What the first layer takes beyond that.
+    /// The extra of the first layer.
     pub(super) first_s: f64,
-    /// What the last layer takes beyond that.
+    /// The extra of the last layer.
     pub(super) last_s: f64,
 }
 
 impl Prices {
-    /// The layers `from..to`.
+    /// Seconds of the layers `from..to`.
     pub(super) fn of(&self, from: u32, to: u32) -> f64 {
         let ends = if from == 0 { self.first_s } else { 0.0 };
         let ends = ends + if to == self.layers { self.last_s } else { 0.0 };
         f64::from(to - from) * self.layer_s + ends
     }
 
-    /// The whole module.
+    /// Seconds of the whole module.
     pub(super) fn total(&self) -> f64 {
         self.of(0, self.layers)
     }
 
-    /// The same for `times` passes.
+    /// The prices of `times` passes.
     pub(super) fn scaled(self, times: f64) -> Self {
         Self {
             layer_s: self.layer_s * times,
@@ -40,27 +40,27 @@ impl Prices {
     }
 }
 
-/// Prices of a module for the first `instances` of a microbatch; nothing where it has none.
+/// The prices of a module for the first `instances` of a microbatch; zero if there are none.
 pub(super) fn prices(
-    of: &Partitioner<'_>,
+    partitioner: &Partitioner<'_>,
     module: ModuleId,
     meta: &MicrobatchMeta,
     instances: u32,
 ) -> Result<Prices, CostError> {
-    let spec = &of.model.modules[module.index()];
+    let spec = &partitioner.model.modules[module.index()];
     let layers = spec.layers;
     if instances == 0 {
         return Ok(Prices { layers, ..Prices::default() });
     }
-    let workload = of.model.workload(module, meta, 0..instances);
+    let workload = partitioner.model.workload(module, meta, 0..instances);
     let keep = Strategy::keep();
     let price = |range: std::ops::Range<u32>| {
-        let chunk = ChunkQuery::new(of.model, module, range);
-        let cost = of.cost.stage(&StageQuery { chunk, workload, strategy: &keep })?;
+        let chunk = ChunkQuery::new(partitioner.model, module, range);
+        let cost = partitioner.cost.stage(&StageQuery { chunk, workload, strategy: &keep })?;
         Ok::<f64, CostError>(cost.forward.0 + cost.backward.0)
     };
     if layers == 1 {
-        // One layer is both ends.
+        // The only layer is both ends.
         let only = price(0..1)?;
         return Ok(Prices { layers, layer_s: only, first_s: 0.0, last_s: 0.0 });
     }

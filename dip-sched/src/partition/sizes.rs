@@ -5,33 +5,33 @@ use dip_core::{MicrobatchMeta, ModuleId};
 use super::prices::prices;
 use super::{PartitionError, Partitioner};
 
-/// Share of the best efficiency that a sub-microbatch keeps.
+/// The share of the best efficiency that a sub-microbatch must reach.
 const EFFICIENCY: f64 = 0.95;
-/// Sizes up to which every one is measured; beyond, steps grow.
+/// Every size up to this is measured; beyond it, steps grow.
 const MEASURED_SINGLY: u32 = 64;
 
 /// `B_i` of every module: the smallest size with at least 95 % of the best instances a second.
-pub(super) fn sub_microbatches(of: &Partitioner<'_>) -> Result<Vec<u32>, PartitionError> {
-    let full = of.model.filled(1.0);
-    (0..of.model.modules.len())
+pub(super) fn sub_microbatches(partitioner: &Partitioner<'_>) -> Result<Vec<u32>, PartitionError> {
+    let full = partitioner.model.filled(1.0);
+    (0..partitioner.model.modules.len())
         .map(ModuleId::from)
-        .map(|module| match of.sub_microbatch.get(&module) {
+        .map(|module| match partitioner.sub_microbatch.get(&module) {
             Some(&size) => Ok(size),
-            None => sub_microbatch(of, module, &full),
+            None => sub_microbatch(partitioner, module, &full),
         })
         .collect()
 }
 
 fn sub_microbatch(
-    of: &Partitioner<'_>,
+    partitioner: &Partitioner<'_>,
     module: ModuleId,
     full: &MicrobatchMeta,
 ) -> Result<u32, PartitionError> {
-    let (_, most) = of.model.instances(module, full);
+    let (_, most) = partitioner.model.instances(module, full);
     let mut measured = Vec::new();
     let mut size = 1;
     while size <= most {
-        let seconds = prices(of, module, full, size)?.total();
+        let seconds = prices(partitioner, module, full, size)?.total();
         let efficiency = if seconds > 0.0 { f64::from(size) / seconds } else { f64::INFINITY };
         measured.push((size, efficiency));
         size += 1 + size / MEASURED_SINGLY;
@@ -41,22 +41,25 @@ fn sub_microbatch(
     Ok(enough.map_or(1, |m| m.0))
 }
 
-/// `K_i` of every module: `floor(T_i / T_1)`, where `T_1` is the least latency at `B_i`, or a multiple of that, but no more
-/// than layers allow.
-pub(super) fn segments(of: &Partitioner<'_>, sizes: &[u32]) -> Result<Vec<u32>, PartitionError> {
-    let full = of.model.filled(1.0);
+/// `K_i` of every module: the segment factor times `floor(T_i / T_1)`, as far as layers allow. `T_i` is the latency of a module at
+/// `B_i`, `T_1` the least of them.
+pub(super) fn segments(
+    partitioner: &Partitioner<'_>,
+    sizes: &[u32],
+) -> Result<Vec<u32>, PartitionError> {
+    let full = partitioner.model.filled(1.0);
     let mut latency = Vec::new();
     for (i, &size) in sizes.iter().enumerate() {
         let module = ModuleId::from(i);
-        let (_, most) = of.model.instances(module, &full);
-        latency.push(prices(of, module, &full, size.min(most))?.total());
+        let (_, most) = partitioner.model.instances(module, &full);
+        latency.push(prices(partitioner, module, &full, size.min(most))?.total());
     }
     let least = latency.iter().copied().filter(|&t| t > 0.0).fold(f64::INFINITY, f64::min);
     let rule = |(i, &t): (usize, &f64)| {
         let ratio = if t > 0.0 { (t / least * (1.0 + 1e-9)).floor() } else { 1.0 };
-        let by_rule = (ratio as u32).saturating_mul(of.finer);
-        let wanted = of.segments.get(&ModuleId::from(i)).copied().unwrap_or(by_rule);
-        wanted.clamp(1, (of.model.modules[i].layers / of.ranks).max(1))
+        let by_rule = (ratio as u32).saturating_mul(partitioner.segment_factor);
+        let count = partitioner.segments.get(&ModuleId::from(i)).copied().unwrap_or(by_rule);
+        count.clamp(1, (partitioner.model.modules[i].layers / partitioner.ranks).max(1))
     };
     Ok(latency.iter().enumerate().map(rule).collect())
 }

@@ -1,10 +1,10 @@
-//! The online half of the partitioner: a batch into sub-microbatches.
+//! The online part of the partitioner: it splits a batch into sub-microbatches.
 
 use std::ops::Range;
 
 use dip_core::{BatchMeta, BatchSplit, MicrobatchMeta, ModelSpec, ModuleId, Partition};
 
-/// Cuts every microbatch into `M_i = ceil(N_i / B_i)` slices a module, as equal as possible.
+/// Splits every microbatch into `M_i = ceil(N_i / B_i)` slices for each module, as equal as possible.
 pub fn split_batch(model: &ModelSpec, partition: &Partition, batch: &BatchMeta) -> BatchSplit {
     let of_module = |meta: &MicrobatchMeta, module: ModuleId| {
         slices(model, module, partition.module(module).sub_microbatch, meta)
@@ -25,7 +25,7 @@ pub(crate) fn slices(
     uniform(instances, sub_microbatch)
 }
 
-/// `0..n` in `ceil(n / most)` ranges whose lengths differ by at most one.
+/// Splits `0..n` into `ceil(n / most)` ranges whose lengths differ by at most one.
 fn uniform(n: u32, most: u32) -> Vec<Range<u32>> {
     let count = u64::from(n.div_ceil(most.max(1)));
     let at = |i: u64| (u64::from(n) * i / count) as u32;

@@ -6,10 +6,10 @@ use dip_core::{ModelSpec, Partition};
 
 use super::PartitionError;
 
-/// Checks that the chunks of every module cover its layers in order, on ranks that exist, with one chunk a rank and segment.
+/// Checks that the chunks of every module cover its layers in order, on existing ranks, with one chunk for each rank and segment.
 ///
 /// # Errors
-/// [`PartitionError::Invalid`] names the first module that is wrong, and how.
+/// [`PartitionError::Invalid`] names the first invalid module and its fault.
 pub fn validate_partition(model: &ModelSpec, partition: &Partition) -> Result<(), PartitionError> {
     if partition.ranks == 0 {
         return Err(PartitionError::NoRanks);
@@ -33,7 +33,7 @@ pub fn validate_partition(model: &ModelSpec, partition: &Partition) -> Result<()
         let mut seen = BTreeSet::new();
         for chunk in &module.chunks {
             if chunk.layers.start != covered || chunk.layers.is_empty() {
-                return invalid(i, format!("has layers {:?} behind layer {covered}", chunk.layers));
+                return invalid(i, format!("has layers {:?} after layer {covered}", chunk.layers));
             }
             if chunk.rank.0 >= partition.ranks {
                 let ranks = partition.ranks;

@@ -116,7 +116,7 @@ impl PlacementSearch<'_> {
         let partition = planning
             .partitioner()
             .with_representative(self.mean.clone())
-            .with_finer_segments(rule.segment_factor)
+            .with_segment_factor(rule.segment_factor)
             .place(rule.placement)?;
         Ok(planning.clone().with_partition(partition))
     }

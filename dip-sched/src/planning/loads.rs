@@ -6,8 +6,8 @@ use super::{MicrobatchLoads, Planning};
 use crate::partition::slices;
 
 impl Planning {
-    /// The seconds, forward and backward, of every microbatch on every rank under the fastest strategy: the loads that
-    /// [`assign_microbatches`](crate::assign_microbatches) takes.
+    /// The seconds, forward and backward, of every microbatch on every rank, under the first strategy that the cost model offers. These
+    /// are the loads that [`assign_microbatches`](super::assign_microbatches) takes.
     ///
     /// # Errors
     /// [`CostError`] if a stage has no cost.

@@ -85,7 +85,7 @@ impl Planning {
     /// # Errors
     /// As [`Partitioner::place`].
     pub fn for_schedule(self, schedule: &dyn Schedule) -> Result<Self, PartitionError> {
-        let partitioner = self.partitioner().with_finer_segments(schedule.segment_factor());
+        let partitioner = self.partitioner().with_segment_factor(schedule.segment_factor());
         let partition = partitioner.place(schedule.placement())?;
         Ok(self.with_partition(partition).with_weight_split(schedule.splits_weights()))
     }

@@ -1,8 +1,8 @@
-//! The asynchronous planner (paper section 4): while batch `k` trains, batch `k + 1` is planned on cores that are left over.
+//! The asynchronous planner (paper section 4): while batch `k` trains, it plans batch `k + 1` on free cores.
 //!
-//! A job is a closure that builds the task graph of a batch, so that also its cost estimates run on the planner's thread.
-//! Plans are taken in the order in which their jobs were submitted. A search ends at its deadline, or when its plan is
-//! called for; where none is ready then, a default schedule stands in and is counted.
+//! A job is a closure that builds the task graph of a batch, so cost estimates run on the planning thread too. Plans are taken in the
+//! order in which their jobs were submitted. A search ends at its deadline, or when its plan is taken. If no plan is ready then, a
+//! fallback schedule stands in and is counted.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dip_core::{Budget, Environment, Plan, PlanError, Schedule, Seconds, TaskGraph};
+
+use crate::schedules::{Dip, OneFOneB};
 
 /// Builds the graph of a job.
 type Build = Box<dyn FnOnce() -> Result<TaskGraph, PlanError> + Send>;
@@ -81,6 +83,13 @@ pub struct Planner {
     stats: PlannerStats,
 }
 
+/// A plan and the time of its search.
+struct Outcome {
+    plan: Plan,
+    search: Seconds,
+    fallback: bool,
+}
+
 struct PlanJob {
     build: Build,
     seed: u64,
@@ -91,7 +100,8 @@ struct PlanJob {
 enum PlannerMessage {
     /// The graph, sent as soon as it is built: the fallback schedule may need it.
     Graph(Arc<TaskGraph>),
-    Done(Box<Result<(Plan, Seconds), PlanError>>),
+    /// The plan, when the search has ended.
+    Done(Box<Result<Outcome, PlanError>>),
 }
 
 struct Pending {
@@ -100,12 +110,12 @@ struct Pending {
 }
 
 impl Default for PlannerConfig {
-    /// [`Dip`](crate::Dip) for at most 10 s on half of the cores, with 1F1B as fallback.
+    /// [`Dip`] for at most 10 s on half of the cores, with 1F1B as fallback.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            schedule: Arc::new(crate::Dip),
-            fallback: Arc::new(crate::OneFOneB),
+            schedule: Arc::new(Dip),
+            fallback: Arc::new(OneFOneB),
             seed: 0,
             budget: Budget::Time(Seconds(10.0)),
             threads: (cores / 2).max(1),
@@ -170,7 +180,7 @@ impl Planner {
         let timed = matches!(self.config.budget, Budget::Time(_));
         let outcome = if timed { self.take_timed(&pending) } else { wait(&pending) };
         let stall = Seconds(start.elapsed().as_secs_f64());
-        let (plan, search, fallback) = outcome?;
+        let Outcome { plan, search, fallback } = outcome?;
         self.stats.taken += 1;
         self.stats.fallbacks += u64::from(fallback);
         self.stats.stall += stall;
@@ -179,7 +189,7 @@ impl Planner {
     }
 
     /// Cancels the search and waits for its best plan; after the patience has run out, plans with the fallback schedule.
-    fn take_timed(&self, pending: &Pending) -> Result<(Plan, Seconds, bool), PlanError> {
+    fn take_timed(&self, pending: &Pending) -> Result<Outcome, PlanError> {
         pending.cancel.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + duration(self.config.patience);
         let mut graph = None;
@@ -188,19 +198,19 @@ impl Planner {
             match (pending.results.recv_timeout(left), graph.take()) {
                 (Ok(PlannerMessage::Graph(g)), _) => graph = Some(g),
                 (Ok(PlannerMessage::Done(done)), _) => {
-                    return done.map(|(plan, s)| (plan, s, false));
+                    return *done;
                 }
                 (Err(RecvTimeoutError::Disconnected), _) => return Err(gone()),
                 (Err(RecvTimeoutError::Timeout), Some(g)) => {
                     let env = Environment { seed: self.config.seed, ..Environment::default() };
                     let plan = self.config.fallback.plan(&g, &env)?;
-                    return Ok((plan, Seconds::ZERO, true));
+                    return Ok(Outcome { plan, search: Seconds::ZERO, fallback: true });
                 }
                 // The graph is not built yet, and nothing can be scheduled before it is.
                 (Err(RecvTimeoutError::Timeout), None) => match pending.results.recv() {
                     Ok(PlannerMessage::Graph(g)) => graph = Some(g),
                     Ok(PlannerMessage::Done(done)) => {
-                        return done.map(|(plan, s)| (plan, s, false));
+                        return *done;
                     }
                     Err(_) => return Err(gone()),
                 },
@@ -239,11 +249,11 @@ impl Drop for Planner {
     }
 }
 
-fn wait(pending: &Pending) -> Result<(Plan, Seconds, bool), PlanError> {
+fn wait(pending: &Pending) -> Result<Outcome, PlanError> {
     loop {
         match pending.results.recv().map_err(|_| gone())? {
             PlannerMessage::Graph(_) => {}
-            PlannerMessage::Done(done) => return done.map(|(plan, search)| (plan, search, false)),
+            PlannerMessage::Done(done) => return *done,
         }
     }
 }
@@ -288,7 +298,8 @@ impl PlanningThread {
         let plan = self.config.schedule.plan(&graph, &env).map_err(PlanError::from);
         let search = Seconds(start.elapsed().as_secs_f64());
         *last = plan.as_ref().ok().cloned();
-        let _ = job.results.send(PlannerMessage::Done(Box::new(plan.map(|plan| (plan, search)))));
+        let outcome = plan.map(|plan| Outcome { plan, search, fallback: false });
+        let _ = job.results.send(PlannerMessage::Done(Box::new(outcome)));
     }
 
     /// The budget of this job: at most the rest of the time of one iteration.

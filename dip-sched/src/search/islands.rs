@@ -28,7 +28,7 @@ pub(super) struct Islands {
 }
 
 impl Islands {
-    /// Spreads those of the orders that are near the best over the islands.
+    /// Spreads the orders that are near the best over the islands.
     pub(super) fn new(search: &Search<'_>, starts: &[Solution]) -> Self {
         let mut pools: Vec<Pool> = (0..ISLANDS).map(|_| Pool::default()).collect();
         let best = search.incumbent.best();

@@ -45,7 +45,12 @@ use tournament::Tournaments;
 /// memory on their way.
 const MAX_SMALL_TASKS: usize = 600;
 
-/// A running search: what all of its phases share.
+/// Share of the remaining budget for tournaments.
+const SHARE_OF_TOURNAMENTS: f64 = 0.75;
+/// The same in small graphs, where walks find more.
+const SHARE_OF_TOURNAMENTS_IF_SMALL: f64 = 0.2;
+
+/// A running search: the state that all of its phases share.
 pub(crate) struct Search<'a> {
     problem: &'a Problem,
     env: &'a Environment<'a>,
@@ -85,7 +90,7 @@ impl<'a> Search<'a> {
     /// [`ScheduleError::NotApplicable`] if the threads cannot be started.
     pub(crate) fn run(mut self, graph: &TaskGraph) -> Result<(Solution, f64), ScheduleError> {
         self.threads()?.install(|| {
-            // Warm start: what is regular in the plan of the previous batch (section 4).
+            // Warm start: the regular part of the plan of the previous batch (section 4).
             let previous = PreviousPlan::new(&self, graph);
             if let Some(previous) = &previous {
                 previous.run(&mut self);
@@ -148,6 +153,11 @@ impl<'a> Search<'a> {
     /// True if the graph is small.
     fn is_small(&self) -> bool {
         self.problem.n <= MAX_SMALL_TASKS
+    }
+
+    /// The share of the remaining budget for tournaments; earlier phases must leave it.
+    fn share_of_tournaments(&self) -> f64 {
+        if self.is_small() { SHARE_OF_TOURNAMENTS_IF_SMALL } else { SHARE_OF_TOURNAMENTS }
     }
 
     /// The random generator of one job.

@@ -9,7 +9,6 @@ use dip_core::{Plan, Task, TaskGraph, TaskKind};
 
 use super::Search;
 use super::regular::{Phases, class};
-use super::tournament::share_of_budget;
 use crate::ordering::{Interleaver, RunSettings};
 use crate::problem::{Problem, Solution};
 
@@ -43,7 +42,7 @@ impl PreviousPlan {
         phases.keys(problem, &mut keys);
         let mut found: Option<Solution> = None;
         for level in &search.levels {
-            if search.clock.is_past(0.5 * share_of_budget(search)) {
+            if search.clock.is_past(0.5 * search.share_of_tournaments()) {
                 break;
             }
             let level = level.with_turns(problem, &search.sequences, phases.turns());

@@ -5,7 +5,6 @@ use rayon::prelude::*;
 use super::Search;
 use super::level::Level;
 use super::priorities::Priorities;
-use super::tournament::share_of_budget;
 use crate::ordering::{Interleaver, QueueRule, Reserve, Rules, RunSettings};
 use crate::problem::Solution;
 
@@ -62,7 +61,7 @@ impl PriorityRules {
         let this = &*search;
         // At least one trial runs, however little time is left: the orders realised before may be many times longer.
         let rate = |machine: &mut Machine<'_>, (i, trial): (usize, &Trial)| {
-            let late = i > 0 && this.clock.is_past(0.5 * share_of_budget(this));
+            let late = i > 0 && this.clock.is_past(0.5 * this.share_of_tournaments());
             let makespan = if late { None } else { machine.run(this, trial) };
             makespan.unwrap_or(f64::INFINITY)
         };

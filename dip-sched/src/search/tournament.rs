@@ -16,10 +16,6 @@ const MAX_CHAINS: u64 = 64;
 const MIN_CHAINS: u64 = 4;
 /// Chains of a tournament times tasks of the graph.
 const CHAIN_TASKS: u64 = 80_000;
-/// Share of the remaining budget that tournaments use.
-const SHARE: f64 = 0.75;
-/// The same for small graphs, where walks find more.
-const SHARE_OF_SMALL: f64 = 0.2;
 /// The share by which the next order of a chain may be longer in the first round. Each round halves it.
 const SLACK: f64 = 0.003;
 /// Most runs of a chain in the first round.
@@ -54,7 +50,7 @@ impl<'a> Tournaments<'a> {
             return found;
         }
         let begun = search.clock.share();
-        let until = begun + share_of_budget(search) * (1.0 - begun);
+        let until = begun + search.share_of_tournaments() * (1.0 - begun);
         let count = CHAIN_TASKS / search.problem.n.max(1) as u64;
         let count = 1 << count.clamp(MIN_CHAINS, MAX_CHAINS).ilog2();
         let (mut first, mut longest) = (0, 0.0f64);
@@ -127,11 +123,6 @@ fn compete(
     }
     let best = chains.into_iter().filter_map(RegularChain::best).collect();
     (best, all_runs / RUNS_PER_ITERATION)
-}
-
-/// The share of the remaining budget that tournaments use.
-pub(super) fn share_of_budget(search: &Search<'_>) -> f64 {
-    if search.is_small() { SHARE_OF_SMALL } else { SHARE }
 }
 
 /// The order of a short chain from shuffled microbatches, to restart an island.

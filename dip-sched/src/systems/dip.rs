@@ -60,7 +60,7 @@ impl System for DipSystem {
 
 /// A partitioner with multiples of the paper's rules.
 fn scaled<'a>(rules: &Partitioner<'a>, by_rule: &Partition, scale: Scale) -> Partitioner<'a> {
-    let mut partitioner = rules.clone().with_finer_segments(scale.segments);
+    let mut partitioner = rules.clone().with_segment_factor(scale.segments);
     for module in (0..by_rule.modules.len()).map(ModuleId::from) {
         let instances = f64::from(by_rule.module(module).sub_microbatch) * scale.size;
         partitioner = partitioner.with_sub_microbatch(module, instances.ceil() as u32);

@@ -40,7 +40,7 @@ impl System for Megatron {
     }
 }
 
-/// The numbers of chunks a rank that so many layers allow.
+/// The numbers of chunks a rank that this number of layers allows.
 pub(super) fn virtual_stages(layers: u32, ranks: u32) -> impl Iterator<Item = u32> {
     VIRTUAL.into_iter().filter(move |&v| v == 1 || v.saturating_mul(ranks) <= layers)
 }

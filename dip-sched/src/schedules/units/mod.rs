@@ -1,4 +1,4 @@
-//! Units of work that the classical schedules order: the forwards, or the backwards, of one rank, microbatch and model chunk.
+//! The units of work that classical schedules order: the forwards, backwards or weight tasks of one rank, microbatch and chunk.
 
 mod virtual_stages;
 
@@ -20,9 +20,9 @@ pub(super) struct Units {
     pub(super) microbatches: usize,
 }
 
-/// The units of every rank. `by_chunk` keeps the chunks of a rank apart; otherwise all are one.
+/// The units of every rank. With `by_chunk` each chunk of a rank has its own units; otherwise all chunks share one.
 pub(super) fn units(problem: &Problem, by_chunk: bool) -> Vec<Units> {
-    let microbatches = problem.microbatch.iter().map(|&m| m as usize + 1).max().unwrap_or(0);
+    let microbatches = problem.microbatches();
     let depth = depths(problem);
     (0..problem.ranks)
         .map(|r| {
@@ -45,7 +45,7 @@ pub(super) fn units(problem: &Problem, by_chunk: bool) -> Vec<Units> {
         .collect()
 }
 
-/// Position of each rank in the order in which forwards pass the ranks.
+/// The position of each rank in the order in which forwards pass the ranks.
 pub(super) fn rank_positions(problem: &Problem) -> Vec<usize> {
     let depth = depths(problem);
     let mut first: Vec<(u32, usize)> = (0..problem.ranks)
@@ -62,7 +62,7 @@ pub(super) fn rank_positions(problem: &Problem) -> Vec<usize> {
     position
 }
 
-/// Number of edges on the longest way to each task.
+/// The number of edges on the longest path to each task.
 fn depths(problem: &Problem) -> Vec<u32> {
     let mut depth = vec![0u32; problem.n];
     for &t in &problem.topo {
@@ -73,7 +73,7 @@ fn depths(problem: &Problem) -> Vec<u32> {
     depth
 }
 
-/// The chunk of a forward: its module and segment, as numbers.
+/// The number of a forward's chunk; 0 if all chunks are one.
 fn chunk_key(problem: &Problem, forward: usize, by_chunk: bool) -> u32 {
     if by_chunk { problem.chunk[forward] } else { 0 }
 }
@@ -86,7 +86,7 @@ fn chunks_of(problem: &Problem, r: usize, by_chunk: bool, depth: &[u32]) -> BTre
     virtual_stages(problem, r, chunks.into_iter().map(|(_, key)| key), by_chunk)
 }
 
-/// How deep each chunk of one rank is in a microbatch that passes all modules. Others skip encoders and begin further down.
+/// The depth of each chunk of one rank in a microbatch that passes all modules. Other microbatches skip encoders and start deeper.
 fn chunk_depths(problem: &Problem, r: usize, by_chunk: bool, depth: &[u32]) -> BTreeMap<u32, u32> {
     let mut deepest: BTreeMap<u32, u32> = BTreeMap::new();
     for &t in &problem.by_rank[r] {

@@ -1,7 +1,7 @@
-//! Virtual pipeline stages: what a rank runs of a microbatch before another rank has its turn.
+//! Virtual pipeline stages: the chunks of a rank that a microbatch passes before it moves to another rank.
 //!
-//! A run of layers that crosses from one module into the next is two chunks of the task graph on one rank, but one stage of a
-//! virtual pipeline. Counted as two, the ranks would take unequal numbers of stages in turn and wait for each other.
+//! A run of layers that crosses from one module into the next is two chunks of the task graph on one rank, but one stage of the
+//! virtual pipeline. If it counted as two stages, ranks would take unequal numbers of stages in turn and wait for each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +10,8 @@ use dip_core::TaskKind;
 use super::chunk_key;
 use crate::problem::Problem;
 
-/// Numbers the chunks of rank `r`, given in the order in which forwards pass them. Chunks that hand over on the rank itself
-/// get the same number.
+/// Numbers the chunks of rank `r`, which are given in the order in which forwards pass them. A chunk that feeds another chunk of the
+/// same rank shares its number.
 pub(super) fn virtual_stages(
     problem: &Problem,
     r: usize,
@@ -30,7 +30,7 @@ pub(super) fn virtual_stages(
     numbers
 }
 
-/// Pairs of chunks of rank `r` of which the second takes what the first makes.
+/// Pairs of chunks of rank `r` where the first feeds the second.
 fn handed_over(problem: &Problem, r: usize, by_chunk: bool) -> BTreeSet<(u32, u32)> {
     let mut pairs = BTreeSet::new();
     let forward = |t: usize| problem.kind[t] == TaskKind::Forward;

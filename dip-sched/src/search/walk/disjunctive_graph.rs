@@ -4,24 +4,10 @@
 //! path from its end to the end of the iteration. The graph keeps one topological order. A move rearranges it between the places it
 //! touches, which also detects cycles. Changes of heads and tails then spread along it, no further than they reach.
 
+use super::change::{PairChoice, Shift};
 use super::overflow::Overflow;
 use crate::problem::Solution;
 use crate::problem::{Choice, Costs, Problem};
-
-/// A task on a rank moves from one place to another; the tasks in between close up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shift {
-    pub(super) rank: u32,
-    pub(super) from: u32,
-    pub(super) to: u32,
-}
-
-/// A strategy for a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PairChoice {
-    pub(super) pair: u32,
-    pub(super) choice: u16,
-}
 
 /// An order under change.
 #[derive(Clone)]

@@ -5,7 +5,8 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::disjunctive_graph::{DisjunctiveGraph, PairChoice, Shift};
+use super::change::{PairChoice, Shift};
+use super::disjunctive_graph::DisjunctiveGraph;
 use super::moves::{CriticalMoves, Move, RatedMove, allowed};
 use crate::problem::Solution;
 

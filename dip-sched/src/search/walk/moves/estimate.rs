@@ -1,7 +1,8 @@
-//! Estimates of what a move gives.
+//! Estimates of the makespan after a move.
 
 use super::CriticalMoves;
-use crate::search::walk::disjunctive_graph::{DisjunctiveGraph, Shift};
+use crate::search::walk::change::Shift;
+use crate::search::walk::disjunctive_graph::DisjunctiveGraph;
 
 impl CriticalMoves {
     /// The longest path through the shifted tasks after a move.

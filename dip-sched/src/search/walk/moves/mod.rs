@@ -14,7 +14,8 @@ use rand::Rng;
 use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::disjunctive_graph::{DisjunctiveGraph, PairChoice, Shift};
+use super::change::{PairChoice, Shift};
+use super::disjunctive_graph::DisjunctiveGraph;
 use strategies::{BlockedMove, MAX_HELD};
 
 /// Longest distance of a move, in places on its rank.

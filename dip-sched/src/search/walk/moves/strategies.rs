@@ -4,7 +4,8 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{CriticalMoves, Move, RatedMove};
-use crate::search::walk::disjunctive_graph::{DisjunctiveGraph, PairChoice, Shift};
+use crate::search::walk::change::{PairChoice, Shift};
+use crate::search::walk::disjunctive_graph::DisjunctiveGraph;
 
 /// Tasks of the critical path whose strategies are considered in one step.
 const MAX_PATH_TASKS: usize = 24;

@@ -2,7 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use super::disjunctive_graph::{DisjunctiveGraph, PairChoice, Shift};
+use super::change::{PairChoice, Shift};
+use super::disjunctive_graph::DisjunctiveGraph;
+use super::overflow::Overflow;
 
 /// The bytes that a smaller strategy saves, and the places between which it saves them.
 struct Saving {
@@ -141,4 +143,75 @@ impl DisjunctiveGraph<'_> {
         }
         self.recompute_overflow(rank);
     }
+
+    /// Lets the next moves exceed memory, at a price, until the next [`DisjunctiveGraph::load`].
+    pub(super) fn loosen(&mut self) {
+        let held: f64 = self.costs.acquire.iter().map(|&b| b as f64).sum();
+        let price = self.costs.dur.iter().sum::<f64>() / held.max(1.0);
+        self.overflow = Some(Overflow::new(self.order.len(), price));
+    }
+
+    /// True if the order fits in memory.
+    pub(super) fn fits(&self) -> bool {
+        self.overflow.as_ref().is_none_or(|o| o.total() == 0)
+    }
+
+    /// Adjusts the price after a step.
+    pub(super) fn reprice(&mut self) {
+        if let Some(overflow) = &mut self.overflow {
+            overflow.reprice();
+        }
+    }
+
+    /// The price, in seconds, of all excess memory after a move.
+    pub(super) fn toll(&self, shift: Shift) -> f64 {
+        let Some(overflow) = &self.overflow else { return 0.0 };
+        let rank = shift.rank as usize;
+        let (from, to) = (shift.from as usize, shift.to as usize);
+        let (low, high) = (from.min(to), from.max(to));
+        let list = &self.order[rank][low..=high];
+        let kept = if from < to { &list[1..] } else { &list[..high - low] };
+        let moved = std::slice::from_ref(&self.order[rank][from]);
+        let (first, second) = if from < to { (kept, moved) } else { (moved, kept) };
+        let start = self.live[rank][low];
+        let now = self.excess(rank, start, list.iter());
+        let then = self.excess(rank, start, first.iter().chain(second));
+        overflow.price_of(overflow.total().saturating_sub(now).saturating_add(then))
+    }
+
+    /// Bytes beyond the limit of a rank, summed over consecutive tasks that start with `held` bytes taken.
+    fn excess<'t>(&self, rank: usize, held: u64, tasks: impl Iterator<Item = &'t u32>) -> u64 {
+        let Some(budget) = self.problem.budget[rank] else { return 0 };
+        let mut held = held;
+        let mut excess = 0u64;
+        for &t in tasks {
+            let level = held.saturating_add(self.costs.acquire[t as usize]);
+            excess = excess.saturating_add(level.saturating_sub(budget));
+            held = level.saturating_sub(self.costs.release[t as usize]);
+        }
+        excess
+    }
+
+    /// Recomputes the excess bytes of a rank.
+    pub(super) fn recompute_overflow(&mut self, rank: usize) {
+        if self.overflow.is_none() {
+            return;
+        }
+        let excess = self.excess(rank, 0, self.order[rank].iter());
+        if let Some(overflow) = &mut self.overflow {
+            overflow.set(rank, excess);
+        }
+    }
+
+    /// The places of a rank that exceed its memory.
+    pub(super) fn overfull(&self, rank: usize) -> impl Iterator<Item = usize> {
+        let budget = self.problem.budget[rank].unwrap_or(u64::MAX);
+        let level = move |(i, &t): (usize, &u32)| {
+            self.live[rank][i].saturating_add(self.costs.acquire[t as usize]) > budget
+        };
+        self.order[rank].iter().enumerate().filter(move |&at| level(at)).map(|(i, _)| i)
+    }
 }
+
+#[cfg(test)]
+mod tests;
