@@ -1,6 +1,5 @@
 //! Tests of dip-sched, one module a capability.
 
-#[allow(dead_code)] // Only long runs draw the models of the paper's size.
 #[path = "suite/generate.rs"]
 mod generate;
 #[path = "suite/support.rs"]

@@ -1,9 +1,9 @@
-//! DynaPipe's order, as the comparison: the wait-free cyclic schedule with its search over permutations of microbatches
+//! A comparison with the order of DynaPipe: the wait-free cyclic schedule and its search over permutations of microbatches
 //! (Jiang and others, EuroSys 2024, sections 4 and 5).
 //!
-//! In every cycle a rank runs at most one forward and one backward whose inputs were made in an earlier cycle, so that it never
-//! waits for what runs at the same time. Microbatches enter one a cycle. They are clustered by their time, and the clusters
-//! enter in the best of all permutations.
+//! In every cycle a rank runs at most one forward and one backward. Their inputs come from earlier cycles, so no rank waits for a task
+//! of the same cycle. One microbatch enters in each cycle. Microbatches are clustered by time, and the clusters enter in the best of
+//! all permutations.
 
 use dip_core::{
     Budget, Environment, Plan, RankId, Seconds, TaskGraph, TaskId, TaskKind, check_plan,
@@ -13,10 +13,10 @@ use dip_sched::{lower_bound, schedule_by_name};
 use crate::generate::Generator;
 use crate::support::Chain;
 
-/// Clusters of microbatches; DynaPipe takes three or four.
+/// Clusters of microbatches. DynaPipe uses three or four.
 const CLUSTERS: usize = 4;
 
-/// A vision encoder on the first ranks and a language model on the others: image loads are log-normal, text is not.
+/// A vision encoder with log-normal loads on the first half of the ranks, a language model with equal loads on the others.
 fn separated(ranks: u32, microbatches: u32, seed: u64) -> TaskGraph {
     let mut random = Generator(seed);
     let chain = Chain { comm: 0.2, ..Chain::uniform(ranks, microbatches, 1) };
@@ -30,7 +30,7 @@ fn separated(ranks: u32, microbatches: u32, seed: u64) -> TaskGraph {
     graph
 }
 
-/// The cyclic order of microbatches that enter as listed. `stock` cycles pass between a task and the one that it feeds.
+/// The cyclic order of microbatches that enter in the order of `entry`. `stock` cycles separate a task from the task it feeds.
 fn cyclic(
     graph: &TaskGraph,
     entry: &[usize],
@@ -41,7 +41,7 @@ fn cyclic(
     let id = |m: usize, r: usize, kind: usize| TaskId::from((m * ranks + r) * 2 + kind);
     (0..ranks)
         .map(|r| {
-            // The cycle of every task; at the last rank a backward follows its forward in the next cycle.
+            // The cycle of every task. On the last rank a backward runs in the cycle after its forward.
             let mut cycles: Vec<(usize, bool, TaskId)> = Vec::new();
             for (i, &m) in entry.iter().enumerate() {
                 let forward = i + stock * r;
@@ -68,7 +68,7 @@ fn permutations(items: &[usize]) -> Vec<Vec<usize>> {
     (0..items.len()).flat_map(with_first).collect()
 }
 
-/// The best plan over all permutations of clusters, both orders within a cycle and two sizes of the stock.
+/// The best plan over all permutations of clusters, both orders within a cycle and two values of `stock`.
 fn dynapipe(graph: &TaskGraph) -> Plan {
     let microbatches = graph.tasks.iter().map(|t| t.microbatch.index() + 1).max().unwrap();
     let load = |m: usize| -> f64 {
@@ -94,7 +94,7 @@ fn dynapipe(graph: &TaskGraph) -> Plan {
 }
 
 #[test]
-fn separated_stages_are_planned_better_than_by_cycles() {
+fn plans_of_separated_stages_are_shorter_than_cyclic_ones() {
     for (ranks, microbatches) in [(4, 8), (4, 16), (4, 32), (4, 64), (8, 16), (8, 32), (8, 64)] {
         for seed in 0..3 {
             let graph = separated(ranks, microbatches, seed);
@@ -105,14 +105,14 @@ fn separated_stages_are_planned_better_than_by_cycles() {
             let (ours, theirs) = (ours.predicted.makespan_s, theirs.predicted.makespan_s);
             let bound = lower_bound(&graph).unwrap();
             println!("{ranks} x {microbatches}, {seed}: {ours} against {theirs}, bound {bound}");
-            // Where both meet the bound there is nothing left to be better by.
+            // A cyclic plan that meets the bound cannot be beaten.
             assert!(ours < theirs || theirs <= bound * 1.000_001, "{ours} {theirs}");
         }
     }
 }
 
 #[test]
-fn cyclic_orders_of_equal_microbatches_are_those_of_1f1b() {
+fn cyclic_orders_of_equal_microbatches_alternate_like_1f1b() {
     let graph = Chain::uniform(4, 8, 1).graph();
     let order = cyclic(&graph, &[0, 1, 2, 3, 4, 5, 6, 7], 1, false);
     let last: Vec<_> = order[3].iter().map(|&t| graph.task(t)).collect();

@@ -1,12 +1,12 @@
-//! Generator graphs that look like multimodal models: several modules, sub-microbatches, segments, frozen parts, weight tasks,
-//! candidates and limits.
+//! Random graphs that look like multimodal models: several modules, sub-microbatches, segments, frozen parts, weight tasks, candidates
+//! and limits.
 
 use dip_core::{
     Bytes, Candidate, Dep, MicrobatchId, RankId, Seconds, SegmentId, Strategy, SubMicrobatchId,
     Task, TaskGraph, TaskId, TaskKind,
 };
 
-/// A small generator of random numbers (SplitMix64); equal seeds give equal graphs.
+/// A generator of random numbers (SplitMix64). Equal seeds give equal graphs.
 pub struct Generator(pub u64);
 
 impl Generator {
@@ -18,10 +18,12 @@ impl Generator {
         z ^ (z >> 31)
     }
 
+    /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
+    /// True with this probability.
     pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
@@ -31,41 +33,51 @@ impl Generator {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A number around 1 with a long tail.
+    /// A log-normal number with median 1.
     pub fn log_normal(&mut self, sigma: f64) -> f64 {
         let (u, v) = (1.0 - self.unit(), self.unit());
         (sigma * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()).exp()
     }
 }
 
-/// A module of a drawn model.
+/// A module of a random model.
 pub struct Module {
     pub name: &'static str,
-    /// Modules it consumes, by their place in the list.
+    /// The modules it consumes, by their index.
     pub inputs: Vec<usize>,
     pub segments: usize,
     pub trainable: bool,
 }
 
-/// What one stage costs.
+/// The costs of one stage.
 #[derive(Clone)]
 pub struct StageSpec {
     pub forward: f64,
     pub backward: f64,
-    /// Weight gradient apart from the backward; `None` for no weight task.
+    /// The split weight gradient; `None` for no weight task.
     pub weight: Option<f64>,
     pub bytes: u64,
+    /// Forward, backward and bytes of each strategy; empty for no choice.
     pub candidates: Vec<(f64, f64, u64)>,
 }
 
-/// A model with its loads: `loads[microbatch][module]` has one entry a sub-microbatch.
+/// A model with its loads: `loads[microbatch][module]` has one entry for each sub-microbatch.
 pub struct Model {
     pub ranks: usize,
     pub modules: Vec<Module>,
     pub loads: Vec<Vec<Vec<f64>>>,
     pub comm: f64,
-    /// Chunks run down and up the ranks in turn, instead of round.
+    /// True if odd segments run backwards through the ranks.
     pub vee: bool,
+}
+
+/// A stage of a random model.
+#[derive(Clone, Copy)]
+struct StageId {
+    microbatch: usize,
+    module: usize,
+    slice: usize,
+    chunk: usize,
 }
 
 impl Model {
@@ -74,7 +86,7 @@ impl Model {
         if self.vee && round % 2 == 1 { self.ranks - 1 - at } else { at }
     }
 
-    /// Builds the graph; `stage` gives the cost of (module, chunk, load).
+    /// Builds the graph. `stage` returns the costs for a module, a chunk and a load.
     pub fn graph(&self, mut stage: impl FnMut(usize, usize, f64) -> StageSpec) -> TaskGraph {
         let mut tasks: Vec<Task> = Vec::new();
         let trains = self.trains();
@@ -99,7 +111,7 @@ impl Model {
                         if !trains[m] {
                             of.candidates.clear();
                         }
-                        let id = (k, m, s, c);
+                        let id = StageId { microbatch: k, module: m, slice: s, chunk: c };
                         chain.push(self.push(&mut tasks, id, TaskKind::Forward, &of, &before));
                         cost.push(of);
                     }
@@ -119,7 +131,7 @@ impl Model {
                     for c in (0..self.modules[m].segments * self.ranks).rev() {
                         let cost = &stages[m][s][c];
                         after.push(forwards[m][s][c]);
-                        let id = (k, m, s, c);
+                        let id = StageId { microbatch: k, module: m, slice: s, chunk: c };
                         let b = self.push(&mut tasks, id, TaskKind::Backward, cost, &after);
                         if cost.weight.is_some() && self.modules[m].trainable {
                             self.push(&mut tasks, id, TaskKind::Weight, cost, &[b]);
@@ -140,7 +152,7 @@ impl Model {
         }
     }
 
-    /// Modules that have backwards: they train, or something upstream does.
+    /// The modules that have backwards: they train, or a module upstream does.
     fn trains(&self) -> Vec<bool> {
         let mut trains = vec![false; self.modules.len()];
         for (m, module) in self.modules.iter().enumerate() {
@@ -152,12 +164,12 @@ impl Model {
     fn push(
         &self,
         tasks: &mut Vec<Task>,
-        (k, m, s, c): (usize, usize, usize, usize),
+        id: StageId,
         kind: TaskKind,
         cost: &StageSpec,
         before: &[usize],
     ) -> usize {
-        let rank = self.rank(c);
+        let rank = self.rank(id.chunk);
         let comm = |b: &usize| if tasks[*b].rank.index() == rank { 0.0 } else { self.comm };
         let deps: Vec<Dep> = before
             .iter()
@@ -174,10 +186,10 @@ impl Model {
             id: TaskId::from(tasks.len()),
             rank: RankId::from(rank),
             kind,
-            module: self.modules[m].name.into(),
-            segment: SegmentId::from(c / self.ranks),
-            microbatch: MicrobatchId::from(k),
-            sub_microbatch: SubMicrobatchId::from(s),
+            module: self.modules[id.module].name.into(),
+            segment: SegmentId::from(id.chunk / self.ranks),
+            microbatch: MicrobatchId::from(id.microbatch),
+            sub_microbatch: SubMicrobatchId::from(id.slice),
             duration_s: Seconds(match kind {
                 TaskKind::Forward => cost.forward,
                 TaskKind::Backward => cost.backward,
@@ -196,11 +208,11 @@ impl Model {
     }
 }
 
-/// How much memory the ranks of a drawn graph have.
+/// The memory of the ranks of a random graph.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MemoryLimit {
     Unlimited,
-    /// So many times what the largest microbatch holds in its smallest strategies.
+    /// A multiple of the bytes that the largest microbatch holds under its smallest strategies.
     Microbatches(f64),
 }
 
@@ -219,7 +231,7 @@ pub fn limit(graph: &mut TaskGraph, memory: MemoryLimit) {
     }
 }
 
-/// Which features small random graphs have.
+/// Upper limits of the features of small random graphs.
 #[derive(Debug, Clone, Copy)]
 pub struct GraphShape {
     pub ranks: usize,
@@ -238,7 +250,7 @@ pub fn small(seed: u64, shape: GraphShape) -> TaskGraph {
     let modules: Vec<Module> = (0..count)
         .map(|m| Module {
             name: names[m],
-            // One backbone behind encoders side by side, or a chain of modules.
+            // Parallel encoders before one backbone, or a chain of modules.
             inputs: if m == 0 {
                 vec![]
             } else if m + 1 == count && random.chance(50) {
@@ -269,7 +281,7 @@ pub fn small(seed: u64, shape: GraphShape) -> TaskGraph {
     let split = random.chance(50);
     let comm = [0.0, 1.0, 3.0][random.below(3)];
     let vee = random.chance(25);
-    // Small whole durations and sizes make many ties and tight fits; every chunk has its own weight.
+    // Small whole durations and sizes cause many ties and tight fits. Every chunk has a load of its own.
     let chunk: Vec<f64> = (0..64).map(|_| 4.0 + random.below(12) as f64).collect();
     let ratio = 1.0 + random.unit();
     let model = Model { ranks, modules, loads, comm, vee };
@@ -291,83 +303,4 @@ pub fn small(seed: u64, shape: GraphShape) -> TaskGraph {
             },
         }
     })
-}
-
-/// Which kind of paper-size model to draw.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
-    /// An image encoder with log-normal load in sub-microbatches, and a language model of constant load.
-    Vlm,
-    /// A text encoder of constant load, and a diffusion model whose loads vary fourfold.
-    T2v,
-}
-
-/// A paper-size model.
-#[derive(Debug, Clone, Copy)]
-pub struct Paper {
-    pub kind: Kind,
-    pub ranks: usize,
-    pub microbatches: usize,
-    /// Segments of the heavier module.
-    pub segments: usize,
-    pub split: bool,
-    pub candidates: bool,
-    /// Limit in full microbatches; 0 for none.
-    pub memory: f64,
-}
-
-/// Draws a paper-size model.
-pub fn paper(seed: u64, of: Paper) -> TaskGraph {
-    let mut random = Generator(seed ^ 0x5eed);
-    let module = |name, inputs, segments| Module { name, inputs, segments, trainable: true };
-    let (first, second) = match of.kind {
-        Kind::Vlm => ("vit", "lm"),
-        Kind::T2v => ("lm", "dit"),
-    };
-    let modules = vec![module(first, vec![], 1), module(second, vec![0], of.segments)];
-    let heavy = of.segments as f64;
-    let loads = (0..of.microbatches)
-        .map(|_| match of.kind {
-            Kind::Vlm => {
-                let images = ((12.0 * random.log_normal(0.9)) as usize).min(48);
-                let slices = images.div_ceil(12);
-                let share = |s: usize| (images * (s + 1) / slices - images * s / slices) as f64;
-                vec![(0..slices).map(|s| share(s) / 12.0).collect(), vec![heavy]]
-            }
-            Kind::T2v => {
-                let seconds = 4.0 + 12.0 * random.unit();
-                let slices = 1 + (seconds / 6.0) as usize;
-                let text = 0.5 + 0.5 * random.unit();
-                vec![vec![text], vec![heavy * seconds / 10.0 / slices as f64; slices]]
-            }
-        })
-        .collect();
-    let model = Model { ranks: of.ranks, modules, loads, comm: 0.4, vee: false };
-    let uneven: Vec<f64> = (0..2 * 8 * of.ranks).map(|_| 0.97 + 0.06 * random.unit()).collect();
-    let mut graph = model.graph(|m, c, load| {
-        let segments = if m == 0 { 1.0 } else { heavy };
-        let base = 10.0 * load / segments * uneven[m * 8 * of.ranks + c % (8 * of.ranks)];
-        let bytes = (base * 1e6) as u64;
-        let backward = if of.split { 1.05 * base } else { 2.0 * base };
-        StageSpec {
-            forward: base,
-            backward,
-            weight: of.split.then_some(0.95 * base),
-            bytes,
-            candidates: if of.candidates {
-                vec![
-                    (base, backward, bytes),
-                    (base, backward + 0.25 * base, bytes / 2),
-                    (base, backward + base, bytes / 10),
-                ]
-            } else {
-                vec![]
-            },
-        }
-    });
-    if of.memory > 0.0 {
-        let share = if of.candidates { of.memory * 10.0 } else { of.memory };
-        limit(&mut graph, MemoryLimit::Microbatches(share));
-    }
-    graph
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::support::{stage_of, vision_language};
 
-/// Seconds of a layer: a fixed part for every call, and a part for every token, by module.
+/// Seconds of a layer, by module: a fixed part for each call and a part for each token.
 struct LinearCost(Vec<(f64, f64)>);
 
 impl CostModel for LinearCost {
@@ -27,10 +27,10 @@ impl CostModel for LinearCost {
     }
 }
 
-/// Seconds of a layer, and of the ends of a module beyond that, by module, however many tokens.
-struct Ended(Vec<[f64; 3]>);
+/// Seconds of a layer, and the extra of the first and the last layer, by module. Tokens do not matter.
+struct EndedCost(Vec<[f64; 3]>);
 
-impl CostModel for Ended {
+impl CostModel for EndedCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
         let chunk = &query.chunk;
         let seconds =
@@ -47,7 +47,7 @@ impl CostModel for Ended {
     }
 }
 
-impl Ended {
+impl EndedCost {
     fn seconds(&self, module: ModuleId, layers: usize, is_first: bool, is_last: bool) -> f64 {
         let [layer, first, last] = self.0[module.index()];
         let end = |has: bool, seconds: f64| if has { seconds } else { 0.0 };
@@ -67,7 +67,7 @@ impl Ended {
         loads
     }
 
-    /// The load of the busiest rank where chunks are equal and what does not divide goes to the least loaded ranks.
+    /// The load of the busiest rank with equal chunks whose remaining layers go to the ranks with the lowest load.
     fn busiest_of_equal_chunks(&self, partition: &Partition, layers: &[usize]) -> f64 {
         let ranks = partition.ranks as usize;
         let mut loads = vec![0.0; ranks];
@@ -101,7 +101,7 @@ impl Ended {
     }
 }
 
-/// A decoder alone.
+/// A model with a decoder only.
 fn decoder(layers: u32) -> ModelSpec {
     let text = format!(
         "name = 'test'\nsequence_tokens = 64\n\
@@ -111,8 +111,8 @@ fn decoder(layers: u32) -> ModelSpec {
     ModelSpec::from_toml(&text).unwrap()
 }
 
-/// The partition with one segment for each of both modules.
-fn one_segment(model: &ModelSpec, ranks: u32, cost: &Ended) -> Partition {
+/// The partition with one segment for each module.
+fn one_segment(model: &ModelSpec, ranks: u32, cost: &EndedCost) -> Partition {
     let partitioner = Partitioner::new(model, ranks, cost);
     partitioner.with_segments(VISION, 1).with_segments(LANGUAGE, 1).partition().unwrap()
 }
@@ -125,7 +125,7 @@ fn sizes(partition: &Partition, module: ModuleId) -> Vec<usize> {
 const VISION: ModuleId = ModuleId(0);
 const LANGUAGE: ModuleId = ModuleId(1);
 
-/// Four images, and text to the end.
+/// Four images; text fills the sequence.
 fn half_full() -> MicrobatchMeta {
     MicrobatchMeta { images: 4, text_tokens: 48, ..MicrobatchMeta::default() }
 }
@@ -143,9 +143,9 @@ fn loads(partition: &Partition, cost: &LinearCost) -> (Vec<f64>, f64) {
 }
 
 #[test]
-fn a_module_has_as_many_segments_as_it_is_slower_than_the_fastest() {
+fn the_number_of_segments_is_the_latency_over_that_of_the_fastest_module() {
     let model = vision_language(16, 48);
-    // One image takes 16 layers x 16 tokens, a sequence 48 layers x 64 tokens of half the price: six times as long.
+    // One image takes 16 layers x 16 tokens. A sequence takes 48 layers x 64 tokens at half the price: six times as long.
     let cost = LinearCost(vec![(0.0, 1.0), (0.0, 0.5)]);
     let partition = Partitioner::new(&model, 4, &cost).partition().unwrap();
     assert_eq!((partition.segments(VISION), partition.segments(LANGUAGE)), (1, 6));
@@ -177,7 +177,7 @@ fn fewer_layers_than_ranks_leave_ranks_without_a_chunk() {
 }
 
 #[test]
-fn segments_that_are_asked_for_are_lowered_to_what_layers_allow() {
+fn requested_segments_are_limited_by_the_layers() {
     let model = vision_language(5, 11);
     let cost = LinearCost(vec![(0.0, 1.0), (0.0, 1.0)]);
     let partitioner =
@@ -188,15 +188,15 @@ fn segments_that_are_asked_for_are_lowered_to_what_layers_allow() {
 
 #[test]
 fn a_rank_with_a_head_gives_layers_away() {
-    // The head takes as long as two layers: without it, ranks have 6, 6, 6 and 4 + 2.
-    let cost = Ended(vec![[1.0, 0.0, 2.0]]);
+    // The head takes as long as two layers.
+    let cost = EndedCost(vec![[1.0, 0.0, 2.0]]);
     let partition = Partitioner::new(&decoder(22), 4, &cost).partition().unwrap();
     assert_eq!(sizes(&partition, ModuleId(0)), [6, 6, 6, 4]);
 }
 
 #[test]
 fn layers_leave_the_longest_chunk_for_the_shortest() {
-    let cost = Ended(vec![[1.0, 0.0, 3.0]]);
+    let cost = EndedCost(vec![[1.0, 0.0, 3.0]]);
     let model = decoder(24);
     let partitioner = Partitioner::new(&model, 3, &cost).with_segments(ModuleId(0), 2);
     let partition = partitioner.partition().unwrap();
@@ -205,28 +205,28 @@ fn layers_leave_the_longest_chunk_for_the_shortest() {
 }
 
 #[test]
-fn where_a_module_has_no_layer_to_give_another_one_gives() {
-    // One language layer a chunk, and a head like six vision layers.
-    let cost = Ended(vec![[1.0, 0.0, 0.0], [20.0, 0.0, 6.0]]);
+fn another_module_gives_a_layer_if_the_first_has_none_to_give() {
+    // Every chunk has one language layer, and the head takes as long as six vision layers.
+    let cost = EndedCost(vec![[1.0, 0.0, 0.0], [20.0, 0.0, 6.0]]);
     let partition = one_segment(&vision_language(24, 4), 4, &cost);
     assert_eq!(sizes(&partition, LANGUAGE), [1; 4]);
     assert_eq!(sizes(&partition, VISION), [7, 7, 7, 3]);
 }
 
 #[test]
-fn a_layer_stays_where_its_move_suits_one_mix_of_modules_only() {
-    // The rank with a language layer more has a vision layer less, and is busier. Where language takes half the time, it is not.
-    let cost = Ended(vec![[1.0, 0.0, 0.0], [2.5, 0.0, 0.0]]);
+fn a_layer_stays_if_its_move_helps_in_one_mix_of_modules_only() {
+    // The rank with one more language layer has one less vision layer and is busier, unless language takes half the time.
+    let cost = EndedCost(vec![[1.0, 0.0, 0.0], [2.5, 0.0, 0.0]]);
     let partition = one_segment(&vision_language(11, 5), 2, &cost);
     assert_eq!((sizes(&partition, VISION), sizes(&partition, LANGUAGE)), (vec![5, 6], vec![3, 2]));
-    // Without that vision layer it is busier in any mix.
+    // With one vision layer less in the model, it is busier in every mix.
     let partition = one_segment(&vision_language(10, 5), 2, &cost);
     assert_eq!((sizes(&partition, VISION), sizes(&partition, LANGUAGE)), (vec![4, 6], vec![3, 2]));
 }
 
 #[test]
-fn as_many_layers_and_ranks_as_a_model_may_have_are_placed_at_once() {
-    let cost = Ended(vec![[1.0, 0.5, 9.0], [2.0, 3.0, 40_000.0]]);
+fn the_largest_models_are_placed_at_once() {
+    let cost = EndedCost(vec![[1.0, 0.5, 9.0], [2.0, 3.0, 40_000.0]]);
     for (vision, language, ranks) in
         [(65_536, 40_000, 65_536), (65_536, 65_536, 24_000), (65_536, 65_535, 2)]
     {
@@ -238,34 +238,35 @@ fn as_many_layers_and_ranks_as_a_model_may_have_are_placed_at_once() {
 
 proptest! {
     #[test]
-    fn the_busiest_rank_of_one_module_is_as_little_busy_as_possible(
+    fn the_busiest_rank_of_one_module_has_the_least_possible_load(
         layers in 1u32..12,
         ranks in 1u32..5,
         segments in 1u32..4,
         ends in [0.0f64..5.0, 0.0f64..5.0],
     ) {
         prop_assume!(layers >= ranks && layers > 2);
-        let cost = Ended(vec![[1.0, ends[0], ends[1]]]);
+        let cost = EndedCost(vec![[1.0, ends[0], ends[1]]]);
         let model = decoder(layers);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_segments(ModuleId(0), segments);
         let partition = partitioner.partition().unwrap();
         let busiest = cost.loads(&partition).into_iter().fold(0.0, f64::max);
         let chunks = (ranks * partition.segments(ModuleId(0)) as u32) as usize;
-        let best = least_busiest(&cost, (ranks as usize, chunks), layers as usize, &mut Vec::new());
+        let grid = Grid { ranks: ranks as usize, chunks };
+        let best = least_busiest(&cost, grid, layers as usize, &mut Vec::new());
         prop_assert!((busiest - best).abs() < 1e-6, "{busiest} but {best} is possible");
     }
 
     #[test]
-    fn moves_make_the_busiest_rank_less_busy_or_leave_it(
+    fn moves_never_raise_the_load_of_the_busiest_rank(
         vision in 3u32..30,
         language in 3u32..40,
         ranks in 1u32..7,
         prices in prop::array::uniform6(0.1f64..4.0),
     ) {
         let [v, l, v_first, v_last, l_first, l_last] = prices;
-        let cost = Ended(vec![[v, v_first, v_last], [l, l_first, 2.0 * l_last]]);
+        let cost = EndedCost(vec![[v, v_first, v_last], [l, l_first, 2.0 * l_last]]);
         let model = vision_language(vision, language);
-        // Four images in one sub-microbatch: a price is that of the whole microbatch.
+        // All four images are in one sub-microbatch, so a price is for the whole microbatch.
         let partitioner = Partitioner::new(&model, ranks, &cost)
             .with_representative(half_full())
             .with_sub_microbatch(VISION, 8);
@@ -291,7 +292,7 @@ proptest! {
         let (loads, heaviest) = loads(&partition, &cost);
         let spread = loads.iter().copied().fold(0.0, f64::max)
             - loads.iter().copied().fold(f64::INFINITY, f64::min);
-        // Whole layers only: two modules can each leave a rank one layer behind.
+        // Layers are whole, so each of two modules can leave a gap of one layer.
         prop_assert!(spread <= 2.0 * heaviest * (1.0 + 1e-9), "{loads:?}, a layer is {heaviest}");
     }
 
@@ -317,13 +318,17 @@ proptest! {
     }
 }
 
-/// The least load of the busiest rank over all ways to give every chunk layers; `taken` are those of the first chunks.
-fn least_busiest(
-    cost: &Ended,
-    (ranks, chunks): (usize, usize),
-    left: usize,
-    taken: &mut Vec<usize>,
-) -> f64 {
+/// Numbers of ranks and chunks.
+#[derive(Clone, Copy)]
+struct Grid {
+    ranks: usize,
+    chunks: usize,
+}
+
+/// The least load of the busiest rank over all numbers of layers a chunk. `taken` holds the layers of the first chunks, `left` layers
+/// remain.
+fn least_busiest(cost: &EndedCost, grid: Grid, left: usize, taken: &mut Vec<usize>) -> f64 {
+    let Grid { ranks, chunks } = grid;
     if taken.len() + 1 == chunks {
         let mut loads = vec![0.0; ranks];
         for (j, &n) in taken.iter().chain([&left]).enumerate() {
@@ -334,13 +339,13 @@ fn least_busiest(
     let mut best = f64::INFINITY;
     for n in 1..=left - (chunks - taken.len() - 1) {
         taken.push(n);
-        best = least_busiest(cost, (ranks, chunks), left - n, taken).min(best);
+        best = least_busiest(cost, grid, left - n, taken).min(best);
         taken.pop();
     }
     best
 }
 
-/// The shortest longest run over all ways to cut `layers` into `runs`.
+/// The length of the longest run in the best cut of `layers` into `runs`.
 fn best_cut(layers: &[f64], runs: usize) -> f64 {
     if runs == 1 {
         return layers.iter().sum();

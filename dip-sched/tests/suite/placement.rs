@@ -9,7 +9,7 @@ use dip_sched::{
     Dip, Interleaved, Partitioner, PlacementError, PlacementSearch, Planning, validate_partition,
 };
 
-use crate::support::{stage_of, vision_language};
+use crate::support::{OutsideSchedule, stage_of, vision_language};
 
 /// Seconds of one layer of a module: for each call, each token and each update, and the extra of the first and the last layer.
 #[derive(Clone, Copy)]
@@ -187,6 +187,19 @@ fn a_searched_placement_is_as_good_as_the_best_of_all() {
         shorter += usize::from(found < 0.95 * rule);
     }
     assert!(shorter >= 1, "no rule leaves anything to win: these cases show nothing");
+}
+
+#[test]
+fn the_placement_follows_the_plans_of_a_schedule_of_another_crate() {
+    let case = PlacementCase::new([2, 4], [EVEN, Price { last: 128.0, ..EVEN }]);
+    let seconds = |planning: &Planning| {
+        let plan = planning.plan(&case.batches[0], &OutsideSchedule).unwrap();
+        plan.predicted.makespan_s
+    };
+    let rule = case.found(&OutsideSchedule, |search| search.by_rule()).unwrap();
+    let searched = case.searched(&OutsideSchedule).unwrap();
+    assert!(seconds(&searched) <= seconds(&rule));
+    assert_eq!(validate_partition(&case.model, searched.partition()), Ok(()));
 }
 
 #[test]

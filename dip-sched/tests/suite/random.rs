@@ -54,7 +54,7 @@ fn every_schedule_makes_valid_plans() {
     every_schedule(0..60);
 }
 
-/// The long run: `cargo nextest run -p dip-sched --release --run-ignored only`.
+/// The long run: `cargo test --release -p dip-sched -- --ignored`.
 #[test]
 #[ignore = "minutes"]
 fn every_schedule_makes_valid_plans_of_thousands_of_graphs() {

@@ -1,4 +1,4 @@
-//! How good plans are: against proven optima of small graphs, and against the best schedules made by hand.
+//! The quality of plans: against proven optima of small graphs, and against the best schedules made by hand.
 
 use dip_core::{Budget, Bytes, Environment, Plan, TaskGraph, check_plan};
 use dip_sched::{lower_bound, schedule_by_name};
@@ -51,7 +51,7 @@ fn the_search_is_close_to_proven_optima() {
 
 #[test]
 fn every_number_of_iterations_ends() {
-    // Uneven stages, so that no plan meets its bound and the budget is all that ends a search.
+    // Stages are uneven: no plan meets its bound, and only the budget ends the search.
     let chain = |microbatches| {
         let chain = Chain::uniform(4, microbatches, 1).split();
         Chain { forward: vec![16.0, 10.0, 10.0, 8.0], comm: 1.0, limit: 4, ..chain }.graph()
@@ -161,7 +161,7 @@ fn two_chunks(ranks: usize, microbatches: usize, vee: bool, split: bool) -> Task
     };
     let mut graph = model.graph(|_, _, _| stage.clone());
     if split {
-        // As much as 1F1B holds on its first rank: `ranks` microbatches of two chunks.
+        // The bytes that 1F1B holds on its first rank: `ranks` microbatches of two chunks.
         let limit = |fixed: &Bytes| Bytes(fixed.0 + 2 * ranks as u64);
         graph.memory_limit_bytes = graph.static_bytes.iter().map(limit).collect();
     }

@@ -1,9 +1,33 @@
-//! Graphs that tests plan, and models they cut.
+//! Graphs and models that tests share.
 
 use dip_core::{
-    Bytes, Dep, MicrobatchId, ModelSpec, RankId, Seconds, SegmentId, StageCost, StageQuery,
-    Strategy, SubMicrobatchId, Task, TaskGraph, TaskId, TaskKind,
+    Bytes, Dep, Environment, MicrobatchId, ModelSpec, Placement, Plan, RankId, Schedule,
+    ScheduleError, Seconds, SegmentId, StageCost, StageQuery, Strategy, SubMicrobatchId, Task,
+    TaskGraph, TaskId, TaskKind,
 };
+use dip_sched::OneFOneB;
+
+/// A schedule as another crate may define it: 1F1B under another name, on virtual pipelines, described as a search.
+pub struct OutsideSchedule;
+
+impl Schedule for OutsideSchedule {
+    fn name(&self) -> &str {
+        "outside"
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Contiguous { runs_per_rank: 2 }
+    }
+
+    fn searches(&self) -> bool {
+        true
+    }
+
+    fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
+        let plan = OneFOneB.plan(graph, env)?;
+        Ok(Plan { schedule: self.name().into(), ..plan })
+    }
+}
 
 /// A chain of stages for every microbatch: stage `s` on rank `s mod ranks`, segment `s / ranks`.
 #[derive(Clone)]
@@ -12,9 +36,9 @@ pub struct Chain {
     pub microbatches: u32,
     /// Forward of each stage.
     pub forward: Vec<f64>,
-    /// Backward of each stage; the input gradient where there are weight tasks.
+    /// Backward of each stage; the input gradient alone if there are weight tasks.
     pub backward: Vec<f64>,
-    /// Weight gradient of each stage; none for no weight tasks.
+    /// Weight gradient of each stage; empty for no weight tasks.
     pub weight: Vec<f64>,
     pub comm: f64,
     /// Bytes of every pair.
@@ -23,7 +47,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// `chunks` equal stages a rank that take 1000 forward and 2000 backward a rank.
+    /// `chunks` equal stages a rank. Together they take 1000 s forward and 2000 s backward on each rank.
     pub fn uniform(ranks: u32, microbatches: u32, chunks: u32) -> Self {
         let stages = (ranks * chunks) as usize;
         Self {
@@ -38,7 +62,7 @@ impl Chain {
         }
     }
 
-    /// The same with the weight gradient, half of the backward, apart.
+    /// Splits the weight gradient, half of the backward, into tasks of its own.
     pub fn split(mut self) -> Self {
         self.backward.iter_mut().for_each(|b| *b /= 2.0);
         self.weight = self.backward.clone();
@@ -100,7 +124,7 @@ impl Chain {
     }
 }
 
-/// An encoder and a backbone of so many layers; an image has 16 patches and 4 tokens.
+/// An encoder and a backbone with these numbers of layers. An image has 16 patches and 4 tokens.
 pub fn vision_language(vision: u32, language: u32) -> ModelSpec {
     let text = format!(
         "name = 'test'\nsequence_tokens = 64\nmax_images = 8\n\
@@ -112,7 +136,7 @@ pub fn vision_language(vision: u32, language: u32) -> ModelSpec {
     ModelSpec::from_toml(&text).unwrap()
 }
 
-/// A stage pair of so many seconds that holds and sends next to nothing.
+/// The cost of a stage pair that holds and sends one byte.
 pub fn stage_of(query: &StageQuery<'_>, forward: Seconds, backward: Seconds) -> StageCost {
     StageCost {
         strategy: query.strategy.clone(),

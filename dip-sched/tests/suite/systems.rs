@@ -6,7 +6,11 @@ use dip_core::{
     MicrobatchMeta, ModelSpec, RankId, Seconds, StageCost, StageQuery, check_plan, presets,
 };
 use dip_sched::Planning;
-use dip_sched::systems::{LADDER, System, SystemInputs, system_by_name, system_names};
+use dip_sched::systems::{
+    LADDER, ScheduleSystem, System, SystemInputs, system_by_name, system_names,
+};
+
+use crate::support::OutsideSchedule;
 
 /// Every layer takes 250 s forward and 500 s backward, and ten units of memory, or one if it is recomputed.
 #[derive(Default)]
@@ -82,6 +86,15 @@ fn makespan(system: &dyn System, microbatches: usize, memory: u64) -> f64 {
 
 fn by_name(name: &str, microbatches: usize, memory: u64) -> f64 {
     makespan(&*system_by_name(name).unwrap(), microbatches, memory)
+}
+
+#[test]
+fn a_schedule_of_another_crate_is_a_system_of_its_own() {
+    let system = ScheduleSystem::new(Arc::new(OutsideSchedule));
+    assert_eq!(system.name(), "outside");
+    // It takes its own placement of two runs a rank, on which 1F1B is slower than interleaved 1F1B.
+    let seconds = makespan(&system, 8, u64::MAX);
+    assert!(seconds > by_name("interleaved", 8, u64::MAX), "{seconds}");
 }
 
 #[test]
