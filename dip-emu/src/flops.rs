@@ -7,7 +7,7 @@ use crate::modality::{OperatorTable, PartQuery, TensorLayout};
 use crate::operators::Pass;
 
 /// Returns the arithmetic of a batch in one replica, by the usual convention: the gradients of inputs and of weights cost one
-/// forward each, and recompute does not count.
+/// forward each, and recompute does not count. Modalities of other crates count as plain transformer layers.
 pub fn model_flops(model: &ModelSpec, batch: &BatchMeta) -> Flops {
     let runs_backward = model.runs_backward();
     let module = |m: usize| {

@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 
 use dip_core::{
-    Bytes, ChunkQuery, CostError, CostModel, MicrobatchMeta, ModelSpec, RankId, Seconds, StageCost,
-    StageQuery, Strategy, Workload, presets,
+    Bytes, ChunkQuery, CostError, CostModel, MicrobatchMeta, Modality, ModelSpec, ModuleKind,
+    ModuleSpec, RankId, Seconds, StageCost, StageQuery, Strategy, Workload, presets,
 };
-use dip_emu::{AnalyticCost, Operator, OperatorKind, OperatorRule};
+use dip_emu::{
+    AnalyticCost, ModalityOperators, Operator, OperatorKind, OperatorRule, PartBuilder, Product,
+};
 
 fn model() -> ModelSpec {
     presets::model("vlm-s").unwrap()
@@ -89,4 +91,50 @@ fn a_cost_model_can_wrap_another() {
     assert_eq!(outer.activation_bytes, inner.activation_bytes);
     let (chunk, workload) = chunk(&model);
     assert_eq!(slower.candidates(&chunk, workload).unwrap(), [outer]);
+}
+
+/// Point clouds, whose layers are single products without attention.
+#[derive(Debug)]
+struct PointClouds;
+
+impl Modality for PointClouds {
+    fn name(&self) -> &str {
+        "point-cloud"
+    }
+
+    fn start_parameters(&self, module: &ModuleSpec, _: u64) -> u64 {
+        3 * u64::from(module.hidden)
+    }
+}
+
+impl ModalityOperators for PointClouds {
+    fn start(&self, part: &mut PartBuilder<'_>, _: u64) {
+        let (rows, outer) = (part.work().tokens, part.hidden());
+        let points = part.data(part.whole(rows, 3));
+        part.linear("points", points, points, Product { rows, inner: 3, outer });
+    }
+
+    fn layer(&self, part: &mut PartBuilder<'_>) {
+        let (rows, h) = (part.work().tokens, part.hidden());
+        let x = part.stream();
+        part.linear("mix", x, x, Product { rows, inner: h, outer: h });
+    }
+}
+
+#[test]
+fn a_modality_brings_its_operators() {
+    let mut model = model();
+    model.modules[0].kind = ModuleKind::other(PointClouds);
+    let (vision, spec) = model.module("vision").unwrap();
+    let meta = PointClouds.microbatch_of(spec, 500);
+    let workload = model.workload(vision, &meta, 0..1);
+    let seconds = |cost: &AnalyticCost, layers| {
+        let chunk = ChunkQuery::new(&model, vision, layers);
+        let strategy = &Strategy::keep();
+        cost.stage(&StageQuery { chunk, workload, strategy }).unwrap().forward
+    };
+    let plain = cost(&model);
+    let own = cost(&model).with_operators("point-cloud", PointClouds);
+    assert!(seconds(&own, 0..1) > seconds(&own, 1..2), "the start takes time");
+    assert!(seconds(&own, 1..2) < seconds(&plain, 1..2), "a layer has one product only");
 }
