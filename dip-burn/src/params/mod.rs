@@ -134,7 +134,7 @@ where
     visitor.tensors
 }
 
-/// Sum of the squares of all gradients of a module, except that of `except`, which is counted elsewhere.
+/// The sum of the squares of all gradients of a module. The parameter `except` is left out, because it counts elsewhere.
 ///
 /// # Errors
 /// [`ReadError`] if the device has failed.

@@ -1,5 +1,6 @@
 //! Errors of weight files.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use dip_core::SpecError;
@@ -17,12 +18,12 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// A file is not what it should be.
-    #[error("{}: {what}; {remedy}", path.display())]
+    #[error("{}: {source}; {remedy}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        what: String,
+        source: Box<dyn Error + Send + Sync>,
         /// What to do.
         remedy: &'static str,
     },
@@ -89,6 +90,15 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
+    /// Makes a [`WeightsError::Format`] about `path`.
+    pub(super) fn format(
+        path: &Path,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+        remedy: &'static str,
+    ) -> Self {
+        Self::Format { path: path.to_owned(), source: source.into(), remedy }
+    }
+
     /// Turns a system error about `path` into [`WeightsError::Io`].
     pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

@@ -87,11 +87,10 @@ pub fn export(
 fn refuse_existing(out: &Path) -> Result<(), WeightsError> {
     match out.exists() {
         false => Ok(()),
-        true => Err(WeightsError::Format {
-            path: out.to_owned(),
-            what: "is there already".into(),
-            remedy: "choose a new folder, or remove this one",
-        }),
+        true => {
+            let remedy = "choose a new folder, or remove this one";
+            Err(WeightsError::format(out, "is there already", remedy))
+        }
     }
 }
 
@@ -289,11 +288,9 @@ impl Writer<'_> {
         let module = layer.split('.').next().unwrap_or_default();
         let lora = self.model.module(module).and_then(|(_, m)| m.lora.as_ref());
         let Some(lora) = lora.filter(|lora| lora.rank as usize == *rank) else {
-            return Err(WeightsError::Format {
-                path: self.trained.path().to_owned(),
-                what: format!("{name:?} has rank {rank}, which differs from the run"),
-                remedy: "give the run.toml that the checkpoint was trained with",
-            });
+            let what = format!("{name:?} has rank {rank}, which differs from the run");
+            let remedy = "give the run.toml that the checkpoint was trained with";
+            return Err(WeightsError::format(self.trained.path(), what, remedy));
         };
         let scale = lora.scale() as f32;
         for (w, a) in weights.chunks_exact_mut(output).zip(a.chunks_exact(*rank)) {

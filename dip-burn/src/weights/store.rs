@@ -67,7 +67,11 @@ impl TensorStore {
             None => Ok(store),
             Some(name) => {
                 let what = format!("{:?} should hold {name:?}, but does not", shards[name]);
-                Err(format(&index, what, "get the shards and the index of one version"))
+                Err(WeightsError::format(
+                    &index,
+                    what,
+                    "get the shards and the index of one version",
+                ))
             }
         }
     }
@@ -110,13 +114,13 @@ impl TensorStore {
         let count = t.shape.first().copied().unwrap_or(1).max(1);
         if rows.end > count {
             let what = format!("tensor {name:?} has {count} rows, not {}", rows.end);
-            return Err(format(&self.files[t.file], what, "get the file again"));
+            return Err(WeightsError::format(&self.files[t.file], what, "get the file again"));
         }
         let row = t.bytes / count as u64;
         let bytes = self.read(t, rows.start as u64 * row, rows.len() as u64 * row)?;
         floats(&bytes, t.dtype).ok_or_else(|| {
             let what = format!("tensor {name:?} is {:?}, not F32, F16 or BF16", t.dtype);
-            format(
+            WeightsError::format(
                 &self.files[t.file],
                 what,
                 "quantised weights cannot be trained: get the originals",
@@ -162,15 +166,15 @@ impl TensorStore {
         let limit = MAX_TEXT_BYTES.min(length.saturating_sub(8));
         if size > limit {
             let what = format!("a header of {size} bytes is over the limit of {limit}");
-            return Err(format(path, what, again));
+            return Err(WeightsError::format(path, what, again));
         }
         let mut header = vec![0; size as usize];
         file.read_exact(&mut header).map_err(WeightsError::io(path))?;
         let header: BTreeMap<String, Value> =
-            serde_json::from_slice(&header).map_err(|e| format(path, e.to_string(), again))?;
+            serde_json::from_slice(&header).map_err(|e| WeightsError::format(path, e, again))?;
         for (name, info) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
             let info: TensorInfo = serde_json::from_value(info)
-                .map_err(|e| format(path, format!("tensor {name:?}: {e}"), again))?;
+                .map_err(|e| WeightsError::format(path, format!("tensor {name:?}: {e}"), again))?;
             let (start, end) = info.data_offsets;
             let bytes = elements(&info.shape).and_then(|n| n.checked_mul(info.dtype.bitsize()));
             let inside = start <= end && end as u64 <= length - 8 - size;
@@ -180,7 +184,7 @@ impl TensorStore {
                     info.shape,
                     length - 8 - size
                 );
-                return Err(format(path, what, again));
+                return Err(WeightsError::format(path, what, again));
             }
             let located = TensorLocation {
                 file: self.files.len(),
@@ -191,7 +195,7 @@ impl TensorStore {
             };
             if self.tensors.insert(name.clone(), located).is_some() {
                 let what = format!("tensor {name:?} is also in another shard");
-                return Err(format(path, what, "get the shards of one version"));
+                return Err(WeightsError::format(path, what, "get the shards of one version"));
             }
         }
         self.files.push(path.to_owned());
@@ -204,11 +208,11 @@ fn shards(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
     let remedy = "get the index again";
     let text = read_text(index)?;
     let Index { weight_map } =
-        serde_json::from_str(&text).map_err(|e| format(index, e.to_string(), remedy))?;
+        serde_json::from_str(&text).map_err(|e| WeightsError::format(index, e, remedy))?;
     let outside = |shard: &&String| Path::new(shard).file_name() != Some(shard.as_ref());
     if let Some(shard) = weight_map.values().find(outside) {
         let what = format!("shard {shard:?} is no plain file name");
-        return Err(format(index, what, remedy));
+        return Err(WeightsError::format(index, what, remedy));
     }
     Ok(weight_map.into_iter().collect())
 }
@@ -220,17 +224,13 @@ pub(super) fn read_text(path: &Path) -> Result<String, WeightsError> {
     let read = file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text);
     if read.map_err(WeightsError::io(path))? as u64 > MAX_TEXT_BYTES {
         let what = format!("over the limit of {MAX_TEXT_BYTES} bytes");
-        return Err(format(path, what, "this is no such file"));
+        return Err(WeightsError::format(path, what, "this is no such file"));
     }
     Ok(text)
 }
 
 fn elements(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
-}
-
-fn format(path: &Path, what: String, remedy: &'static str) -> WeightsError {
-    WeightsError::Format { path: path.to_owned(), what, remedy }
 }
 
 #[cfg(test)]

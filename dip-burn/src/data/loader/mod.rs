@@ -1,4 +1,4 @@
-//! Makes iteration batches: metadata first, pixels later, and a position after each.
+//! Makes the batch of each iteration: metadata first, pixels later, and a position after it.
 
 mod decode;
 mod position;

@@ -96,9 +96,10 @@ impl WebDataset {
 }
 
 impl WebDataset<CaptionedVideo> {
-    /// Opens shards of captioned videos. A sample has a `.txt`, or a `.json` with `text` or `caption`, and one of `.gif`,
-    /// `.webp` (animated), `.mp4`, `.safetensors` (latents), or numbered pictures such as `a.000.png`, of which `fps` in the
-    /// `.json` says how many make a second.
+    /// Opens shards of captioned videos.
+    ///
+    /// The caption is a `.txt`, or `text` or `caption` in a `.json`. The video is a `.gif`, an animated `.webp`, an `.mp4` or
+    /// `.webm`, latents in a `.safetensors`, or numbered pictures such as `a.000.png` with their rate as `fps` in the `.json`.
     ///
     /// # Errors
     /// As [`WebDataset::open`].
