@@ -3,9 +3,8 @@
 //! `cargo run --release --example benchmark` trains the same model on one rank and on two, iteration by iteration in turn, and
 //! prints tokens a second of both; `-- memory` trains 500 iterations and prints the resident size at 50 and at 500.
 
-use dip::burn::train::RunConfig;
 use dip::prelude::*;
-use dip::run::{Run, Training};
+use dip::train::{Run, RunConfig, Training};
 
 /// Iterations before anything is measured.
 const WARM_UP: u64 = 5;

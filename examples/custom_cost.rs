@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use dip::core::{ChunkQuery, CostError, RankId, StageCost, StageQuery};
+use dip::plan::{ChunkQuery, CostError, RankId, StageCost, StageQuery};
 use dip::prelude::*;
 
 /// Seconds that one layer takes for a token, forward only.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use dip::core::{Dep, Task, TaskId};
+use dip::plan::{Dep, Task, TaskId};
 use dip::prelude::*;
 
 struct LongestTailFirst;
@@ -46,8 +46,8 @@ fn main() -> anyhow::Result<()> {
     let (model, cluster) = (presets::model("t2v-s").unwrap(), presets::cluster("h800").unwrap());
     let cost = Arc::new(AnalyticCost::new(&model, &cluster));
     let planning = Planning::on_ranks(&model, &cluster, cost, 4)?;
-    let batch = &dip::emu::sample(&model, 1, 0, None)[0];
-    for schedule in [&LongestTailFirst as &dyn Schedule, &dip::sched::OneFOneB] {
+    let batch = &dip::emulate::sample(&model, 1, 0, None)[0];
+    for schedule in [&LongestTailFirst as &dyn Schedule, &dip::plan::OneFOneB] {
         let plan = planning.plan(batch, schedule)?;
         let (time, gap) = (plan.predicted.makespan_s, 100.0 * plan.gap());
         println!("{:20} {time}, {gap:.1} % over the bound, {:?}", plan.schedule, check_plan(&plan));

@@ -2,14 +2,12 @@
 //!
 //! `cargo run --release --example t2v -- 200 "a purple ring moves up"` trains 200 iterations.
 
-use dip::burn::ClipGrid;
-use dip::burn::data::{LatentShape, Tokenizer, caption_tokens};
-use dip::burn::model::sampler::Sampler;
-use dip::burn::train::{
-    IterationReport, MetricSink, RunConfig, SampledClip, SinkError, write_samples,
-};
 use dip::prelude::*;
-use dip::run::Run;
+use dip::train::data::{LatentShape, Tokenizer, caption_tokens};
+use dip::train::model::sampler::Sampler;
+use dip::train::{
+    ClipGrid, IterationReport, MetricSink, Run, RunConfig, SampledClip, SinkError, write_samples,
+};
 
 struct Print;
 

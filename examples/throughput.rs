@@ -3,10 +3,10 @@
 //! `cargo run --release --example throughput` prints tokens a second and GFLOP/s for decoder and ViT layers of several shapes.
 //! `-- decoder` or `-- vit` measures one kind only. `scripts/pytorch-throughput.py` prints the same table for PyTorch, to be run beside it.
 
-use dip::burn::backend::{Cpu, cpu_devices};
-use dip::burn::measure::{MeasureSettings, profile};
-use dip::core::profile::{Part, Profile};
+use dip::plan::profile::{Part, Profile};
 use dip::prelude::*;
+use dip::train::backend::{Cpu, cpu_devices};
+use dip::train::measure::{MeasureSettings, profile};
 
 /// Sequences that run side by side.
 const BATCH: u32 = 2;

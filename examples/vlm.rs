@@ -2,9 +2,8 @@
 //!
 //! `cargo run --release --example vlm -- 200` trains 200 iterations.
 
-use dip::burn::train::{IterationReport, MetricSink, RunConfig, SinkError};
 use dip::prelude::*;
-use dip::run::Run;
+use dip::train::{IterationReport, MetricSink, Run, RunConfig, SinkError};
 
 struct Print;
 

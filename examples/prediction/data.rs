@@ -1,10 +1,8 @@
 //! Models and batches to compare plans on.
 
 use anyhow::Result;
-use dip::burn::ClipSize;
-use dip::burn::train::{RunConfig, RunData};
-use dip::burn::{ClipGrid, Microbatch};
 use dip::prelude::*;
+use dip::train::{ClipGrid, ClipSize, Microbatch, RunConfig, RunData};
 
 /// Batches of each model.
 const BATCHES: usize = 3;

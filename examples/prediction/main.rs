@@ -13,17 +13,16 @@ mod ways;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use dip::burn::backend::{Cpu, cpu_devices};
-use dip::burn::measure::{MeasureSettings, profile, undisturbed};
-use dip::burn::runtime::{Pipeline, PipelineInit};
-use dip::burn::train::RunConfig;
-use dip::burn::{Batch, Microbatch};
-use dip::core::profile::{Profile, combined};
-use dip::core::{
+use dip::plan::profile::{Profile, combined};
+use dip::plan::{
     BatchSplit, ChunkQuery, CostError, ModuleId, RankId, StageCost, StageQuery, Strategy, Timeline,
     Workload,
 };
 use dip::prelude::*;
+use dip::train::backend::{Cpu, cpu_devices};
+use dip::train::measure::{MeasureSettings, profile, undisturbed};
+use dip::train::runtime::{Pipeline, PipelineInit};
+use dip::train::{Batch, Microbatch, RunConfig};
 
 use data::{SMALL_DECODER, Uncut, drawn, mean_clip, texts};
 use stages::{ByKind, Stages};
@@ -152,15 +151,15 @@ impl Study {
 
     /// The first layers of each module on rank 0.
     fn cut_after(&self, first: &[u32]) -> Partition {
-        let module = |(spec, &first): (&dip::core::ModuleSpec, &u32)| {
+        let module = |(spec, &first): (&dip::plan::ModuleSpec, &u32)| {
             let parts = [(RankId(0), 0..first), (RankId(1), first..spec.layers)];
             let parts = parts.into_iter().filter(|(_, layers)| !layers.is_empty());
-            let chunk = |(rank, layers)| dip::core::Chunk {
+            let chunk = |(rank, layers)| dip::plan::Chunk {
                 rank,
-                segment: dip::core::SegmentId(0),
+                segment: dip::plan::SegmentId(0),
                 layers,
             };
-            dip::core::ModulePartition {
+            dip::plan::ModulePartition {
                 sub_microbatch: u32::MAX,
                 chunks: parts.map(chunk).collect(),
             }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dip::core::{TaskGraph, TaskKind, Trace};
+use dip::emulate::Trace;
+use dip::plan::{TaskGraph, TaskKind};
 use dip::prelude::*;
 
 use crate::undisturbed;

@@ -5,14 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use dip::burn::Backend;
-use dip::burn::measure::MeasureError;
-use dip::burn::measure::operators::{OperatorSettings, operators};
-use dip::burn::model::Precision;
-use dip::burn::train::Device;
-use dip::core::{Bytes, ClusterSpec, OperatorProfile, Seconds, presets};
-use dip::emu::{Calibration, Measurement, fit, with_measured_peaks};
-use dip::run::{OnBackend, on_device};
+use dip::emulate::{Calibration, Measurement, fit, with_measured_peaks};
+use dip::plan::{Bytes, ClusterSpec, OperatorProfile, Seconds, presets};
+use dip::train::measure::MeasureError;
+use dip::train::measure::operators::{OperatorSettings, operators};
+use dip::train::model::Precision;
+use dip::train::{Backend, Device, OnBackend, on_device};
 
 use super::files::write_whole;
 use super::inputs;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use dip::core::check_plan_json;
+use dip::plan::check_plan_json;
 
 use super::files::read_text;
 

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use dip::core::Executor;
-use dip::emu::{LinkModel, VirtualExecutor, report};
+use dip::emulate::{Executor, LinkModel, VirtualExecutor, report};
 use dip::prelude::*;
 
 use super::files::{read_text, write_whole};

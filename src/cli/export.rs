@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use dip::burn::train::{RunConfig, checkpoint};
-use dip::burn::weights::{self, ExportConfig};
-use dip::core::Bytes;
+use dip::plan::Bytes;
+use dip::train::weights::{self, ExportConfig};
+use dip::train::{RunConfig, checkpoint};
 
 use super::inputs;
 

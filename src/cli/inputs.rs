@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dip::core::{BatchMeta, ClusterSpec, ModelSpec, hf, presets};
+use dip::plan::{BatchMeta, ClusterSpec, ModelSpec, hf, presets};
 
 use super::files::read_text;
 
@@ -31,9 +31,9 @@ pub fn model(name: &str) -> Result<ModelSpec> {
 
 /// Reads a run, and its model with the changes that the run makes to it.
 #[cfg(feature = "train")]
-pub fn run(path: &Path) -> Result<(dip::burn::train::RunConfig, ModelSpec)> {
+pub fn run(path: &Path) -> Result<(dip::train::RunConfig, ModelSpec)> {
     let shown = path.display().to_string();
-    let config = dip::burn::train::RunConfig::from_toml(&read_text(path)?);
+    let config = dip::train::RunConfig::from_toml(&read_text(path)?);
     let config = config.with_context(|| shown.clone())?;
     let mut model = model(&config.model).with_context(|| format!("{shown}: model"))?;
     config.adapt(&mut model).with_context(|| shown)?;

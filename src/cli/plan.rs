@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use dip::core::{order_from_csv, order_to_csv};
+use dip::plan::{order_from_csv, order_to_csv};
 use dip::prelude::*;
 
 use super::files::{read_text, write_whole};
@@ -105,7 +105,7 @@ impl PlanCommand {
         let cluster = inputs::cluster(&self.cluster)?;
         let batch = match &self.batch {
             Some(path) => inputs::batch(path, self.iteration)?,
-            None => dip::emu::sample(&model, 1, self.seed, None)
+            None => dip::emulate::sample(&model, 1, self.seed, None)
                 .pop()
                 .context("nothing was sampled; give --batch")?,
         };
@@ -123,7 +123,7 @@ impl PlanCommand {
 
     fn schedule(&self) -> Result<Box<dyn Schedule>> {
         schedule_by_name(&self.schedule).ok_or_else(|| {
-            let names: Vec<_> = dip::sched::schedule_names().collect();
+            let names: Vec<_> = dip::plan::schedule_names().collect();
             anyhow!("schedule {:?} is none of {}", self.schedule, names.join(", "))
         })
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use dip::core::presets;
+use dip::plan::presets;
 
 #[derive(Debug, Args)]
 pub struct Presets {
@@ -48,7 +48,7 @@ fn list(kind: Kind) {
         Kind::Models => section("models", presets::models()),
         Kind::Clusters => section("clusters", presets::clusters()),
         Kind::Schedules => {
-            let schedules: Vec<_> = dip::sched::schedules().collect();
+            let schedules: Vec<_> = dip::plan::schedules().collect();
             section("schedules", schedules.iter().map(|s| (s.name(), s.description())));
         }
     }

@@ -31,8 +31,8 @@ pub struct Sample {
 impl Sample {
     pub fn run(&self) -> Result<ExitCode> {
         let model = inputs::model(&self.model)?;
-        let batches = dip::emu::sample(&model, self.iterations, self.seed, self.microbatches);
-        let text: String = batches.iter().map(dip::core::BatchMeta::to_jsonl).collect();
+        let batches = dip::emulate::sample(&model, self.iterations, self.seed, self.microbatches);
+        let text: String = batches.iter().map(dip::plan::BatchMeta::to_jsonl).collect();
         match &self.out {
             Some(path) => write_whole(path, text.as_bytes())?,
             None => print!("{text}"),

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use dip::core::Plan;
+use dip::plan::Plan;
 
 use crate::support::{Folder, inputs, read};
 

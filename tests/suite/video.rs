@@ -1,6 +1,6 @@
 //! Training of a text-to-video model.
 
-use dip::burn::data::toy::{DataSplit, MovingConfig, write_moving_shards};
+use dip::train::data::toy::{DataSplit, MovingConfig, write_moving_shards};
 
 use crate::support::inputs::{VIDEO_MODEL, VIDEO_RUN};
 use crate::support::{Folder, bytes_needed, last_loss, read};

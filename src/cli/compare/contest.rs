@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dip::core::{Budget, Partition, RankId};
-use dip::emu::{FsdpStep, fsdp, model_flops, utilisation};
+use dip::emulate::{FsdpStep, fsdp, model_flops, utilisation};
+use dip::plan::systems::{self, Deployment, SystemInputs};
+use dip::plan::{Budget, Partition, RankId};
 use dip::prelude::*;
-use dip::sched::systems::{self, Deployment, SystemInputs};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::result::{ModelResult, Record, SystemResult};
@@ -119,12 +119,13 @@ impl Contest<'_> {
 
     /// Other batches of the same distribution.
     pub fn history(&self, model: &ModelSpec) -> Vec<BatchMeta> {
-        dip::emu::sample(model, HISTORY, self.seed ^ HISTORY_SEED, None)
+        dip::emulate::sample(model, HISTORY, self.seed ^ HISTORY_SEED, None)
     }
 
     /// A light, a medium and a heavy batch of a sweep.
     pub fn swept_history(&self, model: &ModelSpec) -> Vec<BatchMeta> {
-        let mut rising = dip::emu::sweep(model, 2 * HISTORY - 1, self.seed ^ HISTORY_SEED, None);
+        let mut rising =
+            dip::emulate::sweep(model, 2 * HISTORY - 1, self.seed ^ HISTORY_SEED, None);
         rising.truncate(HISTORY as usize);
         rising
     }

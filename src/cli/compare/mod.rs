@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use dip::core::Seconds;
-use dip::emu::report::charts;
+use dip::emulate::report::charts;
+use dip::plan::Seconds;
 
 use super::files::write_whole;
 use super::inputs;
@@ -73,8 +73,8 @@ impl Compare {
             cluster: &cluster,
             seed: self.seed,
             budget: match self.iterations_budget {
-                Some(n) => dip::core::Budget::Iterations(n),
-                None => dip::core::Budget::Time(self.budget),
+                Some(n) => dip::plan::Budget::Iterations(n),
+                None => dip::plan::Budget::Time(self.budget),
             },
             threads: self.threads,
             offload: self.offload_baselines,
@@ -82,7 +82,7 @@ impl Compare {
         let mut text = String::new();
         let mut comparison = Comparison::new(&cluster, self.seed);
         for model in &models {
-            let batches = dip::emu::sample(model, self.iterations, self.seed, None);
+            let batches = dip::emulate::sample(model, self.iterations, self.seed, None);
             let found = contest.run(model, &systems, &batches)?;
             let table = table::table(&found);
             print!("{table}");

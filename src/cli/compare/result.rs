@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dip::core::{BatchMeta, Bytes, ClusterSpec, ModelSpec, Seconds};
+use dip::plan::{BatchMeta, Bytes, ClusterSpec, ModelSpec, Seconds};
 use serde::Serialize;
 
 /// The schema name of the JSON.

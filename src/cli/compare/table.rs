@@ -1,6 +1,6 @@
 //! The comparison on the terminal.
 
-use dip::core::{Bytes, Seconds};
+use dip::plan::{Bytes, Seconds};
 
 use super::result::{ModelResult, SystemResult};
 

@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use dip::burn::train::RunConfig;
-use dip::core::ModelSpec;
-use dip::run::{Run, Training};
+use dip::plan::ModelSpec;
+use dip::train::{Run, RunConfig, Training};
 
 use super::progress::Totals;
 

@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use dip::burn::runtime::nodes::NodeGroup;
-use dip::burn::runtime::{ProcessGroup, SingleProcess};
-use dip::burn::train::{RunConfig, checkpoint};
-use dip::core::ModelSpec;
-use dip::run::Run;
+use dip::plan::ModelSpec;
+use dip::train::runtime::nodes::NodeGroup;
+use dip::train::runtime::{ProcessGroup, SingleProcess};
+use dip::train::{Run, RunConfig, checkpoint};
 
 use super::inputs;
 use progress::Progress;
@@ -70,7 +69,7 @@ impl Train {
     /// Waits for the other nodes. `None` for a run of one process.
     #[cfg(feature = "nodes")]
     fn meet_nodes(&self, config: &RunConfig) -> Result<Option<Arc<NodeGroup>>> {
-        use dip::burn::runtime::nodes::{NodesConfig, WebSocketTransport};
+        use dip::train::runtime::nodes::{NodesConfig, WebSocketTransport};
         let Some(number) = self.node else { return Ok(None) };
         println!("{}: node {number} of {} waits for the others", config.name, self.nodes.len());
         let transport = WebSocketTransport::connect(&NodesConfig::new(self.nodes.clone(), number))?;

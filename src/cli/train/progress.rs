@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dip::burn::data::toy::SampleMatch;
-use dip::burn::train::{EarlyStop, Evaluation, IterationReport, MetricSink, SinkError};
-use dip::core::Bytes;
+use dip::plan::Bytes;
+use dip::train::data::toy::SampleMatch;
+use dip::train::{EarlyStop, Evaluation, IterationReport, MetricSink, SinkError};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows a run on the terminal.

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 
-use dip::burn::Backend;
-use dip::burn::params::Bucket;
-use dip::burn::runtime::{Collective, CollectiveFactory, RankReplicas, ReplicaGone};
+use dip::train::Backend;
+use dip::train::params::Bucket;
+use dip::train::runtime::{Collective, CollectiveFactory, RankReplicas, ReplicaGone};
 
 use crate::uses::Uses;
 

@@ -1,6 +1,6 @@
 //! A cost model: every token of a layer takes a microsecond forward, and two backward.
 
-use dip::core::{Bytes, ChunkQuery, CostError, CostModel, RankId, Seconds, StageCost, StageQuery};
+use dip::plan::{Bytes, ChunkQuery, CostError, CostModel, RankId, Seconds, StageCost, StageQuery};
 
 use crate::uses::Uses;
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use dip::burn::data::{
+use dip::train::data::{
     DataError, DataSource, Document, Loader, LoaderConfig, PackConfig, Picture, PictureError,
     DocumentPiece, PixelSource, RgbImage, SourcePosition, Tokenizer,
 };
-use dip::burn::train::RunData;
-use dip::core::ModelSpec;
+use dip::train::RunData;
+use dip::plan::ModelSpec;
 
 use crate::evaluation::Brightness;
 use crate::packing::NewestFirst;

@@ -1,8 +1,7 @@
 //! An evaluation: the mean loss of a text that says nothing about its pictures.
 
-use dip::burn::Microbatch;
-use dip::burn::data::DataError;
-use dip::burn::train::{Evaluation, EvaluationConfig, Evaluator, Inference};
+use dip::train::{Evaluation, EvaluationConfig, Evaluator, Inference, Microbatch};
+use dip::train::data::DataError;
 
 use crate::uses::Uses;
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use dip::core::{ExecError, Executor, Plan, RankId, Seconds, Span, Trace};
-use dip::emu::{VirtualExecutor, report};
+use dip::plan::{Plan, RankId, Seconds};
+use dip::emulate::{ExecError, Executor, report, Span, Trace, VirtualExecutor};
 use dip::prelude::*;
 
 /// Runs whichever rank has a task that is ready.
@@ -18,7 +18,7 @@ impl Executor for OneWorker {
         let mut spans = vec![Vec::new(); plan.order.len()];
         while ends.len() < plan.graph.tasks.len() {
             for (rank, order) in plan.order.iter().enumerate() {
-                let ready = |id: &dip::core::TaskId| {
+                let ready = |id: &dip::plan::TaskId| {
                     plan.graph.task(*id).deps.iter().all(|dep| ends.contains_key(&dep.task))
                 };
                 if let Some(&task) = order.get(next[rank]).filter(|id| ready(id)) {
@@ -45,7 +45,7 @@ pub fn run() -> anyhow::Result<()> {
     let cluster = presets::cluster("cpu").context("the preset is built in")?;
     let cost = Arc::new(AnalyticCost::new(&model, &cluster));
     let planning = Planning::on_ranks(&model, &cluster, cost, 2)?;
-    let batch = &dip::emu::sample(&model, 1, 0, Some(4))[0];
+    let batch = &dip::emulate::sample(&model, 1, 0, Some(4))[0];
     let plan = planning.plan(batch, &Dip)?;
     let alone = makespan(&mut OneWorker, &plan)?;
     let pipelined = makespan(&mut VirtualExecutor::default(), &plan)?;

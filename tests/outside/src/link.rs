@@ -3,10 +3,9 @@
 use std::io;
 use std::task::Poll;
 
-use dip::burn::Backend;
-use dip::burn::runtime::{DeviceLinks, LinkFactory, RankLink, ReplicaRanks};
-use dip::burn::stage::Payload;
-use dip::core::{Link, LinkError, Message};
+use dip::train::{Backend, Link, LinkError, Message};
+use dip::train::runtime::{DeviceLinks, LinkFactory, RankLink, ReplicaRanks};
+use dip::train::stage::Payload;
 
 use crate::uses::Uses;
 

@@ -13,11 +13,10 @@ mod uses;
 
 use std::sync::Arc;
 
-use dip::burn::backend::{Cpu, cpu_devices};
-use dip::burn::runtime::Connections;
-use dip::burn::train::RunConfig;
-use dip::core::ModelSpec;
-use dip::run::Run;
+use dip::train::backend::{Cpu, cpu_devices};
+use dip::train::runtime::Connections;
+use dip::train::{Run, RunConfig};
+use dip::plan::ModelSpec;
 
 use uses::Uses;
 

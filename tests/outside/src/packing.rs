@@ -1,6 +1,6 @@
 //! A packing rule: the newest document that fits comes next.
 
-use dip::burn::data::{Fitting, PackingRule, Room};
+use dip::train::data::{Fitting, PackingRule, Room};
 
 use crate::uses::Uses;
 

@@ -1,7 +1,6 @@
 //! A schedule: every rank runs its tasks in the order of their numbers, which is topological.
 
-use dip::core::{Environment, Plan, Schedule, ScheduleError, TaskGraph};
-use dip::sched::lower_bound;
+use dip::plan::{Environment, lower_bound, Plan, Schedule, ScheduleError, TaskGraph};
 
 use crate::uses::Uses;
 

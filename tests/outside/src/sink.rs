@@ -1,6 +1,6 @@
 //! A metric sink: checks that losses are numbers.
 
-use dip::burn::train::{IterationReport, MetricSink, SinkError};
+use dip::train::{IterationReport, MetricSink, SinkError};
 
 use crate::uses::Uses;
 

@@ -1,7 +1,7 @@
 //! Throughput of every system on every model, relative to the slowest.
 
 use anyhow::Result;
-use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};
+use dip::emulate::report::charts::{Bar, BarSeries, Bars, Figure, bars};
 use serde_json::Value;
 
 use super::Inputs;

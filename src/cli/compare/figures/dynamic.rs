@@ -1,7 +1,7 @@
 //! Iteration times while the share of images rises and falls.
 
 use anyhow::Result;
-use dip::emu::report::charts::{Figure, Lines, Series, lines};
+use dip::emulate::report::charts::{Figure, Lines, Series, lines};
 use serde_json::{Value, json};
 
 use super::{Inputs, preset};
@@ -13,7 +13,7 @@ const ITERATIONS: u64 = 40;
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let model = preset(MODEL)?;
-    let batches = dip::emu::sweep(&model, ITERATIONS, inputs.contest.seed, None);
+    let batches = dip::emulate::sweep(&model, ITERATIONS, inputs.contest.seed, None);
     let history = inputs.contest.swept_history(&model);
     let result = inputs.contest.run_after(&history, &model, inputs.systems, &batches)?;
     let at = |i: usize, y: f64| (i as f64, y);
@@ -22,7 +22,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         points: system.records.iter().enumerate().map(|(i, r)| at(i, r.seconds.0)).collect(),
         steps: false,
     });
-    let images = |b: &dip::core::BatchMeta| b.microbatches.iter().map(|m| m.images).sum::<u32>();
+    let images = |b: &dip::plan::BatchMeta| b.microbatches.iter().map(|m| m.images).sum::<u32>();
     let load: Vec<(f64, f64)> =
         batches.iter().enumerate().map(|(i, b)| at(i, f64::from(images(b)))).collect();
     let chart = Lines {

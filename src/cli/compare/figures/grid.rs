@@ -1,8 +1,8 @@
 //! Degrees of data, tensor and pipeline parallelism for VLM-M on 64 devices.
 
 use anyhow::Result;
-use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};
-use dip::sched::systems::LadderStep;
+use dip::emulate::report::charts::{Bar, BarSeries, Bars, Figure, bars};
+use dip::plan::systems::LadderStep;
 use serde_json::{Value, json};
 
 use super::{Inputs, preset};
@@ -26,10 +26,10 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
             continue;
         }
         let mut model = preset(MODEL)?;
-        model.parallel = dip::core::Parallelism { data, tensor, pipeline };
+        model.parallel = dip::plan::Parallelism { data, tensor, pipeline };
         let count = Some(MICROBATCHES / data);
         let batches =
-            dip::emu::sample(&model, inputs.iterations.min(3), inputs.contest.seed, count);
+            dip::emulate::sample(&model, inputs.iterations.min(3), inputs.contest.seed, count);
         let result = inputs.contest.run(&model, &systems, &batches)?;
         let seconds: Vec<_> =
             result.systems.iter().map(|s| s.failure.is_none().then(|| s.seconds().mean)).collect();

@@ -1,8 +1,8 @@
 //! From Megatron-LM to this system, one part at a time.
 
 use anyhow::Result;
-use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};
-use dip::sched::systems::LADDER;
+use dip::emulate::report::charts::{Bar, BarSeries, Bars, Figure, bars};
+use dip::plan::systems::LADDER;
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -16,7 +16,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let mut series = Vec::new();
     for name in MODELS {
         let model = preset(name)?;
-        let batches = dip::emu::sample(&model, inputs.iterations, inputs.contest.seed, None);
+        let batches = dip::emulate::sample(&model, inputs.iterations, inputs.contest.seed, None);
         let result = inputs.contest.run(&model, &steps, &batches)?;
         let bar = |s: &SystemResult| {
             s.failure.is_none().then(|| {

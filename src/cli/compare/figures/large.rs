@@ -1,7 +1,7 @@
 //! Thousands of devices.
 
 use anyhow::Result;
-use dip::emu::report::charts::{Bar, BarSeries, Bars, Figure, bars};
+use dip::emulate::report::charts::{Bar, BarSeries, Bars, Figure, bars};
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -21,7 +21,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         let mut model = preset(name)?;
         model.parallel.pipeline = pipeline;
         let count = inputs.iterations.min(3);
-        let batches = dip::emu::sample(&model, count, inputs.contest.seed, None);
+        let batches = dip::emulate::sample(&model, count, inputs.contest.seed, None);
         let mut result = inputs.contest.run(&model, inputs.systems, &batches)?;
         result.model = setup.into();
         results.push(result);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use dip::core::{Executor, Plan};
-use dip::emu::report::charts::{Figure, Lines, Series, lines};
-use dip::emu::{AnalyticCost, VirtualExecutor};
+use dip::emulate::report::charts::{Figure, Lines, Series, lines};
+use dip::emulate::{AnalyticCost, Executor, VirtualExecutor};
+use dip::plan::Plan;
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -22,7 +22,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     for system in inputs.systems {
         let System::Pipeline(system) = system else { continue };
         let Ok(deployment) = system.deploy(&for_systems) else { continue };
-        for batch in dip::emu::sample(&model, 1, contest.seed, None) {
+        for batch in dip::emulate::sample(&model, 1, contest.seed, None) {
             let Ok((plan, _)) = contest.plan(&deployment, &batch)? else { continue };
             let points = curve(&plan)?;
             series.push(Series { name: system.name().into(), points, steps: true });
@@ -49,7 +49,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
 /// Memory in GiB over time in seconds.
 fn curve(plan: &Plan) -> Result<Vec<(f64, f64)>> {
     let trace = VirtualExecutor::default().execute(plan)?;
-    let curves = dip::emu::memory(&plan.graph, &trace);
+    let curves = dip::emulate::memory(&plan.graph, &trace);
     let points = curves.into_iter().next().map(|c| c.points).unwrap_or_default();
     let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
     Ok(points.into_iter().map(|(time, bytes)| (time.0, gib(bytes.0))).collect())

@@ -10,8 +10,8 @@ mod search;
 mod sizes;
 
 use anyhow::{Result, anyhow};
-use dip::core::{ModelSpec, presets};
-use dip::emu::report::charts::Figure;
+use dip::emulate::report::charts::Figure;
+use dip::plan::{ModelSpec, presets};
 use serde_json::Value;
 
 use super::contest::{Contest, System};

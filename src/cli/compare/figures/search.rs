@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use dip::core::{SearchProgress, Seconds};
-use dip::emu::report::charts::{Figure, Lines, Series, lines};
+use dip::emulate::report::charts::{Figure, Lines, Series, lines};
+use dip::plan::systems::System as _;
+use dip::plan::{SearchProgress, Seconds};
 use dip::prelude::*;
-use dip::sched::systems::System as _;
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -21,8 +21,9 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
     let (planning, history) = (contest.planning(&model, &cost)?, contest.history(&model));
     let for_system = contest.inputs(&planning, &history);
-    let deployment = dip::sched::systems::DipSystem.deploy(&for_system)?;
-    let batch = dip::emu::sample(&model, 1, contest.seed, None).pop().context("nothing sampled")?;
+    let deployment = dip::plan::systems::DipSystem.deploy(&for_system)?;
+    let batch =
+        dip::emulate::sample(&model, 1, contest.seed, None).pop().context("nothing sampled")?;
     let graph = deployment.graph(&deployment.memory[0], &batch)?;
     let mut environment = contest.environment();
     environment.budget = match environment.budget {

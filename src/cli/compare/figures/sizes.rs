@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use dip::core::ModuleId;
-use dip::emu::report::charts::{Figure, Lines, Series, lines};
+use dip::emulate::report::charts::{Figure, Lines, Series, lines};
+use dip::plan::ModuleId;
+use dip::plan::systems::{Deployment, MemoryPolicy};
 use dip::prelude::*;
-use dip::sched::systems::{Deployment, MemoryPolicy};
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -21,7 +21,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, preset(MODEL)?);
     let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
     let planning = contest.planning(&model, &cost)?.with_weight_split(true);
-    let batches = dip::emu::sample(&model, inputs.iterations, contest.seed, None);
+    let batches = dip::emulate::sample(&model, inputs.iterations, contest.seed, None);
     let mut series = Vec::new();
     for name in SCHEDULES {
         let mut points = Vec::new();

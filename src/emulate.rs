@@ -1,0 +1,12 @@
+//! What stages cost, and what plans do in virtual time: cost models, sampled batches, executors and reports.
+
+pub use dip_core::{
+    Action, ExecError, Executor, Interpreter, Program, RankHost, RankProgram, RankProgress,
+    Received, Span, StageCall, TaskCall, TaskOutput, Trace, TraceError, compile,
+};
+pub use dip_emu::{
+    AnalyticCost, Calibration, ErrorSummary, FitError, FittedTime, FsdpStep, LinkModel,
+    MeasuredCost, Measurement, MemoryCurve, ModalityOperators, Operator, OperatorKind,
+    OperatorRule, PartBuilder, Pass, Product, TensorId, VirtualExecutor, fit, fit_profile, fsdp,
+    memory, model_flops, report, sample, sweep, utilisation, with_measured_peaks,
+};

@@ -1,0 +1,22 @@
+//! Models, clusters and batches, and plans for them: all that planning takes. No Burn, no GPU.
+
+pub use dip_core::{
+    Activation, AttentionBias, AudioSpec, BatchMeta, BatchSplit, Budget, BuildError, Bytes,
+    Candidate, CheckReport, Chunk, ChunkQuery, ClipMeta, ClusterSpec, CostError, CostModel,
+    CsvError, DecoderSpec, Dep, DeviceSpec, DitSpec, Environment, Factors, FieldError, Flops,
+    FormatError, GraphInput, InstanceSpace, LayerOptions, LayerStrategy, LinkSpec, Lora,
+    LoraTarget, MicrobatchId, MicrobatchMeta, Modality, ModelSpec, ModuleId, ModuleKind,
+    ModuleParameters, ModulePartition, ModuleSlice, ModuleSpec, OperatorProfile, OperatorShape,
+    OperatorTime, OtherModality, Pair, PairKey, Parallelism, Partition, Placement, Plan, PlanError,
+    PlanSource, PlannedBatch, Prediction, Profile, RankId, Rope, RopeScaling, Schedule,
+    ScheduleError, SearchProgress, Seconds, SegmentId, SpecError, StageCost, StageQuery, Strategy,
+    SubMicrobatchId, Task, TaskGraph, TaskId, TaskKind, Timeline, TimelineError, Tower, Violation,
+    ViolationCode, VitSpec, Workload, build_graph, check_graph, check_plan, check_plan_json, hf,
+    order_from_csv, order_to_csv, presets, profile,
+};
+pub use dip_sched::{
+    BatchPlanner, Dip, Exact, GPipe, Interleaved, MicrobatchLoads, OneFOneB, Optimus,
+    PartitionError, Partitioner, PlacementError, PlacementSearch, PlannerConfig, PlannerStats,
+    Planning, Reordered, ZeroBubble, assign_microbatches, lower_bound, schedule_by_name,
+    schedule_names, schedules, split_batch, systems, validate_partition,
+};

@@ -1,0 +1,17 @@
+//! Training runs: [`Run`] puts one together, and every part of it can be one of your own.
+
+pub use crate::run::{OnBackend, Run, RunError, Training, on_device};
+pub use dip_burn::train::{
+    Assign, BatchContent, BatchLoader, Caption, CaptionEvaluator, CheckpointConfig, ClipEvaluator,
+    DataConfig, Device, EarlyStop, Evaluation, EvaluationConfig, Evaluator, HeldOutPicture,
+    Inference, IterationReport, JsonLines, LoadedBatch, LoraConfig, LossScale, MetricSink,
+    MetricsConfig, Packing, PartitionMethod, PendingContent, PipelineConfig, RunConfig, RunData,
+    SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError, TensorBoard,
+    Throughput, TrainError, Trainer, TrainerInit, WeightsConfig, checkpoint, clip_size,
+    resident_bytes, write_samples,
+};
+pub use dip_burn::{
+    Backend, Batch, Clip, ClipGrid, ClipSize, Image, Microbatch, backend, data, measure, model,
+    params, runtime, stage, weights,
+};
+pub use dip_core::{Link, LinkError, Message, Stage, StageError};
