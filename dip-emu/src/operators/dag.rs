@@ -9,7 +9,7 @@ use dip_core::{Bytes, Flops, Seconds};
 use super::machine::Machine;
 use super::operator::{Operator, OperatorKind, Pass};
 
-/// The index of a tensor in its [`Dag`].
+/// A tensor of the part that a [`PartBuilder`](crate::PartBuilder) builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TensorId(usize);
 
