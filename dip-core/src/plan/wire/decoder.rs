@@ -1,22 +1,28 @@
-//! Reads values of expected types, keeps the path to them, and reports whatever is not as it should be.
+//! Reads values of expected types, tracks their paths, and reports violations of the form.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use super::reader::{Reader, Syntax, Token};
+use super::reader::{JsonReader, Syntax, Token};
 use crate::plan::findings::Findings;
 use crate::plan::violation::ViolationCode;
 
-/// A field of an object, and whether it must be there.
-pub(super) type Field = (&'static str, bool);
+/// A field of an object.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field<F> {
+    /// The field as a variant of the object's enum.
+    pub(super) field: F,
+    pub(super) name: &'static str,
+    pub(super) required: bool,
+}
 
-/// Where the decoder is in the document.
+/// The position of the decoder in the document.
 #[derive(Debug, Default)]
-pub(super) struct Path(Vec<Step>);
+pub(super) struct Path(Vec<PathStep>);
 
 #[derive(Debug)]
-enum Step {
+enum PathStep {
     Field(&'static str),
     Unknown(String),
     Index(usize),
@@ -30,79 +36,86 @@ impl fmt::Display for Path {
         for (depth, step) in self.0.iter().enumerate() {
             let dot = if depth == 0 { "" } else { "." };
             match step {
-                Step::Field(name) => write!(f, "{dot}{name}")?,
-                Step::Unknown(name) => write!(f, "{dot}{name}")?,
-                Step::Index(i) => write!(f, "[{i}]")?,
+                PathStep::Field(name) => write!(f, "{dot}{name}")?,
+                PathStep::Unknown(name) => write!(f, "{dot}{name}")?,
+                PathStep::Index(i) => write!(f, "[{i}]")?,
             }
         }
         Ok(())
     }
 }
 
-pub(super) struct Decoder<'a> {
-    reader: Reader<'a>,
+/// The result of reading an array.
+pub(super) enum Array<T> {
+    Items(Vec<T>),
+    /// It has more entries than allowed.
+    TooLong,
+    /// It is no array, or the report was full before its end.
+    Unreadable,
+}
+
+pub(super) struct DocumentDecoder<'a> {
+    reader: JsonReader<'a>,
     path: Path,
     names: HashSet<Arc<str>>,
     pub(super) findings: Findings,
 }
 
-impl<'a> Decoder<'a> {
+impl<'a> DocumentDecoder<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let (path, names, findings) = (Path::default(), HashSet::new(), Findings::default());
-        Self { reader: Reader::new(text), path, names, findings }
+        Self { reader: JsonReader::new(text), path, names, findings }
     }
 
-    /// Reads an object: `each` is called on every known field and must read its value. False where it is no object.
-    pub(super) fn object(
+    /// Reads an object. Calls `each` for every known field, which must read its value.
+    pub(super) fn object<F: Copy>(
         &mut self,
-        fields: &'static [Field],
-        mut each: impl FnMut(&mut Self, &'static str) -> Result<(), Syntax>,
-    ) -> Result<bool, Syntax> {
+        fields: &[Field<F>],
+        mut each: impl FnMut(&mut Self, F) -> Result<(), Syntax>,
+    ) -> Result<(), Syntax> {
         let token = self.reader.value()?;
         if token != Token::Object {
-            self.wrong_type(&token, "an object")?;
-            return Ok(false);
+            return self.wrong_type(&token, "an object");
         }
         let (mut seen, mut first) = (0u32, true);
         while let Some(key) = self.reader.key(&mut first)? {
-            let Some(i) = fields.iter().position(|(name, _)| *name == key) else {
+            let Some(i) = fields.iter().position(|field| field.name == key) else {
                 self.unknown_field(&key, fields)?;
                 continue;
             };
-            self.path.0.push(Step::Field(fields[i].0));
+            self.path.0.push(PathStep::Field(fields[i].name));
             if seen & (1 << i) != 0 {
                 let message = "the field is given twice; remove one of them";
                 self.report(ViolationCode::DuplicateField, message);
                 self.skip()?;
             } else {
-                each(self, fields[i].0)?;
+                each(self, fields[i].field)?;
             }
             seen |= 1 << i;
             self.path.0.pop();
         }
-        for (i, (name, required)) in fields.iter().enumerate() {
-            if *required && seen & (1 << i) == 0 {
-                self.path.0.push(Step::Field(name));
+        for (i, field) in fields.iter().enumerate() {
+            if field.required && seen & (1 << i) == 0 {
+                self.path.0.push(PathStep::Field(field.name));
                 self.report(ViolationCode::MissingField, "the field is missing; add it");
                 self.path.0.pop();
             }
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Reads an array: `item` is called on every entry and must read its value. `None` where it is no array.
+    /// Reads an array. Calls `item` for every entry, which must read its value.
     ///
-    /// Once the report is full, or beyond `most` entries, the rest is read over, so that memory is bounded; the result is
-    /// `None` then too, and the second value of the pair tells that there were too many.
+    /// After `most` entries, or once the report is full, the rest is skipped, so that memory is bounded.
     pub(super) fn array<T>(
         &mut self,
         most: usize,
         mut item: impl FnMut(&mut Self) -> Result<T, Syntax>,
-    ) -> Result<(Option<Vec<T>>, bool), Syntax> {
+    ) -> Result<Array<T>, Syntax> {
         let token = self.reader.value()?;
         if token != Token::Array {
             self.wrong_type(&token, "an array")?;
-            return Ok((None, false));
+            return Ok(Array::Unreadable);
         }
         let (mut items, mut first, mut cut) = (Vec::new(), true, false);
         while self.reader.item(&mut first)? {
@@ -112,20 +125,26 @@ impl<'a> Decoder<'a> {
                 self.skip()?;
                 continue;
             }
-            self.path.0.push(Step::Index(items.len()));
+            self.path.0.push(PathStep::Index(items.len()));
             items.push(item(self)?);
             self.path.0.pop();
         }
-        let too_many = cut && items.len() >= most;
-        Ok(if cut { (None, too_many) } else { (Some(items), false) })
+        Ok(match cut {
+            false => Array::Items(items),
+            true if items.len() >= most => Array::TooLong,
+            true => Array::Unreadable,
+        })
     }
 
-    /// Reads an array without a limit of its own; the text bounds it.
+    /// Reads an array of any length, which the text bounds. Returns `None` if it could not be read.
     pub(super) fn list<T>(
         &mut self,
         item: impl FnMut(&mut Self) -> Result<T, Syntax>,
     ) -> Result<Option<Vec<T>>, Syntax> {
-        Ok(self.array(usize::MAX, item)?.0)
+        Ok(match self.array(usize::MAX, item)? {
+            Array::Items(items) => Some(items),
+            Array::TooLong | Array::Unreadable => None,
+        })
     }
 
     /// Reads a text.
@@ -136,7 +155,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Reads a text of which there are few different ones.
+    /// Reads a text. Equal texts share memory.
     pub(super) fn name(&mut self) -> Result<Option<Arc<str>>, Syntax> {
         match self.reader.value()? {
             Token::String(text) => {
@@ -151,13 +170,13 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Reads a time: finite, not negative; NaN where it is not.
+    /// Reads a finite time that is not negative. Returns NaN for any other value.
     pub(super) fn time(&mut self) -> Result<f64, Syntax> {
         let number = self.number()?;
         Ok(if number.is_nan() { number } else { self.findings.duration(number, &self.path) })
     }
 
-    /// Reads a finite number; NaN where it is not.
+    /// Reads a finite number. Returns NaN for any other value.
     pub(super) fn number(&mut self) -> Result<f64, Syntax> {
         match self.reader.value()? {
             Token::Number(text) => match text.parse::<f64>() {
@@ -170,7 +189,7 @@ impl<'a> Decoder<'a> {
         Ok(f64::NAN)
     }
 
-    /// Reads a whole number of 0 to `most`.
+    /// Reads a whole number from 0 to `most`.
     pub(super) fn integer(&mut self, most: u64) -> Result<Option<u64>, Syntax> {
         match self.reader.value()? {
             Token::Number(text) => Ok(self.whole(text, most)),
@@ -188,7 +207,7 @@ impl<'a> Decoder<'a> {
         Ok(id.and_then(|id| u32::try_from(id).ok()).map(make))
     }
 
-    /// Reads over a value.
+    /// Skips a value.
     pub(super) fn skip(&mut self) -> Result<(), Syntax> {
         let token = self.reader.value()?;
         self.reader.skip(&token)
@@ -199,17 +218,17 @@ impl<'a> Decoder<'a> {
         self.reader.end()
     }
 
-    /// Reports a violation at the present place.
+    /// Reports a violation at the current path.
     pub(super) fn report(&mut self, code: ViolationCode, message: impl Into<String>) {
         self.findings.add(code, &self.path, message);
     }
 
-    fn unknown_field(&mut self, key: &str, fields: &[Field]) -> Result<(), Syntax> {
+    fn unknown_field<F>(&mut self, key: &str, fields: &[Field<F>]) -> Result<(), Syntax> {
         let mut known = String::new();
-        for (i, (name, _)) in fields.iter().enumerate() {
-            let _ = write!(known, "{}`{name}`", if i == 0 { "" } else { ", " });
+        for (i, field) in fields.iter().enumerate() {
+            let _ = write!(known, "{}`{}`", if i == 0 { "" } else { ", " }, field.name);
         }
-        self.path.0.push(Step::Unknown(quoted(key)));
+        self.path.0.push(PathStep::Unknown(quoted(key)));
         let message = format!("the format has no such field here, only {known}; remove it");
         self.report(ViolationCode::UnknownField, message);
         self.path.0.pop();
@@ -267,7 +286,7 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// A field name as part of a path: as it is where it is a plain word, else quoted.
+/// A field name as part of a path. A name that is no plain word is quoted.
 fn quoted(key: &str) -> String {
     let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if plain { shortened(key).into() } else { format!("{:?}", shortened(key)) }

@@ -1,6 +1,6 @@
 //! The fields of `dip.graph/v1` and `dip.plan/v1`.
 
-use super::decoder::{Decoder, Field, shortened};
+use super::decoder::{Array, DocumentDecoder, Field, shortened};
 use super::reader::Syntax;
 use crate::cost::Strategy;
 use crate::plan::draft::{DocumentDraft, ListDraft, PlanDraft, TaskDraft, too_many_tasks};
@@ -8,144 +8,194 @@ use crate::plan::graph::{Candidate, Dep, MAX_TASKS, TaskKind};
 use crate::plan::violation::ViolationCode;
 use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId};
 
-const GRAPH: &[Field] = &[
-    ("schema", true),
-    ("model", true),
-    ("cluster", true),
-    ("ranks", true),
-    ("memory_limit_bytes", true),
-    ("static_bytes", true),
-    ("tasks", true),
-];
-const PLAN: &[Field] = &[
-    ("schema", true),
-    ("model", true),
-    ("cluster", true),
-    ("schedule", true),
-    ("ranks", true),
-    ("memory_limit_bytes", true),
-    ("static_bytes", true),
-    ("tasks", true),
-    ("order", true),
-    ("predicted", true),
-    ("lower_bound_s", true),
-];
-const TASK: &[Field] = &[
-    ("id", true),
-    ("rank", true),
-    ("kind", true),
-    ("module", true),
-    ("segment", true),
-    ("microbatch", true),
-    ("sub_microbatch", true),
-    ("duration_s", true),
-    ("activation_bytes", true),
-    ("strategy", true),
-    ("deps", true),
-    ("candidates", false),
-];
-const DEP: &[Field] = &[("task", true), ("comm_s", true)];
-const CANDIDATE: &[Field] =
-    &[("strategy", true), ("forward_s", true), ("backward_s", true), ("activation_bytes", true)];
-const PREDICTED: &[Field] = &[
-    ("makespan_s", true),
-    ("start_s", true),
-    ("end_s", true),
-    ("peak_bytes", true),
-    ("bubble_ratio", true),
-];
+/// Declares the fields of an object as an enum, so that every field is matched by name.
+macro_rules! fields {
+    ($(#[$doc:meta])+ $name:ident { $($variant:ident = $text:literal, $presence:ident;)+ }) => {
+        $(#[$doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum $name {
+            $($variant,)+
+        }
 
-/// Which of the two formats is read.
+        impl $name {
+            const FIELDS: &[Field<Self>] = &[
+                $(Field { field: Self::$variant, name: $text, required: fields!($presence) },)+
+            ];
+        }
+    };
+    (required) => { true };
+    (optional) => { false };
+}
+
+fields! {
+    /// Fields of a plan. A graph has those of [`DocumentField::in_graph`].
+    DocumentField {
+        Schema = "schema", required;
+        Model = "model", required;
+        Cluster = "cluster", required;
+        Schedule = "schedule", required;
+        Ranks = "ranks", required;
+        MemoryLimit = "memory_limit_bytes", required;
+        StaticBytes = "static_bytes", required;
+        Tasks = "tasks", required;
+        Order = "order", required;
+        Predicted = "predicted", required;
+        LowerBound = "lower_bound_s", required;
+    }
+}
+
+fields! {
+    /// Fields of a task.
+    TaskField {
+        Id = "id", required;
+        Rank = "rank", required;
+        Kind = "kind", required;
+        Module = "module", required;
+        Segment = "segment", required;
+        Microbatch = "microbatch", required;
+        SubMicrobatch = "sub_microbatch", required;
+        Duration = "duration_s", required;
+        ActivationBytes = "activation_bytes", required;
+        Strategy = "strategy", required;
+        Deps = "deps", required;
+        Candidates = "candidates", optional;
+    }
+}
+
+fields! {
+    /// Fields of a dependency.
+    DepField {
+        Task = "task", required;
+        Comm = "comm_s", required;
+    }
+}
+
+fields! {
+    /// Fields of a candidate strategy.
+    CandidateField {
+        Strategy = "strategy", required;
+        Forward = "forward_s", required;
+        Backward = "backward_s", required;
+        ActivationBytes = "activation_bytes", required;
+    }
+}
+
+fields! {
+    /// Fields of the prediction.
+    PredictedField {
+        Makespan = "makespan_s", required;
+        Start = "start_s", required;
+        End = "end_s", required;
+        PeakBytes = "peak_bytes", required;
+        BubbleRatio = "bubble_ratio", required;
+    }
+}
+
+impl DocumentField {
+    /// True if a graph has this field.
+    fn in_graph(self) -> bool {
+        !matches!(self, Self::Schedule | Self::Order | Self::Predicted | Self::LowerBound)
+    }
+}
+
+/// The two formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Graph,
     Plan,
 }
 
-/// The schema of a document, where it says one, and what it holds.
-pub(super) fn decode(
-    decoder: &mut Decoder<'_>,
-    format: Format,
-) -> Result<(Option<String>, DocumentDraft), Syntax> {
+/// A document as far as it could be read.
+pub(super) struct Decoded {
+    /// Its schema, if it has one.
+    pub(super) schema: Option<String>,
+    pub(super) draft: DocumentDraft,
+}
+
+/// Reads a document of this format.
+pub(super) fn decode(decoder: &mut DocumentDecoder<'_>, format: Format) -> Result<Decoded, Syntax> {
     let mut schema = None;
     let mut draft = DocumentDraft::default();
     let mut plan = PlanDraft::default();
-    let fields = if format == Format::Plan { PLAN } else { GRAPH };
-    decoder.object(fields, |d, field| {
+    let mut fields = DocumentField::FIELDS.to_vec();
+    fields.retain(|f| format == Format::Plan || f.field.in_graph());
+    decoder.object(&fields, |d, field| {
         match field {
-            "schema" => schema = d.string()?,
-            "model" => draft.model = d.string()?,
-            "cluster" => draft.cluster = d.string()?,
-            "schedule" => plan.schedule = d.string()?,
-            "ranks" => draft.ranks = d.integer(u64::MAX)?,
-            "memory_limit_bytes" => draft.memory_limit = d.list(bytes)?,
-            "static_bytes" => draft.static_bytes = d.list(bytes)?,
-            "tasks" => draft.tasks = tasks(d)?,
-            "order" => plan.order = d.list(list)?,
-            "predicted" => predicted(d, &mut plan)?,
-            _ => plan.lower_bound = d.time()?,
+            DocumentField::Schema => schema = d.string()?,
+            DocumentField::Model => draft.model = d.string()?,
+            DocumentField::Cluster => draft.cluster = d.string()?,
+            DocumentField::Schedule => plan.schedule = d.string()?,
+            DocumentField::Ranks => draft.ranks = d.integer(u64::MAX)?,
+            DocumentField::MemoryLimit => draft.memory_limit = d.list(bytes)?,
+            DocumentField::StaticBytes => draft.static_bytes = d.list(bytes)?,
+            DocumentField::Tasks => draft.tasks = tasks(d)?,
+            DocumentField::Order => plan.order = d.list(list)?,
+            DocumentField::Predicted => predicted(d, &mut plan)?,
+            DocumentField::LowerBound => plan.lower_bound = d.time()?,
         }
         Ok(())
     })?;
     decoder.end()?;
     draft.plan = (format == Format::Plan).then_some(plan);
-    Ok((schema, draft))
+    Ok(Decoded { schema, draft })
 }
 
-fn bytes(d: &mut Decoder<'_>) -> Result<Option<Bytes>, Syntax> {
+fn bytes(d: &mut DocumentDecoder<'_>) -> Result<Option<Bytes>, Syntax> {
     Ok(d.integer(u64::MAX)?.map(Bytes))
 }
 
-fn list(d: &mut Decoder<'_>) -> Result<ListDraft, Syntax> {
+fn list(d: &mut DocumentDecoder<'_>) -> Result<ListDraft, Syntax> {
     let ids = d.list(|d| d.id(TaskId))?;
     Ok(ListDraft { readable: ids.is_some(), ids: ids.unwrap_or_default() })
 }
 
-fn predicted(d: &mut Decoder<'_>, plan: &mut PlanDraft) -> Result<(), Syntax> {
-    d.object(PREDICTED, |d, field| {
+fn predicted(d: &mut DocumentDecoder<'_>, plan: &mut PlanDraft) -> Result<(), Syntax> {
+    d.object(PredictedField::FIELDS, |d, field| {
         match field {
-            "makespan_s" => plan.makespan = d.time()?,
-            "start_s" => plan.start = d.list(Decoder::time)?,
-            "end_s" => plan.end = d.list(Decoder::time)?,
-            "peak_bytes" => plan.peak = d.list(bytes)?,
-            _ => plan.bubble_ratio = d.number()?,
+            PredictedField::Makespan => plan.makespan = d.time()?,
+            PredictedField::Start => plan.start = d.list(DocumentDecoder::time)?,
+            PredictedField::End => plan.end = d.list(DocumentDecoder::time)?,
+            PredictedField::PeakBytes => plan.peak = d.list(bytes)?,
+            PredictedField::BubbleRatio => plan.bubble_ratio = d.number()?,
         }
         Ok(())
-    })?;
-    Ok(())
+    })
 }
 
-fn tasks(d: &mut Decoder<'_>) -> Result<Option<Vec<TaskDraft>>, Syntax> {
-    let (tasks, too_many) = d.array(MAX_TASKS, task)?;
-    if too_many {
-        too_many_tasks(&mut d.findings);
+fn tasks(d: &mut DocumentDecoder<'_>) -> Result<Option<Vec<TaskDraft>>, Syntax> {
+    match d.array(MAX_TASKS, task)? {
+        Array::Items(tasks) => return Ok(Some(tasks)),
+        Array::TooLong => too_many_tasks(&mut d.findings),
+        Array::Unreadable => {}
     }
-    Ok(tasks)
+    Ok(None)
 }
 
-fn task(d: &mut Decoder<'_>) -> Result<TaskDraft, Syntax> {
+fn task(d: &mut DocumentDecoder<'_>) -> Result<TaskDraft, Syntax> {
     let mut task = TaskDraft::default();
-    d.object(TASK, |d, field| {
+    d.object(TaskField::FIELDS, |d, field| {
         match field {
-            "id" => task.id = d.id(TaskId)?,
-            "rank" => task.rank = d.id(RankId)?,
-            "kind" => task.kind = kind(d)?,
-            "module" => task.module = d.name()?,
-            "segment" => task.segment = d.id(SegmentId)?,
-            "microbatch" => task.microbatch = d.id(MicrobatchId)?,
-            "sub_microbatch" => task.sub_microbatch = d.id(SubMicrobatchId)?,
-            "duration_s" => task.duration = d.time()?,
-            "activation_bytes" => task.activation_bytes = bytes(d)?,
-            "strategy" => task.strategy = d.string()?.map(Strategy::new),
-            "deps" => task.deps = d.list(dep)?.and_then(|deps| deps.into_iter().collect()),
-            _ => task.candidates = d.list(candidate)?.and_then(|c| c.into_iter().collect()),
+            TaskField::Id => task.id = d.id(TaskId)?,
+            TaskField::Rank => task.rank = d.id(RankId)?,
+            TaskField::Kind => task.kind = kind(d)?,
+            TaskField::Module => task.module = d.name()?,
+            TaskField::Segment => task.segment = d.id(SegmentId)?,
+            TaskField::Microbatch => task.microbatch = d.id(MicrobatchId)?,
+            TaskField::SubMicrobatch => task.sub_microbatch = d.id(SubMicrobatchId)?,
+            TaskField::Duration => task.duration = d.time()?,
+            TaskField::ActivationBytes => task.activation_bytes = bytes(d)?,
+            TaskField::Strategy => task.strategy = d.string()?.map(Strategy::new),
+            TaskField::Deps => task.deps = d.list(dep)?.and_then(|deps| deps.into_iter().collect()),
+            TaskField::Candidates => {
+                task.candidates = d.list(candidate)?.and_then(|c| c.into_iter().collect())
+            }
         }
         Ok(())
     })?;
     Ok(task)
 }
 
-fn kind(d: &mut Decoder<'_>) -> Result<Option<TaskKind>, Syntax> {
+fn kind(d: &mut DocumentDecoder<'_>) -> Result<Option<TaskKind>, Syntax> {
     let Some(text) = d.string()? else { return Ok(None) };
     let kind = match text.as_str() {
         "forward" => Some(TaskKind::Forward),
@@ -162,27 +212,27 @@ fn kind(d: &mut Decoder<'_>) -> Result<Option<TaskKind>, Syntax> {
     Ok(kind)
 }
 
-fn dep(d: &mut Decoder<'_>) -> Result<Option<Dep>, Syntax> {
+fn dep(d: &mut DocumentDecoder<'_>) -> Result<Option<Dep>, Syntax> {
     let (mut task, mut comm_s) = (None, f64::NAN);
-    d.object(DEP, |d, field| {
+    d.object(DepField::FIELDS, |d, field| {
         match field {
-            "task" => task = d.id(TaskId)?,
-            _ => comm_s = d.time()?,
+            DepField::Task => task = d.id(TaskId)?,
+            DepField::Comm => comm_s = d.time()?,
         }
         Ok(())
     })?;
     Ok(task.map(|task| Dep { task, comm_s: Seconds(comm_s) }))
 }
 
-fn candidate(d: &mut Decoder<'_>) -> Result<Option<Candidate>, Syntax> {
+fn candidate(d: &mut DocumentDecoder<'_>) -> Result<Option<Candidate>, Syntax> {
     let (mut strategy, mut activation_bytes) = (None, None);
     let (mut forward, mut backward) = (f64::NAN, f64::NAN);
-    d.object(CANDIDATE, |d, field| {
+    d.object(CandidateField::FIELDS, |d, field| {
         match field {
-            "strategy" => strategy = d.string()?.map(Strategy::new),
-            "forward_s" => forward = d.time()?,
-            "backward_s" => backward = d.time()?,
-            _ => activation_bytes = bytes(d)?,
+            CandidateField::Strategy => strategy = d.string()?.map(Strategy::new),
+            CandidateField::Forward => forward = d.time()?,
+            CandidateField::Backward => backward = d.time()?,
+            CandidateField::ActivationBytes => activation_bytes = bytes(d)?,
         }
         Ok(())
     })?;

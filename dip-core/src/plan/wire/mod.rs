@@ -1,11 +1,15 @@
-//! Reading of `dip.graph/v1` and `dip.plan/v1`.
+//! Reads `dip.graph/v1` and `dip.plan/v1`.
 //!
 //! ```text
-//! text -> reader (JSON values) -> decoder (types, paths) -> draft (as far as readable) -> check -> TaskGraph | Plan
+//! text -> reader (JSON tokens) -> decoder (types, paths) -> draft (all readable values) -> check -> TaskGraph | Plan
 //! ```
 //!
-//! One decoder serves the strict loaders and the checker. It collects every violation with its path instead of stopping at
-//! the first one, and bounds what it allocates by the text it was given.
+//! The loaders and the checker share one decoder. It collects every violation with its path instead of stopping at the first
+//! one, and the length of the text bounds its memory.
+//!
+//! The reader is our own because the checker reports values that a strict JSON parser rejects as syntax errors: the tokens
+//! `NaN` and `Infinity` that Python writes, and numbers beyond the range of a double. It also keeps the text of a number, so
+//! that `2.0` and `20000000000000000000` are reported as what they are.
 
 mod decoder;
 mod document;
@@ -21,47 +25,47 @@ use crate::plan::findings::Findings;
 use crate::plan::graph::{GRAPH_SCHEMA, TaskGraph};
 use crate::plan::plan::{PLAN_SCHEMA, Plan};
 use crate::plan::violation::{Violation, ViolationClass};
-use decoder::{Decoder, shortened};
-use document::Format;
+use decoder::{DocumentDecoder, shortened};
+use document::{Decoded, Format};
 
 /// Longest text that is read, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1 << 31;
 
-/// Violations that an error shows before it only counts them.
+/// Number of violations that an error shows; the rest are counted.
 const SHOWN: usize = 5;
 
 /// A text that is not a usable graph or plan.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum FormatError {
-    /// The text is longer than any document that is read.
+    /// The text is too long.
     #[error(
         "the text has {bytes} bytes, but at most {MAX_TEXT_BYTES} are read; plan fewer microbatches at a time"
     )]
     TooLong {
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
     },
     /// The text is not JSON.
     #[error("line {line}, column {column}: not JSON: {message}")]
     Syntax {
-        /// Line, counted from 1.
+        /// Line number from 1.
         line: usize,
-        /// Column in characters, counted from 1.
+        /// Column number in characters from 1.
         column: usize,
-        /// What is wrong there.
+        /// What is wrong.
         message: String,
     },
-    /// The document is of another format, or of a version that is not known.
+    /// The document has another format or an unknown version.
     #[error("schema is {found:?}, but only {supported:?} is supported here; {remedy}")]
     Schema {
-        /// What it says.
+        /// The schema of the document.
         found: String,
-        /// What is read here.
+        /// The supported schema.
         supported: &'static str,
         /// What to do.
         remedy: &'static str,
     },
-    /// The document is JSON of the right schema, but not a graph or plan that can be used.
+    /// The document has the right schema, but is no usable graph or plan.
     #[error("{}", Shown(.0))]
     Invalid(Vec<Violation>),
 }
@@ -80,7 +84,7 @@ impl fmt::Display for Shown<'_> {
 }
 
 impl TaskGraph {
-    /// Reads `dip.graph/v1`. The graph can be planned: ids and ranks are in range, stages are paired, dependencies have no
+    /// Reads `dip.graph/v1`. The graph can be planned: ids and ranks are in range, stages are paired, dependencies form no
     /// cycle, and the static bytes fit.
     ///
     /// # Errors
@@ -93,8 +97,8 @@ impl TaskGraph {
 }
 
 impl Plan {
-    /// Reads `dip.plan/v1`. The plan can be run: besides what holds for a graph, the order covers every rank and does not
-    /// deadlock. Its figures and limits are not judged; [`check_plan`](crate::check_plan) does that.
+    /// Reads `dip.plan/v1`. The plan can be run: its graph is valid, and the order covers every rank and does not deadlock.
+    /// Figures and memory limits are not checked; [`check_plan`](crate::check_plan) does that.
     ///
     /// # Errors
     /// [`FormatError`] with every violation and its path.
@@ -102,7 +106,7 @@ impl Plan {
         let (mut draft, mut findings) = read(text, Format::Plan)?;
         check_draft(&mut draft, &mut findings);
         let mut violations = findings.violations;
-        // A full report may lack violations that would matter here.
+        // A truncated report may lack violations of other classes.
         if !findings.truncated {
             violations.retain(|v| v.code.class() != ViolationClass::Figures);
         }
@@ -117,7 +121,7 @@ fn accept<T>(violations: Vec<Violation>, document: Option<T>) -> Result<T, Forma
     }
 }
 
-/// Every violation of the text of a plan, of its form and of its meaning together.
+/// Returns every violation of the text of a plan, in its form and in its meaning.
 ///
 /// # Errors
 /// [`FormatError`] if the text is not JSON or has another schema.
@@ -133,8 +137,8 @@ fn read(text: &str, format: Format) -> Result<(DocumentDraft, Findings), FormatE
     if text.len() > MAX_TEXT_BYTES {
         return Err(FormatError::TooLong { bytes: text.len() });
     }
-    let mut decoder = Decoder::new(text);
-    let (schema, draft) = document::decode(&mut decoder, format).map_err(|syntax| {
+    let mut decoder = DocumentDecoder::new(text);
+    let Decoded { schema, draft } = document::decode(&mut decoder, format).map_err(|syntax| {
         let (line, column) = reader::position(text, syntax.at);
         FormatError::Syntax { line, column, message: syntax.message }
     })?;

@@ -1,16 +1,16 @@
-//! A JSON reader over text: one value at a time, no tree, with Python's `NaN`, `Infinity` and `-Infinity` as tokens.
+//! Reads JSON from text, one token at a time and without a tree. Accepts Python's `NaN`, `Infinity` and `-Infinity`.
 
 use std::borrow::Cow;
 
 /// Deepest nesting of a document.
 const MAX_DEPTH: usize = 128;
 
-/// What is not JSON, and where.
+/// A syntax error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Syntax {
     /// Byte offset.
     pub(super) at: usize,
-    /// What is wrong there.
+    /// What is wrong.
     pub(super) message: String,
 }
 
@@ -26,12 +26,12 @@ pub(super) enum Token<'a> {
     Null,
 }
 
-pub(super) struct Reader<'a> {
+pub(super) struct JsonReader<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> JsonReader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
@@ -63,9 +63,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next key of an object whose opening was read, or `None` at its end. `first` starts as true.
+    /// Reads the next key of an open object, or `None` at its end. `first` starts as true.
     pub(super) fn key(&mut self, first: &mut bool) -> Result<Option<Cow<'a, str>>, Syntax> {
-        if !self.goes_on(b'}', first)? {
+        if !self.has_next(b'}', first)? {
             return Ok(None);
         }
         if self.peek() != Some(b'"') {
@@ -79,12 +79,12 @@ impl<'a> Reader<'a> {
         Ok(Some(key))
     }
 
-    /// Whether an array whose opening was read has a next item. `first` starts as true.
+    /// Returns true if an open array has another item. `first` starts as true.
     pub(super) fn item(&mut self, first: &mut bool) -> Result<bool, Syntax> {
-        self.goes_on(b']', first)
+        self.has_next(b']', first)
     }
 
-    /// Reads over the rest of a value of which `token` was read.
+    /// Skips the rest of a value that starts with `token`.
     pub(super) fn skip(&mut self, token: &Token<'_>) -> Result<(), Syntax> {
         self.skip_nested(token, 0)
     }
@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn goes_on(&mut self, close: u8, first: &mut bool) -> Result<bool, Syntax> {
+    fn has_next(&mut self, close: u8, first: &mut bool) -> Result<bool, Syntax> {
         match self.peek() {
             Some(b) if b == close => {
                 self.at += 1;
@@ -198,7 +198,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads a string; the cursor is on its opening quote. Only one with escapes is copied.
+    /// Reads a string from its opening quote. Copies only strings with escapes.
     fn string(&mut self) -> Result<Cow<'a, str>, Syntax> {
         self.at += 1;
         let mut owned = String::new();
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
         Ok(c)
     }
 
-    /// Reads `uXXXX`, and a second one where the first is the leading half of a surrogate pair.
+    /// Reads `uXXXX`, or two escapes if the first is the leading half of a surrogate pair.
     fn unicode_escape(&mut self) -> Result<char, Syntax> {
         let lone = Syntax { at: self.at, message: "a surrogate escape stands alone".into() };
         let first = self.hex()?;
@@ -273,7 +273,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Line and column of a byte offset, both counted from 1; the column counts characters.
+/// Line and column of a byte offset, both from 1. The column counts characters.
 pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |i| i + 1);
