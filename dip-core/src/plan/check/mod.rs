@@ -29,7 +29,7 @@ use times::RecomputedTimes;
 /// Largest relative difference between a predicted and a recomputed figure.
 pub const TOLERANCE: f64 = 1e-6;
 
-/// Returns every violation of a plan, at most [`MAX_VIOLATIONS`].
+/// Returns every violation of a plan, at most [`MAX_VIOLATIONS`](crate::MAX_VIOLATIONS).
 pub fn check_plan(plan: &Plan) -> Vec<Violation> {
     let mut findings = Findings::default();
     let mut draft = DocumentDraft::from_plan(plan, &mut findings);
@@ -37,7 +37,7 @@ pub fn check_plan(plan: &Plan) -> Vec<Violation> {
     findings.violations
 }
 
-/// Returns every violation of a task graph, at most [`MAX_VIOLATIONS`].
+/// Returns every violation of a task graph, at most [`MAX_VIOLATIONS`](crate::MAX_VIOLATIONS).
 pub fn check_graph(graph: &TaskGraph) -> Vec<Violation> {
     let mut findings = Findings::default();
     let mut draft = DocumentDraft::from_graph(graph, &mut findings);
