@@ -26,6 +26,7 @@ mod floats;
 pub mod measure;
 pub mod model;
 pub mod params;
+mod random;
 pub mod runtime;
 pub mod stage;
 pub mod train;

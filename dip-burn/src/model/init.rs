@@ -7,10 +7,11 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{DitSpec, LoraTarget, ModuleSpec};
 use fnv::FnvHasher;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::block::linear::{Adapter, Linear};
+use crate::random::normals;
 
 /// Draws the weights of one module of the model.
 #[derive(Debug, Clone)]
@@ -43,15 +44,7 @@ impl<B: Backend> Init<'_, B> {
     fn drawn(&self, name: &str, [rows, columns]: [usize; 2], std: f64) -> Param<Tensor<B, 2>> {
         let mut rng =
             ChaCha8Rng::seed_from_u64(self.seed ^ hash(&format!("{}.{name}", self.module)));
-        let mut values = Vec::with_capacity(rows * columns + 1);
-        while values.len() < rows * columns {
-            // Box-Muller gives two independent normal values at a time.
-            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * std;
-            let angle = std::f64::consts::TAU * rng.random::<f64>();
-            values.push((radius * angle.cos()) as f32);
-            values.push((radius * angle.sin()) as f32);
-        }
-        values.truncate(rows * columns);
+        let values = normals(&mut rng, std, rows * columns);
         let data = TensorData::new(values, [rows, columns]);
         Param::initialized(ParamId::new(), Tensor::from_data(data, self.device).require_grad())
     }

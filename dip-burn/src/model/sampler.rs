@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use super::WholeModel;
 use crate::batch::{Clip, ClipGrid, Microbatch};
 use crate::data::Latents;
-use crate::data::video::{ReadyClip, normals, packed, sample_time};
+use crate::data::video::{ReadyClip, packed, sample_time, standard_normals};
 
 /// Clips of one forward, each with and without its caption.
 const CLIPS_AT_ONCE: usize = 8;
@@ -32,7 +32,7 @@ impl Sampler {
         seed: u64,
     ) -> Vec<Latents> {
         let noise = |(number, (_, grid)): (u64, &(Vec<u32>, ClipGrid))| {
-            let values = normals(seed, number, grid.tokens() * self.values);
+            let values = standard_normals(seed, number, grid.tokens() * self.values);
             Latents { grid: *grid, values }
         };
         let mut clips: Vec<Latents> = (0..).zip(prompts).map(noise).collect();

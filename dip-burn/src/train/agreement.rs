@@ -1,6 +1,9 @@
 //! What the trainers of a run agree on: weights, and tensors that they share.
 
+use std::hash::Hasher;
 use std::path::Path;
+
+use twox_hash::XxHash3_64;
 
 use super::checkpoint::{self, CheckpointError};
 use crate::params::NamedTensors;
@@ -43,19 +46,14 @@ where
     Ok(all)
 }
 
-/// FNV-1a over the length and the eight-byte words of every part. The rotation after each product carries high bits to low ones.
+/// A hash of all parts and their lengths.
 pub(super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let mut take = |word: u64| hash = (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
+    let mut hash = XxHash3_64::new();
     for part in parts {
-        take(part.len() as u64);
-        for word in part.chunks(8) {
-            let mut padded = [0; 8];
-            padded[..word.len()].copy_from_slice(word);
-            take(u64::from_le_bytes(padded));
-        }
+        hash.write(&(part.len() as u64).to_le_bytes());
+        hash.write(part);
     }
-    format!("{hash:016x}")
+    format!("{:016x}", hash.finish())
 }
 
 #[cfg(test)]
@@ -64,7 +62,6 @@ mod tests {
 
     #[test]
     fn fingerprints_distinguish_signs_and_lengths() {
-        // The sign of the upper float of a word is bit 63: a product alone never moves it, and two of them cancel.
         let signed = |a: f32, b: f32| [0.0, a, 0.0, b].map(f32::to_le_bytes).concat();
         assert_ne!(fingerprint([&signed(1.0, 1.0)[..]]), fingerprint([&signed(-1.0, -1.0)[..]]));
         assert_ne!(fingerprint([b"ab" as &[u8], b""]), fingerprint([b"ab\0" as &[u8], b""]));

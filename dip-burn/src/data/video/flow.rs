@@ -1,12 +1,11 @@
 //! Flow matching: a clip at a random time on a straight path from noise to video.
 
-use std::f64::consts::TAU;
-
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::grid::Latents;
 use crate::batch::Clip;
+use crate::random::normals;
 
 /// Random streams of the times are odd, those of the noise are even.
 const TIME_STREAM: u64 = 1;
@@ -21,14 +20,14 @@ const SHIFT: f32 = 3.0;
 /// Times follow a logistic-normal distribution, and most are early, near the noise. There the content of a clip is decided: all
 /// its pixels together show it even if each pixel is mostly noise.
 pub fn noisy(latents: &Latents, seed: u64, number: u64) -> Clip {
-    let logit = LOGIT_MEAN + LOGIT_STD * normals(seed, 2 * number + TIME_STREAM, 1)[0];
+    let logit = LOGIT_MEAN + LOGIT_STD * standard_normals(seed, 2 * number + TIME_STREAM, 1)[0];
     let time = 1.0 / (1.0 + (-logit).exp());
     at_time(latents, seed, number, time)
 }
 
 /// The clip with noise at the given time.
 pub(crate) fn at_time(latents: &Latents, seed: u64, number: u64, time: f32) -> Clip {
-    let noise = normals(seed, 2 * number, latents.values.len());
+    let noise = standard_normals(seed, 2 * number, latents.values.len());
     let pairs = || latents.values.iter().zip(&noise);
     Clip {
         grid: latents.grid,
@@ -44,20 +43,11 @@ pub(crate) fn sample_time(done: u32, all: u32) -> f32 {
     progress / (progress + SHIFT * (1.0 - progress))
 }
 
-/// Independent values of the standard normal distribution.
-pub(crate) fn normals(seed: u64, stream: u64, count: usize) -> Vec<f32> {
+/// Values of the standard normal distribution, from one stream of a seed.
+pub(crate) fn standard_normals(seed: u64, stream: u64, count: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
-    let mut values = Vec::with_capacity(count + 1);
-    while values.len() < count {
-        // Box-Muller: two values at a time; 1 - u is never 0.
-        let (u, v) = (rng.random::<f64>(), rng.random::<f64>());
-        let radius = (-2.0 * (1.0 - u).ln()).sqrt();
-        values.push((radius * (TAU * v).cos()) as f32);
-        values.push((radius * (TAU * v).sin()) as f32);
-    }
-    values.truncate(count);
-    values
+    normals(&mut rng, 1.0, count)
 }
 
 #[cfg(test)]

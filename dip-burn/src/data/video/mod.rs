@@ -14,7 +14,7 @@ pub(crate) mod packed;
 mod stored;
 
 pub use flow::noisy;
-pub(crate) use flow::{at_time, normals, sample_time};
+pub(crate) use flow::{at_time, sample_time, standard_normals};
 pub use grid::{LatentShape, Latents};
 pub use loader::{ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, caption_tokens};
 pub(crate) use packed::ReadyClip;
