@@ -1,12 +1,12 @@
-//! What a second rank brings, and whether memory grows.
+//! Measures the speed-up of a second rank, and whether memory grows.
 //!
-//! `cargo run --release --example benchmark` trains the same model on one rank and on two, iteration by iteration in turn, and
-//! prints tokens a second of both; `-- memory` trains 500 iterations and prints the resident size at 50 and at 500.
+//! `cargo run --release --example benchmark` trains the same model on one rank and on two, in turns, and prints the tokens a
+//! second of both; `-- memory` trains 500 iterations and prints the resident size at 50 and at 500.
 
 use dip::prelude::*;
-use dip::train::{Run, RunConfig, Training};
+use dip::train::{Run, RunConfig, Training, resident_bytes};
 
-/// Iterations before anything is measured.
+/// Iterations that are not measured.
 const WARM_UP: u64 = 5;
 
 fn trainer(ranks: u32, iterations: u64) -> anyhow::Result<Box<dyn Training>> {
@@ -16,14 +16,6 @@ fn trainer(ranks: u32, iterations: u64) -> anyhow::Result<Box<dyn Training>> {
     config.output = format!("runs/benchmark-{ranks}").into();
     let model = presets::model(&config.model).expect("the preset is built in");
     Ok(Run::new(config, model).start()?)
-}
-
-/// Memory of this process that is in use, in MiB; 0 where the system does not say.
-fn resident_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
-    kib.unwrap_or(0.0) / 1024.0
 }
 
 fn scaling(iterations: u64) -> anyhow::Result<()> {
@@ -51,7 +43,8 @@ fn memory() -> anyhow::Result<()> {
     while !trainer.is_done() {
         trainer.step()?;
         if matches!(trainer.iteration(), 50 | 100 | 200 | 300 | 400 | 500) {
-            println!("iteration {:3}: {:.0} MiB resident", trainer.iteration(), resident_mib());
+            let resident = resident_bytes().unwrap_or_default();
+            println!("iteration {:3}: {resident} resident", trainer.iteration());
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! A cost model of your own in one trait: here a table of seconds a token, as one may have measured elsewhere.
+//! A cost model of your own, in one trait: a table of measured seconds per token.
 //!
 //! `cargo run --release --no-default-features --example custom_cost`
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dip::plan::{ChunkQuery, CostError, RankId, StageCost, StageQuery};
 use dip::prelude::*;
 
-/// Seconds that one layer takes for a token, forward only.
+/// Seconds of the forward of one layer for one token, by module.
 struct Table(&'static [(&'static str, f64)]);
 
 impl CostModel for Table {

@@ -1,4 +1,4 @@
-//! A schedule of your own in one trait: of the tasks that are ready, the one with the longest way to the end goes first.
+//! A schedule of your own, in one trait: of the ready tasks, the one with the longest path to the end runs first.
 //!
 //! `cargo run --release --no-default-features --example custom_schedule`
 

@@ -1,14 +1,14 @@
 //! Training throughput of one layer on one core: forward and backward, as the planner's profile measures them.
 //!
 //! `cargo run --release --example throughput` prints tokens a second and GFLOP/s for decoder and ViT layers of several shapes.
-//! `-- decoder` or `-- vit` measures one kind only. `scripts/pytorch-throughput.py` prints the same table for PyTorch, to be run beside it.
+//! `-- decoder` or `-- vit` measures one kind of layer. `scripts/pytorch-throughput.py` prints the same table for PyTorch.
 
 use dip::plan::profile::{Part, Profile};
 use dip::prelude::*;
 use dip::train::backend::{Cpu, cpu_devices};
 use dip::train::measure::{MeasureSettings, profile};
 
-/// Sequences that run side by side.
+/// Sequences of a batch.
 const BATCH: u32 = 2;
 
 /// Layers of one shape: `module` is `decoder` or `vit`, `length` the tokens or patches of one sequence.
@@ -29,11 +29,11 @@ const SHAPES: [Shape; 6] = [
 
 impl Shape {
     fn ffn(&self) -> u32 {
-        // Three matrices where there is a gate, two where there is none: about as many weights.
+        // A gated network has three matrices instead of two: about the same number of weights.
         if self.module == "decoder" { self.hidden * 11 / 4 } else { self.hidden * 4 }
     }
 
-    /// An encoder in front of a decoder; the other one of the two is as small as can be.
+    /// An encoder before a decoder. The one that is not measured is tiny.
     fn model(&self) -> anyhow::Result<ModelSpec> {
         let heads = self.hidden / 64;
         let wide = format!("hidden = {}\nffn = {}\nheads = {heads}\n", self.hidden, self.ffn());
@@ -88,7 +88,7 @@ fn main() -> anyhow::Result<()> {
         ..MeasureSettings::default()
     };
     println!("{:8} {:>6} {:>6} {:>12} {:>9}", "layer", "hidden", "length", "tokens/s", "GFLOP/s");
-    // `-- decoder` leaves out the other kind of layer.
+    // `-- decoder` measures only decoder layers.
     let only = std::env::args().nth(1);
     for shape in SHAPES.iter().filter(|s| only.as_ref().is_none_or(|only| only == s.module)) {
         let measured = profile::<Cpu>(&shape.model()?, &device, settings, "throughput".into())?;

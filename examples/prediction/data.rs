@@ -1,4 +1,4 @@
-//! Models and batches to compare plans on.
+//! The models and batches on which plans are compared.
 
 use anyhow::Result;
 use dip::prelude::*;
@@ -21,26 +21,26 @@ heads = 5
 kind = { decoder = { vocab = 260 } }
 "#;
 
-/// A batch that is not cut yet.
+/// A batch that is not sliced into sub-microbatches yet.
 #[derive(Clone)]
-pub struct Uncut {
+pub struct RawBatch {
     pub meta: BatchMeta,
     pub microbatches: Vec<Microbatch>,
 }
 
-/// Batches of drawn scenes or clips, as `dip train` has them.
-pub fn drawn(model: &ModelSpec, config: &RunConfig) -> Result<Vec<Uncut>> {
+/// Batches of drawn scenes or clips, as in `dip train`.
+pub fn drawn(model: &ModelSpec, config: &RunConfig) -> Result<Vec<RawBatch>> {
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)?;
     let next = |_| {
         let batch = data.loader.next_batch(&mut |meta| (0..meta.microbatches.len()).collect())?;
         let microbatches = (batch.content)()?.microbatches;
-        Ok(Uncut { meta: batch.meta, microbatches })
+        Ok(RawBatch { meta: batch.meta, microbatches })
     };
     (0..BATCHES).map(next).collect()
 }
 
-/// Batches of text: sequences of documents of equal length.
-pub fn texts(model: &ModelSpec) -> Vec<Uncut> {
+/// A batch of text: sequences of documents of equal length.
+pub fn texts(model: &ModelSpec) -> Vec<RawBatch> {
     let (length, document) = (model.sequence_tokens, 48);
     let microbatch = Microbatch {
         tokens: (0..length).map(|i| i % 256).collect(),
@@ -55,11 +55,11 @@ pub fn texts(model: &ModelSpec) -> Vec<Uncut> {
         MicrobatchMeta { text_tokens: length.into(), documents, ..MicrobatchMeta::default() };
     let count = model.microbatches as usize;
     let meta = BatchMeta { iteration: 0, microbatches: vec![meta; count] };
-    vec![Uncut { meta, microbatches: vec![microbatch; count] }]
+    vec![RawBatch { meta, microbatches: vec![microbatch; count] }]
 }
 
-/// A clip of mean size; the default where there are none.
-pub fn mean_clip(batches: &[Uncut]) -> ClipSize {
+/// A clip of mean size, or the default without clips.
+pub fn mean_clip(batches: &[RawBatch]) -> ClipSize {
     let sequences = || batches.iter().flat_map(|b| &b.microbatches);
     let clips: Vec<_> = sequences().flat_map(|m| &m.clips).collect();
     let Some(count) = u32::try_from(clips.len()).ok().filter(|&n| n > 0) else {

@@ -1,14 +1,14 @@
-//! Predicted against measured times of plans that differ widely.
+//! Compares predicted and measured times of plans that differ widely.
 //!
-//! `cargo run --release --example prediction` measures what the stages of `vlm-tiny`, of a small decoder and of `t2v-tiny` cost,
-//! plans the same batches in many ways, runs every plan in turn on two ranks of one core each, and prints each pair: seconds, and
-//! the most activations on a rank, measured before predicted; then the seconds of stages by kind. Plans and measurements of
-//! stages take turns, so that whatever else the machine does hits all alike. `-- 20` takes twenty rounds instead of ten, `-- 20
-//! t2v-tiny` of one model.
+//! `cargo run --release --example prediction` measures the stages of `vlm-tiny`, of a small decoder and of `t2v-tiny`, plans the same
+//! batches in many variants, and runs every plan in turn on two ranks of one core each. It prints two pairs for each plan, measured
+//! before predicted: the time, and the largest activations of a rank. Then it prints the times of stages by kind. Plans and
+//! measurements of stages take turns, so that other load on the machine affects both alike. `-- 20` runs twenty rounds instead of ten,
+//! `-- 20 t2v-tiny` those of one model.
 
 mod data;
 mod stages;
-mod ways;
+mod variants;
 
 use std::sync::Arc;
 
@@ -24,32 +24,32 @@ use dip::train::measure::{MeasureSettings, profile, undisturbed};
 use dip::train::runtime::{Pipeline, PipelineInit};
 use dip::train::{Batch, Microbatch, RunConfig};
 
-use data::{SMALL_DECODER, Uncut, drawn, mean_clip, texts};
+use data::{RawBatch, SMALL_DECODER, drawn, mean_clip, texts};
 use stages::{ByKind, Stages};
-use ways::{Cut, DECODER, VIDEO, VLM, Way};
+use variants::{DECODER, Layout, VIDEO, VLM, Variant};
 
 const RANKS: u32 = 2;
 /// Iterations of the searches.
 const BUDGET: u64 = 20;
 
-/// A plan with its pipeline, and what it took.
-struct Run {
-    way: Way,
+/// A variant with its pipeline and its measurements.
+struct Trial {
+    variant: Variant,
     pipeline: Pipeline<Cpu>,
     partition: Partition,
     batches: Vec<(Plan, Arc<Batch>)>,
-    /// Seconds of the stages, by batch and round.
+    /// Makespan in seconds, by batch and round.
     measured: Vec<Vec<f64>>,
-    /// Seconds of every stage, by batch.
+    /// Times of the stages, by batch.
     stages: Vec<Stages>,
-    /// Most bytes of activations on a rank, by batch.
+    /// Largest activations of a rank, by batch.
     activations: Vec<Bytes>,
 }
 
 /// A cost model that offers one memory strategy.
-struct Only(MeasuredCost, Strategy);
+struct OneStrategy(MeasuredCost, Strategy);
 
-impl CostModel for Only {
+impl CostModel for OneStrategy {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
         self.0.stage(query)
     }
@@ -80,22 +80,22 @@ impl CostModel for Only {
     }
 }
 
-/// What the ways of one model have in common.
+/// The model and the batches of all variants.
 struct Study {
     model: ModelSpec,
     settings: MeasureSettings,
-    /// What the stages cost, by round.
+    /// The measured profiles, one for each round.
     profiles: Vec<Profile>,
     config: RunConfig,
-    batches: Vec<Uncut>,
+    batches: Vec<RawBatch>,
 }
 
 impl Study {
-    fn new(model: ModelSpec, config: RunConfig, batches: Vec<Uncut>) -> Result<Self> {
+    fn new(model: ModelSpec, config: RunConfig, batches: Vec<RawBatch>) -> Result<Self> {
         let sequences = batches.iter().flat_map(|b| &b.microbatches);
         let documents = sequences.clone().map(|m| m.documents.iter().max().map_or(1, |d| d + 1));
         let documents = documents.sum::<u32>() as usize / sequences.count().max(1);
-        // One round of it at a time: they take turns with the plans.
+        // Measures one round at a time, in turns with the plans.
         let clip = mean_clip(&batches);
         let settings = MeasureSettings {
             rounds: 1,
@@ -111,7 +111,7 @@ impl Study {
         Ok(study)
     }
 
-    /// Measures what the stages cost now.
+    /// Measures the stages once more.
     fn measure(&mut self) -> Result<()> {
         let device = cpu_devices(1).remove(0);
         let profile = profile::<Cpu>(&self.model, &device, self.settings, "prediction".into())?;
@@ -119,33 +119,33 @@ impl Study {
         Ok(())
     }
 
-    /// What the stages cost over all rounds.
+    /// The cost model of all profiles together.
     fn cost(&self) -> MeasuredCost {
         let all: Vec<_> = self.profiles.iter().map(|p| &p.entries).collect();
         let entries = combined(&all, undisturbed);
         MeasuredCost::new(&Profile { entries, ..self.profiles[0].clone() })
     }
 
-    fn partition(&self, way: Way) -> Result<Partition> {
+    fn partition(&self, variant: Variant) -> Result<Partition> {
         let cost = self.cost();
         let mut partitioner = Partitioner::new(&self.model, RANKS, &cost)
             .with_representative(self.batches[0].meta.microbatches[0].clone());
-        match way.cut {
-            Cut::Usual => {}
-            Cut::Segments(n) => {
+        match variant.layout {
+            Layout::Usual => {}
+            Layout::Segments(n) => {
                 for m in 0..self.model.modules.len() {
                     partitioner = partitioner.with_segments(ModuleId::from(m), n);
                 }
             }
-            Cut::Slices(n) => partitioner = partitioner.with_sub_microbatch(ModuleId(0), n),
-            Cut::Clips(n) => {
+            Layout::Slices(n) => partitioner = partitioner.with_sub_microbatch(ModuleId(0), n),
+            Layout::Clips(n) => {
                 for m in 0..self.model.modules.len() {
                     partitioner = partitioner.with_sub_microbatch(ModuleId::from(m), n);
                 }
             }
-            Cut::Layers(first) => return Ok(self.cut_after(first)),
+            Layout::Layers(first) => return Ok(self.cut_after(first)),
         }
-        let schedule = schedule_by_name(way.schedule).context("the schedule is built in")?;
+        let schedule = schedule_by_name(variant.schedule).context("the schedule is built in")?;
         Ok(partitioner.place(schedule.placement())?)
     }
 
@@ -168,53 +168,58 @@ impl Study {
         Partition { ranks: RANKS, modules }
     }
 
-    fn run(&self, way: Way) -> Result<Run> {
-        let partition = self.partition(way)?;
+    fn run(&self, variant: Variant) -> Result<Trial> {
+        let partition = self.partition(variant)?;
         let init = PipelineInit::new(&self.model, &partition, cpu_devices(RANKS))
             .with_optimizer(self.config.optimizer.clone());
         let pipeline = Pipeline::new(&init)?;
-        let plan = |uncut: &Uncut| self.plan(way, &partition, uncut);
+        let plan = |raw: &RawBatch| self.plan(variant, &partition, raw);
         let batches = self.batches.iter().map(plan).collect::<Result<Vec<_>>>()?;
         let measured = vec![Vec::new(); batches.len()];
         let activations = vec![Bytes::ZERO; batches.len()];
         let stages = vec![Stages::default(); batches.len()];
-        Ok(Run { way, pipeline, partition, batches, measured, stages, activations })
+        Ok(Trial { variant, pipeline, partition, batches, measured, stages, activations })
     }
 
-    fn plan(&self, way: Way, partition: &Partition, uncut: &Uncut) -> Result<(Plan, Arc<Batch>)> {
-        let mut microbatches = uncut.microbatches.clone();
-        microbatches.truncate(way.microbatches);
-        let (graph, split) = self.graph(way, partition, uncut)?;
-        let schedule = schedule_by_name(way.schedule).context("the schedule is built in")?;
+    fn plan(
+        &self,
+        variant: Variant,
+        partition: &Partition,
+        raw: &RawBatch,
+    ) -> Result<(Plan, Arc<Batch>)> {
+        let mut microbatches = raw.microbatches.clone();
+        microbatches.truncate(variant.microbatches);
+        let (graph, split) = self.graph(variant, partition, raw)?;
+        let schedule = schedule_by_name(variant.schedule).context("the schedule is built in")?;
         let budget = Budget::Iterations(BUDGET);
         let plan = schedule.plan(&graph, &Environment { budget, ..Environment::default() })?;
-        anyhow::ensure!(check_plan(&plan).is_empty(), "the plan of {} is not valid", way.name);
+        anyhow::ensure!(check_plan(&plan).is_empty(), "the plan of {} is not valid", variant.name);
         let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
         Ok((plan, Arc::new(Batch { microbatches, split, trained_tokens })))
     }
 
     fn graph(
         &self,
-        way: Way,
+        variant: Variant,
         partition: &Partition,
-        uncut: &Uncut,
+        raw: &RawBatch,
     ) -> Result<(TaskGraph, BatchSplit)> {
-        let mut meta = uncut.meta.clone();
-        meta.microbatches.truncate(way.microbatches);
+        let mut meta = raw.meta.clone();
+        meta.microbatches.truncate(variant.microbatches);
         let mut cluster = presets::cluster("cpu").context("the preset is built in")?;
         cluster.device.memory_bytes = Bytes(u64::MAX);
-        let cost = self.cost().with_weight_split(way.split);
-        let cost = Arc::new(Only(cost, Strategy::new(way.strategy)));
+        let cost = self.cost().with_weight_split(variant.split);
+        let cost = Arc::new(OneStrategy(cost, Strategy::new(variant.strategy)));
         let planning = Planning::on_ranks(&self.model, &cluster, cost, RANKS)?
             .with_partition(partition.clone())
-            .with_weight_split(way.split);
+            .with_weight_split(variant.split);
         Ok((planning.graph(&meta)?, planning.split(&meta)))
     }
 
-    /// Predicted and measured seconds of each batch, both of undisturbed rounds.
-    fn pairs(&self, run: &Run) -> Result<Vec<(f64, f64)>> {
-        let pair = |((plan, _), (uncut, measured)): (&(Plan, _), (&Uncut, &Vec<f64>))| {
-            let (graph, _) = self.graph(run.way, &run.partition, uncut)?;
+    /// Predicted and measured seconds of each batch, both from undisturbed rounds.
+    fn pairs(&self, run: &Trial) -> Result<Vec<(f64, f64)>> {
+        let pair = |((plan, _), (raw, measured)): (&(Plan, _), (&RawBatch, &Vec<f64>))| {
+            let (graph, _) = self.graph(run.variant, &run.partition, raw)?;
             let predicted = Timeline::evaluate(&graph, &plan.order)?.makespan.0;
             Ok((predicted, undisturbed(&mut measured.clone())))
         };
@@ -223,8 +228,8 @@ impl Study {
     }
 }
 
-impl Run {
-    /// Runs every batch. The first once more before: another pipeline has used the caches.
+impl Trial {
+    /// Runs every batch, and the first one twice: its first time warms the caches.
     fn round(&mut self) -> Result<()> {
         self.pipeline.run(&self.batches[0].0, &self.batches[0].1, None)?;
         let figures = self.measured.iter_mut().zip(&mut self.activations).zip(&mut self.stages);
@@ -238,7 +243,7 @@ impl Run {
         Ok(())
     }
 
-    /// Predicted and measured MiB of activations on the rank that has most, of each batch.
+    /// Predicted and measured activations in MiB, of the rank with the most, for each batch.
     fn activations(&self) -> impl Iterator<Item = (f64, f64)> {
         let of_plan = |plan: &Plan| {
             let ranks = plan.predicted.peak_bytes.iter().zip(&plan.graph.static_bytes);
@@ -265,9 +270,10 @@ fn rank_correlation(pairs: &[(f64, f64)]) -> f64 {
     sum(&a, &b) / (sum(&a, &a) * sum(&b, &b)).sqrt()
 }
 
-/// Runs all ways in turn and prints every pair.
-fn compare(mut study: Study, ways: &[Way], rounds: usize) -> Result<Vec<(f64, f64)>> {
-    let mut runs = ways.iter().map(|&way| study.run(way)).collect::<Result<Vec<_>>>()?;
+/// Runs all variants in turns and prints every pair.
+fn compare(mut study: Study, variants: &[Variant], rounds: usize) -> Result<Vec<(f64, f64)>> {
+    let mut runs =
+        variants.iter().map(|&variant| study.run(variant)).collect::<Result<Vec<_>>>()?;
     for _ in 0..rounds {
         for run in &mut runs {
             run.round()?;
@@ -285,7 +291,7 @@ fn compare(mut study: Study, ways: &[Way], rounds: usize) -> Result<Vec<(f64, f6
         for ((predicted, measured), (of_plan, kept)) in pairs.iter().zip(run.activations()) {
             println!(
                 "{:36} {:>7.2} ms {:>7.2} ms {:>+6.1} %   {kept:>7.2} {of_plan:>7.2} MiB",
-                run.way.name,
+                run.variant.name,
                 1e3 * measured,
                 1e3 * predicted,
                 100.0 * (predicted / measured - 1.0)
@@ -298,8 +304,8 @@ fn compare(mut study: Study, ways: &[Way], rounds: usize) -> Result<Vec<(f64, f6
     }
     let mut kinds = ByKind::default();
     for run in &runs {
-        for (uncut, stages) in study.batches.iter().zip(&run.stages) {
-            let (graph, _) = study.graph(run.way, &run.partition, uncut)?;
+        for (raw, stages) in study.batches.iter().zip(&run.stages) {
+            let (graph, _) = study.graph(run.variant, &run.partition, raw)?;
             kinds.add(&graph, &run.partition, &study.model, &stages.undisturbed());
         }
     }
@@ -331,10 +337,10 @@ fn main() -> Result<()> {
         (drawn(&video, &config)?, video, VIDEO),
     ];
     let mut all = Vec::new();
-    for (batches, model, ways) in studies {
+    for (batches, model, variants) in studies {
         if only.as_ref().is_none_or(|name| *name == model.name) {
             let study = Study::new(model, config.clone(), batches)?;
-            all.extend(compare(study, ways, rounds)?);
+            all.extend(compare(study, variants, rounds)?);
         }
     }
     println!();

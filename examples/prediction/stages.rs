@@ -1,4 +1,4 @@
-//! Stages alone: which of them a wrong prediction comes from.
+//! Times of single stages: they show where a wrong prediction comes from.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::undisturbed;
 pub struct Stages(Vec<Vec<f64>>);
 
 impl Stages {
-    /// Takes in one round.
+    /// Adds one round.
     pub fn add(&mut self, trace: &Trace) {
         for span in &trace.spans {
             let task = span.task.index();
@@ -33,7 +33,7 @@ impl Stages {
 pub struct ByKind(BTreeMap<String, [f64; 3]>);
 
 impl ByKind {
-    /// Takes in the stages of a plan.
+    /// Adds the stages of a plan.
     pub fn add(
         &mut self,
         graph: &TaskGraph,
@@ -61,7 +61,7 @@ impl ByKind {
         }
     }
 
-    /// Prints a line a kind.
+    /// Prints one line for each kind.
     pub fn print(&self) {
         for (kind, [predicted, measured, count]) in &self.0 {
             println!(
