@@ -8,8 +8,7 @@
 use std::collections::HashMap;
 
 use crate::bounds::{Jackson, MachineJob, times};
-use crate::problem::Solution;
-use crate::problem::{Choice, Problem};
+use crate::problem::{Choice, Problem, Solution};
 
 /// Most entries of the table of finished nodes.
 const MAX_STATES: usize = 2_000_000;

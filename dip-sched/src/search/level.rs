@@ -15,6 +15,9 @@ pub(super) struct Level {
     pub(super) reserve: Reserve,
 }
 
+/// No witness fits in memory under these strategies.
+pub(super) struct Unfit;
+
 impl Level {
     /// Every level that fits, from the fastest strategies to the smallest.
     ///

@@ -5,9 +5,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::phases::Phases;
 use crate::ordering::{Interleaver, MicrobatchSequences, RunSettings};
-use crate::problem::Solution;
-use crate::problem::{Choice, Problem};
-use crate::search::level::Level;
+use crate::problem::{Choice, Problem, Solution};
+use crate::search::level::{Level, Unfit};
 use crate::search::{Search, Stream};
 
 /// Runs without a shorter order after which a chain stops.
@@ -26,11 +25,16 @@ pub(in crate::search) struct RegularChain<'a> {
     current: Phases,
     /// The makespan of the current order.
     current_s: f64,
-    /// The level of memory of each chunk of each rank.
-    levels_by_unit: Vec<usize>,
-    /// The strategies of these levels.
-    mixed: Level,
+    memory: MixedLevel,
     best: Option<Solution>,
+}
+
+/// A level of memory that mixes other levels.
+struct MixedLevel {
+    /// The level of each chunk of each rank, by its index.
+    parts: Vec<usize>,
+    /// The strategies of these levels.
+    level: Level,
 }
 
 /// Where a chain starts.
@@ -84,8 +88,7 @@ impl<'a> RegularChain<'a> {
             keys: vec![0.0; problem.n],
             current,
             current_s: f64::INFINITY,
-            levels_by_unit: vec![level; problem.ranks * problem.chunks],
-            mixed,
+            memory: MixedLevel { parts: vec![level; problem.ranks * problem.chunks], level: mixed },
             best: None,
         }
     }
@@ -119,6 +122,7 @@ impl<'a> RegularChain<'a> {
         }
     }
 
+    /// One run. The first run of a chain tries its start unchanged.
     fn step(&mut self, slack: f64) {
         let mut next = self.current.clone();
         let mut other = None;
@@ -131,7 +135,7 @@ impl<'a> RegularChain<'a> {
         }
         next.keys(self.problem, &mut self.keys);
         let (best_s, cutoff_s) = (self.makespan(), self.current_s * slack);
-        let level = other.as_mut().map_or(&mut self.mixed, |(_, level)| level);
+        let level = &mut other.as_mut().unwrap_or(&mut self.memory).level;
         let settings = RunSettings { rules: next.rules, tail: &level.tail, cutoff_s };
         let run = self.interleaver.run(&level.costs, &mut level.reserve, &self.keys, settings);
         let Some(makespan) = run else { return };
@@ -140,8 +144,8 @@ impl<'a> RegularChain<'a> {
             self.best = Some(Solution { order, choice, makespan });
         }
         (self.current, self.current_s) = (next, makespan);
-        if let Some((units, level)) = other {
-            (self.levels_by_unit, self.mixed) = (units, level);
+        if let Some(other) = other {
+            self.memory = other;
         }
     }
 
@@ -151,57 +155,54 @@ impl<'a> RegularChain<'a> {
         &mut self,
         next: &Phases,
         turn_changed: bool,
-    ) -> Result<Option<(Vec<usize>, Level)>, Unfit> {
+    ) -> Result<Option<MixedLevel>, Unfit> {
         let problem = self.problem;
         let drawn = self.levels.len() > 1 && self.rng.random_bool(NEW_LEVELS);
         let limited = problem.is_limited();
         let (sequences, turns) = (self.sequences, next.turns());
-        let (units, level) = if drawn {
+        let (parts, level) = if drawn {
             // Ranks hold different amounts, so each may have a level of its own.
-            let units = self.other_units();
-            let level = Level::for_turns(problem, self.mix(&units), sequences, turns);
-            (units, level)
+            let parts = self.other_parts();
+            let level = Level::for_turns(problem, self.mix(&parts), sequences, turns);
+            (parts, level)
         } else if turn_changed && limited {
-            (self.levels_by_unit.clone(), self.mixed.with_turns(problem, sequences, turns))
+            (self.memory.parts.clone(), self.memory.level.with_turns(problem, sequences, turns))
         } else {
             return Ok(None);
         };
-        Ok(Some((units, level.ok_or(Unfit)?)))
+        Ok(Some(MixedLevel { parts, level: level.ok_or(Unfit)? }))
     }
 
     /// Draws a level for all chunks of a rank, for a chunk on all ranks, or for one chunk of one rank.
-    fn other_units(&mut self) -> Vec<usize> {
+    fn other_parts(&mut self) -> Vec<usize> {
         let (ranks, chunks) = (self.problem.ranks, self.problem.chunks);
         let rng = &mut self.rng;
         let (rank, chunk) = (rng.random_range(0..ranks), rng.random_range(0..chunks));
         let level = rng.random_range(0..self.levels.len());
-        let part = rng.random_range(0..4);
-        let mut units = self.levels_by_unit.clone();
-        for (i, unit) in units.iter_mut().enumerate() {
+        let kind = rng.random_range(0..4);
+        let mut parts = self.memory.parts.clone();
+        for (i, part) in parts.iter_mut().enumerate() {
             let (own_rank, own_chunk) = (i / chunks == rank, i % chunks == chunk);
-            let chosen = match part {
+            let chosen = match kind {
                 0 => own_rank && own_chunk,
                 1 => own_chunk,
                 _ => own_rank,
             };
             if chosen {
-                *unit = level;
+                *part = level;
             }
         }
-        units
+        parts
     }
 
     /// The choice that takes the strategies of each chunk of each rank from its level.
-    fn mix(&self, units: &[usize]) -> Choice {
+    fn mix(&self, parts: &[usize]) -> Choice {
         let problem = self.problem;
         let strategy = |(p, pair): (usize, &dip_core::Pair)| {
             let forward = pair.forward.index();
             let (rank, chunk) = (problem.rank[forward] as usize, problem.chunk[forward] as usize);
-            self.levels[units[rank * problem.chunks + chunk]].choice[p]
+            self.levels[parts[rank * problem.chunks + chunk]].choice[p]
         };
         problem.pairs.iter().enumerate().map(strategy).collect()
     }
 }
-
-/// The microbatches do not fit in memory one after another.
-struct Unfit;

@@ -105,34 +105,40 @@ impl Phases {
         let mut turn_changed = false;
         for _ in 0..=rng.random_range(0..3) {
             match rng.random_range(0..9) {
+                // One phase.
                 0..4 => {
                     let by = [0.1, 0.5, 2.0, 8.0][rng.random_range(0..4)];
                     let at = rng.random_range(0..self.phase.len());
                     self.phase[at] += rng.random_range(-by..by);
                 }
+                // The phases of one kind of task.
                 4 => {
                     let by = [0.5, 2.0, 8.0][rng.random_range(0..3)];
                     let (kind, by) = (rng.random_range(0..3), rng.random_range(-by..by));
                     self.phase.iter_mut().skip(kind).step_by(3).for_each(|phase| *phase += by);
                 }
+                // One turn, by a little.
                 5 => {
                     let by = rng.random_range(-3.0..3.0);
                     let at = rng.random_range(0..self.turn.len());
                     self.turn[at] += by;
                     turn_changed = true;
                 }
+                // Two turns exchanged.
                 6 => {
                     let a = rng.random_range(0..self.turn.len());
                     let b = rng.random_range(0..self.turn.len());
                     self.turn.swap(a, b);
                     turn_changed = true;
                 }
+                // One turn moved anywhere.
                 7 => {
                     let to = rng.random_range(0..self.turn.len()) as f64;
                     let at = rng.random_range(0..self.turn.len());
                     self.insert(at, to);
                     turn_changed = true;
                 }
+                // The rules.
                 _ => {
                     let patience = [0.0, 0.25, 0.5, 1.0];
                     let queue_rules = [

@@ -1,8 +1,7 @@
 //! Faster memory strategies for a given order, wherever memory leaves room (paper section 2, phase 3).
 
 use super::select::{KnapsackItem, KnapsackOption, select};
-use crate::problem::evaluate;
-use crate::problem::{Problem, Solution, StrategyCost};
+use crate::problem::{Problem, Solution, StrategyCost, evaluate};
 
 /// A new choice may lengthen the makespan by at most this factor: it has less time in all, which later moves can use.
 const ACCEPTED: f64 = 1.05;

@@ -6,8 +6,7 @@
 
 use super::change::{PairChoice, Shift};
 use super::overflow::Overflow;
-use crate::problem::Solution;
-use crate::problem::{Choice, Costs, Problem};
+use crate::problem::{Choice, Costs, Problem, Solution};
 
 /// An order under change.
 #[derive(Clone)]

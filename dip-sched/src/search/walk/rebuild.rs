@@ -11,7 +11,7 @@ use crate::ordering::{
     Interleaver, QueueRule, Reserve, Rules, RunSettings, sequence_by, sequence_of,
 };
 use crate::problem::{Choice, Costs, Problem, Solution, evaluate};
-use crate::search::level::Level;
+use crate::search::level::{Level, Unfit};
 use crate::search::strategies::upgrade;
 
 /// The share by which the next order may be longer. Each call draws one of these.
@@ -59,13 +59,9 @@ impl<'a> Rebuild<'a> {
             self.disturb(current_s, rng);
             let mut other = None;
             if i.is_multiple_of(self.tries_of_witness) {
-                if varied && rng.random_range(0..3) > 0 {
-                    let choice = self.other_choice(&level.choice, rng);
-                    let costs = problem.costs(&choice);
-                    let Some(witness) = self.witness(&costs) else { continue };
-                    other = Some(Level::new(problem, choice, costs, &witness));
-                } else if let Some(witness) = self.witness(&level.costs) {
-                    level.reserve = Reserve::new(problem, &level.costs, &witness);
+                match self.renew_witness(&mut level, varied, rng) {
+                    Ok(level) => other = level,
+                    Err(Unfit) => continue,
                 }
             }
             let rules = draw_rules(rng);
@@ -91,6 +87,27 @@ impl<'a> Rebuild<'a> {
             upgrade(problem, best);
         }
         best
+    }
+
+    /// Reserves memory in the order of the disturbed keys. If `varied`, this is for other strategies most of the time, and the new
+    /// level is returned; otherwise it is for the strategies of `level`.
+    fn renew_witness(
+        &self,
+        level: &mut Level,
+        varied: bool,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Option<Level>, Unfit> {
+        let problem = self.problem;
+        if varied && rng.random_range(0..3) > 0 {
+            let choice = self.other_choice(&level.choice, rng);
+            let costs = problem.costs(&choice);
+            let witness = self.witness(&costs).ok_or(Unfit)?;
+            return Ok(Some(Level::new(problem, choice, costs, &witness)));
+        }
+        if let Some(witness) = self.witness(&level.costs) {
+            level.reserve = Reserve::new(problem, &level.costs, &witness);
+        }
+        Ok(None)
     }
 
     /// Draws some strategies again, on one rank or on all.

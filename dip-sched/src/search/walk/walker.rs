@@ -6,8 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::disjunctive_graph::DisjunctiveGraph;
 use super::rebuild::Rebuild;
 use super::tabu::{Tabu, Walk};
-use crate::problem::Problem;
-use crate::problem::Solution;
+use crate::problem::{Problem, Solution};
 use crate::search::MAX_SMALL_TASKS;
 use crate::search::strategies::upgrade;
 

@@ -8,8 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::problem::Problem;
-use crate::problem::Solution;
+use crate::problem::{Problem, Solution};
 use crate::search::walk::moves::allowed;
 
 /// Forwards and backwards of eight microbatches on one rank with room for two of them.

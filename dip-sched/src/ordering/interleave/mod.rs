@@ -7,10 +7,13 @@
 //! A queue is a bit set over the tasks of a rank in the order of their priorities, so the most urgent task is the first set bit.
 //! Tasks whose inputs have not arrived are kept in a list of their own. All arrays are allocated once; a run allocates nothing.
 
+mod queue;
+
 use dip_core::TaskKind;
 
 use super::reserve::Reserve;
 use crate::problem::{Costs, Order, Problem};
+use queue::Queue;
 
 /// The queue of weight tasks; 0 holds forwards and 1 backwards.
 const WEIGHT_QUEUE: u8 = 2;
@@ -83,61 +86,6 @@ struct RankState {
     by_priority: Vec<u32>,
 }
 
-/// A bit set that remembers the first word that may be non-zero.
-#[derive(Debug, Clone, Default)]
-struct Queue {
-    words: Vec<u64>,
-    low: usize,
-}
-
-impl Queue {
-    #[inline]
-    fn insert(&mut self, position: u32) {
-        let word = position as usize / 64;
-        self.words[word] |= 1 << (position % 64);
-        self.low = self.low.min(word);
-    }
-
-    #[inline]
-    fn remove(&mut self, position: u32) {
-        self.words[position as usize / 64] &= !(1 << (position % 64));
-    }
-
-    #[inline]
-    fn contains(&self, position: u32) -> bool {
-        self.words[position as usize / 64] >> (position % 64) & 1 == 1
-    }
-
-    /// The first position in the set.
-    #[inline]
-    fn first(&mut self) -> Option<u32> {
-        while let Some(&word) = self.words.get(self.low) {
-            if word != 0 {
-                return Some(self.low as u32 * 64 + word.trailing_zeros());
-            }
-            self.low += 1;
-        }
-        None
-    }
-
-    /// The first position in the set after `position`.
-    fn after(&self, position: u32) -> Option<u32> {
-        let start = position + 1;
-        let mut at = start as usize / 64;
-        let mut word = self.words.get(at)? & (u64::MAX << (start % 64));
-        while word == 0 {
-            at += 1;
-            word = *self.words.get(at)?;
-        }
-        Some(at as u32 * 64 + word.trailing_zeros())
-    }
-
-    fn clear(&mut self) {
-        self.words.fill(0);
-        self.low = self.words.len();
-    }
-}
-
 /// Runs priorities. Each thread keeps one.
 pub(crate) struct Interleaver<'a> {
     problem: &'a Problem,
@@ -174,7 +122,7 @@ impl<'a> Interleaver<'a> {
     pub(crate) fn new(problem: &'a Problem) -> Self {
         let rank = |r: usize| {
             let n = problem.by_rank[r].len();
-            let queue = Queue { words: vec![0; n.div_ceil(64)], low: 0 };
+            let queue = Queue::new(n);
             RankState {
                 by_priority: problem.by_rank[r].clone(),
                 arriving: Vec::with_capacity(n),
@@ -250,6 +198,7 @@ impl<'a> Interleaver<'a> {
         }
     }
 
+    /// Prepares a run: sorts the tasks by key and empties all queues.
     fn reset(&mut self, keys: &[f64], rules: &Rules, reserve: &mut Reserve) {
         reserve.reset();
         self.placed.clear();
@@ -403,8 +352,8 @@ impl<'a> Interleaver<'a> {
         }
     }
 
-    #[inline]
     /// Runs a task that ends at `end` and updates its successors.
+    #[inline]
     fn place(&mut self, r: usize, task: usize, end: f64, reserve: &mut Reserve) {
         reserve.run(r, task);
         self.executed[task] = true;
