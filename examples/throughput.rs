@@ -6,7 +6,7 @@
 use dip::plan::profile::{Part, Profile};
 use dip::prelude::*;
 use dip::train::backend::{Cpu, cpu_devices};
-use dip::train::measure::{MeasureSettings, profile};
+use dip::train::measure::{MeasureSettings, Profiler};
 
 /// Sequences of a batch.
 const BATCH: u32 = 2;
@@ -91,7 +91,7 @@ fn main() -> anyhow::Result<()> {
     // `-- decoder` measures only decoder layers.
     let only = std::env::args().nth(1);
     for shape in SHAPES.iter().filter(|s| only.as_ref().is_none_or(|only| only == s.module)) {
-        let measured = profile::<Cpu>(&shape.model()?, &device, settings, "throughput".into())?;
+        let measured = Profiler::<Cpu>::new(&shape.model()?, &device, settings).profile()?;
         let seconds = shape.seconds(&measured).expect("the profile covers every module");
         let (speed, gflops) = (shape.tokens() / seconds, shape.flops() / seconds / 1e9);
         let Shape { module, hidden, length } = *shape;

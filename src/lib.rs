@@ -42,6 +42,7 @@
 //! | [`plan::Modality`] | instances, tokens and parameters of a module | plan models with another modality |
 //! | [`emulate::ModalityOperators`] | the operators of its layers | know what such a module costs |
 //! | [`emulate::Executor`] | a trace for a plan | run plans elsewhere |
+//! | `train::model::TrainableModality` | forward and backward of its layers | train such a module |
 //! | `train::data::DataSource` | documents or captioned videos | train on data of your own |
 //! | `train::data::PackingRule` | the next document of a sequence | choose which documents share a sequence |
 //! | `train::BatchLoader` | batches with their metadata | replace the data pipeline |

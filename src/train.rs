@@ -11,7 +11,7 @@ pub use dip_burn::train::{
     resident_bytes, write_samples,
 };
 pub use dip_burn::{
-    Backend, Batch, Clip, ClipGrid, ClipSize, Image, Microbatch, backend, data, measure, model,
-    params, runtime, stage, weights,
+    Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, Microbatch, backend, data, measure,
+    model, params, runtime, stage, weights,
 };
 pub use dip_core::{Link, LinkError, Message, Stage, StageError};

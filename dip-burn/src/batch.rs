@@ -1,8 +1,10 @@
 //! A batch of one iteration: plain numbers, no tensors. All ranks read the same batch.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use dip_core::BatchSplit;
+use serde::Serialize;
 
 /// The microbatches of one iteration and their split into sub-microbatches.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +35,30 @@ pub struct Microbatch {
     pub images: Vec<Image>,
     /// Offset of the first token of each image, `[images]`.
     pub image_offsets: Vec<u32>,
+    /// Instances of modules whose modality comes from another crate, by module.
+    pub features: BTreeMap<String, Vec<Features>>,
     /// The clips; document `i` is the caption of clip `i`. Captions of clips have no loss themselves.
     pub clips: Vec<Clip>,
+}
+
+/// One instance of a modality from another crate, such as a point cloud.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Features {
+    /// Values, row by row, `[rows, width]`.
+    pub values: Vec<f32>,
+    /// Values of a row.
+    pub width: usize,
+    /// The first of its tokens in the sequence.
+    pub offset: u32,
+    /// Its tokens in the sequence.
+    pub tokens: u32,
+}
+
+impl Features {
+    /// Rows that it has.
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.width.max(1)
+    }
 }
 
 /// One decoded image.
@@ -58,7 +82,7 @@ pub struct Clip {
 }
 
 /// Tokens of a clip along each axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ClipGrid {
     /// Latent frames.
     pub frames: u32,
@@ -87,7 +111,7 @@ impl ClipGrid {
 }
 
 /// Size of a clip and of its caption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ClipSize {
     /// Tokens of the clip.
     pub grid: ClipGrid,
@@ -117,6 +141,18 @@ impl Microbatch {
         }
         let start = |clip: u32| self.documents.partition_point(|&document| document < clip);
         start(instances.start)..start(instances.end)
+    }
+
+    /// The tokens of the sequence that hold the output of an encoder: `rows` of them for `instances` of `module`.
+    pub fn token_places(&self, module: &str, instances: &Range<u32>, rows: usize) -> Vec<usize> {
+        let range = instances.start as usize..instances.end as usize;
+        if let Some(features) = self.features.get(module) {
+            let places = |f: &Features| f.offset as usize..(f.offset + f.tokens) as usize;
+            return features[range].iter().flat_map(places).collect();
+        }
+        let per_image = rows / range.len().max(1);
+        let places = |&offset: &u32| offset as usize..offset as usize + per_image;
+        self.image_offsets[range].iter().flat_map(places).collect()
     }
 
     /// Number of caption tokens of each of some clips.

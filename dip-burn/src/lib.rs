@@ -6,7 +6,7 @@
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
-//! | [`model::Chunk`] | forward and backward of some layers | train another modality |
+//! | [`model::TrainableModality`], [`model::ModelChunk`] | forward and backward of some layers | train another modality |
 //! | [`data::DataSource`] | documents of text and pictures, or captioned videos | train on data of your own |
 //! | [`data::PixelSource`], [`data::FrameSource`] | pixels of a picture, frames of a video | train on pictures and videos of any kind |
 //! | [`data::PackingRule`] | the next document of a sequence | choose which documents share a sequence |
@@ -32,5 +32,5 @@ pub mod stage;
 pub mod train;
 pub mod weights;
 
-pub use batch::{Batch, Clip, ClipGrid, ClipSize, Image, Microbatch};
+pub use batch::{Batch, Clip, ClipGrid, ClipSize, Features, Image, Microbatch};
 pub use burn::tensor::backend::Backend;

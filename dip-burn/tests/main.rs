@@ -7,6 +7,10 @@ mod support;
 #[path = "suite/gradients.rs"]
 mod gradients;
 
+/// Modalities from outside the crate.
+#[path = "suite/modality.rs"]
+mod modality;
+
 /// GPUs compute what the CPU does.
 #[cfg(feature = "wgpu")]
 #[path = "suite/gpu.rs"]

@@ -20,7 +20,7 @@ use dip::plan::{
 };
 use dip::prelude::*;
 use dip::train::backend::{Cpu, cpu_devices};
-use dip::train::measure::{MeasureSettings, profile, undisturbed};
+use dip::train::measure::{MeasureSettings, Profiler, undisturbed};
 use dip::train::runtime::{Pipeline, PipelineInit};
 use dip::train::{Batch, Microbatch, RunConfig};
 
@@ -114,7 +114,7 @@ impl Study {
     /// Measures the stages once more.
     fn measure(&mut self) -> Result<()> {
         let device = cpu_devices(1).remove(0);
-        let profile = profile::<Cpu>(&self.model, &device, self.settings, "prediction".into())?;
+        let profile = Profiler::<Cpu>::new(&self.model, &device, self.settings).profile()?;
         self.profiles.push(profile);
         Ok(())
     }

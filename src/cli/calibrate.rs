@@ -112,7 +112,7 @@ impl Calibrate {
                 Values::Bf16 => Precision::Bf16,
                 Values::F16 => Precision::F16,
             },
-            apart_from_host: self.device == Kind::Cuda,
+            separate_memory: self.device == Kind::Cuda,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use dip_burn::Backend;
-use dip_burn::measure::{MeasureError, MeasureSettings, cached_profile};
+use dip_burn::measure::{MeasureError, MeasureSettings, Profiler};
+use dip_burn::model::Modalities;
 use dip_burn::runtime::ProcessGroup;
 use dip_burn::train::Device;
 use dip_core::CostModel;
@@ -46,13 +47,16 @@ impl Run {
         group: &dyn ProcessGroup,
         sample: &Sample,
         devices: &[B::Device],
+        modalities: &Modalities<B>,
     ) -> Result<Costs, RunError> {
         if let Some(cost) = &self.cost {
             return Ok(Costs::Given(cost.clone()));
         }
         let device = devices.first().cloned().unwrap_or_default();
         let path = self.config.output.join("profile.json");
-        let measure = || cached_profile::<B>(&path, &self.model, &device, self.settings(sample));
+        let profiler = Profiler::new(&self.model, &device, self.settings(sample))
+            .with_modalities(modalities.clone());
+        let measure = || profiler.cached_profile(&path);
         let profile = profile_of_first(group, measure)?;
         Ok(self.measured(&profile, self.replicas(group)))
     }

@@ -17,6 +17,7 @@ pub use training::Training;
 use std::sync::Arc;
 
 use dip_burn::Backend;
+use dip_burn::model::Modalities;
 use dip_burn::runtime::nodes::NodeGroup;
 use dip_burn::runtime::{Connections, ProcessGroup};
 use dip_burn::train::{
@@ -110,7 +111,7 @@ impl Run {
         on_device(pipeline.device, pipeline.devices(), self)?
     }
 
-    /// Makes the run ready to train on these devices, one for each rank, replica by replica, over `connections`. All processes
+    /// Makes the run ready to train modules of `modalities` on these devices, one for each rank, replica by replica, over `connections`. All processes
     /// plan with the costs of the first.
     ///
     /// # Errors
@@ -119,6 +120,7 @@ impl Run {
         mut self,
         devices: Vec<B::Device>,
         connections: Connections<B>,
+        modalities: Modalities<B>,
     ) -> Result<Trainer<B>, RunError> {
         let group = connections.group.clone();
         group.agree("the run", || self.identity())?;
@@ -127,12 +129,12 @@ impl Run {
         // The metadata of batches are known before they are trained (section 4).
         let sample = Sample::draw(&self.model, &mut data)?;
         // What a stage costs (section 3).
-        let costs = self.measure::<B>(&*group, &sample, &devices)?;
+        let costs = self.measure(&*group, &sample, &devices, &modalities)?;
         // Which rank holds which layers (section 1).
         let trials = sample.trials(self.replicas(&*group));
         let placed = self.place(&trials, &sample, &costs, &*schedule)?;
         // A plan for every batch, searched while the batch before it trains (sections 2 and 4).
-        self.train(Prepared { data, costs, placed, schedule, devices, connections })
+        self.train(Prepared { data, costs, placed, schedule, devices, connections, modalities })
     }
 
     /// What must be the same in all processes, one field a line. Each may have an output folder of its own.
@@ -198,7 +200,7 @@ impl Run {
     }
 
     fn train<B: Backend>(self, prepared: Prepared<B>) -> Result<Trainer<B>, RunError> {
-        let Prepared { data, costs, placed, schedule, devices, connections } = prepared;
+        let Prepared { data, costs, placed, schedule, devices, connections, modalities } = prepared;
         let replicas = self.replicas(&*connections.group);
         let throughput = self.throughput(&costs, replicas);
         let partition = placed.partition().clone();
@@ -219,6 +221,7 @@ impl Run {
             data,
             devices,
             connections,
+            modalities,
         };
         let trainer = Trainer::new(init)?.with_throughput(throughput).with_assignment(assign);
         Ok(self.sinks.into_iter().fold(trainer, Trainer::with_sink))
@@ -252,7 +255,7 @@ impl OnBackend for Run {
     fn call<B: Backend>(self, devices: Vec<B::Device>) -> Self::Output {
         let connections =
             self.nodes.clone().map_or_else(Connections::default, Connections::on_nodes);
-        Ok(Box::new(self.trainer::<B>(devices, connections)?))
+        Ok(Box::new(self.trainer::<B>(devices, connections, Modalities::default())?))
     }
 }
 
@@ -264,6 +267,7 @@ struct Prepared<B: Backend> {
     schedule: Arc<dyn Schedule>,
     devices: Vec<B::Device>,
     connections: Connections<B>,
+    modalities: Modalities<B>,
 }
 
 /// Assigns the microbatches of a batch to replicas so that the busiest rank of any replica has least to do.

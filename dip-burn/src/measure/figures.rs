@@ -1,4 +1,4 @@
-//! Arithmetic of what is measured: a part is what one chunk has more than another.
+//! Arithmetic of measurements: a part is the difference of two chunks.
 
 use dip_core::profile::{PartBytes, PartTimes};
 
@@ -16,16 +16,15 @@ impl Figures {
         Self { times: none.0.plus(self.times, 1.0 / n), kept: none.1.plus(self.kept, 1.0 / n) }
     }
 
-    /// What is left without the parts that `other` has, too.
+    /// The difference to `other`; no time is negative.
     pub fn less(self, other: Self) -> Self {
         let times = self.times.plus(other.times, -1.0).not_negative();
         Self { times, kept: self.kept.plus(other.kept, -1.0) }
     }
 }
 
-/// The mean of the middle: without the smallest and the largest tenth, at least one of each where five or more are given; 0 of
-/// none. Stages follow each other, so their times add up as means do, which are above medians: there are delays, no gains. A tenth
-/// is left out since a rare long delay says nothing about the next run.
+/// The mean without the smallest and the largest tenth (at least one of each, from five values on); 0 without values. Times of
+/// stages add up, as means do and medians do not. Rare long delays do not count: they say nothing about the next run.
 pub(super) fn typical(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -34,7 +33,7 @@ pub(super) fn typical(values: impl Iterator<Item = f64>) -> f64 {
     middle.iter().sum::<f64>() / middle.len().max(1) as f64
 }
 
-/// The lower quartile of rounds: other work on a machine makes rounds slower, never faster, and comes and goes.
+/// The lower quartile of rounds: other work on the machine comes and goes, and makes rounds slower, never faster.
 pub fn undisturbed(rounds: &mut [f64]) -> f64 {
     rounds.sort_by(f64::total_cmp);
     rounds.get(rounds.len() / 4).copied().unwrap_or(0.0)

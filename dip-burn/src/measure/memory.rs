@@ -1,141 +1,155 @@
-//! The activations that the parts of a model keep: counted, not timed, so that one forward of each kind tells them exactly.
+//! The activations that the parts of a model keep. They are counted, not timed: one forward of each kind gives them exactly.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
+use dip_core::causal_block_pairs;
 use dip_core::profile::{KeptBytes, PartBytes};
-use dip_core::{ModuleKind, ModuleSpec, causal_block_pairs};
 
-use super::{MeasureError, MeasureSettings, Measured, Probe, is_video};
-use crate::batch::{Batch, ClipSize};
+use super::MeasureError;
+use super::probe::{MeasuredChunk, ModuleProbe};
+use crate::model::{KeptGrowth, ProbeSpec};
 
-/// One forward: what it worked on, and the bytes it kept.
+/// One forward: the sizes that it worked on, and the bytes it kept.
 struct Point {
     pairs: f64,
     trained: f64,
     bytes: f64,
 }
 
-impl<B: Backend> Probe<'_, B> {
-    /// Bytes depend on documents and losses along straight lines, so that two points of each give them.
+/// The chunk whose activations are counted, and its strategy.
+struct Counted<'a, B: Backend> {
+    chunk: &'a mut MeasuredChunk<B>,
+    first: bool,
+    strategy: &'a str,
+}
+
+impl<B: Backend> ModuleProbe<'_, B> {
+    /// The bytes that a chunk of these layers keeps under every strategy.
     pub(super) fn bytes_kept(&self, layers: Range<u32>) -> Result<PartBytes, MeasureError> {
         let first = layers.start == 0;
         let mut chunk = self.measured(layers, &self.batch())?;
-        let mut line = |strategy: &str| -> Result<KeptBytes, MeasureError> {
-            let length = self.model.sequence_tokens as usize;
-            let documents = self.settings.documents.max(1);
-            let other = if documents == 1 { 2 } else { 1 };
-            let module = self.module_spec();
-            if is_video(self.model) {
-                return self.of_clips(&mut chunk, first, strategy);
+        let mut kept = |strategy| {
+            let counted = &mut Counted { chunk: &mut chunk, first, strategy };
+            match self.modality.kept_growth(self.spec.model) {
+                KeptGrowth::Rows => self.kept_by_rows(counted),
+                KeptGrowth::Documents => self.kept_by_documents(counted),
+                KeptGrowth::Captions => self.kept_by_lengths(counted, [(1, 1), (1, 2), (1, 3)]),
+                KeptGrowth::Clips => {
+                    let kept = self.kept_by_lengths(counted, [(1, 1), (2, 1), (3, 1)])?;
+                    self.with_captions(counted, kept)
+                }
             }
-            let base = self.point(&mut chunk, self.batch(), first, strategy)?;
-            if !matches!(module.kind, ModuleKind::Decoder { .. }) {
-                return Ok(KeptBytes { bytes: base.bytes, ..KeptBytes::default() });
-            }
-            let mut point = |documents, trained| {
-                let batch = self.batch_of(self.sequence(documents, trained));
-                self.point(&mut chunk, batch, first, strategy)
-            };
-            let per_pair = slope(&base, &point(other, length / 2)?, |p| p.pairs);
-            let per_trained = slope(&base, &point(documents, length)?, |p| p.trained);
-            Ok(KeptBytes {
-                bytes: base.bytes - per_pair * base.pairs - per_trained * base.trained,
-                bytes_per_pair: per_pair,
-                bytes_per_trained_token: per_trained,
-                ..KeptBytes::default()
-            })
         };
         Ok(PartBytes {
-            keep: line("keep")?,
-            selective: line("selective")?,
-            full: line("full")?,
-            offload: line("offload")?,
+            keep: kept("keep")?,
+            selective: kept("selective")?,
+            full: kept("full")?,
+            offload: kept("offload")?,
         })
     }
 
-    /// Bytes of clips or captions. Those of tokens, pairs, captions, and pairs with captions grow differently with the lengths of
-    /// both.
-    fn of_clips(
+    fn kept_by_rows(&self, counted: &mut Counted<'_, B>) -> Result<KeptBytes, MeasureError> {
+        let bytes = self.point(counted)?.bytes;
+        Ok(KeptBytes { bytes, ..KeptBytes::default() })
+    }
+
+    /// Bytes are linear in document pairs and in trained tokens, so that two points of each give the slopes.
+    fn kept_by_documents(&self, counted: &mut Counted<'_, B>) -> Result<KeptBytes, MeasureError> {
+        let other = if self.spec.documents == 1 { 2 } else { 1 };
+        let all = self.spec.model.sequence_tokens as usize;
+        let base = self.point(counted)?;
+        let of_documents = self.at(ProbeSpec { documents: other, ..self.spec }).point(counted)?;
+        let of_trained = self.at(ProbeSpec { trained_tokens: all, ..self.spec }).point(counted)?;
+        let per_pair = slope(&base, &of_documents, |p| p.pairs);
+        let per_trained = slope(&base, &of_trained, |p| p.trained);
+        Ok(KeptBytes {
+            bytes: base.bytes - per_pair * base.pairs - per_trained * base.trained,
+            bytes_per_pair: per_pair,
+            bytes_per_trained_token: per_trained,
+            ..KeptBytes::default()
+        })
+    }
+
+    /// Bytes by rows and pairs, from one, two and three times the length: `(clips, captions)` each.
+    fn kept_by_lengths(
         &self,
-        chunk: &mut Measured<B>,
-        first: bool,
-        strategy: &str,
+        counted: &mut Counted<'_, B>,
+        lengths: [(u32, u32); 3],
     ) -> Result<KeptBytes, MeasureError> {
-        let mut held = |clips, captions| -> Result<f64, MeasureError> {
-            let probe = self.longer(clips, captions);
-            Ok(probe.point(chunk, probe.batch(), first, strategy)?.bytes)
-        };
-        let lengths = match self.module_spec().kind {
-            ModuleKind::Dit { .. } => [(1, 1), (2, 1), (3, 1)],
-            _ => [(1, 1), (1, 2), (1, 3)],
-        };
         let mut bytes = [0.0; 3];
         for (bytes, (clips, captions)) in bytes.iter_mut().zip(lengths) {
-            *bytes = held(clips, captions)?;
+            *bytes = self.longer(clips, captions).point(counted)?.bytes;
         }
         let pairs = lengths.map(|(clips, captions)| self.longer(clips, captions).pairs());
-        // What grows with the length alone is not in second differences.
+        // Second differences leave out what is linear in the length.
         let second = |[once, twice, thrice]: [f64; 3]| thrice - 2.0 * twice + once;
-        let mut kept = KeptBytes {
-            bytes_per_pair: (second(bytes) / second(pairs).max(1.0)).max(0.0),
+        let per_pair = (second(bytes) / second(pairs).max(1.0)).max(0.0);
+        Ok(KeptBytes {
+            bytes: bytes[0] - per_pair * pairs[0],
+            bytes_per_pair: per_pair,
             ..KeptBytes::default()
+        })
+    }
+
+    /// `kept` with the bytes that grow with captions, and with pairs of clips and captions.
+    fn with_captions(
+        &self,
+        counted: &mut Counted<'_, B>,
+        kept: KeptBytes,
+    ) -> Result<KeptBytes, MeasureError> {
+        let mut held = |clips, captions| -> Result<f64, MeasureError> {
+            Ok(self.longer(clips, captions).point(counted)?.bytes)
         };
-        let [once, longer_clips, _] = bytes;
-        let context = f64::from(self.instances * self.settings.clip.caption_tokens);
-        let cross = context * self.settings.clip.grid.tokens() as f64;
-        if matches!(self.module_spec().kind, ModuleKind::Dit { .. }) {
-            let longer_captions = held(1, 2)? - once;
-            // Nor is what grows with one of two lengths alone in what both make longer than each does.
-            let of_cross = held(2, 2)? - longer_clips - longer_captions;
-            kept.bytes_per_cross_pair = of_cross / cross.max(1.0);
-            kept.bytes_per_context_token = (longer_captions - of_cross) / context.max(1.0);
-        }
-        kept.bytes = once
-            - kept.bytes_per_pair * pairs[0]
-            - kept.bytes_per_context_token * context
-            - kept.bytes_per_cross_pair * cross;
-        Ok(kept)
+        let context = f64::from(self.spec.instances * self.spec.clip.caption_tokens);
+        let cross = context * self.spec.clip.grid.tokens() as f64;
+        let (once, longer_clips) = (held(1, 1)?, held(2, 1)?);
+        let longer_captions = held(1, 2)? - once;
+        // What grows with one of the two lengths alone cancels out in this difference.
+        let of_cross = held(2, 2)? - longer_clips - longer_captions;
+        let per_cross_pair = of_cross / cross.max(1.0);
+        let per_context_token = (longer_captions - of_cross) / context.max(1.0);
+        Ok(KeptBytes {
+            bytes: kept.bytes - per_context_token * context - per_cross_pair * cross,
+            bytes_per_cross_pair: per_cross_pair,
+            bytes_per_context_token: per_context_token,
+            ..kept
+        })
     }
 
-    /// The same with clips and captions of so many times the length.
-    fn longer(&self, clips: u32, captions: u32) -> Self {
-        let ClipSize { mut grid, mut caption_tokens } = self.settings.clip;
-        grid.frames *= clips;
-        caption_tokens *= captions;
-        let settings = MeasureSettings { clip: ClipSize { grid, caption_tokens }, ..self.settings };
-        Self { settings, ..*self }
+    /// The same probe at other sizes.
+    fn at<'s>(&'s self, spec: ProbeSpec<'s>) -> ModuleProbe<'s, B> {
+        ModuleProbe { spec, ..*self }
     }
 
-    fn module_spec(&self) -> &ModuleSpec {
-        &self.model.modules[self.module.index()]
+    /// The same probe with clips `clips` times as long and captions `captions` times as long.
+    fn longer(&self, clips: u32, captions: u32) -> ModuleProbe<'_, B> {
+        let mut spec = self.spec;
+        spec.clip.grid.frames *= clips;
+        spec.clip.caption_tokens *= captions;
+        self.at(spec)
     }
 
-    /// Pairs of tokens whose scores are computed, of clips or of captions.
+    /// Pairs of rows whose scores are computed, of clips or of captions.
     fn pairs(&self) -> f64 {
-        let instances = f64::from(self.instances);
-        let length = self.tokens() as f64 / instances;
-        match self.module_spec().kind {
-            ModuleKind::Decoder { .. } => instances * causal_block_pairs(length as u64) as f64,
+        let instances = f64::from(self.spec.instances);
+        let length = self.modality.rows(&self.spec) as f64 / instances;
+        match self.modality.kept_growth(self.spec.model) {
+            KeptGrowth::Captions => instances * causal_block_pairs(length as u64) as f64,
             _ => instances * length * length,
         }
     }
 
-    fn point(
-        &self,
-        chunk: &mut Measured<B>,
-        batch: Batch,
-        first: bool,
-        strategy: &str,
-    ) -> Result<Point, MeasureError> {
-        chunk.inputs = self.inputs(first, &batch);
+    fn point(&self, counted: &mut Counted<'_, B>) -> Result<Point, MeasureError> {
+        let (batch, chunk) = (self.batch(), &mut *counted.chunk);
+        chunk.inputs = self.inputs(counted.first, &batch);
         let documents = batch.microbatches[0].documents.chunk_by(|a, b| a == b);
         let pairs = documents.map(|d| causal_block_pairs(d.len() as u64) as f64).sum();
         let trained = batch.trained_tokens.max(1) as f64;
         chunk.stage.begin(Arc::new(batch), 1.0);
         chunk.outputs.clear();
-        self.forward(chunk, 0, strategy, false)?;
+        self.forward(chunk, 0, counted.strategy, false)?;
         Ok(Point { pairs, trained, bytes: chunk.stage.held_bytes().0 as f64 })
     }
 }

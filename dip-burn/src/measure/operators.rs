@@ -1,7 +1,7 @@
 //! Micro-benchmarks of single operators, as the modules of this crate run them on a backend.
 //!
-//! Every kind of operator is measured in series that double in size until one takes longer than the settings allows, so that
-//! the same grid serves a core and an accelerator. As many devices measure at once as will train.
+//! Every kind of operator is measured in series of doubling sizes, until one takes longer than the settings allow. So the same grid
+//! serves a core and an accelerator. As many devices measure at the same time as will train.
 
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::task::Poll;
@@ -20,13 +20,14 @@ use crate::model::block::norm::Norm;
 use crate::model::{Init, Precision, cast, to_device};
 use crate::runtime::ChannelLink;
 
-/// Sizes of a series that are measured however long they take: what a line with an error needs.
+/// Fewest sizes of a series: a line with an error needs three points.
 const LEAST_SIZES: usize = 3;
-/// Values of the largest tensor: operators beyond it would not fit small devices.
+/// Values of the largest tensor, which must fit small devices.
 const MOST_VALUES: u64 = 1 << 28;
-/// Messages are measured up to the size that such a link carries in the time for the longest operator, in bytes/s.
+/// The slowest link that is expected, in bytes/s. Messages are measured up to the size that it carries in the time of the longest
+/// operator.
 const SLOWEST_LINK: f64 = 4e9;
-/// Calls of a short operator are timed together, for at least so long.
+/// Calls of a short operator are timed together for at least this long.
 const SAMPLE_S: f64 = 300e-6;
 
 /// How long to measure.
@@ -38,10 +39,10 @@ pub struct OperatorSettings {
     pub runs: usize,
     /// Compute threads of each device.
     pub threads: usize,
-    /// What the values are.
+    /// The precision of values.
     pub precision: Precision,
-    /// Whether devices have a memory of their own, to and from which the host copies.
-    pub apart_from_host: bool,
+    /// True if devices have memory of their own, which the host copies to and from.
+    pub separate_memory: bool,
 }
 
 /// Measures operators on `devices`, all at the same time.
@@ -121,10 +122,10 @@ fn sizes() -> impl Iterator<Item = u64> {
     (12..=28).step_by(2).map(|bits| 1 << bits)
 }
 
-/// The operators that do not take too long, alone on one device.
+/// The operators that are short enough, measured alone on one device.
 fn shapes<B: Backend>(device: &B::Device, settings: OperatorSettings) -> Vec<OperatorShape> {
     let mut shapes = Vec::new();
-    for series in series(settings.apart_from_host) {
+    for series in series(settings.separate_memory) {
         let small = |shape: &OperatorShape| largest_tensor(shape) <= MOST_VALUES;
         for (i, shape) in series.into_iter().take_while(small).enumerate() {
             let mut operator = Prepared::<B>::new(shape, device, settings.precision);
@@ -138,7 +139,7 @@ fn shapes<B: Backend>(device: &B::Device, settings: OperatorSettings) -> Vec<Ope
     shapes
 }
 
-/// Seconds of every operator, beside the other devices.
+/// Seconds of every operator, while the other devices measure it, too.
 fn times<B: Backend>(
     device: &B::Device,
     shapes: &[OperatorShape],
@@ -212,19 +213,19 @@ impl<'a, B: Backend> Prepared<'a, B> {
     }
 }
 
-/// The sample that a quarter of the others stays below: other programs make samples longer, none shorter.
+/// The lower quartile: other programs make samples longer, never shorter.
 fn undisturbed(samples: impl Iterator<Item = f64>) -> f64 {
     let mut samples: Vec<f64> = samples.collect();
     samples.sort_by(f64::total_cmp);
     samples.get(samples.len() / 4).copied().unwrap_or(0.0)
 }
 
-/// Waits until the device has computed what it was given. What failed would fail the next read as well.
+/// Waits until the device has finished its work. A failure also fails the next read.
 fn finish<B: Backend>(device: &B::Device) {
     let _ = B::sync(device);
 }
 
-/// Seconds of messages from one rank to another: half of the way there and back.
+/// Seconds of messages from one rank to another: half of a round trip.
 fn messages<B: Backend>(
     devices: [&B::Device; 2],
     settings: OperatorSettings,
@@ -239,7 +240,7 @@ fn messages<B: Backend>(
     };
     let ends = at_once(2, settings.threads, |rank, _| {
         let link = links[rank].lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut end = End::<B> { link: link?, rank, device: devices[rank] };
+        let mut end = LinkEnd::<B> { link: link?, rank, device: devices[rank] };
         Some(sizes().map(|bytes| end.message(bytes, settings.runs)).collect::<Result<Vec<_>, _>>())
     })?;
     let first = ends.into_iter().next().flatten().unwrap_or_else(|| Ok(Vec::new()))?;
@@ -249,13 +250,13 @@ fn messages<B: Backend>(
 }
 
 /// One of two ranks that send each other messages.
-struct End<'a, B: Backend> {
+struct LinkEnd<'a, B: Backend> {
     link: ChannelLink<Tensor<B, 2>>,
     rank: usize,
     device: &'a B::Device,
 }
 
-impl<B: Backend> End<'_, B> {
+impl<B: Backend> LinkEnd<'_, B> {
     /// Seconds of a message; rank 0 begins, rank 1 answers.
     fn message(&mut self, bytes: u64, runs: usize) -> Result<f64, LinkError> {
         let values = bytes / size_of::<f32>() as u64;
@@ -273,7 +274,7 @@ impl<B: Backend> End<'_, B> {
             }
             samples.push(start.elapsed().as_secs_f64() / 2.0);
         }
-        // The first finds both threads asleep and memory untouched.
+        // The first message finds both threads asleep and memory untouched.
         Ok(undisturbed(samples.into_iter().skip(1)))
     }
 
@@ -281,7 +282,7 @@ impl<B: Backend> End<'_, B> {
         self.link.isend(&between(self.rank, 1 - self.rank), x)
     }
 
-    /// Copies what it gets: ranks of one process hand over references, and their tensors move when they are read.
+    /// Copies the tensor: ranks of one process hand over references, and tensors move when they are read.
     fn receive(&mut self) -> Result<Tensor<B, 2>, LinkError> {
         let message = between(1 - self.rank, self.rank);
         let Poll::Ready(sent) = self.link.wait_irecv(&message)? else {
@@ -311,7 +312,7 @@ mod tests {
             runs: 1,
             threads: 1,
             precision: Precision::F32,
-            apart_from_host: true,
+            separate_memory: true,
         };
         let profile =
             operators::<Flex>(&[Default::default(), Default::default()], settings).unwrap();

@@ -1,4 +1,4 @@
-//! The arithmetic that a rank reaches at best: what utilisation is a share of.
+//! The fastest arithmetic of a rank: the denominator of utilisation.
 
 use std::time::Instant;
 
@@ -9,12 +9,12 @@ use crate::model::{Precision, cast};
 
 /// Sides of the square products; the smallest that takes long enough counts.
 const SIDES: [usize; 6] = [256, 512, 1024, 2048, 4096, 8192];
-/// A product that takes shorter is mostly start-up.
+/// Shorter products are mostly start-up.
 const LONG_ENOUGH_S: f64 = 0.02;
-/// Products of which the fastest counts.
+/// Runs, of which the fastest counts.
 const RUNS: usize = 5;
 
-/// FLOP/s of the fastest product in `precision` on this thread's share of `device`; `None` where the device fails.
+/// FLOP/s of the fastest product in `precision` on this thread's share of `device`; `None` if the device fails.
 pub(super) fn peak_flops_per_s<B: Backend>(
     device: &B::Device,
     precision: Precision,
@@ -38,7 +38,7 @@ fn fastest_product<B: Backend>(
     let draw = || Tensor::<B, 2>::random([side, side], Distribution::Normal(0.0, 1.0), device);
     let [a, b] = [draw(), draw()].map(|x| cast(x, precision.dtype()));
     let mut fastest = f64::INFINITY;
-    // The first one warms up.
+    // The first run warms up.
     for run in 0..=RUNS {
         B::sync(device).ok()?;
         let start = Instant::now();

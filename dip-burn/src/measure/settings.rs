@@ -1,4 +1,4 @@
-//! What is measured, and for how long.
+//! How long to measure, and on what sizes.
 
 use dip_core::Seconds;
 
@@ -9,30 +9,30 @@ use crate::runtime::Algorithm;
 /// How long to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MeasureSettings {
-    /// How often everything is measured, in turn, so that what disturbs a machine for a while falls on all alike; the lower
-    /// quartile counts.
+    /// Rounds in which everything is measured once, so that a disturbance of the machine affects all alike. The lower quartile
+    /// counts.
     pub rounds: usize,
-    /// Runs of a round that are thrown away.
+    /// Runs at the start of a round that do not count.
     pub warm_up: usize,
-    /// Most runs of a round that count: their mean, without a tenth at either end.
+    /// Most runs of a round that count, as their mean without a tenth at either end.
     pub runs: usize,
-    /// Microbatches whose forwards run before the first backward: a run is the mean of them.
+    /// Microbatches whose forwards run before the first backward. A run is their mean.
     pub in_flight: usize,
-    /// Time after which one of them is enough: a long run is disturbed less than a short one.
+    /// Time after which one run is enough: long runs are disturbed less than short ones.
     pub enough: Seconds,
     /// Threads that measure at the same time: the ranks of the pipeline.
     pub ranks: usize,
     /// Compute threads of each of them.
     pub threads: usize,
-    /// Documents of a packed sequence: attention costs less in many short ones.
+    /// Documents of a packed sequence: many short ones cost less attention.
     pub documents: usize,
-    /// What the layers compute in.
+    /// The precision of the layers.
     pub precision: Precision,
     /// A clip of mean size.
     pub clip: ClipSize,
-    /// How weights are updated.
+    /// The optimiser's algorithm.
     pub algorithm: Algorithm,
-    /// Whether moving averages of the weights are kept.
+    /// True if moving averages of the weights are kept.
     pub averages: bool,
 }
 

@@ -10,16 +10,18 @@ use dip_core::profile::PartTimes;
 use dip_core::{MicrobatchId, PairKey, Received, Seconds, Stage};
 
 use super::figures::typical;
-use super::{CHUNKS, Chunks, MeasureError, MeasureSettings, Measured, Probe};
+use super::probe::{CHUNKS, MeasuredChunk, ModuleProbe};
+use super::{MeasureError, MeasureSettings};
 use crate::batch::Batch;
+use crate::model::{ChunkSpec, ProbeSpec};
 use crate::runtime::Optimizer;
 use crate::runtime::OptimizerConfig;
 use crate::stage::ChunkStage;
 
-impl<B: Backend> Probe<'_, B> {
-    /// Typical seconds of every chunk. All run all their forwards before the first runs its backward, as in a plan: each finds the
-    /// caches full of others' data, and memory that has not been touched for long. Whoever runs last touches memory that the
-    /// system has to provide first, which can take longer than the chunk has more work than another: all are last in turn.
+impl<B: Backend> ModuleProbe<'_, B> {
+    /// Typical seconds of every chunk. All chunks run all forwards before the first backward, as in a plan: each finds the caches
+    /// full of other data, and memory that was not touched for long. The last chunk touches memory that the system must provide
+    /// first, which can take longer than the extra work of a larger chunk. So every chunk is last in turn.
     pub(super) fn chunks(&self) -> Result<[PartTimes; CHUNKS.len()], MeasureError> {
         let batch = Arc::new(self.batch_in_flight());
         let mut chunks = CHUNKS
@@ -27,8 +29,8 @@ impl<B: Backend> Probe<'_, B> {
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
         let (mut samples, start) = (Vec::new(), Instant::now());
-        let mut turned = self.round % CHUNKS.len();
-        chunks.rotate_left(turned);
+        let mut rotation = self.round % CHUNKS.len();
+        chunks.rotate_left(rotation);
         for run in 0..self.settings.warm_up + self.settings.runs.max(1) {
             let is_late = start.elapsed().as_secs_f64() > self.settings.enough.0;
             if is_late && !samples.is_empty() {
@@ -36,15 +38,15 @@ impl<B: Backend> Probe<'_, B> {
             }
             let mut sample = [PartTimes::default(); CHUNKS.len()];
             chunks.rotate_left(1);
-            turned = (turned + 1) % CHUNKS.len();
+            rotation = (rotation + 1) % CHUNKS.len();
             chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
             self.recomputed(&mut chunks, &mut sample)?;
             self.kept(&mut chunks, &mut sample)?;
             self.updates(&mut chunks, &mut sample);
             self.offloaded(&mut chunks, &mut sample)?;
             self.split(&mut chunks, &mut sample)?;
-            sample.rotate_right(turned);
-            // What takes long is warm behind its first run.
+            sample.rotate_right(rotation);
+            // Long runs need no warm-up after the first.
             if run >= self.settings.warm_up || is_late {
                 samples.push(sample);
             }
@@ -59,21 +61,23 @@ impl<B: Backend> Probe<'_, B> {
         &self,
         layers: Range<u32>,
         batch: &Batch,
-    ) -> Result<Measured<B>, MeasureError> {
+    ) -> Result<MeasuredChunk<B>, MeasureError> {
         let inputs = self.inputs(layers.start == 0, batch);
-        let stage = ChunkStage::<B>::new(self.model, self.module, layers, 0, self.device)?
+        let ProbeSpec { model, module, .. } = self.spec;
+        let chunk = ChunkSpec { model, module, layers };
+        let stage = ChunkStage::new(&chunk, self.modalities, 0, self.device)?
             .with_precision(self.settings.precision);
-        let MeasureSettings { algorithm, averages, .. } = self.settings;
+        let &MeasureSettings { algorithm, averages, .. } = self.settings;
         let ema_decay = if averages { 0.5 } else { 0.0 };
         let optimizer = OptimizerConfig { algorithm, ema_decay, ..Default::default() };
         let optimizer = Optimizer::new(&optimizer);
-        Ok(Measured { stage, optimizer, inputs, outputs: VecDeque::new() })
+        Ok(MeasuredChunk { stage, optimizer, inputs, outputs: VecDeque::new() })
     }
 
-    /// Forwards that keep only inputs, whose backwards need no measurement, and those that keep no attention cores.
+    /// Forwards that keep only inputs, whose backwards are not timed, and forwards and backwards without kept attention cores.
     fn recomputed(
         &self,
-        chunks: &mut Chunks<B>,
+        chunks: &mut [MeasuredChunk<B>],
         times: &mut [PartTimes],
     ) -> Result<(), MeasureError> {
         let inference = self.forwards(chunks, "full", false)?;
@@ -87,7 +91,11 @@ impl<B: Backend> Probe<'_, B> {
     }
 
     /// Forwards that keep everything, and whole backwards.
-    fn kept(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) -> Result<(), MeasureError> {
+    fn kept(
+        &self,
+        chunks: &mut [MeasuredChunk<B>],
+        times: &mut [PartTimes],
+    ) -> Result<(), MeasureError> {
         let forward = self.forwards(chunks, "keep", false)?;
         let backward = self.backwards(chunks, false)?;
         for (i, times) in times.iter_mut().enumerate() {
@@ -97,7 +105,7 @@ impl<B: Backend> Probe<'_, B> {
     }
 
     /// The optimiser's step, which changes nothing at a learning rate of 0.
-    fn updates(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) {
+    fn updates(&self, chunks: &mut [MeasuredChunk<B>], times: &mut [PartTimes]) {
         for (chunk, times) in chunks.iter_mut().zip(times) {
             let start = Instant::now();
             // A device that fails here also fails the next measurement, which reports it.
@@ -107,10 +115,10 @@ impl<B: Backend> Probe<'_, B> {
         }
     }
 
-    /// Forwards whose activations go to the host, and backwards that have them back.
+    /// Forwards that offload activations to the host, and backwards that copy them back.
     fn offloaded(
         &self,
-        chunks: &mut Chunks<B>,
+        chunks: &mut [MeasuredChunk<B>],
         times: &mut [PartTimes],
     ) -> Result<(), MeasureError> {
         let forward = self.forwards(chunks, "offload", false)?;
@@ -121,8 +129,12 @@ impl<B: Backend> Probe<'_, B> {
         Ok(())
     }
 
-    /// Backwards that leave their weight gradients, and then those.
-    fn split(&self, chunks: &mut Chunks<B>, times: &mut [PartTimes]) -> Result<(), MeasureError> {
+    /// Split backwards: input gradients first, then weight gradients.
+    fn split(
+        &self,
+        chunks: &mut [MeasuredChunk<B>],
+        times: &mut [PartTimes],
+    ) -> Result<(), MeasureError> {
         self.forwards(chunks, "keep", true)?;
         let backward = self.backwards(chunks, true)?;
         let weight = self.all_in_flight(chunks, |chunk, m| {
@@ -139,22 +151,26 @@ impl<B: Backend> Probe<'_, B> {
 
     fn forwards(
         &self,
-        chunks: &mut Chunks<B>,
+        chunks: &mut [MeasuredChunk<B>],
         strategy: &str,
         split: bool,
     ) -> Result<Vec<Seconds>, MeasureError> {
         self.all_in_flight(chunks, |chunk, m| self.forward(chunk, m, strategy, split))
     }
 
-    fn backwards(&self, chunks: &mut Chunks<B>, split: bool) -> Result<Vec<Seconds>, MeasureError> {
+    fn backwards(
+        &self,
+        chunks: &mut [MeasuredChunk<B>],
+        split: bool,
+    ) -> Result<Vec<Seconds>, MeasureError> {
         self.all_in_flight(chunks, |chunk, m| self.backward(chunk, m, split))
     }
 
-    /// Mean seconds of every chunk over the microbatches in flight, which pass through one behind the other.
+    /// Mean seconds of every chunk over the microbatches in flight, one after another.
     fn all_in_flight(
         &self,
-        chunks: &mut Chunks<B>,
-        stage: impl Fn(&mut Measured<B>, usize) -> Result<Seconds, MeasureError>,
+        chunks: &mut [MeasuredChunk<B>],
+        stage: impl Fn(&mut MeasuredChunk<B>, usize) -> Result<Seconds, MeasureError>,
     ) -> Result<Vec<Seconds>, MeasureError> {
         let in_flight = self.settings.in_flight.max(1);
         let mut seconds = vec![Seconds::ZERO; chunks.len()];
@@ -168,12 +184,12 @@ impl<B: Backend> Probe<'_, B> {
 
     pub(super) fn forward(
         &self,
-        chunk: &mut Measured<B>,
+        chunk: &mut MeasuredChunk<B>,
         microbatch: usize,
         strategy: &str,
         split: bool,
     ) -> Result<Seconds, MeasureError> {
-        // The stage after this one, which is not there: it only has to be told apart from the one before.
+        // There is no stage after this one; the key only has to differ from that of the stage before.
         let consumer = PairKey { microbatch: MicrobatchId::from(microbatch), ..self.pair(2) };
         let call = self.call(microbatch, strategy, split, vec![consumer.clone()]);
         let inputs = chunk.inputs.clone();
@@ -185,10 +201,10 @@ impl<B: Backend> Probe<'_, B> {
         Ok(elapsed)
     }
 
-    /// Seconds of the backward of the oldest forward. Any gradient takes as long as another: the outputs themselves serve.
+    /// Seconds of the backward of the oldest forward. Times do not depend on values: the outputs serve as gradients.
     fn backward(
         &self,
-        chunk: &mut Measured<B>,
+        chunk: &mut MeasuredChunk<B>,
         microbatch: usize,
         split: bool,
     ) -> Result<Seconds, MeasureError> {
@@ -200,9 +216,9 @@ impl<B: Backend> Probe<'_, B> {
         Ok(self.since(start))
     }
 
-    /// Time since `start`, once the device has done what it was given.
+    /// Time since `start`, once the device has finished its work.
     fn since(&self, start: Instant) -> Seconds {
-        // A device that fails to wait fails at the next operation, too, with a message of its own.
+        // A device that fails here also fails the next operation, with a message of its own.
         let _ = B::sync(self.device);
         Seconds(start.elapsed().as_secs_f64())
     }

@@ -1,8 +1,8 @@
 //! A profile of a small model.
 
 use burn::backend::Flex;
-use dip_core::presets;
-use dip_core::profile::KeptCounts;
+use dip_core::profile::{KeptCounts, Part, PartBytes, PartTimes};
+use dip_core::{Seconds, presets};
 
 use super::*;
 
@@ -16,7 +16,8 @@ fn every_strategy_is_measured_and_each_holds_less_than_the_one_before() {
         enough: Seconds(0.1),
         ..MeasureSettings::default()
     };
-    let profile = profile::<Flex>(&model, &Default::default(), settings, "test".into()).unwrap();
+    let device = Default::default();
+    let profile = Profiler::<Flex>::new(&model, &device, settings).profile().unwrap();
     for e in profile.entries.iter().filter(|e| e.part == Part::Layer) {
         let PartTimes { forward_s, backward_s, .. } = e.times;
         assert!(forward_s.0 > 0.0 && backward_s.0 > 0.0, "{e:?}");

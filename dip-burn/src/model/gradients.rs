@@ -13,11 +13,11 @@ use super::to_f32;
 /// A weight gradient that is still to be computed.
 type Job = Box<dyn FnOnce(&mut GradientsParams) + Send>;
 
-/// Weight gradients that a backward has left for later, with the inputs and output gradients they need.
+/// Deferred weight gradients, with the inputs and output gradients they need.
 #[derive(Default)]
 pub struct Deferred(Vec<Job>);
 
-/// Sums of gradients, by parameter; in f32, whatever the layers compute in.
+/// Sums of gradients, by parameter; in f32 at every precision of the layers.
 pub struct Gradients<B: Backend> {
     sums: GradientsParams,
     trains: Trains,
@@ -25,7 +25,7 @@ pub struct Gradients<B: Backend> {
     backend: PhantomData<B>,
 }
 
-/// What of a module is trained.
+/// The trained part of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trains {
     Nothing,
@@ -34,7 +34,7 @@ enum Trains {
 }
 
 impl<B: Backend> Gradients<B> {
-    /// Empty sums of what is trained of a module. Of the rest nothing is ever added, nor computed.
+    /// Empty sums for the trained part of a module. Gradients of the rest are neither computed nor added.
     pub fn of(spec: &ModuleSpec) -> Self {
         let trains = match (spec.trainable, &spec.lora) {
             (false, _) => Trains::Nothing,
@@ -49,7 +49,7 @@ impl<B: Backend> Gradients<B> {
         &self.sums
     }
 
-    /// The sum of a matrix; none where nothing was added to it.
+    /// The sum of a matrix; `None` if nothing was added to it.
     pub fn sum_of(&self, parameter: &Param<Tensor<B, 2>>) -> Option<Tensor<B, 2>> {
         self.sums.get::<B, 2>(parameter.id)
     }
@@ -70,17 +70,17 @@ impl<B: Backend> Gradients<B> {
         self.sums = sums;
     }
 
-    /// From now on gradients are not computed but collected, until [`Gradients::deferred`] takes them.
+    /// Starts to collect gradients without computing them, until [`Gradients::deferred`] takes them.
     pub fn defer(&mut self) {
         self.deferred = Some(Deferred::default());
     }
 
-    /// What was collected since [`Gradients::defer`].
+    /// The gradients that were collected since [`Gradients::defer`].
     pub fn deferred(&mut self) -> Deferred {
         self.deferred.take().unwrap_or_default()
     }
 
-    /// Computes what was left for later.
+    /// Computes deferred gradients.
     pub fn run(&mut self, deferred: Deferred) {
         deferred.0.into_iter().for_each(|job| job(&mut self.sums));
     }
@@ -129,6 +129,6 @@ impl<B: Backend> Gradients<B> {
 }
 
 /// Bytes of a tensor.
-pub(super) fn bytes_of<B: Backend, const D: usize>(x: &Tensor<B, D>) -> u64 {
+pub fn bytes_of<B: Backend, const D: usize>(x: &Tensor<B, D>) -> u64 {
     (x.dtype().size() * x.shape().num_elements()) as u64
 }

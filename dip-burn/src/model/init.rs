@@ -20,14 +20,14 @@ pub struct Init<'a, B: Backend> {
     pub seed: u64,
     /// The module of the model; part of every name.
     pub module: &'a str,
-    /// Where the weights go.
+    /// The device of the weights.
     pub device: &'a B::Device,
-    /// Whether weights are read from files afterwards: then they are zero at first, and only adapters are drawn.
+    /// True if weights are read from files afterwards: then they start at zero, and only adapters are drawn.
     pub read: bool,
 }
 
-/// Standard deviation of the weights of a module's layers before the sizes of residual branches. Diffusion transformers keep the
-/// size of what passes through them: in narrow ones, 0.02 would make attention flat for long.
+/// Standard deviation of the weights of a module's layers, before residual branches are scaled down. Layers of diffusion
+/// transformers keep the size of their inputs: in narrow ones, 0.02 would leave attention flat for long.
 pub(super) fn layer_std(spec: &ModuleSpec) -> f64 {
     match spec.kind.get::<DitSpec>() {
         Some(_) => (1.0 / f64::from(spec.hidden)).sqrt(),
@@ -49,7 +49,7 @@ impl<B: Backend> Init<'_, B> {
         Param::initialized(ParamId::new(), Tensor::from_data(data, self.device).require_grad())
     }
 
-    /// A linear layer `[input, output]`; its bias, where it has one, is zero.
+    /// A linear layer `[input, output]`, with a bias of zero if `bias` is set.
     pub fn linear(
         &self,
         name: &str,
@@ -65,7 +65,7 @@ impl<B: Backend> Init<'_, B> {
         }
     }
 
-    /// The same layer with an adapter, where the module has one for `target`.
+    /// The same layer with an adapter, if the module has one for `target`.
     pub fn adapted(
         &self,
         spec: &ModuleSpec,

@@ -5,6 +5,9 @@
 //! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or learned ones as in CLIP and SigLIP |
 //! | `decoder` | decoder of the Llama and Qwen2 type: grouped-query attention, rotary positions, SwiGLU, head with its loss |
 //! | `dit` | diffusion transformer of the MovieGen type: packed clips, adaptive norms, cross attention, flow-matching loss |
+//! | `chunk` | what a modality implements: forward and backward of consecutive layers |
+//! | `modalities` | the table of modalities, and what each is measured on |
+//! | `probe` | the microbatches that modules are measured on |
 //! | `block` | what their layers share: attention, feed-forward network, norms, linear layers |
 //! | `offload` | tensors in host memory: activations that wait there, and tensors on their way to another device |
 //! | `gradients` | sums of weight gradients |
@@ -14,102 +17,45 @@
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
 pub mod block;
+mod chunk;
 pub mod decoder;
 pub mod dit;
 mod gradients;
 mod init;
+mod modalities;
 mod offload;
 mod precision;
+mod probe;
 pub mod sampler;
 pub mod vit;
 mod whole;
 
-use std::ops::Range;
+use std::fmt::Display;
 
-use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
-use dip_core::LayerStrategy;
+use dip_core::{FieldError, ModuleSpec};
 use thiserror::Error;
 
-use crate::batch::{Clip, Microbatch};
 use crate::weights::{Weights, WeightsError};
 
+pub use chunk::{AnyChunk, InputSlice, KeptState, Matrix, ModelChunk, Slice, TiedEnds};
 pub use decoder::DecoderChunk;
 pub use dit::DitChunk;
-pub use gradients::{Deferred, Gradients};
+pub use gradients::{Deferred, Gradients, bytes_of};
 pub use init::Init;
+pub use modalities::{ChunkSpec, Modalities, TrainableModality};
 pub(crate) use offload::{HostCopy, to_device};
 pub use precision::Precision;
 pub(crate) use precision::{cast, to_f32};
+pub use probe::{KeptGrowth, ProbeInput, ProbeSpec};
 pub use vit::VitChunk;
 pub use whole::{Prompt, WholeModel};
-pub(crate) use whole::{image_side, output_width};
 
-/// Forward and backward of one model chunk: what a new modality implements.
-///
-/// The backward is written out instead of recorded by Burn's autodiff, whose graphs live behind one lock for the whole process:
-/// ranks would wait for each other's backwards. Written out, a stage holds exactly what its memory strategy says.
-pub trait Chunk<B: Backend> {
-    /// What the backward needs.
-    type Kept: Send;
-
-    /// Runs a slice of the instances of `microbatch` and keeps nothing.
-    ///
-    /// `inputs` are the outputs of the chunk before (one tensor, `[tokens, hidden]`), or, in the first chunk of a module,
-    /// those of the upstream modules in the order of their instances. A chunk that ends in a loss gives `[1, 1]`: the sum of
-    /// the losses of the tokens, not yet divided by the trained tokens of the batch.
-    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2>;
-
-    /// The same, and what its backward needs; each layer keeps what its strategy says.
-    fn forward_kept(
-        &self,
-        inputs: Vec<Tensor<B, 2>>,
-        on: Slice<'_>,
-        strategies: &[LayerStrategy],
-    ) -> (Tensor<B, 2>, Self::Kept);
-
-    /// Adds the weight gradients for the gradient `dy` of the output, and returns those of the inputs.
-    fn backward(
-        &self,
-        kept: Self::Kept,
-        dy: Tensor<B, 2>,
-        on: Slice<'_>,
-        gradients: &mut Gradients<B>,
-    ) -> Vec<Tensor<B, 2>>;
-
-    /// Bytes of what is kept.
-    fn kept_bytes(kept: &Self::Kept) -> u64;
-
-    /// Whether it ends in a loss.
-    fn has_loss(&self) -> bool {
-        false
-    }
-}
-
-/// Instances of one microbatch.
-#[derive(Debug, Clone)]
-pub struct Slice<'a> {
-    /// The microbatch.
-    pub microbatch: &'a Microbatch,
-    /// Which of its instances.
-    pub instances: Range<u32>,
-    /// The instances that each input from an upstream module holds: its slices need not be those of this module.
-    pub inputs: Vec<Range<u32>>,
-}
-
-impl<'a> Slice<'a> {
-    /// The clips, where the instances are clips.
-    pub fn clips(&self) -> &'a [Clip] {
-        &self.microbatch.clips[self.instances.start as usize..self.instances.end as usize]
-    }
-}
-
-/// What the weights of a model are at first.
+/// The weights that a model starts from.
 #[derive(Debug, Clone, Copy)]
 pub struct InitialWeights<'a> {
-    /// Seed of all that is drawn.
+    /// Seed of the weights that are drawn.
     pub seed: u64,
-    /// Where weights are read from; they are drawn where it is absent, and adapters always are.
+    /// The files that weights are read from. Without them, and for adapters, weights are drawn.
     pub weights: Option<&'a Weights>,
 }
 
@@ -124,13 +70,15 @@ impl From<u64> for InitialWeights<'_> {
 pub enum ModelError {
     /// A module kind has no trainable implementation.
     #[error(
-        "module {module:?} is of kind {kind}, which cannot be trained yet; plan and emulate it, or use vit, decoder and dit modules"
+        "module {module:?} is of kind {kind}, which cannot be trained; plan and emulate it, use one of {trainable}, or add it to the modalities in Rust"
     )]
     Kind {
         /// The module.
         module: String,
         /// Its kind.
-        kind: &'static str,
+        kind: String,
+        /// The kinds that can be trained.
+        trainable: String,
     },
     /// The device has no such numbers.
     #[error("the device has no {precision} ({backend}); train with precision = \"f32\"")]
@@ -144,15 +92,13 @@ pub enum ModelError {
     #[error(transparent)]
     Weights(#[from] Box<WeightsError>),
     /// A field does not fit the implementation.
-    #[error("module {module:?}: {field} is {value}, but must be {limit}; change the model TOML")]
-    Field {
-        /// The module.
-        module: String,
-        /// The field.
-        field: &'static str,
-        /// Its value.
-        value: String,
-        /// What is allowed.
-        limit: String,
-    },
+    #[error(transparent)]
+    Field(#[from] FieldError),
+}
+
+impl ModelError {
+    /// A field of a module whose value the implementation does not support.
+    pub fn field(module: &ModuleSpec, field: &str, value: impl Display, limit: &str) -> Self {
+        Self::Field(FieldError::new(module.path(field), value, limit, "change the model TOML"))
+    }
 }

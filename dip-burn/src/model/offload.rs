@@ -1,4 +1,4 @@
-//! Tensors in host memory: activations that wait for their backward, and what goes to another device.
+//! Tensors in host memory: activations that wait for their backward, and tensors on their way to another device.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,18 +7,18 @@ use std::task::{Context, Poll, Waker};
 use burn::tensor::backend::{Backend, ExecutionError};
 use burn::tensor::{Tensor, TensorData, read_sync};
 
-/// What a layer holds for its backward, tensor by tensor.
-pub(super) trait Held<B: Backend> {
+/// The tensors that a layer keeps for its backward.
+pub(super) trait KeptTensors<B: Backend> {
     /// Shows every tensor to `visit`, always in the same order.
-    fn each<V: Visit<B>>(&mut self, visit: &mut V);
+    fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V);
 }
 
 /// Sees tensors, and may replace them.
-pub(super) trait Visit<B: Backend> {
+pub(super) trait TensorVisitor<B: Backend> {
     fn tensor<const D: usize>(&mut self, tensor: &mut Tensor<B, D>);
 }
 
-/// A held value without its tensors, and those.
+/// A kept value without its tensors, and their copies on the host.
 pub(super) struct Offloaded<H> {
     empty: H,
     copies: Vec<HostCopy>,
@@ -26,7 +26,7 @@ pub(super) struct Offloaded<H> {
 
 type Reading = Pin<Box<dyn Future<Output = Result<TensorData, ExecutionError>> + Send>>;
 
-/// One tensor on its way to host memory, or there. Copies run beside the computation: nothing waits for them before they are
+/// One tensor in host memory, or on its way there. Copies run beside the computation: nothing waits for them until they are
 /// needed.
 pub(crate) struct HostCopy(Option<Copying>);
 
@@ -36,10 +36,10 @@ enum Copying {
 }
 
 impl<H> Offloaded<H> {
-    /// Starts the copies and gives the device memory back.
+    /// Starts the copies and frees the device memory.
     pub fn new<B: Backend>(mut held: H) -> Self
     where
-        H: Held<B>,
+        H: KeptTensors<B>,
     {
         let mut leave = Leave(Vec::new());
         held.each(&mut leave);
@@ -49,7 +49,7 @@ impl<H> Offloaded<H> {
     /// The value on the device again.
     pub fn back<B: Backend>(self) -> H
     where
-        H: Held<B>,
+        H: KeptTensors<B>,
     {
         let Self { mut empty, copies } = self;
         empty.each(&mut Return(copies.into_iter()));
@@ -59,7 +59,7 @@ impl<H> Offloaded<H> {
 
 struct Leave(Vec<HostCopy>);
 
-impl<B: Backend> Visit<B> for Leave {
+impl<B: Backend> TensorVisitor<B> for Leave {
     fn tensor<const D: usize>(&mut self, tensor: &mut Tensor<B, D>) {
         let nothing = Tensor::empty([1; D], (&tensor.device(), tensor.dtype()));
         let leaving = std::mem::replace(tensor, nothing);
@@ -69,7 +69,7 @@ impl<B: Backend> Visit<B> for Leave {
 
 struct Return(std::vec::IntoIter<HostCopy>);
 
-impl<B: Backend> Visit<B> for Return {
+impl<B: Backend> TensorVisitor<B> for Return {
     fn tensor<const D: usize>(&mut self, tensor: &mut Tensor<B, D>) {
         let copy = self.0.next().expect("as many tensors return as have left");
         *tensor = copy.on(&tensor.device());
@@ -77,17 +77,20 @@ impl<B: Backend> Visit<B> for Return {
 }
 
 impl HostCopy {
-    /// Starts to copy `tensor` and gives its device memory back.
+    /// Starts to copy `tensor` and frees its device memory.
     pub fn of<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Self {
         let mut reading: Reading = Box::pin(tensor.into_data_async());
-        // Asked once, which starts the copy, and not waited for.
+        // Polled once, which starts the copy.
         Self(Some(match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(data) => Copying::Done(data),
             Poll::Pending => Copying::Running(reading),
         }))
     }
 
-    /// The tensor on `device`. A device that fails here has failed for good: the rank ends with its message.
+    /// The tensor on `device`.
+    ///
+    /// # Panics
+    /// If the device fails, which is final: the rank ends with its message.
     pub fn on<B: Backend, const D: usize>(mut self, device: &B::Device) -> Tensor<B, D> {
         let data = match self.0.take().expect("a copy is taken once") {
             Copying::Running(reading) => read_sync(reading),
@@ -100,7 +103,7 @@ impl HostCopy {
 }
 
 impl Drop for HostCopy {
-    /// Waits for a copy that nobody has waited for: the device may still write to host memory, which backends use again.
+    /// Waits for a copy that is still running: the device may still write to host memory, which backends reuse.
     fn drop(&mut self) {
         if let (Some(Copying::Running(reading)), false) = (self.0.take(), std::thread::panicking())
         {

@@ -1,7 +1,7 @@
-//! What the layers compute in.
+//! The precision of the layers.
 //!
-//! Weights, the sums of their gradients and the optimiser's state are f32 in every precision, and so are norms, softmax, rotary
-//! positions and the loss. What is lower is the copy of the weights that the layers multiply with, and all activations.
+//! Weights, the sums of their gradients and the optimiser's state are f32 in every precision, as are norms, softmax, rotary
+//! positions and the loss. Lower precisions apply to all activations and to the copy of the weights that the layers multiply with.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ModelError;
 
-/// The type of activations and of the weights that they are multiplied with.
+/// The type of activations and of the copy of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -42,7 +42,7 @@ impl Precision {
     }
 
     /// # Errors
-    /// [`ModelError::Precision`] where `device` cannot compute in it; kernels would fail one by one, with less to read.
+    /// [`ModelError::Precision`] if `device` cannot compute in it. Without this check kernels would fail with obscure messages.
     pub(crate) fn check_supported<B: Backend>(self, device: &B::Device) -> Result<(), ModelError> {
         // The layers compute in f32 on every device.
         match self == Self::F32 || B::supports_dtype(device, self.dtype()) {

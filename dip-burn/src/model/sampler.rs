@@ -15,7 +15,7 @@ const CLIPS_AT_ONCE: usize = 8;
 pub struct Sampler {
     /// Euler steps.
     pub steps: u32,
-    /// Velocity without caption, plus this times what the caption adds.
+    /// Factor of the difference that the caption makes to the velocity.
     pub guidance: f64,
     /// Values of a token.
     pub values: usize,
@@ -24,7 +24,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A clip for each caption, of the size beside it. Clip `n` of a seed starts from the same noise whatever the others are.
+    /// A clip of the given size for each caption. Clip `n` of a seed starts from the same noise for any other clips.
     pub fn sample<B: Backend>(
         &self,
         model: &WholeModel<B>,
@@ -69,7 +69,7 @@ impl Sampler {
     }
 }
 
-/// Clips at a step of their way, with captions.
+/// Clips with captions at a step between noise and video.
 fn at(clips: &[Latents], captions: impl Iterator<Item = Vec<u32>>, time: f32) -> Microbatch {
     let ready = clips.iter().zip(captions).map(|(latents, caption)| ReadyClip {
         latents: latents.clone(),

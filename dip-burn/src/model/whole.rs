@@ -1,13 +1,12 @@
-//! The whole model on one device: the oracle of the pipelined gradients, and what evaluation, captions and sampling run on.
+//! The whole model on one device: the oracle of the pipelined gradients, and the model of evaluation, captions and sampling.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
-use dip_core::{ModelSpec, ModuleId, ModuleKind};
+use dip_core::ModelSpec;
 
-use super::{Chunk, DecoderChunk, DitChunk, Init, InitialWeights, ModelError, Slice, VitChunk};
+use super::{AnyChunk, ChunkSpec, Init, InitialWeights, InputSlice, Modalities, ModelError, Slice};
 use crate::batch::{Batch, Image, Microbatch};
 use crate::params::{self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap};
 use crate::weights::ReadWeights;
@@ -15,12 +14,31 @@ use crate::weights::ReadWeights;
 /// Held while a graph of Burn's autodiff is built and run.
 static AUTODIFF: Mutex<()> = Mutex::new(());
 
-/// A model in one piece, in autodiff or not, as `B` is: an encoder into a decoder, or a text encoder into a diffusion transformer.
-#[derive(Debug, Clone)]
+/// A model in one piece, in autodiff or not, as `B` is.
+#[derive(Clone)]
 pub struct WholeModel<B: Backend> {
-    encoder: Option<(String, VitChunk<B>)>,
-    decoder: (String, DecoderChunk<B>),
-    video: Option<(String, DitChunk<B>)>,
+    spec: ModelSpec,
+    modalities: Modalities<B>,
+    /// In an order in which every module comes after its inputs.
+    modules: Vec<WholeModule<B>>,
+}
+
+/// One module with all its layers.
+#[derive(Debug, Clone)]
+struct WholeModule<B: Backend> {
+    /// Index of the module in the model.
+    number: usize,
+    name: Arc<str>,
+    /// Places of its inputs among the modules.
+    inputs: Vec<usize>,
+    chunk: Box<dyn AnyChunk<B>>,
+}
+
+/// The output of a module, and the instances that it holds.
+#[derive(Debug, Clone)]
+struct Output<B: Backend> {
+    x: Tensor<B, 2>,
+    slice: InputSlice,
 }
 
 /// What a caption starts from.
@@ -35,45 +53,44 @@ pub struct Prompt {
 }
 
 impl<B: Backend> WholeModel<B> {
-    /// The model with weights drawn from a seed, the same ones that any partition starts from, or read from files.
+    /// The model of built-in modalities with weights drawn from a seed, the same ones that any partition starts from, or read
+    /// from files.
     ///
     /// # Errors
-    /// [`ModelError`] where a module cannot be trained, there is not exactly one decoder with a head, or the weights cannot be
-    /// read.
+    /// As [`WholeModel::with_modalities`].
     pub fn init<'a>(
         model: &ModelSpec,
-        start: impl Into<InitialWeights<'a>>,
+        weights: impl Into<InitialWeights<'a>>,
         device: &B::Device,
     ) -> Result<Self, ModelError> {
-        let InitialWeights { seed, weights } = start.into();
-        let mut encoder = None;
-        let mut decoder = None;
-        let mut video = None;
-        for id in model.topological_order() {
+        Self::with_modalities(model, Modalities::default(), weights, device)
+    }
+
+    /// The model with modalities of other crates.
+    ///
+    /// # Errors
+    /// [`ModelError`] if a module cannot be trained or the weights cannot be read.
+    pub fn with_modalities<'a>(
+        model: &ModelSpec,
+        modalities: Modalities<B>,
+        weights: impl Into<InitialWeights<'a>>,
+        device: &B::Device,
+    ) -> Result<Self, ModelError> {
+        let InitialWeights { seed, weights } = weights.into();
+        let order = model.topological_order();
+        let mut modules = Vec::with_capacity(order.len());
+        for &id in &order {
             let spec = &model.modules[id.index()];
             let init = Init { seed, module: &spec.name, device, read: weights.is_some() };
-            match &spec.kind {
-                ModuleKind::Vit { .. } => {
-                    let width = output_width(model, id);
-                    let chunk = VitChunk::init(spec, 0..spec.layers, width, &init)?;
-                    encoder = Some((spec.name.clone(), chunk));
-                }
-                ModuleKind::Decoder { .. } => {
-                    let chunk = DecoderChunk::init(spec, 0..spec.layers, &init)?
-                        .with_image_side(image_side(model, id));
-                    decoder = Some((spec.name.clone(), chunk));
-                }
-                ModuleKind::Audio(_) | ModuleKind::Other(_) => {
-                    return Err(unsupported(&spec.name, "audio"));
-                }
-                ModuleKind::Dit { .. } => {
-                    let chunk = DitChunk::init(model, id, 0..spec.layers, &init)?;
-                    video = Some((spec.name.clone(), chunk));
-                }
-            }
+            let inputs = model.inputs_of(id).into_iter();
+            modules.push(WholeModule {
+                number: id.index(),
+                name: spec.name.as_str().into(),
+                inputs: inputs.filter_map(|input| order.iter().position(|&m| m == input)).collect(),
+                chunk: modalities.build(&ChunkSpec::whole(model, id), &init)?,
+            });
         }
-        let decoder = decoder.ok_or_else(|| unsupported(&model.name, "without a decoder"))?;
-        let mut whole = Self { encoder, decoder, video };
+        let mut whole = Self { spec: model.clone(), modalities, modules };
         if let Some(weights) = weights {
             let mut reader = ReadWeights { weights, error: None };
             whole.map_parameters(&mut reader);
@@ -82,47 +99,69 @@ impl<B: Backend> WholeModel<B> {
         Ok(whole)
     }
 
-    /// Scores of the next token at every place of a sequence, `[tokens, vocab]`; none where the decoder has no head.
+    /// Scores of the next token at every place of a sequence, `[tokens, vocab]`; `None` if the decoder has no head.
     pub fn logits(&self, sequence: &Microbatch) -> Option<Tensor<B, 2>> {
-        let rows: Vec<usize> = (0..sequence.tokens.len()).collect();
-        self.decoder.1.logits(self.image_embeddings(sequence), &whole(sequence), &rows)
-    }
-
-    /// Sum of the losses of the trained tokens of one microbatch, `[1, 1]`.
-    fn loss_sum(&self, microbatch: &Microbatch) -> Tensor<B, 2> {
-        match &self.video {
-            Some((_, video)) => {
-                let (text, on) = self.captions(microbatch);
-                video.forward(text, on)
-            }
-            None => self.decoder.1.forward(self.image_embeddings(microbatch), whole(microbatch)),
-        }
+        self.predict(&self.outputs_before_last(sequence), sequence, None)
     }
 
     /// The velocity of every token of the clips of a microbatch, `[tokens, values]`; `None` for models without video.
     pub fn velocity(&self, microbatch: &Microbatch) -> Option<Tensor<B, 2>> {
-        let (_, video) = self.video.as_ref()?;
-        let (text, on) = self.captions(microbatch);
-        video.velocity(text, &on)
+        self.spec.video()?;
+        self.predict(&self.outputs_before_last(microbatch), microbatch, None)
     }
 
-    /// The captions of all clips through the text encoder, and the slice of all clips.
-    fn captions<'m>(&self, microbatch: &'m Microbatch) -> (Vec<Tensor<B, 2>>, Slice<'m>) {
-        let all = 0..microbatch.clips.len() as u32;
-        let on = Slice { microbatch, instances: all.clone(), inputs: Vec::new() };
-        let text = self.decoder.1.forward(Vec::new(), on.clone());
-        (vec![text], Slice { inputs: vec![all], ..on })
+    /// The sum of the losses of the trained tokens of one microbatch, `[1, 1]`.
+    fn loss_sum(&self, microbatch: &Microbatch) -> Tensor<B, 2> {
+        let outputs = self.outputs(microbatch, self.modules.len());
+        let losses = self.modules.iter().zip(outputs).filter(|(module, _)| module.chunk.has_loss());
+        let sums = losses.filter_map(|(_, output)| Some(output?.x));
+        sums.reduce(|a, b| a + b).expect("a model that is trained ends in a loss")
     }
 
-    fn image_embeddings(&self, microbatch: &Microbatch) -> Vec<Tensor<B, 2>> {
-        let images = microbatch.images.len() as u32;
-        match &self.encoder {
-            Some((_, encoder)) if images > 0 => {
-                let on = Slice { microbatch, instances: 0..images, inputs: Vec::new() };
-                vec![encoder.forward(Vec::new(), on)]
-            }
-            _ => Vec::new(),
+    /// The outputs of all modules but the last.
+    fn outputs_before_last(&self, microbatch: &Microbatch) -> Vec<Option<Output<B>>> {
+        self.outputs(microbatch, self.modules.len().saturating_sub(1))
+    }
+
+    /// The outputs of the first `count` modules; `None` for a module without instances in this microbatch.
+    fn outputs(&self, microbatch: &Microbatch, count: usize) -> Vec<Option<Output<B>>> {
+        let mut outputs: Vec<Option<Output<B>>> = Vec::with_capacity(count);
+        for module in &self.modules[..count] {
+            let output = self.slice(module, microbatch, &outputs).map(|(inputs, on)| {
+                let slice =
+                    InputSlice { module: module.name.clone(), instances: on.instances.clone() };
+                Output { x: module.chunk.forward(inputs, &on), slice }
+            });
+            outputs.push(output);
         }
+        outputs
+    }
+
+    /// The inputs of a module and the slice of all its instances, from the outputs of modules before it.
+    fn slice<'m>(
+        &self,
+        module: &WholeModule<B>,
+        microbatch: &'m Microbatch,
+        outputs: &[Option<Output<B>>],
+    ) -> Option<(Vec<Tensor<B, 2>>, Slice<'m>)> {
+        let spec = &self.spec.modules[module.number];
+        let instances = self.modalities.of(spec).map_or(0, |m| m.instances(spec, microbatch));
+        let of_inputs = module.inputs.iter().filter_map(|&input| outputs[input].clone());
+        let (inputs, slices) = of_inputs.map(|output| (output.x, output.slice)).unzip();
+        let slice = Slice { microbatch, instances: 0..instances, inputs: slices };
+        (instances > 0).then_some((inputs, slice))
+    }
+
+    /// The predictions of the last module, of the tokens `rows` or of all.
+    fn predict(
+        &self,
+        outputs: &[Option<Output<B>>],
+        microbatch: &Microbatch,
+        rows: Option<&[usize]>,
+    ) -> Option<Tensor<B, 2>> {
+        let last = self.modules.last()?;
+        let (inputs, on) = self.slice(last, microbatch, outputs)?;
+        last.chunk.predict(inputs, &on, rows)
     }
 
     /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity. For backends without autodiff.
@@ -139,11 +178,11 @@ impl<B: Backend> WholeModel<B> {
 
     fn continued(&self, prompt: &Prompt, stop: u32, most: usize) -> Vec<u32> {
         let mut sequence = prompt.sequence();
-        let embeddings = self.image_embeddings(&sequence);
+        let outputs = self.outputs_before_last(&sequence);
         let start = sequence.tokens.len();
         while sequence.tokens.len() < start + most {
             let last = sequence.tokens.len() - 1;
-            let logits = self.decoder.1.logits(embeddings.clone(), &whole(&sequence), &[last]);
+            let logits = self.predict(&outputs, &sequence, Some(&[last]));
             let token = logits.map(|l| l.argmax(1).into_scalar().elem::<i64>() as u32);
             match token {
                 Some(token) if token != stop => sequence.push(token),
@@ -155,14 +194,8 @@ impl<B: Backend> WholeModel<B> {
 
     /// The parameters, by name.
     pub fn parameters(&self) -> NamedTensors {
-        let mut all = params::parameters::<B, _>(&self.decoder.1, &naming(&self.decoder.0));
-        if let Some((name, encoder)) = &self.encoder {
-            all.extend(params::parameters::<B, _>(encoder, &naming(name)));
-        }
-        if let Some((name, video)) = &self.video {
-            all.extend(params::parameters::<B, _>(video, &naming(name)));
-        }
-        all
+        let of = |m: &WholeModule<B>| params::parameters::<B>(&*m.chunk, &m.naming());
+        self.modules.iter().flat_map(of).collect()
     }
 
     /// Replaces every parameter by that of the same name.
@@ -176,13 +209,9 @@ impl<B: Backend> WholeModel<B> {
     }
 
     fn map_parameters<P: ParameterMap<B>>(&mut self, map: &mut P) {
-        let (name, chunk) = &mut self.decoder;
-        *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
-        if let Some((name, chunk)) = &mut self.encoder {
-            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
-        }
-        if let Some((name, chunk)) = &mut self.video {
-            *chunk = params::map_parameters(chunk.clone(), &naming(name), None, map);
+        for module in &mut self.modules {
+            let naming = module.naming();
+            params::map_parameters(&mut *module.chunk, &naming, None, map);
         }
     }
 }
@@ -198,42 +227,24 @@ impl<B: AutodiffBackend> WholeModel<B> {
         let sums: Vec<_> = batch.microbatches.iter().map(|m| self.loss_sum(m)).collect();
         let loss = Tensor::cat(sums, 0).sum().div_scalar(trained);
         let value = loss.clone().into_scalar().elem::<f64>();
-        let mut all = loss.backward();
-        let (name, decoder) = &self.decoder;
-        let gradients = GradientsParams::from_module(&mut all, decoder);
-        let mut named =
-            params::gradients::<B, B::InnerBackend, _>(decoder, &naming(name), &gradients);
-        if let Some((name, encoder)) = &self.encoder {
-            let gradients = GradientsParams::from_module(&mut all, encoder);
-            let of_encoder =
-                params::gradients::<B, B::InnerBackend, _>(encoder, &naming(name), &gradients);
-            named.extend(of_encoder);
-        }
-        if let Some((name, video)) = &self.video {
-            let gradients = GradientsParams::from_module(&mut all, video);
-            named.extend(params::gradients::<B, B::InnerBackend, _>(
-                video,
-                &naming(name),
-                &gradients,
+        let mut graph = loss.backward();
+        let mut named = NamedTensors::new();
+        for module in &self.modules {
+            let sums = params::graph_gradients::<B>(&*module.chunk, &mut graph);
+            named.extend(params::gradients::<B, B::InnerBackend>(
+                &*module.chunk,
+                &module.naming(),
+                &sums,
             ));
         }
         (value, named)
     }
 }
 
-/// Width of what an encoder hands to its consumer.
-pub(crate) fn output_width(model: &ModelSpec, module: ModuleId) -> usize {
-    let own = model.modules[module.index()].hidden;
-    let consumer = model.consumers_of(module).first().map(|c| model.modules[c.index()].hidden);
-    consumer.unwrap_or(own) as usize
-}
-
-/// Tokens on a side of an image, where rows and columns of images are positions of their own; 0 where there are none.
-pub(crate) fn image_side(model: &ModelSpec, module: ModuleId) -> Option<usize> {
-    model.modules[module.index()].options.rope.sections?;
-    let inputs = model.inputs_of(module).into_iter();
-    let tokens = inputs.map(|input| model.modules[input.index()].tokens_per_image()).max();
-    Some(tokens.unwrap_or(0).isqrt() as usize)
+impl<B: Backend> WholeModule<B> {
+    fn naming(&self) -> Naming {
+        Naming { module: self.name.to_string(), first_layer: 0 }
+    }
 }
 
 impl Prompt {
@@ -256,17 +267,4 @@ impl Microbatch {
         self.documents.push(0);
         self.tokens.push(token);
     }
-}
-
-/// The one sequence of a microbatch.
-fn whole(microbatch: &Microbatch) -> Slice<'_> {
-    Slice { microbatch, instances: 0..1, inputs: Vec::new() }
-}
-
-fn naming(module: &str) -> Naming {
-    Naming { module: module.to_owned(), first_layer: 0 }
-}
-
-fn unsupported(module: &str, kind: &'static str) -> ModelError {
-    ModelError::Kind { module: module.into(), kind }
 }

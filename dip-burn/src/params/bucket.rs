@@ -1,28 +1,27 @@
 //! Gradients and parameters of a chunk as flat tensors, in an order that all replicas share.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::ParameterMap;
+use super::{AnyModule, ParameterMap};
 
 /// Flat tensors `[numel]`, one for each parameter of a chunk. `None` for a parameter without a gradient.
 pub type Bucket<B> = Vec<Option<Tensor<B, 1>>>;
 
 /// The gradient of every parameter of a module.
-pub(crate) fn flat_gradients<B, M>(module: &M, gradients: &GradientsParams) -> Bucket<B>
-where
-    B: Backend,
-    M: Module<B>,
-{
+pub(crate) fn flat_gradients<B: Backend>(
+    module: &dyn AnyModule<B>,
+    gradients: &GradientsParams,
+) -> Bucket<B> {
     let mut visitor = FlattenGradients { gradients, bucket: Bucket::new() };
     module.visit(&mut visitor);
     visitor.bucket
 }
 
 /// The number of elements of every entry of [`flat_gradients`].
-pub(crate) fn flat_lengths<B: Backend, M: Module<B>>(module: &M) -> Vec<usize> {
+pub(crate) fn flat_lengths<B: Backend>(module: &dyn AnyModule<B>) -> Vec<usize> {
     let mut visitor = CountElements(Vec::new());
     module.visit(&mut visitor);
     visitor.0
@@ -37,11 +36,10 @@ impl<B: Backend> ModuleVisitor<B> for CountElements {
 }
 
 /// The gradients of a bucket in the shapes of their parameters.
-pub(crate) fn shaped_gradients<B, M>(module: &M, bucket: Bucket<B>) -> GradientsParams
-where
-    B: Backend,
-    M: Module<B>,
-{
+pub(crate) fn shaped_gradients<B: Backend>(
+    module: &dyn AnyModule<B>,
+    bucket: Bucket<B>,
+) -> GradientsParams {
     let mut visitor =
         ShapeGradients { bucket: bucket.into_iter(), gradients: GradientsParams::new() };
     module.visit(&mut visitor);

@@ -4,16 +4,18 @@
 //! `language.layers.3.attention.query.weight`. It does not depend on the partition. So any two partitions can compare and exchange
 //! weights, gradients and optimiser state.
 
+mod any_module;
 pub(crate) mod bucket;
 
+pub use any_module::{AnyMapper, AnyModule, AnyVisitor};
 pub use bucket::Bucket;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::backend::{Backend, ExecutionError};
+use burn::tensor::backend::{AutodiffBackend, Backend, ExecutionError};
 use burn::tensor::{Tensor, TensorData};
 use thiserror::Error;
 
@@ -95,38 +97,28 @@ impl Naming {
 }
 
 /// Runs `map` over every parameter of a module.
-pub(crate) fn map_parameters<B, M, P>(
-    module: M,
+pub(crate) fn map_parameters<B: Backend, P: ParameterMap<B>>(
+    module: &mut dyn AnyModule<B>,
     naming: &Naming,
     gradients: Option<&GradientsParams>,
     map: &mut P,
-) -> M
-where
-    B: Backend,
-    M: Module<B>,
-    P: ParameterMap<B>,
-{
-    module.map(&mut Mapper { naming, gradients, map, path: Vec::new() })
+) {
+    module.map(&mut Mapper { naming, gradients, map, path: Vec::new() });
 }
 
 /// Copies every parameter of a module to the host.
-pub(crate) fn parameters<B: Backend, M: Module<B>>(module: &M, naming: &Naming) -> NamedTensors {
+pub(crate) fn parameters<B: Backend>(module: &dyn AnyModule<B>, naming: &Naming) -> NamedTensors {
     let mut visitor = Exporter { naming, path: Vec::new(), tensors: NamedTensors::new() };
     module.visit(&mut visitor);
     visitor.tensors
 }
 
 /// Copies every gradient of a module to the host; gradients are on backend `G`.
-pub(crate) fn gradients<B, G, M>(
-    module: &M,
+pub(crate) fn gradients<B: Backend, G: Backend>(
+    module: &dyn AnyModule<B>,
     naming: &Naming,
     gradients: &GradientsParams,
-) -> NamedTensors
-where
-    B: Backend,
-    G: Backend,
-    M: Module<B>,
-{
+) -> NamedTensors {
     let (path, tensors) = (Vec::new(), NamedTensors::new());
     let mut visitor =
         GradientExporter::<G> { naming, gradients, path, tensors, backend: PhantomData };
@@ -134,19 +126,25 @@ where
     visitor.tensors
 }
 
+/// Takes the gradients of a module out of those of a whole graph of Burn's autodiff.
+pub(crate) fn graph_gradients<B: AutodiffBackend>(
+    module: &dyn AnyModule<B>,
+    graph: &mut B::Gradients,
+) -> GradientsParams {
+    let mut visitor = GraphGradients::<B> { graph, sums: GradientsParams::new() };
+    module.visit(&mut visitor);
+    visitor.sums
+}
+
 /// The sum of the squares of all gradients of a module. The parameter `except` is left out, because it counts elsewhere.
 ///
 /// # Errors
 /// [`ReadError`] if the device has failed.
-pub(crate) fn squared_norm<B, M>(
-    module: &M,
+pub(crate) fn squared_norm<B: Backend>(
+    module: &dyn AnyModule<B>,
     gradients: &GradientsParams,
     except: Option<ParamId>,
-) -> Result<f64, ReadError>
-where
-    B: Backend,
-    M: Module<B>,
-{
+) -> Result<f64, ReadError> {
     let mut visitor = SquaredNorm { gradients, except, squares: Vec::new() };
     module.visit(&mut visitor);
     sum_on_host(visitor.squares)
@@ -233,6 +231,19 @@ impl<B: Backend, G: Backend> ModuleVisitor<B> for GradientExporter<'_, G> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if let Some(gradient) = self.gradients.get::<G, D>(param.id) {
             self.tensors.insert(self.naming.name(&self.path), gradient.into_data());
+        }
+    }
+}
+
+struct GraphGradients<'a, B: AutodiffBackend> {
+    graph: &'a mut B::Gradients,
+    sums: GradientsParams,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for GraphGradients<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(gradient) = param.val().grad_remove(self.graph) {
+            self.sums.register::<B::InnerBackend, D>(param.id, gradient);
         }
     }
 }

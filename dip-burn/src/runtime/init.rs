@@ -6,7 +6,7 @@ use dip_core::{ModelSpec, ModuleId, Partition, RankId};
 use super::chunks::Chunks;
 use super::connections::Connections;
 use super::optimizer::OptimizerConfig;
-use crate::model::{InitialWeights, ModelError, Precision};
+use crate::model::{ChunkSpec, InitialWeights, Modalities, ModelError, Precision};
 use crate::stage::ChunkStage;
 
 /// What a pipeline is built from: model, partition and devices, and defaults for the rest.
@@ -18,6 +18,7 @@ pub struct PipelineInit<'a, B: Backend> {
     pub(super) precision: Precision,
     pub(super) weights: InitialWeights<'a>,
     pub(super) optimizer: OptimizerConfig,
+    pub(super) modalities: Modalities<B>,
     pub(super) connections: Connections<B>,
 }
 
@@ -36,6 +37,7 @@ impl<'a, B: Backend> PipelineInit<'a, B> {
             precision: Precision::F32,
             weights: 0.into(),
             optimizer: OptimizerConfig::default(),
+            modalities: Modalities::default(),
             connections: Connections::default(),
         }
     }
@@ -68,6 +70,13 @@ impl<'a, B: Backend> PipelineInit<'a, B> {
         self
     }
 
+    /// The modalities that can be trained, with those of other crates.
+    #[must_use]
+    pub fn with_modalities(mut self, modalities: Modalities<B>) -> Self {
+        self.modalities = modalities;
+        self
+    }
+
     /// The connections between ranks, replicas and processes.
     #[must_use]
     pub fn with_connections(mut self, connections: Connections<B>) -> Self {
@@ -90,10 +99,10 @@ impl<'a, B: Backend> PipelineInit<'a, B> {
         let mut chunks = Chunks::new();
         for (m, module) in self.partition.modules.iter().enumerate() {
             for chunk in module.chunks.iter().filter(|chunk| chunk.rank == rank) {
-                let layers = chunk.layers.clone();
-                let stage =
-                    ChunkStage::new(self.model, ModuleId::from(m), layers, self.weights, device)?
-                        .with_precision(self.precision);
+                let (module, layers) = (ModuleId::from(m), chunk.layers.clone());
+                let spec = ChunkSpec { model: self.model, module, layers };
+                let stage = ChunkStage::new(&spec, &self.modalities, self.weights, device)?
+                    .with_precision(self.precision);
                 chunks.insert((self.model.modules[m].name.clone(), chunk.segment), stage);
             }
         }

@@ -1,14 +1,14 @@
-//! Tells when the last weight gradient of an iteration is there.
+//! Counts the backwards of an iteration until the last weight gradient is done.
 
 use burn::tensor::backend::Backend;
 use dip_core::StageError;
 
 use crate::params::Bucket;
 
-/// What is done with the gradients of a chunk.
+/// Called with the gradients of a chunk.
 type Then<B> = Box<dyn FnOnce(Bucket<B>) -> Result<(), StageError> + Send>;
 
-/// Backwards that are left, and what follows them.
+/// The number of backwards that are left, and the call after the last.
 pub(super) struct Countdown<B: Backend> {
     left: usize,
     then: Option<Then<B>>,
@@ -19,12 +19,12 @@ impl<B: Backend> Countdown<B> {
         Self { left, then: Some(then) }
     }
 
-    /// Another backward is done.
+    /// Counts a backward.
     pub fn tick(&mut self) {
         self.left = self.left.saturating_sub(1);
     }
 
-    /// Where none is left: what to do now, once.
+    /// The call, once no backward is left; `None` after the first time.
     pub fn due(&mut self) -> Option<Then<B>> {
         if self.left == 0 { self.then.take() } else { None }
     }

@@ -1,49 +1,29 @@
-//! What a stage holds between forward and backward, and how many bytes that is.
+//! The state that a stage holds between forward and backward, and its bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use burn::tensor::backend::Backend;
 use dip_core::{Bytes, PairKey};
 
-use crate::model::{Chunk, DecoderChunk, Deferred, DitChunk, VitChunk};
+use crate::model::{Deferred, KeptState};
 
-/// Between the forward and the backward of one sub-microbatch.
-pub(super) struct Held<B: Backend> {
+/// The state between the forward and the backward of one sub-microbatch.
+pub(super) struct HeldState {
     /// The stage pairs that the inputs came from.
     pub from: Vec<PairKey>,
     /// What the backward needs.
-    pub kept: Kept<B>,
-    /// Its bytes.
-    pub bytes: Bytes,
+    pub kept: KeptState,
 }
 
-/// Between the backward of one sub-microbatch and its weight task.
-pub(super) struct Left {
-    /// What is still to be computed.
+/// The state between the backward of one sub-microbatch and its weight task.
+pub(super) struct DeferredState {
+    /// The weight gradients that are still to be computed.
     pub deferred: Deferred,
-    /// Bytes that are accounted for until then: those of the forward.
+    /// Bytes that the forward kept: they are accounted for until then.
     pub bytes: Bytes,
 }
 
-/// What the chunk of one of the modalities keeps.
-pub(super) enum Kept<B: Backend> {
-    Vit(<VitChunk<B> as Chunk<B>>::Kept),
-    Decoder(<DecoderChunk<B> as Chunk<B>>::Kept),
-    Dit(<DitChunk<B> as Chunk<B>>::Kept),
-}
-
-impl<B: Backend> Kept<B> {
-    pub fn bytes(&self) -> Bytes {
-        Bytes(match self {
-            Self::Vit(kept) => VitChunk::kept_bytes(kept),
-            Self::Decoder(kept) => DecoderChunk::kept_bytes(kept),
-            Self::Dit(kept) => DitChunk::kept_bytes(kept),
-        })
-    }
-}
-
-/// Activations of all chunks of a rank: held now, and the most that was held together in an iteration.
+/// Bytes of activations of all chunks of a rank: now, and at the peak of an iteration.
 #[derive(Debug, Default)]
 pub struct RankMemory {
     now: AtomicU64,
@@ -57,7 +37,7 @@ impl RankMemory {
         self.peak.store(0, Ordering::Relaxed);
     }
 
-    /// The most that was held.
+    /// The peak of this iteration.
     pub fn peak(&self) -> Bytes {
         Bytes(self.peak.load(Ordering::Relaxed))
     }
@@ -72,12 +52,12 @@ impl RankMemory {
     }
 }
 
-/// Bytes that one chunk holds now, and the most that it held in this iteration.
+/// Bytes of activations of one chunk: now, and at the peak of this iteration.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     now: Bytes,
     peak: Bytes,
-    /// What they count towards.
+    /// The rank whose memory they count towards.
     pub rank: Arc<RankMemory>,
 }
 

@@ -1,4 +1,4 @@
-//! A model chunk as a [`Stage`]: forwards and backwards with tensors, activations held only in between.
+//! A model chunk as a [`Stage`]: it runs forwards and backwards, and holds activations only between them.
 
 mod countdown;
 mod held;
@@ -11,14 +11,14 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{
-    Bytes, LayerStrategy, MicrobatchId, ModelSpec, ModuleId, ModuleKind, PairKey, Received, Stage,
-    StageCall, StageError, SubMicrobatchId,
+    Bytes, LayerStrategy, MicrobatchId, ModelSpec, ModuleId, PairKey, Received, Stage, StageCall,
+    StageError, SubMicrobatchId,
 };
 
 use crate::batch::Batch;
 use crate::model::{
-    Chunk, DecoderChunk, DitChunk, Gradients, Init, InitialWeights, ModelError, Precision, Slice,
-    VitChunk, cast, image_side, output_width,
+    AnyChunk, ChunkSpec, Gradients, Init, InitialWeights, InputSlice, Modalities, ModelError,
+    Precision, Slice, cast,
 };
 use crate::params::Bucket;
 use crate::params::bucket;
@@ -28,98 +28,62 @@ use crate::params::{
 use crate::weights::{ReadWeights, Weights};
 use countdown::Countdown;
 pub use held::RankMemory;
-use held::{Account, Held, Kept, Left};
+use held::{Account, DeferredState, HeldState};
 
-/// What travels between stages: tensors `[tokens, width]`.
+/// The message between two stages: tensors `[tokens, width]`.
 #[derive(Debug, Clone)]
 pub struct Payload<B: Backend>(pub Vec<Tensor<B, 2>>);
 
 /// One model chunk on one device.
 pub struct ChunkStage<B: Backend> {
-    /// The weights, in f32.
-    modules: Modules<B>,
-    /// Their copy in the precision of the layers, where that is another one.
-    low: Option<Modules<B>>,
+    /// The layers, with weights in f32.
+    chunk: Box<dyn AnyChunk<B>>,
+    /// A copy in the precision of the layers, if that is not f32.
+    low: Option<Box<dyn AnyChunk<B>>>,
     precision: Precision,
     loss_scale: f64,
     device: B::Device,
     naming: Naming,
     module: ModuleId,
-    /// Names of the modules whose outputs the module consumes.
-    upstream: Vec<(String, ModuleId)>,
+    /// The modules whose outputs the module consumes.
+    upstream: Vec<(Arc<str>, ModuleId)>,
     layers: usize,
     runs_backward: bool,
     batch: Option<Arc<Batch>>,
-    held: HashMap<(MicrobatchId, SubMicrobatchId), Held<B>>,
-    left: HashMap<(MicrobatchId, SubMicrobatchId), Left>,
+    held: HashMap<(MicrobatchId, SubMicrobatchId), HeldState>,
+    left: HashMap<(MicrobatchId, SubMicrobatchId), DeferredState>,
     gradients: Gradients<B>,
     losses: Vec<Tensor<B, 2>>,
     bytes: Account,
     countdown: Option<Countdown<B>>,
 }
 
-/// The chunk of one of the modalities.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one a chunk, and it never moves")]
-enum Modules<B: Backend> {
-    Vit(VitChunk<B>),
-    Decoder(DecoderChunk<B>),
-    Dit(DitChunk<B>),
-}
-
-/// Runs an expression with the chunk, whatever its modality.
-macro_rules! with_chunk {
-    ($modules:expr, $chunk:ident => $body:expr) => {
-        match $modules {
-            Modules::Vit($chunk) => $body,
-            Modules::Decoder($chunk) => $body,
-            Modules::Dit($chunk) => $body,
-        }
-    };
-}
-
 impl<B: Backend> ChunkStage<B> {
-    /// The layers `layers` of a module, with weights drawn from a seed, or read from files: only those of these layers.
+    /// A chunk with weights drawn from a seed, or read from files: only those of its layers.
     ///
     /// # Errors
-    /// [`ModelError`] where the module's kind or a field is not supported, or the weights cannot be read.
+    /// [`ModelError`] if the module's kind or a field is not supported, or the weights cannot be read.
     pub fn new<'a>(
-        model: &ModelSpec,
-        module: ModuleId,
-        layers: Range<u32>,
-        start: impl Into<InitialWeights<'a>>,
+        chunk: &ChunkSpec<'_>,
+        modalities: &Modalities<B>,
+        weights: impl Into<InitialWeights<'a>>,
         device: &B::Device,
     ) -> Result<Self, ModelError> {
-        let spec = &model.modules[module.index()];
-        let InitialWeights { seed, weights } = start.into();
+        let (model, spec) = (chunk.model, chunk.module());
+        let InitialWeights { seed, weights } = weights.into();
         let init = Init { seed, module: &spec.name, device, read: weights.is_some() };
-        let modules = match &spec.kind {
-            ModuleKind::Vit { .. } => {
-                let output = output_width(model, module);
-                Modules::Vit(VitChunk::init(spec, layers.clone(), output, &init)?)
-            }
-            ModuleKind::Decoder { .. } => {
-                let chunk = DecoderChunk::init(spec, layers.clone(), &init)?;
-                Modules::Decoder(chunk.with_image_side(image_side(model, module)))
-            }
-            ModuleKind::Audio(_) | ModuleKind::Other(_) => {
-                return Err(unsupported(&spec.name, "audio"));
-            }
-            ModuleKind::Dit { .. } => {
-                Modules::Dit(DitChunk::init(model, module, layers.clone(), &init)?)
-            }
-        };
+        let naming = Naming { module: spec.name.clone(), first_layer: chunk.layers.start as usize };
         let mut stage = Self {
-            modules,
+            chunk: modalities.build(chunk, &init)?,
             low: None,
             precision: Precision::F32,
             loss_scale: 1.0,
             device: device.clone(),
-            naming: Naming { module: spec.name.clone(), first_layer: layers.start as usize },
-            module,
-            upstream: upstream(model, module),
-            layers: layers.len(),
-            runs_backward: model.runs_backward()[module.index()],
+            naming,
+            module: chunk.module,
+            upstream: upstream(model, chunk.module),
+            layers: chunk.layers.len(),
+            runs_backward: model.runs_backward()[chunk.module.index()],
             batch: None,
             held: HashMap::new(),
             left: HashMap::new(),
@@ -147,7 +111,7 @@ impl<B: Backend> ChunkStage<B> {
         self
     }
 
-    /// Has the activations of this stage count towards those of its rank.
+    /// Counts the activations of this stage towards those of its rank.
     pub fn share_memory(&mut self, rank: Arc<RankMemory>) {
         self.bytes.rank = rank;
     }
@@ -155,22 +119,20 @@ impl<B: Backend> ChunkStage<B> {
     /// Brings the copy of the weights up to date.
     fn copy_weights(&mut self) {
         self.low = (self.precision != Precision::F32).then(|| {
-            let mut modules = self.modules.clone();
-            let mut copy = Copy(self.precision);
-            with_chunk!(&mut modules, chunk => {
-                *chunk = params::map_parameters(chunk.clone(), &self.naming, None, &mut copy);
-            });
-            modules
+            let mut chunk = self.chunk.clone();
+            let mut copy = CastParameters(self.precision);
+            params::map_parameters(&mut *chunk, &self.naming, None, &mut copy);
+            chunk
         });
     }
 
-    /// What the layers compute with.
-    fn layers(&self) -> &Modules<B> {
-        self.low.as_ref().unwrap_or(&self.modules)
+    /// The chunk in the precision of the layers.
+    fn layers(&self) -> &dyn AnyChunk<B> {
+        self.low.as_deref().unwrap_or(&*self.chunk)
     }
 
     /// Starts an iteration: forgets the gradients and losses of the last one. The loss, and so every gradient, is multiplied
-    /// with `loss_scale`.
+    /// by `loss_scale`.
     pub fn begin(&mut self, batch: Arc<Batch>, loss_scale: f64) {
         self.batch = Some(batch);
         self.loss_scale = loss_scale;
@@ -182,11 +144,11 @@ impl<B: Backend> ChunkStage<B> {
         self.countdown = None;
     }
 
-    /// Has `then` called with the gradients of this iteration, in an order that all replicas share, as soon as `backwards`
-    /// tasks have added to them.
+    /// Calls `then` with the gradients of this iteration, in an order that all replicas share, as soon as `backwards` tasks have
+    /// added to them.
     ///
     /// # Errors
-    /// Those of `then`, which is called at once where there are no such tasks.
+    /// The errors of `then`, which is called at once if there are no such tasks.
     pub fn when_gradients_are_done(
         &mut self,
         backwards: usize,
@@ -211,22 +173,20 @@ impl<B: Backend> ChunkStage<B> {
     }
 
     fn flat_gradients(&self) -> Bucket<B> {
-        let sums = self.gradients.sums();
-        with_chunk!(&self.modules, chunk => bucket::flat_gradients(chunk, sums))
+        bucket::flat_gradients(&*self.chunk, self.gradients.sums())
     }
 
     /// The length of every parameter, in the order of [`when_gradients_are_done`](Self::when_gradients_are_done).
     pub fn flat_lengths(&self) -> Vec<usize> {
-        with_chunk!(&self.modules, chunk => bucket::flat_lengths(chunk))
+        bucket::flat_lengths(&*self.chunk)
     }
 
     /// Replaces the gradients of this iteration.
     pub fn set_gradients(&mut self, bucket: Bucket<B>) {
-        let sums = with_chunk!(&self.modules, chunk => bucket::shaped_gradients(chunk, bucket));
-        self.gradients.replace(sums);
+        self.gradients.replace(bucket::shaped_gradients(&*self.chunk, bucket));
     }
 
-    /// Sum of the losses of the tokens of this iteration; 0 where the chunk has no loss.
+    /// Sum of the losses of the tokens of this iteration; 0 if the chunk has no loss.
     ///
     /// # Errors
     /// [`ReadError`] if the device has failed.
@@ -234,12 +194,12 @@ impl<B: Backend> ChunkStage<B> {
         params::sum_on_host(std::mem::take(&mut self.losses))
     }
 
-    /// Activations held now.
+    /// Bytes of activations that are held now.
     pub fn held_bytes(&self) -> Bytes {
         self.bytes.now()
     }
 
-    /// The most activations that were held in this iteration.
+    /// Peak of the bytes of activations in this iteration.
     pub fn peak_bytes(&self) -> Bytes {
         self.bytes.peak()
     }
@@ -249,32 +209,28 @@ impl<B: Backend> ChunkStage<B> {
     /// # Errors
     /// [`ReadError`] if the device has failed.
     pub fn squared_gradient_norm(&self) -> Result<f64, ReadError> {
-        let sums = self.gradients.sums();
-        let counted = self.decoder().and_then(DecoderChunk::tied_head).map(|head| head.id);
-        with_chunk!(&self.modules, chunk => params::squared_norm::<B, _>(chunk, sums, counted))
+        let tied_head = self.chunk.tied_ends().head.map(|head| head.id);
+        params::squared_norm(&*self.chunk, self.gradients.sums(), tied_head)
     }
 
     /// The parameters, by name.
     pub fn parameters(&self) -> NamedTensors {
-        with_chunk!(&self.modules, chunk => params::parameters::<B, _>(chunk, &self.naming))
+        params::parameters(&*self.chunk, &self.naming)
     }
 
     /// The gradients of this iteration, by parameter name.
     pub fn gradients(&self) -> NamedTensors {
-        let sums = self.gradients.sums();
-        with_chunk!(&self.modules, chunk => params::gradients::<B, B, _>(chunk, &self.naming, sums))
+        params::gradients::<B, B>(&*self.chunk, &self.naming, self.gradients.sums())
     }
 
     /// Runs `map` over every parameter and its gradient, and takes the new values.
     pub fn map_parameters<P: ParameterMap<B>>(&mut self, map: &mut P) {
         let sums = Some(self.gradients.sums());
-        with_chunk!(&mut self.modules, chunk => {
-            *chunk = params::map_parameters(chunk.clone(), &self.naming, sums, map);
-        });
+        params::map_parameters(&mut *self.chunk, &self.naming, sums, map);
         self.copy_weights();
     }
 
-    /// Replaces every parameter by that of the same name.
+    /// Replaces every parameter by the tensor of its name.
     ///
     /// # Errors
     /// [`ParameterError`] for the first one that is missing or has another shape.
@@ -282,17 +238,6 @@ impl<B: Backend> ChunkStage<B> {
         let mut loader = LoadParameters { tensors, error: None };
         self.map_parameters(&mut loader);
         loader.error.map_or(Ok(()), Err)
-    }
-
-    fn decoder(&self) -> Option<&DecoderChunk<B>> {
-        match &self.modules {
-            Modules::Decoder(chunk) => Some(chunk),
-            _ => None,
-        }
-    }
-
-    fn has_loss(&self) -> bool {
-        with_chunk!(&self.modules, chunk => Chunk::<B>::has_loss(chunk))
     }
 
     /// The strategy of every layer.
@@ -305,10 +250,10 @@ impl<B: Backend> ChunkStage<B> {
     }
 }
 
-/// Copies parameters into a lower precision.
-struct Copy(Precision);
+/// Casts parameters to a lower precision.
+struct CastParameters(Precision);
 
-impl<B: Backend> ParameterMap<B> for Copy {
+impl<B: Backend> ParameterMap<B> for CastParameters {
     fn map<const D: usize>(
         &mut self,
         _: &str,
@@ -319,8 +264,8 @@ impl<B: Backend> ParameterMap<B> for Copy {
     }
 }
 
-fn upstream(model: &ModelSpec, module: ModuleId) -> Vec<(String, ModuleId)> {
-    let named = |id: ModuleId| (model.modules[id.index()].name.clone(), id);
+fn upstream(model: &ModelSpec, module: ModuleId) -> Vec<(Arc<str>, ModuleId)> {
+    let named = |id: ModuleId| (model.modules[id.index()].name.as_str().into(), id);
     model.inputs_of(module).into_iter().map(named).collect()
 }
 
@@ -348,16 +293,15 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let on = self.slice_of(&batch, call, &from)?;
         let output = if self.runs_backward {
             let strategies = self.strategies(call)?;
-            let (output, kept) = self.layers().forward_kept(inputs, on, &strategies);
-            let bytes = kept.bytes();
-            self.bytes.take(bytes);
+            let (output, kept) = self.layers().forward_kept(inputs, &on, &strategies);
+            self.bytes.take(kept.bytes());
             let key = (call.pair.microbatch, call.pair.sub_microbatch);
-            self.held.insert(key, Held { from, kept, bytes });
+            self.held.insert(key, HeldState { from, kept });
             output
         } else {
-            with_chunk!(self.layers(), chunk => chunk.forward(inputs, on))
+            self.layers().forward(inputs, &on)
         };
-        if self.has_loss() {
+        if self.chunk.has_loss() {
             self.losses.push(output);
             return Ok(Vec::new());
         }
@@ -374,17 +318,18 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let batch = self.batch.clone().ok_or_else(|| protocol(call, "runs before a batch"))?;
         let on = self.slice_of(&batch, call, &held.from)?;
         let dy = self.output_gradient(call, gradients, &batch)?;
-        let Held { from, kept, bytes } = held;
+        let HeldState { from, kept } = held;
+        let bytes = kept.bytes();
         if call.split {
             self.gradients.defer();
         }
-        let modules = self.low.as_ref().unwrap_or(&self.modules);
-        let inputs = modules.backward(kept, dy, on, &mut self.gradients);
+        let chunk = self.low.as_deref().unwrap_or(&*self.chunk);
+        let inputs = chunk.backward(kept, dy, &on, &mut self.gradients);
         let inputs: Vec<(PairKey, Tensor<B, 2>)> = from.into_iter().zip(inputs).collect();
         if call.split {
             let deferred = self.gradients.deferred();
             let key = (call.pair.microbatch, call.pair.sub_microbatch);
-            self.left.insert(key, Left { deferred, bytes });
+            self.left.insert(key, DeferredState { deferred, bytes });
         } else {
             self.bytes.give_back(bytes);
             self.count_backward()?;
@@ -410,7 +355,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
 }
 
 impl<B: Backend> ChunkStage<B> {
-    /// The slice of the batch that a call is about, with inputs from the pairs `from`.
+    /// The slice of the batch for a call, with inputs from the pairs `from`.
     fn slice_of<'b>(
         &self,
         batch: &'b Batch,
@@ -422,21 +367,22 @@ impl<B: Backend> ChunkStage<B> {
         let microbatch =
             batch.microbatches.get(call.pair.microbatch.index()).ok_or_else(missing)?;
         let of_input = |pair: &PairKey| {
-            let (_, module) = self.upstream.iter().find(|(name, _)| **name == *pair.module)?;
-            Some(instances(batch, *module, pair).ok_or_else(missing))
+            let (name, module) = self.upstream.iter().find(|(name, _)| *name == pair.module)?;
+            let slice = |instances| InputSlice { module: name.clone(), instances };
+            Some(instances(batch, *module, pair).map(slice).ok_or_else(missing))
         };
         let inputs = from.iter().filter_map(of_input).collect::<Result<_, _>>()?;
         Ok(Slice { microbatch, instances: own, inputs })
     }
 
-    /// What the backward starts from: the sum of the incoming gradients, or the share of a token in the loss.
+    /// The gradient that the backward starts from: the sum of the incoming gradients, or the share of a token in the loss.
     fn output_gradient(
         &self,
         call: &StageCall,
         gradients: Vec<Received<Payload<B>>>,
         batch: &Batch,
     ) -> Result<Tensor<B, 2>, StageError> {
-        if self.has_loss() {
+        if self.chunk.has_loss() {
             let trained = batch.trained_tokens.max(1) as f64;
             return Ok(Tensor::full([1, 1], self.loss_scale / trained, &self.device));
         }
@@ -446,49 +392,6 @@ impl<B: Backend> ChunkStage<B> {
             .reduce(|a, b| a + b)
             .ok_or_else(|| protocol(call, "has no loss and got no gradient"))
     }
-}
-
-impl<B: Backend> Modules<B> {
-    fn forward_kept(
-        &self,
-        inputs: Vec<Tensor<B, 2>>,
-        on: Slice<'_>,
-        strategies: &[LayerStrategy],
-    ) -> (Tensor<B, 2>, Kept<B>) {
-        match self {
-            Self::Vit(chunk) => {
-                let (y, kept) = chunk.forward_kept(inputs, on, strategies);
-                (y, Kept::Vit(kept))
-            }
-            Self::Decoder(chunk) => {
-                let (y, kept) = chunk.forward_kept(inputs, on, strategies);
-                (y, Kept::Decoder(kept))
-            }
-            Self::Dit(chunk) => {
-                let (y, kept) = chunk.forward_kept(inputs, on, strategies);
-                (y, Kept::Dit(kept))
-            }
-        }
-    }
-
-    fn backward(
-        &self,
-        kept: Kept<B>,
-        dy: Tensor<B, 2>,
-        on: Slice<'_>,
-        gradients: &mut Gradients<B>,
-    ) -> Vec<Tensor<B, 2>> {
-        match (self, kept) {
-            (Self::Vit(chunk), Kept::Vit(kept)) => chunk.backward(kept, dy, on, gradients),
-            (Self::Decoder(chunk), Kept::Decoder(kept)) => chunk.backward(kept, dy, on, gradients),
-            (Self::Dit(chunk), Kept::Dit(kept)) => chunk.backward(kept, dy, on, gradients),
-            _ => unreachable!("a stage keeps what its own chunk gave"),
-        }
-    }
-}
-
-fn unsupported(module: &str, kind: &'static str) -> ModelError {
-    ModelError::Kind { module: module.into(), kind }
 }
 
 fn protocol(call: &StageCall, what: &str) -> StageError {

@@ -1,29 +1,27 @@
-//! The ends of a decoder whose head is its token table.
+//! The ends of a module whose head is its token table.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::ChunkStage;
-use crate::model::{DecoderChunk, to_device};
+use crate::model::{TiedEnds, to_device};
 
 impl<B: Backend> ChunkStage<B> {
-    /// The gradients of the ends that it holds, table before head, as `[vocab, hidden]`.
+    /// The gradients of the ends that the chunk holds, table before head, as `[vocab, hidden]`.
     pub(crate) fn tied_gradients(&self) -> impl Iterator<Item = Tensor<B, 2>> + use<B> {
-        let of = |parameter| self.gradients.sum_of(parameter);
-        let decoder = self.decoder();
-        let table = decoder.and_then(DecoderChunk::tied_table).and_then(of);
-        let head = decoder.and_then(DecoderChunk::tied_head).and_then(of);
-        table.into_iter().chain(head.map(Tensor::transpose))
+        let TiedEnds { table, head } = self.chunk.tied_ends();
+        let sum = |parameter| self.gradients.sum_of(parameter);
+        table.and_then(sum).into_iter().chain(head.and_then(sum).map(Tensor::transpose))
     }
 
-    /// Replaces the gradients of the ends that it holds.
+    /// Replaces the gradients of the ends that the chunk holds.
     pub(crate) fn set_tied_gradient(&mut self, sum: &Tensor<B, 2>) {
         let sum = to_device(sum.clone(), &self.device);
-        let super::Modules::Decoder(decoder) = &self.modules else { return };
-        if let Some(table) = decoder.tied_table() {
+        let TiedEnds { table, head } = self.chunk.tied_ends();
+        if let Some(table) = table {
             self.gradients.replace_sum_of(table, sum.clone());
         }
-        if let Some(head) = decoder.tied_head() {
+        if let Some(head) = head {
             self.gradients.replace_sum_of(head, sum.transpose());
         }
     }

@@ -1,6 +1,6 @@
 //! Batches with nothing to do for some stage.
 
-use dip_burn::measure::{MeasureSettings, profile};
+use dip_burn::measure::{MeasureSettings, Profiler};
 use dip_burn::model::WholeModel;
 use dip_burn::model::sampler::Sampler;
 use dip_burn::{ClipGrid, Microbatch};
@@ -68,7 +68,8 @@ fn measuring_makes_no_tensor_without_elements() {
         ..MeasureSettings::default()
     };
     for model in [model(2, 2, false), model(1, 1, true), video_model(2, 2, false)] {
-        let profile = profile::<Strict>(&model, &Default::default(), settings, "strict".into());
+        let device = Default::default();
+        let profile = Profiler::<Strict>::new(&model, &device, settings).profile();
         assert!(!profile.unwrap().entries.is_empty());
     }
 }

@@ -162,6 +162,6 @@ fn document(packed: &Microbatch, id: u32) -> Microbatch {
         loss_mask: rows.iter().map(|&i| packed.loss_mask[i]).collect(),
         images: images.map(|(_, image)| image.clone()).collect(),
         image_offsets: packed.image_offsets.iter().filter(|o| own(o)).map(|o| o - first).collect(),
-        clips: Vec::new(),
+        ..Microbatch::default()
     }
 }

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dip_burn::model::{InitialWeights, WholeModel};
+use dip_burn::model::{ChunkSpec, InitialWeights, Modalities, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{OptimizerConfig, Pipeline, PipelineInit, ReplicaWork, TensorKind, Update};
+use dip_burn::stage::ChunkStage;
 use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
 use dip_burn::weights::{ExportConfig, TensorStore, Weights, export};
 use dip_burn::{Batch, Image, Microbatch};
@@ -68,7 +69,7 @@ impl Fixture {
             images,
             image_offsets: integers("offsets"),
             tokens,
-            clips: Vec::new(),
+            ..Microbatch::default()
         };
         Self { folder, model, sequence, logits }
     }
@@ -305,7 +306,8 @@ fn a_rank_reads_no_tensor_of_other_layers() {
     let chunk = |layers| {
         let start = InitialWeights { seed: 0, weights: Some(&weights) };
         let device = Default::default();
-        dip_burn::stage::ChunkStage::<B>::new(&fixture.model, ModuleId(0), layers, start, &device)
+        let chunk = ChunkSpec { model: &fixture.model, module: ModuleId(0), layers };
+        ChunkStage::<B>::new(&chunk, &Modalities::default(), start, &device)
     };
     assert!(chunk(0..1).is_ok());
     assert!(chunk(3..4).is_err());

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
+use dip_burn::model::Modalities;
 use dip_burn::runtime::Connections;
 use dip_burn::train::{RunConfig, RunData, Trainer, TrainerInit};
 use dip_core::*;
@@ -103,7 +104,9 @@ impl<'a> TestRun<'a> {
             submitted: VecDeque::new(),
         });
         let (model, partition) = (&model, &partition);
-        let init = TrainerInit { config, model, partition, plans, data, devices, connections };
+        let modalities = Modalities::default();
+        let init =
+            TrainerInit { config, model, partition, plans, data, devices, connections, modalities };
         Trainer::new(init).unwrap()
     }
 }

@@ -14,6 +14,7 @@ mod uses;
 use std::sync::Arc;
 
 use dip::train::backend::{Cpu, cpu_devices};
+use dip::train::model::Modalities;
 use dip::train::runtime::Connections;
 use dip::train::{Run, RunConfig};
 use dip::plan::ModelSpec;
@@ -80,7 +81,7 @@ fn train(folder: &std::path::Path) -> anyhow::Result<()> {
         .with_cost(cost::Table(uses.clone()))
         .with_data(data::open(&model, &uses)?)
         .with_sink(sink::Count(uses.clone()))
-        .trainer(devices, connections)?;
+        .trainer(devices, connections, Modalities::default())?;
     trainer.run(&mut ())?;
     let parts = [
         "schedule",

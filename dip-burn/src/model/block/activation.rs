@@ -1,4 +1,4 @@
-//! Activations and their slopes.
+//! Activations and their derivatives.
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
@@ -39,7 +39,7 @@ pub(in crate::model) fn activate_backward<B: Backend>(
     match activation {
         Activation::Gelu if fused::runs(&x) && fused::runs(&dy) => fused::gelu_backward(x, dy),
         Activation::Gelu => {
-            // Most backends have Burn's own backward, which is that of an approximation.
+            // Burn's own backward, which most backends use, is that of an approximation.
             let below = ((x.clone() * FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
             let bell = (x.clone().square() * -0.5).exp() * BELL;
             dy * (below + x * bell)
@@ -68,7 +68,7 @@ pub(in crate::model) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) 
     gate.clone() * sigmoid(gate) * up
 }
 
-/// The gradients of `gate` and `up` from that of [`gated`].
+/// The gradients of `gate` and `up` from the gradient of [`gated`].
 pub(in crate::model) fn gated_backward<B: Backend>(
     gate: Tensor<B, 2>,
     up: Tensor<B, 2>,

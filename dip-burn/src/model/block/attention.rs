@@ -9,11 +9,11 @@ use dip_core::{AttentionBias, LoraTarget, ModuleSpec};
 
 use super::core::{Heads, Inputs, Span, attend, attend_backward};
 use super::linear::{Linear, linear_backward};
-use super::rotary::{Rotary, Turn};
+use super::rotary::{Rotary, Rotation};
 use crate::model::Init;
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::init::layer_std;
-use crate::model::offload::{Held, Visit};
+use crate::model::offload::{KeptTensors, TensorVisitor};
 
 /// Projections of one attention layer.
 #[derive(Module, Debug)]
@@ -29,23 +29,23 @@ pub struct Attention<B: Backend> {
     heads: Heads,
 }
 
-/// What the attention layers of a chunk share: positions, and which rows see each other.
+/// Positions, and which rows see each other: shared by the attention layers of a chunk.
 #[derive(Debug, Clone)]
 pub struct Geometry<B: Backend> {
     /// Of queries and keys; none where positions are learned.
-    turns: Option<[Turn<B>; 2]>,
+    rotations: Option<[Rotation<B>; 2]>,
     spans: Vec<Span<B>>,
 }
 
 impl<B: Backend> Geometry<B> {
-    /// `sequences` sequences with the positions of `rotary`, in which every pair sees each other.
+    /// `sequences` sequences with the positions of `rotary`; every row sees all rows of its sequence.
     pub fn full(heads: Heads, rotary: &Rotary<B>, sequences: usize) -> Self {
         Self::new(heads, rotary, vec![Span::full(sequences, rotary.positions())])
     }
 
-    /// `sequences` sequences of `length` rows in which every pair sees each other, without rotary positions.
-    pub fn unturned(sequences: usize, length: usize) -> Self {
-        Self { turns: None, spans: vec![Span::full(sequences, length)] }
+    /// `sequences` sequences of `length` rows without rotary positions; every row sees all rows of its sequence.
+    pub fn without_positions(sequences: usize, length: usize) -> Self {
+        Self { rotations: None, spans: vec![Span::full(sequences, length)] }
     }
 
     /// Causal attention inside each document of a packed sequence.
@@ -53,40 +53,40 @@ impl<B: Backend> Geometry<B> {
         Self::new(heads, rotary, Span::causal_documents(documents, heads, &rotary.device()))
     }
 
-    /// Sequences of any lengths, with the positions of `rotary` one after the other, in which every pair sees each other.
+    /// Sequences of any lengths, with the positions of `rotary` one after another; every row sees all rows of its sequence.
     pub fn packed(heads: Heads, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
         Self::new(heads, rotary, Span::pairs(lengths.iter().map(|&s| (s, s))))
     }
 
-    /// Sequences of `lengths` rows that see contexts of `contexts` rows, whatever the positions.
+    /// Sequences of `lengths` rows that see contexts of `contexts` rows, without positions.
     pub fn cross(lengths: &[usize], contexts: &[usize]) -> Self {
         let sizes = lengths.iter().copied().zip(contexts.iter().copied());
-        Self { turns: None, spans: Span::pairs(sizes) }
+        Self { rotations: None, spans: Span::pairs(sizes) }
     }
 
     /// Bytes of positions and masks, held as long as the layers that share them.
     pub(in crate::model) fn bytes(&self) -> u64 {
         let masks = self.spans.iter().map(Span::bytes).sum::<u64>();
-        let turns = self.turns.iter().flatten().map(Turn::bytes).sum::<u64>();
-        turns + masks
+        let rotations = self.rotations.iter().flatten().map(Rotation::bytes).sum::<u64>();
+        rotations + masks
     }
 
     fn new(heads: Heads, rotary: &Rotary<B>, spans: Vec<Span<B>>) -> Self {
-        let turns = [rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads)];
-        Self { turns: Some(turns), spans }
+        let rotations = [rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads)];
+        Self { rotations: Some(rotations), spans }
     }
 
-    /// Queries and keys, turned by their positions.
-    fn turn(&self, [query, key]: [Tensor<B, 2>; 2]) -> [Tensor<B, 2>; 2] {
-        match &self.turns {
+    /// Queries and keys, rotated by their positions.
+    fn rotate(&self, [query, key]: [Tensor<B, 2>; 2]) -> [Tensor<B, 2>; 2] {
+        match &self.rotations {
             Some([q, k]) => [q.apply(query), k.apply(key)],
             None => [query, key],
         }
     }
 
-    /// The gradients of queries and keys before the turn.
-    fn turn_back(&self, [query, key]: [Tensor<B, 2>; 2]) -> [Tensor<B, 2>; 2] {
-        match &self.turns {
+    /// The gradients of queries and keys before the rotation.
+    fn rotate_back(&self, [query, key]: [Tensor<B, 2>; 2]) -> [Tensor<B, 2>; 2] {
+        match &self.rotations {
             Some([q, k]) => [q.backward(query), k.backward(key)],
             None => [query, key],
         }
@@ -133,11 +133,10 @@ impl<B: Backend> Attention<B> {
     pub(in crate::model) fn backward(
         &self,
         x_rm: Tensor<B, 2>,
-        kept: AttentionKept<B>,
-        d: (Tensor<B, 2>, &Geometry<B>),
+        given: AttentionGiven<'_, B>,
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
-        let [dx, d_context] = self.backward_over([x_rm.clone(), x_rm], kept, d, gradients);
+        let [dx, d_context] = self.backward_over([x_rm.clone(), x_rm], given, gradients);
         dx + d_context
     }
 
@@ -148,7 +147,7 @@ impl<B: Backend> Attention<B> {
         geometry: &Geometry<B>,
     ) -> (Tensor<B, 2>, AttentionKept<B>) {
         let heads = [self.query.forward(x_rm), self.key.forward(context_cm.clone())];
-        let [query, key] = geometry.turn(heads);
+        let [query, key] = geometry.rotate(heads);
         let value = self.value.forward(context_cm);
         let inputs = Inputs { query: query * self.scale(), key, value };
         let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
@@ -160,16 +159,16 @@ impl<B: Backend> Attention<B> {
     pub(in crate::model) fn backward_over(
         &self,
         [x_rm, context_cm]: [Tensor<B, 2>; 2],
-        kept: AttentionKept<B>,
-        (dy, geometry): (Tensor<B, 2>, &Geometry<B>),
+        given: AttentionGiven<'_, B>,
         gradients: &mut Gradients<B>,
     ) -> [Tensor<B, 2>; 2] {
+        let AttentionGiven { kept, dy, geometry } = given;
         let AttentionKept { inputs, weights } = kept;
         let spans = &geometry.spans;
         let (weights, attended) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
         let dy = linear_backward(&self.output, attended, dy, gradients);
-        let d = attend_backward(&inputs, spans, self.heads, (weights, &dy));
-        let [d_query, d_key] = geometry.turn_back([d.query * self.scale(), d.key]);
+        let d = attend_backward(&inputs, spans, self.heads, weights, &dy);
+        let [d_query, d_key] = geometry.rotate_back([d.query * self.scale(), d.key]);
         let dx = linear_backward(&self.query, x_rm, d_query, gradients);
         let d_context = linear_backward(&self.key, context_cm.clone(), d_key, gradients)
             + linear_backward(&self.value, context_cm, d.value, gradients);
@@ -181,16 +180,25 @@ impl<B: Backend> Attention<B> {
     }
 }
 
+/// What the backward starts from.
+pub(in crate::model) struct AttentionGiven<'a, B: Backend> {
+    /// What the forward kept.
+    pub kept: AttentionKept<B>,
+    /// The gradient of the output.
+    pub dy: Tensor<B, 2>,
+    pub geometry: &'a Geometry<B>,
+}
+
 /// What the backward needs.
 #[derive(Debug, Clone)]
 pub(in crate::model) struct AttentionKept<B: Backend> {
     inputs: Inputs<B>,
-    /// The weights of every span, and their sums over the values; computed again where they are not kept.
+    /// The weights of every span, and their sums over the values; recomputed if they are not kept.
     weights: Option<(Vec<Tensor<B, 4>>, Tensor<B, 2>)>,
 }
 
-impl<B: Backend> Held<B> for AttentionKept<B> {
-    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+impl<B: Backend> KeptTensors<B> for AttentionKept<B> {
+    fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V) {
         let Inputs { query, key, value } = &mut self.inputs;
         [query, key, value].into_iter().for_each(|x| visit.tensor(x));
         if let Some((weights, sums)) = &mut self.weights {
@@ -201,7 +209,7 @@ impl<B: Backend> Held<B> for AttentionKept<B> {
 }
 
 impl<B: Backend> AttentionKept<B> {
-    /// Without what the core computes.
+    /// The same without the results of the attention core.
     pub(in crate::model) fn selective(self) -> Self {
         Self { weights: None, ..self }
     }

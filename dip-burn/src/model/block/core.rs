@@ -43,7 +43,7 @@ pub(crate) struct Span<B: Backend> {
     mask: Option<Tensor<B, 4>>,
 }
 
-/// Where the rows of a span are: its first row, and the rows of one sequence.
+/// The rows of a span: its first row, and the rows of one sequence.
 #[derive(Debug, Clone, Copy)]
 struct Rows {
     start: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Inputs<B: Backend> {
 }
 
 impl Heads {
-    /// Those of a module.
+    /// The heads of a module.
     pub fn of(spec: &ModuleSpec) -> Self {
         Self {
             heads: spec.heads as usize,
@@ -89,7 +89,7 @@ impl Heads {
     }
 
     /// `[n, k, g * s, d]` as rows, `[n * s, h * d]`.
-    fn ungrouped<B: Backend>(self, x: Tensor<B, 4>, (n, s): (usize, usize)) -> Tensor<B, 2> {
+    fn ungrouped<B: Backend>(self, x: Tensor<B, 4>, n: usize, s: usize) -> Tensor<B, 2> {
         joined(x.reshape([n, self.heads, s, self.head_dim]))
     }
 }
@@ -113,13 +113,13 @@ impl Rows {
 }
 
 impl<B: Backend> Span<B> {
-    /// `n` sequences of `s` rows in which every pair sees each other.
+    /// `n` sequences of `s` rows; every row sees all rows of its sequence.
     pub fn full(n: usize, s: usize) -> Self {
         let rows = Rows { start: 0, length: s };
         Self { sequences: n, queries: rows, keys: rows, mask: None }
     }
 
-    /// Sequences of any number of queries and keys each, `(s, t)`, in which every pair sees each other.
+    /// Sequences with any numbers of queries and keys, `(s, t)`; every query sees all keys of its sequence.
     pub fn pairs(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<Self> {
         let (mut query, mut key) = (0, 0);
         let span = |(s, t)| {
@@ -163,9 +163,9 @@ impl<B: Backend> Span<B> {
     /// Weights `[n, k, g * s, t]` and their sum over the values, `[n * s, h * d]`.
     fn forward(&self, inputs: &Inputs<B>, heads: Heads) -> (Tensor<B, 4>, Tensor<B, 2>) {
         let [query, key, value] = self.inputs(inputs, heads);
-        let queries = (self.sequences, self.queries.length);
+        let (n, s) = (self.sequences, self.queries.length);
         let weights = self.softmax(query.matmul(key.transpose()));
-        (weights.clone(), heads.ungrouped(weights.matmul(value), queries))
+        (weights.clone(), heads.ungrouped(weights.matmul(value), n, s))
     }
 
     /// Softmax of the scores under the mask, in their type.
@@ -182,7 +182,7 @@ impl<B: Backend> Span<B> {
         cast(softmax(scores, 3), dtype)
     }
 
-    /// Gradients of queries, keys and values of these rows from that of the result.
+    /// The gradients of queries, keys and values of these rows from the gradient of the result.
     fn backward(
         &self,
         inputs: &Inputs<B>,
@@ -195,8 +195,8 @@ impl<B: Backend> Span<B> {
         let d_value = weights.clone().transpose().matmul(dy.clone());
         let d_scores = softmax_backward(weights, dy.matmul(value.transpose()));
         let d_key = d_scores.clone().transpose().matmul(query);
-        let queries = (self.sequences, self.queries.length);
-        let d_query = heads.ungrouped(d_scores.matmul(key), queries);
+        let (n, s) = (self.sequences, self.queries.length);
+        let d_query = heads.ungrouped(d_scores.matmul(key), n, s);
         [d_query, joined(d_key), joined(d_value)]
     }
 }
@@ -212,7 +212,7 @@ fn softmax_backward<B: Backend>(weights: Tensor<B, 4>, d_weights: Tensor<B, 4>) 
     cast((d_weights - sum) * weights, dtype)
 }
 
-/// The mask of queries that see the keys up to their own, whole for every head: a broadcast one would be added element by element.
+/// The mask of queries that see the keys up to their own. It has all heads: backends add a broadcast mask element by element.
 fn causal<B: Backend>(queries: Range<usize>, heads: Heads, device: &B::Device) -> Tensor<B, 4> {
     let keys = queries.end;
     let mut values = vec![0.0; queries.len() * keys];
@@ -239,12 +239,13 @@ pub(crate) fn attend<B: Backend>(
     (weights, join(parts))
 }
 
-/// The gradients of the inputs from that of the result.
+/// The gradients of the inputs from the gradient of the result.
 pub(in crate::model) fn attend_backward<B: Backend>(
     inputs: &Inputs<B>,
     spans: &[Span<B>],
     heads: Heads,
-    (weights, dy): (Vec<Tensor<B, 4>>, &Tensor<B, 2>),
+    weights: Vec<Tensor<B, 4>>,
+    dy: &Tensor<B, 2>,
 ) -> Inputs<B> {
     let (mut query, mut key, mut value) = (Vec::new(), Vec::new(), Vec::new());
     let mut document = None;
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_long_documents_give_what_a_whole_one_gives() {
+    fn blocks_of_long_documents_give_the_results_of_whole_documents() {
         let device = Default::default();
         let lengths = [300, 5, 140];
         let documents: Vec<u32> = (0..).zip(lengths).flat_map(|(d, n)| vec![d; n]).collect();
@@ -333,7 +334,7 @@ mod tests {
         let (inputs, dy) = (Inputs { query, key, value }, normal(445, 12));
         let run = |spans: &[Span<Flex>]| {
             let (weights, y) = attend(&inputs, spans, HEADS);
-            let d = attend_backward(&inputs, spans, HEADS, (weights, &dy));
+            let d = attend_backward(&inputs, spans, HEADS, weights, &dy);
             [y, d.query, d.key, d.value].map(|x| x.into_data())
         };
         for (blocked, whole) in run(&blocks).iter().zip(run(&whole)) {

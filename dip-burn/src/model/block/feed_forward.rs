@@ -10,18 +10,18 @@ use super::linear::{Linear, linear_backward};
 use crate::model::Init;
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::init::layer_std;
-use crate::model::offload::{Held, Visit};
+use crate::model::offload::{KeptTensors, TensorVisitor};
 
-/// Two matrices, or three where there is a gate.
+/// Two matrices, or three with a gate.
 #[derive(Module, Debug)]
 pub struct FeedForward<B: Backend> {
-    /// `[m, f]`, only where gated.
+    /// `[m, f]`, only with a gate.
     pub gate: Option<Linear<B>>,
     /// `[m, f]`
     pub up: Linear<B>,
     /// `[f, m]`
     pub down: Linear<B>,
-    /// Where there is no gate.
+    /// The activation without a gate.
     #[module(skip)]
     activation: Activation,
 }
@@ -88,8 +88,8 @@ pub(in crate::model) struct FeedForwardKept<B: Backend> {
     up: Tensor<B, 2>,
 }
 
-impl<B: Backend> Held<B> for FeedForwardKept<B> {
-    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+impl<B: Backend> KeptTensors<B> for FeedForwardKept<B> {
+    fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V) {
         self.gate.iter_mut().for_each(|gate| visit.tensor(gate));
         visit.tensor(&mut self.up);
     }

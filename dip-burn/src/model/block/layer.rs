@@ -1,4 +1,4 @@
-//! Runs of layers under memory strategies, and the pre-norm transformer layer of encoder and decoder.
+//! Runs layers under memory strategies; the pre-norm transformer layer of encoders and decoders.
 //!
 //! Shape legend: r rows, m width.
 
@@ -7,20 +7,20 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::LayerStrategy;
 
-use super::attention::{Attention, AttentionKept, Geometry};
+use super::attention::{Attention, AttentionGiven, AttentionKept, Geometry};
 use super::feed_forward::{FeedForward, FeedForwardKept};
 use super::norm::{Norm, NormKept};
 use crate::model::gradients::{Gradients, bytes_of};
-use crate::model::offload::{Held, Offloaded, Visit};
+use crate::model::offload::{KeptTensors, Offloaded, TensorVisitor};
 
-/// A layer as runs of them see it.
+/// A layer of any modality, as the functions that run layers see it.
 pub(in crate::model) trait Block<B: Backend> {
-    /// What passes from layer to layer.
+    /// The tensors that pass from layer to layer.
     type Stream: Clone + Send;
-    /// What the layers of a run share.
+    /// The values that all layers of a chunk share.
     type Shared: Send;
     /// What the backward of one layer needs.
-    type Parts: Held<B> + Send;
+    type Parts: KeptTensors<B> + Send;
 
     fn forward(&self, x: Self::Stream, shared: &Self::Shared) -> (Self::Stream, Self::Parts);
 
@@ -33,15 +33,15 @@ pub(in crate::model) trait Block<B: Backend> {
         gradients: &mut Gradients<B>,
     ) -> Self::Stream;
 
-    /// Without what the attention cores compute.
+    /// The same without the results of the attention cores.
     fn selective(parts: Self::Parts) -> Self::Parts;
 
     fn parts_bytes(parts: &Self::Parts) -> u64;
 
-    /// Bytes of what the layers share, held as long as they are.
+    /// Bytes of the shared values.
     fn shared_bytes(shared: &Self::Shared) -> u64;
 
-    /// Bytes that each layer has of its own: what only passes through is the same for all.
+    /// Bytes of the stream that differ from layer to layer. Values that only pass through count nowhere.
     fn stream_bytes(x: &Self::Stream) -> u64;
 }
 
@@ -67,24 +67,24 @@ pub(in crate::model) struct Parts<B: Backend> {
     feed_forward: FeedForwardKept<B>,
 }
 
-/// What is held of one layer between forward and backward.
+/// The state of one layer between forward and backward.
 enum Kept<B: Backend, L: Block<B>> {
-    /// All that the backward needs, or all but the attention core.
+    /// Everything that the backward needs, with or without the attention core.
     Parts(Box<L::Parts>),
     /// The input: the backward runs the forward again.
     Input(L::Stream),
-    /// All that the backward needs, in host memory.
+    /// Everything that the backward needs, in host memory.
     Host(Box<Offloaded<L::Parts>>),
 }
 
-/// What is held of a run of layers between forward and backward.
+/// The state of the layers of a chunk between forward and backward.
 pub(in crate::model) struct LayersKept<B: Backend, L: Block<B>> {
     shared: L::Shared,
     layers: Vec<Kept<B, L>>,
 }
 
-impl<B: Backend> Held<B> for Parts<B> {
-    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+impl<B: Backend> KeptTensors<B> for Parts<B> {
+    fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V) {
         self.attention_norm.each(visit);
         self.attention.each(visit);
         self.feed_forward_norm.each(visit);
@@ -117,8 +117,8 @@ impl<B: Backend> Block<B> for Layer<B> {
         let d = self.feed_forward.backward(normed, parts.feed_forward, dy.clone(), gradients);
         let dx = dy + self.feed_forward_norm.backward(parts.feed_forward_norm, d, gradients);
         let normed = self.attention_norm.output(&parts.attention_norm);
-        let d = (dx.clone(), geometry);
-        let d = self.attention.backward(normed, parts.attention, d, gradients);
+        let given = AttentionGiven { kept: parts.attention, dy: dx.clone(), geometry };
+        let d = self.attention.backward(normed, given, gradients);
         dx + self.attention_norm.backward(parts.attention_norm, d, gradients)
     }
 
@@ -151,7 +151,7 @@ pub(in crate::model) fn forward<B: Backend, L: Block<B>>(
     layers.iter().fold(x, |x, layer| layer.forward(x, shared).0)
 }
 
-/// Runs layers and keeps what the strategy of each says; layers beyond the strategies keep everything.
+/// Runs layers; each keeps what its strategy says. Layers without a strategy keep everything.
 pub(in crate::model) fn forward_kept<B: Backend, L: Block<B>>(
     layers: &[L],
     x: L::Stream,
@@ -193,7 +193,7 @@ pub(in crate::model) fn backward<B: Backend, L: Block<B>>(
 }
 
 impl<B: Backend, L: Block<B>> LayersKept<B, L> {
-    /// Bytes that are held on the device.
+    /// Bytes on the device.
     pub(in crate::model) fn bytes(&self) -> u64 {
         let of = |kept: &Kept<B, L>| match kept {
             Kept::Input(x) => L::stream_bytes(x),

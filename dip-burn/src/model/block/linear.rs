@@ -1,4 +1,4 @@
-//! Linear layers, with a low-rank adapter where their weights are frozen.
+//! Linear layers, and low-rank adapters on frozen ones.
 //!
 //! Shape legend: r rows, i inputs, o outputs, k inner width of an adapter.
 
@@ -17,7 +17,7 @@ pub struct Linear<B: Backend> {
     pub weight: Param<Tensor<B, 2>>,
     /// `[o]`
     pub bias: Option<Param<Tensor<B, 1>>>,
-    /// What is trained in the place of the weights.
+    /// Trained instead of the weights.
     pub lora: Option<Adapter<B>>,
 }
 
@@ -28,7 +28,7 @@ pub struct Adapter<B: Backend> {
     pub a: Param<Tensor<B, 2>>,
     /// `[k, o]`, zero at first, so that training starts from the frozen weights.
     pub b: Param<Tensor<B, 2>>,
-    /// What their product is multiplied with.
+    /// Factor of their product.
     pub scale: f64,
 }
 
@@ -48,7 +48,7 @@ impl<B: Backend> Adapter<B> {
         x_ri.matmul(self.a.val()).matmul(self.b.val()) * self.scale
     }
 
-    /// Adds the gradients of both matrices and returns that of the inner values, `[r, k]`.
+    /// Adds the gradients of both matrices and returns the gradient of the inner values, `[r, k]`.
     fn backward(
         &self,
         x_ri: Tensor<B, 2>,
@@ -64,8 +64,8 @@ impl<B: Backend> Adapter<B> {
     }
 }
 
-/// Backward of [`Linear::forward`]: adds the gradients of what is trained and returns that of `x`.
-pub(in crate::model) fn linear_backward<B: Backend>(
+/// Backward of [`Linear::forward`]: adds the gradients of the trained parameters and returns the gradient of `x`.
+pub fn linear_backward<B: Backend>(
     layer: &Linear<B>,
     x: Tensor<B, 2>,
     dy: Tensor<B, 2>,
@@ -79,8 +79,8 @@ pub(in crate::model) fn linear_backward<B: Backend>(
     }
 }
 
-/// The part of [`linear_backward`] that needs no gradient of `x`; returns that of the inner values of an adapter.
-pub(in crate::model) fn linear_backward_weights<B: Backend>(
+/// As [`linear_backward`], without the gradient of `x`; returns the gradient of the inner values of an adapter.
+pub fn linear_backward_weights<B: Backend>(
     layer: &Linear<B>,
     x: Tensor<B, 2>,
     dy: &Tensor<B, 2>,

@@ -13,7 +13,7 @@ use super::norm::{Norm, NormKept};
 use crate::model::Init;
 use crate::model::gradients::{Gradients, bytes_of};
 
-/// The adapter: each square of neighbouring patches becomes one token of the backbone.
+/// The adapter: each square of neighbouring patches becomes one token of the decoder.
 #[derive(Module, Debug)]
 pub struct Merger<B: Backend> {
     norm: Option<Norm<B>>,
@@ -28,7 +28,7 @@ pub(in crate::model) struct MergerKept<B: Backend> {
     inner: Tensor<B, 2>,
 }
 
-/// What the adapter reads.
+/// The input of the adapter.
 enum MergerInput<B: Backend> {
     Normed(NormKept<B>),
     Plain(Tensor<B, 2>),
@@ -50,7 +50,7 @@ impl<B: Backend> MergerKept<B> {
 }
 
 impl<B: Backend> Merger<B> {
-    /// The adapter of an encoder, whose output is `output` wide.
+    /// The adapter of an encoder, with outputs of width `output`.
     pub fn init(spec: &ModuleSpec, output: usize, init: &Init<'_, B>) -> Self {
         let width = spec.hidden as usize;
         let (merged, inner) = (spec.merged_width() as usize, spec.adapter_width() as usize);

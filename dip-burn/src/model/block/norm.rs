@@ -1,4 +1,4 @@
-//! Root-mean-square norm, and layer norm where there is a shift.
+//! Root-mean-square norm, and layer norm, which also has a shift.
 //!
 //! Shape legend: r rows, m width.
 
@@ -8,10 +8,10 @@ use burn::tensor::backend::Backend;
 
 use super::fused;
 use crate::model::gradients::{Gradients, bytes_of};
-use crate::model::offload::{Held, Visit};
+use crate::model::offload::{KeptTensors, TensorVisitor};
 use crate::model::{Init, cast, to_f32};
 
-/// Added to the variance where nothing else is said.
+/// Added to the variance by default.
 const EPSILON: f64 = 1e-6;
 
 /// Scales every row to unit variance, and by `gamma`; a layer norm also centres it and adds `beta`.
@@ -30,7 +30,7 @@ pub struct Norm<B: Backend> {
 pub(crate) struct NormKept<B: Backend> {
     /// The rows at unit variance, `[r, m]`.
     unit: Tensor<B, 2>,
-    /// What they were multiplied with, `[r, 1]`, in f32.
+    /// The factor of each row, `[r, 1]`, in f32.
     scale: Tensor<B, 2>,
 }
 
@@ -71,7 +71,7 @@ impl<B: Backend> Norm<B> {
         (self.output(&kept), kept)
     }
 
-    /// The result of the forward again.
+    /// Recomputes the result of the forward.
     pub(in crate::model) fn output(&self, kept: &NormKept<B>) -> Tensor<B, 2> {
         let gamma = self.gamma.val();
         if fused::runs(&kept.unit) && fused::runs(&gamma) {
@@ -119,8 +119,8 @@ impl<B: Backend> Norm<B> {
     }
 }
 
-impl<B: Backend> Held<B> for NormKept<B> {
-    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+impl<B: Backend> KeptTensors<B> for NormKept<B> {
+    fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V) {
         visit.tensor(&mut self.unit);
         visit.tensor(&mut self.scale);
     }

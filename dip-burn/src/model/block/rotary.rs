@@ -1,6 +1,6 @@
 //! Rotary positions: one table of angles for sequences, for the rows and columns of images, and for those of videos over time.
 //!
-//! Turning a pair is written as `x cos + (x R) sin`, where `R` moves the halves of a head past each other with a sign: products of
+//! Rotating a pair is written as `x cos + (x R) sin`, where `R` moves the halves of a head past each other with a sign: products of
 //! whole rows, which every backend runs at full speed, where slices of heads would be strided.
 //!
 //! Shape legend: n sequences, s their length, r = n * s rows, h heads, d head width.
@@ -13,17 +13,17 @@ use super::fused;
 use crate::model::gradients::bytes_of;
 use crate::model::{cast, to_f32};
 
-/// How fast each pair of a head turns, and with which coordinate of a token.
+/// The angle by which each pair of a head is rotated for a position, and the coordinate of the token that counts.
 #[derive(Debug, Clone)]
-pub struct Turning {
+pub struct RotaryFrequencies {
     /// Angle for a position, `[d / 2]`.
     per_position: Vec<f64>,
     /// Time, row or column, `[d / 2]`.
     axes: Vec<usize>,
 }
 
-impl Turning {
-    /// That of a module whose heads are `head_dim` wide, which is even.
+impl RotaryFrequencies {
+    /// The frequencies of a module whose heads are `head_dim` wide, which is even.
     pub fn of(rope: &Rope, head_dim: usize) -> Self {
         let half = head_dim / 2;
         let angle = |i: usize| rope.theta.powf(-(i as f64) / half as f64);
@@ -41,7 +41,7 @@ fn stretched(angle: f64, s: RopeScaling) -> f64 {
     angle * (kept + (1.0 - kept) / s.factor)
 }
 
-/// Turns the heads of queries and keys by their positions.
+/// Rotates the heads of queries and keys by their positions.
 #[derive(Debug, Clone)]
 pub struct Rotary<B: Backend> {
     /// Cosine and sine of every position, `[s, d]`.
@@ -53,7 +53,7 @@ pub struct Rotary<B: Backend> {
 
 /// The tables of a number of heads: `[1, s * h * d]` each.
 #[derive(Debug, Clone)]
-pub struct Turn<B: Backend> {
+pub struct Rotation<B: Backend> {
     cos: Tensor<B, 2>,
     sin: Tensor<B, 2>,
     halves: Tensor<B, 2>,
@@ -61,13 +61,17 @@ pub struct Turn<B: Backend> {
 
 impl<B: Backend> Rotary<B> {
     /// Positions of tokens, as time, row and column; all three are the same in a text.
-    pub fn sequence(positions: &[[u32; 3]], turning: &Turning, device: &B::Device) -> Self {
-        let Turning { per_position, axes } = turning;
+    pub fn sequence(
+        positions: &[[u32; 3]],
+        frequencies: &RotaryFrequencies,
+        device: &B::Device,
+    ) -> Self {
+        let RotaryFrequencies { per_position, axes } = frequencies;
         let angle = |s: usize, i: usize| f64::from(positions[s][axes[i]]) * per_position[i];
         Self::from_angles(positions.len(), per_position.len(), angle, device)
     }
 
-    /// Positions in a grid: the first half of the angles turns with the row, the second with the column. `head_dim` is a
+    /// Positions in a grid: the first half of the angles grows with the row, the second with the column. `head_dim` is a
     /// multiple of 4, `theta` the base of the angles.
     pub fn grid(places: &[(u32, u32)], head_dim: usize, theta: f64, device: &B::Device) -> Self {
         let (half, quarter) = (head_dim / 2, head_dim / 4);
@@ -79,7 +83,7 @@ impl<B: Backend> Rotary<B> {
         Self::from_angles(places.len(), half, angle, device)
     }
 
-    /// Positions in a video, `[frame, row, column]`: the first third of the angles turns with the frame, the others with row
+    /// Positions in a video, `[frame, row, column]`: the first third of the angles grows with the frame, the others with row
     /// and column; what does not divide by three is the frame's. `head_dim` is even and at least 6, `theta` the base of the angles.
     pub fn volume(places: &[[u32; 3]], head_dim: usize, theta: f64, device: &B::Device) -> Self {
         let half = head_dim / 2;
@@ -128,37 +132,37 @@ impl<B: Backend> Rotary<B> {
     }
 
     /// The tables of `heads` heads.
-    pub fn of_heads(&self, heads: usize) -> Turn<B> {
+    pub fn of_heads(&self, heads: usize) -> Rotation<B> {
         let [s, d] = self.cos.dims();
         let repeat = |table: &Tensor<B, 2>| {
             let table = table.clone().reshape([s, 1, d]).repeat_dim(1, heads);
             table.reshape([1, s * heads * d])
         };
-        Turn { cos: repeat(&self.cos), sin: repeat(&self.sin), halves: self.halves.clone() }
+        Rotation { cos: repeat(&self.cos), sin: repeat(&self.sin), halves: self.halves.clone() }
     }
 }
 
-impl<B: Backend> Turn<B> {
+impl<B: Backend> Rotation<B> {
     /// Bytes of the tables.
     pub(in crate::model) fn bytes(&self) -> u64 {
         bytes_of(&self.cos) + bytes_of(&self.sin)
     }
 
-    /// Turns each pair `(x[i], x[i + d / 2])` of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
+    /// Rotates each pair `(x[i], x[i + d / 2])` of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
     pub fn apply(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.turned(x_rm, false)
+        self.rotated(x_rm, false)
     }
 
-    /// The gradient of `x_rm`: the turn back.
+    /// The gradient of `x_rm`: the rotation back.
     pub fn backward(&self, dy_rm: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.turned(dy_rm, true)
+        self.rotated(dy_rm, true)
     }
 
-    /// `x cos + (x R) sin`. Both halves of a head have the same angle, so a turn by the negative one is its transpose.
-    fn turned(&self, x_rm: Tensor<B, 2>, back: bool) -> Tensor<B, 2> {
+    /// `x cos + (x R) sin`. Both halves of a head have the same angle, so a rotation by the negative one is its transpose.
+    fn rotated(&self, x_rm: Tensor<B, 2>, back: bool) -> Tensor<B, 2> {
         let [d, _] = self.halves.dims();
         if fused::runs(&x_rm) && fused::runs(&self.cos) {
-            return fused::turned(x_rm, [self.cos.clone(), self.sin.clone()], d, back);
+            return fused::rotated(x_rm, [self.cos.clone(), self.sin.clone()], d, back);
         }
         let sin = if back { -self.sin.clone() } else { self.sin.clone() };
         let (shape @ [rows, width], dtype) = (x_rm.dims(), x_rm.dtype());
@@ -198,11 +202,11 @@ mod tests {
     }
 
     #[test]
-    fn every_pair_is_turned_by_the_angle_of_its_position() {
+    fn every_pair_is_rotated_by_the_angle_of_its_position() {
         let device = Default::default();
         let x = Tensor::<Flex, 2>::random([6, 8], Distribution::Normal(0.0, 1.0), &device);
-        let turning = Turning::of(&Rope::default(), 4);
-        let rotary = Rotary::<Flex>::sequence(&[[0; 3], [5; 3], [1; 3]], &turning, &device);
+        let frequencies = RotaryFrequencies::of(&Rope::default(), 4);
+        let rotary = Rotary::<Flex>::sequence(&[[0; 3], [5; 3], [1; 3]], &frequencies, &device);
         let y: Vec<f32> = rotary.of_heads(2).apply(x.clone()).into_data().to_vec().unwrap();
         let x: Vec<f32> = x.into_data().to_vec().unwrap();
         for (row, position) in (0..6).zip([0.0f32, 5.0, 1.0].into_iter().cycle()) {

@@ -1,11 +1,11 @@
-//! Where the tokens of a packed sequence are: time, row and column, as in Qwen2-VL.
+//! Coordinates of the tokens of a packed sequence: time, row and column, as in Qwen2-VL.
 
 use crate::batch::Microbatch;
 
 /// Time, row and column of every token, `[t]`.
 ///
-/// Text counts on in all three. An image stands still in time while its rows and columns count from where it begins, in a
-/// square of `side` tokens; the text behind it goes on after its last row. Every document begins at 0.
+/// All three coordinates of text increase by one with each token. All tokens of an image, a square of `side` tokens, have the same
+/// time; rows and columns count from it. The text after an image continues after its last row. Every document begins at 0.
 pub(super) fn coordinates(microbatch: &Microbatch, side: usize) -> Vec<[u32; 3]> {
     let documents = &microbatch.documents;
     let mut images = microbatch.image_offsets.iter().map(|&o| o as usize).peekable();
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_goes_on_behind_the_last_row_of_an_image_and_documents_begin_anew() {
+    fn text_continues_after_the_last_row_of_an_image_and_documents_begin_at_zero() {
         let microbatch = Microbatch {
             documents: vec![0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1],
             image_offsets: vec![1, 6],

@@ -1,7 +1,7 @@
-//! What stands behind the last layer: the velocity of every token, and the flow-matching loss.
+//! The end of the transformer: the velocity of every token, and the flow-matching loss.
 //!
-//! The output is the clip as it would be without noise, and the velocity leads to it from the present state. Clips fill few of the
-//! directions in which noise points, so that a narrow model draws clips more easily than noise.
+//! The output predicts the clip without noise; the velocity leads to it from the present state. Clips vary in far fewer directions
+//! than noise, so that a narrow model predicts clips more easily than noise.
 //!
 //! Shape legend: n clips, r their tokens, m width, v values of a token.
 
@@ -20,32 +20,32 @@ use crate::model::{Init, Slice, cast, to_f32};
 
 /// Shift and scale: the last norm has no gate.
 const END_PARTS: usize = 2;
-/// Least share of the way that a velocity is told for: less would make errors of the clip too large.
-const LEAST_WAY: f32 = 0.05;
+/// The least rest of the way that a velocity is computed for. A shorter rest would amplify errors of the predicted clip too much.
+const LEAST_REST: f32 = 0.05;
 
 /// The last norm, modulated by the first two parts of the diffusion step's table, and the output.
 #[derive(Module, Debug)]
-pub struct End<B: Backend> {
+pub struct DitEnd<B: Backend> {
     norm: Norm<B>,
     modulation: Param<Tensor<B, 2>>,
     output: Linear<B>,
 }
 
 /// What the backward needs.
-pub(super) struct EndKept<B: Backend> {
+pub(super) struct DitEndKept<B: Backend> {
     norm: NormKept<B>,
     steps: Tensor<B, 2>,
-    /// Velocity less that of the data, `[r, v]`, in f32.
+    /// Predicted velocity minus that of the data, `[r, v]`, in f32.
     error_rv: Tensor<B, 2>,
 }
 
-impl<B: Backend> EndKept<B> {
+impl<B: Backend> DitEndKept<B> {
     pub fn bytes(&self) -> u64 {
         self.norm.bytes() + bytes_of(&self.error_rv)
     }
 }
 
-impl<B: Backend> End<B> {
+impl<B: Backend> DitEnd<B> {
     pub(super) fn init(width: usize, values: usize, init: &Init<'_, B>) -> Self {
         Self {
             norm: Norm::rms(width, init),
@@ -80,25 +80,26 @@ impl<B: Backend> End<B> {
         stream: Stream<B>,
         members: &Members<B>,
         on: &Slice<'_>,
-    ) -> (Tensor<B, 2>, EndKept<B>) {
+    ) -> (Tensor<B, 2>, DitEndKept<B>) {
         let steps = stream.steps.clone();
         let (velocity_rv, norm) = self.velocity(stream, members, on);
         let device = velocity_rv.device();
         let target_rv = rows_of(on.clips(), |clip| &clip.velocity, &device);
-        let error_rv = velocity_rv - target_rv * of_clips(on.clips(), reached, &device);
+        let error_rv = velocity_rv - target_rv * of_clips(on.clips(), remaining, &device);
         let loss = error_rv.clone().square().mean_dim(1).sum().reshape([1, 1]);
-        (loss, EndKept { norm, steps, error_rv })
+        (loss, DitEndKept { norm, steps, error_rv })
     }
 
-    /// The gradient of the stream of [`End::forward`].
+    /// The gradient of the stream of [`DitEnd::forward`].
     pub(super) fn backward(
         &self,
-        kept: EndKept<B>,
+        kept: DitEndKept<B>,
         dy: Tensor<B, 2>,
-        (members, on): (&Members<B>, &Slice<'_>),
+        members: &Members<B>,
+        on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> Stream<B> {
-        let EndKept { norm, steps, error_rv } = kept;
+        let DitEndKept { norm, steps, error_rv } = kept;
         let ([_, values], device) = (error_rv.dims(), error_rv.device());
         let modulation = self.modulation(&steps, members);
         let d_rv = error_rv * (dy * (2.0 / values as f64)) * of_clips(on.clips(), speed, &device);
@@ -122,13 +123,13 @@ impl<B: Backend> End<B> {
     }
 }
 
-/// One over what is left of the way.
+/// One over the rest of the way.
 fn speed(clip: &Clip) -> f32 {
-    1.0 / (1.0 - clip.time).max(LEAST_WAY)
+    1.0 / (1.0 - clip.time).max(LEAST_REST)
 }
 
-/// What is left of the way at that speed: less than 1 at its very end, where the clip without noise is reached more slowly.
-fn reached(clip: &Clip) -> f32 {
+/// The rest of the way at that speed: less than 1 at its very end, where the clip approaches its noiseless form more slowly.
+fn remaining(clip: &Clip) -> f32 {
     (1.0 - clip.time) * speed(clip)
 }
 

@@ -1,4 +1,4 @@
-//! One layer: attention of every clip over itself, over its caption, and a feed-forward network.
+//! One layer: self-attention inside every clip, cross attention to its caption, and a feed-forward network.
 //!
 //! Shape legend: n clips, r their tokens, c tokens of their captions, m width.
 
@@ -9,14 +9,14 @@ use dip_core::ModuleSpec;
 
 use super::modulation::{Members, Modulation, PARTS, own_backward};
 use crate::model::Init;
-use crate::model::block::attention::{Attention, AttentionKept, Geometry};
+use crate::model::block::attention::{Attention, AttentionGiven, AttentionKept, Geometry};
 use crate::model::block::feed_forward::{FeedForward, FeedForwardKept};
 use crate::model::block::layer::Block;
 use crate::model::block::norm::{Norm, NormKept};
 use crate::model::gradients::{Gradients, bytes_of};
-use crate::model::offload::{Held, Visit};
+use crate::model::offload::{KeptTensors, TensorVisitor};
 
-/// What passes from layer to layer: the clips, and what conditions them, which layers only read.
+/// The tensors that pass from layer to layer: the clips, and their conditions, which layers only read.
 #[derive(Debug, Clone)]
 pub struct Stream<B: Backend> {
     /// `[r, m]`
@@ -27,17 +27,17 @@ pub struct Stream<B: Backend> {
     pub steps: Tensor<B, 2>,
 }
 
-/// What the layers of a chunk share.
+/// The values that all layers of a chunk share.
 pub struct Shared<B: Backend> {
-    /// Of every clip over itself.
+    /// Self-attention inside every clip.
     pub own: Geometry<B>,
-    /// Of every clip over its caption.
+    /// Attention of every clip to its caption.
     pub cross: Geometry<B>,
     /// Which rows belong to which clip.
     pub(super) members: Members<B>,
 }
 
-/// One layer. Attention over itself and feed-forward network are modulated by the diffusion step.
+/// One layer. The diffusion step modulates self-attention and feed-forward network.
 #[derive(Module, Debug)]
 pub struct DitLayer<B: Backend> {
     modulation: Param<Tensor<B, 2>>,
@@ -62,7 +62,7 @@ pub struct Parts<B: Backend> {
     feed_forward_norm: NormKept<B>,
     feed_forward: FeedForwardKept<B>,
     /// Before its gate.
-    fed: Tensor<B, 2>,
+    feed_forward_output: Tensor<B, 2>,
 }
 
 impl<B: Backend> DitLayer<B> {
@@ -85,9 +85,9 @@ impl<B: Backend> DitLayer<B> {
     }
 }
 
-/// Diffusion steps and captions stay: all layers share them.
-impl<B: Backend> Held<B> for Parts<B> {
-    fn each<V: Visit<B>>(&mut self, visit: &mut V) {
+/// Diffusion steps and captions stay on the device: all layers share them.
+impl<B: Backend> KeptTensors<B> for Parts<B> {
+    fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V) {
         self.attention_norm.each(visit);
         self.attention.each(visit);
         visit.tensor(&mut self.attended);
@@ -95,7 +95,7 @@ impl<B: Backend> Held<B> for Parts<B> {
         self.cross.each(visit);
         self.feed_forward_norm.each(visit);
         self.feed_forward.each(visit);
-        visit.tensor(&mut self.fed);
+        visit.tensor(&mut self.feed_forward_output);
     }
 }
 
@@ -115,8 +115,9 @@ impl<B: Backend> Block<B> for DitLayer<B> {
         let (y_rm, cross) = self.cross.forward_over([normed, context_cm.clone()], &shared.cross);
         let x_rm = x_rm + y_rm;
         let (normed, feed_forward_norm) = self.feed_forward_norm.forward(x_rm.clone());
-        let (fed, feed_forward) = self.feed_forward.forward(modulation.scaled(normed, 3));
-        let x_rm = x_rm + modulation.gated(fed.clone(), 5);
+        let (feed_forward_output, feed_forward) =
+            self.feed_forward.forward(modulation.scaled(normed, 3));
+        let x_rm = x_rm + modulation.gated(feed_forward_output.clone(), 5);
         let (context, tables) = (context_cm.clone(), steps.clone());
         let parts = Parts {
             steps: tables,
@@ -128,7 +129,7 @@ impl<B: Backend> Block<B> for DitLayer<B> {
             cross,
             feed_forward_norm,
             feed_forward,
-            fed,
+            feed_forward_output,
         };
         (Stream { x_rm, context_cm, steps }, parts)
     }
@@ -143,22 +144,24 @@ impl<B: Backend> Block<B> for DitLayer<B> {
         let modulation = self.modulation(&parts.steps, shared);
         let dx = dy.x_rm;
         // The feed-forward network.
-        let (d, d_gate_2) = modulation.gated_backward(parts.fed, dx.clone(), 5);
+        let (d, d_gate_2) = modulation.gated_backward(parts.feed_forward_output, dx.clone(), 5);
         let normed = self.feed_forward_norm.output(&parts.feed_forward_norm);
         let input = modulation.scaled(normed.clone(), 3);
         let d = self.feed_forward.backward(input, parts.feed_forward, d, gradients);
         let (d, [d_shift_2, d_scale_2]) = modulation.scaled_backward(normed, d, 3);
         let dx = dx + self.feed_forward_norm.backward(parts.feed_forward_norm, d, gradients);
-        // The attention over the caption.
+        // Cross attention.
         let inputs = [self.cross_norm.output(&parts.cross_norm), parts.context_cm];
-        let d = (dx.clone(), &shared.cross);
-        let [d, d_context] = self.cross.backward_over(inputs, parts.cross, d, gradients);
+        let (kept, geometry) = (parts.cross, &shared.cross);
+        let given = AttentionGiven { kept, dy: dx.clone(), geometry };
+        let [d, d_context] = self.cross.backward_over(inputs, given, gradients);
         let dx = dx + self.cross_norm.backward(parts.cross_norm, d, gradients);
-        // The attention over itself.
+        // Self-attention.
         let (d, d_gate_1) = modulation.gated_backward(parts.attended, dx.clone(), 2);
         let normed = self.attention_norm.output(&parts.attention_norm);
         let input = modulation.scaled(normed.clone(), 0);
-        let d = self.attention.backward(input, parts.attention, (d, &shared.own), gradients);
+        let given = AttentionGiven { kept: parts.attention, dy: d, geometry: &shared.own };
+        let d = self.attention.backward(input, given, gradients);
         let (d, [d_shift_1, d_scale_1]) = modulation.scaled_backward(normed, d, 0);
         let dx = dx + self.attention_norm.backward(parts.attention_norm, d, gradients);
         let d_steps =
@@ -179,7 +182,7 @@ impl<B: Backend> Block<B> for DitLayer<B> {
             + p.cross.bytes()
             + p.feed_forward.bytes()
             + bytes_of(&p.attended)
-            + bytes_of(&p.fed)
+            + bytes_of(&p.feed_forward_output)
     }
 
     fn shared_bytes(shared: &Shared<B>) -> u64 {

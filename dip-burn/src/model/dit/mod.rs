@@ -1,41 +1,41 @@
-//! The diffusion transformer of text-to-video, in the MovieGen manner: clips of any length and size side by side, each seeing itself
-//! and its caption, trained by flow matching.
+//! The diffusion transformer of text-to-video, of the MovieGen type: clips of any length and size side by side. Each clip sees
+//! itself and its caption, and is trained by flow matching.
 //!
-//! A chunk hands on one tensor: the rows of the clips, those of their captions, and those of their diffusion steps, which later
-//! chunks need as well; gradients come back the same way.
+//! A chunk sends one tensor to the next: the rows of the clips, of their captions and of their diffusion steps, which later chunks
+//! need as well. Gradients come back in the same form.
 //!
 //! Shape legend: n clips, r their tokens, c tokens of their captions, m width, v values of a token.
 
 mod end;
 mod layer;
+mod modality;
 mod modulation;
 mod start;
-
-use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use dip_core::{DecoderSpec, DitSpec, LayerStrategy, ModelSpec, ModuleId, ModuleSpec};
+use dip_core::{DecoderSpec, DitSpec, LayerStrategy, ModuleSpec};
 
-use super::{Chunk, Init, ModelError, Slice};
 use crate::batch::Microbatch;
 use crate::model::block::attention::Geometry;
 use crate::model::block::core::Heads;
 use crate::model::block::layer::{self as run, LayersKept};
 use crate::model::block::rotary::Rotary;
 use crate::model::gradients::{Gradients, bytes_of};
-use end::{End, EndKept};
+use crate::model::{ChunkSpec, Init, ModelChunk, ModelError, Slice};
+use end::{DitEnd, DitEndKept};
 use layer::{DitLayer, Shared, Stream};
+pub use modality::DitModality;
 use modulation::{Members, PARTS};
-use start::Start;
+use start::DitStart;
 
 /// Consecutive layers of the transformer, with its embeddings in the first chunk, and output and loss in the last.
 #[derive(Module, Debug)]
 pub struct DitChunk<B: Backend> {
-    start: Option<Start<B>>,
+    start: Option<DitStart<B>>,
     layers: Vec<DitLayer<B>>,
-    end: Option<End<B>>,
+    end: Option<DitEnd<B>>,
     heads: Heads,
     /// Base of the angles of rotary positions.
     #[module(skip)]
@@ -44,10 +44,10 @@ pub struct DitChunk<B: Backend> {
 
 /// What the backward of a chunk needs.
 pub struct DitKept<B: Backend> {
-    /// The rows of the captions that a first chunk has read, `[c, width of the text]`.
+    /// In a first chunk, the rows of the captions, `[c, width of the text]`.
     text: Option<Tensor<B, 2>>,
     layers: LayersKept<B, DitLayer<B>>,
-    end: Option<EndKept<B>>,
+    end: Option<DitEndKept<B>>,
 }
 
 /// Tokens of every clip of a slice and of its caption.
@@ -67,7 +67,7 @@ impl Lengths {
         self.clips.iter().sum()
     }
 
-    /// The rows of what travels, apart.
+    /// Splits the rows of the tensor between two chunks.
     fn split<B: Backend>(&self, rows_m: Tensor<B, 2>) -> Stream<B> {
         let (r, c, n) = (self.rows(), self.captions.iter().sum::<usize>(), self.clips.len());
         let [_, m] = rows_m.dims();
@@ -79,7 +79,7 @@ impl Lengths {
     }
 }
 
-/// What travels, in one tensor.
+/// The stream as the one tensor between two chunks.
 fn join<B: Backend>(stream: Stream<B>) -> Tensor<B, 2> {
     let [n, width] = stream.steps.dims();
     let steps = stream.steps.reshape([n * PARTS, width / PARTS]);
@@ -87,60 +87,40 @@ fn join<B: Backend>(stream: Stream<B>) -> Tensor<B, 2> {
 }
 
 impl<B: Backend> DitChunk<B> {
-    /// The layers `layers` of the transformer `module` of a model.
+    /// A chunk of the transformer with settings `dit`.
     ///
     /// # Errors
-    /// [`ModelError`] where the module is no diffusion transformer, its heads cannot be turned, or its input is not one text
-    /// encoder.
+    /// [`ModelError::Field`] if the size of its heads does not suit rotary positions, or its input is not one text encoder.
     pub fn init(
-        model: &ModelSpec,
-        module: ModuleId,
-        layers: Range<u32>,
+        chunk: &ChunkSpec<'_>,
+        dit: &DitSpec,
         init: &Init<'_, B>,
     ) -> Result<Self, ModelError> {
-        let spec = &model.modules[module.index()];
-        let Some(&DitSpec { token_channels, .. }) = spec.kind.get() else {
-            return Err(ModelError::Kind { module: spec.name.clone(), kind: "not a dit" });
-        };
+        let spec = chunk.module();
         if !spec.head_dim().is_multiple_of(2) || spec.head_dim() < 6 {
-            return Err(ModelError::Field {
-                module: spec.name.clone(),
-                field: "head_dim",
-                value: spec.head_dim().to_string(),
-                limit: "even and at least 6, for frames, rows and columns turn pairs".into(),
-            });
+            let limit =
+                "even and at least 6: rotary positions rotate pairs by frame, row and column";
+            return Err(ModelError::field(spec, "head_dim", spec.head_dim(), limit));
         }
-        let text = text_encoder(model, module)?;
-        let (first, last) = (layers.start == 0, layers.end == spec.layers);
-        let (width, values) = (spec.hidden as usize, token_channels as usize);
+        let text = text_encoder(chunk)?;
+        let (width, values) = (spec.hidden as usize, dit.token_channels as usize);
+        let start = || DitStart::init(values, text.hidden as usize, width, init);
         Ok(Self {
-            start: first.then(|| Start::init(values, text.hidden as usize, width, init)),
-            layers: layers.map(|i| DitLayer::init(spec, i, init)).collect(),
-            end: last.then(|| End::init(width, values, init)),
+            start: chunk.is_first().then(start),
+            layers: chunk.layers.clone().map(|i| DitLayer::init(spec, i, init)).collect(),
+            end: chunk.is_last().then(|| DitEnd::init(width, values, init)),
             heads: Heads::of(spec),
             rope_theta: spec.options.rope.theta,
         })
     }
 
-    /// Rows of what travels between chunks for all clips of a microbatch.
+    /// Rows of the tensor between two chunks for all clips of a microbatch.
     pub(crate) fn wire_rows(microbatch: &Microbatch) -> usize {
         let tokens = microbatch.trained_tokens() as usize;
         tokens + microbatch.tokens.len() + PARTS * microbatch.clips.len()
     }
 
-    /// The velocity of every token, `[r, v]`. Only for chunks that hold every layer.
-    pub(super) fn velocity(
-        &self,
-        inputs: Vec<Tensor<B, 2>>,
-        on: &Slice<'_>,
-    ) -> Option<Tensor<B, 2>> {
-        let (stream, _) = self.start(inputs, on);
-        let shared = self.shared(on, &stream.x_rm.device());
-        let stream = run::forward(&self.layers, stream, &shared);
-        Some(self.end.as_ref()?.velocity(stream, &shared.members, on).0)
-    }
-
-    /// What the layers start from, and the rows of the captions in a first chunk.
+    /// The stream that the layers start from, and in a first chunk the rows of the captions.
     fn start(
         &self,
         mut inputs: Vec<Tensor<B, 2>>,
@@ -170,15 +150,15 @@ impl<B: Backend> DitChunk<B> {
     }
 }
 
-impl<B: Backend> Chunk<B> for DitChunk<B> {
+impl<B: Backend> ModelChunk<B> for DitChunk<B> {
     type Kept = DitKept<B>;
 
-    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: Slice<'_>) -> Tensor<B, 2> {
-        let (stream, _) = self.start(inputs, &on);
-        let shared = self.shared(&on, &stream.x_rm.device());
+    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+        let (stream, _) = self.start(inputs, on);
+        let shared = self.shared(on, &stream.x_rm.device());
         let stream = run::forward(&self.layers, stream, &shared);
         match &self.end {
-            Some(end) => end.forward(stream, &shared.members, &on).0,
+            Some(end) => end.forward(stream, &shared.members, on).0,
             None => join(stream),
         }
     }
@@ -186,16 +166,16 @@ impl<B: Backend> Chunk<B> for DitChunk<B> {
     fn forward_kept(
         &self,
         inputs: Vec<Tensor<B, 2>>,
-        on: Slice<'_>,
+        on: &Slice<'_>,
         strategies: &[LayerStrategy],
     ) -> (Tensor<B, 2>, DitKept<B>) {
-        let (stream, text) = self.start(inputs, &on);
-        let shared = self.shared(&on, &stream.x_rm.device());
+        let (stream, text) = self.start(inputs, on);
+        let shared = self.shared(on, &stream.x_rm.device());
         let members = shared.members.clone();
         let (stream, layers) = run::forward_kept(&self.layers, stream, shared, strategies);
         match &self.end {
             Some(end) => {
-                let (loss, end) = end.forward(stream, &members, &on);
+                let (loss, end) = end.forward(stream, &members, on);
                 (loss, DitKept { text, layers, end: Some(end) })
             }
             None => (join(stream), DitKept { text, layers, end: None }),
@@ -206,22 +186,22 @@ impl<B: Backend> Chunk<B> for DitChunk<B> {
         &self,
         kept: DitKept<B>,
         dy: Tensor<B, 2>,
-        on: Slice<'_>,
+        on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> Vec<Tensor<B, 2>> {
-        let lengths = Lengths::of(&on);
+        let lengths = Lengths::of(on);
         let dy = match (&self.end, kept.end) {
             (Some(end), Some(kept)) => {
                 let members = Members::of(&lengths.clips, &dy.device());
-                end.backward(kept, dy, (&members, &on), gradients)
+                end.backward(kept, dy, &members, on, gradients)
             }
             _ => lengths.split(dy),
         };
         let dx = run::backward(&self.layers, kept.layers, dy, gradients);
         match (&self.start, kept.text) {
             (Some(start), Some(text)) => {
-                let d_text = start.backward(text, dx, &on, gradients);
-                start::captions_backward(d_text, &on)
+                let d_text = start.backward(text, dx, on, gradients);
+                start::captions_backward(d_text, on)
             }
             _ => vec![join(dx)],
         }
@@ -230,28 +210,37 @@ impl<B: Backend> Chunk<B> for DitChunk<B> {
     fn kept_bytes(kept: &DitKept<B>) -> u64 {
         kept.layers.bytes()
             + kept.text.as_ref().map_or(0, bytes_of)
-            + kept.end.as_ref().map_or(0, EndKept::bytes)
+            + kept.end.as_ref().map_or(0, DitEndKept::bytes)
     }
 
     fn has_loss(&self) -> bool {
         self.end.is_some()
     }
+
+    /// The velocity of every token, `[r, v]`.
+    fn predict(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        _: Option<&[usize]>,
+    ) -> Option<Tensor<B, 2>> {
+        let (stream, _) = self.start(inputs, on);
+        let shared = self.shared(on, &stream.x_rm.device());
+        let stream = run::forward(&self.layers, stream, &shared);
+        Some(self.end.as_ref()?.velocity(stream, &shared.members, on).0)
+    }
 }
 
 /// The one input of a diffusion transformer.
-fn text_encoder(model: &ModelSpec, module: ModuleId) -> Result<&ModuleSpec, ModelError> {
-    let spec = &model.modules[module.index()];
-    if let [input] = model.inputs_of(module)[..] {
-        let input = &model.modules[input.index()];
+fn text_encoder<'a>(chunk: &ChunkSpec<'a>) -> Result<&'a ModuleSpec, ModelError> {
+    if let [input] = chunk.model.inputs_of(chunk.module)[..] {
+        let input = &chunk.model.modules[input.index()];
         let is_text = input.kind.get::<DecoderSpec>().is_some_and(|decoder| !decoder.head);
         if is_text && input.inputs.is_empty() {
             return Ok(input);
         }
     }
-    Err(ModelError::Field {
-        module: spec.name.clone(),
-        field: "inputs",
-        value: format!("{:?}", spec.inputs),
-        limit: "one decoder with head = false and no inputs of its own, the text encoder".into(),
-    })
+    let limit = "one decoder with head = false and no inputs of its own, the text encoder";
+    let inputs = format!("{:?}", chunk.module().inputs);
+    Err(ModelError::field(chunk.module(), "inputs", inputs, limit))
 }

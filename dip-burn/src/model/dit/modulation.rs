@@ -23,12 +23,12 @@ impl<B: Backend> Members<B> {
         bytes_of(&self.0)
     }
 
-    /// Those of clips of `lengths` rows, one after the other.
+    /// The matrix for clips of `lengths` rows, one after another.
     pub fn of(lengths: &[usize], device: &B::Device) -> Self {
         Self::weighted(lengths, |_| 1.0, device)
     }
 
-    /// The same with one over the rows of a clip in the place of ones: sums become means.
+    /// The same with one over the rows of a clip instead of ones: sums become means.
     pub fn means(lengths: &[usize], device: &B::Device) -> Self {
         Self::weighted(lengths, |rows| 1.0 / rows as f32, device)
     }
@@ -60,7 +60,7 @@ pub(super) struct Modulation<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Modulation<'a, B> {
-    /// `steps` of the clips, and what this place adds for all of them, `[1, k * m]`, which may use fewer parts than there are.
+    /// The tables `steps` of the clips plus the table `own` of this place, `[1, k * m]`, which may have fewer parts.
     pub fn new(
         steps: &Tensor<B, 2>,
         own: &Param<Tensor<B, 2>>,
@@ -77,7 +77,7 @@ impl<'a, B: Backend> Modulation<'a, B> {
         self.members.spread(self.table.clone().narrow(1, part * self.width, self.width))
     }
 
-    /// `x (1 + scale) + shift`, with the shift in `part` and the scale behind it.
+    /// `x (1 + scale) + shift`, with the shift in `part` and the scale in the part after it.
     pub fn scaled(&self, x_rm: Tensor<B, 2>, part: usize) -> Tensor<B, 2> {
         x_rm * (self.part(part + 1) + 1.0) + self.part(part)
     }
@@ -87,7 +87,7 @@ impl<'a, B: Backend> Modulation<'a, B> {
         x_rm * (self.part(part) + 1.0)
     }
 
-    /// The gradient of `x` in [`Modulation::scaled`], and those of shift and scale.
+    /// The gradients of `x`, and of shift and scale, in [`Modulation::scaled`].
     pub fn scaled_backward(
         &self,
         x_rm: Tensor<B, 2>,
@@ -98,7 +98,7 @@ impl<'a, B: Backend> Modulation<'a, B> {
         (dy * (self.part(part + 1) + 1.0), d_parts)
     }
 
-    /// The gradient of `x` in [`Modulation::gated`], and that of the gate.
+    /// The gradients of `x` and of the gate in [`Modulation::gated`].
     pub fn gated_backward(
         &self,
         x_rm: Tensor<B, 2>,

@@ -1,4 +1,4 @@
-//! What stands before the first layer: embeddings of patches, captions and diffusion steps.
+//! The start of the transformer: embeddings of patches, captions and diffusion steps.
 //!
 //! Shape legend: n clips, r their tokens, c tokens of their captions, m width, v values of a token.
 
@@ -13,18 +13,18 @@ use crate::batch::Clip;
 use crate::model::block::activation::silu_backward;
 use crate::model::block::linear::{Linear, linear_backward, linear_backward_weights};
 use crate::model::gradients::Gradients;
-use crate::model::{Init, Slice, cast};
+use crate::model::{Init, InputSlice, Slice, cast};
 
-/// Cosines and sines of a diffusion step.
+/// Number of cosines and sines of a diffusion step.
 const STEP_WAVES: usize = 256;
-/// Diffusion steps lie in 0 to 1; their waves are as long as if they were thousand whole steps.
+/// Diffusion steps are from 0 to 1; this scales them to the usual 1000 steps.
 const STEP_SCALE: f64 = 1000.0;
-/// Base of the waves of places: clips are short beside texts.
+/// Base of the wave lengths of positions: clips are shorter than texts.
 const PLACE_BASE: f64 = 100.0;
 
 /// Embeddings of patches and captions, and of diffusion steps.
 #[derive(Module, Debug)]
-pub struct Start<B: Backend> {
+pub struct DitStart<B: Backend> {
     patch_embed: Linear<B>,
     context: Linear<B>,
     step: StepEmbedding<B>,
@@ -38,7 +38,7 @@ pub struct StepEmbedding<B: Backend> {
     table: Linear<B>,
 }
 
-impl<B: Backend> Start<B> {
+impl<B: Backend> DitStart<B> {
     pub(super) fn init(values: usize, text: usize, width: usize, init: &Init<'_, B>) -> Self {
         let std = |input: usize| (1.0 / input as f64).sqrt();
         let linear = |name: &str, input, output, std| init.linear(name, input, output, true, std);
@@ -63,7 +63,7 @@ impl<B: Backend> Start<B> {
         Stream { x_rm, context_cm, steps }
     }
 
-    /// The tokens with their places in the clip: rotary positions tell distances alone.
+    /// The tokens with their positions in the clip: rotary positions only tell distances.
     fn embed(&self, clips: &[Clip], like: &Tensor<B, 2>) -> Tensor<B, 2> {
         let x_rm = self.patch_embed.forward(states(clips, like));
         let [_, width] = x_rm.dims();
@@ -80,7 +80,7 @@ impl<B: Backend> Start<B> {
     ) -> Tensor<B, 2> {
         let states = states(on.clips(), &text);
         linear_backward_weights(&self.patch_embed, states, &dy.x_rm, gradients);
-        // Projected again: captions are few rows.
+        // Recomputed: captions have few rows.
         let context_cm = self.context.forward(text.clone());
         let captions = captions(on, &context_cm);
         let inputs = [waves(on.clips(), &text), captions.sum(context_cm)];
@@ -91,7 +91,7 @@ impl<B: Backend> Start<B> {
 }
 
 impl<B: Backend> StepEmbedding<B> {
-    /// The values before each activation, and the table `[n, 6 * m]`. `whole_nm` is what a caption says as a whole.
+    /// The values before each activation, and the table `[n, 6 * m]`. `whole_nm` is the mean of each caption.
     fn forward(&self, waves: Tensor<B, 2>, whole_nm: Tensor<B, 2>) -> [Tensor<B, 2>; 3] {
         let a = self.fc1.forward(waves);
         let b = self.fc2.forward(silu(a.clone())) + whole_nm;
@@ -99,7 +99,7 @@ impl<B: Backend> StepEmbedding<B> {
         [a, b, table]
     }
 
-    /// The gradient of the captions. Runs the forward again: it has one row a clip, too little to keep.
+    /// The gradient of the captions. Recomputes the forward, which has only one row for each clip.
     fn backward(
         &self,
         [waves, whole_nm]: [Tensor<B, 2>; 2],
@@ -115,8 +115,8 @@ impl<B: Backend> StepEmbedding<B> {
     }
 }
 
-/// Which rows are whose caption, to take the mean of each: what it says as a whole reaches every token from the first iteration
-/// on, before the attention over its words has learnt where to look.
+/// The matrix that takes the mean of each caption. The mean reaches every token from the first iteration, before cross attention
+/// has learnt where to look.
 fn captions<B: Backend>(on: &Slice<'_>, like: &Tensor<B, 2>) -> Members<B> {
     Members::means(&on.microbatch.caption_lengths(&on.instances), &like.device())
 }
@@ -167,7 +167,7 @@ fn places<B: Backend>(clips: &[Clip], width: usize, like: &Tensor<B, 2>) -> Tens
     cast(Tensor::from_data(data, &like.device()), like.dtype())
 }
 
-/// The rows of the captions of a slice, from slices of the text encoder that hold them among others.
+/// The rows of the captions of a slice, from slices of the text encoder, which may hold other captions, too.
 pub(super) fn captions_of<B: Backend>(inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
     let parts: Vec<Tensor<B, 2>> = inputs
         .into_iter()
@@ -205,7 +205,8 @@ struct Part {
 
 fn parts(on: &Slice<'_>) -> Vec<Part> {
     let rows = |clips: std::ops::Range<u32>| on.microbatch.text_rows(&clips).len();
-    let part = |input: &std::ops::Range<u32>| {
+    let part = |input: &InputSlice| {
+        let input = &input.instances;
         let (start, end) = (input.start.max(on.instances.start), input.end.min(on.instances.end));
         Part {
             before: rows(input.start..start),

@@ -1,4 +1,4 @@
-//! What CLIP and SigLIP encoders do between the patch embedding and the layers.
+//! The stem of CLIP and SigLIP encoders, between the patch embedding and the layers.
 //!
 //! Shape legend: n images, q patches of an image, p rows of an image (q, and one more where there is a class token), m width.
 
@@ -24,7 +24,7 @@ pub struct Stem<B: Backend> {
 }
 
 impl<B: Backend> Stem<B> {
-    /// That of an encoder with learned positions.
+    /// The stem of an encoder with learned positions.
     pub fn init(spec: &ModuleSpec, init: &Init<'_, B>) -> Self {
         let (width, class) = (spec.hidden as usize, spec.tower().class_token());
         let epsilon = spec.options.norm_epsilon;

@@ -17,7 +17,6 @@
 //! Replicas on CUDA devices are summed as on any other device: by copies between devices and, between nodes, through host memory.
 
 mod node_sums;
-mod reducer;
 mod slices;
 mod thread;
 

@@ -205,7 +205,7 @@ fn microbatch(decoded: DecodedMicrobatch) -> Microbatch {
         targets: packed.targets,
         loss_mask: packed.loss_mask,
         images: decoded.pixels.into_iter().map(|pixels| Image { pixels }).collect(),
-        clips: Vec::new(),
+        ..Microbatch::default()
     }
 }
 

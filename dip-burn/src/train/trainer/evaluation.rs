@@ -62,7 +62,8 @@ impl<B: Backend> Trainer<B> {
     }
 
     fn load_whole(&self, weights: &NamedTensors) -> Result<WholeModel<B>, TrainError> {
-        let mut whole = WholeModel::init(&self.model, self.config.seed, &self.device)?;
+        let (modalities, seed) = (self.modalities.clone(), self.config.seed);
+        let mut whole = WholeModel::with_modalities(&self.model, modalities, seed, &self.device)?;
         whole.load(weights)?;
         Ok(whole)
     }

@@ -22,7 +22,7 @@ use super::metrics::{MetricSink, Sinks, file_sinks};
 use super::report::IterationReport;
 use super::throughput::{Throughput, resident_bytes};
 use crate::batch::Batch;
-use crate::model::InitialWeights;
+use crate::model::{InitialWeights, Modalities};
 use crate::params::NamedTensors;
 use crate::runtime::{
     Connections, Pipeline, PipelineInit, ProcessGroup, ReplicaWork, StepReport, TensorKind, Update,
@@ -45,6 +45,8 @@ pub struct TrainerInit<'a, B: Backend> {
     pub devices: Vec<B::Device>,
     /// The connections between ranks, replicas and processes; [`Connections::default`] is one process.
     pub connections: Connections<B>,
+    /// The modalities that can be trained; [`Modalities::default`] has the built-in ones.
+    pub modalities: Modalities<B>,
 }
 
 /// Trains a model on a pipeline.
@@ -57,6 +59,7 @@ pub struct Trainer<B: Backend> {
     data: RunData,
     /// Where the whole model is evaluated.
     device: B::Device,
+    modalities: Modalities<B>,
     group: Arc<dyn ProcessGroup>,
     assign: Option<Assign>,
     throughput: Option<Throughput>,
@@ -71,7 +74,8 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// [`TrainError`] if the weights cannot be read or the pipeline cannot be built.
     pub fn new(init: TrainerInit<'_, B>) -> Result<Self, TrainError> {
-        let TrainerInit { config, model, partition, plans, data, devices, connections } = init;
+        let TrainerInit { config, model, partition, plans, data, devices, .. } = init;
+        let (connections, modalities) = (init.connections, init.modalities);
         let device = devices.first().cloned().unwrap_or_default();
         let weights = config.weights.as_ref().map(|w| Weights::open(&w.from, model));
         let weights = weights.transpose().map_err(Box::new)?;
@@ -81,6 +85,7 @@ impl<B: Backend> Trainer<B> {
             .with_precision(config.pipeline.precision)
             .with_weights(InitialWeights { seed: config.seed, weights: weights.as_ref() })
             .with_optimizer(config.optimizer.clone())
+            .with_modalities(modalities.clone())
             .with_connections(connections);
         Ok(Self {
             config: config.clone(),
@@ -91,6 +96,7 @@ impl<B: Backend> Trainer<B> {
             progress: RunProgress::new(config.pipeline.precision, data.loader.position()),
             data,
             device,
+            modalities,
             group,
             assign: None,
             throughput: None,

@@ -1,18 +1,18 @@
-//! Loops at the full vector width of the processor, and functions that the compiler can put into them.
+//! Loops at the full vector width of the processor, and functions that the compiler can inline into them.
 //!
-//! Products and sums are rounded one by one, with no fused multiply-add: every processor gives the same bits.
+//! Every product and sum is rounded by itself, without fused multiply-add: all processors give the same bits.
 
 use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 
 use pulp::Arch;
 
-/// Partial sums of a row: as many as two vectors hold.
+/// Partial sums of a row: two vectors full.
 const LANES: usize = 32;
-/// Below, the exponential is not a normal number, and taken as zero.
+/// Below it, the exponential is not a normal number, and becomes zero.
 const LOWEST: f32 = -87.33;
-/// Above, it would be infinite or nearly so.
+/// Above it, the exponential would be infinite or nearly so.
 const HIGHEST: f32 = 88.37;
-/// Added and taken away again it leaves the nearest whole number, which is then in its lowest bits.
+/// Adding and subtracting it rounds to the nearest whole number, which then stands in the lowest bits.
 const ROUND: f32 = 12_582_912.0;
 /// The natural logarithm of 2 in two parts: products of the first with exponents are exact.
 const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
@@ -23,10 +23,10 @@ pub(in crate::model) fn vectorised<R>(kernel: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(kernel)
 }
 
-/// `e^x` to 3 parts in ten million; zero below the range of normal numbers, that of [`HIGHEST`] above it.
+/// `e^x` to 3 parts in ten million; zero below the range of normal numbers, and `e^`[`HIGHEST`] above it.
 #[inline(always)]
 pub(in crate::model) fn exp(x: f32) -> f32 {
-    // Written as comparisons that NaN fails, so that it stays one.
+    // NaN fails these comparisons, and so stays NaN.
     let inside = if x < LOWEST { LOWEST } else { x };
     let inside = if inside > HIGHEST { HIGHEST } else { inside };
     let rounded = inside * LOG2_E + ROUND;
@@ -102,7 +102,7 @@ pub(in crate::model) fn sum<const N: usize>(x: [&[f32]; N], term: impl Fn([f32; 
 mod tests {
     use super::*;
 
-    /// Numbers from -120 to 120, closer to each other around zero.
+    /// Numbers from -120 to 120, denser around zero.
     fn numbers() -> impl Iterator<Item = f32> {
         (-20_000..=20_000).map(|i| i as f32 / 20_000.0).map(|u| u * u * u * 120.0)
     }

@@ -1,15 +1,15 @@
-//! Single passes over f32 tensors of the CPU backend, where operations of Burn would be several or slow.
+//! Single passes over f32 tensors of the CPU backend, in place of several or slow operations of Burn.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `lanes` | loops at the full vector width of the processor; exponential and normal distribution in them |
-//! | `product` | products of matrices, in blocks that the caches hold |
-//! | `pointwise` | GELU, gated SiLU and rotary turns |
+//! | `lanes` | loops at the full vector width of the processor, with exponential and normal distribution |
+//! | `product` | products of matrices, in blocks that fit the caches |
+//! | `pointwise` | GELU, gated SiLU and rotary rotations |
 //! | `softmax` | softmax under a mask |
 //! | `norm` | norms |
-//! | `heads` | rows of tokens as rows of heads, and back |
+//! | `heads` | rows of tokens to rows of heads, and back |
 //!
-//! Each caller asks [`runs`] and has the same in Burn's operations for other backends and precisions; tests compare the two.
+//! Each caller asks [`runs`], and falls back to Burn's operations for other backends and precisions; tests compare the two.
 
 mod heads;
 mod lanes;
@@ -29,31 +29,31 @@ use rayon::prelude::*;
 
 pub(in crate::model) use heads::{joined_heads, split_heads};
 pub(in crate::model) use norm::{affine, product_sums, standardised, standardised_backward};
-pub(in crate::model) use pointwise::{gated, gated_backward, gelu, gelu_backward, turned};
+pub(in crate::model) use pointwise::{gated, gated_backward, gelu, gelu_backward, rotated};
 pub(in crate::model) use product::product;
 pub(in crate::model) use softmax::{softmax, softmax_backward};
 
-/// Values that are worth more than one compute thread.
+/// Fewest values that more than one compute thread works on.
 const SHARED: usize = 1 << 16;
 
-/// Whether the passes of this module run on `x`.
+/// True if the passes of this module run on `x`.
 pub(in crate::model) fn runs<B: Backend, const D: usize>(x: &Tensor<B, D>) -> bool {
     TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<FlexTensor>() && x.dtype() == DType::F32
 }
 
-/// The tensor of the CPU backend that `x` is, without gaps. Only for what [`runs`].
+/// `x` as a contiguous tensor of the CPU backend. Only for tensors for which [`runs`] is true.
 fn values<B: Backend, const D: usize>(x: Tensor<B, D>) -> FlexTensor {
     let x = flex(x);
     let whole = x.as_slice::<f32>().is_some_and(|own| own.len() == x.storage::<f32>().len());
     if whole { x } else { x.to_contiguous() }
 }
 
-/// The same, gaps and all.
+/// As [`flex`], with the strides of `x`.
 fn flex<B: Backend, const D: usize>(x: Tensor<B, D>) -> FlexTensor {
     converted(x.into_primitive().tensor())
 }
 
-/// The tensor of values row by row.
+/// A tensor from values in row order.
 fn tensor<B: Backend, const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
     of_flex(FlexTensor::from_data(TensorData::new(values, shape)))
 }
@@ -63,15 +63,15 @@ fn of_flex<B: Backend, const D: usize>(x: FlexTensor) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(converted(x)))
 }
 
-/// `x`, whose type goes by another name in generic code.
+/// `x` under the name that its type has in generic code.
 fn converted<X: 'static, Y: 'static>(x: X) -> Y {
     let mut place = Some(x);
     let same = (&mut place as &mut dyn Any).downcast_mut::<Option<Y>>();
     same.and_then(Option::take).expect("callers have asked whether this is the CPU backend")
 }
 
-/// Runs `kernel` on parts of `y` in all compute threads, whole numbers of `unit` values, with the place where each begins.
-/// What it writes may depend on the place alone, so that the number of threads changes nothing.
+/// Runs `kernel` on parts of `y` in all compute threads. Parts are multiples of `unit` values; `kernel` gets the offset of its
+/// part, and may write only what follows from the offset, so that the number of threads does not change the result.
 fn in_parts(y: &mut [f32], unit: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) {
     let threads = rayon::current_num_threads();
     if threads == 1 || y.len() < SHARED {

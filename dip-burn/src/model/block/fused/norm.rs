@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use super::lanes::{sum, vectorised};
 use super::{in_parts, of_flex, tensor, values};
 
-/// `x_rm` at unit variance, around zero where `centred`, and what its rows were multiplied with, `[r, 1]`.
+/// `x_rm` at unit variance, with mean zero if `centred`, and the factor of each row, `[r, 1]`.
 pub(in crate::model) fn standardised<B: Backend>(
     x_rm: Tensor<B, 2>,
     centred: bool,
@@ -36,7 +36,7 @@ pub(in crate::model) fn standardised<B: Backend>(
     [tensor(unit, [rows, width]), tensor(scale, [rows, 1])]
 }
 
-/// `unit * gamma`, and `+ beta` where there is one.
+/// `unit * gamma`, plus `beta` if there is one.
 pub(in crate::model) fn affine<B: Backend>(
     unit_rm: Tensor<B, 2>,
     gamma: Tensor<B, 1>,
@@ -59,7 +59,7 @@ pub(in crate::model) fn affine<B: Backend>(
     tensor(y, shape)
 }
 
-/// The gradient of the input from that of the result, of what [`standardised`] gave.
+/// The gradient of the input of [`standardised`] from its results and the gradient of the affine result.
 pub(in crate::model) fn standardised_backward<B: Backend>(
     [unit_rm, scale]: [Tensor<B, 2>; 2],
     gamma: Tensor<B, 1>,

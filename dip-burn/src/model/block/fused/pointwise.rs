@@ -1,4 +1,4 @@
-//! Activations and rotary turns.
+//! Activations and rotary rotations.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -10,7 +10,7 @@ use super::{in_parts, of_flex, tensor, values};
 /// `1 / sqrt(2 pi)`
 const BELL: f32 = 0.398_942_3;
 
-/// GELU of `x`, with the error function itself.
+/// GELU of `x`, with the exact error function.
 pub(in crate::model) fn gelu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     let shape = x.dims();
     let x = values(x);
@@ -24,7 +24,7 @@ pub(in crate::model) fn gelu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     tensor(y, shape)
 }
 
-/// The gradient of `x` from that of `y = gelu(x)`.
+/// The gradient of `x` from the gradient of `y = gelu(x)`.
 pub(in crate::model) fn gelu_backward<B: Backend>(
     x: Tensor<B, 2>,
     dy: Tensor<B, 2>,
@@ -54,7 +54,7 @@ pub(in crate::model) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) 
     tensor(y, shape)
 }
 
-/// The gradients of gate and up from that of [`gated`].
+/// The gradients of gate and up from the gradient of [`gated`].
 pub(in crate::model) fn gated_backward<B: Backend>(
     gate: Tensor<B, 2>,
     up: Tensor<B, 2>,
@@ -68,7 +68,7 @@ pub(in crate::model) fn gated_backward<B: Backend>(
     [of_flex(times(dy, inputs, by_gate)), d_up]
 }
 
-/// `d` times a slope of sigmoid, gate and up.
+/// `d` times a derivative of sigmoid, gate and up.
 fn times(
     mut d: FlexTensor,
     [gate, up]: [&FlexTensor; 2],
@@ -83,9 +83,9 @@ fn times(
     d
 }
 
-/// Turns the pairs `(x[i], x[i + width / 2])` of every head of `x`, `width` wide, by the angles whose cosines and sines are `tables`,
-/// repeated for all sequences; `back` by their negatives.
-pub(in crate::model) fn turned<B: Backend>(
+/// Rotates the pairs `(x[i], x[i + width / 2])` of every head of `x`, `width` wide, by the angles whose cosines and sines are `tables`,
+/// repeated for all sequences; with `back`, by the negative angles.
+pub(in crate::model) fn rotated<B: Backend>(
     x: Tensor<B, 2>,
     tables: [Tensor<B, 2>; 2],
     width: usize,

@@ -1,7 +1,7 @@
 //! Products of matrices in blocks of columns.
 //!
-//! The kernel of the CPU backend packs what it multiplies. A block of few columns stays in the caches meanwhile, whatever the
-//! widths; all columns at once, of 1024 say, fall out of them, at up to half of the speed.
+//! The kernel of the CPU backend packs its operands. A block of few columns stays in the caches meanwhile, at any width; all
+//! columns of a wide matrix, 1024 say, do not, which costs up to half of the speed.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -11,11 +11,11 @@ use super::{flex, runs, tensor, values};
 
 /// Columns of a block.
 const BLOCK: usize = 128;
-/// Columns that are computed at once where nothing speaks against it.
+/// Columns that are computed at once by default.
 const FEW: usize = 256;
-/// Multiplications that are worth blocks.
+/// Fewest multiplications for which blocks pay off.
 const LARGE: usize = 1 << 22;
-/// Rows whose distance is a multiple of so many values fall on the same places of the caches, and push each other out.
+/// Rows at a distance of a multiple of this many values share cache sets, and evict each other.
 const COLLIDING: usize = 512;
 /// Added to that distance.
 const APART: usize = 16;
@@ -70,13 +70,13 @@ fn in_blocks<B: Backend>(
     tensor(y, [rows, columns])
 }
 
-/// Whether `w` is a transposed matrix whose rows collide.
+/// True if `w` is a transposed matrix whose rows collide.
 fn collides(w: &FlexTensor) -> bool {
     let strides = w.layout().strides();
     strides[0] == 1 && strides[1] > 0 && strides[1].unsigned_abs().is_multiple_of(COLLIDING)
 }
 
-/// `w`, with its rows further apart where they collide.
+/// `w`, with a larger distance between its rows if they collide.
 fn apart<B: Backend>(w: Tensor<B, 2>) -> Tensor<B, 2> {
     if !collides(&flex(w.clone())) {
         return w;

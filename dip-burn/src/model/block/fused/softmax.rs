@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use super::lanes::{exp, folded, sum};
 use super::{in_parts, of_flex, values};
 
-/// The softmax of `scores`, with `mask` added to them: the mask of one sequence of theirs, repeated for all.
+/// The softmax of `scores` plus `mask`, which is the mask of one sequence and is repeated for all.
 pub(in crate::model) fn softmax<B: Backend>(
     scores: Tensor<B, 4>,
     mask: Option<&Tensor<B, 4>>,
@@ -31,7 +31,7 @@ pub(in crate::model) fn softmax<B: Backend>(
     of_flex(scores)
 }
 
-/// The gradient of the scores from the `weights` that the softmax gave and their gradient.
+/// The gradient of the scores from the `weights` of the softmax and their gradient.
 pub(in crate::model) fn softmax_backward<B: Backend>(
     weights: Tensor<B, 4>,
     d_weights: Tensor<B, 4>,

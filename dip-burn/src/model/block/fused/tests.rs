@@ -1,4 +1,4 @@
-//! Whole layers by the passes of this module and by Burn's operations, which run where gradients are recorded.
+//! Whole layers through the passes of this module, and through Burn's operations, which run when gradients are recorded.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::Param;
@@ -11,7 +11,7 @@ use crate::model::block::core::Heads;
 use crate::model::block::feed_forward::FeedForward;
 use crate::model::block::layer::{Block, Layer};
 use crate::model::block::norm::Norm;
-use crate::model::block::rotary::{Rotary, Turning};
+use crate::model::block::rotary::{Rotary, RotaryFrequencies};
 use crate::model::{Gradients, Init};
 
 const WIDTH: usize = 192;
@@ -37,14 +37,15 @@ fn numbers<B: Backend>(from: usize) -> Tensor<B, 2> {
 }
 
 fn geometry<B: Backend>(spec: &ModuleSpec, heads: Heads) -> Geometry<B> {
-    let (turning, device) = (Turning::of(&Default::default(), heads.head_dim), Default::default());
+    let (frequencies, device) =
+        (RotaryFrequencies::of(&Default::default(), heads.head_dim), Default::default());
     let positions = |n: usize| (0..n as u32).map(|i| [i; 3]).collect::<Vec<_>>();
     if spec.name == "vit" {
-        let rotary = Rotary::sequence(&positions(ROWS / 2), &turning, &device);
+        let rotary = Rotary::sequence(&positions(ROWS / 2), &frequencies, &device);
         return Geometry::full(heads, &rotary, 2);
     }
     let documents: Vec<u32> = (0..ROWS).map(|i| u32::from(i >= 137)).collect();
-    let rotary = Rotary::sequence(&positions(ROWS), &turning, &device);
+    let rotary = Rotary::sequence(&positions(ROWS), &frequencies, &device);
     Geometry::causal_documents(heads, &rotary, &documents)
 }
 

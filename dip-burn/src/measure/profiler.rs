@@ -1,0 +1,167 @@
+//! The profile of a model: every module at several sizes.
+
+use std::path::Path;
+use std::sync::Barrier;
+
+use burn::tensor::backend::Backend;
+use dip_core::profile::{PROFILE_SCHEMA, Profile, ProfileEntry, combined};
+use dip_core::{ModelSpec, ModuleId, ModuleSpec, Seconds};
+use serde::Serialize;
+
+use super::probe::{LAYERS, ModuleProbe};
+use super::{MeasureError, MeasureSettings, at_once, peak, undisturbed};
+use crate::batch::ClipSize;
+use crate::files;
+use crate::model::{Modalities, ProbeSpec};
+
+/// Ranks of one process hand over references through channels.
+const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
+const CHANNEL_BYTES_PER_S: f64 = 1e12;
+
+/// Measures the profile of a model on a device.
+pub struct Profiler<'a, B: Backend> {
+    model: &'a ModelSpec,
+    device: &'a B::Device,
+    settings: MeasureSettings,
+    modalities: Modalities<B>,
+}
+
+/// Everything that the figures of a profile depend on. A profile is reused only for the same key.
+#[derive(Serialize)]
+struct ProfileKey<'a> {
+    backend: String,
+    precision: &'static str,
+    algorithm: String,
+    averages: bool,
+    sequence_tokens: u32,
+    documents: usize,
+    max_images: u32,
+    /// Most clips of a microbatch, and their mean size; absent in models without clips.
+    clips: Option<(u32, ClipSize)>,
+    in_flight: usize,
+    ranks: usize,
+    threads: usize,
+    modules: &'a [ModuleSpec],
+}
+
+impl<'a, B: Backend> Profiler<'a, B> {
+    /// A profiler of a model of built-in modalities.
+    pub fn new(model: &'a ModelSpec, device: &'a B::Device, settings: MeasureSettings) -> Self {
+        Self { model, device, settings, modalities: Modalities::default() }
+    }
+
+    /// The same with modalities of other crates.
+    #[must_use]
+    pub fn with_modalities(mut self, modalities: Modalities<B>) -> Self {
+        self.modalities = modalities;
+        self
+    }
+
+    /// The profile in `path`; if it is absent or has another key, a new one, which is stored there.
+    ///
+    /// # Errors
+    /// As [`Profiler::profile`], and [`MeasureError::Io`] if the file cannot be read or written.
+    pub fn cached_profile(&self, path: &Path) -> Result<Profile, MeasureError> {
+        let io = |source| MeasureError::Io { path: path.to_owned(), source };
+        match std::fs::read_to_string(path) {
+            Ok(text) => match Profile::from_json(&text) {
+                Ok(profile) if profile.key == self.key() => return Ok(profile),
+                // The profile of another model or version is measured again.
+                _ => {}
+            },
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(io(e)),
+        }
+        let text = self.profile()?.to_json();
+        std::fs::create_dir_all(files::parent(path)).map_err(io)?;
+        files::write_whole(path, text.as_bytes()).map_err(io)?;
+        // The figures as they are read back, to the last digit: a run that is resumed makes the same plans.
+        Ok(Profile::from_json(&text)?)
+    }
+
+    /// Measures every module at several sizes.
+    ///
+    /// # Errors
+    /// [`MeasureError`] if the model cannot be trained.
+    pub fn profile(&self) -> Result<Profile, MeasureError> {
+        let (device, settings) = (self.device, &self.settings);
+        settings.precision.check_supported::<B>(device)?;
+        let all = at_once(settings.ranks, settings.threads, |_, barrier| {
+            let rounds = (0..settings.rounds.max(1))
+                .map(|round| self.entries(round, barrier))
+                .collect::<Result<Vec<_>, _>>()?;
+            let entries = combined(&rounds, undisturbed);
+            barrier.wait();
+            let peak = peak::peak_flops_per_s::<B>(device, settings.precision);
+            Ok::<_, MeasureError>((entries, peak))
+        })?;
+        let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let (all, peaks): (Vec<_>, Vec<Option<f64>>) = all.into_iter().unzip();
+        let ranks = peaks.len() as f64;
+        let peak: Option<f64> = peaks.into_iter().sum();
+        Ok(Profile {
+            schema: PROFILE_SCHEMA.into(),
+            key: self.key(),
+            element_bytes: settings.precision.element_bytes() as u32,
+            entries: combined(&all, |seconds| seconds.iter().sum::<f64>() / seconds.len() as f64),
+            link_latency_s: CHANNEL_LATENCY,
+            link_bytes_per_s: CHANNEL_BYTES_PER_S,
+            peak_flops_per_s: peak.map(|sum| sum / ranks),
+        })
+    }
+
+    fn key(&self) -> String {
+        let (model, settings) = (self.model, &self.settings);
+        let key = ProfileKey {
+            backend: B::name(self.device),
+            precision: settings.precision.name(),
+            algorithm: format!("{:?}", settings.algorithm),
+            averages: settings.averages,
+            sequence_tokens: model.sequence_tokens,
+            documents: settings.documents,
+            max_images: model.max_images,
+            clips: model.video().map(|_| (model.max_clips, settings.clip)),
+            in_flight: settings.in_flight,
+            ranks: settings.ranks,
+            threads: settings.threads,
+            modules: &model.modules,
+        };
+        serde_json::to_string(&key).expect("plain data has a JSON form")
+    }
+
+    /// The entries of one round.
+    fn entries(&self, round: usize, barrier: &Barrier) -> Result<Vec<ProfileEntry>, MeasureError> {
+        let mut model = self.model.clone();
+        for module in &mut model.modules {
+            module.layers = LAYERS;
+            // All parts of a frozen module are measured, too; the cost model leaves out what it does not run.
+            module.trainable = true;
+        }
+        let mut entries = Vec::new();
+        for (m, module) in model.modules.iter().enumerate() {
+            let modality = self.modalities.of(module)?;
+            for instances in modality.measured_counts(&model) {
+                // Ranks measure the same thing at the same time.
+                barrier.wait();
+                let spec = ProbeSpec {
+                    model: &model,
+                    module: ModuleId::from(m),
+                    instances,
+                    documents: self.settings.documents.max(1),
+                    trained_tokens: model.sequence_tokens as usize / 2,
+                    clip: self.settings.clip,
+                };
+                let probe = ModuleProbe {
+                    spec,
+                    modality,
+                    modalities: &self.modalities,
+                    device: self.device,
+                    settings: &self.settings,
+                    round,
+                };
+                entries.extend(probe.parts()?);
+            }
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,220 @@
+//! Chunks: consecutive layers of one module, forward and backward.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use dip_core::{Bytes, LayerStrategy};
+
+use super::Gradients;
+use crate::batch::{Clip, Microbatch};
+use crate::params::AnyModule;
+
+/// A weight with two dimensions.
+pub type Matrix<B> = Param<Tensor<B, 2>>;
+
+/// Forward and backward of consecutive layers of a module: what a new modality implements.
+///
+/// The backward is written out instead of recorded by Burn's autodiff, whose graphs live behind one lock for the whole process:
+/// ranks would wait for each other's backwards. Written out, a stage holds exactly what its memory strategy says.
+pub trait ModelChunk<B: Backend>: Module<B> + 'static {
+    /// What the backward needs.
+    type Kept: Send + 'static;
+
+    /// Runs a slice of the instances of a microbatch and keeps nothing.
+    ///
+    /// `inputs` are the output of the chunk before (one tensor, `[tokens, hidden]`), or, in the first chunk of a module,
+    /// outputs of the upstream modules, in the order of [`Slice::inputs`]. A chunk that ends in a loss returns `[1, 1]`: the sum
+    /// of the losses of its tokens, not yet divided by the trained tokens of the batch.
+    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2>;
+
+    /// As [`forward`](Self::forward), and what its backward needs; each layer keeps what its strategy says.
+    fn forward_kept(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        strategies: &[LayerStrategy],
+    ) -> (Tensor<B, 2>, Self::Kept);
+
+    /// Adds the weight gradients for the gradient `dy` of the output, and returns the gradients of the inputs.
+    fn backward(
+        &self,
+        kept: Self::Kept,
+        dy: Tensor<B, 2>,
+        on: &Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Vec<Tensor<B, 2>>;
+
+    /// Bytes of `kept` on the device.
+    fn kept_bytes(kept: &Self::Kept) -> u64;
+
+    /// True if it ends in a loss.
+    fn has_loss(&self) -> bool {
+        false
+    }
+
+    /// The predictions before the loss, of the tokens `rows` or of all; `None` for a chunk without a loss. Only for chunks that
+    /// hold all layers of their module.
+    fn predict(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        rows: Option<&[usize]>,
+    ) -> Option<Tensor<B, 2>> {
+        let _ = (inputs, on, rows);
+        None
+    }
+
+    /// The two ends of a module that share one weight.
+    fn tied_ends(&self) -> TiedEnds<'_, B> {
+        TiedEnds { table: None, head: None }
+    }
+}
+
+/// The ends that a chunk holds of a module whose head is its token table.
+#[derive(Debug, Clone, Copy)]
+pub struct TiedEnds<'a, B: Backend> {
+    /// The token table, `[vocab, hidden]`.
+    pub table: Option<&'a Matrix<B>>,
+    /// The head, `[hidden, vocab]`.
+    pub head: Option<&'a Matrix<B>>,
+}
+
+/// Instances of one microbatch.
+#[derive(Debug, Clone)]
+pub struct Slice<'a> {
+    /// The microbatch.
+    pub microbatch: &'a Microbatch,
+    /// Which of its instances.
+    pub instances: Range<u32>,
+    /// What each input from an upstream module holds.
+    pub inputs: Vec<InputSlice>,
+}
+
+/// The instances of an upstream module in one input. Its slices need not be those of the module that reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputSlice {
+    /// The upstream module.
+    pub module: Arc<str>,
+    /// Its instances.
+    pub instances: Range<u32>,
+}
+
+impl<'a> Slice<'a> {
+    /// The clips, if the instances are clips.
+    pub fn clips(&self) -> &'a [Clip] {
+        &self.microbatch.clips[self.instances.start as usize..self.instances.end as usize]
+    }
+}
+
+/// What a chunk of any modality keeps between forward and backward.
+pub struct KeptState {
+    state: Box<dyn Any + Send>,
+    bytes: Bytes,
+}
+
+impl KeptState {
+    /// Its bytes on the device.
+    pub fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+}
+
+/// A [`ModelChunk`] of any modality, behind an object-safe interface. Every chunk is one.
+pub trait AnyChunk<B: Backend>: AnyModule<B> + Send + Debug {
+    /// As [`ModelChunk::forward`].
+    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2>;
+
+    /// As [`ModelChunk::forward_kept`].
+    fn forward_kept(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        strategies: &[LayerStrategy],
+    ) -> (Tensor<B, 2>, KeptState);
+
+    /// As [`ModelChunk::backward`].
+    fn backward(
+        &self,
+        kept: KeptState,
+        dy: Tensor<B, 2>,
+        on: &Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Vec<Tensor<B, 2>>;
+
+    /// As [`ModelChunk::has_loss`].
+    fn has_loss(&self) -> bool;
+
+    /// As [`ModelChunk::predict`].
+    fn predict(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        rows: Option<&[usize]>,
+    ) -> Option<Tensor<B, 2>>;
+
+    /// As [`ModelChunk::tied_ends`].
+    fn tied_ends(&self) -> TiedEnds<'_, B>;
+
+    /// A copy.
+    fn boxed(&self) -> Box<dyn AnyChunk<B>>;
+}
+
+impl<B: Backend, C: ModelChunk<B>> AnyChunk<B> for C {
+    fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+        ModelChunk::forward(self, inputs, on)
+    }
+
+    fn forward_kept(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        strategies: &[LayerStrategy],
+    ) -> (Tensor<B, 2>, KeptState) {
+        let (y, kept) = ModelChunk::forward_kept(self, inputs, on, strategies);
+        let bytes = Bytes(C::kept_bytes(&kept));
+        (y, KeptState { state: Box::new(kept), bytes })
+    }
+
+    fn backward(
+        &self,
+        kept: KeptState,
+        dy: Tensor<B, 2>,
+        on: &Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Vec<Tensor<B, 2>> {
+        let kept = kept.state.downcast().expect("a stage gives a chunk what it kept itself");
+        ModelChunk::backward(self, *kept, dy, on, gradients)
+    }
+
+    fn has_loss(&self) -> bool {
+        ModelChunk::has_loss(self)
+    }
+
+    fn predict(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        rows: Option<&[usize]>,
+    ) -> Option<Tensor<B, 2>> {
+        ModelChunk::predict(self, inputs, on, rows)
+    }
+
+    fn tied_ends(&self) -> TiedEnds<'_, B> {
+        ModelChunk::tied_ends(self)
+    }
+
+    fn boxed(&self) -> Box<dyn AnyChunk<B>> {
+        Box::new(self.clone())
+    }
+}
+
+impl<B: Backend> Clone for Box<dyn AnyChunk<B>> {
+    fn clone(&self) -> Self {
+        (**self).boxed()
+    }
+}

@@ -1,0 +1,38 @@
+//! The layers of the decoder: causal attention inside each document, with rotary positions.
+
+use burn::tensor::backend::Backend;
+use dip_core::ModuleSpec;
+
+use super::DecoderChunk;
+use super::coordinates::coordinates;
+use crate::model::block::attention::{Attention, Geometry};
+use crate::model::block::feed_forward::FeedForward;
+use crate::model::block::layer::Layer;
+use crate::model::block::norm::Norm;
+use crate::model::block::rotary::Rotary;
+use crate::model::{Init, Slice};
+
+/// Layer `number` of a decoder.
+pub(super) fn init<B: Backend>(spec: &ModuleSpec, number: u32, init: &Init<'_, B>) -> Layer<B> {
+    let norm = || Norm::rms(spec.hidden as usize, init).with_epsilon(spec.options.norm_epsilon);
+    let path = format!("layers.{number}");
+    Layer {
+        attention_norm: norm(),
+        attention: Attention::init(spec, &path, init),
+        feed_forward_norm: norm(),
+        feed_forward: FeedForward::init(spec, &path, false, init),
+    }
+}
+
+impl<B: Backend> DecoderChunk<B> {
+    /// Positions and attention spans of the rows of a slice.
+    pub(super) fn geometry(&self, on: &Slice<'_>, device: &B::Device) -> Geometry<B> {
+        let rows = on.microbatch.text_rows(&on.instances);
+        let places = match self.image_side {
+            Some(side) => coordinates(on.microbatch, side),
+            None => on.microbatch.positions.iter().map(|&p| [p; 3]).collect(),
+        };
+        let rotary = Rotary::sequence(&places[rows.clone()], &self.frequencies, device);
+        Geometry::causal_documents(self.heads, &rotary, &on.microbatch.documents[rows])
+    }
+}

@@ -1,0 +1,78 @@
+//! The start of the decoder: token embeddings, and the outputs of encoders in the places of their tokens.
+//!
+//! Shape legend: t tokens of the packed sequence, m width.
+
+use burn::module::{Module, Param};
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, IndexingUpdateOp, Tensor};
+
+use super::indices;
+use crate::model::{Gradients, InputSlice, Slice, to_f32};
+
+/// A table with one row for each token of the vocabulary.
+#[derive(Module, Debug)]
+pub struct Embedding<B: Backend> {
+    pub(super) weight: Param<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Embedding<B> {
+    /// Token embeddings, with the outputs of encoders in the places of their tokens: `[t, m]`.
+    pub(super) fn splice(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+        let tokens = &on.microbatch.tokens[on.microbatch.text_rows(&on.instances)];
+        let table = self.weight.val();
+        let device = table.device();
+        let length = tokens.len() as i32;
+        let tokens = indices(tokens.iter().map(|&t| t as i32), &device);
+        let text_tm = table.select(0, tokens);
+        if inputs.is_empty() {
+            return text_tm;
+        }
+        let rows: Vec<usize> = inputs.iter().map(|x| x.dims()[0]).collect();
+        let inputs = Tensor::cat(inputs, 0);
+        let mut source: Vec<i32> = (0..length).collect();
+        for (i, place) in places(on, &rows).into_iter().enumerate() {
+            source[place] = length + i as i32;
+        }
+        Tensor::cat(vec![text_tm, inputs], 0).select(0, indices(source.into_iter(), &device))
+    }
+
+    /// The gradients of the inputs, which have `input_rows` rows each; adds the gradient of the table.
+    pub(super) fn splice_backward(
+        &self,
+        input_rows: &[usize],
+        dx_tm: Tensor<B, 2>,
+        on: &Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Vec<Tensor<B, 2>> {
+        let device = dx_tm.device();
+        let tokens = &on.microbatch.tokens[on.microbatch.text_rows(&on.instances)];
+        let places = places(on, input_rows);
+        let mut is_text = vec![true; tokens.len()];
+        places.iter().for_each(|&place| is_text[place] = false);
+        let rows: Vec<usize> = (0..is_text.len()).filter(|&i| is_text[i]).collect();
+        if !rows.is_empty() {
+            let tokens = indices(rows.iter().map(|&i| tokens[i] as i32), &device);
+            let rows = indices(rows.iter().map(|&i| i as i32), &device);
+            let (values, table) = (dx_tm.clone(), self.weight.val());
+            gradients.add(&self.weight, move || {
+                let values = to_f32(values.select(0, rows));
+                let zeros = Tensor::zeros(table.dims(), (&table.device(), DType::F32));
+                zeros.select_assign(0, tokens, values, IndexingUpdateOp::Add)
+            });
+        }
+        let mut places = places.into_iter().map(|place| place as i32);
+        let of_input = |&rows: &usize| {
+            let rows = indices(places.by_ref().take(rows), &device);
+            dx_tm.clone().select(0, rows)
+        };
+        input_rows.iter().map(of_input).collect()
+    }
+}
+
+/// The place in the sequence of every row of the inputs, input by input. Inputs have `rows` rows.
+fn places(on: &Slice<'_>, rows: &[usize]) -> Vec<usize> {
+    let of_input = |(input, &rows): (&InputSlice, &usize)| {
+        on.microbatch.token_places(&input.module, &input.instances, rows)
+    };
+    on.inputs.iter().zip(rows).flat_map(of_input).collect()
+}

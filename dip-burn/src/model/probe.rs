@@ -1,0 +1,101 @@
+//! The microbatches that modules are measured on.
+
+use dip_core::{ModelSpec, ModuleId, ModuleSpec, VitSpec};
+
+use crate::batch::{ClipSize, Image, Microbatch};
+use crate::data::video::{ReadyClip, noisy, packed};
+use crate::data::{LatentShape, Latents};
+
+/// The sizes that the kept activations of a module grow with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptGrowth {
+    /// Rows alone.
+    Rows,
+    /// Rows, pairs of the packed documents, and trained tokens.
+    Documents,
+    /// Rows and pairs of the captions of clips.
+    Captions,
+    /// Rows and pairs of clips, rows of their captions, and pairs of both.
+    Clips,
+}
+
+/// A module to measure, with the sizes of its microbatch.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeSpec<'a> {
+    /// The model.
+    pub model: &'a ModelSpec,
+    /// The module.
+    pub module: ModuleId,
+    /// Instances of the module.
+    pub instances: u32,
+    /// Equal documents of a packed sequence.
+    pub documents: usize,
+    /// Tokens at the end of a packed sequence that have a loss.
+    pub trained_tokens: usize,
+    /// Size of clips and captions.
+    pub clip: ClipSize,
+}
+
+impl<'a> ProbeSpec<'a> {
+    /// The module.
+    pub fn module(&self) -> &'a ModuleSpec {
+        &self.model.modules[self.module.index()]
+    }
+}
+
+/// An input of a first chunk that is measured: a tensor `[rows, width]` from an upstream module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbeInput {
+    /// The upstream module.
+    pub module: ModuleId,
+    /// Its rows.
+    pub rows: usize,
+    /// Its width.
+    pub width: usize,
+}
+
+/// The powers of two below `most`, and `most`.
+pub(super) fn counts_up_to(most: u32) -> Vec<u32> {
+    let powers = std::iter::successors(Some(1u32), |n| n.checked_mul(2));
+    powers.take_while(|&n| n < most).chain([most]).collect()
+}
+
+impl ProbeSpec<'_> {
+    /// A sequence of equal documents, with a loss on its last `trained_tokens`, and `images` images.
+    pub fn packed_sequence(&self, images: usize) -> Microbatch {
+        let length = self.model.sequence_tokens as usize;
+        let document = length.div_ceil(self.documents.max(1)).max(1);
+        let vits = self.model.modules.iter().filter_map(|m| m.kind.get::<VitSpec>());
+        let side = vits.map(|vit| vit.image_px as usize).max().unwrap_or(0);
+        let image = Image { pixels: vec![0.5; 3 * side * side] };
+        let offset = |i: usize| (i * self.tokens_per_image()) as u32;
+        Microbatch {
+            tokens: vec![1; length],
+            documents: (0..length).map(|i| (i / document) as u32).collect(),
+            positions: (0..length).map(|i| (i % document) as u32).collect(),
+            targets: vec![1; length],
+            loss_mask: (0..length).map(|i| i >= length - self.trained_tokens).collect(),
+            images: vec![image; images],
+            image_offsets: (0..images).map(offset).collect(),
+            ..Microbatch::default()
+        }
+    }
+
+    /// Equal clips with their captions.
+    pub fn clips(&self) -> Microbatch {
+        let ClipSize { grid, caption_tokens } = self.clip;
+        let values = LatentShape::of(self.model).map_or(1, |shape| shape.values as usize);
+        let clip = ReadyClip {
+            latents: Latents { grid, values: vec![0.5; grid.tokens() * values] },
+            caption: vec![1; caption_tokens as usize],
+            number: 0,
+        };
+        let clips = vec![clip; self.instances as usize];
+        packed::microbatch(&clips, |clip| noisy(&clip.latents, 0, 0))
+    }
+
+    /// Tokens of an image in the decoder; 0 without images.
+    pub fn tokens_per_image(&self) -> usize {
+        self.model.modules.iter().map(|m| m.tokens_per_image() as usize).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,40 @@
+//! The end of the vision encoder: the adapter, which merges neighbouring patches into tokens of the decoder.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::VitChunk;
+use super::start::images;
+use super::stem::{without_class, without_class_backward};
+use crate::model::block::merger::MergerKept;
+use crate::model::{Gradients, Slice};
+
+impl<B: Backend> VitChunk<B> {
+    /// The output of the chunk from that of its layers, and what the backward of the adapter needs.
+    pub(super) fn end(
+        &self,
+        x_rm: Tensor<B, 2>,
+        on: &Slice<'_>,
+    ) -> (Tensor<B, 2>, Option<MergerKept<B>>) {
+        let Some(merger) = &self.merger else { return (x_rm, None) };
+        let x_rm = match self.class_token {
+            true => without_class(x_rm, images(on).len()),
+            false => x_rm,
+        };
+        let (y, kept) = merger.forward(x_rm, self.grid.merged());
+        (y, Some(kept))
+    }
+
+    /// The gradient of the output of the layers.
+    pub(super) fn end_backward(
+        &self,
+        kept: Option<MergerKept<B>>,
+        dy: Tensor<B, 2>,
+        on: &Slice<'_>,
+        gradients: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let (Some(merger), Some(kept)) = (&self.merger, kept) else { return dy };
+        let d = merger.backward(kept, dy, gradients);
+        if self.class_token { without_class_backward(d, images(on).len()) } else { d }
+    }
+}

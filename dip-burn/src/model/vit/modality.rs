@@ -1,0 +1,39 @@
+//! How vision encoders are built and measured.
+
+use burn::tensor::backend::Backend;
+use dip_core::{ModelSpec, ModuleSpec};
+
+use super::VitChunk;
+use crate::batch::Microbatch;
+use crate::model::probe::counts_up_to;
+use crate::model::{AnyChunk, ChunkSpec, Init, ModelError, ProbeSpec, TrainableModality};
+
+/// Vision encoders in the table of modalities.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VitModality;
+
+impl<B: Backend> TrainableModality<B> for VitModality {
+    fn build(
+        &self,
+        chunk: &ChunkSpec<'_>,
+        init: &Init<'_, B>,
+    ) -> Result<Box<dyn AnyChunk<B>>, ModelError> {
+        Ok(Box::new(VitChunk::init(chunk, chunk.settings()?, init)?))
+    }
+
+    fn instances(&self, _: &ModuleSpec, microbatch: &Microbatch) -> u32 {
+        microbatch.images.len() as u32
+    }
+
+    fn measured_counts(&self, model: &ModelSpec) -> Vec<u32> {
+        counts_up_to(model.max_images.max(2))
+    }
+
+    fn probe(&self, probe: &ProbeSpec<'_>) -> Microbatch {
+        probe.packed_sequence(probe.instances as usize)
+    }
+
+    fn rows(&self, probe: &ProbeSpec<'_>) -> usize {
+        probe.instances as usize * probe.module().rows_per_image() as usize
+    }
+}
