@@ -1,4 +1,4 @@
-//! Tied weights: keeps both copies of a token table equal that is also the head of its decoder.
+//! Tied weights: a token table that is also the head of its decoder. Keeps its two copies equal.
 //!
 //! The first and the last rank of the decoder each hold a copy. Before each optimiser step they exchange their gradients and both
 //! use the sum, so that equal updates keep the copies equal.
@@ -49,7 +49,7 @@ impl<B: Backend> TiedWeights<B> {
         all
     }
 
-    /// Replaces the gradients of both ends of every decoder by their sum.
+    /// Replaces the gradients of both ends of every tied decoder by their sum.
     ///
     /// # Errors
     /// [`StageError::PeerGone`] if the rank with the other end is gone.

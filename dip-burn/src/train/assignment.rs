@@ -1,4 +1,4 @@
-//! The replicas of a pipeline: which microbatches each trains, and how long an iteration takes on all of them.
+//! The microbatches of each replica, and the time of an iteration over all replicas.
 
 use std::sync::Arc;
 
@@ -7,10 +7,11 @@ use dip_core::{BatchMeta, BatchSplit, Bytes, Plan, RankId, Seconds, Trace};
 use super::data::BatchContent;
 use crate::batch::Batch;
 
-/// Assigns the microbatches of a batch to replicas: for each replica their numbers. Each must come once.
+/// Assigns the microbatches of a batch to replicas. Returns the numbers of the microbatches of each replica; each number must
+/// occur once.
 pub type Assign = Box<dyn Fn(&BatchMeta) -> Vec<Vec<usize>> + Send>;
 
-/// Assigns microbatches in turn, whatever they hold.
+/// Assigns microbatches in turn, regardless of their size.
 pub(super) fn in_turn(batch: &BatchMeta, replicas: usize) -> Vec<Vec<usize>> {
     let count = batch.microbatches.len();
     (0..replicas).map(|r| (r..count).step_by(replicas).collect()).collect()
@@ -29,8 +30,8 @@ pub(super) fn meta_of(batch: &BatchMeta, own: &[usize]) -> BatchMeta {
     BatchMeta { iteration: batch.iteration, microbatches }
 }
 
-/// The batches of the replicas of this process, from their microbatches one after another. Each states the trained tokens of the
-/// whole batch, which normalise the loss.
+/// The batches of the replicas of this process, from their microbatches one after another. Each has the number of trained tokens
+/// of the whole batch, which normalises the loss.
 pub(super) fn batches(
     content: BatchContent,
     assigned: &[Vec<usize>],

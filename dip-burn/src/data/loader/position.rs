@@ -31,7 +31,7 @@ pub(super) struct Counts {
     pub skipped: SkipCounts,
 }
 
-/// The settings that batches depend on besides the source.
+/// The settings that batches depend on, apart from the source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchShape {
@@ -40,7 +40,7 @@ pub(super) struct BatchShape {
     pub tokens_per_image: u32,
     pub lookahead: usize,
     pub microbatches: u32,
-    /// The token budget of a batch, if it decides instead of `microbatches`.
+    /// The token budget of a batch, if it replaces `microbatches`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
     /// The packing rule, if it is not the default.

@@ -27,7 +27,7 @@ const COMPARED_PX: u32 = 64;
 pub enum Picture {
     /// The bytes of a JPEG, PNG or WebP file.
     Encoded(Arc<[u8]>),
-    /// A picture that makes its pixels itself when they are needed.
+    /// A picture that draws its pixels when they are needed.
     Drawn(Arc<dyn PixelSource>),
 }
 
@@ -72,7 +72,7 @@ impl Picture {
     /// Checks format and size of an encoded picture, and that its file is whole, without decoding it.
     ///
     /// # Errors
-    /// [`PictureError`] if [`Picture::pixels`] would certainly fail, or fill a part that is missing with grey.
+    /// [`PictureError`] if [`Picture::pixels`] would certainly fail, or would fill a missing part with grey.
     pub fn check(&self) -> Result<(), PictureError> {
         let Self::Encoded(bytes) = self else { return Ok(()) };
         guarded(|| {

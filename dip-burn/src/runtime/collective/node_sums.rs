@@ -1,7 +1,7 @@
 //! Sums over nodes: each node adds the parts of one slice of every bucket, and sends the sum to all.
 //!
-//! Slices have equal lengths, so that all nodes send, receive and add equally much, whatever the number and sizes of buckets. The
-//! additions run in host memory, where messages come from and go to; the device gets whole sums.
+//! Slices have equal lengths, so that all nodes send, receive and add the same amount for any number and sizes of buckets. The
+//! additions run in host memory, next to the messages. The device gets complete sums.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl<B: Backend> NodeSums<B> {
     /// Takes a message of another node; returns the sum of a bucket if that completes it.
     ///
     /// # Errors
-    /// Says what is wrong with a message that no node of this run sends at this point.
+    /// Describes a message that no node of this run sends at this point.
     pub fn receive(
         &mut self,
         from: usize,

@@ -23,8 +23,8 @@ pub struct ThreadCollectives {
 }
 
 impl ThreadCollectives {
-    /// Connects the replicas of all nodes, which have equal numbers of replicas and equal layouts. A message that does not fit the
-    /// layout ends the run with an error that names its node.
+    /// Connects the replicas of all nodes. Every node has the same number of replicas and the same layout. A message that does not
+    /// fit the layout ends the run with an error that names its node.
     pub fn over(transport: Arc<dyn NodeTransport>) -> Self {
         Self { transport: Some(transport) }
     }

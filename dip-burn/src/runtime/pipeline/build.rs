@@ -60,7 +60,7 @@ fn build_chunks<B: Backend>(
     init.devices.iter().enumerate().map(build).collect()
 }
 
-/// What a worker is made of.
+/// The parts of a worker.
 struct WorkerParts<B: Backend> {
     /// Its number among the ranks of all replicas.
     id: usize,
@@ -93,8 +93,8 @@ fn start_thread<B: Backend>(
         replies,
     };
     let threads = init.threads_per_rank;
-    // All threads share one stream: a GPU may run several streams in another order than they depend on each other, and writes to
-    // memory that one has freed while another still reads it (Burn 0.21).
+    // All threads share one stream. With several streams a GPU may run dependent work out of order, and overwrite memory that one
+    // stream has freed while another still reads it (Burn 0.21).
     let stream = StreamId::current();
     let thread = std::thread::Builder::new()
         .name(format!("dip-rank-{id}"))
@@ -103,7 +103,7 @@ fn start_thread<B: Backend>(
     Ok(RankThread { commands: Some(commands), thread: Some(thread) })
 }
 
-/// A rank's place among its replicas, of which `own` is the number in this process.
+/// The place of a rank among its replicas. This process has `own` of them.
 fn replica_of<B: Backend>(
     init: &PipelineInit<'_, B>,
     own: usize,
@@ -120,7 +120,7 @@ fn replica_of<B: Backend>(
 /// Serves inside a compute pool of the rank's own, so that ranks never wait for each other's threads.
 fn serve_in_pool<B: Backend>(worker: RankWorker<B>, threads: usize) {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
-    // Kept until the rank ends: dropping it ends the compute threads.
+    // Lives until the rank ends, because dropping it ends the compute threads.
     let _pool = pool;
     worker.serve();
 }

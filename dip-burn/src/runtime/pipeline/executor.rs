@@ -9,7 +9,7 @@ use super::{Pipeline, Update};
 use crate::batch::Batch;
 use crate::runtime::error::PipelineError;
 
-/// A pipeline without further replicas, bound to a batch: runs plans of that batch.
+/// A pipeline with one replica, bound to a batch. Runs plans of that batch.
 pub struct BatchExecutor<'a, B: Backend> {
     pipeline: &'a mut Pipeline<B>,
     batch: &'a Arc<Batch>,
@@ -17,7 +17,7 @@ pub struct BatchExecutor<'a, B: Backend> {
 }
 
 impl<B: Backend> Pipeline<B> {
-    /// This pipeline as an executor of plans for one batch, with an optimiser step after each run if there is an update.
+    /// This pipeline as an executor of plans for `batch`. With an update, each run ends with an optimiser step.
     pub fn executor<'a>(
         &'a mut self,
         batch: &'a Arc<Batch>,

@@ -1,4 +1,4 @@
-//! The coordinator of the ranks: starts their threads, hands them plans, and collects what they measured.
+//! The coordinator of the ranks: starts their threads, gives them plans, and collects their measurements.
 
 mod build;
 mod connect;
@@ -65,7 +65,7 @@ impl<B: Backend> Pipeline<B> {
     /// is an update.
     ///
     /// # Errors
-    /// [`PipelineError`] of the first rank that failed; the pipeline cannot go on then.
+    /// [`PipelineError`] of the first rank that failed. The pipeline cannot continue after it.
     pub fn run_replicas(
         &mut self,
         work: &[ReplicaWork<'_>],
@@ -151,7 +151,7 @@ impl<B: Backend> Pipeline<B> {
                 (id, Reply::SquaredNorm(norm)) => {
                     norms.insert(id, norm);
                     if norms.len() == self.workers.len() {
-                        // Summed in the order of ranks, so that the result does not depend on who came first.
+                        // Summed in the order of ranks, so that the result does not depend on the order of arrival.
                         let scaled =
                             self.value_of_first_process(norms.values().sum::<f64>().sqrt())?;
                         gradient_norm = scaled / update.map_or(1.0, |u| u.loss_scale);
@@ -170,7 +170,7 @@ impl<B: Backend> Pipeline<B> {
         Ok((reports, gradient_norm))
     }
 
-    /// The number of the first process: others may round differently, and all must take the same step.
+    /// The value of the first process. Others may round differently, but all must take the same step.
     fn value_of_first_process(&self, number: f64) -> Result<f64, PipelineError> {
         let bytes = self.connections.group.broadcast(number.to_le_bytes().to_vec())?;
         Ok(numbers(&bytes).next().unwrap_or(f64::NAN))

@@ -1,4 +1,4 @@
-//! Where the metrics of a run go: files, and whatever implements [`MetricSink`].
+//! The destinations of metrics: files, and any [`MetricSink`].
 
 mod json_lines;
 mod samples;
@@ -17,12 +17,12 @@ use super::checkpoint::CheckpointError;
 use super::config::RunConfig;
 use super::report::{Evaluation, IterationReport};
 
-/// Why a sink could not take a report; it ends the run.
+/// The error of a sink that cannot take a report. It ends the run.
 pub type SinkError = Box<dyn Error + Send + Sync>;
 
 /// Receives the metrics of a run while it trains. By default every method ignores its argument.
 pub trait MetricSink {
-    /// The run starts with `iteration` iterations done. Drop what a killed run has reported beyond them.
+    /// The run starts with `iteration` iterations done. Sinks drop what a killed run reported beyond them.
     ///
     /// # Errors
     /// [`SinkError`] if the sink cannot be opened.

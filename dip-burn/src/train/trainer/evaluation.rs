@@ -11,8 +11,7 @@ use crate::train::metrics::Sinks;
 use crate::train::report::Evaluation;
 
 impl<B: Backend> Trainer<B> {
-    /// The whole model, with averaged weights if the run keeps them. Of several processes all take part; only the first gets all
-    /// averages.
+    /// The whole model, with averaged weights if the run keeps them. All processes must call it; only the first gets all averages.
     ///
     /// # Errors
     /// [`TrainError::Pipeline`] if a rank has failed.
@@ -21,8 +20,8 @@ impl<B: Backend> Trainer<B> {
         self.load_whole(&weights)
     }
 
-    /// Measures the loss on held-out data; if `generates`, also makes captions or clips. `None` without held-out data. Of several
-    /// processes all take part; the others get the loss alone from the first.
+    /// Measures the loss on held-out data and, if `generates`, also makes captions or clips. `None` without held-out data. All
+    /// processes must call it. The first process evaluates and sends the loss to the others.
     ///
     /// # Errors
     /// [`TrainError`] if a rank has failed.
@@ -43,7 +42,7 @@ impl<B: Backend> Trainer<B> {
         Ok(Some(Evaluation { iteration: self.iteration(), loss, ..evaluation }))
     }
 
-    /// Evaluates, reports, and counts towards early stopping. The evaluation that ends the run also generates.
+    /// Evaluates, reports, and checks for early stopping. The last evaluation of a run also generates.
     pub(super) fn evaluate_into(&mut self, sinks: &mut Sinks<'_>) -> Result<(), TrainError> {
         let at_end = self.is_done();
         let Some(mut evaluation) = self.evaluate(at_end)? else { return Ok(()) };

@@ -29,7 +29,7 @@ use crate::runtime::{
 };
 use crate::weights::Weights;
 
-/// What a trainer is made of.
+/// The parts of a trainer.
 pub struct TrainerInit<'a, B: Backend> {
     /// The run.
     pub config: &'a RunConfig,
@@ -39,7 +39,7 @@ pub struct TrainerInit<'a, B: Backend> {
     pub partition: &'a Partition,
     /// The planner.
     pub plans: Box<dyn PlanSource>,
-    /// What it trains and is evaluated on.
+    /// The training data and the evaluation.
     pub data: RunData,
     /// One device for each rank, replica by replica.
     pub devices: Vec<B::Device>,
@@ -150,11 +150,11 @@ impl<B: Backend> Trainer<B> {
             || self.progress.early_stop.is_over(self.config.evaluation.patience)
     }
 
-    /// Trains to the end, with evaluations, samples, checkpoints and metrics as the run says. Of several processes the first
+    /// Trains to the end, with the evaluations, samples, checkpoints and metrics of the run. With several processes, the first one
     /// reports and writes.
     ///
     /// # Errors
-    /// [`TrainError`]; the newest checkpoint stays whole.
+    /// [`TrainError`]. The newest checkpoint stays valid.
     pub fn run(&mut self, sink: &mut dyn MetricSink) -> Result<(), TrainError> {
         let mut own = std::mem::take(&mut self.sinks);
         let mut sinks = Sinks::default();
@@ -195,7 +195,7 @@ impl<B: Backend> Trainer<B> {
         Ok(self.group.agree("the end of the run", || self.iteration().to_string())?)
     }
 
-    /// True if an event that comes every `every` iterations, and at the end, comes now.
+    /// True if an event is due that comes every `every` iterations and at the end.
     fn is_due(&self, every: u64) -> bool {
         self.is_done() || (every > 0 && self.iteration().is_multiple_of(every))
     }
@@ -203,7 +203,7 @@ impl<B: Backend> Trainer<B> {
     /// Trains on the next batch, while the batch after it is planned and decoded.
     ///
     /// # Errors
-    /// [`TrainError`]; the trainer cannot go on then.
+    /// [`TrainError`]. The trainer cannot continue after it.
     pub fn step(&mut self) -> Result<IterationReport, TrainError> {
         let start = Instant::now();
         let batch = self.take_batch()?;
@@ -221,7 +221,7 @@ impl<B: Backend> Trainer<B> {
         Ok(report)
     }
 
-    /// The checked plan of every replica: ranks that follow an invalid plan would wait for each other for ever.
+    /// The checked plan of every replica. Ranks with an invalid plan could wait for each other forever.
     fn take_plans(&mut self, replicas: usize) -> Result<Vec<PlannedBatch>, TrainError> {
         let mut all = Vec::with_capacity(replicas);
         for _ in 0..replicas {
@@ -287,7 +287,7 @@ impl<B: Backend> Trainer<B> {
     }
 }
 
-/// How fast an iteration was, and how far it stepped.
+/// The times and the optimiser step of an iteration.
 struct Pace {
     update: Update,
     elapsed_s: Seconds,
