@@ -1,20 +1,31 @@
-//! The vocabulary of dip: what is trained, what a plan is, and when a plan is right.
+//! The vocabulary of dip: specifications, costs, plans, the checker and the interpreter of plans.
 //!
 //! ```text
 //! ModelSpec + ClusterSpec + BatchMeta -> Partition, BatchSplit -> TaskGraph -> Plan -> action lists -> Trace
 //! ```
+//!
+//! | module | holds | uses |
+//! |---|---|---|
+//! | `spec` | ids, units, models, clusters, batches, presets | |
+//! | `cost` | the cost model, memory strategies, measured profiles | `spec` |
+//! | `plan` | partition, task graph, schedule, plan, timeline, checker, JSON and CSV files | `cost` |
+//! | `exec` | action lists, their interpreter, traces | `plan` |
+//! | [`hf`] | models from a `config.json` of Hugging Face | `spec` |
+//!
+//! Everything else is re-exported here by name. Implement these traits to extend dip:
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
 //! | [`CostModel`] | seconds and bytes of a stage | plan for other hardware or another model |
 //! | [`Modality`] | instances, work and weights of a module | plan another modality |
 //! | [`Schedule`] | a [`Plan`] for a [`TaskGraph`] | compare and run your own schedule |
-//! | [`Stage`] | forward and backward of one model chunk | train your own model |
-//! | [`PlanSource`] | plans ahead of training | plan elsewhere, or replay plans |
-//! | [`RankHost`], [`Link`] | a rank's chunks and clock; how payloads move | add a backend or a transport |
-//! | [`Executor`] | a [`Trace`] for a [`Plan`] | run plans elsewhere |
+//! | [`Stage`] | forward and backward of one model chunk | train your own kernels |
+//! | [`PlanSource`] | plans of coming batches | plan in another process, or replay plans |
+//! | [`RankHost`], [`Link`] | the chunks and clock of a rank; a transport between ranks | add a backend or a transport |
+//! | [`Executor`] | a [`Trace`] for a [`Plan`] | run plans on another system |
 //!
-//! This crate has no I/O, no clock, no threads and no random numbers.
+//! [`check_plan`] lists every violation of a plan, and [`compile`] turns a valid plan into action lists that an
+//! [`Interpreter`] runs. This crate has no I/O, no clock, no threads and no random numbers.
 
 mod cost;
 mod exec;

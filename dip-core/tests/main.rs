@@ -7,7 +7,7 @@ const GOLDEN: &str = include_str!("data/two-ranks.plan.json");
 #[path = "suite/build.rs"]
 mod build;
 /// The checker, one test per violation code.
-#[path = "suite/check.rs"]
+#[path = "suite/check/mod.rs"]
 mod check;
 /// Orders in PyTorch's CSV form.
 #[path = "suite/csv.rs"]

@@ -184,6 +184,7 @@ impl<'a> ChunkQuery<'a> {
 
 /// A cost that is unknown.
 #[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
 pub enum CostError {
     /// The cost model has no figure for a stage.
     #[error("no cost for module {module:?}, {what}; {remedy}")]

@@ -8,6 +8,7 @@ use crate::spec::{RankId, Seconds, TaskId};
 
 /// The compiled form of a plan.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Program {
     /// One action list per rank.
     pub ranks: Vec<RankProgram>,
@@ -17,6 +18,7 @@ pub struct Program {
 
 /// The action list of one rank.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RankProgram {
     /// The rank.
     pub rank: RankId,
@@ -26,6 +28,7 @@ pub struct RankProgram {
 
 /// The call of one task.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct TaskCall {
     /// The call of the stage.
     pub call: StageCall,
@@ -41,6 +44,7 @@ pub struct TaskCall {
 
 /// One output of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TaskOutput {
     /// The task that needs it.
     pub consumer: TaskId,

@@ -9,6 +9,7 @@ use crate::spec::{RankId, SegmentId, TaskId};
 
 /// A stage that could not run.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum StageError {
     /// The stage does not support what the plan requires.
     #[error("task {task} needs {what}, which this stage does not support; plan without it")]
@@ -39,6 +40,7 @@ pub enum StageError {
 
 /// A transfer that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum LinkError {
     /// The other rank is gone.
     #[error("rank {peer} is gone; its own error says why")]
@@ -58,6 +60,7 @@ pub enum LinkError {
 
 /// A plan that could not be run.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ExecError {
     /// A stage failed.
     #[error("rank {rank}: {source}")]

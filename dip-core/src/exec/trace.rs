@@ -29,6 +29,7 @@ pub struct Trace {
 
 /// A trace that does not follow its plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum TraceError {
     /// A rank ran other tasks than planned, or ran them in another order.
     #[error(

@@ -38,6 +38,7 @@ pub struct GraphInput<'a> {
 
 /// A graph that cannot be built.
 #[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
 pub enum BuildError {
     /// A stage has no cost.
     #[error(transparent)]

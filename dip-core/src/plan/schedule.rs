@@ -107,6 +107,7 @@ impl Environment<'_> {
 
 /// A graph that a schedule cannot plan.
 #[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
 pub enum ScheduleError {
     /// No order fits the memory of a rank.
     #[error(

@@ -50,6 +50,7 @@ pub struct PlannedBatch {
 
 /// A batch that has no plan.
 #[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// The task graph could not be built.
     #[error(transparent)]

@@ -7,6 +7,7 @@ pub const MAX_VIOLATIONS: usize = 10_000;
 
 /// One thing that is wrong with a graph or a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Violation {
     /// The kind of violation.
     pub code: ViolationCode,
@@ -24,6 +25,7 @@ impl fmt::Display for Violation {
 
 /// The part of a document that a violation concerns. Loaders accept plans whose violations all concern figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ViolationClass {
     /// The form of the document.
     Structure,
@@ -39,6 +41,7 @@ macro_rules! codes {
     ($($class:ident { $($(#[$doc:meta])+ $name:ident = $text:literal,)+ })+) => {
         /// The kinds of violations. Their text form is stable.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum ViolationCode {
             $($($(#[$doc])+ $name,)+)+
         }

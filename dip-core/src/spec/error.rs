@@ -55,6 +55,7 @@ impl FieldError {
 
 /// A specification of a model, cluster or run, or a line of batch metadata, that cannot be used.
 #[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
 pub enum SpecError {
     /// The text does not parse; the parser's message has line, column and field.
     #[error("{0}")]

@@ -8,8 +8,8 @@ use dip_core::{
     TaskKind, build_graph, check_graph,
 };
 
-/// A second an instance and layer, twice that for a backward, half of which is weight gradients of what is trained; a
-/// megabyte an instance, a second a megabyte between ranks.
+/// One second per instance and layer, and two for a backward, half of it for weight gradients of trained modules. One
+/// megabyte per instance, and one second per megabyte between ranks.
 struct Simple;
 
 impl CostModel for Simple {
@@ -104,7 +104,7 @@ fn build(
     })
 }
 
-/// A task a line: `id kind module.segment @rank microbatch.sub_microbatch: duration <- dependency(+communication)`.
+/// One task per line: `id kind module.segment @rank microbatch.sub_microbatch: duration <- dependency(+communication)`.
 fn text(graph: &TaskGraph) -> Vec<String> {
     let line = |t: &dip_core::Task| {
         let kind = match t.kind {
@@ -146,7 +146,7 @@ fn two_encoders() -> (ModelSpec, Partition) {
     (model, partition)
 }
 
-/// A microbatch with three images in two slices and a sound, and one of text alone.
+/// One microbatch with three images in two slices and a sound, and one with text only.
 const IMAGES_AND_TEXT: &str =
     "{\"images\":3,\"audio_seconds\":[1.0],\"text_tokens\":10}\n{\"text_tokens\":5}\n";
 
@@ -155,7 +155,7 @@ fn images_and_text() -> Vec<Vec<Vec<Range<u32>>>> {
 }
 
 #[test]
-fn encoders_feed_the_backbone_and_a_frozen_one_runs_no_backward() {
+fn encoders_feed_the_backbone_and_frozen_encoders_run_no_backward() {
     let (model, partition) = two_encoders();
     let graph = build(&model, &partition, IMAGES_AND_TEXT, images_and_text(), false).unwrap();
     assert_eq!(
@@ -196,7 +196,7 @@ fn pairs_with_a_choice_carry_their_candidates_on_the_forward() {
 }
 
 #[test]
-fn a_split_backward_leaves_the_weight_gradients_to_a_task_of_their_own() {
+fn a_split_backward_has_a_weight_task() {
     let (model, partition) = two_encoders();
     let slices = vec![vec![vec![0..1], vec![], vec![]]];
     let graph = build(&model, &partition, "{\"text_tokens\":5}", slices, true).unwrap();
@@ -216,7 +216,7 @@ fn a_split_backward_leaves_the_weight_gradients_to_a_task_of_their_own() {
 }
 
 #[test]
-fn clips_meet_the_slices_that_hold_them_where_modules_are_cut_differently() {
+fn clips_depend_on_the_slices_that_hold_them_if_modules_are_split_differently() {
     let model = model(&[("text", 1, true, "", LM), ("dit", 1, true, "\"text\"", DIT)]);
     let partition = partition(&[&[(0, 0, 0..1)], &[(1, 0, 0..1)]]);
     let clip = "{\"seconds\":1.0,\"caption_tokens\":5}";
@@ -240,7 +240,7 @@ fn clips_meet_the_slices_that_hold_them_where_modules_are_cut_differently() {
 }
 
 #[test]
-fn a_module_of_several_segments_passes_every_rank_once_a_segment() {
+fn a_module_passes_every_rank_once_per_segment() {
     let model = model(&[("lm", 4, true, "", LM)]);
     let partition = partition(&[&[(0, 0, 0..1), (1, 0, 1..2), (0, 1, 2..3), (1, 1, 3..4)]]);
     let graph =

@@ -11,14 +11,14 @@ fn golden() -> Plan {
     Plan::from_json(GOLDEN).unwrap()
 }
 
-/// The errors of a text, one a line.
+/// The errors of a text, one per line.
 fn errors(text: &str) -> Vec<String> {
     let errors = order_from_csv(text, &golden().graph).expect_err("the text has an error");
     errors.iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn the_golden_order_is_written_as_pytorch_has_it() {
+fn the_golden_order_is_written_in_pytorch_form() {
     let plan = golden();
     assert_eq!(order_to_csv(&plan.graph, &plan.order).unwrap(), CSV);
 }
@@ -58,7 +58,7 @@ fn stages_and_microbatches_that_do_not_exist_are_named() {
 }
 
 #[test]
-fn an_action_that_the_pair_does_not_have_is_named_with_those_it_has() {
+fn an_action_missing_from_its_pair_is_named_with_the_existing_actions() {
     assert_eq!(
         errors(&CSV.replace("2I0", "2B0")),
         [
@@ -68,7 +68,7 @@ fn an_action_that_the_pair_does_not_have_is_named_with_those_it_has() {
 }
 
 #[test]
-fn a_repeated_action_and_one_on_the_wrong_rank_are_both_named() {
+fn a_repeated_action_and_an_action_on_the_wrong_rank_are_named() {
     assert_eq!(
         errors("0F0,1F0,1F0,1B0,1B1,2W1\n2F0,2I0,2F1,2I1,2W0\n"),
         [
@@ -117,14 +117,14 @@ fn a_graph_with_sub_microbatches_has_no_csv() {
 }
 
 #[test]
-fn numbers_beyond_all_limits_are_named_and_never_wrap() {
+fn numbers_out_of_range_are_named_and_never_wrap() {
     for cell in
         ["4294967296F0", "0F4294967296", "0F99999999999999999999999", "18446744073709551616F0"]
     {
         let found = errors(&CSV.replacen("0F0", cell, 1));
         assert!(found[0].contains("is not of the form"), "{cell}: {found:?}");
     }
-    // The largest numbers that can be read are of no stage and of no microbatch.
+    // The largest readable numbers name no stage and no microbatch.
     let stage = errors(&CSV.replacen("0F0", "4294967295F0", 1));
     assert!(stage[0].ends_with("names stage 4294967295, but there are 3 stages"), "{stage:?}");
     let microbatch = errors(&CSV.replacen("0F0", "0F4294967295", 1));
@@ -132,7 +132,7 @@ fn numbers_beyond_all_limits_are_named_and_never_wrap() {
 }
 
 #[test]
-fn a_large_file_of_one_mistake_gives_no_endless_errors_and_short_cells() {
+fn errors_of_a_large_file_are_bounded_and_their_cells_short() {
     let found = errors(&"0F0,".repeat(200_000));
     assert!(found.len() <= 10_000, "{}", found.len());
     assert!(found[0].contains("`0F0` is in row 1, column 1 already"), "{}", found[0]);
@@ -143,14 +143,14 @@ fn a_large_file_of_one_mistake_gives_no_endless_errors_and_short_cells() {
 }
 
 #[test]
-fn line_ends_of_other_systems_and_bytes_of_no_text_are_read_or_named() {
+fn foreign_line_ends_are_read_and_control_characters_are_named() {
     let windows = CSV.replace('\n', "\r\n");
     assert_eq!(order_from_csv(&windows, &golden().graph).unwrap(), golden().order);
     for mark in ["\u{feff}", "\0", "é"] {
         let found = errors(&format!("{mark}{CSV}"));
         assert!(found[0].starts_with("row 1, column 1: `"), "{mark:?}: {found:?}");
     }
-    // An empty first line is a rank that does nothing, so every row is off by one.
+    // An empty first line is an idle rank, so every row is off by one.
     assert!(errors(&format!("\n{CSV}")).iter().any(|e| e.contains("belongs to rank 0")));
 }
 

@@ -75,7 +75,7 @@ proptest! {
     }
 }
 
-/// Whether the figures of two plans are equal within the tolerance of the checker.
+/// True if the figures of two plans are equal within the tolerance of the checker.
 fn close(a: &Plan, b: &Plan) -> bool {
     let near = |x: f64, y: f64| {
         (x - y).abs() <= 2e-6 * x.abs().max(y.abs()).max(a.predicted.makespan_s.0 * 1e-3)

@@ -60,7 +60,7 @@ fn another_schema_is_refused_with_the_supported_one() {
 }
 
 #[test]
-fn fields_may_stand_in_any_order() {
+fn fields_may_be_in_any_order() {
     let value: Value = serde_json::from_str(GOLDEN).unwrap();
     let sorted = value.to_string();
     assert!(sorted.starts_with("{\"cluster\""), "the map of serde_json is sorted by key");
@@ -68,14 +68,14 @@ fn fields_may_stand_in_any_order() {
 }
 
 #[test]
-fn texts_with_escapes_are_read_as_json_has_them() {
+fn escapes_in_texts_are_read() {
     let text = GOLDEN.replace("\"golden\"", r#""a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00é""#);
     let plan = Plan::from_json(&text).unwrap();
     assert_eq!(plan.graph.model, "a\"\\/\u{8}\u{c}\n\r\té😀é");
 }
 
 #[test]
-fn tokens_of_python_inside_texts_are_texts() {
+fn python_tokens_inside_texts_are_texts() {
     let text = GOLDEN.replace("\"golden\"", "\"NaN, Infinity\"");
     assert_eq!(Plan::from_json(&text).unwrap().graph.model, "NaN, Infinity");
 }
@@ -91,7 +91,7 @@ fn an_error_shows_the_first_violations_and_counts_the_rest() {
 }
 
 #[test]
-fn a_graph_that_no_planner_can_digest_is_refused() {
+fn an_invalid_graph_is_refused() {
     let plan = Plan::from_json(GOLDEN).unwrap();
     let refused = |change: &dyn Fn(&mut TaskGraph)| {
         let mut graph = plan.graph.clone();
@@ -121,7 +121,7 @@ fn an_unknown_field_with_an_odd_name_is_quoted_and_shortened() {
     assert!(report.violations[0].path.len() < 100);
 }
 
-/// What is put in place of a part of a text.
+/// Tokens that replace a part of a text.
 const TOKENS: [&str; 24] = [
     "",
     "{",
@@ -149,7 +149,7 @@ const TOKENS: [&str; 24] = [
     "\"id\":0,",
 ];
 
-/// A text with some of its parts replaced, repeated or cut off.
+/// Replaces, repeats or removes random parts of a text.
 fn mutated(mut text: String, random: &mut Random) -> String {
     for _ in 0..1 + random.below(4) {
         let boundary = |random: &mut Random, text: &str| {
@@ -168,7 +168,7 @@ fn mutated(mut text: String, random: &mut Random) -> String {
     text
 }
 
-/// A text in which whole values are exchanged for others, so that it stays JSON.
+/// Replaces random values of a text, so that it stays JSON.
 fn exchanged(text: &str, random: &mut Random) -> String {
     let mut value: Value = serde_json::from_str(text).unwrap();
     for _ in 0..1 + random.below(3) {
@@ -177,7 +177,7 @@ fn exchanged(text: &str, random: &mut Random) -> String {
     value.to_string()
 }
 
-/// Exchanges a value somewhere inside `value`.
+/// Replaces a random value inside `value`.
 fn exchange(value: &mut Value, random: &mut Random) {
     const OTHERS: [&str; 12] = [
         "0",
@@ -207,7 +207,7 @@ fn exchange(value: &mut Value, random: &mut Random) {
     }
 }
 
-/// Every reader on one text: none panics, and what they say fits together.
+/// Runs every reader on one text. None may panic, and their results must agree.
 fn read_all(text: &str) {
     let json = serde_json::from_str::<Value>(text);
     let python = ["NaN", "Infinity", "e999"].iter().any(|t| text.contains(t));

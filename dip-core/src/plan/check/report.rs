@@ -8,6 +8,7 @@ use crate::spec::{Bytes, Seconds};
 
 /// The result of checking the text of a plan.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct CheckReport {
     /// The figures of the plan, if it has no violations.
     pub summary: Option<PlanSummary>,
@@ -26,6 +27,7 @@ impl CheckReport {
 
 /// The figures of a valid plan.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct PlanSummary {
     /// Name of the model.
     pub model: String,

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 /// An order that has no CSV form, or a CSV text that is no order.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum CsvError {
     /// PyTorch's form cannot express the graph.
     #[error("the graph has no form in PyTorch's pipelining CSV: {reason}")]

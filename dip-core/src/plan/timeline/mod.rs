@@ -12,6 +12,7 @@ use crate::spec::{Bytes, RankId, Seconds, TaskId};
 
 /// Start and end of every task, and the peak memory of every rank.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Timeline {
     /// Start of each task.
     pub start: Vec<Seconds>,
@@ -40,6 +41,7 @@ pub struct Prediction {
 
 /// An order that has no timeline.
 #[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
 pub enum TimelineError {
     /// The order does not have one list per rank.
     #[error("the order has {lists} lists, but must have one for each of {ranks} ranks")]

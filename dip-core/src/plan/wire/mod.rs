@@ -36,6 +36,7 @@ const SHOWN: usize = 5;
 
 /// A text that is not a usable graph or plan.
 #[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
 pub enum FormatError {
     /// The text is too long.
     #[error(
