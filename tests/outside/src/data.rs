@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use dip::train::data::{
-    DataError, DataSource, Document, Loader, LoaderConfig, PackConfig, Picture, PictureError,
-    DocumentPiece, PixelSource, RgbImage, SourcePosition, Tokenizer,
-};
-use dip::train::RunData;
 use dip::plan::ModelSpec;
+use dip::train::RunData;
+use dip::train::data::{
+    DataError, DataSource, Document, DocumentPiece, Loader, LoaderConfig, PackConfig, Picture,
+    PictureError, PixelSource, RgbImage, SourcePosition, Tokenizer,
+};
 
 use crate::evaluation::Brightness;
 use crate::packing::NewestFirst;

@@ -1,7 +1,7 @@
 //! An evaluation: the mean loss of a text that says nothing about its pictures.
 
-use dip::train::{Evaluation, EvaluationConfig, Evaluator, Inference, Microbatch};
 use dip::train::data::DataError;
+use dip::train::{Evaluation, EvaluationConfig, Evaluator, Inference, Microbatch};
 
 use crate::uses::Uses;
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use dip::emulate::{ExecError, Executor, Span, Trace, VirtualExecutor, report};
 use dip::plan::{Plan, RankId, Seconds};
-use dip::emulate::{ExecError, Executor, report, Span, Trace, VirtualExecutor};
 use dip::prelude::*;
 
 /// Runs whichever rank has a task that is ready.

@@ -3,9 +3,9 @@
 use std::io;
 use std::task::Poll;
 
-use dip::train::{Backend, Link, LinkError, Message};
 use dip::train::runtime::{DeviceLinks, LinkFactory, RankLink, ReplicaRanks};
 use dip::train::stage::Payload;
+use dip::train::{Backend, Link, LinkError, Message};
 
 use crate::uses::Uses;
 

@@ -6,6 +6,7 @@ mod data;
 mod evaluation;
 mod executor;
 mod link;
+mod modality;
 mod packing;
 mod schedule;
 mod sink;
@@ -13,11 +14,11 @@ mod uses;
 
 use std::sync::Arc;
 
+use dip::plan::ModelSpec;
 use dip::train::backend::{Cpu, cpu_devices};
 use dip::train::model::Modalities;
 use dip::train::runtime::Connections;
 use dip::train::{Run, RunConfig};
-use dip::plan::ModelSpec;
 
 use uses::Uses;
 
@@ -57,7 +58,8 @@ every = 3
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("dip-outside-{}", std::process::id()));
-    let trained = train(&folder);
+    let trained =
+        train(&folder.join("parts")).and_then(|()| modality::train(&folder.join("clouds")));
     // A run that fails early has no folder yet.
     let _ = std::fs::remove_dir_all(&folder);
     trained?;
@@ -83,7 +85,7 @@ fn train(folder: &std::path::Path) -> anyhow::Result<()> {
         .with_sink(sink::Count(uses.clone()))
         .trainer(devices, connections, Modalities::default())?;
     trainer.run(&mut ())?;
-    let parts = [
+    uses.check(&[
         "schedule",
         "cost model",
         "data source",
@@ -92,11 +94,5 @@ fn train(folder: &std::path::Path) -> anyhow::Result<()> {
         "metric sink",
         "link",
         "collective",
-    ];
-    for part in parts {
-        let count = uses.count(part);
-        println!("{part}: used {count} times");
-        anyhow::ensure!(count > 0, "the {part} was not used");
-    }
-    Ok(())
+    ])
 }

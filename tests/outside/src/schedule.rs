@@ -1,6 +1,6 @@
 //! A schedule: every rank runs its tasks in the order of their numbers, which is topological.
 
-use dip::plan::{Environment, lower_bound, Plan, Schedule, ScheduleError, TaskGraph};
+use dip::plan::{Environment, Plan, Schedule, ScheduleError, TaskGraph, lower_bound};
 
 use crate::uses::Uses;
 

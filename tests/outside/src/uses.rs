@@ -11,7 +11,17 @@ impl Uses {
         *self.0.lock().expect("no thread panics with the lock").entry(part).or_default() += 1;
     }
 
-    pub fn count(&self, part: &str) -> usize {
-        self.0.lock().expect("no thread panics with the lock").get(part).copied().unwrap_or(0)
+    /// Prints how often each part was used.
+    ///
+    /// # Errors
+    /// If one was not used.
+    pub fn check(&self, parts: &[&str]) -> anyhow::Result<()> {
+        let uses = self.0.lock().expect("no thread panics with the lock");
+        for part in parts {
+            let count = uses.get(part).copied().unwrap_or(0);
+            println!("{part}: used {count} times");
+            anyhow::ensure!(count > 0, "the {part} was not used");
+        }
+        Ok(())
     }
 }
