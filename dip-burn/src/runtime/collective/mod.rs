@@ -17,6 +17,7 @@
 //! Replicas on CUDA devices are summed as on any other device: by copies between devices and, between nodes, through host memory.
 
 mod node_sums;
+mod reducer;
 mod slices;
 mod thread;
 

@@ -10,10 +10,11 @@ use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
 
 use super::node_sums::NodeSums;
-use super::{Collective, CollectiveFactory, RankReplicas, ReplicaGone, sum_of};
+use super::reducer::{BucketSum, ReduceEvent, Reducer, ReplicaPart};
+use super::{Collective, CollectiveFactory, RankReplicas, ReplicaGone};
 use crate::model::to_device;
 use crate::params::Bucket;
-use crate::runtime::nodes::{Delivery, NodeTransport, STOPPED};
+use crate::runtime::nodes::NodeTransport;
 use crate::runtime::worker::panic_text;
 
 /// Connects replicas that are threads of one process or, over a transport, of several nodes.
@@ -43,41 +44,29 @@ impl<B: Backend> CollectiveFactory<B> for ThreadCollectives {
     }
 }
 
-/// One replica of a rank as a thread of this process; a further thread sums.
+/// One replica of a rank, whose thread trains while another one sums.
 struct ThreadCollective<B: Backend> {
     replica: usize,
     device: B::Device,
-    parts: Sender<ReduceEvent<B>>,
+    /// To the summing thread.
+    events: Sender<ReduceEvent<B>>,
     sums: Mutex<SumQueue<B>>,
-}
-
-/// A message to the summing thread.
-enum ReduceEvent<B: Backend> {
-    Bucket {
-        replica: usize,
-        bucket: usize,
-        part: Bucket<B>,
-    },
-    /// From another node.
-    Remote(Delivery),
-    /// A replica has ended.
-    Gone,
 }
 
 /// Sums that have arrived.
 struct SumQueue<B: Backend> {
-    sums: Receiver<(usize, Bucket<B>)>,
+    sums: Receiver<BucketSum<B>>,
     /// By bucket: sums that arrived before they were asked for.
     early: HashMap<usize, Bucket<B>>,
 }
 
 impl<B: Backend> ThreadCollective<B> {
     fn start(devices: &[B::Device], nodes: Option<NodeSums<B>>) -> io::Result<Vec<Self>> {
-        let (parts, inbox) = channel();
+        let (events, inbox) = channel();
         if let Some(nodes) = &nodes {
             // Deliveries after the end of the replicas are dropped.
-            let parts = parts.clone();
-            let hand_over = move |delivery| drop(parts.send(ReduceEvent::Remote(delivery)));
+            let events = events.clone();
+            let hand_over = move |delivery| drop(events.send(ReduceEvent::Remote(delivery)));
             nodes.transport.listen(nodes.channel(), Box::new(hand_over));
         }
         let mut outboxes = Vec::new();
@@ -86,13 +75,14 @@ impl<B: Backend> ThreadCollective<B> {
             let (outbox, sums) = channel();
             outboxes.push(outbox);
             let sums = Mutex::new(SumQueue { sums, early: HashMap::new() });
-            members.push(Self { replica, device: device.clone(), parts: parts.clone(), sums });
+            members.push(Self { replica, device: device.clone(), events: events.clone(), sums });
         }
         let devices = devices.to_vec();
         let stream = StreamId::current();
         std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
             let transport = nodes.as_ref().map(|nodes| nodes.transport.clone());
-            let sums = || stream.executes(|| reduce::<B>(&inbox, &outboxes, &devices, nodes));
+            let reducer = Reducer::new(outboxes, devices, nodes);
+            let sums = || stream.executes(|| reducer.run(&inbox));
             // Tells the other nodes before the replicas here notice that sums are missing.
             if let (Err(panic), Some(nodes)) = (catch_unwind(AssertUnwindSafe(sums)), transport) {
                 let what = format!("has failed to sum gradients: {}", panic_text(&*panic));
@@ -103,66 +93,10 @@ impl<B: Backend> ThreadCollective<B> {
     }
 }
 
-/// Sums every bucket as soon as its last part is there, until a replica ends.
-fn reduce<B: Backend>(
-    parts: &Receiver<ReduceEvent<B>>,
-    sums: &[Sender<(usize, Bucket<B>)>],
-    devices: &[B::Device],
-    mut nodes: Option<NodeSums<B>>,
-) {
-    let mut waiting: HashMap<usize, Vec<Option<Bucket<B>>>> = HashMap::new();
-    let mut stopped = None;
-    while let Ok(part) = parts.recv() {
-        let done = match (part, &mut nodes) {
-            (ReduceEvent::Bucket { replica, bucket, part }, nodes) => {
-                if let (Some(node), Some(nodes)) = (stopped, &nodes) {
-                    return nodes.transport.reject(node, STOPPED);
-                }
-                let slots = waiting.entry(bucket).or_insert_with(|| vec![None; sums.len()]);
-                slots[replica] = Some(part);
-                if slots.iter().any(Option::is_none) {
-                    continue;
-                }
-                let parts = waiting.remove(&bucket).into_iter().flatten().flatten();
-                // Devices take buckets in turn.
-                let sum = sum_of(parts, &devices[bucket % devices.len()]);
-                match nodes {
-                    Some(nodes) => {
-                        nodes.contribute(bucket, sum);
-                        None
-                    }
-                    None => Some((bucket, sum)),
-                }
-            }
-            (ReduceEvent::Remote(Delivery::Message { from, bytes }), Some(nodes)) => {
-                match nodes.receive(from, bytes) {
-                    Ok(done) => done,
-                    Err(what) => return nodes.transport.reject(from, &what),
-                }
-            }
-            // At the end of a run a node may leave once the others have all they need from it.
-            (ReduceEvent::Remote(Delivery::Left { from }), Some(nodes)) => {
-                let has_failed = nodes.transport.failure().is_some();
-                if has_failed || nodes.is_waiting() || !waiting.is_empty() {
-                    return nodes.transport.reject(from, STOPPED);
-                }
-                stopped = Some(from);
-                continue;
-            }
-            (ReduceEvent::Remote(_) | ReduceEvent::Gone, _) => return,
-        };
-        let Some((bucket, sum)) = done else { continue };
-        for outbox in sums {
-            // A replica that is gone reports its own error.
-            let _ = outbox.send((bucket, sum.clone()));
-        }
-    }
-}
-
 impl<B: Backend> Collective<B> for ThreadCollective<B> {
     fn contribute(&self, bucket: usize, part: Bucket<B>) -> Result<(), ReplicaGone> {
-        let part = ReduceEvent::Bucket { replica: self.replica, bucket, part };
-        self.parts.send(part).map_err(|_| ReplicaGone)
+        let part = ReplicaPart { replica: self.replica, bucket, tensors: part };
+        self.events.send(ReduceEvent::Part(part)).map_err(|_| ReplicaGone)
     }
 
     fn sum(&self, bucket: usize) -> Result<Bucket<B>, ReplicaGone> {
@@ -181,7 +115,7 @@ impl<B: Backend> Collective<B> for ThreadCollective<B> {
 impl<B: Backend> Drop for ThreadCollective<B> {
     fn drop(&mut self) {
         // Fails only if the thread has already ended because of another replica.
-        let _ = self.parts.send(ReduceEvent::Gone);
+        let _ = self.events.send(ReduceEvent::Gone);
     }
 }
 

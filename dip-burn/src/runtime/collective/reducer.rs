@@ -1,0 +1,140 @@
+//! The thread that sums the buckets of a rank while its replicas train.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender};
+
+use burn::tensor::backend::Backend;
+
+use super::node_sums::NodeSums;
+use super::sum_of;
+use crate::params::Bucket;
+use crate::runtime::nodes::{Delivery, STOPPED};
+
+/// A message to the summing thread.
+pub(super) enum ReduceEvent<B: Backend> {
+    /// One replica's part of a bucket.
+    Part(ReplicaPart<B>),
+    /// From another node.
+    Remote(Delivery),
+    /// A replica has ended.
+    Gone,
+}
+
+/// One replica's part of a bucket.
+pub(super) struct ReplicaPart<B: Backend> {
+    pub replica: usize,
+    pub bucket: usize,
+    pub tensors: Bucket<B>,
+}
+
+/// The sum of a bucket, by its number.
+pub(super) type BucketSum<B> = (usize, Bucket<B>);
+
+/// Sums every bucket as soon as its last part has arrived, until a replica ends.
+pub(super) struct Reducer<B: Backend> {
+    /// To each replica of this process.
+    sums: Vec<Sender<BucketSum<B>>>,
+    /// Device of each replica of this process.
+    devices: Vec<B::Device>,
+    /// The other nodes; absent in a run of one.
+    nodes: Option<NodeSums<B>>,
+    /// By bucket: the parts of the replicas that have arrived, until the bucket is complete.
+    parts: HashMap<usize, Vec<Option<Bucket<B>>>>,
+    /// A node that has left after its last message: nothing may be expected from it any more.
+    left: Option<usize>,
+}
+
+/// Why the sums end.
+enum End {
+    ReplicaGone,
+    /// A node has a fault, which the others are told.
+    Fault {
+        node: usize,
+        what: String,
+    },
+}
+
+impl<B: Backend> Reducer<B> {
+    pub fn new(
+        sums: Vec<Sender<BucketSum<B>>>,
+        devices: Vec<B::Device>,
+        nodes: Option<NodeSums<B>>,
+    ) -> Self {
+        Self { sums, devices, nodes, parts: HashMap::new(), left: None }
+    }
+
+    pub fn run(mut self, events: &Receiver<ReduceEvent<B>>) {
+        while let Ok(event) = events.recv() {
+            match self.handle(event) {
+                Ok(Some(sum)) => self.publish(&sum),
+                Ok(None) => {}
+                Err(End::ReplicaGone) => return,
+                Err(End::Fault { node, what }) => return self.reject(node, &what),
+            }
+        }
+    }
+
+    /// Returns the sum that an event completes.
+    fn handle(&mut self, event: ReduceEvent<B>) -> Result<Option<BucketSum<B>>, End> {
+        match event {
+            ReduceEvent::Part(part) => self.take_part(part),
+            ReduceEvent::Remote(Delivery::Message { from, bytes }) => {
+                self.take_message(from, bytes)
+            }
+            ReduceEvent::Remote(Delivery::Left { from }) => self.take_leave(from).map(|()| None),
+            ReduceEvent::Gone => Err(End::ReplicaGone),
+        }
+    }
+
+    fn take_part(&mut self, part: ReplicaPart<B>) -> Result<Option<BucketSum<B>>, End> {
+        if let Some(node) = self.left {
+            return Err(stopped(node));
+        }
+        let ReplicaPart { replica, bucket, tensors } = part;
+        let replicas = self.devices.len();
+        let parts = self.parts.entry(bucket).or_insert_with(|| vec![None; replicas]);
+        parts[replica] = Some(tensors);
+        if parts.iter().any(Option::is_none) {
+            return Ok(None);
+        }
+        let parts = self.parts.remove(&bucket).into_iter().flatten().flatten();
+        // Devices take buckets in turn.
+        let sum = sum_of(parts, &self.devices[bucket % replicas]);
+        let Some(nodes) = &mut self.nodes else { return Ok(Some((bucket, sum))) };
+        nodes.contribute(bucket, sum);
+        Ok(None)
+    }
+
+    fn take_message(&mut self, from: usize, bytes: Vec<u8>) -> Result<Option<BucketSum<B>>, End> {
+        let Some(nodes) = &mut self.nodes else { return Ok(None) };
+        nodes.receive(from, bytes).map_err(|what| End::Fault { node: from, what })
+    }
+
+    /// At the end of a run a node may leave once the others have all they need from it.
+    fn take_leave(&mut self, from: usize) -> Result<(), End> {
+        let Some(nodes) = &self.nodes else { return Ok(()) };
+        let has_failed = nodes.transport.failure().is_some();
+        if has_failed || nodes.is_waiting() || !self.parts.is_empty() {
+            return Err(stopped(from));
+        }
+        self.left = Some(from);
+        Ok(())
+    }
+
+    fn publish(&self, sum: &BucketSum<B>) {
+        for replica in &self.sums {
+            // A replica that is gone reports its own error.
+            let _ = replica.send(sum.clone());
+        }
+    }
+
+    fn reject(&self, node: usize, what: &str) {
+        if let Some(nodes) = &self.nodes {
+            nodes.transport.reject(node, what);
+        }
+    }
+}
+
+fn stopped(node: usize) -> End {
+    End::Fault { node, what: STOPPED.into() }
+}
