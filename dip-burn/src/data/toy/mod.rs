@@ -16,8 +16,32 @@ pub use moving::{
 pub use scenes::{CaptionMatch, Scene, Scenes, ScenesConfig, match_caption, write_scene_shards};
 pub use shape::{Colour, DataSplit, Object, Shape};
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::path::{Path, PathBuf};
+
+/// Writes samples 0 to `count` into shards `NAME-00000.tar` and so on of `per_shard` samples each, and returns the shards.
+fn write_shards(
+    folder: &Path,
+    name: &str,
+    count: u64,
+    per_shard: u64,
+    mut append: impl FnMut(&mut tar::Builder<File>, u64) -> io::Result<()>,
+) -> io::Result<Vec<PathBuf>> {
+    fs::create_dir_all(folder)?;
+    let per_shard = per_shard.max(1);
+    let mut shards = Vec::new();
+    for first in (0..count).step_by(per_shard as usize) {
+        let path = folder.join(format!("{name}-{:05}.tar", shards.len()));
+        let mut tar = tar::Builder::new(File::create(&path)?);
+        for n in first..count.min(first + per_shard) {
+            append(&mut tar, n)?;
+        }
+        tar.into_inner()?.sync_all()?;
+        shards.push(path);
+    }
+    Ok(shards)
+}
 
 fn append_member(tar: &mut tar::Builder<File>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut header = tar::Header::new_ustar();

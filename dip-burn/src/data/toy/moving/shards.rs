@@ -1,6 +1,5 @@
 //! Moving shapes as WebDataset shards of GIF files, to try the reader on files.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use image::codecs::gif::GifEncoder;
 use image::{Delay, DynamicImage, Frame, ImageError};
 
 use super::{MovingConfig, MovingShape, MovingShapes};
-use crate::data::toy::append_member;
+use crate::data::toy::{append_member, write_shards};
 
 /// Frame rate of the files.
 const FRAMES_PER_SECOND: f32 = 10.0;
@@ -24,23 +23,13 @@ pub fn write_moving_shards(
     clips: u64,
     per_shard: u64,
 ) -> io::Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(folder)?;
     let source = MovingShapes::new(config);
-    let mut shards = Vec::new();
-    for first in (0..clips).step_by(per_shard.max(1) as usize) {
-        let path = folder.join(format!("moving-{:05}.tar", shards.len()));
-        let mut tar = tar::Builder::new(File::create(&path)?);
-        for n in first..clips.min(first + per_shard) {
-            let clip = source.clip(n);
-            let gif = gif(&clip).map_err(io::Error::other)?;
-            append_member(&mut tar, &format!("{n:06}.gif"), &gif)?;
-            let caption = clip.caption().to_string();
-            append_member(&mut tar, &format!("{n:06}.txt"), caption.as_bytes())?;
-        }
-        tar.into_inner()?.sync_all()?;
-        shards.push(path);
-    }
-    Ok(shards)
+    write_shards(folder, "moving", clips, per_shard, |tar, n| {
+        let clip = source.clip(n);
+        let gif = gif(&clip).map_err(io::Error::other)?;
+        append_member(tar, &format!("{n:06}.gif"), &gif)?;
+        append_member(tar, &format!("{n:06}.txt"), clip.caption().to_string().as_bytes())
+    })
 }
 
 fn gif(clip: &MovingShape) -> Result<Vec<u8>, ImageError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Scenes, ScenesConfig};
 use crate::data::document::Document;
-use crate::data::toy::append_member;
+use crate::data::toy::{append_member, write_shards};
 
 /// Writes the first `documents` documents into shards of `per_shard` documents under `folder`, as `.png` and `.txt` members
 /// with image marks. Returns the shards.
@@ -20,19 +20,10 @@ pub fn write_scene_shards(
     per_shard: u64,
     side_px: u32,
 ) -> io::Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(folder)?;
     let scenes = Scenes::new(config);
-    let mut shards = Vec::new();
-    for first in (0..documents).step_by(per_shard.max(1) as usize) {
-        let path = folder.join(format!("scenes-{:05}.tar", shards.len()));
-        let mut tar = tar::Builder::new(File::create(&path)?);
-        for n in first..documents.min(first + per_shard) {
-            append(&mut tar, n, &scenes.document(n), side_px)?;
-        }
-        tar.into_inner()?.sync_all()?;
-        shards.push(path);
-    }
-    Ok(shards)
+    write_shards(folder, "scenes", documents, per_shard, |tar, n| {
+        append(tar, n, &scenes.document(n), side_px)
+    })
 }
 
 fn append(
