@@ -103,7 +103,7 @@ fn start_thread<B: Backend>(
     Ok(RankThread { commands: Some(commands), thread: Some(thread) })
 }
 
-/// The place of a rank among its replicas. This process has `own` of them.
+/// The place of a rank among its replicas. `own` is the index of its replica in this process.
 fn replica_of<B: Backend>(
     init: &PipelineInit<'_, B>,
     own: usize,
