@@ -1,4 +1,4 @@
-//! Batches to measure with, and the inputs from the stage before.
+//! The batches of a measurement, and the inputs from the previous stage.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
@@ -10,7 +10,7 @@ use crate::model::{ProbeInput, cast};
 use crate::stage::Payload;
 
 impl<B: Backend> ModuleProbe<'_, B> {
-    /// The inputs of a chunk, which is the `first` of its module or a later one.
+    /// The inputs of a chunk. `first` is true for the first chunk of its module.
     pub(super) fn inputs(&self, first: bool, batch: &Batch) -> Inputs<B> {
         let (spec, microbatch) = (&self.spec, &batch.microbatches[0]);
         let inputs = match first {
@@ -43,7 +43,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
         Batch { microbatches: vec![microbatch], split, trained_tokens }
     }
 
-    /// A batch of as many equal microbatches as are in flight.
+    /// A batch with one microbatch, repeated as often as microbatches are in flight.
     pub(super) fn batch_in_flight(&self) -> Batch {
         let Batch { microbatches, split, trained_tokens } = self.batch();
         let in_flight = self.settings.in_flight.max(1);

@@ -1,4 +1,4 @@
-//! The activations that the parts of a model keep. They are counted, not timed: one forward of each kind gives them exactly.
+//! Counts the activations that the parts of a model keep. One forward of each kind gives the exact bytes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::MeasureError;
 use super::probe::{MeasuredChunk, ModuleProbe};
 use crate::model::{KeptGrowth, ProbeSpec};
 
-/// One forward: the sizes that it worked on, and the bytes it kept.
+/// One forward: its sizes, and the bytes that it kept.
 struct Point {
     pairs: f64,
     trained: f64,
@@ -83,7 +83,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
             *bytes = self.longer(clips, captions).point(counted)?.bytes;
         }
         let pairs = lengths.map(|(clips, captions)| self.longer(clips, captions).pairs());
-        // Second differences leave out what is linear in the length.
+        // Bytes that are linear in the length cancel out in second differences.
         let second = |[once, twice, thrice]: [f64; 3]| thrice - 2.0 * twice + once;
         let per_pair = (second(bytes) / second(pairs).max(1.0)).max(0.0);
         Ok(KeptBytes {
@@ -93,7 +93,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
         })
     }
 
-    /// `kept` with the bytes that grow with captions, and with pairs of clips and captions.
+    /// Adds to `kept` the bytes per caption token and per pair of a clip token and a caption token.
     fn with_captions(
         &self,
         counted: &mut Counted<'_, B>,
@@ -106,7 +106,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
         let cross = context * self.spec.clip.grid.tokens() as f64;
         let (once, longer_clips) = (held(1, 1)?, held(2, 1)?);
         let longer_captions = held(1, 2)? - once;
-        // What grows with one of the two lengths alone cancels out in this difference.
+        // Bytes that depend on only one of the two lengths cancel out in this difference.
         let of_cross = held(2, 2)? - longer_clips - longer_captions;
         let per_cross_pair = of_cross / cross.max(1.0);
         let per_context_token = (longer_captions - of_cross) / context.max(1.0);

@@ -14,7 +14,7 @@ use crate::batch::ClipSize;
 use crate::files;
 use crate::model::{Modalities, ProbeSpec};
 
-/// Ranks of one process hand over references through channels.
+/// The link between ranks of one process, which send references through channels.
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
 const CHANNEL_BYTES_PER_S: f64 = 1e12;
 
@@ -26,7 +26,7 @@ pub struct Profiler<'a, B: Backend> {
     modalities: Modalities<B>,
 }
 
-/// Everything that the figures of a profile depend on. A profile is reused only for the same key.
+/// Everything that a profile depends on. A profile is reused only for the same key.
 #[derive(Serialize)]
 struct ProfileKey<'a> {
     backend: String,
@@ -57,7 +57,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
         self
     }
 
-    /// The profile in `path`; if it is absent or has another key, a new one, which is stored there.
+    /// Reads the profile in `path`. If it is absent or has another key, measures a new one and stores it there.
     ///
     /// # Errors
     /// As [`Profiler::profile`], and [`MeasureError::Io`] if the file cannot be read or written.
@@ -75,7 +75,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
         let text = self.profile()?.to_json();
         std::fs::create_dir_all(files::parent(path)).map_err(io)?;
         files::write_whole(path, text.as_bytes()).map_err(io)?;
-        // The figures as they are read back, to the last digit: a run that is resumed makes the same plans.
+        // Reads the stored digits back, so that a resumed run makes the same plans.
         Ok(Profile::from_json(&text)?)
     }
 
@@ -141,7 +141,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
         for (m, module) in model.modules.iter().enumerate() {
             let modality = self.modalities.of(module)?;
             for instances in modality.measured_counts(&model) {
-                // Ranks measure the same thing at the same time.
+                // All ranks measure the same part at the same time.
                 barrier.wait();
                 let spec = ProbeSpec {
                     model: &model,

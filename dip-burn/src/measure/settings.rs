@@ -1,4 +1,4 @@
-//! How long to measure, and on what sizes.
+//! Settings of a measurement: its length and its sizes.
 
 use dip_core::Seconds;
 
@@ -6,15 +6,15 @@ use crate::batch::ClipSize;
 use crate::model::Precision;
 use crate::runtime::Algorithm;
 
-/// How long to measure.
+/// The settings of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MeasureSettings {
-    /// Rounds in which everything is measured once, so that a disturbance of the machine affects all alike. The lower quartile
-    /// counts.
+    /// Rounds. Each measures everything once, so that a disturbance of the machine affects all parts equally. The lower quartile
+    /// of the rounds counts.
     pub rounds: usize,
-    /// Runs at the start of a round that do not count.
+    /// Warm-up runs at the start of a round, which do not count.
     pub warm_up: usize,
-    /// Most runs of a round that count, as their mean without a tenth at either end.
+    /// The most runs of a round. Their mean counts, without a tenth at either end.
     pub runs: usize,
     /// Microbatches whose forwards run before the first backward. A run is their mean.
     pub in_flight: usize,

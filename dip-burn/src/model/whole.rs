@@ -11,15 +11,15 @@ use crate::batch::{Batch, Image, Microbatch};
 use crate::params::{self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap};
 use crate::weights::ReadWeights;
 
-/// Held while a graph of Burn's autodiff is built and run.
+/// Locked while a graph of Burn's autodiff is built and run.
 static AUTODIFF: Mutex<()> = Mutex::new(());
 
-/// A model in one piece, in autodiff or not, as `B` is.
+/// A model in one piece. It tracks gradients if `B` does.
 #[derive(Clone)]
 pub struct WholeModel<B: Backend> {
     spec: ModelSpec,
     modalities: Modalities<B>,
-    /// In an order in which every module comes after its inputs.
+    /// In topological order: every module comes after its inputs.
     modules: Vec<WholeModule<B>>,
 }
 
@@ -29,32 +29,32 @@ struct WholeModule<B: Backend> {
     /// Index of the module in the model.
     number: usize,
     name: Arc<str>,
-    /// Places of its inputs among the modules.
+    /// The indices of its inputs in [`WholeModel::modules`].
     inputs: Vec<usize>,
     chunk: Box<dyn AnyChunk<B>>,
 }
 
-/// The output of a module, and the instances that it holds.
+/// The output of a module, and its instances.
 #[derive(Debug, Clone)]
 struct Output<B: Backend> {
     x: Tensor<B, 2>,
     slice: InputSlice,
 }
 
-/// What a caption starts from.
+/// The start of a caption.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
-    /// Tokens, those of the images included.
+    /// Tokens, image tokens included.
     pub tokens: Vec<u32>,
     /// Images.
     pub images: Vec<Image>,
-    /// Where the tokens of each image start.
+    /// The offset of the tokens of each image.
     pub image_offsets: Vec<u32>,
 }
 
 impl<B: Backend> WholeModel<B> {
-    /// The model of built-in modalities with weights drawn from a seed, the same ones that any partition starts from, or read
-    /// from files.
+    /// The model of built-in modalities, with weights that are drawn from a seed or read from files. They are the weights that any
+    /// partition starts from.
     ///
     /// # Errors
     /// As [`WholeModel::with_modalities`].
@@ -99,7 +99,7 @@ impl<B: Backend> WholeModel<B> {
         Ok(whole)
     }
 
-    /// Scores of the next token at every place of a sequence, `[tokens, vocab]`; `None` if the decoder has no head.
+    /// Scores of the next token at every position of a sequence, `[tokens, vocab]`; `None` if the decoder has no head.
     pub fn logits(&self, sequence: &Microbatch) -> Option<Tensor<B, 2>> {
         self.predict(&self.outputs_before_last(sequence), sequence, None)
     }
@@ -198,7 +198,7 @@ impl<B: Backend> WholeModel<B> {
         self.modules.iter().flat_map(of).collect()
     }
 
-    /// Replaces every parameter by that of the same name.
+    /// Replaces every parameter by the tensor of the same name.
     ///
     /// # Errors
     /// [`ParameterError`] for the first one that is missing or has another shape.
@@ -219,8 +219,8 @@ impl<B: Backend> WholeModel<B> {
 impl<B: AutodiffBackend> WholeModel<B> {
     /// Mean loss of a batch and the gradient of every parameter, from one graph on one device.
     ///
-    /// One call at a time in a process: a backward of Burn's autodiff looks into graphs that other threads are building, and now
-    /// and then loses a gradient of theirs.
+    /// A process runs one call at a time, because a backward of Burn's autodiff looks into graphs that other threads are building
+    /// and sometimes loses one of their gradients.
     pub fn loss_and_gradients(&self, batch: &Batch) -> (f64, NamedTensors) {
         let _alone = AUTODIFF.lock().unwrap_or_else(PoisonError::into_inner);
         let trained = batch.trained_tokens.max(1) as f64;

@@ -59,7 +59,7 @@ pub struct ChunkStage<B: Backend> {
 }
 
 impl<B: Backend> ChunkStage<B> {
-    /// A chunk with weights drawn from a seed, or read from files: only those of its layers.
+    /// A chunk with weights that are drawn from a seed or read from files. Reads only the weights of its layers.
     ///
     /// # Errors
     /// [`ModelError`] if the module's kind or a field is not supported, or the weights cannot be read.
@@ -116,7 +116,7 @@ impl<B: Backend> ChunkStage<B> {
         self.bytes.rank = rank;
     }
 
-    /// Brings the copy of the weights up to date.
+    /// Updates the copy of the weights.
     fn copy_weights(&mut self) {
         self.low = (self.precision != Precision::F32).then(|| {
             let mut chunk = self.chunk.clone();
@@ -131,7 +131,7 @@ impl<B: Backend> ChunkStage<B> {
         self.low.as_deref().unwrap_or(&*self.chunk)
     }
 
-    /// Starts an iteration: forgets the gradients and losses of the last one. The loss, and so every gradient, is multiplied
+    /// Starts an iteration: clears the gradients and losses of the previous one. The loss, and so every gradient, is multiplied
     /// by `loss_scale`.
     pub fn begin(&mut self, batch: Arc<Batch>, loss_scale: f64) {
         self.batch = Some(batch);
@@ -148,7 +148,7 @@ impl<B: Backend> ChunkStage<B> {
     /// added to them.
     ///
     /// # Errors
-    /// The errors of `then`, which is called at once if there are no such tasks.
+    /// As `then`, which is called at once if there are no such tasks.
     pub fn when_gradients_are_done(
         &mut self,
         backwards: usize,
@@ -194,12 +194,12 @@ impl<B: Backend> ChunkStage<B> {
         params::sum_on_host(std::mem::take(&mut self.losses))
     }
 
-    /// Bytes of activations that are held now.
+    /// Bytes of activations held now.
     pub fn held_bytes(&self) -> Bytes {
         self.bytes.now()
     }
 
-    /// Peak of the bytes of activations in this iteration.
+    /// Peak bytes of activations in this iteration.
     pub fn peak_bytes(&self) -> Bytes {
         self.bytes.peak()
     }
@@ -230,7 +230,7 @@ impl<B: Backend> ChunkStage<B> {
         self.copy_weights();
     }
 
-    /// Replaces every parameter by the tensor of its name.
+    /// Replaces every parameter by the tensor of the same name.
     ///
     /// # Errors
     /// [`ParameterError`] for the first one that is missing or has another shape.

@@ -17,9 +17,9 @@ use crate::model::{Init, InputSlice, Slice, cast};
 
 /// Number of cosines and sines of a diffusion step.
 const STEP_WAVES: usize = 256;
-/// Diffusion steps are from 0 to 1; this scales them to the usual 1000 steps.
+/// Scales diffusion steps from 0 to 1 to the usual 1000 steps.
 const STEP_SCALE: f64 = 1000.0;
-/// Base of the wave lengths of positions: clips are shorter than texts.
+/// Base of the wave lengths of positions. It is smaller than for texts, because clips are shorter.
 const PLACE_BASE: f64 = 100.0;
 
 /// Embeddings of patches and captions, and of diffusion steps.
@@ -121,7 +121,7 @@ fn captions<B: Backend>(on: &Slice<'_>, like: &Tensor<B, 2>) -> Members<B> {
     Members::means(&on.microbatch.caption_lengths(&on.instances), &like.device())
 }
 
-/// The values of every token on its way from noise to video, `[r, v]`, in the type of `like`.
+/// The noisy values of every token, `[r, v]`, in the type of `like`.
 fn states<B: Backend>(clips: &[Clip], like: &Tensor<B, 2>) -> Tensor<B, 2> {
     cast(rows_of(clips, |clip| &clip.state, &like.device()), like.dtype())
 }
@@ -184,7 +184,7 @@ pub(super) fn captions_backward<B: Backend>(
     on: &Slice<'_>,
 ) -> Vec<Tensor<B, 2>> {
     let ([_, width], options) = (d_text.dims(), (&d_text.device(), d_text.dtype()));
-    // Devices take no tensors without rows.
+    // No tensor without rows may reach a device.
     let zeros = |rows: usize| (rows > 0).then(|| Tensor::zeros([rows, width], options));
     let mut at = 0;
     let spread = |part: Part| {

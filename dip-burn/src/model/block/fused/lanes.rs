@@ -1,18 +1,18 @@
 //! Loops at the full vector width of the processor, and functions that the compiler can inline into them.
 //!
-//! Every product and sum is rounded by itself, without fused multiply-add: all processors give the same bits.
+//! Every product and sum is rounded separately, without fused multiply-add, so that all processors give the same bits.
 
 use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 
 use pulp::Arch;
 
-/// Partial sums of a row: two vectors full.
+/// The number of partial sums of a row: two full vectors.
 const LANES: usize = 32;
-/// Below it, the exponential is not a normal number, and becomes zero.
+/// Below this value the exponential is not a normal number; it becomes zero.
 const LOWEST: f32 = -87.33;
-/// Above it, the exponential would be infinite or nearly so.
+/// Above this value the exponential would be infinite or nearly infinite.
 const HIGHEST: f32 = 88.37;
-/// Adding and subtracting it rounds to the nearest whole number, which then stands in the lowest bits.
+/// Adding this value rounds to the nearest whole number and leaves it in the lowest bits.
 const ROUND: f32 = 12_582_912.0;
 /// The natural logarithm of 2 in two parts: products of the first with exponents are exact.
 const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
