@@ -1,4 +1,4 @@
-//! Batch metadata: all that the planner may know of a batch before its pixels are decoded.
+//! Batch metadata: what the planner knows about a batch before its pixels are decoded.
 
 use std::collections::BTreeMap;
 
@@ -19,18 +19,20 @@ const MAX_FRAME_TOKENS: u32 = 1 << 24;
 pub struct BatchMeta {
     /// The iteration it belongs to.
     pub iteration: u64,
-    /// One entry a microbatch.
+    /// One entry per microbatch.
     pub microbatches: Vec<MicrobatchMeta>,
 }
 
 /// One microbatch: a packed sequence with its images and sounds, or a group of clips.
+///
+/// In a file an absent field means that the microbatch has none of it: `{"images": 5}` has five images and no text.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MicrobatchMeta {
-    /// Images of the sequence.
+    /// Number of images of the sequence.
     #[serde(skip_serializing_if = "is_zero")]
     pub images: u32,
-    /// Text tokens of the sequence, without those of images and sounds.
+    /// Number of text tokens of the sequence, without image and sound tokens.
     #[serde(skip_serializing_if = "is_zero")]
     pub text_tokens: u64,
     /// Length of each sound of the sequence, in seconds.
@@ -39,8 +41,8 @@ pub struct MicrobatchMeta {
     /// Video clips.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub clips: Vec<ClipMeta>,
-    /// Tokens of each packed document, image tokens included: attention stays inside a document. Tokens that are in none are
-    /// one more document.
+    /// Tokens of each packed document, image tokens included. Attention stays within a document. Tokens outside all documents
+    /// form one more document.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub documents: Vec<u64>,
     /// Size of each instance of modules whose modality comes from another crate, by module: points of each point cloud, for
@@ -57,18 +59,18 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipMeta {
-    /// Length of the clip.
+    /// Length of the clip, in seconds.
     pub seconds: f64,
-    /// Tokens of its caption.
+    /// Number of tokens of its caption.
     pub caption_tokens: u64,
-    /// Tokens of one latent frame of a clip that is smaller or larger than the model's `tokens_per_frame`.
+    /// Tokens of one latent frame. Defaults to the model's `tokens_per_frame`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_frame: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct BatchLine {
     #[serde(default)]
     iteration: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -95,7 +97,7 @@ impl BatchMeta {
         let mut batches: BTreeMap<u64, Vec<MicrobatchMeta>> = BTreeMap::new();
         for (i, text) in text.lines().enumerate().filter(|(_, t)| !t.trim().is_empty()) {
             let at = |message: String| SpecError::Line { line: i + 1, message };
-            let line: Line = strict::from_json(text).map_err(|e| at(e.to_string()))?;
+            let line: BatchLine = strict::from_json(text).map_err(|e| at(e.to_string()))?;
             let meta = MicrobatchMeta {
                 images: line.images,
                 text_tokens: line.text_tokens,
@@ -117,7 +119,7 @@ impl BatchMeta {
     pub fn to_jsonl(&self) -> String {
         let mut out = String::new();
         for m in &self.microbatches {
-            let line = Line {
+            let line = BatchLine {
                 iteration: self.iteration,
                 images: m.images,
                 text_tokens: m.text_tokens,

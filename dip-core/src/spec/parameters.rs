@@ -1,6 +1,6 @@
-//! How many weights a module has, part by part.
+//! The number of weights of each part of a module.
 //!
-//! Matrices and tables are counted; norms and biases, under 0.1 % of the modules of the paper, are not.
+//! Matrices and tables are counted. Norms and biases are not; they are under 0.1 % of the modules of the paper.
 
 use crate::spec::ids::ModuleId;
 use crate::spec::model::{ModelSpec, ModuleSpec};
@@ -49,7 +49,7 @@ impl ModuleSpec {
 }
 
 impl ModelSpec {
-    /// Weights of a module. Its adapter is as wide as the widest consumer, its context projection reads every input.
+    /// Weights of a module. Its adapter has the width of the widest consumer, and its context projection reads every input.
     pub fn parameters(&self, module: ModuleId) -> ModuleParameters {
         let spec = &self.modules[module.index()];
         let inputs = self.inputs_of(module);
@@ -62,7 +62,7 @@ impl ModelSpec {
         }
     }
 
-    /// Width of the output of a module: that of its widest consumer after an adapter, its own otherwise.
+    /// Width of the output of a module: the width of its widest consumer if it has an adapter, else its own width.
     pub fn output_width(&self, module: ModuleId) -> u64 {
         let spec = &self.modules[module.index()];
         if !spec.kind.modality().has_adapter() {

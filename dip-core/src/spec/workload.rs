@@ -1,4 +1,4 @@
-//! From metadata to work: how many instances a microbatch gives a module, and what a slice of them costs.
+//! The work of modules: the number of instances in a microbatch, and the workload of a slice of them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::spec::ids::ModuleId;
 use crate::spec::modality::{DitSpec, Filling, ModuleSlice};
 use crate::spec::model::{ModelSpec, ModuleSpec};
 
-/// What the instances of a module are. Slices of two modules with the same space correspond one to one.
+/// The kind of instances of a module. Slices of two modules with the same kind correspond one to one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum InstanceSpace {
     /// Images of the microbatch.
@@ -30,40 +30,40 @@ pub struct Workload {
     pub instances: u32,
     /// Tokens that pass through the layers.
     pub tokens: u64,
-    /// Query-key pairs of self-attention, over all sequences, causal masking counted.
+    /// Query-key pairs of self-attention over all sequences, without masked pairs.
     pub attention_pairs: u64,
-    /// Query-key pairs whose scores training computes: those of causal attention block by block, see [`causal_blocks`].
+    /// Query-key pairs whose scores training computes. Causal attention computes whole blocks; see [`causal_blocks`].
     pub computed_pairs: u64,
     /// Query-key pairs of cross attention.
     pub cross_pairs: u64,
-    /// Tokens of the captions that cross attention sees.
+    /// Caption tokens that cross attention reads.
     pub context_tokens: u64,
-    /// Tokens handed to the consumers of the module (after merging).
+    /// Output tokens of the module, after merging.
     pub output_tokens: u64,
-    /// Most tokens that can have a loss: those of the text.
+    /// Tokens that can have a loss: the text tokens.
     pub trained_tokens: u64,
 }
 
 /// Most queries of one block of causal attention.
 const CAUSAL_BLOCK: u64 = 128;
 
-/// The queries of the blocks in which causal attention over a document of `length` tokens is computed. Those of a block see no key
-/// beyond its end, so that less is computed of what the mask hides: little more than half of a long document.
+/// Splits the queries of causal attention over a document of `length` tokens into blocks. The queries of a block read no key
+/// after its end, so that little more than half of all pairs of a long document are computed.
 pub fn causal_blocks(length: u64) -> impl Iterator<Item = Range<u64>> {
     let size = block_size(length);
     (0..length.div_ceil(size)).map(move |i| i * size..length.min((i + 1) * size))
 }
 
-/// Pairs that [`causal_blocks`] of a document compute.
+/// Number of query-key pairs that [`causal_blocks`] of a document compute.
 pub fn causal_block_pairs(length: u64) -> u64 {
     let size = block_size(length);
     let (whole, rest) = (length / size, length % size);
-    // Block i, from 1, has `size` queries and i * size keys; the last one what is left.
+    // Block i, counted from 1, has `size` queries and i * size keys. The last block has the rest.
     let blocks = size.saturating_mul(size).saturating_mul(triangle(whole));
     blocks.saturating_add(rest.saturating_mul(length))
 }
 
-/// Queries of a block: as equal as can be.
+/// Number of queries of a block. Blocks are as equal as possible.
 fn block_size(length: u64) -> u64 {
     let blocks = length.div_ceil(CAUSAL_BLOCK).max(1);
     length.div_ceil(blocks).max(1)
@@ -88,14 +88,15 @@ impl ModelSpec {
         module.kind.modality().workload(&slice)
     }
 
-    /// Tokens of the packed sequence of a microbatch: its text, its captions, and the outputs of all encoders.
+    /// Tokens of the packed sequence of a microbatch: text, captions and the outputs of all encoders.
     pub fn sequence_length(&self, microbatch: &MicrobatchMeta) -> u64 {
         let captions: u64 = microbatch.clips.iter().map(|c| c.caption_tokens).sum();
         let tokens = |m: &ModuleSpec| m.kind.modality().sequence_tokens(m, microbatch);
         microbatch.text_tokens + captions + self.modules.iter().map(tokens).sum::<u64>()
     }
 
-    /// A typical microbatch, filled to `share` (0 to 1) of what the model allows; text takes the rest of the sequence.
+    /// A typical microbatch with `share` (0 to 1) of the images, sounds and clips that the model allows. Text fills the rest of
+    /// the sequence.
     pub fn filled(&self, share: f64) -> MicrobatchMeta {
         let mut microbatch = MicrobatchMeta::default();
         for module in &self.modules {
@@ -116,7 +117,7 @@ impl ModelSpec {
 }
 
 impl MicrobatchMeta {
-    /// True if there is a packed sequence: anything but clips with their captions.
+    /// True if there is a packed sequence, not only clips with captions.
     pub fn has_sequence(&self) -> bool {
         self.text_tokens > 0
             || self.images > 0
@@ -124,13 +125,13 @@ impl MicrobatchMeta {
             || self.other.values().any(|sizes| !sizes.is_empty())
     }
 
-    /// Sizes of the instances of a module of a modality from another crate.
+    /// Instance sizes of a module whose modality comes from another crate.
     pub fn sizes_of(&self, module: &str) -> &[u64] {
         self.other.get(module).map_or(&[], Vec::as_slice)
     }
 }
 
-/// Adds without wrapping: sizes come from files, and more work than 64 bits count is simply too much.
+/// Adds with saturation, because sizes come from files.
 pub(in crate::spec) fn add(total: &mut u64, more: u64) {
     *total = total.saturating_add(more);
 }
@@ -144,7 +145,8 @@ pub(in crate::spec) fn triangle(n: u64) -> u64 {
     n.saturating_mul(n.saturating_add(1)) / 2
 }
 
-/// Pairs inside the documents of a sequence, by those of one; tokens that are in none are one more document.
+/// Pairs within the documents of a sequence. `of_one` gives the pairs of one document. Tokens outside all documents form one
+/// more document.
 pub(in crate::spec) fn document_pairs(
     tokens: u64,
     documents: &[u64],
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_sequence_a_decoder_reads_one_caption_a_clip() {
+    fn without_a_sequence_a_decoder_reads_one_caption_per_clip() {
         let clip =
             |seconds, caption_tokens| ClipMeta { seconds, caption_tokens, ..Default::default() };
         let clips = vec![clip(4.0, 60), clip(0.1, 20)];
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn work_beyond_all_measure_saturates() {
+    fn extreme_work_saturates() {
         let clips =
             vec![ClipMeta { seconds: 1e6, caption_tokens: 1 << 32, ..Default::default() }; 3];
         let meta =

@@ -160,7 +160,7 @@ impl ModuleSlice<'_> {
     }
 }
 
-/// How full the module of a typical microbatch is.
+/// The share of a module's instances in a typical microbatch.
 #[derive(Debug, Clone, Copy)]
 pub struct Filling<'a> {
     /// The model.

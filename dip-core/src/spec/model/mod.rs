@@ -1,4 +1,4 @@
-//! What is trained: a directed acyclic graph of modality modules.
+//! The model: a directed acyclic graph of modality modules.
 
 mod options;
 
@@ -13,12 +13,12 @@ use crate::spec::strict;
 
 pub use options::{Activation, AttentionBias, LayerOptions, Lora, LoraTarget, Rope, RopeScaling};
 
-/// Most modules a model may have; bounds every table that is sized by modules.
+/// Most modules of a model. Bounds the tables that are sized by modules.
 pub const MAX_MODULES: usize = 64;
-/// Most layers a module may have.
+/// Most layers of a module.
 pub const MAX_LAYERS: u32 = 65_536;
 
-/// A large multimodal model: modules joined by their `inputs`, any directed acyclic graph of them.
+/// A large multimodal model: a directed acyclic graph of modules, connected by their `inputs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
@@ -26,16 +26,16 @@ pub struct ModelSpec {
     pub name: String,
     /// Tokens of one packed sequence, images and audio included.
     pub sequence_tokens: u32,
-    /// Most images packed into one microbatch; 0 where the model takes none.
+    /// Most images in one microbatch; 0 if the model takes none.
     #[serde(default)]
     pub max_images: u32,
-    /// Most clips packed into one microbatch; 0 where the model takes none.
+    /// Most clips in one microbatch; 0 if the model takes none.
     #[serde(default)]
     pub max_clips: u32,
-    /// Microbatches of one iteration and pipeline replica, where the caller says nothing else.
+    /// Default number of microbatches per iteration and pipeline replica.
     #[serde(default = "default_microbatches")]
     pub microbatches: u32,
-    /// How the model is spread over devices by default.
+    /// Default degrees of parallelism.
     #[serde(default)]
     pub parallel: Parallelism,
     /// The modules, in any order.
@@ -51,11 +51,11 @@ const fn default_microbatches() -> u32 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parallelism {
-    /// Replicas of the whole pipeline.
+    /// Number of pipeline replicas.
     pub data: u32,
-    /// Devices that share each layer.
+    /// Number of devices that share each layer.
     pub tensor: u32,
-    /// Pipeline ranks.
+    /// Number of pipeline ranks.
     pub pipeline: u32,
 }
 
@@ -65,7 +65,7 @@ impl Default for Parallelism {
     }
 }
 
-/// One modality module: a stack of equal transformer layers with its own ends.
+/// One modality module: a stack of equal transformer layers with a start and an end of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModuleSpec {
@@ -77,33 +77,33 @@ pub struct ModuleSpec {
     pub hidden: u32,
     /// Width of the feed-forward network.
     pub ffn: u32,
-    /// Attention heads.
+    /// Number of attention heads.
     pub heads: u32,
-    /// Key-value heads (groups); `heads` where absent.
+    /// Number of key-value heads (groups). Defaults to `heads`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<u32>,
-    /// Width of one head; `hidden / heads` where absent.
+    /// Width of one head. Defaults to `hidden / heads`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<u32>,
-    /// Whether the feed-forward network is gated (three matrices); decoders are where absent.
+    /// True if the feed-forward network is gated (three matrices). Defaults to true in decoders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gated_ffn: Option<bool>,
-    /// Inner width of the adapter of an encoder; the width of its merged tokens, as in Qwen2-VL, where absent.
+    /// Inner width of the adapter of an encoder. Defaults to the width of its merged tokens, as in Qwen2-VL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter_hidden: Option<u32>,
-    /// Whether its weights are trained.
+    /// True if its weights are trained.
     #[serde(default = "default_trainable")]
     pub trainable: bool,
-    /// Low-rank adapters, which are trained in the place of its weights.
+    /// Low-rank adapters, which are trained instead of its weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
     /// Names of the modules whose outputs it consumes.
     #[serde(default)]
     pub inputs: Vec<String>,
-    /// How its layers differ from those of the presets.
+    /// Layer options of published models.
     #[serde(default, skip_serializing_if = "is_default")]
     pub options: LayerOptions,
-    /// The modality, with what only it needs.
+    /// The modality with its settings.
     pub kind: ModuleKind,
 }
 
@@ -116,7 +116,7 @@ const fn default_trainable() -> bool {
 }
 
 impl ModuleSpec {
-    /// Key-value heads.
+    /// Number of key-value heads.
     pub fn kv_heads(&self) -> u32 {
         self.kv_heads.unwrap_or(self.heads)
     }
@@ -143,7 +143,7 @@ impl ModelSpec {
         Ok(spec)
     }
 
-    /// The module of that name.
+    /// The module with this name.
     pub fn module(&self, name: &str) -> Option<(ModuleId, &ModuleSpec)> {
         self.modules
             .iter()
@@ -166,9 +166,10 @@ impl ModelSpec {
             .collect()
     }
 
-    /// Modules in an order in which every module comes after its inputs; of those that are free to go, the first declared.
+    /// Modules in topological order: every module comes after its inputs. Among modules that are ready, the first declared is
+    /// next.
     ///
-    /// A validated model has no cycle; modules on a cycle of one that was not validated are left out.
+    /// Leaves out modules on a cycle, which a validated model does not have.
     pub fn topological_order(&self) -> Vec<ModuleId> {
         let mut done: BTreeSet<&str> = BTreeSet::new();
         let mut order = Vec::with_capacity(self.modules.len());
@@ -182,7 +183,7 @@ impl ModelSpec {
         order
     }
 
-    /// Whether each module runs a backward: it is trained, or something upstream of it is.
+    /// Returns, for each module, whether it runs a backward: it is trained, or a module upstream of it is.
     pub fn runs_backward(&self) -> Vec<bool> {
         let mut runs = vec![false; self.modules.len()];
         for id in self.topological_order() {

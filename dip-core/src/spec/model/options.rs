@@ -1,20 +1,20 @@
-//! How layers of published models differ from those of the presets, and adapters on frozen ones.
+//! Layer options of published models, and low-rank adapters on frozen modules.
 
 use serde::{Deserialize, Serialize};
 
 use super::ModuleSpec;
 use crate::spec::error::FieldError;
 
-/// What published models do in different ways. The defaults are those of the presets.
+/// Options in which published models differ. The presets use the defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LayerOptions {
     /// Added to the variance in every norm of the module.
     pub norm_epsilon: f64,
-    /// Which projections of the attention have a bias; all in encoders and none in decoders where absent.
+    /// Projections of the attention that have a bias. Defaults to all in encoders and none in decoders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_bias: Option<AttentionBias>,
-    /// Of a feed-forward network without a gate.
+    /// Activation of a feed-forward network without a gate.
     pub activation: Activation,
     /// Rotary positions.
     pub rope: Rope,
@@ -39,7 +39,7 @@ pub enum AttentionBias {
     None,
     /// Query, key and value, as in Qwen2.
     Qkv,
-    /// Those and the output, as in vision encoders.
+    /// Query, key, value and output, as in vision encoders.
     All,
 }
 
@@ -61,10 +61,10 @@ pub enum Activation {
 pub struct Rope {
     /// Base of the angles.
     pub theta: f64,
-    /// Longer waves for longer sequences, as in Llama 3.1.
+    /// Scaling of wave lengths for longer sequences, as in Llama 3.1.
     #[serde(rename = "stretch", skip_serializing_if = "Option::is_none")]
     pub scaling: Option<RopeScaling>,
-    /// Angles of a head that turn with time, row and column of a token, as in Qwen2-VL; they add up to half of its width.
+    /// Numbers of angles of a head that encode time, row and column, as in Qwen2-VL. They add up to half of the head width.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sections: Option<[u32; 3]>,
 }
@@ -75,29 +75,30 @@ impl Default for Rope {
     }
 }
 
-/// Longer waves for longer sequences: short ones stay, long ones are stretched, those between in part.
+/// Scaling of rotary wave lengths for longer sequences: short waves stay, long waves grow by `factor`, waves between them in
+/// part.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RopeScaling {
-    /// By how much long waves are stretched.
+    /// Factor by which long waves grow.
     pub factor: f64,
     /// Waves longer than `original_positions / low` are long.
     pub low: f64,
     /// Waves shorter than `original_positions / high` are short.
     pub high: f64,
-    /// Positions that the model was first trained on.
+    /// Number of positions in the original training.
     pub original_positions: u32,
 }
 
-/// Low-rank adapters on a frozen module: `y = x W + (alpha / rank) x A B`, of which A and B are trained.
+/// Low-rank adapters on a frozen module: `y = x W + (alpha / rank) x A B`. Only A and B are trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lora {
     /// Inner width of an adapter.
     pub rank: u32,
-    /// Its weight, times the rank.
+    /// Scale of the adapter, multiplied by the rank.
     pub alpha: f64,
-    /// The projections that have one.
+    /// The projections with an adapter.
     pub targets: Vec<LoraTarget>,
 }
 
@@ -135,7 +136,7 @@ impl LoraTarget {
 }
 
 impl ModuleSpec {
-    /// Which projections of its attention have a bias.
+    /// Projections of its attention that have a bias.
     pub fn attention_bias(&self) -> AttentionBias {
         self.options.attention_bias.unwrap_or(self.kind.modality().attention_bias())
     }
@@ -187,7 +188,7 @@ impl ModuleSpec {
 }
 
 impl Lora {
-    /// Checks every field; `path` is the path of the adapter in its file.
+    /// Checks every field. `path` is the path of the adapter in its file.
     ///
     /// # Errors
     /// [`FieldError`] for the first field outside its limit.
@@ -206,7 +207,7 @@ impl Lora {
         Ok(())
     }
 
-    /// What the product of the two matrices is multiplied with.
+    /// Factor of the product of the two matrices: `alpha / rank`.
     pub fn scale(&self) -> f64 {
         self.alpha / f64::from(self.rank)
     }

@@ -24,7 +24,7 @@ inputs = ["vit"]
 kind = { decoder = { vocab = 1000 } }
 "#;
 
-/// The error of the model with one passage, the first of its kind, replaced.
+/// The error of the model after the first occurrence of `from` is replaced.
 fn error(from: &str, to: &str) -> String {
     assert!(MODEL.contains(from), "{from:?}");
     ModelSpec::from_toml(&MODEL.replacen(from, to, 1)).unwrap_err().to_string()
@@ -42,7 +42,7 @@ fn absent_fields_have_their_defaults() {
 }
 
 #[test]
-fn modules_come_after_their_inputs_whatever_the_order_of_declaration() {
+fn modules_come_after_their_inputs_in_any_order_of_declaration() {
     let text = MODEL.replace("kind = { vit", "inputs = [\"lm\"]\nkind = { vit");
     let text = text.replace("inputs = [\"vit\"]\n", "");
     let model = ModelSpec::from_toml(&text).unwrap();
@@ -52,7 +52,7 @@ fn modules_come_after_their_inputs_whatever_the_order_of_declaration() {
 }
 
 #[test]
-fn a_frozen_module_runs_a_backward_only_behind_a_trained_one() {
+fn a_frozen_module_runs_a_backward_only_after_a_trained_module() {
     let runs = |vit: bool, lm: bool| {
         let mut model = ModelSpec::from_toml(MODEL).unwrap();
         (model.modules[0].trainable, model.modules[1].trainable) = (vit, lm);
@@ -120,6 +120,8 @@ fn inputs_that_form_a_cycle_are_named() {
 fn unknown_fields_and_wrong_types_name_the_line() {
     let array = error("[[module]]", "parallel = [1, 1, 2]\n[[module]]");
     assert!(array.contains("line 4") && array.contains("an object with named fields"), "{array}");
+    let kind = error("{ image_px = 728, patch_px = 14, merge = 4 }", "[728, 14, 4]");
+    assert!(kind.contains("an object with named fields"), "{kind}");
     assert!(error("ffn = 128", "fnn = 128").contains("unknown field `fnn`"));
     let wrong = error("heads = 4", "heads = \"four\"");
     assert!(wrong.contains("line 9"), "{wrong}");
