@@ -4,7 +4,7 @@
 
 use dip::prelude::*;
 use dip::train::data::{LatentShape, Tokenizer, caption_tokens};
-use dip::train::model::sampler::Sampler;
+use dip::train::model::sampler::{ClipPrompt, Sampler};
 use dip::train::{
     ClipGrid, IterationReport, MetricSink, Run, RunConfig, SampledClip, SinkError, write_samples,
 };
@@ -38,8 +38,9 @@ fn main() -> anyhow::Result<()> {
     let tokens = |text: &str| caption_tokens(&tokenizer, text, 40);
     let sampler =
         Sampler { steps: 32, guidance: 3.0, values: shape.values as usize, empty: tokens("")? };
-    let prompt = (tokens(&caption)?, ClipGrid { frames: 6, rows: 4, columns: 4 });
-    let clips = training.model()?.sample(&sampler, &[prompt], 0);
+    let grid = ClipGrid { frames: 6, rows: 4, columns: 4 };
+    let prompt = ClipPrompt { caption: tokens(&caption)?, grid };
+    let clips = training.model()?.sample(&sampler, &[prompt], 0)?;
     let sample = |latents| SampledClip { caption: caption.clone(), seen: None, latents, shape };
     let folder = config.output.join("mine");
     write_samples(&folder, &clips.into_iter().map(sample).collect::<Vec<_>>())?;

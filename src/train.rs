@@ -3,10 +3,10 @@
 pub use crate::run::{OnBackend, Run, RunError, Training, on_device};
 pub use dip_burn::train::{
     Assign, BatchContent, BatchLoader, Caption, CaptionEvaluator, CheckpointConfig, ClipEvaluator,
-    DataConfig, Device, EarlyStop, Evaluation, EvaluationConfig, Evaluator, HeldOutPicture,
-    Inference, IterationReport, JsonLines, LoadedBatch, LoraConfig, LossScale, MetricSink,
-    MetricsConfig, Packing, PartitionMethod, PendingContent, PipelineConfig, RunConfig, RunData,
-    SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError, TensorBoard,
+    DataConfig, Device, EarlyStop, Evaluation, EvaluationConfig, EvaluationError, Evaluator,
+    HeldOutPicture, Inference, IterationReport, JsonLines, LoadedBatch, LoraConfig, LossScale,
+    MetricSink, MetricsConfig, Packing, PartitionMethod, PendingContent, PipelineConfig, RunConfig,
+    RunData, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError, TensorBoard,
     Throughput, TrainError, Trainer, TrainerInit, WeightsConfig, checkpoint, clip_size,
     resident_bytes, write_samples,
 };

@@ -6,9 +6,19 @@ use super::WholeModel;
 use crate::batch::{Clip, ClipGrid, Microbatch};
 use crate::data::Latents;
 use crate::data::video::{ReadyClip, packed, sample_time, standard_normals};
+use crate::params::ReadError;
 
 /// Clips of one forward, each with and without its caption.
 const CLIPS_AT_ONCE: usize = 8;
+
+/// The caption of a clip to sample, and its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipPrompt {
+    /// Tokens of the caption.
+    pub caption: Vec<u32>,
+    /// Tokens of the clip along each axis.
+    pub grid: ClipGrid,
+}
 
 /// How clips are sampled.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,15 +35,18 @@ pub struct Sampler {
 
 impl Sampler {
     /// A clip of the given size for each caption. Clip `n` of a seed starts from the same noise for any other clips.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the device has failed.
     pub fn sample<B: Backend>(
         &self,
         model: &WholeModel<B>,
-        prompts: &[(Vec<u32>, ClipGrid)],
+        prompts: &[ClipPrompt],
         seed: u64,
-    ) -> Vec<Latents> {
-        let noise = |(number, (_, grid)): (u64, &(Vec<u32>, ClipGrid))| {
-            let values = standard_normals(seed, number, grid.tokens() * self.values);
-            Latents { grid: *grid, values }
+    ) -> Result<Vec<Latents>, ReadError> {
+        let noise = |(number, prompt): (u64, &ClipPrompt)| {
+            let values = standard_normals(seed, number, prompt.grid.tokens() * self.values);
+            Latents { grid: prompt.grid, values }
         };
         let mut clips: Vec<Latents> = (0..).zip(prompts).map(noise).collect();
         let at = |step: u32| sample_time(step, self.steps);
@@ -41,13 +54,13 @@ impl Sampler {
         for (clips, prompts) in groups {
             for i in 0..self.steps {
                 let (time, step) = (at(i), at(i + 1) - at(i));
-                let velocities = self.velocities(model, clips, prompts, time);
+                let velocities = self.velocities(model, clips, prompts, time)?;
                 for (clip, velocity) in clips.iter_mut().zip(velocities) {
                     clip.values.iter_mut().zip(velocity).for_each(|(x, v)| *x += step * v);
                 }
             }
         }
-        clips
+        Ok(clips)
     }
 
     /// The guided velocity of every clip at `time`.
@@ -55,17 +68,17 @@ impl Sampler {
         &self,
         model: &WholeModel<B>,
         clips: &[Latents],
-        prompts: &[(Vec<u32>, ClipGrid)],
+        prompts: &[ClipPrompt],
         time: f32,
-    ) -> Vec<Vec<f32>> {
-        let captions = prompts.iter().map(|(caption, _)| caption.clone());
-        let captioned = velocity_of(model, &at(clips, captions, time));
+    ) -> Result<Vec<Vec<f32>>, ReadError> {
+        let captions = prompts.iter().map(|prompt| prompt.caption.clone());
+        let captioned = velocity_of(model, &at(clips, captions, time))?;
         let empty = std::iter::repeat_n(self.empty.clone(), clips.len());
-        let free = velocity_of(model, &at(clips, empty, time));
+        let free = velocity_of(model, &at(clips, empty, time))?;
         let guidance = self.guidance as f32;
         let guided = |(captioned, free): (&f32, &f32)| free + guidance * (captioned - free);
         let mut all = captioned.iter().zip(&free).map(guided);
-        clips.iter().map(|clip| all.by_ref().take(clip.values.len()).collect()).collect()
+        Ok(clips.iter().map(|clip| all.by_ref().take(clip.values.len()).collect()).collect())
     }
 }
 
@@ -85,7 +98,11 @@ fn at(clips: &[Latents], captions: impl Iterator<Item = Vec<u32>>, time: f32) ->
     packed::microbatch(&ready.collect::<Vec<_>>(), state)
 }
 
-fn velocity_of<B: Backend>(model: &WholeModel<B>, microbatch: &Microbatch) -> Vec<f32> {
+fn velocity_of<B: Backend>(
+    model: &WholeModel<B>,
+    microbatch: &Microbatch,
+) -> Result<Vec<f32>, ReadError> {
     let velocity = model.velocity(microbatch).expect("only models of clips are sampled");
-    velocity.into_data().convert::<f32>().to_vec().expect("it was made of these numbers")
+    let data = velocity.try_into_data().map_err(ReadError::new)?;
+    Ok(data.convert::<f32>().to_vec().expect("it was made of these numbers"))
 }

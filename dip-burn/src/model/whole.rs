@@ -8,7 +8,9 @@ use dip_core::ModelSpec;
 
 use super::{AnyChunk, ChunkSpec, Init, InitialWeights, InputSlice, Modalities, ModelError, Slice};
 use crate::batch::{Batch, Image, Microbatch};
-use crate::params::{self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap};
+use crate::params::{
+    self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap, ReadError,
+};
 use crate::weights::ReadWeights;
 
 /// Locked while a graph of Burn's autodiff is built and run.
@@ -165,31 +167,43 @@ impl<B: Backend> WholeModel<B> {
     }
 
     /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity. For backends without autodiff.
-    pub fn loss(&self, microbatches: &[Microbatch]) -> f64 {
+    ///
+    /// # Errors
+    /// [`ReadError`] if the device has failed.
+    pub fn loss(&self, microbatches: &[Microbatch]) -> Result<f64, ReadError> {
         let trained: u64 = microbatches.iter().map(Microbatch::trained_tokens).sum();
-        let sum = |m: &Microbatch| self.loss_sum(m).into_scalar().elem::<f64>();
-        microbatches.iter().map(sum).sum::<f64>() / trained.max(1) as f64
+        let sums = microbatches.iter().map(|m| params::sum_on_host(vec![self.loss_sum(m)]));
+        Ok(sums.sum::<Result<f64, _>>()? / trained.max(1) as f64)
     }
 
     /// Continues each prompt with the most likely tokens, until `stop` or `most` tokens. For backends without autodiff.
-    pub fn generate(&self, prompts: &[Prompt], stop: u32, most: usize) -> Vec<Vec<u32>> {
+    ///
+    /// # Errors
+    /// [`ReadError`] if the device has failed.
+    pub fn generate(
+        &self,
+        prompts: &[Prompt],
+        stop: u32,
+        most: usize,
+    ) -> Result<Vec<Vec<u32>>, ReadError> {
         prompts.iter().map(|prompt| self.continued(prompt, stop, most)).collect()
     }
 
-    fn continued(&self, prompt: &Prompt, stop: u32, most: usize) -> Vec<u32> {
+    fn continued(&self, prompt: &Prompt, stop: u32, most: usize) -> Result<Vec<u32>, ReadError> {
         let mut sequence = prompt.sequence();
         let outputs = self.outputs_before_last(&sequence);
         let start = sequence.tokens.len();
         while sequence.tokens.len() < start + most {
             let last = sequence.tokens.len() - 1;
             let logits = self.predict(&outputs, &sequence, Some(&[last]));
-            let token = logits.map(|l| l.argmax(1).into_scalar().elem::<i64>() as u32);
-            match token {
-                Some(token) if token != stop => sequence.push(token),
-                _ => break,
+            let Some(logits) = logits else { break };
+            let token = logits.argmax(1).try_into_scalar().map_err(ReadError::new)?;
+            match token.elem::<i64>() as u32 {
+                token if token == stop => break,
+                token => sequence.push(token),
             }
         }
-        sequence.tokens.split_off(start)
+        Ok(sequence.tokens.split_off(start))
     }
 
     /// The parameters, by name.

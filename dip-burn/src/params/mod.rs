@@ -62,7 +62,7 @@ pub struct ReadError {
 }
 
 impl ReadError {
-    fn new(error: ExecutionError) -> Self {
+    pub(crate) fn new(error: ExecutionError) -> Self {
         let reason = match error {
             ExecutionError::WithContext { reason } => reason,
             ExecutionError::Generic { reason, .. } => reason,

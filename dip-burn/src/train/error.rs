@@ -4,6 +4,7 @@ use dip_core::PlanError;
 use thiserror::Error;
 
 use super::checkpoint::CheckpointError;
+use super::evaluator::EvaluationError;
 use super::metrics::SinkError;
 use crate::data::DataError;
 use crate::model::ModelError;
@@ -26,6 +27,9 @@ pub enum TrainError {
     /// Another process.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// The evaluation.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

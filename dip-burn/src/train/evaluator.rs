@@ -1,60 +1,95 @@
-//! What a run is evaluated by, and what an evaluation asks of a model.
+//! The evaluation of a run: what measures a model, and the model as it sees it.
 
 use burn::tensor::backend::Backend;
+use thiserror::Error;
 
 use super::config::EvaluationConfig;
 use super::report::Evaluation;
-use crate::batch::{ClipGrid, Microbatch};
+use crate::batch::Microbatch;
 use crate::data::{DataError, Latents};
-use crate::model::sampler::Sampler;
+use crate::model::sampler::{ClipPrompt, Sampler};
 use crate::model::{Prompt, WholeModel};
+use crate::params::ReadError;
 
 /// Measures a model on data that it was not trained on.
 pub trait Evaluator: Send {
     /// The loss on held-out data; if `generates`, also captions or samples.
     ///
     /// # Errors
-    /// [`DataError`] if the data cannot be read or tokenised.
+    /// [`EvaluationError`] if the data cannot be used, or the model's device has failed.
     fn evaluate(
         &self,
         model: &dyn Inference,
         config: &EvaluationConfig,
         generates: bool,
-    ) -> Result<Evaluation, DataError>;
+    ) -> Result<Evaluation, EvaluationError>;
+}
+
+/// A model that could not be evaluated.
+#[derive(Debug, Error)]
+pub enum EvaluationError {
+    /// The held-out data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The device of the model.
+    #[error(transparent)]
+    Device(#[from] ReadError),
+    /// Anything else in an evaluator.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A model that predicts, whatever it computes on.
 pub trait Inference {
     /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity.
-    fn loss(&self, microbatches: &[Microbatch]) -> f64;
+    ///
+    /// # Errors
+    /// [`ReadError`] if the device has failed.
+    fn loss(&self, microbatches: &[Microbatch]) -> Result<f64, ReadError>;
 
     /// Continues each prompt greedily, up to `stop` or to `max_tokens` tokens.
-    fn generate(&self, prompts: &[Prompt], stop: u32, max_tokens: usize) -> Vec<Vec<u32>>;
+    ///
+    /// # Errors
+    /// [`ReadError`] if the device has failed.
+    fn generate(
+        &self,
+        prompts: &[Prompt],
+        stop: u32,
+        max_tokens: usize,
+    ) -> Result<Vec<Vec<u32>>, ReadError>;
 
-    /// Samples a clip for each caption, given as tokens, in the size beside it. The noise follows from the seed.
+    /// Samples a clip for each prompt. The noise follows from the seed.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the device has failed.
     fn sample(
         &self,
         sampler: &Sampler,
-        captions: &[(Vec<u32>, ClipGrid)],
+        prompts: &[ClipPrompt],
         seed: u64,
-    ) -> Vec<Latents>;
+    ) -> Result<Vec<Latents>, ReadError>;
 }
 
 impl<B: Backend> Inference for WholeModel<B> {
-    fn loss(&self, microbatches: &[Microbatch]) -> f64 {
+    fn loss(&self, microbatches: &[Microbatch]) -> Result<f64, ReadError> {
         Self::loss(self, microbatches)
     }
 
-    fn generate(&self, prompts: &[Prompt], stop: u32, max_tokens: usize) -> Vec<Vec<u32>> {
+    fn generate(
+        &self,
+        prompts: &[Prompt],
+        stop: u32,
+        max_tokens: usize,
+    ) -> Result<Vec<Vec<u32>>, ReadError> {
         Self::generate(self, prompts, stop, max_tokens)
     }
 
     fn sample(
         &self,
         sampler: &Sampler,
-        captions: &[(Vec<u32>, ClipGrid)],
+        prompts: &[ClipPrompt],
         seed: u64,
-    ) -> Vec<Latents> {
-        sampler.sample(self, captions, seed)
+    ) -> Result<Vec<Latents>, ReadError> {
+        sampler.sample(self, prompts, seed)
     }
 }

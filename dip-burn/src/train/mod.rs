@@ -31,7 +31,7 @@ pub use data::{
 };
 pub use early_stop::EarlyStop;
 pub use error::TrainError;
-pub use evaluator::{Evaluator, Inference};
+pub use evaluator::{EvaluationError, Evaluator, Inference};
 pub use loss_scale::LossScale;
 pub use metrics::{JsonLines, MetricSink, SampleFiles, SinkError, TensorBoard, write_samples};
 pub use report::{Caption, Evaluation, IterationReport, SampledClip};

@@ -1,7 +1,8 @@
 //! An evaluation: the mean loss of a text that says nothing about its pictures.
 
-use dip::train::data::DataError;
-use dip::train::{Evaluation, EvaluationConfig, Evaluator, Inference, Microbatch};
+use dip::train::{
+    Evaluation, EvaluationConfig, EvaluationError, Evaluator, Inference, Microbatch,
+};
 
 use crate::uses::Uses;
 
@@ -13,7 +14,7 @@ impl Evaluator for Brightness {
         model: &dyn Inference,
         _: &EvaluationConfig,
         _: bool,
-    ) -> Result<Evaluation, DataError> {
+    ) -> Result<Evaluation, EvaluationError> {
         self.0.add("evaluator");
         let text = b"bright";
         let length = text.len() - 1;
@@ -25,6 +26,6 @@ impl Evaluator for Brightness {
             loss_mask: vec![true; length],
             ..Microbatch::default()
         };
-        Ok(Evaluation::new("loss of a word", model.loss(&[microbatch])))
+        Ok(Evaluation::new("loss of a word", model.loss(&[microbatch])?))
     }
 }

@@ -15,7 +15,7 @@ use crate::data::{
     WebDataset, WebDatasetConfig, blank_pixels, decode_microbatches,
 };
 use crate::model::Prompt;
-use crate::train::evaluator::{Evaluator, Inference};
+use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
 use crate::train::report::{Caption, Evaluation};
 use crate::train::{DataConfig, EvaluationConfig};
 
@@ -103,14 +103,14 @@ impl Evaluator for CaptionEvaluator {
         model: &dyn Inference,
         config: &EvaluationConfig,
         generates: bool,
-    ) -> Result<Evaluation, DataError> {
-        let loss = model.loss(&self.evaluation_batch(config.pictures)?);
+    ) -> Result<Evaluation, EvaluationError> {
+        let loss = model.loss(&self.evaluation_batch(config.pictures)?)?;
         let mut evaluation = Evaluation::new("caption loss", loss);
         if generates {
             let (prompts, held_out): (Vec<_>, Vec<_>) =
                 self.prompts(config.captions)?.into_iter().unzip();
             let stop = self.tokenizer.special().eos;
-            let texts = model.generate(&prompts, stop, config.max_caption_tokens);
+            let texts = model.generate(&prompts, stop, config.max_caption_tokens)?;
             let caption = |(tokens, held_out): (&Vec<u32>, &HeldOutPicture)| {
                 let generated = self.tokenizer.decode(tokens);
                 Caption {

@@ -15,8 +15,8 @@ use crate::data::{
     CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, DataError, DataSource, LatentShape,
     Latents, SourcePosition, Tokenizer, WebDataset, WebDatasetConfig, caption_tokens,
 };
-use crate::model::sampler::Sampler;
-use crate::train::evaluator::{Evaluator, Inference};
+use crate::model::sampler::{ClipPrompt, Sampler};
+use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
 use crate::train::report::{Evaluation, SampledClip};
 use crate::train::{DataConfig, EvaluationConfig};
 
@@ -112,8 +112,8 @@ impl Evaluator for ClipEvaluator {
         model: &dyn Inference,
         config: &EvaluationConfig,
         generates: bool,
-    ) -> Result<Evaluation, DataError> {
-        let loss = model.loss(&self.evaluation_batch(config.clips)?);
+    ) -> Result<Evaluation, EvaluationError> {
+        let loss = model.loss(&self.evaluation_batch(config.clips)?)?;
         let mut evaluation = Evaluation::new("flow-matching loss", loss);
         if generates {
             evaluation.samples = self.samples(model, config)?;
@@ -145,7 +145,7 @@ impl ClipEvaluator {
         &self,
         model: &dyn Inference,
         config: &EvaluationConfig,
-    ) -> Result<Vec<SampledClip>, DataError> {
+    ) -> Result<Vec<SampledClip>, EvaluationError> {
         let sampler = Sampler {
             steps: config.sample_steps,
             guidance: config.guidance,
@@ -159,9 +159,10 @@ impl ClipEvaluator {
         let chosen: Vec<_> = first.into_iter().chain(repeated).take(config.samples).collect();
         let mut prompts = Vec::with_capacity(chosen.len());
         for clip in &chosen {
-            prompts.push((self.tokens(&clip.caption)?, ClipGrid { frames, ..clip.latents.grid }));
+            let grid = ClipGrid { frames, ..clip.latents.grid };
+            prompts.push(ClipPrompt { caption: self.tokens(&clip.caption)?, grid });
         }
-        let sampled = model.sample(&sampler, &prompts, self.seed ^ SAMPLE_SEED);
+        let sampled = model.sample(&sampler, &prompts, self.seed ^ SAMPLE_SEED)?;
         let sample = |(latents, clip): (Latents, &&HeldOutClip)| SampledClip {
             caption: clip.caption.clone(),
             seen: self.seen(&latents, &clip.caption),
