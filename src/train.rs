@@ -1,4 +1,19 @@
 //! Training runs: [`Run`] puts one together, and every part of it can be one of your own.
+//!
+//! ```no_run
+//! use dip::plan::OneFOneB;
+//! use dip::prelude::*;
+//! use dip::train::{Run, RunConfig};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = RunConfig::from_toml(&std::fs::read_to_string("run.toml")?)?;
+//! let mut model = presets::model(&config.model).ok_or("no such model")?;
+//! config.adapt(&mut model)?;
+//! let mut training = Run::new(config, model).with_schedule(OneFOneB).start()?;
+//! training.run(&mut ())?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub use crate::run::{OnBackend, Run, RunError, Training, on_device};
 pub use dip_burn::train::{

@@ -1,8 +1,8 @@
 //! A training run, put together as the paper does it. [`Run::start`] is the table of contents: open the data, look at the first
 //! batches, measure the stages, place the layers, train with a plan for every batch.
 //!
-//! Every step can be replaced: [`Run::with_schedule`], [`Run::with_cost`], [`Run::with_data`], [`Run::with_sink`] and
-//! [`Run::trainer`] take parts of your own. Without them a run is what `dip train` does.
+//! Every step takes parts of your own: [`Run::with_schedule`], [`Run::with_cost`], [`Run::with_data`] and [`Run::with_sink`], and
+//! [`Run::trainer`] for links, collectives and modalities. Without them a run does what `dip train` does.
 
 mod backend;
 mod costs;
@@ -111,8 +111,8 @@ impl Run {
         on_device(pipeline.device, pipeline.devices(), self)?
     }
 
-    /// Makes the run ready to train modules of `modalities` on these devices, one for each rank, replica by replica, over `connections`. All processes
-    /// plan with the costs of the first.
+    /// Makes the run ready to train on these devices, one for each rank, replica by replica, with connections and modalities that
+    /// may be your own. All processes plan with the costs of the first.
     ///
     /// # Errors
     /// [`RunError`] names the field or file, and the remedy.
@@ -259,7 +259,7 @@ impl OnBackend for Run {
     }
 }
 
-/// What the first steps of a run have found.
+/// The results of the first steps of a run.
 struct Prepared<B: Backend> {
     data: RunData,
     costs: Costs,
