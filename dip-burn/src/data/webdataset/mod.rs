@@ -148,11 +148,6 @@ impl<D> WebDataset<D> {
         Ok(new)
     }
 
-    /// The shards, in the order of their names.
-    pub fn shards(&self) -> &[PathBuf] {
-        &self.shards
-    }
-
     /// The next document of this epoch; `None` at its end, after which the next epoch begins.
     ///
     /// # Errors
