@@ -21,7 +21,7 @@ pub struct PlanCommand {
     /// A cluster preset or a cluster TOML
     #[arg(long, default_value = "h800")]
     cluster: String,
-    /// Batch metadata, JSON Lines; a sampled batch where absent
+    /// Batch metadata, JSON Lines, in which absent counts are 0; default: a sampled batch
     #[arg(long)]
     batch: Option<PathBuf>,
     /// The iteration of the batch file; its first where absent

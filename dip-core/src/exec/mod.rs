@@ -1,4 +1,4 @@
-//! Execution: [`compile`] turns a plan into one action list per rank, and one [`Interpreter`] runs these lists for every
+//! Execution: [`compile()`] turns a plan into one action list per rank, and the [`Interpreter`] runs these lists in every
 //! executor.
 //!
 //! ```text

@@ -87,7 +87,7 @@ struct StagePlace<'a> {
 
 /// Some instances of a module in one microbatch.
 #[derive(Clone, Copy)]
-struct Slice<'a> {
+struct InstanceSlice<'a> {
     module: ModuleId,
     instances: &'a Range<u32>,
 }
@@ -181,9 +181,12 @@ impl<'a> Builder<'a> {
                 })?;
                 let deps = match forwards.last() {
                     Some(&previous) => vec![self.edge(previous, chunk, costs.last())],
-                    None => {
-                        self.module_edges(k, Slice { module, instances: slice }, chunk, upstream)
-                    }
+                    None => self.module_edges(
+                        k,
+                        InstanceSlice { module, instances: slice },
+                        chunk,
+                        upstream,
+                    ),
                 };
                 let place = StagePlace { microbatch: k, module, sub_microbatch: s, chunk };
                 let id = self.push(&place, TaskKind::Forward, &keep, deps);
@@ -239,7 +242,7 @@ impl<'a> Builder<'a> {
     fn module_edges(
         &self,
         k: MicrobatchId,
-        own: Slice<'_>,
+        own: InstanceSlice<'_>,
         chunk: &Chunk,
         upstream: &[ModuleStages],
     ) -> Vec<Dep> {
@@ -247,7 +250,7 @@ impl<'a> Builder<'a> {
         for module in self.input.model.inputs_of(own.module) {
             let stages = &upstream[module.index()];
             for (s, instances) in stages.slices.iter().enumerate() {
-                if self.overlap(k, Slice { module, instances }, own)
+                if self.overlap(k, InstanceSlice { module, instances }, own)
                     && let Some(&producer) = stages.forwards[s].last()
                 {
                     deps.push(self.edge(producer, chunk, stages.costs[s].last()));
@@ -261,12 +264,12 @@ impl<'a> Builder<'a> {
     fn gradient_edges(&self, place: &StagePlace<'_>, stages: &[ModuleStages]) -> Vec<Dep> {
         let &StagePlace { microbatch, module, sub_microbatch, chunk } = place;
         let own = &stages[module.index()];
-        let own_slice = Slice { module, instances: &own.slices[sub_microbatch] };
+        let own_slice = InstanceSlice { module, instances: &own.slices[sub_microbatch] };
         let mut deps = Vec::new();
         for module in self.input.model.consumers_of(module) {
             let consumer = &stages[module.index()];
             for (s, instances) in consumer.slices.iter().enumerate() {
-                if self.overlap(microbatch, own_slice, Slice { module, instances })
+                if self.overlap(microbatch, own_slice, InstanceSlice { module, instances })
                     && let Some(&producer) = consumer.backwards.get(s).and_then(|ids| ids.first())
                 {
                     deps.push(self.edge(producer, chunk, own.costs[sub_microbatch].last()));
@@ -277,7 +280,7 @@ impl<'a> Builder<'a> {
     }
 
     /// True if two slices of one microbatch share an instance, or if their modules count instances differently.
-    fn overlap(&self, k: MicrobatchId, a: Slice<'_>, b: Slice<'_>) -> bool {
+    fn overlap(&self, k: MicrobatchId, a: InstanceSlice<'_>, b: InstanceSlice<'_>) -> bool {
         let meta = &self.input.batch.microbatches[k.index()];
         let (space_a, _) = self.input.model.instances(a.module, meta);
         let (space_b, _) = self.input.model.instances(b.module, meta);

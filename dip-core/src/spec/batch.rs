@@ -96,8 +96,8 @@ impl BatchMeta {
     pub fn from_jsonl(text: &str) -> Result<Vec<Self>, SpecError> {
         let mut batches: BTreeMap<u64, Vec<MicrobatchMeta>> = BTreeMap::new();
         for (i, text) in text.lines().enumerate().filter(|(_, t)| !t.trim().is_empty()) {
-            let at = |message: String| SpecError::Line { line: i + 1, message };
-            let line: BatchLine = strict::from_json(text).map_err(|e| at(e.to_string()))?;
+            let at = |error: SpecError| SpecError::Line { line: i + 1, source: error.into() };
+            let line: BatchLine = strict::from_json(text).map_err(at)?;
             let meta = MicrobatchMeta {
                 images: line.images,
                 text_tokens: line.text_tokens,
@@ -106,7 +106,7 @@ impl BatchMeta {
                 documents: line.documents,
                 other: line.other,
             };
-            meta.validate().map_err(|e| at(e.to_string()))?;
+            meta.validate().map_err(|e| at(e.into()))?;
             batches.entry(line.iteration).or_default().push(meta);
         }
         Ok(batches

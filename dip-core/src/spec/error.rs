@@ -70,11 +70,11 @@ pub enum SpecError {
         modules: Vec<String>,
     },
     /// A line of a JSON Lines file is wrong.
-    #[error("line {line}: {message}")]
+    #[error("line {line}: {source}")]
     Line {
-        /// Line number, counted from 1.
+        /// Line number from 1.
         line: usize,
-        /// What is wrong with it and what to do.
-        message: String,
+        /// The error of the line.
+        source: Box<SpecError>,
     },
 }

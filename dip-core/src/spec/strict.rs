@@ -37,7 +37,7 @@ pub fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, SpecError> {
 struct Strict<T>(T);
 
 /// A visitor of any value.
-struct AnyVisitor<V>(V);
+struct ValueVisitor<V>(V);
 
 /// A visitor of a struct.
 struct ObjectVisitor<V>(V);
@@ -54,37 +54,37 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
     type Error = D::Error;
 
     forward_deserialize! {
-        deserialize_any() AnyVisitor;
-        deserialize_bool() AnyVisitor;
-        deserialize_i8() AnyVisitor;
-        deserialize_i16() AnyVisitor;
-        deserialize_i32() AnyVisitor;
-        deserialize_i64() AnyVisitor;
-        deserialize_i128() AnyVisitor;
-        deserialize_u8() AnyVisitor;
-        deserialize_u16() AnyVisitor;
-        deserialize_u32() AnyVisitor;
-        deserialize_u64() AnyVisitor;
-        deserialize_u128() AnyVisitor;
-        deserialize_f32() AnyVisitor;
-        deserialize_f64() AnyVisitor;
-        deserialize_char() AnyVisitor;
-        deserialize_str() AnyVisitor;
-        deserialize_string() AnyVisitor;
-        deserialize_bytes() AnyVisitor;
-        deserialize_byte_buf() AnyVisitor;
-        deserialize_option() AnyVisitor;
-        deserialize_unit() AnyVisitor;
-        deserialize_unit_struct(name: &'static str) AnyVisitor;
-        deserialize_newtype_struct(name: &'static str) AnyVisitor;
-        deserialize_seq() AnyVisitor;
-        deserialize_tuple(len: usize) AnyVisitor;
-        deserialize_tuple_struct(name: &'static str, len: usize) AnyVisitor;
-        deserialize_map() AnyVisitor;
+        deserialize_any() ValueVisitor;
+        deserialize_bool() ValueVisitor;
+        deserialize_i8() ValueVisitor;
+        deserialize_i16() ValueVisitor;
+        deserialize_i32() ValueVisitor;
+        deserialize_i64() ValueVisitor;
+        deserialize_i128() ValueVisitor;
+        deserialize_u8() ValueVisitor;
+        deserialize_u16() ValueVisitor;
+        deserialize_u32() ValueVisitor;
+        deserialize_u64() ValueVisitor;
+        deserialize_u128() ValueVisitor;
+        deserialize_f32() ValueVisitor;
+        deserialize_f64() ValueVisitor;
+        deserialize_char() ValueVisitor;
+        deserialize_str() ValueVisitor;
+        deserialize_string() ValueVisitor;
+        deserialize_bytes() ValueVisitor;
+        deserialize_byte_buf() ValueVisitor;
+        deserialize_option() ValueVisitor;
+        deserialize_unit() ValueVisitor;
+        deserialize_unit_struct(name: &'static str) ValueVisitor;
+        deserialize_newtype_struct(name: &'static str) ValueVisitor;
+        deserialize_seq() ValueVisitor;
+        deserialize_tuple(len: usize) ValueVisitor;
+        deserialize_tuple_struct(name: &'static str, len: usize) ValueVisitor;
+        deserialize_map() ValueVisitor;
         deserialize_struct(name: &'static str, fields: &'static [&'static str]) ObjectVisitor;
-        deserialize_enum(name: &'static str, variants: &'static [&'static str]) AnyVisitor;
-        deserialize_identifier() AnyVisitor;
-        deserialize_ignored_any() AnyVisitor;
+        deserialize_enum(name: &'static str, variants: &'static [&'static str]) ValueVisitor;
+        deserialize_identifier() ValueVisitor;
+        deserialize_ignored_any() ValueVisitor;
     }
 
     fn is_human_readable(&self) -> bool {
@@ -100,7 +100,7 @@ macro_rules! forward_visit {
     };
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for AnyVisitor<V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for ValueVisitor<V> {
     type Value = V::Value;
 
     forward_visit! {
@@ -237,7 +237,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        self.0.tuple_variant(len, AnyVisitor(visitor))
+        self.0.tuple_variant(len, ValueVisitor(visitor))
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -258,7 +258,7 @@ mod tests {
     #[derive(Debug, PartialEq, Deserialize)]
     struct Outer {
         list: Vec<Inner>,
-        kind: Kind,
+        kind: Variant,
         #[serde(default)]
         option: Option<Inner>,
     }
@@ -270,7 +270,7 @@ mod tests {
 
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(rename_all = "snake_case")]
-    enum Kind {
+    enum Variant {
         Unit,
         Fields { b: u32 },
         Wrapped(Inner),
@@ -282,12 +282,12 @@ mod tests {
         let value: Outer = from_json(text).unwrap();
         let expected = Outer {
             list: vec![Inner { a: 1 }],
-            kind: Kind::Fields { b: 2 },
+            kind: Variant::Fields { b: 2 },
             option: Some(Inner { a: 3 }),
         };
         assert_eq!(value, expected);
         let text = "kind = 'unit'\nlist = [{ a = 1 }]\n[option]\na = 3";
-        assert_eq!(from_toml::<Outer>(text).unwrap(), Outer { kind: Kind::Unit, ..expected });
+        assert_eq!(from_toml::<Outer>(text).unwrap(), Outer { kind: Variant::Unit, ..expected });
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) fn check(
 ) {
     // Without a usable prediction the recomputed times stand in, so that nothing is reported.
     let usable = |t: &'_ &[f64]| t.len() == tasks.len();
-    let predicted = Predicted {
+    let predicted = PredictedTimes {
         tasks,
         start: plan.start.as_deref().filter(usable).unwrap_or(&times.start),
         end: plan.end.as_deref().filter(usable).unwrap_or(&times.end),
@@ -104,7 +104,7 @@ pub(super) fn check_alone(
         return;
     }
     let floor = FLOOR * end.iter().copied().fold(0.0, f64::max);
-    let predicted = Predicted { tasks, start, end, floor };
+    let predicted = PredictedTimes { tasks, start, end, floor };
     let mut on_cycle = vec![false; tasks.len()];
     for &task in cycle {
         on_cycle[task as usize] = true;
@@ -116,7 +116,7 @@ pub(super) fn check_alone(
 }
 
 /// The predicted times of a plan.
-struct Predicted<'a> {
+struct PredictedTimes<'a> {
     tasks: &'a [TaskDraft],
     start: &'a [f64],
     end: &'a [f64],
@@ -124,7 +124,7 @@ struct Predicted<'a> {
     floor: f64,
 }
 
-impl Predicted<'_> {
+impl PredictedTimes<'_> {
     /// True if a known time differs from the expected one.
     fn differ(&self, found: f64, due: f64) -> bool {
         !found.is_nan() && !close(found, due, self.floor)

@@ -14,7 +14,7 @@ const SHOWN: usize = 8;
 
 /// The place of a cell. Row and column are counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct CellPlace {
     row: usize,
     column: usize,
 }
@@ -43,7 +43,7 @@ pub fn order_from_csv(text: &str, graph: &TaskGraph) -> Result<Vec<Vec<TaskId>>,
 struct OrderReader<'a> {
     graph: &'a TaskGraph,
     stages: StageTable,
-    places: HashMap<TaskId, Place>,
+    places: HashMap<TaskId, CellPlace>,
     errors: Vec<CsvError>,
 }
 
@@ -67,7 +67,7 @@ impl OrderReader<'_> {
                     return order;
                 }
                 if !text.is_empty() {
-                    let place = Place { row: r + 1, column: c + 1 };
+                    let place = CellPlace { row: r + 1, column: c + 1 };
                     match self.cell(text, place) {
                         Ok(task) => list.push(task),
                         Err(problem) => self.report(place, text, problem),
@@ -85,7 +85,7 @@ impl OrderReader<'_> {
     }
 
     /// Returns the task of a cell. Checks that it is on its own rank and not listed before.
-    fn cell(&mut self, text: &str, place: Place) -> Result<TaskId, String> {
+    fn cell(&mut self, text: &str, place: CellPlace) -> Result<TaskId, String> {
         let cell = parse(text)?;
         let stages = self.stages.list.len();
         let Some((rank, name)) = self.stages.list.get(cell.stage as usize) else {
@@ -101,7 +101,7 @@ impl OrderReader<'_> {
                 rank.index() + 1
             ));
         }
-        if let Some(Place { row, column }) = self.places.get(&task) {
+        if let Some(CellPlace { row, column }) = self.places.get(&task) {
             return Err(format!("is in row {row}, column {column} already; remove one"));
         }
         self.places.insert(task, place);
@@ -167,7 +167,7 @@ impl OrderReader<'_> {
                 return self.errors.push(CsvError::Graph { reason: other.to_string() });
             }
         };
-        let waits_from: HashMap<RankId, Place> =
+        let waits_from: HashMap<RankId, CellPlace> =
             stuck.iter().map(|&(rank, task)| (rank, self.places[&task])).collect();
         for (_, task) in stuck {
             let unmet = self.graph.task(task).deps.iter().map(|d| d.task).find(|dep| {
@@ -187,7 +187,7 @@ impl OrderReader<'_> {
         }
     }
 
-    fn report(&mut self, Place { row, column }: Place, cell: &str, problem: String) {
+    fn report(&mut self, CellPlace { row, column }: CellPlace, cell: &str, problem: String) {
         let cell = cell.chars().take(60).collect();
         self.errors.push(CsvError::Cell { row, column, cell, problem });
     }
