@@ -8,7 +8,7 @@ use dip_core::ScheduleError;
 use super::levels::strategy_levels;
 use super::reserve::Reserve;
 use super::sequence::feasible_sequence;
-use crate::problem::{Costs, Order, Problem, Solution, evaluate};
+use crate::problem::{Order, Problem, Solution, TaskCosts, evaluate};
 
 /// Most tasks of a graph for which every level of memory is tried.
 const MAX_TASKS_FOR_ALL_LEVELS: usize = 6000;
@@ -75,7 +75,7 @@ struct Realisation<'a> {
 }
 
 impl<'a> Realisation<'a> {
-    fn new(problem: &'a Problem, costs: &Costs, witness: &[u32]) -> Self {
+    fn new(problem: &'a Problem, costs: &TaskCosts, witness: &[u32]) -> Self {
         Self {
             problem,
             reserve: Reserve::new(problem, costs, witness),

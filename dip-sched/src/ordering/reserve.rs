@@ -9,7 +9,7 @@
 //! The levels are the leaves of a tree of range maxima with additions to prefixes; both operations take `log2(tasks of the rank)`
 //! steps. Tasks that neither take nor give back bytes have no level, because it would equal the level of the task before.
 
-use crate::problem::{Costs, NONE, Problem};
+use crate::problem::{NONE, Problem, TaskCosts};
 
 /// A level below all others.
 const LOW: i64 = i64::MIN / 4;
@@ -44,7 +44,7 @@ struct Levels {
 
 impl Reserve {
     /// The levels of a witness.
-    pub(crate) fn new(problem: &Problem, costs: &Costs, witness: &[u32]) -> Self {
+    pub(crate) fn new(problem: &Problem, costs: &TaskCosts, witness: &[u32]) -> Self {
         let mut lists: Vec<Vec<u32>> = vec![Vec::new(); problem.ranks];
         for &t in witness {
             lists[problem.rank[t as usize] as usize].push(t);

@@ -55,7 +55,7 @@ struct Rule {
 }
 
 /// A placement with the predicted time of an iteration.
-struct Predicted {
+struct PredictedPlacement {
     seconds: f64,
     /// Stages of all sample batches.
     stages: u64,
@@ -124,8 +124,8 @@ impl PlacementSearch<'_> {
     fn fastest(
         &self,
         candidates: Vec<Result<Planning, PlacementError>>,
-    ) -> Result<Predicted, PlacementError> {
-        let (mut best, mut refused) = (None::<Predicted>, None::<PlacementError>);
+    ) -> Result<PredictedPlacement, PlacementError> {
+        let (mut best, mut refused) = (None::<PredictedPlacement>, None::<PlacementError>);
         for candidate in candidates {
             match candidate.and_then(|planning| self.predict(planning)) {
                 Ok(predicted) => {
@@ -146,7 +146,7 @@ impl PlacementSearch<'_> {
     }
 
     /// Plans the sample batches.
-    fn predict(&self, planning: Planning) -> Result<Predicted, PlacementError> {
+    fn predict(&self, planning: Planning) -> Result<PredictedPlacement, PlacementError> {
         self.check_memory(&planning)?;
         let budget = Budget::Iterations(self.trial_iterations());
         let env = Environment { budget, ..Environment::default() };
@@ -158,7 +158,7 @@ impl PlacementSearch<'_> {
         }
         let mean = makespans / self.batches.len() as f64;
         let seconds = iteration_seconds(mean, planning.busiest_update().0, planning.weight_split());
-        Ok(Predicted { seconds, stages, planning })
+        Ok(PredictedPlacement { seconds, stages, planning })
     }
 
     fn trial_iterations(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::chunk_loads::ChunkLoads;
 use super::layer_ranks::LayerRanks;
 use super::neighbourhood::Neighbourhood;
-use super::{PlacementSearch, Predicted, iteration_seconds};
+use super::{PlacementSearch, PredictedPlacement, iteration_seconds};
 use crate::planning::Planning;
 
 /// By which share a neighbour has to be faster. Profiles are not more exact than that, and fewer chunks mean less work.
@@ -27,7 +27,7 @@ struct Bounded {
 
 impl PlacementSearch<'_> {
     /// Moves to the fastest neighbour until no neighbour is faster.
-    pub(super) fn refine(&self, mut best: Predicted) -> Planning {
+    pub(super) fn refine(&self, mut best: PredictedPlacement) -> Planning {
         let model = best.planning.model().clone();
         let cost = best.planning.cost().clone();
         let neighbourhood = Neighbourhood::new(&model, self.batches);
@@ -57,7 +57,11 @@ impl PlacementSearch<'_> {
     }
 
     /// Plans all placements, on one thread a core because training has not begun. Leaves out placements without a plan.
-    fn predict_all(&self, placements: &[LayerRanks], planning: &Planning) -> Vec<Predicted> {
+    fn predict_all(
+        &self,
+        placements: &[LayerRanks],
+        planning: &Planning,
+    ) -> Vec<PredictedPlacement> {
         let predict = |layers: &LayerRanks| {
             self.predict(planning.clone().with_partition(layers.partition())).ok()
         };
@@ -70,7 +74,7 @@ impl PlacementSearch<'_> {
                 .collect();
             let joined = threads.into_iter().map(|thread| thread.join());
             joined
-                .flat_map(|predicted: Result<Vec<Predicted>, _>| {
+                .flat_map(|predicted: Result<Vec<PredictedPlacement>, _>| {
                     predicted.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
                 })
                 .collect()
@@ -87,7 +91,7 @@ fn promising(
     layers: &LayerRanks,
     neighbourhood: &Neighbourhood,
     loads: &mut ChunkLoads<'_>,
-    best: &Predicted,
+    best: &PredictedPlacement,
 ) -> Vec<LayerRanks> {
     let mut seen = HashSet::from([layers.clone()]);
     let mut bounded = |neighbours: Vec<LayerRanks>, most: usize| -> Vec<Bounded> {

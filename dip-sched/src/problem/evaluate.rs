@@ -1,6 +1,6 @@
 //! The timeline of an order over flat arrays; the semantics are those of [`dip_core::Timeline`].
 
-use super::{Costs, Problem};
+use super::{Problem, TaskCosts};
 
 /// The makespan of an order, or `None` if it deadlocks.
 pub(crate) fn makespan(problem: &Problem, dur: &[f64], order: &[Vec<u32>]) -> Option<f64> {
@@ -45,14 +45,14 @@ pub(crate) fn starts(problem: &Problem, dur: &[f64], order: &[Vec<u32>]) -> Opti
 }
 
 /// True if the order keeps every rank within its memory.
-pub(crate) fn fits(problem: &Problem, costs: &Costs, order: &[Vec<u32>]) -> bool {
+pub(crate) fn fits(problem: &Problem, costs: &TaskCosts, order: &[Vec<u32>]) -> bool {
     order.iter().enumerate().all(|(r, list)| rank_fits(problem, costs, r, list.iter().copied()))
 }
 
 /// True if the order of one rank keeps it within its memory.
 pub(crate) fn rank_fits(
     problem: &Problem,
-    costs: &Costs,
+    costs: &TaskCosts,
     rank: usize,
     list: impl Iterator<Item = u32>,
 ) -> bool {

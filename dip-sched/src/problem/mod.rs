@@ -80,7 +80,7 @@ pub(crate) struct Problem {
 
 /// Durations and bytes of every task under one choice.
 #[derive(Debug, Clone)]
-pub(crate) struct Costs {
+pub(crate) struct TaskCosts {
     /// Duration of each task.
     pub(crate) dur: Vec<f64>,
     /// Bytes taken at the start of each task.
@@ -205,9 +205,12 @@ impl Problem {
     }
 
     /// Durations and bytes under a choice.
-    pub(crate) fn costs(&self, choice: &[u16]) -> Costs {
-        let mut costs =
-            Costs { dur: self.base_s.clone(), acquire: vec![0; self.n], release: vec![0; self.n] };
+    pub(crate) fn costs(&self, choice: &[u16]) -> TaskCosts {
+        let mut costs = TaskCosts {
+            dur: self.base_s.clone(),
+            acquire: vec![0; self.n],
+            release: vec![0; self.n],
+        };
         for (p, &c) in choice.iter().enumerate() {
             self.set_costs(&mut costs, p, c);
         }
@@ -215,7 +218,7 @@ impl Problem {
     }
 
     /// Updates `costs` for one pair that takes strategy `choice`.
-    pub(crate) fn set_costs(&self, costs: &mut Costs, pair: usize, choice: u16) {
+    pub(crate) fn set_costs(&self, costs: &mut TaskCosts, pair: usize, choice: u16) {
         let (p, s) = (&self.pairs[pair], &self.strategies[pair][choice as usize]);
         costs.dur[p.forward.index()] = s.forward_s;
         if let Some(b) = p.backward {

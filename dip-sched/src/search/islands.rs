@@ -7,7 +7,7 @@ use super::pool::Pool;
 use super::proof::BranchAndBound;
 use super::tournament::restart;
 use super::walk::{WalkResult, Walker};
-use super::{Search, Stream};
+use super::{RngStream, Search};
 use crate::problem::Solution;
 
 /// Islands, and walks of one round.
@@ -77,7 +77,7 @@ impl Islands {
     ) -> Option<WalkResult> {
         let ended = || search.clock.is_past(1.0);
         let job = self.round * ISLANDS + island;
-        let mut rng = search.rng(Stream::Walk, job);
+        let mut rng = search.rng(RngStream::Walk, job);
         if self.stale[island as usize] > MAX_STALE_ROUNDS
             && let Some(order) = restart(search, job)
         {

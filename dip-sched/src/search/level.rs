@@ -3,13 +3,13 @@
 use dip_core::ScheduleError;
 
 use crate::ordering::{MicrobatchSequences, Reserve, feasible_sequence, strategy_levels};
-use crate::problem::{Choice, Costs, Problem};
+use crate::problem::{Choice, Problem, TaskCosts};
 
 /// A choice of strategies with its durations, its tails and the memory it reserves.
 #[derive(Clone)]
 pub(super) struct Level {
     pub(super) choice: Choice,
-    pub(super) costs: Costs,
+    pub(super) costs: TaskCosts,
     /// Seconds on the longest path from the end of each task to the end of the iteration.
     pub(super) tail: Vec<f64>,
     pub(super) reserve: Reserve,
@@ -40,7 +40,12 @@ impl Level {
     }
 
     /// A level that reserves memory for the sequence `witness`.
-    pub(super) fn new(problem: &Problem, choice: Choice, costs: Costs, witness: &[u32]) -> Self {
+    pub(super) fn new(
+        problem: &Problem,
+        choice: Choice,
+        costs: TaskCosts,
+        witness: &[u32],
+    ) -> Self {
         let reserve = Reserve::new(problem, &costs, witness);
         let tail = problem.tails(&costs.dur);
         Self { choice, costs, tail, reserve }

@@ -161,7 +161,7 @@ impl<'a> Search<'a> {
     }
 
     /// The random generator of one job.
-    fn rng(&self, stream: Stream, job: u64) -> ChaCha8Rng {
+    fn rng(&self, stream: RngStream, job: u64) -> ChaCha8Rng {
         let mut rng = ChaCha8Rng::seed_from_u64(self.env.seed);
         rng.set_stream(((stream as u64) << 48) + job);
         rng
@@ -170,7 +170,7 @@ impl<'a> Search<'a> {
 
 /// A stream of random generators. Each kind of job has a stream of its own.
 #[derive(Debug, Clone, Copy)]
-enum Stream {
+enum RngStream {
     /// Walks of the islands.
     Walk = 1,
     /// Local search over regular orders.

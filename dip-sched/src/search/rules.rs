@@ -24,7 +24,7 @@ struct Trial {
 }
 
 /// What one thread works with.
-struct Machine<'a> {
+struct TrialWorker<'a> {
     interleaver: Interleaver<'a>,
     /// One for each level.
     reserves: Vec<Reserve>,
@@ -60,14 +60,13 @@ impl PriorityRules {
     pub(super) fn run(self, search: &mut Search<'_>) -> Vec<usize> {
         let this = &*search;
         // At least one trial runs, however little time is left: the orders realised before may be many times longer.
-        let rate = |machine: &mut Machine<'_>, (i, trial): (usize, &Trial)| {
+        let rate = |worker: &mut TrialWorker<'_>, (i, trial): (usize, &Trial)| {
             let late = i > 0 && this.clock.is_past(0.5 * this.share_of_tournaments());
-            let makespan = if late { None } else { machine.run(this, trial) };
+            let makespan = if late { None } else { worker.run(this, trial) };
             makespan.unwrap_or(f64::INFINITY)
         };
-        let machine = || Machine::new(this);
-        let seconds: Vec<f64> =
-            self.trials.par_iter().enumerate().map_init(machine, rate).collect();
+        let worker = || TrialWorker::new(this);
+        let seconds: Vec<f64> = self.trials.par_iter().enumerate().map_init(worker, rate).collect();
         let found = self.best(this, &seconds);
         let levels = self.promising_levels(this.levels.len(), &seconds);
         search.clock.count(self.trials.len() as u64);
@@ -83,10 +82,10 @@ impl PriorityRules {
         if seconds[first] >= search.incumbent.best().makespan {
             return None;
         }
-        let mut machine = Machine::new(search);
-        machine.run(search, &self.trials[first]);
+        let mut worker = TrialWorker::new(search);
+        worker.run(search, &self.trials[first]);
         let choice = search.levels[self.trials[first].level].choice.clone();
-        Some(Solution { order: machine.interleaver.order(), choice, makespan: seconds[first] })
+        Some(Solution { order: worker.interleaver.order(), choice, makespan: seconds[first] })
     }
 
     fn promising_levels(&self, levels: usize, seconds: &[f64]) -> Vec<usize> {
@@ -102,7 +101,7 @@ impl PriorityRules {
     }
 }
 
-impl<'a> Machine<'a> {
+impl<'a> TrialWorker<'a> {
     fn new(search: &Search<'a>) -> Self {
         Self {
             interleaver: Interleaver::new(search.problem),

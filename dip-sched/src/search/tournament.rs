@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::previous::PreviousPlan;
 use super::regular::{Origin, RegularChain};
 use super::strategies::upgrade;
-use super::{Search, Stream};
+use super::{RngStream, Search};
 use crate::problem::Solution;
 
 /// Most chains of a tournament.
@@ -127,7 +127,7 @@ fn compete(
 
 /// The order of a short chain from shuffled microbatches, to restart an island.
 pub(super) fn restart(search: &Search<'_>, job: u64) -> Option<Solution> {
-    let level = search.rng(Stream::RestartLevel, job).random_range(0..search.levels.len());
+    let level = search.rng(RngStream::RestartLevel, job).random_range(0..search.levels.len());
     let mut chain = RegularChain::new(search, level, job, Origin::Shuffled);
     chain.run(RESTART_RUNS, 0.0, || search.clock.is_past(1.0));
     let mut order = chain.best()?;

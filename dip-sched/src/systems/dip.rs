@@ -23,7 +23,7 @@ const SIZE_FACTOR: f64 = 2.0;
 
 /// Multiples of the paper's rules.
 #[derive(Debug, Clone, Copy)]
-struct Scale {
+struct RuleScale {
     segments: u32,
     size: f64,
 }
@@ -37,8 +37,8 @@ impl System for DipSystem {
         let rules = inputs.planning.partitioner();
         let by_rule = rules.partition()?;
         let mut tried: Vec<Partition> = Vec::new();
-        let mut fastest: Fastest<(Deployment, Scale)> = Fastest::new();
-        let mut consider = |scale: Scale, fastest: &mut Fastest<_>| {
+        let mut fastest: Fastest<(Deployment, RuleScale)> = Fastest::new();
+        let mut consider = |scale: RuleScale, fastest: &mut Fastest<_>| {
             let partition = scaled(&rules, &by_rule, scale).partition()?;
             if !tried.contains(&partition) {
                 tried.push(partition.clone());
@@ -49,17 +49,17 @@ impl System for DipSystem {
             Ok::<(), SystemError>(())
         };
         for segments in SEGMENT_FACTORS {
-            consider(Scale { segments, size: 1.0 }, &mut fastest)?;
+            consider(RuleScale { segments, size: 1.0 }, &mut fastest)?;
         }
-        if let Some(&(_, Scale { segments, .. })) = fastest.choice() {
-            consider(Scale { segments, size: SIZE_FACTOR }, &mut fastest)?;
+        if let Some(&(_, RuleScale { segments, .. })) = fastest.choice() {
+            consider(RuleScale { segments, size: SIZE_FACTOR }, &mut fastest)?;
         }
         Ok(fastest.found(self.name(), inputs)?.0)
     }
 }
 
 /// A partitioner with multiples of the paper's rules.
-fn scaled<'a>(rules: &Partitioner<'a>, by_rule: &Partition, scale: Scale) -> Partitioner<'a> {
+fn scaled<'a>(rules: &Partitioner<'a>, by_rule: &Partition, scale: RuleScale) -> Partitioner<'a> {
     let mut partitioner = rules.clone().with_segment_factor(scale.segments);
     for module in (0..by_rule.modules.len()).map(ModuleId::from) {
         let instances = f64::from(by_rule.module(module).sub_microbatch) * scale.size;

@@ -12,7 +12,7 @@ mod queue;
 use dip_core::TaskKind;
 
 use super::reserve::Reserve;
-use crate::problem::{Costs, Order, Problem};
+use crate::problem::{Order, Problem, TaskCosts};
 use queue::Queue;
 
 /// The queue of weight tasks; 0 holds forwards and 1 backwards.
@@ -64,7 +64,7 @@ pub(crate) struct RunSettings<'a> {
 
 /// The most urgent allowed position of each queue.
 #[derive(Debug, Clone, Copy)]
-struct Heads {
+struct QueueHeads {
     forward: Option<u32>,
     backward: Option<u32>,
     weight: Option<u32>,
@@ -160,7 +160,7 @@ impl<'a> Interleaver<'a> {
     /// Runs every task, the smallest key first. Returns the makespan, or `None` once it cannot be below the cutoff.
     pub(crate) fn run(
         &mut self,
-        costs: &Costs,
+        costs: &TaskCosts,
         reserve: &mut Reserve,
         keys: &[f64],
         RunSettings { rules, tail, cutoff_s }: RunSettings<'_>,
@@ -190,7 +190,7 @@ impl<'a> Interleaver<'a> {
     }
 
     /// Sets `left` of every rank to its whole load.
-    fn load(&mut self, costs: &Costs, tail: &[f64]) {
+    fn load(&mut self, costs: &TaskCosts, tail: &[f64]) {
         for (left, tasks) in self.left.iter_mut().zip(&self.problem.by_rank) {
             let path = tasks.iter().map(|&t| tail[t as usize]).fold(f64::INFINITY, f64::min);
             let load: f64 = tasks.iter().map(|&t| costs.dur[t as usize]).sum();
@@ -242,12 +242,12 @@ impl<'a> Interleaver<'a> {
         &mut self,
         r: usize,
         now: f64,
-        costs: &Costs,
+        costs: &TaskCosts,
         reserve: &mut Reserve,
         rules: &Rules,
     ) -> Option<usize> {
         self.admit(r, now);
-        let Heads { forward, backward, weight } = self.heads(r, reserve, rules);
+        let QueueHeads { forward, backward, weight } = self.heads(r, reserve, rules);
         let rank = &self.ranks[r];
         let heads = match rules.queue_rule {
             QueueRule::BackwardFirst => [backward, forward, weight],
@@ -303,7 +303,7 @@ impl<'a> Interleaver<'a> {
 
     /// The most urgent task of each queue that memory allows.
     #[inline]
-    fn heads(&mut self, r: usize, reserve: &Reserve, rules: &Rules) -> Heads {
+    fn heads(&mut self, r: usize, reserve: &Reserve, rules: &Rules) -> QueueHeads {
         let rank = &mut self.ranks[r];
         let mut forward = rank.queues[0].first();
         let backward = rank.queues[1].first();
@@ -325,7 +325,7 @@ impl<'a> Interleaver<'a> {
                 forward = rank.queues[0].after(position);
             }
         }
-        Heads { forward, backward, weight }
+        QueueHeads { forward, backward, weight }
     }
 
     /// The first task of the witness that has not run, if it is in the forward queue.

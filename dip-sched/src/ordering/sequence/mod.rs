@@ -10,7 +10,7 @@ mod partial;
 
 use dip_core::ScheduleError;
 
-use crate::problem::{Costs, Problem};
+use crate::problem::{Problem, TaskCosts};
 use methods::{by_key, on_demand, search};
 use partial::{PartialSequence, Stuck};
 
@@ -23,7 +23,7 @@ const MAX_SEARCHED_TASKS: usize = 600;
 /// [`ScheduleError::Infeasible`] names the rank that ran out of memory, with the least that any attempt needed.
 pub(crate) fn feasible_sequence(
     problem: &Problem,
-    costs: &Costs,
+    costs: &TaskCosts,
 ) -> Result<Vec<u32>, ScheduleError> {
     if !problem.is_limited() {
         return Ok(problem.topo.clone());
@@ -54,7 +54,7 @@ pub(crate) fn feasible_sequence(
 }
 
 /// A sequence that takes tasks by their keys, smallest first. `None` if it runs out of memory.
-pub(crate) fn sequence_by(problem: &Problem, costs: &Costs, keys: &[f64]) -> Option<Vec<u32>> {
+pub(crate) fn sequence_by(problem: &Problem, costs: &TaskCosts, keys: &[f64]) -> Option<Vec<u32>> {
     if !problem.is_limited() {
         return Some(problem.topo.clone());
     }
@@ -69,7 +69,7 @@ pub(crate) struct MicrobatchSequences {
 
 impl MicrobatchSequences {
     /// Computes the sequence of every microbatch by itself.
-    pub(crate) fn new(problem: &Problem, costs: &Costs) -> Self {
+    pub(crate) fn new(problem: &Problem, costs: &TaskCosts) -> Self {
         if !problem.is_limited() {
             return Self { by_microbatch: None };
         }
@@ -92,7 +92,7 @@ impl MicrobatchSequences {
     pub(crate) fn in_turn(
         &self,
         problem: &Problem,
-        costs: &Costs,
+        costs: &TaskCosts,
         turn: &[f64],
     ) -> Option<Vec<u32>> {
         if let Some(own) = &self.by_microbatch {
@@ -109,7 +109,7 @@ impl MicrobatchSequences {
 }
 
 /// True if a sequence fits in memory.
-fn fits(problem: &Problem, costs: &Costs, sequence: &[u32]) -> bool {
+fn fits(problem: &Problem, costs: &TaskCosts, sequence: &[u32]) -> bool {
     let mut live = vec![0u64; problem.ranks];
     sequence.iter().all(|&t| {
         let rank = problem.rank[t as usize] as usize;
@@ -142,7 +142,7 @@ pub(crate) fn sequence_of(problem: &Problem, order: &[Vec<u32>]) -> Vec<u32> {
 }
 
 /// The error for the rank whose largest pair exceeds its memory most; no order can help there. `None` if all pairs fit alone.
-fn too_large(problem: &Problem, costs: &Costs) -> Option<ScheduleError> {
+fn too_large(problem: &Problem, costs: &TaskCosts) -> Option<ScheduleError> {
     let excess = |t: usize| {
         let rank = problem.rank[t] as usize;
         let over = costs.acquire[t].checked_sub(problem.budget[rank]?)?;

@@ -1,6 +1,6 @@
 //! A sequence in the making.
 
-use crate::problem::{Costs, Problem};
+use crate::problem::{Problem, TaskCosts};
 
 /// Where an attempt ran out of memory.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,7 +22,7 @@ impl Stuck {
 #[derive(Clone)]
 pub(super) struct PartialSequence<'a> {
     pub(super) problem: &'a Problem,
-    pub(super) costs: &'a Costs,
+    pub(super) costs: &'a TaskCosts,
     budget: Vec<Option<u64>>,
     /// Unfinished predecessors of each task.
     waiting: Vec<u32>,
@@ -39,16 +39,16 @@ pub(super) struct PartialSequence<'a> {
 
 impl<'a> PartialSequence<'a> {
     /// The empty sequence within the memory of the graph.
-    pub(super) fn new(problem: &'a Problem, costs: &'a Costs) -> Self {
+    pub(super) fn new(problem: &'a Problem, costs: &'a TaskCosts) -> Self {
         Self::within(problem, costs, problem.budget.clone())
     }
 
     /// The empty sequence without memory limits.
-    pub(super) fn unlimited(problem: &'a Problem, costs: &'a Costs) -> Self {
+    pub(super) fn unlimited(problem: &'a Problem, costs: &'a TaskCosts) -> Self {
         Self::within(problem, costs, vec![None; problem.ranks])
     }
 
-    fn within(problem: &'a Problem, costs: &'a Costs, budget: Vec<Option<u64>>) -> Self {
+    fn within(problem: &'a Problem, costs: &'a TaskCosts, budget: Vec<Option<u64>>) -> Self {
         let mut run = Self {
             problem,
             costs,

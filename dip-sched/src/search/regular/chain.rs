@@ -7,7 +7,7 @@ use super::phases::Phases;
 use crate::ordering::{Interleaver, MicrobatchSequences, RunSettings};
 use crate::problem::{Choice, Problem, Solution};
 use crate::search::level::{Level, Unfit};
-use crate::search::{Search, Stream};
+use crate::search::{RngStream, Search};
 
 /// Runs without a shorter order after which a chain stops.
 const MAX_IDLE_RUNS: u64 = 1500;
@@ -60,8 +60,8 @@ impl<'a> RegularChain<'a> {
     ) -> Self {
         let (problem, levels) = (search.problem, &search.levels[..]);
         let stream = match origin {
-            Origin::Shuffled => Stream::Restart,
-            _ => Stream::RegularChain,
+            Origin::Shuffled => RngStream::Restart,
+            _ => RngStream::RegularChain,
         };
         let mut rng = search.rng(stream, job);
         let mut mixed = levels[level].clone();

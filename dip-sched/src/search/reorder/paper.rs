@@ -7,7 +7,7 @@ use super::{Mcts, Reorder};
 use crate::ordering::{Interleaver, Reserve, Rules, RunSettings};
 use crate::problem::Solution;
 use crate::search::strategies::upgrade;
-use crate::search::{Search, Stream};
+use crate::search::{RngStream, Search};
 
 /// Share of the remaining time for a sample of the tree search.
 const SHARE: f64 = 0.2;
@@ -60,7 +60,7 @@ impl PaperSample {
 
 /// One round: proposes sequences, runs them, and learns.
 fn propose(search: &mut Search<'_>, reorder: &mut dyn Reorder, round: u64) {
-    let sequences = reorder.propose(&mut search.rng(Stream::Reorder, round));
+    let sequences = reorder.propose(&mut search.rng(RngStream::Reorder, round));
     let found = interleave(search, &sequences);
     let seconds: Vec<f64> = found.iter().map(|s| s.makespan).collect();
     reorder.learn(&seconds);
@@ -71,7 +71,7 @@ fn propose(search: &mut Search<'_>, reorder: &mut dyn Reorder, round: u64) {
 }
 
 /// What one thread works with.
-struct Machine<'a> {
+struct SequenceWorker<'a> {
     interleaver: Interleaver<'a>,
     reserve: Reserve,
     keys: Vec<f64>,
@@ -81,12 +81,12 @@ struct Machine<'a> {
 fn interleave(search: &Search<'_>, sequences: &[Vec<u32>]) -> Vec<Solution> {
     let problem = search.problem;
     let smallest = &search.levels[search.levels.len() - 1];
-    let machine = || Machine {
+    let worker = || SequenceWorker {
         interleaver: Interleaver::new(problem),
         reserve: smallest.reserve.clone(),
         keys: vec![0.0; problem.n],
     };
-    let run = |machine: &mut Machine<'_>, sequence: &Vec<u32>| {
+    let run = |worker: &mut SequenceWorker<'_>, sequence: &Vec<u32>| {
         let mut position = vec![0.0; problem.groups];
         for (i, &group) in sequence.iter().enumerate() {
             position[group as usize] = i as f64;
@@ -94,19 +94,19 @@ fn interleave(search: &Search<'_>, sequences: &[Vec<u32>]) -> Vec<Solution> {
         // Inside a group, tasks run in the order of their dependencies.
         for (i, &t) in problem.topo.iter().enumerate() {
             let group = problem.group[t as usize] as usize;
-            machine.keys[t as usize] = position[group] + i as f64 / problem.n as f64;
+            worker.keys[t as usize] = position[group] + i as f64 / problem.n as f64;
         }
         let settings =
             RunSettings { rules: Rules::default(), tail: &smallest.tail, cutoff_s: f64::INFINITY };
         let makespan =
-            machine.interleaver.run(&smallest.costs, &mut machine.reserve, &machine.keys, settings);
+            worker.interleaver.run(&smallest.costs, &mut worker.reserve, &worker.keys, settings);
         let mut solution = Solution {
-            order: machine.interleaver.order(),
+            order: worker.interleaver.order(),
             choice: smallest.choice.clone(),
             makespan: makespan.unwrap_or(f64::INFINITY),
         };
         upgrade(problem, &mut solution);
         solution
     };
-    sequences.par_iter().map_init(machine, run).collect()
+    sequences.par_iter().map_init(worker, run).collect()
 }

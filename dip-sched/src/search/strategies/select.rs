@@ -34,7 +34,7 @@ pub(super) fn select(
     budget: u64,
     start: &[u16],
 ) -> Vec<u16> {
-    let mut best = Packing::new(items, moments, budget, start.to_vec());
+    let mut best = KnapsackChoice::new(items, moments, budget, start.to_vec());
     best.fill();
     let fastest: f64 = items.iter().map(|i| least(i, |o| o.seconds)).sum();
     let mut best_s = best.seconds();
@@ -45,7 +45,7 @@ pub(super) fn select(
         if best_s - bound <= GAP * (best_s - fastest) {
             break;
         }
-        let mut trial = Packing::new(items, moments, budget, choice);
+        let mut trial = KnapsackChoice::new(items, moments, budget, choice);
         let excess: Vec<f64> = trial.held.iter().map(|&held| held as f64 - budget as f64).collect();
         let norm: f64 = excess
             .iter()
@@ -101,14 +101,14 @@ fn relaxed(items: &[KnapsackItem], prices: &[f64], budget: u64) -> (Vec<u16>, f6
 }
 
 /// A choice of options with the bytes it holds at every moment.
-struct Packing<'a> {
+struct KnapsackChoice<'a> {
     items: &'a [KnapsackItem],
     budget: u64,
     choice: Vec<u16>,
     held: Vec<u64>,
 }
 
-impl<'a> Packing<'a> {
+impl<'a> KnapsackChoice<'a> {
     fn new(items: &'a [KnapsackItem], moments: usize, budget: u64, choice: Vec<u16>) -> Self {
         let mut held = vec![0u64; moments];
         for (item, &c) in items.iter().zip(&choice) {
@@ -222,7 +222,7 @@ mod tests {
                 KnapsackItem { span, options: (0..options).map(option).collect() }
             })
             .collect();
-        let smallest = Packing::new(&items, count, u64::MAX, vec![0; count]);
+        let smallest = KnapsackChoice::new(&items, count, u64::MAX, vec![0; count]);
         let budget = smallest.held.iter().max().unwrap() * 3 / 2;
         (items, budget)
     }
@@ -231,7 +231,7 @@ mod tests {
         let (count, options) = (items.len(), items[0].options.len());
         let all = (0..options.pow(count as u32)).map(|code| {
             let digit = |i: usize| (code / options.pow(i as u32) % options) as u16;
-            Packing::new(items, moments, budget, (0..count).map(digit).collect())
+            KnapsackChoice::new(items, moments, budget, (0..count).map(digit).collect())
         });
         let fitting = all.filter(|s| s.held.iter().all(|&h| h <= budget));
         fitting.map(|s| s.seconds()).fold(f64::INFINITY, f64::min)
@@ -242,7 +242,7 @@ mod tests {
         for seed in 0..40 {
             let (items, budget) = drawn(seed, 7, 3);
             let choice = select(&items, 7, budget, &[0; 7]);
-            let selected = Packing::new(&items, 7, budget, choice);
+            let selected = KnapsackChoice::new(&items, 7, budget, choice);
             assert!(selected.held.iter().all(|&h| h <= budget));
             let best = optimum(&items, 7, budget);
             assert!(
@@ -257,12 +257,12 @@ mod tests {
     fn selection_is_never_worse_than_greedy_and_takes_milliseconds() {
         for seed in 0..20 {
             let (items, budget) = drawn(seed, 64, 10);
-            let mut greedy = Packing::new(&items, 64, budget, vec![0; 64]);
+            let mut greedy = KnapsackChoice::new(&items, 64, budget, vec![0; 64]);
             greedy.fill();
             let start = std::time::Instant::now();
             let choice = select(&items, 64, budget, &[0; 64]);
             assert!(start.elapsed().as_millis() < 500, "{:?}", start.elapsed());
-            let ours = Packing::new(&items, 64, budget, choice);
+            let ours = KnapsackChoice::new(&items, 64, budget, choice);
             assert!(ours.seconds() <= greedy.seconds());
         }
     }

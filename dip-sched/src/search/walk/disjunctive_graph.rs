@@ -6,14 +6,14 @@
 
 use super::change::{PairChoice, Shift};
 use super::overflow::Overflow;
-use crate::problem::{Choice, Costs, Problem, Solution};
+use crate::problem::{Choice, Problem, Solution, TaskCosts};
 
 /// An order under change.
 #[derive(Clone)]
 pub(super) struct DisjunctiveGraph<'a> {
     pub(super) problem: &'a Problem,
     pub(super) choice: Choice,
-    pub(super) costs: Costs,
+    pub(super) costs: TaskCosts,
     pub(super) order: Vec<Vec<u32>>,
     /// Place of each task on its rank.
     pub(super) place: Vec<u32>,

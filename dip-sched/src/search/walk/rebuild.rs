@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::ordering::{
     Interleaver, QueueRule, Reserve, Rules, RunSettings, sequence_by, sequence_of,
 };
-use crate::problem::{Choice, Costs, Problem, Solution, evaluate};
+use crate::problem::{Choice, Problem, Solution, TaskCosts, evaluate};
 use crate::search::level::{Level, Unfit};
 use crate::search::strategies::upgrade;
 
@@ -127,7 +127,7 @@ impl<'a> Rebuild<'a> {
 
     /// A witness that takes slices, or whole microbatches, in the order of the keys. Under tight memory the result follows the
     /// witness.
-    fn witness(&self, costs: &Costs) -> Option<Vec<u32>> {
+    fn witness(&self, costs: &TaskCosts) -> Option<Vec<u32>> {
         let problem = self.problem;
         let by = |set: &[u32], sets: usize| {
             let mut first = vec![f64::INFINITY; sets];

@@ -23,7 +23,7 @@ pub(super) struct BlockedMove {
 
 /// A place on a rank.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct RankPlace {
     rank: usize,
     index: usize,
 }
@@ -52,7 +52,7 @@ impl CriticalMoves {
                 let p = &problem.pairs[pair];
                 let (first, last) = (p.forward.index(), p.release().index());
                 let index = rng.random_range(graph.place[first]..=graph.place[last]) as usize;
-                let place = Place { rank: problem.rank[t] as usize, index };
+                let place = RankPlace { rank: problem.rank[t] as usize, index };
                 self.give_way(graph, place, |graph, smaller| {
                     let fits = smaller.pair != faster.pair && graph.fits_trade(faster, smaller);
                     fits.then(|| (Move::choose([Some(smaller), Some(faster)]), seconds))
@@ -65,7 +65,7 @@ impl CriticalMoves {
     fn give_way(
         &mut self,
         graph: &DisjunctiveGraph<'_>,
-        place: Place,
+        place: RankPlace,
         step: impl Fn(&DisjunctiveGraph<'_>, PairChoice) -> Option<(Move, f64)>,
     ) {
         let mut held = std::mem::take(&mut self.held);
@@ -137,7 +137,7 @@ impl CriticalMoves {
     pub(super) fn make_room(&mut self, graph: &DisjunctiveGraph<'_>) {
         for i in 0..self.blocked.len() {
             let BlockedMove { shift, seconds } = self.blocked[i];
-            let place = Place { rank: shift.rank as usize, index: shift.from as usize };
+            let place = RankPlace { rank: shift.rank as usize, index: shift.from as usize };
             self.give_way(graph, place, |graph, smaller| {
                 let step = Move { choices: [Some(smaller), None], shift: Some(shift) };
                 graph.fits_with(shift, smaller).then_some((step, seconds))
