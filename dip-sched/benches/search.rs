@@ -9,7 +9,7 @@ use dip_core::{
 };
 use dip_sched::{Dip, OneFOneB, Reordered};
 
-/// Forwards and backwards of `microbatches` through a stage a rank, durations uneven, `ranks` microbatches of memory.
+/// A chain with one stage per rank, uneven durations, and memory for `ranks` microbatches.
 fn chain(ranks: usize, microbatches: usize) -> TaskGraph {
     let mut tasks = Vec::new();
     let id = |m: usize, r: usize, kind: usize| TaskId::from((m * ranks + r) * 2 + kind);

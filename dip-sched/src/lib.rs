@@ -22,7 +22,7 @@
 //! | `problem` | a task graph as flat arrays, timelines, solutions | |
 //! | `bounds` | proven lower bounds | `problem` |
 //! | `ordering` | memory that cannot deadlock, target orders, dual-queue interleaving, branch and bound | `bounds` |
-//! | `search` | the search of [`Dip`], one file a phase | `ordering` |
+//! | `search` | the search of [`Dip`], one file per phase | `ordering` |
 //! | `schedules` | every schedule, one file each, and their registry | `search` |
 //! | `partition` | the rule-based partitioner, slices of batches | |
 //! | `planning` | [`Planning`], the planner thread, memory need, loads of replicas | `partition`, `schedules` |

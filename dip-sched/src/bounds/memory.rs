@@ -62,7 +62,7 @@ pub(super) fn bound(
     if options.is_empty() { 0.0 } else { first + span + last }
 }
 
-/// What a pair spends under one strategy.
+/// The time and memory that a pair spends under one strategy.
 struct Spending {
     /// Its load.
     time_s: f64,

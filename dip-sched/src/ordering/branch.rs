@@ -280,8 +280,8 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         self.problem.strategies[pair].iter().map(|s| s.forward_s).fold(0.0, f64::max)
     }
 
-    /// True if it can pay to postpone `first` although nothing else can start before its end: only if `first` takes memory that later
-    /// tasks of the rank may lack.
+    /// True if postponing `first` may help although no other task can start before its end: `first` takes memory that later tasks of
+    /// the rank may lack.
     fn may_wait(&self, rank: usize, first: usize) -> bool {
         let pair = self.problem.pair[first] as usize;
         let Some(budget) = self.problem.budget[rank] else { return false };
@@ -383,8 +383,8 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         self.problem.strategies[pair].iter().map(|s| s.bytes).max().unwrap_or(0)
     }
 
-    /// The key of a node: executed tasks, and the strategies of live pairs. And its vector: when each rank and each partly ready task
-    /// is ready.
+    /// The key of a node is its executed tasks and the strategies of its live pairs. Its vector holds the times at which each rank, and
+    /// each task with some finished predecessor, is ready.
     fn signature(&self) -> (Vec<u64>, Vec<f64>) {
         let (problem, state) = (self.problem, &self.state);
         let mut key = vec![0u64; problem.n.div_ceil(64)];

@@ -2,7 +2,7 @@
 
 use crate::problem::{Choice, Problem, StrategyCost};
 
-/// Shares of the way from the smallest to the largest bytes of a pair, one a level.
+/// Shares of the way from the smallest to the largest bytes of a pair, one per level.
 const SHARES: [f64; 6] = [0.75, 0.5, 0.35, 0.2, 0.1, 0.0];
 
 /// The fastest choice, then choices of ever smaller strategies. At each level, every pair of a rank that may run out of memory takes

@@ -41,7 +41,7 @@ pub enum PartitionError {
     NoRanks,
     /// The model has fewer layers than runs.
     #[error(
-        "the model has {layers} layers, but {runs} contiguous runs need one each; use fewer ranks or chunks a rank"
+        "the model has {layers} layers, but {runs} contiguous runs need one each; use fewer ranks or chunks per rank"
     )]
     TooFewLayers {
         /// Layers of all modules.

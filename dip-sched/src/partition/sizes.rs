@@ -10,7 +10,7 @@ const EFFICIENCY: f64 = 0.95;
 /// Every size up to this is measured; beyond it, steps grow.
 const MEASURED_SINGLY: u32 = 64;
 
-/// `B_i` of every module: the smallest size with at least 95 % of the best instances a second.
+/// `B_i` of every module: the smallest size with at least 95 % of the best instances per second.
 pub(super) fn sub_microbatches(partitioner: &Partitioner<'_>) -> Result<Vec<u32>, PartitionError> {
     let full = partitioner.model.filled(1.0);
     (0..partitioner.model.modules.len())

@@ -24,8 +24,8 @@ use dip_core::{
 
 use crate::planning::Planning;
 
-/// By which share plans with split weight gradients have to be predicted shorter. Measured runs took 2 to 3 % longer than predicted,
-/// compared with other plans, on every model.
+/// Plans with split weight gradients have to be predicted shorter by this share: compared with other plans, they took 2 to 3 % longer
+/// than predicted on every model.
 const SPLIT_MARGIN: f64 = 0.03;
 /// Most iterations of the plan of a trial.
 const MAX_TRIAL_ITERATIONS: u64 = 50;

@@ -8,7 +8,7 @@ use super::neighbourhood::Neighbourhood;
 use super::{PlacementSearch, PredictedPlacement, iteration_seconds};
 use crate::planning::Planning;
 
-/// By which share a neighbour has to be faster. Profiles are not more exact than that, and fewer chunks mean less work.
+/// A neighbour has to be faster by this share. Profiles are not more exact, and fewer chunks mean less work.
 const MIN_GAIN: f64 = 0.003;
 /// Most neighbours of a placement. Models with more layers on more ranks are even by rule.
 const MAX_NEIGHBOURS: usize = 16_384;
@@ -56,7 +56,7 @@ impl PlacementSearch<'_> {
         best.planning
     }
 
-    /// Plans all placements, on one thread a core because training has not begun. Leaves out placements without a plan.
+    /// Plans all placements, on one thread per core because training has not begun. Leaves out placements without a plan.
     fn predict_all(
         &self,
         placements: &[LayerRanks],

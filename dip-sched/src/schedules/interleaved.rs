@@ -6,7 +6,7 @@ use super::plan_target_orders;
 use super::units::{Units, rank_positions, units};
 use crate::problem::{Order, Problem};
 
-/// Interleaved 1F1B over the model chunks of every rank. With one chunk a rank it is 1F1B.
+/// Interleaved 1F1B over the model chunks of every rank. With one chunk per rank it is 1F1B.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Interleaved;
 
@@ -16,7 +16,7 @@ impl Schedule for Interleaved {
     }
 
     fn description(&self) -> &str {
-        "1F1B over several chunks a rank (virtual pipeline)"
+        "1F1B over several chunks per rank (virtual pipeline)"
     }
 
     fn placement(&self) -> Placement {

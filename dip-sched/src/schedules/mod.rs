@@ -1,4 +1,4 @@
-//! Every schedule, one a file, and the registry of their names.
+//! Every schedule, one per file, and the registry of their names.
 //!
 //! A classical schedule describes a target order for every rank. [`realise`] follows it as far as dependencies and memory allow,
 //! so that classical schedules work on any graph.

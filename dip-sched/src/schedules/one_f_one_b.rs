@@ -16,7 +16,7 @@ impl Schedule for OneFOneB {
     }
 
     fn description(&self) -> &str {
-        "one forward, one backward, a stage a rank"
+        "one forward, one backward, one stage per rank"
     }
 
     fn placement(&self) -> Placement {
@@ -33,7 +33,7 @@ pub(super) fn target_order(problem: &Problem) -> Order {
     with_weight_delay(problem, |_| 0)
 }
 
-/// 1F1B whose weight tasks run `delay(position)` microbatches late, where `position` counts the ranks before this one.
+/// 1F1B that delays the weight tasks of a rank by `delay(position)` microbatches. `position` counts the ranks before it.
 pub(super) fn with_weight_delay(problem: &Problem, delay: impl Fn(usize) -> usize) -> Order {
     let positions = rank_positions(problem);
     let ranks = units(problem, false).into_iter().zip(positions);

@@ -17,7 +17,7 @@ impl Schedule for ZeroBubble {
     }
 
     fn description(&self) -> &str {
-        "1F1B with weight gradients put off (ZB-H1)"
+        "1F1B with delayed weight gradients (ZB-H1)"
     }
 
     fn placement(&self) -> Placement {

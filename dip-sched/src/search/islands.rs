@@ -10,9 +10,9 @@ use super::walk::{WalkResult, Walker};
 use super::{RngStream, Search};
 use crate::problem::Solution;
 
-/// Islands, and walks of one round.
+/// The number of islands, and of walks in a round.
 const ISLANDS: u64 = 4;
-/// By which share an order may be longer than the best to join an island at the start.
+/// An order joins an island at the start if it is longer than the best by at most this share.
 const NEAR: f64 = 0.003;
 /// Rounds without a better order after which an island restarts.
 const MAX_STALE_ROUNDS: u32 = 12;

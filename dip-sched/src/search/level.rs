@@ -1,4 +1,4 @@
-//! A choice of memory strategies with everything that depends on it.
+//! A level of memory: a choice of strategies with everything that depends on it.
 
 use dip_core::ScheduleError;
 

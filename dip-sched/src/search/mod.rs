@@ -1,6 +1,6 @@
 //! The search of [`Dip`](crate::Dip), and the search of the paper.
 //!
-//! [`Search::run`] reads as the table of contents: one struct a phase, one file a struct. All phases share a [`BudgetClock`] and
+//! [`Search::run`] reads as the table of contents: one struct per phase, one file per struct. All phases share a [`BudgetClock`] and
 //! an [`Incumbent`].
 //!
 //! A phase works in rounds. The jobs of a round draw from random generators of their own and run on any number of threads. Their

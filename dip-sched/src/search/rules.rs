@@ -23,7 +23,7 @@ struct Trial {
     level: usize,
 }
 
-/// What one thread works with.
+/// The working state of one thread.
 struct TrialWorker<'a> {
     interleaver: Interleaver<'a>,
     /// One for each level.

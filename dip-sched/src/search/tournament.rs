@@ -22,9 +22,9 @@ const SLACK: f64 = 0.003;
 const FIRST_RUNS: u64 = 50;
 /// Each round gives a chain at most this many times the runs of the previous round.
 const GROWTH: u64 = 3;
-/// The number of every four chains in the first tournament that start from the plan of the previous batch.
+/// Of every four chains in the first tournament, this many start from the plan of the previous batch.
 const WARM_OF_FOUR: u64 = 3;
-/// The index, among every four chains, of the chain that starts with the lightest microbatch ahead.
+/// In every four chains, the index of the chain that starts with the lightest microbatch ahead.
 const LIGHTEST_AHEAD: u64 = 2;
 /// Runs of a chain that restarts an island.
 const RESTART_RUNS: u64 = 60;

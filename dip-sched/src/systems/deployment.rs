@@ -43,7 +43,7 @@ pub enum MemoryPolicy {
     /// All strategies of the cost model. The schedule chooses for every stage of every batch.
     #[default]
     Free,
-    /// One strategy a chunk, by its module and first layer, the same for every batch.
+    /// One strategy per chunk, by its module and first layer, the same for every batch.
     Fixed(BTreeMap<(ModuleId, u32), Strategy>),
 }
 

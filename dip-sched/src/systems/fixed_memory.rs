@@ -8,7 +8,7 @@ use dip_core::{
     Strategy, Workload,
 };
 
-/// One strategy a chunk, by its module and first layer.
+/// One strategy per chunk, by its module and first layer.
 pub(super) type ChunkStrategies = BTreeMap<(ModuleId, u32), Strategy>;
 
 /// A cost model that offers each chunk its fixed strategy only.

@@ -11,7 +11,7 @@ use super::{Recompute, System, SystemInputs};
 use crate::partition::Partitioner;
 use crate::schedules::Interleaved;
 
-/// The numbers of chunks a rank that are tried.
+/// The numbers of chunks per rank that are tried.
 const VIRTUAL: [u32; 5] = [1, 2, 4, 8, 16];
 
 /// Interleaved 1F1B (VPP). The layers of all modules in one row are cut into `V` times as many chunks as ranks, about equal in
@@ -40,7 +40,7 @@ impl System for Megatron {
     }
 }
 
-/// The numbers of chunks a rank that this number of layers allows.
+/// The numbers of chunks per rank that this number of layers allows.
 pub(super) fn virtual_stages(layers: u32, ranks: u32) -> impl Iterator<Item = u32> {
     VIRTUAL.into_iter().filter(move |&v| v == 1 || v.saturating_mul(ranks) <= layers)
 }

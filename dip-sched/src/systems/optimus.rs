@@ -11,10 +11,10 @@ use super::{Recompute, System, SystemInputs};
 use crate::partition::PartitionError;
 use crate::schedules::Optimus;
 
-/// The numbers of chunks a rank of an encoder that are tried.
+/// The numbers of chunks per rank of an encoder that are tried.
 const ENCODER: [u32; 3] = [1, 2, 4];
 
-/// Coarse-grained Optimus: every module has chunks of its own, `V` a rank for the backbone. Encoder forwards come first, encoder
+/// Coarse-grained Optimus: every module has chunks of its own, `V` per rank for the backbone. Encoder forwards come first, encoder
 /// backwards last. The numbers of chunks and the recomputation of each module are the fastest over the history.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OptimusSystem;

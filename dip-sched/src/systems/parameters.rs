@@ -2,7 +2,7 @@
 
 use dip_core::{Bytes, ChunkQuery, CostError, CostModel, RankId, Seconds, StageCost, StageQuery};
 
-/// A cost model in which a stage takes one second a parameter.
+/// A cost model in which a stage takes one second per parameter.
 pub(super) struct ParameterCost;
 
 impl CostModel for ParameterCost {

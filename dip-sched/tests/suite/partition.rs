@@ -325,7 +325,7 @@ struct Grid {
     chunks: usize,
 }
 
-/// The least load of the busiest rank over all numbers of layers a chunk. `taken` holds the layers of the first chunks, `left` layers
+/// The least load of the busiest rank over all numbers of layers per chunk. `taken` holds the layers of the first chunks, `left` layers
 /// remain.
 fn least_busiest(cost: &EndedCost, grid: Grid, left: usize, taken: &mut Vec<usize>) -> f64 {
     let Grid { ranks, chunks } = grid;

@@ -147,7 +147,7 @@ fn exact_finds_what_trying_everything_finds() {
     assert!(tried > 10, "{tried}");
 }
 
-/// Two chunks a rank of 500 forward, 500 backward and 500 weight gradient.
+/// Two chunks per rank of 500 forward, 500 backward and 500 weight gradient.
 fn two_chunks(ranks: usize, microbatches: usize, vee: bool, split: bool) -> TaskGraph {
     let module = Module { name: "m", inputs: vec![], segments: 2, trainable: true };
     let loads = vec![vec![vec![1.0]]; microbatches];

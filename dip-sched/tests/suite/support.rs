@@ -47,7 +47,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// `chunks` equal stages a rank. Together they take 1000 s forward and 2000 s backward on each rank.
+    /// `chunks` equal stages per rank. Together they take 1000 s forward and 2000 s backward on each rank.
     pub fn uniform(ranks: u32, microbatches: u32, chunks: u32) -> Self {
         let stages = (ranks * chunks) as usize;
         Self {

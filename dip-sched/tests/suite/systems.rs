@@ -92,14 +92,14 @@ fn by_name(name: &str, microbatches: usize, memory: u64) -> f64 {
 fn a_schedule_of_another_crate_is_a_system_of_its_own() {
     let system = ScheduleSystem::new(Arc::new(OutsideSchedule));
     assert_eq!(system.name(), "outside");
-    // It takes its own placement of two runs a rank, on which 1F1B is slower than interleaved 1F1B.
+    // It takes its own placement of two runs per rank, on which 1F1B is slower than interleaved 1F1B.
     let seconds = makespan(&system, 8, u64::MAX);
     assert!(seconds > by_name("interleaved", 8, u64::MAX), "{seconds}");
 }
 
 #[test]
 fn a_run_across_two_modules_is_one_stage_of_the_virtual_pipeline() {
-    // 4 layers a rank: 1000 forward and 2000 backward, as in the closed forms.
+    // 4 layers per rank: 1000 forward and 2000 backward, as in the closed forms.
     assert_eq!(by_name("interleaved", 8, u64::MAX), 28500.0);
 }
 
@@ -137,7 +137,7 @@ fn text_only_microbatches_do_not_change_the_order_of_the_ranks() {
 fn uniform_stages_take_the_closed_forms() {
     assert_eq!(by_name("nnscaler", 8, u64::MAX), 33000.0);
     assert_eq!(by_name("gpipe", 8, u64::MAX), 33000.0);
-    // Four chunks a rank of one layer each.
+    // Four chunks per rank of one layer each.
     assert_eq!(by_name("megatron", 8, u64::MAX), 24000.0 + 9000.0 / 4.0);
 }
 

@@ -41,7 +41,7 @@ impl Phases {
         Self::new(turn, phase)
     }
 
-    /// An order of these turns and phases, with one queue a rank.
+    /// An order of these turns and phases, with one queue per rank.
     pub(in crate::search) fn new(turn: Vec<f64>, phase: Vec<f64>) -> Self {
         Self {
             turn,

@@ -70,7 +70,7 @@ fn propose(search: &mut Search<'_>, reorder: &mut dyn Reorder, round: u64) {
     }
 }
 
-/// What one thread works with.
+/// The working state of one thread.
 struct SequenceWorker<'a> {
     interleaver: Interleaver<'a>,
     reserve: Reserve,

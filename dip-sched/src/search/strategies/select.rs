@@ -1,8 +1,8 @@
-//! One strategy a pair for a given order of a rank: the least time within memory at every moment (paper section 2, phase 3).
+//! One strategy per pair for a given order of a rank: the least time within memory at every moment (paper section 2, phase 3).
 //!
-//! This is a multiple-choice knapsack with one capacity a moment. Its Lagrangian relaxation prices memory at every moment. At given
-//! prices each pair takes its cheapest option; the sum bounds the optimum from below, and repaired to fit it is a solution. Prices
-//! follow a subgradient until the gap is small. The result is never worse than the greedy solution it starts from.
+//! This is a multiple-choice knapsack with one capacity per moment. Its Lagrangian relaxation prices memory at every moment. At given
+//! prices each pair takes its cheapest option. Their sum is a lower bound on the optimum; the options, repaired to fit, are a solution.
+//! Prices follow a subgradient until the gap is small. The result is never worse than the greedy solution it starts from.
 
 use std::ops::RangeInclusive;
 
@@ -173,7 +173,7 @@ impl<'a> KnapsackChoice<'a> {
         best.map(|(_, i, option)| (i, option))
     }
 
-    /// Takes faster options wherever they fit; options that save the most seconds a byte come first.
+    /// Takes faster options wherever they fit; options that save the most seconds per byte come first.
     fn fill(&mut self) {
         let mut swaps: Vec<(f64, usize, u16)> = Vec::new();
         for (i, item) in self.items.iter().enumerate() {

@@ -12,12 +12,12 @@ use crate::search::strategies::upgrade;
 
 /// Steps of a walk that count as one iteration of a budget.
 const STEPS_PER_ITERATION: u32 = 100;
-/// A walk from a rebuilt order can pay if the order is less than this factor longer than before.
+/// A walk starts from a rebuilt order only if that is less than this factor longer than the original.
 const PROMISING: f64 = 1.03;
 /// Runs of the interleaving that count as one iteration of a budget.
 const RUNS_PER_ITERATION: u32 = 16;
 
-/// What one thread works with.
+/// The working state of one thread.
 pub(in crate::search) struct Walker<'a> {
     problem: &'a Problem,
     tabu: Tabu,
@@ -69,7 +69,7 @@ impl<'a> Walker<'a> {
         self.walk(rng, ended, 0)
     }
 
-    /// Walks from the loaded order; `runs` of the interleaving have led to it.
+    /// Walks from the loaded order, which took `runs` of the interleaving to build.
     fn walk(
         &mut self,
         rng: &mut ChaCha8Rng,

@@ -57,7 +57,7 @@ pub(super) struct CriticalMoves {
     /// The tasks of the current block without their rank.
     detached: Vec<DetachedTask>,
     heads: Vec<f64>,
-    /// A random few of the moves that memory forbids.
+    /// A random sample of the moves that memory forbids.
     blocked: Vec<BlockedMove>,
     seen_blocked: usize,
 }

@@ -107,7 +107,7 @@ impl CriticalMoves {
         }
     }
 
-    /// Remembers a move of a forward that only memory forbids; a random few of all such moves.
+    /// Remembers a move of a forward that only memory forbids, as a random sample of all such moves.
     pub(super) fn remember_blocked(
         &mut self,
         graph: &DisjunctiveGraph<'_>,
