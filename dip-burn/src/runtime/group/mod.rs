@@ -107,10 +107,10 @@ impl dyn ProcessGroup + '_ {
         self.agree_or(what, START_ALIKE, text)
     }
 
-    /// As [`agree`](Self::agree), with the remedy that the error names.
+    /// As `agree`, with the remedy that the error names.
     ///
     /// # Errors
-    /// As [`agree`](Self::agree).
+    /// As `agree`.
     pub fn agree_or(
         &self,
         what: &str,

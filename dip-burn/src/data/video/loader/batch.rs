@@ -20,7 +20,7 @@ pub struct ClipBatch {
     pub skipped: SkipCounts,
 }
 
-/// The position of a [`ClipLoader`].
+/// The position of a [`ClipLoader`](super::ClipLoader).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipPosition {
