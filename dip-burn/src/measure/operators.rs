@@ -15,7 +15,7 @@ use dip_core::{
 };
 
 use super::{MeasureError, at_once};
-use crate::model::block::core::{self, Heads};
+use crate::model::block::core::{self, HeadSizes};
 use crate::model::block::norm::Norm;
 use crate::model::{Init, Precision, cast, to_device};
 use crate::runtime::ChannelLink;
@@ -176,10 +176,11 @@ impl<'a, B: Backend> Prepared<'a, B> {
             }
             OperatorShape::Attention { sequences, tokens, heads, head_dim } => {
                 let inputs = || random(sequences * tokens, heads * head_dim);
-                let inputs = core::Inputs { query: inputs(), key: inputs(), value: inputs() };
-                let spans = [core::Span::full(sequences as usize, tokens as usize)];
+                let inputs =
+                    core::AttentionInputs { query: inputs(), key: inputs(), value: inputs() };
+                let spans = [core::AttentionSpan::full(sequences as usize, tokens as usize)];
                 let [heads, head_dim] = [heads, head_dim].map(|n| n as usize);
-                let heads = Heads { heads, kv_heads: heads, head_dim };
+                let heads = HeadSizes { heads, kv_heads: heads, head_dim };
                 Box::new(move || drop(core::attend(&inputs, &spans, heads)))
             }
             OperatorShape::Norm { rows, width } => {

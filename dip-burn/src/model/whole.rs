@@ -38,7 +38,7 @@ struct WholeModule<B: Backend> {
 
 /// The output of a module, and its instances.
 #[derive(Debug, Clone)]
-struct Output<B: Backend> {
+struct ModuleOutput<B: Backend> {
     x: Tensor<B, 2>,
     slice: InputSlice,
 }
@@ -121,18 +121,18 @@ impl<B: Backend> WholeModel<B> {
     }
 
     /// The outputs of all modules but the last.
-    fn outputs_before_last(&self, microbatch: &Microbatch) -> Vec<Option<Output<B>>> {
+    fn outputs_before_last(&self, microbatch: &Microbatch) -> Vec<Option<ModuleOutput<B>>> {
         self.outputs(microbatch, self.modules.len().saturating_sub(1))
     }
 
     /// The outputs of the first `count` modules; `None` for a module without instances in this microbatch.
-    fn outputs(&self, microbatch: &Microbatch, count: usize) -> Vec<Option<Output<B>>> {
-        let mut outputs: Vec<Option<Output<B>>> = Vec::with_capacity(count);
+    fn outputs(&self, microbatch: &Microbatch, count: usize) -> Vec<Option<ModuleOutput<B>>> {
+        let mut outputs: Vec<Option<ModuleOutput<B>>> = Vec::with_capacity(count);
         for module in &self.modules[..count] {
             let output = self.slice(module, microbatch, &outputs).map(|(inputs, on)| {
                 let slice =
                     InputSlice { module: module.name.clone(), instances: on.instances.clone() };
-                Output { x: module.chunk.forward(inputs, &on), slice }
+                ModuleOutput { x: module.chunk.forward(inputs, &on), slice }
             });
             outputs.push(output);
         }
@@ -144,7 +144,7 @@ impl<B: Backend> WholeModel<B> {
         &self,
         module: &WholeModule<B>,
         microbatch: &'m Microbatch,
-        outputs: &[Option<Output<B>>],
+        outputs: &[Option<ModuleOutput<B>>],
     ) -> Option<(Vec<Tensor<B, 2>>, Slice<'m>)> {
         let spec = &self.spec.modules[module.number];
         let instances = self.modalities.of(spec).map_or(0, |m| m.instances(spec, microbatch));
@@ -157,7 +157,7 @@ impl<B: Backend> WholeModel<B> {
     /// The predictions of the last module, of the tokens `rows` or of all.
     fn predict(
         &self,
-        outputs: &[Option<Output<B>>],
+        outputs: &[Option<ModuleOutput<B>>],
         microbatch: &Microbatch,
         rows: Option<&[usize]>,
     ) -> Option<Tensor<B, 2>> {

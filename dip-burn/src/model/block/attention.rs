@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{AttentionBias, LoraTarget, ModuleSpec};
 
-use super::core::{Heads, Inputs, Span, attend, attend_backward};
+use super::core::{AttentionInputs, AttentionSpan, HeadSizes, attend, attend_backward};
 use super::linear::{Linear, linear_backward};
 use super::rotary::{Rotary, Rotation};
 use crate::model::Init;
@@ -26,7 +26,7 @@ pub struct Attention<B: Backend> {
     pub value: Linear<B>,
     /// `[h * d, m]`
     pub output: Linear<B>,
-    heads: Heads,
+    heads: HeadSizes,
 }
 
 /// Positions, and which rows see each other: shared by the attention layers of a chunk.
@@ -34,44 +34,48 @@ pub struct Attention<B: Backend> {
 pub struct Geometry<B: Backend> {
     /// Of queries and keys; none where positions are learned.
     rotations: Option<[Rotation<B>; 2]>,
-    spans: Vec<Span<B>>,
+    spans: Vec<AttentionSpan<B>>,
 }
 
 impl<B: Backend> Geometry<B> {
     /// `sequences` sequences with the positions of `rotary`; every row sees all rows of its sequence.
-    pub fn full(heads: Heads, rotary: &Rotary<B>, sequences: usize) -> Self {
-        Self::new(heads, rotary, vec![Span::full(sequences, rotary.positions())])
+    pub fn full(heads: HeadSizes, rotary: &Rotary<B>, sequences: usize) -> Self {
+        Self::new(heads, rotary, vec![AttentionSpan::full(sequences, rotary.positions())])
     }
 
     /// `sequences` sequences of `length` rows without rotary positions; every row sees all rows of its sequence.
     pub fn without_positions(sequences: usize, length: usize) -> Self {
-        Self { rotations: None, spans: vec![Span::full(sequences, length)] }
+        Self { rotations: None, spans: vec![AttentionSpan::full(sequences, length)] }
     }
 
     /// Causal attention inside each document of a packed sequence.
-    pub fn causal_documents(heads: Heads, rotary: &Rotary<B>, documents: &[u32]) -> Self {
-        Self::new(heads, rotary, Span::causal_documents(documents, heads, &rotary.device()))
+    pub fn causal_documents(heads: HeadSizes, rotary: &Rotary<B>, documents: &[u32]) -> Self {
+        Self::new(
+            heads,
+            rotary,
+            AttentionSpan::causal_documents(documents, heads, &rotary.device()),
+        )
     }
 
     /// Sequences of any lengths, with the positions of `rotary` one after another; every row sees all rows of its sequence.
-    pub fn packed(heads: Heads, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
-        Self::new(heads, rotary, Span::pairs(lengths.iter().map(|&s| (s, s))))
+    pub fn packed(heads: HeadSizes, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
+        Self::new(heads, rotary, AttentionSpan::pairs(lengths.iter().map(|&s| (s, s))))
     }
 
     /// Sequences of `lengths` rows that see contexts of `contexts` rows, without positions.
     pub fn cross(lengths: &[usize], contexts: &[usize]) -> Self {
         let sizes = lengths.iter().copied().zip(contexts.iter().copied());
-        Self { rotations: None, spans: Span::pairs(sizes) }
+        Self { rotations: None, spans: AttentionSpan::pairs(sizes) }
     }
 
     /// Bytes of positions and masks, held as long as the layers that share them.
     pub(in crate::model) fn bytes(&self) -> u64 {
-        let masks = self.spans.iter().map(Span::bytes).sum::<u64>();
+        let masks = self.spans.iter().map(AttentionSpan::bytes).sum::<u64>();
         let rotations = self.rotations.iter().flatten().map(Rotation::bytes).sum::<u64>();
         rotations + masks
     }
 
-    fn new(heads: Heads, rotary: &Rotary<B>, spans: Vec<Span<B>>) -> Self {
+    fn new(heads: HeadSizes, rotary: &Rotary<B>, spans: Vec<AttentionSpan<B>>) -> Self {
         let rotations = [rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads)];
         Self { rotations: Some(rotations), spans }
     }
@@ -96,7 +100,7 @@ impl<B: Backend> Geometry<B> {
 impl<B: Backend> Attention<B> {
     /// The attention of layer `path` of a module.
     pub fn init(spec: &ModuleSpec, path: &str, init: &Init<'_, B>) -> Self {
-        let heads = Heads::of(spec);
+        let heads = HeadSizes::of(spec);
         let width = spec.hidden as usize;
         let (query, key) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
         let std = layer_std(spec);
@@ -149,7 +153,7 @@ impl<B: Backend> Attention<B> {
         let heads = [self.query.forward(x_rm), self.key.forward(context_cm.clone())];
         let [query, key] = geometry.rotate(heads);
         let value = self.value.forward(context_cm);
-        let inputs = Inputs { query: query * self.scale(), key, value };
+        let inputs = AttentionInputs { query: query * self.scale(), key, value };
         let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
         let y = self.output.forward(attended.clone());
         (y, AttentionKept { inputs, weights: Some((weights, attended)) })
@@ -192,14 +196,14 @@ pub(in crate::model) struct AttentionGiven<'a, B: Backend> {
 /// What the backward needs.
 #[derive(Debug, Clone)]
 pub(in crate::model) struct AttentionKept<B: Backend> {
-    inputs: Inputs<B>,
+    inputs: AttentionInputs<B>,
     /// The weights of every span, and their sums over the values; recomputed if they are not kept.
     weights: Option<(Vec<Tensor<B, 4>>, Tensor<B, 2>)>,
 }
 
 impl<B: Backend> KeptTensors<B> for AttentionKept<B> {
     fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V) {
-        let Inputs { query, key, value } = &mut self.inputs;
+        let AttentionInputs { query, key, value } = &mut self.inputs;
         [query, key, value].into_iter().for_each(|x| visit.tensor(x));
         if let Some((weights, sums)) = &mut self.weights {
             weights.iter_mut().for_each(|weights| visit.tensor(weights));

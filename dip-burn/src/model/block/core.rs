@@ -22,9 +22,9 @@ use crate::model::{cast, to_f32};
 /// Added to the score of a pair that may not see each other.
 const HIDDEN: f32 = -1e9;
 
-/// Heads of a module.
+/// HeadSizes of a module.
 #[derive(Module, Debug, Clone, Copy)]
-pub struct Heads {
+pub struct HeadSizes {
     /// Query heads.
     pub heads: usize,
     /// Key and value heads, each shared by a group of query heads.
@@ -35,7 +35,7 @@ pub struct Heads {
 
 /// Consecutive sequences of equal size whose queries see only their own keys.
 #[derive(Debug, Clone)]
-pub(crate) struct Span<B: Backend> {
+pub(crate) struct AttentionSpan<B: Backend> {
     sequences: usize,
     queries: Rows,
     keys: Rows,
@@ -52,13 +52,13 @@ struct Rows {
 
 /// Queries `[r, h * d]`, scaled, and keys and values `[rows they are from, k * d]`.
 #[derive(Debug, Clone)]
-pub(crate) struct Inputs<B: Backend> {
+pub(crate) struct AttentionInputs<B: Backend> {
     pub query: Tensor<B, 2>,
     pub key: Tensor<B, 2>,
     pub value: Tensor<B, 2>,
 }
 
-impl Heads {
+impl HeadSizes {
     /// The heads of a module.
     pub fn of(spec: &ModuleSpec) -> Self {
         Self {
@@ -112,7 +112,7 @@ impl Rows {
     }
 }
 
-impl<B: Backend> Span<B> {
+impl<B: Backend> AttentionSpan<B> {
     /// `n` sequences of `s` rows; every row sees all rows of its sequence.
     pub fn full(n: usize, s: usize) -> Self {
         let rows = Rows { start: 0, length: s };
@@ -132,7 +132,7 @@ impl<B: Backend> Span<B> {
     }
 
     /// The documents of a packed sequence, each causal, in blocks of queries.
-    pub fn causal_documents(documents: &[u32], heads: Heads, device: &B::Device) -> Vec<Self> {
+    pub fn causal_documents(documents: &[u32], heads: HeadSizes, device: &B::Device) -> Vec<Self> {
         let mut start = 0;
         let mut spans = Vec::new();
         for document in documents.chunk_by(|a, b| a == b) {
@@ -154,14 +154,18 @@ impl<B: Backend> Span<B> {
     }
 
     /// Queries, keys and values of this span.
-    fn inputs(&self, inputs: &Inputs<B>, heads: Heads) -> [Tensor<B, 4>; 3] {
+    fn inputs(&self, inputs: &AttentionInputs<B>, heads: HeadSizes) -> [Tensor<B, 4>; 3] {
         let (n, keys) = (self.sequences, self.keys);
         let query = heads.grouped(&inputs.query, self.queries, n);
         [query, heads.split(&inputs.key, keys, n), heads.split(&inputs.value, keys, n)]
     }
 
     /// Weights `[n, k, g * s, t]` and their sum over the values, `[n * s, h * d]`.
-    fn forward(&self, inputs: &Inputs<B>, heads: Heads) -> (Tensor<B, 4>, Tensor<B, 2>) {
+    fn forward(
+        &self,
+        inputs: &AttentionInputs<B>,
+        heads: HeadSizes,
+    ) -> (Tensor<B, 4>, Tensor<B, 2>) {
         let [query, key, value] = self.inputs(inputs, heads);
         let (n, s) = (self.sequences, self.queries.length);
         let weights = self.softmax(query.matmul(key.transpose()));
@@ -185,10 +189,10 @@ impl<B: Backend> Span<B> {
     /// The gradients of queries, keys and values of these rows from the gradient of the result.
     fn backward(
         &self,
-        inputs: &Inputs<B>,
+        inputs: &AttentionInputs<B>,
         weights: Tensor<B, 4>,
         dy: &Tensor<B, 2>,
-        heads: Heads,
+        heads: HeadSizes,
     ) -> [Tensor<B, 2>; 3] {
         let [query, key, value] = self.inputs(inputs, heads);
         let dy = heads.grouped(dy, self.queries, self.sequences);
@@ -213,7 +217,7 @@ fn softmax_backward<B: Backend>(weights: Tensor<B, 4>, d_weights: Tensor<B, 4>) 
 }
 
 /// The mask of queries that see the keys up to their own. It has all heads: backends add a broadcast mask element by element.
-fn causal<B: Backend>(queries: Range<usize>, heads: Heads, device: &B::Device) -> Tensor<B, 4> {
+fn causal<B: Backend>(queries: Range<usize>, heads: HeadSizes, device: &B::Device) -> Tensor<B, 4> {
     let keys = queries.end;
     let mut values = vec![0.0; queries.len() * keys];
     for (row, query) in values.chunks_exact_mut(keys).zip(queries.clone()) {
@@ -223,7 +227,7 @@ fn causal<B: Backend>(queries: Range<usize>, heads: Heads, device: &B::Device) -
     Tensor::from_data(TensorData::new(values.repeat(heads.heads), shape), device)
 }
 
-impl<B: Backend> Inputs<B> {
+impl<B: Backend> AttentionInputs<B> {
     pub fn bytes(&self) -> u64 {
         bytes_of(&self.query) + bytes_of(&self.key) + bytes_of(&self.value)
     }
@@ -231,9 +235,9 @@ impl<B: Backend> Inputs<B> {
 
 /// The weights of every span, and the result, `[r, h * d]`. Spans cover the rows in order.
 pub(crate) fn attend<B: Backend>(
-    inputs: &Inputs<B>,
-    spans: &[Span<B>],
-    heads: Heads,
+    inputs: &AttentionInputs<B>,
+    spans: &[AttentionSpan<B>],
+    heads: HeadSizes,
 ) -> (Vec<Tensor<B, 4>>, Tensor<B, 2>) {
     let (weights, parts) = spans.iter().map(|span| span.forward(inputs, heads)).unzip();
     (weights, join(parts))
@@ -241,12 +245,12 @@ pub(crate) fn attend<B: Backend>(
 
 /// The gradients of the inputs from the gradient of the result.
 pub(in crate::model) fn attend_backward<B: Backend>(
-    inputs: &Inputs<B>,
-    spans: &[Span<B>],
-    heads: Heads,
+    inputs: &AttentionInputs<B>,
+    spans: &[AttentionSpan<B>],
+    heads: HeadSizes,
     weights: Vec<Tensor<B, 4>>,
     dy: &Tensor<B, 2>,
-) -> Inputs<B> {
+) -> AttentionInputs<B> {
     let (mut query, mut key, mut value) = (Vec::new(), Vec::new(), Vec::new());
     let mut document = None;
     for (span, weights) in spans.iter().zip(weights) {
@@ -260,7 +264,7 @@ pub(in crate::model) fn attend_backward<B: Backend>(
             }
         }
     }
-    Inputs { query: join(query), key: join(key), value: join(value) }
+    AttentionInputs { query: join(query), key: join(key), value: join(value) }
 }
 
 /// `x` with `first` added to its first rows.
@@ -287,7 +291,7 @@ mod tests {
 
     use super::*;
 
-    const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 3 };
+    const HEADS: HeadSizes = HeadSizes { heads: 4, kv_heads: 2, head_dim: 3 };
 
     fn normal(rows: usize, width: usize) -> Tensor<Flex, 2> {
         Tensor::random([rows, width], Distribution::Normal(0.0, 1.0), &Default::default())
@@ -296,10 +300,10 @@ mod tests {
     #[test]
     fn a_document_sees_itself_up_to_the_present_token_and_nothing_else() {
         let documents = [0, 0, 0, 1, 1];
-        let spans = Span::<Flex>::causal_documents(&documents, HEADS, &Default::default());
+        let spans = AttentionSpan::<Flex>::causal_documents(&documents, HEADS, &Default::default());
         let [query, key, value] = [normal(5, 12), normal(5, 6), normal(5, 6)];
         let run = |key: Tensor<Flex, 2>| -> Vec<f32> {
-            let inputs = Inputs { query: query.clone(), key, value: value.clone() };
+            let inputs = AttentionInputs { query: query.clone(), key, value: value.clone() };
             attend(&inputs, &spans, HEADS).1.into_data().to_vec().unwrap()
         };
         let before = run(key.clone());
@@ -326,13 +330,13 @@ mod tests {
             let rows = Rows { start, length };
             start += length;
             let mask = Some(causal(0..length, HEADS, &device));
-            Span::<Flex> { sequences: 1, queries: rows, keys: rows, mask }
+            AttentionSpan::<Flex> { sequences: 1, queries: rows, keys: rows, mask }
         });
-        let blocks = Span::causal_documents(&documents, HEADS, &device);
+        let blocks = AttentionSpan::causal_documents(&documents, HEADS, &device);
         assert_eq!(blocks.len(), 3 + 1 + 2);
         let [query, key, value] = [normal(445, 12), normal(445, 6), normal(445, 6)];
-        let (inputs, dy) = (Inputs { query, key, value }, normal(445, 12));
-        let run = |spans: &[Span<Flex>]| {
+        let (inputs, dy) = (AttentionInputs { query, key, value }, normal(445, 12));
+        let run = |spans: &[AttentionSpan<Flex>]| {
             let (weights, y) = attend(&inputs, spans, HEADS);
             let d = attend_backward(&inputs, spans, HEADS, weights, &dy);
             [y, d.query, d.key, d.value].map(|x| x.into_data())

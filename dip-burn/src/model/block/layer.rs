@@ -60,7 +60,7 @@ pub struct Layer<B: Backend> {
 
 /// What the backward of one layer needs.
 #[derive(Debug, Clone)]
-pub(in crate::model) struct Parts<B: Backend> {
+pub(in crate::model) struct LayerParts<B: Backend> {
     attention_norm: NormKept<B>,
     attention: AttentionKept<B>,
     feed_forward_norm: NormKept<B>,
@@ -68,7 +68,7 @@ pub(in crate::model) struct Parts<B: Backend> {
 }
 
 /// The state of one layer between forward and backward.
-enum Kept<B: Backend, L: Block<B>> {
+enum KeptLayer<B: Backend, L: Block<B>> {
     /// Everything that the backward needs, with or without the attention core.
     Parts(Box<L::Parts>),
     /// The input: the backward runs the forward again.
@@ -80,10 +80,10 @@ enum Kept<B: Backend, L: Block<B>> {
 /// The state of the layers of a chunk between forward and backward.
 pub(in crate::model) struct LayersKept<B: Backend, L: Block<B>> {
     shared: L::Shared,
-    layers: Vec<Kept<B, L>>,
+    layers: Vec<KeptLayer<B, L>>,
 }
 
-impl<B: Backend> KeptTensors<B> for Parts<B> {
+impl<B: Backend> KeptTensors<B> for LayerParts<B> {
     fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V) {
         self.attention_norm.each(visit);
         self.attention.each(visit);
@@ -95,20 +95,20 @@ impl<B: Backend> KeptTensors<B> for Parts<B> {
 impl<B: Backend> Block<B> for Layer<B> {
     type Stream = Tensor<B, 2>;
     type Shared = Geometry<B>;
-    type Parts = Parts<B>;
+    type Parts = LayerParts<B>;
 
-    fn forward(&self, x_rm: Tensor<B, 2>, geometry: &Geometry<B>) -> (Tensor<B, 2>, Parts<B>) {
+    fn forward(&self, x_rm: Tensor<B, 2>, geometry: &Geometry<B>) -> (Tensor<B, 2>, LayerParts<B>) {
         let (normed, attention_norm) = self.attention_norm.forward(x_rm.clone());
         let (y_rm, attention) = self.attention.forward(normed, geometry);
         let x_rm = x_rm + y_rm;
         let (normed, feed_forward_norm) = self.feed_forward_norm.forward(x_rm.clone());
         let (y_rm, feed_forward) = self.feed_forward.forward(normed);
-        (x_rm + y_rm, Parts { attention_norm, attention, feed_forward_norm, feed_forward })
+        (x_rm + y_rm, LayerParts { attention_norm, attention, feed_forward_norm, feed_forward })
     }
 
     fn backward(
         &self,
-        parts: Parts<B>,
+        parts: LayerParts<B>,
         dy: Tensor<B, 2>,
         geometry: &Geometry<B>,
         gradients: &mut Gradients<B>,
@@ -122,11 +122,11 @@ impl<B: Backend> Block<B> for Layer<B> {
         dx + self.attention_norm.backward(parts.attention_norm, d, gradients)
     }
 
-    fn selective(parts: Parts<B>) -> Parts<B> {
-        Parts { attention: parts.attention.selective(), ..parts }
+    fn selective(parts: LayerParts<B>) -> LayerParts<B> {
+        LayerParts { attention: parts.attention.selective(), ..parts }
     }
 
-    fn parts_bytes(parts: &Parts<B>) -> u64 {
+    fn parts_bytes(parts: &LayerParts<B>) -> u64 {
         parts.attention_norm.bytes()
             + parts.attention.bytes()
             + parts.feed_forward_norm.bytes()
@@ -164,10 +164,10 @@ pub(in crate::model) fn forward_kept<B: Backend, L: Block<B>>(
         let input = x.clone();
         let (y, parts) = layer.forward(x, &shared);
         kept.push(match strategies.get(i) {
-            Some(LayerStrategy::Full) => Kept::Input(input),
-            Some(LayerStrategy::Offload) => Kept::Host(Box::new(Offloaded::new(parts))),
-            Some(LayerStrategy::Selective) => Kept::Parts(Box::new(L::selective(parts))),
-            _ => Kept::Parts(Box::new(parts)),
+            Some(LayerStrategy::Full) => KeptLayer::Input(input),
+            Some(LayerStrategy::Offload) => KeptLayer::Host(Box::new(Offloaded::new(parts))),
+            Some(LayerStrategy::Selective) => KeptLayer::Parts(Box::new(L::selective(parts))),
+            _ => KeptLayer::Parts(Box::new(parts)),
         });
         x = y;
     }
@@ -184,9 +184,9 @@ pub(in crate::model) fn backward<B: Backend, L: Block<B>>(
     let LayersKept { shared, layers: kept } = kept;
     layers.iter().zip(kept).rev().fold(dy, |dy, (layer, kept)| {
         let parts = match kept {
-            Kept::Parts(parts) => *parts,
-            Kept::Input(x) => layer.forward(x, &shared).1,
-            Kept::Host(parts) => parts.back(),
+            KeptLayer::Parts(parts) => *parts,
+            KeptLayer::Input(x) => layer.forward(x, &shared).1,
+            KeptLayer::Host(parts) => parts.back(),
         };
         layer.backward(parts, dy, &shared, gradients)
     })
@@ -195,10 +195,10 @@ pub(in crate::model) fn backward<B: Backend, L: Block<B>>(
 impl<B: Backend, L: Block<B>> LayersKept<B, L> {
     /// Bytes on the device.
     pub(in crate::model) fn bytes(&self) -> u64 {
-        let of = |kept: &Kept<B, L>| match kept {
-            Kept::Input(x) => L::stream_bytes(x),
-            Kept::Parts(parts) => L::parts_bytes(parts),
-            Kept::Host(_) => 0,
+        let of = |kept: &KeptLayer<B, L>| match kept {
+            KeptLayer::Input(x) => L::stream_bytes(x),
+            KeptLayer::Parts(parts) => L::parts_bytes(parts),
+            KeptLayer::Host(_) => 0,
         };
         L::shared_bytes(&self.shared) + self.layers.iter().map(of).sum::<u64>()
     }

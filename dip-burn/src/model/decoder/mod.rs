@@ -13,7 +13,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use dip_core::{DecoderSpec, LayerStrategy};
 
-use super::block::core::Heads;
+use super::block::core::HeadSizes;
 use super::block::layer::{self as run, Layer, LayersKept};
 use super::block::linear::Linear;
 use super::block::norm::Norm;
@@ -30,7 +30,7 @@ pub struct DecoderChunk<B: Backend> {
     embed: Option<Embedding<B>>,
     layers: Vec<Layer<B>>,
     end: Option<DecoderEnd<B>>,
-    heads: Heads,
+    heads: HeadSizes,
     #[module(skip)]
     frequencies: RotaryFrequencies,
     /// Tokens on a side of an image, where rows and columns of images are positions of their own.
@@ -80,7 +80,7 @@ impl<B: Backend> DecoderChunk<B> {
             embed: chunk.is_first().then(|| Embedding { weight: table() }),
             layers: chunk.layers.clone().map(|i| layer::init(spec, i, init)).collect(),
             end: chunk.is_last().then(end),
-            heads: Heads::of(spec),
+            heads: HeadSizes::of(spec),
             frequencies: RotaryFrequencies::of(&spec.options.rope, spec.head_dim() as usize),
             image_side: image_side(chunk),
             tied: decoder.is_tied(),

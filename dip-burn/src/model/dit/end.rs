@@ -9,7 +9,7 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::layer::Stream;
+use super::layer::DitStream;
 use super::modulation::{Members, Modulation, PARTS, own_backward};
 use super::start::rows_of;
 use crate::batch::Clip;
@@ -62,7 +62,7 @@ impl<B: Backend> DitEnd<B> {
     /// `[r, v]`, in f32.
     pub(super) fn velocity(
         &self,
-        stream: Stream<B>,
+        stream: DitStream<B>,
         members: &Members<B>,
         on: &Slice<'_>,
     ) -> (Tensor<B, 2>, NormKept<B>) {
@@ -77,7 +77,7 @@ impl<B: Backend> DitEnd<B> {
     /// The sum over tokens of their mean squared error, `[1, 1]`.
     pub(super) fn forward(
         &self,
-        stream: Stream<B>,
+        stream: DitStream<B>,
         members: &Members<B>,
         on: &Slice<'_>,
     ) -> (Tensor<B, 2>, DitEndKept<B>) {
@@ -98,7 +98,7 @@ impl<B: Backend> DitEnd<B> {
         members: &Members<B>,
         on: &Slice<'_>,
         gradients: &mut Gradients<B>,
-    ) -> Stream<B> {
+    ) -> DitStream<B> {
         let DitEndKept { norm, steps, error_rv } = kept;
         let ([_, values], device) = (error_rv.dims(), error_rv.device());
         let modulation = self.modulation(&steps, members);
@@ -115,7 +115,7 @@ impl<B: Backend> DitEnd<B> {
         let captions = on.microbatch.text_rows(&on.instances).len();
         let options = (&device, x_rm.dtype());
         let rest = Tensor::zeros([n, PARTS * m - used], options);
-        Stream {
+        DitStream {
             x_rm,
             context_cm: Tensor::zeros([captions, m], options),
             steps: Tensor::cat(vec![own, rest], 1),

@@ -18,7 +18,7 @@ use crate::model::offload::{KeptTensors, TensorVisitor};
 
 /// The tensors that pass from layer to layer: the clips, and their conditions, which layers only read.
 #[derive(Debug, Clone)]
-pub struct Stream<B: Backend> {
+pub struct DitStream<B: Backend> {
     /// `[r, m]`
     pub x_rm: Tensor<B, 2>,
     /// Captions, `[c, m]`.
@@ -28,7 +28,7 @@ pub struct Stream<B: Backend> {
 }
 
 /// The values that all layers of a chunk share.
-pub struct Shared<B: Backend> {
+pub struct DitShared<B: Backend> {
     /// Self-attention inside every clip.
     pub own: Geometry<B>,
     /// Attention of every clip to its caption.
@@ -50,7 +50,7 @@ pub struct DitLayer<B: Backend> {
 }
 
 /// What the backward of one layer needs.
-pub struct Parts<B: Backend> {
+pub struct DitLayerParts<B: Backend> {
     steps: Tensor<B, 2>,
     context_cm: Tensor<B, 2>,
     attention_norm: NormKept<B>,
@@ -79,14 +79,14 @@ impl<B: Backend> DitLayer<B> {
         }
     }
 
-    fn modulation<'a>(&self, steps: &Tensor<B, 2>, shared: &'a Shared<B>) -> Modulation<'a, B> {
+    fn modulation<'a>(&self, steps: &Tensor<B, 2>, shared: &'a DitShared<B>) -> Modulation<'a, B> {
         let width = self.modulation.dims()[1] / PARTS;
         Modulation::new(steps, &self.modulation, &shared.members, width)
     }
 }
 
 /// Diffusion steps and captions stay on the device: all layers share them.
-impl<B: Backend> KeptTensors<B> for Parts<B> {
+impl<B: Backend> KeptTensors<B> for DitLayerParts<B> {
     fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V) {
         self.attention_norm.each(visit);
         self.attention.each(visit);
@@ -100,12 +100,16 @@ impl<B: Backend> KeptTensors<B> for Parts<B> {
 }
 
 impl<B: Backend> Block<B> for DitLayer<B> {
-    type Stream = Stream<B>;
-    type Shared = Shared<B>;
-    type Parts = Parts<B>;
+    type Stream = DitStream<B>;
+    type Shared = DitShared<B>;
+    type Parts = DitLayerParts<B>;
 
-    fn forward(&self, stream: Stream<B>, shared: &Shared<B>) -> (Stream<B>, Parts<B>) {
-        let Stream { x_rm, context_cm, steps } = stream;
+    fn forward(
+        &self,
+        stream: DitStream<B>,
+        shared: &DitShared<B>,
+    ) -> (DitStream<B>, DitLayerParts<B>) {
+        let DitStream { x_rm, context_cm, steps } = stream;
         let modulation = self.modulation(&steps, shared);
         let (normed, attention_norm) = self.attention_norm.forward(x_rm.clone());
         let (attended, attention) =
@@ -119,7 +123,7 @@ impl<B: Backend> Block<B> for DitLayer<B> {
             self.feed_forward.forward(modulation.scaled(normed, 3));
         let x_rm = x_rm + modulation.gated(feed_forward_output.clone(), 5);
         let (context, tables) = (context_cm.clone(), steps.clone());
-        let parts = Parts {
+        let parts = DitLayerParts {
             steps: tables,
             context_cm: context,
             attention_norm,
@@ -131,16 +135,16 @@ impl<B: Backend> Block<B> for DitLayer<B> {
             feed_forward,
             feed_forward_output,
         };
-        (Stream { x_rm, context_cm, steps }, parts)
+        (DitStream { x_rm, context_cm, steps }, parts)
     }
 
     fn backward(
         &self,
-        parts: Parts<B>,
-        dy: Stream<B>,
-        shared: &Shared<B>,
+        parts: DitLayerParts<B>,
+        dy: DitStream<B>,
+        shared: &DitShared<B>,
         gradients: &mut Gradients<B>,
-    ) -> Stream<B> {
+    ) -> DitStream<B> {
         let modulation = self.modulation(&parts.steps, shared);
         let dx = dy.x_rm;
         // The feed-forward network.
@@ -167,15 +171,15 @@ impl<B: Backend> Block<B> for DitLayer<B> {
         let d_steps =
             Tensor::cat(vec![d_shift_1, d_scale_1, d_gate_1, d_shift_2, d_scale_2, d_gate_2], 1);
         own_backward(&self.modulation, &d_steps, gradients);
-        Stream { x_rm: dx, context_cm: dy.context_cm + d_context, steps: dy.steps + d_steps }
+        DitStream { x_rm: dx, context_cm: dy.context_cm + d_context, steps: dy.steps + d_steps }
     }
 
-    fn selective(parts: Parts<B>) -> Parts<B> {
+    fn selective(parts: DitLayerParts<B>) -> DitLayerParts<B> {
         let (attention, cross) = (parts.attention.selective(), parts.cross.selective());
-        Parts { attention, cross, ..parts }
+        DitLayerParts { attention, cross, ..parts }
     }
 
-    fn parts_bytes(p: &Parts<B>) -> u64 {
+    fn parts_bytes(p: &DitLayerParts<B>) -> u64 {
         let norms = [&p.attention_norm, &p.cross_norm, &p.feed_forward_norm];
         norms.into_iter().map(NormKept::bytes).sum::<u64>()
             + p.attention.bytes()
@@ -185,11 +189,11 @@ impl<B: Backend> Block<B> for DitLayer<B> {
             + bytes_of(&p.feed_forward_output)
     }
 
-    fn shared_bytes(shared: &Shared<B>) -> u64 {
+    fn shared_bytes(shared: &DitShared<B>) -> u64 {
         shared.own.bytes() + shared.cross.bytes() + shared.members.bytes()
     }
 
-    fn stream_bytes(x: &Stream<B>) -> u64 {
+    fn stream_bytes(x: &DitStream<B>) -> u64 {
         bytes_of(&x.x_rm)
     }
 }

@@ -19,13 +19,13 @@ use dip_core::{DecoderSpec, DitSpec, LayerStrategy, ModuleSpec};
 
 use crate::batch::Microbatch;
 use crate::model::block::attention::Geometry;
-use crate::model::block::core::Heads;
+use crate::model::block::core::HeadSizes;
 use crate::model::block::layer::{self as run, LayersKept};
 use crate::model::block::rotary::Rotary;
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::{ChunkSpec, Init, ModelChunk, ModelError, Slice};
 use end::{DitEnd, DitEndKept};
-use layer::{DitLayer, Shared, Stream};
+use layer::{DitLayer, DitShared, DitStream};
 pub use modality::DitModality;
 use modulation::{Members, PARTS};
 use start::DitStart;
@@ -36,7 +36,7 @@ pub struct DitChunk<B: Backend> {
     start: Option<DitStart<B>>,
     layers: Vec<DitLayer<B>>,
     end: Option<DitEnd<B>>,
-    heads: Heads,
+    heads: HeadSizes,
     /// Base of the angles of rotary positions.
     #[module(skip)]
     rope_theta: f64,
@@ -68,10 +68,10 @@ impl Lengths {
     }
 
     /// Splits the rows of the tensor between two chunks.
-    fn split<B: Backend>(&self, rows_m: Tensor<B, 2>) -> Stream<B> {
+    fn split<B: Backend>(&self, rows_m: Tensor<B, 2>) -> DitStream<B> {
         let (r, c, n) = (self.rows(), self.captions.iter().sum::<usize>(), self.clips.len());
         let [_, m] = rows_m.dims();
-        Stream {
+        DitStream {
             x_rm: rows_m.clone().narrow(0, 0, r),
             context_cm: rows_m.clone().narrow(0, r, c),
             steps: rows_m.narrow(0, r + c, n * PARTS).reshape([n, PARTS * m]),
@@ -80,7 +80,7 @@ impl Lengths {
 }
 
 /// The stream as the one tensor between two chunks.
-fn join<B: Backend>(stream: Stream<B>) -> Tensor<B, 2> {
+fn join<B: Backend>(stream: DitStream<B>) -> Tensor<B, 2> {
     let [n, width] = stream.steps.dims();
     let steps = stream.steps.reshape([n * PARTS, width / PARTS]);
     Tensor::cat(vec![stream.x_rm, stream.context_cm, steps], 0)
@@ -109,7 +109,7 @@ impl<B: Backend> DitChunk<B> {
             start: chunk.is_first().then(start),
             layers: chunk.layers.clone().map(|i| DitLayer::init(spec, i, init)).collect(),
             end: chunk.is_last().then(|| DitEnd::init(width, values, init)),
-            heads: Heads::of(spec),
+            heads: HeadSizes::of(spec),
             rope_theta: spec.options.rope.theta,
         })
     }
@@ -125,7 +125,7 @@ impl<B: Backend> DitChunk<B> {
         &self,
         mut inputs: Vec<Tensor<B, 2>>,
         on: &Slice<'_>,
-    ) -> (Stream<B>, Option<Tensor<B, 2>>) {
+    ) -> (DitStream<B>, Option<Tensor<B, 2>>) {
         match &self.start {
             Some(start) => {
                 let text = start::captions_of(inputs, on);
@@ -138,11 +138,11 @@ impl<B: Backend> DitChunk<B> {
         }
     }
 
-    fn shared(&self, on: &Slice<'_>, device: &B::Device) -> Shared<B> {
+    fn shared(&self, on: &Slice<'_>, device: &B::Device) -> DitShared<B> {
         let places: Vec<[u32; 3]> = on.clips().iter().flat_map(|c| c.grid.places()).collect();
         let rotary = Rotary::volume(&places, self.heads.head_dim, self.rope_theta, device);
         let lengths = Lengths::of(on);
-        Shared {
+        DitShared {
             own: Geometry::packed(self.heads, &rotary, &lengths.clips),
             cross: Geometry::cross(&lengths.clips, &lengths.captions),
             members: Members::of(&lengths.clips, device),

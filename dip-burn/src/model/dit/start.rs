@@ -7,7 +7,7 @@ use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::layer::Stream;
+use super::layer::DitStream;
 use super::modulation::{Members, PARTS};
 use crate::batch::Clip;
 use crate::model::block::activation::silu_backward;
@@ -54,13 +54,13 @@ impl<B: Backend> DitStart<B> {
     }
 
     /// The stream of a slice and the rows of its captions.
-    pub(super) fn forward(&self, text: Tensor<B, 2>, on: &Slice<'_>) -> Stream<B> {
+    pub(super) fn forward(&self, text: Tensor<B, 2>, on: &Slice<'_>) -> DitStream<B> {
         let x_rm = self.embed(on.clips(), &text);
         let waves = waves(on.clips(), &text);
         let context_cm = self.context.forward(text);
         let whole_nm = captions(on, &context_cm).sum(context_cm.clone());
         let [_, _, steps] = self.step.forward(waves, whole_nm);
-        Stream { x_rm, context_cm, steps }
+        DitStream { x_rm, context_cm, steps }
     }
 
     /// The tokens with their positions in the clip: rotary positions only tell distances.
@@ -74,7 +74,7 @@ impl<B: Backend> DitStart<B> {
     pub(super) fn backward(
         &self,
         text: Tensor<B, 2>,
-        dy: Stream<B>,
+        dy: DitStream<B>,
         on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
@@ -187,7 +187,7 @@ pub(super) fn captions_backward<B: Backend>(
     // No tensor without rows may reach a device.
     let zeros = |rows: usize| (rows > 0).then(|| Tensor::zeros([rows, width], options));
     let mut at = 0;
-    let spread = |part: Part| {
+    let spread = |part: InputPart| {
         let own = (part.rows > 0).then(|| d_text.clone().narrow(0, at, part.rows));
         at += part.rows;
         let all = [zeros(part.before), own, zeros(part.after)];
@@ -197,18 +197,18 @@ pub(super) fn captions_backward<B: Backend>(
 }
 
 /// Rows of one input: the rows of the slice, and those of captions before and after them.
-struct Part {
+struct InputPart {
     before: usize,
     rows: usize,
     after: usize,
 }
 
-fn parts(on: &Slice<'_>) -> Vec<Part> {
+fn parts(on: &Slice<'_>) -> Vec<InputPart> {
     let rows = |clips: std::ops::Range<u32>| on.microbatch.text_rows(&clips).len();
     let part = |input: &InputSlice| {
         let input = &input.instances;
         let (start, end) = (input.start.max(on.instances.start), input.end.min(on.instances.end));
-        Part {
+        InputPart {
             before: rows(input.start..start),
             rows: rows(start..end),
             after: rows(end..input.end),

@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{LayerStrategy, VitSpec};
 
-use super::block::core::Heads;
+use super::block::core::HeadSizes;
 use super::block::layer::{self as run, Layer, LayersKept};
 use super::block::linear::Linear;
 use super::block::merger::{Merger, MergerKept};
@@ -34,7 +34,7 @@ pub struct VitChunk<B: Backend> {
     layers: Vec<Layer<B>>,
     merger: Option<Merger<B>>,
     grid: PatchGrid,
-    heads: Heads,
+    heads: HeadSizes,
     /// Base of the angles of rotary positions; none where positions are learned.
     #[module(skip)]
     rope_theta: Option<f64>,
@@ -73,7 +73,7 @@ impl<B: Backend> VitChunk<B> {
             layers: chunk.layers.clone().map(|i| layer::init(spec, i, init)).collect(),
             merger: chunk.is_last().then(|| Merger::init(spec, chunk.output_width(), init)),
             grid: PatchGrid::of(vit),
-            heads: Heads::of(spec),
+            heads: HeadSizes::of(spec),
             rope_theta: (!tower.learned_positions()).then_some(spec.options.rope.theta),
             class_token: tower.class_token(),
             pixel_statistics: tower.pixel_statistics(),

@@ -1,4 +1,4 @@
-//! Heads of attention: products are fast on contiguous rows.
+//! HeadSizes of attention: products are fast on contiguous rows.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;

@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::{ModelSpec, ModuleSpec};
 
 use crate::model::block::attention::{Attention, Geometry};
-use crate::model::block::core::Heads;
+use crate::model::block::core::HeadSizes;
 use crate::model::block::feed_forward::FeedForward;
 use crate::model::block::layer::{Block, Layer};
 use crate::model::block::norm::Norm;
@@ -36,7 +36,7 @@ fn numbers<B: Backend>(from: usize) -> Tensor<B, 2> {
     Tensor::from_data(TensorData::new(values, [ROWS, WIDTH]), &Default::default())
 }
 
-fn geometry<B: Backend>(spec: &ModuleSpec, heads: Heads) -> Geometry<B> {
+fn geometry<B: Backend>(spec: &ModuleSpec, heads: HeadSizes) -> Geometry<B> {
     let (frequencies, device) =
         (RotaryFrequencies::of(&Default::default(), heads.head_dim), Default::default());
     let positions = |n: usize| (0..n as u32).map(|i| [i; 3]).collect::<Vec<_>>();
@@ -61,7 +61,7 @@ fn layer<B: Backend>(spec: &ModuleSpec) -> Vec<TensorData> {
         feed_forward_norm: norm(),
         feed_forward: FeedForward::init(spec, "layers.0", vit, &init),
     };
-    let geometry = geometry(spec, Heads::of(spec));
+    let geometry = geometry(spec, HeadSizes::of(spec));
     let (y, parts) = layer.forward(numbers(0), &geometry);
     let mut gradients = Gradients::of(spec);
     let dx = layer.backward(parts, numbers(1_000_000), &geometry, &mut gradients);
