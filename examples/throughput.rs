@@ -1,6 +1,6 @@
 //! Training throughput of one layer on one core: forward and backward, as the planner's profile measures them.
 //!
-//! `cargo run --release --example throughput` prints tokens a second and GFLOP/s for decoder and ViT layers of several shapes.
+//! `cargo run --release --example throughput` prints tokens per second and GFLOP/s for decoder and ViT layers of several shapes.
 //! `-- decoder` or `-- vit` measures one kind of layer. `scripts/pytorch-throughput.py` prints the same table for PyTorch.
 
 use dip::plan::profile::{Part, Profile};

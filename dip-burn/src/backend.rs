@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Training on CPU: Flex, with one pool of compute threads a rank.
+/// Training on CPU: Flex, with one pool of compute threads per rank.
 pub type Cpu = burn::backend::Flex;
 
 /// Training on CUDA devices; kernels are compiled at run time.

@@ -1,4 +1,4 @@
-//! The pipelined runtime: one worker thread a rank runs the compiled action list of a plan (paper section 4).
+//! The pipelined runtime: one worker thread per rank runs the compiled action list of a plan (paper section 4).
 //!
 //! ```text
 //! Pipeline (coordinator) --commands--> Worker (rank thread: chunks, optimiser, compute pool) --ChannelLink--> other ranks

@@ -150,7 +150,7 @@ fn a_checkpoint_of_two_ranks_goes_on_with_one_and_four_ranks_and_other_segments(
     }
     let checkpoint = two.save().unwrap();
     let expected = losses(&mut two);
-    // Ranks, and layers a chunk of encoder and decoder: one to four segments.
+    // Ranks, and layers per chunk of encoder and decoder: one to four segments.
     for (ranks, layers) in [(1, [4, 4]), (1, [1, 2]), (2, [2, 1]), (2, [1, 1]), (4, [1, 1])] {
         let mut other = trainer(&config, even_partition(ranks, layers), 2);
         other.load(&checkpoint).unwrap();

@@ -12,7 +12,7 @@
 //! |---|---|---|---|
 //! | [`Megatron`] | all layers in one row, in chunks of about equal parameters, V chunks per rank | best recomputation of each module | interleaved 1F1B |
 //! | [`NnScaler`] | contiguous stages that fit, the longest as short as possible | fastest recomputation of each rank that fits | 1F1B |
-//! | [`OptimusSystem`] | separate chunks for encoders and backbone, V chunks of the backbone a rank | best recomputation of each module | encoder forwards first, interleaved backbone |
+//! | [`OptimusSystem`] | separate chunks for encoders and backbone, V chunks of the backbone per rank | best recomputation of each module | encoder forwards first, interleaved backbone |
 //! | [`DipSystem`] | modality-aware, sub-microbatches | chosen for every stage of every batch | searched for every batch |
 //! | [`ScheduleSystem`] | the placement of the schedule | chosen by the schedule for every batch | any schedule |
 

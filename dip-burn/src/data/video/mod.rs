@@ -102,7 +102,7 @@ pub enum VideoError {
     },
     /// The model needs latents, but the video has frames.
     #[error(
-        "the model has {values} values a token, which are no square patch of 3 colours; give latents in safetensors"
+        "the model has {values} values per token, which are no square patch of 3 colours; give latents in safetensors"
     )]
     NotPixels {
         /// Values of a token.

@@ -1,5 +1,5 @@
 //! Adaptive norms: shift, scale and gate of every clip by its diffusion step and caption, from one table for all layers and a
-//! small one a layer.
+//! small one per layer.
 //!
 //! Shape legend: n clips, r their tokens, m width, k parts of a table.
 

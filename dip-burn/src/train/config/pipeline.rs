@@ -12,7 +12,7 @@ const MAX_THREADS: u32 = 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PipelineConfig {
-    /// What the ranks compute on.
+    /// The devices of the ranks.
     pub device: Device,
     /// Pipeline ranks, each a thread with a device of its own.
     pub ranks: u32,
@@ -20,14 +20,14 @@ pub struct PipelineConfig {
     pub replicas: u32,
     /// Compute threads of a rank on CPU.
     pub threads_per_rank: usize,
-    /// What the layers compute in; weights and optimiser stay f32. CPUs compute slower in 16 bits than in f32.
+    /// The precision of the layers. Weights and optimiser stay f32. CPUs are slower in 16 bits than in f32.
     pub precision: Precision,
     /// Name of the schedule.
     pub schedule: String,
     /// How layers are placed on ranks.
     #[serde(alias = "cut")]
     pub partition: PartitionMethod,
-    /// Search budget in iterations, which makes plans reproducible; 0 for a budget in time: the last iteration's.
+    /// Search budget in iterations, which makes plans reproducible. 0 for a time budget: the time of the last iteration.
     pub search_iterations: u64,
     /// True if weight gradients are tasks of their own; absent to let the schedule decide.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ impl Default for PipelineConfig {
     }
 }
 
-/// What the ranks compute on.
+/// The devices of the ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Device {
@@ -94,6 +94,6 @@ pub enum PartitionMethod {
     /// Search the placement that makes plans of the first batches shortest. Schedules without a search use their rule.
     #[default]
     Searched,
-    /// Take the fastest of a few rules: chunks of about equally many layers, or of about equal latency.
+    /// Take the fastest of a few rules: chunks with about the same number of layers, or with about the same latency.
     Rule,
 }

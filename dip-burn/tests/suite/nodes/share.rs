@@ -72,7 +72,7 @@ impl NodeTransport for Network {
     }
 }
 
-/// Sums one bucket of tensors of some lengths over nodes that send so many bytes a second; gives the bytes that every node has
+/// Sums one bucket of tensors of some lengths over nodes that send so many bytes per second; gives the bytes that every node has
 /// sent, and its seconds.
 fn summed(nodes: usize, lengths: &'static [usize], bytes_per_s: f64) -> Vec<(usize, f64)> {
     on_nodes(nodes, move |transport| {

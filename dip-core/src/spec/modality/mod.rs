@@ -1,4 +1,4 @@
-//! What differs between modalities: one file each, all behind [`Modality`].
+//! The properties of each modality. One file per modality implements [`Modality`].
 //!
 //! | file | modality |
 //! |---|---|
@@ -31,11 +31,11 @@ use crate::spec::workload::{
     InstanceSpace, Workload, add, causal_block_pairs, document_pairs, square, triangle,
 };
 
-/// The settings of one modality, and what the planner needs to know of its modules.
+/// The settings of one modality, and the properties of its modules that the planner needs.
 ///
-/// The defaults are those of an encoder from another crate: its instances are the entries of [`MicrobatchMeta::other`] under the
-/// name of the module, every row of an instance passes through the layers and attends to all rows of the same instance, and an
-/// adapter turns [`output_tokens`](Self::output_tokens) of them into tokens of the decoder.
+/// The defaults describe an encoder from another crate. Its instances are the entries of [`MicrobatchMeta::other`] under the name
+/// of the module. Every row of an instance passes through the layers and attends to all rows of the same instance. An adapter
+/// turns each instance into [`output_tokens`](Self::output_tokens) tokens of the decoder.
 pub trait Modality: Any + Debug + Send + Sync {
     /// Name of the modality, as in `kind = { vit = {..} }`.
     fn name(&self) -> &str;
@@ -73,7 +73,7 @@ pub trait Modality: Any + Debug + Send + Sync {
         work
     }
 
-    /// Tokens of the decoder that an instance of `size` rows becomes.
+    /// The number of decoder tokens of an instance with `size` rows.
     fn output_tokens(&self, size: u64) -> u64 {
         size
     }
@@ -84,7 +84,7 @@ pub trait Modality: Any + Debug + Send + Sync {
         sizes.iter().fold(0, |sum, &size| sum.saturating_add(self.output_tokens(size)))
     }
 
-    /// Weights before the first layer. `input_width` is the width of all inputs of the module together.
+    /// Weights before the first layer. `input_width` is the sum of the widths of all inputs of the module.
     fn start_parameters(&self, module: &ModuleSpec, input_width: u64) -> u64;
 
     /// Weights after the last layer. `output_width` is the width of the module's output.
@@ -92,7 +92,7 @@ pub trait Modality: Any + Debug + Send + Sync {
         module.adapter_width().saturating_mul(module.merged_width() + output_width)
     }
 
-    /// Attention blocks of one layer: 2 where a layer also attends to the inputs of the module.
+    /// Attention blocks of one layer: 2 if a layer also attends to the inputs of the module.
     fn attention_blocks(&self) -> u64 {
         1
     }
@@ -112,12 +112,12 @@ pub trait Modality: Any + Debug + Send + Sync {
         false
     }
 
-    /// True if the feed-forward network has a gate unless the module says otherwise.
+    /// True if the feed-forward network has a gate by default.
     fn gated_ffn(&self) -> bool {
         false
     }
 
-    /// Biases of the attention unless the module says otherwise.
+    /// The default biases of the attention.
     fn attention_bias(&self) -> AttentionBias {
         AttentionBias::All
     }
@@ -128,14 +128,14 @@ pub trait Modality: Any + Debug + Send + Sync {
         microbatch.other.insert(at.module.name.clone(), sizes);
     }
 
-    /// A microbatch that gives `module` as many `tokens`, as nearly as its instances allow.
+    /// A microbatch that gives `module` about `tokens` tokens, as closely as its instances allow.
     fn microbatch_of(&self, module: &ModuleSpec, tokens: u64) -> MicrobatchMeta {
         let other = [(module.name.clone(), vec![tokens])].into();
         MicrobatchMeta { other, ..MicrobatchMeta::default() }
     }
 }
 
-/// Instances of a modality that nothing else limits, in a microbatch that is full.
+/// The instances of a modality from another crate in a full microbatch.
 const TYPICAL_INSTANCES: u32 = 8;
 /// Rows of an instance of a modality from another crate.
 const TYPICAL_ROWS: u64 = 256;

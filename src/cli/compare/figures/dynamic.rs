@@ -27,7 +27,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         batches.iter().enumerate().map(|(i, b)| at(i, f64::from(images(b)))).collect();
     let chart = Lines {
         x: "iteration".into(),
-        y: "seconds an iteration".into(),
+        y: "seconds per iteration".into(),
         series: series.collect(),
         right: Some(Series { name: "images".into(), points: load.clone(), steps: false }),
         from_zero: true,

@@ -45,7 +45,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         BarSeries { name: system.name().to_owned(), bars: found.iter().map(bar).collect() }
     });
     let chart = Bars {
-        value: "seconds an iteration".into(),
+        value: "seconds per iteration".into(),
         group: "data · tensor · pipeline".into(),
         groups: found.iter().map(|f| f.0.clone()).collect(),
         series: series.collect(),

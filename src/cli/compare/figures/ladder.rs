@@ -28,7 +28,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         series.push(BarSeries { name: name.to_owned(), bars });
     }
     let chart = Bars {
-        value: "seconds an iteration".into(),
+        value: "seconds per iteration".into(),
         group: "each adds one part to the system on its left".into(),
         groups: steps.iter().map(|s| s.name().to_owned()).collect(),
         series,

@@ -49,7 +49,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     });
     let chart = Lines {
         x: "seconds of search".into(),
-        y: "seconds an iteration".into(),
+        y: "seconds per iteration".into(),
         series,
         right: None,
         from_zero: false,

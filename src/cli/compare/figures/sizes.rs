@@ -44,7 +44,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     }
     let chart = Lines {
         x: "images of a sub-microbatch".into(),
-        y: "seconds an iteration".into(),
+        y: "seconds per iteration".into(),
         series,
         right: None,
         from_zero: false,
