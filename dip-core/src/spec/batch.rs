@@ -88,7 +88,7 @@ struct BatchLine {
 }
 
 impl BatchMeta {
-    /// Reads JSON Lines, one microbatch a line, into one batch an iteration, in the order of iterations.
+    /// Reads JSON Lines, one microbatch per line, into one batch per iteration, in the order of iterations.
     /// Empty lines are skipped.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl BatchMeta {
             .collect())
     }
 
-    /// Writes JSON Lines, one microbatch a line.
+    /// Writes JSON Lines, one microbatch per line.
     pub fn to_jsonl(&self) -> String {
         let mut out = String::new();
         for m in &self.microbatches {
