@@ -21,16 +21,16 @@ pub struct PlanCommand {
     /// A cluster preset or a cluster TOML
     #[arg(long, default_value = "h800")]
     cluster: String,
-    /// Batch metadata, JSON Lines, in which absent counts are 0; default: a sampled batch
+    /// Batch metadata, JSON Lines, in which absent counts are 0; by default a sampled batch
     #[arg(long)]
     batch: Option<PathBuf>,
-    /// The iteration of the batch file; its first where absent
+    /// The iteration of the batch file; by default its first
     #[arg(long, requires = "batch")]
     iteration: Option<u64>,
     /// A task graph, dip.graph/v1, instead of a model
     #[arg(long, conflicts_with_all = ["model", "batch", "ranks", "segments", "weight_split"])]
     graph: Option<PathBuf>,
-    /// An order in PyTorch's pipelining CSV, instead of a schedule
+    /// An order in the CSV of PyTorch's pipelining, instead of a schedule
     #[arg(long, conflicts_with = "schedule")]
     order: Option<PathBuf>,
     /// The schedule; see `dip presets schedules`
@@ -39,31 +39,31 @@ pub struct PlanCommand {
     /// Pipeline ranks, instead of those of the model
     #[arg(long)]
     ranks: Option<u32>,
-    /// Segments of every module, as a multiple of those of the paper's rule; 2 for the schedules that search, else 1
+    /// Segments of every module, as a multiple of those of the paper's rule; by default 2 for schedules that search, else 1
     #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..=1024))]
     segments: Option<u32>,
-    /// Weight gradients as tasks of their own; where absent, for the schedules that place them freely
+    /// Split weight gradients (W) from backwards; by default for the schedules that place them freely
     #[arg(long, value_name = "true|false")]
     weight_split: Option<bool>,
-    /// Time of the search, as 2s or 500ms
+    /// Time of the search, such as 2s or 500ms
     #[arg(long, default_value = "2s", value_parser = seconds)]
     budget: Seconds,
-    /// Iterations of the search instead of a time: reproducible
+    /// Iterations of the search, instead of a time: reproducible
     #[arg(long, value_name = "N")]
     iterations_budget: Option<u64>,
-    /// Threads of the search; half of the cores where absent
+    /// Threads of the search; by default half of the cores
     #[arg(long)]
     threads: Option<usize>,
-    /// Seed of the search, and of a sampled batch
+    /// Seed of the search and of a sampled batch
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where to write the plan, dip.plan/v1
+    /// Write the plan, dip.plan/v1, to this file
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Where to write the task graph, dip.graph/v1, with its candidates: what `--graph` reads
+    /// Write the task graph with its candidates, dip.graph/v1, to this file, which `--graph` reads
     #[arg(long)]
     graph_out: Option<PathBuf>,
-    /// Where to write the order as PyTorch's pipelining CSV
+    /// Write the order to this file, in the CSV of PyTorch's pipelining
     #[arg(long)]
     csv: Option<PathBuf>,
 }
@@ -144,7 +144,7 @@ impl PlanCommand {
     }
 }
 
-/// A plan of an order that was made elsewhere.
+/// The plan of an order that was made elsewhere.
 fn with_order(graph: TaskGraph, path: &Path) -> Result<Plan> {
     let shown = path.display();
     let order = order_from_csv(&read_text(path)?, &graph).map_err(|errors| {
@@ -176,7 +176,7 @@ fn print(plan: &Plan, elapsed: Seconds) {
     println!("peak memory of each rank: {}", peaks.join(", "));
 }
 
-/// A time with its unit.
+/// Parses a time with its unit.
 pub fn seconds(text: &str) -> Result<Seconds, String> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, 1e-3),

@@ -1,5 +1,7 @@
 //! What the batches of a run are like, known from their metadata before anything is decoded.
 
+use std::collections::BTreeMap;
+
 use dip_burn::ClipSize;
 use dip_burn::train::{RunData, TrainError, clip_size};
 use dip_core::{BatchMeta, ClipMeta, MicrobatchMeta, ModelSpec};
@@ -48,7 +50,7 @@ impl Sample {
     }
 }
 
-/// A microbatch with the mean numbers of images, text tokens and clips, rounded up.
+/// A microbatch with the mean numbers of images, text tokens, clips and other instances, rounded up.
 fn mean_microbatch(microbatches: &[&MicrobatchMeta]) -> MicrobatchMeta {
     let mean = |sum: u64| sum.div_ceil(microbatches.len().max(1) as u64);
     let images = microbatches.iter().map(|m| u64::from(m.images)).sum();
@@ -58,8 +60,22 @@ fn mean_microbatch(microbatches: &[&MicrobatchMeta]) -> MicrobatchMeta {
         images: u32::try_from(mean(images)).unwrap_or(u32::MAX),
         text_tokens: mean(text_tokens),
         clips: vec![mean_clip(&clips); mean(clips.len() as u64) as usize],
+        other: mean_others(microbatches),
         ..MicrobatchMeta::default()
     }
+}
+
+/// The mean number of instances of every other modality, each of mean size.
+fn mean_others(microbatches: &[&MicrobatchMeta]) -> BTreeMap<String, Vec<u64>> {
+    let mut all: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (name, sizes) in microbatches.iter().flat_map(|m| &m.other) {
+        all.entry(name.clone()).or_default().extend(sizes);
+    }
+    let mean = |sizes: Vec<u64>| {
+        let size = sizes.iter().sum::<u64>().div_ceil(sizes.len().max(1) as u64);
+        vec![size; sizes.len().div_ceil(microbatches.len())]
+    };
+    all.into_iter().map(|(name, sizes)| (name, mean(sizes))).collect()
 }
 
 /// A clip of mean length, size and caption.
@@ -71,5 +87,24 @@ fn mean_clip(clips: &[&ClipMeta]) -> ClipMeta {
         seconds: clips.iter().map(|c| c.seconds).sum::<f64>() / count as f64,
         caption_tokens: clips.iter().map(|c| c.caption_tokens).sum::<u64>().div_ceil(count),
         tokens_per_frame: size.and_then(|size| u32::try_from(size).ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_microbatch_has_instances_of_every_modality() {
+        let one = |images, clouds: &[u64]| MicrobatchMeta {
+            images,
+            text_tokens: 10,
+            other: [("clouds".to_owned(), clouds.to_vec())].into(),
+            ..MicrobatchMeta::default()
+        };
+        let (a, b) = (one(3, &[4, 8]), one(4, &[9]));
+        let mean = mean_microbatch(&[&a, &b]);
+        assert_eq!((mean.images, mean.text_tokens, mean.clips.len()), (4, 10, 0));
+        assert_eq!(mean.other["clouds"], [7, 7]);
     }
 }
