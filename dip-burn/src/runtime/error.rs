@@ -10,6 +10,7 @@ use crate::model::ModelError;
 
 /// A pipeline that cannot be built or has failed.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum PipelineError {
     /// The model cannot be built.
     #[error(transparent)]

@@ -7,6 +7,7 @@ use crate::params::ParameterError;
 
 /// Tensors that do not fit the model.
 #[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
 pub enum ImportError {
     /// Weights.
     #[error(transparent)]

@@ -60,6 +60,7 @@ pub struct RunState<S> {
 
 /// A checkpoint that could not be written or read.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum CheckpointError {
     /// A file could not be read or written.
     #[error("{}: {source}; check the disk and the permissions of the folder", path.display())]

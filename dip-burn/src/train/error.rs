@@ -14,6 +14,7 @@ use crate::weights::WeightsError;
 
 /// A run that cannot start or go on.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum TrainError {
     /// The data.
     #[error(transparent)]

@@ -27,6 +27,7 @@ pub trait Evaluator: Send {
 
 /// A model that could not be evaluated.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum EvaluationError {
     /// The held-out data.
     #[error(transparent)]

@@ -8,6 +8,7 @@ use crate::data::{LatentShape, Latents};
 
 /// One iteration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct IterationReport {
     /// Its number, from 0.
     pub iteration: u64,

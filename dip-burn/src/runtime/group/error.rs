@@ -4,6 +4,7 @@ use thiserror::Error;
 
 /// Processes, called nodes in messages, that cannot start or go on together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum GroupError {
     /// A node no longer answers.
     #[error(

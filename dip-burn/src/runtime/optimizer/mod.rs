@@ -24,7 +24,7 @@ use crate::params::ParameterMap;
 use crate::stage::ChunkStage;
 use muon::MuonRule;
 
-/// Steps after which an average reaches half of its decay: until then it forgets the first weights faster.
+/// Steps after which the decay of an average has risen to one half: at first it forgets old weights faster.
 const AVERAGE_WARM_UP_STEPS: f64 = 10.0;
 
 /// AdamW for the parameters of a rank, or Muon for its matrices and AdamW for the rest.

@@ -8,6 +8,7 @@ use crate::params::NamedTensors;
 
 /// Optimiser state that does not fit the model.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum StateError {
     /// A tensor has another shape than its parameter.
     #[error("{tensor} has shape {found:?}, but its parameter has {expected:?}")]

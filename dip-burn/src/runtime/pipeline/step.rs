@@ -37,6 +37,7 @@ pub struct ReplicaWork<'a> {
 
 /// The results of one iteration.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StepReport {
     /// When every stage ran, one trace a replica.
     pub traces: Vec<Trace>,
