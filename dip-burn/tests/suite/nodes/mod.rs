@@ -1,9 +1,9 @@
 //! Nodes on ports of this machine train like replicas of one process, and end together.
 
-/// Nodes find one another, refuse strangers, and notice who is gone.
+/// Nodes find one another, refuse strangers, and notice a node that is gone.
 mod meet;
 
-/// What each node sends for a sum, and how long it takes.
+/// Bytes that each node sends for a sum, and its time.
 mod share;
 
 /// Sums over nodes.
@@ -26,7 +26,7 @@ use dip_core::RankId;
 
 use crate::support::*;
 
-/// Free ports of this machine, for a node each, below those that the system gives to connections of other tests.
+/// Addresses with free ports, below the ports that the system gives to connections of other tests.
 fn addresses(count: usize) -> Vec<String> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + (std::process::id() % 1000) as u16 * 20;
@@ -35,7 +35,7 @@ fn addresses(count: usize) -> Vec<String> {
     free.take(count).map(|port| format!("127.0.0.1:{port}")).collect()
 }
 
-/// Runs `node` for every node on a thread of its own.
+/// Runs `node` for every node, on its own thread.
 fn on_nodes<T: Send + 'static>(
     count: usize,
     node: impl Fn(Arc<dyn NodeTransport>) -> T + Clone + Send + 'static,

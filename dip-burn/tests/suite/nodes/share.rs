@@ -8,7 +8,7 @@ use dip_burn::runtime::{GroupError, ProcessGroup};
 
 use super::{member, on_nodes, part};
 
-/// A way out of a node that is as fast as a network is, and counts what takes it.
+/// The outgoing network of a node: limits its speed and counts its bytes.
 struct Network {
     transport: Arc<dyn NodeTransport>,
     outgoing: Sender<Outgoing>,

@@ -34,7 +34,7 @@ fn on_node(
     TestRun { connections: Connections::on_nodes(nodes.clone()), ..run }.trainer()
 }
 
-/// Has two nodes take part in what `node` does on each of them.
+/// Runs `node` on each of two nodes.
 fn together<T: Send + 'static, E: Display + Send + 'static>(
     node: impl Fn(&Arc<NodeGroup>) -> Result<T, E> + Clone + Send + 'static,
 ) -> Vec<Result<T, E>> {
@@ -45,7 +45,7 @@ fn together<T: Send + 'static, E: Display + Send + 'static>(
     })
 }
 
-fn are_well<E: Display>(ends: &[Result<(), E>]) {
+fn assert_all_ok<E: Display>(ends: &[Result<(), E>]) {
     let errors: Vec<String> =
         ends.iter().filter_map(|e| Some(e.as_ref().err()?.to_string())).collect();
     assert!(errors.is_empty(), "{errors:?}");
@@ -69,7 +69,7 @@ fn two_nodes_train_to_the_bits_of_two_replicas_and_resume_to_them() {
         let mut alone = trainer_on(&config, even_partition(2, [2, 2]), 2, 5);
         alone.run(&mut ()).unwrap();
         let shared = folder.clone();
-        are_well(&together(move |nodes| on_node(&shared, nodes, 1, optimizer).run(&mut ())));
+        assert_all_ok(&together(move |nodes| on_node(&shared, nodes, 1, optimizer).run(&mut ())));
         assert!(saved(&folder, "alone") == saved(&folder, "node-0"), "{optimizer}");
         assert!(!folder.path().join("node-1").exists(), "the second node has written something");
         assert_eq!(losses(&folder, "alone"), losses(&folder, "node-0"));
@@ -77,7 +77,7 @@ fn two_nodes_train_to_the_bits_of_two_replicas_and_resume_to_them() {
         // The second node has no checkpoint of its own to go on from.
         std::fs::remove_dir_all(folder.path().join("node-0/checkpoint-00000012")).unwrap();
         let shared = folder.clone();
-        are_well(&together(move |nodes| {
+        assert_all_ok(&together(move |nodes| {
             let mut trainer = on_node(&shared, nodes, 1, optimizer);
             assert!(trainer.resume()?);
             assert_eq!(trainer.iteration(), 10);
@@ -94,7 +94,7 @@ fn two_replicas_on_each_of_two_nodes_train_to_the_bits_of_four_in_one_process() 
         let config = config(&folder, "alone", optimizer);
         trainer_on(&config, even_partition(2, [2, 2]), 4, 5).run(&mut ()).unwrap();
         let shared = folder.clone();
-        are_well(&together(move |nodes| on_node(&shared, nodes, 2, optimizer).run(&mut ())));
+        assert_all_ok(&together(move |nodes| on_node(&shared, nodes, 2, optimizer).run(&mut ())));
         assert!(saved(&folder, "alone") == saved(&folder, "node-0"), "{optimizer}");
         assert_eq!(losses(&folder, "alone"), losses(&folder, "node-0"));
     }
@@ -126,7 +126,7 @@ fn runs_in_f16_skip_the_same_steps_on_nodes_as_in_one_process() {
 
     resumed().run(&mut ()).unwrap();
     let shared = folder.clone();
-    are_well(&together(move |nodes| {
+    assert_all_ok(&together(move |nodes| {
         let mut trainer = on_node(&shared, nodes, 1, f16);
         assert!(trainer.resume()?);
         trainer.run(&mut ())
@@ -328,7 +328,7 @@ fn a_node_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
 }
 
 #[test]
-fn nodes_that_cut_the_model_in_another_way_are_told_before_they_train() {
+fn nodes_with_different_partitions_are_told_before_they_train() {
     let ends = together(move |nodes| {
         let number = nodes.index();
         let model = scenes_model();
