@@ -173,7 +173,7 @@ impl<'a> ChunkQuery<'a> {
         self.layers.end == self.model.modules[self.module.index()].layers
     }
 
-    /// The number of weights of the chunk: its layers, and the ends of its module where it has them.
+    /// Number of weights of the chunk: its layers, and the start or end of its module if it has them.
     pub fn parameters(&self) -> u64 {
         let parts = self.model.parameters(self.module);
         let first = if self.is_first() { parts.first } else { 0 };

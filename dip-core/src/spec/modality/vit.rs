@@ -78,7 +78,7 @@ impl Tower {
 }
 
 impl VitSpec {
-    /// Rows of one image in the layers: its patches, and the class token where there is one.
+    /// Rows of one image in the layers: its patches, and the class token if there is one.
     pub fn rows_per_image(&self) -> u32 {
         self.patches().saturating_add(u32::from(self.tower.class_token()))
     }
