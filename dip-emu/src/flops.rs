@@ -3,7 +3,7 @@
 use dip_core::profile::Part;
 use dip_core::{BatchMeta, ClusterSpec, Flops, ModelSpec, ModuleId, Seconds};
 
-use crate::modality::{OperatorTable, PartQuery, TensorLayout};
+use crate::modality::{DeviceLayout, OperatorTable, PartQuery};
 use crate::operators::Pass;
 
 /// Returns the arithmetic of a batch in one replica, by the usual convention: the gradients of inputs and of weights cost one
@@ -24,7 +24,7 @@ pub fn model_flops(model: &ModelSpec, batch: &BatchMeta) -> Flops {
 
 /// The forward FLOPs of one module over all microbatches.
 fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta) -> f64 {
-    let whole = TensorLayout { tensor: 1, element_bytes: 1 };
+    let whole = DeviceLayout { tensor: 1, element_bytes: 1 };
     let layers = f64::from(model.modules[module.index()].layers);
     let mut total = 0.0;
     for meta in &batch.microbatches {

@@ -4,7 +4,7 @@ use dip_core::profile::{Part, Profile, ProfileEntry};
 use dip_core::{ClusterSpec, Factors, ModelSpec, Seconds};
 
 use super::calibration::{Calibration, FitError, FittedTime, mean};
-use crate::modality::{OperatorTable, PartQuery, TensorLayout};
+use crate::modality::{DeviceLayout, OperatorTable, PartQuery};
 use crate::operators::{Dag, Machine, Pass};
 
 /// The number of factors that layers can tell apart: products, attention, memory and launches.
@@ -30,7 +30,7 @@ pub fn fit_profile(
     cluster: &ClusterSpec,
     profile: &Profile,
 ) -> Result<Calibration, FitError> {
-    let layout = TensorLayout { tensor: 1, element_bytes: cluster.device.element_bytes };
+    let layout = DeviceLayout { tensor: 1, element_bytes: cluster.device.element_bytes };
     let mut model = model.clone();
     model.parallel.tensor = 1;
     let layers: Vec<MeasuredLayer> =
@@ -63,7 +63,7 @@ pub fn fit_profile(
 fn measured_layer(
     model: &ModelSpec,
     entry: &ProfileEntry,
-    layout: TensorLayout,
+    layout: DeviceLayout,
 ) -> Option<MeasuredLayer> {
     let (id, spec) = model.module(&entry.module)?;
     let (forward_s, backward_s) = (entry.times.forward_s.0, entry.times.backward_s.0);
@@ -144,7 +144,7 @@ mod tests {
     /// The profile that the machine `real` would give.
     fn measured(model: &ModelSpec, real: &ClusterSpec) -> Profile {
         let machine = Machine::new(real, 1);
-        let layout = TensorLayout { tensor: 1, element_bytes: real.device.element_bytes };
+        let layout = DeviceLayout { tensor: 1, element_bytes: real.device.element_bytes };
         let mut entries = Vec::new();
         for (module, sizes) in [("vision", [1, 2, 4, 8]), ("language", [64, 256, 1024, 4096])] {
             let (id, spec) = model.module(module).unwrap();

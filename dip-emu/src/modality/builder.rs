@@ -8,14 +8,14 @@
 
 use dip_core::{Bytes, Flops, ModuleSpec, Workload};
 
-use super::TensorLayout;
+use super::DeviceLayout;
 use crate::operators::{Dag, OperatorKind, TensorId, Work};
 
 /// Bytes of the softmax statistic of one query and head.
 const STATISTIC_BYTES: u64 = 4;
 
 /// The bytes of a tensor `[tokens, width]` on one of the devices that share it.
-pub fn stream_bytes(tokens: u64, width: u64, layout: TensorLayout) -> Bytes {
+pub fn stream_bytes(tokens: u64, width: u64, layout: DeviceLayout) -> Bytes {
     let values = u128::from(tokens) * u128::from(width) * u128::from(layout.element_bytes);
     let share = values.div_ceil(u128::from(layout.tensor.max(1)));
     Bytes(u64::try_from(share).unwrap_or(u64::MAX))
@@ -27,7 +27,7 @@ pub struct PartBuilder<'a> {
     dag: Dag,
     module: &'a ModuleSpec,
     work: Workload,
-    layout: TensorLayout,
+    layout: DeviceLayout,
 }
 
 /// The sizes of a matrix product: `[rows, inner]` by `[inner, outer]`.
@@ -42,7 +42,7 @@ pub struct Product {
 }
 
 impl<'a> PartBuilder<'a> {
-    pub(super) fn new(module: &'a ModuleSpec, work: Workload, layout: TensorLayout) -> Self {
+    pub(super) fn new(module: &'a ModuleSpec, work: Workload, layout: DeviceLayout) -> Self {
         Self { dag: Dag::default(), module, work, layout }
     }
 
@@ -72,7 +72,7 @@ impl<'a> PartBuilder<'a> {
 
     /// The bytes of a tensor `[tokens, width]` that every device has whole.
     pub fn whole(&self, tokens: u64, width: u64) -> Bytes {
-        stream_bytes(tokens, width, TensorLayout { tensor: 1, ..self.layout })
+        stream_bytes(tokens, width, DeviceLayout { tensor: 1, ..self.layout })
     }
 
     /// The bytes of one device's share of a tensor `[tokens, width]`.

@@ -19,7 +19,7 @@ use crate::operators::Dag;
 
 /// How layers are spread over devices, and the width of their values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TensorLayout {
+pub struct DeviceLayout {
     /// The number of devices that share a layer.
     pub tensor: u32,
     /// Bytes of one value.
@@ -100,7 +100,7 @@ pub struct PartQuery<'a> {
     /// The workload.
     pub work: Workload,
     /// The layout of the layers.
-    pub layout: TensorLayout,
+    pub layout: DeviceLayout,
 }
 
 #[cfg(test)]

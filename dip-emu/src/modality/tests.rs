@@ -8,7 +8,7 @@ use crate::operators::{OperatorKind, Pass};
 fn dag(model: &str, module: &str, part: Part, work: Workload, tensor: u32) -> Dag {
     let model = presets::model(model).unwrap();
     let (id, _) = model.module(module).unwrap();
-    let layout = TensorLayout { tensor, element_bytes: 2 };
+    let layout = DeviceLayout { tensor, element_bytes: 2 };
     OperatorTable::default().operators(&PartQuery { model: &model, module: id, part, work, layout })
 }
 

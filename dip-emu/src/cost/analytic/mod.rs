@@ -15,7 +15,7 @@ use dip_core::{
 use self::front::{CANDIDATES, Choice, front};
 use self::part::{ComputedGradients, PartCost, StageTotals};
 use self::reuse::Reused;
-use crate::modality::{ModalityOperators, OperatorTable, PartQuery, TensorLayout, stream_bytes};
+use crate::modality::{DeviceLayout, ModalityOperators, OperatorTable, PartQuery, stream_bytes};
 use crate::operators::{Dag, Machine, Operator, OperatorRule, Pass};
 
 /// Bytes of a gradient. Gradients are summed in single precision.
@@ -32,7 +32,7 @@ const GRADIENT_BYTES: u64 = 4;
 pub struct AnalyticCost {
     model: ModelSpec,
     machine: Machine,
-    layout: TensorLayout,
+    layout: DeviceLayout,
     table: OperatorTable,
     strategies: Vec<LayerStrategy>,
     parts: Reused<PartKey, PartCost>,
@@ -66,7 +66,7 @@ impl AnalyticCost {
         (parallel.data, parallel.tensor) = (parallel.data.max(1), parallel.tensor.max(1));
         Self {
             machine: Machine::new(cluster, model.parallel.tensor),
-            layout: TensorLayout {
+            layout: DeviceLayout {
                 tensor: model.parallel.tensor,
                 element_bytes: cluster.device.element_bytes,
             },
