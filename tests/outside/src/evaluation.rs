@@ -1,8 +1,6 @@
 //! An evaluation: the mean loss of a text that says nothing about its pictures.
 
-use dip::train::{
-    Evaluation, EvaluationConfig, EvaluationError, Evaluator, Inference, Microbatch,
-};
+use dip::train::{Evaluation, EvaluationConfig, EvaluationError, Evaluator, Inference, Microbatch};
 
 use crate::uses::Uses;
 
