@@ -1,4 +1,4 @@
-//! Seconds of whole schedules, and tasks a second: `cargo bench -p dip-sched`.
+//! Time of whole schedules, and tasks per second: `cargo bench -p dip-sched`.
 
 use std::hint::black_box;
 

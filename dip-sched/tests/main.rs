@@ -1,4 +1,4 @@
-//! Tests of dip-sched, one module a capability.
+//! Integration tests of dip-sched, one module per capability.
 
 #[path = "suite/generate.rs"]
 mod generate;

@@ -214,7 +214,7 @@ pub trait CostModel: Send + Sync {
     /// Bytes of weights, gradients and optimiser state of a chunk.
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes;
 
-    /// Most temporary bytes while a stage of the chunk computes, besides the activations it holds. A rank needs the largest
+    /// Peak temporary bytes while a stage of the chunk computes, besides the activations it holds. A rank needs the largest
     /// working set of its stages once; the task graph adds it to [`static_bytes`](crate::TaskGraph::static_bytes). The default
     /// is zero.
     fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
@@ -233,7 +233,7 @@ pub trait CostModel: Send + Sync {
     /// default offers only `keep`.
     ///
     /// # Errors
-    /// As [`CostModel::stage`].
+    /// Same as [`CostModel::stage`].
     fn candidates(
         &self,
         chunk: &ChunkQuery<'_>,

@@ -8,7 +8,7 @@ use crate::spec::{self, Bytes, FieldError, Seconds, SpecError};
 pub const PROFILE_SCHEMA: &str = "dip.profile/v5";
 /// Rounding error of a sum of coefficients, in bytes.
 const ROUNDING_BYTES: f64 = 1e-3;
-/// Most entries of a profile file.
+/// Maximum number of entries in a profile file.
 const MAX_ENTRIES: usize = 100_000;
 const REMEDY: &str = "remove the file, and it is measured again";
 

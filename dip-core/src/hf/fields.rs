@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::spec::{FieldError, SpecError};
 
-/// Largest size that is accepted. The specification has stricter limits.
+/// Maximum of every size. The specification has stricter limits.
 const MAX_SIZE: u64 = 1 << 24;
 
 /// One object of a `config.json`. A field that is null counts as absent.

@@ -18,13 +18,13 @@ pub const VISION: &str = "vision";
 /// Name of the language model in a model from a `config.json`.
 pub const LANGUAGE: &str = "language";
 
-/// Longest proposed packed sequence, in tokens.
+/// Maximum length of the proposed packed sequence, in tokens.
 const SEQUENCE_TOKENS: u32 = 8192;
-/// Most proposed images of a microbatch.
+/// Maximum number of images in a proposed microbatch.
 const MAX_IMAGES: u32 = 48;
 /// Bytes of weight, gradient and optimiser state per parameter in mixed precision.
 const BYTES_PER_WEIGHT: u64 = 16;
-/// Most bytes of weights, gradients and optimiser state on one rank: half of a large device.
+/// Maximum bytes of weights, gradients and optimiser state on one rank: half of a large device.
 const BYTES_PER_RANK: u64 = 40 << 30;
 
 /// The supported architectures.
@@ -115,9 +115,9 @@ fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
 fn ranks(spec: &ModelSpec) -> u32 {
     let all = (0..spec.modules.len()).map(|m| spec.parameters(m.into()).total());
     let bytes = all.fold(0u64, u64::saturating_add).saturating_mul(BYTES_PER_WEIGHT);
-    let most = spec.modules.iter().map(|m| m.layers).min().unwrap_or(1);
+    let max_ranks = spec.modules.iter().map(|m| m.layers).min().unwrap_or(1);
     let enough = |ranks: &u32| u64::from(*ranks).saturating_mul(BYTES_PER_RANK) >= bytes;
-    let powers = || (1..16).map(|n| 1u32 << n).filter(|&ranks| ranks <= most);
+    let powers = || (1..16).map(|n| 1u32 << n).filter(|&ranks| ranks <= max_ranks);
     powers().find(enough).or_else(|| powers().next_back()).unwrap_or(1)
 }
 

@@ -50,7 +50,7 @@ fn qwen2_vl_of_transformers_4_has_its_decoder_at_the_top_level() {
     assert_eq!(lm.options.rope.sections, Some([16, 24, 24]));
     assert_eq!((vision.tower(), vision.ffn, vision.head_dim()), (Tower::Qwen2Vl, 5120, 80));
     assert_eq!((vision.rows_per_image(), vision.tokens_per_image()), (1024, 256));
-    // 0.63e9 norms, biases and adapter included; the adapter is square.
+    // Layers have 0.63e9 weights, the adapter 0.034e9; the first matrix of the adapter is square.
     assert!((billions(&model, 0) - 0.665).abs() < 0.01, "{}", billions(&model, 0));
     assert!(model.spec.max_images > 0);
 }
@@ -139,7 +139,7 @@ fn errors_name_the_field_its_value_the_limit_and_the_remedy() {
 }
 
 #[test]
-fn extreme_sizes_are_errors_or_models_but_no_panics() {
+fn extreme_sizes_never_panic() {
     let numbers = ["0", "1", "2", "65535", "1048576", "16777216", "16777217", "1e300", "-1"];
     for text in [LLAMA_31_8B, QWEN2_VL_2B, LLAVA_15_7B] {
         let fields = text.match_indices("\":").map(|(at, _)| at + 2);

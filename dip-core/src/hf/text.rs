@@ -144,11 +144,11 @@ fn rope(config: &Fields<'_>, family: Family) -> Result<Rope, SpecError> {
         Some(table) => ("rope_parameters", Some(table)),
         None => ("rope_scaling", config.child("rope_scaling")?),
     };
-    let outside = config.number_or("rope_theta", 10_000.0)?;
+    let outer_theta = config.number_or("rope_theta", 10_000.0)?;
     let Some(table) = table else {
         return match family {
             Family::Qwen2Vl => Err(missing_sections(config, name)),
-            Family::Llama | Family::Qwen2 => Ok(Rope { theta: outside, ..Rope::default() }),
+            Family::Llama | Family::Qwen2 => Ok(Rope { theta: outer_theta, ..Rope::default() }),
         };
     };
     let kind = table.text_or("rope_type", table.text_or("type", "default")?)?;
@@ -179,7 +179,7 @@ fn rope(config: &Fields<'_>, family: Family) -> Result<Rope, SpecError> {
         }
         (Family::Llama | Family::Qwen2, _) => None,
     };
-    Ok(Rope { theta: table.number_or("rope_theta", outside)?, scaling, sections })
+    Ok(Rope { theta: table.number_or("rope_theta", outer_theta)?, scaling, sections })
 }
 
 fn missing_sections(table: &Fields<'_>, name: &str) -> SpecError {

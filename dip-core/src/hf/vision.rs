@@ -5,7 +5,7 @@ use super::text::{self, DecoderConfig, Family};
 use super::{LANGUAGE, VISION};
 use crate::spec::{Activation, LayerOptions, ModuleKind, ModuleSpec, SpecError, Tower, VitSpec};
 
-/// Merged patches per image side. Qwen2-VL accepts images of any size; this side gives 448 pixels with its own patches.
+/// Merged patches per image side. Qwen2-VL accepts images of any size; with its patches of 14 pixels, merged 2 x 2, this is 448 pixels.
 const QWEN2_VL_SIDE: u32 = 16;
 
 /// The modules of a model.
@@ -15,7 +15,7 @@ pub(super) struct Modules {
     pub(super) positions: u32,
 }
 
-/// Qwen2-VL. The encoder has rotary positions of rows and columns, the decoder of time, row and column.
+/// Qwen2-VL. Rotary positions encode row and column in the encoder, and time, row and column in the decoder.
 pub(super) fn qwen2_vl(config: &Fields<'_>) -> Result<Modules, SpecError> {
     // Before `transformers` 5 the fields of the decoder were at the top level of the file.
     let text = config.child("text_config")?.unwrap_or_else(|| config.clone());
@@ -137,7 +137,7 @@ fn join(encoder: EncoderConfig, mut decoder: DecoderConfig) -> Modules {
     Modules { modules: vec![encoder, decoder.module], positions: decoder.positions }
 }
 
-/// Ties the head to the token table if the outer object says so.
+/// Ties the head to the token table if `tie_word_embeddings` of the whole model is set.
 fn tie(decoder: &mut DecoderConfig, config: &Fields<'_>) -> Result<(), SpecError> {
     let outer = config.flag_or("tie_word_embeddings", false)?;
     if let ModuleKind::Decoder(decoder) = &mut decoder.module.kind {

@@ -58,7 +58,7 @@ impl Default for PlanDraft {
 pub(crate) struct ListDraft {
     /// Its entries; `None` for an entry that could not be read.
     pub(crate) ids: Vec<Option<TaskId>>,
-    /// False if it is no list.
+    /// False if it is not a list.
     pub(crate) readable: bool,
 }
 

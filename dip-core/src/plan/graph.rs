@@ -10,9 +10,9 @@ use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatch
 
 /// The schema name of a graph file.
 pub const GRAPH_SCHEMA: &str = "dip.graph/v1";
-/// Most tasks of a graph. Bounds the tables that readers allocate.
+/// Maximum number of tasks of a graph. It bounds the tables that readers allocate.
 pub const MAX_TASKS: usize = 4_000_000;
-/// Most pipeline ranks of a graph.
+/// Maximum number of pipeline ranks of a graph.
 pub const MAX_RANKS: usize = 65_536;
 
 /// The kind of a task.

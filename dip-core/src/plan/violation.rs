@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Most violations that one report lists. A reader stops collecting after that.
+/// Maximum number of violations in one report. A reader stops collecting after that.
 pub const MAX_VIOLATIONS: usize = 10_000;
 
 /// One thing that is wrong with a graph or a plan.

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::spec::error::{FieldError, SpecError};
 use crate::spec::strict;
 
-/// Most items (images, clips, sounds and others) one microbatch may have.
+/// Maximum number of images, of clips, of sounds, and of other instances in one microbatch.
 pub const MAX_ITEMS: u32 = 1 << 20;
-/// Most tokens one microbatch may have.
+/// Maximum number of tokens in one microbatch.
 pub const MAX_TOKENS: u64 = 1 << 32;
-/// Most tokens of one latent frame, as in the model.
+/// Maximum number of tokens in one latent frame, as in the model.
 const MAX_FRAME_TOKENS: u32 = 1 << 24;
 
 /// The microbatches of one iteration.
@@ -142,9 +142,9 @@ impl MicrobatchMeta {
     /// [`FieldError`] for the first field outside its limit.
     pub fn validate(&self) -> Result<(), FieldError> {
         let remedy = "correct the metadata of this microbatch";
-        let at_most = |path: &str, value: u64, most: u64| {
-            let limit = format!("at most {most}");
-            if value <= most { Ok(()) } else { Err(FieldError::new(path, value, limit, remedy)) }
+        let at_most = |path: &str, value: u64, max: u64| {
+            let limit = format!("at most {max}");
+            if value <= max { Ok(()) } else { Err(FieldError::new(path, value, limit, remedy)) }
         };
         let length = |path: &str, seconds: f64| {
             let limit = "above 0, at most 1e6";

@@ -1,7 +1,7 @@
 //! Reads TOML and JSON in which every object is written as an object.
 //!
-//! The types that serde derives also accept an array of their fields in order, so that a file with `parallel = [1, 1, 2]` would
-//! be read. [`Strict`] wraps a deserializer and refuses that, at any depth.
+//! A derived `Deserialize` also reads a struct from an array of its fields in order, such as `parallel = [1, 1, 2]`. [`Strict`]
+//! wraps a deserializer and refuses that, at any depth.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ pub fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, SpecError> {
     Ok(value)
 }
 
-/// A deserializer, or an access to parts of a value, whose structs must be objects.
+/// Wraps a deserializer, a seed or an access of serde. Structs below it must be objects.
 struct Strict<T>(T);
 
 /// A visitor of any value.
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_in_the_place_of_an_object_is_refused_at_any_depth() {
+    fn an_array_in_place_of_an_object_is_refused_at_any_depth() {
         for text in [
             r#"[[{"a": 1}], "unit", null]"#,
             r#"{"list": [[1]], "kind": "unit"}"#,

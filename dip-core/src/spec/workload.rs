@@ -19,7 +19,7 @@ pub enum InstanceSpace {
     Sequence,
     /// Clips of the microbatch, or their captions.
     Clips,
-    /// Instances of the module of that name, whose modality comes from another crate.
+    /// Instances of the named module, whose modality comes from another crate.
     Other(Arc<str>),
 }
 
@@ -44,7 +44,7 @@ pub struct Workload {
     pub trained_tokens: u64,
 }
 
-/// Most queries of one block of causal attention.
+/// Maximum number of queries in one block of causal attention.
 const CAUSAL_BLOCK: u64 = 128;
 
 /// Splits the queries of causal attention over a document of `length` tokens into blocks. The queries of a block read no key
@@ -54,7 +54,7 @@ pub fn causal_blocks(length: u64) -> impl Iterator<Item = Range<u64>> {
     (0..length.div_ceil(size)).map(move |i| i * size..length.min((i + 1) * size))
 }
 
-/// Number of query-key pairs that [`causal_blocks`] of a document compute.
+/// Number of query-key pairs in all [`causal_blocks`] of a document.
 pub fn causal_block_pairs(length: u64) -> u64 {
     let size = block_size(length);
     let (whole, rest) = (length / size, length % size);
@@ -145,20 +145,20 @@ pub(in crate::spec) fn triangle(n: u64) -> u64 {
     n.saturating_mul(n.saturating_add(1)) / 2
 }
 
-/// Pairs within the documents of a sequence. `of_one` gives the pairs of one document. Tokens outside all documents form one
+/// Pairs within the documents of a sequence. `pairs_of` gives the pairs of one document. Tokens outside all documents form one
 /// more document.
 pub(in crate::spec) fn document_pairs(
     tokens: u64,
     documents: &[u64],
-    of_one: fn(u64) -> u64,
+    pairs_of: fn(u64) -> u64,
 ) -> u64 {
     let (mut left, mut pairs) = (tokens, 0);
     for &document in documents {
         let document = document.min(left);
         left -= document;
-        add(&mut pairs, of_one(document));
+        add(&mut pairs, pairs_of(document));
     }
-    pairs.saturating_add(of_one(left))
+    pairs.saturating_add(pairs_of(left))
 }
 
 #[cfg(test)]

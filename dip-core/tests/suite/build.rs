@@ -1,15 +1,13 @@
 use std::ops::Range;
 
-use dip_core::BuildError;
-use dip_core::ModulePartition;
 use dip_core::{
-    BatchMeta, BatchSplit, Bytes, Chunk, ChunkQuery, ClusterSpec, CostError, CostModel, GraphInput,
-    ModelSpec, Partition, RankId, Seconds, SegmentId, StageCost, StageQuery, Strategy, TaskGraph,
-    TaskKind, build_graph, check_graph,
+    BatchMeta, BatchSplit, BuildError, Bytes, Chunk, ChunkQuery, ClusterSpec, CostError, CostModel,
+    GraphInput, ModelSpec, ModulePartition, Partition, RankId, Seconds, SegmentId, StageCost,
+    StageQuery, Strategy, TaskGraph, TaskKind, build_graph, check_graph,
 };
 
-/// One second per instance and layer, and two for a backward, half of it for weight gradients of trained modules. One
-/// megabyte per instance, and one second per megabyte between ranks.
+/// A forward takes one second per instance and layer, a backward two; half of a backward is the weight gradient of trained
+/// modules. Stages send one megabyte per instance, at one megabyte per second.
 struct Simple;
 
 impl CostModel for Simple {

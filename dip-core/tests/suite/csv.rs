@@ -30,7 +30,7 @@ fn empty_cells_are_bubbles_and_spaces_do_not_matter() {
 }
 
 #[test]
-fn a_cell_that_is_no_action_is_named_with_row_and_column() {
+fn a_cell_that_is_not_an_action_is_named_with_row_and_column() {
     for cell in
         ["F0", "0F", "0X0", "0F0x", "0F-1", "0f0", "0F0 0F1", "+0F0", "\"0F0\"", "99999999999F0"]
     {
@@ -39,7 +39,7 @@ fn a_cell_that_is_no_action_is_named_with_row_and_column() {
         assert!(found[0].starts_with(&start), "{found:?}");
         assert_eq!(found.len(), 1, "{found:?}");
     }
-    assert!(errors(&CSV.replace("1F1", "0SEND_F1"))[0].contains("is no computation"));
+    assert!(errors(&CSV.replace("1F1", "0SEND_F1"))[0].contains("is not a computation"));
     assert!(errors(&CSV.replace("1F1", "(1F1;1B0)OVERLAP_F_B"))[0].contains("two cells"));
 }
 
@@ -72,7 +72,7 @@ fn a_repeated_action_and_an_action_on_the_wrong_rank_are_named() {
     assert_eq!(
         errors("0F0,1F0,1F0,1B0,1B1,2W1\n2F0,2I0,2F1,2I1,2W0\n"),
         [
-            "row 1, column 3: `1F0` is in row 1, column 2 already; remove one",
+            "row 1, column 3: `1F0` is already in row 1, column 2; remove one",
             "row 1, column 6: `2W1` belongs to rank 1, which holds stage 2 (lm, segment 0); move it to row 2",
         ]
     );
@@ -135,7 +135,7 @@ fn numbers_out_of_range_are_named_and_never_wrap() {
 fn errors_of_a_large_file_are_bounded_and_their_cells_short() {
     let found = errors(&"0F0,".repeat(200_000));
     assert!(found.len() <= 10_000, "{}", found.len());
-    assert!(found[0].contains("`0F0` is in row 1, column 1 already"), "{}", found[0]);
+    assert!(found[0].contains("`0F0` is already in row 1, column 1"), "{}", found[0]);
     let found = errors(&"9".repeat(1 << 20));
     assert!(found[0].len() < 300, "{}", found[0].len());
     assert!(!errors(&"\n".repeat(1 << 20)).is_empty());

@@ -1,5 +1,5 @@
-//! Random valid graphs and orders. They have several modules, some of them frozen, segments, sub-microbatches, split
-//! backwards, edges across microbatches, zero durations, and ids in random order.
+//! Random valid graphs and orders. They have trained and frozen modules, segments, sub-microbatches, split backwards,
+//! edges across microbatches, zero durations, and ids in random order.
 
 use dip_core::{
     Bytes, Candidate, Dep, MicrobatchId, Plan, RankId, Seconds, SegmentId, Strategy,
@@ -90,7 +90,7 @@ pub fn graph(random: &mut Random, size: Size) -> TaskGraph {
             }
         }
         for forward in pairs.into_iter().rev() {
-            backward(random, forward, (&mut last, size.cross), &mut tasks);
+            backward(random, forward, &mut last, size.cross, &mut tasks);
         }
     }
     renumber(random, &mut tasks);
@@ -125,7 +125,8 @@ fn add_new(deps: &mut Vec<Dep>, new: Dep) {
 fn backward(
     random: &mut Random,
     forward: TaskId,
-    (last, cross): (&mut Option<TaskId>, usize),
+    last: &mut Option<TaskId>,
+    cross: usize,
     tasks: &mut Vec<Task>,
 ) {
     let mut own = vec![Dep { task: forward, comm_s: Seconds::ZERO }];

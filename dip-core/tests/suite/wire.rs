@@ -169,16 +169,16 @@ fn mutated(mut text: String, random: &mut Random) -> String {
 }
 
 /// Replaces random values of a text, so that it stays JSON.
-fn exchanged(text: &str, random: &mut Random) -> String {
+fn with_replaced_values(text: &str, random: &mut Random) -> String {
     let mut value: Value = serde_json::from_str(text).unwrap();
     for _ in 0..1 + random.below(3) {
-        exchange(&mut value, random);
+        replace_value(&mut value, random);
     }
     value.to_string()
 }
 
 /// Replaces a random value inside `value`.
-fn exchange(value: &mut Value, random: &mut Random) {
+fn replace_value(value: &mut Value, random: &mut Random) {
     const OTHERS: [&str; 12] = [
         "0",
         "1",
@@ -197,11 +197,11 @@ fn exchange(value: &mut Value, random: &mut Random) {
     match value {
         Value::Array(items) if !items.is_empty() && deeper => {
             let i = random.below(items.len());
-            exchange(&mut items[i], random);
+            replace_value(&mut items[i], random);
         }
         Value::Object(fields) if !fields.is_empty() && deeper => {
             let i = random.below(fields.len());
-            exchange(fields.values_mut().nth(i).unwrap(), random);
+            replace_value(fields.values_mut().nth(i).unwrap(), random);
         }
         leaf => *leaf = serde_json::from_str(OTHERS[random.below(OTHERS.len())]).unwrap(),
     }
@@ -238,12 +238,12 @@ proptest! {
     }
 
     #[test]
-    fn no_exchange_of_values_makes_a_reader_panic(seed: u64) {
+    fn no_replaced_value_makes_a_reader_panic(seed: u64) {
         let mut random = Random(seed);
         let plan = random::plan(seed, Size { microbatches: 2, segments: 2, ..Size::default() });
-        read_all(&exchanged(&plan.to_json(), &mut random));
-        read_all(&exchanged(GOLDEN, &mut random));
-        let graph = exchanged(&plan.graph.to_json(), &mut random);
+        read_all(&with_replaced_values(&plan.to_json(), &mut random));
+        read_all(&with_replaced_values(GOLDEN, &mut random));
+        let graph = with_replaced_values(&plan.graph.to_json(), &mut random);
         if let Ok(graph) = TaskGraph::from_json(&graph) {
             prop_assert_eq!(dip_core::check_graph(&graph), []);
         }

@@ -9,7 +9,7 @@ use crate::operators::{Dag, Machine, Pass};
 
 /// The number of factors that layers can tell apart: products, attention, memory and launches.
 const FACTORS: usize = 4;
-/// The weight of the distance from the factors of the cluster. It decides where the measurements say nothing.
+/// Weight of the penalty for leaving the factors of the cluster. It decides the factors that the measurements do not determine.
 const PULL: f64 = 1e-4;
 /// The measured passes of a layer.
 const PASSES: [&str; 2] = ["layer forward", "layer backward"];

@@ -35,10 +35,11 @@ pub struct FsdpStep {
 /// Returns the FSDP step of a batch on the `tensor * pipeline` devices of a replica, with the fastest tensor degree. `None` if
 /// no degree fits in memory.
 ///
-/// Microbatches of similar weight run at the same time. Layers recompute in the order that costs least.
+/// Microbatches of similar weight run at the same time. If memory is short, layers recompute; those that save the most bytes per
+/// second come first.
 ///
 /// # Errors
-/// As [`CostModel::stage`] of [`AnalyticCost`].
+/// Same as [`CostModel::stage`] of [`AnalyticCost`].
 pub fn fsdp(
     model: &ModelSpec,
     cluster: &ClusterSpec,
@@ -73,8 +74,9 @@ struct ModelLayer {
 struct LayerCost {
     forward_s: f64,
     backward_s: f64,
-    /// The extra time of the backward if the layer recomputes, and the bytes that this saves.
+    /// The extra time of the backward if the layer recomputes.
     recompute_s: f64,
+    /// The bytes that recomputing saves.
     saved_bytes: f64,
     kept_bytes: f64,
     working_bytes: f64,
@@ -221,7 +223,7 @@ impl<'a> Fsdp<'a> {
     }
 }
 
-/// Makes layers recompute until the rest fits in `room_bytes`, the layers with the best saving for their time first. Returns
+/// Makes layers recompute until the rest fits in `room_bytes`. Layers that save the most bytes per second come first. Returns
 /// the bytes that are still held, or `None` if they do not fit.
 fn recompute_to_fit(costs: &mut [LayerCost], room_bytes: f64) -> Option<f64> {
     let mut held: f64 = costs.iter().map(|c| c.kept_bytes).sum();

@@ -8,7 +8,7 @@ use dip_core::{Message, Seconds, TaskGraph};
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum LinkModel {
-    /// They do not: each message takes its time in the plan, as in the timeline semantics.
+    /// Messages do not delay each other. Each takes its time in the plan, as in the timeline semantics.
     #[default]
     Uncontended,
     /// A rank sends one message at a time, and receives one at a time. A message occupies both ends for its time in the
@@ -23,8 +23,9 @@ pub enum LinkModel {
 pub struct VirtualNetwork<'a> {
     graph: &'a TaskGraph,
     model: LinkModel,
-    /// When the send and the receive port of each rank are free again.
+    /// When the send port of each rank is free again.
     out_free: Vec<Seconds>,
+    /// When the receive port of each rank is free again.
     in_free: Vec<Seconds>,
     /// When each message arrives.
     arrivals: HashMap<Message, Seconds>,

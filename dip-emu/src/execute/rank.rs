@@ -43,7 +43,7 @@ impl<'a> VirtualRank<'a> {
     /// Runs the next action.
     ///
     /// # Errors
-    /// As [`Interpreter::advance`].
+    /// Same as [`Interpreter::advance`].
     pub fn advance(&mut self) -> Result<RankProgress, ExecError> {
         self.interpreter.advance(&mut self.host, &mut self.port)
     }

@@ -51,7 +51,7 @@ impl Machine {
         Self { cluster: cluster.clone(), tensor_bytes_per_s, rule: None }
     }
 
-    /// The same machine with a rule that is asked before the formula.
+    /// The same machine with a rule that takes precedence over the formula.
     pub fn with_rule(mut self, rule: Arc<dyn OperatorRule>) -> Self {
         self.rule = Some(rule);
         self

@@ -10,7 +10,7 @@ use dip_core::{Bytes, Seconds, TaskGraph, TaskKind, Trace};
 pub struct MemoryCurve {
     /// The bytes that the rank holds from each time on, static bytes included. Times never decrease.
     pub points: Vec<(Seconds, Bytes)>,
-    /// The most bytes held at once.
+    /// The peak, in bytes.
     pub peak: Bytes,
 }
 

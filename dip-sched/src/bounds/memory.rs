@@ -9,7 +9,7 @@
 use super::TaskTimes;
 use crate::problem::{Problem, StrategyCost};
 
-/// Most tasks of a graph for which paths inside pairs are followed.
+/// Maximum number of tasks for which paths inside pairs are followed.
 const MAX_TASKS: usize = 100_000;
 
 /// The bound of one rank; 0 if its memory is not limited.

@@ -18,10 +18,10 @@ use dip_core::{ScheduleError, Seconds, TaskGraph};
 
 use crate::problem::{Problem, StrategyCost};
 
-/// A makespan that no valid plan of the graph is shorter than.
+/// Returns a lower bound on the makespan of every valid plan of the graph.
 ///
 /// # Errors
-/// As every schedule: [`ScheduleError::Cycle`] and malformed graphs.
+/// [`ScheduleError`] if the dependencies form a cycle, static bytes exceed a limit, or the graph is malformed.
 pub fn lower_bound(graph: &TaskGraph) -> Result<Seconds, ScheduleError> {
     Ok(Seconds(lower_bound_of(&Problem::new(graph, "bound")?)))
 }

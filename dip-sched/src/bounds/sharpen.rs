@@ -6,7 +6,7 @@
 use super::{Jackson, MachineJob, TaskTimes};
 use crate::problem::{Edges, Problem};
 
-/// Most ancestors and edges visited in all. Beyond that, heads and tails stay as they are.
+/// Maximum number of ancestors and edges visited in all. After that, heads and tails stay as they are.
 const MAX_VISITS: usize = 12_000_000;
 
 /// Raises heads by the load of a task's ancestors on each rank, and tails by that of its descendants.
@@ -91,8 +91,8 @@ fn merged(before: &[(u32, f64)], ancestors: &[Vec<u32>], place: &[u32]) -> Vec<u
         own.push(place[p as usize]);
         return own;
     }
-    let most = before.iter().map(|&(p, _)| place[p as usize] as usize + 1).max().unwrap_or(0);
-    let mut bits = vec![0u64; most.div_ceil(64)];
+    let end = before.iter().map(|&(p, _)| place[p as usize] as usize + 1).max().unwrap_or(0);
+    let mut bits = vec![0u64; end.div_ceil(64)];
     for &(p, _) in before {
         let own = std::iter::once(&place[p as usize]);
         for &i in ancestors[p as usize].iter().chain(own) {

@@ -1,8 +1,8 @@
 //! Branch and bound over all orders and strategies of a small graph, memory limits included.
 //!
-//! A node is a partial schedule. The rank whose next task can end first goes next (Giffler and Thompson 1960). Its children run one of
-//! the tasks that can start before that end; one more child runs none of them, if they take memory that other tasks may need first.
-//! A node is cut if the preemptive bound of some rank is too high, or if an earlier node had run the same tasks and was at least as
+//! A node is a partial schedule. It branches over the rank whose next task can end first (Giffler and Thompson 1960). Each child runs
+//! one of the tasks of this rank that can start before that end. One more child runs none of them, if they take memory that other
+//! tasks may need first. A node is pruned if the preemptive bound of some rank is too high, or if an earlier node had run the same tasks and was at least as
 //! early everywhere.
 
 use std::collections::HashMap;
@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use crate::bounds::{Jackson, MachineJob, times};
 use crate::problem::{Choice, Problem, Solution};
 
-/// Most entries of the table of finished nodes.
+/// Maximum number of entries in the table of finished nodes.
 const MAX_STATES: usize = 2_000_000;
-/// Most vectors kept for one set of executed tasks.
+/// Maximum number of vectors kept for one set of executed tasks.
 const MAX_VECTORS: usize = 12;
 
 /// The result of branch and bound.
@@ -58,7 +58,7 @@ struct PartialSchedule {
     ready: Vec<f64>,
     free: Vec<f64>,
     live: Vec<u64>,
-    /// For each rank, the most bytes that pairs may take that have not begun.
+    /// For each rank, the bytes of the pairs that have not begun, each under its largest strategy.
     to_come: Vec<u64>,
     makespan: f64,
 }
@@ -73,11 +73,11 @@ struct Child {
 
 /// The children of a node.
 struct Children {
-    /// The rank that goes next.
+    /// The rank over which the node branches.
     rank: usize,
-    /// Its task that can end first.
+    /// The task of the rank that can end first.
     first: usize,
-    /// Its tasks that can start before that end.
+    /// The tasks of the rank that can start before that end.
     tasks: Vec<Child>,
 }
 
@@ -98,9 +98,9 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         let (shortest, tail) = (times.dur, times.tail);
         let mut to_come = vec![0u64; ranks];
         for (pair, strategies) in problem.pairs.iter().zip(&problem.strategies) {
-            let most = strategies.iter().map(|s| s.bytes).max().unwrap_or(0);
+            let largest = strategies.iter().map(|s| s.bytes).max().unwrap_or(0);
             let sum = &mut to_come[problem.rank[pair.forward.index()] as usize];
-            *sum = sum.saturating_add(most);
+            *sum = sum.saturating_add(largest);
         }
         let state = PartialSchedule {
             done: 0,
@@ -333,7 +333,8 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
                 self.dur[b.index()] = strategy.backward_s;
             }
             self.state.live[rank] += strategy.bytes;
-            self.state.to_come[rank] = self.state.to_come[rank].saturating_sub(self.most(pair));
+            self.state.to_come[rank] =
+                self.state.to_come[rank].saturating_sub(self.largest_bytes(pair));
         }
         if p.release().index() == t {
             self.state.live[rank] -= problem.strategies[pair][self.choice[pair] as usize].bytes;
@@ -363,7 +364,8 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
             if let Some(b) = p.backward {
                 self.dur[b.index()] = self.shortest[b.index()];
             }
-            self.state.to_come[rank] = self.state.to_come[rank].saturating_add(self.most(pair));
+            self.state.to_come[rank] =
+                self.state.to_come[rank].saturating_add(self.largest_bytes(pair));
         }
         self.order[rank].pop();
         let state = &mut self.state;
@@ -378,8 +380,8 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
         self.refuse(&undo.refused, true);
     }
 
-    /// The largest bytes of a pair.
-    fn most(&self, pair: usize) -> u64 {
+    /// The bytes of a pair under its largest strategy.
+    fn largest_bytes(&self, pair: usize) -> u64 {
         self.problem.strategies[pair].iter().map(|s| s.bytes).max().unwrap_or(0)
     }
 
@@ -420,7 +422,7 @@ impl<'a, F: FnMut(u64) -> bool> Branch<'a, F> {
     }
 }
 
-/// True if a vector is nowhere later than another.
+/// True if no time of `a` is later than the same time of `b`.
 fn dominates(a: &[f64], b: &[f64]) -> bool {
     a.iter().zip(b).all(|(a, b)| a <= b)
 }

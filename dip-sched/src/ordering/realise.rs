@@ -10,7 +10,7 @@ use super::reserve::Reserve;
 use super::sequence::feasible_sequence;
 use crate::problem::{Order, Problem, Solution, TaskCosts, evaluate};
 
-/// Most tasks of a graph for which every level of memory is tried.
+/// Maximum number of tasks for which every level of memory is tried.
 const MAX_TASKS_FOR_ALL_LEVELS: usize = 6000;
 
 /// Realises target orders at every level of memory and returns the shortest result. `ended` can stop the work once there is a result.
@@ -63,7 +63,7 @@ pub(crate) fn realise(
     }
 }
 
-/// An order in the making.
+/// A partial order of execution.
 struct Realisation<'a> {
     problem: &'a Problem,
     reserve: Reserve,

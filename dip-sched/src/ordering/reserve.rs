@@ -134,13 +134,13 @@ impl Levels {
         Self { leaves, budget, live: 0, max, add: vec![0; 2 * leaves] }
     }
 
-    /// The highest level of all remaining tasks, and of now.
+    /// The highest level, now or at any remaining task.
     #[inline]
     fn highest(&self) -> i64 {
         self.max[1]
     }
 
-    /// The highest level before the turn of the task at `position`, and of now.
+    /// The highest level, now or at any remaining task before `position`.
     fn max_before(&self, position: usize) -> i64 {
         let mut node = self.leaves + position + 1;
         let mut highest = LOW;
@@ -154,7 +154,7 @@ impl Levels {
         highest
     }
 
-    /// Moves a task from its turn to now: the levels before it change by `net`, and its own level is gone.
+    /// Moves a task from its turn to now. The levels before it change by `net`, and its own level is removed.
     fn run(&mut self, position: usize, net: i64) {
         self.live += net;
         let mut node = self.leaves + position + 1;

@@ -2,11 +2,11 @@
 
 use dip_core::{Chunk, ModuleId, ModulePartition, Partition, RankId, SegmentId};
 
-use super::prices::prices;
+use super::layer_times::layer_times;
 use super::{PartitionError, Partitioner};
 
 /// A layer with its seconds.
-struct PricedLayer {
+struct TimedLayer {
     module: ModuleId,
     index: u32,
     seconds: f64,
@@ -42,16 +42,16 @@ pub(super) fn place(
 }
 
 /// All layers, with their seconds for the whole representative microbatch.
-fn layers(partitioner: &Partitioner<'_>) -> Result<Vec<PricedLayer>, PartitionError> {
+fn layers(partitioner: &Partitioner<'_>) -> Result<Vec<TimedLayer>, PartitionError> {
     let meta = partitioner.representative();
     let mut layers = Vec::new();
     for module in partitioner.model.topological_order() {
         let (_, instances) = partitioner.model.instances(module, &meta);
-        let prices = prices(partitioner, module, &meta, instances)?;
-        layers.extend((0..prices.layers).map(|index| PricedLayer {
+        let times = layer_times(partitioner, module, &meta, instances)?;
+        layers.extend((0..times.layers).map(|index| TimedLayer {
             module,
             index,
-            seconds: prices.of(index, index + 1),
+            seconds: times.of(index, index + 1),
         }));
     }
     Ok(layers)

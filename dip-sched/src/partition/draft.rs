@@ -1,13 +1,13 @@
-//! A module whose layers are being spread over chunks.
+//! A module during placement: its layers are spread over its chunks.
 
 use dip_core::{Chunk, ModulePartition, RankId, SegmentId};
 
+use super::layer_times::LayerTimes;
 use super::load::RankLoads;
-use super::prices::Prices;
 
 /// The number of layers of each chunk of a module. Chunk `j` is on rank `j mod P`.
 pub(super) struct ModuleDraft {
-    pub(super) prices: Prices,
+    pub(super) times: LayerTimes,
     ranks: usize,
     /// Layers of every chunk. Only modules with fewer layers than ranks have empty chunks.
     layers: Vec<u32>,
@@ -17,11 +17,11 @@ pub(super) struct ModuleDraft {
 
 impl ModuleDraft {
     /// Chunks with equally many layers. A remainder is not placed yet.
-    pub(super) fn new(prices: Prices, segments: u32, ranks: usize) -> Self {
-        let most = (prices.layers as usize / ranks).max(1);
-        let chunks = ranks * (segments as usize).clamp(1, most);
-        let layers = vec![prices.layers / chunks as u32; chunks];
-        Self { prices, ranks, layers, ends: (0, chunks - 1) }
+    pub(super) fn new(times: LayerTimes, segments: u32, ranks: usize) -> Self {
+        let max_segments = (times.layers as usize / ranks).max(1);
+        let chunks = ranks * (segments as usize).clamp(1, max_segments);
+        let layers = vec![times.layers / chunks as u32; chunks];
+        Self { times, ranks, layers, ends: (0, chunks - 1) }
     }
 
     /// Seconds of the layers placed on a rank.
@@ -32,14 +32,14 @@ impl ModuleDraft {
     /// Gives each remaining layer to the rank with the lowest load, at most one to each chunk.
     pub(super) fn spread(&mut self, load: &mut RankLoads) {
         let chunks = self.layers.len() as u32;
-        let (base, left) = (self.prices.layers / chunks, self.prices.layers % chunks);
+        let (base, left) = (self.times.layers / chunks, self.times.layers % chunks);
         let mut open = load.clone();
         for _ in 0..left {
             let rank = open.lightest();
             let mut free = self.chunks_on(rank).filter(|&j| self.layers[j] == base);
             let (taker, has_more) = (free.next().unwrap_or(rank), free.next().is_some());
             self.layers[taker] += 1;
-            let seconds = load.of(rank) + self.prices.layer_s;
+            let seconds = load.of(rank) + self.times.layer_s;
             load.set(rank, seconds);
             open.set(rank, if has_more { seconds } else { f64::INFINITY });
         }
@@ -49,8 +49,8 @@ impl ModuleDraft {
             let first = self.layers.iter().position(has_layers).unwrap_or(0);
             let last = self.layers.iter().rposition(has_layers).unwrap_or(0);
             self.ends = (first, last);
-            load.set(first, load.of(first) + self.prices.first_s);
-            load.set(last, load.of(last) + self.prices.last_s);
+            load.set(first, load.of(first) + self.times.first_s);
+            load.set(last, load.of(last) + self.times.last_s);
         }
     }
 
@@ -94,9 +94,9 @@ impl ModuleDraft {
         match self.layers[chunk] {
             0 => 0.0,
             n => {
-                f64::from(n) * self.prices.layer_s
-                    + end(self.ends.0, self.prices.first_s)
-                    + end(self.ends.1, self.prices.last_s)
+                f64::from(n) * self.times.layer_s
+                    + end(self.ends.0, self.times.first_s)
+                    + end(self.ends.1, self.times.last_s)
             }
         }
     }

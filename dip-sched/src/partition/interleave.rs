@@ -10,8 +10,8 @@
 use dip_core::{ModuleId, Partition};
 
 use super::draft::ModuleDraft;
+use super::layer_times::{LayerTimes, layer_times};
 use super::load::RankLoads;
-use super::prices::{Prices, prices};
 use super::{PartitionError, Partitioner};
 
 /// The work of one module may differ from the representative microbatch by these factors.
@@ -25,14 +25,14 @@ pub(super) fn place(
     sizes: &[u32],
     segments: &[u32],
 ) -> Result<Partition, PartitionError> {
-    let prices = module_prices(partitioner, sizes)?;
+    let times = module_times(partitioner, sizes)?;
     let ranks = partitioner.ranks as usize;
     let draft = |(&p, &k)| ModuleDraft::new(p, k, ranks);
-    let mut drafts: Vec<ModuleDraft> = prices.iter().zip(segments).map(draft).collect();
+    let mut drafts: Vec<ModuleDraft> = times.iter().zip(segments).map(draft).collect();
     let mut load = RankLoads::new(ranks, |rank| seconds_on(&drafts, rank));
     // Heavy layers first; light layers then even out the rest.
     let mut order: Vec<&mut ModuleDraft> = drafts.iter_mut().collect();
-    order.sort_by(|a, b| b.prices.layer_s.total_cmp(&a.prices.layer_s));
+    order.sort_by(|a, b| b.times.layer_s.total_cmp(&a.times.layer_s));
     for draft in order {
         draft.spread(&mut load);
     }
@@ -41,11 +41,11 @@ pub(super) fn place(
     Ok(Partition { ranks: partitioner.ranks, modules })
 }
 
-/// The prices of every module for all its sub-microbatches of the representative microbatch.
-fn module_prices(
+/// The layer times of every module for all its sub-microbatches of the representative microbatch.
+fn module_times(
     partitioner: &Partitioner<'_>,
     sizes: &[u32],
-) -> Result<Vec<Prices>, PartitionError> {
+) -> Result<Vec<LayerTimes>, PartitionError> {
     let meta = partitioner.representative();
     sizes
         .iter()
@@ -54,8 +54,8 @@ fn module_prices(
             let module = ModuleId::from(i);
             let (_, instances) = partitioner.model.instances(module, &meta);
             let slice = size.min(instances);
-            let times = f64::from(instances) / f64::from(slice.max(1));
-            Ok(prices(partitioner, module, &meta, slice)?.scaled(times))
+            let passes = f64::from(instances) / f64::from(slice.max(1));
+            Ok(layer_times(partitioner, module, &meta, slice)?.scaled(passes))
         })
         .collect()
 }
@@ -67,9 +67,9 @@ fn seconds_on(drafts: &[ModuleDraft], rank: usize) -> f64 {
 
 /// Moves single layers from the busiest rank to the rank with the lowest load, as long as that [`pays`].
 fn even_out(drafts: &mut [ModuleDraft], load: &mut RankLoads) {
-    // Every move narrows a gap, so moves end. One move for each layer bounds their number.
-    let most: u64 = drafts.iter().map(|d| u64::from(d.prices.layers)).sum();
-    for _ in 0..most {
+    // Every move narrows a gap, so moves end. There is at most one move per layer.
+    let max_moves: u64 = drafts.iter().map(|d| u64::from(d.times.layers)).sum();
+    for _ in 0..max_moves {
         let (from, to) = (load.busiest(), load.lightest());
         let Some(module) = module_to_move(drafts, from, to) else { return };
         drafts[module].move_layer(from, to);
@@ -83,9 +83,9 @@ fn even_out(drafts: &mut [ModuleDraft], load: &mut RankLoads) {
 fn module_to_move(drafts: &[ModuleDraft], from: usize, to: usize) -> Option<usize> {
     let gaps: Vec<f64> = drafts.iter().map(|d| d.seconds_on(from) - d.seconds_on(to)).collect();
     let gap: f64 = gaps.iter().sum();
-    let left = |i: usize| (gap - 2.0 * drafts[i].prices.layer_s).abs();
+    let left = |i: usize| (gap - 2.0 * drafts[i].times.layer_s).abs();
     (0..drafts.len())
-        .filter(|&i| drafts[i].can_give(from) && pays(&gaps, i, drafts[i].prices.layer_s))
+        .filter(|&i| drafts[i].can_give(from) && pays(&gaps, i, drafts[i].times.layer_s))
         .min_by(|&a, &b| left(a).total_cmp(&left(b)))
 }
 

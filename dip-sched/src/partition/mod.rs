@@ -8,8 +8,8 @@
 mod contiguous;
 mod draft;
 mod interleave;
+mod layer_times;
 mod load;
-mod prices;
 mod sizes;
 mod split;
 mod validate;
@@ -128,7 +128,7 @@ impl<'a> Partitioner<'a> {
     /// The partition for a placement.
     ///
     /// # Errors
-    /// As [`Partitioner::partition`] and [`Partitioner::contiguous`].
+    /// Same as [`Partitioner::partition`] or [`Partitioner::contiguous`].
     pub fn place(&self, placement: Placement) -> Result<Partition, PartitionError> {
         match placement {
             Placement::ModalityAware => self.partition(),
@@ -154,7 +154,7 @@ impl<'a> Partitioner<'a> {
     /// about equal latency, run `i` on rank `i mod P`. Microbatches are not sliced.
     ///
     /// # Errors
-    /// [`PartitionError::TooFewLayers`], and as [`Partitioner::partition`].
+    /// [`PartitionError::TooFewLayers`], and the errors of [`Partitioner::partition`].
     pub fn contiguous(&self, runs_per_rank: u32) -> Result<Partition, PartitionError> {
         self.check()?;
         let partition = contiguous::place(self, runs_per_rank.max(1))?;

@@ -2,7 +2,7 @@
 
 use dip_core::{MicrobatchMeta, ModuleId};
 
-use super::prices::prices;
+use super::layer_times::layer_times;
 use super::{PartitionError, Partitioner};
 
 /// The share of the best efficiency that a sub-microbatch must reach.
@@ -27,11 +27,11 @@ fn sub_microbatch(
     module: ModuleId,
     full: &MicrobatchMeta,
 ) -> Result<u32, PartitionError> {
-    let (_, most) = partitioner.model.instances(module, full);
+    let (_, instances) = partitioner.model.instances(module, full);
     let mut measured = Vec::new();
     let mut size = 1;
-    while size <= most {
-        let seconds = prices(partitioner, module, full, size)?.total();
+    while size <= instances {
+        let seconds = layer_times(partitioner, module, full, size)?.total();
         let efficiency = if seconds > 0.0 { f64::from(size) / seconds } else { f64::INFINITY };
         measured.push((size, efficiency));
         size += 1 + size / MEASURED_SINGLY;
@@ -51,8 +51,8 @@ pub(super) fn segments(
     let mut latency = Vec::new();
     for (i, &size) in sizes.iter().enumerate() {
         let module = ModuleId::from(i);
-        let (_, most) = partitioner.model.instances(module, &full);
-        latency.push(prices(partitioner, module, &full, size.min(most))?.total());
+        let (_, instances) = partitioner.model.instances(module, &full);
+        latency.push(layer_times(partitioner, module, &full, size.min(instances))?.total());
     }
     let least = latency.iter().copied().filter(|&t| t > 0.0).fold(f64::INFINITY, f64::min);
     let rule = |(i, &t): (usize, &f64)| {

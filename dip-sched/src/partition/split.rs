@@ -25,9 +25,9 @@ pub(crate) fn slices(
     uniform(instances, sub_microbatch)
 }
 
-/// Splits `0..n` into `ceil(n / most)` ranges whose lengths differ by at most one.
-fn uniform(n: u32, most: u32) -> Vec<Range<u32>> {
-    let count = u64::from(n.div_ceil(most.max(1)));
+/// Splits `0..n` into `ceil(n / max_len)` ranges whose lengths differ by at most one.
+fn uniform(n: u32, max_len: u32) -> Vec<Range<u32>> {
+    let count = u64::from(n.div_ceil(max_len.max(1)));
     let at = |i: u64| (u64::from(n) * i / count) as u32;
     (0..count).map(|i| at(i)..at(i + 1)).collect()
 }
@@ -41,10 +41,10 @@ mod tests {
         assert_eq!(uniform(10, 4), vec![0..3, 3..6, 6..10]);
         assert_eq!(uniform(0, 4), Vec::<Range<u32>>::new());
         assert_eq!(uniform(1, u32::MAX), vec![0..1]);
-        for (n, most) in [(1, 1), (48, 12), (47, 12), (49, 12), (7, 8)] {
-            let slices = uniform(n, most);
-            assert_eq!(slices.len() as u32, n.div_ceil(most));
-            assert!(slices.iter().all(|s| s.len() as u32 <= most && !s.is_empty()));
+        for (n, max_len) in [(1, 1), (48, 12), (47, 12), (49, 12), (7, 8)] {
+            let slices = uniform(n, max_len);
+            assert_eq!(slices.len() as u32, n.div_ceil(max_len));
+            assert!(slices.iter().all(|s| s.len() as u32 <= max_len && !s.is_empty()));
             assert_eq!(slices.last().map(|s| s.end), Some(n));
         }
     }

@@ -55,9 +55,12 @@ impl<'a> ChunkLoads<'a> {
                 }
             }
         }
-        let most = |ranks: &[f64]| ranks.iter().copied().fold(0.0, f64::max);
-        let sum: f64 = stages.iter().map(|ranks| most(ranks)).sum();
-        Some(BusiestRanks { stages_s: sum / self.batches.len() as f64, update_s: most(&updates) })
+        let busiest = |ranks: &[f64]| ranks.iter().copied().fold(0.0, f64::max);
+        let sum: f64 = stages.iter().map(|ranks| busiest(ranks)).sum();
+        Some(BusiestRanks {
+            stages_s: sum / self.batches.len() as f64,
+            update_s: busiest(&updates),
+        })
     }
 
     fn load(&mut self, m: usize, layers: Range<u32>, size: u32) -> Option<&ChunkLoad> {

@@ -27,7 +27,7 @@ use crate::planning::Planning;
 /// Plans with split weight gradients have to be predicted shorter by this share: compared with other plans, they took 2 to 3 % longer
 /// than predicted on every model.
 const SPLIT_MARGIN: f64 = 0.03;
-/// Most iterations of the plan of a trial.
+/// Maximum number of search iterations for the plan of a trial.
 const MAX_TRIAL_ITERATIONS: u64 = 50;
 
 /// Chooses the placement of a run by plans of sample batches.
@@ -83,7 +83,7 @@ impl PlacementSearch<'_> {
     /// Starts from the placement by rule and moves to faster neighbours. A schedule that does not search keeps its rule.
     ///
     /// # Errors
-    /// As [`PlacementSearch::by_rule`].
+    /// Same as [`PlacementSearch::by_rule`].
     pub fn run(&self) -> Result<Planning, PlacementError> {
         if !self.schedule.searches() {
             return self.by_rule();

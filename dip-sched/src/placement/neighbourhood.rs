@@ -9,19 +9,19 @@ use super::layer_ranks::{LayerRanks, ModuleRanks};
 /// The neighbours of a placement differ by one move: the first, the last or all layers of one chunk go to another rank; all layers of
 /// one module move by the same number of ranks; or one module gets another slice size.
 pub(super) struct Neighbourhood {
-    /// Most instances of each module in a microbatch. Larger slices are whole microbatches.
-    most: Vec<u32>,
+    /// Maximum number of instances of each module in a microbatch. Larger slices are whole microbatches.
+    max_instances: Vec<u32>,
 }
 
 impl Neighbourhood {
     /// The neighbourhood for these batches.
     pub(super) fn new(model: &ModelSpec, batches: &[BatchMeta]) -> Self {
         let microbatches = || batches.iter().flat_map(|batch| &batch.microbatches);
-        let most = |m| {
+        let max_instances = |m| {
             let instances = microbatches().map(|meta| model.instances(ModuleId::from(m), meta).1);
             instances.max().unwrap_or(0)
         };
-        Self { most: (0..model.modules.len()).map(most).collect() }
+        Self { max_instances: (0..model.modules.len()).map(max_instances).collect() }
     }
 
     /// Approximate number of neighbours.
@@ -59,9 +59,9 @@ impl Neighbourhood {
 
     /// Half and twice the slice size, and whole microbatches, as far as they slice microbatches differently.
     fn other_sizes(&self, m: usize, size: u32) -> Vec<u32> {
-        let most = self.most[m];
-        let whole = |size: u32| if size >= most { u32::MAX } else { size };
-        let halves = size.min(most).div_ceil(2).max(1);
+        let max_instances = self.max_instances[m];
+        let whole = |size: u32| if size >= max_instances { u32::MAX } else { size };
+        let halves = size.min(max_instances).div_ceil(2).max(1);
         let mut sizes = vec![whole(halves), whole(size.saturating_mul(2)), u32::MAX];
         sizes.dedup();
         sizes.retain(|&other| other != whole(size));
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn neighbours_differ_and_are_neighbours_of_each_other() {
-        let moves = Neighbourhood { most: vec![1, 8] };
+        let moves = Neighbourhood { max_instances: vec![1, 8] };
         let start = layout(2, &[&[0, 0, 1], &[0, 1]]);
         let neighbours = moves.of(&start);
         let different: HashSet<&LayerRanks> = neighbours.iter().collect();
@@ -101,7 +101,9 @@ mod tests {
 
     #[test]
     fn other_sizes_slice_microbatches_differently() {
-        let sizes = |most, size| Neighbourhood { most: vec![most] }.other_sizes(0, size);
+        let sizes = |max_instances, size| {
+            Neighbourhood { max_instances: vec![max_instances] }.other_sizes(0, size)
+        };
         assert_eq!(sizes(8, u32::MAX), [4]);
         assert_eq!(sizes(8, 9), [4], "slices of nine hold all eight");
         assert_eq!(sizes(8, 4), [2, u32::MAX]);

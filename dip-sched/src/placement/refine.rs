@@ -8,15 +8,15 @@ use super::neighbourhood::Neighbourhood;
 use super::{PlacementSearch, PredictedPlacement, iteration_seconds};
 use crate::planning::Planning;
 
-/// A neighbour has to be faster by this share. Profiles are not more exact, and fewer chunks mean less work.
+/// A neighbour has to be faster by this share, because profiles are no more exact and fewer chunks mean less work.
 const MIN_GAIN: f64 = 0.003;
-/// Most neighbours of a placement. Models with more layers on more ranks are even by rule.
+/// Maximum number of neighbours of a placement that is refined. With more layers and ranks, the rule alone balances well.
 const MAX_NEIGHBOURS: usize = 16_384;
-/// Most neighbours of neighbours whose busiest rank is computed.
+/// Maximum number of second neighbours (neighbours of neighbours) whose busiest rank is computed.
 const MAX_SECOND_NEIGHBOURS: usize = 4096;
-/// Most neighbours that are planned in a round.
+/// Maximum number of neighbours that are planned in a round.
 const MAX_PLANNED: usize = 32;
-/// Most stages of all plans of neighbours, times iterations: about ten seconds on two cores.
+/// Maximum of stages times search iterations, summed over all plans of neighbours: about ten seconds on two cores.
 const MAX_STAGES: u64 = 20_000_000;
 
 /// A placement with a lower bound on the seconds of an iteration.
@@ -86,7 +86,7 @@ fn is_faster(seconds: f64, than: f64) -> bool {
     seconds < than * (1.0 - MIN_GAIN)
 }
 
-/// Placements that may be faster than the best, the lowest bound first: neighbours, and neighbours of the best neighbours.
+/// Neighbours, and neighbours of the best neighbours, that may be faster than the best placement; the lowest bound first.
 fn promising(
     layers: &LayerRanks,
     neighbourhood: &Neighbourhood,
@@ -94,9 +94,9 @@ fn promising(
     best: &PredictedPlacement,
 ) -> Vec<LayerRanks> {
     let mut seen = HashSet::from([layers.clone()]);
-    let mut bounded = |neighbours: Vec<LayerRanks>, most: usize| -> Vec<Bounded> {
+    let mut bounded = |neighbours: Vec<LayerRanks>, limit: usize| -> Vec<Bounded> {
         let mut found = Vec::new();
-        for layers in neighbours.into_iter().take(most) {
+        for layers in neighbours.into_iter().take(limit) {
             if seen.insert(layers.clone())
                 && let Some(busiest) = loads.busiest(&layers)
             {

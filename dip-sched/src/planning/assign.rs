@@ -3,7 +3,7 @@
 /// The load of a microbatch on every pipeline rank, in seconds.
 pub type MicrobatchLoads = Vec<f64>;
 
-/// Most rounds of exchanges between replicas.
+/// Maximum number of rounds of exchanges between replicas.
 const MAX_ROUNDS: usize = 200;
 
 /// Assigns microbatches to `replicas` so that the slowest replica is as fast as possible. A replica is as slow as its busiest rank.
@@ -33,7 +33,7 @@ pub fn assign_microbatches(loads: &[MicrobatchLoads], replicas: usize) -> Vec<Ve
         loads,
         microbatches: vec![Vec::new(); replicas],
         sums: vec![vec![0.0; ranks]; replicas],
-        most: loads.len().div_ceil(replicas),
+        max_microbatches: loads.len().div_ceil(replicas),
     };
     assignment.assign();
     for _ in 0..MAX_ROUNDS {
@@ -45,15 +45,15 @@ pub fn assign_microbatches(loads: &[MicrobatchLoads], replicas: usize) -> Vec<Ve
     assignment.microbatches
 }
 
-/// An assignment in the making.
+/// A partial assignment.
 struct Assignment<'a> {
     loads: &'a [MicrobatchLoads],
     /// The microbatches of every replica.
     microbatches: Vec<Vec<usize>>,
     /// The load of every rank of every replica, in seconds.
     sums: Vec<Vec<f64>>,
-    /// Most microbatches of one replica.
-    most: usize,
+    /// Maximum number of microbatches on one replica.
+    max_microbatches: usize,
 }
 
 impl Assignment<'_> {
@@ -67,7 +67,7 @@ impl Assignment<'_> {
         for k in order {
             let open = |d: &usize| {
                 let own = self.microbatches[*d].len();
-                own < fewest || (own < self.most && spare > 0)
+                own < fewest || (own < self.max_microbatches && spare > 0)
             };
             let slow = |d: usize| self.slowest_with(d, None, Some(k));
             let choice = (0..self.microbatches.len())

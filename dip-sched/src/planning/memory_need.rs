@@ -6,7 +6,7 @@ use dip_core::{
 
 use super::Planning;
 
-/// Most numbers of images that are tried one by one.
+/// Every number of images up to this one is tried.
 const MAX_IMAGE_COUNTS: u32 = 256;
 
 impl Planning {
@@ -39,8 +39,8 @@ fn heaviest(model: &ModelSpec, longest_video: Seconds) -> Vec<MicrobatchMeta> {
     }
 }
 
-/// Full sequences of one document with no image, one image, and so on. More images mean more work for the encoder and fewer tokens
-/// with a loss.
+/// Full sequences of one document: without images, with one image, and so on. More images mean more work for the encoder and fewer
+/// tokens with a loss.
 fn full_sequences(model: &ModelSpec) -> Vec<MicrobatchMeta> {
     let length = u64::from(model.sequence_tokens);
     let filled = |images| {
@@ -48,13 +48,14 @@ fn full_sequences(model: &ModelSpec) -> Vec<MicrobatchMeta> {
         meta.text_tokens = length.checked_sub(model.sequence_length(&meta))?;
         Some(meta)
     };
-    // Beyond the counts tried one by one, only the largest matters.
-    let beyond = Some(model.max_images).filter(|&most| most > MAX_IMAGE_COUNTS);
-    let counts = (0..=model.max_images.min(MAX_IMAGE_COUNTS)).chain(beyond);
+    // Of the larger numbers, only the largest is tried.
+    let largest = Some(model.max_images).filter(|&images| images > MAX_IMAGE_COUNTS);
+    let counts = (0..=model.max_images.min(MAX_IMAGE_COUNTS)).chain(largest);
     counts.filter_map(filled).collect()
 }
 
-/// The most clips, with the longest captions and the most frames: one clip takes all frames but one for each other clip.
+/// The maximum number of clips, with the longest captions and the most frames. One clip is as long as possible; each of the others
+/// has one frame.
 fn full_of_clips(model: &ModelSpec, frames: f64, frames_per_second: f64) -> MicrobatchMeta {
     let clips = model.max_clips.max(1);
     let caption_tokens = u64::from(model.sequence_tokens / clips);
@@ -69,7 +70,7 @@ fn full_of_clips(model: &ModelSpec, frames: f64, frames_per_second: f64) -> Micr
     MicrobatchMeta { clips: all, ..MicrobatchMeta::default() }
 }
 
-/// The bytes that every rank holds when all forwards of a graph have run and no backward.
+/// The bytes that every rank holds when all forwards of a graph and none of its backwards have run.
 fn all_at_once(graph: &TaskGraph) -> Vec<Bytes> {
     let mut bytes = graph.static_bytes.clone();
     for pair in graph.pairs() {

@@ -68,7 +68,7 @@ impl Planning {
     /// The same on another number of pipeline ranks.
     ///
     /// # Errors
-    /// As [`Planning::new`], and [`PartitionError::NoRanks`].
+    /// Same as [`Planning::new`], and [`PartitionError::NoRanks`] if there are no ranks.
     pub fn on_ranks(
         model: &ModelSpec,
         cluster: &ClusterSpec,
@@ -83,7 +83,7 @@ impl Planning {
     /// Takes the placement, the number of segments and the weight split that a schedule is made for.
     ///
     /// # Errors
-    /// As [`Partitioner::place`].
+    /// Same as [`Partitioner::place`].
     pub fn for_schedule(self, schedule: &dyn Schedule) -> Result<Self, PartitionError> {
         let partitioner = self.partitioner().with_segment_factor(schedule.segment_factor());
         let partition = partitioner.place(schedule.placement())?;
@@ -178,7 +178,7 @@ impl Planning {
     /// Plans a batch with the seed, budget and threads of an environment.
     ///
     /// # Errors
-    /// As [`Planning::plan`].
+    /// Same as [`Planning::plan`].
     pub fn plan_in(
         &self,
         batch: &BatchMeta,

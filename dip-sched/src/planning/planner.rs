@@ -306,9 +306,9 @@ impl PlanningThread {
     fn budget(&self, start: Instant) -> Budget {
         let limit = *self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         match (self.config.budget, limit) {
-            (Budget::Time(most), Some(limit)) => {
+            (Budget::Time(budget), Some(limit)) => {
                 let left = Seconds(limit.saturating_sub(start.elapsed()).as_secs_f64());
-                Budget::Time(most.min(left))
+                Budget::Time(budget.min(left))
             }
             (budget, _) => budget,
         }

@@ -6,7 +6,7 @@ use dip_core::{Pair, ScheduleError, TaskGraph, TaskId};
 
 use super::{Edges, NONE, StrategyCost};
 
-/// The rank of each task's microbatch among all microbatches of the graph, whose numbers may have gaps.
+/// The index of each task's microbatch among all microbatches of the graph, whose numbers may have gaps.
 pub(super) fn microbatch_ranks(graph: &TaskGraph) -> Vec<u32> {
     let mut all: Vec<u32> = graph.tasks.iter().map(|t| t.microbatch.0).collect();
     all.sort_unstable();
@@ -122,7 +122,7 @@ pub(super) fn topological(
     Err(ScheduleError::Cycle { task: TaskId::from(at) })
 }
 
-/// Numbers the keys of tasks in the order of their first appearance. Returns the number of each task and the count of numbers.
+/// Numbers the different keys of tasks by first appearance. Returns the number of each task, and how many numbers there are.
 pub(super) fn number_tasks<'a>(
     graph: &'a TaskGraph,
     key: impl Fn(&'a dip_core::Task) -> (&'a str, u32, u32),

@@ -145,10 +145,10 @@ impl Problem {
 
     /// Bytes left for activations on each rank that may run out of memory.
     fn budgets(&self) -> Result<Vec<Option<u64>>, ScheduleError> {
-        let mut most = vec![0u64; self.ranks];
+        let mut all_pairs = vec![0u64; self.ranks];
         for (pair, strategies) in self.pairs.iter().zip(&self.strategies) {
             let largest = strategies.iter().map(|s| s.bytes).max().unwrap_or(0);
-            let total = &mut most[self.rank[pair.forward.index()] as usize];
+            let total = &mut all_pairs[self.rank[pair.forward.index()] as usize];
             *total = total.saturating_add(largest);
         }
         (0..self.ranks)
@@ -156,7 +156,7 @@ impl Problem {
                 let left = self.limit[r]
                     .checked_sub(self.static_bytes[r])
                     .ok_or_else(|| self.infeasible(r, self.static_bytes[r]))?;
-                Ok((most[r] > left && self.limit[r] != u64::MAX).then_some(left))
+                Ok((all_pairs[r] > left && self.limit[r] != u64::MAX).then_some(left))
             })
             .collect()
     }

@@ -9,8 +9,8 @@ use crate::ordering::realise;
 use crate::problem::{Problem, Solution};
 use crate::search::Search;
 
-/// Most tasks of a graph for which all classical schedules are realised first. In larger graphs that takes longer than the search
-/// takes to find shorter orders.
+/// Maximum number of tasks for which all classical schedules are realised first. In larger graphs the search finds shorter orders
+/// in less time.
 const MAX_TASKS_FOR_ALL_TARGETS: usize = 6000;
 
 /// Share of a budget in time after which no more classical schedules are tried.

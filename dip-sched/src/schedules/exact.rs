@@ -8,7 +8,7 @@ use super::{Dip, report};
 use crate::ordering::{Branch, BranchOutcome};
 use crate::problem::Problem;
 
-/// Most tasks of a graph that is branched. Larger graphs get the plan of [`Dip`].
+/// Maximum number of tasks for branch and bound. Larger graphs get the plan of [`Dip`].
 const MAX_TASKS: usize = 600;
 /// Nodes that count as one iteration of a budget.
 const NODES_PER_ITERATION: u64 = 1000;

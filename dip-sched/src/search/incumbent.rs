@@ -10,7 +10,7 @@ pub(super) struct Incumbent<'a> {
     problem: &'a Problem,
     progress: Option<&'a dyn SearchProgress>,
     best: Solution,
-    /// Seconds that no plan is shorter than.
+    /// Proven lower bound on the makespan of every plan.
     lower_bound_s: f64,
     proven: bool,
 }
@@ -52,12 +52,12 @@ impl<'a> Incumbent<'a> {
         }
     }
 
-    /// Records that no solution is shorter.
+    /// Records that the best solution is proven optimal.
     pub(super) fn mark_proven(&mut self) {
         self.proven = true;
     }
 
-    /// True if the best solution is proven, or meets the lower bound.
+    /// True if the best solution is proven optimal or meets the lower bound.
     pub(super) fn is_optimal(&self) -> bool {
         self.proven || self.best.makespan <= self.lower_bound_s * (1.0 + 1e-9)
     }

@@ -41,8 +41,8 @@ use rules::PriorityRules;
 use strategies::upgrade;
 use tournament::Tournaments;
 
-/// Most tasks of a small graph. There, single moves find more than local search over regular orders does, and walks may exceed
-/// memory on their way.
+/// Maximum number of tasks of a small graph. In small graphs, single moves find more than local search over regular orders, and
+/// walks may exceed memory on their way.
 const MAX_SMALL_TASKS: usize = 600;
 
 /// Share of the remaining budget for tournaments.

@@ -2,7 +2,7 @@
 
 use crate::problem::Solution;
 
-/// Most orders of a pool.
+/// Maximum number of orders in a pool.
 const MAX_MEMBERS: usize = 8;
 
 /// Orders by makespan, the shortest first; no two have the same makespan.

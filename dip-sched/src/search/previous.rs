@@ -141,13 +141,13 @@ fn turns_by_load(loads: &[f64], previous: &[f64]) -> Vec<f64> {
         order.sort_by(|&a, &b| values[a].total_cmp(&values[b]).then(a.cmp(&b)));
         order
     };
-    // The rank by weight, lightest first, of the microbatch at each turn.
-    let mut weight = vec![0; previous.len()];
-    for (rank, turn) in sorted(previous).into_iter().enumerate() {
-        weight[turn] = rank;
+    // For the microbatch at each turn, the number of lighter microbatches.
+    let mut lighter = vec![0; previous.len()];
+    for (count, turn) in sorted(previous).into_iter().enumerate() {
+        lighter[turn] = count;
     }
     let n = loads.len();
-    let target: Vec<f64> = (0..n).map(|turn| weight[turn * previous.len() / n] as f64).collect();
+    let target: Vec<f64> = (0..n).map(|turn| lighter[turn * previous.len() / n] as f64).collect();
     let mut turns = vec![0.0; n];
     for (turn, microbatch) in sorted(&target).into_iter().zip(sorted(loads)) {
         turns[microbatch] = turn as f64;

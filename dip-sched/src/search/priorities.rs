@@ -33,7 +33,7 @@ impl Priorities {
         let heavy_first: Vec<f64> = load.iter().map(|l| -l).collect();
         let (topological, by_tail): (Arc<[f64]>, Arc<[f64]>) = (topological.into(), by_tail.into());
         let by = |key: &[f64], inside: &Arc<[f64]>| Self {
-            position: ranks(key),
+            position: sorted_positions(key),
             inside: inside.clone(),
         };
         vec![
@@ -53,8 +53,8 @@ impl Priorities {
     }
 }
 
-/// The rank of each value among all values; equal values share a rank.
-fn ranks(values: &[f64]) -> Vec<f64> {
+/// The position of each value in sorted order; equal values share a position.
+fn sorted_positions(values: &[f64]) -> Vec<f64> {
     let mut sorted: Vec<f64> = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.dedup();

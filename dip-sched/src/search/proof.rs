@@ -5,7 +5,7 @@ use dip_core::Budget;
 use super::Search;
 use crate::ordering::{Branch, BranchOutcome};
 
-/// Most tasks of a graph that is branched.
+/// Maximum number of tasks for branch and bound.
 const MAX_TASKS: usize = 80;
 /// Share of the remaining budget.
 const SHARE: f64 = 0.25;

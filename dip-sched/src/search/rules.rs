@@ -8,7 +8,7 @@ use super::priorities::Priorities;
 use crate::ordering::{Interleaver, QueueRule, Reserve, Rules, RunSettings};
 use crate::problem::Solution;
 
-/// A level is promising if its best order is at most this factor longer than that of any other level.
+/// A level is promising if its shortest makespan is at most this many times the shortest of all levels.
 const PROMISING: f64 = 1.1;
 
 /// Every ordering rule under every queue rule, at every level of memory.
@@ -59,7 +59,7 @@ impl PriorityRules {
     /// Runs all trials and keeps the best order. Returns the promising levels, the best first.
     pub(super) fn run(self, search: &mut Search<'_>) -> Vec<usize> {
         let this = &*search;
-        // At least one trial runs, however little time is left: the orders realised before may be many times longer.
+        // At least one trial runs, however little time is left: the orders so far may be many times longer.
         let rate = |worker: &mut TrialWorker<'_>, (i, trial): (usize, &Trial)| {
             let late = i > 0 && this.clock.is_past(0.5 * this.share_of_tournaments());
             let makespan = if late { None } else { worker.run(this, trial) };

@@ -10,21 +10,21 @@ use super::strategies::upgrade;
 use super::{RngStream, Search};
 use crate::problem::Solution;
 
-/// Most chains of a tournament.
+/// Maximum number of chains in a tournament.
 const MAX_CHAINS: u64 = 64;
-/// Fewest chains of a tournament, in large graphs.
+/// Minimum number of chains in a tournament, for large graphs.
 const MIN_CHAINS: u64 = 4;
-/// Chains of a tournament times tasks of the graph.
+/// Product of the number of chains in a tournament and the number of tasks of the graph.
 const CHAIN_TASKS: u64 = 80_000;
-/// The share by which the next order of a chain may be longer in the first round. Each round halves it.
+/// In the first round, the next order of a chain may be longer than the current one by this share. Each round halves the share.
 const SLACK: f64 = 0.003;
-/// Most runs of a chain in the first round.
+/// Maximum number of runs of a chain in the first round.
 const FIRST_RUNS: u64 = 50;
-/// Each round gives a chain at most this many times the runs of the previous round.
+/// Maximum ratio between the runs of a chain in one round and in the previous round.
 const GROWTH: u64 = 3;
 /// Of every four chains in the first tournament, this many start from the plan of the previous batch.
 const WARM_OF_FOUR: u64 = 3;
-/// In every four chains, the index of the chain that starts with the lightest microbatch ahead.
+/// Of every four chains, the index of the one that sends the lightest microbatch first.
 const LIGHTEST_AHEAD: u64 = 2;
 /// Runs of a chain that restarts an island.
 const RESTART_RUNS: u64 = 60;
@@ -102,13 +102,13 @@ fn compete(
     let mut all_runs = 0;
     for round in 0..rounds {
         let count = chains.len();
-        let most = match search.clock.budget() {
+        let max_runs = match search.clock.budget() {
             Budget::Time(_) => u64::MAX,
             Budget::Iterations(limit) => {
                 (part * limit as f64 * RUNS_PER_ITERATION as f64 / count as f64) as u64
             }
         };
-        let runs = most.min(FIRST_RUNS * GROWTH.pow(round));
+        let runs = max_runs.min(FIRST_RUNS * GROWTH.pow(round));
         let slack = SLACK / f64::from(1u32 << round);
         let slot = part * search.env.threads.clamp(1, count) as f64 / count as f64;
         chains.par_iter_mut().with_max_len(1).for_each(|chain| {

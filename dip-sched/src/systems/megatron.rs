@@ -14,7 +14,7 @@ use crate::schedules::Interleaved;
 /// The numbers of chunks per rank that are tried.
 const VIRTUAL: [u32; 5] = [1, 2, 4, 8, 16];
 
-/// Interleaved 1F1B (VPP). The layers of all modules in one row are cut into `V` times as many chunks as ranks, about equal in
+/// Interleaved 1F1B (VPP). The layers of all modules, one module after another, are cut into `V` chunks per rank of about equal
 /// parameters. `V` and the recomputation of each module are the fastest over the history.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Megatron;

@@ -6,11 +6,11 @@
 //! ```
 //!
 //! A system is a placement, a memory policy and a schedule. All systems share the cost model, the memory limit and the data. A system
-//! that fixes a choice before training fixes the choice that does best over the history.
+//! that fixes a choice before training takes the choice that does best over the history.
 //!
 //! | system | placement | memory | schedule |
 //! |---|---|---|---|
-//! | [`Megatron`] | all layers in one row, in chunks of about equal parameters, V chunks per rank | best recomputation of each module | interleaved 1F1B |
+//! | [`Megatron`] | layers of all modules, one after another, in V chunks per rank of about equal parameters | best recomputation of each module | interleaved 1F1B |
 //! | [`NnScaler`] | contiguous stages that fit, the longest as short as possible | fastest recomputation of each rank that fits | 1F1B |
 //! | [`OptimusSystem`] | separate chunks for encoders and backbone, V chunks of the backbone per rank | best recomputation of each module | encoder forwards first, interleaved backbone |
 //! | [`DipSystem`] | modality-aware, sub-microbatches | chosen for every stage of every batch | searched for every batch |

@@ -19,7 +19,7 @@ const ENCODER: [u32; 3] = [1, 2, 4];
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OptimusSystem;
 
-/// Chunks a rank of each kind of module.
+/// Chunks per rank of each kind of module.
 #[derive(Debug, Clone, Copy)]
 struct ChunksPerRank {
     backbone: u32,

@@ -226,8 +226,9 @@ pub fn limit(graph: &mut TaskGraph, memory: MemoryLimit) {
             *held.entry(task.microbatch.0).or_default() +=
                 smallest.unwrap_or(task.activation_bytes.0);
         }
-        let most = held.values().copied().max().unwrap_or(0);
-        graph.memory_limit_bytes[r] = Bytes(graph.static_bytes[r].0 + (most as f64 * share) as u64);
+        let largest = held.values().copied().max().unwrap_or(0);
+        graph.memory_limit_bytes[r] =
+            Bytes(graph.static_bytes[r].0 + (largest as f64 * share) as u64);
     }
 }
 

@@ -84,8 +84,8 @@ fn a_graph_that_cannot_fit_names_the_rank_and_its_bytes() {
             let bytes = t.candidates.iter().map(|c| c.activation_bytes.0).min();
             bytes.unwrap_or(t.activation_bytes.0)
         };
-        let most = on_rank.map(smallest).max().unwrap();
-        graph.memory_limit_bytes[rank] = Bytes(graph.static_bytes[rank].0 + most - 1);
+        let largest = on_rank.map(smallest).max().unwrap();
+        graph.memory_limit_bytes[rank] = Bytes(graph.static_bytes[rank].0 + largest - 1);
         for name in schedule_names() {
             match schedule_by_name(name).unwrap().plan(&graph, &env(1)) {
                 Err(ScheduleError::Infeasible { rank: r, needed, limit }) => {

@@ -143,7 +143,7 @@ fn uniform_stages_take_the_closed_forms() {
 
 #[test]
 fn every_system_stays_within_memory() {
-    // A rank holds 4 units of weights and, when everything is kept, 40 a microbatch.
+    // A rank holds 4 units of weights and, when everything is kept, 40 per microbatch.
     for memory in [1000, 100, 60] {
         for name in system_names().filter(|n| *n != "exact") {
             let seconds = by_name(name, 8, memory);

@@ -21,12 +21,12 @@ use crate::plan::graph::TaskGraph;
 use crate::plan::plan::Plan;
 use crate::plan::violation::{Violation, ViolationCode};
 use crate::spec::RankId;
-use order::Sequence;
+use order::CheckedOrder;
 use pairs::StagePairs;
 use precedence::dependency_edges;
 use times::RecomputedTimes;
 
-/// Largest relative difference between a predicted and a recomputed figure.
+/// Tolerated relative difference between a predicted and a recomputed figure.
 pub const TOLERANCE: f64 = 1e-6;
 
 /// Returns every violation of a plan, at most [`MAX_VIOLATIONS`](crate::MAX_VIOLATIONS).
@@ -80,19 +80,18 @@ fn check_plan_draft(plan: &PlanDraft, context: &PlanContext<'_>, findings: &mut 
     let tasks = context.tasks;
     let mut makespan = f64::NAN;
     if let Some(order) = &plan.order {
-        let sequence =
-            order::check(tasks, order, context.ranks, context.cycle.is_empty(), findings);
-        let wrong = order::check_stage_order(tasks, &sequence.lists, &context.stages, findings);
-        check_memory(plan, context, &sequence, &wrong, findings);
-        if let Some(sorted) = &sequence.sorted {
-            let times = times::recompute(tasks, sorted, &sequence.previous);
+        let checked = order::check(tasks, order, context.ranks, context.cycle.is_empty(), findings);
+        let wrong = order::check_stage_order(tasks, &checked.lists, &context.stages, findings);
+        check_memory(plan, context, &checked, &wrong, findings);
+        if let Some(sorted) = &checked.sorted {
+            let times = times::recompute(tasks, sorted, &checked.previous);
             let before = findings.violations.len();
-            times::check(tasks, plan, &sequence, &times, findings);
+            times::check(tasks, plan, &checked, &times, findings);
             let consistent = findings.violations.len() == before;
             check_totals(plan, context, &times, consistent, findings);
             makespan = times.makespan;
         } else {
-            times::check_alone(tasks, plan, &context.cycle, &sequence.misplaced, findings);
+            times::check_alone(tasks, plan, &context.cycle, &checked.misplaced, findings);
         }
     } else {
         times::check_alone(tasks, plan, &context.cycle, &[], findings);
@@ -130,7 +129,7 @@ fn check_cycles(tasks: &[TaskDraft], stages: &StagePairs, findings: &mut Finding
 fn check_memory(
     plan: &PlanDraft,
     context: &PlanContext<'_>,
-    sequence: &Sequence,
+    checked: &CheckedOrder,
     wrong: &[bool],
     findings: &mut Findings,
 ) {
@@ -138,7 +137,7 @@ fn check_memory(
         return;
     }
     let entry = |list: &Option<Vec<_>>, r: usize| list.as_ref().and_then(|l| *l.get(r)?);
-    for (r, list) in sequence.lists.iter().enumerate() {
+    for (r, list) in checked.lists.iter().enumerate() {
         let sound = !wrong[r] && !context.stages.unsound.contains(&RankId::from(r));
         let static_bytes = entry(&context.draft.static_bytes, r).filter(|_| sound);
         if let (Some(list), Some(static_bytes)) = (list, static_bytes)
@@ -146,8 +145,8 @@ fn check_memory(
         {
             let limit =
                 entry(&context.draft.memory_limit, r).filter(|_| !context.over.contains(&r));
-            // An order in deadlock has no peak to compare with.
-            let predicted = entry(&plan.peak, r).filter(|_| sequence.runs);
+            // A deadlocked order has no peak to compare with.
+            let predicted = entry(&plan.peak, r).filter(|_| checked.deadlock_free);
             memory::check_peak(r, peak, limit, predicted, findings);
         }
     }
@@ -175,7 +174,7 @@ fn check_totals(
     let bubble_of = |makespan: f64| 1.0 - busy / (context.ranks as f64 * makespan);
     let (bubble, stated) = (bubble_of(makespan), bubble_of(plan.makespan));
     let off = |expected: f64| (plan.bubble_ratio - expected).abs() > TOLERANCE;
-    // The ratio is relative already, so its tolerance is absolute. It is undefined for an empty timeline.
+    // The ratio is itself relative, so its tolerance is absolute. It is undefined for an empty timeline.
     if makespan > 0.0 && off(bubble) && (consistent || off(stated)) {
         let message =
             format!("{}, but the order gives {bubble}; recompute the plan", plan.bubble_ratio);

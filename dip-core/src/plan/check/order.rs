@@ -6,8 +6,8 @@ use crate::plan::draft::{ListDraft, TaskDraft};
 use crate::plan::findings::Findings;
 use crate::plan::violation::ViolationCode;
 
-/// The result of the order check.
-pub(super) struct Sequence {
+/// What the checks of the order found.
+pub(super) struct CheckedOrder {
     /// For each task, the previous task on its rank.
     pub(super) previous: Vec<Option<u32>>,
     /// The order of each rank; `None` if it does not list exactly the tasks of the rank.
@@ -16,8 +16,8 @@ pub(super) struct Sequence {
     pub(super) sorted: Option<Vec<u32>>,
     /// For each task, true if it is listed only on ranks that are not its own.
     pub(super) misplaced: Vec<bool>,
-    /// True if the known part of order and dependencies does not deadlock.
-    pub(super) runs: bool,
+    /// True if order and dependencies, as far as they are known, do not deadlock.
+    pub(super) deadlock_free: bool,
 }
 
 /// Checks the order. `acyclic` is false if the dependencies alone form a cycle.
@@ -27,7 +27,7 @@ pub(super) fn check(
     ranks: usize,
     acyclic: bool,
     findings: &mut Findings,
-) -> Sequence {
+) -> CheckedOrder {
     let mut places = vec![Listing::Nowhere; tasks.len()];
     let covered = check_coverage(tasks, order, &mut places[..], ranks, findings);
     let misplaced = places.iter().map(|&place| place == Listing::Misplaced).collect();
@@ -41,10 +41,10 @@ pub(super) fn check(
         }
         lists.push(ids);
     }
-    let whole = lists.len() == ranks && lists.iter().all(Option::is_some);
+    let complete = lists.len() == ranks && lists.iter().all(Option::is_some);
     let sorted = if acyclic { check_deadlock(tasks, &previous, findings) } else { None };
-    let runs = sorted.is_some();
-    Sequence { previous, lists, sorted: sorted.filter(|_| whole), misplaced, runs }
+    let deadlock_free = sorted.is_some();
+    CheckedOrder { previous, lists, sorted: sorted.filter(|_| complete), misplaced, deadlock_free }
 }
 
 /// Fills `places` and returns, for each list, whether it holds exactly the tasks of its rank.
@@ -75,7 +75,7 @@ fn check_coverage(
                 }
                 (_, Listing::At(r0, p0)) => {
                     let message =
-                        format!("task {id} is listed at order[{r0}][{p0}] already; list it once");
+                        format!("task {id} is already listed at order[{r0}][{p0}]; list it once");
                     findings.add(ViolationCode::DuplicateTask, path, message);
                     covered[r] = false;
                 }
@@ -147,8 +147,8 @@ fn check_deadlock(
     }
 }
 
-/// Checks that each backward runs after its forward and each weight task after its backward. If a dependency states the
-/// same, the order deadlocks, which is reported already. Returns, for each rank, whether a pair is out of order.
+/// Checks that each backward runs after its forward and each weight task after its backward. A wrong order is not reported
+/// again if a dependency states the same, because that is a deadlock. Returns, for each rank, whether a pair is out of order.
 pub(super) fn check_stage_order(
     tasks: &[TaskDraft],
     lists: &[Option<Vec<u32>>],

@@ -23,7 +23,7 @@ pub(super) struct StagePairs {
     pub(super) list: Vec<StagePair>,
     /// For each task, its index in `list`; `None` if its key could not be read.
     pub(super) of_task: Vec<Option<usize>>,
-    /// True if all keys could be read, so that a pair outside the list does not exist.
+    /// True if all keys could be read. Then the list has all pairs.
     pub(super) complete: bool,
     /// Ranks with duplicate or unpaired stages. Their memory cannot be computed.
     pub(super) unsound: HashSet<RankId>,
@@ -56,7 +56,7 @@ impl StagePairs {
                 Some(other) => {
                     stages.unsound.extend(task.rank);
                     let message = format!(
-                        "{} is task {other} already; remove one or correct its rank, segment or microbatch",
+                        "{} is the same stage as task {other}; remove one or correct its rank, segment or microbatch",
                         describe(i, task)
                     );
                     findings.add(
@@ -120,7 +120,7 @@ impl StagePairs {
                 && !offers.iter().any(|c| chosen(c, stage, tasks))
             {
                 let message = format!(
-                    "strategy `{strategy}` with these durations and bytes is none of the {} candidates of its pair; \
+                    "strategy `{strategy}` with these durations and bytes is not one of the {} candidates of its pair; \
                      copy the figures of one candidate",
                     offers.len()
                 );

@@ -53,7 +53,8 @@ pub(super) fn sort(
     if sorted.len() == n { Ok(sorted) } else { Err(cycle(&waiting, edges)) }
 }
 
-/// Finds a cycle among the nodes that still wait. Each of them waits for another one, so a walk backwards must close.
+/// Finds a cycle among the nodes that still wait. Each of them waits for another one, so a walk backwards meets a node
+/// again.
 fn cycle(waiting: &[usize], edges: impl Iterator<Item = Edge>) -> Vec<u32> {
     let mut awaited = vec![None; waiting.len()];
     for (before, after) in edges {

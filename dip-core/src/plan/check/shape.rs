@@ -105,7 +105,7 @@ impl DepsCheck {
             };
             if *named_by == i {
                 let message = format!(
-                    "task {i} depends on task {id} already; keep one edge, with the larger comm_s"
+                    "task {i} already depends on task {id}; keep one edge, with the larger comm_s"
                 );
                 let path = format_args!("tasks[{i}].deps[{d}]");
                 findings.add(ViolationCode::DuplicateDependency, path, message);

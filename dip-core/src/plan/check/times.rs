@@ -4,7 +4,7 @@
 //! times. The report thus names the place where a prediction goes wrong, not every task after it.
 
 use super::close;
-use super::order::Sequence;
+use super::order::CheckedOrder;
 use crate::plan::draft::{PlanDraft, TaskDraft};
 use crate::plan::findings::Findings;
 use crate::plan::violation::ViolationCode;
@@ -52,7 +52,7 @@ fn earliest(task: &TaskDraft, previous: Option<u32>, end: &[f64]) -> f64 {
 pub(super) fn check(
     tasks: &[TaskDraft],
     plan: &PlanDraft,
-    sequence: &Sequence,
+    checked: &CheckedOrder,
     times: &RecomputedTimes,
     findings: &mut Findings,
 ) {
@@ -71,7 +71,7 @@ pub(super) fn check(
         if predicted.differ(start, times.start[i]) {
             first_deviation =
                 first_deviation.or(Some((ViolationCode::StartMismatch, i, start, times.start[i])));
-            predicted.check_start(i, sequence.previous[i], findings);
+            predicted.check_start(i, checked.previous[i], findings);
         }
         if predicted.differ(end, times.end[i]) {
             first_deviation =

@@ -16,7 +16,7 @@ pub use write::order_to_csv;
 
 use thiserror::Error;
 
-/// An order that has no CSV form, or a CSV text that is no order.
+/// An order that has no CSV form, or a CSV text that is not an order.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CsvError {

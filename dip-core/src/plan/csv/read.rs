@@ -22,7 +22,7 @@ struct CellPlace {
 /// Reads an order of the tasks of `graph`. The graph must pass [`check_graph`](crate::check_graph).
 ///
 /// # Errors
-/// Every [`CsvError`] of the text: cells that are no action, name a missing stage or microbatch, are on the wrong rank or
+/// Every [`CsvError`] of the text: cells that are not an action, name a missing stage or microbatch, are on the wrong rank or
 /// repeat an earlier cell; missing actions; and orders that deadlock.
 pub fn order_from_csv(text: &str, graph: &TaskGraph) -> Result<Vec<Vec<TaskId>>, Vec<CsvError>> {
     let stages = StageTable::of(graph).map_err(|error| vec![error])?;
@@ -102,7 +102,7 @@ impl OrderReader<'_> {
             ));
         }
         if let Some(CellPlace { row, column }) = self.places.get(&task) {
-            return Err(format!("is in row {row}, column {column} already; remove one"));
+            return Err(format!("is already in row {row}, column {column}; remove one"));
         }
         self.places.insert(task, place);
         Ok(task)
@@ -201,7 +201,7 @@ fn parse(text: &str) -> Result<Cell, String> {
     for other in ["SEND_", "RECV_", "UNSHARD", "RESHARD", "REDUCE_GRAD"] {
         if digits > 0 && rest.starts_with(other) {
             return Err(
-                "is no computation; remove it, because the graph gives the communication".into()
+                "is not a computation; remove it, because the graph gives the communication".into(),
             );
         }
     }

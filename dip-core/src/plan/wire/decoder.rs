@@ -50,7 +50,7 @@ pub(super) enum Array<T> {
     Items(Vec<T>),
     /// It has more entries than allowed.
     TooLong,
-    /// It is no array, or the report was full before its end.
+    /// It is not an array, or the report was full before its end.
     Unreadable,
 }
 
@@ -106,10 +106,10 @@ impl<'a> DocumentDecoder<'a> {
 
     /// Reads an array. Calls `item` for every entry, which must read its value.
     ///
-    /// After `most` entries, or once the report is full, the rest is skipped, so that memory is bounded.
+    /// After `max_items` entries, or once the report is full, the rest is skipped, so that memory is bounded.
     pub(super) fn array<T>(
         &mut self,
-        most: usize,
+        max_items: usize,
         mut item: impl FnMut(&mut Self) -> Result<T, Syntax>,
     ) -> Result<Array<T>, Syntax> {
         let token = self.reader.value()?;
@@ -119,7 +119,7 @@ impl<'a> DocumentDecoder<'a> {
         }
         let (mut items, mut first, mut cut) = (Vec::new(), true, false);
         while self.reader.item(&mut first)? {
-            if items.len() >= most || self.findings.is_full() {
+            if items.len() >= max_items || self.findings.is_full() {
                 cut = true;
                 self.findings.truncated |= self.findings.is_full();
                 self.skip()?;
@@ -131,7 +131,7 @@ impl<'a> DocumentDecoder<'a> {
         }
         Ok(match cut {
             false => Array::Items(items),
-            true if items.len() >= most => Array::TooLong,
+            true if items.len() >= max_items => Array::TooLong,
             true => Array::Unreadable,
         })
     }
@@ -189,10 +189,10 @@ impl<'a> DocumentDecoder<'a> {
         Ok(f64::NAN)
     }
 
-    /// Reads a whole number from 0 to `most`.
-    pub(super) fn integer(&mut self, most: u64) -> Result<Option<u64>, Syntax> {
+    /// Reads a whole number from 0 to `max`.
+    pub(super) fn integer(&mut self, max: u64) -> Result<Option<u64>, Syntax> {
         match self.reader.value()? {
-            Token::Number(text) => Ok(self.whole(text, most)),
+            Token::Number(text) => Ok(self.whole(text, max)),
             Token::NotFinite(text) => {
                 self.not_finite(text);
                 Ok(None)
@@ -255,7 +255,7 @@ impl<'a> DocumentDecoder<'a> {
         self.report(ViolationCode::NotFinite, message);
     }
 
-    fn whole(&mut self, text: &str, most: u64) -> Option<u64> {
+    fn whole(&mut self, text: &str, max: u64) -> Option<u64> {
         let value = shortened(text);
         if text == "-0" {
             return Some(0);
@@ -274,9 +274,9 @@ impl<'a> DocumentDecoder<'a> {
             (ViolationCode::Negative, message)
         } else {
             match text.parse::<u64>() {
-                Ok(number) if number <= most => return Some(number),
+                Ok(number) if number <= max => return Some(number),
                 _ => {
-                    let message = format!("{value} is above {most}; give a smaller number");
+                    let message = format!("{value} is above {max}; give a smaller number");
                     (ViolationCode::OutOfRange, message)
                 }
             }
@@ -286,7 +286,7 @@ impl<'a> DocumentDecoder<'a> {
     }
 }
 
-/// A field name as part of a path. A name that is no plain word is quoted.
+/// A field name as part of a path. A name that is not a plain word is quoted.
 fn quoted(key: &str) -> String {
     let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if plain { shortened(key).into() } else { format!("{:?}", shortened(key)) }

@@ -66,7 +66,7 @@ pub enum FormatError {
         /// What to do.
         remedy: &'static str,
     },
-    /// The document has the right schema, but is no usable graph or plan.
+    /// The document has the right schema, but is not a usable graph or plan.
     #[error("{}", Shown(.0))]
     Invalid(Vec<Violation>),
 }

@@ -19,7 +19,7 @@ const TYPICAL_SECONDS: f64 = 10.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AudioSpec {
-    /// Encoder frames for a second of sound.
+    /// Encoder frames per second of sound.
     pub frames_per_second: u32,
     /// Frames merged into one token of the decoder.
     pub merge: u32,

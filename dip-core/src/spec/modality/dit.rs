@@ -20,7 +20,7 @@ const MEASURED_CAPTION: u64 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DitSpec {
-    /// Latent frames for a second of video.
+    /// Latent frames per second of video.
     pub latent_frames_per_second: f64,
     /// Tokens of one latent frame after patchifying.
     pub tokens_per_frame: u32,
@@ -29,7 +29,7 @@ pub struct DitSpec {
 }
 
 impl DitSpec {
-    /// Latent frames of a clip, the last one begun; a rounding error begins none.
+    /// Latent frames of a clip, rounded up except for rounding errors.
     fn frames(&self, seconds: f64) -> u64 {
         (seconds * self.latent_frames_per_second - 1e-6).ceil().max(1.0) as u64
     }

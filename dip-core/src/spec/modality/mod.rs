@@ -172,9 +172,9 @@ pub struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// The share of `most`, rounded up.
-    pub fn part(&self, most: u32) -> u32 {
-        ((f64::from(most) * self.share).ceil() as u32).min(most)
+    /// The share of `max`, rounded up.
+    pub fn part(&self, max: u32) -> u32 {
+        ((f64::from(max) * self.share).ceil() as u32).min(max)
     }
 }
 

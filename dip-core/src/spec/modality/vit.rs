@@ -29,11 +29,11 @@ pub enum Tower {
     /// Patch embedding with a bias, rotary positions of rows and columns, an adapter with a norm before it.
     #[default]
     Native,
-    /// The same without the bias; a patch spans two frames, and a still image is both of them.
+    /// Like `Native`, without the bias. A patch spans two frames; a still image fills both.
     Qwen2Vl,
-    /// A class token, learned positions, a norm before the layers; an adapter without a norm, without the class token.
+    /// A class token, learned positions, a norm before the layers. The adapter has no norm and drops the class token.
     Clip,
-    /// Patch embedding with a bias, learned positions; an adapter without a norm.
+    /// Patch embedding with a bias, learned positions, an adapter without a norm.
     Siglip,
 }
 

@@ -13,9 +13,9 @@ use crate::spec::strict;
 
 pub use options::{Activation, AttentionBias, LayerOptions, Lora, LoraTarget, Rope, RopeScaling};
 
-/// Most modules of a model. Bounds the tables that are sized by modules.
+/// Maximum number of modules of a model. It bounds the tables with one entry per module.
 pub const MAX_MODULES: usize = 64;
-/// Most layers of a module.
+/// Maximum number of layers of a module.
 pub const MAX_LAYERS: u32 = 65_536;
 
 /// A large multimodal model: a directed acyclic graph of modules, connected by their `inputs`.
@@ -26,10 +26,10 @@ pub struct ModelSpec {
     pub name: String,
     /// Tokens of one packed sequence, images and audio included.
     pub sequence_tokens: u32,
-    /// Most images in one microbatch; 0 if the model takes none.
+    /// Maximum number of images in one microbatch; 0 if the model takes none.
     #[serde(default)]
     pub max_images: u32,
-    /// Most clips in one microbatch; 0 if the model takes none.
+    /// Maximum number of clips in one microbatch; 0 if the model takes none.
     #[serde(default)]
     pub max_clips: u32,
     /// Default number of microbatches per iteration and pipeline replica.
@@ -278,13 +278,13 @@ impl ModuleSpec {
         format!("module {:?}.{field}", self.name)
     }
 
-    /// Checks that a field is 1 to `most`.
+    /// Checks that a field is from 1 to `max`.
     ///
     /// # Errors
     /// [`FieldError`] if it is not.
-    pub fn check(&self, field: &str, value: u32, most: u32) -> Result<(), FieldError> {
+    pub fn check(&self, field: &str, value: u32, max: u32) -> Result<(), FieldError> {
         let remedy = format!("set {field} within the limit");
-        FieldError::check_range(self.path(field), value, 1..=most, remedy)
+        FieldError::check_range(self.path(field), value, 1..=max, remedy)
     }
 
     fn validate(&self) -> Result<(), FieldError> {

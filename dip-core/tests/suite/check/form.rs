@@ -169,7 +169,7 @@ fn a_number_out_of_range_is_named() {
 }
 
 #[test]
-fn durations_that_overflow_in_sum_are_named() {
+fn durations_whose_sum_overflows_are_named() {
     let huge = DURATION_0.replace("1.0", "1.7e308");
     let second = r#"{"task": 1, "comm_s": 1.7e308}"#;
     let report = found(&broken(&[(DURATION_0, &huge), (DEP_2, second)]));

@@ -1,6 +1,6 @@
 //! Fits factors to single operators.
 //!
-//! The data sheet is given, so the time of each kind is a line: a fixed time and a slope.
+//! Peaks come from the data sheet. The times of each kind are fitted by a line: a fixed time and a slope.
 //!
 //! | kind | gives |
 //! |---|---|
@@ -33,7 +33,7 @@ impl Measurement {
 }
 
 /// Returns `cluster` with new peaks for its device: the fastest product and the fastest elementwise operator of
-/// `measurements`. For devices without a data sheet.
+/// `measurements`. Use it for devices without a data sheet.
 pub fn with_measured_peaks(cluster: &ClusterSpec, measurements: &[Measurement]) -> ClusterSpec {
     let fastest = |kind, amount: fn(&Operator) -> f64, unknown: f64| {
         let of_kind = measurements.iter().filter(|m| m.operator.kind == kind);
@@ -171,7 +171,7 @@ impl<'a> FactorFit<'a> {
         Ok(())
     }
 
-    /// Messages own the network factor, so host copies get a bandwidth of their own.
+    /// Host copies share the network factor, which messages have decided. So the fit adjusts the host bandwidth.
     fn host_copies(&mut self) -> Result<(), FitError> {
         let measured = self.of(OperatorKind::HostCopy);
         let fixed = self.launch() + self.fitted.links.latency_s;

@@ -2,9 +2,9 @@
 
 use dip_core::{Bytes, LayerStrategy, Seconds};
 
-/// The most candidates of a stage pair, `S` in the paper.
+/// Maximum number of candidates of a stage pair, `S` in the paper.
 pub const CANDIDATES: usize = 10;
-/// The most partial selections that are carried from one layer to the next. The front is exact up to this number. Beyond
+/// Maximum number of partial selections carried from one layer to the next. The front is exact up to this number. Beyond
 /// it, selections count as equal if their memory differs by less than 1/256 of its range.
 const PARTIALS: usize = 256;
 

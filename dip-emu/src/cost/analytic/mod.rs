@@ -27,8 +27,8 @@ const GRADIENT_BYTES: u64 = 4;
 /// which may run later ([`StageCost::weight`]). Equal parts are simulated once, across layers, ranks, microbatches and
 /// iterations.
 ///
-/// The cost of a stage leaves out the working set of the layer that computes ([`CostModel::working_bytes`]), the competition
-/// of host copies for one link, and the exchange at the end of an iteration ([`AnalyticCost::exchange`]).
+/// The cost of a stage leaves out the working set of the running layer ([`CostModel::working_bytes`]), the contention of
+/// host copies for one link, and the exchange at the end of an iteration ([`AnalyticCost::exchange`]).
 pub struct AnalyticCost {
     model: ModelSpec,
     machine: Machine,
@@ -89,7 +89,7 @@ impl AnalyticCost {
         self
     }
 
-    /// Sets a rule that is asked before the formula of operators.
+    /// Sets a rule that takes precedence over the formula for operators.
     pub fn with_rule(mut self, rule: impl OperatorRule + 'static) -> Self {
         self.machine = self.machine.with_rule(Arc::new(rule));
         self.forget();
@@ -123,7 +123,7 @@ impl AnalyticCost {
     }
 
     /// The time that the replicas of a rank with `chunks` need at the end of an iteration to sum gradients and share new
-    /// weights (ZeRO-1). Nothing of it overlaps with computation. Zero for a single replica.
+    /// weights (ZeRO-1). None of it overlaps with computation. Zero for a single replica.
     pub fn exchange(&self, chunks: &[ChunkQuery<'_>]) -> Seconds {
         let parallel = self.model.parallel;
         if parallel.data <= 1 {
@@ -205,7 +205,7 @@ impl AnalyticCost {
         }
     }
 
-    /// The bytes that a device sends on: its share of the residual stream, or of the output of the module.
+    /// The bytes that a device sends to the next chunk: its share of the residual stream, or of the output of the module.
     fn output_bytes(&self, chunk: &ChunkQuery<'_>, work: Workload) -> Bytes {
         let spec = &self.model.modules[chunk.module.index()];
         let (tokens, width) = if !chunk.is_last() {
@@ -260,7 +260,7 @@ impl AnalyticCost {
         selections
             .into_iter()
             .map(|mut selection| {
-                // Layers are equal, so their order is free. Sorted strategies have a short name.
+                // Layers are equal, so their order does not matter. Sorted strategies have a short name.
                 selection.layers.sort_unstable_by(|a, b| b.cmp(a));
                 self.cost(chunk, work, &selection.layers)
             })
@@ -312,7 +312,7 @@ impl CostModel for AnalyticCost {
         Bytes(parameters.saturating_mul(weight + GRADIENT_BYTES).saturating_add(share))
     }
 
-    /// The tensors of the part that computes: the peak of its forward, and the activations that a recomputed or offloaded
+    /// The tensors of the running part: the peak of its forward, and the activations that a recomputed or offloaded
     /// layer restores for its backward.
     fn working_bytes(&self, chunk: &ChunkQuery<'_>, workload: Workload) -> Bytes {
         if !chunk.runs_backward || self.check(chunk).is_err() {
@@ -320,14 +320,14 @@ impl CostModel for AnalyticCost {
         }
         let part = |part| self.part(self.key(chunk, part, workload));
         let layer = part(Part::Layer);
-        let mut most = layer.working + layer.saved;
+        let mut peak = layer.working + layer.saved;
         if chunk.is_first() {
-            most = most.max(part(Part::First).working);
+            peak = peak.max(part(Part::First).working);
         }
         if chunk.is_last() {
-            most = most.max(part(Part::Last).working);
+            peak = peak.max(part(Part::Last).working);
         }
-        most
+        peak
     }
 
     fn candidates(

@@ -19,8 +19,9 @@ pub struct PartCost {
     pub weight_gradient: Seconds,
     /// The time of the attention cores of the forward.
     pub attention: Seconds,
-    /// The activations kept for the backward, and those of selective recompute.
+    /// The activations kept for the backward.
     pub saved: Bytes,
+    /// The activations kept under selective recompute.
     pub saved_selective: Bytes,
     /// The peak memory of a forward that keeps nothing.
     pub working: Bytes,

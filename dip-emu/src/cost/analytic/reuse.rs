@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
-/// The most entries of a table. Batches of videos rarely repeat, so a long run would otherwise fill the memory.
+/// Maximum number of entries in a table. Batches of videos rarely repeat, so a long run would otherwise fill the memory.
 const MAX_ENTRIES: usize = 1 << 16;
 
 /// Results by the key that they depend on.

@@ -242,7 +242,7 @@ fn computed_pairs(query: &StageQuery<'_>) -> u64 {
     work.computed_pairs.saturating_add(padding)
 }
 
-/// The number of values that the stage sends on.
+/// The number of values that the stage sends to the next chunk.
 fn output_values(query: &StageQuery<'_>) -> u64 {
     let chunk = &query.chunk;
     let spec = &chunk.model.modules[chunk.module.index()];

@@ -19,8 +19,8 @@ pub struct PairCost {
 }
 
 impl MeasuredPart {
-    /// The part at `tokens` tokens: on a line between the neighbouring sizes of `points`, on the line of the outermost two
-    /// beyond them, constant with a single point. `None` without points.
+    /// The part at `tokens` tokens: interpolated linearly between the neighbouring sizes of `points`, extrapolated from the
+    /// two outermost sizes, or constant if there is one point. `None` without points.
     pub fn at(points: &[ProfileEntry], tokens: u64) -> Option<Self> {
         let first = points.first()?;
         if points.len() == 1 {

@@ -45,8 +45,8 @@ const FILLED: f64 = 0.8;
 /// Draws the chart as an `svg` element.
 pub fn bars(chart: &Bars) -> String {
     let all = chart.series.iter().flat_map(|s| s.bars.iter().flatten());
-    let most = all.map(|bar| bar.value + bar.deviation).fold(0.0, f64::max);
-    let y = Scale::up(0.0, most);
+    let highest = all.map(|bar| bar.value + bar.deviation).fold(0.0, f64::max);
+    let y = Scale::up(0.0, highest);
     let mut out = open(&chart.value);
     vertical(&mut out, &y, &chart.value);
     horizontal(&mut out, &chart.group);

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::partial::{PartialSequence, Stuck};
 use crate::problem::Problem;
 
-/// States after which the search for a sequence gives up.
+/// Number of states after which the search for a sequence gives up.
 const MAX_STATES: usize = 30_000;
 
 /// Runs the ready task with the least key first.
@@ -25,7 +25,7 @@ pub(super) fn by_key(mut run: PartialSequence<'_>, keys: &[f64]) -> Result<Vec<u
     }
 }
 
-/// For each task that frees memory, in topological order, runs all it still needs and then the task.
+/// Takes the tasks that free memory in topological order. Runs the remaining ancestors of each, then the task itself.
 pub(super) fn on_demand(mut run: PartialSequence<'_>) -> Result<Vec<u32>, Stuck> {
     let problem = run.problem;
     let mut position = vec![0u32; problem.n];
@@ -81,7 +81,7 @@ fn ancestors(problem: &Problem, goal: usize, executed: &[bool]) -> Vec<bool> {
     needed
 }
 
-/// Depth-first search over the forwards that hold bytes. A state that holds nothing needs no backtracking beyond it.
+/// Depth-first search over the forwards that hold bytes. The search never backtracks past a state that holds no bytes.
 pub(super) fn search(mut run: PartialSequence<'_>) -> Option<Vec<u32>> {
     run.drain();
     let mut failed: HashSet<u64> = HashSet::new();

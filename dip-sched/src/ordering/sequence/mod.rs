@@ -14,7 +14,7 @@ use crate::problem::{Problem, TaskCosts};
 use methods::{by_key, on_demand, search};
 use partial::{PartialSequence, Stuck};
 
-/// Most tasks of a graph that is searched.
+/// Maximum number of tasks for the depth-first search.
 const MAX_SEARCHED_TASKS: usize = 600;
 
 /// Returns a sequence of all tasks that fits in memory.

@@ -1,4 +1,4 @@
-//! A sequence in the making.
+//! A partial sequence.
 
 use crate::problem::{Problem, TaskCosts};
 
@@ -18,7 +18,7 @@ impl Stuck {
     }
 }
 
-/// A sequence in the making.
+/// A partial sequence of tasks, with the state after its last task.
 #[derive(Clone)]
 pub(super) struct PartialSequence<'a> {
     pub(super) problem: &'a Problem,

@@ -11,11 +11,11 @@ use crate::search::{RngStream, Search};
 
 /// Share of the remaining time for a sample of the tree search.
 const SHARE: f64 = 0.2;
-/// Share of the remaining iterations, as a divisor.
+/// The sample takes the remaining iterations divided by this.
 const ITERATIONS_DIVISOR: u64 = 20;
-/// Approximate sequences of one round of the tree search.
+/// Approximate number of sequences in one round of the tree search.
 const SEQUENCES_PER_ROUND: u64 = 10;
-/// A sample can pay if the order of the batch is at most this factor longer than the best so far.
+/// Maximum ratio of the makespan in the order of the batch to the best makespan; above it, the sample is skipped.
 const PROMISING: f64 = 1.1;
 
 /// Runs a reorderer until the search is over.
@@ -29,8 +29,8 @@ pub(in crate::search) fn run(search: &mut Search<'_>, reorder: &mut dyn Reorder)
 
 /// The tree search of the paper for a small share of the budget.
 ///
-/// It is skipped if its first order is far longer than the best: it interleaves under the smallest strategies, and slow small
-/// strategies mislead it.
+/// It is skipped if its first order is far longer than the best. It interleaves under the smallest strategies; if these are slow,
+/// they mislead it.
 pub(in crate::search) struct PaperSample {
     reorder: Mcts,
 }

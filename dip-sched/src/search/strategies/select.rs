@@ -22,7 +22,7 @@ pub(super) struct KnapsackOption {
     pub(super) bytes: u64,
 }
 
-/// Most steps of the subgradient method.
+/// Maximum number of steps of the subgradient method.
 const MAX_STEPS: usize = 60;
 /// The method ends at this gap, as a share of the time that the best solution takes beyond the fastest strategies.
 const GAP: f64 = 0.05;

@@ -3,7 +3,8 @@
 use super::select::{KnapsackItem, KnapsackOption, select};
 use crate::problem::{Problem, Solution, StrategyCost, evaluate};
 
-/// A new choice may lengthen the makespan by at most this factor: it has less time in all, which later moves can use.
+/// The makespan of a new choice may be at most this many times the old one. The new tasks take less time in total, so later moves
+/// can make up for it.
 const ACCEPTED: f64 = 1.05;
 
 /// Chooses the strategies of every rank again for the order of a solution. Keeps them unless the makespan gets too long.

@@ -24,7 +24,7 @@ pub(super) struct Tabu {
 /// The limits of a walk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Walk {
-    /// Most steps.
+    /// Maximum number of steps.
     pub(super) steps: u32,
     /// Steps without a shorter order after which the walk ends.
     pub(super) idle: u32,

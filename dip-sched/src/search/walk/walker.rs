@@ -12,7 +12,7 @@ use crate::search::strategies::upgrade;
 
 /// Steps of a walk that count as one iteration of a budget.
 const STEPS_PER_ITERATION: u32 = 100;
-/// A walk starts from a rebuilt order only if that is less than this factor longer than the original.
+/// A walk starts from a rebuilt order only if its makespan is less than this many times the original.
 const PROMISING: f64 = 1.03;
 /// Runs of the interleaving that count as one iteration of a budget.
 const RUNS_PER_ITERATION: u32 = 16;

@@ -35,7 +35,7 @@ struct Representatives<'a> {
     heavy: &'a MicrobatchMeta,
 }
 
-/// All layers in one row, with prefix sums of their costs.
+/// The layers of all modules, one after another, with prefix sums of their costs.
 pub(super) struct Layers {
     /// Module and index of each layer.
     of: Vec<(ModuleId, u32)>,

@@ -13,7 +13,7 @@ struct Saving {
 }
 
 impl DisjunctiveGraph<'_> {
-    /// A move as far as memory allows; `None` if the task cannot move.
+    /// Shortens a move to what memory allows; `None` if the task cannot move.
     pub(super) fn fitting(&self, shift: Shift) -> Option<Shift> {
         let rank = shift.rank as usize;
         if self.overflow.is_some() {
@@ -27,7 +27,7 @@ impl DisjunctiveGraph<'_> {
         let level = |i: usize| live[i] + self.costs.acquire[list[i] as usize];
         let mut furthest = None;
         if from < to {
-            // The task gives its bytes back later, and takes its bytes later.
+            // The task moves later: it takes bytes and gives them back later.
             for i in from + 1..=to {
                 if give > take && level(i) + (give - take) > budget {
                     break;
@@ -114,16 +114,22 @@ impl DisjunctiveGraph<'_> {
         Saving { bytes: now.saturating_sub(then), places }
     }
 
-    /// Writes the pairs that a rank holds at a place to `pairs`, the youngest first, at most `most`. The pair of the task at that
-    /// place counts.
-    pub(super) fn held_at(&self, rank: usize, place: usize, most: usize, pairs: &mut Vec<u32>) {
+    /// Writes the pairs that a rank holds at a place to `pairs`: the `max_pairs` latest ones, the latest first, including the pair of the
+    /// task at that place.
+    pub(super) fn held_at(
+        &self,
+        rank: usize,
+        place: usize,
+        max_pairs: usize,
+        pairs: &mut Vec<u32>,
+    ) {
         pairs.clear();
         for &t in self.order[rank][..=place].iter().rev() {
             let pair = self.problem.pair[t as usize];
             let p = &self.problem.pairs[pair as usize];
             if p.forward.0 == t && self.place[p.release().index()] as usize >= place {
                 pairs.push(pair);
-                if pairs.len() == most {
+                if pairs.len() == max_pairs {
                     return;
                 }
             }

@@ -45,7 +45,7 @@ pub(super) struct RatedMove {
     pub(super) seconds: f64,
 }
 
-/// The moves of one step. Its arrays are reused from step to step.
+/// The moves of one step. The arrays are reused from step to step.
 #[derive(Default)]
 pub(super) struct CriticalMoves {
     pub(super) rated: Vec<RatedMove>,
@@ -103,7 +103,7 @@ impl CriticalMoves {
         }
     }
 
-    /// Where memory is exceeded: moves forwards later and releases earlier.
+    /// Where memory is exceeded, rates moving forwards later and releases earlier.
     fn free_memory(&mut self, graph: &DisjunctiveGraph<'_>, rng: &mut ChaCha8Rng) {
         let problem = graph.problem;
         for rank in 0..problem.ranks {
