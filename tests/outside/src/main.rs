@@ -8,10 +8,12 @@ mod executor;
 mod link;
 mod modality;
 mod packing;
+mod plans;
 mod schedule;
 mod sink;
 mod uses;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use dip::plan::ModelSpec;
@@ -58,19 +60,24 @@ every = 3
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("dip-outside-{}", std::process::id()));
-    let trained =
-        train(&folder.join("parts")).and_then(|()| modality::train(&folder.join("clouds")));
+    let trained = train_all(&folder);
     // A run that fails early has no folder yet.
     let _ = std::fs::remove_dir_all(&folder);
     trained?;
     executor::run()
 }
 
-/// Trains on two replicas with everything plugged in.
-fn train(folder: &std::path::Path) -> anyhow::Result<()> {
-    let uses = Uses::default();
+fn train_all(folder: &Path) -> anyhow::Result<()> {
     let model = ModelSpec::from_toml(MODEL)?;
-    let mut config = RunConfig::from_toml(RUN)?;
+    let config = RunConfig::from_toml(RUN)?;
+    train(&folder.join("parts"), &model, config.clone())?;
+    plans::train(&folder.join("plans"), &model, config)?;
+    modality::train(&folder.join("clouds"))
+}
+
+/// Trains on two replicas with everything plugged in that a run takes.
+fn train(folder: &Path, model: &ModelSpec, mut config: RunConfig) -> anyhow::Result<()> {
+    let uses = Uses::default();
     config.output = folder.to_owned();
     let devices = cpu_devices(config.pipeline.devices());
     let connections = Connections::<Cpu> {
@@ -81,7 +88,7 @@ fn train(folder: &std::path::Path) -> anyhow::Result<()> {
     let mut trainer = Run::new(config, model.clone())
         .with_schedule(schedule::InOrder(uses.clone()))
         .with_cost(cost::Table(uses.clone()))
-        .with_data(data::open(&model, &uses)?)
+        .with_data(data::open(model, &uses)?)
         .with_sink(sink::Count(uses.clone()))
         .trainer(devices, connections, Modalities::default())?;
     trainer.run(&mut ())?;
