@@ -157,7 +157,7 @@ pub fn combined(
 }
 
 impl PartTimes {
-    /// Builds times from a function of the field accessor.
+    /// Builds times field by field. `value` gets an accessor of the field and returns its value.
     pub fn of(mut value: impl FnMut(fn(&Self) -> Seconds) -> Seconds) -> Self {
         Self {
             forward_s: value(|t| t.forward_s),
@@ -172,10 +172,10 @@ impl PartTimes {
         }
     }
 
-    /// Returns the sum of both, with `other` multiplied by `times`.
+    /// Returns `self + count * other`.
     #[must_use]
-    pub fn plus(self, other: Self, times: f64) -> Self {
-        Self::of(|time| time(&self) + time(&other) * times)
+    pub fn plus(self, other: Self, count: f64) -> Self {
+        Self::of(|time| time(&self) + time(&other) * count)
     }
 
     /// Replaces negative times by 0.
@@ -201,29 +201,29 @@ impl PartTimes {
 }
 
 impl PartBytes {
-    /// Returns the sum of both, with `other` multiplied by `times`.
+    /// Returns `self + count * other`.
     #[must_use]
-    pub fn plus(self, other: Self, times: f64) -> Self {
+    pub fn plus(self, other: Self, count: f64) -> Self {
         Self {
-            keep: self.keep.plus(other.keep, times),
-            selective: self.selective.plus(other.selective, times),
-            full: self.full.plus(other.full, times),
-            offload: self.offload.plus(other.offload, times),
+            keep: self.keep.plus(other.keep, count),
+            selective: self.selective.plus(other.selective, count),
+            full: self.full.plus(other.full, count),
+            offload: self.offload.plus(other.offload, count),
         }
     }
 }
 
 impl KeptBytes {
-    /// Returns the sum of both, with `other` multiplied by `times`.
-    pub fn plus(self, other: Self, times: f64) -> Self {
+    /// Returns `self + count * other`.
+    pub fn plus(self, other: Self, count: f64) -> Self {
         Self {
-            bytes: self.bytes + times * other.bytes,
-            bytes_per_pair: self.bytes_per_pair + times * other.bytes_per_pair,
+            bytes: self.bytes + count * other.bytes,
+            bytes_per_pair: self.bytes_per_pair + count * other.bytes_per_pair,
             bytes_per_trained_token: self.bytes_per_trained_token
-                + times * other.bytes_per_trained_token,
+                + count * other.bytes_per_trained_token,
             bytes_per_context_token: self.bytes_per_context_token
-                + times * other.bytes_per_context_token,
-            bytes_per_cross_pair: self.bytes_per_cross_pair + times * other.bytes_per_cross_pair,
+                + count * other.bytes_per_context_token,
+            bytes_per_cross_pair: self.bytes_per_cross_pair + count * other.bytes_per_cross_pair,
         }
     }
 
@@ -237,8 +237,8 @@ impl KeptBytes {
         ]
     }
 
-    /// Bytes of a stage, rounded up to whole bytes. Measured coefficients are quotients of whole bytes; their rounding error is
-    /// subtracted first.
+    /// Bytes of a stage with these counts, rounded up to whole bytes. Measured coefficients are quotients of whole bytes;
+    /// their rounding error is subtracted first.
     pub fn of(self, work: KeptCounts) -> Bytes {
         let all = self.bytes
             + self.bytes_per_pair * work.pairs as f64

@@ -43,7 +43,7 @@ impl<'a, P> Interpreter<'a, P> {
         }
     }
 
-    /// Runs all actions over a link that blocks, as training does. Returns when each stage ran.
+    /// Runs all actions over a link that blocks, as training does. Returns the start and end of each stage.
     ///
     /// # Errors
     /// [`ExecError`] for the first action that fails; [`ExecError::Deadlock`] if the link returns [`Poll::Pending`].
@@ -106,7 +106,7 @@ impl<'a, P> Interpreter<'a, P> {
         Ok(RankProgress::Advanced)
     }
 
-    /// Returns when each stage of this rank ran, in order.
+    /// Returns the start and end of each stage of this rank, in the order of execution.
     pub fn into_spans(self) -> Vec<Span> {
         self.spans
     }

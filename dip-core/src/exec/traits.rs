@@ -138,7 +138,7 @@ pub trait Link {
 /// The trace of a successful run passes [`Trace::check`]: it has every task of the plan once, on its rank, in the planned
 /// order, and after the tasks it depends on.
 pub trait Executor {
-    /// Runs one iteration and returns when every stage ran.
+    /// Runs one iteration and returns the start and end of every stage.
     ///
     /// # Errors
     /// [`ExecError`] of the rank that failed first.

@@ -110,8 +110,8 @@ fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
     }
 }
 
-/// Proposes the smallest power of two of ranks that hold weights and optimiser state. There is at most one rank per layer of
-/// the smallest module.
+/// Proposes a number of ranks: the smallest power of two whose memory holds the weights and the optimiser state, with at
+/// least one layer of every module per rank.
 fn ranks(spec: &ModelSpec) -> u32 {
     let all = (0..spec.modules.len()).map(|m| spec.parameters(m.into()).total());
     let bytes = all.fold(0u64, u64::saturating_add).saturating_mul(BYTES_PER_WEIGHT);

@@ -75,7 +75,7 @@ impl<'a> VirtualNetwork<'a> {
         self.released.get(message).copied()
     }
 
-    /// Receives `message` and returns when it arrives; `None` if it was not sent yet.
+    /// Receives `message` and returns its time of arrival; `None` if it was not sent yet.
     pub fn receive(&mut self, message: &Message) -> Option<Seconds> {
         self.arrivals.remove(message)
     }

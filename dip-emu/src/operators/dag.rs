@@ -33,7 +33,7 @@ struct OperatorNode {
     weights: Bytes,
 }
 
-/// What an operator does, apart from reading and writing tensors.
+/// The properties of an operator, without the tensors that it reads and writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
     /// Its name within a layer.

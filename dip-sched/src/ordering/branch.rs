@@ -2,8 +2,8 @@
 //!
 //! A node is a partial schedule. It branches over the rank whose next task can end first (Giffler and Thompson 1960). Each child runs
 //! one of the tasks of this rank that can start before that end. One more child runs none of them, if they take memory that other
-//! tasks may need first. A node is pruned if the preemptive bound of some rank is too high, or if an earlier node had run the same tasks and was at least as
-//! early everywhere.
+//! tasks may need first. A node is pruned if the preemptive bound of some rank is too high, or if an earlier node had run the same
+//! tasks and was at least as early everywhere.
 
 use std::collections::HashMap;
 

@@ -57,14 +57,15 @@ fn layers(partitioner: &Partitioner<'_>) -> Result<Vec<TimedLayer>, PartitionErr
     Ok(layers)
 }
 
-/// The ends of `runs` non-empty runs whose longest is as short as possible. Among such cuts, runs close to the average are preferred.
+/// Cuts the layers into `runs` non-empty runs so that the longest is as short as possible. Among such cuts, prefers runs close to
+/// the average. Returns the end of each run.
 fn cut(seconds: &[f64], runs: usize) -> Vec<usize> {
     let n = seconds.len();
     let mut sum = vec![0.0; n + 1];
     for (i, s) in seconds.iter().enumerate() {
         sum[i + 1] = sum[i] + s;
     }
-    let longest = shortest_longest(&sum, runs);
+    let longest = min_longest_run(&sum, runs);
     let needed = runs_needed(&sum, longest);
     let mut ends = Vec::with_capacity(runs);
     let mut start = 0;
@@ -82,8 +83,8 @@ fn cut(seconds: &[f64], runs: usize) -> Vec<usize> {
     ends
 }
 
-/// The length of the longest run in the best cut, by dynamic programming over the number of runs.
-fn shortest_longest(sum: &[f64], runs: usize) -> f64 {
+/// Seconds of the longest run in the best cut, by dynamic programming over the number of runs.
+fn min_longest_run(sum: &[f64], runs: usize) -> f64 {
     let n = sum.len() - 1;
     // `best[j]`: the longest run in the best cut of the first `j` layers into the runs so far.
     let mut best: Vec<f64> = sum.to_vec();
@@ -92,7 +93,7 @@ fn shortest_longest(sum: &[f64], runs: usize) -> f64 {
         let mut next = vec![f64::INFINITY; n + 1];
         let mut i = run - 1;
         for j in run..=n {
-            // Both sides are monotone in the cut, so the best cut only moves right.
+            // With `i`, `best[i]` rises and `sum[j] - sum[i]` falls, so the best cut never moves left.
             let value = |i: usize| best[i].max(sum[j] - sum[i]);
             while i + 1 < j && value(i + 1) <= value(i) {
                 i += 1;
@@ -104,7 +105,7 @@ fn shortest_longest(sum: &[f64], runs: usize) -> f64 {
     best[n] * (1.0 + 1e-12)
 }
 
-/// For every start, the fewest runs of length at most `longest` that hold the remaining layers.
+/// For every start, the minimum number of runs of at most `longest` seconds that hold the remaining layers.
 fn runs_needed(sum: &[f64], longest: f64) -> Vec<usize> {
     let n = sum.len() - 1;
     let mut needed = vec![0; n + 1];

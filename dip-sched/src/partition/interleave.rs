@@ -27,7 +27,7 @@ pub(super) fn place(
 ) -> Result<Partition, PartitionError> {
     let times = module_times(partitioner, sizes)?;
     let ranks = partitioner.ranks as usize;
-    let draft = |(&p, &k)| ModuleDraft::new(p, k, ranks);
+    let draft = |(&times, &segments)| ModuleDraft::new(times, segments, ranks);
     let mut drafts: Vec<ModuleDraft> = times.iter().zip(segments).map(draft).collect();
     let mut load = RankLoads::new(ranks, |rank| seconds_on(&drafts, rank));
     // Heavy layers first; light layers then even out the rest.

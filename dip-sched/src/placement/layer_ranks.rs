@@ -29,7 +29,7 @@ impl ModuleRanks {
         })
     }
 
-    /// The chunks in segments: runs of chunks on different ranks.
+    /// The chunks with their segments. A segment ends before the second chunk on one rank.
     fn chunks(&self) -> Vec<Chunk> {
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut segment = SegmentId(0);

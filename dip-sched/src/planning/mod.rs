@@ -26,7 +26,7 @@ use dip_core::{
 
 use crate::partition::{PartitionError, Partitioner, split_batch};
 
-/// Everything that the plans of a run depend on, apart from its batches: model, cluster, costs and partition.
+/// Everything that the plans of a run depend on, except its batches: model, cluster, costs and partition.
 ///
 /// ```
 /// # use std::sync::Arc;

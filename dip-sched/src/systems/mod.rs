@@ -42,7 +42,7 @@ use dip_core::{BatchMeta, MicrobatchMeta, ModelSpec};
 use crate::planning::Planning;
 use crate::schedules::{schedule_by_name, schedule_names};
 
-/// What a system decides from before training.
+/// What a system knows when it decides, before training.
 #[derive(Clone, Copy)]
 pub struct SystemInputs<'a> {
     /// Model, cluster, ranks and costs. Systems replace the partition.

@@ -1,11 +1,11 @@
-//! Trials of choices on the history.
+//! Tries the choices of a system on the history and keeps the fastest.
 
 use dip_core::{Budget, Environment, Partition, Seconds};
 
 use super::deployment::{Deployment, SystemError};
 use super::{Recompute, SystemInputs};
 
-/// Batches of the history that a trial plans.
+/// Number of batches of the history that a trial plans.
 const TRIAL_BATCHES: usize = 3;
 /// Iterations of a search in a trial.
 const TRIAL_ITERATIONS: u64 = 100;
@@ -20,7 +20,7 @@ impl<T> Fastest<T> {
         Self { best: None }
     }
 
-    /// Keeps a choice if it is the fastest so far; a choice without seconds does not fit.
+    /// Keeps a choice if it is the fastest so far. `seconds` is `None` if the choice does not fit.
     pub(super) fn offer(&mut self, choice: T, seconds: Option<Seconds>) {
         if let Some(seconds) = seconds
             && self.best.as_ref().is_none_or(|b| seconds < b.1)
@@ -70,7 +70,8 @@ pub(super) fn fastest_of(
     fastest.found(system, inputs)
 }
 
-/// The fastest recomputation settings on the fastest of several partitions: first one setting for all modules, then module by module.
+/// The fastest recomputation settings on the fastest of several partitions. Tries one setting for all modules first, then other
+/// settings module by module.
 pub(super) fn fastest_recompute(
     system: &str,
     inputs: &SystemInputs<'_>,

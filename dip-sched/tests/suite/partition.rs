@@ -27,10 +27,10 @@ impl CostModel for LinearCost {
     }
 }
 
-/// Seconds of a layer, and the extra of the first and the last layer, by module. Tokens do not matter.
-struct EndedCost(Vec<[f64; 3]>);
+/// By module, seconds of a layer, and what the first and the last layer take on top. Tokens do not matter.
+struct EndsCost(Vec<[f64; 3]>);
 
-impl CostModel for EndedCost {
+impl CostModel for EndsCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
         let chunk = &query.chunk;
         let seconds =
@@ -47,7 +47,7 @@ impl CostModel for EndedCost {
     }
 }
 
-impl EndedCost {
+impl EndsCost {
     fn seconds(&self, module: ModuleId, layers: usize, is_first: bool, is_last: bool) -> f64 {
         let [layer, first, last] = self.0[module.index()];
         let end = |has: bool, seconds: f64| if has { seconds } else { 0.0 };
@@ -112,7 +112,7 @@ fn decoder(layers: u32) -> ModelSpec {
 }
 
 /// The partition with one segment for each module.
-fn one_segment(model: &ModelSpec, ranks: u32, cost: &EndedCost) -> Partition {
+fn one_segment(model: &ModelSpec, ranks: u32, cost: &EndsCost) -> Partition {
     let partitioner = Partitioner::new(model, ranks, cost);
     partitioner.with_segments(VISION, 1).with_segments(LANGUAGE, 1).partition().unwrap()
 }
@@ -143,9 +143,9 @@ fn loads(partition: &Partition, cost: &LinearCost) -> (Vec<f64>, f64) {
 }
 
 #[test]
-fn the_number_of_segments_is_the_latency_over_that_of_the_fastest_module() {
+fn the_number_of_segments_is_the_latency_relative_to_the_fastest_module() {
     let model = vision_language(16, 48);
-    // One image takes 16 layers x 16 tokens. A sequence takes 48 layers x 64 tokens at half the price: six times as long.
+    // One image takes 16 layers x 16 tokens. A sequence takes 48 layers x 64 tokens at half the time per token: six times as long.
     let cost = LinearCost(vec![(0.0, 1.0), (0.0, 0.5)]);
     let partition = Partitioner::new(&model, 4, &cost).partition().unwrap();
     assert_eq!((partition.segments(VISION), partition.segments(LANGUAGE)), (1, 6));
@@ -189,14 +189,14 @@ fn requested_segments_are_limited_by_the_layers() {
 #[test]
 fn a_rank_with_a_head_gives_layers_away() {
     // The head takes as long as two layers.
-    let cost = EndedCost(vec![[1.0, 0.0, 2.0]]);
+    let cost = EndsCost(vec![[1.0, 0.0, 2.0]]);
     let partition = Partitioner::new(&decoder(22), 4, &cost).partition().unwrap();
     assert_eq!(sizes(&partition, ModuleId(0)), [6, 6, 6, 4]);
 }
 
 #[test]
 fn layers_leave_the_longest_chunk_for_the_shortest() {
-    let cost = EndedCost(vec![[1.0, 0.0, 3.0]]);
+    let cost = EndsCost(vec![[1.0, 0.0, 3.0]]);
     let model = decoder(24);
     let partitioner = Partitioner::new(&model, 3, &cost).with_segments(ModuleId(0), 2);
     let partition = partitioner.partition().unwrap();
@@ -207,7 +207,7 @@ fn layers_leave_the_longest_chunk_for_the_shortest() {
 #[test]
 fn another_module_gives_a_layer_if_the_first_has_none_to_give() {
     // Every chunk has one language layer, and the head takes as long as six vision layers.
-    let cost = EndedCost(vec![[1.0, 0.0, 0.0], [20.0, 0.0, 6.0]]);
+    let cost = EndsCost(vec![[1.0, 0.0, 0.0], [20.0, 0.0, 6.0]]);
     let partition = one_segment(&vision_language(24, 4), 4, &cost);
     assert_eq!(sizes(&partition, LANGUAGE), [1; 4]);
     assert_eq!(sizes(&partition, VISION), [7, 7, 7, 3]);
@@ -216,7 +216,7 @@ fn another_module_gives_a_layer_if_the_first_has_none_to_give() {
 #[test]
 fn a_layer_stays_if_its_move_helps_in_one_mix_of_modules_only() {
     // The rank with one more language layer has one less vision layer and is busier, unless language takes half the time.
-    let cost = EndedCost(vec![[1.0, 0.0, 0.0], [2.5, 0.0, 0.0]]);
+    let cost = EndsCost(vec![[1.0, 0.0, 0.0], [2.5, 0.0, 0.0]]);
     let partition = one_segment(&vision_language(11, 5), 2, &cost);
     assert_eq!((sizes(&partition, VISION), sizes(&partition, LANGUAGE)), (vec![5, 6], vec![3, 2]));
     // With one vision layer less in the model, it is busier in every mix.
@@ -225,8 +225,8 @@ fn a_layer_stays_if_its_move_helps_in_one_mix_of_modules_only() {
 }
 
 #[test]
-fn the_largest_models_are_placed_at_once() {
-    let cost = EndedCost(vec![[1.0, 0.5, 9.0], [2.0, 3.0, 40_000.0]]);
+fn the_largest_models_are_placed_quickly() {
+    let cost = EndsCost(vec![[1.0, 0.5, 9.0], [2.0, 3.0, 40_000.0]]);
     for (vision, language, ranks) in
         [(65_536, 40_000, 65_536), (65_536, 65_536, 24_000), (65_536, 65_535, 2)]
     {
@@ -245,7 +245,7 @@ proptest! {
         ends in [0.0f64..5.0, 0.0f64..5.0],
     ) {
         prop_assume!(layers >= ranks && layers > 2);
-        let cost = EndedCost(vec![[1.0, ends[0], ends[1]]]);
+        let cost = EndsCost(vec![[1.0, ends[0], ends[1]]]);
         let model = decoder(layers);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_segments(ModuleId(0), segments);
         let partition = partitioner.partition().unwrap();
@@ -261,12 +261,12 @@ proptest! {
         vision in 3u32..30,
         language in 3u32..40,
         ranks in 1u32..7,
-        prices in prop::array::uniform6(0.1f64..4.0),
+        times in prop::array::uniform6(0.1f64..4.0),
     ) {
-        let [v, l, v_first, v_last, l_first, l_last] = prices;
-        let cost = EndedCost(vec![[v, v_first, v_last], [l, l_first, 2.0 * l_last]]);
+        let [v, l, v_first, v_last, l_first, l_last] = times;
+        let cost = EndsCost(vec![[v, v_first, v_last], [l, l_first, 2.0 * l_last]]);
         let model = vision_language(vision, language);
-        // All four images are in one sub-microbatch, so a price is for the whole microbatch.
+        // All four images are in one sub-microbatch, so layer times are for the whole microbatch.
         let partitioner = Partitioner::new(&model, ranks, &cost)
             .with_representative(half_full())
             .with_sub_microbatch(VISION, 8);
@@ -282,10 +282,10 @@ proptest! {
         vision in 1u32..20,
         language in 1u32..40,
         ranks in 1u32..9,
-        prices in [0.1f64..4.0, 0.1f64..4.0],
+        times in [0.1f64..4.0, 0.1f64..4.0],
     ) {
         let model = vision_language(vision, language);
-        let cost = LinearCost(vec![(0.0, prices[0]), (0.0, prices[1])]);
+        let cost = LinearCost(vec![(0.0, times[0]), (0.0, times[1])]);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_representative(half_full());
         let partition = partitioner.partition().unwrap();
         prop_assert!(validate_partition(&model, &partition).is_ok());
@@ -301,18 +301,18 @@ proptest! {
         vision in 1u32..5,
         language in 1u32..6,
         ranks in 1u32..4,
-        prices in [0.1f64..4.0, 0.1f64..4.0],
+        times in [0.1f64..4.0, 0.1f64..4.0],
     ) {
         prop_assume!(vision + language >= ranks);
         let model = vision_language(vision, language);
-        let cost = LinearCost(vec![(0.0, prices[0]), (0.0, prices[1])]);
+        let cost = LinearCost(vec![(0.0, times[0]), (0.0, times[1])]);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_representative(half_full());
         let partition = partitioner.place(dip_core::Placement::Contiguous { runs_per_rank: 1 }).unwrap();
         prop_assert!(validate_partition(&model, &partition).is_ok());
         let (loads, _) = loads(&partition, &cost);
         let longest = loads.iter().copied().fold(0.0, f64::max);
-        let layers: Vec<f64> = std::iter::repeat_n(3.0 * prices[0] * 64.0, vision as usize)
-            .chain(std::iter::repeat_n(3.0 * prices[1] * 64.0, language as usize))
+        let layers: Vec<f64> = std::iter::repeat_n(3.0 * times[0] * 64.0, vision as usize)
+            .chain(std::iter::repeat_n(3.0 * times[1] * 64.0, language as usize))
             .collect();
         prop_assert!(longest <= best_cut(&layers, ranks as usize) * (1.0 + 1e-9));
     }
@@ -327,7 +327,7 @@ struct Grid {
 
 /// The least load of the busiest rank over all numbers of layers per chunk. `taken` holds the layers of the first chunks, `left` layers
 /// remain.
-fn least_busiest(cost: &EndedCost, grid: Grid, left: usize, taken: &mut Vec<usize>) -> f64 {
+fn least_busiest(cost: &EndsCost, grid: Grid, left: usize, taken: &mut Vec<usize>) -> f64 {
     let Grid { ranks, chunks } = grid;
     if taken.len() + 1 == chunks {
         let mut loads = vec![0.0; ranks];

@@ -11,9 +11,9 @@ use dip_sched::{
 
 use crate::support::{OutsideSchedule, stage_of, vision_language};
 
-/// Seconds of one layer of a module: for each call, each token and each update, and the extra of the first and the last layer.
+/// Seconds of one layer of a module, per call, token and update. The first and the last layer take `first` and `last` seconds more.
 #[derive(Clone, Copy)]
-struct Price {
+struct LayerTimes {
     call: f64,
     token: f64,
     first: f64,
@@ -21,18 +21,18 @@ struct Price {
     update: f64,
 }
 
-/// Prices by module, and the extra time of a backward with split weight gradients, as a share of the forward.
-struct PricedCost {
-    prices: Vec<Price>,
+/// Layer times by module, and the extra time of a backward with split weight gradients, as a share of the forward.
+struct LayerTimesCost {
+    times: Vec<LayerTimes>,
     extra: f64,
 }
 
-impl CostModel for PricedCost {
+impl CostModel for LayerTimesCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
-        let price = self.prices[query.chunk.module.index()];
-        let layer = price.call + price.token * query.workload.tokens as f64;
-        let first = if query.chunk.is_first() { price.first } else { 0.0 };
-        let last = if query.chunk.is_last() { price.last } else { 0.0 };
+        let times = self.times[query.chunk.module.index()];
+        let layer = times.call + times.token * query.workload.tokens as f64;
+        let first = if query.chunk.is_first() { times.first } else { 0.0 };
+        let last = if query.chunk.is_last() { times.last } else { 0.0 };
         let forward = Seconds(layer * query.chunk.layers.len() as f64 + first + last);
         let backward = forward * (2.0 + self.extra);
         Ok(StageCost {
@@ -51,7 +51,7 @@ impl CostModel for PricedCost {
     }
 
     fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
-        Seconds(self.prices[chunk.module.index()].update * chunk.layers.len() as f64)
+        Seconds(self.times[chunk.module.index()].update * chunk.layers.len() as f64)
     }
 }
 
@@ -63,7 +63,7 @@ fn microbatch(images: u32) -> MicrobatchMeta {
 /// A run whose layers are placed.
 struct PlacementCase {
     model: ModelSpec,
-    prices: Vec<Price>,
+    times: Vec<LayerTimes>,
     cluster: ClusterSpec,
     batches: Vec<BatchMeta>,
     ranks: u32,
@@ -72,7 +72,7 @@ struct PlacementCase {
 }
 
 impl PlacementCase {
-    fn new(layers: [u32; 2], prices: [Price; 2]) -> Self {
+    fn new(layers: [u32; 2], times: [LayerTimes; 2]) -> Self {
         let batch = |images: [u32; 4]| BatchMeta {
             iteration: 0,
             microbatches: images.map(microbatch).to_vec(),
@@ -81,7 +81,7 @@ impl PlacementCase {
         cluster.device.memory_bytes = Bytes(u64::MAX);
         Self {
             model: vision_language(layers[0], layers[1]),
-            prices: prices.to_vec(),
+            times: times.to_vec(),
             cluster,
             batches: vec![batch([4, 2, 6, 3]), batch([8, 1, 4, 4])],
             ranks: 2,
@@ -91,7 +91,7 @@ impl PlacementCase {
 
     fn planning(&self, weight_split: bool) -> Planning {
         let extra = if weight_split { self.split_extra } else { 0.0 };
-        let cost = Arc::new(PricedCost { prices: self.prices.clone(), extra });
+        let cost = Arc::new(LayerTimesCost { times: self.times.clone(), extra });
         let planning = Planning::on_ranks(&self.model, &self.cluster, cost, self.ranks);
         planning.unwrap().with_weight_split(weight_split)
     }
@@ -159,20 +159,23 @@ fn module(ranks: impl Iterator<Item = RankId>) -> ModulePartition {
     ModulePartition { sub_microbatch: u32::MAX, chunks }
 }
 
-const EVEN: Price = Price { call: 0.0, token: 1.0, first: 0.0, last: 0.0, update: 0.0 };
+const EVEN: LayerTimes = LayerTimes { call: 0.0, token: 1.0, first: 0.0, last: 0.0, update: 0.0 };
 
 #[test]
 fn a_searched_placement_is_as_good_as_the_best_of_all() {
     // A small encoder before a backbone with a heavy first layer, as in diffusion transformers; a head as heavy as two layers; an
     // encoder that no rank can share evenly; slices that cost as much as whole microbatches.
-    let small = Price { call: 150.0, token: 0.0, ..EVEN };
+    let small = LayerTimes { call: 150.0, token: 0.0, ..EVEN };
     let cases = [
-        PlacementCase::new([2, 4], [small, Price { call: 1100.0, first: 400.0, ..EVEN }]),
-        PlacementCase::new([1, 4], [Price { call: 400.0, ..EVEN }, Price { last: 128.0, ..EVEN }]),
-        PlacementCase::new([2, 3], [Price { call: 400.0, token: 1.5, ..EVEN }, EVEN]),
+        PlacementCase::new([2, 4], [small, LayerTimes { call: 1100.0, first: 400.0, ..EVEN }]),
+        PlacementCase::new(
+            [1, 4],
+            [LayerTimes { call: 400.0, ..EVEN }, LayerTimes { last: 128.0, ..EVEN }],
+        ),
+        PlacementCase::new([2, 3], [LayerTimes { call: 400.0, token: 1.5, ..EVEN }, EVEN]),
         PlacementCase::new(
             [3, 3],
-            [Price { call: 400.0, token: 0.4, ..EVEN }, Price { last: 40.0, ..EVEN }],
+            [LayerTimes { call: 400.0, token: 0.4, ..EVEN }, LayerTimes { last: 40.0, ..EVEN }],
         ),
     ];
     let mut shorter = 0;
@@ -186,12 +189,15 @@ fn a_searched_placement_is_as_good_as_the_best_of_all() {
         assert!(found <= 1.01 * optimum, "case {i}: {found}, but {optimum} is possible");
         shorter += usize::from(found < 0.95 * rule);
     }
-    assert!(shorter >= 1, "no rule leaves anything to win: these cases show nothing");
+    assert!(
+        shorter >= 1,
+        "the rule is optimal in every case, so these cases do not test the search"
+    );
 }
 
 #[test]
 fn the_placement_follows_the_plans_of_a_schedule_of_another_crate() {
-    let case = PlacementCase::new([2, 4], [EVEN, Price { last: 128.0, ..EVEN }]);
+    let case = PlacementCase::new([2, 4], [EVEN, LayerTimes { last: 128.0, ..EVEN }]);
     let seconds = |planning: &Planning| {
         let plan = planning.plan(&case.batches[0], &OutsideSchedule).unwrap();
         plan.predicted.makespan_s
@@ -204,29 +210,30 @@ fn the_placement_follows_the_plans_of_a_schedule_of_another_crate() {
 
 #[test]
 fn equal_runs_get_equal_placements() {
-    let case = PlacementCase::new([3, 5], [EVEN, Price { last: 100.0, ..EVEN }]);
+    let case = PlacementCase::new([3, 5], [EVEN, LayerTimes { last: 100.0, ..EVEN }]);
     let placed = || case.searched(&Dip).unwrap().partition().clone();
     assert_eq!(placed(), placed());
 }
 
 #[test]
 fn weights_that_take_long_to_update_are_shared() {
-    let update = |update| [Price { update, ..EVEN }, Price { token: 0.01, ..EVEN }];
+    let update = |update| [LayerTimes { update, ..EVEN }, LayerTimes { token: 0.01, ..EVEN }];
     // The backbone takes no time: without updates the encoder alone decides.
-    let busiest = |prices| {
-        let case = PlacementCase::new([4, 1], prices);
+    let busiest = |times| {
+        let case = PlacementCase::new([4, 1], times);
         case.searched(&Dip).unwrap().busiest_update()
     };
     assert_eq!(busiest(update(1000.0)), Seconds(2000.0));
     // If updates take longer than stages, balanced updates matter more than the pipeline.
-    let heavy = [Price { token: 0.01, update: 900.0, ..EVEN }, Price { update: 900.0, ..EVEN }];
+    let heavy =
+        [LayerTimes { token: 0.01, update: 900.0, ..EVEN }, LayerTimes { update: 900.0, ..EVEN }];
     assert_eq!(busiest(heavy), Seconds(2700.0));
 }
 
 #[test]
 fn a_schedule_that_does_not_search_keeps_its_rule() {
-    let case = PlacementCase::new([1, 4], [EVEN, Price { last: 500.0, ..EVEN }]);
-    let cost = PricedCost { prices: case.prices.clone(), extra: 0.0 };
+    let case = PlacementCase::new([1, 4], [EVEN, LayerTimes { last: 500.0, ..EVEN }]);
+    let cost = LayerTimesCost { times: case.times.clone(), extra: 0.0 };
     let mean = microbatch(4);
     let rule = Partitioner::new(&case.model, 2, &cost).with_representative(mean).contiguous(2);
     let found = case.searched(&Interleaved).unwrap().partition().clone();
@@ -234,7 +241,7 @@ fn a_schedule_that_does_not_search_keeps_its_rule() {
 }
 
 #[test]
-fn a_placement_keeps_the_limit_and_an_error_says_which_limit_would_do() {
+fn a_placement_keeps_the_limit_and_an_error_names_a_sufficient_limit() {
     let mut case = PlacementCase::new([2, 4], [EVEN, EVEN]);
     let needs = |error| match error {
         PlacementError::Memory { limit, need, .. } => (limit, need),
@@ -265,7 +272,7 @@ fn weight_gradients_are_split_if_that_gains_more_than_it_costs() {
 #[test]
 fn any_number_of_ranks_is_placed() {
     for ranks in [1, 3, 7] {
-        let mut case = PlacementCase::new([2, 5], [EVEN, Price { last: 90.0, ..EVEN }]);
+        let mut case = PlacementCase::new([2, 5], [EVEN, LayerTimes { last: 90.0, ..EVEN }]);
         case.ranks = ranks;
         let placed = case.searched(&Dip).unwrap();
         assert_eq!(validate_partition(&case.model, placed.partition()), Ok(()));

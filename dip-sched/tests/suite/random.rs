@@ -31,7 +31,10 @@ fn check(name: &str, seed: u64, graph: &TaskGraph, plan: &Plan) {
     let report = check_plan(plan);
     assert!(report.is_empty(), "{name}, seed {seed}: {report:?}");
     let bound = lower_bound(graph).unwrap();
-    assert!(bound <= plan.predicted.makespan_s, "{name}, seed {seed}: the bound is above");
+    assert!(
+        bound <= plan.predicted.makespan_s,
+        "{name}, seed {seed}: the bound is above the makespan"
+    );
     assert_eq!(plan.graph.tasks.len(), graph.tasks.len());
 }
 

@@ -82,10 +82,10 @@ fn exhaustive(graph: &TaskGraph) -> f64 {
     fn extend(
         graph: &TaskGraph,
         end: &mut Vec<Option<f64>>,
-        state: (&mut [f64], &mut [u64]),
+        free: &mut [f64],
+        live: &mut [u64],
         best: &mut f64,
     ) {
-        let (free, live) = state;
         if end.iter().all(Option::is_some) {
             *best = best.min(end.iter().flatten().copied().fold(0.0, f64::max));
             return;
@@ -106,7 +106,7 @@ fn exhaustive(graph: &TaskGraph) -> f64 {
             let finish = ready.max(before) + task.duration_s.0;
             end[t] = Some(finish);
             (free[rank], live[rank]) = (finish, held + took - gave);
-            extend(graph, end, (&mut *free, &mut *live), best);
+            extend(graph, end, free, live, best);
             end[t] = None;
             (free[rank], live[rank]) = (before, held);
         }
@@ -114,12 +114,12 @@ fn exhaustive(graph: &TaskGraph) -> f64 {
     let mut best = f64::INFINITY;
     let mut live: Vec<u64> = graph.static_bytes.iter().map(|b| b.0).collect();
     let mut free = vec![0.0; graph.ranks as usize];
-    extend(graph, &mut vec![None; graph.tasks.len()], (&mut free, &mut live), &mut best);
+    extend(graph, &mut vec![None; graph.tasks.len()], &mut free, &mut live, &mut best);
     best
 }
 
 #[test]
-fn exact_finds_what_trying_everything_finds() {
+fn the_exact_schedule_agrees_with_exhaustive_search() {
     let shape = GraphShape {
         ranks: 2,
         microbatches: 2,
@@ -147,7 +147,7 @@ fn exact_finds_what_trying_everything_finds() {
     assert!(tried > 10, "{tried}");
 }
 
-/// Two chunks per rank of 500 forward, 500 backward and 500 weight gradient.
+/// Two chunks per rank. Each takes 500 s forward, 500 s backward and 500 s for the weight gradient.
 fn two_chunks(ranks: usize, microbatches: usize, vee: bool, split: bool) -> TaskGraph {
     let module = Module { name: "m", inputs: vec![], segments: 2, trainable: true };
     let loads = vec![vec![vec![1.0]]; microbatches];

@@ -34,11 +34,11 @@ impl Schedule for OutsideSchedule {
 pub struct Chain {
     pub ranks: u32,
     pub microbatches: u32,
-    /// Forward of each stage.
+    /// Seconds of each forward, by stage.
     pub forward: Vec<f64>,
-    /// Backward of each stage; the input gradient alone if there are weight tasks.
+    /// Seconds of each backward, by stage; only the input gradient if there are weight tasks.
     pub backward: Vec<f64>,
-    /// Weight gradient of each stage; empty for no weight tasks.
+    /// Seconds of each weight gradient, by stage; empty for no weight tasks.
     pub weight: Vec<f64>,
     pub comm: f64,
     /// Bytes of every pair.

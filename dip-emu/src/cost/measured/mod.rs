@@ -12,7 +12,7 @@ use dip_core::{
 
 use self::points::{MeasuredPart, PairCost};
 
-/// Bytes of a parameter with its gradient and two moments. All four are in single precision, whatever the layers compute in.
+/// Bytes of a parameter with its gradient and two moments. All four are in single precision, even if layers compute in a lower one.
 const STATIC_BYTES_PER_PARAMETER: u64 = 16;
 /// Bytes of the moving average of a parameter, in runs that keep one.
 const AVERAGE_BYTES_PER_PARAMETER: u64 = 4;
@@ -106,7 +106,7 @@ impl MeasuredCost {
         sum / points.len().max(1) as f64
     }
 
-    /// The cost of a chunk apart from its layers, and the cost of one layer.
+    /// The cost of a chunk without its layers, and the cost of one layer.
     fn chunk(&self, query: &StageQuery<'_>) -> Result<(MeasuredPart, MeasuredPart), CostError> {
         let chunk = &query.chunk;
         let module = &chunk.model.modules[chunk.module.index()].name;
@@ -139,7 +139,7 @@ impl CostModel for MeasuredCost {
             CostError::Unknown {
                 module: spec.name.clone(),
                 what: format!("strategy {}", query.strategy),
-                remedy: format!("measured costs know {names}"),
+                remedy: format!("use one of {names}"),
             }
         })?;
         let all = ends.plus(layer, layers.len() as f64).times;
@@ -222,7 +222,7 @@ impl CostModel for MeasuredCost {
     }
 }
 
-/// The sizes that the activations of a stage grow with.
+/// The counts that the activation bytes of a stage depend on.
 fn kept_of(query: &StageQuery<'_>) -> KeptCounts {
     let work = &query.workload;
     KeptCounts {

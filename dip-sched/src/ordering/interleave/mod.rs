@@ -33,7 +33,7 @@ pub(crate) enum QueueRule {
     SingleWithWeights,
 }
 
-/// The rules of a run, apart from the priorities.
+/// The rules of a run, except the priorities.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rules {
     /// The order in which a rank looks at its queues.
@@ -52,7 +52,7 @@ impl Default for Rules {
     }
 }
 
-/// The settings of a run, apart from costs and keys.
+/// The settings of a run, except costs and keys.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunSettings<'a> {
     pub(crate) rules: Rules,

@@ -72,10 +72,10 @@ impl Layers {
         Ok(layers)
     }
 
-    /// The stages whose longest is shortest; `None` if nothing fits.
+    /// Cuts the layers into stages so that the longest stage is as short as possible. `None` if nothing fits.
     pub(super) fn stages(&self, ranks: u32) -> Option<Vec<LayerStage>> {
         let (n, ranks) = (self.of.len(), ranks as usize);
-        // `best[r][j]`: the longest of `r` stages over the first `j` layers, and where the last of them starts.
+        // `best[r][j]`: with the first `j` layers in `r` stages, the seconds of the longest stage and the first layer of the last one.
         let mut best = vec![vec![(f64::INFINITY, 0); n + 1]; ranks + 1];
         best[0][0] = (0.0, 0);
         for r in 1..=ranks {
