@@ -17,11 +17,11 @@ use self::sources::{DocumentSizes, Source, clip};
 
 /// Seconds of video per clip that a microbatch may have: 16 s for 8 clips, as in MovieGen.
 const SECONDS_PER_CLIP: f64 = 2.0;
-/// Tokens of an image at which texts have the lengths of the data sets. Models with fewer tokens get shorter texts.
+/// With this many tokens per image, texts are as long as in the data sets. Models with fewer tokens get shorter texts.
 const IMAGE_TOKENS: f64 = 169.0;
-/// The number of clips waiting for the next microbatch that closes this one.
+/// A microbatch is full once this many clips wait for the next one.
 const MAX_WAITING: usize = 2;
-/// Stretches in a sequence.
+/// Number of stretches in a sequence.
 const STRETCHES: u64 = 4;
 
 /// Samples `iterations` batches for `model`. Each has `microbatches` microbatches, by default the number of the model.
@@ -38,8 +38,8 @@ pub fn sample(
     (0..iterations).map(|i| sampler.batch(i, seed, count)).collect()
 }
 
-/// Samples batches as [`sample`] does, but the numbers of images, sounds and seconds of video rise from the least to the most
-/// and fall again, as in the paper's experiment with dynamic workloads.
+/// Samples batches as [`sample`] does, but the numbers of images, sounds and seconds of video rise from the minimum to the
+/// maximum and fall again, as in the paper's experiment with dynamic workloads.
 pub fn sweep(
     model: &ModelSpec,
     iterations: u64,
@@ -104,14 +104,14 @@ impl<'a> BatchSampler<'a> {
 
     /// Draws clips up to the limits. Clips that do not fit wait for the next microbatch.
     fn clips(&self, waiting: &mut Vec<ClipMeta>, rng: &mut ChaCha8Rng) -> Vec<ClipMeta> {
-        let most = self.model.max_clips as usize;
+        let max_clips = self.model.max_clips as usize;
         // The minimum is a quarter of the maximum.
-        let limit = SECONDS_PER_CLIP * most as f64 * (0.25 + 0.75 * self.share.unwrap_or(1.0));
-        let room = u64::from(self.model.sequence_tokens) / most as u64;
+        let limit = SECONDS_PER_CLIP * max_clips as f64 * (0.25 + 0.75 * self.share.unwrap_or(1.0));
+        let room = u64::from(self.model.sequence_tokens) / max_clips as u64;
         let mut early = std::mem::take(waiting).into_iter();
         let mut clips: Vec<ClipMeta> = Vec::new();
         let mut seconds = 0.0;
-        while clips.len() < most && waiting.len() < MAX_WAITING {
+        while clips.len() < max_clips && waiting.len() < MAX_WAITING {
             let mut next = early.next().unwrap_or_else(|| clip(rng, limit));
             next.caption_tokens = next.caption_tokens.clamp(1, room.max(1));
             if seconds + next.seconds > limit {

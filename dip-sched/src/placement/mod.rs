@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The paper's rule gives the chunks of a module equally many layers (section 1), and the partitioner evens out ranks layer by layer.
-//! If ranks have few layers, one layer more than another keeps ranks idle in every order of stages. And a placement that balances
-//! layers may not balance weights. So this search moves layers, chunks and modules to other ranks while the plans of sample batches,
+//! If ranks have few layers, a rank with one layer more than the others keeps them idle in every order of stages. And a placement
+//! that balances layers may not balance weights. So this search moves layers, chunks and modules to other ranks while the plans of sample batches,
 //! together with the optimiser step, get shorter.
 
 mod chunk_loads;
@@ -24,16 +24,16 @@ use dip_core::{
 
 use crate::planning::Planning;
 
-/// Plans with split weight gradients have to be predicted shorter by this share: compared with other plans, they took 2 to 3 % longer
-/// than predicted on every model.
+/// Plans with split weight gradients must be predicted shorter by this share. On every model their predictions were 2 to 3 % more
+/// optimistic than those of other plans.
 const SPLIT_MARGIN: f64 = 0.03;
 /// Maximum number of search iterations for the plan of a trial.
 const MAX_TRIAL_ITERATIONS: u64 = 50;
 
 /// Chooses the placement of a run by plans of sample batches.
 pub struct PlacementSearch<'a> {
-    /// The run, once for each cost model in question, at least one: weight gradients split or not. The search replaces the partitions.
-    /// The device memory of the cluster is the limit of every rank, `u64::MAX` for no limit.
+    /// The run with and without split weight gradients, or with one of the two; each has its own cost model. The search replaces the
+    /// partitions. The device memory of the cluster is the limit of every rank, `u64::MAX` for no limit.
     pub plannings: Vec<Planning>,
     /// Sample batches, at least one.
     pub batches: &'a [BatchMeta],

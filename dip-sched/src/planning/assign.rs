@@ -23,7 +23,7 @@ const MAX_ROUNDS: usize = 200;
 /// ```
 ///
 /// # Panics
-/// Never. Rows of unequal length count as padded with zeros; no replicas give no lists.
+/// Never. Short rows count as padded with zeros. Without replicas the result is empty.
 pub fn assign_microbatches(loads: &[MicrobatchLoads], replicas: usize) -> Vec<Vec<usize>> {
     if replicas == 0 {
         return Vec::new();

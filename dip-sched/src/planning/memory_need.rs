@@ -1,4 +1,4 @@
-//! The least memory that every batch of a run can be trained with.
+//! The minimum memory with which every batch of a run can be trained.
 
 use dip_core::{
     BatchMeta, BuildError, Bytes, ClipMeta, MicrobatchMeta, ModelSpec, Seconds, TaskGraph,

@@ -53,7 +53,7 @@ pub struct PlannerConfig {
     pub fallback: Arc<dyn Schedule>,
     /// Seed of the search. The number of the batch is added.
     pub seed: u64,
-    /// Limit of one search. [`Planner::measured`] shortens a limit in time to the last iteration.
+    /// Limit of one search. After [`Planner::measured`], a limit in time is at most the time of the last iteration.
     pub budget: Budget,
     /// Threads of the search.
     pub threads: usize,
@@ -302,7 +302,7 @@ impl PlanningThread {
         let _ = job.results.send(PlannerMessage::Done(Box::new(outcome)));
     }
 
-    /// The budget of this job: at most the rest of the time of one iteration.
+    /// The budget of this job. A budget in time is at most the time of the last iteration, less the time since `start`.
     fn budget(&self, start: Instant) -> Budget {
         let limit = *self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         match (self.config.budget, limit) {

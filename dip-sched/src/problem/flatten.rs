@@ -7,7 +7,7 @@ use dip_core::{Pair, ScheduleError, TaskGraph, TaskId};
 use super::{Edges, NONE, StrategyCost};
 
 /// The index of each task's microbatch among all microbatches of the graph, whose numbers may have gaps.
-pub(super) fn microbatch_ranks(graph: &TaskGraph) -> Vec<u32> {
+pub(super) fn microbatch_indices(graph: &TaskGraph) -> Vec<u32> {
     let mut all: Vec<u32> = graph.tasks.iter().map(|t| t.microbatch.0).collect();
     all.sort_unstable();
     all.dedup();
@@ -62,7 +62,7 @@ pub(super) fn pair_of_task(
     match (lost, half.and_then(|p| p.weight)) {
         (None, None) => Ok(pair),
         (Some(i), _) => {
-            Err(not_applicable(schedule, format!("task {i} belongs to no stage pair of its own")))
+            Err(not_applicable(schedule, format!("task {i} is a duplicate or has no forward")))
         }
         (_, Some(w)) => Err(not_applicable(schedule, format!("weight task {w} has no backward"))),
     }

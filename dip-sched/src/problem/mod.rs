@@ -15,7 +15,8 @@ pub(crate) use solution::Solution;
 use dip_core::{Pair, RankId, ScheduleError, TaskGraph, TaskKind};
 
 use flatten::{
-    all_edges, microbatch_ranks, number_tasks, pair_of_task, strategy_costs, topological, validate,
+    all_edges, microbatch_indices, number_tasks, pair_of_task, strategy_costs, topological,
+    validate,
 };
 
 /// No task.
@@ -119,7 +120,7 @@ impl Problem {
             ranks,
             rank: graph.tasks.iter().map(|t| t.rank.0).collect(),
             kind: graph.tasks.iter().map(|t| t.kind).collect(),
-            microbatch: microbatch_ranks(graph),
+            microbatch: microbatch_indices(graph),
             group,
             groups,
             slice,

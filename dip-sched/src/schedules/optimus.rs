@@ -65,8 +65,8 @@ impl EncoderSplit {
         }
     }
 
-    /// Starts with the encoder forwards of `ahead` microbatches. Then, after each microbatch whose backward has passed the rest of
-    /// a rank, adds one encoder backward and one more encoder forward.
+    /// Starts with the encoder forwards of `ahead` microbatches. Whenever a rank has finished another microbatch in the other modules,
+    /// one encoder backward and one more encoder forward follow.
     fn target_order(&self, problem: &Problem, ahead: usize) -> Order {
         let ranks = self.encoders.iter().zip(&self.rest);
         ranks.map(|(encoders, rest)| rank_order(problem, encoders, rest, ahead)).collect()

@@ -62,7 +62,7 @@ pub(crate) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// A search that improves `first`, the solution of another schedule. Its time runs since `start`.
+    /// A search that improves `first`, the solution of another schedule. Its budget counts from `start`.
     ///
     /// # Errors
     /// [`ScheduleError::Infeasible`] if not even the smallest strategies fit.
@@ -155,7 +155,7 @@ impl<'a> Search<'a> {
         self.problem.n <= MAX_SMALL_TASKS
     }
 
-    /// The share of the remaining budget for tournaments; earlier phases must leave it.
+    /// The share of the remaining budget for tournaments, which earlier phases must not use.
     fn share_of_tournaments(&self) -> f64 {
         if self.is_small() { SHARE_OF_TOURNAMENTS_IF_SMALL } else { SHARE_OF_TOURNAMENTS }
     }

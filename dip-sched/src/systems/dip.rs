@@ -18,7 +18,7 @@ pub struct DipSystem;
 
 /// Multiples of the paper's numbers of segments that are tried first.
 const SEGMENT_FACTORS: [u32; 2] = [1, 2];
-/// Multiple of the paper's sub-microbatch sizes that is tried with the best of these.
+/// Multiple of the paper's sub-microbatch sizes that is tried with the best of [`SEGMENT_FACTORS`].
 const SIZE_FACTOR: f64 = 2.0;
 
 /// Multiples of the paper's rules.

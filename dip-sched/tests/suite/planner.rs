@@ -71,7 +71,7 @@ fn plans_are_taken_in_the_order_of_their_jobs() {
 }
 
 #[test]
-fn a_search_in_time_ends_when_its_plan_is_called_for() {
+fn a_search_with_a_budget_in_time_ends_when_its_plan_is_taken() {
     let until_cancelled = |env: &Environment<'_>| {
         while !env.cancelled() {
             std::thread::sleep(Duration::from_millis(1));
@@ -111,7 +111,7 @@ fn a_measured_iteration_limits_the_next_search() {
 }
 
 #[test]
-fn errors_come_back_to_whoever_takes() {
+fn take_returns_the_error_of_its_job() {
     let mut planner = PlannerConfig::default().start();
     assert!(matches!(planner.take(), Err(PlanError::Empty)));
     let mut broken = graph(1);
@@ -121,11 +121,11 @@ fn errors_come_back_to_whoever_takes() {
     submit(&mut planner, 1, graph(2));
     let error = planner.take().unwrap_err();
     assert!(error.to_string().contains("rank 0"), "{error}");
-    assert!(planner.take().is_ok(), "the next job is not touched");
+    assert!(planner.take().is_ok(), "the next job is not affected");
 }
 
 #[test]
-fn a_search_that_panics_is_an_error_and_no_panic() {
+fn a_search_that_panics_gives_an_error() {
     let mut planner = planner(Budget::Iterations(1), |_| panic!("on purpose"));
     submit(&mut planner, 0, graph(1));
     assert!(matches!(planner.take(), Err(PlanError::Gone(_))));

@@ -21,7 +21,7 @@ const WEIGHT_QUEUE: u8 = 2;
 /// The order in which a rank looks at its queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueueRule {
-    /// Forwards and backwards alternate (the paper).
+    /// Forwards and backwards alternate, as in the paper.
     Alternate,
     /// Backwards go first.
     BackwardFirst,
@@ -42,7 +42,7 @@ pub(crate) struct Rules {
     pub(crate) patience: f64,
     /// The same share if the next task is a weight task.
     pub(crate) weight_patience: f64,
-    /// Forwards tried, most urgent first, under tight memory. 1 is strict back-pressure.
+    /// Number of forwards that are tried under tight memory, the most urgent first. 1 is strict back-pressure.
     pub(crate) tries: u32,
 }
 
@@ -86,7 +86,7 @@ struct RankState {
     by_priority: Vec<u32>,
 }
 
-/// Runs priorities. Each thread keeps one.
+/// Interleaves tasks by priority. Each thread keeps one.
 pub(crate) struct Interleaver<'a> {
     problem: &'a Problem,
     ranks: Vec<RankState>,

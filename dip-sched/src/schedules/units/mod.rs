@@ -20,7 +20,7 @@ pub(super) struct Units {
     pub(super) microbatches: usize,
 }
 
-/// The units of every rank. With `by_chunk` each chunk of a rank has its own units; otherwise all chunks share one.
+/// The units of every rank. With `by_chunk` each chunk of a rank has its own units; otherwise all chunks of a rank count as one.
 pub(super) fn units(problem: &Problem, by_chunk: bool) -> Vec<Units> {
     let microbatches = problem.microbatches();
     let depth = depths(problem);
@@ -73,7 +73,7 @@ fn depths(problem: &Problem) -> Vec<u32> {
     depth
 }
 
-/// The number of a forward's chunk; 0 if all chunks are one.
+/// The number of a forward's chunk; 0 if all chunks count as one.
 fn chunk_key(problem: &Problem, forward: usize, by_chunk: bool) -> u32 {
     if by_chunk { problem.chunk[forward] } else { 0 }
 }

@@ -104,7 +104,7 @@ impl<'a> RegularChain<'a> {
     }
 
     /// Makes at most `runs` runs. A run changes the order and keeps the change unless the order gets longer by more than the share
-    /// `slack`. Stops early after many runs without a best order.
+    /// `slack`. Stops early after many runs without a better order.
     pub(in crate::search) fn run(
         &mut self,
         runs: u64,

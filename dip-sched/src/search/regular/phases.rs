@@ -2,7 +2,7 @@
 //!
 //! The key of a task is the turn of its microbatch plus the phase of its chunk and kind. So a few numbers describe orders of any
 //! size: 1F1B (phases by depth), GPipe (backwards a whole batch later), encoder-first orders. Local search over these numbers
-//! finds the regular part of a good order long before single moves could.
+//! finds the regular part of a good order much sooner than single moves do.
 
 use dip_core::TaskKind;
 use rand::Rng;
@@ -15,7 +15,7 @@ use crate::problem::Problem;
 /// A chunk is short if its forwards take less than this share of the mean over chunks.
 const SHORT: f64 = 0.8;
 
-/// A regular order. Turns and phases are in turns: one turn separates consecutive microbatches.
+/// A regular order. Turns and phases have one unit: the distance between consecutive microbatches.
 #[derive(Clone)]
 pub(in crate::search) struct Phases {
     /// The turn of each microbatch.

@@ -114,8 +114,8 @@ impl DisjunctiveGraph<'_> {
         Saving { bytes: now.saturating_sub(then), places }
     }
 
-    /// Writes the pairs that a rank holds at a place to `pairs`: the `max_pairs` latest ones, the latest first, including the pair of the
-    /// task at that place.
+    /// Writes the pairs that a rank holds at a place to `pairs`, the pair of the task at that place included. Keeps the `max_pairs`
+    /// latest ones, the latest first.
     pub(super) fn held_at(
         &self,
         rank: usize,
