@@ -13,7 +13,7 @@ const LABEL: f64 = 15.0;
 const STAGES: f64 = 28.0;
 const MEMORY: f64 = 24.0;
 const GAP: f64 = 10.0;
-/// The share of the width from which a stage shows its microbatch.
+/// A stage shows its microbatch if it is wider than this share of the page.
 const MIN_LABELLED: f64 = 0.02;
 /// The width of a memory curve in its own units. The page stretches it.
 const CURVE_WIDTH: f64 = 10_000.0;

@@ -11,26 +11,26 @@ use rand_distr::{Distribution, LogNormal};
 struct ClampedLogNormal {
     median: f64,
     sigma: f64,
-    least: f64,
-    most: f64,
+    min: f64,
+    max: f64,
 }
 
-/// Text tokens of an image of LAION-2B: 16.4 on average.
+/// Text tokens per image of LAION-2B: 16.4 on average.
 const LAION_TEXT: ClampedLogNormal =
-    ClampedLogNormal { median: 13.7, sigma: 0.6, least: 1.0, most: 77.0 };
+    ClampedLogNormal { median: 13.7, sigma: 0.6, min: 1.0, max: 77.0 };
 /// Text tokens per image of OBELICS: 0.4 to 3,115, and 326 on average (115e9 tokens, 353e6 images).
 const OBELICS_TEXT: ClampedLogNormal =
-    ClampedLogNormal { median: 90.0, sigma: 1.6, least: 0.4, most: 3115.0 };
+    ClampedLogNormal { median: 90.0, sigma: 1.6, min: 0.4, max: 3115.0 };
 /// The probability that an OBELICS document has one more image: 2.5 images on average.
 const OBELICS_NEXT_IMAGE: f64 = 0.6;
 /// Text tokens of a ScienceQA item: question, lecture and solution.
 const SCIENCE_QA_TEXT: ClampedLogNormal =
-    ClampedLogNormal { median: 120.0, sigma: 0.6, least: 10.0, most: 1000.0 };
+    ClampedLogNormal { median: 120.0, sigma: 0.6, min: 10.0, max: 1000.0 };
 /// The share of ScienceQA questions with an image.
 const SCIENCE_QA_IMAGE: f64 = 0.487;
 /// Seconds of speech, at most one window of Whisper.
 const SOUND_SECONDS: ClampedLogNormal =
-    ClampedLogNormal { median: 8.0, sigma: 0.6, least: 1.0, most: 30.0 };
+    ClampedLogNormal { median: 8.0, sigma: 0.6, min: 1.0, max: 30.0 };
 /// Transcript tokens per second of speech.
 const SPEECH_TOKENS_PER_SECOND: f64 = 3.0;
 
@@ -46,18 +46,18 @@ struct VideoSource {
 const VIDEOS: [VideoSource; 3] = [
     VideoSource {
         share: 0.3,
-        seconds: ClampedLogNormal { median: 14.0, sigma: 0.5, least: 4.0, most: 16.0 },
-        caption: ClampedLogNormal { median: 270.0, sigma: 0.35, least: 40.0, most: 1000.0 },
+        seconds: ClampedLogNormal { median: 14.0, sigma: 0.5, min: 4.0, max: 16.0 },
+        caption: ClampedLogNormal { median: 270.0, sigma: 0.35, min: 40.0, max: 1000.0 },
     },
     VideoSource {
         share: 0.4,
-        seconds: ClampedLogNormal { median: 9.0, sigma: 0.6, least: 3.0, most: 16.0 },
-        caption: ClampedLogNormal { median: 18.0, sigma: 0.4, least: 5.0, most: 77.0 },
+        seconds: ClampedLogNormal { median: 9.0, sigma: 0.6, min: 3.0, max: 16.0 },
+        caption: ClampedLogNormal { median: 18.0, sigma: 0.4, min: 5.0, max: 77.0 },
     },
     VideoSource {
         share: 0.3,
-        seconds: ClampedLogNormal { median: 4.0, sigma: 0.4, least: 2.0, most: 16.0 },
-        caption: ClampedLogNormal { median: 60.0, sigma: 0.5, least: 10.0, most: 300.0 },
+        seconds: ClampedLogNormal { median: 4.0, sigma: 0.4, min: 2.0, max: 16.0 },
+        caption: ClampedLogNormal { median: 60.0, sigma: 0.5, min: 10.0, max: 300.0 },
     },
 ];
 
@@ -92,7 +92,7 @@ impl Source {
         sources
     }
 
-    /// The relative share of the stretches.
+    /// The relative share of the stretches that take documents from this source.
     fn share(self) -> f64 {
         match self {
             Self::Laion => 0.15,
@@ -162,7 +162,7 @@ pub fn clip(rng: &mut impl Rng, limit: f64) -> ClipMeta {
 impl ClampedLogNormal {
     fn draw(self, rng: &mut impl Rng) -> f64 {
         let distribution = LogNormal::new(self.median.ln(), self.sigma).expect("sigma is finite");
-        distribution.sample(rng).clamp(self.least, self.most)
+        distribution.sample(rng).clamp(self.min, self.max)
     }
 }
 

@@ -41,7 +41,7 @@ use TaskKind::{Backward as B, Forward as F, Weight as W};
 
 #[test]
 fn communication_overlaps_with_computation() {
-    // Rank 1 waits until 1 + 0.5, while rank 0 computes on.
+    // Rank 1 waits until 1 + 0.5, while rank 0 goes on computing.
     let g =
         graph(2, &[(0, F, 0, 1.0, 0, &[]), (0, F, 1, 1.0, 0, &[]), (1, F, 0, 2.0, 0, &[(0, 0.5)])]);
     let t = Timeline::evaluate(&g, &ids(&[&[0, 1], &[2]])).unwrap();

@@ -8,7 +8,7 @@ use super::frame::{
 };
 use crate::report::markup::escape;
 
-/// The height of a bar.
+/// A bar, with the deviation of its value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Bar {
     /// The value.
