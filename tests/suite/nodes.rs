@@ -33,12 +33,14 @@ fn ends(nodes: [Child; 2]) -> [Run; 2] {
 }
 
 /// Gives a run the profile of another run, which was measured with another number of ranks.
-fn share_profile(folder: &Folder, from: &str, to: &str, ranks: [&str; 2]) {
+fn share_profile(folder: &Folder, from: &str, to: &str, ranks: [u32; 2]) {
     std::fs::create_dir(folder.path(to)).unwrap();
     let profile = read(&folder.path(from).join("profile.json"));
-    assert!(profile.contains(ranks[0]), "{profile}");
+    // The key of a profile is JSON in a JSON string.
+    let [from, other] = ranks.map(|ranks| format!(r#"\"ranks\":{ranks},"#));
+    assert!(profile.contains(&from), "{profile}");
     let path = folder.path(to).join("profile.json");
-    std::fs::write(path, profile.replace(ranks[0], ranks[1])).unwrap();
+    std::fs::write(path, profile.replace(&from, &other)).unwrap();
 }
 
 #[test]
@@ -48,7 +50,7 @@ fn two_processes_train_to_the_losses_and_weights_of_two_replicas_in_one() {
     let folder = Folder::of_run(MODEL, &run);
     folder.write("two.toml", &run.replace("[pipeline]", "[pipeline]\nreplicas = 2"));
     folder.dip(&["train", "two.toml", "--iterations", "20", "--output", "alone"]).ok();
-    share_profile(&folder, "alone", "nodes-0", ["4 ranks of", "2 ranks of"]);
+    share_profile(&folder, "alone", "nodes-0", [4, 2]);
     let nodes = start(&folder, ["run.toml"; 2], "nodes", &["--iterations", "20"]);
     let [first, second] = ends(nodes).map(Run::ok);
     assert!(first.contains("on 2 replicas of 2 ranks"), "{first}");
