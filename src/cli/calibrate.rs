@@ -17,7 +17,7 @@ use super::inputs;
 
 /// The kind of device that operators are measured on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum MeasuredDevice {
     /// The cores of this machine
     Cpu,
     /// Its CUDA devices
@@ -36,7 +36,7 @@ enum Values {
 pub struct Calibrate {
     /// The device to measure
     #[arg(long, value_enum)]
-    device: Kind,
+    device: MeasuredDevice,
     /// Write the cluster to this TOML file, for --cluster
     #[arg(long)]
     out: PathBuf,
@@ -66,8 +66,8 @@ impl Calibrate {
         let sheet = self.sheet()?;
         println!("measuring on {} workers", self.workers());
         let device = match self.device {
-            Kind::Cpu => Device::Cpu,
-            Kind::Cuda => Device::Cuda,
+            MeasuredDevice::Cpu => Device::Cpu,
+            MeasuredDevice::Cuda => Device::Cuda,
         };
         let profile = on_device(device, self.workers(), Operators(self.settings()))??;
         let calibration = self.fit(sheet, &profile)?;
@@ -85,8 +85,10 @@ impl Calibrate {
     fn sheet(&self) -> Result<ClusterSpec> {
         match (&self.sheet, self.device) {
             (Some(name), _) => inputs::cluster(name),
-            (None, Kind::Cpu) => Ok(presets::cluster("cpu").expect("the preset is built in")),
-            (None, Kind::Cuda) => bail!(
+            (None, MeasuredDevice::Cpu) => {
+                Ok(presets::cluster("cpu").expect("the preset is built in"))
+            }
+            (None, MeasuredDevice::Cuda) => bail!(
                 "--sheet is absent, but a CUDA device needs its data sheet; give a preset ({}) or a cluster TOML",
                 presets::cluster_names().join(", ")
             ),
@@ -96,8 +98,8 @@ impl Calibrate {
     fn workers(&self) -> u32 {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from) as u32;
         self.workers.unwrap_or_else(|| match self.device {
-            Kind::Cpu => (cores() / self.threads).max(1),
-            Kind::Cuda => 1,
+            MeasuredDevice::Cpu => (cores() / self.threads).max(1),
+            MeasuredDevice::Cuda => 1,
         })
     }
 
@@ -112,7 +114,7 @@ impl Calibrate {
                 Values::Bf16 => Precision::Bf16,
                 Values::F16 => Precision::F16,
             },
-            separate_memory: self.device == Kind::Cuda,
+            separate_memory: self.device == MeasuredDevice::Cuda,
         }
     }
 
@@ -120,11 +122,11 @@ impl Calibrate {
         let of = |time| Measurement::of(time, profile.element_bytes);
         let measurements: Vec<_> = profile.times.iter().map(of).collect();
         let mut sheet = match (&self.sheet, self.device) {
-            (None, Kind::Cpu) => with_measured_peaks(&sheet, &measurements),
+            (None, MeasuredDevice::Cpu) => with_measured_peaks(&sheet, &measurements),
             _ => sheet,
         };
         sheet.device.element_bytes = profile.element_bytes;
-        if self.device == Kind::Cpu {
+        if self.device == MeasuredDevice::Cpu {
             (sheet.nodes, sheet.devices_per_node) = (1, self.workers());
         }
         sheet.name = format!("{}-calibrated", sheet.name);
@@ -137,8 +139,11 @@ impl Calibrate {
 
     fn file(&self, calibration: &Calibration, profile: &OperatorProfile) -> Result<String> {
         let toml = calibration.cluster.to_toml()?;
-        let memory =
-            if self.device == Kind::Cpu { ", and the memory limit is a choice" } else { "" };
+        let memory = if self.device == MeasuredDevice::Cpu {
+            ", and the memory limit is a choice"
+        } else {
+            ""
+        };
         Ok(format!(
             "# Fitted by `dip calibrate` to {} operators on {}.\n# Mean error {:.1} %, leaving one out {:.1} %. Links \
              between nodes were not measured{memory}.\n{toml}",

@@ -10,14 +10,14 @@ use dip::plan::presets;
 pub struct Presets {
     /// List only these
     #[arg(value_enum)]
-    what: Option<Kind>,
+    what: Option<PresetList>,
     /// Print the TOML of this model or cluster, to start your own from
     #[arg(long, value_name = "NAME", conflicts_with = "what")]
     show: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum PresetList {
     Models,
     Clusters,
     Schedules,
@@ -34,7 +34,7 @@ impl Presets {
             print!("{source}");
             return Ok(ExitCode::SUCCESS);
         }
-        for kind in [Kind::Models, Kind::Clusters, Kind::Schedules] {
+        for kind in [PresetList::Models, PresetList::Clusters, PresetList::Schedules] {
             if self.what.is_none_or(|what| what == kind) {
                 list(kind);
             }
@@ -43,11 +43,11 @@ impl Presets {
     }
 }
 
-fn list(kind: Kind) {
+fn list(kind: PresetList) {
     match kind {
-        Kind::Models => section("models", presets::models()),
-        Kind::Clusters => section("clusters", presets::clusters()),
-        Kind::Schedules => {
+        PresetList::Models => section("models", presets::models()),
+        PresetList::Clusters => section("clusters", presets::clusters()),
+        PresetList::Schedules => {
             let schedules: Vec<_> = dip::plan::schedules().collect();
             section("schedules", schedules.iter().map(|s| (s.name(), s.description())));
         }

@@ -11,7 +11,7 @@ use dip_core::CostModel;
 use dip_core::profile::Profile;
 use dip_emu::MeasuredCost;
 
-use super::sample::Sample;
+use super::sample::BatchSample;
 use super::{Run, RunError};
 
 /// The costs that a run plans with.
@@ -45,7 +45,7 @@ impl Run {
     pub(super) fn measure<B: Backend>(
         &self,
         group: &dyn ProcessGroup,
-        sample: &Sample,
+        sample: &BatchSample,
         devices: &[B::Device],
         modalities: &Modalities<B>,
     ) -> Result<Costs, RunError> {
@@ -61,7 +61,7 @@ impl Run {
         Ok(self.measured(&profile, self.replicas(group)))
     }
 
-    fn settings(&self, sample: &Sample) -> MeasureSettings {
+    fn settings(&self, sample: &BatchSample) -> MeasureSettings {
         let (pipeline, optimizer) = (&self.config.pipeline, &self.config.optimizer);
         let usual = MeasureSettings::default();
         MeasureSettings {

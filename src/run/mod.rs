@@ -34,7 +34,7 @@ use dip_sched::{
 };
 
 use costs::Costs;
-use sample::Sample;
+use sample::BatchSample;
 
 /// Longest search for one batch, unless iterations are shorter.
 const LONGEST_SEARCH: Seconds = Seconds(10.0);
@@ -127,14 +127,14 @@ impl Run {
         let schedule = self.choose_schedule()?;
         let mut data = self.open()?;
         // The metadata of batches are known before they are trained (section 4).
-        let sample = Sample::draw(&self.model, &mut data)?;
+        let sample = BatchSample::draw(&self.model, &mut data)?;
         // What a stage costs (section 3).
         let costs = self.measure(&*group, &sample, &devices, &modalities)?;
         // Which rank holds which layers (section 1).
         let trials = sample.trials(self.replicas(&*group));
         let placed = self.place(&trials, &sample, &costs, &*schedule)?;
         // A plan for every batch, searched while the batch before it trains (sections 2 and 4).
-        self.train(Prepared { data, costs, placed, schedule, devices, connections, modalities })
+        self.train(PlacedRun { data, costs, placed, schedule, devices, connections, modalities })
     }
 
     /// What must be the same in all processes, one field a line. Each may have an output folder of its own.
@@ -168,7 +168,7 @@ impl Run {
     fn place(
         &self,
         trials: &[BatchMeta],
-        sample: &Sample,
+        sample: &BatchSample,
         costs: &Costs,
         schedule: &dyn Schedule,
     ) -> Result<Planning, RunError> {
@@ -199,8 +199,9 @@ impl Run {
         })
     }
 
-    fn train<B: Backend>(self, prepared: Prepared<B>) -> Result<Trainer<B>, RunError> {
-        let Prepared { data, costs, placed, schedule, devices, connections, modalities } = prepared;
+    fn train<B: Backend>(self, prepared: PlacedRun<B>) -> Result<Trainer<B>, RunError> {
+        let PlacedRun { data, costs, placed, schedule, devices, connections, modalities } =
+            prepared;
         let replicas = self.replicas(&*connections.group);
         let throughput = self.throughput(&costs, replicas);
         let partition = placed.partition().clone();
@@ -260,7 +261,7 @@ impl OnBackend for Run {
 }
 
 /// The results of the first steps of a run.
-struct Prepared<B: Backend> {
+struct PlacedRun<B: Backend> {
     data: RunData,
     costs: Costs,
     placed: Planning,

@@ -12,7 +12,7 @@ const BATCHES: usize = 8;
 const TRIAL_BATCHES: usize = 4;
 
 /// The first batches of a run, and their mean.
-pub(super) struct Sample {
+pub(super) struct BatchSample {
     batches: Vec<BatchMeta>,
     /// The mean microbatch.
     pub mean: MicrobatchMeta,
@@ -22,7 +22,7 @@ pub(super) struct Sample {
     pub clip: ClipSize,
 }
 
-impl Sample {
+impl BatchSample {
     /// Reads the metadata of the first batches, and leaves the data where it was.
     pub fn draw(model: &ModelSpec, data: &mut RunData) -> Result<Self, TrainError> {
         let start = data.loader.position();

@@ -128,7 +128,7 @@ fn shapes<B: Backend>(device: &B::Device, settings: OperatorSettings) -> Vec<Ope
     for series in series(settings.separate_memory) {
         let small = |shape: &OperatorShape| largest_tensor(shape) <= MOST_VALUES;
         for (i, shape) in series.into_iter().take_while(small).enumerate() {
-            let mut operator = Prepared::<B>::new(shape, device, settings.precision);
+            let mut operator = PreparedOperator::<B>::new(shape, device, settings.precision);
             operator.run(1);
             if operator.run(1) > settings.longest.0 && i >= LEAST_SIZES {
                 break;
@@ -147,7 +147,7 @@ fn times<B: Backend>(
     barrier: &Barrier,
 ) -> Vec<f64> {
     let time = |&shape| {
-        let mut operator = Prepared::<B>::new(shape, device, settings.precision);
+        let mut operator = PreparedOperator::<B>::new(shape, device, settings.precision);
         let alone = operator.run(1).max(1e-9);
         let calls = (SAMPLE_S / alone).ceil().clamp(1.0, 1000.0) as usize;
         barrier.wait();
@@ -157,12 +157,12 @@ fn times<B: Backend>(
 }
 
 /// An operator with its inputs on a device.
-struct Prepared<'a, B: Backend> {
+struct PreparedOperator<'a, B: Backend> {
     device: &'a B::Device,
     call: Box<dyn Fn() + 'a>,
 }
 
-impl<'a, B: Backend> Prepared<'a, B> {
+impl<'a, B: Backend> PreparedOperator<'a, B> {
     fn new(shape: OperatorShape, device: &'a B::Device, precision: Precision) -> Self {
         let random = |rows: u64, width: u64| -> Tensor<B, 2> {
             let uniform = Distribution::Uniform(-1.0, 1.0);

@@ -18,14 +18,14 @@ const HISTORY: u64 = 3;
 const HISTORY_SEED: u64 = 0x6869_7374_6f72_7900;
 
 /// A training system.
-pub enum System {
+pub enum Contestant {
     /// A pipeline.
     Pipeline(Box<dyn systems::System>),
     /// Fully sharded data parallelism.
     Fsdp,
 }
 
-impl System {
+impl Contestant {
     /// The systems of these names, each once.
     pub fn all(names: &[String]) -> Result<Vec<Self>> {
         let mut all: Vec<Self> = Vec::new();
@@ -83,7 +83,7 @@ impl Contest<'_> {
     pub fn run(
         &self,
         model: &ModelSpec,
-        systems: &[System],
+        systems: &[Contestant],
         batches: &[BatchMeta],
     ) -> Result<ModelResult> {
         self.run_after(&self.history(model), model, systems, batches)
@@ -94,7 +94,7 @@ impl Contest<'_> {
         &self,
         history: &[BatchMeta],
         model: &ModelSpec,
-        systems: &[System],
+        systems: &[Contestant],
         batches: &[BatchMeta],
     ) -> Result<ModelResult> {
         let cost = Arc::new(AnalyticCost::new(model, self.cluster));
@@ -104,10 +104,10 @@ impl Contest<'_> {
         for system in systems {
             let bar = bar(batches.len(), &format!("{} {}", model.name, system.name()));
             let found = match system {
-                System::Pipeline(system) => {
-                    self.pipeline(&**system, &inputs, (&cost, batches), &bar)
+                Contestant::Pipeline(system) => {
+                    self.pipeline(&**system, &inputs, &cost, batches, &bar)
                 }
-                System::Fsdp => self.fsdp(model, batches),
+                Contestant::Fsdp => self.fsdp(model, batches),
             };
             bar.finish_and_clear();
             result
@@ -144,7 +144,8 @@ impl Contest<'_> {
         &self,
         system: &dyn systems::System,
         inputs: &SystemInputs<'_>,
-        (cost, batches): (&AnalyticCost, &[BatchMeta]),
+        cost: &AnalyticCost,
+        batches: &[BatchMeta],
         bar: &ProgressBar,
     ) -> Result<SystemResult> {
         let start = Instant::now();

@@ -16,7 +16,7 @@ use dip::plan::Seconds;
 use super::files::write_whole;
 use super::inputs;
 use super::plan::seconds;
-use contest::{Contest, System};
+use contest::{Contest, Contestant};
 use figures::Inputs;
 use result::Comparison;
 
@@ -66,7 +66,7 @@ pub struct Compare {
 impl Compare {
     pub fn run(&self) -> Result<ExitCode> {
         let chosen = figures::chosen(&self.figures)?;
-        let systems = System::all(&self.schedules)?;
+        let systems = Contestant::all(&self.schedules)?;
         let cluster = inputs::cluster(&self.cluster)?;
         let models = self.models.iter().map(|m| inputs::model(m)).collect::<Result<Vec<_>>>()?;
         let contest = Contest {

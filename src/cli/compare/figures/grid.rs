@@ -6,7 +6,7 @@ use dip::plan::systems::LadderStep;
 use serde_json::{Value, json};
 
 use super::{Inputs, preset};
-use crate::cli::compare::contest::System;
+use crate::cli::compare::contest::Contestant;
 
 const MODEL: &str = "vlm-m";
 const DEVICES: u32 = 64;
@@ -14,9 +14,9 @@ const DEVICES: u32 = 64;
 const MICROBATCHES: u32 = 128;
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
-    let systems: Vec<System> = [LadderStep::Megatron, LadderStep::Memory, LadderStep::Search]
+    let systems: Vec<Contestant> = [LadderStep::Megatron, LadderStep::Memory, LadderStep::Search]
         .into_iter()
-        .map(|step| System::Pipeline(Box::new(step)))
+        .map(|step| Contestant::Pipeline(Box::new(step)))
         .collect();
     let mut found: Vec<(String, Vec<Option<f64>>)> = Vec::new();
     let degrees = || (0..4).map(|i| 1u32 << i);

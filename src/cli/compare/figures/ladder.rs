@@ -6,13 +6,14 @@ use dip::plan::systems::LADDER;
 use serde_json::Value;
 
 use super::{Inputs, preset};
-use crate::cli::compare::contest::System;
+use crate::cli::compare::contest::Contestant;
 use crate::cli::compare::result::{Spread, SystemResult};
 
 const MODELS: [&str; 2] = ["vlm-s", "t2v-s"];
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
-    let steps: Vec<System> = LADDER.iter().map(|&s| System::Pipeline(Box::new(s))).collect();
+    let steps: Vec<Contestant> =
+        LADDER.iter().map(|&s| Contestant::Pipeline(Box::new(s))).collect();
     let mut series = Vec::new();
     for name in MODELS {
         let model = preset(name)?;

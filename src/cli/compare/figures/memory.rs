@@ -9,7 +9,7 @@ use dip::plan::Plan;
 use serde_json::Value;
 
 use super::{Inputs, preset};
-use crate::cli::compare::contest::System;
+use crate::cli::compare::contest::Contestant;
 
 const MODEL: &str = "vlm-s";
 
@@ -20,7 +20,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let for_systems = contest.inputs(&planning, &history);
     let mut series = Vec::new();
     for system in inputs.systems {
-        let System::Pipeline(system) = system else { continue };
+        let Contestant::Pipeline(system) = system else { continue };
         let Ok(deployment) = system.deploy(&for_systems) else { continue };
         for batch in dip::emulate::sample(&model, 1, contest.seed, None) {
             let Ok((plan, _)) = contest.plan(&deployment, &batch)? else { continue };

@@ -14,14 +14,14 @@ use dip::emulate::report::charts::Figure;
 use dip::plan::{ModelSpec, presets};
 use serde_json::Value;
 
-use super::contest::{Contest, System};
+use super::contest::{Contest, Contestant};
 use super::result::ModelResult;
 
 /// The inputs of all figures.
 pub struct Inputs<'a> {
     pub contest: &'a Contest<'a>,
     /// The systems of the comparison.
-    pub systems: &'a [System],
+    pub systems: &'a [Contestant],
     /// The results of the comparison.
     pub results: &'a [ModelResult],
     /// Batches that a point is the mean of.
