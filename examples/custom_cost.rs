@@ -1,4 +1,4 @@
-//! A cost model of your own, in one trait: a table of measured seconds per token.
+//! Your own cost model, in one trait: a table of measured seconds per token.
 //!
 //! `cargo run --release --no-default-features --example custom_cost`
 

@@ -1,4 +1,4 @@
-//! A schedule of your own, in one trait: of the ready tasks, the one with the longest path to the end runs first.
+//! Your own schedule, in one trait: among the ready tasks, the task with the longest path to the end runs first.
 //!
 //! `cargo run --release --no-default-features --example custom_schedule`
 

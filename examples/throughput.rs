@@ -33,7 +33,7 @@ impl Shape {
         if self.module == "decoder" { self.hidden * 11 / 4 } else { self.hidden * 4 }
     }
 
-    /// An encoder before a decoder. The one that is not measured is tiny.
+    /// An encoder before a decoder. The module that is not measured is tiny.
     fn model(&self) -> anyhow::Result<ModelSpec> {
         let heads = self.hidden / 64;
         let wide = format!("hidden = {}\nffn = {}\nheads = {heads}\n", self.hidden, self.ffn());

@@ -32,7 +32,7 @@
 //! }
 //! ```
 //!
-//! Plug in parts of your own. The crate in `tests/outside` has a small one of each:
+//! Plug in your own parts. The crate in `tests/outside` has a small one of each:
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
@@ -43,12 +43,12 @@
 //! | [`emulate::ModalityOperators`] | the operators of its layers | know what such a module costs |
 //! | [`emulate::Executor`] | a trace for a plan | run plans elsewhere |
 //! | `train::model::TrainableModality` | forward and backward of its layers | train such a module |
-//! | `train::data::DataSource` | documents or captioned videos | train on data of your own |
+//! | `train::data::DataSource` | documents or captioned videos | train on your own data |
 //! | `train::data::PackingRule` | the next document of a sequence | choose which documents share a sequence |
 //! | `train::BatchLoader` | batches with their metadata | replace the data pipeline |
 //! | `train::Evaluator` | a loss, captions or samples | evaluate in your own way |
 //! | `train::MetricSink` | what to do with a report | show or store the metrics of a run |
-//! | `train::runtime::LinkFactory` | links between ranks | move activations over a transport of your own |
+//! | `train::runtime::LinkFactory` | links between ranks | move activations over your own transport |
 //! | `train::runtime::CollectiveFactory` | sums over replicas | reduce gradients in your own way |
 //!
 //! A run takes them by the methods of `train::Run`.

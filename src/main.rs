@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Exit code of a command whose reader has closed the pipe: that of other commands, which end by the signal SIGPIPE.
+/// Exit code of a command whose reader has closed the pipe, as of a command that the signal SIGPIPE ends.
 const PIPE_CLOSED: i32 = 128 + 13;
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Training runs: [`Run`] puts one together, and every part of it can be one of your own.
+//! Training runs: [`Run`] assembles a run, and you can replace every part of it.
 //!
 //! ```no_run
 //! use dip::plan::OneFOneB;

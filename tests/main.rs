@@ -7,7 +7,7 @@ mod support;
 #[path = "suite/goldens.rs"]
 mod goldens;
 
-/// Presets, sampling, planning, checking and emulation, and what is said about bad input.
+/// Presets, sampling, planning, checking and emulation, and the messages about bad input.
 #[path = "suite/planning.rs"]
 mod planning;
 

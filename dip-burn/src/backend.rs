@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backend_that_panics_on_a_thread_of_its_own_is_quoted() {
+    fn a_backend_that_panics_on_its_own_thread_is_quoted() {
         let probe = || {
             let own = std::thread::spawn(|| panic!("no {}\nand a long dump", "adapter"));
             own.join().expect("it has not answered")

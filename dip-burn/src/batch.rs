@@ -23,7 +23,7 @@ pub struct Batch {
 pub struct Microbatch {
     /// Token ids, `[T]`.
     pub tokens: Vec<u32>,
-    /// The document of each token, `[T]`; attention stays inside a document. Padding has an id of its own.
+    /// The document of each token, `[T]`; attention stays inside a document. Padding has its own id.
     pub documents: Vec<u32>,
     /// Position of each token in its document, `[T]`.
     pub positions: Vec<u32>,
@@ -126,7 +126,7 @@ impl Default for ClipSize {
 }
 
 impl Microbatch {
-    /// Tokens with a loss: the tokens of the clips if there are clips, otherwise those of the loss mask.
+    /// Tokens with a loss: the tokens of the clips if there are clips, otherwise the tokens in the loss mask.
     pub fn trained_tokens(&self) -> u64 {
         match self.clips.is_empty() {
             true => self.loss_mask.iter().filter(|&&m| m).count() as u64,

@@ -44,7 +44,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// `.NAME.partial` beside `path`.
+/// The path `.NAME.partial` in the folder of `path`.
 fn partial_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or(path.as_os_str()));

@@ -7,14 +7,14 @@
 //! | trait | you give | it lets you |
 //! |---|---|---|
 //! | [`model::TrainableModality`], [`model::ModelChunk`] | forward and backward of some layers | train another modality |
-//! | [`data::DataSource`] | documents of text and pictures, or captioned videos | train on data of your own |
+//! | [`data::DataSource`] | documents of text and pictures, or captioned videos | train on your own data |
 //! | [`data::PixelSource`], [`data::FrameSource`] | pixels of a picture, frames of a video | train on pictures and videos of any kind |
 //! | [`data::PackingRule`] | the next document of a sequence | choose which documents share a sequence |
 //! | [`dip_core::PlanSource`] | a plan for each batch | plan with anything |
-//! | [`train::BatchLoader`] | batches with their metadata | train on batches of your own |
+//! | [`train::BatchLoader`] | batches with their metadata | train on your own batches |
 //! | [`train::Evaluator`] | a loss, captions or samples | evaluate in your own way |
 //! | [`train::MetricSink`] | what to do with a report | show or store the metrics of a run |
-//! | [`runtime::LinkFactory`] | links between ranks | move activations over a transport of your own |
+//! | [`runtime::LinkFactory`] | links between ranks | move activations over your own transport |
 //! | [`runtime::CollectiveFactory`] | sums over replicas | reduce gradients in your own way |
 //! | [`runtime::ProcessGroup`] | messages between processes | spread a run over processes |
 

@@ -11,7 +11,7 @@ mod gradients;
 #[path = "suite/modality.rs"]
 mod modality;
 
-/// GPUs compute what the CPU does.
+/// GPUs compute the same as the CPU.
 #[cfg(feature = "wgpu")]
 #[path = "suite/gpu.rs"]
 mod gpu;
@@ -31,7 +31,7 @@ mod strict;
 #[path = "suite/precision.rs"]
 mod precision;
 
-/// Published models: logits are those of `transformers`, and weights come back as they were.
+/// Published models: logits equal the logits of `transformers`, and exported weights equal the imported ones.
 #[path = "suite/published.rs"]
 mod published;
 

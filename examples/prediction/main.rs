@@ -4,7 +4,7 @@
 //! batches in many variants, and runs every plan in turn on two ranks of one core each. It prints two pairs for each plan, measured
 //! before predicted: the time, and the largest activations of a rank. Then it prints the times of stages by kind. Plans and
 //! measurements of stages take turns, so that other load on the machine affects both alike. `-- 20` runs twenty rounds instead of ten,
-//! `-- 20 t2v-tiny` those of one model.
+//! `-- 20 t2v-tiny` runs them for one model only.
 
 mod data;
 mod stages;

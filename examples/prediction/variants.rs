@@ -13,7 +13,7 @@ pub struct Variant {
     pub microbatches: usize,
 }
 
-/// Where layers go, and how batches are sliced.
+/// The placement of layers, and the split of batches.
 #[derive(Clone, Copy)]
 pub enum Layout {
     /// The placement that the schedule asks for.

@@ -21,7 +21,7 @@ pub struct Export {
     /// The checkpoint folder, instead of the newest of the run
     #[arg(long)]
     checkpoint: Option<PathBuf>,
-    /// The output folder of the run, instead of that of the file
+    /// The output folder of the run, in place of the file's
     #[arg(long, conflicts_with = "checkpoint")]
     output: Option<PathBuf>,
     /// Round to bf16, instead of writing f32

@@ -25,7 +25,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Writes a file under a temporary name beside its target, and renames it. Writes directly to targets that are no files, such as
+/// Writes a file under a temporary name beside its target, and renames it. Writes directly to targets that are not files, such as
 /// `/dev/stdout` or a pipe.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let shown = path.display();

@@ -76,7 +76,7 @@ pub fn batch(path: &Path, iteration: Option<u64>) -> Result<BatchMeta> {
         (None, [first, .., last], Some(i)) => {
             bail!("{shown}: has no iteration {i}, but {first} to {last}; give one with --iteration")
         }
-        (None, ..) => bail!("{shown}: has no microbatch; write one JSON object a line"),
+        (None, ..) => bail!("{shown}: has no microbatch; write one JSON object per line"),
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Cli {
 enum Command {
     /// List the built-in models, clusters and schedules
     Presets(presets::Presets),
-    /// Draw batch metadata like that of the paper's data sets
+    /// Draw batch metadata that resembles the paper's data sets
     Sample(sample::Sample),
     /// Plan one batch, or a given task graph
     Plan(plan::PlanCommand),

@@ -36,10 +36,10 @@ pub struct PlanCommand {
     /// The schedule; see `dip presets schedules`
     #[arg(long, default_value = "dip")]
     schedule: String,
-    /// Pipeline ranks, instead of those of the model
+    /// Pipeline ranks, in place of the model's
     #[arg(long)]
     ranks: Option<u32>,
-    /// Segments of every module, as a multiple of those of the paper's rule; by default 2 for schedules that search, else 1
+    /// Segments of every module, as a multiple of the paper's rule; by default 2 for schedules that search, else 1
     #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..=1024))]
     segments: Option<u32>,
     /// Split weight gradients (W) from backwards; by default for the schedules that place them freely

@@ -1,4 +1,4 @@
-//! `dip sample`: draws batch metadata like that of the paper's data sets.
+//! `dip sample`: draws batch metadata that resembles the paper's data sets.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ pub struct Sample {
     /// Iterations to draw
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     iterations: u64,
-    /// Microbatches of one iteration; by default those of the model
+    /// Microbatches of one iteration; by default the model's
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     microbatches: Option<u32>,
     /// Seed of the draws

@@ -1,4 +1,4 @@
-//! The one place that turns the device of a run into code for a backend.
+//! Selects the backend for the device of a run.
 
 use dip_burn::Backend;
 use dip_burn::backend::{self, DeviceError};
@@ -6,14 +6,14 @@ use dip_burn::train::Device;
 
 /// Work that is generic over the backend.
 pub trait OnBackend {
-    /// What the work returns.
+    /// The result of the work.
     type Output;
 
     /// Does the work on these devices, of which there is at least one.
     fn call<B: Backend>(self, devices: Vec<B::Device>) -> Self::Output;
 }
 
-/// Does `work` on `count` devices of a kind. Ranks share a device where there are fewer.
+/// Does `work` on `count` devices of a kind. If there are fewer devices than ranks, ranks share devices.
 ///
 /// # Errors
 /// [`DeviceError`] if this build has no such backend, or the machine no such device.

@@ -1,4 +1,4 @@
-//! What stages cost: measured on the devices of the run, once for each model, or given.
+//! The cost model of a run: measured on its devices, once for each model, or given by the user.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use super::{Run, RunError};
 
 /// The costs that a run plans with.
 pub(super) enum Costs {
-    /// From a profile of this machine, with the device's peak where it is known.
+    /// From a profile of this machine, with the device's peak if it is known.
     Measured { cost: MeasuredCost, peak_flops_per_s: Option<f64> },
-    /// From a model of the user's own.
+    /// A cost model given by the user.
     Given(Arc<dyn CostModel>),
 }
 
 impl Costs {
-    /// The cost model, with weight gradients as stages of their own if `weight_split` is set.
+    /// The cost model. If `weight_split` is set, weight gradients (W) are split from backwards.
     pub fn model(&self, weight_split: bool) -> Arc<dyn CostModel> {
         match self {
             Self::Measured { cost, .. } => Arc::new(cost.clone().with_weight_split(weight_split)),
@@ -31,7 +31,7 @@ impl Costs {
         }
     }
 
-    /// The fastest arithmetic of one device.
+    /// Peak FLOPs per second of one device, if known.
     pub fn peak_flops_per_s(&self) -> Option<f64> {
         match self {
             Self::Measured { peak_flops_per_s, .. } => *peak_flops_per_s,
@@ -41,7 +41,7 @@ impl Costs {
 }
 
 impl Run {
-    /// Measures stages like those of the sample, or reads what an earlier run measured. The profile stands in the output folder.
+    /// Measures stages of the sample's sizes, or reads the profile of an earlier run from the output folder.
     pub(super) fn measure<B: Backend>(
         &self,
         group: &dyn ProcessGroup,
@@ -65,7 +65,7 @@ impl Run {
         let (pipeline, optimizer) = (&self.config.pipeline, &self.config.optimizer);
         let usual = MeasureSettings::default();
         MeasureSettings {
-            // With a memory limit, what fits one or two microbatches in training must not fail when it is measured.
+            // With a memory limit, training may hold only one or two microbatches; measuring must not need more memory.
             in_flight: if pipeline.memory_limit_bytes.is_some() { 1 } else { usual.in_flight },
             ranks: pipeline.devices() as usize,
             threads: pipeline.threads_per_rank,
@@ -92,7 +92,7 @@ impl Run {
     }
 }
 
-/// The profile of the first process. With profiles of their own, processes would place layers differently.
+/// The profile of the first process, for all processes. With separate profiles, processes would place layers differently.
 fn profile_of_first(
     group: &dyn ProcessGroup,
     measure: impl FnOnce() -> Result<Profile, MeasureError>,

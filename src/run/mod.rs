@@ -1,7 +1,7 @@
-//! A training run, put together as the paper does it. [`Run::start`] is the table of contents: open the data, look at the first
-//! batches, measure the stages, place the layers, train with a plan for every batch.
+//! A training run with the steps of the paper. [`Run::start`] lists them: open the data, sample the first batches, measure the
+//! stages, place the layers, train with a plan for every batch.
 //!
-//! Every step takes parts of your own: [`Run::with_schedule`], [`Run::with_cost`], [`Run::with_data`] and [`Run::with_sink`], and
+//! Every step takes your own parts: [`Run::with_schedule`], [`Run::with_cost`], [`Run::with_data`] and [`Run::with_sink`], and
 //! [`Run::trainer`] for links, collectives and modalities. Without them a run does what `dip train` does.
 
 mod backend;
@@ -51,7 +51,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The run that `config` describes, of a model that [`RunConfig::adapt`] has prepared.
+    /// A run of `config` with `model`, to which [`RunConfig::adapt`] has been applied.
     pub fn new(config: RunConfig, model: ModelSpec) -> Self {
         let (schedule, cost, data, nodes) = (None, None, None, None);
         Self { config, model, schedule, cost, data, sinks: Vec::new(), nodes }
@@ -67,35 +67,35 @@ impl Run {
         &self.model
     }
 
-    /// Plans with a schedule of your own, instead of the one that `pipeline.schedule` names.
+    /// Plans with your own schedule, in place of `pipeline.schedule`.
     #[must_use]
     pub fn with_schedule(mut self, schedule: impl Schedule + 'static) -> Self {
         self.schedule = Some(Arc::new(schedule));
         self
     }
 
-    /// Plans with costs of your own. Nothing is measured then, and utilisation is not reported.
+    /// Plans with your own costs. Nothing is measured then, and utilisation is not reported.
     #[must_use]
     pub fn with_cost(mut self, cost: impl CostModel + 'static) -> Self {
         self.cost = Some(Arc::new(cost));
         self
     }
 
-    /// Trains and evaluates on data of your own.
+    /// Trains and evaluates on your own data.
     #[must_use]
     pub fn with_data(mut self, data: RunData) -> Self {
         self.data = Some(data);
         self
     }
 
-    /// Reports to a sink of your own, after the files of the run.
+    /// Reports to your own sink, after the files of the run.
     #[must_use]
     pub fn with_sink(mut self, sink: impl MetricSink + 'static) -> Self {
         self.sinks.push(Box::new(sink));
         self
     }
 
-    /// Trains beside the same run on other nodes.
+    /// Trains together with the same run on other nodes.
     #[must_use]
     pub fn on_nodes(mut self, nodes: Arc<NodeGroup>) -> Self {
         self.nodes = Some(nodes);
@@ -128,16 +128,16 @@ impl Run {
         let mut data = self.open()?;
         // The metadata of batches are known before they are trained (section 4).
         let sample = BatchSample::draw(&self.model, &mut data)?;
-        // What a stage costs (section 3).
+        // The cost of each stage (section 3).
         let costs = self.measure(&*group, &sample, &devices, &modalities)?;
-        // Which rank holds which layers (section 1).
+        // The layers of each rank (section 1).
         let trials = sample.trials(self.replicas(&*group));
         let placed = self.place(&trials, &sample, &costs, &*schedule)?;
         // A plan for every batch, searched while the batch before it trains (sections 2 and 4).
         self.train(PlacedRun { data, costs, placed, schedule, devices, connections, modalities })
     }
 
-    /// What must be the same in all processes, one field a line. Each may have an output folder of its own.
+    /// The settings that must be the same in all processes, one field per line. Output folders may differ.
     fn identity(&self) -> String {
         let config = RunConfig { output: Default::default(), ..self.config.clone() };
         let text = serde_json::to_string_pretty(&(env!("CARGO_PKG_VERSION"), config, &self.model));
@@ -240,7 +240,7 @@ impl Run {
         }
     }
 
-    /// The arithmetic of the model over the peak of the devices, if the peak is known.
+    /// The FLOPs of the model and the peak of the devices, if the peak is known.
     fn throughput(&self, costs: &Costs, replicas: usize) -> Option<Throughput> {
         let devices = self.config.pipeline.ranks as usize * replicas;
         let peak_flops_per_s = devices as f64 * costs.peak_flops_per_s()?;
@@ -271,7 +271,7 @@ struct PlacedRun<B: Backend> {
     modalities: Modalities<B>,
 }
 
-/// Assigns the microbatches of a batch to replicas so that the busiest rank of any replica has least to do.
+/// Assigns the microbatches of a batch to replicas so that the busiest rank of all replicas has the least load.
 fn assign(placed: &Planning, replicas: usize) -> Assign {
     let planning = placed.clone();
     Box::new(move |batch| {

@@ -1,4 +1,4 @@
-//! What the batches of a run are like, known from their metadata before anything is decoded.
+//! A sample of the batches of a run, from their metadata, before anything is decoded.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(super) struct BatchSample {
 }
 
 impl BatchSample {
-    /// Reads the metadata of the first batches, and leaves the data where it was.
+    /// Reads the metadata of the first batches, and then restores the position of the data.
     pub fn draw(model: &ModelSpec, data: &mut RunData) -> Result<Self, TrainError> {
         let start = data.loader.position();
         let (mut batches, mut documents) = (Vec::new(), 0);

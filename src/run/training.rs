@@ -4,7 +4,7 @@ use dip_burn::Backend;
 use dip_burn::train::{Evaluation, Inference, IterationReport, MetricSink, TrainError, Trainer};
 use dip_core::Partition;
 
-/// A run that is ready to train, on whichever device it names. Programs that use it compile no tensor code of their own.
+/// A run that is ready to train, on the device that it names. Programs that use it compile no tensor code themselves.
 pub trait Training {
     /// Trains to the end of the run: evaluations, samples, checkpoints and metrics as the run says.
     ///
@@ -30,13 +30,13 @@ pub trait Training {
     /// [`TrainError`] if a rank has failed.
     fn evaluate(&mut self, generates: bool) -> Result<Option<Evaluation>, TrainError>;
 
-    /// The whole model on one device, with averaged weights where the run keeps them.
+    /// The whole model on one device, with averaged weights if the run keeps them.
     ///
     /// # Errors
     /// [`TrainError`] if a rank has failed.
     fn model(&mut self) -> Result<Box<dyn Inference>, TrainError>;
 
-    /// Iterations that are done.
+    /// Completed iterations.
     fn iteration(&self) -> u64;
 
     /// True at the end of the run.

@@ -55,7 +55,7 @@ fn equal_seeds_compare_equally() {
 }
 
 #[test]
-fn figures_are_charts_on_one_page_that_needs_nothing_else() {
+fn figures_are_charts_on_one_self_contained_page() {
     let folder = Folder::new();
     let which =
         ["--models", "t2v-s", "--schedules", "nnscaler,dip", "--figures", "average,dynamic"];

@@ -1,5 +1,5 @@
-//! What must not change unless a change of the mathematics is meant. `DIP_GOLDENS=write cargo test --release --test main goldens`
-//! records the files anew; read their difference before you commit it.
+//! Recorded plans, times and losses. They change only with an intended change of the mathematics.
+//! `DIP_GOLDENS=write cargo test --release --test main goldens` records them again; review the diff before you commit it.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
 }
 
-/// Compares lines with those of a golden file by `is_equal`, or writes the file.
+/// Compares lines with the lines of a golden file by `is_equal`, or writes the file.
 fn compare(name: &str, lines: &[String], is_equal: impl Fn(&str, &str) -> bool) {
     let path = golden(name);
     if std::env::var("DIP_GOLDENS").is_ok_and(|mode| mode == "write") {
@@ -49,7 +49,7 @@ fn plan(folder: &Folder, model: &str, schedule: &str, threads: &str) -> String {
 }
 
 #[test]
-fn plans_are_the_recorded_ones() {
+fn plans_match_the_goldens() {
     let folder = Folder::new();
     let mut lines = Vec::new();
     for model in PLANNED {
@@ -74,7 +74,7 @@ fn plans_are_the_recorded_ones() {
 }
 
 #[test]
-fn systems_take_the_recorded_times() {
+fn times_of_systems_match_the_goldens() {
     let folder = Folder::new();
     let systems = ["compare", "--models", "vlm-s,t2v-s", "--iterations", "2"];
     let all = ["--schedules", "megatron,nnscaler,optimus,fsdp,dip", "--iterations-budget", "40"];
@@ -94,10 +94,10 @@ fn systems_take_the_recorded_times() {
     compare("systems.txt", &lines, |old, new| old == new);
 }
 
-/// Which rank computes what follows the measured profile, and the order of sums follows the rank: losses agree to rounding.
+/// The measured profile decides which rank computes a layer, and the rank decides the order of sums: losses agree to rounding.
 #[cfg(feature = "train")]
 #[test]
-fn losses_of_the_tiny_runs_are_the_recorded_ones() {
+fn losses_of_the_tiny_runs_match_the_goldens() {
     let mut lines = Vec::new();
     for name in ["vlm-tiny", "t2v-tiny"] {
         let run = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.toml"));

@@ -45,7 +45,7 @@ fn share_profile(folder: &Folder, from: &str, to: &str, ranks: [u32; 2]) {
 
 #[test]
 fn two_processes_train_to_the_losses_and_weights_of_two_replicas_in_one() {
-    // A schedule without a search: the planners of the nodes draw from seeds of their own.
+    // A schedule without a search, because the planners of the nodes have different seeds.
     let run = RUN.replace("[pipeline]", "[pipeline]\nschedule = \"1f1b\"");
     let folder = Folder::of_run(MODEL, &run);
     folder.write("two.toml", &run.replace("[pipeline]", "[pipeline]\nreplicas = 2"));

@@ -70,7 +70,7 @@ fn a_batch_is_planned_checked_and_emulated() {
 }
 
 #[test]
-fn plans_are_byte_equal_under_an_iteration_budget_whatever_the_threads() {
+fn plans_are_byte_equal_under_an_iteration_budget_with_any_number_of_threads() {
     let folder = Folder::new();
     folder.write("batch.jsonl", inputs::BATCH);
     let plan = |threads: &str, out: &str| {

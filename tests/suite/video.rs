@@ -74,7 +74,7 @@ fn a_memory_limit_counts_full_microbatches_of_clips_and_averaged_weights() {
     run("enough", averaged, VIDEO_RUN).ok();
     let peaks = folder.peaks("enough");
     assert_eq!(peaks.len(), 12);
-    // The table of the rows of each clip grows with rows times clips. It is measured for a few numbers of clips, so need is inexact.
+    // The matrix of clips and rows grows with their product, but is measured for only a few numbers of clips: the need is inexact.
     assert!(peaks.iter().all(|&peak| peak <= averaged + averaged / 1000), "{averaged}: {peaks:?}");
 }
 

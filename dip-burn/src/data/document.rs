@@ -4,7 +4,7 @@ use super::error::TokenizeError;
 use super::picture::Picture;
 use super::tokenizer::Tokenizer;
 
-/// Stands for a picture in a text.
+/// Placeholder of a picture in a text.
 pub const IMAGE_MARK: &str = "<image>";
 
 /// Text and pictures, in reading order.

@@ -1,4 +1,4 @@
-//! What can go wrong with data. A broken sample is no error: see [`SkipCounts`].
+//! Errors of data. A broken sample is not an error: see [`SkipCounts`].
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::skip::SkipCounts;
 
-/// Any error, such as that of a library or of a source of your own.
+/// Any error, such as an error of a library or of your own source.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Data that cannot be used.
@@ -56,7 +56,7 @@ pub enum DataError {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the file.
         source: BoxError,
     },
     /// A text cannot be tokenized.
@@ -81,7 +81,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// An error of a [`DataSource`](super::DataSource) of your own.
+    /// An error of your own [`DataSource`](super::DataSource).
     pub fn other(error: impl Into<BoxError>) -> Self {
         Self::Other(error.into())
     }

@@ -12,7 +12,7 @@
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
-//! | [`DataSource`] | documents, or captioned videos | train on data of your own |
+//! | [`DataSource`] | documents, or captioned videos | train on your own data |
 //! | [`PixelSource`] | the pixels of a picture | use rendered pictures or other formats |
 //! | [`FrameSource`] | the frames of a video | use rendered videos or other formats |
 //! | [`PackingRule`] | the next document of a sequence | choose which documents share a sequence |

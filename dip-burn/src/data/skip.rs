@@ -1,4 +1,4 @@
-//! Counts of broken samples. Broken samples are skipped and counted; they are no errors.
+//! Counts of broken samples. Broken samples are skipped and counted; they are not errors.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Where documents come from: the trait to implement for data of your own.
+//! Sources of documents: the trait to implement for your own data.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ pub trait DataSource<D = Document>: Send {
     /// The next document. A source skips and counts broken documents.
     ///
     /// # Errors
-    /// [`DataError`] if the source has no more documents; wrap errors of your own with [`DataError::other`].
+    /// [`DataError`] if the source has no more documents; wrap your own errors with [`DataError::other`].
     fn next_document(&mut self) -> Result<D, DataError>;
 
     /// The position before the next document. After [`DataSource::restore`] the same documents follow as now.
@@ -87,7 +87,7 @@ impl UsableWatch {
         *self = Self::new(pass);
     }
 
-    /// Notes an unusable document of pass `pass`, and returns true if it is time to give up.
+    /// Records an unusable document of pass `pass`, and returns true if it is time to give up.
     pub fn unusable(&mut self, pass: u64) -> bool {
         self.unusable += 1;
         pass >= self.end_pass || self.unusable >= MAX_UNUSABLE

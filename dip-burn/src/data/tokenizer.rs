@@ -46,7 +46,7 @@ impl SpecialTokens {
 /// Converts text to token ids and back.
 #[derive(Debug, Clone)]
 pub enum Tokenizer {
-    /// One token a byte, then pad, bos, eos and image: 260 tokens.
+    /// One token per byte, then pad, bos, eos and image: 260 tokens.
     Bytes,
     /// A Hugging Face tokenizer.
     HuggingFace(Box<HuggingFace>),
@@ -100,7 +100,7 @@ impl Tokenizer {
         Ok(Self::HuggingFace(Box::new(HuggingFace { inner, path, special, text_vocab })))
     }
 
-    /// The vocabulary that a model of text alone needs: every id but the image token is below it.
+    /// The vocabulary for a model of text only: every id except the image token is below it.
     pub fn text_vocab_size(&self) -> u32 {
         match self {
             Self::Bytes => BYTES + 4,
@@ -108,7 +108,7 @@ impl Tokenizer {
         }
     }
 
-    /// The vocabulary that a model of text and images needs: every id is below it.
+    /// The vocabulary for a model of text and images: every id is below it.
     pub fn vocab_size(&self) -> u32 {
         self.text_vocab_size().max(self.special().image + 1)
     }

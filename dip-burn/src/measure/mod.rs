@@ -1,4 +1,4 @@
-//! Measures what the parts of a model cost on this machine: the profile that plans are made with.
+//! Measures time and memory of the parts of a model on this machine, as a profile for the planner.
 //!
 //! Every module is measured through the same [`ChunkStage`](crate::stage::ChunkStage) that trains it, in chunks that differ by one
 //! part, so that differences give the parts. As many threads measure at once as there will be ranks, since ranks share caches,
@@ -8,10 +8,10 @@
 //! |---|---|
 //! | `profiler` | the profile of a model, from a file or measured |
 //! | `probe` | one module at one size |
-//! | `inputs`, `stages`, `memory` | its batches and inputs, its seconds, its bytes |
+//! | `inputs`, `stages`, `memory` | the inputs, the seconds and the bytes of a probe |
 //! | `figures` | arithmetic of measurements |
 //! | `operators` | single operators, for the calibration of analytic costs |
-//! | `peak` | the arithmetic that a rank reaches at best |
+//! | `peak` | the peak FLOP/s of a rank |
 
 mod figures;
 mod inputs;
@@ -63,8 +63,8 @@ pub enum MeasureError {
     Thread,
 }
 
-/// Runs `measure` on `ranks` threads at the same time, each with `threads` compute threads of its own as in training. They meet
-/// at the barrier, so that all measure the same thing at the same time.
+/// Runs `measure` on `ranks` threads at the same time, each with its own `threads` compute threads, as in training. The threads
+/// wait for each other at the barrier, so that all measure the same thing at the same time.
 fn at_once<T: Send>(
     ranks: usize,
     threads: usize,

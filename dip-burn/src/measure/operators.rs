@@ -30,7 +30,7 @@ const SLOWEST_LINK: f64 = 4e9;
 /// Calls of a short operator are timed together for at least this long.
 const SAMPLE_S: f64 = 300e-6;
 
-/// How long to measure.
+/// Limits on the time of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OperatorSettings {
     /// A series ends before the first operator that takes longer.
@@ -41,14 +41,14 @@ pub struct OperatorSettings {
     pub threads: usize,
     /// The precision of values.
     pub precision: Precision,
-    /// True if devices have memory of their own, which the host copies to and from.
+    /// True if devices have their own memory, and the host copies to and from it.
     pub separate_memory: bool,
 }
 
 /// Measures operators on `devices`, all at the same time.
 ///
 /// # Errors
-/// [`MeasureError::Thread`] where the backend fails.
+/// [`MeasureError::Thread`] if the backend fails.
 pub fn operators<B: Backend>(
     devices: &[B::Device],
     settings: OperatorSettings,

@@ -1,4 +1,4 @@
-//! The fastest arithmetic of a rank: the denominator of utilisation.
+//! The peak FLOP/s of a rank, the denominator of utilisation.
 
 use std::time::Instant;
 
@@ -7,11 +7,11 @@ use burn::tensor::{Distribution, Tensor};
 
 use crate::model::{Precision, cast};
 
-/// Sides of the square products; the smallest that takes long enough counts.
+/// Sides of the square products. The smallest product that takes [`LONG_ENOUGH_S`] gives the peak.
 const SIDES: [usize; 6] = [256, 512, 1024, 2048, 4096, 8192];
 /// Shorter products are mostly start-up.
 const LONG_ENOUGH_S: f64 = 0.02;
-/// Runs, of which the fastest counts.
+/// Number of runs; the fastest gives the peak.
 const RUNS: usize = 5;
 
 /// FLOP/s of the fastest product in `precision` on this thread's share of `device`; `None` if the device fails.
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_peak_is_that_of_a_processor() {
+    fn the_peak_is_plausible_for_a_processor() {
         let peak =
             peak_flops_per_s::<crate::backend::Cpu>(&Default::default(), Precision::F32).unwrap();
         assert!((1e8..1e14).contains(&peak), "{peak}");

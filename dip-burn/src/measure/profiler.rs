@@ -14,7 +14,7 @@ use crate::batch::ClipSize;
 use crate::files;
 use crate::model::{Modalities, ProbeSpec};
 
-/// The link between ranks of one process, which send references through channels.
+/// Latency and bandwidth between ranks of one process, which send references through channels.
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
 const CHANNEL_BYTES_PER_S: f64 = 1e12;
 
@@ -50,7 +50,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
         Self { model, device, settings, modalities: Modalities::default() }
     }
 
-    /// The same with modalities of other crates.
+    /// Replaces the modalities, to include modalities of other crates.
     #[must_use]
     pub fn with_modalities(mut self, modalities: Modalities<B>) -> Self {
         self.modalities = modalities;
@@ -134,7 +134,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
         let mut model = self.model.clone();
         for module in &mut model.modules {
             module.layers = LAYERS;
-            // All parts of a frozen module are measured, too; the cost model leaves out what it does not run.
+            // All parts of a frozen module are measured, too; the cost model leaves out the parts that do not run.
             module.trainable = true;
         }
         let mut entries = Vec::new();

@@ -189,7 +189,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
         strategy: &str,
         split: bool,
     ) -> Result<Seconds, MeasureError> {
-        // There is no stage after this one; the key only has to differ from that of the stage before.
+        // There is no stage after this one; the key only has to differ from the key of the stage before.
         let consumer = PairKey { microbatch: MicrobatchId::from(microbatch), ..self.pair(2) };
         let call = self.call(microbatch, strategy, split, vec![consumer.clone()]);
         let inputs = chunk.inputs.clone();
@@ -218,7 +218,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
 
     /// Time since `start`, once the device has finished its work.
     fn since(&self, start: Instant) -> Seconds {
-        // A device that fails here also fails the next operation, with a message of its own.
+        // A device that fails here also fails the next operation, which reports it.
         let _ = B::sync(self.device);
         Seconds(start.elapsed().as_secs_f64())
     }

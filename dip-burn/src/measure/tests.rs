@@ -7,7 +7,7 @@ use dip_core::{Seconds, presets};
 use super::*;
 
 #[test]
-fn every_strategy_is_measured_and_each_holds_less_than_the_one_before() {
+fn every_strategy_is_measured_and_each_holds_less_than_its_predecessor() {
     let model = presets::model("vlm-tiny").unwrap();
     let settings = MeasureSettings {
         rounds: 1,

@@ -17,12 +17,12 @@ use crate::params::AnyModule;
 /// A weight with two dimensions.
 pub type Matrix<B> = Param<Tensor<B, 2>>;
 
-/// Forward and backward of consecutive layers of a module: what a new modality implements.
+/// Forward and backward of consecutive layers of a module. Every modality implements it.
 ///
-/// The backward is written out instead of recorded by Burn's autodiff, whose graphs live behind one lock for the whole process:
-/// ranks would wait for each other's backwards. Written out, a stage holds exactly what its memory strategy says.
+/// The backward is written by hand instead of recorded by Burn's autodiff: one lock guards the graphs of the whole process, and
+/// ranks would wait for each other's backwards. By hand, a stage keeps exactly the tensors that its memory strategy names.
 pub trait ModelChunk<B: Backend>: Module<B> + 'static {
-    /// What the backward needs.
+    /// The state that the backward needs.
     type Kept: Send + 'static;
 
     /// Runs a slice of the instances of a microbatch and keeps nothing.
@@ -32,7 +32,7 @@ pub trait ModelChunk<B: Backend>: Module<B> + 'static {
     /// of the losses of its tokens, not yet divided by the trained tokens of the batch.
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2>;
 
-    /// As [`forward`](Self::forward), and what its backward needs; each layer keeps what its strategy says.
+    /// As [`forward`](Self::forward), with the tensors that its backward needs; each layer keeps them by its memory strategy.
     fn forward_kept(
         &self,
         inputs: Vec<Tensor<B, 2>>,
@@ -91,11 +91,11 @@ pub struct Slice<'a> {
     pub microbatch: &'a Microbatch,
     /// Which of its instances.
     pub instances: Range<u32>,
-    /// What each input from an upstream module holds.
+    /// The content of each input from an upstream module.
     pub inputs: Vec<InputSlice>,
 }
 
-/// The instances of an upstream module in one input. Its slices need not be those of the module that reads it.
+/// The instances of an upstream module in one input. The upstream module may be sliced differently from its consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputSlice {
     /// The upstream module.
@@ -111,7 +111,7 @@ impl<'a> Slice<'a> {
     }
 }
 
-/// What a chunk of any modality keeps between forward and backward.
+/// The state that a chunk of any modality keeps between forward and backward.
 pub struct KeptState {
     state: Box<dyn Any + Send>,
     bytes: Bytes,
@@ -124,7 +124,7 @@ impl KeptState {
     }
 }
 
-/// A [`ModelChunk`] of any modality, behind an object-safe interface. Every chunk is one.
+/// The object-safe form of [`ModelChunk`], for chunks of any modality. Every [`ModelChunk`] implements it.
 pub trait AnyChunk<B: Backend>: AnyModule<B> + Send + Debug {
     /// As [`ModelChunk::forward`].
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2>;
@@ -187,7 +187,7 @@ impl<B: Backend, C: ModelChunk<B>> AnyChunk<B> for C {
         on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> Vec<Tensor<B, 2>> {
-        let kept = kept.state.downcast().expect("a stage gives a chunk what it kept itself");
+        let kept = kept.state.downcast().expect("a stage gives back the state that the chunk kept");
         ModelChunk::backward(self, *kept, dy, on, gradients)
     }
 

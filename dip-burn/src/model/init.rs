@@ -27,7 +27,7 @@ pub struct Init<'a, B: Backend> {
 }
 
 /// Standard deviation of the weights of a module's layers, before residual branches are scaled down. Layers of diffusion
-/// transformers keep the size of their inputs: in narrow ones, 0.02 would leave attention flat for long.
+/// transformers keep the scale of their inputs: with 0.02, attention in narrow layers would stay uniform for many iterations.
 pub(super) fn layer_std(spec: &ModuleSpec) -> f64 {
     match spec.kind.get::<DitSpec>() {
         Some(_) => (1.0 / f64::from(spec.hidden)).sqrt(),

@@ -1,18 +1,18 @@
-//! The modules that are trained, generic over Burn's `Backend`, cut into chunks of consecutive layers.
+//! The modules that are trained, generic over Burn's `Backend`, split into chunks of consecutive layers.
 //!
 //! | place | holds |
 //! |---|---|
-//! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or learned ones as in CLIP and SigLIP |
+//! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or learned positions as in CLIP and SigLIP |
 //! | `decoder` | decoder of the Llama and Qwen2 type: grouped-query attention, rotary positions, SwiGLU, head with its loss |
 //! | `dit` | diffusion transformer of the MovieGen type: packed clips, adaptive norms, cross attention, flow-matching loss |
-//! | `chunk` | what a modality implements: forward and backward of consecutive layers |
-//! | `modalities` | the table of modalities, and what each is measured on |
+//! | `chunk` | the trait of chunks: forward and backward of consecutive layers |
+//! | `modalities` | the trait of modalities, and their registry |
 //! | `probe` | the microbatches that modules are measured on |
-//! | `block` | what their layers share: attention, feed-forward network, norms, linear layers |
+//! | `block` | shared parts of layers: attention, feed-forward network, norms, linear layers |
 //! | `offload` | tensors in host memory: activations that wait there, and tensors on their way to another device |
 //! | `gradients` | sums of weight gradients |
 //! | `precision` | the element type of the layers |
-//! | `init` | weights by name: any partition starts from the same ones |
+//! | `init` | initial weights, drawn by parameter name, so that they do not depend on the partition |
 //! | `sampler` | clips from noise: Euler steps with guidance |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
@@ -80,12 +80,12 @@ pub enum ModelError {
         /// The kinds that can be trained.
         trainable: String,
     },
-    /// The device has no such numbers.
+    /// The device does not support the precision.
     #[error("the device has no {precision} ({backend}); train with precision = \"f32\"")]
     Precision {
         /// The precision.
         precision: &'static str,
-        /// What computes.
+        /// Name of the backend.
         backend: String,
     },
     /// Weights cannot be read.

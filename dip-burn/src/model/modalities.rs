@@ -1,4 +1,4 @@
-//! The modalities that can be trained, and the place of those of other crates.
+//! The modalities that can be trained, and the registry for modalities of other crates.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use super::vit::VitModality;
 use super::{Init, ModelError};
 use crate::batch::Microbatch;
 
-/// What the trainer needs of a modality: its chunks, and what they are measured on.
+/// A modality that can be trained: its chunks, and the microbatches to measure them on.
 pub trait TrainableModality<B: Backend>: Send + Sync {
     /// Builds a chunk with weights from `init`.
     ///
@@ -108,7 +108,7 @@ impl<'a> ChunkSpec<'a> {
         self.layers.end == self.module().layers
     }
 
-    /// Width of the module's output: that of its first consumer.
+    /// Width of the module's output: the width of its first consumer.
     pub fn output_width(&self) -> usize {
         let consumers = self.model.consumers_of(self.module);
         let consumer = consumers.first().map(|c| self.model.modules[c.index()].hidden);

@@ -13,7 +13,7 @@ pub(super) trait KeptTensors<B: Backend> {
     fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V);
 }
 
-/// Sees tensors, and may replace them.
+/// Visits tensors, and may replace them.
 pub(super) trait TensorVisitor<B: Backend> {
     fn tensor<const D: usize>(&mut self, tensor: &mut Tensor<B, D>);
 }
@@ -26,8 +26,7 @@ pub(super) struct Offloaded<H> {
 
 type Reading = Pin<Box<dyn Future<Output = Result<TensorData, ExecutionError>> + Send>>;
 
-/// One tensor in host memory, or on its way there. Copies run beside the computation: nothing waits for them until they are
-/// needed.
+/// One tensor in host memory, or on its way there. Copies overlap with computation: nothing waits for them until they are needed.
 pub(crate) struct HostCopy(Option<Copying>);
 
 enum Copying {
@@ -46,7 +45,7 @@ impl<H> Offloaded<H> {
         Self { empty: held, copies: leave.0 }
     }
 
-    /// The value on the device again.
+    /// Moves the value back to the device.
     pub fn back<B: Backend>(self) -> H
     where
         H: KeptTensors<B>,
@@ -71,7 +70,7 @@ struct Return(std::vec::IntoIter<HostCopy>);
 
 impl<B: Backend> TensorVisitor<B> for Return {
     fn tensor<const D: usize>(&mut self, tensor: &mut Tensor<B, D>) {
-        let copy = self.0.next().expect("as many tensors return as have left");
+        let copy = self.0.next().expect("every offloaded tensor returns");
         *tensor = copy.on(&tensor.device());
     }
 }
@@ -112,7 +111,7 @@ impl Drop for HostCopy {
     }
 }
 
-/// `x` on `device`, copied through host memory where it is on another one.
+/// Returns `x` on `device`, copied through host memory if it is on another device.
 pub(crate) fn to_device<B: Backend, const D: usize>(
     x: Tensor<B, D>,
     device: &B::Device,

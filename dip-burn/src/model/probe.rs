@@ -1,4 +1,4 @@
-//! The microbatches that modules are measured on.
+//! The microbatches on which modules are measured.
 
 use dip_core::{ModelSpec, ModuleId, ModuleSpec, VitSpec};
 
@@ -6,10 +6,10 @@ use crate::batch::{ClipSize, Image, Microbatch};
 use crate::data::video::{ReadyClip, noisy, packed};
 use crate::data::{LatentShape, Latents};
 
-/// The sizes that the kept activations of a module grow with.
+/// The sizes that determine the kept activations of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeptGrowth {
-    /// Rows alone.
+    /// Rows only.
     Rows,
     /// Rows, pairs of the packed documents, and trained tokens.
     Documents,

@@ -25,7 +25,7 @@ pub struct ClipPrompt {
 pub struct Sampler {
     /// Euler steps.
     pub steps: u32,
-    /// Factor of the difference that the caption makes to the velocity.
+    /// Scale of classifier-free guidance: the factor on the captioned minus the uncaptioned velocity.
     pub guidance: f64,
     /// Values of a token.
     pub values: usize,
@@ -34,7 +34,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A clip of the given size for each caption. Clip `n` of a seed starts from the same noise for any other clips.
+    /// Samples a clip of the given size for each caption. The noise of clip `n` depends only on `n`, its size and the seed.
     ///
     /// # Errors
     /// [`ReadError`] if the device has failed.
@@ -74,10 +74,10 @@ impl Sampler {
         let captions = prompts.iter().map(|prompt| prompt.caption.clone());
         let captioned = velocity_of(model, &at(clips, captions, time))?;
         let empty = std::iter::repeat_n(self.empty.clone(), clips.len());
-        let free = velocity_of(model, &at(clips, empty, time))?;
+        let uncaptioned = velocity_of(model, &at(clips, empty, time))?;
         let guidance = self.guidance as f32;
-        let guided = |(captioned, free): (&f32, &f32)| free + guidance * (captioned - free);
-        let mut all = captioned.iter().zip(&free).map(guided);
+        let guided = |(with, without): (&f32, &f32)| without + guidance * (with - without);
+        let mut all = captioned.iter().zip(&uncaptioned).map(guided);
         Ok(clips.iter().map(|clip| all.by_ref().take(clip.values.len()).collect()).collect())
     }
 }
@@ -104,5 +104,5 @@ fn velocity_of<B: Backend>(
 ) -> Result<Vec<f32>, ReadError> {
     let velocity = model.velocity(microbatch).expect("only models of clips are sampled");
     let data = velocity.try_into_data().map_err(ReadError::new)?;
-    Ok(data.convert::<f32>().to_vec().expect("it was made of these numbers"))
+    Ok(data.convert::<f32>().to_vec().expect("the data was converted to f32"))
 }

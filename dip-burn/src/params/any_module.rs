@@ -1,7 +1,7 @@
-//! Burn modules behind an object-safe interface: chunks of any modality stand side by side.
+//! Object-safe traits for Burn modules, so that chunks of all modalities have one type.
 //!
-//! Burn's visitors and mappers are generic over the rank of a tensor, which a trait object cannot be. Here each rank has a method of
-//! its own.
+//! Burn's visitors and mappers are generic over the rank of a tensor, so they cannot be trait objects. Here each rank has its own
+//! method.
 
 use std::any::Any;
 
@@ -9,12 +9,12 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// A Burn [`Module`] of any type. Every module whose float parameters have 1 to 6 dimensions is one.
+/// A Burn [`Module`] of any type. All modules implement it; their float parameters must have 1 to 6 dimensions.
 pub trait AnyModule<B: Backend> {
     /// Shows every float parameter to `visitor`.
     fn visit_any(&self, visitor: &mut dyn AnyVisitor<B>);
 
-    /// Replaces every float parameter by the one that `mapper` returns.
+    /// Replaces every float parameter by the result of `mapper`.
     fn map_any(&mut self, mapper: &mut dyn AnyMapper<B>);
 }
 
@@ -24,7 +24,7 @@ impl<B: Backend> dyn AnyModule<B> + '_ {
         self.visit_any(visitor);
     }
 
-    /// Replaces every float parameter by the one that `mapper` returns.
+    /// Replaces every float parameter by the result of `mapper`.
     pub fn map<M: ModuleMapper<B>>(&mut self, mapper: &mut M) {
         self.map_any(mapper);
     }
@@ -45,7 +45,7 @@ struct Ranked<'a, T: ?Sized>(&'a mut T);
 
 macro_rules! ranks {
     ($($method:ident: $rank:literal),*) => {
-        /// A [`ModuleVisitor`] with a method for each rank. Every visitor is one.
+        /// A [`ModuleVisitor`] with a method for each rank. All visitors implement it.
         pub trait AnyVisitor<B: Backend> {
             /// Enters a part of the module.
             fn enter(&mut self, name: &str, container: &str);
@@ -93,7 +93,7 @@ macro_rules! ranks {
             }
         }
 
-        /// A [`ModuleMapper`] with a method for each rank. Every mapper is one.
+        /// A [`ModuleMapper`] with a method for each rank. All mappers implement it.
         pub trait AnyMapper<B: Backend> {
             /// Enters a part of the module.
             fn enter(&mut self, name: &str, container: &str);
@@ -154,7 +154,7 @@ macro_rules! ranks {
 
 ranks!(rank_1: 1, rank_2: 2, rank_3: 3, rank_4: 4, rank_5: 5, rank_6: 6);
 
-/// `mapped` under the type that the compiler cannot see to be its own.
+/// Converts `mapped` to `U`, which is the same type, although the compiler cannot prove it.
 fn same_rank<T: 'static, U: 'static>(mapped: T) -> U {
     let mapped: Box<dyn Any> = Box::new(mapped);
     *mapped.downcast().expect("a mapper keeps the rank of a parameter")

@@ -126,7 +126,7 @@ pub(crate) fn gradients<B: Backend, G: Backend>(
     visitor.tensors
 }
 
-/// Takes the gradients of a module out of those of a whole graph of Burn's autodiff.
+/// Takes the gradients of a module out of the gradients of a whole graph of Burn's autodiff.
 pub(crate) fn graph_gradients<B: AutodiffBackend>(
     module: &dyn AnyModule<B>,
     graph: &mut B::Gradients,

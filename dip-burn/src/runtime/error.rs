@@ -17,7 +17,7 @@ pub enum PipelineError {
     Model(#[from] ModelError),
     /// The partition does not fit the devices.
     #[error(
-        "the partition has {ranks} ranks, but there are {devices} devices; give one device a rank, for each replica"
+        "the partition has {ranks} ranks, but there are {devices} devices; give one device per rank and replica"
     )]
     Devices {
         /// Ranks.
@@ -26,7 +26,9 @@ pub enum PipelineError {
         devices: usize,
     },
     /// The number of plans is not the number of replicas.
-    #[error("there are {given} plans for {replicas} replicas; give one plan and batch a replica")]
+    #[error(
+        "there are {given} plans for {replicas} replicas; give one plan and one batch per replica"
+    )]
     Replicas {
         /// Plans.
         given: usize,
@@ -60,11 +62,11 @@ pub enum PipelineError {
     /// A factory made too few or too many connections.
     #[error("a factory made {given} {what}, but {expected} are needed; correct the factory")]
     Connections {
-        /// What it made.
+        /// Name of the connections.
         what: &'static str,
-        /// How many.
+        /// Number of connections made.
         given: usize,
-        /// How many are needed.
+        /// Number of connections needed.
         expected: usize,
     },
     /// Another process.

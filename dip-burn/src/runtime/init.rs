@@ -1,4 +1,4 @@
-//! What a pipeline is built from.
+//! The settings of a pipeline.
 
 use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, ModuleId, Partition, RankId};
@@ -9,7 +9,7 @@ use super::optimizer::OptimizerConfig;
 use crate::model::{ChunkSpec, InitialWeights, Modalities, ModelError, Precision};
 use crate::stage::ChunkStage;
 
-/// What a pipeline is built from: model, partition and devices, and defaults for the rest.
+/// The settings of a pipeline: model, partition and devices, and defaults for the rest.
 pub struct PipelineInit<'a, B: Backend> {
     pub(super) model: &'a ModelSpec,
     pub(super) partition: &'a Partition,
@@ -23,8 +23,8 @@ pub struct PipelineInit<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> PipelineInit<'a, B> {
-    /// One device for each rank, replica by replica: twice as many devices as ranks make two replicas. Ranks may share a device;
-    /// on CPU each has its own compute threads.
+    /// Takes one device for each rank, replica by replica: with two devices per rank, there are two replicas. Ranks may share a
+    /// device; on CPU each has its own compute threads.
     ///
     /// By default a rank has one compute thread, computes in f32, draws its weights from seed 0, and all ranks are threads of this
     /// process.
@@ -70,7 +70,7 @@ impl<'a, B: Backend> PipelineInit<'a, B> {
         self
     }
 
-    /// The modalities that can be trained, with those of other crates.
+    /// The modalities that can be trained, including modalities of other crates.
     #[must_use]
     pub fn with_modalities(mut self, modalities: Modalities<B>) -> Self {
         self.modalities = modalities;

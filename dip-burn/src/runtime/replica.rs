@@ -11,7 +11,7 @@ use super::collective::{Collective, ReplicaGone};
 use super::shard::OptimizerShard;
 use crate::params::bucket::{ReadParameters, WriteParameters};
 
-/// The replicas of one rank, seen from one of them.
+/// One replica of a rank, and its connection with the others.
 pub(super) struct Replica<B: Backend> {
     /// True for the first replica of a process, which reports the gradient norm: it is the same on all.
     pub reports_norm: bool,
@@ -55,7 +55,7 @@ impl<B: Backend> Replica<B> {
         Ok(())
     }
 
-    /// Hands over the parameters that this replica has updated, and takes the others' in return.
+    /// Hands over the parameters that this replica has updated, and receives the parameters that the others have updated.
     pub fn gather_parameters(&self, chunks: &mut Chunks<B>) -> Result<(), StageError> {
         let (Some(collective), Some(shard)) = (&self.collective, &self.shard) else {
             return Ok(());
@@ -74,7 +74,7 @@ impl<B: Backend> Replica<B> {
     }
 }
 
-/// For each chunk of a rank: the tasks that add to its weight gradients.
+/// For each chunk of a rank: the number of tasks that add to its weight gradients.
 fn backwards(program: &Program, rank: RankId) -> HashMap<(&str, SegmentId), usize> {
     let mut counts = HashMap::new();
     for action in &program.ranks[rank.index()].actions {

@@ -11,7 +11,7 @@ use crate::model::{Deferred, KeptState};
 pub(super) struct HeldState {
     /// The stage pairs that the inputs came from.
     pub from: Vec<PairKey>,
-    /// What the backward needs.
+    /// The state that the backward needs.
     pub kept: KeptState,
 }
 

@@ -111,7 +111,7 @@ impl<B: Backend> ChunkStage<B> {
         self
     }
 
-    /// Counts the activations of this stage towards those of its rank.
+    /// Adds the activations of this stage to the memory of its rank.
     pub fn share_memory(&mut self, rank: Arc<RankMemory>) {
         self.bytes.rank = rank;
     }
@@ -144,11 +144,11 @@ impl<B: Backend> ChunkStage<B> {
         self.countdown = None;
     }
 
-    /// Calls `then` with the gradients of this iteration, in an order that all replicas share, as soon as `backwards` tasks have
-    /// added to them.
+    /// Calls `then` with the gradients of this iteration as soon as `backwards` tasks have added to them; at once if `backwards` is
+    /// 0. Gradients are in the same order on all replicas.
     ///
     /// # Errors
-    /// As `then`, which is called at once if there are no such tasks.
+    /// As `then`.
     pub fn when_gradients_are_done(
         &mut self,
         backwards: usize,

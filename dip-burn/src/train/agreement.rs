@@ -1,4 +1,4 @@
-//! What the trainers of a run agree on: weights, and tensors that they share.
+//! Agreement of the trainers of a run on weights and shared tensors.
 
 use std::hash::Hasher;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::checkpoint::{self, CheckpointError};
 use crate::params::NamedTensors;
 use crate::runtime::{GroupError, ProcessGroup};
 
-/// Checks that all processes have the same weights. Equal updates keep them equal, but only on machines that round alike.
+/// Checks that all processes have the same weights. Equal updates keep them equal, but only on machines that round equally.
 ///
 /// # Errors
 /// [`GroupError::Differs`] names the first process with other weights.

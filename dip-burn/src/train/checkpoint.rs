@@ -1,7 +1,7 @@
 //! Checkpoints: a folder with `model.safetensors`, `optimizer.safetensors` and `state.json`.
 //!
-//! A checkpoint is written under a temporary name, flushed to the disk and renamed, so that a run killed at any point leaves only
-//! whole ones. Tensors have the names of [`params`](crate::params), which do not depend on the partition.
+//! A checkpoint is written under a temporary name, flushed to the disk and renamed, so that a killed run leaves only complete
+//! checkpoints. Tensors have the names of [`params`](crate::params), which do not depend on the partition.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,9 +44,9 @@ pub struct Checkpoint<S> {
 pub struct RunState<S> {
     /// [`CHECKPOINT_SCHEMA`].
     pub schema: String,
-    /// Iterations that are done.
+    /// Completed iterations.
     pub iteration: u64,
-    /// Optimiser steps that are done, for Adam's bias correction and the learning rate.
+    /// Completed optimiser steps, for Adam's bias correction and the learning rate.
     pub optimizer_steps: u64,
     /// The best held-out loss, for early stopping.
     #[serde(default)]
@@ -71,11 +71,11 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// A file has the wrong content.
-    #[error("{}: {what}; remove this checkpoint folder to go on from the one before", path.display())]
+    #[error("{}: {what}; remove this checkpoint folder to resume from the previous checkpoint", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of its content.
         what: String,
     },
 }
@@ -88,7 +88,7 @@ pub(super) fn path_of(folder: &Path, iteration: u64) -> PathBuf {
 /// Writes `checkpoint-<iteration>` under `folder` and removes all but the newest `keep`.
 ///
 /// # Errors
-/// [`CheckpointError`]; an older checkpoint stays whole.
+/// [`CheckpointError`]; older checkpoints stay intact.
 pub fn save<S: Serialize>(
     folder: &Path,
     checkpoint: &Checkpoint<S>,
@@ -116,7 +116,7 @@ pub fn save<S: Serialize>(
     Ok(target)
 }
 
-/// The whole checkpoints under `folder`, oldest first; none if there is no folder.
+/// The complete checkpoints under `folder`, oldest first; none if there is no folder.
 ///
 /// # Errors
 /// [`CheckpointError::Io`] if the folder cannot be read.

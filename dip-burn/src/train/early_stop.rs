@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The best held-out loss so far, kept in checkpoints, so that a resumed run stops where an uninterrupted one does.
+/// The best held-out loss so far, kept in checkpoints, so that a resumed run stops at the same iteration as an uninterrupted run.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStop {

@@ -12,7 +12,7 @@ use crate::params::ParameterError;
 use crate::runtime::{GroupError, PipelineError};
 use crate::weights::WeightsError;
 
-/// A run that cannot start or go on.
+/// A run that cannot start or continue.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrainError {

@@ -1,4 +1,4 @@
-//! The evaluation of a run: what measures a model, and the model as it sees it.
+//! The evaluation of a run: the traits of evaluators, and of the model that they evaluate.
 
 use burn::tensor::backend::Backend;
 use thiserror::Error;
@@ -35,12 +35,12 @@ pub enum EvaluationError {
     /// The device of the model.
     #[error(transparent)]
     Device(#[from] ReadError),
-    /// Anything else in an evaluator.
+    /// Any other failure of an evaluator.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A model that predicts, whatever it computes on.
+/// A model that predicts, on any backend.
 pub trait Inference {
     /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity.
     ///

@@ -11,7 +11,7 @@ const MAX: f64 = 16_777_216.0;
 /// Steps without an overflow after which the scale doubles.
 const GROWTH_STEPS: u32 = 1000;
 
-/// The factor on the loss: as large as gradients allow. Always 1 in a precision with the range of f32.
+/// The factor on the loss. In f16 it is as large as the gradients allow; in other precisions it is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossScale {

@@ -2,7 +2,7 @@
 //!
 //! | trait | you give | it lets you |
 //! |---|---|---|
-//! | [`BatchLoader`] | batches with their metadata | train on data of your own |
+//! | [`BatchLoader`] | batches with their metadata | train on your own data |
 //! | [`Evaluator`] | a loss, captions or samples | evaluate in your own way |
 //! | [`MetricSink`] | what to do with a report | show or store the metrics of a run |
 

@@ -10,7 +10,7 @@ use crate::data::{LatentShape, Latents};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct IterationReport {
-    /// Its number, from 0.
+    /// Number of the iteration, from 0.
     pub iteration: u64,
     /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity.
     pub loss: f64,
@@ -26,15 +26,15 @@ pub struct IterationReport {
     pub clips: u64,
     /// Microbatches.
     pub microbatches: usize,
-    /// Tokens a second.
+    /// Tokens per second.
     pub tokens_per_s: f64,
     /// Model FLOPs utilisation, if the peak of the devices is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
     /// Time of the whole iteration: waits for plan and pixels, stages, and optimiser step.
     pub elapsed_s: Seconds,
-    /// Time from the first stage to the last, as measured. A stage on a GPU is measured until it is launched, not until it has
-    /// run: there, only the time of the whole iteration is exact.
+    /// Measured time from the start of the first stage to the end of the last. On a GPU, the measurement of a stage ends when its
+    /// kernels are launched, not when they have run: only the time of the whole iteration is exact.
     pub makespan_s: Seconds,
     /// The makespan that the plan predicted.
     pub predicted_s: Seconds,
@@ -54,7 +54,7 @@ pub struct IterationReport {
     pub skipped: u64,
     /// Peak of the activations of each rank.
     pub peak_activation_bytes: Vec<Bytes>,
-    /// Peak activations plus planned weights, gradients and optimiser state of each rank: what a memory limit bounds.
+    /// Peak activations plus planned weights, gradients and optimiser state of each rank: the sum that a memory limit bounds.
     pub peak_bytes: Vec<Bytes>,
     /// Memory of the process after the iteration, if the system reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,7 +71,7 @@ impl IterationReport {
 /// The evaluation of a model on held-out data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// Iterations that were done before.
+    /// Iterations completed before the evaluation.
     pub iteration: u64,
     /// Name of the loss.
     pub what: &'static str,

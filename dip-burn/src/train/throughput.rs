@@ -38,9 +38,9 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn resident_memory_grows_with_what_is_written_to() {
+    fn resident_memory_grows_with_written_memory() {
         let before = resident_bytes().unwrap();
-        // Much more than tests beside this one give back meanwhile.
+        // Much more than the memory that concurrent tests may release meanwhile.
         let filled = std::hint::black_box(vec![1u8; 256 << 20]);
         let after = resident_bytes().unwrap();
         assert!(after.0 > before.0 + (128 << 20), "{before} {after}");

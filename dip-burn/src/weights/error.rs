@@ -17,14 +17,14 @@ pub enum WeightsError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not what it should be.
+    /// A file has the wrong format.
     #[error("{}: {source}; {remedy}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the file.
         source: Box<dyn Error + Send + Sync>,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// A `config.json` cannot be used.
@@ -32,7 +32,7 @@ pub enum WeightsError {
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the file.
         source: SpecError,
     },
     /// Tensors that the model needs are missing.

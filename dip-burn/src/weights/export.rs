@@ -94,7 +94,7 @@ fn refuse_existing(out: &Path) -> Result<(), WeightsError> {
     }
 }
 
-/// The weights of the published model; `None` if training began from a `config.json` alone.
+/// The weights of the published model; `None` if training began from only a `config.json`.
 fn published(from: &Path) -> Result<Option<TensorStore>, WeightsError> {
     let has_weights = [SINGLE, INDEX].iter().any(|name| from.join(name).exists());
     has_weights.then(|| TensorStore::open(from)).transpose()
@@ -115,7 +115,7 @@ fn outputs<'a>(
             (prefixes, names::table(model, architecture, &prefixes))
         }
     };
-    every_parameter_has_a_place(trained, &table)?;
+    check_every_parameter_has_a_place(trained, &table)?;
     let copied = published.into_iter().flat_map(|store| {
         unnamed(store, &table).map(|name| Output {
             name: name.to_owned(),
@@ -135,7 +135,7 @@ fn outputs<'a>(
     Ok(named.chain(copied).collect())
 }
 
-fn every_parameter_has_a_place(
+fn check_every_parameter_has_a_place(
     trained: &TensorStore,
     table: &names::Table,
 ) -> Result<(), WeightsError> {

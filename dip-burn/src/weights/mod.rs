@@ -84,7 +84,7 @@ impl Weights {
     }
 }
 
-/// Replaces every parameter by that of the files. Adapters stay as they are, because files have none.
+/// Replaces every parameter by its tensor in the files. Adapters stay as they are, because files have none.
 pub(crate) struct ReadWeights<'a> {
     pub weights: &'a Weights,
     /// The first error, if any.
@@ -134,7 +134,7 @@ fn fitting(
         let found = table.entries.iter().filter(|e| store.shape(&e.name).is_some()).count();
         (found, *prefixes, table)
     });
-    // The first of equals.
+    // If several have as many, the first counts.
     let best = tables.reduce(|best, next| if next.0 > best.0 { next } else { best });
     let (_, prefixes, table) = best.expect("every architecture has prefixes");
     (prefixes, table)

@@ -20,7 +20,7 @@ use crate::floats::floats;
 pub const SINGLE: &str = "model.safetensors";
 /// The file that lists the shard of each tensor.
 pub const INDEX: &str = "model.safetensors.index.json";
-/// Longest index and header; those of the largest published models are many times shorter.
+/// Longest index and header. Even the largest published models have much shorter ones.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// The tensors of one file or of all shards of a model.

@@ -24,7 +24,7 @@ const CLOUDS: &str = "clouds";
 /// Coordinates of a point.
 const COORDINATES: usize = 3;
 
-/// What the planner knows: a cloud is as many rows as it has points, and one token of the decoder.
+/// The modality for the planner: a cloud has as many rows as points, and one token in the decoder.
 #[derive(Debug)]
 struct PointClouds;
 
@@ -165,7 +165,7 @@ impl<B: Backend> ModelChunk<B> for CloudChunk<B> {
     }
 }
 
-/// What the trainer knows.
+/// The modality for the trainer.
 struct TrainableClouds;
 
 impl<B: Backend> TrainableModality<B> for TrainableClouds {

@@ -56,7 +56,7 @@ fn distance(a: &NamedTensors, b: &NamedTensors) -> f64 {
 }
 
 #[test]
-fn sixteen_bits_give_the_loss_and_the_gradients_of_f32_to_their_digits() {
+fn losses_and_gradients_in_sixteen_bits_equal_f32_to_their_precision() {
     let case = case("keep");
     let (exact, expected) = case.gradients(Precision::F32);
     for (precision, digits) in [(Precision::Bf16, 2e-2), (Precision::F16, 3e-3)] {
@@ -96,7 +96,7 @@ fn offloaded_layers_give_the_same_bits_and_leave_the_device() {
         let (offloaded, same) = case("offload").gradients(precision);
         assert_eq!(gradients, same, "{precision:?}");
         let peak = |report: &StepReport| report.peak_activation.iter().map(|b| b.0).sum::<u64>();
-        // What is left: positions and masks, the adapter, the head.
+        // Positions and masks, the adapter and the head stay on the device.
         assert!(2 * peak(&offloaded) < peak(&kept), "{} {}", peak(&offloaded), peak(&kept));
     }
 }
@@ -106,7 +106,7 @@ fn weights_stay_f32_and_small_updates_are_not_lost() {
     let case = case("keep");
     let mut pipeline = case.pipeline(Precision::Bf16);
     let before = pipeline.export(TensorKind::Parameters).unwrap();
-    // Far below the last digit of bf16, which has 8.
+    // Far below the precision of bf16, which has 8 significant bits.
     let update = Update { learning_rate: 1e-6, clip_norm: 0.0, loss_scale: 1.0 };
     pipeline.run(&case.plan, &case.batch, Some(update)).unwrap();
     let after = pipeline.export(TensorKind::Parameters).unwrap();

@@ -1,4 +1,4 @@
-//! Models of Hugging Face: logits are those of `transformers`, whole and on two ranks.
+//! Models of Hugging Face: logits equal the logits of `transformers`, on one rank and on two.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::support::*;
 const MODELS: [&str; 5] = ["llama", "qwen2", "qwen2-vl", "llava-clip", "llava-siglip"];
 const TOLERANCE: f32 = 1e-4;
 
-/// A tiny random model with what `transformers` makes of an input.
+/// A tiny random model with an input and the logits of `transformers`.
 pub struct Fixture {
     pub folder: PathBuf,
     pub model: ModelSpec,
@@ -83,7 +83,7 @@ impl Fixture {
         self.replicas(1)
     }
 
-    /// The same twice or more often, with a share of the optimiser's state each.
+    /// `count` replicas of [`Self::pipeline`], each with a share of the optimiser state.
     fn replicas(&self, count: usize) -> Pipeline<B> {
         let weights = self.weights();
         let (partition, devices) = (halves(&self.model), vec![Default::default(); 2 * count]);
@@ -93,7 +93,7 @@ impl Fixture {
         Pipeline::new(&init).unwrap()
     }
 
-    /// The largest difference of the logits of `model` with these weights to those of `transformers`.
+    /// The largest difference between the logits of `model` with these weights and the logits of `transformers`.
     fn difference(&self, model: &ModelSpec) -> f32 {
         let weights = Weights::open(&self.folder, model).unwrap();
         let start = InitialWeights { seed: 0, weights: Some(&weights) };
@@ -102,7 +102,7 @@ impl Fixture {
         largest(&self.logits, &logits.to_vec::<f32>().unwrap())
     }
 
-    /// The cross-entropy that `transformers` has at a place, in nats.
+    /// The cross-entropy of `transformers` at a place, in nats.
     fn loss(&self, place: usize) -> f64 {
         let logits = &self.logits[place];
         let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
@@ -110,7 +110,7 @@ impl Fixture {
     }
 }
 
-/// The image, from -1 to 1, that `transformers` made these pixels of.
+/// The image, from -1 to 1, before `transformers` normalised its pixels.
 fn unnormalised(pixels: &[f32], statistics: &[(f32, f32); 3]) -> Image {
     let colours = pixels.chunks(pixels.len() / 3).zip(statistics);
     let values = colours.flat_map(|(values, (mean, deviation))| {
@@ -127,7 +127,7 @@ fn set_image_px(model: &mut ModelSpec, px: u32) {
     }
 }
 
-/// Largest difference of two tables.
+/// Largest difference between two tables.
 fn largest(a: &[Vec<f32>], b: &[f32]) -> f32 {
     let a: Vec<f32> = a.iter().flatten().copied().collect();
     assert_eq!(a.len(), b.len());
@@ -135,7 +135,7 @@ fn largest(a: &[Vec<f32>], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn logits_are_those_of_transformers() {
+fn logits_equal_transformers() {
     for name in MODELS {
         let fixture = Fixture::read(name);
         let worst = fixture.difference(&fixture.model);
@@ -149,7 +149,7 @@ fn every_option_of_a_published_model_changes_its_logits() {
     type Change = fn(&mut ModuleSpec);
     let changes: [(&str, usize, &str, Change); 10] = [
         ("llama", 0, "theta", |m| m.options.rope.theta = 1e4),
-        ("llama", 0, "stretch", |m| m.options.rope.scaling = None),
+        ("llama", 0, "scaling", |m| m.options.rope.scaling = None),
         ("llama", 0, "epsilon", |m| m.options.norm_epsilon = 1e-2),
         ("qwen2-vl", 0, "theta", |m| m.options.rope.theta = 1e3),
         ("qwen2-vl", 0, "activation", |m| m.options.activation = Activation::Gelu),
@@ -173,7 +173,7 @@ fn two_ranks_have_the_losses_of_transformers_at_every_place() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     for name in MODELS {
         let fixture = Fixture::read(name);
-        // One microbatch a place, so that every place is compared alone.
+        // One batch per place, so that every place is compared separately.
         let places = 0..fixture.sequence.tokens.len();
         for place in places.step_by(3) {
             let mut sequence = fixture.sequence.clone();
@@ -215,7 +215,7 @@ fn planned(
     (batch, plan)
 }
 
-/// Both halves of every module on a rank of their own.
+/// Two ranks; each has one half of every module.
 pub fn halves(model: &ModelSpec) -> Partition {
     let modules = model.modules.iter().map(|m| {
         let half = m.layers / 2;
@@ -296,7 +296,7 @@ fn a_rank_reads_no_tensor_of_other_layers() {
         std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
     }
     let weights = Weights::open(folder.path(), &fixture.model).unwrap();
-    // The shard with the last layer disappears behind its header.
+    // The shard with the last layer is deleted after its header was read.
     let name = "model.layers.3.mlp.down_proj.weight";
     let store = |path: &std::path::Path| TensorStore::open_file(path).unwrap();
     let shards = std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().path());
@@ -314,7 +314,7 @@ fn a_rank_reads_no_tensor_of_other_layers() {
 }
 
 #[test]
-fn gradients_of_published_models_are_those_of_autodiff() {
+fn gradients_of_published_models_equal_autodiff() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
     for name in MODELS {
         for strategy in ["keep", "selective", "full"] {
@@ -326,7 +326,7 @@ fn gradients_of_published_models_are_those_of_autodiff() {
             let (loss, mut expected) = fixture.oracle(&weights, &batch);
             assert!((report.loss - loss).abs() < 1e-5 * loss, "{name}: {} {loss}", report.loss);
             let mut gradients = pipeline.export(TensorKind::Gradients).unwrap();
-            // Without rotary positions a bias on keys shifts all scores of a row alike: its gradient is rounding alone.
+            // Without rotary positions, a bias on keys shifts all scores of a row equally, so its gradient is only rounding.
             if name.starts_with("llava") {
                 for gradients in [&mut gradients, &mut expected] {
                     gradients.retain(|name, g| {
@@ -369,7 +369,7 @@ fn both_ends_of_a_tied_decoder_learn_from_the_sum_of_their_gradients() {
     let norm = (tied + gradients.values().map(squares).sum::<f64>()).sqrt();
     let update = Update { learning_rate: 0.01, clip_norm: 0.0, loss_scale: 1.0 };
     for replicas in [1, 2] {
-        // Replicas with the same sequence share its loss, so that their gradients add up to those of one.
+        // Replicas with the same sequence share its loss, so that their gradients add up to the gradients of one replica.
         let mut share = Batch::clone(&batch);
         share.trained_tokens *= replicas as u64;
         let share = Arc::new(share);
@@ -398,7 +398,7 @@ fn adapters_learn_and_frozen_weights_stay() {
     fixture.model.modules[0].lora = targets(&[LoraTarget::Query, LoraTarget::Up, LoraTarget::Down]);
     fixture.model.modules[1].lora = targets(&LoraTarget::ALL);
     fixture.model.validate().unwrap();
-    // Adapters begin at zero: the model is still the published one.
+    // Adapters begin at zero, so the model still equals the published model.
     assert!(fixture.difference(&fixture.model) < TOLERANCE);
     let mut pipeline = fixture.pipeline();
     let before = pipeline.export(TensorKind::Parameters).unwrap();
@@ -407,7 +407,7 @@ fn adapters_learn_and_frozen_weights_stay() {
     for strategy in ["keep", "selective", "full", "keep"] {
         let (batch, plan) = planned(&fixture, fixture.sequence.clone(), &mut rng, &[strategy]);
         losses.push(pipeline.run(&plan, &batch, Some(update)).unwrap().loss);
-        // With both matrices moved the gradients of both are compared.
+        // After a step both matrices are nonzero, so the gradients of both are compared.
         let report = pipeline.run(&plan, &batch, None).unwrap();
         let weights = pipeline.export(TensorKind::Parameters).unwrap();
         let (loss, mut expected) = fixture.oracle(&weights, &batch);
@@ -423,7 +423,7 @@ fn adapters_learn_and_frozen_weights_stay() {
     }
 }
 
-/// The checkpoint of a pipeline as it was built, exported.
+/// Exports a checkpoint of a pipeline into the subfolder `out` of the result.
 fn exported(
     fixture: &Fixture,
     pipeline: &mut Pipeline<B>,
@@ -474,7 +474,7 @@ fn an_export_has_every_tensor_of_the_published_model_with_its_values() {
 }
 
 #[test]
-fn an_export_in_bf16_rounds_and_an_existing_folder_is_left_alone() {
+fn an_export_in_bf16_rounds_and_an_existing_folder_is_refused() {
     let fixture = Fixture::read("qwen2");
     let config = ExportConfig { bf16: true, ..ExportConfig::default() };
     let folder = exported(&fixture, &mut fixture.pipeline(), config);

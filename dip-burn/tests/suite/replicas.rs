@@ -76,7 +76,7 @@ fn replicas_give_the_loss_and_gradients_of_one_device() {
     }
 }
 
-/// Connects nobody.
+/// Makes no connections.
 struct Nothing;
 
 impl<P: Backend> LinkFactory<P> for Nothing {

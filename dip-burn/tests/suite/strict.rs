@@ -1,4 +1,4 @@
-//! The CPU backend, refusing tensors without elements: a GPU has no kernel for them.
+//! A CPU backend that refuses tensors without elements, because GPUs have no kernels for them.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use burn_router::{
     BackendRouter, MultiBackendBridge, RouterTensor, Runner, RunnerChannel, RunnerClient,
 };
 
-/// Flex; panics at the first operation that takes or gives a tensor without elements.
+/// Flex that panics at the first operation with an input or output without elements.
 pub type Strict = BackendRouter<Channel>;
 
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub struct Channel;
 #[derive(Clone)]
 pub struct Client(Runner<Flex>);
 
-/// There is one device, so nothing crosses it.
+/// Moves tensors between devices. There is only one device, so it returns them unchanged.
 pub struct Bridge;
 
 type Handle = <Flex as BackendIr>::Handle;

@@ -14,7 +14,7 @@ pub type B = Flex;
 /// The backend of the oracle: Burn's own autodiff.
 pub type Oracle = Autodiff<Flex>;
 
-/// A vision encoder of `vision` layers into a decoder of `language` layers.
+/// A vision encoder of `vision` layers, and a decoder of `language` layers that reads its outputs.
 pub fn model(vision: u32, language: u32, frozen_vision: bool) -> ModelSpec {
     let text = format!(
         "name = 'test'\nsequence_tokens = 40\nmax_images = 6\n\
@@ -65,7 +65,7 @@ fn push(m: &mut Microbatch, document: usize, count: usize, trained: bool, rng: &
     }
 }
 
-/// A text encoder of `text` layers into a diffusion transformer of `video` layers.
+/// A text encoder of `text` layers, and a diffusion transformer of `video` layers that reads its outputs.
 pub fn video_model(text: u32, video: u32, frozen_text: bool) -> ModelSpec {
     let text = format!(
         "name = 'test'\nsequence_tokens = 40\nmax_clips = 4\n\
@@ -98,7 +98,7 @@ pub fn clips(rng: &mut ChaCha8Rng, count: u32) -> Microbatch {
     m
 }
 
-/// Clip `id` of a microbatch with its caption, alone.
+/// A microbatch of only clip `id` and its caption.
 pub fn clip_alone(packed: &Microbatch, id: u32) -> Microbatch {
     let rows = packed.text_rows(&(id..id + 1));
     Microbatch {
@@ -112,7 +112,7 @@ pub fn clip_alone(packed: &Microbatch, id: u32) -> Microbatch {
     }
 }
 
-/// Up to three microbatches of up to four clips each, randomly cut.
+/// Up to three microbatches of up to four clips each, with a random split.
 pub fn random_clips(rng: &mut ChaCha8Rng, model: &ModelSpec) -> (BatchMeta, Arc<Batch>) {
     let microbatches: Vec<_> = (0..rng.random_range(1..4))
         .map(|_| {
@@ -139,7 +139,7 @@ pub fn meta(m: &Microbatch) -> MicrobatchMeta {
     MicrobatchMeta { images, text_tokens: 40 - 4 * u64::from(images), ..Default::default() }
 }
 
-/// A random cut of every module into chunks on random ranks.
+/// A random partition of every module into chunks on random ranks.
 pub fn random_partition(rng: &mut ChaCha8Rng, model: &ModelSpec, ranks: u32) -> Partition {
     let modules = model.modules.iter().map(|m| {
         let mut chunks: Vec<Chunk> = Vec::new();
@@ -159,7 +159,7 @@ pub fn random_partition(rng: &mut ChaCha8Rng, model: &ModelSpec, ranks: u32) -> 
     Partition { ranks, modules: modules.collect() }
 }
 
-/// A random cut of every microbatch into slices.
+/// A random split of every microbatch into slices.
 pub fn random_split(rng: &mut ChaCha8Rng, model: &ModelSpec, batch: &BatchMeta) -> BatchSplit {
     let mut cut = |instances: u32| {
         let mut slices: Vec<Range<u32>> = Vec::new();
@@ -178,7 +178,7 @@ pub fn random_split(rng: &mut ChaCha8Rng, model: &ModelSpec, batch: &BatchMeta) 
     BatchSplit { slices: slices.collect() }
 }
 
-/// Random costs: only the order of tasks matters here.
+/// Arbitrary costs: only the order of tasks matters here.
 pub struct AnyCost;
 
 impl CostModel for AnyCost {
@@ -230,7 +230,7 @@ pub fn random_plan(rng: &mut ChaCha8Rng, mut graph: TaskGraph, strategies: &[&st
     plan
 }
 
-/// A batch of microbatches with the given images per document, randomly cut.
+/// A batch of microbatches with the given images per document, with a random split.
 pub fn random_batch(
     rng: &mut ChaCha8Rng,
     model: &ModelSpec,
@@ -262,7 +262,7 @@ pub fn graph(
     graph_of_split(model, partition, metas, &batch.split, weight_split)
 }
 
-/// The task graph of a batch that is cut as `split` says.
+/// The task graph of a batch with the given split.
 pub fn graph_of_split(
     model: &ModelSpec,
     partition: &Partition,

@@ -34,7 +34,7 @@ pub fn run_config(output: &Path, iterations: u64, more: &str) -> RunConfig {
     RunConfig::from_toml(&text).unwrap()
 }
 
-/// Random valid plans for a partition, drawn anew for each batch: a resumed run gets the same ones.
+/// Random valid plans for a partition, drawn from the batch, so that a resumed run gets the same plans.
 pub struct RandomPlans {
     pub model: ModelSpec,
     pub partition: Partition,

@@ -14,7 +14,7 @@ use super::result::{ModelResult, Record, SystemResult};
 
 /// Batches that systems see before training.
 const HISTORY: u64 = 3;
-/// Makes the seed of the history differ from that of the comparison.
+/// Makes the seed of the history differ from the seed of the comparison.
 const HISTORY_SEED: u64 = 0x6869_7374_6f72_7900;
 
 /// A training system.
@@ -74,7 +74,7 @@ impl Contest<'_> {
         Ok(Planning::new(model, self.cluster, cost.clone())?)
     }
 
-    /// What a system knows before training.
+    /// The inputs of a system before training.
     pub fn inputs<'b>(&self, planning: &'b Planning, history: &'b [BatchMeta]) -> SystemInputs<'b> {
         SystemInputs { planning, history, offload: self.offload }
     }
@@ -232,7 +232,7 @@ impl Contest<'_> {
     }
 }
 
-/// Time at the end of an iteration in which replicas sum their gradients: that of the slowest rank.
+/// Time of the slowest rank to sum gradients over the replicas, at the end of an iteration.
 pub fn exchange(model: &ModelSpec, cost: &AnalyticCost, partition: &Partition) -> Seconds {
     let of_rank = |rank: RankId| {
         let all = partition.queries(model);

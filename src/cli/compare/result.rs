@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_deviation_is_that_of_a_sample() {
+    fn the_deviation_is_the_sample_deviation() {
         let spread = Spread::of([1.0, 2.0, 3.0].into_iter());
         assert_eq!((spread.mean, spread.deviation), (2.0, 1.0));
         assert_eq!(Spread::of([4.0].into_iter()), Spread { mean: 4.0, deviation: 0.0 });

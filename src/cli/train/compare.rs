@@ -29,7 +29,7 @@ pub fn compare(config: &RunConfig, model: &ModelSpec, other: &str) -> Result<Exi
     };
     let mut sides = [side(&config.pipeline.schedule)?, side(other)?];
     for iteration in 0..config.iterations {
-        // The two take turns in going first.
+        // The two take turns to run first.
         let first = (iteration % 2) as usize;
         for i in [first, 1 - first] {
             let report = sides[i].trainer.step()?;

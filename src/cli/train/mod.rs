@@ -30,10 +30,10 @@ pub struct Train {
     /// Train a second copy under this schedule, in turns with the first, and compare their times
     #[arg(long, value_name = "SCHEDULE", conflicts_with_all = ["resume", "restart"])]
     compare: Option<String>,
-    /// Iterations of the run, instead of those of the file
+    /// Iterations of the run, in place of the file's
     #[arg(long)]
     iterations: Option<u64>,
-    /// Folder for checkpoints, profile and metrics, instead of that of the file
+    /// Folder for checkpoints, profile and metrics, in place of the file's
     #[arg(long)]
     output: Option<PathBuf>,
     /// The nodes of the run, the same list on all of them, as names or IPv4 addresses; each trains `pipeline.replicas` replicas
@@ -111,7 +111,7 @@ impl Train {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Makes sure that a run does not mix its checkpoints with those of an earlier run.
+    /// Makes sure that a run does not mix its checkpoints with the checkpoints of an earlier run.
     fn make_room(&self, config: &RunConfig) -> Result<()> {
         let folder = config.output.display();
         let found = checkpoint::list(&config.output)?;
@@ -133,7 +133,7 @@ impl Train {
     }
 }
 
-/// Prints what is about to be trained, on `nodes` nodes.
+/// Prints the settings of the run on `nodes` nodes, before it begins.
 fn describe(config: &RunConfig, model: &ModelSpec, nodes: usize) {
     println!(
         "{}: {} on {} replicas of {} ranks, schedule {}, {} iterations, output in {}",

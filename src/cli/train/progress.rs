@@ -100,7 +100,7 @@ impl Progress {
             return;
         }
         println!(
-            "{} iterations in {:.0} s: {:.0} tokens/s, {:.1} ms an iteration",
+            "{} iterations in {:.0} s: {:.0} tokens/s, {:.1} ms per iteration",
             t.iterations,
             self.start.elapsed().as_secs_f64(),
             t.tokens_per_s(),

@@ -1,4 +1,4 @@
-//! Links: those of dip, with every message counted.
+//! The links of dip, with every message counted.
 
 use std::io;
 use std::task::Poll;

@@ -1,4 +1,4 @@
-//! Trains a few iterations with a part of our own in every socket of dip, and checks that each was used.
+//! Trains a few iterations with this crate's own part at every extension point of dip, and checks that each part was used.
 
 mod collective;
 mod cost;
@@ -45,7 +45,7 @@ inputs = ['vision']
 kind.decoder = { vocab = 260 }
 ";
 
-/// Two replicas of two ranks. There is no schedule of this name: the one of our own takes its place.
+/// Two replicas of two ranks. There is no schedule of this name: this crate provides the schedule instead.
 const RUN: &str = "name = 'outside'
 model = 'small'
 iterations = 6
@@ -75,7 +75,7 @@ fn train_all(folder: &Path) -> anyhow::Result<()> {
     modality::train(&folder.join("clouds"))
 }
 
-/// Trains on two replicas with everything plugged in that a run takes.
+/// Trains on two replicas, with a part of this crate at every extension point of a run.
 fn train(folder: &Path, model: &ModelSpec, mut config: RunConfig) -> anyhow::Result<()> {
     let uses = Uses::default();
     config.output = folder.to_owned();

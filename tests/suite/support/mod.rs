@@ -1,4 +1,4 @@
-//! Runs of the command in a folder of their own.
+//! Runs of the command, each in its own folder.
 
 pub mod inputs;
 
@@ -72,7 +72,7 @@ pub fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// What the tests of training share.
+/// Helpers of the tests of training.
 #[cfg(feature = "train")]
 mod training {
     use serde_json::Value;
@@ -88,7 +88,7 @@ mod training {
             folder
         }
 
-        /// Gives the output folder `to` the profile of `from`. Runs with one profile place layers alike, and sum in the same order.
+        /// Gives the output folder `to` the profile of `from`. Runs with one profile place layers on the same ranks, and sum in the same order.
         pub fn share_profile(&self, from: &str, to: &str) {
             std::fs::create_dir(self.path(to)).unwrap();
             let profile = |output: &str| self.path(output).join("profile.json");

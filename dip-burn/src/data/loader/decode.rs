@@ -1,4 +1,4 @@
-//! Decodes the pictures of batches on a thread of its own.
+//! Decodes the pictures of batches on a separate thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -60,7 +60,7 @@ impl DecodeThread {
         let run = move || {
             for job in queue {
                 let chosen = job.indices.iter().filter_map(|&k| job.microbatches.get(k));
-                // It is fine if nobody waits any more.
+                // The receiver may have stopped waiting.
                 let _ = job.reply.send(decode_microbatches(chosen, image_px));
             }
         };

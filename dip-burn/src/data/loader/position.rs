@@ -31,7 +31,7 @@ pub(super) struct Counts {
     pub skipped: SkipCounts,
 }
 
-/// The settings that batches depend on, apart from the source.
+/// The settings that batches depend on, except the source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchShape {

@@ -56,7 +56,7 @@ fn a_resumed_loader_keeps_its_packing_rule_and_refuses_another() {
 }
 
 #[test]
-fn a_token_budget_is_reached_with_as_few_microbatches_as_it_takes() {
+fn a_batch_has_the_fewest_microbatches_that_reach_the_token_budget() {
     let budget = 300;
     let mut whole = loader(drawn()).with_token_budget(Some(budget));
     let batches: Vec<PackedBatch> = (0..12).map(|_| whole.next_batch().unwrap()).collect();
@@ -145,7 +145,7 @@ fn data_in_which_nothing_fits_ends_in_an_error_after_one_pass() {
         tar.append_data(&mut header, name, bytes).unwrap();
     };
     for sample in ["a", "b", "c"] {
-        // Without marks the text comes after all ten pictures, but a sequence takes four.
+        // Without marks the text comes after all ten pictures, but a sequence holds at most four.
         (0..10).for_each(|i| append(format!("{sample}.{i}.png"), png.get_ref()));
         append(format!("{sample}.txt"), b"a caption");
     }

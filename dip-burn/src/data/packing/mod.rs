@@ -24,9 +24,9 @@ pub struct Packer {
     config: PackConfig,
     rule: Arc<dyn PackingRule>,
     waiting: VecDeque<WaitingDocument>,
-    /// Documents that were cut to fit.
+    /// Documents that were truncated to fit.
     pub truncated_documents: u64,
-    /// Tokens that were cut from them.
+    /// Tokens that truncation removed.
     pub truncated_tokens: u64,
 }
 
@@ -82,7 +82,7 @@ impl Packer {
         Ok(packed)
     }
 
-    /// The next sequence from the waiting documents alone.
+    /// Packs the next sequence from the waiting documents only, without reading more.
     pub fn pack_waiting(&mut self) -> PackedMicrobatch {
         let mut packed = PackedMicrobatch::empty(&self.config);
         let mut chosen = Vec::new();
@@ -122,7 +122,8 @@ impl Packer {
         self.waiting.iter().map(|waiting| waiting.number)
     }
 
-    /// Adds a document to the waiting ones, cut to the length of a sequence. A document with nothing to train on is left out.
+    /// Truncates a document to the length of a sequence and adds it to the waiting documents. A document without text to train on
+    /// is left out.
     pub fn wait(&mut self, number: u64, mut document: TokenizedDocument) {
         let PackConfig { sequence_tokens, max_images, tokens_per_image, image, .. } = self.config;
         let before = document.tokens.len();
@@ -135,7 +136,7 @@ impl Packer {
         }
     }
 
-    /// True if the document, cut to the length of a sequence, has anything to train on.
+    /// True if the document, truncated to the length of a sequence, has text to train on.
     pub fn keeps(&self, document: &TokenizedDocument) -> bool {
         let PackConfig { sequence_tokens, max_images, tokens_per_image, image, .. } = self.config;
         let end = document.kept_tokens(sequence_tokens, max_images, tokens_per_image);

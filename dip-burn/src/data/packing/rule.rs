@@ -25,7 +25,7 @@ pub struct Fitting {
 /// Chooses the documents of a sequence after the first. The first is always the oldest waiting document, so that none waits
 /// forever.
 ///
-/// A rule must depend on its arguments alone, so that a resumed run gets the same sequences. See [`Loader::with_packing`].
+/// A rule must depend only on its arguments, so that a resumed run gets the same sequences. See [`Loader::with_packing`].
 ///
 /// ```
 /// use dip_burn::data::{Fitting, PackingRule, Room};

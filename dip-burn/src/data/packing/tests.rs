@@ -92,7 +92,7 @@ fn a_rule_may_close_a_sequence_but_never_leaves_one_empty() {
 }
 
 #[test]
-fn images_have_a_limit_of_their_own() {
+fn images_have_their_own_limit() {
     let packed = pack_all(vec![document(1, 1)], 3);
     assert!(packed.iter().all(|p| p.images.len() == 2 && p.used_tokens == 10));
 }

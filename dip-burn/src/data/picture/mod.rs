@@ -33,7 +33,7 @@ pub enum Picture {
 
 /// Makes the pixels of a picture.
 ///
-/// Implement it for pictures that are rendered, fetched from elsewhere, or stored in a format of your own.
+/// Implement it for pictures that are rendered, fetched from elsewhere, or stored in your own format.
 pub trait PixelSource: Debug + Send + Sync {
     /// The pixels for a model with pictures of `side_px` x `side_px`. Pixels of another size are scaled to that.
     ///

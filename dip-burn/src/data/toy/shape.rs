@@ -1,4 +1,4 @@
-//! Coloured shapes: what the toy data is made of.
+//! Coloured shapes, the content of the toy data.
 
 /// Sample points along each side of a pixel; several make edges smooth.
 const SAMPLES: u32 = 3;

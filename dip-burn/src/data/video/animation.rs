@@ -12,7 +12,7 @@ use crate::data::picture::{checked_size, decoder_limits, guarded, over_white, sc
 
 /// Most frames that are read from one file.
 const MAX_FRAMES: usize = 1 << 16;
-/// Shortest time that viewers show a frame; files say 0 for as fast as possible.
+/// Shortest time for which viewers show a frame. Files use 0 for as fast as possible.
 const SHORTEST_FRAME_S: f64 = 0.01;
 
 pub(super) fn gif(
@@ -49,7 +49,7 @@ fn limited<D: ImageDecoder>(decoder: Result<D, ImageError>) -> Result<D, VideoEr
     Ok(decoder)
 }
 
-/// The frame that is shown at the time of each latent frame.
+/// Returns the frame that is visible at the time of each latent frame.
 fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbImage>, VideoError> {
     let (mut latent, mut end) = (Vec::new(), 0.0);
     for frame in frames.take(MAX_FRAMES) {
@@ -60,7 +60,7 @@ fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbIm
         let count = shape.frames(end).min(most) as usize;
         if latent.len() < count {
             let rgb = over_white(&DynamicImage::ImageRgba8(frame.into_buffer()));
-            // Frames are kept at the size of the tokens, not of the file.
+            // Frames are kept at the size of the latent grid, which is smaller than the file's.
             let patch_px = shape.patch_px().unwrap_or(1);
             let grid = shape.grid(rgb.dimensions(), 1, patch_px);
             let small = scaled(&rgb, grid.columns * patch_px, grid.rows * patch_px);
@@ -82,7 +82,7 @@ mod tests {
     const SHAPE: LatentShape =
         LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48 };
 
-    /// A GIF of frames with a red value and a duration in milliseconds each.
+    /// A GIF of frames. Each has a red value and a duration in milliseconds.
     fn gif_file(frames: &[(u8, u32)]) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = GifEncoder::new(&mut bytes);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn each_latent_frame_is_the_one_shown_at_its_time() {
+    fn each_latent_frame_shows_the_frame_at_its_time() {
         let bytes = gif_file(&[(10, 400), (90, 200), (170, 1400)]);
         let frames = gif(&bytes, &SHAPE, 99).unwrap();
         let reds: Vec<u8> = frames.iter().map(|f| f.get_pixel(0, 0).0[0]).collect();
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(gif(&bytes, &SHAPE, 2).unwrap().len(), 2);
     }
 
-    /// The same as an animated WebP, put together from the chunks of still pictures.
+    /// The same frames as an animated WebP, built from the chunks of still pictures.
     fn webp_file(frames: &[(u8, u32)]) -> Vec<u8> {
         let chunk = |name: &[u8], body: &[u8]| {
             let length = (body.len() as u32).to_le_bytes();

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_the_tools_the_error_names_what_to_install_and_what_else_is_read() {
+    fn without_the_tools_the_error_names_them_and_other_formats() {
         let error = output(Command::new("no-such-program-of-dip")).unwrap_err();
         assert!(matches!(error, VideoError::NoFfmpeg(_)), "{error:?}");
         let text = error.to_string();

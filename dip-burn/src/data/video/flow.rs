@@ -7,7 +7,7 @@ use super::grid::Latents;
 use crate::batch::Clip;
 use crate::random::normals;
 
-/// Random streams of the times are odd, those of the noise are even.
+/// Random streams of the times are odd, random streams of the noise are even.
 const TIME_STREAM: u64 = 1;
 /// Mean and standard deviation of the logit of the time.
 const LOGIT_MEAN: f32 = -1.4;

@@ -35,7 +35,7 @@ impl LatentShape {
         })
     }
 
-    /// Side of the square patch of pixels that is a token; `None` if tokens are no pixels.
+    /// Side of the square patch of pixels in a token; `None` if tokens do not hold pixels.
     pub fn patch_px(&self) -> Option<u32> {
         let side = (self.values / 3).isqrt();
         (side > 0 && 3 * side * side == self.values).then_some(side)

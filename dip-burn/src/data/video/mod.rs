@@ -40,7 +40,7 @@ pub struct CaptionedVideo {
 /// A video before it is decoded; cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Video {
-    /// A video that makes its frames itself when they are needed.
+    /// A video whose frames are generated when they are needed.
     Drawn(Arc<dyn FrameSource>),
     /// The bytes of a GIF file.
     Gif(Arc<[u8]>),
@@ -52,7 +52,7 @@ pub enum Video {
     Frames {
         /// The pictures, in order.
         pictures: Arc<[Picture]>,
-        /// Pictures a second.
+        /// Pictures per second.
         per_second: f64,
     },
     /// The bytes of a safetensors file with the latents of an autoencoder.
@@ -61,7 +61,7 @@ pub enum Video {
 
 /// Makes the frames of a video.
 ///
-/// Implement it for videos that are rendered, fetched from elsewhere, or stored in a format of your own.
+/// Implement it for videos that are rendered, fetched from elsewhere, or stored in your own format.
 pub trait FrameSource: Debug + Send + Sync {
     /// Length of the video, in seconds.
     fn seconds(&self) -> f64;
@@ -90,7 +90,7 @@ pub enum VideoError {
     NoFfmpeg(#[source] std::io::Error),
     /// The latents are of another model.
     #[error(
-        "the latents have shape {found:?}, but must be [frames, rows, columns, {values}] with at most {tokens} tokens a frame; make them for this model"
+        "the latents have shape {found:?}, but must be [frames, rows, columns, {values}] with at most {tokens} tokens per frame; make them for this model"
     )]
     Shape {
         /// Their shape.

@@ -49,7 +49,7 @@ fn clips_written_as_gif_still_match_their_captions() {
         assert_eq!(latents.grid.frames, SHAPE.frames(f64::from(drawn.seconds)), "clip {n}");
         let parsed = ClipCaption::parse(&caption).unwrap();
         assert_eq!(parsed, drawn.caption());
-        // The 256 colours of a GIF are enough, apart from rounding.
+        // The 256 colours of a GIF are enough to recognise the caption.
         assert!(match_clip(&latents.frames(4), parsed).all(), "{caption}");
     }
 }
@@ -66,7 +66,7 @@ fn numbered_pictures_are_frames_at_the_rate_of_their_json() {
     let path = shard(folder.path(), &members);
     let video = WebDataset::open_videos(&[path], ORDERED).unwrap().next_document().unwrap();
     assert_eq!(video.caption, "it reddens");
-    // Two seconds at three latent frames each: every second picture.
+    // Two seconds at three latent frames per second: every second picture.
     let reds: Vec<u8> = video
         .video
         .latents(&SHAPE, 99)

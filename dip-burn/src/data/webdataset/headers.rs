@@ -1,6 +1,6 @@
 //! Walks over the headers of a tar.
 //!
-//! The `tar` crate's own walk reads extended headers of any size into memory; this one bounds them.
+//! The `tar` crate's own walk reads extended headers of any size into memory; this walk limits their size.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -22,7 +22,7 @@ pub(super) struct Headers<'a> {
 pub(super) struct Entry {
     /// Its path in the tar.
     pub name: String,
-    /// Where its content begins in the tar, in bytes.
+    /// Offset of its content in the tar, in bytes.
     pub offset: u64,
     /// Bytes of its content.
     pub bytes: u64,
@@ -99,7 +99,7 @@ impl<'a> Headers<'a> {
     /// The header at the current place, with its checksum verified; `None` at the end of the archive.
     pub fn block(&mut self) -> Result<Option<Header>, HeaderError> {
         if self.at + BLOCK_BYTES > self.length {
-            // Many archives lack their closing zero blocks; a file shorter than one block is no archive.
+            // Many archives lack their closing zero blocks; a file shorter than one block is not an archive.
             return if self.at == 0 {
                 Err(HeaderError::Broken("it is too short"))
             } else {

@@ -46,10 +46,10 @@ impl Default for WebDatasetConfig {
     }
 }
 
-/// Documents from tar shards, epoch after epoch; each sample comes once an epoch.
+/// Documents from tar shards, epoch after epoch. Each epoch reads each sample once.
 ///
-/// Each epoch shuffles the shards. Their samples then pass through a buffer, and the next sample is drawn from it. The buffer
-/// holds the places of samples, not their pictures. So it is small, and a position includes it.
+/// Each epoch shuffles the shards. Their samples then pass through a buffer, from which the next sample is drawn at random. The
+/// buffer holds references to samples instead of their pictures, so it is small enough to be saved in a position.
 #[derive(Debug)]
 pub struct WebDataset<D = Document> {
     read: ReadSample<D>,
@@ -63,7 +63,7 @@ pub struct WebDataset<D = Document> {
     used: u64,
 }
 
-/// Makes a document of a sample of a shard.
+/// Reads a sample of a shard as a document.
 type ReadSample<D> =
     fn(&mut TarShard, usize, &SizeLimits) -> Result<Result<D, SkipReason>, DataError>;
 
@@ -118,7 +118,7 @@ impl<D> WebDataset<D> {
         let buffer = config.shuffle_buffer;
         FieldError::check_range("shuffle_buffer", buffer, 1..=MAX_BUFFER, remedy)?;
         let shards = find::find_shards(paths)?;
-        // Names and sizes of the shards tell one data set from another.
+        // Names and sizes of the shards identify the data set.
         let mut hash = FnvHasher::default();
         for path in &shards {
             let bytes = TarShard::probe(path)?;
@@ -238,7 +238,7 @@ impl<D> DataSource<D> for WebDataset<D> {
             if let Some(document) = self.next_in_epoch()? {
                 return Ok(document);
             }
-            // This epoch was read from its beginning, and gave nothing.
+            // This epoch was read from its beginning, and gave no document.
             if fresh && used == 0 {
                 return Err(DataError::NoSamples {
                     what: self.shards[0].display().to_string(),

@@ -38,7 +38,7 @@ impl Default for SizeLimits {
 pub(super) struct Member {
     /// The part of its base name after the first dot, in lower case.
     pub extension: String,
-    /// Where its content begins in the tar, in bytes.
+    /// Offset of its content in the tar, in bytes.
     pub offset: u64,
     /// Bytes of its content.
     pub bytes: u64,
@@ -51,7 +51,7 @@ pub(super) struct ShardSample {
     pub members: Vec<Member>,
 }
 
-/// Why a sample gives no document.
+/// The reason why a sample gives no document.
 pub(super) enum Unusable {
     /// The sample is broken.
     Skip(SkipReason),
@@ -175,7 +175,7 @@ impl<'a> SampleReader<'a> {
     }
 }
 
-/// Makes a video of the bytes of a member.
+/// Makes a video from the bytes of a member.
 type VideoFormat = fn(Arc<[u8]>) -> Video;
 
 /// The pictures of a sample, ordered by number.
@@ -191,7 +191,7 @@ fn is_text(member: &Member) -> bool {
     member.extension == "txt" || member.extension == "json"
 }
 
-/// The number of a picture in its sample: `png` is 0, `3.png` is 3. `None` for members that are no pictures.
+/// The number of a picture in its sample: `png` is 0, `3.png` is 3. `None` for members that are not pictures.
 fn picture_number(extension: &str) -> Option<u64> {
     let (number, format) = extension.rsplit_once('.').unwrap_or(("0", extension));
     matches!(format, "jpg" | "jpeg" | "png" | "webp").then(|| number.parse().unwrap_or(u64::MAX))

@@ -1,4 +1,4 @@
-//! One tar shard: an index of its samples, read from headers alone.
+//! One tar shard: an index of its samples, read from the headers only.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -90,7 +90,7 @@ fn data_without_a_usable_sample_ends_in_an_error() {
 }
 
 #[test]
-fn a_shard_that_was_cut_off_gives_what_is_whole() {
+fn a_truncated_shard_gives_its_complete_samples() {
     let folder = tempfile::tempdir().unwrap();
     let path = shard(folder.path(), "a.tar", &[("a.txt", b"first"), ("b.txt", &[65; 5000])]);
     let bytes = std::fs::read(&path).unwrap();

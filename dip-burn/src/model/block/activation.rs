@@ -39,7 +39,7 @@ pub(in crate::model) fn activate_backward<B: Backend>(
     match activation {
         Activation::Gelu if fused::runs(&x) && fused::runs(&dy) => fused::gelu_backward(x, dy),
         Activation::Gelu => {
-            // Burn's own backward, which most backends use, is that of an approximation.
+            // Burn's own backward, which most backends use, differentiates an approximation of GELU.
             let below = ((x.clone() * FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
             let bell = (x.clone().square() * -0.5).exp() * BELL;
             dy * (below + x * bell)

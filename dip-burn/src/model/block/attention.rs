@@ -184,16 +184,16 @@ impl<B: Backend> Attention<B> {
     }
 }
 
-/// What the backward starts from.
+/// The inputs of the backward.
 pub(in crate::model) struct AttentionGiven<'a, B: Backend> {
-    /// What the forward kept.
+    /// The state that the forward kept.
     pub kept: AttentionKept<B>,
     /// The gradient of the output.
     pub dy: Tensor<B, 2>,
     pub geometry: &'a Geometry<B>,
 }
 
-/// What the backward needs.
+/// The state that the backward needs.
 #[derive(Debug, Clone)]
 pub(in crate::model) struct AttentionKept<B: Backend> {
     inputs: AttentionInputs<B>,

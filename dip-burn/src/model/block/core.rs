@@ -1,10 +1,10 @@
 //! The attention core: scores, softmax and weighted sum, sequence by sequence.
 //!
-//! Packed documents never see each other, so the core runs on each by itself instead of on the whole sequence under a mask: for
-//! `n` documents of equal length that is `1/n` of the work. Of a long causal document, blocks of queries run by themselves, each on
-//! the keys up to its end.
+//! Packed documents do not attend to each other, so the core runs on each separately instead of on the whole sequence under a mask:
+//! for `n` documents of equal length that is `1/n` of the work. A long causal document runs in blocks of queries, each with the keys
+//! up to the end of the block.
 //!
-//! Shape legend: r rows of all sequences, n sequences, s their queries and t their keys (s = t where they see themselves), h query
+//! Shape legend: r rows of all sequences, n sequences, s their queries and t their keys (s = t in self-attention), h query
 //! heads, k key-value heads, g heads of a group (h = k * g), d head width.
 
 use std::ops::Range;
@@ -19,10 +19,10 @@ use super::fused;
 use crate::model::gradients::bytes_of;
 use crate::model::{cast, to_f32};
 
-/// Added to the score of a pair that may not see each other.
+/// Added to the score of a query and a key that it must not attend to.
 const HIDDEN: f32 = -1e9;
 
-/// HeadSizes of a module.
+/// Numbers and width of the heads of a module.
 #[derive(Module, Debug, Clone, Copy)]
 pub struct HeadSizes {
     /// Query heads.
@@ -33,13 +33,13 @@ pub struct HeadSizes {
     pub head_dim: usize,
 }
 
-/// Consecutive sequences of equal size whose queries see only their own keys.
+/// Consecutive sequences of equal size. Queries attend only to keys of their own sequence.
 #[derive(Debug, Clone)]
 pub(crate) struct AttentionSpan<B: Backend> {
     sequences: usize,
     queries: Rows,
     keys: Rows,
-    /// Added to the scores, `[1, k, g * s, t]`; none where every pair sees each other.
+    /// Added to the scores, `[1, k, g * s, t]`; none if every query attends to every key.
     mask: Option<Tensor<B, 4>>,
 }
 
@@ -50,7 +50,7 @@ struct Rows {
     length: usize,
 }
 
-/// Queries `[r, h * d]`, scaled, and keys and values `[rows they are from, k * d]`.
+/// Scaled queries `[r, h * d]`, and keys and values `[rows, k * d]` with the rows of the sequences that they come from.
 #[derive(Debug, Clone)]
 pub(crate) struct AttentionInputs<B: Backend> {
     pub query: Tensor<B, 2>,
@@ -113,13 +113,13 @@ impl Rows {
 }
 
 impl<B: Backend> AttentionSpan<B> {
-    /// `n` sequences of `s` rows; every row sees all rows of its sequence.
+    /// `n` sequences of `s` rows; every row attends to all rows of its sequence.
     pub fn full(n: usize, s: usize) -> Self {
         let rows = Rows { start: 0, length: s };
         Self { sequences: n, queries: rows, keys: rows, mask: None }
     }
 
-    /// Sequences with any numbers of queries and keys, `(s, t)`; every query sees all keys of its sequence.
+    /// Sequences with any numbers of queries and keys, `(s, t)`; every query attends to all keys of its sequence.
     pub fn pairs(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<Self> {
         let (mut query, mut key) = (0, 0);
         let span = |(s, t)| {
@@ -186,7 +186,7 @@ impl<B: Backend> AttentionSpan<B> {
         cast(softmax(scores, 3), dtype)
     }
 
-    /// The gradients of queries, keys and values of these rows from the gradient of the result.
+    /// Returns the gradients of queries, keys and values of these rows; `dy` is the gradient of the result.
     fn backward(
         &self,
         inputs: &AttentionInputs<B>,
@@ -216,7 +216,7 @@ fn softmax_backward<B: Backend>(weights: Tensor<B, 4>, d_weights: Tensor<B, 4>) 
     cast((d_weights - sum) * weights, dtype)
 }
 
-/// The mask of queries that see the keys up to their own. It has all heads: backends add a broadcast mask element by element.
+/// The causal mask. It holds all heads, because backends add a broadcast mask element by element.
 fn causal<B: Backend>(queries: Range<usize>, heads: HeadSizes, device: &B::Device) -> Tensor<B, 4> {
     let keys = queries.end;
     let mut values = vec![0.0; queries.len() * keys];
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_sees_itself_up_to_the_present_token_and_nothing_else() {
+    fn a_token_attends_to_its_document_up_to_itself_and_to_nothing_else() {
         let documents = [0, 0, 0, 1, 1];
         let spans = AttentionSpan::<Flex>::causal_documents(&documents, HEADS, &Default::default());
         let [query, key, value] = [normal(5, 12), normal(5, 6), normal(5, 6)];
@@ -312,7 +312,7 @@ mod tests {
             let after = run(other);
             for row in 0..5 {
                 let differs = before[row * 12..(row + 1) * 12] != after[row * 12..(row + 1) * 12];
-                // The first token of a document sees only itself, with a weight of 1 whatever its key is.
+                // The first token of a document attends only to itself, with a weight of 1 for any key.
                 let first = row == 0 || documents[row - 1] != documents[row];
                 let sees = documents[row] == documents[changed] && changed <= row && !first;
                 assert_eq!(differs, sees, "row {row} after a change of {changed}");

@@ -81,7 +81,7 @@ impl<B: Backend> FeedForward<B> {
     }
 }
 
-/// What the backward needs: the inner values before their activation.
+/// The state that the backward needs: the inner values before their activation.
 #[derive(Debug, Clone)]
 pub(in crate::model) struct FeedForwardKept<B: Backend> {
     gate: Option<Tensor<B, 2>>,

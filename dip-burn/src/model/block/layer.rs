@@ -19,12 +19,12 @@ pub(in crate::model) trait Block<B: Backend> {
     type Stream: Clone + Send;
     /// The values that all layers of a chunk share.
     type Shared: Send;
-    /// What the backward of one layer needs.
+    /// The state that the backward of one layer needs.
     type Parts: KeptTensors<B> + Send;
 
     fn forward(&self, x: Self::Stream, shared: &Self::Shared) -> (Self::Stream, Self::Parts);
 
-    /// The gradient of `x` from that of the result.
+    /// Returns the gradient of `x`; `dy` is the gradient of the result.
     fn backward(
         &self,
         parts: Self::Parts,
@@ -58,7 +58,7 @@ pub struct Layer<B: Backend> {
     pub feed_forward: FeedForward<B>,
 }
 
-/// What the backward of one layer needs.
+/// The state that the backward of one layer needs.
 #[derive(Debug, Clone)]
 pub(in crate::model) struct LayerParts<B: Backend> {
     attention_norm: NormKept<B>,
@@ -151,7 +151,7 @@ pub(in crate::model) fn forward<B: Backend, L: Block<B>>(
     layers.iter().fold(x, |x, layer| layer.forward(x, shared).0)
 }
 
-/// Runs layers; each keeps what its strategy says. Layers without a strategy keep everything.
+/// Runs layers; each keeps tensors by its memory strategy. Layers without a strategy keep everything.
 pub(in crate::model) fn forward_kept<B: Backend, L: Block<B>>(
     layers: &[L],
     x: L::Stream,

@@ -1,4 +1,4 @@
-//! Linear layers, and low-rank adapters on frozen ones.
+//! Linear layers, and low-rank adapters on frozen linear layers.
 //!
 //! Shape legend: r rows, i inputs, o outputs, k inner width of an adapter.
 

@@ -21,7 +21,7 @@ pub struct Merger<B: Backend> {
     fc2: Linear<B>,
 }
 
-/// What the backward of the adapter needs.
+/// The state that the backward of the adapter needs.
 pub(in crate::model) struct MergerKept<B: Backend> {
     input: MergerInput<B>,
     /// Before the activation.

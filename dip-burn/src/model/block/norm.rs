@@ -25,7 +25,7 @@ pub struct Norm<B: Backend> {
     pub epsilon: f64,
 }
 
-/// What the backward needs.
+/// The state that the backward needs.
 #[derive(Debug, Clone)]
 pub(crate) struct NormKept<B: Backend> {
     /// The rows at unit variance, `[r, m]`.

@@ -1,7 +1,7 @@
-//! Rotary positions: one table of angles for sequences, for the rows and columns of images, and for those of videos over time.
+//! Rotary positions: one table of angles for sequences, for images (rows and columns), and for videos (time, rows and columns).
 //!
-//! Rotating a pair is written as `x cos + (x R) sin`, where `R` moves the halves of a head past each other with a sign: products of
-//! whole rows, which every backend runs at full speed, where slices of heads would be strided.
+//! A rotation is computed as `x cos + (x R) sin`. The matrix `R` swaps the halves of a head and negates one. So all operations are
+//! on whole rows, which every backend runs at full speed; slices of heads would be strided.
 //!
 //! Shape legend: n sequences, s their length, r = n * s rows, h heads, d head width.
 
@@ -13,7 +13,7 @@ use super::fused;
 use crate::model::gradients::bytes_of;
 use crate::model::{cast, to_f32};
 
-/// The angle by which each pair of a head is rotated for a position, and the coordinate of the token that counts.
+/// For each pair of values in a head: the angle of rotation per position, and the coordinate that gives the position.
 #[derive(Debug, Clone)]
 pub struct RotaryFrequencies {
     /// Angle for a position, `[d / 2]`.
@@ -27,15 +27,15 @@ impl RotaryFrequencies {
     pub fn of(rope: &Rope, head_dim: usize) -> Self {
         let half = head_dim / 2;
         let angle = |i: usize| rope.theta.powf(-(i as f64) / half as f64);
-        let angle = |i| rope.scaling.map_or(angle(i), |s| stretched(angle(i), s));
+        let angle = |i| rope.scaling.map_or(angle(i), |s| scaled_angle(angle(i), s));
         let sections = rope.sections.unwrap_or([half as u32, 0, 0]);
         let axes = (0..3).flat_map(|axis| vec![axis; sections[axis] as usize]);
         Self { per_position: (0..half).map(angle).collect(), axes: axes.take(half).collect() }
     }
 }
 
-/// The angle of a longer wave: waves that the model was trained on many times over stay as they are.
-fn stretched(angle: f64, s: RopeScaling) -> f64 {
+/// Scales an angle for longer contexts. Waves that are short compared with the training context keep their angle.
+fn scaled_angle(angle: f64, s: RopeScaling) -> f64 {
     let waves = f64::from(s.original_positions) * angle / std::f64::consts::TAU;
     let kept = ((waves - s.low) / (s.high - s.low)).clamp(0.0, 1.0);
     angle * (kept + (1.0 - kept) / s.factor)
@@ -84,7 +84,7 @@ impl<B: Backend> Rotary<B> {
     }
 
     /// Positions in a video, `[frame, row, column]`: the first third of the angles grows with the frame, the others with row
-    /// and column; what does not divide by three is the frame's. `head_dim` is even and at least 6, `theta` the base of the angles.
+    /// and column. The remainder goes to the frame. `head_dim` is even and at least 6, `theta` the base of the angles.
     pub fn volume(places: &[[u32; 3]], head_dim: usize, theta: f64, device: &B::Device) -> Self {
         let half = head_dim / 2;
         let third = half / 3;
@@ -126,7 +126,7 @@ impl<B: Backend> Rotary<B> {
         self.cos.dims()[0]
     }
 
-    /// Where its tables are.
+    /// The device of its tables.
     pub fn device(&self) -> B::Device {
         self.cos.device()
     }
@@ -158,7 +158,7 @@ impl<B: Backend> Rotation<B> {
         self.rotated(dy_rm, true)
     }
 
-    /// `x cos + (x R) sin`. Both halves of a head have the same angle, so a rotation by the negative one is its transpose.
+    /// `x cos + (x R) sin`; if `back`, by the negative angle, which is the transpose, since both halves of a head share the angle.
     fn rotated(&self, x_rm: Tensor<B, 2>, back: bool) -> Tensor<B, 2> {
         let [d, _] = self.halves.dims();
         if fused::runs(&x_rm) && fused::runs(&self.cos) {
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scores_in_a_video_depend_on_distances_along_each_axis_alone() {
+    fn scores_in_a_video_depend_only_on_distances_along_each_axis() {
         let device = Default::default();
         let row = [[0.3f32, -0.8, 1.4, 0.6, -1.1, 0.5, 0.2, -0.9]];
         let row = Tensor::<Flex, 2>::from_floats(row, &device);
@@ -192,13 +192,13 @@ mod tests {
             let y = Rotary::<Flex>::volume(&[a, b], 8, 10_000.0, &device).of_heads(1).apply(x);
             (y.clone().narrow(0, 0, 1) * y.narrow(0, 1, 1)).sum().into_scalar()
         };
-        let apart = |d: [u32; 3]| score([0; 3], d);
+        let at_distance = |d: [u32; 3]| score([0; 3], d);
         for d in [[1, 0, 0], [0, 1, 0], [0, 0, 1], [2, 3, 1]] {
             let moved = score([4, 5, 6], [4 + d[0], 5 + d[1], 6 + d[2]]);
-            assert!((moved - apart(d)).abs() < 1e-4, "{d:?}");
+            assert!((moved - at_distance(d)).abs() < 1e-4, "{d:?}");
         }
-        assert!((apart([1, 0, 0]) - apart([0, 1, 0])).abs() > 1e-3);
-        assert!((apart([0, 0, 1]) - apart([0, 1, 0])).abs() > 1e-3);
+        assert!((at_distance([1, 0, 0]) - at_distance([0, 1, 0])).abs() > 1e-3);
+        assert!((at_distance([0, 0, 1]) - at_distance([0, 1, 0])).abs() > 1e-3);
     }
 
     #[test]

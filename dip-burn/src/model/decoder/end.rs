@@ -14,14 +14,14 @@ use crate::model::block::norm::{Norm, NormKept};
 use crate::model::gradients::bytes_of;
 use crate::model::{Gradients, cast, to_f32};
 
-/// The last norm, and the head with its loss where there is one.
+/// The last norm, and the head with its loss if there is one.
 #[derive(Module, Debug)]
 pub struct DecoderEnd<B: Backend> {
     pub(super) norm: Norm<B>,
     pub(super) head: Option<Linear<B>>,
 }
 
-/// What the backward of the end needs.
+/// The state that the backward of the end needs.
 pub(super) struct DecoderEndKept<B: Backend> {
     norm: NormKept<B>,
     /// Log-probabilities of the trained rows, `[r, v]`, in f32.

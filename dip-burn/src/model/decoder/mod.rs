@@ -33,15 +33,15 @@ pub struct DecoderChunk<B: Backend> {
     heads: HeadSizes,
     #[module(skip)]
     frequencies: RotaryFrequencies,
-    /// Tokens on a side of an image, where rows and columns of images are positions of their own.
+    /// Tokens on a side of an image, if images have rotary positions by row and column.
     #[module(skip)]
     image_side: Option<usize>,
-    /// Whether the head is the token table.
+    /// True if the head is the token table.
     #[module(skip)]
     tied: bool,
 }
 
-/// What the backward of a chunk needs.
+/// The state that the backward of a chunk needs.
 pub struct DecoderKept<B: Backend> {
     /// Rows of each input of a first chunk.
     input_rows: Vec<usize>,
@@ -53,7 +53,7 @@ impl<B: Backend> DecoderChunk<B> {
     /// A chunk of the decoder with settings `decoder`.
     ///
     /// # Errors
-    /// [`ModelError::Field`] if the size of its heads does not suit rotary positions.
+    /// [`ModelError::Field`] if the head size is odd, which rotary positions do not support.
     pub fn init(
         chunk: &ChunkSpec<'_>,
         decoder: &DecoderSpec,
@@ -87,7 +87,7 @@ impl<B: Backend> DecoderChunk<B> {
         })
     }
 
-    /// The rows that the layers start from, `[t, m]`.
+    /// The input rows of the layers, `[t, m]`.
     fn start(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
         match &self.embed {
             Some(embed) => embed.splice(inputs, on),
@@ -96,7 +96,7 @@ impl<B: Backend> DecoderChunk<B> {
     }
 }
 
-/// Tokens on a side of an image, if rows and columns of images are positions of their own.
+/// Tokens on a side of an image, if images have rotary positions by row and column.
 fn image_side(chunk: &ChunkSpec<'_>) -> Option<usize> {
     chunk.module().options.rope.sections?;
     let inputs = chunk.model.inputs_of(chunk.module).into_iter();

@@ -31,11 +31,11 @@ pub struct DitEnd<B: Backend> {
     output: Linear<B>,
 }
 
-/// What the backward needs.
+/// The state that the backward needs.
 pub(super) struct DitEndKept<B: Backend> {
     norm: NormKept<B>,
     steps: Tensor<B, 2>,
-    /// Predicted velocity minus that of the data, `[r, v]`, in f32.
+    /// Predicted velocity minus the velocity of the data, `[r, v]`, in f32.
     error_rv: Tensor<B, 2>,
 }
 

@@ -49,7 +49,7 @@ pub struct DitLayer<B: Backend> {
     feed_forward: FeedForward<B>,
 }
 
-/// What the backward of one layer needs.
+/// The state that the backward of one layer needs.
 pub struct DitLayerParts<B: Backend> {
     steps: Tensor<B, 2>,
     context_cm: Tensor<B, 2>,

@@ -42,7 +42,7 @@ pub struct DitChunk<B: Backend> {
     rope_theta: f64,
 }
 
-/// What the backward of a chunk needs.
+/// The state that the backward of a chunk needs.
 pub struct DitKept<B: Backend> {
     /// In a first chunk, the rows of the captions, `[c, width of the text]`.
     text: Option<Tensor<B, 2>>,
@@ -90,7 +90,7 @@ impl<B: Backend> DitChunk<B> {
     /// A chunk of the transformer with settings `dit`.
     ///
     /// # Errors
-    /// [`ModelError::Field`] if the size of its heads does not suit rotary positions, or its input is not one text encoder.
+    /// [`ModelError::Field`] if the head size does not support rotary positions, or the input is not one text encoder.
     pub fn init(
         chunk: &ChunkSpec<'_>,
         dit: &DitSpec,

@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use crate::model::cast;
 use crate::model::gradients::{Gradients, bytes_of};
 
-/// Shift, scale and gate of the attention, and those of the feed-forward network.
+/// Shift, scale and gate of the attention; shift, scale and gate of the feed-forward network.
 pub(super) const PARTS: usize = 6;
 
 /// Which rows belong to which clip, as a matrix of zeros and ones `[r, n]`: products with it spread the values of clips over
@@ -110,7 +110,7 @@ impl<'a, B: Backend> Modulation<'a, B> {
     }
 }
 
-/// Adds the gradient of a place's own table from that of the tables of its clips.
+/// Adds the gradient of a place's own table: the sum of the gradients of its clips' tables.
 pub(super) fn own_backward<B: Backend>(
     own: &Param<Tensor<B, 2>>,
     d_table: &Tensor<B, 2>,

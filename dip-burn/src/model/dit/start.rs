@@ -196,7 +196,7 @@ pub(super) fn captions_backward<B: Backend>(
     parts(on).into_iter().map(spread).collect()
 }
 
-/// Rows of one input: the rows of the slice, and those of captions before and after them.
+/// Rows of one input: the rows of the slice, and the rows of captions before and after them.
 struct InputPart {
     before: usize,
     rows: usize,

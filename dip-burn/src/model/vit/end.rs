@@ -10,7 +10,7 @@ use crate::model::block::merger::MergerKept;
 use crate::model::{Gradients, Slice};
 
 impl<B: Backend> VitChunk<B> {
-    /// The output of the chunk from that of its layers, and what the backward of the adapter needs.
+    /// Returns the output of the chunk, and the tensors that the backward of the adapter needs. `x_rm` is the output of its layers.
     pub(super) fn end(
         &self,
         x_rm: Tensor<B, 2>,

@@ -1,6 +1,6 @@
 //! The vision encoder: of the Qwen2-VL type, or of the CLIP type with what `stem` holds.
 //!
-//! Shape legend: n images, p rows of an image (its patches, and a class token where there is one), r = n * p, c values of a patch,
+//! Shape legend: n images, p rows of an image (its patches, and a class token if there is one), r = n * p, c values of a patch,
 //! m width, t tokens of an image after merging.
 
 mod end;
@@ -29,7 +29,7 @@ use stem::Stem;
 #[derive(Module, Debug)]
 pub struct VitChunk<B: Backend> {
     patch_embed: Option<Linear<B>>,
-    /// Where positions are learned.
+    /// The stem, if positions are learned.
     stem: Option<Stem<B>>,
     layers: Vec<Layer<B>>,
     merger: Option<Merger<B>>,
@@ -38,7 +38,7 @@ pub struct VitChunk<B: Backend> {
     /// Base of the angles of rotary positions; none where positions are learned.
     #[module(skip)]
     rope_theta: Option<f64>,
-    /// Whether a class token goes before the patches of an image.
+    /// True if a class token precedes the patches of an image.
     #[module(skip)]
     class_token: bool,
     /// Mean and standard deviation of each colour in the training data of the encoder; none for pixels from -1 to 1.
@@ -50,7 +50,7 @@ impl<B: Backend> VitChunk<B> {
     /// A chunk of the encoder with settings `vit`.
     ///
     /// # Errors
-    /// [`ModelError::Field`] if the size of its heads does not suit rotary positions.
+    /// [`ModelError::Field`] if the head size does not support rotary positions.
     pub fn init(
         chunk: &ChunkSpec<'_>,
         vit: &VitSpec,
@@ -81,7 +81,7 @@ impl<B: Backend> VitChunk<B> {
     }
 }
 
-/// What the backward of a chunk needs.
+/// The state that the backward of a chunk needs.
 pub struct VitKept<B: Backend> {
     stem: Option<NormKept<B>>,
     layers: LayersKept<B, Layer<B>>,

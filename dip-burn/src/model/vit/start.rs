@@ -11,13 +11,13 @@ use crate::model::block::linear::linear_backward_weights;
 use crate::model::block::norm::NormKept;
 use crate::model::{Gradients, Slice, cast};
 
-/// The patches of an image. Patches that are merged into one token stand next to each other.
+/// The patches of an image. Patches that are merged into one token follow each other.
 #[derive(Module, Debug, Clone, Copy)]
 pub struct PatchGrid {
     image_px: usize,
     patch_px: usize,
     merge: usize,
-    /// Frames of a patch; a still image is all of them.
+    /// Frames of a patch. A still image is repeated in all of them.
     frames: usize,
 }
 
@@ -86,7 +86,7 @@ impl<B: Backend> VitChunk<B> {
         cast(Tensor::from_data(TensorData::new(values, shape), &like.device()), like.dtype())
     }
 
-    /// The rows that the layers start from, `[r, m]`, and what the backward of the stem needs.
+    /// Returns the input rows of the layers, `[r, m]`, and the tensors that the backward of the stem needs.
     pub(super) fn start(
         &self,
         mut inputs: Vec<Tensor<B, 2>>,
@@ -125,7 +125,7 @@ impl<B: Backend> VitChunk<B> {
     }
 }
 
-/// The image with each colour at the mean and deviation of its training data.
+/// Normalises each colour of the image by the mean and standard deviation of the encoder's training data.
 fn normalised(image: &Image, statistics: &[(f32, f32); 3]) -> Image {
     let colours = image.pixels.chunks_exact(image.pixels.len() / 3).zip(statistics);
     let of_colour = |(values, (mean, deviation)): (&[f32], &(f32, f32))| -> Vec<f32> {

@@ -1,6 +1,6 @@
 //! The stem of CLIP and SigLIP encoders, between the patch embedding and the layers.
 //!
-//! Shape legend: n images, q patches of an image, p rows of an image (q, and one more where there is a class token), m width.
+//! Shape legend: n images, q patches of an image, p rows of an image (q, and one more with a class token), m width.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;

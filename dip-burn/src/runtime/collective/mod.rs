@@ -13,7 +13,7 @@
 //! burn-communication's `TensorDataService` can wait for ever, too: it misses a tensor that is exposed between the look-up and the
 //! wait, and a lost peer is a panic in a background task. Its connections have neither fault.
 //!
-//! NCCL, part of Burn's `distributed` feature in cubecl-cuda, serves gradients from Burn's autodiff on the devices of one process.
+//! NCCL, part of Burn's `distributed` feature in cubecl-cuda, sums gradients of Burn's autodiff on the devices of one process only.
 //! Replicas on CUDA devices are summed as on any other device: by copies between devices and, between nodes, through host memory.
 
 mod node_sums;
@@ -44,7 +44,7 @@ pub struct ReplicaGone;
 
 /// One replica's end of the sums over all replicas of a rank.
 ///
-/// Every replica contributes to the same buckets. The sums must be bit-equal on all of them, or their weights drift apart.
+/// Every replica contributes to the same buckets. The sums must be bit-equal on all replicas, or their weights drift apart.
 pub trait Collective<B: Backend>: Send + Sync {
     /// Hands over this replica's part of a bucket. Does not wait for the others.
     ///
@@ -87,8 +87,8 @@ impl<'a, B: Backend> RankReplicas<'a, B> {
     }
 }
 
-/// Adds neighbours in pairs, then their sums in pairs, and so on. The result does not depend on who came first. Nor does it depend
-/// on how many replicas a node has if all have 1, 2, 4 or 8: the sum of a node is then one of the intermediate sums.
+/// Adds neighbours in pairs, then their sums in pairs, and so on. The result does not depend on the order of arrival. It does not
+/// depend on the number of replicas per node either, if every node has 1, 2, 4 or 8: each node's sum is then an intermediate sum.
 fn in_pairs<T>(items: impl Iterator<Item = T>, mut add: impl FnMut(T, T) -> T) -> Option<T> {
     // An entry of level n is the sum of 2^n items; levels fall.
     let mut sums: Vec<(u32, T)> = Vec::new();
@@ -124,7 +124,7 @@ mod tests {
     use super::in_pairs;
 
     #[test]
-    fn sums_in_pairs_are_those_of_nodes_with_a_power_of_two_replicas() {
+    fn sums_in_pairs_do_not_depend_on_a_power_of_two_replicas_per_node() {
         let text = |range: std::ops::Range<usize>| range.map(|i| i.to_string());
         let add = |a: String, b: String| format!("({a}+{b})");
         assert_eq!(in_pairs(text(0..0), add), None);

@@ -18,7 +18,7 @@ use crate::runtime::nodes::NodeTransport;
 pub(super) struct NodeSums<B: Backend> {
     pub transport: Arc<dyn NodeTransport>,
     rank: usize,
-    /// Where the sums go.
+    /// Device of the sums.
     device: B::Device,
     slices: Slices,
     /// By bucket and node: the parts of this node's slice that have arrived, until the slice is complete.

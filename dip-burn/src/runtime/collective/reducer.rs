@@ -14,7 +14,7 @@ use crate::runtime::nodes::{Delivery, STOPPED};
 pub(super) enum ReduceEvent<B: Backend> {
     /// One replica's part of a bucket.
     Part(ReplicaPart<B>),
-    /// From another node.
+    /// A message from another node, or its end.
     Remote(Delivery),
     /// A replica has ended.
     Gone,
@@ -32,22 +32,22 @@ pub(super) type BucketSum<B> = (usize, Bucket<B>);
 
 /// Sums every bucket as soon as its last part has arrived, until a replica ends.
 pub(super) struct Reducer<B: Backend> {
-    /// To each replica of this process.
+    /// Channel of sums to each replica of this process.
     sums: Vec<Sender<BucketSum<B>>>,
     /// Device of each replica of this process.
     devices: Vec<B::Device>,
-    /// The other nodes; absent in a run of one.
+    /// The other nodes; absent in a run of one node.
     nodes: Option<NodeSums<B>>,
     /// By bucket: the parts of the replicas that have arrived, until the bucket is complete.
     parts: HashMap<usize, Vec<Option<Bucket<B>>>>,
-    /// A node that has left after its last message: nothing may be expected from it any more.
+    /// A node that has left after its last message. A later part fails, because its sum would need that node.
     left: Option<usize>,
 }
 
-/// Why the sums end.
+/// The reason why the thread stops.
 enum End {
     ReplicaGone,
-    /// A node has a fault, which the others are told.
+    /// A node has failed; this node reports it to the others.
     Fault {
         node: usize,
         what: String,
@@ -74,14 +74,16 @@ impl<B: Backend> Reducer<B> {
         }
     }
 
-    /// Returns the sum that an event completes.
+    /// Returns the sum that an event completes, if any.
     fn handle(&mut self, event: ReduceEvent<B>) -> Result<Option<BucketSum<B>>, End> {
         match event {
             ReduceEvent::Part(part) => self.take_part(part),
             ReduceEvent::Remote(Delivery::Message { from, bytes }) => {
                 self.take_message(from, bytes)
             }
-            ReduceEvent::Remote(Delivery::Left { from }) => self.take_leave(from).map(|()| None),
+            ReduceEvent::Remote(Delivery::Left { from }) => {
+                self.handle_departure(from).map(|()| None)
+            }
             ReduceEvent::Gone => Err(End::ReplicaGone),
         }
     }
@@ -110,8 +112,8 @@ impl<B: Backend> Reducer<B> {
         nodes.receive(from, bytes).map_err(|what| End::Fault { node: from, what })
     }
 
-    /// At the end of a run a node may leave once the others have all they need from it.
-    fn take_leave(&mut self, from: usize) -> Result<(), End> {
+    /// A node may leave at the end of a run, once the others have everything that they need from it.
+    fn handle_departure(&mut self, from: usize) -> Result<(), End> {
         let Some(nodes) = &self.nodes else { return Ok(()) };
         let has_failed = nodes.transport.failure().is_some();
         if has_failed || nodes.is_waiting() || !self.parts.is_empty() {

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_have_the_same_bits_whatever_the_order_of_arrival() {
+    fn sums_have_the_same_bits_in_any_order_of_arrival() {
         // In single precision 1 + 1e8 - 1e8 is 0 or 1, depending on the order.
         let parts = [[1.0, 0.1], [1e8, 0.2], [-1e8, 0.3]];
         let mut found = Vec::new();

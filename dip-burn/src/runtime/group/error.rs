@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Processes, called nodes in messages, that cannot start or go on together.
+/// Processes, called nodes in messages, that cannot start or continue together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum GroupError {
@@ -25,7 +25,7 @@ pub enum GroupError {
         node: usize,
         /// What differs.
         what: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// A node does not accept this one.
@@ -47,7 +47,7 @@ pub enum GroupError {
         value: String,
         /// Its limit.
         limit: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
 }

@@ -44,12 +44,12 @@ pub trait ProcessGroup: Send + Sync {
         let _ = bytes;
     }
 
-    /// The first reason why the processes cannot go on together.
+    /// The first reason why the processes cannot continue together.
     fn failure(&self) -> Option<GroupError> {
         None
     }
 
-    /// Tells the other processes that this one cannot go on.
+    /// Tells the other processes that this one cannot continue.
     fn abort(&self, reason: &str) {
         let _ = reason;
     }
@@ -99,7 +99,7 @@ impl dyn ProcessGroup + '_ {
         Ok(all.iter().map(number).fold(0, u64::saturating_add))
     }
 
-    /// Checks that `text` is the same on all processes; it is not computed where there is only one.
+    /// Checks that `text` is the same on all processes. A single process does not compute it.
     ///
     /// # Errors
     /// [`GroupError::Differs`] names the first process with another text.

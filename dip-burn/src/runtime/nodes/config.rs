@@ -1,4 +1,4 @@
-//! Which nodes a run has, as its command says.
+//! The nodes of a run, as given on the command line.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ const MAX_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Most nodes; each keeps two connections to each other.
 const MAX_NODES: usize = 1024;
 
-/// Which nodes there are.
+/// The nodes of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodesConfig {
-    /// Where each node is, as `host:port`; the same list on all nodes. Ports are opened for IPv4.
+    /// Address of each node, as `host:port`; the same list on all nodes. Ports are opened for IPv4.
     pub addresses: Vec<String>,
     /// The number of this node in that list, from 0.
     pub number: usize,
     /// How long to wait for the others at the start.
     pub patience: Duration,
-    /// How long a node may be silent before it is given up; nodes send a sign of life at least ten times as often.
+    /// How long a node may be silent before the run ends; nodes send at least ten heartbeats in this time.
     pub silence: Duration,
 }
 
 impl NodesConfig {
-    /// Waits ten minutes at the start, and gives a node up that is silent for one.
+    /// Waits for the others for ten minutes at the start, and for a silent node for one minute.
     pub fn new(addresses: Vec<String>, number: usize) -> Self {
         let (patience, silence) = (Duration::from_secs(600), Duration::from_secs(60));
         Self { addresses, number, patience, silence }
     }
 
-    /// The port of this node.
+    /// Checks the settings, and returns the port of this node.
     pub(super) fn validate(&self) -> Result<u16, GroupError> {
         let start = |field, value, limit: &str, remedy| {
             Err(GroupError::Start { field, value, limit: limit.into(), remedy })
@@ -73,7 +73,7 @@ impl NodesConfig {
     }
 }
 
-/// Whether a text may be a name or an IPv4 address; anything else would be waited for in vain.
+/// True if a text may be a host name or an IPv4 address. No node could be reached at anything else.
 fn is_host(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-._".contains(c))
 }

@@ -1,4 +1,4 @@
-//! What has come from the other nodes, and how far the connections with them are.
+//! The messages that have arrived from the other nodes, and the state of the connections with them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,18 +9,18 @@ use super::wire::{Answer, AnyHello, Hello, PROTOCOL};
 use super::{Delivery, NodesConfig, Receive};
 use crate::runtime::group::{GroupError, START_ALIKE, quoted};
 
-/// How often it is looked whether the patience has ended.
+/// Interval at which a node that waits for others checks its patience.
 const LOOK: Duration = Duration::from_millis(100);
-/// How much longer than this node's own hello another may be: room for a list or a version that differs.
+/// Bytes by which another node's hello may be longer than this node's: room for another list or another version.
 const SLACK_BYTES: usize = 4096;
-/// Longest message of a channel, unless that allows more.
+/// Longest message of a channel, unless the channel allows more.
 const MESSAGE_BYTES: usize = 16 << 20;
-/// Most that is kept for those who do not listen yet.
+/// Most bytes of messages that wait for channels without a receiver.
 const EARLY_BYTES: usize = 64 << 20;
-/// What a delivery takes beside its bytes.
+/// Bytes of a delivery beside its message.
 const DELIVERY_BYTES: usize = 64;
 
-/// What has come from the other nodes.
+/// The messages that have arrived from the other nodes, and the state of the connections with them.
 pub(super) struct Inbox {
     pub number: usize,
     pub addresses: Vec<String>,
@@ -32,33 +32,33 @@ pub(super) struct Inbox {
 
 struct State {
     peers: Vec<Peer>,
-    /// Whether all nodes were there at once; a connection that is lost from then on is not waited for.
+    /// True once all nodes have been connected at the same time. From then on a lost connection is not awaited again.
     started: bool,
     receivers: HashMap<u32, Receive>,
-    /// Channels that take longer messages than others.
+    /// Longest message of the channels that allow more than [`MESSAGE_BYTES`].
     limits: HashMap<u32, usize>,
-    /// What came before anybody listened.
+    /// Messages that arrived before their channel had a receiver.
     early: HashMap<u32, Vec<Delivery>>,
     early_bytes: usize,
     failure: Option<GroupError>,
 }
 
-/// How far the connections with a node are.
+/// The state of the connections with another node.
 #[derive(Debug, Clone, Default)]
 struct Peer {
-    /// The life of the process that has answered this one.
+    /// The life of the process that this node has connected to.
     reached: Option<u64>,
-    /// The life of the process that has come to this one.
+    /// The life of the process that has connected to this node.
     come: Option<u64>,
-    /// Whether that one has been told that it is taken.
+    /// True once the process that has connected knows that it is admitted.
     welcomed: bool,
     left: bool,
-    /// Why it has not taken this node yet.
+    /// The reason why it has not admitted this node yet.
     refusal: Option<String>,
 }
 
 impl Peer {
-    /// Whether one process is at the end of both connections.
+    /// True if both connections lead to the same process.
     fn is_there(&self) -> bool {
         self.welcomed && self.come == self.reached
     }
@@ -70,7 +70,7 @@ impl State {
     }
 }
 
-/// What a delivery takes while it waits.
+/// Bytes of a delivery while it waits.
 fn size_of(delivery: &Delivery) -> usize {
     match delivery {
         Delivery::Message { bytes, .. } => bytes.len() + DELIVERY_BYTES,
@@ -78,12 +78,13 @@ fn size_of(delivery: &Delivery) -> usize {
     }
 }
 
-/// What becomes of a connection.
+/// The decision on a new connection.
 pub(super) enum Admission {
+    /// It is admitted as the connection of this node.
     Welcome(usize),
-    /// With the failure of this node where the two were started for different runs.
+    /// It is refused with an answer. If the two were started for different runs, this node fails, too.
     Refused(Answer, Option<GroupError>),
-    /// No node has opened it.
+    /// It was not opened by a node, or the run has begun: there is no answer.
     Stranger,
 }
 
@@ -146,19 +147,19 @@ impl Inbox {
         }
     }
 
-    /// What this node says when it opens a connection.
+    /// The hello of this node.
     pub fn hello(&self) -> Vec<u8> {
         let (protocol, addresses) = (PROTOCOL.into(), self.addresses.clone());
         let hello = Hello { protocol, node: self.number, addresses, life: self.life };
         serde_json::to_vec(&hello).expect("plain data has a JSON form")
     }
 
-    /// What this node says to one that it takes.
+    /// The answer to a node that this one admits.
     pub fn welcome(&self) -> Answer {
         Answer::Welcome { life: self.life }
     }
 
-    /// Judges the hello of a connection.
+    /// Decides on a connection by its hello.
     pub fn admit(&self, hello: &[u8]) -> Admission {
         if self.lock().started {
             return Admission::Stranger;
@@ -196,7 +197,7 @@ impl Inbox {
         Admission::Welcome(node)
     }
 
-    /// Refuses a node for good, and ends this one where that is one of its list.
+    /// Refuses a node for good. If the node is in this node's list, this node fails, too.
     fn differs(&self, node: usize, what: &str, theirs: &str, ours: &str) -> Admission {
         let answer = format!("{what}: this node has {theirs}, it has {ours}; {START_ALIKE}");
         let what = format!("{what}: it has {}, this node {ours}", quoted(theirs, 2000));
@@ -205,31 +206,31 @@ impl Inbox {
         Admission::Refused(Answer::Never(answer), error)
     }
 
-    /// Notes that a node has sent something since it was taken, and so knows it.
+    /// Records that an admitted node has sent something, and therefore knows that it is admitted.
     pub fn welcomed(&self, node: usize) {
         self.lock().peers[node].welcomed = true;
         self.changed.notify_all();
     }
 
-    /// Notes that a node takes what this one sends.
+    /// Records that a node has admitted this node.
     pub fn reached(&self, node: usize, life: u64) {
         self.lock().peers[node].reached = Some(life);
         self.changed.notify_all();
     }
 
-    /// Notes why a node does not take this one yet.
+    /// Records why a node does not admit this node yet.
     pub fn refused(&self, node: usize, what: String) {
         self.lock().peers[node].refusal = Some(what);
     }
 
-    /// Whether the process at the end of the connection to a node is not the one that has come from there: it was started again.
+    /// True if the connections to and from a node lead to different processes: the node was started again.
     pub fn is_stale(&self, node: usize) -> bool {
         let peer = &self.lock().peers[node];
         peer.come.is_some() && peer.come != peer.reached
     }
 
-    /// Takes note of a lost connection to a node; whether another may be opened.
-    pub fn lost_way_to(&self, node: usize) -> bool {
+    /// Records a lost connection to a node. Returns true if it may be opened again.
+    pub fn lost_connection_to(&self, node: usize) -> bool {
         let mut state = self.lock();
         if !state.started {
             state.peers[node].reached = None;
@@ -237,7 +238,7 @@ impl Inbox {
         !state.started
     }
 
-    /// Takes note of a lost connection from a node. Until all nodes are there another may come instead.
+    /// Records a lost connection from a node. Until all nodes are connected, the node may connect again.
     pub fn lost(&self, node: usize, what: String) {
         let mut state = self.lock();
         if state.started {
@@ -251,7 +252,7 @@ impl Inbox {
         state.count_early();
     }
 
-    /// Ends this node where it still waits for others: what a connection says cannot end a run.
+    /// Ends this node if it still waits for others. A connection cannot end a run that has begun.
     pub fn fail_to_start(&self, error: GroupError) {
         let mut state = self.lock();
         if !state.started {
@@ -266,7 +267,7 @@ impl Inbox {
         self.changed.notify_all();
     }
 
-    /// Why the nodes cannot go on together.
+    /// The reason why the nodes cannot continue together, if any.
     pub fn failure(&self) -> Option<GroupError> {
         self.lock().failure.clone()
     }
@@ -280,7 +281,7 @@ impl Inbox {
         self.lock().limits.insert(channel, most_bytes.max(MESSAGE_BYTES));
     }
 
-    /// Hands what comes on a channel to `receiver`, what has come already first.
+    /// Hands the messages of a channel to `receiver`, starting with those that have already arrived.
     pub fn listen(&self, channel: u32, receiver: Receive) {
         let mut state = self.lock();
         state.early.remove(&channel).into_iter().flatten().for_each(&receiver);
@@ -290,7 +291,7 @@ impl Inbox {
         state.receivers.insert(channel, receiver);
     }
 
-    /// Hands over a message. An error says what is wrong with it.
+    /// Hands over a message. The error says what is wrong with it.
     pub fn deliver(&self, from: usize, channel: u32, bytes: Vec<u8>) -> Result<(), String> {
         let mut state = self.lock();
         let delivery = Delivery::Message { from, bytes };
@@ -309,7 +310,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Notes the end of a node, once.
+    /// Records the end of a node; the first record counts.
     pub fn leave(&self, node: usize, error: Option<String>) {
         let mut state = self.lock();
         if let Some(what) = error {

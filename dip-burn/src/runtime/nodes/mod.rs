@@ -47,10 +47,10 @@ pub trait NodeTransport: Send + Sync {
     /// Hands the messages of a channel to `receiver`, starting with those that have already arrived.
     fn listen(&self, channel: u32, receiver: Receive);
 
-    /// Ends the run, because `node`, this one or another, cannot go on.
+    /// Ends the run, because `node`, this one or another, cannot continue.
     fn reject(&self, node: usize, what: &str);
 
-    /// The first reason why the nodes cannot go on together.
+    /// The first reason why the nodes cannot continue together.
     fn failure(&self) -> Option<GroupError>;
 
     /// Tells the other nodes that this one ends, and with which error. Returns once they know, or cannot be reached.

@@ -1,16 +1,17 @@
 //! Nodes over the websockets of burn-communication, Burn's own layer for distributed training.
 //!
-//! Every node serves a port, and opens a connection to each of the others that it only sends on; what it receives comes on those
-//! that the others have opened. Until all are there, a connection that is refused or lost is opened again; then the port is
-//! closed, and whoever is lost ends the run. A node that ends closes its connections, and one that is frozen or loses its network
-//! goes silent: both are noticed where they are waited for, within [`NodesConfig::silence`]. Signs of life have a thread of their
-//! own: a node that only computes without end is not noticed.
+//! Every node serves a port and opens one connection to each other node. It sends on the connections that it has opened, and
+//! receives on the connections that the others have opened. Until all nodes are connected, a refused or lost connection is opened
+//! again. Then the port is closed, and a lost connection ends the run. A node that ends closes its connections; a node that is
+//! frozen or loses its network goes silent. The nodes that wait for it notice within [`NodesConfig::silence`]. Heartbeats come from
+//! a separate thread, so a node that is stuck in a computation is not noticed.
 //!
-//! The traffic is neither encrypted nor authenticated: whoever reaches a port and knows the list of nodes can take the place of one
-//! before it comes, and whoever is on the way can read and change what is sent. Until all nodes are there the port is open on all
-//! interfaces, and a stranger may make a node hold the 64 MiB that the server of burn-communication buffers of a message, a limit
-//! that it does not let its users lower; hellos are therefore read eight at a time, which bounds what all strangers together
-//! can take. They can also keep nodes from meeting; a run that has begun hears none. Nodes belong into a private network.
+//! The traffic is neither encrypted nor authenticated. Until a node has connected, anyone who reaches a port and knows the list of
+//! nodes can take its place, and anyone on the network path can read and change the messages. Until all nodes are connected, the
+//! port is open on all interfaces. burn-communication's server buffers up to 64 MiB of a message, and users cannot lower this limit,
+//! so a stranger can make a node hold as much. Nodes therefore read at most eight hellos at a time, which bounds the memory that all
+//! strangers can take together. Strangers can also keep nodes from connecting, but cannot reach a run that has begun. Nodes belong
+//! in a private network.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,11 +37,11 @@ const ROUTE: &str = "nodes";
 const RETRY: Duration = Duration::from_millis(100);
 /// Longest attempt to reach a node.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// Connections whose hello is read at once: a hello of a stranger may take 64 MiB until it is refused.
-const GREETINGS: usize = 8;
-/// Longest pause between two signs of life.
-const BEAT: Duration = Duration::from_secs(1);
-/// How long a node that ends waits for what is on its way to the others.
+/// Most hellos that are read at once: the hello of a stranger may take 64 MiB until it is refused.
+const MAX_HELLOS: usize = 8;
+/// Longest pause between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Longest time that a node that ends waits until its last messages are sent.
 const FLUSH: Duration = Duration::from_secs(30);
 
 /// The connections of one node to all others.
@@ -48,13 +49,13 @@ pub struct WebSocketTransport {
     inbox: Arc<Inbox>,
     /// None for this node.
     outboxes: Vec<Option<UnboundedSender<Outgoing>>>,
-    /// None left once this node has said goodbye.
+    /// Empty once this node has said goodbye.
     senders: Mutex<Vec<JoinHandle<()>>>,
     /// None once dropped.
     runtime: Option<Runtime>,
 }
 
-/// What a node sends to another.
+/// A message of one node to another.
 enum Outgoing {
     Message { channel: u32, bytes: Arc<Vec<u8>> },
     Goodbye(String),
@@ -64,11 +65,11 @@ impl WebSocketTransport {
     /// Opens the port of this node, connects it with all others, and closes the port.
     ///
     /// # Errors
-    /// [`GroupError::Start`] where an argument is wrong, the port is taken or a node does not come, and [`GroupError::Differs`] or
-    /// [`GroupError::Refused`] where one was started with other nodes.
+    /// [`GroupError::Start`] if an argument is wrong, the port is taken or a node does not connect in time.
+    /// [`GroupError::Differs`] or [`GroupError::Refused`] if a node was started with another list of nodes.
     pub fn connect(config: &NodesConfig) -> Result<Self, GroupError> {
         let port = config.validate()?;
-        keep_quiet();
+        silence_logs();
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("dip-nodes")
@@ -89,7 +90,7 @@ impl WebSocketTransport {
             outboxes.push(Some(outbox));
         }
         inbox.wait_for_all(config.patience)?;
-        // Where the server has failed since, nobody else needs it.
+        // If the server has failed by now, all nodes are connected and nobody needs it any more.
         let _ = close.send(());
         Ok(Self { inbox, outboxes, senders: Mutex::new(senders), runtime: Some(runtime) })
     }
@@ -111,7 +112,7 @@ impl NodeTransport for WebSocketTransport {
     fn send(&self, to: &[usize], channel: u32, bytes: Vec<u8>) {
         let bytes = Arc::new(bytes);
         for outbox in to.iter().filter_map(|&to| self.outboxes.get(to)?.as_ref()) {
-            // Where the connection has ended, the receiving side of this node says why.
+            // If the connection has ended, the receiving side of this node reports the reason.
             let _ = outbox.send(Outgoing::Message { channel, bytes: bytes.clone() });
         }
     }
@@ -149,7 +150,7 @@ impl NodeTransport for WebSocketTransport {
 
 impl Drop for WebSocketTransport {
     fn drop(&mut self) {
-        // Whoever has said goodbye has no senders left, and this goes nowhere.
+        // After a goodbye there are no senders left, and this does nothing.
         self.leave(Some("it has stopped before the end of its run"));
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -157,18 +158,18 @@ impl Drop for WebSocketTransport {
     }
 }
 
-/// Takes connections until all nodes are there.
+/// Accepts connections until all nodes are connected.
 async fn serve(inbox: Arc<Inbox>, port: u16, closed: oneshot::Receiver<()>) {
-    let greetings = Arc::new(Semaphore::new(GREETINGS));
-    let hellos = greetings.clone();
+    let hellos = Arc::new(Semaphore::new(MAX_HELLOS));
+    let accepting = hellos.clone();
     let server = WsServer::new(port).route(ROUTE, {
         let inbox = inbox.clone();
-        move |channel| receive(inbox, greetings, channel)
+        move |channel| receive(inbox, hellos, channel)
     });
     let until = async move {
         drop(closed.await);
-        // Connections that are open already are not heard any more, either.
-        hellos.close();
+        // Connections that are already open but not yet admitted are ignored, too.
+        accepting.close();
     };
     if let Err(error) = server.serve(until).await {
         let what = match error {
@@ -179,7 +180,7 @@ async fn serve(inbox: Arc<Inbox>, port: u16, closed: oneshot::Receiver<()>) {
     }
 }
 
-/// Notes the end of a connection when the task that receives from it ends, in whatever way.
+/// Records the end of a connection when the task that receives from it ends for any reason.
 struct EndOf<'a> {
     inbox: &'a Inbox,
     node: usize,
@@ -187,9 +188,9 @@ struct EndOf<'a> {
 }
 
 enum End {
-    /// Without a word.
+    /// The connection broke without a goodbye.
     Lost(String),
-    /// With an error, or done.
+    /// The node has said goodbye, with an error unless it was done.
     Left(Option<String>),
 }
 
@@ -202,21 +203,21 @@ impl Drop for EndOf<'_> {
     }
 }
 
-/// Waits for the hello of a connection, and judges it. `None` where it does not come.
+/// Waits for the hello of a connection, and decides whether to admit it. `None` if no hello comes.
 async fn admit(
     inbox: &Inbox,
-    greetings: &Semaphore,
+    hellos: &Semaphore,
     channel: &mut WsServerChannel,
 ) -> Option<Admission> {
-    // Nothing is read from a connection that nobody asks for a message.
-    let _permit = greetings.acquire().await.ok()?;
+    // The connection is not read before this permit is granted.
+    let _permit = hellos.acquire().await.ok()?;
     let hello = timeout(ATTEMPT, channel.recv()).await.ok()?.ok()??;
     Some(inbox.admit(&hello.data))
 }
 
 /// Receives from one connection until it ends.
-async fn receive(inbox: Arc<Inbox>, greetings: Arc<Semaphore>, mut channel: WsServerChannel) {
-    let Some(admission) = admit(&inbox, &greetings, &mut channel).await else { return };
+async fn receive(inbox: Arc<Inbox>, hellos: Arc<Semaphore>, mut channel: WsServerChannel) {
+    let Some(admission) = admit(&inbox, &hellos, &mut channel).await else { return };
     let node = match admission {
         Admission::Welcome(node) => node,
         Admission::Refused(answer, error) => {
@@ -263,8 +264,8 @@ async fn receive(inbox: Arc<Inbox>, greetings: Arc<Semaphore>, mut channel: WsSe
     }
 }
 
-/// Connects to a node and sends to it until this one leaves. A connection that ends before all nodes are there is opened again;
-/// later its end is noticed by the other direction.
+/// Connects to a node and sends to it until this node leaves. A connection that ends before all nodes are connected is opened
+/// again. Later, the receiving side notices its end.
 async fn send(
     inbox: Arc<Inbox>,
     to: usize,
@@ -272,22 +273,22 @@ async fn send(
     mut outgoing: UnboundedReceiver<Outgoing>,
 ) {
     while let Some(channel) = reach(&inbox, to, &address).await {
-        if pass_on(&inbox, to, channel, &mut outgoing).await || !inbox.lost_way_to(to) {
+        if send_all(&inbox, to, channel, &mut outgoing).await || !inbox.lost_connection_to(to) {
             return;
         }
     }
 }
 
-/// Sends what is to be sent, and signs of life; true once this node has said goodbye, and false where the connection has ended.
-async fn pass_on(
+/// Sends messages and heartbeats. Returns true once this node has said goodbye, and false if the connection has ended.
+async fn send_all(
     inbox: &Inbox,
     to: usize,
     mut channel: WsClientChannel,
     outgoing: &mut UnboundedReceiver<Outgoing>,
 ) -> bool {
-    let beat = BEAT.min(inbox.silence / 10);
+    let pause = HEARTBEAT.min(inbox.silence / 10);
     loop {
-        let sent = match timeout(beat, outgoing.recv()).await {
+        let sent = match timeout(pause, outgoing.recv()).await {
             Err(_) if inbox.is_stale(to) => false,
             Err(_) => channel.send(Message::new(wire::alive().into())).await.is_ok(),
             Ok(Some(Outgoing::Message { channel: number, bytes })) => {
@@ -315,7 +316,7 @@ async fn send_message(channel: &mut WsClientChannel, number: u32, bytes: &[u8]) 
     true
 }
 
-/// Tries until the node takes this one; whoever waits for it gives up in time. `None` where it never will.
+/// Retries until the node admits this node. `None` if it never will. [`Inbox::wait_for_all`] limits the time.
 async fn reach(inbox: &Inbox, to: usize, address: &str) -> Option<WsClientChannel> {
     loop {
         match timeout(ATTEMPT, greet(inbox, address)).await {
@@ -334,7 +335,7 @@ async fn reach(inbox: &Inbox, to: usize, address: &str) -> Option<WsClientChanne
     }
 }
 
-/// Opens a connection, and has the node at its end answer.
+/// Opens a connection, says hello and reads the answer.
 async fn greet(inbox: &Inbox, address: &str) -> Option<(WsClientChannel, Answer)> {
     let address = format!("ws://{address}").parse().expect("an address is any text");
     let mut channel = WsClient::connect(address, ROUTE).await?;
@@ -342,7 +343,7 @@ async fn greet(inbox: &Inbox, address: &str) -> Option<(WsClientChannel, Answer)
     let answer = channel.recv().await.ok()??;
     let answer = Answer::read(&answer.data)?;
     if let Answer::Welcome { .. } = answer {
-        // Until then the other does not know whether anybody still reads its answer.
+        // Tells the other node that its answer has been read.
         channel.send(Message::new(wire::alive().into())).await.ok()?;
     }
     Some((channel, answer))
@@ -357,7 +358,7 @@ fn port_error(port: u16, what: &str) -> GroupError {
     }
 }
 
-/// burn-communication would print its log on the standard output, unless there is a subscriber.
-fn keep_quiet() {
+/// Keeps burn-communication from printing its log on the standard output, as it does without a subscriber.
+fn silence_logs() {
     let _ = tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::new());
 }

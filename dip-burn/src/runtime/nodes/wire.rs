@@ -1,7 +1,7 @@
-//! What stands in the messages between two nodes.
+//! The format of the messages between two nodes.
 //!
 //! A connection begins with a [`Hello`], which the other end answers once with an [`Answer`]. Frames follow: parts of messages,
-//! signs of life, and at the end a goodbye. A message is cut into parts, since the receiving end takes no frame above 16 MiB.
+//! heartbeats, and at the end a goodbye. A message is cut into parts, since the receiving end takes no frame above 16 MiB.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,47 +11,47 @@ use crate::runtime::group::quoted;
 pub(super) const PROTOCOL: &str = "dip.nodes/v1";
 /// Most payload of a frame.
 const PART_BYTES: usize = 4 << 20;
-/// Kind, channel, and whether it is the last part.
+/// Bytes of the kind, the channel, and the mark of the last part.
 const HEADER_BYTES: usize = 6;
-/// Longest answer that is read.
+/// Longest answer that is read, in bytes.
 const ANSWER_BYTES: usize = 1 << 16;
-/// Longest text of another node that is shown.
+/// Longest text of another node that is shown, in characters.
 const QUOTED: usize = 2000;
 
 const ALIVE: u8 = 0;
 const PART: u8 = 1;
 const GOODBYE: u8 = 2;
 
-/// Who opens a connection.
+/// The first message of a connection, from the node that opens it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hello {
     pub protocol: String,
     pub node: usize,
     pub addresses: Vec<String>,
-    /// Drawn by every process, so that one which was started again is not taken for the one before it.
+    /// A random number of the process, which tells it from an earlier process of the same node.
     pub life: u64,
 }
 
-/// What every version of the protocol has in its hello.
+/// The fields of a hello in every version of the protocol.
 #[derive(Deserialize)]
 pub(super) struct AnyHello {
     pub protocol: String,
     pub node: usize,
 }
 
-/// What a node says to a [`Hello`].
+/// The answer to a [`Hello`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Answer {
-    /// It takes messages from now on.
+    /// The node takes messages from now on.
     Welcome {
-        /// That of the process that answers.
+        /// [`Hello::life`] of the process that answers.
         life: u64,
     },
     /// Not now; the text says why.
     Later(String),
-    /// The two are not of one run; the text says why.
+    /// The two nodes belong to different runs; the text says why.
     Never(String),
 }
 
@@ -60,7 +60,7 @@ impl Answer {
         serde_json::to_vec(self).expect("plain data has a JSON form")
     }
 
-    /// Reads an answer; `None` where no node has written it. Texts come back fit to be shown.
+    /// Reads an answer; `None` if it is not the answer of a node. Its text is safe to print.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         if bytes.len() > ANSWER_BYTES {
             return None;
@@ -73,25 +73,25 @@ impl Answer {
     }
 }
 
-/// What a node is told by another.
+/// The content of a frame from another node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
-    /// Part of a message that is not whole yet, or a sign of life.
+    /// Part of a message that is not complete yet, or a heartbeat.
     Nothing,
     Message {
         channel: u32,
         bytes: Vec<u8>,
     },
-    /// The node ends; with an error where there is a text.
+    /// The node ends; with an error if the text is not empty.
     Goodbye(String),
 }
 
-/// A sign of life.
+/// A heartbeat.
 pub(super) fn alive() -> Vec<u8> {
     vec![ALIVE]
 }
 
-/// The end of a node.
+/// The last message of a node.
 pub(super) fn goodbye(error: &str) -> Vec<u8> {
     [&[GOODBYE], quoted(error, QUOTED).as_bytes()].concat()
 }
@@ -118,8 +118,8 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    /// Takes a frame; `most` says how long a message of a channel may be. The parts of two messages never mix. An error says what
-    /// is wrong with the frame.
+    /// Takes a frame; `most` returns the longest message of a channel, in bytes. The parts of two messages never mix. The error
+    /// says what is wrong with the frame.
     pub fn take(
         &mut self,
         frame: &[u8],
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_come_back_fit_to_be_shown_and_strange_ones_do_not() {
+    fn answers_are_safe_to_print_and_malformed_ones_are_refused() {
         let long = Answer::Later("\u{7}é".repeat(3000));
         assert_eq!(Answer::read(&long.to_bytes()), Some(Answer::Later(" é".repeat(1000))));
         let welcome = Answer::Welcome { life: u64::MAX };

@@ -38,11 +38,11 @@ pub struct OptimizerConfig {
     pub beta_1: f32,
     /// Decay of the second moment.
     pub beta_2: f32,
-    /// Largest norm of all gradients together: larger ones are scaled down; 0 for no clipping.
+    /// Largest norm of all gradients together; larger gradients are scaled down to it. 0 for no clipping.
     pub clip_norm: f64,
     /// Decay of a moving average of the weights, which evaluation and sampling use; 0 for none.
     pub ema_decay: f64,
-    /// True if each replica keeps the moments of its share of the parameters alone (ZeRO-1).
+    /// True if each replica keeps only the moments of its share of the parameters (ZeRO-1).
     pub shard: bool,
 }
 

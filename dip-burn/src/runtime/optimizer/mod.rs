@@ -24,7 +24,7 @@ use crate::params::ParameterMap;
 use crate::stage::ChunkStage;
 use muon::MuonRule;
 
-/// Steps after which the decay of an average has risen to one half: at first it forgets old weights faster.
+/// Steps until the decay of an average reaches one half. The decay grows with the steps, so that early averages forget faster.
 const AVERAGE_WARM_UP_STEPS: f64 = 10.0;
 
 /// AdamW for the parameters of a rank, or Muon for its matrices and AdamW for the rest.

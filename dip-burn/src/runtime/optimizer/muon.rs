@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_equal_those_of_the_rule_with_its_own_velocity() {
+    fn steps_equal_the_rule_with_its_own_velocity() {
         let config = OptimizerConfig::default();
         let mut ours = MuonRule::<Flex>::new(&config);
         let theirs = ours.rule.clone();

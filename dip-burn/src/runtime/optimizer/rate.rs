@@ -30,7 +30,7 @@ impl OptimizerConfig {
     /// The rate after the warm-up, as a share of the peak.
     fn share(&self, iteration: u64, iterations: u64) -> f64 {
         let falls = |shape: f64| self.final_share + (1.0 - self.final_share) * shape;
-        // How far the iteration is from `start` to the end of the run, 0 to 1.
+        // Progress of the iteration from `start` to the end of the run, 0 to 1.
         let since = |start: f64| {
             let span = (iterations as f64 - start).max(1.0);
             ((iteration as f64 - start) / span).clamp(0.0, 1.0)

@@ -44,7 +44,7 @@ impl<B: Backend> Optimizer<B> {
         all
     }
 
-    /// Loads the state of the parameters that `chunks` hold and this replica `owns`; parameters without state start afresh.
+    /// Loads the state of the parameters that `chunks` hold and this replica `owns`; parameters without state start from zero.
     ///
     /// # Errors
     /// [`StateError`] if a tensor has another shape than its parameter, or a parameter has only one of its two moments.

@@ -117,7 +117,7 @@ fn replica_of<B: Backend>(
     Replica { reports_norm: own == 0, collective, shard }
 }
 
-/// Serves inside a compute pool of the rank's own, so that ranks never wait for each other's threads.
+/// Serves inside the rank's own compute pool, so that ranks never wait for each other's threads.
 fn serve_in_pool<B: Backend>(worker: RankWorker<B>, threads: usize) {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
     // Lives until the rank ends, because dropping it ends the compute threads.

@@ -14,8 +14,8 @@ pub(super) type Member<B> = Option<Arc<dyn Collective<B>>>;
 
 /// The members of all ranks, replica by replica.
 ///
-/// Accepts messages of the other processes first, and then agrees with them on what the sums depend on: a process that has agreed
-/// may send at once.
+/// Accepts messages of the other processes before it agrees with them on the partition, because a process that has agreed may send
+/// at once.
 pub(super) fn connect<B: Backend>(
     init: &PipelineInit<'_, B>,
     layouts: Vec<Layout>,
@@ -57,7 +57,7 @@ fn members<B: Backend>(
     Ok(all)
 }
 
-/// The settings that processes must share to sum each other's gradients, one field a line.
+/// The settings that processes must share to sum each other's gradients, one field per line.
 fn settings<B: Backend>(init: &PipelineInit<'_, B>) -> String {
     let fields = (init.partition, init.replicas(), &init.optimizer, init.precision);
     serde_json::to_string_pretty(&fields).expect("plain data has a JSON form")

@@ -9,7 +9,7 @@ use super::Pipeline;
 use crate::runtime::error::{PipelineError, ended, out_of_turn};
 use crate::runtime::worker::{Failure, RankCommand, Reply};
 
-/// How long to look for the first cause of a failure.
+/// Longest wait for the first cause of a failure.
 const CAUSE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl<B: Backend> Pipeline<B> {

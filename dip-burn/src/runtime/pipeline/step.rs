@@ -1,4 +1,4 @@
-//! One iteration: what it takes and what it gives.
+//! The inputs of one iteration, and its report.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub struct Update {
 }
 
 impl Update {
-    /// The factor on the gradients; `None` if they are not finite, for such a step would spoil every weight.
+    /// The factor on the gradients; `None` if they are not finite, because such a step would spoil every weight.
     pub(super) fn gradient_scale(&self, norm: f64) -> Option<f64> {
         let clips = self.clip_norm > 0.0 && norm > self.clip_norm;
         let clip = if clips { self.clip_norm / norm } else { 1.0 };
@@ -39,7 +39,7 @@ pub struct ReplicaWork<'a> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StepReport {
-    /// When every stage ran, one trace a replica.
+    /// Start and end of every stage, one trace per replica.
     pub traces: Vec<Trace>,
     /// From the start of the first rank to the end of the last, the optimiser step included.
     pub elapsed: Seconds,

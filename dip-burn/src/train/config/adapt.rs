@@ -1,4 +1,4 @@
-//! How a run changes its model: sequence sizes, frozen modules, adapters, and initial weights.
+//! Changes of a run to its model: sequence sizes, frozen modules, adapters, and initial weights.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub struct WeightsConfig {
 pub struct LoraConfig {
     /// Inner width of an adapter.
     pub rank: u32,
-    /// Scale of an adapter, times its rank.
+    /// Scale of an adapter times its rank: the product of an adapter is multiplied by `alpha / rank`.
     pub alpha: f64,
     /// Modules whose weights are frozen and get adapters.
     pub modules: Vec<String>,
@@ -43,7 +43,7 @@ impl Default for LoraConfig {
     }
 }
 
-/// `[sequence]`: sizes of a packed sequence, in place of those of the model.
+/// `[sequence]`: sizes of a packed sequence, in place of the model's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SequenceConfig {

@@ -1,4 +1,4 @@
-//! `[data]`: what a run trains on.
+//! `[data]`: the training data of a run.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,13 +15,14 @@ const MAX_TOKENS_PER_ITERATION: u64 = 1 << 40;
 /// Default seconds of video for each clip of a microbatch: 16 for 8 clips, as in MovieGen.
 const SECONDS_PER_CLIP: f64 = 2.0;
 
-/// What a run trains on.
+/// The training data of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// WebDataset shards (files or folders of them); none for the built-in drawn scenes, or moving shapes for video.
     pub shards: Vec<PathBuf>,
-    /// Shards held out for evaluation; none for the built-in held-out scenes, or for no evaluation on own data.
+    /// Shards held out for evaluation. Without them, a run on built-in data is evaluated on built-in held-out data, and a run on
+    /// shards is not evaluated.
     pub held_out: Vec<PathBuf>,
     /// A Hugging Face `tokenizer.json`; absent for the built-in byte-level one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +30,7 @@ pub struct DataConfig {
     /// Microbatches of one iteration; absent for the number in the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub microbatches: Option<u32>,
-    /// In place of a number of microbatches: as many as it takes to reach this many tokens, without padding.
+    /// Replaces `microbatches`: a batch gets microbatches until it has this many tokens, not counting padding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_iteration: Option<u64>,
     /// Which documents share a sequence.
@@ -61,7 +62,7 @@ impl DataConfig {
         FieldError::check_range("data.caption_dropout", dropout, 0.0..=1.0, "try 0.1")
     }
 
-    /// A batch is sized by microbatches or by tokens.
+    /// Checks that a batch is sized by microbatches or by tokens, not by both.
     fn validate_tokens(&self) -> Result<(), FieldError> {
         let Some(tokens) = self.tokens_per_iteration else { return Ok(()) };
         let path = "data.tokens_per_iteration";
@@ -93,10 +94,10 @@ impl Default for DataConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Packing {
-    /// The oldest that fits.
+    /// The oldest document that fits.
     #[default]
     FirstFit,
-    /// The one that fills most of the remaining room.
+    /// The document that fills most of the remaining room.
     BestFit,
 }
 

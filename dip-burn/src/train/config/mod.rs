@@ -41,13 +41,13 @@ pub struct RunConfig {
     /// Adapters that are trained in place of weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
-    /// Sizes of a packed sequence, in place of those of the model.
+    /// Sizes of a packed sequence, in place of the model's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<SequenceConfig>,
     /// Ranks and schedule.
     #[serde(default)]
     pub pipeline: PipelineConfig,
-    /// What the run trains on.
+    /// Training data.
     #[serde(default)]
     pub data: DataConfig,
     /// Optimiser and learning rate.
@@ -59,7 +59,7 @@ pub struct RunConfig {
     /// Held-out loss and captions.
     #[serde(default)]
     pub evaluation: EvaluationConfig,
-    /// What is written beside `metrics.jsonl`.
+    /// Metrics that are written beside `metrics.jsonl`.
     #[serde(default)]
     pub metrics: MetricsConfig,
 }

@@ -1,13 +1,13 @@
-//! `[checkpoint]`, `[evaluation]` and `[metrics]`: what a run writes and measures.
+//! `[checkpoint]`, `[evaluation]` and `[metrics]`: the output of a run.
 
 use dip_core::FieldError;
 use serde::{Deserialize, Serialize};
 
-/// When checkpoints are written, and how many are kept.
+/// Interval and number of checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
-    /// Iterations between two checkpoints; 0 for one at the end alone. The last iteration always writes one.
+    /// Iterations between two checkpoints; 0 for none. The last iteration always writes a checkpoint.
     pub every: u64,
     /// Newest checkpoints that are kept.
     pub keep: usize,
@@ -26,11 +26,11 @@ impl CheckpointConfig {
     }
 }
 
-/// When the model is evaluated, and on how much.
+/// Interval and amount of evaluations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
-    /// Iterations between two evaluations; 0 for the first and the last alone, which always come.
+    /// Iterations between two evaluations; 0 for none. The model is always evaluated before the first iteration and after the last.
     pub every: u64,
     /// Held-out pictures whose caption loss is measured.
     pub pictures: usize,
@@ -46,9 +46,9 @@ pub struct EvaluationConfig {
     pub sample_seconds: f64,
     /// Steps from noise to a clip.
     pub sample_steps: u32,
-    /// Factor on what a caption adds to the velocity: 1 for the caption's own velocity, more for stronger agreement.
+    /// Scale of classifier-free guidance: 1 for the velocity of the caption alone, more for stronger agreement with the caption.
     pub guidance: f64,
-    /// Evaluations in a row without a lower held-out loss after which the run ends; 0 for never.
+    /// The run ends after this many evaluations in a row without a lower held-out loss; 0 for never.
     pub patience: u64,
 }
 
@@ -90,7 +90,7 @@ impl Default for EvaluationConfig {
     }
 }
 
-/// What is written beside `metrics.jsonl`.
+/// Metrics that are written beside `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {

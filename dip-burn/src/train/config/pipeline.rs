@@ -14,7 +14,7 @@ const MAX_THREADS: u32 = 1024;
 pub struct PipelineConfig {
     /// The devices of the ranks.
     pub device: Device,
-    /// Pipeline ranks, each a thread with a device of its own.
+    /// Pipeline ranks, each a thread with its own device.
     pub ranks: u32,
     /// Replicas of the pipeline, each with its own ranks; they share the microbatches of a batch.
     pub replicas: u32,
@@ -27,9 +27,9 @@ pub struct PipelineConfig {
     /// How layers are placed on ranks.
     #[serde(alias = "cut")]
     pub partition: PartitionMethod,
-    /// Search budget in iterations, which makes plans reproducible. 0 for a time budget: the time of the last iteration.
+    /// Search budget in iterations, which makes plans reproducible. 0 for a time budget, the duration of the last iteration.
     pub search_iterations: u64,
-    /// True if weight gradients are tasks of their own; absent to let the schedule decide.
+    /// True to split weight gradients (W) from backwards; absent to let the schedule decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_split: Option<bool>,
     /// Memory of one rank for weights, optimiser and activations, in bytes; absent for no limit.
@@ -46,7 +46,7 @@ impl PipelineConfig {
     /// Checks every field.
     pub(super) fn validate(&self) -> Result<(), FieldError> {
         let check = FieldError::check_range;
-        check("pipeline.ranks", self.ranks, 1..=MAX_THREADS, "one rank a core or device")?;
+        check("pipeline.ranks", self.ranks, 1..=MAX_THREADS, "one rank per core or device")?;
         let max_replicas = MAX_THREADS / self.ranks;
         check("pipeline.replicas", self.replicas, 1..=max_replicas, "ranks * replicas threads")?;
         let threads = 1..=MAX_THREADS as usize;

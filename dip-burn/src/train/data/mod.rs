@@ -1,4 +1,4 @@
-//! The data of a run: what it trains on, and what it is evaluated on.
+//! The data of a run: batches to train on, and held-out data to evaluate on.
 
 mod captions;
 mod clips;
@@ -19,7 +19,7 @@ use crate::data::{DataError, LatentShape, SourcePosition, Tokenizer};
 /// Batches that are decoded in advance.
 const PREFETCH: usize = 2;
 
-/// What a run trains on, and what it is evaluated on.
+/// The data of a run: batches to train on, and held-out data to evaluate on.
 pub struct RunData {
     /// The batches.
     pub loader: Box<dyn BatchLoader>,
@@ -51,12 +51,12 @@ pub trait BatchLoader: Send {
     }
 }
 
-/// Chooses, by number and each once, the microbatches of a batch whose content is needed: those that this process trains.
+/// Returns the numbers of the microbatches that this process trains, each once. Only their content is loaded.
 pub type SelectMicrobatches<'a> = dyn FnMut(&BatchMeta) -> Vec<usize> + 'a;
 
 /// A batch whose content may still be on its way.
 pub struct LoadedBatch {
-    /// What the planner sees of the whole batch.
+    /// Metadata of the whole batch, for the planner.
     pub meta: BatchMeta,
     /// Position of the loader after this batch; saved once the batch is trained.
     pub position: SourcePosition,

@@ -25,7 +25,7 @@ enum MetricLine<'a> {
     Evaluation(&'a Evaluation),
 }
 
-/// The number of a line that is read back.
+/// The iteration of a line in the file of an earlier run.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum LineNumber {
@@ -68,7 +68,7 @@ impl JsonLines {
     }
 }
 
-/// False for a line that a kill cut off, or that is written again.
+/// False for a line that is incomplete, or that the resumed run writes again.
 fn is_kept(line: &str, iteration: u64) -> bool {
     match serde_json::from_str(line) {
         Ok(LineNumber::Train { iteration: i }) => i < iteration,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_drops_what_was_written_beyond_its_checkpoint() {
+    fn a_resumed_run_drops_lines_after_its_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let mut lines = JsonLines::new(folder.path());
         lines.start(0).unwrap();

@@ -22,7 +22,7 @@ pub type SinkError = Box<dyn Error + Send + Sync>;
 
 /// Receives the metrics of a run while it trains. By default every method ignores its argument.
 pub trait MetricSink {
-    /// The run starts with `iteration` iterations done. Sinks drop what a killed run reported beyond them.
+    /// The run starts with `iteration` iterations completed. Sinks drop later reports, which a killed run has left.
     ///
     /// # Errors
     /// [`SinkError`] if the sink cannot be opened.

@@ -16,8 +16,8 @@ use crate::train::report::{Evaluation, IterationReport};
 /// CRC-32C, also called Castagnoli or iSCSI.
 const CRC_32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// Most files of one second in one folder.
-const MAX_FILES_A_SECOND: u32 = 1000;
+/// Most files that are created in one folder within a second.
+const MAX_FILES_PER_SECOND: u32 = 1000;
 
 /// The scalars of a run as TensorBoard event files.
 pub struct TensorBoard {
@@ -40,7 +40,7 @@ impl TensorBoard {
 
 impl MetricSink for TensorBoard {
     fn start(&mut self, iteration: u64) -> Result<(), SinkError> {
-        // A step is a number of done iterations: the evaluation after the last of them stays.
+        // A step is a number of completed iterations. The evaluation after the last completed iteration stays.
         let file = EventFile::create(&self.folder, iteration + 1);
         self.file = Some(file.map_err(io_at(&self.folder))?);
         Ok(())
@@ -62,7 +62,7 @@ struct EventFile {
 }
 
 impl EventFile {
-    /// Starts a file in `folder`. TensorBoard drops what earlier files have from `step` on.
+    /// Starts a file in `folder`. TensorBoard drops the events of earlier files from `step` on.
     pub fn create(folder: &Path, step: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let (file, path) = new_file(folder)?;
@@ -111,7 +111,7 @@ impl EventFile {
 /// A file with an unused name. TensorBoard reads files in the order of their names.
 fn new_file(folder: &Path) -> io::Result<(File, PathBuf)> {
     let seconds = seconds_now() as u64;
-    for n in 0..MAX_FILES_A_SECOND {
+    for n in 0..MAX_FILES_PER_SECOND {
         let path = folder.join(format!("events.out.tfevents.{seconds:010}.{n:03}.dip"));
         match OpenOptions::new().append(true).create_new(true).open(&path) {
             Ok(file) => return Ok((file, path)),
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_masked_checksum_is_that_of_tensorflow() {
+    fn the_masked_checksum_equals_tensorflow() {
         // The check value of CRC-32C, masked as TensorFlow does.
         assert_eq!(masked_crc32c(b"123456789"), 0xc78a_b0e5);
     }

@@ -35,7 +35,7 @@ pub struct TrainerInit<'a, B: Backend> {
     pub config: &'a RunConfig,
     /// Its model.
     pub model: &'a ModelSpec,
-    /// Which rank holds which layers; plans must be made for it.
+    /// The layers of each rank. Plans must be made for this partition.
     pub partition: &'a Partition,
     /// The planner.
     pub plans: Box<dyn PlanSource>,
@@ -57,7 +57,7 @@ pub struct Trainer<B: Backend> {
     pipeline: Pipeline<B>,
     plans: Box<dyn PlanSource>,
     data: RunData,
-    /// Where the whole model is evaluated.
+    /// Device for evaluations of the whole model.
     device: B::Device,
     modalities: Modalities<B>,
     group: Arc<dyn ProcessGroup>,
@@ -131,7 +131,7 @@ impl<B: Backend> Trainer<B> {
         &self.partition
     }
 
-    /// Iterations that are done.
+    /// Completed iterations.
     pub fn iteration(&self) -> u64 {
         self.progress.iteration
     }

@@ -22,7 +22,7 @@ pub(super) struct PrefetchedBatch {
 
 /// A batch with its content, ready to train.
 pub(super) struct TrainingBatch {
-    /// What the planner saw of the whole batch.
+    /// Metadata of the whole batch, for the planner.
     pub meta: BatchMeta,
     /// Tokens of the whole batch, without padding.
     pub tokens: u64,

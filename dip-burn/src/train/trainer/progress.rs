@@ -1,4 +1,4 @@
-//! How far a run is: what a checkpoint keeps beside tensors.
+//! The progress of a run: the part of a checkpoint beside its tensors.
 
 use crate::data::SourcePosition;
 use crate::model::Precision;
@@ -8,11 +8,11 @@ use crate::train::checkpoint::{CHECKPOINT_SCHEMA, RunState};
 use crate::train::error::TrainError;
 use crate::train::loss_scale::LossScale;
 
-/// How far a run is.
+/// The progress of a run.
 pub(super) struct RunProgress {
-    /// Iterations that are done.
+    /// Completed iterations.
     pub iteration: u64,
-    /// Iterations that changed the weights. One with gradients beyond f16 does not, and the learning rate waits for it.
+    /// Iterations that changed the weights. An iteration whose gradients overflow f16 does not count, also for the learning rate.
     pub optimizer_steps: u64,
     pub early_stop: EarlyStop,
     pub loss_scale: LossScale,
@@ -35,7 +35,7 @@ impl RunProgress {
     /// Counts the optimiser step of an iteration and adapts the loss scale to its gradients.
     ///
     /// # Errors
-    /// [`TrainError::Diverged`] or [`TrainError::Gradients`] if the run cannot go on.
+    /// [`TrainError::Diverged`] or [`TrainError::Gradients`] if the run cannot continue.
     pub fn count(&mut self, step: &StepReport) -> Result<(), TrainError> {
         let iteration = self.iteration;
         if !step.loss.is_finite() {

@@ -24,7 +24,7 @@ pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
     if tower.class_token() {
         // The parameter is one row of m values; files hold it without the dimension of 1.
         table.same(format!("{embeddings}class_embedding"), &[m], format!("{VISION}.stem.class"));
-        // The spelling is that of the published files.
+        // The published files spell it so.
         let norm = format!("{}pre_layrnorm", prefixes.vision);
         table.layer_norm(&norm, m, &format!("{VISION}.stem.norm"));
     }

@@ -26,7 +26,7 @@ fn a_node_that_does_not_come_is_named() {
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
-/// What a node of life 7 says when it opens a connection, and when it takes one.
+/// The hello of a node of life 7; [`WELCOME`] is its answer to an admitted node.
 fn hello(nodes: &[String], node: usize) -> String {
     let protocol = "dip.nodes/v1";
     serde_json::json!({ "protocol": protocol, "node": node, "addresses": nodes, "life": 7 })
@@ -35,7 +35,7 @@ fn hello(nodes: &[String], node: usize) -> String {
 
 const WELCOME: &str = r#"{"welcome":{"life":7}}"#;
 
-/// What a node sends as soon as it is welcome, and then again and again.
+/// The heartbeat that a node sends as soon as it is welcome, and then at intervals.
 const SIGN_OF_LIFE: &[u8] = &[0];
 
 #[test]
@@ -68,7 +68,7 @@ fn a_node_that_falls_silent_is_given_up() {
     runtime.shutdown_background();
 }
 
-/// Connects to a node, says hello, and gives its answer, as long as there is none again and again.
+/// Connects to a node, says hello, and returns its answer; retries until there is one.
 async fn greet(address: &str, hello: String) -> (WsClientChannel, String) {
     loop {
         let address = format!("ws://{address}").parse().unwrap();
@@ -260,7 +260,7 @@ fn messages_wait_for_their_listener_and_a_finished_node_is_told_of() {
     assert_eq!(ends[0], [message, Delivery::Left { from: 1 }]);
 }
 
-/// Whether the other node has left.
+/// True if the other node has left.
 fn left(transport: &Arc<dyn NodeTransport>) -> bool {
     let (sender, found) = std::sync::mpsc::channel();
     transport.listen(99, Box::new(move |delivery| drop(sender.send(delivery))));

@@ -72,8 +72,8 @@ impl NodeTransport for Network {
     }
 }
 
-/// Sums one bucket of tensors of some lengths over nodes that send so many bytes per second; gives the bytes that every node has
-/// sent, and its seconds.
+/// Sums one bucket of tensors of these lengths over nodes that send `bytes_per_s`. Returns the bytes that every node has sent, and
+/// its seconds.
 fn summed(nodes: usize, lengths: &'static [usize], bytes_per_s: f64) -> Vec<(usize, f64)> {
     on_nodes(nodes, move |transport| {
         let network = Arc::new(Network::new(transport.clone(), bytes_per_s));
@@ -95,7 +95,7 @@ fn summed(nodes: usize, lengths: &'static [usize], bytes_per_s: f64) -> Vec<(usi
 fn nodes_share_the_traffic_of_one_bucket() {
     let (nodes, lengths) = (3, &[1000, 7, 90_000, 1]);
     let values: usize = lengths.iter().sum();
-    // A part of the slice of each other node, and the sum of the own slice to each of them.
+    // A node sends its part of every other node's slice, and the sum of its own slice to every other node.
     let fair = 2 * 4 * values * (nodes - 1) / nodes;
     for (sent, _) in summed(nodes, lengths, f64::INFINITY) {
         assert!(sent.abs_diff(fair) < 1000, "{sent} of {fair} bytes");
@@ -103,7 +103,7 @@ fn nodes_share_the_traffic_of_one_bucket() {
 }
 
 #[test]
-#[ignore = "prints what sums over nodes take: run it alone, in a release build, with --nocapture"]
+#[ignore = "prints the times of sums over nodes: run only this test, in a release build, with --nocapture"]
 fn sums_of_one_bucket_are_timed() {
     for (nodes, bytes_per_s) in [(2, 125e6), (4, 125e6), (2, 25e6), (4, 25e6)] {
         let found = summed(nodes, &[4 << 20; 2], bytes_per_s);

@@ -74,7 +74,7 @@ fn two_nodes_train_to_the_bits_of_two_replicas_and_resume_to_them() {
         assert!(!folder.path().join("node-1").exists(), "the second node has written something");
         assert_eq!(losses(&folder, "alone"), losses(&folder, "node-0"));
 
-        // The second node has no checkpoint of its own to go on from.
+        // The second node has no checkpoint to resume from.
         std::fs::remove_dir_all(folder.path().join("node-0/checkpoint-00000012")).unwrap();
         let shared = folder.clone();
         assert_all_ok(&together(move |nodes| {
@@ -186,7 +186,7 @@ fn gradients_beyond_f16_on_one_node_leave_the_weights_of_all_alone() {
             let moved = pipeline.export(TensorKind::Parameters).unwrap() != before;
             (report.gradient_norm.is_finite(), moved)
         };
-        // A scale of its own, which no run has, stands for a share of the batch that is out of the ordinary.
+        // A loss scale that no run has simulates an extraordinary share of the batch.
         Ok::<_, PipelineError>([1e9, 1.0].map(|second| step([1.0, second][nodes.index()])))
     });
     for steps in ends {
@@ -194,7 +194,7 @@ fn gradients_beyond_f16_on_one_node_leave_the_weights_of_all_alone() {
     }
 }
 
-/// Drawn scenes; the pictures of every fifth document are no pictures.
+/// Drawn scenes; the pictures of every fifth document are not valid.
 struct Broken(Scenes, u64);
 
 impl DataSource for Broken {

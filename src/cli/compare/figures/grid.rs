@@ -53,7 +53,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let figure = Figure {
         title: format!("Degrees of parallelism, {MODEL} on {DEVICES} devices"),
         caption: format!(
-            "{MICROBATCHES} microbatches an iteration, gradients of the replicas summed at its end: Megatron-LM, the paper's \
+            "{MICROBATCHES} microbatches per iteration, gradients of the replicas summed at its end: Megatron-LM, the paper's \
              method (up to its memory strategies), and this system. Degrees that do not fit in memory are left out; the \
              paper's choice is 8·2·4."
         ),

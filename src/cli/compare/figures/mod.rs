@@ -1,4 +1,4 @@
-//! The figures of the paper's evaluation. All but the first make runs of their own.
+//! The figures of the paper's evaluation. All but the first use separate runs.
 
 mod average;
 mod dynamic;

@@ -13,7 +13,7 @@ use super::{Inputs, preset};
 
 const MODEL: &str = "vlm-m";
 const SEARCHES: [&str; 5] = ["dip", "dip-mcts", "dip-local", "dip-random", "dip-dfs"];
-/// The budget of these searches, as a multiple of that of the comparison.
+/// The budget of these searches, as a multiple of the comparison's budget.
 const BUDGET_FACTOR: f64 = 5.0;
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {

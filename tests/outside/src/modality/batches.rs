@@ -1,4 +1,4 @@
-//! A batch loader of its own: sequences with clouds, and the octant of each cloud as the token after it.
+//! A batch loader: sequences with clouds, each followed by a token that names its octant.
 
 use dip::plan::{BatchMeta, MicrobatchMeta};
 use dip::train::data::{DataError, SourcePosition};
@@ -56,7 +56,7 @@ impl BatchLoader for Batches {
     }
 }
 
-/// One document: clouds at every other token at first, and then a text without a loss.
+/// One document: clouds and their octants in turn, then text without a loss.
 fn microbatch(number: u64) -> Microbatch {
     let mut m = Microbatch {
         tokens: vec![0; TOKENS],

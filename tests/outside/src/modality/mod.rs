@@ -22,7 +22,7 @@ use chunk::CloudChunk;
 pub const CLOUDS: &str = "clouds";
 /// Coordinates of a point.
 pub const COORDINATES: usize = 3;
-/// Tokens of a microbatch, those of clouds included.
+/// Tokens of a microbatch, including the tokens of clouds.
 pub const TOKENS: usize = 32;
 
 /// The module of clouds is declared as `audio`, which a file can name, and gets its own modality in Rust.
@@ -57,7 +57,7 @@ learning_rate = 1e-2
 warmup_iterations = 1
 ";
 
-/// The side of the planner: a cloud has as many rows as points, and one token in the decoder.
+/// The modality for the planner: a cloud has as many rows as points, and one token in the decoder.
 #[derive(Debug)]
 struct PointClouds;
 

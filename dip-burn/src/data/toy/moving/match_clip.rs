@@ -1,7 +1,7 @@
 //! Compares frames with a caption by simple measurements, without a model.
 //!
-//! The ground is the most common colour, and the pixels that differ from it are the shape. Its mean colour is compared with the
-//! colours of captions, the path of its centre with the directions, and its outline with shapes drawn at the same place.
+//! The median colour is the background, and the pixels that differ from it are the shape. The mean colour of the shape is compared
+//! with the colours of captions, the path of its centre with the directions, and its outline with shapes drawn at the same place.
 
 use image::RgbImage;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use super::draw::coverage;
 use super::{ClipCaption, Motion};
 use crate::data::toy::shape::{Colour, Object, Shape};
 
-/// Least distance from the ground's colour at which a pixel belongs to the shape; channels are 0 to 1.
+/// Least distance from the background's colour at which a pixel belongs to the shape; channels are 0 to 1.
 const MIN_DISTANCE: f32 = 0.35;
 /// Least path of the centre that counts as movement, as a fraction of the shorter side.
 const MIN_PATH: f32 = 0.12;
@@ -20,7 +20,7 @@ const MIN_AREA: f32 = 0.01;
 /// The parts of a caption that frames show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct SampleMatch {
-    /// The caption's colour is the nearest to that of the shape.
+    /// The caption's colour is the nearest to the colour of the shape.
     pub colour: bool,
     /// The caption's shape fits the outline best.
     pub shape: bool,
@@ -48,11 +48,11 @@ pub fn match_clip(frames: &[RgbImage], caption: ClipCaption) -> SampleMatch {
     }
 }
 
-/// The pixels of a frame that differ from its ground.
+/// The pixels of a frame that differ from its background.
 struct Blob {
     width: u32,
     height: u32,
-    /// Distance of each pixel from the ground's colour, 0 to 1.
+    /// Distance of each pixel from the background's colour, 0 to 1.
     mask: Vec<f32>,
     colour: [f32; 3],
     centre: (f32, f32),
@@ -62,8 +62,8 @@ impl Blob {
     fn find(frame: &RgbImage) -> Option<Self> {
         let pixels: Vec<[f32; 3]> =
             frame.pixels().map(|p| p.0.map(|c| f32::from(c) / 255.0)).collect();
-        let ground = [0, 1, 2].map(|i| median(pixels.iter().map(|p| p[i]).collect()));
-        let distances: Vec<f32> = pixels.iter().map(|&p| distance(p, ground)).collect();
+        let background = [0, 1, 2].map(|i| median(pixels.iter().map(|p| p[i]).collect()));
+        let distances: Vec<f32> = pixels.iter().map(|&p| distance(p, background)).collect();
         let largest = distances.iter().copied().fold(0.0, f32::max);
         let inside: Vec<usize> =
             (0..pixels.len()).filter(|&i| distances[i] > MIN_DISTANCE.max(0.5 * largest)).collect();

@@ -26,7 +26,8 @@ use crate::data::video::{CaptionedVideo, Video};
 const SECONDS: [f32; 6] = [1.0, 1.0, 1.0, 2.0, 2.0, 3.0];
 /// Widths and heights of clips, in pixels.
 const SIZES_PX: [(u32, u32); 3] = [(16, 16), (20, 16), (16, 20)];
-/// Largest distance from the middle of the path to that of the picture, as a fraction of the shorter side. Shapes stay inside.
+/// Largest distance between the middle of the path and the middle of the picture, as a fraction of the shorter side. Shapes stay
+/// inside.
 const FROM_MIDDLE: f32 = 0.04;
 /// One combination of colour, shape and direction in this many is held out.
 const HELD_OUT_ONE_IN: u32 = 8;

@@ -1,8 +1,8 @@
-//! How many shapes a generated caption names correctly.
+//! The number of shapes that a generated caption names correctly.
 
 use crate::data::toy::{Colour, Shape};
 
-/// How many shapes of a scene a caption names correctly.
+/// The number of shapes of a scene that a caption names correctly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CaptionMatch {
     /// Shapes with the right colour and shape, in their place from left to right.

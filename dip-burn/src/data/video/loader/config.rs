@@ -28,8 +28,8 @@ pub struct ClipLoaderConfig {
 }
 
 impl ClipLoaderConfig {
-    /// True if a batch of so many microbatches and tokens needs another microbatch.
-    pub fn wants_more(&self, microbatches: usize, tokens: u64) -> bool {
+    /// True if a batch with this many microbatches and tokens needs another microbatch.
+    pub fn needs_more(&self, microbatches: usize, tokens: u64) -> bool {
         match self.tokens_per_batch {
             Some(budget) => tokens < budget,
             None => microbatches < self.microbatches as usize,

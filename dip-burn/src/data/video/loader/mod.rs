@@ -1,4 +1,4 @@
-//! Makes batches of clips on a thread of its own, with a position after each.
+//! Makes batches of clips on a separate thread, each with the position after it.
 
 mod batch;
 mod config;
@@ -21,7 +21,7 @@ use reader::ClipReader;
 
 /// Makes batches from the videos of a source.
 ///
-/// Each microbatch takes as many clips, in the order of the source, as fit its limits.
+/// Each microbatch takes clips in the order of the source until its limits are reached.
 pub struct ClipLoader {
     /// The reader, until its thread starts.
     reader: Option<ClipReader>,

@@ -16,7 +16,7 @@ use crate::data::video::flow::noisy;
 use crate::data::video::packed::{self, ReadyClip};
 use crate::data::video::{CaptionedVideo, VideoError};
 
-/// Keeps the random numbers of the caption dropout different from those of noise and times.
+/// Separates the random numbers of the caption dropout from the random numbers of noise and times.
 const DROPOUT_SEED: u64 = 0xd809_07ca_9710_4d1b;
 
 /// Reads, decodes and packs.
@@ -67,7 +67,7 @@ impl ClipReader {
         let (config, iteration) = (self.config.clone(), self.batches);
         let (mut metas, mut microbatches) = (Vec::new(), Vec::new());
         let mut tokens = 0;
-        while config.wants_more(microbatches.len(), tokens) {
+        while config.needs_more(microbatches.len(), tokens) {
             let clips = self.microbatch()?;
             metas.push(packed::meta(&clips, &config.shape));
             let add_noise = |clip: &ReadyClip| noisy(&clip.latents, config.seed, clip.number);
@@ -135,7 +135,7 @@ impl ClipReader {
         Ok(caption.map(|caption| ReadyClip { latents, caption, number }))
     }
 
-    /// The tokens of a caption, or of an empty one if it is dropped; `None` if it cannot be tokenized.
+    /// The tokens of a caption, or of the empty caption if it is dropped; `None` if it cannot be tokenized.
     fn caption(&self, caption: &str, number: u64) -> Option<Vec<u32>> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed ^ DROPOUT_SEED);
         rng.set_stream(number);

@@ -1,4 +1,4 @@
-//! HeadSizes of attention: products are fast on contiguous rows.
+//! Copies the heads of attention to contiguous rows, on which products are fast, and back.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;

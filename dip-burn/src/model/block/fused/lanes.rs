@@ -63,7 +63,8 @@ pub(in crate::model) fn normal(x: f32) -> (f32, f32) {
     (if x < 0.0 { tail } else { 1.0 - tail }, bell)
 }
 
-/// The rows `x`, of equal length, folded from `start`: place `i` into partial result `i % LANES`, then these with each other.
+/// Folds the rows `x`, of equal length, from `start`. Place `i` goes to partial result `i % LANES`; the partial results are then
+/// joined.
 #[inline(always)]
 pub(in crate::model) fn folded<const N: usize>(
     x: [&[f32]; N],
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn exponentials_are_those_of_double_precision_to_three_parts_in_ten_million() {
+    fn exponentials_equal_double_precision_to_three_parts_in_ten_million() {
         for x in numbers().filter(|x| (-87.0..88.0).contains(x)) {
             let exact = f64::from(x).exp();
             assert!((f64::from(exp(x)) - exact).abs() <= 3e-7 * exact, "{x}: {}", exp(x));
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_normal_distribution_is_that_of_the_mathematics_library() {
+    fn the_normal_distribution_equals_the_mathematics_library() {
         for x in numbers() {
             let exact = 0.5 * (1.0 + libm_erf(f64::from(x) / 2f64.sqrt()));
             assert!((f64::from(normal(x).0) - exact).abs() < 5e-7, "{x}: {}", normal(x).0);
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_take_every_place_once_whatever_the_length() {
+    fn sums_count_every_place_once_at_any_length() {
         for length in [0, 1, 31, 32, 33, 100] {
             let x: Vec<f32> = (0..length).map(|i| i as f32).collect();
             let expected = (0..length).map(|i| 2 * i * i).sum::<i32>() as f32;

@@ -33,8 +33,8 @@ pub(in crate::model) use pointwise::{gated, gated_backward, gelu, gelu_backward,
 pub(in crate::model) use product::product;
 pub(in crate::model) use softmax::{softmax, softmax_backward};
 
-/// Fewest values that more than one compute thread works on.
-const SHARED: usize = 1 << 16;
+/// Fewest values that are worth more than one compute thread.
+const MIN_PARALLEL_VALUES: usize = 1 << 16;
 
 /// True if the passes of this module run on `x`.
 pub(in crate::model) fn runs<B: Backend, const D: usize>(x: &Tensor<B, D>) -> bool {
@@ -48,7 +48,7 @@ fn values<B: Backend, const D: usize>(x: Tensor<B, D>) -> FlexTensor {
     if whole { x } else { x.to_contiguous() }
 }
 
-/// As [`flex`], with the strides of `x`.
+/// `x` as a tensor of the CPU backend, with its strides. Only for tensors for which [`runs`] is true.
 fn flex<B: Backend, const D: usize>(x: Tensor<B, D>) -> FlexTensor {
     converted(x.into_primitive().tensor())
 }
@@ -63,18 +63,18 @@ fn of_flex<B: Backend, const D: usize>(x: FlexTensor) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(converted(x)))
 }
 
-/// `x` under the name that its type has in generic code.
+/// Converts `x` between two names of one type: its concrete name, and its name in generic code.
 fn converted<X: 'static, Y: 'static>(x: X) -> Y {
     let mut place = Some(x);
     let same = (&mut place as &mut dyn Any).downcast_mut::<Option<Y>>();
-    same.and_then(Option::take).expect("callers have asked whether this is the CPU backend")
+    same.and_then(Option::take).expect("the caller has checked that this is the CPU backend")
 }
 
-/// Runs `kernel` on parts of `y` in all compute threads. Parts are multiples of `unit` values; `kernel` gets the offset of its
-/// part, and may write only what follows from the offset, so that the number of threads does not change the result.
+/// Runs `kernel` on parts of `y` in all compute threads. Parts are multiples of `unit` values. `kernel` gets the offset of its
+/// part. The values that it writes may depend only on their offset, so that the number of threads does not change the result.
 fn in_parts(y: &mut [f32], unit: usize, kernel: impl Fn(usize, &mut [f32]) + Sync) {
     let threads = rayon::current_num_threads();
-    if threads == 1 || y.len() < SHARED {
+    if threads == 1 || y.len() < MIN_PARALLEL_VALUES {
         return lanes::vectorised(|| kernel(0, y));
     }
     let part = y.len().div_ceil(threads).next_multiple_of(unit.max(1));

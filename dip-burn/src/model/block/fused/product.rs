@@ -53,7 +53,7 @@ fn in_blocks<B: Backend>(
     let mut y = vec![0.0; rows * columns];
     for start in (0..columns).step_by(BLOCK) {
         let width = BLOCK.min(columns - start);
-        let part = apart(w.clone().narrow(1, start, width));
+        let part = spread_rows(w.clone().narrow(1, start, width));
         let part = values(x.clone().matmul(part));
         for (y, part) in y.chunks_exact_mut(columns).zip(part.storage::<f32>().chunks_exact(width))
         {
@@ -76,8 +76,8 @@ fn collides(w: &FlexTensor) -> bool {
     strides[0] == 1 && strides[1] > 0 && strides[1].unsigned_abs().is_multiple_of(COLLIDING)
 }
 
-/// `w`, with a larger distance between its rows if they collide.
-fn apart<B: Backend>(w: Tensor<B, 2>) -> Tensor<B, 2> {
+/// Returns `w` with a larger distance between its rows if they collide.
+fn spread_rows<B: Backend>(w: Tensor<B, 2>) -> Tensor<B, 2> {
     if !collides(&flex(w.clone())) {
         return w;
     }

@@ -75,7 +75,7 @@ fn a_message_that_does_not_fit_its_slice_is_an_error() {
         let error = slices.read(bytes, 1, 0).unwrap_err();
         assert!(error.contains(part), "{error}");
     };
-    // That of node 0 has the first tensor, and one value of the second.
+    // The slice of node 0 has the first tensor, and one value of the second.
     let good = slices.part(0, 0, &tensors);
     assert!(slices.read(&good, 1, 0).is_ok());
     for length in 0..good.len() {
