@@ -1,7 +1,7 @@
 //! Measures the speed-up of a second rank, and whether memory grows.
 //!
-//! `cargo run --release --example benchmark` trains the same model on one rank and on two, in turns, and prints the tokens a
-//! second of both; `-- memory` trains 500 iterations and prints the resident size at 50 and at 500.
+//! `cargo run --release --example benchmark` trains the same model on one rank and on two, in turns, and prints the tokens
+//! per second of both; `-- memory` trains 500 iterations and prints the resident size at 50 and at 500.
 
 use dip::prelude::*;
 use dip::train::{Run, RunConfig, Training, resident_bytes};

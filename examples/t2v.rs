@@ -1,4 +1,4 @@
-//! Trains the small text-to-video model from the library and draws a clip for a caption of yours.
+//! Trains the small text-to-video model from the library and draws a clip for your caption.
 //!
 //! `cargo run --release --example t2v -- 200 "a purple ring moves up"` trains 200 iterations.
 

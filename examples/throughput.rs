@@ -59,7 +59,7 @@ impl Shape {
         f64::from(BATCH * self.length)
     }
 
-    /// Arithmetic of one layer, forward and backward; causal attention counts in full.
+    /// FLOPs of one layer, forward and backward; causal attention counts in full.
     fn flops(&self) -> f64 {
         let (h, f) = (f64::from(self.hidden), f64::from(self.ffn()));
         let matrices = if self.module == "decoder" { 3.0 } else { 2.0 };

@@ -1,4 +1,4 @@
-//! What stages cost, and what plans do in virtual time: cost models, sampled batches, executors and reports.
+//! The costs of stages, and plans in virtual time: cost models, sampled batches, executors and reports.
 
 pub use dip_core::{
     Action, ExecError, Executor, Interpreter, Program, RankHost, RankProgram, RankProgress,

@@ -60,7 +60,7 @@ mod run;
 #[cfg(feature = "train")]
 pub mod train;
 
-/// What programs that plan usually need.
+/// The usual imports of programs that plan.
 pub mod prelude {
     pub use crate::emulate::{AnalyticCost, MeasuredCost, VirtualExecutor, sample};
     pub use crate::plan::{

@@ -1,4 +1,4 @@
-//! Models, clusters and batches, and plans for them: all that planning takes. No Burn, no GPU.
+//! Everything for planning: models, clusters and batches, and plans for them. It needs no Burn and no GPU.
 
 pub use dip_core::{
     Activation, AttentionBias, AudioSpec, BatchMeta, BatchSplit, Budget, BuildError, Bytes,

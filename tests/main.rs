@@ -1,9 +1,9 @@
-//! Tests of the command as its users run it, one module a capability.
+//! Tests of the command as its users run it, one module per capability.
 
 #[path = "suite/support/mod.rs"]
 mod support;
 
-/// Losses, plans and systems against the recorded ones in `tests/goldens`.
+/// Losses, plans and systems, compared with the records in `tests/goldens`.
 #[path = "suite/goldens.rs"]
 mod goldens;
 

@@ -46,12 +46,12 @@ pub enum DeviceError {
     },
 }
 
-/// One CPU device a rank.
+/// One CPU device per rank.
 pub fn cpu_devices(ranks: u32) -> Vec<burn::backend::flex::FlexDevice> {
     (0..ranks).map(|_| burn::backend::flex::FlexDevice).collect()
 }
 
-/// One CUDA device a rank. With more ranks than devices, ranks share them round-robin.
+/// One CUDA device per rank. With more ranks than devices, ranks share them round-robin.
 ///
 /// # Errors
 /// [`DeviceError::NoCuda`] if there is no driver or no device.

@@ -48,14 +48,14 @@ pub struct Features {
     pub values: Vec<f32>,
     /// Values of a row.
     pub width: usize,
-    /// The first of its tokens in the sequence.
+    /// Offset of its first token in the sequence.
     pub offset: u32,
-    /// Its tokens in the sequence.
+    /// Number of its tokens in the sequence.
     pub tokens: u32,
 }
 
 impl Features {
-    /// Rows that it has.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.values.len() / self.width.max(1)
     }

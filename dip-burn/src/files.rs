@@ -19,8 +19,8 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&partial, path)
 }
 
-/// Makes an empty folder under a temporary name beside `folder`, and removes one that an ended run has left there. When it is
-/// filled, [`put_in_place`] gives it its name.
+/// Makes an empty folder under a temporary name beside `folder`, and first removes the temporary folder of an earlier run. When the
+/// folder is filled, [`put_in_place`] renames it.
 pub(crate) fn partial_folder(folder: &Path) -> io::Result<PathBuf> {
     let partial = partial_path(folder);
     if partial.exists() {
@@ -62,7 +62,7 @@ mod tests {
         let (file, folder) = (root.path().join("a.json"), root.path().join("b"));
         for content in ["old", "new"] {
             write_whole(&file, content.as_bytes()).unwrap();
-            // A run that was killed while it wrote.
+            // The remains of a run that was killed while it wrote.
             fs::create_dir_all(root.path().join(".b.partial/rest")).unwrap();
             let partial = partial_folder(&folder).unwrap();
             write_synced(&partial.join("c"), content.as_bytes()).unwrap();

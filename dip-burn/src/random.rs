@@ -6,7 +6,7 @@ use rand::Rng;
 
 /// Independent normal values with mean 0 and standard deviation `std`.
 ///
-/// Box-Muller, and not a crate whose method may change: a seed always gives the same initial weights and noise.
+/// Uses Box-Muller instead of a crate whose method may change, so that a seed always gives the same initial weights and noise.
 pub(crate) fn normals(rng: &mut impl Rng, std: f64, count: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {

@@ -1,9 +1,9 @@
-//! Integration tests of the trainer, one module a capability.
+//! Integration tests of the trainer, one module per capability.
 
 #[path = "suite/support.rs"]
 mod support;
 
-/// Any valid plan gives the loss and the gradients of one device.
+/// Every valid plan gives the loss and the gradients of one device.
 #[path = "suite/gradients.rs"]
 mod gradients;
 

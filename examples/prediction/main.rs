@@ -229,7 +229,7 @@ impl Study {
 }
 
 impl Trial {
-    /// Runs every batch, and the first one twice: its first time warms the caches.
+    /// Runs every batch, and the first batch twice, because its first run warms the caches.
     fn round(&mut self) -> Result<()> {
         self.pipeline.run(&self.batches[0].0, &self.batches[0].1, None)?;
         let figures = self.measured.iter_mut().zip(&mut self.activations).zip(&mut self.stages);
@@ -243,7 +243,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Predicted and measured activations in MiB, of the rank with the most, for each batch.
+    /// Predicted and measured activations of the rank with the largest, in MiB, for each batch.
     fn activations(&self) -> impl Iterator<Item = (f64, f64)> {
         let of_plan = |plan: &Plan| {
             let ranks = plan.predicted.peak_bytes.iter().zip(&plan.graph.static_bytes);

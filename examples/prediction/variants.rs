@@ -1,6 +1,6 @@
-//! The variants of running a batch that are compared.
+//! The compared variants of running a batch.
 
-/// One way of running a batch.
+/// A schedule, a memory strategy and a layout for a batch.
 #[derive(Clone, Copy)]
 pub struct Variant {
     pub name: &'static str,

@@ -1,4 +1,4 @@
-//! Why a run cannot be put together.
+//! Errors of the preparation of a run.
 
 use dip_burn::backend::DeviceError;
 use dip_burn::measure::MeasureError;
@@ -7,7 +7,7 @@ use dip_burn::train::TrainError;
 use dip_core::SpecError;
 use dip_sched::PlacementError;
 
-/// A run that cannot be put together.
+/// A run that cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A field of the run is wrong.

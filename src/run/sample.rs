@@ -6,9 +6,9 @@ use dip_burn::ClipSize;
 use dip_burn::train::{RunData, TrainError, clip_size};
 use dip_core::{BatchMeta, ClipMeta, MicrobatchMeta, ModelSpec};
 
-/// Batches that are read.
+/// Number of batches that are read.
 const BATCHES: usize = 8;
-/// Batches that placements are compared on.
+/// Number of batches on which placements are compared.
 const TRIAL_BATCHES: usize = 4;
 
 /// The first batches of a run, and their mean.

@@ -1,4 +1,4 @@
-//! A trainer whose backend was chosen when the program ran.
+//! A trainer whose backend is chosen at run time.
 
 use dip_burn::Backend;
 use dip_burn::train::{Evaluation, Inference, IterationReport, MetricSink, TrainError, Trainer};
@@ -42,7 +42,7 @@ pub trait Training {
     /// True at the end of the run.
     fn is_done(&self) -> bool;
 
-    /// Which rank holds which layers.
+    /// The layers of each rank.
     fn partition(&self) -> &Partition;
 }
 

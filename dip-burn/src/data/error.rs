@@ -31,7 +31,7 @@ pub enum DataError {
     NotATar {
         /// The file.
         path: PathBuf,
-        /// What was found instead.
+        /// The content found instead.
         what: String,
     },
     /// A folder or pattern names no shard.
@@ -42,7 +42,7 @@ pub enum DataError {
     },
     /// No sample of a whole epoch can be used.
     #[error(
-        "{what} holds no usable sample (skipped: {skipped}); each sample needs a .txt or .json, one picture an image mark, and \
+        "{what} holds no usable sample (skipped: {skipped}); each sample needs a .txt or .json, one picture per image mark, and \
          text within the sequence_tokens and max_images of the model: text without marks comes after all pictures"
     )]
     NoSamples {

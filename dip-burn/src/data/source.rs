@@ -24,8 +24,8 @@ pub trait DataSource<D = Document>: Send {
     /// [`DataError::Position`] if it belongs to other data.
     fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError>;
 
-    /// The number of whole passes over the data before the position; 0 for data without end. A loader gives up when a whole pass
-    /// has nothing usable.
+    /// The number of complete passes over the data before the position; 0 for endless data. A loader gives up when a complete pass
+    /// has no usable document.
     fn passes(&self) -> u64 {
         0
     }
@@ -62,7 +62,7 @@ impl SourcePosition {
 /// Most unusable documents in a row before a loader gives up on data without passes.
 const MAX_UNUSABLE: u64 = 1 << 20;
 
-/// Notices when a source gives nothing usable any more.
+/// Detects a source that has no more usable documents.
 #[derive(Debug)]
 pub(super) struct UsableWatch {
     unusable: u64,
@@ -73,7 +73,7 @@ pub(super) struct UsableWatch {
 impl UsableWatch {
     /// A watch from a position in pass `pass`, counted from 0.
     pub fn new(pass: u64) -> Self {
-        // The rest of this pass, then a whole one.
+        // The rest of this pass, then a whole pass.
         Self { unusable: 0, end_pass: pass + 2 }
     }
 
@@ -82,7 +82,7 @@ impl UsableWatch {
         if pass == 0 { Self { unusable: 0, end_pass: 1 } } else { Self::new(pass) }
     }
 
-    /// Notes a usable document.
+    /// Records a usable document.
     pub fn usable(&mut self, pass: u64) {
         *self = Self::new(pass);
     }

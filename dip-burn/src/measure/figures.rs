@@ -23,8 +23,9 @@ impl Figures {
     }
 }
 
-/// The mean without the smallest and the largest tenth (at least one of each, from five values on); 0 without values. Times of
-/// stages add up, as means do and medians do not. Rare long delays do not count: they say nothing about the next run.
+/// The mean without the smallest and the largest tenth (at least one of each, from five values on); 0 without values. A mean is
+/// used because times of stages add up, and so do means, but not medians. Rare long delays are left out, because they do not
+/// predict the next run.
 pub(super) fn typical(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -33,7 +34,7 @@ pub(super) fn typical(values: impl Iterator<Item = f64>) -> f64 {
     middle.iter().sum::<f64>() / middle.len().max(1) as f64
 }
 
-/// The lower quartile of rounds: other work on the machine comes and goes, and makes rounds slower, never faster.
+/// The lower quartile of rounds, because other work on the machine makes rounds slower, never faster.
 pub fn undisturbed(rounds: &mut [f64]) -> f64 {
     rounds.sort_by(f64::total_cmp);
     rounds.get(rounds.len() / 4).copied().unwrap_or(0.0)

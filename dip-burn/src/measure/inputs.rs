@@ -43,7 +43,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
         Batch { microbatches: vec![microbatch], split, trained_tokens }
     }
 
-    /// A batch with one microbatch, repeated as often as microbatches are in flight.
+    /// A batch that repeats one microbatch for every microbatch in flight.
     pub(super) fn batch_in_flight(&self) -> Batch {
         let Batch { microbatches, split, trained_tokens } = self.batch();
         let in_flight = self.settings.in_flight.max(1);

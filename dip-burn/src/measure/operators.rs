@@ -1,7 +1,7 @@
 //! Micro-benchmarks of single operators, as the modules of this crate run them on a backend.
 //!
 //! Every kind of operator is measured in series of doubling sizes, until one takes longer than the settings allow. So the same grid
-//! serves a core and an accelerator. As many devices measure at the same time as will train.
+//! serves a core and an accelerator. All devices that will train measure at the same time.
 
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::task::Poll;
@@ -20,7 +20,7 @@ use crate::model::block::norm::Norm;
 use crate::model::{Init, Precision, cast, to_device};
 use crate::runtime::ChannelLink;
 
-/// Fewest sizes of a series: a line with an error needs three points.
+/// Fewest sizes of a series: the error of a fitted line needs three points.
 const LEAST_SIZES: usize = 3;
 /// Values of the largest tensor, which must fit small devices.
 const MOST_VALUES: u64 = 1 << 28;
@@ -75,7 +75,7 @@ pub fn operators<B: Backend>(
     Ok(OperatorProfile { device, element_bytes, times })
 }
 
-/// Series of operators, each growing.
+/// Series of operators, each from small to large.
 fn series(host_copies: bool) -> Vec<Vec<OperatorShape>> {
     let doubled = |from: u64, to: u64| {
         std::iter::successors(Some(from), |n| Some(2 * n)).take_while(move |&n| n <= to)

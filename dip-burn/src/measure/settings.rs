@@ -14,9 +14,9 @@ pub struct MeasureSettings {
     pub rounds: usize,
     /// Warm-up runs at the start of a round, which do not count.
     pub warm_up: usize,
-    /// The most runs of a round. Their mean counts, without a tenth at either end.
+    /// The most runs of a round. The result is their mean without the smallest and the largest tenth.
     pub runs: usize,
-    /// Microbatches whose forwards run before the first backward. A run is their mean.
+    /// Microbatches whose forwards run before the first backward. The time of a run is their mean.
     pub in_flight: usize,
     /// Time after which one run is enough: long runs are disturbed less than short ones.
     pub enough: Seconds,
@@ -24,7 +24,7 @@ pub struct MeasureSettings {
     pub ranks: usize,
     /// Compute threads of each of them.
     pub threads: usize,
-    /// Documents of a packed sequence: many short ones cost less attention.
+    /// Documents of a packed sequence; many short documents cost less attention.
     pub documents: usize,
     /// The precision of the layers.
     pub precision: Precision,

@@ -19,9 +19,9 @@ use crate::runtime::OptimizerConfig;
 use crate::stage::ChunkStage;
 
 impl<B: Backend> ModuleProbe<'_, B> {
-    /// Typical seconds of every chunk. All chunks run all forwards before the first backward, as in a plan: each finds the caches
-    /// full of other data, and memory that was not touched for long. The last chunk touches memory that the system must provide
-    /// first, which can take longer than the extra work of a larger chunk. So every chunk is last in turn.
+    /// Typical seconds of every chunk. All chunks run all forwards before the first backward, as in a plan, so that each chunk finds
+    /// the caches full of other data. The last chunk touches new memory that the system must provide first, which can take longer
+    /// than the extra work of a larger chunk. So the chunks take turns at being last.
     pub(super) fn chunks(&self) -> Result<[PartTimes; CHUNKS.len()], MeasureError> {
         let batch = Arc::new(self.batch_in_flight());
         let mut chunks = CHUNKS
@@ -90,7 +90,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
         Ok(())
     }
 
-    /// Forwards that keep everything, and whole backwards.
+    /// Forwards that keep everything, and backwards that are not split.
     fn kept(
         &self,
         chunks: &mut [MeasuredChunk<B>],

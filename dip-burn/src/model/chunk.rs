@@ -27,7 +27,7 @@ pub trait ModelChunk<B: Backend>: Module<B> + 'static {
 
     /// Runs a slice of the instances of a microbatch and keeps nothing.
     ///
-    /// `inputs` are the output of the chunk before (one tensor, `[tokens, hidden]`), or, in the first chunk of a module,
+    /// `inputs` are the output of the previous chunk (one tensor, `[tokens, hidden]`), or, in the first chunk of a module,
     /// outputs of the upstream modules, in the order of [`Slice::inputs`]. A chunk that ends in a loss returns `[1, 1]`: the sum
     /// of the losses of its tokens, not yet divided by the trained tokens of the batch.
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2>;

@@ -56,7 +56,7 @@ pub trait TrainableModality<B: Backend>: Send + Sync {
         self.rows(probe)
     }
 
-    /// The sizes beside the number of rows that kept activations grow with.
+    /// The sizes that determine the kept activations.
     fn kept_growth(&self, model: &ModelSpec) -> KeptGrowth {
         let _ = model;
         KeptGrowth::Rows

@@ -55,8 +55,8 @@ pub struct Prompt {
 }
 
 impl<B: Backend> WholeModel<B> {
-    /// The model of built-in modalities, with weights that are drawn from a seed or read from files. They are the weights that any
-    /// partition starts from.
+    /// The model of built-in modalities, with weights that are drawn from a seed or read from files. A pipeline of any partition has
+    /// the same initial weights.
     ///
     /// # Errors
     /// As [`WholeModel::with_modalities`].
@@ -120,7 +120,7 @@ impl<B: Backend> WholeModel<B> {
         sums.reduce(|a, b| a + b).expect("a model that is trained ends in a loss")
     }
 
-    /// The outputs of all modules but the last.
+    /// The outputs of all modules except the last.
     fn outputs_before_last(&self, microbatch: &Microbatch) -> Vec<Option<ModuleOutput<B>>> {
         self.outputs(microbatch, self.modules.len().saturating_sub(1))
     }

@@ -91,7 +91,7 @@ impl<B: Backend, F: Fn(&str) -> bool> ParameterMap<B> for ReadParameters<B, F> {
     }
 }
 
-/// Replaces the parameters by those in a bucket.
+/// Replaces the parameters by the tensors of a bucket.
 pub(crate) struct WriteParameters<B: Backend>(pub std::vec::IntoIter<Option<Tensor<B, 1>>>);
 
 impl<B: Backend> ParameterMap<B> for WriteParameters<B> {

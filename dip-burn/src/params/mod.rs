@@ -57,7 +57,7 @@ pub enum ParameterError {
     "the device has failed: {reason}; resume the run, with less memory per rank if it ran out of memory"
 )]
 pub struct ReadError {
-    /// What the backend reports.
+    /// The message of the backend.
     reason: String,
 }
 

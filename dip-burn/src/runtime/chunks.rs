@@ -11,7 +11,7 @@ use crate::stage::ChunkStage;
 /// The chunks of one rank, by module name and segment.
 pub(super) type Chunks<B> = BTreeMap<(String, SegmentId), ChunkStage<B>>;
 
-/// The buckets of a rank: for each chunk one of its gradients, then one of its parameters. They are the same on all replicas.
+/// The buckets of a rank: for each chunk a bucket of gradients, then a bucket of parameters. They are the same on all replicas.
 pub(super) fn layout_of<B: Backend>(chunks: &Chunks<B>) -> Layout {
     let both = |chunk: &ChunkStage<B>| {
         let lengths = chunk.flat_lengths();

@@ -1,4 +1,4 @@
-//! How the ranks of a run reach each other.
+//! The connections between the ranks of a run.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::group::{ProcessGroup, SingleProcess};
 use super::link::{DeviceLinks, LinkFactory};
 use super::nodes::NodeGroup;
 
-/// What connects the ranks of a replica, the replicas of a rank, and the processes of a run.
+/// The connections between the ranks of a replica, the replicas of a rank, and the processes of a run.
 ///
 /// The default is one process whose ranks are threads.
 #[derive(Clone)]

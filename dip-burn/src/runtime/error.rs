@@ -25,7 +25,7 @@ pub enum PipelineError {
         /// Devices.
         devices: usize,
     },
-    /// The number of plans is not the number of replicas.
+    /// The number of plans differs from the number of replicas.
     #[error(
         "there are {given} plans for {replicas} replicas; give one plan and one batch per replica"
     )]

@@ -53,9 +53,9 @@ pub enum TrainError {
     InvalidPlan {
         /// The iteration.
         iteration: u64,
-        /// How many.
+        /// Number of violations.
         violations: usize,
-        /// One of them.
+        /// The first violation.
         first: String,
     },
     /// A batch cannot be assigned to the replicas.

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::support::*;
 
-/// Largest difference of two sets of tensors, relative to the largest value of each tensor.
+/// Largest difference between two sets of tensors, relative to the largest value of each tensor.
 pub fn difference(a: &NamedTensors, b: &NamedTensors) -> f64 {
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
     let mut worst = 0.0f64;
@@ -103,7 +103,7 @@ fn random_plans_of_clips_of_any_length_and_size_give_the_gradients_of_one_device
 }
 
 #[test]
-fn clips_side_by_side_have_the_loss_of_the_same_clips_alone() {
+fn packed_clips_have_the_loss_of_separate_clips() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
     let model = video_model(2, 2, false);
     let packed = clips(&mut rng, 4);
@@ -114,7 +114,7 @@ fn clips_side_by_side_have_the_loss_of_the_same_clips_alone() {
 }
 
 #[test]
-fn documents_with_no_one_and_many_images_give_the_gradients_of_one_device() {
+fn documents_with_zero_one_and_many_images_give_the_gradients_of_one_device() {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     for images in [&[&[0, 0][..]][..], &[&[1]], &[&[6]], &[&[0], &[6], &[1, 0, 2]]] {
         for ranks in 1..4 {
@@ -136,7 +136,7 @@ fn a_frozen_encoder_gets_no_gradients_and_changes_none() {
 }
 
 #[test]
-fn packed_documents_have_the_loss_of_the_same_documents_alone() {
+fn packed_documents_have_the_loss_of_separate_documents() {
     let mut rng = ChaCha8Rng::seed_from_u64(4);
     let model = model(2, 2, false);
     let packed = microbatch(&mut rng, &[2, 0, 1]);

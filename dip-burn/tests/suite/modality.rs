@@ -306,7 +306,7 @@ fn point_clouds_are_trained_and_measured() {
 }
 
 #[test]
-fn a_modality_that_nobody_added_is_named() {
+fn a_missing_modality_is_named() {
     let model = model();
     let error = WholeModel::<B>::init(&model, 0, &Default::default()).err().unwrap().to_string();
     assert!(error.contains("clouds") && error.contains("decoder, dit, vit"), "{error}");

@@ -132,7 +132,7 @@ fn train(trainer: &mut Trainer<B>) -> Vec<f64> {
     losses
 }
 
-/// What a checkpoint of a trainer holds: weights and moments.
+/// The weights and moments in a checkpoint of a trainer.
 fn saved(trainer: &mut Trainer<B>) -> [Vec<u8>; 2] {
     let path = trainer.save().unwrap();
     ["model.safetensors", "optimizer.safetensors"].map(|f| std::fs::read(path.join(f)).unwrap())
@@ -199,7 +199,7 @@ fn a_shared_optimiser_state_changes_no_bit_and_resumes_unshared() {
         }
         let checkpoint = sharded.save().unwrap();
         assert!(saved(&mut kept) == saved(&mut sharded), "sharding changed the weights or moments");
-        // All replicas together have the moments of one: a single device resumes from them.
+        // All replicas together hold one complete set of moments, from which a single device resumes.
         let expected = train(&mut sharded);
         let mut one = replicated(&shared, 1, 1, &algorithm);
         one.load(&checkpoint).unwrap();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 const LAST_DOCUMENT: u32 = 400;
 
-/// Documents about grey pictures; every fifth one counts as broken.
+/// Documents about grey pictures; every fifth document counts as broken.
 #[derive(Default)]
 struct Greys {
     at: GreysPosition,

@@ -141,7 +141,7 @@ fn assert_near(found: &[f64], expected: &[f64]) {
 }
 
 #[test]
-fn a_checkpoint_of_two_ranks_goes_on_with_one_and_four_ranks_and_other_segments() {
+fn a_checkpoint_of_two_ranks_resumes_on_one_and_four_ranks_with_other_segments() {
     let folder = tempfile::tempdir().unwrap();
     let config = run_config(folder.path(), 12, "");
     let mut two = trainer(&config, even_partition(2, [2, 2]), 1);
@@ -166,7 +166,7 @@ fn a_run_whose_held_out_loss_does_not_fall_ends_early_and_resumes_as_ended() {
     config.evaluation.patience = 2;
     let mut first = trainer(&config, even_partition(1, [4, 4]), 1);
     first.run(&mut ()).unwrap();
-    // The first evaluation sets the best loss; those after iterations 5 and 10 do not fall below it.
+    // The first evaluation sets the best loss; the evaluations after iterations 5 and 10 do not fall below it.
     assert_eq!(first.iteration(), 10);
     let mut again = trainer(&config, even_partition(1, [4, 4]), 1);
     assert!(again.resume().unwrap());
@@ -174,7 +174,7 @@ fn a_run_whose_held_out_loss_does_not_fall_ends_early_and_resumes_as_ended() {
 }
 
 #[test]
-fn batches_are_sized_by_tokens_where_the_run_says_so() {
+fn batches_are_sized_by_tokens_if_the_run_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let config = run_config(folder.path(), 6, "[data]\ntokens_per_iteration = 400\n");
     let mut trainer = trainer(&config, even_partition(2, [2, 2]), 1);
@@ -191,7 +191,7 @@ fn an_iteration_whose_gradients_overflow_moves_neither_the_step_count_nor_the_le
     let config = run_config(folder.path(), 12, more);
     let mut before = trainer(&config, even_partition(2, [2, 2]), 1);
     before.step().unwrap();
-    // A scale that no gradient of f16 survives.
+    // A scale at which all gradients overflow f16.
     let state = before.save().unwrap().join("state.json");
     let mut json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&state).unwrap()).unwrap();

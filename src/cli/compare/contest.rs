@@ -59,7 +59,7 @@ impl Contestant {
     }
 }
 
-/// The conditions that are the same for all systems.
+/// The conditions of the comparison, the same for all systems.
 pub struct Contest<'a> {
     pub cluster: &'a ClusterSpec,
     pub seed: u64,

@@ -20,7 +20,7 @@ use contest::{Contest, Contestant};
 use figures::Inputs;
 use result::Comparison;
 
-/// Most batches that a point of a figure is the mean of.
+/// Most batches whose mean is a point of a figure.
 const FIGURE_ITERATIONS: u64 = 5;
 
 #[derive(Debug, Args)]

@@ -37,7 +37,7 @@ pub struct SystemResult {
     pub system: String,
     /// The choice before training, such as segments and sub-microbatches.
     pub choice: String,
-    /// Time of that choice.
+    /// Seconds that the choice took.
     pub deploy_s: Seconds,
     pub records: Vec<Record>,
     /// Why there are no records.
@@ -52,7 +52,7 @@ pub struct Record {
     pub seconds: Seconds,
     pub bubble_ratio: f64,
     pub mfu: f64,
-    /// Peak memory of the rank with the most.
+    /// Peak memory of the rank with the highest peak.
     pub peak_bytes: Bytes,
     /// Distance from the proven bound of the task graph, relative to the bound; absent without a pipeline.
     pub gap: Option<f64>,
@@ -105,7 +105,7 @@ impl ModelResult {
         }
     }
 
-    /// The system that the others are compared with: `dip`, or else the last.
+    /// The reference of the comparison: `dip`, or else the last system.
     pub fn reference(&self) -> Option<&SystemResult> {
         let done = || self.systems.iter().filter(|s| s.failure.is_none());
         done().find(|s| s.system == "dip").or_else(|| done().next_back())

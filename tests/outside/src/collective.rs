@@ -1,4 +1,4 @@
-//! A collective: replicas meet at a table, and the last to come adds all parts.
+//! A collective: replicas put their parts into a shared table, and the last replica adds them.
 
 use std::collections::HashMap;
 use std::io;

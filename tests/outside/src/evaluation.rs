@@ -1,4 +1,4 @@
-//! An evaluation: the mean loss of a text that says nothing about its pictures.
+//! An evaluation: the mean loss of a text that does not describe its pictures.
 
 use dip::train::{Evaluation, EvaluationConfig, EvaluationError, Evaluator, Inference, Microbatch};
 

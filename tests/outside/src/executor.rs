@@ -8,7 +8,7 @@ use dip::emulate::{ExecError, Executor, Span, Trace, VirtualExecutor, report};
 use dip::plan::{Plan, RankId, Seconds};
 use dip::prelude::*;
 
-/// Runs whichever rank has a task that is ready.
+/// Runs any rank whose next task is ready.
 struct OneWorker;
 
 impl Executor for OneWorker {

@@ -1,4 +1,4 @@
-//! Makes the batch of each iteration: metadata first, pixels later, and a position after it.
+//! Makes the batch of each iteration: metadata first, pixels later. Each batch has the position after it.
 
 mod decode;
 mod position;
@@ -25,7 +25,7 @@ const SNAPSHOT_EVERY: u64 = 32;
 /// Most microbatches of a batch.
 const MAX_MICROBATCHES: u32 = 65_536;
 
-/// How batches are made.
+/// The settings of a loader.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoaderConfig {
     /// The shape of a microbatch.
@@ -34,11 +34,11 @@ pub struct LoaderConfig {
     pub image_px: u32,
     /// Microbatches of a batch.
     pub microbatches: u32,
-    /// Most batches that are decoded ahead.
+    /// Most batches that are decoded in advance.
     pub prefetch: usize,
 }
 
-/// A batch without its pixels: all that planning needs.
+/// A batch without its pixels, which is sufficient for planning.
 #[derive(Debug, Clone)]
 pub struct PackedBatch {
     /// Metadata for the planner; its iteration is the number of the batch, from 0.
@@ -186,7 +186,7 @@ impl Loader {
         Snapshot { document: self.taken, source: self.source.position() }
     }
 
-    /// Goes to a position, and reads again the documents that waited there.
+    /// Goes to a position, and reads the documents again that waited there.
     ///
     /// # Errors
     /// [`DataError::Position`] if it belongs to other data or other settings; build the loader anew then.

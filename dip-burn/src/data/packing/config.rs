@@ -18,11 +18,11 @@ pub struct PackConfig {
     pub max_images: u32,
     /// Tokens of one image.
     pub tokens_per_image: u32,
-    /// Documents to choose the next one from.
+    /// Number of waiting documents among which the rule chooses.
     pub lookahead: usize,
     /// The token that fills the rest of a sequence.
     pub pad: u32,
-    /// The token that images consist of.
+    /// The token that stands for a part of an image.
     pub image: u32,
 }
 

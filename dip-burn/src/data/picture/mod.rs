@@ -27,7 +27,7 @@ const COMPARED_PX: u32 = 64;
 pub enum Picture {
     /// The bytes of a JPEG, PNG or WebP file.
     Encoded(Arc<[u8]>),
-    /// A picture that draws its pixels when they are needed.
+    /// A picture whose pixels are drawn when they are needed.
     Drawn(Arc<dyn PixelSource>),
 }
 
@@ -106,7 +106,7 @@ impl Picture {
 }
 
 impl PartialEq for Picture {
-    /// Encoded pictures are equal if their bytes are, drawn ones if they draw the same pixels or both draw none.
+    /// Encoded pictures are equal if their bytes are equal; drawn pictures, if they draw the same pixels or both draw none.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Encoded(a), Self::Encoded(b)) => a == b,
@@ -233,7 +233,7 @@ mod tests {
             image.write_to(&mut Cursor::new(&mut bytes), format).unwrap();
             let check = |bytes: &[u8]| Picture::Encoded(bytes.into()).check();
             check(&bytes).unwrap();
-            // Some cameras append data of their own.
+            // Some cameras append their own data.
             check(&[&bytes[..], &[0; 10]].concat()).unwrap();
             for kept in [bytes.len() / 3, bytes.len() - 3] {
                 let error = check(&bytes[..kept]).unwrap_err().to_string();

@@ -15,7 +15,7 @@ pub(super) fn frames(
     most: u32,
 ) -> Result<Vec<RgbImage>, VideoError> {
     let io = |e: std::io::Error| VideoError::broken(e);
-    // The index of an MP4 may be at its end, so a pipe does not do.
+    // The index of an MP4 may be at its end, which a pipe cannot reach first.
     let mut file = tempfile::NamedTempFile::new().map_err(io)?;
     file.write_all(bytes).map_err(io)?;
     let path = file.path().to_string_lossy().into_owned();

@@ -17,7 +17,7 @@ const SHIFT: f32 = 3.0;
 
 /// Clip `number` of a seed with noise: the same in every batch, rank and plan.
 ///
-/// Times follow a logistic-normal distribution, and most are early, near the noise. There the content of a clip is decided: all
+/// Times follow a logistic-normal distribution, and most are early, near the noise. These times decide the content of a clip: all
 /// its pixels together show it even if each pixel is mostly noise.
 pub fn noisy(latents: &Latents, seed: u64, number: u64) -> Clip {
     let logit = LOGIT_MEAN + LOGIT_STD * standard_normals(seed, 2 * number + TIME_STREAM, 1)[0];

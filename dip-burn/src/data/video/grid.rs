@@ -5,10 +5,10 @@ use image::{Rgb, RgbImage};
 
 use crate::batch::ClipGrid;
 
-/// The tokens that a model makes of a clip.
+/// The format in which a model represents clips as tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LatentShape {
-    /// Latent frames of a second.
+    /// Latent frames per second.
     pub frames_per_second: f64,
     /// Most tokens of one frame.
     pub tokens_per_frame: u32,

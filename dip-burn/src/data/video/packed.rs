@@ -1,4 +1,4 @@
-//! Clips side by side in one microbatch.
+//! Several clips packed into one microbatch.
 
 use dip_core::{ClipMeta, MicrobatchMeta};
 

@@ -1,4 +1,4 @@
-//! Latents that an autoencoder has made before: a safetensors file with a tensor `latents`, `[frames, rows, columns, values]`,
+//! Stored latents of an autoencoder: a safetensors file with a tensor `latents`, `[frames, rows, columns, values]`,
 //! of `F32`, `F16` or `BF16`.
 
 use safetensors::tensor::SafeTensors;

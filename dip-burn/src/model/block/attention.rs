@@ -29,21 +29,21 @@ pub struct Attention<B: Backend> {
     heads: HeadSizes,
 }
 
-/// Positions, and which rows see each other: shared by the attention layers of a chunk.
+/// Positions and attention spans, shared by the attention layers of a chunk.
 #[derive(Debug, Clone)]
 pub struct Geometry<B: Backend> {
-    /// Of queries and keys; none where positions are learned.
+    /// Rotation of queries and keys; none if positions are learned.
     rotations: Option<[Rotation<B>; 2]>,
     spans: Vec<AttentionSpan<B>>,
 }
 
 impl<B: Backend> Geometry<B> {
-    /// `sequences` sequences with the positions of `rotary`; every row sees all rows of its sequence.
+    /// `sequences` sequences with the positions of `rotary`; every row attends to all rows of its sequence.
     pub fn full(heads: HeadSizes, rotary: &Rotary<B>, sequences: usize) -> Self {
         Self::new(heads, rotary, vec![AttentionSpan::full(sequences, rotary.positions())])
     }
 
-    /// `sequences` sequences of `length` rows without rotary positions; every row sees all rows of its sequence.
+    /// `sequences` sequences of `length` rows without rotary positions; every row attends to all rows of its sequence.
     pub fn without_positions(sequences: usize, length: usize) -> Self {
         Self { rotations: None, spans: vec![AttentionSpan::full(sequences, length)] }
     }
@@ -57,12 +57,12 @@ impl<B: Backend> Geometry<B> {
         )
     }
 
-    /// Sequences of any lengths, with the positions of `rotary` one after another; every row sees all rows of its sequence.
+    /// Sequences of any lengths, with the positions of `rotary` one after another; every row attends to all rows of its sequence.
     pub fn packed(heads: HeadSizes, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
         Self::new(heads, rotary, AttentionSpan::pairs(lengths.iter().map(|&s| (s, s))))
     }
 
-    /// Sequences of `lengths` rows that see contexts of `contexts` rows, without positions.
+    /// Sequences of `lengths` rows that attend to contexts of `contexts` rows, without positions.
     pub fn cross(lengths: &[usize], contexts: &[usize]) -> Self {
         let sizes = lengths.iter().copied().zip(contexts.iter().copied());
         Self { rotations: None, spans: AttentionSpan::pairs(sizes) }

@@ -41,7 +41,7 @@ pub(in crate::model) trait Block<B: Backend> {
     /// Bytes of the shared values.
     fn shared_bytes(shared: &Self::Shared) -> u64;
 
-    /// Bytes of the stream that differ from layer to layer. Values that only pass through count nowhere.
+    /// Bytes of the stream that differ from layer to layer. Values that layers only pass on are not counted.
     fn stream_bytes(x: &Self::Stream) -> u64;
 }
 

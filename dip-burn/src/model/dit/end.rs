@@ -20,8 +20,8 @@ use crate::model::{Init, Slice, cast, to_f32};
 
 /// Shift and scale: the last norm has no gate.
 const END_PARTS: usize = 2;
-/// The least rest of the way that a velocity is computed for. A shorter rest would amplify errors of the predicted clip too much.
-const LEAST_REST: f32 = 0.05;
+/// Least remaining time for which a velocity is computed. A shorter time would amplify errors of the predicted clip too much.
+const MIN_REMAINING: f32 = 0.05;
 
 /// The last norm, modulated by the first two parts of the diffusion step's table, and the output.
 #[derive(Module, Debug)]
@@ -123,12 +123,13 @@ impl<B: Backend> DitEnd<B> {
     }
 }
 
-/// One over the rest of the way.
+/// One over the remaining time, which is at least the limit.
 fn speed(clip: &Clip) -> f32 {
-    1.0 / (1.0 - clip.time).max(LEAST_REST)
+    1.0 / (1.0 - clip.time).max(MIN_REMAINING)
 }
 
-/// The rest of the way at that speed: less than 1 at its very end, where the clip approaches its noiseless form more slowly.
+/// The remaining time times [`speed`]: 1, or less in the last [`MIN_REMAINING`], where the clip approaches its noiseless form more
+/// slowly.
 fn remaining(clip: &Clip) -> f32 {
     (1.0 - clip.time) * speed(clip)
 }

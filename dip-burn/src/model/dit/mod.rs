@@ -1,5 +1,5 @@
-//! The diffusion transformer of text-to-video, of the MovieGen type: clips of any length and size side by side. Each clip sees
-//! itself and its caption, and is trained by flow matching.
+//! The diffusion transformer of text-to-video, of the MovieGen type, for packed clips of any length and size. Each clip attends to
+//! itself and to its caption, and is trained by flow matching.
 //!
 //! A chunk sends one tensor to the next: the rows of the clips, of their captions and of their diffusion steps, which later chunks
 //! need as well. Gradients come back in the same form.
@@ -120,7 +120,7 @@ impl<B: Backend> DitChunk<B> {
         tokens + microbatch.tokens.len() + PARTS * microbatch.clips.len()
     }
 
-    /// The stream that the layers start from, and in a first chunk the rows of the captions.
+    /// The input stream of the layers, and in a first chunk the rows of the captions.
     fn start(
         &self,
         mut inputs: Vec<Tensor<B, 2>>,

@@ -82,7 +82,7 @@ impl<'a, B: Backend> Modulation<'a, B> {
         x_rm * (self.part(part + 1) + 1.0) + self.part(part)
     }
 
-    /// `x (1 + gate)`. Gates start near one, for the projections before them start small.
+    /// `x (1 + gate)`. The factor starts near one, because the projections before it start small.
     pub fn gated(&self, x_rm: Tensor<B, 2>, part: usize) -> Tensor<B, 2> {
         x_rm * (self.part(part) + 1.0)
     }

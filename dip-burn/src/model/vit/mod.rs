@@ -1,4 +1,4 @@
-//! The vision encoder: of the Qwen2-VL type, or of the CLIP type with what `stem` holds.
+//! The vision encoder: of the Qwen2-VL type, or of the CLIP type with a `stem`.
 //!
 //! Shape legend: n images, p rows of an image (its patches, and a class token if there is one), r = n * p, c values of a patch,
 //! m width, t tokens of an image after merging.
@@ -35,7 +35,7 @@ pub struct VitChunk<B: Backend> {
     merger: Option<Merger<B>>,
     grid: PatchGrid,
     heads: HeadSizes,
-    /// Base of the angles of rotary positions; none where positions are learned.
+    /// Base of the angles of rotary positions; none if positions are learned.
     #[module(skip)]
     rope_theta: Option<f64>,
     /// True if a class token precedes the patches of an image.

@@ -48,7 +48,7 @@ impl<B: Backend> CollectiveFactory<B> for ThreadCollectives {
 struct ThreadCollective<B: Backend> {
     replica: usize,
     device: B::Device,
-    /// To the summing thread.
+    /// Channel to the summing thread.
     events: Sender<ReduceEvent<B>>,
     sums: Mutex<SumQueue<B>>,
 }
@@ -56,7 +56,7 @@ struct ThreadCollective<B: Backend> {
 /// Sums that have arrived.
 struct SumQueue<B: Backend> {
     sums: Receiver<BucketSum<B>>,
-    /// By bucket: sums that arrived before they were asked for.
+    /// By bucket: sums that arrived before they were requested.
     early: HashMap<usize, Bucket<B>>,
 }
 

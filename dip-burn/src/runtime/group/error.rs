@@ -15,7 +15,7 @@ pub enum GroupError {
         node: usize,
         /// Its address.
         address: String,
-        /// What happened to it.
+        /// The reason.
         what: String,
     },
     /// A node was started for another run.

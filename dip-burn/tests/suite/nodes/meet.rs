@@ -36,12 +36,12 @@ fn hello(nodes: &[String], node: usize) -> String {
 const WELCOME: &str = r#"{"welcome":{"life":7}}"#;
 
 /// The heartbeat that a node sends as soon as it is welcome, and then at intervals.
-const SIGN_OF_LIFE: &[u8] = &[0];
+const HEARTBEAT: &[u8] = &[0];
 
 #[test]
-fn a_node_that_falls_silent_is_given_up() {
+fn a_silent_node_ends_the_others() {
     let nodes = addresses(2);
-    // The second node opens its connections as one does, and hangs.
+    // The second node opens its connections properly, and then hangs.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let hang = async |mut channel: WsServerChannel| {
         channel.recv().await.unwrap();
@@ -55,7 +55,7 @@ fn a_node_that_falls_silent_is_given_up() {
     let first = nodes[0].clone();
     runtime.spawn(async move {
         let (mut channel, _) = greet(&first, hello).await;
-        channel.send(Message::new(SIGN_OF_LIFE.to_vec().into())).await.unwrap();
+        channel.send(Message::new(HEARTBEAT.to_vec().into())).await.unwrap();
         std::future::pending::<()>().await;
     });
     let mut config = NodesConfig::new(nodes.clone(), 0);
@@ -86,9 +86,9 @@ fn port_of(address: &str) -> u16 {
 }
 
 #[test]
-fn a_node_that_is_started_again_waits_for_one_that_lingers_from_the_run_before() {
+fn a_restarted_node_waits_for_a_node_that_lingers_from_the_previous_run() {
     let nodes = addresses(2);
-    // The process of the run before answers that node 0 has come already, or hangs up, and ends in a while.
+    // The process of the previous run answers that node 0 is connected already, or hangs up; it ends after some calls.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
@@ -129,7 +129,7 @@ fn a_node_that_is_started_again_waits_for_one_that_lingers_from_the_run_before()
 }
 
 #[test]
-fn a_node_that_comes_twice_at_the_start_is_waited_for_until_it_is_reached() {
+fn a_node_that_connects_twice_at_the_start_is_awaited_until_it_is_reached() {
     let nodes = addresses(2);
     let mut config = NodesConfig::new(nodes.clone(), 0);
     (config.patience, config.silence) = (Duration::from_secs(60), Duration::from_secs(5));
@@ -140,7 +140,7 @@ fn a_node_that_comes_twice_at_the_start_is_waited_for_until_it_is_reached() {
         number
     });
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    // A first process of node 1 comes and ends; while it is there, another is asked to wait.
+    // A first process of node 1 connects and ends; while it is connected, a second process is asked to wait.
     runtime.block_on(async {
         let (come, answer) = greet(&nodes[0], hello(&nodes, 1)).await;
         assert!(answer.contains("welcome"), "{answer}");
@@ -173,7 +173,7 @@ fn strangers_who_connect_and_say_nothing_do_not_keep_nodes_apart() {
     };
     let first = start(0);
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    // More than there are hellos that a node waits for at once.
+    // More connections than the hellos that a node waits for at once.
     let silent = runtime.block_on(async {
         let mut silent = Vec::new();
         while silent.len() < 12 {
@@ -228,7 +228,7 @@ fn nodes_of_different_lists_refuse_each_other() {
         })
         .collect();
     let errors: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
-    // Whoever looks at the other's list first knows itself; the other one is told.
+    // The node that reads the other's list first sees the difference itself; it tells the other node.
     for (error, other) in errors.iter().zip([1, 0]) {
         let differs = matches!(error, GroupError::Differs { node, .. } if *node == other);
         let refused = matches!(error, GroupError::Refused { node, .. } if *node == other);
@@ -237,7 +237,7 @@ fn nodes_of_different_lists_refuse_each_other() {
 }
 
 #[test]
-fn messages_wait_for_their_listener_and_a_finished_node_is_told_of() {
+fn messages_wait_for_their_listener_and_the_end_of_a_node_is_delivered() {
     let ends = on_nodes(2, |transport| {
         if transport.number() == 1 {
             transport.send(&[0], 7, vec![1, 2, 3]);

@@ -1,6 +1,6 @@
 //! Nodes on ports of this machine train like replicas of one process, and end together.
 
-/// Nodes find one another, refuse strangers, and notice a node that is gone.
+/// Nodes connect, refuse strangers, and notice a node that is gone.
 mod meet;
 
 /// Bytes that each node sends for a sum, and its time.

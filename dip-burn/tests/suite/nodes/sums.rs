@@ -23,7 +23,7 @@ fn sums_over_three_nodes_have_the_bits_of_one_process() {
                 values(member.sum(bucket).unwrap())
             })
             .collect();
-        // Nobody leaves before all have their sums.
+        // No node leaves before all have their sums.
         nodes.agree("the end", String::new).unwrap();
         transport.leave(None);
         sums
@@ -38,7 +38,7 @@ fn sums_over_three_nodes_have_the_bits_of_one_process() {
 }
 
 #[test]
-fn sums_that_fit_no_bucket_or_come_out_of_turn_end_the_run_with_their_node() {
+fn sums_that_fit_no_bucket_or_are_out_of_order_end_the_run_and_name_their_node() {
     // Of the two values of each bucket node 0 sums the first, and node 1 the second. Kind, bucket, one piece, which is there, its
     // values.
     let message = |kind: u8, bucket: u64, values: &[f32]| {
@@ -104,7 +104,7 @@ fn a_node_that_stops_in_the_middle_without_an_error_is_named() {
 }
 
 #[test]
-fn a_sum_that_panics_is_told_with_its_node() {
+fn a_sum_that_panics_is_reported_with_its_node() {
     let ends = on_nodes(2, |transport| {
         let member = member(transport.clone(), vec![vec![2]; 2]);
         // Parts that no rank has: a node looks through what others send, and trusts its own.

@@ -250,7 +250,7 @@ fn json(bytes: &[u8]) -> serde_json::Value {
     serde_json::from_slice(bytes).unwrap()
 }
 
-/// Losses of training and of evaluations, as written.
+/// Losses of training and of evaluations in `metrics.jsonl`: true for training, iteration, loss.
 fn losses(folder: &tempfile::TempDir, output: &str) -> Vec<(bool, u64, f64)> {
     let text = std::fs::read_to_string(folder.path().join(output).join("metrics.jsonl")).unwrap();
     let of_line = |line: &str| {

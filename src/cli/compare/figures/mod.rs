@@ -24,7 +24,7 @@ pub struct Inputs<'a> {
     pub systems: &'a [Contestant],
     /// The results of the comparison.
     pub results: &'a [ModelResult],
-    /// Batches that a point is the mean of.
+    /// Number of batches whose mean is a point.
     pub iterations: u64,
 }
 

@@ -1,4 +1,4 @@
-//! An endless supply of captioned clips: one coloured shape moves over a light ground.
+//! An endless supply of captioned clips: one coloured shape moves over a light background.
 //!
 //! Clips last from one to three seconds and have several sizes. So batches vary in work as real ones do.
 
@@ -22,7 +22,7 @@ use crate::data::error::DataError;
 use crate::data::source::{DataSource, SourcePosition};
 use crate::data::video::{CaptionedVideo, Video};
 
-/// Lengths of clips, in seconds; short ones are more frequent.
+/// Lengths of clips, in seconds; short clips are more frequent.
 const SECONDS: [f32; 6] = [1.0, 1.0, 1.0, 2.0, 2.0, 3.0];
 /// Widths and heights of clips, in pixels.
 const SIZES_PX: [(u32, u32); 3] = [(16, 16), (20, 16), (16, 20)];
@@ -51,7 +51,7 @@ pub struct MovingShape {
     pub direction: Motion,
     /// Distance from its first place to its last.
     pub distance: f32,
-    /// Brightness of the ground, 0 to 1.
+    /// Brightness of the background, 0 to 1.
     pub ground: f32,
     /// Length of the clip, in seconds.
     pub seconds: f32,

@@ -29,12 +29,12 @@ const MAX_SHAPES: usize = 3;
 const HELD_OUT_ONE_IN: u64 = 8;
 const NUMBERS: [&str; 7] = ["no", "one", "two", "three", "four", "five", "six"];
 
-/// A picture of a few shapes side by side, on a light ground.
+/// A picture of a few shapes side by side, on a light background.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scene {
     /// The shapes, from left to right.
     pub objects: Vec<Object>,
-    /// Brightness of the ground, 0 to 1.
+    /// Brightness of the background, 0 to 1.
     pub ground: f32,
 }
 
@@ -62,7 +62,7 @@ impl Scene {
             let count = rng.random_range(fewest..=MAX_SHAPES);
             let width = 1.0 / count as f32;
             let object = |i: usize, rng: &mut dyn rand::RngCore| {
-                // As large as fits: three shapes stand close together.
+                // As large as fits: three shapes are close together.
                 let largest = (0.49 * width).min(0.22);
                 let radius = largest * rng.random_range(0.8..1.0);
                 let room = (width / 2.0 - radius).min(0.2);

@@ -1,19 +1,19 @@
-//! How batches of clips are made.
+//! The settings of a clip loader.
 
 use dip_core::FieldError;
 
 use crate::data::video::grid::LatentShape;
 
-/// How batches of clips are made.
+/// The settings of a [`ClipLoader`](super::ClipLoader).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipLoaderConfig {
     /// The tokens of a clip.
     pub shape: LatentShape,
     /// Most clips of a microbatch.
     pub max_clips: u32,
-    /// Most latent frames of a microbatch; longer clips are cut to it.
+    /// Most latent frames of a microbatch; longer clips are truncated.
     pub max_frames: u32,
-    /// Most tokens of a caption; longer captions are cut to it.
+    /// Most tokens of a caption; longer captions are truncated.
     pub caption_tokens: u32,
     /// Microbatches of a batch.
     pub microbatches: u32,
@@ -23,7 +23,7 @@ pub struct ClipLoaderConfig {
     pub caption_dropout: f64,
     /// Seed of noise, times and dropout.
     pub seed: u64,
-    /// Most batches that are decoded ahead.
+    /// Most batches that are decoded in advance.
     pub prefetch: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Products of matrices in blocks of columns.
 //!
-//! The kernel of the CPU backend packs its operands. A block of few columns stays in the caches meanwhile, at any width; all
-//! columns of a wide matrix, 1024 say, do not, which costs up to half of the speed.
+//! The kernel of the CPU backend packs its operands. A block of few columns stays in the caches meanwhile. All columns of a wide
+//! matrix, such as 1024, do not, which costs up to half of the speed.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;

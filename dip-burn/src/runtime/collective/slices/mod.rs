@@ -1,7 +1,7 @@
 //! Buckets cut into a slice for each node, and the messages that carry slices.
 //!
-//! The tensors of a bucket, one after another, are cut into slices of equal length, whatever the lengths of the tensors. A slice
-//! consists of pieces, each a range of one tensor.
+//! The concatenated tensors of a bucket are cut into slices of equal length, so a slice may end inside a tensor. A slice consists
+//! of pieces, each a range of one tensor.
 
 use std::ops::Range;
 
