@@ -36,7 +36,7 @@ use dip_sched::{
 use costs::Costs;
 use sample::BatchSample;
 
-/// Longest search for one batch, unless iterations are shorter.
+/// Longest search for one batch. Shorter iterations shorten the search.
 const LONGEST_SEARCH: Seconds = Seconds(10.0);
 
 /// A run that is not started yet.
@@ -126,7 +126,7 @@ impl Run {
         group.agree("the run", || self.identity())?;
         let schedule = self.choose_schedule()?;
         let mut data = self.open()?;
-        // The metadata of batches are known before they are trained (section 4).
+        // The metadata of batches is known before they are trained (section 4).
         let sample = BatchSample::draw(&self.model, &mut data)?;
         // The cost of each stage (section 3).
         let costs = self.measure(&*group, &sample, &devices, &modalities)?;

@@ -3,7 +3,7 @@
 use crate::support::{Folder, read};
 
 #[test]
-fn a_calibrated_cluster_is_one_that_plans_are_made_for() {
+fn plans_can_be_made_for_a_calibrated_cluster() {
     let folder = Folder::new();
     let fit = ["calibrate", "--device", "cpu", "--quick", "--workers", "2", "--out", "here.toml"];
     let out = folder.dip(&fit).ok();
@@ -21,7 +21,7 @@ fn a_calibrated_cluster_is_one_that_plans_are_made_for() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_one_line_that_names_the_remedy() {
+fn a_measurement_that_is_impossible_is_one_line_that_names_the_remedy() {
     let folder = Folder::new();
     let fails = |arguments: &[&str], parts: &[&str]| {
         let all = [&["calibrate", "--out", "here.toml"], arguments].concat();

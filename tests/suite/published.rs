@@ -13,7 +13,7 @@ fn folder() -> Folder {
 }
 
 #[test]
-fn a_config_json_or_its_folder_is_a_model_wherever_a_model_is_named() {
+fn a_config_json_or_its_folder_can_be_given_as_a_model() {
     let folder = folder();
     for model in ["tiny", "tiny/config.json"] {
         folder.dip(&["sample", "--model", model, "--out", "batch.jsonl"]).ok();

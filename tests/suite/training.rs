@@ -1,4 +1,4 @@
-//! Training of a vision-language model, and what interrupts it.
+//! Training of a vision-language model, and its interruptions.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ fn a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one() {
 }
 
 #[test]
-fn two_schedules_train_side_by_side_to_the_same_loss() {
+fn two_schedules_train_in_turns_to_the_same_loss() {
     let folder = Folder::of_run(MODEL, RUN);
     let text = folder.dip(&["train", "run.toml", "--compare", "1f1b", "--iterations", "12"]).ok();
     let (a, b) = (last_loss(&text, "dip"), last_loss(&text, "1f1b"));

@@ -30,7 +30,7 @@ fn a_resumed_run_sees_the_same_clips_and_noise_and_samples_the_same_pictures() {
 }
 
 #[test]
-fn schedules_train_clips_side_by_side_to_the_same_loss() {
+fn schedules_train_clips_in_turns_to_the_same_loss() {
     let folder = Folder::of_run(VIDEO_MODEL, VIDEO_RUN);
     for other in ["1f1b", "interleaved", "optimus"] {
         let arguments = ["train", "run.toml", "--compare", other, "--iterations", "7"];

@@ -48,7 +48,7 @@ pub(super) struct RankUpdate {
     pub scale: Receiver<Option<f64>>,
 }
 
-/// Which tensors of a rank.
+/// The kind of tensors of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TensorKind {
     /// Weights.
@@ -71,7 +71,7 @@ pub(super) enum Reply {
     Failed(Failure),
 }
 
-/// Why a rank stopped.
+/// The reason why a rank stopped.
 pub(super) enum Failure {
     Exec(ExecError),
     Panic(String),

@@ -19,7 +19,7 @@ pub(super) struct HeldState {
 pub(super) struct DeferredState {
     /// The weight gradients that are still to be computed.
     pub deferred: Deferred,
-    /// Bytes that the forward kept: they are accounted for until then.
+    /// Bytes that the forward kept; they stay counted until the weight task.
     pub bytes: Bytes,
 }
 
@@ -57,7 +57,7 @@ impl RankMemory {
 pub(super) struct Account {
     now: Bytes,
     peak: Bytes,
-    /// The rank whose memory they count towards.
+    /// The memory of the rank, which includes these bytes.
     pub rank: Arc<RankMemory>,
 }
 

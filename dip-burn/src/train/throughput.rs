@@ -2,23 +2,23 @@
 
 use dip_core::{BatchMeta, Bytes, Flops, Seconds};
 
-/// What utilisation is computed from.
+/// Computes the utilisation of the devices.
 pub struct Throughput {
-    /// Arithmetic of the model on a batch, without recomputation.
+    /// FLOPs of the model on a batch, without recomputation.
     pub model_flops: Box<dyn Fn(&BatchMeta) -> Flops + Send>,
     /// Peak of all devices of the run together, in FLOP/s.
     pub peak_flops_per_s: f64,
 }
 
 impl Throughput {
-    /// Model FLOPs utilisation: the arithmetic of the model as a share of the peak. `None` without time or peak.
+    /// Model FLOPs utilisation: the FLOPs of the model per second as a share of the peak. `None` without time or peak.
     pub fn utilisation(&self, batch: &BatchMeta, elapsed: Seconds) -> Option<f64> {
         let possible = self.peak_flops_per_s * elapsed.0;
         (possible > 0.0).then(|| (self.model_flops)(batch).0 / possible)
     }
 }
 
-/// Resident memory of this process; `None` if the system does not tell.
+/// Resident memory of this process; `None` if the system does not report it.
 pub fn resident_bytes() -> Option<Bytes> {
     memory_stats::memory_stats().map(|stats| Bytes(stats.physical_mem as u64))
 }

@@ -14,7 +14,7 @@ impl Uses {
     /// Prints how often each part was used.
     ///
     /// # Errors
-    /// If one was not used.
+    /// If a part was not used.
     pub fn check(&self, parts: &[&str]) -> anyhow::Result<()> {
         let uses = self.0.lock().expect("no thread panics with the lock");
         for part in parts {

@@ -102,7 +102,7 @@ mod training {
             lines.filter_map(|line| line.get("train").map(|train| train[field].clone())).collect()
         }
 
-        /// The number and the loss of every iteration, as written.
+        /// The number and the loss of every iteration, with the digits of `metrics.jsonl`.
         pub fn losses(&self, output: &str) -> Vec<(u64, String)> {
             let number = |value: &Value| value.as_u64().unwrap();
             let iterations = self.metric(output, "iteration");

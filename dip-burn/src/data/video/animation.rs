@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_animated_webp_is_read_like_a_gif_and_a_still_one_is_refused() {
+    fn an_animated_webp_is_read_like_a_gif_and_a_still_webp_is_refused() {
         let frames = webp(&webp_file(&[(10, 400), (90, 200), (170, 1400)]), &SHAPE, 99).unwrap();
         let reds: Vec<u8> = frames.iter().map(|f| f.get_pixel(0, 0).0[0]).collect();
         // Frames are blended over each other, which rounds.

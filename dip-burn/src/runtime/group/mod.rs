@@ -8,12 +8,12 @@ pub use error::GroupError;
 
 use std::fmt::Display;
 
-/// What to do where processes were started for different runs.
+/// The remedy if processes were started for different runs.
 pub(super) const START_ALIKE: &str = "start all nodes with the same run, version and data";
 /// Longest difference that is quoted, in characters.
 const MAX_QUOTED: usize = 200;
 
-/// The processes of a run, seen from one of them.
+/// This process among all processes of a run.
 pub trait ProcessGroup: Send + Sync {
     /// Number of this process, from 0.
     fn index(&self) -> usize;

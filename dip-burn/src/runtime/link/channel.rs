@@ -13,7 +13,7 @@ use dip_core::{Link, LinkError, Message};
 pub struct ChannelLink<P> {
     to: Vec<Sender<(Message, P)>>,
     from: Vec<Receiver<(Message, P)>>,
-    /// Messages that arrived before they were waited for.
+    /// Messages that arrived before this rank waited for them.
     early: HashMap<Message, P>,
 }
 

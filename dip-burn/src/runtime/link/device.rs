@@ -41,7 +41,7 @@ struct DeviceLink<B: Backend> {
 enum InTransit<B: Backend> {
     /// Both ranks use one device.
     Shared(Payload<B>),
-    /// The copy starts as soon as the sender has enqueued the tensor, and overlaps with what the sender computes next.
+    /// The copy starts as soon as the sender has enqueued the tensor, and overlaps with the sender's next stages.
     Copied(Vec<HostCopy>),
 }
 

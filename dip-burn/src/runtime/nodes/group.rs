@@ -18,7 +18,7 @@ pub struct NodeGroup {
 
 struct Inbox {
     deliveries: Receiver<Delivery>,
-    /// By node: messages that came before they were waited for.
+    /// By node: messages that arrived before this node waited for them.
     early: Vec<VecDeque<Vec<u8>>>,
     /// Nodes that have ended.
     left: Vec<bool>,
@@ -36,7 +36,7 @@ impl NodeGroup {
         Self { transport, inbox: Mutex::new(Inbox { deliveries, early, left }) }
     }
 
-    /// What connects the nodes.
+    /// The transport of the nodes.
     pub fn transport(&self) -> &Arc<dyn NodeTransport> {
         &self.transport
     }
@@ -45,7 +45,7 @@ impl NodeGroup {
         (0..self.size()).filter(|&node| node != self.index()).collect()
     }
 
-    /// The next message of a node; one that came before the node ended still counts.
+    /// The next message of a node. A message that arrived before the end of the node still counts.
     fn receive(&self, node: usize) -> Result<Vec<u8>, GroupError> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

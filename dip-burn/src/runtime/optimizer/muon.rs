@@ -14,7 +14,7 @@ use super::OptimizerConfig;
 use super::moment::{StateError, tensor_like};
 use crate::params::NamedTensors;
 
-/// Momentum of Burn's rule. Burn hides its velocity; it is computed here a second time, so that checkpoints can keep it.
+/// Momentum of Burn's rule. Burn's velocity is private, so it is computed here again for checkpoints.
 const MOMENTUM: f64 = 0.95;
 const VELOCITY: &str = ".velocity";
 

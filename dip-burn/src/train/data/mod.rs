@@ -101,7 +101,7 @@ impl RunData {
     }
 }
 
-/// What data is opened from.
+/// The settings with which data is opened.
 struct DataRequest<'a> {
     model: &'a ModelSpec,
     data: &'a DataConfig,
@@ -124,7 +124,8 @@ fn tokenizer(path: Option<&Path>) -> Result<Tokenizer, DataError> {
     path.map_or(Ok(Tokenizer::bytes()), Tokenizer::from_file)
 }
 
-/// Checks that every decoder of `model` knows all tokens that it may meet; image tokens only come with a vision encoder.
+/// Checks that the vocabulary of every decoder of `model` contains all tokens that may occur. Image tokens occur only with a vision
+/// encoder.
 fn check_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), DataError> {
     let has_images = model.modules.iter().any(|module| module.kind.get::<VitSpec>().is_some());
     let needed = if has_images { tokenizer.vocab_size() } else { tokenizer.text_vocab_size() };

@@ -15,11 +15,11 @@ use crate::train::report::{Evaluation, SampledClip};
 
 /// Most frames in a row of the contact sheet.
 const MAX_COLUMNS: usize = 8;
-/// Pixels of a file for a pixel of a frame, along each side.
+/// Pixels in a file per pixel of a frame, along each side.
 const SCALE: u32 = 6;
 const GAP_PX: u32 = 6;
 
-/// Writes the samples of every evaluation to a folder, over the previous ones.
+/// Writes the samples of every evaluation to a folder, and replaces the previous samples.
 pub struct SampleFiles(PathBuf);
 
 impl SampleFiles {
@@ -67,7 +67,7 @@ pub fn write(folder: &Path, samples: &[SampledClip]) -> Result<(), CheckpointErr
     fs::write(&path, samples.iter().map(line).collect::<String>()).map_err(io_at(&path))
 }
 
-/// A caption and which parts of it the sample shows.
+/// A caption, and the parts of it that the sample shows.
 fn line(sample: &SampledClip) -> String {
     let mark = |right: bool| if right { "yes" } else { "no" };
     let seen = sample.seen.map(|s| {

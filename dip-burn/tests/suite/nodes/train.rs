@@ -310,7 +310,7 @@ fn a_node_that_ends_in_the_middle_ends_the_others_with_its_reason() {
 fn a_node_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
     let start = Instant::now();
     let ends: Vec<Result<(), String>> = together(|nodes| {
-        // Without images the rank of the encoder does nothing but wait for the other node, which waits in turn.
+        // Without images the rank of the encoder only waits for the other node, which waits for this node.
         let mut case = Case::new(&[&[0, 0]]);
         for task in &mut case.plan.graph.tasks {
             task.strategy = Strategy::new("unheard-of");
@@ -328,7 +328,7 @@ fn a_node_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
 }
 
 #[test]
-fn nodes_with_different_partitions_are_told_before_they_train() {
+fn nodes_with_different_partitions_fail_before_they_train() {
     let ends = together(move |nodes| {
         let number = nodes.index();
         let model = scenes_model();

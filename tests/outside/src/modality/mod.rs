@@ -79,7 +79,7 @@ impl Modality for PointClouds {
     }
 }
 
-/// The side of the trainer.
+/// The modality for the trainer.
 struct TrainableClouds(Uses);
 
 impl<B: Backend> TrainableModality<B> for TrainableClouds {

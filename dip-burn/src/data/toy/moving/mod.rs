@@ -1,6 +1,6 @@
 //! An endless supply of captioned clips: one coloured shape moves over a light background.
 //!
-//! Clips last from one to three seconds and have several sizes. So batches vary in work as real ones do.
+//! Clips last from one to three seconds and have several sizes. So batches vary in work like real batches.
 
 mod draw;
 mod match_clip;
@@ -72,12 +72,12 @@ pub struct ClipCaption {
     pub direction: Motion,
 }
 
-/// Which clips [`MovingShapes`] draws.
+/// The settings of [`MovingShapes`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MovingConfig {
     /// Seed of all clips.
     pub seed: u64,
-    /// Which combinations of colour, shape and direction.
+    /// The drawn combinations of colour, shape and direction.
     pub split: DataSplit,
 }
 

@@ -1,7 +1,7 @@
 //! An endless supply of documents about drawn scenes of coloured shapes.
 //!
 //! A document has no picture (a sum of shapes in words), one, or several, each followed by its caption. So batches vary in their
-//! images as real ones do.
+//! images like real batches.
 
 mod draw;
 mod match_caption;
@@ -38,12 +38,12 @@ pub struct Scene {
     pub ground: f32,
 }
 
-/// Which documents [`Scenes`] draws.
+/// The settings of [`Scenes`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScenesConfig {
     /// Seed of all documents.
     pub seed: u64,
-    /// Which combinations of shapes.
+    /// The drawn combinations of shapes.
     pub split: DataSplit,
 }
 
