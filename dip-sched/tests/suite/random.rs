@@ -60,8 +60,8 @@ fn every_schedule_makes_valid_plans() {
 /// The long run: `cargo test --release -p dip-sched -- --ignored`.
 #[test]
 #[ignore = "minutes"]
-fn every_schedule_makes_valid_plans_of_thousands_of_graphs() {
-    every_schedule(1000..4000);
+fn every_schedule_makes_valid_plans_of_hundreds_of_graphs() {
+    every_schedule(1000..1500);
 }
 
 #[test]
