@@ -12,9 +12,11 @@
 //! | `figures` | arithmetic of measurements |
 //! | `operators` | single operators, for the calibration of analytic costs |
 //! | `peak` | the peak FLOP/s of a rank |
+//! | `meeting` | a barrier for threads that measure at the same time |
 
 mod figures;
 mod inputs;
+mod meeting;
 mod memory;
 pub mod operators;
 mod peak;
@@ -24,14 +26,16 @@ mod settings;
 mod stages;
 
 use std::path::PathBuf;
-use std::sync::Barrier;
 
 use burn::tensor::StreamId;
+use burn::tensor::backend::Backend;
 use dip_core::{LinkError, SpecError, StageError};
 use thiserror::Error;
 
 use crate::model::ModelError;
+use crate::params::ReadError;
 pub use figures::undisturbed;
+use meeting::Meeting;
 pub use profiler::Profiler;
 pub use settings::MeasureSettings;
 
@@ -58,26 +62,30 @@ pub enum MeasureError {
     /// A rank did not answer another.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The device failed while it was measured.
+    #[error(transparent)]
+    Device(#[from] ReadError),
     /// A thread failed.
     #[error("a measuring thread failed; its own message says why")]
     Thread,
 }
 
 /// Runs `measure` on `ranks` threads at the same time, each with its own `threads` compute threads, as in training. The threads
-/// wait for each other at the barrier, so that all measure the same thing at the same time.
+/// wait for each other at the meeting, so that all measure the same thing at the same time. A thread that fails is not waited for.
 fn at_once<T: Send>(
     ranks: usize,
     threads: usize,
-    measure: impl Fn(usize, &Barrier) -> T + Sync,
+    measure: impl Fn(usize, &Meeting) -> T + Sync,
 ) -> Result<Vec<T>, MeasureError> {
     let ranks = ranks.max(1);
-    let barrier = Barrier::new(ranks);
+    let meeting = Meeting::new(ranks);
     let stream = StreamId::current();
     let one = |rank| {
         // Kept until the thread ends: dropping it would end the compute threads.
         let _pool =
             rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
-        stream.executes(|| measure(rank, &barrier))
+        let _attendance = meeting.attend();
+        stream.executes(|| measure(rank, &meeting))
     };
     std::thread::scope(|scope| {
         let one = &one;
@@ -85,6 +93,11 @@ fn at_once<T: Send>(
         let joined = ranks.into_iter().map(|rank| rank.join().map_err(|_| MeasureError::Thread));
         joined.collect()
     })
+}
+
+/// Waits until the device has finished its work.
+fn finish<B: Backend>(device: &B::Device) -> Result<(), ReadError> {
+    B::sync(device).map_err(ReadError::new)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Every kind of operator is measured in series of doubling sizes, until one takes longer than the settings allow. So the same grid
 //! serves a core and an accelerator. All devices that will train measure at the same time.
 
-use std::sync::{Barrier, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
 
@@ -14,10 +14,12 @@ use dip_core::{
     Link, LinkError, Message, OperatorProfile, OperatorShape, OperatorTime, RankId, Seconds, TaskId,
 };
 
-use super::{MeasureError, at_once};
+use super::meeting::Meeting;
+use super::{MeasureError, at_once, finish};
 use crate::model::block::core::{self, HeadSizes};
 use crate::model::block::norm::Norm;
 use crate::model::{Init, Precision, cast, to_device};
+use crate::params::ReadError;
 use crate::runtime::ChannelLink;
 
 /// Fewest sizes of a series: the error of a fitted line needs three points.
@@ -48,17 +50,18 @@ pub struct OperatorSettings {
 /// Measures operators on `devices`, all at the same time.
 ///
 /// # Errors
-/// [`MeasureError::Thread`] if the backend fails.
+/// [`MeasureError`] if a device fails.
 pub fn operators<B: Backend>(
     devices: &[B::Device],
     settings: OperatorSettings,
 ) -> Result<OperatorProfile, MeasureError> {
     let first = devices.first().cloned().unwrap_or_default();
     let pilot = at_once(1, settings.threads, |_, _| shapes::<B>(&first, settings))?;
-    let shapes = pilot.into_iter().flatten().collect::<Vec<_>>();
-    let all = at_once(devices.len(), settings.threads, |rank, barrier| {
-        times::<B>(&devices[rank.min(devices.len() - 1)], &shapes, settings, barrier)
+    let shapes = pilot.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))?;
+    let all = at_once(devices.len(), settings.threads, |rank, meeting| {
+        times::<B>(&devices[rank.min(devices.len() - 1)], &shapes, settings, meeting)
     })?;
+    let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mean = |i: usize| all.iter().map(|times| times[i]).sum::<f64>() / all.len() as f64;
     let mut times: Vec<_> = shapes
         .iter()
@@ -123,20 +126,23 @@ fn sizes() -> impl Iterator<Item = u64> {
 }
 
 /// The operators that are short enough, measured alone on one device.
-fn shapes<B: Backend>(device: &B::Device, settings: OperatorSettings) -> Vec<OperatorShape> {
+fn shapes<B: Backend>(
+    device: &B::Device,
+    settings: OperatorSettings,
+) -> Result<Vec<OperatorShape>, ReadError> {
     let mut shapes = Vec::new();
     for series in series(settings.separate_memory) {
         let small = |shape: &OperatorShape| largest_tensor(shape) <= MOST_VALUES;
         for (i, shape) in series.into_iter().take_while(small).enumerate() {
             let mut operator = PreparedOperator::<B>::new(shape, device, settings.precision);
-            operator.run(1);
-            if operator.run(1) > settings.longest.0 && i >= LEAST_SIZES {
+            operator.run(1)?;
+            if operator.run(1)? > settings.longest.0 && i >= LEAST_SIZES {
                 break;
             }
             shapes.push(shape);
         }
     }
-    shapes
+    Ok(shapes)
 }
 
 /// Seconds of every operator, while the other devices measure it, too.
@@ -144,14 +150,16 @@ fn times<B: Backend>(
     device: &B::Device,
     shapes: &[OperatorShape],
     settings: OperatorSettings,
-    barrier: &Barrier,
-) -> Vec<f64> {
+    meeting: &Meeting,
+) -> Result<Vec<f64>, ReadError> {
     let time = |&shape| {
         let mut operator = PreparedOperator::<B>::new(shape, device, settings.precision);
-        let alone = operator.run(1).max(1e-9);
+        let alone = operator.run(1)?.max(1e-9);
         let calls = (SAMPLE_S / alone).ceil().clamp(1.0, 1000.0) as usize;
-        barrier.wait();
-        undisturbed((0..settings.runs.max(1)).map(|_| operator.run(calls)))
+        meeting.wait();
+        let samples: Vec<f64> =
+            (0..settings.runs.max(1)).map(|_| operator.run(calls)).collect::<Result<_, _>>()?;
+        Ok(undisturbed(samples.into_iter()))
     };
     shapes.iter().map(time).collect()
 }
@@ -205,12 +213,12 @@ impl<'a, B: Backend> PreparedOperator<'a, B> {
     }
 
     /// Seconds of one of `calls` calls.
-    fn run(&mut self, calls: usize) -> f64 {
-        finish::<B>(self.device);
+    fn run(&mut self, calls: usize) -> Result<f64, ReadError> {
+        finish::<B>(self.device)?;
         let start = Instant::now();
         (0..calls).for_each(|_| (self.call)());
-        finish::<B>(self.device);
-        start.elapsed().as_secs_f64() / calls as f64
+        finish::<B>(self.device)?;
+        Ok(start.elapsed().as_secs_f64() / calls as f64)
     }
 }
 
@@ -219,11 +227,6 @@ fn undisturbed(samples: impl Iterator<Item = f64>) -> f64 {
     let mut samples: Vec<f64> = samples.collect();
     samples.sort_by(f64::total_cmp);
     samples.get(samples.len() / 4).copied().unwrap_or(0.0)
-}
-
-/// Waits until the device has finished its work. A failure also fails the next read.
-fn finish<B: Backend>(device: &B::Device) {
-    let _ = B::sync(device);
 }
 
 /// Seconds of messages from one rank to another: half of a round trip.
@@ -259,12 +262,12 @@ struct LinkEnd<'a, B: Backend> {
 
 impl<B: Backend> LinkEnd<'_, B> {
     /// Seconds of a message; rank 0 begins, rank 1 answers.
-    fn message(&mut self, bytes: u64, runs: usize) -> Result<f64, LinkError> {
+    fn message(&mut self, bytes: u64, runs: usize) -> Result<f64, MeasureError> {
         let values = bytes / size_of::<f32>() as u64;
         let mut x = Tensor::<B, 2>::zeros([1, values as usize], self.device);
         let mut samples = Vec::new();
         for _ in 0..runs + 1 {
-            finish::<B>(self.device);
+            finish::<B>(self.device)?;
             let start = Instant::now();
             if self.rank == 0 {
                 self.send(x)?;
@@ -284,13 +287,13 @@ impl<B: Backend> LinkEnd<'_, B> {
     }
 
     /// Copies the tensor: ranks of one process hand over references, and tensors move when they are read.
-    fn receive(&mut self) -> Result<Tensor<B, 2>, LinkError> {
+    fn receive(&mut self) -> Result<Tensor<B, 2>, MeasureError> {
         let message = between(1 - self.rank, self.rank);
         let Poll::Ready(sent) = self.link.wait_irecv(&message)? else {
-            return Err(LinkError::PeerGone { peer: message.from });
+            return Err(LinkError::PeerGone { peer: message.from }.into());
         };
         let x = to_device(sent.clone(), self.device) + 0.0;
-        finish::<B>(self.device);
+        finish::<B>(self.device)?;
         Ok(x)
     }
 }

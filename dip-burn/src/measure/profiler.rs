@@ -1,13 +1,13 @@
 //! The profile of a model: every module at several sizes.
 
 use std::path::Path;
-use std::sync::Barrier;
 
 use burn::tensor::backend::Backend;
 use dip_core::profile::{PROFILE_SCHEMA, Profile, ProfileEntry, combined};
 use dip_core::{ModelSpec, ModuleId, ModuleSpec, Seconds};
 use serde::Serialize;
 
+use super::meeting::Meeting;
 use super::probe::{LAYERS, ModuleProbe};
 use super::{MeasureError, MeasureSettings, at_once, peak, undisturbed};
 use crate::batch::ClipSize;
@@ -86,12 +86,12 @@ impl<'a, B: Backend> Profiler<'a, B> {
     pub fn profile(&self) -> Result<Profile, MeasureError> {
         let (device, settings) = (self.device, &self.settings);
         settings.precision.check_supported::<B>(device)?;
-        let all = at_once(settings.ranks, settings.threads, |_, barrier| {
+        let all = at_once(settings.ranks, settings.threads, |_, meeting| {
             let rounds = (0..settings.rounds.max(1))
-                .map(|round| self.entries(round, barrier))
+                .map(|round| self.entries(round, meeting))
                 .collect::<Result<Vec<_>, _>>()?;
             let entries = combined(&rounds, undisturbed);
-            barrier.wait();
+            meeting.wait();
             let peak = peak::peak_flops_per_s::<B>(device, settings.precision);
             Ok::<_, MeasureError>((entries, peak))
         })?;
@@ -130,7 +130,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
     }
 
     /// The entries of one round.
-    fn entries(&self, round: usize, barrier: &Barrier) -> Result<Vec<ProfileEntry>, MeasureError> {
+    fn entries(&self, round: usize, meeting: &Meeting) -> Result<Vec<ProfileEntry>, MeasureError> {
         let mut model = self.model.clone();
         for module in &mut model.modules {
             module.layers = LAYERS;
@@ -142,7 +142,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
             let modality = self.modalities.of(module)?;
             for instances in modality.measured_counts(&model) {
                 // All ranks measure the same part at the same time.
-                barrier.wait();
+                meeting.wait();
                 let spec = ProbeSpec {
                     model: &model,
                     module: ModuleId::from(m),

@@ -11,7 +11,7 @@ use dip_core::{MicrobatchId, PairKey, Received, Seconds, Stage};
 
 use super::figures::typical;
 use super::probe::{CHUNKS, MeasuredChunk, ModuleProbe};
-use super::{MeasureError, MeasureSettings};
+use super::{MeasureError, MeasureSettings, finish};
 use crate::batch::Batch;
 use crate::model::{ChunkSpec, ProbeSpec};
 use crate::runtime::Optimizer;
@@ -42,7 +42,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
             chunks.iter_mut().for_each(|chunk| chunk.stage.begin(batch.clone(), 1.0));
             self.recomputed(&mut chunks, &mut sample)?;
             self.kept(&mut chunks, &mut sample)?;
-            self.updates(&mut chunks, &mut sample);
+            self.updates(&mut chunks, &mut sample)?;
             self.offloaded(&mut chunks, &mut sample)?;
             self.split(&mut chunks, &mut sample)?;
             sample.rotate_right(rotation);
@@ -105,14 +105,18 @@ impl<B: Backend> ModuleProbe<'_, B> {
     }
 
     /// The optimiser's step, which changes nothing at a learning rate of 0.
-    fn updates(&self, chunks: &mut [MeasuredChunk<B>], times: &mut [PartTimes]) {
+    fn updates(
+        &self,
+        chunks: &mut [MeasuredChunk<B>],
+        times: &mut [PartTimes],
+    ) -> Result<(), MeasureError> {
         for (chunk, times) in chunks.iter_mut().zip(times) {
             let start = Instant::now();
-            // A device that fails here also fails the next measurement, which reports it.
-            let _norm = std::hint::black_box(chunk.stage.squared_gradient_norm());
+            std::hint::black_box(chunk.stage.squared_gradient_norm()?);
             chunk.optimizer.step([&mut chunk.stage].into_iter(), 0.0, 1.0, &|_| true);
-            times.update_s = self.since(start);
+            times.update_s = self.since(start)?;
         }
+        Ok(())
     }
 
     /// Forwards that offload activations to the host, and backwards that copy them back.
@@ -141,7 +145,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
             let call = self.call(m, "keep", true, Vec::new());
             let start = Instant::now();
             chunk.stage.weight(&call)?;
-            Ok(self.since(start))
+            self.since(start)
         })?;
         for (i, times) in times.iter_mut().enumerate() {
             (times.input_gradient_s, times.weight_s) = (backward[i], weight[i]);
@@ -195,7 +199,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
         let inputs = chunk.inputs.clone();
         let start = Instant::now();
         let outputs = chunk.stage.forward(&call, inputs)?;
-        let elapsed = self.since(start);
+        let elapsed = self.since(start)?;
         let received = |payload| Received { from: consumer.clone(), payload };
         chunk.outputs.push_back(outputs.into_iter().map(received).collect());
         Ok(elapsed)
@@ -213,13 +217,12 @@ impl<B: Backend> ModuleProbe<'_, B> {
         let call = self.call(microbatch, "keep", split, from);
         let start = Instant::now();
         chunk.stage.backward(&call, gradients)?;
-        Ok(self.since(start))
+        self.since(start)
     }
 
     /// Time since `start`, once the device has finished its work.
-    fn since(&self, start: Instant) -> Seconds {
-        // A device that fails here also fails the next operation, which reports it.
-        let _ = B::sync(self.device);
-        Seconds(start.elapsed().as_secs_f64())
+    fn since(&self, start: Instant) -> Result<Seconds, MeasureError> {
+        finish::<B>(self.device)?;
+        Ok(Seconds(start.elapsed().as_secs_f64()))
     }
 }
