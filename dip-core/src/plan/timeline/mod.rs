@@ -65,6 +65,18 @@ pub enum TimelineError {
         /// The rank of the task.
         expected: RankId,
     },
+    /// The order lists a task that the graph does not have.
+    #[error(
+        "rank {rank} lists task {task}, but the graph has {tasks} tasks, numbered from 0; remove it from the order"
+    )]
+    UnknownTask {
+        /// The task.
+        task: TaskId,
+        /// The rank of the list.
+        rank: RankId,
+        /// Number of tasks of the graph.
+        tasks: usize,
+    },
     /// Dependencies and order wait for each other.
     #[error("the order deadlocks: {}; reorder one of these tasks", stuck_text(.stuck))]
     Deadlock {
@@ -82,8 +94,9 @@ impl Timeline {
     /// Evaluates an order. Takes time and memory linear in tasks and dependencies.
     ///
     /// # Errors
-    /// [`TimelineError::Lists`] if the order has not one list per rank, [`TimelineError::Coverage`] if it does not list every
-    /// task once on its rank, [`TimelineError::Deadlock`] if tasks wait for each other.
+    /// [`TimelineError::Lists`] if the order has not one list per rank, [`TimelineError::UnknownTask`] if it lists a task that
+    /// the graph does not have, [`TimelineError::Coverage`] if it does not list every task once on its rank,
+    /// [`TimelineError::Deadlock`] if tasks wait for each other.
     ///
     /// # Panics
     /// If a dependency is out of range or `static_bytes` lacks a rank. The loaders refuse such graphs, and
@@ -161,9 +174,11 @@ fn check_coverage(graph: &TaskGraph, order: &[Vec<TaskId>]) -> Result<(), Timeli
     let mut seen = vec![0usize; graph.tasks.len()];
     for (rank, list) in order.iter().enumerate() {
         for &task in list {
-            let home = graph.tasks.get(task.index()).map(|t| t.rank);
-            if home != Some(RankId::from(rank)) {
-                let (rank, expected) = (RankId::from(rank), home.unwrap_or_default());
+            let rank = RankId::from(rank);
+            let Some(expected) = graph.tasks.get(task.index()).map(|t| t.rank) else {
+                return Err(TimelineError::UnknownTask { task, rank, tasks: graph.tasks.len() });
+            };
+            if expected != rank {
                 return Err(TimelineError::Coverage { task, rank, times: 1, expected });
             }
             seen[task.index()] += 1;

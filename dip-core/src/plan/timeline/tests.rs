@@ -133,7 +133,9 @@ fn an_order_that_does_not_cover_the_graph_is_refused() {
     assert_eq!(coverage(&[&[0], &[]]), (1, 1, 0, 1));
     assert_eq!(coverage(&[&[0, 0], &[1]]), (0, 0, 2, 0));
     assert_eq!(coverage(&[&[0, 1], &[]]), (1, 0, 1, 1));
-    assert_eq!(coverage(&[&[0], &[1, 9]]), (9, 1, 1, 0));
+    let unknown = Timeline::evaluate(&g, &ids(&[&[0], &[1, 9]])).unwrap_err();
+    let (task, rank) = (TaskId(9), RankId(1));
+    assert_eq!(unknown, TimelineError::UnknownTask { task, rank, tasks: 2 });
     let lists = Timeline::evaluate(&g, &ids(&[&[0], &[1], &[]])).unwrap_err();
     assert_eq!(lists, TimelineError::Lists { lists: 3, ranks: 2 });
 }
