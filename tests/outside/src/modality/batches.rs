@@ -57,7 +57,7 @@ impl BatchLoader for Batches {
 }
 
 /// One document: clouds and their octants in turn, then text without a loss.
-fn microbatch(number: u64) -> Microbatch {
+pub fn microbatch(number: u64) -> Microbatch {
     let mut m = Microbatch {
         tokens: vec![0; TOKENS],
         documents: vec![0; TOKENS],
@@ -80,7 +80,7 @@ fn microbatch(number: u64) -> Microbatch {
     m
 }
 
-fn meta(microbatch: &Microbatch) -> MicrobatchMeta {
+pub fn meta(microbatch: &Microbatch) -> MicrobatchMeta {
     let points: Vec<u64> = microbatch.features[CLOUDS].iter().map(|c| c.rows() as u64).collect();
     let text_tokens = (TOKENS - points.len()) as u64;
     let other = [(CLOUDS.to_owned(), points)].into();

@@ -2,6 +2,7 @@
 
 mod batches;
 mod chunk;
+mod operators;
 
 use std::path::Path;
 
@@ -115,6 +116,7 @@ pub fn train(folder: &Path) -> anyhow::Result<()> {
     let mut model = ModelSpec::from_toml(MODEL)?;
     model.modules[0].kind = ModuleKind::other(PointClouds);
     model.validate()?;
+    operators::plan(&model, batches::meta(&batches::microbatch(0)), &uses)?;
     let mut config = RunConfig::from_toml(RUN)?;
     config.output = folder.to_owned();
     let devices = cpu_devices(config.pipeline.devices());
@@ -132,5 +134,5 @@ pub fn train(folder: &Path) -> anyhow::Result<()> {
     }
     println!("point clouds beside a decoder: loss {first:.3} -> {last:.3}");
     ensure!(last < first, "the loss does not fall");
-    uses.check(&["modality", "batch loader"])
+    uses.check(&["operators", "modality", "batch loader"])
 }
