@@ -55,8 +55,8 @@ pub use spec::{
     AUDIO_KERNEL, Activation, AttentionBias, AudioSpec, BatchMeta, Bytes, ClipMeta, ClusterSpec,
     DecoderSpec, DeviceSpec, DitSpec, Factors, FieldError, Filling, Flops, InstanceSpace,
     LayerOptions, LinkSpec, Lora, LoraTarget, MEL_BANDS, MicrobatchId, MicrobatchMeta, Modality,
-    ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSlice, ModuleSpec, OtherModality,
-    Parallelism, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds, SegmentId, SpecError,
-    SubMicrobatchId, TaskId, Tower, VitSpec, Workload, causal_block_pairs, causal_blocks,
-    from_json, from_toml, presets,
+    ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSlice, ModuleSpec, NormKind,
+    OtherModality, Parallelism, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds, SegmentId,
+    SpecError, SubMicrobatchId, TaskId, Tower, VitSpec, WindowSpec, Workload, causal_block_pairs,
+    causal_blocks, from_json, from_toml, presets,
 };

@@ -173,12 +173,19 @@ impl<'a> ChunkQuery<'a> {
         self.layers.end == self.model.modules[self.module.index()].layers
     }
 
-    /// Number of weights of the chunk: its layers, and the start or end of its module if it has them.
+    /// Number of weights of the chunk: its layers, their adapters, and the start or end of its module if it has them.
     pub fn parameters(&self) -> u64 {
         let parts = self.model.parameters(self.module);
         let first = if self.is_first() { parts.first } else { 0 };
         let last = if self.is_last() { parts.last } else { 0 };
-        parts.layer * self.layers.len() as u64 + first + last
+        let stacked = self.stacked_layers() as u64 * parts.stacked;
+        parts.layer * self.layers.len() as u64 + first + last + stacked
+    }
+
+    /// Number of its layers whose outputs an adapter of their own merges.
+    pub fn stacked_layers(&self) -> usize {
+        let stacked = self.model.modules[self.module.index()].kind.modality().stacked_layers();
+        stacked.iter().filter(|layer| self.layers.contains(layer)).count()
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Architecture {
     Qwen2,
     /// `Qwen2VLForConditionalGeneration`
     Qwen2Vl,
+    /// `Qwen2_5_VLForConditionalGeneration`
+    Qwen25Vl,
     /// `LlavaForConditionalGeneration`
     Llava,
 }
@@ -50,10 +52,11 @@ pub struct HfModel {
 }
 
 impl Architecture {
-    const NAMES: [(&str, Self); 4] = [
+    const NAMES: [(&str, Self); 5] = [
         ("LlamaForCausalLM", Self::Llama),
         ("Qwen2ForCausalLM", Self::Qwen2),
         ("Qwen2VLForConditionalGeneration", Self::Qwen2Vl),
+        ("Qwen2_5_VLForConditionalGeneration", Self::Qwen25Vl),
         ("LlavaForConditionalGeneration", Self::Llava),
     ];
 
@@ -86,6 +89,7 @@ pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
             Modules { modules: vec![decoder.module], positions: decoder.positions }
         }
         Architecture::Qwen2Vl => vision::qwen2_vl(&config)?,
+        Architecture::Qwen25Vl => vision::qwen2_5_vl(&config)?,
         Architecture::Llava => vision::llava(&config)?,
     };
     let mut spec = proposal(name, modules, positions);

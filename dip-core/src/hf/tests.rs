@@ -1,5 +1,5 @@
 use super::*;
-use crate::spec::{Activation, AttentionBias, DecoderSpec, ModuleId, Tower};
+use crate::spec::{Activation, AttentionBias, DecoderSpec, ModuleId, NormKind, Tower, VitSpec};
 
 /// The fields of published files that define the architecture, and some others.
 const LLAMA_31_8B: &str = r#"{"architectures":["LlamaForCausalLM"],"attention_bias":false,"eos_token_id":[1,2],
@@ -162,4 +162,31 @@ fn extreme_sizes_never_panic() {
     let large = large.replace("\"mlp_ratio\":4", "\"mlp_ratio\":1");
     let model = from_config("m", &large).unwrap();
     assert!(billions(&model, 1) > 1e8);
+}
+
+const QWEN25_VL_7B: &str = r#"{"architectures":["Qwen2_5_VLForConditionalGeneration"],"hidden_act":"silu",
+"hidden_size":3584,"intermediate_size":18944,"max_position_embeddings":128000,"max_window_layers":28,
+"num_attention_heads":28,"num_hidden_layers":28,"num_key_value_heads":4,"rms_norm_eps":1e-06,"rope_theta":1000000.0,
+"sliding_window":32768,"use_sliding_window":false,"tie_word_embeddings":false,"vocab_size":152064,"vision_config":{
+"depth":32,"hidden_act":"silu","hidden_size":1280,"intermediate_size":3420,"num_heads":16,"in_chans":3,
+"out_hidden_size":3584,"patch_size":14,"spatial_merge_size":2,"spatial_patch_size":14,"window_size":112,
+"fullatt_block_indexes":[7,15,23,31],"tokens_per_second":2,"temporal_patch_size":2},
+"rope_scaling":{"type":"mrope","mrope_section":[16,24,24]}}"#;
+
+#[test]
+fn qwen2_5_vl_has_windows_in_all_but_four_layers_of_its_encoder() {
+    let model = from_config("qwen", QWEN25_VL_7B).unwrap();
+    let [vision, lm] = model.spec.modules.as_slice() else { panic!("two modules") };
+    let vit = vision.kind.get::<VitSpec>().unwrap();
+    let full: Vec<u32> = (0..32).filter(|&layer| !vit.is_windowed(layer)).collect();
+    assert_eq!((full, vit.window_side(), vit.norm), (vec![7, 15, 23, 31], Some(4), NormKind::Rms));
+    assert_eq!((vit.positions_per_second, vision.gated_ffn()), (Some(2), true));
+    assert_eq!(
+        (lm.attention_bias(), lm.options.rope.sections),
+        (AttentionBias::Qkv, Some([16, 24, 24]))
+    );
+    let refused = error(QWEN25_VL_7B, "\"out_hidden_size\":3584", "\"out_hidden_size\":2048");
+    assert!(refused.contains("vision_config.out_hidden_size"), "{refused}");
+    let refused = error(QWEN25_VL_7B, "[7,15,23,31]", "[7,15,23,32]");
+    assert!(refused.contains("window.full_layers"), "{refused}");
 }

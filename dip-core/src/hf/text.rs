@@ -26,7 +26,7 @@ impl Family {
         match architecture {
             Architecture::Llama | Architecture::Llava => Self::Llama,
             Architecture::Qwen2 => Self::Qwen2,
-            Architecture::Qwen2Vl => Self::Qwen2Vl,
+            Architecture::Qwen2Vl | Architecture::Qwen25Vl => Self::Qwen2Vl,
         }
     }
 
@@ -179,7 +179,8 @@ fn rope(config: &Fields<'_>, family: Family) -> Result<Rope, SpecError> {
         }
         (Family::Llama | Family::Qwen2, _) => None,
     };
-    Ok(Rope { theta: table.number_or("rope_theta", outer_theta)?, scaling, sections })
+    let theta = table.number_or("rope_theta", outer_theta)?;
+    Ok(Rope { theta, scaling, sections, interleaved: false })
 }
 
 fn missing_sections(table: &Fields<'_>, name: &str) -> SpecError {

@@ -18,7 +18,7 @@ pub use error::{FieldError, SpecError};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
 pub use modality::{
     AUDIO_KERNEL, AudioSpec, DecoderSpec, DitSpec, Filling, MEL_BANDS, Modality, ModuleKind,
-    ModuleSlice, OtherModality, STEP_EMBEDDING, Tower, VitSpec,
+    ModuleSlice, NormKind, OtherModality, STEP_EMBEDDING, Tower, VitSpec, WindowSpec,
 };
 pub use model::{
     Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleSpec, Parallelism,

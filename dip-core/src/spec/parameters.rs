@@ -16,13 +16,18 @@ pub struct ModuleParameters {
     pub first: u64,
     /// Weights after the last layer: adapter, head or output projection.
     pub last: u64,
+    /// Weights of the adapter after each of [`Modality::stacked_layers`](crate::Modality::stacked_layers).
+    pub stacked: u64,
+    /// Number of those adapters.
+    pub stacked_layers: u32,
 }
 
 impl ModuleParameters {
     /// Weights of the whole module.
     pub fn total(&self) -> u64 {
         let layers = self.layer.saturating_mul(self.layers.into());
-        layers.saturating_add(self.first).saturating_add(self.last)
+        let stacked = self.stacked.saturating_mul(self.stacked_layers.into());
+        layers.saturating_add(self.first).saturating_add(self.last).saturating_add(stacked)
     }
 }
 
@@ -52,13 +57,18 @@ impl ModelSpec {
     /// Weights of a module. Its adapter has the width of the widest consumer, and its context projection reads every input.
     pub fn parameters(&self, module: ModuleId) -> ModuleParameters {
         let spec = &self.modules[module.index()];
+        let modality = spec.kind.modality();
         let inputs = self.inputs_of(module);
         let input: u64 = inputs.iter().map(|m| u64::from(self.modules[m.index()].hidden)).sum();
+        let last = modality.end_parameters(spec, self.output_width(module));
+        let stacked_layers = modality.stacked_layers().len() as u32;
         ModuleParameters {
             layer: spec.layer_parameters(),
             layers: spec.layers,
-            first: spec.kind.modality().start_parameters(spec, input),
-            last: spec.kind.modality().end_parameters(spec, self.output_width(module)),
+            first: modality.start_parameters(spec, input),
+            last,
+            stacked: if stacked_layers > 0 { last } else { 0 },
+            stacked_layers,
         }
     }
 
@@ -70,6 +80,31 @@ impl ModelSpec {
         }
         let widths = self.consumers_of(module).into_iter().map(|m| self.modules[m.index()].hidden);
         u64::from(widths.max().unwrap_or(spec.hidden))
+    }
+}
+
+impl ModelSpec {
+    /// Values of a row that a chunk ending before layer `end` of a module passes on: of the residual stream, or of the output of
+    /// the module, with the features of [`Modality::stacked_layers`](crate::Modality::stacked_layers) beside them.
+    pub fn passed_width(&self, module: ModuleId, end: u32) -> u64 {
+        let spec = &self.modules[module.index()];
+        let modality = spec.kind.modality();
+        let before_end = modality.stacked_layers().iter().filter(|&&layer| layer < end).count();
+        if end >= spec.layers {
+            return self.output_width(module).saturating_mul(1 + before_end as u64);
+        }
+        // A feature has one row for the rows that it merges; they pass on equal parts of it.
+        let part = self.output_width(module) / modality.merged_rows().max(1);
+        let received = self.stacked_features(module).saturating_sub(end);
+        let (hidden, own) = (u64::from(spec.hidden), part.saturating_mul(before_end as u64));
+        hidden.saturating_mul(1 + u64::from(received)).saturating_add(own)
+    }
+
+    /// Number of layers of a module whose outputs get a feature of an encoder added.
+    pub fn stacked_features(&self, module: ModuleId) -> u32 {
+        let features =
+            |m: ModuleId| self.modules[m.index()].kind.modality().stacked_layers().len() as u32;
+        self.inputs_of(module).into_iter().map(features).max().unwrap_or(0)
     }
 }
 

@@ -298,8 +298,7 @@ mod tests {
         model.modules[3].kind =
             DitSpec { latent_frames_per_second: 1e4, tokens_per_frame: 1 << 24, token_channels: 1 }
                 .into();
-        model.modules[0].kind =
-            VitSpec { image_px: 1 << 16, patch_px: 1, merge: 1, tower: Tower::Native }.into();
+        model.modules[0].kind = VitSpec::squares(1 << 16, 1, 1, Tower::Native).into();
         model.validate().unwrap();
         assert_eq!(model.workload(DIT, &meta, 0..3).attention_pairs, u64::MAX);
         assert_eq!(model.workload(EARS, &meta, 0..3).attention_pairs, u64::MAX);

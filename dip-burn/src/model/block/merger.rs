@@ -54,7 +54,7 @@ impl<B: Backend> Merger<B> {
     pub fn init(spec: &ModuleSpec, output: usize, init: &Init<'_, B>) -> Self {
         let width = spec.hidden as usize;
         let (merged, inner) = (spec.merged_width() as usize, spec.adapter_width() as usize);
-        let norm = || Norm::layer(width, init).with_epsilon(spec.options.norm_epsilon);
+        let norm = || Norm::of_encoder(spec, width, init);
         let std = (1.0 / merged as f64).sqrt();
         Self {
             norm: (!spec.tower().learned_positions()).then(norm),

@@ -5,6 +5,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use dip_core::{ModuleSpec, NormKind, VitSpec};
 
 use super::fused;
 use crate::model::gradients::{Gradients, bytes_of};
@@ -44,6 +45,16 @@ impl<B: Backend> Norm<B> {
     pub fn layer(width: usize, init: &Init<'_, B>) -> Self {
         let beta = Some(init.constant(0.0, width));
         Self { gamma: init.constant(1.0, width), beta, epsilon: EPSILON }
+    }
+
+    /// The norm of a vision encoder: of its kind, with the epsilon of the module.
+    pub fn of_encoder(spec: &ModuleSpec, width: usize, init: &Init<'_, B>) -> Self {
+        let kind = spec.kind.get::<VitSpec>().map_or(NormKind::Layer, |vit| vit.norm);
+        let norm = match kind {
+            NormKind::Layer => Self::layer(width, init),
+            NormKind::Rms => Self::rms(width, init),
+        };
+        norm.with_epsilon(spec.options.norm_epsilon)
     }
 
     /// The same norm with another epsilon.

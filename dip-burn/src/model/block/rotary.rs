@@ -29,9 +29,19 @@ impl RotaryFrequencies {
         let angle = |i: usize| rope.theta.powf(-(i as f64) / half as f64);
         let angle = |i| rope.scaling.map_or(angle(i), |s| scaled_angle(angle(i), s));
         let sections = rope.sections.unwrap_or([half as u32, 0, 0]);
-        let axes = (0..3).flat_map(|axis| vec![axis; sections[axis] as usize]);
-        Self { per_position: (0..half).map(angle).collect(), axes: axes.take(half).collect() }
+        let runs = (0..3).flat_map(|axis| vec![axis; sections[axis] as usize]);
+        let axes = match rope.interleaved {
+            false => runs.take(half).collect(),
+            true => (0..half).map(|i| alternating_axis(i, sections)).collect(),
+        };
+        Self { per_position: (0..half).map(angle).collect(), axes }
     }
+}
+
+/// The axis of angle `i` where rows and columns take turns with time until their sections are used up.
+fn alternating_axis(i: usize, sections: [u32; 3]) -> usize {
+    let axis = i % 3;
+    if i < 3 * sections[axis] as usize { axis } else { 0 }
 }
 
 /// Scales an angle for longer contexts. Waves that are short compared with the training context keep their angle.

@@ -14,7 +14,7 @@ use crate::model::block::rotary::Rotary;
 
 /// Layer `number` of an encoder.
 pub(super) fn init<B: Backend>(spec: &ModuleSpec, number: u32, init: &Init<'_, B>) -> Layer<B> {
-    let norm = || Norm::layer(spec.hidden as usize, init).with_epsilon(spec.options.norm_epsilon);
+    let norm = || Norm::of_encoder(spec, spec.hidden as usize, init);
     let path = format!("layers.{number}");
     Layer {
         attention_norm: norm(),

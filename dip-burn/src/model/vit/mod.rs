@@ -61,6 +61,14 @@ impl<B: Backend> VitChunk<B> {
             let limit = "a multiple of 4: rotary positions rotate one half of a head by rows, the other by columns";
             return Err(ModelError::field(spec, "head_dim", spec.head_dim(), limit));
         }
+        if vit.window.is_some() {
+            let limit = "absent: windows can be planned, but not trained";
+            return Err(ModelError::field(spec, "kind.vit.window", "given", limit));
+        }
+        if vit.position_side.is_some() || !vit.stacked_layers.is_empty() {
+            let limit = "absent: such encoders can be planned, but not trained";
+            return Err(ModelError::field(spec, "kind.vit.stacked_layers", "given", limit));
+        }
         let values = 3 * (tower.frames() * vit.patch_px * vit.patch_px) as usize;
         let patch_embed = || {
             let (width, std) = (spec.hidden as usize, (1.0 / values as f64).sqrt());

@@ -5,10 +5,10 @@
 mod clip;
 mod decoder;
 mod llava;
-mod qwen2_vl;
+mod qwen_vl;
 
-use dip_core::ModelSpec;
 use dip_core::hf::Architecture;
+use dip_core::{ModelSpec, NormKind};
 
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +72,7 @@ pub struct Prefixes {
 pub fn prefixes(architecture: Architecture) -> &'static [Prefixes] {
     match architecture {
         Architecture::Llama | Architecture::Qwen2 => &decoder::PREFIXES,
-        Architecture::Qwen2Vl => &qwen2_vl::PREFIXES,
+        Architecture::Qwen2Vl | Architecture::Qwen25Vl => &qwen_vl::PREFIXES,
         Architecture::Llava => &llava::PREFIXES,
     }
 }
@@ -82,8 +82,8 @@ pub fn table(model: &ModelSpec, architecture: Architecture, prefixes: &Prefixes)
     let mut table = Table::default();
     match architecture {
         Architecture::Llama | Architecture::Qwen2 => decoder::add(&mut table, model, prefixes),
-        Architecture::Qwen2Vl => {
-            qwen2_vl::add(&mut table, model, prefixes);
+        Architecture::Qwen2Vl | Architecture::Qwen25Vl => {
+            qwen_vl::add(&mut table, model, prefixes);
             decoder::add(&mut table, model, prefixes);
         }
         Architecture::Llava => {
@@ -126,6 +126,16 @@ impl Table {
         self.push(format!("{name}.weight"), &[output, input], TensorLayout::Columns, vec![part]);
         if bias {
             self.same(format!("{name}.bias"), &[output], format!("{parameter}.bias"));
+        }
+    }
+
+    /// Adds the scale of a norm, and its shift if it has one.
+    fn norm(&mut self, name: &str, width: usize, kind: NormKind, parameter: &str) {
+        match kind {
+            NormKind::Layer => self.layer_norm(name, width, parameter),
+            NormKind::Rms => {
+                self.same(format!("{name}.weight"), &[width], format!("{parameter}.gamma"))
+            }
         }
     }
 

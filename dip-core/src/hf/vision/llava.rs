@@ -27,15 +27,16 @@ pub(in crate::hf) fn llava(config: &Fields<'_>) -> Result<Modules, SpecError> {
         ffn: vision.size_or("intermediate_size", 3072)?,
         layers: feature_layers(config, vision.size_or("num_hidden_layers", 12)?)?,
         heads: vision.size_or("num_attention_heads", 12)?,
+        gated_ffn: None,
         adapter_hidden: Some(decoder.module.hidden),
         activation: activation(&vision, default_act)?,
         norm_epsilon: vision.number_or("layer_norm_eps", default_epsilon)?,
-        kind: VitSpec {
-            image_px: vision.size_or("image_size", 224)?,
-            patch_px: vision.size_or("patch_size", patch_px)?,
-            merge: 1,
+        kind: VitSpec::squares(
+            vision.size_or("image_size", 224)?,
+            vision.size_or("patch_size", patch_px)?,
+            1,
             tower,
-        },
+        ),
     };
     Ok(join(encoder, decoder))
 }

@@ -9,7 +9,7 @@ use super::{LANGUAGE, VISION};
 use crate::spec::{Activation, LayerOptions, ModuleKind, ModuleSpec, SpecError, VitSpec};
 
 pub(super) use llava::llava;
-pub(super) use qwen_vl::qwen2_vl;
+pub(super) use qwen_vl::{qwen2_5_vl, qwen2_vl};
 
 /// The modules of a model.
 pub(super) struct Modules {
@@ -24,6 +24,7 @@ struct EncoderConfig {
     ffn: u32,
     layers: u32,
     heads: u32,
+    gated_ffn: Option<bool>,
     adapter_hidden: Option<u32>,
     activation: Activation,
     norm_epsilon: f64,
@@ -36,6 +37,7 @@ fn join(encoder: EncoderConfig, mut decoder: DecoderConfig) -> Modules {
         ffn,
         layers,
         heads,
+        gated_ffn,
         adapter_hidden,
         activation,
         norm_epsilon,
@@ -50,7 +52,7 @@ fn join(encoder: EncoderConfig, mut decoder: DecoderConfig) -> Modules {
         heads,
         kv_heads: None,
         head_dim: None,
-        gated_ffn: None,
+        gated_ffn,
         adapter_hidden,
         trainable: true,
         lora: None,

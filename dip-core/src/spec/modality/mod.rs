@@ -22,7 +22,7 @@ pub use audio::{AUDIO_KERNEL, AudioSpec, MEL_BANDS};
 pub use decoder::DecoderSpec;
 pub use dit::{DitSpec, STEP_EMBEDDING};
 pub use kind::{ModuleKind, OtherModality};
-pub use vit::{Tower, VitSpec};
+pub use vit::{NormKind, Tower, VitSpec, WindowSpec};
 
 use crate::spec::batch::{ClipMeta, MicrobatchMeta};
 use crate::spec::error::FieldError;
@@ -100,6 +100,12 @@ pub trait Modality: Any + Debug + Send + Sync {
     /// Rows that are merged into one token by the adapter.
     fn merged_rows(&self) -> u64 {
         1
+    }
+
+    /// Layers whose outputs the adapter also merges, ascending; each has an adapter of its own. The decoder adds these features
+    /// to the outputs of its first layers.
+    fn stacked_layers(&self) -> &[u32] {
+        &[]
     }
 
     /// True if the module ends in an adapter, whose output has the width of the module's consumer.

@@ -8,7 +8,7 @@ use super::{
 use crate::spec::error::FieldError;
 
 /// Vision encoder with a spatial-merge adapter at its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VitSpec {
     /// Side of the square input image, in pixels.
@@ -20,6 +20,51 @@ pub struct VitSpec {
     /// How it begins and ends.
     #[serde(default, skip_serializing_if = "Tower::is_native")]
     pub tower: Tower,
+    /// The norm of its layers and of its adapter.
+    #[serde(default, skip_serializing_if = "NormKind::is_layer")]
+    pub norm: NormKind,
+    /// Attention inside windows, if most layers have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowSpec>,
+    /// Side of a square table of learned positions, in patches. The table is interpolated to the grid of each image and added
+    /// to its patches, beside the rotary positions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position_side: Option<u32>,
+    /// Layers whose outputs are merged, too, ascending. The first of these features is added to the output of the first layer
+    /// of the decoder, the second to that of the second layer, and so on (DeepStack).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stacked_layers: Vec<u32>,
+    /// Steps of the time coordinate per second of a video. By default the time grows by one with each patch of frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions_per_second: Option<u32>,
+}
+
+/// The norm of a vision encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    /// Layer norm, with a shift.
+    #[default]
+    Layer,
+    /// Root-mean-square norm.
+    Rms,
+}
+
+impl NormKind {
+    /// True if it is the default.
+    pub fn is_layer(&self) -> bool {
+        *self == Self::Layer
+    }
+}
+
+/// Attention inside square windows of an image, as in Qwen2.5-VL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSpec {
+    /// Side of a window, in pixels. Windows at the right and at the lower edge of an image may be smaller.
+    pub px: u32,
+    /// Layers in which every patch attends to its whole image instead.
+    pub full_layers: Vec<u32>,
 }
 
 /// How a vision encoder begins and ends.
@@ -31,6 +76,8 @@ pub enum Tower {
     Native,
     /// Like `Native`, without the bias. A patch spans two frames; a still image fills both.
     Qwen2Vl,
+    /// Like `Native`; a patch spans two frames.
+    Qwen3Vl,
     /// A class token, learned positions, a norm before the layers. The adapter has no norm and drops the class token.
     Clip,
     /// Patch embedding with a bias, learned positions, an adapter without a norm.
@@ -40,12 +87,12 @@ pub enum Tower {
 impl Tower {
     /// Frames of one patch.
     pub fn frames(self) -> u32 {
-        if self == Self::Qwen2Vl { 2 } else { 1 }
+        if matches!(self, Self::Qwen2Vl | Self::Qwen3Vl) { 2 } else { 1 }
     }
 
     /// True if the patch embedding has a bias.
     pub fn patch_bias(self) -> bool {
-        matches!(self, Self::Native | Self::Siglip)
+        matches!(self, Self::Native | Self::Qwen3Vl | Self::Siglip)
     }
 
     /// True if positions are a learned table instead of rotary.
@@ -62,7 +109,7 @@ impl Tower {
     /// pixels from -1 to 1.
     pub fn pixel_statistics(self) -> Option<[(f32, f32); 3]> {
         match self {
-            Self::Native | Self::Siglip => None,
+            Self::Native | Self::Qwen3Vl | Self::Siglip => None,
             Self::Qwen2Vl | Self::Clip => Some([
                 (0.481_454_66, 0.268_629_54),
                 (0.457_827_5, 0.261_302_6),
@@ -78,6 +125,32 @@ impl Tower {
 }
 
 impl VitSpec {
+    /// An encoder of square images with full attention, without further features.
+    pub fn squares(image_px: u32, patch_px: u32, merge: u32, tower: Tower) -> Self {
+        Self {
+            image_px,
+            patch_px,
+            merge,
+            tower,
+            norm: NormKind::Layer,
+            window: None,
+            position_side: None,
+            stacked_layers: Vec::new(),
+            positions_per_second: None,
+        }
+    }
+
+    /// True if the attention of a layer stays inside windows.
+    pub fn is_windowed(&self, layer: u32) -> bool {
+        self.window.as_ref().is_some_and(|window| !window.full_layers.contains(&layer))
+    }
+
+    /// Side of a window in merged patches; `None` without windows.
+    pub fn window_side(&self) -> Option<u32> {
+        let merged_px = self.patch_px.saturating_mul(self.merge).max(1);
+        self.window.as_ref().map(|window| (window.px / merged_px).max(1))
+    }
+
     /// Rows of one image in the layers: its patches, and the class token if there is one.
     pub fn rows_per_image(&self) -> u32 {
         self.patches().saturating_add(u32::from(self.tower.class_token()))
@@ -86,6 +159,45 @@ impl VitSpec {
     /// Tokens of one image in the decoder.
     pub fn tokens_per_image(&self) -> u32 {
         self.patches() / self.merge.max(1).saturating_pow(2)
+    }
+
+    fn validate_features(&self, module: &ModuleSpec) -> Result<(), FieldError> {
+        if let Some(side) = self.position_side {
+            module.check("kind.vit.position_side", side, 1 << 12)?;
+        }
+        if let Some(steps) = self.positions_per_second {
+            module.check("kind.vit.positions_per_second", steps, 1 << 16)?;
+        }
+        let inside =
+            |field: &str, layers: &[u32]| match layers.iter().find(|&&l| l >= module.layers) {
+                None => Ok(()),
+                Some(layer) => {
+                    let limit = format!("layers of the {}, counted from 0", module.layers);
+                    let remedy = "name layers of this module";
+                    Err(FieldError::new(module.path(field), layer, limit, remedy))
+                }
+            };
+        if let Some(window) = &self.window {
+            let least = u64::from(self.patch_px) * u64::from(self.merge);
+            if u64::from(window.px) < least || window.px > 1 << 16 {
+                let limit = format!("patch_px * merge = {least} to 65536");
+                let path = module.path("kind.vit.window.px");
+                return Err(FieldError::new(path, window.px, limit, "try 4 merged patches"));
+            }
+            inside("kind.vit.window.full_layers", &window.full_layers)?;
+        }
+        inside("kind.vit.stacked_layers", &self.stacked_layers)?;
+        if !self.stacked_layers.is_sorted_by(|a, b| a < b) {
+            let path = module.path("kind.vit.stacked_layers");
+            let found = format!("{:?}", self.stacked_layers);
+            return Err(FieldError::new(
+                path,
+                found,
+                "ascending",
+                "sort them and remove repetitions",
+            ));
+        }
+        Ok(())
     }
 
     fn patches(&self) -> u32 {
@@ -99,10 +211,11 @@ impl Modality for VitSpec {
     }
 
     fn validate(&self, module: &ModuleSpec) -> Result<(), FieldError> {
-        let Self { image_px, patch_px, merge, .. } = *self;
+        let &Self { image_px, patch_px, merge, .. } = self;
         module.check("kind.vit.image_px", image_px, 1 << 16)?;
         module.check("kind.vit.patch_px", patch_px, image_px)?;
         module.check("kind.vit.merge", merge, image_px / patch_px)?;
+        self.validate_features(module)?;
         if image_px.is_multiple_of(patch_px * merge) {
             return Ok(());
         }
@@ -134,12 +247,17 @@ impl Modality for VitSpec {
 
     fn start_parameters(&self, module: &ModuleSpec, _: u64) -> u64 {
         let values = 3 * u64::from(self.tower.frames()) * u64::from(self.patch_px).pow(2);
-        let table = u64::from(self.tower.learned_positions()) * u64::from(self.rows_per_image());
+        let fixed = u64::from(self.tower.learned_positions()) * u64::from(self.rows_per_image());
+        let table = fixed + self.position_side.map_or(0, |side| u64::from(side).pow(2));
         (values + table) * u64::from(module.hidden)
     }
 
     fn merged_rows(&self) -> u64 {
         u64::from(self.merge) * u64::from(self.merge)
+    }
+
+    fn stacked_layers(&self) -> &[u32] {
+        &self.stacked_layers
     }
 
     fn fill(&self, at: &Filling<'_>, microbatch: &mut MicrobatchMeta) {

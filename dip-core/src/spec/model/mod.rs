@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::error::{FieldError, SpecError};
 use crate::spec::ids::ModuleId;
-use crate::spec::modality::ModuleKind;
+use crate::spec::modality::{DecoderSpec, ModuleKind};
 use crate::spec::strict;
 
 pub use options::{Activation, AttentionBias, LayerOptions, Lora, LoraTarget, Rope, RopeScaling};
@@ -260,6 +260,7 @@ impl ModelSpec {
                 .into());
             }
         }
+        (0..self.modules.len()).try_for_each(|m| self.validate_stacked(m.into()))?;
         if self.topological_order().len() != self.modules.len() {
             let done = self.topological_order();
             let stuck = (0..self.modules.len())
@@ -267,6 +268,38 @@ impl ModelSpec {
                 .map(|i| self.modules[i].name.clone())
                 .collect();
             return Err(SpecError::Cycle { modules: stuck });
+        }
+        Ok(())
+    }
+}
+
+impl ModelSpec {
+    /// Checks that the consumers of a module have a layer for each of its features, and that features can be split over rows.
+    fn validate_stacked(&self, module: ModuleId) -> Result<(), FieldError> {
+        let spec = &self.modules[module.index()];
+        let (layers, rows) =
+            (spec.kind.modality().stacked_layers().len(), spec.kind.modality().merged_rows());
+        let wrong = |limit: String, remedy: &str| {
+            let path = spec.path("kind.vit.stacked_layers");
+            Err(FieldError::new(path, format_args!("{layers} layers"), limit, remedy))
+        };
+        for consumer in self.consumers_of(module).into_iter().map(|m| &self.modules[m.index()]) {
+            if layers > 0 && consumer.kind.get::<DecoderSpec>().is_none() {
+                let limit = format!("none: {:?} is no decoder", consumer.name);
+                return wrong(limit, "connect the encoder to a decoder, or leave them out");
+            }
+            if layers > consumer.layers as usize {
+                let limit =
+                    format!("at most the {} layers of {:?}", consumer.layers, consumer.name);
+                return wrong(limit, "leave some out");
+            }
+            if layers > 0 && !u64::from(consumer.hidden).is_multiple_of(rows.max(1)) {
+                let limit = format!(
+                    "none, unless merge * merge = {rows} divides the width of {:?}",
+                    consumer.name
+                );
+                return wrong(limit, "leave them out, or change the width");
+            }
         }
         Ok(())
     }

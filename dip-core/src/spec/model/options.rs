@@ -67,11 +67,14 @@ pub struct Rope {
     /// Numbers of angles of a head that encode time, row and column, as in Qwen2-VL. They add up to half of the head width.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sections: Option<[u32; 3]>,
+    /// True if the sections alternate from angle to angle, as in Qwen3-VL; otherwise each section is one run of angles.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub interleaved: bool,
 }
 
 impl Default for Rope {
     fn default() -> Self {
-        Self { theta: 10_000.0, scaling: None, sections: None }
+        Self { theta: 10_000.0, scaling: None, sections: None, interleaved: false }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The vision encoder of Qwen2-VL.
+//! The vision encoders of Qwen2-VL and Qwen2.5-VL.
 
 use dip_core::hf::{LANGUAGE, VISION};
 use dip_core::{ModelSpec, VitSpec};
@@ -15,10 +15,14 @@ pub(super) const PREFIXES: [Prefixes; 2] = [
     },
 ];
 
+/// The layers of a feed-forward network without a gate, and with one.
+const PLAIN: [(&str, &str); 2] = [("fc1", "up"), ("fc2", "down")];
+const GATED: [(&str, &str); 3] = [("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down")];
+
 /// The tensors of the module [`VISION`]. Query, key and value of a layer are one tensor.
 pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let Some((_, spec)) = model.module(VISION) else { return };
-    let Some(&VitSpec { patch_px, tower, .. }) = spec.kind.get() else { return };
+    let Some(&VitSpec { patch_px, tower, norm, .. }) = spec.kind.get() else { return };
     let (m, f, px) = (spec.hidden as usize, spec.ffn as usize, patch_px as usize);
     let q = spec.heads as usize * spec.head_dim() as usize;
     let patch = format!("{}patch_embed.proj.weight", prefixes.vision);
@@ -41,20 +45,25 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
             qkv("weight"),
         );
         table.push(format!("{name}.attn.qkv.bias"), &[3 * q], TensorLayout::Rows, qkv("bias"));
-        for (theirs, part, shape) in [
-            ("attn.proj", "attention.output", [m, q]),
-            ("mlp.fc1", "feed_forward.up", [f, m]),
-            ("mlp.fc2", "feed_forward.down", [m, f]),
-        ] {
-            table.linear(&format!("{name}.{theirs}"), shape, true, &format!("{ours}.{part}"));
+        table.linear(
+            &format!("{name}.attn.proj"),
+            [m, q],
+            true,
+            &format!("{ours}.attention.output"),
+        );
+        let names = if spec.gated_ffn() { &GATED[..] } else { &PLAIN };
+        for &(theirs, part) in names {
+            let shape = if part == "down" { [m, f] } else { [f, m] };
+            let ours = format!("{ours}.feed_forward.{part}");
+            table.linear(&format!("{name}.mlp.{theirs}"), shape, true, &ours);
         }
-        table.layer_norm(&format!("{name}.norm1"), m, &format!("{ours}.attention_norm"));
-        table.layer_norm(&format!("{name}.norm2"), m, &format!("{ours}.feed_forward_norm"));
+        table.norm(&format!("{name}.norm1"), m, norm, &format!("{ours}.attention_norm"));
+        table.norm(&format!("{name}.norm2"), m, norm, &format!("{ours}.feed_forward_norm"));
     }
     let (merged, inner) = (spec.merged_width() as usize, spec.adapter_width() as usize);
     let output = model.module(LANGUAGE).map_or(m, |(_, language)| language.hidden as usize);
     let (name, ours) = (prefixes.adapter, format!("{VISION}.merger"));
-    table.layer_norm(&format!("{name}ln_q"), m, &format!("{ours}.norm"));
+    table.norm(&format!("{name}ln_q"), m, norm, &format!("{ours}.norm"));
     table.linear(&format!("{name}mlp.0"), [inner, merged], true, &format!("{ours}.fc1"));
     table.linear(&format!("{name}mlp.2"), [output, inner], true, &format!("{ours}.fc2"));
 }
