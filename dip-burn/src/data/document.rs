@@ -1,5 +1,6 @@
 //! Documents: text and pictures in order, and their tokens.
 
+use super::conversation::{Conversation, Role, Turn};
 use super::error::TokenizeError;
 use super::picture::Picture;
 use super::tokenizer::Tokenizer;
@@ -8,10 +9,12 @@ use super::tokenizer::Tokenizer;
 pub const IMAGE_MARK: &str = "<image>";
 
 /// Text and pictures, in reading order.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Document {
-    /// The pieces, in reading order.
-    pub pieces: Vec<DocumentPiece>,
+#[derive(Debug, Clone, PartialEq)]
+pub enum Document {
+    /// Text and pictures without speakers; all text has a loss.
+    Plain(Vec<DocumentPiece>),
+    /// The turns of a conversation; only the assistant's have a loss.
+    Conversation(Conversation),
 }
 
 /// A piece of a document.
@@ -44,7 +47,16 @@ impl Document {
                 pieces.push(DocumentPiece::Text(part.to_owned()));
             }
         }
-        Some(Self { pieces })
+        Some(Self::Plain(pieces))
+    }
+
+    /// The pieces, in reading order.
+    pub fn pieces(&self) -> impl Iterator<Item = &DocumentPiece> {
+        let (plain, turns): (&[DocumentPiece], &[Turn]) = match self {
+            Self::Plain(pieces) => (pieces, &[]),
+            Self::Conversation(conversation) => (&[], &conversation.turns),
+        };
+        plain.iter().chain(turns.iter().flat_map(|turn| &turn.pieces))
     }
 
     /// The text with a mark for each picture.
@@ -53,12 +65,12 @@ impl Document {
             DocumentPiece::Text(text) => text.clone(),
             DocumentPiece::Picture(_) => IMAGE_MARK.to_owned(),
         };
-        self.pieces.iter().map(mark).collect()
+        self.pieces().map(mark).collect()
     }
 
     /// The pictures, in order.
     pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
-        self.pieces.iter().filter_map(|piece| match piece {
+        self.pieces().filter_map(|piece| match piece {
             DocumentPiece::Picture(picture) => Some(picture),
             DocumentPiece::Text(_) => None,
         })
@@ -73,12 +85,19 @@ impl Document {
         tokenizer: &Tokenizer,
         tokens_per_image: u32,
     ) -> Result<TokenizedDocument, TokenizeError> {
-        let mut out = self.tokenize_open(tokenizer, tokens_per_image)?;
-        out.tokens.push(tokenizer.special().eos);
-        Ok(out)
+        let mut write = Writer::new(tokenizer, tokens_per_image);
+        match self {
+            Self::Plain(pieces) => {
+                write.pieces(pieces, true)?;
+                write.out.push(tokenizer.special().eos, true);
+            }
+            Self::Conversation(conversation) => write.turns(conversation)?,
+        }
+        Ok(write.out)
     }
 
-    /// Like [`Document::tokenize`], but without the end mark: a prompt to continue.
+    /// Like [`Document::tokenize`], but without the end mark: a prompt to continue. After the last turn of a conversation the
+    /// assistant speaks.
     ///
     /// # Errors
     /// [`TokenizeError`] if the tokenizer refuses a text.
@@ -87,28 +106,81 @@ impl Document {
         tokenizer: &Tokenizer,
         tokens_per_image: u32,
     ) -> Result<TokenizedDocument, TokenizeError> {
-        let special = tokenizer.special();
-        let mut out = TokenizedDocument { tokens: vec![special.bos], pictures: Vec::new() };
-        for piece in &self.pieces {
-            match piece {
-                DocumentPiece::Text(text) => out.tokens.extend(tokenizer.encode(text)?),
-                DocumentPiece::Picture(picture) => {
-                    let (offset, picture) = (out.tokens.len() as u32, picture.clone());
-                    out.pictures.push(PlacedPicture { offset, picture });
-                    let tokens = out.tokens.len() + tokens_per_image as usize;
-                    out.tokens.resize(tokens, special.image);
-                }
+        let mut write = Writer::new(tokenizer, tokens_per_image);
+        match self {
+            Self::Plain(pieces) => write.pieces(pieces, true)?,
+            Self::Conversation(conversation) => {
+                write.turns(conversation)?;
+                write.speaker(Role::Assistant)?;
             }
         }
-        Ok(out)
+        Ok(write.out)
+    }
+}
+
+/// Appends pieces to a tokenized document.
+struct Writer<'a> {
+    out: TokenizedDocument,
+    tokenizer: &'a Tokenizer,
+    tokens_per_image: u32,
+}
+
+impl<'a> Writer<'a> {
+    /// A document that begins.
+    fn new(tokenizer: &'a Tokenizer, tokens_per_image: u32) -> Self {
+        let mut out = TokenizedDocument::default();
+        out.push(tokenizer.special().bos, false);
+        Self { out, tokenizer, tokens_per_image }
+    }
+
+    /// The turns in the format for tokenizers without a chat template: `USER: a question` and a line feed.
+    fn turns(&mut self, conversation: &Conversation) -> Result<(), TokenizeError> {
+        for Turn { role, pieces, trained } in &conversation.turns {
+            self.speaker(*role)?;
+            self.pieces(pieces, *trained)?;
+            if *trained {
+                self.out.push(self.tokenizer.special().eos, true);
+            }
+            self.text("\n", false)?;
+        }
+        Ok(())
+    }
+
+    fn speaker(&mut self, role: Role) -> Result<(), TokenizeError> {
+        self.text(&format!("{}: ", role.name().to_uppercase()), false)
+    }
+
+    fn pieces(&mut self, pieces: &[DocumentPiece], trained: bool) -> Result<(), TokenizeError> {
+        for piece in pieces {
+            match piece {
+                DocumentPiece::Text(text) => self.text(text, trained)?,
+                DocumentPiece::Picture(picture) => self.picture(picture),
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str, trained: bool) -> Result<(), TokenizeError> {
+        self.out.extend(self.tokenizer.encode(text)?, trained);
+        Ok(())
+    }
+
+    fn picture(&mut self, picture: &Picture) {
+        let (offset, picture) = (self.out.tokens.len() as u32, picture.clone());
+        self.out.pictures.push(PlacedPicture { offset, picture });
+        let image = self.tokenizer.special().image;
+        self.out.extend(std::iter::repeat_n(image, self.tokens_per_image as usize), false);
     }
 }
 
 /// A document as token ids.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TokenizedDocument {
     /// Token ids; every picture is a run of image tokens.
     pub tokens: Vec<u32>,
+    /// True if the model learns to produce the token, `[tokens]`: all text of a plain document and its end mark, and what the
+    /// assistant says in a conversation with the token that ends its turn. Never true for image tokens.
+    pub trained: Vec<bool>,
     /// The pictures, in order.
     pub pictures: Vec<PlacedPicture>,
 }
@@ -123,6 +195,22 @@ pub struct PlacedPicture {
 }
 
 impl TokenizedDocument {
+    /// Appends a token.
+    pub fn push(&mut self, token: u32, trained: bool) {
+        self.extend([token], trained);
+    }
+
+    /// Appends tokens that all have a loss, or none.
+    pub fn extend(&mut self, tokens: impl IntoIterator<Item = u32>, trained: bool) {
+        self.tokens.extend(tokens);
+        self.trained.resize(self.tokens.len(), trained);
+    }
+
+    /// True if the first `tokens` tokens have one with a loss. The first token of a document is never predicted.
+    pub fn trains_within(&self, tokens: usize) -> bool {
+        self.trained.iter().take(tokens).skip(1).any(|&trained| trained)
+    }
+
     /// Cuts the document to at most `tokens` tokens and `images` images, and returns true if it was longer. A cut never divides
     /// an image: the first image that does not fit is left out with all that follows.
     pub fn truncate(&mut self, tokens: u32, images: u32, tokens_per_image: u32) -> bool {
@@ -130,6 +218,7 @@ impl TokenizedDocument {
         let cut = self.tokens.len() > end;
         self.pictures.retain(|placed| (placed.offset as usize) < end);
         self.tokens.truncate(end);
+        self.trained.truncate(end);
         cut
     }
 
@@ -171,7 +260,21 @@ mod tests {
         let tokens = document.tokenize(&tokenizer, 3).unwrap();
         let s = tokenizer.special();
         assert_eq!(tokens.tokens, [s.bos, 97, s.image, s.image, s.image, 98, s.eos]);
+        assert_eq!(tokens.trained, [false, true, false, false, false, true, true]);
         assert_eq!(tokens.pictures, [PlacedPicture { offset: 2, picture: picture(1) }]);
+    }
+
+    #[test]
+    fn a_conversation_trains_what_the_assistant_says() {
+        let tokenizer = Tokenizer::bytes();
+        let turn = |role, text: &str| Turn::new(role, vec![DocumentPiece::Text(text.into())]);
+        let turns = vec![turn(Role::User, "2+2?"), turn(Role::Assistant, "4")];
+        let conversation = Document::Conversation(Conversation { turns });
+        let out = conversation.tokenize(&tokenizer, 3).unwrap();
+        assert_eq!(tokenizer.decode(&out.tokens), "USER: 2+2?\nASSISTANT: 4\n");
+        let trained = out.tokens.iter().zip(&out.trained).filter(|(_, trained)| **trained);
+        let trained: Vec<u32> = trained.map(|(&token, _)| token).collect();
+        assert_eq!(trained, [u32::from(b'4'), tokenizer.special().eos]);
     }
 
     #[test]

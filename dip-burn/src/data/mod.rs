@@ -17,11 +17,13 @@
 //! | [`FrameSource`] | the frames of a video | use rendered videos or other formats |
 //! | [`PackingRule`] | the next document of a sequence | choose which documents share a sequence |
 
+mod conversation;
 mod document;
 mod error;
 mod loader;
 mod packing;
 mod picture;
+mod samples;
 mod skip;
 mod source;
 mod tokenizer;
@@ -29,6 +31,7 @@ pub mod toy;
 pub(crate) mod video;
 mod webdataset;
 
+pub use conversation::{Conversation, Role, Turn};
 pub use document::{Document, DocumentPiece, IMAGE_MARK, PlacedPicture, TokenizedDocument};
 pub use error::{BoxError, DataError, TokenizeError};
 pub use image::RgbImage;

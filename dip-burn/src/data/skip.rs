@@ -9,10 +9,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
-    /// No `.txt`, and no `.json` with `text` or `caption`.
+    /// No `.txt`, and no `.json` with `conversations`, `messages`, `text` or `caption`.
     MissingText,
     /// The `.json` does not parse.
     InvalidJson,
+    /// The conversation of a `.json` has another form than `conversations` or `messages`.
+    InvalidConversation,
+    /// A turn of a conversation has an unknown speaker.
+    UnknownRole,
+    /// A conversation without a turn of the assistant to train on.
+    NoAnswer,
     /// The text is not UTF-8.
     InvalidText,
     /// The text has image marks, but not one for each picture.
@@ -41,6 +47,9 @@ impl SkipReason {
         match self {
             Self::MissingText => "missing text",
             Self::InvalidJson => "invalid JSON",
+            Self::InvalidConversation => "invalid conversation",
+            Self::UnknownRole => "unknown role in a conversation",
+            Self::NoAnswer => "no turn of the assistant",
             Self::InvalidText => "text is not UTF-8",
             Self::WrongMarks => "wrong number of image marks",
             Self::BrokenPicture => "broken picture",

@@ -47,7 +47,7 @@ impl DataSource for Greys {
         }
         let picture = DocumentPiece::Picture(Picture::Drawn(Arc::new(Grey(self.at.next as u8))));
         let text = DocumentPiece::Text(format!("grey {}", self.at.next));
-        Ok(Document { pieces: vec![picture, text] })
+        Ok(Document::Plain(vec![picture, text]))
     }
 
     fn position(&self) -> SourcePosition {
@@ -89,7 +89,6 @@ fn loader() -> Loader {
         tokens_per_image: 4,
         lookahead: 8,
         pad: special.pad,
-        image: special.image,
     };
     let config = LoaderConfig { pack, image_px: 4, microbatches: 2, prefetch: 1 };
     let loader = Loader::new(Box::new(Greys::default()), Arc::new(tokenizer), config).unwrap();

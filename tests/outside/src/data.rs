@@ -34,7 +34,7 @@ impl DataSource for Greys {
         let grey = (self.next * 37 % 256) as u8;
         let text = if grey < 128 { "dark" } else { "bright" };
         let picture = DocumentPiece::Picture(Picture::Drawn(Arc::new(Grey(grey))));
-        Ok(Document { pieces: vec![picture, DocumentPiece::Text(text.into())] })
+        Ok(Document::Plain(vec![picture, DocumentPiece::Text(text.into())]))
     }
 
     fn position(&self) -> SourcePosition {

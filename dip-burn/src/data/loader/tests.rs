@@ -10,7 +10,6 @@ fn config() -> LoaderConfig {
         tokens_per_image: 16,
         lookahead: 16,
         pad: special.pad,
-        image: special.image,
     };
     LoaderConfig { pack, image_px: 8, microbatches: 3, prefetch: 2 }
 }

@@ -22,8 +22,6 @@ pub struct PackConfig {
     pub lookahead: usize,
     /// The token that fills the rest of a sequence.
     pub pad: u32,
-    /// The token that stands for a part of an image.
-    pub image: u32,
 }
 
 impl PackConfig {
@@ -39,7 +37,6 @@ impl PackConfig {
             tokens_per_image: vit.map_or(0, |m| m.tokens_per_image()),
             lookahead: 32,
             pad: special.pad,
-            image: special.image,
         };
         config.validate()?;
         Ok(config)

@@ -17,8 +17,8 @@ pub struct PackedMicrobatch {
     pub positions: Vec<u32>,
     /// The token to predict at each position, `[T]`: the next token of the document, or padding at its end.
     pub targets: Vec<u32>,
-    /// True if the prediction has a loss, `[T]`: the next token is a text token of the same document. Image tokens are never
-    /// predicted, but the text after an image is.
+    /// True if the prediction has a loss, `[T]`: the next token belongs to the same document and is trained there. Image tokens
+    /// are never predicted, but the text after an image is.
     pub loss_mask: Vec<bool>,
     /// The pictures, in the order of the sequence.
     pub images: Vec<PlacedPicture>,
@@ -77,8 +77,8 @@ impl PackedMicrobatch {
         let start = self.tokens.len() as u32;
         let length = document.tokens.len();
         let next = document.tokens.iter().skip(1).copied();
-        self.targets.extend(next.clone().chain([config.pad]));
-        self.loss_mask.extend(next.map(|t| t != config.image).chain([false]));
+        self.targets.extend(next.chain([config.pad]));
+        self.loss_mask.extend(document.trained.iter().skip(1).copied().chain([false]));
         self.tokens.extend(document.tokens);
         self.documents.resize(self.tokens.len(), self.packed_documents);
         self.positions.extend(0..length as u32);

@@ -125,22 +125,22 @@ impl Packer {
     /// Truncates a document to the length of a sequence and adds it to the waiting documents. A document without text to train on
     /// is left out.
     pub fn wait(&mut self, number: u64, mut document: TokenizedDocument) {
-        let PackConfig { sequence_tokens, max_images, tokens_per_image, image, .. } = self.config;
+        let PackConfig { sequence_tokens, max_images, tokens_per_image, .. } = self.config;
         let before = document.tokens.len();
         if document.truncate(sequence_tokens, max_images, tokens_per_image) {
             self.truncated_documents += 1;
             self.truncated_tokens += (before - document.tokens.len()) as u64;
         }
-        if document.tokens.iter().skip(1).any(|&t| t != image) {
+        if document.trains_within(document.tokens.len()) {
             self.waiting.push_back(WaitingDocument { number, document });
         }
     }
 
     /// True if the document, truncated to the length of a sequence, has text to train on.
     pub fn keeps(&self, document: &TokenizedDocument) -> bool {
-        let PackConfig { sequence_tokens, max_images, tokens_per_image, image, .. } = self.config;
+        let PackConfig { sequence_tokens, max_images, tokens_per_image, .. } = self.config;
         let end = document.kept_tokens(sequence_tokens, max_images, tokens_per_image);
-        document.tokens[..end].iter().skip(1).any(|&t| t != image)
+        document.trains_within(end)
     }
 }
 

@@ -5,28 +5,21 @@ const IMAGE: u32 = 259;
 const PAD: u32 = 256;
 
 fn config() -> PackConfig {
-    PackConfig {
-        sequence_tokens: 16,
-        max_images: 2,
-        tokens_per_image: 3,
-        lookahead: 4,
-        pad: PAD,
-        image: IMAGE,
-    }
+    PackConfig { sequence_tokens: 16, max_images: 2, tokens_per_image: 3, lookahead: 4, pad: PAD }
 }
 
 /// A document of text tokens and images in front.
 fn document(images: u32, text: usize) -> TokenizedDocument {
     let special = Tokenizer::bytes().special();
-    let mut tokens = vec![special.bos];
-    let mut pictures = Vec::new();
+    let mut document = TokenizedDocument::default();
+    document.push(special.bos, false);
     for i in 0..images {
         let picture = Picture::Encoded(vec![i as u8].into());
-        pictures.push(PlacedPicture { offset: tokens.len() as u32, picture });
-        tokens.resize(tokens.len() + 3, IMAGE);
+        document.pictures.push(PlacedPicture { offset: document.tokens.len() as u32, picture });
+        document.extend([IMAGE; 3], false);
     }
-    tokens.resize(tokens.len() + text, 65);
-    TokenizedDocument { tokens, pictures }
+    document.extend(std::iter::repeat_n(65, text), true);
+    document
 }
 
 fn pack_all(documents: Vec<TokenizedDocument>, sequences: usize) -> Vec<PackedMicrobatch> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::picture::{Picture, PictureError};
+use crate::data::samples::{SamplePictures, conversation};
 use crate::data::skip::SkipReason;
 use crate::data::video::{CaptionedVideo, Video};
 
@@ -77,9 +78,19 @@ impl<'a> SampleReader<'a> {
         if bytes > self.limits.sample_bytes || pictures.len() > MAX_PICTURES {
             return Err(Unusable::Skip(SkipReason::Oversized));
         }
-        let text = self.text()?;
         let pictures: Vec<Picture> =
             pictures.into_iter().map(|(_, m)| self.picture(m)).collect::<Result<_, _>>()?;
+        let text = match self.plain_text()? {
+            Some(text) => text,
+            None => {
+                let json = self.json()?.ok_or(SkipReason::MissingText)?;
+                let mut members = MemberPictures(pictures.clone().into_iter());
+                if let Some(document) = conversation(&json, &mut members)? {
+                    return Ok(document);
+                }
+                json_text(&json).ok_or(SkipReason::MissingText)?
+            }
+        };
         if pictures.is_empty() && text.trim().is_empty() {
             return Err(Unusable::Skip(SkipReason::Empty));
         }
@@ -94,7 +105,10 @@ impl<'a> SampleReader<'a> {
         {
             return Err(Unusable::Skip(SkipReason::Oversized));
         }
-        let caption = self.text()?;
+        let caption = match self.plain_text()? {
+            Some(text) => text,
+            None => self.json()?.as_ref().and_then(json_text).ok_or(SkipReason::MissingText)?,
+        };
         let files: [(&str, VideoFormat); 5] = [
             ("safetensors", Video::Latents),
             ("gif", Video::Gif),
@@ -130,16 +144,11 @@ impl<'a> SampleReader<'a> {
         }
     }
 
-    /// The `.txt`, or `text` or `caption` of the `.json`.
-    fn text(&mut self) -> Result<String, Unusable> {
-        if let Some(member) = self.member("txt") {
-            return String::from_utf8(self.bytes(member)?)
-                .map_err(|_| Unusable::Skip(SkipReason::InvalidText));
-        }
-        let json = self.json()?.ok_or(Unusable::Skip(SkipReason::MissingText))?;
-        let field = |name| json.get(name).and_then(Value::as_str);
-        let text = field("text").or_else(|| field("caption"));
-        text.map(str::to_owned).ok_or(Unusable::Skip(SkipReason::MissingText))
+    /// The text of the `.txt`, if there is one.
+    fn plain_text(&mut self) -> Result<Option<String>, Unusable> {
+        let Some(member) = self.member("txt") else { return Ok(None) };
+        let text = String::from_utf8(self.bytes(member)?).map_err(|_| SkipReason::InvalidText)?;
+        Ok(Some(text))
     }
 
     fn json(&mut self) -> Result<Option<Value>, Unusable> {
@@ -175,6 +184,25 @@ impl<'a> SampleReader<'a> {
     }
 }
 
+impl From<SkipReason> for Unusable {
+    fn from(reason: SkipReason) -> Self {
+        Self::Skip(reason)
+    }
+}
+
+/// The pictures of a sample. Messages name the files that a shard was made from, so a name stands for the next picture.
+struct MemberPictures(std::vec::IntoIter<Picture>);
+
+impl SamplePictures for MemberPictures {
+    fn next(&mut self) -> Option<Picture> {
+        self.0.next()
+    }
+
+    fn named(&mut self, _name: &str) -> Result<Picture, SkipReason> {
+        self.0.next().ok_or(SkipReason::WrongMarks)
+    }
+}
+
 /// Makes a video from the bytes of a member.
 type VideoFormat = fn(Arc<[u8]>) -> Video;
 
@@ -185,6 +213,12 @@ fn numbered_pictures(sample: &ShardSample) -> Vec<(u64, &Member)> {
         sample.members.iter().filter_map(|m| Some((number(m)?, m))).collect();
     pictures.sort_by_key(|&(number, _)| number);
     pictures
+}
+
+/// The `text` or `caption` of a `.json`.
+fn json_text(json: &Value) -> Option<String> {
+    let text = ["text", "caption"].iter().find_map(|&name| json.get(name)?.as_str());
+    text.map(str::to_owned)
 }
 
 fn is_text(member: &Member) -> bool {

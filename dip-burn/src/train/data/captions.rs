@@ -31,11 +31,13 @@ pub struct CaptionEvaluator {
     image_px: u32,
 }
 
-/// A held-out picture and its caption.
+/// A held-out picture and its caption: the text that follows the first picture, or the assistant's first answer after it.
 #[derive(Debug, Clone)]
 pub struct HeldOutPicture {
-    /// The document up to its first picture, which comes last.
+    /// The document up to the caption.
     prompt: Document,
+    /// The document up to the end of the caption.
+    whole: Document,
     /// The caption.
     caption: String,
 }
@@ -133,9 +135,8 @@ impl CaptionEvaluator {
     pub fn evaluation_batch(&self, most: usize) -> Result<Vec<Microbatch>, DataError> {
         let mut documents = Vec::new();
         for held_out in self.held_out.iter().take(most) {
-            let mut document = held_out.prompt.clone();
-            document.pieces.push(DocumentPiece::Text(held_out.caption.clone()));
-            documents.push(document.tokenize(&self.tokenizer, self.pack.tokens_per_image)?);
+            let tokens_per_image = self.pack.tokens_per_image;
+            documents.push(held_out.whole.tokenize(&self.tokenizer, tokens_per_image)?);
         }
         let count = documents.len();
         let mut packer = Packer::new(PackConfig { lookahead: count.max(1), ..self.pack.clone() })?;
@@ -176,6 +177,30 @@ impl CaptionEvaluator {
 }
 
 impl HeldOutPicture {
+    /// The first picture of a document with its caption, if there are both.
+    fn of(document: Document) -> Option<Self> {
+        let is_picture = |p: &DocumentPiece| matches!(p, DocumentPiece::Picture(_));
+        match document {
+            Document::Plain(mut pieces) => {
+                let at = pieces.iter().position(is_picture)?;
+                pieces.truncate(at + 2);
+                let whole = Document::Plain(pieces.clone());
+                let Some(DocumentPiece::Text(caption)) = pieces.pop() else { return None };
+                (pieces.len() == at + 1).then_some(())?;
+                Some(Self { prompt: Document::Plain(pieces), whole, caption })
+            }
+            Document::Conversation(mut conversation) => {
+                let turns = &mut conversation.turns;
+                let seen = turns.iter().position(|turn| turn.pieces.iter().any(is_picture))?;
+                let answer = turns[seen..].iter().position(|turn| turn.trained)?;
+                turns.truncate(seen + answer + 1);
+                let whole = Document::Conversation(conversation.clone());
+                let caption = conversation.turns.pop()?.text();
+                Some(Self { prompt: Document::Conversation(conversation), whole, caption })
+            }
+        }
+    }
+
     /// The caption in the data.
     pub fn caption(&self) -> &str {
         &self.caption
@@ -242,14 +267,7 @@ fn held_out(source: &mut dyn DataSource, count: usize) -> Result<Vec<HeldOutPict
         if found.len() == count {
             break;
         }
-        let document = source.next_document()?;
-        let is_picture = |p: &DocumentPiece| matches!(p, DocumentPiece::Picture(_));
-        let Some(at) = document.pieces.iter().position(is_picture) else { continue };
-        let Some(DocumentPiece::Text(caption)) = document.pieces.get(at + 1) else { continue };
-        let caption = caption.clone();
-        let mut prompt = document;
-        prompt.pieces.truncate(at + 1);
-        found.push(HeldOutPicture { prompt, caption });
+        found.extend(HeldOutPicture::of(source.next_document()?));
     }
     Ok(found)
 }

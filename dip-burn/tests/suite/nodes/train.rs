@@ -201,8 +201,8 @@ impl DataSource for Broken {
     fn next_document(&mut self) -> Result<Document, DataError> {
         let mut document = self.0.next_document()?;
         self.1 += 1;
-        if self.1.is_multiple_of(5) {
-            for piece in &mut document.pieces {
+        if let (Document::Plain(pieces), true) = (&mut document, self.1.is_multiple_of(5)) {
+            for piece in pieces {
                 if let DocumentPiece::Picture(picture) = piece {
                     *picture = Picture::Encoded([0; 9].into());
                 }

@@ -124,14 +124,14 @@ impl Scenes {
             _ => rng.random_range(4..9),
         };
         if pictures == 0 {
-            return Document { pieces: vec![DocumentPiece::Text(sums(&mut rng))] };
+            return Document::Plain(vec![DocumentPiece::Text(sums(&mut rng))]);
         }
         let pieces = (0..pictures).flat_map(|_| {
             let scene = Scene::random(&mut rng, self.config.split);
             let caption = format!("{}.", scene.caption());
             [DocumentPiece::Picture(Picture::Drawn(Arc::new(scene))), DocumentPiece::Text(caption)]
         });
-        Document { pieces: pieces.collect() }
+        Document::Plain(pieces.collect())
     }
 }
 

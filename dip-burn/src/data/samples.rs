@@ -1,0 +1,216 @@
+//! JSON samples: a caption, or a conversation with pictures.
+
+use serde_json::Value;
+
+use super::conversation::{Conversation, Role, Turn};
+use super::document::{Document, DocumentPiece, IMAGE_MARK};
+use super::picture::Picture;
+use super::skip::SkipReason;
+
+/// Most turns of one conversation.
+const MAX_TURNS: usize = 1 << 16;
+
+/// The pictures of a sample: first those that come with it, then those that its text names.
+pub(super) trait SamplePictures {
+    /// The next picture that comes with the sample, in order; `None` if there are no more.
+    fn next(&mut self) -> Option<Picture>;
+
+    /// The picture of a name in a message: a path or an URL.
+    ///
+    /// # Errors
+    /// The reason to skip the sample.
+    fn named(&mut self, name: &str) -> Result<Picture, SkipReason>;
+}
+
+/// The conversation of a sample; `None` if it has none.
+///
+/// Two forms are read, each with either names of fields. LLaVA and ShareGPT have `conversations` of `from` and `value`, with
+/// `<image>` where a picture is; white space around a mark belongs to the mark. OpenAI has `messages` of `role` and `content`, a
+/// text or a list of parts `{"type":"text","text":..}`, `{"type":"image"}` and `{"type":"image_url","image_url":{"url":..}}`.
+/// Pictures that no turn mentions come before the text of the first turn of the user.
+///
+/// # Errors
+/// The reason to skip the sample.
+pub(super) fn conversation(
+    json: &Value,
+    pictures: &mut dyn SamplePictures,
+) -> Result<Option<Document>, SkipReason> {
+    let lists = ["conversations", "conversation", "messages"];
+    let Some(list) = lists.iter().find_map(|name| json.get(name)) else { return Ok(None) };
+    let list = list.as_array().ok_or(SkipReason::InvalidConversation)?;
+    if list.len() > MAX_TURNS {
+        return Err(SkipReason::Oversized);
+    }
+    let mut turns =
+        list.iter().map(|turn| read_turn(turn, pictures)).collect::<Result<Vec<_>, _>>()?;
+    let system = json.get("system").and_then(Value::as_str).filter(|text| !text.is_empty());
+    if let (Some(text), true) = (system, turns.first().is_some_and(|t| t.role != Role::System)) {
+        turns.insert(0, Turn::new(Role::System, vec![DocumentPiece::Text(text.to_owned())]));
+    }
+    if !turns.iter().any(|turn| turn.trained) {
+        return Err(SkipReason::NoAnswer);
+    }
+    place_unmentioned(&mut turns, pictures)?;
+    Ok(Some(Document::Conversation(Conversation { turns })))
+}
+
+/// Puts the remaining pictures before the first text of the user.
+fn place_unmentioned(
+    turns: &mut [Turn],
+    pictures: &mut dyn SamplePictures,
+) -> Result<(), SkipReason> {
+    let rest: Vec<_> = std::iter::from_fn(|| pictures.next()).map(DocumentPiece::Picture).collect();
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let is_picture = |piece: &DocumentPiece| matches!(piece, DocumentPiece::Picture(_));
+    let mentions = turns.iter().any(|turn| turn.pieces.iter().any(is_picture));
+    let first = turns.iter_mut().find(|turn| turn.role == Role::User && !mentions);
+    first.ok_or(SkipReason::WrongMarks)?.pieces.splice(0..0, rest);
+    Ok(())
+}
+
+fn read_turn(turn: &Value, pictures: &mut dyn SamplePictures) -> Result<Turn, SkipReason> {
+    let field = |names: [&str; 2]| names.iter().find_map(|name| turn.get(name));
+    let role = field(["from", "role"]).and_then(Value::as_str);
+    let role = role.and_then(Role::from_name).ok_or(SkipReason::UnknownRole)?;
+    let pieces = match field(["value", "content"]) {
+        Some(Value::String(text)) if turn.get("value").is_some() => marked(text, pictures)?,
+        Some(Value::String(text)) => vec![DocumentPiece::Text(text.clone())],
+        Some(Value::Array(parts)) => {
+            parts.iter().map(|part| read_part(part, pictures)).collect::<Result<_, _>>()?
+        }
+        Some(Value::Null) => Vec::new(),
+        _ => return Err(SkipReason::InvalidConversation),
+    };
+    let mut turn_read = Turn::new(role, pieces);
+    // OpenAI's mark of a turn without a loss.
+    turn_read.trained &= turn.get("weight").and_then(Value::as_f64) != Some(0.0);
+    Ok(turn_read)
+}
+
+/// A text with a picture in place of each mark.
+fn marked(text: &str, pictures: &mut dyn SamplePictures) -> Result<Vec<DocumentPiece>, SkipReason> {
+    if !text.contains(IMAGE_MARK) {
+        return Ok(vec![DocumentPiece::Text(text.to_owned())]);
+    }
+    let mut pieces = Vec::new();
+    for (i, part) in text.split(IMAGE_MARK).enumerate() {
+        if i > 0 {
+            pieces.push(DocumentPiece::Picture(pictures.next().ok_or(SkipReason::WrongMarks)?));
+        }
+        if !part.trim().is_empty() {
+            pieces.push(DocumentPiece::Text(part.trim().to_owned()));
+        }
+    }
+    Ok(pieces)
+}
+
+fn read_part(part: &Value, pictures: &mut dyn SamplePictures) -> Result<DocumentPiece, SkipReason> {
+    let kind = part.get("type").and_then(Value::as_str);
+    let text = part.get("text").and_then(Value::as_str);
+    match (kind, text) {
+        (Some("text") | None, Some(text)) => Ok(DocumentPiece::Text(text.to_owned())),
+        (Some("image" | "image_url"), _) => {
+            let name = ["image_url", "image", "url", "path"].iter().find_map(|&field| {
+                let value = part.get(field)?;
+                value.as_str().or_else(|| value.get("url").or_else(|| value.get("path"))?.as_str())
+            });
+            let picture = match name {
+                Some(name) => pictures.named(name)?,
+                None => pictures.next().ok_or(SkipReason::WrongMarks)?,
+            };
+            Ok(DocumentPiece::Picture(picture))
+        }
+        _ => Err(SkipReason::InvalidConversation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use serde_json::json;
+
+    use super::*;
+
+    struct Two(VecDeque<u8>);
+
+    fn picture(n: u8) -> Picture {
+        Picture::Encoded(vec![n].into())
+    }
+
+    impl SamplePictures for Two {
+        fn next(&mut self) -> Option<Picture> {
+            self.0.pop_front().map(picture)
+        }
+
+        fn named(&mut self, name: &str) -> Result<Picture, SkipReason> {
+            Ok(picture(name.len() as u8))
+        }
+    }
+
+    fn read(json: Value) -> Result<Vec<(Role, String, bool)>, SkipReason> {
+        let document = conversation(&json, &mut Two([1, 2].into()))?.unwrap();
+        let Document::Conversation(conversation) = document else { panic!("no conversation") };
+        let marked = |turn: &Turn| Document::Plain(turn.pieces.clone()).marked_text();
+        let turns = conversation.turns.iter();
+        Ok(turns.map(|turn| (turn.role, marked(turn), turn.trained)).collect())
+    }
+
+    #[test]
+    fn marks_of_llava_become_pictures() {
+        let turns = read(json!({"conversations": [
+            {"from": "human", "value": "<image>\n What is it?"},
+            {"from": "gpt", "value": " A ring."},
+            {"from": "human", "value": "And now? <image>"},
+            {"from": "gpt", "value": "A cross."}]}));
+        let expected = [
+            (Role::User, "<image>What is it?", false),
+            (Role::Assistant, " A ring.", true),
+            (Role::User, "And now?<image>", false),
+            (Role::Assistant, "A cross.", true),
+        ];
+        assert_eq!(turns.unwrap(), expected.map(|(role, text, t)| (role, text.to_owned(), t)));
+    }
+
+    #[test]
+    fn parts_of_openai_become_pieces() {
+        let turns = read(json!({"messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "<image> is text"},
+                {"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image", "image": "b"}, {"type": "image"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "Yes."}]},
+            {"role": "assistant", "content": "No.", "weight": 0}]}))
+        .unwrap();
+        assert_eq!(turns[1].1, "<image><image> is text<image><image><image>");
+        assert_eq!(turns.iter().map(|t| t.2).collect::<Vec<_>>(), [false, false, true, false]);
+    }
+
+    #[test]
+    fn pictures_without_marks_come_before_the_first_question() {
+        let turns = read(json!({"system": "Be brief.", "conversations": [
+            {"from": "human", "value": "Which?"}, {"from": "gpt", "value": "Both."}]}))
+        .unwrap();
+        assert_eq!(
+            (turns[0].1.as_str(), turns[1].1.as_str()),
+            ("Be brief.", "<image><image>Which?")
+        );
+    }
+
+    #[test]
+    fn other_samples_are_skipped_with_a_reason() {
+        let turn = |from, value| json!({"from": from, "value": value});
+        for (list, reason) in [
+            (json!([turn("human", "<image>")]), SkipReason::NoAnswer),
+            (json!([turn("gpt", "<image><image><image>")]), SkipReason::WrongMarks),
+            (json!([turn("gpt", "<image>")]), SkipReason::WrongMarks),
+            (json!([turn("alien", "")]), SkipReason::UnknownRole),
+            (json!([{"from": "gpt", "value": 1}]), SkipReason::InvalidConversation),
+            (json!([3]), SkipReason::UnknownRole),
+            (json!({}), SkipReason::InvalidConversation),
+        ] {
+            assert_eq!(read(json!({ "conversations": list })).unwrap_err(), reason);
+        }
+    }
+}
