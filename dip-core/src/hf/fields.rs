@@ -23,6 +23,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The whole of a file; errors name the file too.
+    pub fn of_file(json: &'a Value, file: &str) -> Result<Self, SpecError> {
+        match json {
+            Value::Object(object) => Ok(Self { object, path: format!("{file}: ") }),
+            _ => Err(SpecError::Syntax(format!("{file} must be one JSON object"))),
+        }
+    }
+
     /// An object inside this one; `None` if it is absent.
     pub fn child(&self, name: &str) -> Result<Option<Self>, SpecError> {
         match self.get(name) {
@@ -56,6 +64,26 @@ impl<'a> Fields<'a> {
             Some(size @ 1..=MAX_SIZE) => Ok(Some(size as u32)),
             _ => Err(self.wrong(name, value, "a whole number of 1 to 16777216")),
         }
+    }
+
+    /// True if the field is present and neither null nor false.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| *value != Value::Bool(false))
+    }
+
+    pub fn is_number(&self, name: &str) -> bool {
+        self.get(name).is_some_and(Value::is_number)
+    }
+
+    pub fn is_list(&self, name: &str) -> bool {
+        self.get(name).is_some_and(Value::is_array)
+    }
+
+    /// A whole number of at least 1; `None` if it is absent.
+    pub fn optional_count(&self, name: &str) -> Result<Option<u64>, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let count = value.as_u64().filter(|&count| count >= 1);
+        count.map(Some).ok_or_else(|| self.wrong(name, value, "a whole number of at least 1"))
     }
 
     pub fn integer_or(&self, name: &str, default: i64) -> Result<i64, SpecError> {
@@ -101,6 +129,36 @@ impl<'a> Fields<'a> {
         let size = |v: &Value| v.as_u64().and_then(|v| u32::try_from(v).ok());
         let list = value.as_array().and_then(|all| all.iter().map(size).collect::<Option<_>>());
         list.map(Some).ok_or_else(|| self.wrong(name, value, "a list of whole numbers"))
+    }
+
+    /// A list of at most `longest` pairs of sizes; `None` if it is absent.
+    pub fn size_pairs(
+        &self,
+        name: &str,
+        longest: usize,
+    ) -> Result<Option<Vec<[u32; 2]>>, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let pair = |pair: &Value| match pair.as_array()?.as_slice() {
+            [a, b] => Some([u32::try_from(a.as_u64()?).ok()?, u32::try_from(b.as_u64()?).ok()?]),
+            _ => None,
+        };
+        let list = value.as_array().filter(|all| all.len() <= longest);
+        let list = list.and_then(|all| all.iter().map(pair).collect::<Option<Vec<_>>>());
+        let limit = || format!("a list of at most {longest} pairs of whole numbers");
+        list.map(Some).ok_or_else(|| self.wrong(name, value, &limit()))
+    }
+
+    /// Three numbers, or one that counts three times; `None` if the field is absent.
+    pub fn three_numbers(&self, name: &str) -> Result<Option<[f64; 3]>, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let numbers = match value {
+            Value::Array(all) => {
+                let all: Option<Vec<f64>> = all.iter().map(Value::as_f64).collect();
+                all.and_then(|all| <[f64; 3]>::try_from(all).ok())
+            }
+            one => one.as_f64().map(|one| [one; 3]),
+        };
+        numbers.map(Some).ok_or_else(|| self.wrong(name, value, "three numbers"))
     }
 
     /// Refuses a flag that is set.

@@ -4,6 +4,7 @@
 //! 4 and 5 are supported, which place some fields differently.
 
 mod fields;
+mod processor;
 mod text;
 mod vision;
 
@@ -11,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{ModelSpec, ModuleSpec, Parallelism, SpecError};
 use fields::Fields;
+pub use processor::{
+    ColorStatistics, ImageProcessorConfig, ImageRule, NativeRule, PixelScale, PixelSize,
+    ProcessorFiles, ResizeFilter, SplitRule, SquareResize, SquareRule, TilesRule,
+};
 use vision::Modules;
 
 /// Name of the vision encoder in a model from a `config.json`.
