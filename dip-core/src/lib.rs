@@ -56,7 +56,7 @@ pub use spec::{
     DecoderSpec, DeviceSpec, DitSpec, Factors, FieldError, Filling, Flops, InstanceSpace,
     LayerOptions, LinkSpec, Lora, LoraTarget, MEL_BANDS, MicrobatchId, MicrobatchMeta, Modality,
     ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSlice, ModuleSpec, NormKind,
-    OtherModality, Parallelism, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds, SegmentId,
-    SpecError, SubMicrobatchId, TaskId, Tower, VitSpec, WindowSpec, Workload, causal_block_pairs,
-    causal_blocks, from_json, from_toml, presets,
+    OtherModality, Parallelism, QueryKeyNorm, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds,
+    SegmentId, SpecError, SubMicrobatchId, T5Spec, TaskId, Tower, VitSpec, WanSpec, WindowSpec,
+    Workload, causal_block_pairs, causal_blocks, from_json, from_toml, presets,
 };

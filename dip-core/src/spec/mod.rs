@@ -18,11 +18,12 @@ pub use error::{FieldError, SpecError};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
 pub use modality::{
     AUDIO_KERNEL, AudioSpec, DecoderSpec, DitSpec, Filling, MEL_BANDS, Modality, ModuleKind,
-    ModuleSlice, NormKind, OtherModality, STEP_EMBEDDING, Tower, VitSpec, WindowSpec,
+    ModuleSlice, NormKind, OtherModality, STEP_EMBEDDING, T5Spec, Tower, VitSpec, WanSpec,
+    WindowSpec,
 };
 pub use model::{
     Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleSpec, Parallelism,
-    Rope, RopeScaling,
+    QueryKeyNorm, Rope, RopeScaling,
 };
 pub use parameters::ModuleParameters;
 pub use strict::{from_json, from_toml};

@@ -295,9 +295,13 @@ mod tests {
         meta.validate().unwrap();
         let mut model = model();
         model.modules[1].kind = AudioSpec { frames_per_second: 1 << 16, merge: 1 }.into();
-        model.modules[3].kind =
-            DitSpec { latent_frames_per_second: 1e4, tokens_per_frame: 1 << 24, token_channels: 1 }
-                .into();
+        model.modules[3].kind = DitSpec {
+            latent_frames_per_second: 1e4,
+            tokens_per_frame: 1 << 24,
+            token_channels: 1,
+            wan: None,
+        }
+        .into();
         model.modules[0].kind = VitSpec::squares(1 << 16, 1, 1, Tower::Native).into();
         model.validate().unwrap();
         assert_eq!(model.workload(DIT, &meta, 0..3).attention_pairs, u64::MAX);

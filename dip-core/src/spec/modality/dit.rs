@@ -26,9 +26,67 @@ pub struct DitSpec {
     pub tokens_per_frame: u32,
     /// Values of one token at its input and output.
     pub token_channels: u32,
+    /// Set for the transformer of Wan; absent for the transformer of MovieGen's type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wan: Option<WanSpec>,
+}
+
+/// The transformer of Wan 2.1: a caption passes through two layers and is padded with zeros, only the diffusion step modulates the
+/// layers, the norms around the modulation have no weights, and the output is the velocity from video to noise.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WanSpec {
+    /// Latent frames, rows and columns of one token.
+    pub patch: [u32; 3],
+    /// Tokens of a caption with its padding. Clips attend to the padding as well, so that its number counts.
+    pub caption_tokens: u32,
+    /// Cosines and sines of the embedding of a diffusion step.
+    pub step_waves: u32,
+    /// Shift of the steps towards the noise: step `s`, from 0 (video) to 1 (noise), becomes `f s / (1 + (f - 1) s)`.
+    pub flow_shift: f64,
+}
+
+/// Most values of a patch, and most tokens of a padded caption.
+const MAX_PATCH: u32 = 1 << 10;
+const MAX_CAPTION: u32 = 1 << 20;
+
+impl WanSpec {
+    /// Latent values of one channel in a token.
+    pub fn patch_values(&self) -> u32 {
+        self.patch.iter().fold(1, |product, &side| product.saturating_mul(side))
+    }
+
+    fn validate(&self, module: &ModuleSpec, token_channels: u32) -> Result<(), FieldError> {
+        let path = |field: &str| format!("kind.dit.wan.{field}");
+        self.patch.iter().try_for_each(|&side| module.check(&path("patch"), side, MAX_PATCH))?;
+        if !token_channels.is_multiple_of(self.patch_values()) {
+            let limit = format!("a multiple of the {} values of a patch", self.patch_values());
+            let remedy = "give the latent channels times the values of a patch";
+            let path = module.path("kind.dit.token_channels");
+            return Err(FieldError::new(path, token_channels, limit, remedy));
+        }
+        module.check(&path("caption_tokens"), self.caption_tokens, MAX_CAPTION)?;
+        module.check(&path("step_waves"), self.step_waves, 1 << 16)?;
+        if !self.step_waves.is_multiple_of(2) {
+            let (limit, remedy) = ("even: cosines and sines", "give the published number");
+            return Err(FieldError::new(
+                module.path(&path("step_waves")),
+                self.step_waves,
+                limit,
+                remedy,
+            ));
+        }
+        let path = module.path(&path("flow_shift"));
+        FieldError::check_range(path, self.flow_shift, 1e-3..=1e3, "try 3")
+    }
 }
 
 impl DitSpec {
+    /// Tokens that a clip with a caption of `caption` tokens attends to. All padding is one token: its copies are equal.
+    fn context_tokens(&self, caption: u64) -> u64 {
+        caption.saturating_add(u64::from(self.wan.is_some()))
+    }
+
     /// Latent frames of a clip, rounded up except for rounding errors.
     fn frames(&self, seconds: f64) -> u64 {
         (seconds * self.latent_frames_per_second - 1e-6).ceil().max(1.0) as u64
@@ -48,7 +106,8 @@ impl Modality for DitSpec {
             return Err(FieldError::new(path, rate, "above 0, at most 10000", remedy));
         }
         module.check("kind.dit.tokens_per_frame", self.tokens_per_frame, 1 << 24)?;
-        module.check("kind.dit.token_channels", self.token_channels, 1 << 16)
+        module.check("kind.dit.token_channels", self.token_channels, 1 << 16)?;
+        self.wan.map_or(Ok(()), |wan| wan.validate(module, self.token_channels))
     }
 
     fn instances(&self, _: &ModuleSpec, microbatch: &MicrobatchMeta) -> (InstanceSpace, u32) {
@@ -63,8 +122,9 @@ impl Modality for DitSpec {
             let tokens = self.frames(clip.seconds).saturating_mul(per_frame.into());
             add(&mut work.tokens, tokens);
             add(&mut work.attention_pairs, square(tokens));
-            add(&mut work.context_tokens, clip.caption_tokens);
-            add(&mut work.cross_pairs, tokens.saturating_mul(clip.caption_tokens));
+            let context = self.context_tokens(clip.caption_tokens);
+            add(&mut work.context_tokens, context);
+            add(&mut work.cross_pairs, tokens.saturating_mul(context));
         }
         work.output_tokens = work.tokens;
         work.computed_pairs = work.attention_pairs;
@@ -79,8 +139,12 @@ impl Modality for DitSpec {
     /// twice) that all layers share.
     fn start_parameters(&self, module: &ModuleSpec, input_width: u64) -> u64 {
         let hidden = u64::from(module.hidden);
-        let step = hidden * (STEP_EMBEDDING + hidden);
-        hidden * (u64::from(self.token_channels) + input_width + 6 * hidden) + step
+        let (waves, context) = match self.wan {
+            Some(wan) => (u64::from(wan.step_waves), input_width + hidden),
+            None => (STEP_EMBEDDING, input_width),
+        };
+        let step = hidden * (waves + hidden);
+        hidden * (u64::from(self.token_channels) + context + 6 * hidden) + step
     }
 
     fn end_parameters(&self, module: &ModuleSpec, _: u64) -> u64 {

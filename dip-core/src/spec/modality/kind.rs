@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{AudioSpec, DecoderSpec, DitSpec, Modality, VitSpec};
+use super::{AudioSpec, DecoderSpec, DitSpec, Modality, T5Spec, VitSpec};
 
 /// The modality of a module, with its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub enum ModuleKind {
     Decoder(DecoderSpec),
     /// Diffusion transformer with cross attention to its inputs.
     Dit(DitSpec),
+    /// Text encoder of the T5 type, whose tokens all attend to each other.
+    T5(T5Spec),
     /// A modality of another crate.
     Other(OtherModality),
 }
@@ -38,6 +40,7 @@ impl ModuleKind {
             Self::Audio(audio) => audio,
             Self::Decoder(decoder) => decoder,
             Self::Dit(dit) => dit,
+            Self::T5(t5) => t5,
             Self::Other(other) => &*other.0,
         }
     }
@@ -99,5 +102,11 @@ impl From<DecoderSpec> for ModuleKind {
 impl From<DitSpec> for ModuleKind {
     fn from(dit: DitSpec) -> Self {
         Self::Dit(dit)
+    }
+}
+
+impl From<T5Spec> for ModuleKind {
+    fn from(t5: T5Spec) -> Self {
+        Self::T5(t5)
     }
 }

@@ -5,6 +5,7 @@
 //! | `vit` | vision encoder |
 //! | `audio` | audio encoder |
 //! | `decoder` | causal language model or text encoder |
+//! | `t5` | text encoder of the T5 type |
 //! | `dit` | diffusion transformer |
 //! | `kind` | [`ModuleKind`], the list of them, and the place of modalities from other crates |
 
@@ -12,6 +13,7 @@ mod audio;
 mod decoder;
 mod dit;
 mod kind;
+mod t5;
 mod vit;
 
 use std::any::Any;
@@ -20,8 +22,9 @@ use std::ops::Range;
 
 pub use audio::{AUDIO_KERNEL, AudioSpec, MEL_BANDS};
 pub use decoder::DecoderSpec;
-pub use dit::{DitSpec, STEP_EMBEDDING};
+pub use dit::{DitSpec, STEP_EMBEDDING, WanSpec};
 pub use kind::{ModuleKind, OtherModality};
+pub use t5::T5Spec;
 pub use vit::{NormKind, Tower, VitSpec, WindowSpec};
 
 use crate::spec::batch::{ClipMeta, MicrobatchMeta};

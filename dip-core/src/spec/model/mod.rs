@@ -11,7 +11,9 @@ use crate::spec::ids::ModuleId;
 use crate::spec::modality::{DecoderSpec, ModuleKind};
 use crate::spec::strict;
 
-pub use options::{Activation, AttentionBias, LayerOptions, Lora, LoraTarget, Rope, RopeScaling};
+pub use options::{
+    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, QueryKeyNorm, Rope, RopeScaling,
+};
 
 /// Maximum number of modules of a model. It bounds the tables with one entry per module.
 pub const MAX_MODULES: usize = 64;

@@ -16,6 +16,12 @@ pub struct LayerOptions {
     pub attention_bias: Option<AttentionBias>,
     /// Activation of a feed-forward network without a gate.
     pub activation: Activation,
+    /// Activation of the gate of a feed-forward network that has one. Defaults to SiLU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate_activation: Option<Activation>,
+    /// Norms of queries and keys before their rotation. Defaults to none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_key_norm: Option<QueryKeyNorm>,
     /// Rotary positions.
     pub rope: Rope,
 }
@@ -26,6 +32,8 @@ impl Default for LayerOptions {
             norm_epsilon: 1e-6,
             attention_bias: None,
             activation: Activation::Gelu,
+            gate_activation: None,
+            query_key_norm: None,
             rope: Rope::default(),
         }
     }
@@ -43,7 +51,17 @@ pub enum AttentionBias {
     All,
 }
 
-/// Activation of a feed-forward network without a gate.
+/// Root-mean-square norms of queries and keys, each with weights of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryKeyNorm {
+    /// Each head by itself; all heads share the weights of one head, as in Qwen3.
+    Head,
+    /// All heads together, as in Wan.
+    AcrossHeads,
+}
+
+/// An activation of a feed-forward network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
