@@ -8,11 +8,11 @@ pub use dip_core::{
     LoraTarget, MicrobatchId, MicrobatchMeta, Modality, ModelSpec, ModuleId, ModuleKind,
     ModuleParameters, ModulePartition, ModuleSlice, ModuleSpec, OperatorProfile, OperatorShape,
     OperatorTime, OtherModality, Pair, PairKey, Parallelism, Partition, Placement, Plan, PlanError,
-    PlanSource, PlannedBatch, Prediction, Profile, RankId, Rope, RopeScaling, Schedule,
-    ScheduleError, SearchProgress, Seconds, SegmentId, SpecError, StageCost, StageQuery, Strategy,
-    SubMicrobatchId, Task, TaskGraph, TaskId, TaskKind, Timeline, TimelineError, Tower, Violation,
-    ViolationCode, VitSpec, Workload, build_graph, check_graph, check_plan, check_plan_json, hf,
-    order_from_csv, order_to_csv, presets, profile,
+    PlanSource, PlannedBatch, Prediction, Profile, QueryKeyNorm, RankId, Rope, RopeScaling,
+    Schedule, ScheduleError, SearchProgress, Seconds, SegmentId, SpecError, StageCost, StageQuery,
+    Strategy, SubMicrobatchId, T5Spec, Task, TaskGraph, TaskId, TaskKind, Timeline, TimelineError,
+    Tower, Violation, ViolationCode, VitSpec, WanSpec, Workload, build_graph, check_graph,
+    check_plan, check_plan_json, hf, order_from_csv, order_to_csv, presets, profile,
 };
 pub use dip_sched::{
     BatchPlanner, Dip, Exact, GPipe, Interleaved, MicrobatchLoads, OneFOneB, Optimus,

@@ -138,7 +138,10 @@ impl<'a> PartBuilder<'a> {
             Product { rows: tokens, inner: h, outer: q + 2 * kv },
         );
         let pairs = self.work.attention_pairs;
-        let y = self.attention("attention", &[qkv], pairs, heads);
+        let y = match self.query_key_norm(qkv, tokens, q + kv) {
+            Some(normed) => self.attention("attention", &[normed, qkv], pairs, heads),
+            None => self.attention("attention", &[qkv], pairs, heads),
+        };
         let y = self.linear("attention output", y, y, Product { rows: tokens, inner: q, outer: h });
         let y = self.scatter(y, tokens, h);
         self.residual(x, y)
@@ -161,7 +164,13 @@ impl<'a> PartBuilder<'a> {
             Product { rows: context_tokens, inner: h, outer: 2 * kv },
         );
         let pairs = self.work.cross_pairs;
-        let y = self.attention("cross attention", &[queries, keys], pairs, heads);
+        let queries = self.query_key_norm(queries, tokens, q).unwrap_or(queries);
+        let y = match self.query_key_norm(keys, context_tokens, kv) {
+            Some(normed) => {
+                self.attention("cross attention", &[queries, normed, keys], pairs, heads)
+            }
+            None => self.attention("cross attention", &[queries, keys], pairs, heads),
+        };
         let y = self.linear("cross output", y, y, Product { rows: tokens, inner: q, outer: h });
         let y = self.scatter(y, tokens, h);
         self.residual(x, y)
@@ -179,6 +188,13 @@ impl<'a> PartBuilder<'a> {
         let y = self.linear("ffn down", y, y, Product { rows: tokens, inner: f, outer: h });
         let y = self.scatter(y, tokens, h);
         self.residual(x, y)
+    }
+
+    /// Adds the norms of the queries and keys in `x`, `[tokens, width]` of its values; `None` if the module has none.
+    fn query_key_norm(&mut self, x: TensorId, tokens: u64, width: u64) -> Option<TensorId> {
+        self.module.options.query_key_norm?;
+        let work = work_of("query key norm", OperatorKind::Norm, 0.0, Bytes::ZERO);
+        Some(self.dag.operator(work, &[x], &[x], &[self.whole(tokens, width)])[0])
     }
 
     /// The number of heads on this device, and the widths of its queries and of its keys. A device has at least one

@@ -13,8 +13,9 @@ impl ModalityOperators for DitSpec {
         let product = Product { rows, inner: channels, outer: h };
         part.linear("patch embedding", latents, latents, product);
         let steps = u64::from(part.work().instances);
-        let step = part.data(part.whole(steps, STEP_EMBEDDING));
-        let product = Product { rows: steps, inner: STEP_EMBEDDING + h, outer: h };
+        let waves = self.wan.map_or(STEP_EMBEDDING, |wan| wan.step_waves.into());
+        let step = part.data(part.whole(steps, waves));
+        let product = Product { rows: steps, inner: waves + h, outer: h };
         let step = part.linear("step embedding", step, step, product);
         let product = Product { rows: steps, inner: h, outer: 6 * h / devices };
         part.linear("adaptive norm", step, step, product);
@@ -23,7 +24,12 @@ impl ModalityOperators for DitSpec {
             let rows = context.div_ceil(devices);
             let x = part.input(part.whole(rows, input_width));
             let product = Product { rows, inner: input_width, outer: h };
-            part.linear("context projection", x, x, product);
+            let y = part.linear("context projection", x, x, product);
+            if self.wan.is_some() {
+                let y = part.activation("gelu", y, part.whole(rows, h));
+                let product = Product { rows, inner: h, outer: h };
+                part.linear("context projection 2", y, y, product);
+            }
         }
     }
 

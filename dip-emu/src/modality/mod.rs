@@ -6,6 +6,7 @@ mod builder;
 mod decoder;
 mod dit;
 mod plain;
+mod t5;
 mod vit;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,7 @@ impl OperatorTable {
             ModuleKind::Audio(audio) => audio,
             ModuleKind::Decoder(decoder) => decoder,
             ModuleKind::Dit(dit) => dit,
+            ModuleKind::T5(t5) => t5,
             ModuleKind::Other(_) => {
                 let added = self.others.get(kind.modality().name());
                 added.map_or(&plain::Plain, |operators| &**operators)

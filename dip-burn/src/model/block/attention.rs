@@ -5,10 +5,11 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use dip_core::{AttentionBias, LoraTarget, ModuleSpec};
+use dip_core::{AttentionBias, LoraTarget, ModuleSpec, QueryKeyNorm};
 
 use super::core::{AttentionInputs, AttentionSpan, HeadSizes, attend, attend_backward};
 use super::linear::{Linear, linear_backward};
+use super::norm::{Norm, NormKept};
 use super::rotary::{Rotary, Rotation};
 use crate::model::Init;
 use crate::model::gradients::{Gradients, bytes_of};
@@ -26,7 +27,13 @@ pub struct Attention<B: Backend> {
     pub value: Linear<B>,
     /// `[h * d, m]`
     pub output: Linear<B>,
+    /// Norm of the queries: of each head, or of all heads together.
+    pub query_norm: Option<Norm<B>>,
+    /// Norm of the keys.
+    pub key_norm: Option<Norm<B>>,
     heads: HeadSizes,
+    /// Factor of the scores.
+    scale: f64,
 }
 
 /// Positions and attention spans, shared by the attention layers of a chunk.
@@ -120,7 +127,10 @@ impl<B: Backend> Attention<B> {
             key: linear(LoraTarget::Key, width, key, std),
             value: linear(LoraTarget::Value, width, key, std),
             output: linear(LoraTarget::Output, query, width, residual),
+            query_norm: query_key_norm(spec, query, init),
+            key_norm: query_key_norm(spec, key, init),
             heads,
+            scale: 1.0 / (heads.head_dim as f64).sqrt(),
         }
     }
 
@@ -150,13 +160,15 @@ impl<B: Backend> Attention<B> {
         [x_rm, context_cm]: [Tensor<B, 2>; 2],
         geometry: &Geometry<B>,
     ) -> (Tensor<B, 2>, AttentionKept<B>) {
-        let heads = [self.query.forward(x_rm), self.key.forward(context_cm.clone())];
-        let [query, key] = geometry.rotate(heads);
+        let (query, query_norm) = normed(&self.query_norm, self.query.forward(x_rm));
+        let (key, key_norm) = normed(&self.key_norm, self.key.forward(context_cm.clone()));
+        let [query, key] = geometry.rotate([query, key]);
         let value = self.value.forward(context_cm);
-        let inputs = AttentionInputs { query: query * self.scale(), key, value };
+        let inputs = AttentionInputs { query: query * self.scale, key, value };
         let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
         let y = self.output.forward(attended.clone());
-        (y, AttentionKept { inputs, weights: Some((weights, attended)) })
+        let norms = [query_norm, key_norm];
+        (y, AttentionKept { inputs, norms, weights: Some((weights, attended)) })
     }
 
     /// The gradients of `x_rm` and `context_cm`.
@@ -167,21 +179,61 @@ impl<B: Backend> Attention<B> {
         gradients: &mut Gradients<B>,
     ) -> [Tensor<B, 2>; 2] {
         let AttentionGiven { kept, dy, geometry } = given;
-        let AttentionKept { inputs, weights } = kept;
+        let AttentionKept { inputs, norms: [query_norm, key_norm], weights } = kept;
         let spans = &geometry.spans;
         let (weights, attended) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
         let dy = linear_backward(&self.output, attended, dy, gradients);
         let d = attend_backward(&inputs, spans, self.heads, weights, &dy);
-        let [d_query, d_key] = geometry.rotate_back([d.query * self.scale(), d.key]);
+        let [d_query, d_key] = geometry.rotate_back([d.query * self.scale, d.key]);
+        let d_query = normed_backward(&self.query_norm, query_norm, d_query, gradients);
+        let d_key = normed_backward(&self.key_norm, key_norm, d_key, gradients);
         let dx = linear_backward(&self.query, x_rm, d_query, gradients);
         let d_context = linear_backward(&self.key, context_cm.clone(), d_key, gradients)
             + linear_backward(&self.value, context_cm, d.value, gradients);
         [dx, d_context]
     }
+}
 
-    fn scale(&self) -> f64 {
-        1.0 / (self.heads.head_dim as f64).sqrt()
-    }
+/// The norm of queries or keys of `width` values.
+fn query_key_norm<B: Backend>(
+    spec: &ModuleSpec,
+    width: usize,
+    init: &Init<'_, B>,
+) -> Option<Norm<B>> {
+    let width = match spec.options.query_key_norm? {
+        QueryKeyNorm::Head => spec.head_dim() as usize,
+        QueryKeyNorm::AcrossHeads => width,
+    };
+    Some(Norm::rms(width, init).with_epsilon(spec.options.norm_epsilon))
+}
+
+/// Queries or keys `[r, h * d]` after their norm, if there is one. A row of the norm is one head, or all heads.
+fn normed<B: Backend>(
+    norm: &Option<Norm<B>>,
+    x: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Option<NormKept<B>>) {
+    let Some(norm) = norm else { return (x, None) };
+    let shape = x.dims();
+    let (y, kept) = norm.forward(rows_of_norm(norm, x));
+    (y.reshape(shape), Some(kept))
+}
+
+/// The gradient of `x` in [`normed`].
+fn normed_backward<B: Backend>(
+    norm: &Option<Norm<B>>,
+    kept: Option<NormKept<B>>,
+    dy: Tensor<B, 2>,
+    gradients: &mut Gradients<B>,
+) -> Tensor<B, 2> {
+    let (Some(norm), Some(kept)) = (norm, kept) else { return dy };
+    let shape = dy.dims();
+    norm.backward(kept, rows_of_norm(norm, dy), gradients).reshape(shape)
+}
+
+fn rows_of_norm<B: Backend>(norm: &Norm<B>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [rows, all] = x.dims();
+    let width = norm.gamma.as_ref().map_or(all, |gamma| gamma.dims()[0]);
+    x.reshape([rows * all / width, width])
 }
 
 /// The inputs of the backward.
@@ -197,6 +249,8 @@ pub(in crate::model) struct AttentionGiven<'a, B: Backend> {
 #[derive(Debug, Clone)]
 pub(in crate::model) struct AttentionKept<B: Backend> {
     inputs: AttentionInputs<B>,
+    /// Of queries and keys.
+    norms: [Option<NormKept<B>>; 2],
     /// The weights of every span, and their sums over the values; recomputed if they are not kept.
     weights: Option<(Vec<Tensor<B, 4>>, Tensor<B, 2>)>,
 }
@@ -205,6 +259,7 @@ impl<B: Backend> KeptTensors<B> for AttentionKept<B> {
     fn each<V: TensorVisitor<B>>(&mut self, visit: &mut V) {
         let AttentionInputs { query, key, value } = &mut self.inputs;
         [query, key, value].into_iter().for_each(|x| visit.tensor(x));
+        self.norms.iter_mut().flatten().for_each(|norm| norm.each(visit));
         if let Some((weights, sums)) = &mut self.weights {
             weights.iter_mut().for_each(|weights| visit.tensor(weights));
             visit.tensor(sums);
@@ -222,6 +277,7 @@ impl<B: Backend> AttentionKept<B> {
         let weights = |(weights, sums): &(Vec<Tensor<B, 4>>, Tensor<B, 2>)| {
             weights.iter().map(bytes_of).sum::<u64>() + bytes_of(sums)
         };
-        self.inputs.bytes() + self.weights.as_ref().map_or(0, weights)
+        let norms = self.norms.iter().flatten().map(NormKept::bytes).sum::<u64>();
+        self.inputs.bytes() + norms + self.weights.as_ref().map_or(0, weights)
     }
 }

@@ -1,4 +1,4 @@
-//! Feed-forward networks: gated with SiLU in decoders, plain with GELU or its relatives in encoders.
+//! Feed-forward networks: gated with SiLU or another activation, or plain with GELU or its relatives.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -24,6 +24,9 @@ pub struct FeedForward<B: Backend> {
     /// The activation without a gate.
     #[module(skip)]
     activation: Activation,
+    /// The activation of the gate; SiLU if absent.
+    #[module(skip)]
+    gate_activation: Option<Activation>,
 }
 
 impl<B: Backend> FeedForward<B> {
@@ -41,6 +44,7 @@ impl<B: Backend> FeedForward<B> {
             up: linear(LoraTarget::Up, width, ffn, std),
             down: linear(LoraTarget::Down, ffn, width, residual),
             activation: spec.options.activation,
+            gate_activation: spec.options.gate_activation,
         }
     }
 
@@ -52,7 +56,7 @@ impl<B: Backend> FeedForward<B> {
         let gate = self.gate.as_ref().map(|gate| gate.forward(x_rm.clone()));
         let kept = FeedForwardKept { gate, up: self.up.forward(x_rm) };
         let inner = match &kept.gate {
-            Some(gate) => gated(gate.clone(), kept.up.clone()),
+            Some(gate) => self.gated(gate.clone(), kept.up.clone()),
             None => activate(self.activation, kept.up.clone()),
         };
         (self.down.forward(inner), kept)
@@ -73,11 +77,29 @@ impl<B: Backend> FeedForward<B> {
             let d_up = activate_backward(self.activation, up, d_inner);
             return linear_backward(&self.up, x_rm, d_up, gradients);
         };
-        let inner = gated(gate.clone(), up.clone());
+        let inner = self.gated(gate.clone(), up.clone());
         let d_inner = linear_backward(&self.down, inner, dy, gradients);
-        let [d_gate, d_up] = gated_backward(gate, up, d_inner);
+        let [d_gate, d_up] = self.gated_backward(gate, up, d_inner);
         linear_backward(gate_layer, x_rm.clone(), d_gate, gradients)
             + linear_backward(&self.up, x_rm, d_up, gradients)
+    }
+
+    fn gated(&self, gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self.gate_activation {
+            None => gated(gate, up),
+            Some(activation) => activate(activation, gate) * up,
+        }
+    }
+
+    fn gated_backward(
+        &self,
+        gate: Tensor<B, 2>,
+        up: Tensor<B, 2>,
+        dy: Tensor<B, 2>,
+    ) -> [Tensor<B, 2>; 2] {
+        let Some(activation) = self.gate_activation else { return gated_backward(gate, up, dy) };
+        let d_up = dy.clone() * activate(activation, gate.clone());
+        [activate_backward(activation, gate, dy * up), d_up]
     }
 }
 

@@ -1,4 +1,4 @@
-//! Root-mean-square norm, and layer norm, which also has a shift.
+//! Root-mean-square norm, and layer norm, which also centres its rows.
 //!
 //! Shape legend: r rows, m width.
 
@@ -18,10 +18,12 @@ const EPSILON: f64 = 1e-6;
 /// Scales every row to unit variance, and by `gamma`; a layer norm also centres it and adds `beta`.
 #[derive(Module, Debug)]
 pub struct Norm<B: Backend> {
-    /// `[m]`
-    pub gamma: Param<Tensor<B, 1>>,
-    /// `[m]`, only in a layer norm.
+    /// `[m]`, absent in a norm without weights.
+    pub gamma: Option<Param<Tensor<B, 1>>>,
+    /// `[m]`, only in a layer norm with weights.
     pub beta: Option<Param<Tensor<B, 1>>>,
+    /// True in a layer norm.
+    centred: bool,
     /// Added to the variance.
     pub epsilon: f64,
 }
@@ -38,13 +40,19 @@ pub(crate) struct NormKept<B: Backend> {
 impl<B: Backend> Norm<B> {
     /// A root-mean-square norm.
     pub fn rms(width: usize, init: &Init<'_, B>) -> Self {
-        Self { gamma: init.constant(1.0, width), beta: None, epsilon: EPSILON }
+        let gamma = Some(init.constant(1.0, width));
+        Self { gamma, beta: None, centred: false, epsilon: EPSILON }
     }
 
     /// A layer norm.
     pub fn layer(width: usize, init: &Init<'_, B>) -> Self {
-        let beta = Some(init.constant(0.0, width));
-        Self { gamma: init.constant(1.0, width), beta, epsilon: EPSILON }
+        let (gamma, beta) = (init.constant(1.0, width), init.constant(0.0, width));
+        Self { gamma: Some(gamma), beta: Some(beta), centred: true, epsilon: EPSILON }
+    }
+
+    /// A layer norm without weights.
+    pub fn layer_without_weights() -> Self {
+        Self { gamma: None, beta: None, centred: true, epsilon: EPSILON }
     }
 
     /// The norm of a vision encoder: of its kind, with the epsilon of the module.
@@ -66,16 +74,13 @@ impl<B: Backend> Norm<B> {
     /// `x_rm` to the same shape.
     pub(crate) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
         if fused::runs(&x_rm) {
-            let [unit, scale] = fused::standardised(x_rm, self.beta.is_some(), self.epsilon);
+            let [unit, scale] = fused::standardised(x_rm, self.centred, self.epsilon);
             let kept = NormKept { unit, scale };
             return (self.output(&kept), kept);
         }
         let dtype = x_rm.dtype();
         let x_rm = to_f32(x_rm);
-        let centred = match &self.beta {
-            Some(_) => x_rm.clone() - x_rm.mean_dim(1),
-            None => x_rm,
-        };
+        let centred = if self.centred { x_rm.clone() - x_rm.mean_dim(1) } else { x_rm };
         let variance = centred.clone().square().mean_dim(1);
         let scale = (variance + self.epsilon).sqrt().recip();
         let kept = NormKept { unit: cast(centred * scale.clone(), dtype), scale };
@@ -84,7 +89,7 @@ impl<B: Backend> Norm<B> {
 
     /// Recomputes the result of the forward.
     pub(in crate::model) fn output(&self, kept: &NormKept<B>) -> Tensor<B, 2> {
-        let gamma = self.gamma.val();
+        let Some(gamma) = self.gamma.as_ref().map(Param::val) else { return kept.unit.clone() };
         if fused::runs(&kept.unit) && fused::runs(&gamma) {
             return fused::affine(kept.unit.clone(), gamma, self.beta.as_ref().map(Param::val));
         }
@@ -106,26 +111,28 @@ impl<B: Backend> Norm<B> {
         let dtype = dy.dtype();
         let (unit, dy) = (to_f32(unit), to_f32(dy));
         let sum_rows = |x: Tensor<B, 2>| x.sum_dim(0).squeeze_dim(0);
-        let (for_gamma, rows) = (dy.clone(), unit.clone());
-        let is_fused = fused::runs(&dy) && fused::runs(&unit) && fused::runs(&self.gamma.val());
-        gradients.add(&self.gamma, move || match is_fused {
-            true => fused::product_sums(for_gamma, rows),
-            false => sum_rows(for_gamma * rows),
-        });
+        let is_fused = fused::runs(&dy) && fused::runs(&unit);
+        if let Some(gamma) = &self.gamma {
+            let (for_gamma, rows) = (dy.clone(), unit.clone());
+            gradients.add(gamma, move || match is_fused {
+                true => fused::product_sums(for_gamma, rows),
+                false => sum_rows(for_gamma * rows),
+            });
+        }
         if let Some(beta) = &self.beta {
             let dy = dy.clone();
             gradients.add(beta, move || sum_rows(dy));
         }
+        let gamma = self.gamma.as_ref().map(|gamma| to_f32(gamma.val()));
         if is_fused {
-            let (kept, centred) = ([unit, scale], self.beta.is_some());
-            return fused::standardised_backward(kept, self.gamma.val(), dy, centred);
+            return fused::standardised_backward([unit, scale], gamma, dy, self.centred);
         }
-        let d_unit = dy * to_f32(self.gamma.val()).unsqueeze();
-        let along = (d_unit.clone() * unit.clone()).mean_dim(1);
-        let d_unit = match &self.beta {
-            Some(_) => d_unit.clone() - d_unit.mean_dim(1),
-            None => d_unit,
+        let d_unit = match gamma {
+            Some(gamma) => dy * gamma.unsqueeze(),
+            None => dy,
         };
+        let along = (d_unit.clone() * unit.clone()).mean_dim(1);
+        let d_unit = if self.centred { d_unit.clone() - d_unit.mean_dim(1) } else { d_unit };
         cast((d_unit - unit * along) * scale, dtype)
     }
 }

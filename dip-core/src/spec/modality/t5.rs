@@ -120,6 +120,15 @@ mod tests {
             .into();
         assert_eq!(before, [0, 1, 7, 8, 8, 9, 10, 14, 14, 15, 15, 15, 15]);
         assert_eq!(t5.bucket(5, 6), 17);
+        // The first distance of every bucket, from `transformers`.
+        let firsts = |buckets, max_distance| -> Vec<u32> {
+            let t5 = T5Spec { vocab: 9, buckets, max_distance };
+            let begins = |&d: &u32| d == 0 || t5.bucket(d, 0) != t5.bucket(d - 1, 0);
+            (0..2000).filter(begins).collect()
+        };
+        assert_eq!(firsts(32, 128), [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]);
+        assert_eq!(firsts(8, 20), [0, 1, 2, 7]);
+        assert_eq!(firsts(16, 64), [0, 1, 2, 3, 4, 8, 16, 32]);
         assert_eq!(t5.bucket(0, 4000), 31);
     }
 }

@@ -59,23 +59,26 @@ pub(in crate::model) fn affine<B: Backend>(
     tensor(y, shape)
 }
 
-/// The gradient of the input of [`standardised`] from its results and the gradient of the affine result.
+/// The gradient of the input of [`standardised`] from its results and the gradient of the affine result, or of the unit rows
+/// without `gamma`.
 pub(in crate::model) fn standardised_backward<B: Backend>(
     [unit_rm, scale]: [Tensor<B, 2>; 2],
-    gamma: Tensor<B, 1>,
+    gamma: Option<Tensor<B, 1>>,
     dy_rm: Tensor<B, 2>,
     centred: bool,
 ) -> Tensor<B, 2> {
     let [_, width] = unit_rm.dims();
-    let (unit, scale, gamma) = (values(unit_rm), values(scale), values(gamma));
+    let (unit, scale, gamma) = (values(unit_rm), values(scale), gamma.map(values));
     let (unit, scale) = (unit.storage::<f32>(), scale.storage::<f32>());
-    let gamma = gamma.storage::<f32>();
+    let gamma = gamma.as_ref().map(|gamma| gamma.storage::<f32>());
     let share = 1.0 / width as f32;
     let mut d = values(dy_rm);
     in_parts(d.storage_mut(), width, |start, d| {
         let rows = d.chunks_exact_mut(width).zip(unit[start..].chunks_exact(width));
         for ((d, unit), scale) in rows.zip(&scale[start / width..]) {
-            d.iter_mut().zip(gamma).for_each(|(d, gamma)| *d *= gamma);
+            if let Some(gamma) = gamma {
+                d.iter_mut().zip(gamma).for_each(|(d, gamma)| *d *= gamma);
+            }
             let mean = if centred { sum([d], |[d]| d) * share } else { 0.0 };
             let along = sum([d, unit], |[d, unit]| d * unit) * share;
             d.iter_mut().zip(unit).for_each(|(d, u)| *d = (*d - mean - u * along) * scale);

@@ -4,7 +4,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use dip_core::{ModelSpec, ModuleSpec};
+use dip_core::{Activation, ModelSpec, ModuleSpec, QueryKeyNorm};
 
 use crate::model::block::attention::{Attention, Geometry};
 use crate::model::block::core::HeadSizes;
@@ -18,8 +18,9 @@ const WIDTH: usize = 192;
 /// Rows of two sequences.
 const ROWS: usize = 160;
 
-/// An encoder whose products are computed in blocks, with rows that collide, and a decoder of the same size.
-fn modules() -> [ModuleSpec; 2] {
+/// An encoder whose products are computed in blocks, with rows that collide, and decoders of the same size, the last two with norms
+/// of queries and keys.
+fn modules() -> [ModuleSpec; 4] {
     let model = ModelSpec::from_toml(
         "name = 'fused'\nsequence_tokens = 160\nmax_images = 2\n\
          [[module]]\nname = 'vit'\nlayers = 1\nhidden = 192\nffn = 1024\nheads = 3\n\
@@ -28,7 +29,15 @@ fn modules() -> [ModuleSpec; 2] {
          inputs = ['vit']\nkind.decoder = { vocab = 64 }\n",
     );
     let modules = model.expect("the model is valid").modules;
-    modules.try_into().expect("there are two")
+    let [vit, decoder] = modules.try_into().expect("there are two");
+    let with_norms = |norm| {
+        let mut normed = decoder.clone();
+        normed.options.query_key_norm = Some(norm);
+        normed.options.gate_activation = Some(Activation::GeluTanh);
+        normed
+    };
+    let [head, across] = [QueryKeyNorm::Head, QueryKeyNorm::AcrossHeads].map(with_norms);
+    [vit, decoder, head, across]
 }
 
 fn numbers<B: Backend>(from: usize) -> Tensor<B, 2> {
@@ -69,7 +78,8 @@ fn layer<B: Backend>(spec: &ModuleSpec) -> Vec<TensorData> {
     let linears = [&attention.query, &attention.key, &attention.value, &attention.output];
     let linears = linears.into_iter().chain([&network.up, &network.down]).chain(&network.gate);
     let norms = [&layer.attention_norm, &layer.feed_forward_norm];
-    let norms = norms.into_iter().flat_map(|n| [Some(&n.gamma), n.beta.as_ref()]);
+    let norms = norms.into_iter().chain(&attention.query_norm).chain(&attention.key_norm);
+    let norms = norms.flat_map(|n| [n.gamma.as_ref(), n.beta.as_ref()]);
     let vectors = norms.chain(linears.clone().map(|l| l.bias.as_ref())).flatten();
     let vector = |v: &Param<Tensor<B, 1>>| gradients.sums().get::<B, 1>(v.id);
     let vectors = vectors.filter_map(vector).map(Tensor::into_data);
@@ -82,7 +92,8 @@ fn layers_are_the_same_in_single_passes_and_in_operations_of_burn() {
     for spec in &modules() {
         let expected = layer::<Autodiff<Flex>>(spec);
         // Two results, then the weights, biases and norms of an encoder, or the weights and norms of a decoder.
-        assert_eq!(expected.len(), if spec.name == "vit" { 2 + 6 + 6 + 4 } else { 2 + 7 + 2 });
+        let norms = if spec.options.query_key_norm.is_some() { 4 } else { 2 };
+        assert_eq!(expected.len(), if spec.name == "vit" { 2 + 6 + 6 + 4 } else { 2 + 7 + norms });
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let found = pool.expect("threads can be started").install(|| layer::<Flex>(spec));
