@@ -3,8 +3,8 @@
 pub use dip_core::{
     Activation, AttentionBias, AudioSpec, BatchMeta, BatchSplit, Budget, BuildError, Bytes,
     Candidate, CheckReport, Chunk, ChunkQuery, ClipMeta, ClusterSpec, CostError, CostModel,
-    CsvError, DecoderSpec, Dep, DeviceSpec, DitSpec, Environment, Factors, FieldError, Flops,
-    FormatError, GraphInput, InstanceSpace, LayerOptions, LayerStrategy, LinkSpec, Lora,
+    CsvError, CsvOrder, DecoderSpec, Dep, DeviceSpec, DitSpec, Environment, Factors, FieldError,
+    Flops, FormatError, GraphInput, InstanceSpace, LayerOptions, LayerStrategy, LinkSpec, Lora,
     LoraTarget, MicrobatchId, MicrobatchMeta, Modality, ModelSpec, ModuleId, ModuleKind,
     ModuleParameters, ModulePartition, ModuleSlice, ModuleSpec, OperatorProfile, OperatorShape,
     OperatorTime, OtherModality, Pair, PairKey, Parallelism, Partition, Placement, Plan, PlanError,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use dip::plan::{order_from_csv, order_to_csv};
+use dip::plan::{CsvOrder, order_from_csv, order_to_csv};
 use dip::prelude::*;
 
 use super::files::{read_text, write_whole};
@@ -33,6 +33,9 @@ pub struct PlanCommand {
     /// An order in the CSV of PyTorch's pipelining, instead of a schedule
     #[arg(long, conflicts_with = "schedule")]
     order: Option<PathBuf>,
+    /// The microbatch of each number in `--order`, as written by `--csv`; by default the numbers of the graph
+    #[arg(long, value_name = "FILE", requires = "order")]
+    order_microbatches: Option<PathBuf>,
     /// The schedule; see `dip presets schedules`
     #[arg(long, default_value = "dip")]
     schedule: String,
@@ -63,7 +66,8 @@ pub struct PlanCommand {
     /// Write the task graph with its candidates, dip.graph/v1, to this file, which `--graph` reads
     #[arg(long)]
     graph_out: Option<PathBuf>,
-    /// Write the order to this file, in the CSV of PyTorch's pipelining
+    /// Write the order to this file, in the CSV of PyTorch's pipelining; if it renumbers microbatches, the list goes to
+    /// FILE.microbatches.json
     #[arg(long)]
     csv: Option<PathBuf>,
 }
@@ -81,7 +85,7 @@ impl PlanCommand {
         }
         let start = Instant::now();
         let plan = match &self.order {
-            Some(path) => with_order(graph, path)?,
+            Some(path) => self.with_order(graph, path)?,
             None => self.search(&graph)?,
         };
         let elapsed = Seconds(start.elapsed().as_secs_f64());
@@ -93,7 +97,7 @@ impl PlanCommand {
             write_whole(path, plan.to_json().as_bytes())?;
         }
         if let Some(path) = &self.csv {
-            write_whole(path, order_to_csv(&plan.graph, &plan.order)?.as_bytes())?;
+            write_csv(path, &plan)?;
         }
         print(&plan, elapsed);
         Ok(ExitCode::SUCCESS)
@@ -128,6 +132,23 @@ impl PlanCommand {
         })
     }
 
+    /// The plan of an order that was made elsewhere.
+    fn with_order(&self, graph: TaskGraph, path: &Path) -> Result<Plan> {
+        let shown = path.display();
+        let mut csv = CsvOrder::from(read_text(path)?.as_str());
+        if let Some(list) = &self.order_microbatches {
+            csv.microbatches = serde_json::from_str(&read_text(list)?).with_context(|| {
+                format!("{}: a list of microbatch numbers is expected", list.display())
+            })?;
+        }
+        let order = order_from_csv(&csv, &graph).map_err(|errors| {
+            let lines: Vec<_> = errors.iter().map(|e| format!("  {e}")).collect();
+            anyhow!("{shown}: {} errors\n{}", errors.len(), lines.join("\n"))
+        })?;
+        let bound = lower_bound(&graph)?;
+        Plan::new(graph, "csv", order, bound).with_context(|| shown.to_string())
+    }
+
     fn search(&self, graph: &TaskGraph) -> Result<Plan> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let env = Environment {
@@ -144,15 +165,19 @@ impl PlanCommand {
     }
 }
 
-/// The plan of an order that was made elsewhere.
-fn with_order(graph: TaskGraph, path: &Path) -> Result<Plan> {
-    let shown = path.display();
-    let order = order_from_csv(&read_text(path)?, &graph).map_err(|errors| {
-        let lines: Vec<_> = errors.iter().map(|e| format!("  {e}")).collect();
-        anyhow!("{shown}: {} errors\n{}", errors.len(), lines.join("\n"))
-    })?;
-    let bound = lower_bound(&graph)?;
-    Plan::new(graph, "csv", order, bound).with_context(|| shown.to_string())
+/// Writes an order, and the numbers of its microbatches if they differ from the graph's.
+fn write_csv(path: &Path, plan: &Plan) -> Result<()> {
+    let CsvOrder { text, microbatches } = order_to_csv(&plan.graph, &plan.order)?;
+    write_whole(path, text.as_bytes())?;
+    if !microbatches.is_empty() {
+        let list = path.with_added_extension("microbatches.json");
+        write_whole(&list, serde_json::to_string(&microbatches)?.as_bytes())?;
+        println!(
+            "microbatches are numbered by the last stage; {} has their own numbers",
+            list.display()
+        );
+    }
+    Ok(())
 }
 
 fn print(plan: &Plan, elapsed: Seconds) {

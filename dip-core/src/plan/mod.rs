@@ -21,7 +21,7 @@ mod wire;
 
 pub use build::{BuildError, GraphInput, build_graph};
 pub use check::{CheckReport, PlanSummary, TOLERANCE, check_graph, check_plan};
-pub use csv::{CsvError, order_from_csv, order_to_csv};
+pub use csv::{CsvError, CsvOrder, order_from_csv, order_to_csv};
 pub use graph::{
     Candidate, Dep, GRAPH_SCHEMA, MAX_RANKS, MAX_TASKS, Pair, PairKey, Task, TaskGraph, TaskKind,
 };

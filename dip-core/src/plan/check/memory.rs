@@ -37,7 +37,8 @@ pub(super) fn check_static(draft: &DocumentDraft, findings: &mut Findings) -> Ha
 /// The peak of one rank and the task at whose start the rank first reaches it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Peak {
-    pub(super) bytes: Bytes,
+    /// Bytes; they may be more than [`Bytes`] can hold.
+    pub(super) bytes: u128,
     pub(super) at: Option<u32>,
 }
 
@@ -48,20 +49,22 @@ pub(super) fn peak(
     stages: &StagePairs,
     static_bytes: Bytes,
 ) -> Option<Peak> {
-    let mut live = static_bytes.0;
-    let mut peak = Peak { bytes: static_bytes, at: None };
+    // No sum of `u64` over at most `MAX_TASKS` tasks exceeds a `u128`.
+    let mut live = u128::from(static_bytes.0);
+    let mut peak = Peak { bytes: live, at: None };
     for &id in list {
         let i = id as usize;
         let stage = &stages.list[stages.of_task[i]?];
         if tasks[i].kind? == TaskKind::Forward {
-            live = live.saturating_add(tasks[i].activation_bytes?.0);
-            if live > peak.bytes.0 {
-                peak = Peak { bytes: Bytes(live), at: Some(id) };
+            live += u128::from(tasks[i].activation_bytes?.0);
+            if live > peak.bytes {
+                peak = Peak { bytes: live, at: Some(id) };
             }
         }
         let last = stage.weight.or(stage.backward).or(stage.forward);
         if let (true, Some(forward)) = (last == Some(i), stage.forward) {
-            live = live.saturating_sub(tasks[forward].activation_bytes?.0);
+            // A backward may run before its forward in an order that is refused elsewhere.
+            live = live.saturating_sub(tasks[forward].activation_bytes?.0.into());
         }
     }
     Some(peak)
@@ -75,7 +78,17 @@ pub(super) fn check_peak(
     predicted: Option<Bytes>,
     findings: &mut Findings,
 ) {
-    let bytes = peak.bytes;
+    let Ok(bytes) = u64::try_from(peak.bytes).map(Bytes) else {
+        let message = format!(
+            "rank {rank} peaks at {} bytes, above 2^64 - 1, the greatest number of bytes; correct activation_bytes",
+            peak.bytes
+        );
+        return findings.add(
+            ViolationCode::MemoryOverLimit,
+            format_args!("order[{rank}]"),
+            message,
+        );
+    };
     if let (Some(limit), Some(at)) = (limit.filter(|&limit| bytes > limit), peak.at) {
         let message = format!(
             "rank {rank} peaks at {} bytes ({bytes}) at the start of task {at}, above its limit of {} bytes ({limit}); \

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::CsvError;
 use super::stages::{Cell, CellAction, StageTable};
+use super::{CsvError, CsvOrder};
 use crate::plan::graph::TaskGraph;
 use crate::plan::timeline::{Timeline, TimelineError};
 use crate::plan::violation::MAX_VIOLATIONS;
@@ -11,6 +11,20 @@ use crate::spec::{RankId, TaskId};
 
 /// Number of actions that a message names; the rest are counted.
 const SHOWN: usize = 8;
+
+/// PyTorch's actions that compute nothing.
+const COMMUNICATION: [&str; 10] = [
+    "SEND_F",
+    "RECV_F",
+    "SEND_B",
+    "RECV_B",
+    "WAIT_SEND_F",
+    "WAIT_SEND_B",
+    "UNSHARD",
+    "RESHARD",
+    "REDUCE_GRAD",
+    "WAIT_REDUCE_GRAD",
+];
 
 /// The place of a cell. Row and column are counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +38,17 @@ struct CellPlace {
 /// # Errors
 /// Every [`CsvError`] of the text: cells that are not an action, name a missing stage or microbatch, are on the wrong rank or
 /// repeat an earlier cell; missing actions; and orders that deadlock.
-pub fn order_from_csv(text: &str, graph: &TaskGraph) -> Result<Vec<Vec<TaskId>>, Vec<CsvError>> {
-    let stages = StageTable::of(graph).map_err(|error| vec![error])?;
+pub fn order_from_csv(
+    csv: &CsvOrder,
+    graph: &TaskGraph,
+) -> Result<Vec<Vec<TaskId>>, Vec<CsvError>> {
+    let stages = StageTable::of(graph).and_then(|stages| match csv.microbatches.as_slice() {
+        [] => Ok(stages),
+        microbatches => stages.renumber(microbatches),
+    });
+    let stages = stages.map_err(|error| vec![error])?;
     let mut reader = OrderReader { graph, stages, places: HashMap::new(), errors: Vec::new() };
-    let order = reader.rows(text);
+    let order = reader.rows(&csv.text);
     if reader.errors.is_empty() {
         reader.check_missing();
     }
@@ -68,8 +89,8 @@ impl OrderReader<'_> {
                 }
                 if !text.is_empty() {
                     let place = CellPlace { row: r + 1, column: c + 1 };
-                    match self.cell(text, place) {
-                        Ok(task) => list.push(task),
+                    match self.tasks(text, place) {
+                        Ok(tasks) => list.extend(tasks),
                         Err(problem) => self.report(place, text, problem),
                     }
                 }
@@ -84,9 +105,35 @@ impl OrderReader<'_> {
         order
     }
 
+    /// The tasks of the text between two commas, in the order in which they run.
+    fn tasks(&mut self, text: &str, place: CellPlace) -> Result<Vec<TaskId>, String> {
+        let parts = match text.strip_suffix("OVERLAP_F_B") {
+            Some(parts) => parts
+                .strip_prefix('(')
+                .and_then(|parts| parts.strip_suffix(')'))
+                .ok_or("is not of the form `(1F1;0B0)OVERLAP_F_B`; correct it")?,
+            None => text,
+        };
+        let mut tasks = Vec::new();
+        for part in parts.split(';').map(str::trim).filter(|part| !is_communication(part)) {
+            let cell = parse(part)?;
+            for half in self.halves(cell).unwrap_or_else(|| vec![cell]) {
+                tasks.push(self.task(half, place)?);
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// Input and weight gradients of a full backward, if the graph splits it.
+    fn halves(&self, cell: Cell) -> Option<Vec<Cell>> {
+        let halves = [CellAction::InputBackward, CellAction::Weight];
+        let halves = halves.map(|action| Cell { action, ..cell });
+        let split = halves.iter().all(|half| self.stages.tasks.contains_key(half));
+        (cell.action == CellAction::FullBackward && split).then(|| halves.to_vec())
+    }
+
     /// Returns the task of a cell. Checks that it is on its own rank and not listed before.
-    fn cell(&mut self, text: &str, place: CellPlace) -> Result<TaskId, String> {
-        let cell = parse(text)?;
+    fn task(&mut self, cell: Cell, place: CellPlace) -> Result<TaskId, String> {
         let stages = self.stages.list.len();
         let Some((rank, name)) = self.stages.list.get(cell.stage as usize) else {
             return Err(format!("names stage {}, but there are {stages} stages", cell.stage));
@@ -193,21 +240,18 @@ impl OrderReader<'_> {
     }
 }
 
+/// True for actions without computation, such as `0SEND_F1` and `2REDUCE_GRAD`.
+fn is_communication(text: &str) -> bool {
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let name = rest.trim_end_matches(|c: char| c.is_ascii_digit());
+    rest.len() < text.len() && COMMUNICATION.contains(&name)
+}
+
 /// Reads a cell such as `0F1`.
 fn parse(text: &str) -> Result<Cell, String> {
     let form = "is not of the form `0F1`: stage, then F, B, I or W, then microbatch; correct it";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (stage, rest) = text.split_at(digits);
-    for other in ["SEND_", "RECV_", "UNSHARD", "RESHARD", "REDUCE_GRAD"] {
-        if digits > 0 && rest.starts_with(other) {
-            return Err(
-                "is not a computation; remove it, because the graph gives the communication".into(),
-            );
-        }
-    }
-    if text.ends_with("OVERLAP_F_B") {
-        return Err("overlaps a forward and a backward; give them as two cells".into());
-    }
     let mut rest = rest.chars();
     let letter = rest.next();
     let action = CellAction::ALL.into_iter().find(|a| Some(a.letter()) == letter).ok_or(form)?;

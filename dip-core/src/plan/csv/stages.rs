@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::CsvError;
 use crate::plan::graph::{Task, TaskGraph, TaskKind};
-use crate::spec::{RankId, SegmentId, TaskId};
+use crate::spec::{MicrobatchId, RankId, SegmentId, TaskId};
 
 /// The content of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,6 +108,30 @@ impl StageTable {
         let cells: Vec<Cell> = graph.tasks.iter().enumerate().map(cell).collect();
         let tasks = cells.iter().zip(&graph.tasks).map(|(&cell, task)| (cell, task.id)).collect();
         Ok(Self { list, cells, tasks })
+    }
+
+    /// Numbers the microbatches by their places in `microbatches`.
+    ///
+    /// # Errors
+    /// [`CsvError::Graph`] unless `microbatches` lists every microbatch of the graph once.
+    pub(super) fn renumber(mut self, microbatches: &[MicrobatchId]) -> Result<Self, CsvError> {
+        let places: HashMap<u32, u32> = microbatches.iter().map(|m| m.0).zip(0..).collect();
+        let own: BTreeSet<u32> = self.cells.iter().map(|cell| cell.microbatch).collect();
+        let listed = own.iter().all(|microbatch| places.contains_key(microbatch));
+        if !listed || own.len() != microbatches.len() {
+            let reason = format!(
+                "the list of microbatches has {} entries, but must have each of the {} microbatches of the graph once; \
+                 give the list that was written with the order",
+                microbatches.len(),
+                own.len()
+            );
+            return Err(CsvError::Graph { reason });
+        }
+        for cell in &mut self.cells {
+            cell.microbatch = places[&cell.microbatch];
+        }
+        self.tasks = self.cells.iter().enumerate().map(|(i, &c)| (c, TaskId::from(i))).collect();
+        Ok(self)
     }
 
     /// The cell of a task as text.

@@ -1,7 +1,8 @@
 //! Violations of times, memory and bounds, and reports as a whole.
 
 use dip_core::{
-    MAX_VIOLATIONS, Plan, Seconds, ViolationClass, ViolationCode, check_plan, check_plan_json,
+    Bytes, MAX_VIOLATIONS, Plan, Seconds, ViolationClass, ViolationCode, check_plan,
+    check_plan_json,
 };
 
 use super::{END, ORDER_0, ORDER_1, START, broken, expect, found};
@@ -87,7 +88,7 @@ fn the_times_of_a_stage_moved_to_another_rank_are_not_checked() {
 fn figures_within_the_tolerance_are_accepted() {
     expect(&[("\"makespan_s\": 15.0", "\"makespan_s\": 15.000001")], &[]);
     expect(&[("\"bubble_ratio\": 0.3", "\"bubble_ratio\": 0.3000001")], &[]);
-    expect(&[("\"lower_bound_s\": 11.0", "\"lower_bound_s\": 15.000001")], &[]);
+    expect(&[("\"lower_bound_s\": 11.0", "\"lower_bound_s\": 15.00000001")], &[]);
 }
 
 #[test]
@@ -102,16 +103,31 @@ fn memory_over_the_limit_is_named_with_rank_and_task() {
 }
 
 #[test]
+fn more_bytes_than_a_number_holds_are_over_every_limit() {
+    let plan = Plan::from_json(GOLDEN).unwrap();
+    let mut large = plan.clone();
+    large.graph.memory_limit_bytes = vec![Bytes::UNLIMITED; 2];
+    for task in large.graph.tasks.iter_mut().filter(|t| t.activation_bytes > Bytes::ZERO) {
+        task.activation_bytes = Bytes(u64::MAX / 2 + 1);
+    }
+    let violations = check_plan(&large);
+    let over = violations.iter().find(|v| v.code == ViolationCode::MemoryOverLimit).unwrap();
+    assert!(over.message.contains("above 2^64 - 1"), "{}", over.message);
+}
+
+#[test]
 fn static_bytes_over_the_limit_are_named_once() {
     expect(&[("[100, 100]", "[100, 19]")], &["static-over-limit static_bytes[1]"]);
 }
 
 #[test]
 fn a_bound_above_the_makespan_is_named() {
-    expect(
-        &[("\"lower_bound_s\": 11.0", "\"lower_bound_s\": 15.001")],
-        &["bound-above-makespan lower_bound_s"],
-    );
+    for bound in ["15.001", "15.000001"] {
+        expect(
+            &[("\"lower_bound_s\": 11.0", &format!("\"lower_bound_s\": {bound}"))],
+            &["bound-above-makespan lower_bound_s"],
+        );
+    }
 }
 
 #[test]
