@@ -35,6 +35,8 @@ pub struct Microbatch {
     pub images: Vec<Image>,
     /// Offset of the first token of each image, `[images]`.
     pub image_offsets: Vec<u32>,
+    /// The sounds, in the order of the sequence.
+    pub sounds: Vec<Sound>,
     /// Instances of modules whose modality comes from another crate, by module.
     pub features: BTreeMap<String, Vec<Features>>,
     /// The clips; document `i` is the caption of clip `i`. Captions of clips have no loss themselves.
@@ -66,6 +68,27 @@ impl Features {
 pub struct Image {
     /// Values from -1 to 1, `[3, image_px, image_px]`.
     pub pixels: Vec<f32>,
+}
+
+/// One sound as log-mel frames.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Sound {
+    /// Log-mel values, `[rows, mel bands]`: the mel frames of the sound, and the one or two after them that the convolutions of
+    /// the encoder read, unless the sound is as long as the model allows.
+    pub mel: Vec<f32>,
+    /// Mel frames of the sound.
+    pub mel_frames: u32,
+    /// Offset of its first token in the sequence.
+    pub offset: u32,
+    /// Number of its tokens in the sequence.
+    pub tokens: u32,
+}
+
+impl Sound {
+    /// Frames in the encoder, which halves the number of mel frames.
+    pub fn encoder_frames(&self) -> usize {
+        self.mel_frames.div_ceil(2) as usize
+    }
 }
 
 /// One clip with noise, as flow matching trains it.
@@ -141,18 +164,6 @@ impl Microbatch {
         }
         let start = |clip: u32| self.documents.partition_point(|&document| document < clip);
         start(instances.start)..start(instances.end)
-    }
-
-    /// The tokens of the sequence that hold the output of an encoder: `rows` of them for `instances` of `module`.
-    pub fn token_places(&self, module: &str, instances: &Range<u32>, rows: usize) -> Vec<usize> {
-        let range = instances.start as usize..instances.end as usize;
-        if let Some(features) = self.features.get(module) {
-            let places = |f: &Features| f.offset as usize..(f.offset + f.tokens) as usize;
-            return features[range].iter().flat_map(places).collect();
-        }
-        let per_image = rows / range.len().max(1);
-        let places = |&offset: &u32| offset as usize..offset as usize + per_image;
-        self.image_offsets[range].iter().flat_map(places).collect()
     }
 
     /// Number of caption tokens of each of some clips.

@@ -32,5 +32,5 @@ pub mod stage;
 pub mod train;
 pub mod weights;
 
-pub use batch::{Batch, Clip, ClipGrid, ClipSize, Features, Image, Microbatch};
+pub use batch::{Batch, Clip, ClipGrid, ClipSize, Features, Image, Microbatch, Sound};
 pub use burn::tensor::backend::Backend;

@@ -11,6 +11,10 @@ mod gradients;
 #[path = "suite/modality.rs"]
 mod modality;
 
+/// Audio encoders beside vision encoders.
+#[path = "suite/audio.rs"]
+mod audio;
+
 /// GPUs compute the same as the CPU.
 #[cfg(feature = "wgpu")]
 #[path = "suite/gpu.rs"]

@@ -11,7 +11,7 @@ use burn::tensor::backend::Backend;
 use dip_core::{Bytes, LayerStrategy};
 
 use super::Gradients;
-use crate::batch::{Clip, Microbatch};
+use crate::batch::{Clip, Microbatch, Sound};
 use crate::params::AnyModule;
 
 /// A weight with two dimensions.
@@ -102,12 +102,19 @@ pub struct InputSlice {
     pub module: Arc<str>,
     /// Its instances.
     pub instances: Range<u32>,
+    /// The tokens of each instance in the packed sequence; empty for modules whose output has no place in it.
+    pub places: Vec<Range<u32>>,
 }
 
 impl<'a> Slice<'a> {
     /// The clips, if the instances are clips.
     pub fn clips(&self) -> &'a [Clip] {
         &self.microbatch.clips[self.instances.start as usize..self.instances.end as usize]
+    }
+
+    /// The sounds, if the instances are sounds.
+    pub fn sounds(&self) -> &'a [Sound] {
+        &self.microbatch.sounds[self.instances.start as usize..self.instances.end as usize]
     }
 }
 

@@ -3,6 +3,7 @@
 //! | place | holds |
 //! |---|---|
 //! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or learned positions as in CLIP and SigLIP |
+//! | `audio` | audio encoder of the Whisper type: convolutions over mel frames, layers, adapter |
 //! | `decoder` | decoder of the Llama and Qwen2 type: grouped-query attention, rotary positions, SwiGLU, head with its loss |
 //! | `dit` | diffusion transformer of the MovieGen type: packed clips, adaptive norms, cross attention, flow-matching loss |
 //! | `chunk` | the trait of chunks: forward and backward of consecutive layers |
@@ -16,6 +17,7 @@
 //! | `sampler` | clips from noise: Euler steps with guidance |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
+pub mod audio;
 pub mod block;
 mod chunk;
 pub mod decoder;
@@ -37,11 +39,13 @@ use thiserror::Error;
 
 use crate::weights::{Weights, WeightsError};
 
+pub use audio::AudioChunk;
 pub use chunk::{AnyChunk, InputSlice, KeptState, Matrix, ModelChunk, Slice, TiedEnds};
 pub use decoder::DecoderChunk;
 pub use dit::DitChunk;
 pub use gradients::{Deferred, Gradients, bytes_of};
 pub use init::Init;
+pub(crate) use modalities::Upstream;
 pub use modalities::{ChunkSpec, Modalities, TrainableModality};
 pub(crate) use offload::{HostCopy, to_device};
 pub use precision::Precision;

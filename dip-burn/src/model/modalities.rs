@@ -7,7 +7,8 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use dip_core::{Modality, ModelSpec, ModuleId, ModuleSpec};
 
-use super::chunk::AnyChunk;
+use super::audio::AudioModality;
+use super::chunk::{AnyChunk, InputSlice};
 use super::decoder::DecoderModality;
 use super::dit::DitModality;
 use super::probe::{KeptGrowth, ProbeInput, ProbeSpec};
@@ -30,6 +31,18 @@ pub trait TrainableModality<B: Backend>: Send + Sync {
     /// Instances of a module in a microbatch.
     fn instances(&self, module: &ModuleSpec, microbatch: &Microbatch) -> u32 {
         microbatch.features.get(&module.name).map_or(0, |all| all.len() as u32)
+    }
+
+    /// The tokens in the packed sequence that hold the output of each of some instances, in their order.
+    fn places(
+        &self,
+        module: &ModuleSpec,
+        microbatch: &Microbatch,
+        instances: &Range<u32>,
+    ) -> Vec<Range<u32>> {
+        let Some(features) = microbatch.features.get(&module.name) else { return Vec::new() };
+        let features = &features[instances.start as usize..instances.end as usize];
+        features.iter().map(|f| f.offset..f.offset + f.tokens).collect()
     }
 
     /// Numbers of instances that a module is measured with, ascending.
@@ -125,6 +138,7 @@ impl<B: Backend> Default for Modalities<B> {
     fn default() -> Self {
         Self(BTreeMap::new())
             .with("vit", VitModality)
+            .with("audio", AudioModality)
             .with("decoder", DecoderModality)
             .with("dit", DitModality)
     }
@@ -143,9 +157,12 @@ impl<B: Backend> Modalities<B> {
     /// # Errors
     /// [`ModelError::Kind`] if it cannot be trained.
     pub fn of(&self, module: &ModuleSpec) -> Result<&dyn TrainableModality<B>, ModelError> {
+        self.shared(module).map(|modality| &**modality)
+    }
+
+    fn shared(&self, module: &ModuleSpec) -> Result<&Arc<dyn TrainableModality<B>>, ModelError> {
         let kind = module.kind.modality().name();
-        let modality = self.0.get(kind).map(|modality| &**modality);
-        modality.ok_or_else(|| ModelError::Kind {
+        self.0.get(kind).ok_or_else(|| ModelError::Kind {
             module: module.name.clone(),
             kind: kind.to_owned(),
             trainable: self.0.keys().cloned().collect::<Vec<_>>().join(", "),
@@ -162,5 +179,40 @@ impl<B: Backend> Modalities<B> {
         init: &Init<'_, B>,
     ) -> Result<Box<dyn AnyChunk<B>>, ModelError> {
         self.of(chunk.module())?.build(chunk, init)
+    }
+}
+
+/// A module upstream of another, as its consumer sees it.
+pub(crate) struct Upstream<B: Backend> {
+    /// The module.
+    pub module: ModuleId,
+    /// Its name.
+    pub name: Arc<str>,
+    spec: ModuleSpec,
+    modality: Arc<dyn TrainableModality<B>>,
+}
+
+impl<B: Backend> Upstream<B> {
+    /// The upstream modules of a module.
+    ///
+    /// # Errors
+    /// [`ModelError::Kind`] if the modality of one cannot be trained.
+    pub fn of(
+        model: &ModelSpec,
+        module: ModuleId,
+        modalities: &Modalities<B>,
+    ) -> Result<Vec<Self>, ModelError> {
+        let one = |module: ModuleId| {
+            let spec = model.modules[module.index()].clone();
+            let modality = modalities.shared(&spec)?.clone();
+            Ok(Self { module, name: spec.name.as_str().into(), spec, modality })
+        };
+        model.inputs_of(module).into_iter().map(one).collect()
+    }
+
+    /// Some of its instances as an input of its consumer.
+    pub fn slice(&self, microbatch: &Microbatch, instances: Range<u32>) -> InputSlice {
+        let places = self.modality.places(&self.spec, microbatch, &instances);
+        InputSlice { module: self.name.clone(), instances, places }
     }
 }

@@ -130,8 +130,12 @@ impl<B: Backend> WholeModel<B> {
         let mut outputs: Vec<Option<ModuleOutput<B>>> = Vec::with_capacity(count);
         for module in &self.modules[..count] {
             let output = self.slice(module, microbatch, &outputs).map(|(inputs, on)| {
-                let slice =
-                    InputSlice { module: module.name.clone(), instances: on.instances.clone() };
+                let instances = on.instances.clone();
+                let spec = &self.spec.modules[module.number];
+                let modality = self.modalities.of(spec);
+                let places =
+                    modality.map_or(Vec::new(), |m| m.places(spec, microbatch, &instances));
+                let slice = InputSlice { module: module.name.clone(), instances, places };
                 ModuleOutput { x: module.chunk.forward(inputs, &on), slice }
             });
             outputs.push(output);

@@ -11,14 +11,14 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{
-    Bytes, LayerStrategy, MicrobatchId, ModelSpec, ModuleId, PairKey, Received, Stage, StageCall,
-    StageError, SubMicrobatchId,
+    Bytes, LayerStrategy, MicrobatchId, ModuleId, PairKey, Received, Stage, StageCall, StageError,
+    SubMicrobatchId,
 };
 
 use crate::batch::Batch;
 use crate::model::{
-    AnyChunk, ChunkSpec, Gradients, Init, InitialWeights, InputSlice, Modalities, ModelError,
-    Precision, Slice, cast,
+    AnyChunk, ChunkSpec, Gradients, Init, InitialWeights, Modalities, ModelError, Precision, Slice,
+    Upstream, cast,
 };
 use crate::params::Bucket;
 use crate::params::bucket;
@@ -46,7 +46,7 @@ pub struct ChunkStage<B: Backend> {
     naming: Naming,
     module: ModuleId,
     /// The modules whose outputs the module consumes.
-    upstream: Vec<(Arc<str>, ModuleId)>,
+    upstream: Vec<Upstream<B>>,
     layers: usize,
     runs_backward: bool,
     batch: Option<Arc<Batch>>,
@@ -81,7 +81,7 @@ impl<B: Backend> ChunkStage<B> {
             device: device.clone(),
             naming,
             module: chunk.module,
-            upstream: upstream(model, chunk.module),
+            upstream: Upstream::of(model, chunk.module, modalities)?,
             layers: chunk.layers.len(),
             runs_backward: model.runs_backward()[chunk.module.index()],
             batch: None,
@@ -264,11 +264,6 @@ impl<B: Backend> ParameterMap<B> for CastParameters {
     }
 }
 
-fn upstream(model: &ModelSpec, module: ModuleId) -> Vec<(Arc<str>, ModuleId)> {
-    let named = |id: ModuleId| (model.modules[id.index()].name.as_str().into(), id);
-    model.inputs_of(module).into_iter().map(named).collect()
-}
-
 /// The instances of a sub-microbatch.
 fn instances(batch: &Batch, module: ModuleId, pair: &PairKey) -> Option<Range<u32>> {
     let modules = batch.split.slices.get(pair.microbatch.index())?;
@@ -367,9 +362,9 @@ impl<B: Backend> ChunkStage<B> {
         let microbatch =
             batch.microbatches.get(call.pair.microbatch.index()).ok_or_else(missing)?;
         let of_input = |pair: &PairKey| {
-            let (name, module) = self.upstream.iter().find(|(name, _)| *name == pair.module)?;
-            let slice = |instances| InputSlice { module: name.clone(), instances };
-            Some(instances(batch, *module, pair).map(slice).ok_or_else(missing))
+            let upstream = self.upstream.iter().find(|u| u.name == pair.module)?;
+            let instances = instances(batch, upstream.module, pair);
+            Some(instances.map(|i| upstream.slice(microbatch, i)).ok_or_else(missing))
         };
         let inputs = from.iter().filter_map(of_input).collect::<Result<_, _>>()?;
         Ok(Slice { microbatch, instances: own, inputs })

@@ -28,14 +28,14 @@ pub fn difference(a: &NamedTensors, b: &NamedTensors) -> f64 {
 }
 
 pub struct Case {
-    model: ModelSpec,
-    metas: BatchMeta,
-    batch: Arc<Batch>,
+    pub model: ModelSpec,
+    pub metas: BatchMeta,
+    pub batch: Arc<Batch>,
 }
 
 impl Case {
     /// A random plan on a random partition gives the loss and gradients of the whole model.
-    fn holds(&self, rng: &mut ChaCha8Rng, ranks: u32, strategies: &[&str]) {
+    pub fn holds(&self, rng: &mut ChaCha8Rng, ranks: u32, strategies: &[&str]) {
         self.holds_on::<B>(rng, vec![Default::default(); ranks as usize], strategies, 1e-5);
     }
 

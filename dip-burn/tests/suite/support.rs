@@ -56,7 +56,14 @@ pub fn microbatch(rng: &mut ChaCha8Rng, images: &[u32]) -> Microbatch {
     m
 }
 
-fn push(m: &mut Microbatch, document: usize, count: usize, trained: bool, rng: &mut ChaCha8Rng) {
+/// Adds `count` random tokens of a document, without positions.
+pub fn push(
+    m: &mut Microbatch,
+    document: usize,
+    count: usize,
+    trained: bool,
+    rng: &mut ChaCha8Rng,
+) {
     for _ in 0..count {
         m.tokens.push(rng.random_range(0..32));
         m.targets.push(rng.random_range(0..32));
@@ -136,7 +143,13 @@ pub fn meta(m: &Microbatch) -> MicrobatchMeta {
         return MicrobatchMeta { clips, ..Default::default() };
     }
     let images = m.images.len() as u32;
-    MicrobatchMeta { images, text_tokens: 40 - 4 * u64::from(images), ..Default::default() }
+    let of_sounds: u32 = m.sounds.iter().map(|sound| sound.tokens).sum();
+    MicrobatchMeta {
+        images,
+        text_tokens: 40 - 4 * u64::from(images) - u64::from(of_sounds),
+        audio_seconds: m.sounds.iter().map(|s| f64::from(s.mel_frames) / 100.0).collect(),
+        ..Default::default()
+    }
 }
 
 /// A random partition of every module into chunks on random ranks.
@@ -240,7 +253,8 @@ pub fn random_batch(
     batch_of(rng, model, microbatches)
 }
 
-fn batch_of(
+/// A batch of microbatches with a random split.
+pub fn batch_of(
     rng: &mut ChaCha8Rng,
     model: &ModelSpec,
     microbatches: Vec<Microbatch>,

@@ -17,7 +17,7 @@ pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
 pub use error::{FieldError, SpecError};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
 pub use modality::{
-    AUDIO_KERNEL, AudioSpec, DecoderSpec, DitSpec, Filling, MEL_BANDS, Modality, ModuleKind,
+    AUDIO_KERNEL, AudioProjector, AudioSpec, DecoderSpec, DitSpec, Filling, Modality, ModuleKind,
     ModuleSlice, NormKind, OtherModality, STEP_EMBEDDING, T5Spec, Tower, VitSpec, WanSpec,
     WindowSpec,
 };

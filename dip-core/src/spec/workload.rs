@@ -294,7 +294,7 @@ mod tests {
             MicrobatchMeta { audio_seconds: vec![1e6; 3], clips, ..MicrobatchMeta::default() };
         meta.validate().unwrap();
         let mut model = model();
-        model.modules[1].kind = AudioSpec { frames_per_second: 1 << 16, merge: 1 }.into();
+        model.modules[1].kind = AudioSpec::new(1 << 16, 1).into();
         model.modules[3].kind = DitSpec {
             latent_frames_per_second: 1e4,
             tokens_per_frame: 1 << 24,

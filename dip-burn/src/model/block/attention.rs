@@ -5,7 +5,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use dip_core::{AttentionBias, LoraTarget, ModuleSpec, QueryKeyNorm};
+use dip_core::{LoraTarget, ModuleSpec, QueryKeyNorm};
 
 use super::core::{AttentionInputs, AttentionSpan, HeadSizes, attend, attend_backward};
 use super::linear::{Linear, linear_backward};
@@ -112,14 +112,10 @@ impl<B: Backend> Attention<B> {
         let (query, key) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
         let std = layer_std(spec);
         let residual = std / (2.0 * f64::from(spec.layers)).sqrt();
-        let has_bias = |target| match spec.attention_bias() {
-            AttentionBias::None => false,
-            AttentionBias::Qkv => target != LoraTarget::Output,
-            AttentionBias::All => true,
-        };
+        let bias = spec.attention_bias();
         let linear = |target: LoraTarget, input, output, std| {
             let path = format!("{path}.attention.{}", target.name());
-            let layer = init.linear(&path, input, output, has_bias(target), std);
+            let layer = init.linear(&path, input, output, bias.of(target), std);
             init.adapted(spec, target, &path, layer)
         };
         Self {

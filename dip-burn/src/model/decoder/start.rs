@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, IndexingUpdateOp, Tensor};
 
 use super::indices;
-use crate::model::{Gradients, InputSlice, Slice, to_f32};
+use crate::model::{Gradients, Slice, to_f32};
 
 /// A table with one row for each token of the vocabulary.
 #[derive(Module, Debug)]
@@ -27,10 +27,9 @@ impl<B: Backend> Embedding<B> {
         if inputs.is_empty() {
             return text_tm;
         }
-        let rows: Vec<usize> = inputs.iter().map(|x| x.dims()[0]).collect();
         let inputs = Tensor::cat(inputs, 0);
         let mut source: Vec<i32> = (0..length).collect();
-        for (i, place) in places(on, &rows).into_iter().enumerate() {
+        for (i, place) in places(on).enumerate() {
             source[place] = length + i as i32;
         }
         Tensor::cat(vec![text_tm, inputs], 0).select(0, indices(source.into_iter(), &device))
@@ -46,7 +45,7 @@ impl<B: Backend> Embedding<B> {
     ) -> Vec<Tensor<B, 2>> {
         let device = dx_tm.device();
         let tokens = &on.microbatch.tokens[on.microbatch.text_rows(&on.instances)];
-        let places = places(on, input_rows);
+        let places: Vec<usize> = places(on).collect();
         let mut is_text = vec![true; tokens.len()];
         places.iter().for_each(|&place| is_text[place] = false);
         let rows: Vec<usize> = (0..is_text.len()).filter(|&i| is_text[i]).collect();
@@ -69,10 +68,8 @@ impl<B: Backend> Embedding<B> {
     }
 }
 
-/// The place in the sequence of every row of the inputs, input by input. Inputs have `rows` rows.
-fn places(on: &Slice<'_>, rows: &[usize]) -> Vec<usize> {
-    let of_input = |(input, &rows): (&InputSlice, &usize)| {
-        on.microbatch.token_places(&input.module, &input.instances, rows)
-    };
-    on.inputs.iter().zip(rows).flat_map(of_input).collect()
+/// The place in the sequence of every row of the inputs, input by input.
+fn places(on: &Slice<'_>) -> impl Iterator<Item = usize> {
+    let ranges = on.inputs.iter().flat_map(|input| input.places.iter().cloned());
+    ranges.flatten().map(|place| place as usize)
 }

@@ -1,5 +1,7 @@
 //! How vision encoders are built and measured.
 
+use std::ops::Range;
+
 use burn::tensor::backend::Backend;
 use dip_core::{ModelSpec, ModuleSpec};
 
@@ -23,6 +25,16 @@ impl<B: Backend> TrainableModality<B> for VitModality {
 
     fn instances(&self, _: &ModuleSpec, microbatch: &Microbatch) -> u32 {
         microbatch.images.len() as u32
+    }
+
+    fn places(
+        &self,
+        module: &ModuleSpec,
+        microbatch: &Microbatch,
+        instances: &Range<u32>,
+    ) -> Vec<Range<u32>> {
+        let offsets = &microbatch.image_offsets[instances.start as usize..instances.end as usize];
+        offsets.iter().map(|&offset| offset..offset + module.tokens_per_image()).collect()
     }
 
     fn measured_counts(&self, model: &ModelSpec) -> Vec<u32> {

@@ -1,7 +1,7 @@
 //! Llama and Qwen2, alone or inside another model.
 
 use dip_core::hf::LANGUAGE;
-use dip_core::{AttentionBias, DecoderSpec, ModelSpec};
+use dip_core::{DecoderSpec, LoraTarget, ModelSpec};
 
 use super::{Prefixes, Table, TensorLayout, TensorPart, TiedHead};
 
@@ -15,21 +15,17 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let (vocab, m, f) = (vocab as usize, spec.hidden as usize, spec.ffn as usize);
     let d = spec.head_dim() as usize;
     let (q, k) = (spec.heads as usize * d, spec.kv_heads() as usize * d);
-    let (qkv_bias, bias) = match spec.attention_bias() {
-        AttentionBias::None => (false, false),
-        AttentionBias::Qkv => (true, false),
-        AttentionBias::All => (true, true),
-    };
+    let bias = |projection| spec.attention_bias().of(projection);
     let tokens = format!("{}embed_tokens.weight", prefixes.text);
     table.same(tokens.clone(), &[vocab, m], format!("{LANGUAGE}.embed.weight"));
     for i in 0..spec.layers {
         let (name, ours) =
             (format!("{}layers.{i}", prefixes.text), format!("{LANGUAGE}.layers.{i}"));
         for (theirs, part, shape, bias) in [
-            ("self_attn.q_proj", "attention.query", [q, m], qkv_bias),
-            ("self_attn.k_proj", "attention.key", [k, m], qkv_bias),
-            ("self_attn.v_proj", "attention.value", [k, m], qkv_bias),
-            ("self_attn.o_proj", "attention.output", [m, q], bias),
+            ("self_attn.q_proj", "attention.query", [q, m], bias(LoraTarget::Query)),
+            ("self_attn.k_proj", "attention.key", [k, m], bias(LoraTarget::Key)),
+            ("self_attn.v_proj", "attention.value", [k, m], bias(LoraTarget::Value)),
+            ("self_attn.o_proj", "attention.output", [m, q], bias(LoraTarget::Output)),
             ("mlp.gate_proj", "feed_forward.gate", [f, m], false),
             ("mlp.up_proj", "feed_forward.up", [f, m], false),
             ("mlp.down_proj", "feed_forward.down", [m, f], false),

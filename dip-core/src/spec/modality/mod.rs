@@ -20,7 +20,7 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Range;
 
-pub use audio::{AUDIO_KERNEL, AudioSpec, MEL_BANDS};
+pub use audio::{AUDIO_KERNEL, AudioProjector, AudioSpec};
 pub use decoder::DecoderSpec;
 pub use dit::{DitSpec, STEP_EMBEDDING, WanSpec};
 pub use kind::{ModuleKind, OtherModality};

@@ -47,8 +47,22 @@ pub enum AttentionBias {
     None,
     /// Query, key and value, as in Qwen2.
     Qkv,
+    /// Query, value and output, as in Whisper.
+    AllButKey,
     /// Query, key, value and output, as in vision encoders.
     All,
+}
+
+impl AttentionBias {
+    /// True if the projection has a bias.
+    pub fn of(self, projection: LoraTarget) -> bool {
+        match self {
+            Self::None => false,
+            Self::Qkv => projection != LoraTarget::Output,
+            Self::AllButKey => projection != LoraTarget::Key,
+            Self::All => true,
+        }
+    }
 }
 
 /// Root-mean-square norms of queries and keys, each with weights of its own.
