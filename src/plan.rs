@@ -1,18 +1,18 @@
 //! Everything for planning: models, clusters and batches, and plans for them. It needs no Burn and no GPU.
 
 pub use dip_core::{
-    Activation, AttentionBias, AudioSpec, BatchMeta, BatchSplit, Budget, BuildError, Bytes,
-    Candidate, CheckReport, Chunk, ChunkQuery, ClipMeta, ClusterSpec, CostError, CostModel,
-    CsvError, CsvOrder, DecoderSpec, Dep, DeviceSpec, DitSpec, Environment, Factors, FieldError,
-    Flops, FormatError, GraphInput, InstanceSpace, LayerOptions, LayerStrategy, LinkSpec, Lora,
-    LoraTarget, MicrobatchId, MicrobatchMeta, Modality, ModelSpec, ModuleId, ModuleKind,
-    ModuleParameters, ModulePartition, ModuleSlice, ModuleSpec, OperatorProfile, OperatorShape,
-    OperatorTime, OtherModality, Pair, PairKey, Parallelism, Partition, Placement, Plan, PlanError,
-    PlanSource, PlannedBatch, Prediction, Profile, QueryKeyNorm, RankId, Rope, RopeScaling,
-    Schedule, ScheduleError, SearchProgress, Seconds, SegmentId, SpecError, StageCost, StageQuery,
-    Strategy, SubMicrobatchId, T5Spec, Task, TaskGraph, TaskId, TaskKind, Timeline, TimelineError,
-    Tower, Violation, ViolationCode, VitSpec, WanSpec, Workload, build_graph, check_graph,
-    check_plan, check_plan_json, hf, order_from_csv, order_to_csv, presets, profile,
+    Activation, AttentionBias, AudioProjector, AudioSpec, BatchMeta, BatchSplit, Budget,
+    BuildError, Bytes, Candidate, CheckReport, Chunk, ChunkQuery, ClipMeta, ClusterSpec, CostError,
+    CostModel, CsvError, CsvOrder, DecoderSpec, Dep, DeviceSpec, DitSpec, Environment, Factors,
+    FieldError, Flops, FormatError, GraphInput, InstanceSpace, LayerOptions, LayerStrategy,
+    LinkSpec, Lora, LoraTarget, MicrobatchId, MicrobatchMeta, Modality, ModelSpec, ModuleId,
+    ModuleKind, ModuleParameters, ModulePartition, ModuleSlice, ModuleSpec, OperatorProfile,
+    OperatorShape, OperatorTime, OtherModality, Pair, PairKey, Parallelism, Partition, Placement,
+    Plan, PlanError, PlanSource, PlannedBatch, Prediction, Profile, QueryKeyNorm, RankId, Rope,
+    RopeScaling, Schedule, ScheduleError, SearchProgress, Seconds, SegmentId, SpecError, StageCost,
+    StageQuery, Strategy, SubMicrobatchId, T5Spec, Task, TaskGraph, TaskId, TaskKind, Timeline,
+    TimelineError, Tower, Violation, ViolationCode, VitSpec, WanSpec, Workload, build_graph,
+    check_graph, check_plan, check_plan_json, hf, order_from_csv, order_to_csv, presets, profile,
 };
 pub use dip_sched::{
     BatchPlanner, Dip, Exact, GPipe, Interleaved, MicrobatchLoads, OneFOneB, Optimus,
