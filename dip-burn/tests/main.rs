@@ -35,8 +35,8 @@ mod strict;
 #[path = "suite/precision.rs"]
 mod precision;
 
-/// Published models: logits equal the logits of `transformers`, and exported weights equal the imported ones.
-#[path = "suite/published.rs"]
+/// Published models: logits, gradients and steps equal those of `transformers`, and exported weights equal the imported ones.
+#[path = "suite/published/mod.rs"]
 mod published;
 
 /// Data sources, pictures, videos and packing rules from outside the crate.

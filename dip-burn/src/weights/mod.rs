@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::ModelSpec;
-use dip_core::hf::{self, Architecture};
+use dip_core::hf::{self, Architecture, HfModel};
 
 use crate::files;
 use crate::params::ParameterMap;
@@ -114,6 +114,14 @@ impl<B: Backend> ParameterMap<B> for ReadWeights<'_> {
 /// True if a parameter is a matrix of an adapter.
 pub(crate) fn is_adapter(parameter: &str) -> bool {
     parameter.ends_with(".lora.a") || parameter.ends_with(".lora.b")
+}
+
+/// Number of weights in the files of a model, norms and biases included. A head that is the token table counts once.
+pub fn parameters(model: &HfModel) -> u64 {
+    let prefixes = names::prefixes(model.architecture)[0];
+    let table = names::table(&model.spec, model.architecture, &prefixes);
+    let elements = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
+    table.entries.iter().map(|entry| elements(&entry.shape)).sum()
 }
 
 /// The architecture in the `config.json` of a folder.

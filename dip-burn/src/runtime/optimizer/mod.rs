@@ -139,3 +139,42 @@ impl<B: Backend> ParameterMap<B> for UpdateParameters<'_, B> {
         parameter
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::{Shape, TensorData};
+
+    use super::*;
+
+    /// The values after `gradients`, one a step.
+    fn stepped<const D: usize>(shape: [usize; D], gradients: &[[f32; 3]]) -> Vec<f32> {
+        let config = OptimizerConfig { weight_decay: 0.1, ..OptimizerConfig::default() };
+        let mut optimizer = Optimizer::<Flex>::new(&config);
+        let tensor = |values: &[f32; 3]| -> Tensor<Flex, D> {
+            let data = TensorData::new(values.to_vec(), Shape::new(shape));
+            Tensor::from_data(data, &Default::default())
+        };
+        let mut parameter = tensor(&[0.5, -1.25, 2.0]);
+        for gradient in gradients {
+            let (optimizer, owns) = (&mut optimizer, &|_: &str| true);
+            let mut update = UpdateParameters { optimizer, learning_rate: 0.05, scale: 1.0, owns };
+            parameter = update.map("w", parameter, Some(tensor(gradient)));
+        }
+        parameter.into_data().to_vec().unwrap()
+    }
+
+    #[test]
+    fn four_steps_equal_adamw_of_torch() {
+        let gradients =
+            [[0.3, -2.0, 1e-4], [-0.1, 0.5, 2e-4], [0.0, 0.25, -3e-4], [0.7, -1.0, 0.0]];
+        // torch.optim.AdamW(lr=0.05, betas=(0.9, 0.95), eps=1e-8), with weight_decay 0.1 for matrices and 0 for vectors.
+        for (found, expected) in [
+            (stepped([1, 3], &gradients), [0.374_153, -1.114_43, 1.869_622]),
+            (stepped([3], &gradients), [0.383_051, -1.138_187, 1.908_116]),
+        ] {
+            let near = |(a, b): (&f32, &f32)| (a / b - 1.0).abs() < 2e-6;
+            assert!(found.iter().zip(&expected).all(near), "{found:?} {expected:?}");
+        }
+    }
+}

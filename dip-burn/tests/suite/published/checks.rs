@@ -1,0 +1,264 @@
+//! The checks that every model passes.
+
+use dip_burn::params::NamedTensors;
+use dip_burn::runtime::{Algorithm, OptimizerConfig, TensorKind, Update};
+use dip_burn::weights::{ExportConfig, TensorStore};
+use dip_core::{ModuleSpec, Partition};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use safetensors::SafeTensors;
+
+use super::{Fixture, TOLERANCE, halves, out, planned, whole};
+use crate::gradients::difference;
+
+/// The step of `scripts/hf_fixtures/common.py`.
+const LEARNING_RATE: f64 = 0.01;
+const WEIGHT_DECAY: f32 = 0.1;
+
+/// Tests of the standard checks for fixtures: `standard_checks!(module: "folder", ...);`.
+macro_rules! standard_checks {
+    ($($module:ident: $folder:literal),+ $(,)?) => {$(
+        mod $module {
+            use super::super::checks;
+
+            #[test]
+            fn logits_equal_transformers() {
+                checks::logits($folder);
+            }
+
+            #[test]
+            fn two_ranks_have_the_losses_of_transformers_at_every_place() {
+                checks::losses($folder);
+            }
+
+            #[test]
+            fn gradients_equal_autodiff() {
+                checks::gradients($folder);
+            }
+
+            #[test]
+            fn loss_gradients_and_a_step_of_adamw_equal_torch() {
+                checks::torch($folder);
+            }
+
+            #[test]
+            fn an_export_has_every_tensor_with_its_values() {
+                checks::export($folder);
+            }
+        }
+    )+};
+}
+pub(super) use standard_checks;
+
+pub fn logits(name: &str) {
+    let fixture = Fixture::read(name);
+    let worst = fixture.difference(&fixture.model);
+    eprintln!("{name}: {worst:e}");
+    assert!(worst < TOLERANCE, "{name}: {worst}");
+}
+
+/// A change of one option of a module.
+pub type OptionChange = (&'static str, usize, &'static str, fn(&mut ModuleSpec));
+
+/// Every change of an option, by fixture, module and name, moves the logits.
+pub fn options_change_logits(changes: &[OptionChange]) {
+    for (name, module, option, change) in changes {
+        let fixture = Fixture::read(name);
+        let mut model = fixture.model.clone();
+        change(&mut model.modules[*module]);
+        let worst = fixture.difference(&model);
+        assert!(worst > 10.0 * TOLERANCE, "{name} {option}: {worst}");
+    }
+}
+
+pub fn losses(name: &str) {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let fixture = Fixture::read(name);
+    let partition = halves(&fixture.model);
+    let mut pipeline = fixture.pipeline(&partition);
+    for case in &fixture.cases {
+        // One batch per place, so that every place is compared separately.
+        for place in (0..case.sequence.tokens.len()).step_by(3) {
+            let mut sequence = case.sequence.clone();
+            sequence.loss_mask = (0..sequence.tokens.len()).map(|i| i == place).collect();
+            let (batch, plan) = planned(&fixture, &partition, vec![sequence], &mut rng, &["keep"]);
+            let loss = pipeline.run(&plan, &batch, None).unwrap().loss;
+            let expected = case.loss(place);
+            let worst = f64::from(TOLERANCE) * expected.max(1.0);
+            assert!((loss - expected).abs() < worst, "{name} {place}: {loss} {expected}");
+        }
+    }
+}
+
+pub fn gradients(name: &str) {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let fixture = Fixture::read(name);
+    let partition = halves(&fixture.model);
+    for strategy in ["keep", "selective", "full"] {
+        let sequences = fixture.sequences();
+        let (batch, plan) = planned(&fixture, &partition, sequences, &mut rng, &[strategy]);
+        let mut pipeline = fixture.pipeline(&partition);
+        let report = pipeline.run(&plan, &batch, None).unwrap();
+        let weights = pipeline.export(TensorKind::Parameters).unwrap();
+        let (loss, mut expected) = fixture.oracle(&weights, &batch);
+        assert!((report.loss - loss).abs() < 1e-5 * loss, "{name}: {} {loss}", report.loss);
+        let mut gradients = pipeline.export(TensorKind::Gradients).unwrap();
+        drop_vanishing(&mut gradients);
+        drop_vanishing(&mut expected);
+        let worst = difference(&gradients, &expected);
+        assert!(worst < 1e-4, "{name} {strategy}: {worst}");
+    }
+}
+
+/// Drops gradients that are only rounding: without rotary positions, a bias on keys shifts all scores of a row equally.
+fn drop_vanishing(gradients: &mut NamedTensors) {
+    gradients.retain(|name, gradient| {
+        let values = gradient.to_vec::<f32>().unwrap();
+        !name.ends_with("key.bias") || values.iter().any(|g| g.abs() > 1e-5)
+    });
+}
+
+pub fn torch(name: &str) {
+    let fixture = Fixture::read(name);
+    for partition in [whole(&fixture.model), halves(&fixture.model)] {
+        step_of_torch(&fixture, &partition);
+    }
+}
+
+/// One step of all cases together gives the loss, the gradients and the weights of torch.
+fn step_of_torch(fixture: &Fixture, partition: &Partition) {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let (batch, plan) = planned(fixture, partition, fixture.sequences(), &mut rng, &["keep"]);
+    let optimizer = OptimizerConfig {
+        algorithm: Algorithm::Adamw,
+        weight_decay: WEIGHT_DECAY,
+        beta_1: 0.9,
+        beta_2: 0.95,
+        ..OptimizerConfig::default()
+    };
+    let mut pipeline = fixture.replicas(partition, 1, optimizer);
+    let loss = pipeline.run(&plan, &batch, None).unwrap().loss;
+    let expected = f64::from(fixture.expected.all("loss").unwrap()[0]);
+    assert!((loss / expected - 1.0).abs() < f64::from(TOLERANCE), "{loss} {expected}");
+    let gradients = tied(pipeline.export(TensorKind::Gradients).unwrap(), fixture);
+    let update = Update { learning_rate: LEARNING_RATE, clip_norm: 0.0, loss_scale: 1.0 };
+    pipeline.run(&plan, &batch, Some(update)).unwrap();
+    let stepped = pipeline.export(TensorKind::Parameters).unwrap();
+    let config = ExportConfig::default();
+    let (gradients, stepped) =
+        (fixture.exported(gradients, config), fixture.exported(stepped, config));
+    let gradients = TensorStore::open(&out(&gradients)).unwrap();
+    let stepped = TensorStore::open(&out(&stepped)).unwrap();
+    let norms = fixture.expected.names().filter_map(|name| name.strip_prefix("gradient_norm:"));
+    let mut count = 0;
+    for tensor in norms {
+        let compare = Comparison::read(fixture, tensor, &gradients);
+        compare.gradients(&gradients.all(tensor).unwrap());
+        compare.step(&stepped.all(tensor).unwrap());
+        count += 1;
+    }
+    assert!(count > 10, "{count} tensors");
+}
+
+/// Adds the gradient of the head to the gradient of the token table that it shares.
+fn tied(mut gradients: NamedTensors, fixture: &Fixture) -> NamedTensors {
+    for module in fixture.model.modules.iter().filter(|m| m.is_tied()) {
+        let head = &gradients[&format!("{}.end.head.weight", module.name)];
+        let (head, vocab) = (head.to_vec::<f32>().unwrap(), head.shape[1]);
+        let name = format!("{}.embed.weight", module.name);
+        let table = gradients.get_mut(&name).unwrap();
+        let (width, shape) = (module.hidden as usize, table.shape.clone());
+        let sum = table.to_vec::<f32>().unwrap().into_iter().enumerate();
+        let sum: Vec<f32> = sum.map(|(i, g)| g + head[i % width * vocab + i / width]).collect();
+        *table = burn::tensor::TensorData::new(sum, shape);
+    }
+    gradients
+}
+
+/// What torch computes for one tensor of the files.
+struct Comparison<'a> {
+    tensor: &'a str,
+    norm: f32,
+    gradient: Vec<f32>,
+    step: Vec<f32>,
+    /// Largest gradient of the model that counts as rounding.
+    rounding: f32,
+}
+
+impl<'a> Comparison<'a> {
+    fn read(fixture: &Fixture, tensor: &'a str, gradients: &TensorStore) -> Self {
+        let expected = |kind: &str| fixture.expected.all(&format!("{kind}:{tensor}")).unwrap();
+        let largest = |all: &[f32]| all.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+        let all = gradients.names().map(|name| largest(&gradients.all(name).unwrap()));
+        Self {
+            tensor,
+            norm: expected("gradient_norm")[0],
+            gradient: expected("gradient"),
+            step: expected("step"),
+            rounding: 1e-6 * all.fold(0.0, f32::max),
+        }
+    }
+
+    /// The largest gradient that may be only rounding.
+    fn scale(&self) -> f32 {
+        self.gradient.iter().fold(self.rounding / TOLERANCE, |m, g| m.max(g.abs()))
+    }
+
+    fn gradients(&self, ours: &[f32]) {
+        let (tensor, scale) = (self.tensor, self.scale());
+        for (ours, theirs) in spread(ours, self.gradient.len()).zip(&self.gradient) {
+            assert!((ours - theirs).abs() <= TOLERANCE * scale, "{tensor}: {ours} {theirs}");
+        }
+        let norm = ours.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt() as f32;
+        let limit = TOLERANCE * self.norm.max(scale);
+        assert!((norm - self.norm).abs() <= limit, "{tensor}: norm {norm} {}", self.norm);
+    }
+
+    /// The first step of AdamW has the size of the learning rate wherever there is a gradient, and the sign of that gradient. It is
+    /// compared where the sign is more than rounding.
+    fn step(&self, ours: &[f32]) {
+        let scale = self.scale();
+        let vanishes = scale == self.rounding / TOLERANCE;
+        let places = spread(ours, self.step.len()).zip(&self.step).zip(&self.gradient);
+        for ((ours, theirs), gradient) in places {
+            let is_small = gradient.abs() <= 100.0 * TOLERANCE * scale;
+            let is_rounding = is_small && (vanishes || *gradient != 0.0);
+            let limit = if is_rounding { 2.0 } else { f64::from(TOLERANCE) };
+            let limit = (limit * LEARNING_RATE) as f32 + 1e-6 * theirs.abs();
+            assert!(
+                (ours - theirs).abs() <= limit,
+                "{}: {ours} {theirs}, gradient {gradient}",
+                self.tensor
+            );
+        }
+    }
+}
+
+/// The `count` values that `common.py` keeps of a tensor.
+fn spread(values: &[f32], count: usize) -> impl Iterator<Item = f32> + '_ {
+    (0..count).map(move |i| values[i * values.len() / count])
+}
+
+pub fn export(name: &str) {
+    let fixture = Fixture::read(name);
+    let config = ExportConfig { shard_bytes: 50_000, bf16: false };
+    let mut pipeline = fixture.pipeline(&halves(&fixture.model));
+    let folder = fixture.exported(pipeline.export(TensorKind::Parameters).unwrap(), config);
+    let out = out(&folder);
+    let (before, after) =
+        (TensorStore::open(&fixture.folder).unwrap(), TensorStore::open(&out).unwrap());
+    assert!(before.names().eq(after.names()), "{name}");
+    for tensor in before.names() {
+        assert_eq!(before.shape(tensor), after.shape(tensor), "{name} {tensor}");
+        assert_eq!(before.all(tensor).unwrap(), after.all(tensor).unwrap(), "{name} {tensor}");
+    }
+    let read = |folder: &std::path::Path| std::fs::read(folder.join("config.json")).unwrap();
+    assert_eq!(read(&fixture.folder), read(&out));
+    for file in std::fs::read_dir(&out).unwrap().map(|f| f.unwrap().path()) {
+        if file.extension().is_some_and(|e| e == "safetensors") {
+            assert!(std::fs::metadata(&file).unwrap().len() < 50_000 + 20_000, "{file:?}");
+            // Other readers accept it, too.
+            SafeTensors::deserialize(&std::fs::read(&file).unwrap()).unwrap();
+        }
+    }
+}

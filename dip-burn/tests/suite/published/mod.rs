@@ -1,0 +1,241 @@
+//! Models of Hugging Face: what `transformers` computes for them is what the trainer computes, on one rank and on two.
+//!
+//! `scripts/hf_fixtures` generates the models. Every model passes the standard checks ([`checks`]); a family adds its own.
+
+mod checks;
+mod counts;
+mod export;
+mod llava;
+mod names;
+mod qwen_vl;
+mod text;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dip_burn::model::{InitialWeights, WholeModel};
+use dip_burn::params::NamedTensors;
+use dip_burn::runtime::{OptimizerConfig, Pipeline, PipelineInit};
+use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
+use dip_burn::weights::{ExportConfig, TensorStore, Weights, export as export_weights};
+use dip_burn::{Batch, Image, Microbatch};
+use dip_core::*;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::support::*;
+
+/// Largest difference from `transformers`, relative to the largest value.
+pub const TOLERANCE: f32 = 1e-4;
+
+/// A tiny random model with inputs, and what `transformers` computes for them.
+pub struct Fixture {
+    pub folder: PathBuf,
+    pub model: ModelSpec,
+    pub cases: Vec<Case>,
+    /// Loss, gradients and one step of torch.
+    pub expected: TensorStore,
+}
+
+/// One sequence.
+pub struct Case {
+    pub sequence: Microbatch,
+    /// Logits of `transformers`, `[tokens][vocab]`.
+    pub logits: Vec<Vec<f32>>,
+}
+
+impl Fixture {
+    pub fn read(name: &str) -> Self {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/hf");
+        let folder = PathBuf::from(root).join(name);
+        let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+        let mut model = hf::from_config(name, &config).unwrap().spec;
+        let expected = TensorStore::open_file(&folder.join("expected.safetensors")).unwrap();
+        if let Some(shape) = expected.shape("pixels.0.0.0") {
+            set_image_px(&mut model, shape[1] as u32);
+        }
+        let cases = (0..).map_while(|i| Case::read(&expected, i, &model));
+        let cases: Vec<Case> = cases.collect();
+        model.sequence_tokens = cases.iter().map(|c| c.sequence.tokens.len() as u32).max().unwrap();
+        model.validate().unwrap();
+        Self { folder, model, cases, expected }
+    }
+
+    pub fn weights(&self) -> Weights {
+        Weights::open(&self.folder, &self.model).unwrap()
+    }
+
+    /// A pipeline on the ranks of a partition, each with the weights of its layers.
+    pub fn pipeline(&self, partition: &Partition) -> Pipeline<B> {
+        self.replicas(partition, 1, OptimizerConfig::default())
+    }
+
+    /// `count` replicas of [`Self::pipeline`].
+    pub fn replicas(
+        &self,
+        partition: &Partition,
+        count: usize,
+        optimizer: OptimizerConfig,
+    ) -> Pipeline<B> {
+        let weights = self.weights();
+        let devices = vec![Default::default(); partition.ranks as usize * count];
+        let init = PipelineInit::new(&self.model, partition, devices)
+            .with_weights(InitialWeights { seed: 0, weights: Some(&weights) })
+            .with_optimizer(optimizer);
+        Pipeline::new(&init).unwrap()
+    }
+
+    /// The largest relative difference between the logits of `model` with these weights and the logits of `transformers`.
+    pub fn difference(&self, model: &ModelSpec) -> f32 {
+        let weights = Weights::open(&self.folder, model).unwrap();
+        let start = InitialWeights { seed: 0, weights: Some(&weights) };
+        let whole = WholeModel::<B>::init(model, start, &Default::default()).unwrap();
+        let difference = |case: &Case| {
+            let logits = whole.logits(&case.sequence).unwrap().into_data();
+            largest(&case.logits, &logits.to_vec::<f32>().unwrap())
+        };
+        self.cases.iter().map(difference).fold(0.0, f32::max)
+    }
+
+    /// Loss and gradients of these weights from one graph of Burn's autodiff.
+    pub fn oracle(&self, weights: &NamedTensors, batch: &Batch) -> (f64, NamedTensors) {
+        let mut whole = WholeModel::<Oracle>::init(&self.model, 0, &Default::default()).unwrap();
+        whole.load(weights).unwrap();
+        whole.loss_and_gradients(batch)
+    }
+
+    /// The sequences of all cases.
+    pub fn sequences(&self) -> Vec<Microbatch> {
+        self.cases.iter().map(|case| case.sequence.clone()).collect()
+    }
+
+    /// Writes tensors of all parameters in the layout of the published model into the subfolder `out` of the result.
+    pub fn exported(&self, model: NamedTensors, config: ExportConfig) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let state = RunState {
+            schema: CHECKPOINT_SCHEMA.into(),
+            iteration: 1,
+            optimizer_steps: 1,
+            early_stop: Default::default(),
+            loss_scale: None,
+            data: (),
+        };
+        let checkpoint = Checkpoint { model, optimizer: NamedTensors::new(), state };
+        let saved = save(folder.path(), &checkpoint, 1).unwrap();
+        let out = folder.path().join("out");
+        export_weights(&saved, &self.model, &self.folder, &out, config).unwrap();
+        folder
+    }
+}
+
+impl Case {
+    /// Case `i` of a file; `None` if there are fewer.
+    fn read(expected: &TensorStore, i: usize, model: &ModelSpec) -> Option<Self> {
+        let vocab = expected.shape(&format!("logits.{i}"))?[1];
+        let logits = expected.all(&format!("logits.{i}")).unwrap();
+        let integers = |name: String| -> Vec<u32> {
+            let values = expected.all(&name).unwrap_or_default();
+            values.into_iter().map(|v| v as u32).collect()
+        };
+        let tokens = integers(format!("input_ids.{i}"));
+        let length = tokens.len();
+        let image_offsets = integers(format!("offsets.{i}"));
+        let images = (0..image_offsets.len()).map(|j| image(expected, &format!("{i}.{j}"), model));
+        let sequence = Microbatch {
+            documents: vec![0; length],
+            positions: (0..length as u32).collect(),
+            targets: tokens.iter().cycle().skip(1).take(length).copied().collect(),
+            loss_mask: vec![true; length],
+            images: images.collect(),
+            image_offsets,
+            tokens,
+            ..Microbatch::default()
+        };
+        Some(Self { sequence, logits: logits.chunks(vocab).map(<[f32]>::to_vec).collect() })
+    }
+
+    /// The cross-entropy of `transformers` at a place, in nats.
+    pub fn loss(&self, place: usize) -> f64 {
+        let logits = &self.logits[place];
+        let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+        sum.ln() - f64::from(logits[self.sequence.targets[place] as usize])
+    }
+}
+
+/// The image of one view, before `transformers` normalised its pixels: values from -1 to 1.
+fn image(expected: &TensorStore, name: &str, model: &ModelSpec) -> Image {
+    let statistics = model.modules[0].tower().pixel_statistics().unwrap_or([(0.5, 0.5); 3]);
+    let pixels = expected.all(&format!("pixels.{name}.0")).unwrap();
+    let colours = pixels.chunks(pixels.len() / 3).zip(statistics);
+    let values = colours.flat_map(|(values, (mean, deviation))| {
+        values.iter().map(move |v| 2.0 * (v * deviation + mean) - 1.0)
+    });
+    Image { pixels: values.collect() }
+}
+
+pub fn set_image_px(model: &mut ModelSpec, px: u32) {
+    for module in &mut model.modules {
+        if let ModuleKind::Vit(VitSpec { image_px, .. }) = &mut module.kind {
+            *image_px = px;
+        }
+    }
+}
+
+/// Largest difference between two tables, relative to the largest value of the first.
+pub fn largest(a: &[Vec<f32>], b: &[f32]) -> f32 {
+    let a: Vec<f32> = a.iter().flatten().copied().collect();
+    assert_eq!(a.len(), b.len());
+    let scale = a.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max) / scale
+}
+
+/// A batch of sequences, and a random plan for it on a partition.
+pub fn planned(
+    fixture: &Fixture,
+    partition: &Partition,
+    sequences: Vec<Microbatch>,
+    rng: &mut ChaCha8Rng,
+    strategies: &[&str],
+) -> (Arc<Batch>, Plan) {
+    let model = &fixture.model;
+    let per_image: u64 = model.modules.iter().map(|m| u64::from(m.tokens_per_image())).sum();
+    let meta = |sequence: &Microbatch| {
+        let images = sequence.images.len() as u32;
+        let text_tokens = sequence.tokens.len() as u64 - per_image * u64::from(images);
+        MicrobatchMeta { images, text_tokens, ..Default::default() }
+    };
+    let metas = BatchMeta { iteration: 0, microbatches: sequences.iter().map(meta).collect() };
+    let split = random_split(rng, model, &metas);
+    let trained_tokens = sequences.iter().map(Microbatch::trained_tokens).sum();
+    let batch = Arc::new(Batch { microbatches: sequences, split, trained_tokens });
+    let graph = graph(model, partition, &metas, &batch, rng.random_bool(0.5));
+    let plan = random_plan(rng, graph, strategies);
+    (batch, plan)
+}
+
+/// One rank with every module.
+pub fn whole(model: &ModelSpec) -> Partition {
+    let modules = model.modules.iter().map(|m| {
+        let chunk = Chunk { rank: RankId(0), segment: SegmentId(0), layers: 0..m.layers };
+        ModulePartition { sub_microbatch: 1, chunks: vec![chunk] }
+    });
+    Partition { ranks: 1, modules: modules.collect() }
+}
+
+/// Two ranks; each has one half of every module.
+pub fn halves(model: &ModelSpec) -> Partition {
+    let modules = model.modules.iter().map(|m| {
+        let half = m.layers / 2;
+        let chunk = |rank, layers| Chunk { rank: RankId(rank), segment: SegmentId(rank), layers };
+        ModulePartition {
+            sub_microbatch: 1,
+            chunks: vec![chunk(0, 0..half), chunk(1, half..m.layers)],
+        }
+    });
+    Partition { ranks: 2, modules: modules.collect() }
+}
+
+/// The path of the model in the folder that [`Fixture::exported`] returns.
+pub fn out(folder: &tempfile::TempDir) -> PathBuf {
+    Path::join(folder.path(), "out")
+}
