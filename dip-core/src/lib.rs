@@ -58,6 +58,6 @@ pub use spec::{
     InstanceSpace, LayerOptions, LinkSpec, Lora, LoraTarget, MicrobatchId, MicrobatchMeta,
     Modality, ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSlice, ModuleSpec, NormKind,
     OtherModality, Parallelism, QueryKeyNorm, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds,
-    SegmentId, SpecError, SubMicrobatchId, T5Spec, TaskId, Tower, VitSpec, WanSpec, WindowSpec,
-    Workload, causal_block_pairs, causal_blocks, from_json, from_toml, presets,
+    SegmentId, SpecError, SubMicrobatchId, T5Spec, TaskId, TileSpec, Tower, VitSpec, WanSpec,
+    WindowSpec, Workload, causal_block_pairs, causal_blocks, from_json, from_toml, presets,
 };

@@ -91,6 +91,17 @@ impl<'a> Fields<'a> {
         value.as_i64().ok_or_else(|| self.wrong(name, value, "one whole number"))
     }
 
+    /// A whole number, or a list of only one.
+    pub fn integer_or_only(&self, name: &str, default: i64) -> Result<i64, SpecError> {
+        match self.get(name).and_then(Value::as_array).map(Vec::as_slice) {
+            Some([only]) => {
+                let limit = "one whole number, or a list of one";
+                only.as_i64().ok_or_else(|| self.wrong(name, only, limit))
+            }
+            _ => self.integer_or(name, default),
+        }
+    }
+
     pub fn number_or(&self, name: &str, default: f64) -> Result<f64, SpecError> {
         Ok(self.optional_number(name)?.unwrap_or(default))
     }

@@ -45,6 +45,14 @@ pub enum Architecture {
     Qwen25Vl,
     /// `LlavaForConditionalGeneration`
     Llava,
+    /// `LlavaNextForConditionalGeneration`
+    LlavaNext,
+    /// `LlavaOnevisionForConditionalGeneration`
+    LlavaOnevision,
+    /// `Idefics3ForConditionalGeneration`
+    Idefics3,
+    /// `SmolVLMForConditionalGeneration`
+    SmolVlm,
 }
 
 /// A model and its architecture, which decides the names of its weights.
@@ -57,12 +65,16 @@ pub struct HfModel {
 }
 
 impl Architecture {
-    const NAMES: [(&str, Self); 5] = [
+    const NAMES: [(&str, Self); 9] = [
         ("LlamaForCausalLM", Self::Llama),
         ("Qwen2ForCausalLM", Self::Qwen2),
         ("Qwen2VLForConditionalGeneration", Self::Qwen2Vl),
         ("Qwen2_5_VLForConditionalGeneration", Self::Qwen25Vl),
         ("LlavaForConditionalGeneration", Self::Llava),
+        ("LlavaNextForConditionalGeneration", Self::LlavaNext),
+        ("LlavaOnevisionForConditionalGeneration", Self::LlavaOnevision),
+        ("Idefics3ForConditionalGeneration", Self::Idefics3),
+        ("SmolVLMForConditionalGeneration", Self::SmolVlm),
     ];
 
     fn read(config: &Fields<'_>) -> Result<Self, SpecError> {
@@ -96,6 +108,9 @@ pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
         Architecture::Qwen2Vl => vision::qwen2_vl(&config)?,
         Architecture::Qwen25Vl => vision::qwen2_5_vl(&config)?,
         Architecture::Llava => vision::llava(&config)?,
+        Architecture::LlavaNext => vision::llava_next(&config)?,
+        Architecture::LlavaOnevision => vision::llava_onevision(&config)?,
+        Architecture::Idefics3 | Architecture::SmolVlm => vision::idefics3(&config)?,
     };
     let mut spec = proposal(name, modules, positions);
     // Validation bounds all sizes before they are multiplied.

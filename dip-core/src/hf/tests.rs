@@ -119,16 +119,16 @@ fn errors_name_the_field_its_value_the_limit_and_the_remedy() {
         (
             LLAVA_15_7B,
             "\"vision_feature_layer\":-2",
-            "\"vision_feature_layer\":-1",
-            "an inner layer of the 24",
+            "\"vision_feature_layer\":-25",
+            "a layer of the 24",
         ),
         (
             LLAVA_15_7B,
             "\"vision_feature_layer\":-2",
-            "\"vision_feature_layer\":[-2]",
+            "\"vision_feature_layer\":[-2,-5]",
             "one whole number",
         ),
-        (LLAVA_15_7B, "\"default\"", "\"full\"", "vision_feature_select_strategy is \"full\""),
+        (LLAVA_15_7B, "\"default\"", "\"cls\"", "vision_feature_select_strategy is \"cls\""),
     ] {
         let error = error(text, from, to);
         assert!(error.contains(named), "{named}: {error}");

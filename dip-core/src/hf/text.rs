@@ -24,9 +24,9 @@ pub(super) struct DecoderConfig {
 impl Family {
     pub fn of(architecture: Architecture) -> Self {
         match architecture {
-            Architecture::Llama | Architecture::Llava => Self::Llama,
             Architecture::Qwen2 => Self::Qwen2,
             Architecture::Qwen2Vl | Architecture::Qwen25Vl => Self::Qwen2Vl,
+            _ => Self::Llama,
         }
     }
 

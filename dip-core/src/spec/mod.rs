@@ -18,8 +18,8 @@ pub use error::{FieldError, SpecError};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
 pub use modality::{
     AUDIO_KERNEL, AudioProjector, AudioSpec, DecoderSpec, DitSpec, Filling, Modality, ModuleKind,
-    ModuleSlice, NormKind, OtherModality, STEP_EMBEDDING, T5Spec, Tower, VitSpec, WanSpec,
-    WindowSpec,
+    ModuleSlice, NormKind, OtherModality, STEP_EMBEDDING, T5Spec, TileSpec, Tower, VitSpec,
+    WanSpec, WindowSpec,
 };
 pub use model::{
     Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleSpec, Parallelism,

@@ -125,6 +125,17 @@ impl<'a> PartBuilder<'a> {
         self.scatter(y, merged, output_width);
     }
 
+    /// Adds the adapter of one matrix: a norm, and one linear layer on merged tokens.
+    pub fn linear_adapter(&mut self, output_width: u64) {
+        let merged = self.work.output_tokens;
+        let x = self.stream();
+        let x = self.norm(x);
+        let inner = self.module.merged_width();
+        let all = self.gather(x, merged, inner);
+        let outer = output_width.div_ceil(self.devices());
+        self.linear("adapter", all, x, Product { rows: merged, inner, outer });
+    }
+
     /// Adds self-attention with its norm and residual.
     pub fn self_attention(&mut self, x: TensorId) -> TensorId {
         let (h, tokens) = (self.hidden(), self.work.tokens);

@@ -12,4 +12,11 @@ impl ModalityOperators for VitSpec {
         let product = Product { rows, inner: values, outer: part.hidden() };
         part.linear("patch embedding", pixels, pixels, product);
     }
+
+    fn end(&self, part: &mut PartBuilder<'_>, output_width: u64) {
+        match self.tower.linear_adapter() {
+            true => part.linear_adapter(output_width),
+            false => part.adapter(output_width),
+        }
+    }
 }

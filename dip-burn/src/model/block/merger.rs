@@ -18,14 +18,15 @@ use crate::model::gradients::{Gradients, bytes_of};
 pub struct Merger<B: Backend> {
     norm: Option<Norm<B>>,
     fc1: Linear<B>,
-    fc2: Linear<B>,
+    /// None in an adapter of one matrix.
+    fc2: Option<Linear<B>>,
 }
 
 /// The state that the backward of the adapter needs.
 pub(in crate::model) struct MergerKept<B: Backend> {
     input: MergerInput<B>,
-    /// Before the activation.
-    inner: Tensor<B, 2>,
+    /// Before the activation; none in an adapter of one matrix.
+    inner: Option<Tensor<B, 2>>,
 }
 
 /// The input of the adapter.
@@ -45,7 +46,7 @@ impl<B: Backend> MergerInput<B> {
 
 impl<B: Backend> MergerKept<B> {
     pub(in crate::model) fn bytes(&self) -> u64 {
-        self.input.bytes() + bytes_of(&self.inner)
+        self.input.bytes() + self.inner.as_ref().map_or(0, bytes_of)
     }
 }
 
@@ -55,12 +56,15 @@ impl<B: Backend> Merger<B> {
         let width = spec.hidden as usize;
         let (merged, inner) = (spec.merged_width() as usize, spec.adapter_width() as usize);
         let norm = || Norm::of_encoder(spec, width, init);
-        let std = (1.0 / merged as f64).sqrt();
-        Self {
-            norm: (!spec.tower().learned_positions()).then(norm),
-            fc1: init.linear("merger.fc1", merged, inner, true, std),
-            fc2: init.linear("merger.fc2", inner, output, true, 0.02),
-        }
+        let (tower, std) = (spec.tower(), (1.0 / merged as f64).sqrt());
+        let (fc1, fc2) = match tower.linear_adapter() {
+            true => (init.linear("merger.fc1", merged, output, false, std), None),
+            false => (
+                init.linear("merger.fc1", merged, inner, true, std),
+                Some(init.linear("merger.fc2", inner, output, true, 0.02)),
+            ),
+        };
+        Self { norm: tower.end_norm().then(norm), fc1, fc2 }
     }
 
     /// `[n * p, m]` to `[n * t, output]`: `patches` neighbours side by side, then two linear layers.
@@ -78,8 +82,13 @@ impl<B: Backend> Merger<B> {
             None => (x_rm.clone(), MergerInput::Plain(x_rm)),
         };
         let inner = self.fc1.forward(x.reshape([rows / patches, patches * m]));
-        let y = self.fc2.forward(activate(Activation::Gelu, inner.clone()));
-        (y, MergerKept { input, inner })
+        match &self.fc2 {
+            Some(fc2) => {
+                let y = fc2.forward(activate(Activation::Gelu, inner.clone()));
+                (y, MergerKept { input, inner: Some(inner) })
+            }
+            None => (inner, MergerKept { input, inner: None }),
+        }
     }
 
     pub(in crate::model) fn backward(
@@ -89,16 +98,22 @@ impl<B: Backend> Merger<B> {
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         let MergerKept { input, inner } = kept;
-        let active = activate(Activation::Gelu, inner.clone());
-        let d_inner = linear_backward(&self.fc2, active, dy, gradients);
+        let d_inner = match (&self.fc2, inner) {
+            (Some(fc2), Some(inner)) => {
+                let active = activate(Activation::Gelu, inner.clone());
+                let d_active = linear_backward(fc2, active, dy, gradients);
+                activate_backward(Activation::Gelu, inner, d_active)
+            }
+            _ => dy,
+        };
         let x = match (&self.norm, &input) {
             (Some(norm), MergerInput::Normed(kept)) => norm.output(kept),
             (_, MergerInput::Plain(x)) => x.clone(),
             (None, MergerInput::Normed(_)) => unreachable!("only a norm keeps normed rows"),
         };
         let shape = x.dims();
-        let merged = [inner.dims()[0], shape[0] * shape[1] / inner.dims()[0]];
-        let d_inner = activate_backward(Activation::Gelu, inner, d_inner);
+        let tokens = d_inner.dims()[0];
+        let merged = [tokens, shape[0] * shape[1] / tokens];
         let d = linear_backward(&self.fc1, x.reshape(merged), d_inner, gradients).reshape(shape);
         match (&self.norm, input) {
             (Some(norm), MergerInput::Normed(kept)) => norm.backward(kept, d, gradients),

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 
 use super::VitChunk;
 use super::start::images;
-use super::stem::{without_class, without_class_backward};
+use super::stem::{without_first, without_first_backward};
 use crate::model::block::merger::MergerKept;
 use crate::model::{Gradients, Slice};
 
@@ -17,8 +17,8 @@ impl<B: Backend> VitChunk<B> {
         on: &Slice<'_>,
     ) -> (Tensor<B, 2>, Option<MergerKept<B>>) {
         let Some(merger) = &self.merger else { return (x_rm, None) };
-        let x_rm = match self.class_token {
-            true => without_class(x_rm, images(on).len()),
+        let x_rm = match self.drops_first {
+            true => without_first(x_rm, images(on).len()),
             false => x_rm,
         };
         let (y, kept) = merger.forward(x_rm, self.grid.merged());
@@ -35,6 +35,6 @@ impl<B: Backend> VitChunk<B> {
     ) -> Tensor<B, 2> {
         let (Some(merger), Some(kept)) = (&self.merger, kept) else { return dy };
         let d = merger.backward(kept, dy, gradients);
-        if self.class_token { without_class_backward(d, images(on).len()) } else { d }
+        if self.drops_first { without_first_backward(d, images(on).len()) } else { d }
     }
 }

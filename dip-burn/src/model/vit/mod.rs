@@ -38,9 +38,9 @@ pub struct VitChunk<B: Backend> {
     /// Base of the angles of rotary positions; none if positions are learned.
     #[module(skip)]
     rope_theta: Option<f64>,
-    /// True if a class token precedes the patches of an image.
+    /// True if the first row of an image is dropped before the adapter.
     #[module(skip)]
-    class_token: bool,
+    drops_first: bool,
     /// Mean and standard deviation of each colour in the training data of the encoder; none for pixels from -1 to 1.
     #[module(skip)]
     pixel_statistics: Option<[(f32, f32); 3]>,
@@ -69,6 +69,10 @@ impl<B: Backend> VitChunk<B> {
             let limit = "absent: such encoders can be planned, but not trained";
             return Err(ModelError::field(spec, "kind.vit.stacked_layers", "given", limit));
         }
+        if vit.tiles.is_some() {
+            let limit = "absent: tiles are planned, but not trained";
+            return Err(ModelError::field(spec, "kind.vit.tiles", "present", limit));
+        }
         let values = 3 * (tower.frames() * vit.patch_px * vit.patch_px) as usize;
         let patch_embed = || {
             let (width, std) = (spec.hidden as usize, (1.0 / values as f64).sqrt());
@@ -83,7 +87,7 @@ impl<B: Backend> VitChunk<B> {
             grid: PatchGrid::of(vit),
             heads: HeadSizes::of(spec),
             rope_theta: (!tower.learned_positions()).then_some(spec.options.rope.theta),
-            class_token: tower.class_token(),
+            drops_first: vit.drops_first(),
             pixel_statistics: tower.pixel_statistics(),
         })
     }

@@ -78,19 +78,19 @@ impl<B: Backend> Stem<B> {
         let Some(class) = &self.class else { return d_npm.reshape([n * p, m]) };
         let d = d_npm.clone().narrow(1, 0, 1);
         gradients.add(class, move || to_f32(d).sum_dim(0).reshape([1, m]));
-        without_class(d_npm.reshape([n * p, m]), n)
+        without_first(d_npm.reshape([n * p, m]), n)
     }
 }
 
 /// The rows of `n` images without the first of each.
-pub(super) fn without_class<B: Backend>(x: Tensor<B, 2>, n: usize) -> Tensor<B, 2> {
+pub(super) fn without_first<B: Backend>(x: Tensor<B, 2>, n: usize) -> Tensor<B, 2> {
     let [rows, m] = x.dims();
     let q = rows / n - 1;
     x.reshape([n, q + 1, m]).narrow(1, 1, q).reshape([n * q, m])
 }
 
-/// The gradient of `x` where `y = without_class(x)`.
-pub(super) fn without_class_backward<B: Backend>(dy: Tensor<B, 2>, n: usize) -> Tensor<B, 2> {
+/// The gradient of `x` where `y = without_first(x)`.
+pub(super) fn without_first_backward<B: Backend>(dy: Tensor<B, 2>, n: usize) -> Tensor<B, 2> {
     let [rows, m] = dy.dims();
     let q = rows / n;
     let zeros = Tensor::zeros([n, 1, m], (&dy.device(), dy.dtype()));

@@ -1,11 +1,11 @@
-//! The encoders of CLIP and SigLIP, up to the layer whose output is the features of an image.
+//! The encoders of CLIP, SigLIP and Idefics3, up to the layer whose output is the features of an image.
 
 use dip_core::hf::VISION;
 use dip_core::{ModelSpec, ModuleSpec, VitSpec};
 
 use super::{Prefixes, Table, TensorLayout, TensorPart};
 
-/// The tensors of the module [`VISION`] without its adapter.
+/// The tensors of the module [`VISION`] without its adapter, but with the norm before it.
 pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
     let Some(&VitSpec { patch_px, tower, .. }) = spec.kind.get() else { return };
     let (m, f, px) = (spec.hidden as usize, spec.ffn as usize, patch_px as usize);
@@ -27,6 +27,10 @@ pub(super) fn add(table: &mut Table, spec: &ModuleSpec, prefixes: &Prefixes) {
         // The published files spell it so.
         let norm = format!("{}pre_layrnorm", prefixes.vision);
         table.layer_norm(&norm, m, &format!("{VISION}.stem.norm"));
+    }
+    if tower.end_norm() {
+        let norm = format!("{}post_layernorm", prefixes.vision);
+        table.layer_norm(&norm, m, &format!("{VISION}.merger.norm"));
     }
     for i in 0..spec.layers {
         let name = format!("{}encoder.layers.{i}", prefixes.vision);

@@ -1,7 +1,7 @@
-//! LLaVA: a CLIP or SigLIP encoder and an adapter of two layers.
+//! LLaVA, LLaVA-NeXT and LLaVA-OneVision: a CLIP or SigLIP encoder, an adapter of two layers, and the end of a row of tiles.
 
-use dip_core::ModelSpec;
 use dip_core::hf::{LANGUAGE, VISION};
+use dip_core::{ModelSpec, VitSpec};
 
 use super::{Prefixes, Table, clip};
 
@@ -41,4 +41,10 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let (name, ours) = (prefixes.adapter, format!("{VISION}.merger"));
     table.linear(&format!("{name}linear_1"), [inner, input], true, &format!("{ours}.fc1"));
     table.linear(&format!("{name}linear_2"), [output, inner], true, &format!("{ours}.fc2"));
+    let has_tiles = spec.kind.get::<VitSpec>().is_some_and(|vit| vit.tiles.is_some());
+    if has_tiles {
+        // The parameter is one row; files hold it without the dimension of 1.
+        let outer = name.trim_end_matches("multi_modal_projector.");
+        table.same(format!("{outer}image_newline"), &[output], format!("{VISION}.newline"));
+    }
 }

@@ -4,6 +4,7 @@
 
 mod clip;
 mod decoder;
+mod idefics;
 mod llava;
 mod qwen_vl;
 
@@ -73,7 +74,10 @@ pub fn prefixes(architecture: Architecture) -> &'static [Prefixes] {
     match architecture {
         Architecture::Llama | Architecture::Qwen2 => &decoder::PREFIXES,
         Architecture::Qwen2Vl | Architecture::Qwen25Vl => &qwen_vl::PREFIXES,
-        Architecture::Llava => &llava::PREFIXES,
+        Architecture::Llava | Architecture::LlavaNext | Architecture::LlavaOnevision => {
+            &llava::PREFIXES
+        }
+        Architecture::Idefics3 | Architecture::SmolVlm => &idefics::PREFIXES,
     }
 }
 
@@ -86,8 +90,12 @@ pub fn table(model: &ModelSpec, architecture: Architecture, prefixes: &Prefixes)
             qwen_vl::add(&mut table, model, prefixes);
             decoder::add(&mut table, model, prefixes);
         }
-        Architecture::Llava => {
+        Architecture::Llava | Architecture::LlavaNext | Architecture::LlavaOnevision => {
             llava::add(&mut table, model, prefixes);
+            decoder::add(&mut table, model, prefixes);
+        }
+        Architecture::Idefics3 | Architecture::SmolVlm => {
+            idefics::add(&mut table, model, prefixes);
             decoder::add(&mut table, model, prefixes);
         }
     }

@@ -1,5 +1,6 @@
 //! Vision-language models: a vision encoder with an adapter, and a decoder. One family per file.
 
+mod idefics;
 mod llava;
 mod qwen_vl;
 
@@ -8,7 +9,8 @@ use super::text::DecoderConfig;
 use super::{LANGUAGE, VISION};
 use crate::spec::{Activation, LayerOptions, ModuleKind, ModuleSpec, SpecError, VitSpec};
 
-pub(super) use llava::llava;
+pub(super) use idefics::idefics3;
+pub(super) use llava::{llava, llava_next, llava_onevision};
 pub(super) use qwen_vl::{qwen2_5_vl, qwen2_vl};
 
 /// The modules of a model.
@@ -121,3 +123,6 @@ fn expect_word(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 //! | `decoder` | causal language model or text encoder |
 //! | `t5` | text encoder of the T5 type |
 //! | `dit` | diffusion transformer |
+//! | `tiles` | any-resolution tiles of a vision encoder |
 //! | `kind` | [`ModuleKind`], the list of them, and the place of modalities from other crates |
 
 mod audio;
@@ -14,6 +15,7 @@ mod decoder;
 mod dit;
 mod kind;
 mod t5;
+mod tiles;
 mod vit;
 
 use std::any::Any;
@@ -25,6 +27,7 @@ pub use decoder::DecoderSpec;
 pub use dit::{DitSpec, STEP_EMBEDDING, WanSpec};
 pub use kind::{ModuleKind, OtherModality};
 pub use t5::T5Spec;
+pub use tiles::TileSpec;
 pub use vit::{NormKind, Tower, VitSpec, WindowSpec};
 
 use crate::spec::batch::{ClipMeta, MicrobatchMeta};

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Filling, InstanceSpace, MicrobatchMeta, Modality, ModuleSlice, ModuleSpec, Workload, square,
+    Filling, InstanceSpace, MicrobatchMeta, Modality, ModuleSlice, ModuleSpec, TileSpec, Workload,
+    square,
 };
 use crate::spec::error::FieldError;
 
@@ -11,7 +12,7 @@ use crate::spec::error::FieldError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VitSpec {
-    /// Side of the square input image, in pixels.
+    /// Side of the square input image, in pixels. Pixels beyond the last whole patch are not used.
     pub image_px: u32,
     /// Side of a patch, in pixels.
     pub patch_px: u32,
@@ -37,6 +38,12 @@ pub struct VitSpec {
     /// Steps of the time coordinate per second of a video. By default the time grows by one with each patch of frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions_per_second: Option<u32>,
+    /// True if the first row of every image is dropped before the adapter. Defaults to true if it is a class token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_first: Option<bool>,
+    /// Tiles, if large pictures are cut into several images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<TileSpec>,
 }
 
 /// The norm of a vision encoder.
@@ -78,10 +85,12 @@ pub enum Tower {
     Qwen2Vl,
     /// Like `Native`; a patch spans two frames.
     Qwen3Vl,
-    /// A class token, learned positions, a norm before the layers. The adapter has no norm and drops the class token.
+    /// A class token, learned positions, a norm before the layers. The adapter has no norm.
     Clip,
     /// Patch embedding with a bias, learned positions, an adapter without a norm.
     Siglip,
+    /// Like `Siglip`, with a norm after the layers. The adapter is one matrix without a bias.
+    Idefics,
 }
 
 impl Tower {
@@ -92,12 +101,22 @@ impl Tower {
 
     /// True if the patch embedding has a bias.
     pub fn patch_bias(self) -> bool {
-        matches!(self, Self::Native | Self::Qwen3Vl | Self::Siglip)
+        matches!(self, Self::Native | Self::Qwen3Vl | Self::Siglip | Self::Idefics)
     }
 
     /// True if positions are a learned table instead of rotary.
     pub fn learned_positions(self) -> bool {
-        matches!(self, Self::Clip | Self::Siglip)
+        matches!(self, Self::Clip | Self::Siglip | Self::Idefics)
+    }
+
+    /// True if a norm goes between the layers and the adapter.
+    pub fn end_norm(self) -> bool {
+        !matches!(self, Self::Clip | Self::Siglip)
+    }
+
+    /// True if the adapter is one matrix without a bias instead of two layers.
+    pub fn linear_adapter(self) -> bool {
+        self == Self::Idefics
     }
 
     /// True if a class token goes before the patches of an image, and a norm before the layers.
@@ -109,7 +128,7 @@ impl Tower {
     /// pixels from -1 to 1.
     pub fn pixel_statistics(self) -> Option<[(f32, f32); 3]> {
         match self {
-            Self::Native | Self::Qwen3Vl | Self::Siglip => None,
+            Self::Native | Self::Qwen3Vl | Self::Siglip | Self::Idefics => None,
             Self::Qwen2Vl | Self::Clip => Some([
                 (0.481_454_66, 0.268_629_54),
                 (0.457_827_5, 0.261_302_6),
@@ -137,6 +156,8 @@ impl VitSpec {
             position_side: None,
             stacked_layers: Vec::new(),
             positions_per_second: None,
+            drop_first: None,
+            tiles: None,
         }
     }
 
@@ -151,6 +172,11 @@ impl VitSpec {
         self.window.as_ref().map(|window| (window.px / merged_px).max(1))
     }
 
+    /// True if the first row of every image is dropped before the adapter.
+    pub fn drops_first(&self) -> bool {
+        self.drop_first.unwrap_or(self.tower.class_token())
+    }
+
     /// Rows of one image in the layers: its patches, and the class token if there is one.
     pub fn rows_per_image(&self) -> u32 {
         self.patches().saturating_add(u32::from(self.tower.class_token()))
@@ -158,7 +184,18 @@ impl VitSpec {
 
     /// Tokens of one image in the decoder.
     pub fn tokens_per_image(&self) -> u32 {
-        self.patches() / self.merge.max(1).saturating_pow(2)
+        let rows = self.rows_per_image().saturating_sub(u32::from(self.drops_first()));
+        rows / self.merge.max(1).saturating_pow(2)
+    }
+
+    fn validate_tiles(&self, module: &ModuleSpec) -> Result<(), FieldError> {
+        let Some(tiles) = &self.tiles else { return Ok(()) };
+        if self.drops_first() != self.tower.class_token() {
+            let limit = "absent where a class token is kept or a patch is dropped";
+            let remedy = "leave drop_first out, so that the tokens of a tile are a square";
+            return Err(FieldError::new(module.path("kind.vit.tiles"), "present", limit, remedy));
+        }
+        tiles.validate(module, self.image_px)
     }
 
     fn validate_features(&self, module: &ModuleSpec) -> Result<(), FieldError> {
@@ -214,14 +251,20 @@ impl Modality for VitSpec {
         let &Self { image_px, patch_px, merge, .. } = self;
         module.check("kind.vit.image_px", image_px, 1 << 16)?;
         module.check("kind.vit.patch_px", patch_px, image_px)?;
-        module.check("kind.vit.merge", merge, image_px / patch_px)?;
+        let side = image_px / patch_px;
+        module.check("kind.vit.merge", merge, side)?;
         self.validate_features(module)?;
-        if image_px.is_multiple_of(patch_px * merge) {
-            return Ok(());
+        if !side.is_multiple_of(merge) {
+            let limit = format!("a side whose {side} patches are a multiple of merge = {merge}");
+            let remedy = "change the image side so that whole merged patches cover it";
+            return Err(FieldError::new(module.path("kind.vit.image_px"), image_px, limit, remedy));
         }
-        let limit = format!("a multiple of patch_px * merge = {}", patch_px * merge);
-        let remedy = "change the image side so that whole merged patches cover it";
-        Err(FieldError::new(module.path("kind.vit.image_px"), image_px, limit, remedy))
+        if self.drops_first() != self.tower.class_token() && merge > 1 {
+            let limit = "1 where a class token is kept or a patch is dropped";
+            let remedy = "leave drop_first out";
+            return Err(FieldError::new(module.path("kind.vit.merge"), merge, limit, remedy));
+        }
+        self.validate_tiles(module)
     }
 
     fn instances(&self, _: &ModuleSpec, microbatch: &MicrobatchMeta) -> (InstanceSpace, u32) {
@@ -243,6 +286,15 @@ impl Modality for VitSpec {
 
     fn sequence_tokens(&self, _: &ModuleSpec, microbatch: &MicrobatchMeta) -> u64 {
         u64::from(microbatch.images) * u64::from(self.tokens_per_image())
+    }
+
+    fn end_parameters(&self, module: &ModuleSpec, output_width: u64) -> u64 {
+        let newline = if self.tiles.is_some() { output_width } else { 0 };
+        let adapter = match self.tower.linear_adapter() {
+            true => module.merged_width().saturating_mul(output_width),
+            false => module.adapter_width().saturating_mul(module.merged_width() + output_width),
+        };
+        adapter.saturating_add(newline)
     }
 
     fn start_parameters(&self, module: &ModuleSpec, _: u64) -> u64 {

@@ -71,7 +71,7 @@ fn an_error_names_field_value_limit_and_remedy() {
     );
     assert_eq!(
         error("merge = 4", "merge = 3"),
-        "module \"vit\".kind.vit.image_px is 728, but must be a multiple of patch_px * merge = 42; \
+        "module \"vit\".kind.vit.image_px is 728, but must be a side whose 52 patches are a multiple of merge = 3; \
          change the image side so that whole merged patches cover it"
     );
 }
