@@ -69,13 +69,14 @@ def pixels(*shape, seed=3):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def case(ids, offsets=(), images=(), **inputs):
+def case(ids, offsets=(), images=(), sounds=(), **inputs):
     """One sequence.
 
     `images` is, for each picture, the list of its views: [3, height, width], or [frames, 3, height, width] of a video;
-    `offsets` is the first token of each. `inputs` is what the model takes beside the ids.
+    `sounds` is, for each sound, its mel frames and the mel values [rows, bands] that the encoder reads; `offsets` is the first
+    token of each picture or sound. `inputs` is what the model takes beside the ids.
     """
-    return dict(ids=ids, offsets=list(offsets), images=list(images), inputs=inputs)
+    return dict(ids=ids, offsets=list(offsets), images=list(images), sounds=list(sounds), inputs=inputs)
 
 
 def spread(tensor):
@@ -111,6 +112,9 @@ def trained(model, cases):
         for j, views in enumerate(c["images"]):
             for k, view in enumerate(views):
                 expected[f"pixels.{i}.{j}.{k}"] = view
+        for j, (frames, mel) in enumerate(c["sounds"]):
+            expected[f"mel.{i}.{j}"] = mel
+            expected[f"mel_frames.{i}.{j}"] = torch.tensor([float(frames)])
     total.backward()
     expected["loss"] = total.detach().reshape(1)
     named = list(model.named_parameters())

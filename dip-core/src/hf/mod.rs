@@ -3,6 +3,7 @@
 //! Fields that define the architecture are read strictly; the other fields of such files are ignored. Files of `transformers`
 //! 4 and 5 are supported, which place some fields differently.
 
+mod audio;
 mod fields;
 mod processor;
 mod text;
@@ -20,6 +21,8 @@ use vision::Modules;
 
 /// Name of the vision encoder in a model from a `config.json`.
 pub const VISION: &str = "vision";
+/// Name of the audio encoder in a model from a `config.json`.
+pub const AUDIO: &str = "audio";
 /// Name of the language model in a model from a `config.json`.
 pub const LANGUAGE: &str = "language";
 
@@ -53,6 +56,8 @@ pub enum Architecture {
     Idefics3,
     /// `SmolVLMForConditionalGeneration`
     SmolVlm,
+    /// `Qwen2AudioForConditionalGeneration`
+    Qwen2Audio,
 }
 
 /// A model and its architecture, which decides the names of its weights.
@@ -65,7 +70,7 @@ pub struct HfModel {
 }
 
 impl Architecture {
-    const NAMES: [(&str, Self); 9] = [
+    const NAMES: &[(&str, Self)] = &[
         ("LlamaForCausalLM", Self::Llama),
         ("Qwen2ForCausalLM", Self::Qwen2),
         ("Qwen2VLForConditionalGeneration", Self::Qwen2Vl),
@@ -75,6 +80,7 @@ impl Architecture {
         ("LlavaOnevisionForConditionalGeneration", Self::LlavaOnevision),
         ("Idefics3ForConditionalGeneration", Self::Idefics3),
         ("SmolVLMForConditionalGeneration", Self::SmolVlm),
+        ("Qwen2AudioForConditionalGeneration", Self::Qwen2Audio),
     ];
 
     fn read(config: &Fields<'_>) -> Result<Self, SpecError> {
@@ -111,6 +117,7 @@ pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
         Architecture::LlavaNext => vision::llava_next(&config)?,
         Architecture::LlavaOnevision => vision::llava_onevision(&config)?,
         Architecture::Idefics3 | Architecture::SmolVlm => vision::idefics3(&config)?,
+        Architecture::Qwen2Audio => audio::qwen2_audio(&config)?,
     };
     let mut spec = proposal(name, modules, positions);
     // Validation bounds all sizes before they are multiplied.

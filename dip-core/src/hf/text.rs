@@ -24,7 +24,7 @@ pub(super) struct DecoderConfig {
 impl Family {
     pub fn of(architecture: Architecture) -> Self {
         match architecture {
-            Architecture::Qwen2 => Self::Qwen2,
+            Architecture::Qwen2 | Architecture::Qwen2Audio => Self::Qwen2,
             Architecture::Qwen2Vl | Architecture::Qwen25Vl => Self::Qwen2Vl,
             _ => Self::Llama,
         }
@@ -55,20 +55,22 @@ pub(super) fn decoder(config: &Fields<'_>, family: Family) -> Result<DecoderConf
     with_sizes(config, family, sizes)
 }
 
-/// Reads a decoder inside another model. The file of a Llama decoder may omit the defaults of `transformers`.
+/// Reads a decoder inside another model. Its file may omit the defaults of `transformers`.
 pub(super) fn inner_decoder(
     config: &Fields<'_>,
     family: Family,
 ) -> Result<DecoderConfig, SpecError> {
-    if family != Family::Llama {
-        return decoder(config, family);
-    }
+    let (ffn, vocab) = match family {
+        Family::Llama => (11_008, 32_000),
+        Family::Qwen2 => (22_016, 151_936),
+        Family::Qwen2Vl => return decoder(config, family),
+    };
     let sizes = DecoderSizes {
         hidden: config.size_or("hidden_size", 4096)?,
-        ffn: config.size_or("intermediate_size", 11_008)?,
+        ffn: config.size_or("intermediate_size", ffn)?,
         layers: config.size_or("num_hidden_layers", 32)?,
         heads: config.size_or("num_attention_heads", 32)?,
-        vocab: config.size_or("vocab_size", 32_000)?,
+        vocab: config.size_or("vocab_size", vocab)?,
     };
     with_sizes(config, family, sizes)
 }

@@ -6,6 +6,7 @@ mod clip;
 mod decoder;
 mod idefics;
 mod llava;
+mod qwen2_audio;
 mod qwen_vl;
 
 use dip_core::hf::Architecture;
@@ -78,6 +79,7 @@ pub fn prefixes(architecture: Architecture) -> &'static [Prefixes] {
             &llava::PREFIXES
         }
         Architecture::Idefics3 | Architecture::SmolVlm => &idefics::PREFIXES,
+        Architecture::Qwen2Audio => &qwen2_audio::PREFIXES,
     }
 }
 
@@ -96,6 +98,10 @@ pub fn table(model: &ModelSpec, architecture: Architecture, prefixes: &Prefixes)
         }
         Architecture::Idefics3 | Architecture::SmolVlm => {
             idefics::add(&mut table, model, prefixes);
+            decoder::add(&mut table, model, prefixes);
+        }
+        Architecture::Qwen2Audio => {
+            qwen2_audio::add(&mut table, model, prefixes);
             decoder::add(&mut table, model, prefixes);
         }
     }

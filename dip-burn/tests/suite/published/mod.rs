@@ -2,6 +2,7 @@
 //!
 //! `scripts/hf_fixtures` generates the models. Every model passes the standard checks ([`checks`]); a family adds its own.
 
+mod audio;
 mod checks;
 mod counts;
 mod export;
@@ -18,7 +19,7 @@ use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{OptimizerConfig, Pipeline, PipelineInit};
 use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
 use dip_burn::weights::{ExportConfig, TensorStore, Weights, export as export_weights};
-use dip_burn::{Batch, Image, Microbatch};
+use dip_burn::{Batch, Image, Microbatch, Sound};
 use dip_core::*;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -139,7 +140,9 @@ impl Case {
         };
         let tokens = integers(format!("input_ids.{i}"));
         let length = tokens.len();
-        let image_offsets = integers(format!("offsets.{i}"));
+        let mut image_offsets = integers(format!("offsets.{i}"));
+        let sounds = sounds(expected, i, &image_offsets, model);
+        image_offsets.truncate(image_offsets.len() - sounds.len());
         let images = (0..image_offsets.len()).map(|j| image(expected, &format!("{i}.{j}"), model));
         let sequence = Microbatch {
             documents: vec![0; length],
@@ -148,6 +151,7 @@ impl Case {
             loss_mask: vec![true; length],
             images: images.collect(),
             image_offsets,
+            sounds,
             tokens,
             ..Microbatch::default()
         };
@@ -171,6 +175,18 @@ fn image(expected: &TensorStore, name: &str, model: &ModelSpec) -> Image {
         values.iter().map(move |v| 2.0 * (v * deviation + mean) - 1.0)
     });
     Image { pixels: values.collect() }
+}
+
+/// The sounds of case `i`, at `offsets`; none for a case with images.
+fn sounds(expected: &TensorStore, i: usize, offsets: &[u32], model: &ModelSpec) -> Vec<Sound> {
+    let sound = |(j, &offset): (usize, &u32)| {
+        let mel = expected.all(&format!("mel.{i}.{j}")).ok()?;
+        let mel_frames = expected.all(&format!("mel_frames.{i}.{j}")).unwrap()[0] as u32;
+        let audio = model.modules[0].kind.get::<AudioSpec>().unwrap();
+        let tokens = audio.tokens_of(mel_frames.div_ceil(2).into()) as u32;
+        Some(Sound { mel, mel_frames, offset, tokens })
+    };
+    offsets.iter().enumerate().map_while(sound).collect()
 }
 
 pub fn set_image_px(model: &mut ModelSpec, px: u32) {
@@ -201,8 +217,15 @@ pub fn planned(
     let per_image: u64 = model.modules.iter().map(|m| u64::from(m.tokens_per_image())).sum();
     let meta = |sequence: &Microbatch| {
         let images = sequence.images.len() as u32;
-        let text_tokens = sequence.tokens.len() as u64 - per_image * u64::from(images);
-        MicrobatchMeta { images, text_tokens, ..Default::default() }
+        let of_sounds: u64 = sequence.sounds.iter().map(|s| u64::from(s.tokens)).sum();
+        let text_tokens = sequence.tokens.len() as u64 - per_image * u64::from(images) - of_sounds;
+        let seconds = sequence.sounds.iter().map(|s| f64::from(s.mel_frames) / 100.0);
+        MicrobatchMeta {
+            images,
+            text_tokens,
+            audio_seconds: seconds.collect(),
+            ..Default::default()
+        }
     };
     let metas = BatchMeta { iteration: 0, microbatches: sequences.iter().map(meta).collect() };
     let split = random_split(rng, model, &metas);

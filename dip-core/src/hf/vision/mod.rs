@@ -68,7 +68,7 @@ fn join(encoder: EncoderConfig, mut decoder: DecoderConfig) -> Modules {
 }
 
 /// Ties the head to the token table if `tie_word_embeddings` of the whole model is set.
-fn tie(decoder: &mut DecoderConfig, config: &Fields<'_>) -> Result<(), SpecError> {
+pub(super) fn tie(decoder: &mut DecoderConfig, config: &Fields<'_>) -> Result<(), SpecError> {
     let outer = config.flag_or("tie_word_embeddings", false)?;
     if let ModuleKind::Decoder(decoder) = &mut decoder.module.kind {
         decoder.tied |= outer;
@@ -88,7 +88,7 @@ fn activation(vision: &Fields<'_>, default: &str) -> Result<Activation, SpecErro
     })
 }
 
-fn named_activation(name: &str) -> Option<Activation> {
+pub(super) fn named_activation(name: &str) -> Option<Activation> {
     match name {
         "gelu" => Some(Activation::Gelu),
         "quick_gelu" => Some(Activation::QuickGelu),
@@ -107,7 +107,7 @@ fn expect(fields: &Fields<'_>, name: &str, expected: u32, default: u32) -> Resul
     }
 }
 
-fn expect_word(
+pub(super) fn expect_word(
     fields: &Fields<'_>,
     name: &str,
     expected: &str,
