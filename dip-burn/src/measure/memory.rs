@@ -35,7 +35,9 @@ impl<B: Backend> ModuleProbe<'_, B> {
             match self.modality.kept_growth(self.spec.model) {
                 KeptGrowth::Rows => self.kept_by_rows(counted),
                 KeptGrowth::Documents => self.kept_by_documents(counted),
-                KeptGrowth::Captions => self.kept_by_lengths(counted, [(1, 1), (1, 2), (1, 3)]),
+                KeptGrowth::Captions | KeptGrowth::WholeCaptions => {
+                    self.kept_by_lengths(counted, [(1, 1), (1, 2), (1, 3)])
+                }
                 KeptGrowth::Clips => {
                     let kept = self.kept_by_lengths(counted, [(1, 1), (2, 1), (3, 1)])?;
                     self.with_captions(counted, kept)

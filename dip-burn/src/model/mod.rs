@@ -5,7 +5,8 @@
 //! | `vit` | vision encoder: patch embedding, layers, adapter; 2D rotary positions, or learned positions as in CLIP and SigLIP |
 //! | `audio` | audio encoder of the Whisper type: convolutions over mel frames, layers, adapter |
 //! | `decoder` | decoder of the Llama and Qwen2 type: grouped-query attention, rotary positions, SwiGLU, head with its loss |
-//! | `dit` | diffusion transformer of the MovieGen type: packed clips, adaptive norms, cross attention, flow-matching loss |
+//! | `t5` | text encoder of the T5 type: attention in both directions, learned distances |
+//! | `dit` | diffusion transformer of the MovieGen type or of Wan: packed clips, adaptive norms, cross attention, flow-matching loss |
 //! | `chunk` | the trait of chunks: forward and backward of consecutive layers |
 //! | `modalities` | the trait of modalities, and their registry |
 //! | `probe` | the microbatches that modules are measured on |
@@ -29,6 +30,7 @@ mod offload;
 mod precision;
 mod probe;
 pub mod sampler;
+pub mod t5;
 pub mod vit;
 mod whole;
 
@@ -51,6 +53,7 @@ pub(crate) use offload::{HostCopy, to_device};
 pub use precision::Precision;
 pub(crate) use precision::{cast, to_f32};
 pub use probe::{KeptGrowth, ProbeInput, ProbeSpec};
+pub use t5::T5Chunk;
 pub use vit::VitChunk;
 pub use whole::{Prompt, WholeModel};
 

@@ -12,6 +12,7 @@ use super::chunk::{AnyChunk, InputSlice};
 use super::decoder::DecoderModality;
 use super::dit::DitModality;
 use super::probe::{KeptGrowth, ProbeInput, ProbeSpec};
+use super::t5::T5Modality;
 use super::vit::VitModality;
 use super::{Init, ModelError};
 use crate::batch::Microbatch;
@@ -141,6 +142,7 @@ impl<B: Backend> Default for Modalities<B> {
             .with("audio", AudioModality)
             .with("decoder", DecoderModality)
             .with("dit", DitModality)
+            .with("t5", T5Modality)
     }
 }
 

@@ -13,8 +13,10 @@ pub enum KeptGrowth {
     Rows,
     /// Rows, pairs of the packed documents, and trained tokens.
     Documents,
-    /// Rows and pairs of the captions of clips.
+    /// Rows and causal pairs of the captions of clips.
     Captions,
+    /// Rows and all pairs of the captions of clips.
+    WholeCaptions,
     /// Rows and pairs of clips, rows of their captions, and pairs of both.
     Clips,
 }

@@ -7,7 +7,7 @@ use dip_burn::{ClipGrid, Microbatch};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::gradients::{case, case_of_clips};
+use crate::gradients::{case, case_of_clips, case_of_wan};
 use crate::strict::Strict;
 use crate::support::*;
 
@@ -33,8 +33,10 @@ fn clips_in_any_slices_make_no_tensor_without_elements() {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     for round in 0..8 {
         let devices = vec![Default::default(); 1 + round % 3];
-        let case = case_of_clips(&mut rng, round % 4 == 3);
-        case.holds_on::<Strict>(&mut rng, devices, &STRATEGIES, DIGITS);
+        for case in [case_of_clips, case_of_wan] {
+            let case = case(&mut rng, round % 4 == 3);
+            case.holds_on::<Strict>(&mut rng, devices.clone(), &STRATEGIES, DIGITS);
+        }
     }
 }
 
@@ -47,15 +49,17 @@ fn evaluation_and_sampling_make_no_tensor_without_elements() {
     let batches = [microbatch(&mut rng, &[0]), microbatch(&mut rng, &[2, 1]), muted];
     assert!(pictures.loss(&batches).unwrap().is_finite());
 
-    let video = video_model(1, 1, false);
-    let video = WholeModel::<Strict>::init(&video, 7, &Default::default()).unwrap();
-    let batches: Vec<Microbatch> = (1..4).map(|count| clips(&mut rng, count)).collect();
-    assert!(video.loss(&batches).unwrap().is_finite());
-    let sampler = Sampler { steps: 2, guidance: 3.0, values: 5, empty: vec![1, 2] };
-    let grid = ClipGrid { frames: 2, rows: 1, columns: rng.random_range(1..4) };
-    let sampled =
-        sampler.sample(&video, &[ClipPrompt { caption: vec![1, 7, 2], grid }], 0).unwrap();
-    assert!(sampled[0].values.iter().all(|x| x.is_finite()));
+    for model in [video_model(1, 1, false), wan_model(1, 1, false)] {
+        let values = model.video().unwrap().token_channels as usize;
+        let video = WholeModel::<Strict>::init(&model, 7, &Default::default()).unwrap();
+        let batches: Vec<Microbatch> = (1..4).map(|n| clips(&mut rng, n, values)).collect();
+        assert!(video.loss(&batches).unwrap().is_finite());
+        let sampler = Sampler { steps: 2, guidance: 3.0, values, empty: vec![1, 2] };
+        let grid = ClipGrid { frames: 2, rows: 1, columns: rng.random_range(1..4) };
+        let prompts = [ClipPrompt { caption: vec![1, 7, 2], grid }];
+        let sampled = sampler.sample(&video, &prompts, 0).unwrap();
+        assert!(sampled[0].values.iter().all(|x| x.is_finite()));
+    }
 }
 
 #[test]
@@ -68,7 +72,8 @@ fn measuring_makes_no_tensor_without_elements() {
         averages: true,
         ..MeasureSettings::default()
     };
-    for model in [model(2, 2, false), model(1, 1, true), video_model(2, 2, false)] {
+    let videos = [video_model(2, 2, false), wan_model(2, 2, true)];
+    for model in [model(2, 2, false), model(1, 1, true)].into_iter().chain(videos) {
         let device = Default::default();
         let profile = Profiler::<Strict>::new(&model, &device, settings).profile();
         assert!(!profile.unwrap().entries.is_empty());

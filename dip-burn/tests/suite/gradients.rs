@@ -81,6 +81,12 @@ pub fn case_of_clips(rng: &mut ChaCha8Rng, frozen: bool) -> Case {
     Case { model, metas, batch }
 }
 
+pub fn case_of_wan(rng: &mut ChaCha8Rng, frozen: bool) -> Case {
+    let model = wan_model(rng.random_range(1..4), rng.random_range(1..4), frozen);
+    let (metas, batch) = random_clips(rng, &model);
+    Case { model, metas, batch }
+}
+
 #[test]
 fn random_plans_on_two_ranks_give_the_gradients_of_one_device() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -103,11 +109,25 @@ fn random_plans_of_clips_of_any_length_and_size_give_the_gradients_of_one_device
 }
 
 #[test]
+fn random_plans_of_wan_give_the_gradients_of_one_device() {
+    let mut rng = ChaCha8Rng::seed_from_u64(15);
+    for round in 0..40 {
+        let case = case_of_wan(&mut rng, round % 2 == 1);
+        case.holds(&mut rng, 1 + round % 3, &["keep", "selective", "full", "offload"]);
+    }
+}
+
+#[test]
 fn packed_clips_have_the_loss_of_separate_clips() {
+    for model in [video_model(2, 2, false), wan_model(2, 2, false)] {
+        packed_clips_of(&model);
+    }
+}
+
+fn packed_clips_of(model: &ModelSpec) {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
-    let model = video_model(2, 2, false);
-    let packed = clips(&mut rng, 4);
-    let whole = WholeModel::<B>::init(&model, 7, &Default::default()).unwrap();
+    let packed = clips(&mut rng, 4, model.video().unwrap().token_channels as usize);
+    let whole = WholeModel::<B>::init(model, 7, &Default::default()).unwrap();
     let alone: Vec<Microbatch> = (0..4).map(|i| clip_alone(&packed, i)).collect();
     let (a, b) = (whole.loss(&[packed]).unwrap(), whole.loss(&alone).unwrap());
     assert!((a - b).abs() < 1e-6, "{a} {b}");

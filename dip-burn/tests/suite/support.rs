@@ -86,8 +86,34 @@ pub fn video_model(text: u32, video: u32, frozen_text: bool) -> ModelSpec {
     ModelSpec::from_toml(&text).unwrap()
 }
 
-/// One microbatch of `count` clips of 1 to 4 frames of 1 to 6 tokens, with captions of 1 to 6 tokens.
-pub fn clips(rng: &mut ChaCha8Rng, count: u32) -> Microbatch {
+/// The same with the transformer of Wan and a T5 encoder.
+pub fn wan_model(text: u32, video: u32, frozen_text: bool) -> ModelSpec {
+    let mut model = video_model(text, video, frozen_text);
+    let [text, video] = model.modules.as_mut_slice() else { panic!("two modules") };
+    text.kind = T5Spec { vocab: 32, buckets: 8, max_distance: 6 }.into();
+    (text.kv_heads, text.head_dim) = (None, Some(6));
+    text.options.gate_activation = Some(Activation::GeluTanh);
+    video.kv_heads = None;
+    video.options = LayerOptions {
+        attention_bias: Some(AttentionBias::All),
+        activation: Activation::GeluTanh,
+        query_key_norm: Some(QueryKeyNorm::AcrossHeads),
+        ..LayerOptions::default()
+    };
+    let wan = WanSpec { patch: [1, 2, 2], caption_tokens: 6, step_waves: 16, flow_shift: 3.0 };
+    video.kind = DitSpec {
+        latent_frames_per_second: 4.0,
+        tokens_per_frame: 6,
+        token_channels: 8,
+        wan: Some(wan),
+    }
+    .into();
+    model.validate().unwrap();
+    model
+}
+
+/// One microbatch of `count` clips of `values` values a token, of 1 to 4 frames of 1 to 6 tokens, with captions of 1 to 6 tokens.
+pub fn clips(rng: &mut ChaCha8Rng, count: u32, values: usize) -> Microbatch {
     let mut m = Microbatch::default();
     for document in 0..count {
         let length = rng.random_range(1..7);
@@ -98,8 +124,9 @@ pub fn clips(rng: &mut ChaCha8Rng, count: u32) -> Microbatch {
             rows: rng.random_range(1..3),
             columns: rng.random_range(1..4),
         };
-        let mut values = || (0..5 * grid.tokens()).map(|_| rng.random_range(-1.0..1.0)).collect();
-        let (state, velocity) = (values(), values());
+        let count = values * grid.tokens();
+        let mut numbers = || (0..count).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let (state, velocity) = (numbers(), numbers());
         m.clips.push(Clip { grid, state, velocity, time: rng.random_range(0.0..1.0) });
     }
     m
@@ -121,10 +148,11 @@ pub fn clip_alone(packed: &Microbatch, id: u32) -> Microbatch {
 
 /// Up to three microbatches of up to four clips each, with a random split.
 pub fn random_clips(rng: &mut ChaCha8Rng, model: &ModelSpec) -> (BatchMeta, Arc<Batch>) {
+    let values = model.video().unwrap().token_channels as usize;
     let microbatches: Vec<_> = (0..rng.random_range(1..4))
         .map(|_| {
             let count = rng.random_range(1..5);
-            clips(rng, count)
+            clips(rng, count, values)
         })
         .collect();
     batch_of(rng, model, microbatches)

@@ -7,7 +7,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{LoraTarget, ModuleSpec, QueryKeyNorm};
 
-use super::core::{AttentionInputs, AttentionSpan, HeadSizes, attend, attend_backward};
+use super::core::{
+    AttentionInputs, AttentionSpan, HeadSizes, attend, attend_backward, score_gradients,
+};
 use super::linear::{Linear, linear_backward};
 use super::norm::{Norm, NormKept};
 use super::rotary::{Rotary, Rotation};
@@ -75,6 +77,21 @@ impl<B: Backend> Geometry<B> {
         Self { rotations: None, spans: AttentionSpan::pairs(sizes) }
     }
 
+    /// Sequences of `lengths` rows, each with a matrix that is added to its scores, `[1, h, s, s]`; every row attends to all rows of
+    /// its sequence.
+    pub(in crate::model) fn biased(lengths: &[usize], biases: Vec<Tensor<B, 4>>) -> Self {
+        let spans = AttentionSpan::pairs(lengths.iter().map(|&s| (s, s))).into_iter();
+        let spans = spans.zip(biases).map(|(span, bias)| span.with_mask(bias)).collect();
+        Self { rotations: None, spans }
+    }
+
+    /// The same where the last key of every context stands for all keys that are missing to `keys`: it counts as often as they are.
+    #[must_use]
+    pub(in crate::model) fn with_last_keys_counted(self, keys: usize, device: &B::Device) -> Self {
+        let counted = |span: AttentionSpan<B>| span.with_last_key_counted(keys, device);
+        Self { spans: self.spans.into_iter().map(counted).collect(), ..self }
+    }
+
     /// Bytes of positions and masks, held as long as the layers that share them.
     pub(in crate::model) fn bytes(&self) -> u64 {
         let masks = self.spans.iter().map(AttentionSpan::bytes).sum::<u64>();
@@ -128,6 +145,12 @@ impl<B: Backend> Attention<B> {
             heads,
             scale: 1.0 / (heads.head_dim as f64).sqrt(),
         }
+    }
+
+    /// The same attention without the factor of the scores.
+    #[must_use]
+    pub(in crate::model) fn unscaled(self) -> Self {
+        Self { scale: 1.0, ..self }
     }
 
     /// Attention of `x_rm` over itself.
@@ -187,6 +210,21 @@ impl<B: Backend> Attention<B> {
         let d_context = linear_backward(&self.key, context_cm.clone(), d_key, gradients)
             + linear_backward(&self.value, context_cm, d.value, gradients);
         [dx, d_context]
+    }
+
+    /// The gradient of the scores of every span, `[1, h, s, t]`, where `dy` is the gradient of the output. Only for heads that share
+    /// no keys.
+    pub(in crate::model) fn score_gradients(
+        &self,
+        kept: AttentionKept<B>,
+        dy: Tensor<B, 2>,
+        geometry: &Geometry<B>,
+    ) -> Vec<Tensor<B, 4>> {
+        let AttentionKept { inputs, weights, .. } = kept;
+        let spans = &geometry.spans;
+        let (weights, _) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
+        let d_attended = dy.matmul(self.output.weight.val().transpose());
+        score_gradients(&inputs, spans, self.heads, weights, &d_attended)
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct AttentionSpan<B: Backend> {
     sequences: usize,
     queries: Rows,
     keys: Rows,
-    /// Added to the scores, `[1, k, g * s, t]`; none if every query attends to every key.
+    /// Added to the scores, `[1, k, g * s, t]` or `[1, 1, 1, t]`; none if every query attends to every key.
     mask: Option<Tensor<B, 4>>,
 }
 
@@ -146,6 +146,23 @@ impl<B: Backend> AttentionSpan<B> {
             start += document.len();
         }
         spans
+    }
+
+    /// The same where the last key counts as often as keys are missing to `keys`. Equal keys share one weight: with the logarithm
+    /// of their number added to its score, one of them gets the weight of all.
+    pub fn with_last_key_counted(self, keys: usize, device: &B::Device) -> Self {
+        let t = self.keys.length;
+        let missing = (keys + 1).saturating_sub(t);
+        let mut values = vec![0.0f32; t];
+        if let Some(last) = values.last_mut() {
+            *last = if missing == 0 { HIDDEN } else { (missing as f32).ln() };
+        }
+        self.with_mask(Tensor::from_data(TensorData::new(values, [1, 1, 1, t]), device))
+    }
+
+    /// The same with a matrix that is added to its scores.
+    pub fn with_mask(self, mask: Tensor<B, 4>) -> Self {
+        Self { mask: Some(mask), ..self }
     }
 
     /// Bytes of its mask.
@@ -265,6 +282,22 @@ pub(in crate::model) fn attend_backward<B: Backend>(
         }
     }
     AttentionInputs { query: join(query), key: join(key), value: join(value) }
+}
+
+/// The gradient of the scores of every span, `[n, k, g * s, t]`, from the gradient of the result.
+pub(in crate::model) fn score_gradients<B: Backend>(
+    inputs: &AttentionInputs<B>,
+    spans: &[AttentionSpan<B>],
+    heads: HeadSizes,
+    weights: Vec<Tensor<B, 4>>,
+    dy: &Tensor<B, 2>,
+) -> Vec<Tensor<B, 4>> {
+    let of_span = |(span, weights): (&AttentionSpan<B>, Tensor<B, 4>)| {
+        let dy = heads.grouped(dy, span.queries, span.sequences);
+        let value = heads.split(&inputs.value, span.keys, span.sequences);
+        softmax_backward(weights, dy.matmul(value.transpose()))
+    };
+    spans.iter().zip(weights).map(of_span).collect()
 }
 
 /// `x` with `first` added to its first rows.

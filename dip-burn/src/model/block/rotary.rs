@@ -1,6 +1,6 @@
 //! Rotary positions: one table of angles for sequences, for images (rows and columns), and for videos (time, rows and columns).
 //!
-//! A rotation is computed as `x cos + (x R) sin`. The matrix `R` swaps the halves of a head and negates one. So all operations are
+//! A rotation is computed as `x cos + (x R) sin`. The matrix `R` swaps the values of each pair and negates one. So all operations are
 //! on whole rows, which every backend runs at full speed; slices of heads would be strided.
 //!
 //! Shape legend: n sequences, s their length, r = n * s rows, h heads, d head width.
@@ -51,14 +51,35 @@ fn scaled_angle(angle: f64, s: RopeScaling) -> f64 {
     angle * (kept + (1.0 - kept) / s.factor)
 }
 
+/// Which values of a head are rotated together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RotaryPairs {
+    /// Value `i` and value `i + d / 2`, as in Llama.
+    #[default]
+    Halves,
+    /// Value `2 i` and value `2 i + 1`, as in Wan.
+    Neighbours,
+}
+
+impl RotaryPairs {
+    /// The two places of pair `i` of a head of `2 * half` values.
+    fn places(self, i: usize, half: usize) -> [usize; 2] {
+        match self {
+            Self::Halves => [i, i + half],
+            Self::Neighbours => [2 * i, 2 * i + 1],
+        }
+    }
+}
+
 /// Rotates the heads of queries and keys by their positions.
 #[derive(Debug, Clone)]
 pub struct Rotary<B: Backend> {
     /// Cosine and sine of every position, `[s, d]`.
     cos: Tensor<B, 2>,
     sin: Tensor<B, 2>,
+    pairs: RotaryPairs,
     /// `R`, `[d, d]`.
-    halves: Tensor<B, 2>,
+    swap: Tensor<B, 2>,
 }
 
 /// The tables of a number of heads: `[1, s * h * d]` each.
@@ -66,7 +87,8 @@ pub struct Rotary<B: Backend> {
 pub struct Rotation<B: Backend> {
     cos: Tensor<B, 2>,
     sin: Tensor<B, 2>,
-    halves: Tensor<B, 2>,
+    pairs: RotaryPairs,
+    swap: Tensor<B, 2>,
 }
 
 impl<B: Backend> Rotary<B> {
@@ -78,7 +100,8 @@ impl<B: Backend> Rotary<B> {
     ) -> Self {
         let RotaryFrequencies { per_position, axes } = frequencies;
         let angle = |s: usize, i: usize| f64::from(positions[s][axes[i]]) * per_position[i];
-        Self::from_angles(positions.len(), per_position.len(), angle, device)
+        let (length, half) = (positions.len(), per_position.len());
+        Self::from_angles(length, half, angle, RotaryPairs::Halves, device)
     }
 
     /// Positions in a grid: the first half of the angles grows with the row, the second with the column. `head_dim` is a
@@ -90,12 +113,18 @@ impl<B: Backend> Rotary<B> {
             let position = if i < quarter { row } else { column };
             f64::from(position) * theta.powf(-((i % quarter) as f64) / quarter as f64)
         };
-        Self::from_angles(places.len(), half, angle, device)
+        Self::from_angles(places.len(), half, angle, RotaryPairs::Halves, device)
     }
 
     /// Positions in a video, `[frame, row, column]`: the first third of the angles grows with the frame, the others with row
     /// and column. The remainder goes to the frame. `head_dim` is even and at least 6, `theta` the base of the angles.
-    pub fn volume(places: &[[u32; 3]], head_dim: usize, theta: f64, device: &B::Device) -> Self {
+    pub fn volume(
+        places: &[[u32; 3]],
+        head_dim: usize,
+        theta: f64,
+        pairs: RotaryPairs,
+        device: &B::Device,
+    ) -> Self {
         let half = head_dim / 2;
         let third = half / 3;
         let time = half - 2 * third;
@@ -107,28 +136,34 @@ impl<B: Backend> Rotary<B> {
             };
             f64::from(places[s][axis]) * theta.powf(-(i as f64) / of as f64)
         };
-        Self::from_angles(places.len(), half, angle, device)
+        Self::from_angles(places.len(), half, angle, pairs, device)
     }
 
     fn from_angles(
         length: usize,
         half: usize,
         angle: impl Fn(usize, usize) -> f64,
+        pairs: RotaryPairs,
         device: &B::Device,
     ) -> Self {
         let d = 2 * half;
+        let pair = |place: usize| match pairs {
+            RotaryPairs::Halves => place % half,
+            RotaryPairs::Neighbours => place / 2,
+        };
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f32> =
-                (0..length * d).map(|k| f(angle(k / d, k % d % half)) as f32).collect();
+                (0..length * d).map(|k| f(angle(k / d, pair(k % d))) as f32).collect();
             Tensor::from_data(TensorData::new(values, [length, d]), device)
         };
-        let mut halves = vec![0.0f32; d * d];
+        let mut swap = vec![0.0f32; d * d];
         for i in 0..half {
-            halves[(i + half) * d + i] = -1.0;
-            halves[i * d + i + half] = 1.0;
+            let [first, second] = pairs.places(i, half);
+            swap[second * d + first] = -1.0;
+            swap[first * d + second] = 1.0;
         }
-        let halves = Tensor::from_data(TensorData::new(halves, [d, d]), device);
-        Self { cos: table(f64::cos), sin: table(f64::sin), halves }
+        let swap = Tensor::from_data(TensorData::new(swap, [d, d]), device);
+        Self { cos: table(f64::cos), sin: table(f64::sin), pairs, swap }
     }
 
     /// Positions of one sequence.
@@ -148,7 +183,8 @@ impl<B: Backend> Rotary<B> {
             let table = table.clone().reshape([s, 1, d]).repeat_dim(1, heads);
             table.reshape([1, s * heads * d])
         };
-        Rotation { cos: repeat(&self.cos), sin: repeat(&self.sin), halves: self.halves.clone() }
+        let (cos, sin) = (repeat(&self.cos), repeat(&self.sin));
+        Rotation { cos, sin, pairs: self.pairs, swap: self.swap.clone() }
     }
 }
 
@@ -158,7 +194,7 @@ impl<B: Backend> Rotation<B> {
         bytes_of(&self.cos) + bytes_of(&self.sin)
     }
 
-    /// Rotates each pair `(x[i], x[i + d / 2])` of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
+    /// Rotates each pair of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
     pub fn apply(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
         self.rotated(x_rm, false)
     }
@@ -168,18 +204,22 @@ impl<B: Backend> Rotation<B> {
         self.rotated(dy_rm, true)
     }
 
-    /// `x cos + (x R) sin`; if `back`, by the negative angle, which is the transpose, since both halves of a head share the angle.
+    /// `x cos + (x R) sin`; if `back`, by the negative angle, which is the transpose, since both values of a pair share the angle.
     fn rotated(&self, x_rm: Tensor<B, 2>, back: bool) -> Tensor<B, 2> {
-        let [d, _] = self.halves.dims();
+        let [d, _] = self.swap.dims();
         if fused::runs(&x_rm) && fused::runs(&self.cos) {
-            return fused::rotated(x_rm, [self.cos.clone(), self.sin.clone()], d, back);
+            let tables = [self.cos.clone(), self.sin.clone()];
+            return match self.pairs {
+                RotaryPairs::Halves => fused::rotated(x_rm, tables, d, back),
+                RotaryPairs::Neighbours => fused::rotated_neighbours(x_rm, tables, back),
+            };
         }
         let sin = if back { -self.sin.clone() } else { self.sin.clone() };
         let (shape @ [rows, width], dtype) = (x_rm.dims(), x_rm.dtype());
         let x_rm = to_f32(x_rm);
         let [_, length] = self.cos.dims();
         let sequences = [rows * width / length, length];
-        let moved = x_rm.clone().reshape([rows * width / d, d]).matmul(self.halves.clone());
+        let moved = x_rm.clone().reshape([rows * width / d, d]).matmul(self.swap.clone());
         let x = x_rm.reshape(sequences) * self.cos.clone();
         cast((x + moved.reshape(sequences) * sin).reshape(shape), dtype)
     }
@@ -197,9 +237,11 @@ mod tests {
         let device = Default::default();
         let row = [[0.3f32, -0.8, 1.4, 0.6, -1.1, 0.5, 0.2, -0.9]];
         let row = Tensor::<Flex, 2>::from_floats(row, &device);
+        let pairs = RotaryPairs::default();
         let score = |a: [u32; 3], b: [u32; 3]| {
             let x = row.clone().repeat_dim(0, 2);
-            let y = Rotary::<Flex>::volume(&[a, b], 8, 10_000.0, &device).of_heads(1).apply(x);
+            let rotary = Rotary::<Flex>::volume(&[a, b], 8, 10_000.0, pairs, &device);
+            let y = rotary.of_heads(1).apply(x);
             (y.clone().narrow(0, 0, 1) * y.narrow(0, 1, 1)).sum().into_scalar()
         };
         let at_distance = |d: [u32; 3]| score([0; 3], d);
@@ -228,6 +270,29 @@ mod tests {
                     assert!((y[b] - (x[b] * cos + x[a] * sin)).abs() < 1e-5);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn neighbours_are_rotated_like_halves_in_another_order() {
+        let device = Default::default();
+        let x = Tensor::<Flex, 2>::random([2, 16], Distribution::Normal(0.0, 1.0), &device);
+        let order = [0, 2, 4, 6, 1, 3, 5, 7].map(|i| i as i64);
+        let both = order.iter().copied().chain(order.map(|i| i + 8)).collect::<Vec<_>>();
+        let order = Tensor::from_data(TensorData::new(both, [16]), &device);
+        let rotated = |x, pairs, back: bool| {
+            let places = [[1, 2, 3], [4, 0, 1]];
+            let rotation = Rotary::volume(&places, 8, 100.0, pairs, &device).of_heads(2);
+            if back { rotation.backward(x) } else { rotation.apply(x) }
+        };
+        for back in [false, true] {
+            let halves = rotated(x.clone().select(1, order.clone()), RotaryPairs::Halves, back);
+            let neighbours = rotated(x.clone(), RotaryPairs::Neighbours, back);
+            let neighbours = neighbours.select(1, order.clone()).into_data();
+            neighbours.assert_approx_eq::<f32>(
+                &halves.into_data(),
+                burn::tensor::Tolerance::absolute(1e-6),
+            );
         }
     }
 }

@@ -12,12 +12,16 @@ use crate::model::{Gradients, Slice, to_f32};
 /// A table with one row for each token of the vocabulary.
 #[derive(Module, Debug)]
 pub struct Embedding<B: Backend> {
-    pub(super) weight: Param<Tensor<B, 2>>,
+    pub(in crate::model) weight: Param<Tensor<B, 2>>,
 }
 
 impl<B: Backend> Embedding<B> {
     /// Token embeddings, with the outputs of encoders in the places of their tokens: `[t, m]`.
-    pub(super) fn splice(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+    pub(in crate::model) fn splice(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+    ) -> Tensor<B, 2> {
         let tokens = &on.microbatch.tokens[on.microbatch.text_rows(&on.instances)];
         let table = self.weight.val();
         let device = table.device();
@@ -36,7 +40,7 @@ impl<B: Backend> Embedding<B> {
     }
 
     /// The gradients of the inputs, which have `input_rows` rows each; adds the gradient of the table.
-    pub(super) fn splice_backward(
+    pub(in crate::model) fn splice_backward(
         &self,
         input_rows: &[usize],
         dx_tm: Tensor<B, 2>,

@@ -1,16 +1,17 @@
 //! The end of the transformer: the velocity of every token, and the flow-matching loss.
 //!
 //! The output predicts the clip without noise; the velocity leads to it from the present state. Clips vary in far fewer directions
-//! than noise, so that a narrow model predicts clips more easily than noise.
+//! than noise, so that a narrow model predicts clips more easily than noise. The output of Wan is the velocity towards the noise.
 //!
 //! Shape legend: n clips, r their tokens, m width, v values of a token.
 
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+use dip_core::{DitSpec, ModuleSpec, WanSpec};
 
 use super::layer::DitStream;
-use super::modulation::{Members, Modulation, PARTS, own_backward};
+use super::modulation::{Members, Modulation, PARTS, modulation_std, own_backward, widened};
 use super::start::rows_of;
 use crate::batch::Clip;
 use crate::model::block::linear::{Linear, linear_backward};
@@ -23,18 +24,23 @@ const END_PARTS: usize = 2;
 /// Least remaining time for which a velocity is computed. A shorter time would amplify errors of the predicted clip too much.
 const MIN_REMAINING: f32 = 0.05;
 
-/// The last norm, modulated by the first two parts of the diffusion step's table, and the output.
+/// The last norm, modulated by the first two parts of the diffusion step's table, and the output. In Wan the embedding of the
+/// diffusion step is both parts.
 #[derive(Module, Debug)]
 pub struct DitEnd<B: Backend> {
     norm: Norm<B>,
     modulation: Param<Tensor<B, 2>>,
     output: Linear<B>,
+    #[module(skip)]
+    wan: Option<WanSpec>,
 }
 
 /// The state that the backward needs.
 pub(super) struct DitEndKept<B: Backend> {
     norm: NormKept<B>,
     steps: Tensor<B, 2>,
+    /// Rows of the captions in the stream.
+    context_rows: usize,
     /// Predicted velocity minus the velocity of the data, `[r, v]`, in f32.
     error_rv: Tensor<B, 2>,
 }
@@ -46,17 +52,40 @@ impl<B: Backend> DitEndKept<B> {
 }
 
 impl<B: Backend> DitEnd<B> {
-    pub(super) fn init(width: usize, values: usize, init: &Init<'_, B>) -> Self {
+    pub(super) fn init(spec: &ModuleSpec, dit: &DitSpec, init: &Init<'_, B>) -> Self {
+        let (width, values) = (spec.hidden as usize, dit.token_channels as usize);
+        let norm = match dit.wan {
+            Some(_) => Norm::layer_without_weights().with_epsilon(spec.options.norm_epsilon),
+            None => Norm::rms(width, init),
+        };
+        let std = modulation_std(dit.wan.is_some(), width);
         Self {
-            norm: Norm::rms(width, init),
-            modulation: init.matrix("modulation", [1, END_PARTS * width], 0.02),
+            norm,
+            modulation: init.matrix("modulation", [1, END_PARTS * width], std),
             output: init.linear("output", width, values, true, 0.02),
+            wan: dit.wan,
         }
     }
 
     fn modulation<'a>(&self, steps: &Tensor<B, 2>, members: &'a Members<B>) -> Modulation<'a, B> {
         let width = self.modulation.dims()[1] / END_PARTS;
-        Modulation::new(steps, &self.modulation, members, width)
+        if self.wan.is_none() {
+            return Modulation::new(steps, &self.modulation, members, width);
+        }
+        let embedding = steps.clone().narrow(1, PARTS * width, width);
+        let both = Tensor::cat(vec![embedding; END_PARTS], 1);
+        Modulation::new(&both, &self.modulation, members, width)
+    }
+
+    /// The gradient of the tables of the steps, `[n, all]`, from the gradients of shift and scale.
+    fn steps_backward(&self, own: Tensor<B, 2>, all: usize) -> Tensor<B, 2> {
+        if self.wan.is_none() {
+            return widened(own, all);
+        }
+        let ([n, parts], options) = (own.dims(), (&own.device(), own.dtype()));
+        let width = parts / END_PARTS;
+        let embedding = own.clone().narrow(1, 0, width) + own.narrow(1, width, width);
+        Tensor::cat(vec![Tensor::zeros([n, all - width], options), embedding], 1)
     }
 
     /// `[r, v]`, in f32.
@@ -68,10 +97,29 @@ impl<B: Backend> DitEnd<B> {
     ) -> (Tensor<B, 2>, NormKept<B>) {
         let (normed, kept) = self.norm.forward(stream.x_rm);
         let x_rm = self.modulation(&stream.steps, members).scaled(normed, 0);
-        let video_rv = to_f32(self.output.forward(x_rm));
-        let state_rv = rows_of(on.clips(), |clip| &clip.state, &video_rv.device());
-        let speed = of_clips(on.clips(), speed, &video_rv.device());
-        ((video_rv - state_rv) * speed, kept)
+        let output_rv = to_f32(self.output.forward(x_rm));
+        if let Some(wan) = &self.wan {
+            // The output has the channels of each place together, a token has the places of each channel together.
+            let [r, v] = output_rv.dims();
+            let places = wan.patch_values() as usize;
+            let token = output_rv.reshape([r, places, v / places]).swap_dims(1, 2);
+            return (-token.reshape([r, v]), kept);
+        }
+        let state_rv = rows_of(on.clips(), |clip| &clip.state, &output_rv.device());
+        let speed = of_clips(on.clips(), speed, &output_rv.device());
+        ((output_rv - state_rv) * speed, kept)
+    }
+
+    /// The gradient of the output from the gradient of the velocity.
+    fn velocity_backward(&self, d_rv: Tensor<B, 2>, on: &Slice<'_>) -> Tensor<B, 2> {
+        let Some(wan) = &self.wan else {
+            let speed = of_clips(on.clips(), speed, &d_rv.device());
+            return d_rv * speed;
+        };
+        let [r, v] = d_rv.dims();
+        let places = wan.patch_values() as usize;
+        let output = d_rv.reshape([r, v / places, places]).swap_dims(1, 2);
+        -output.reshape([r, v])
     }
 
     /// The sum over tokens of their mean squared error, `[1, 1]`.
@@ -81,13 +129,17 @@ impl<B: Backend> DitEnd<B> {
         members: &Members<B>,
         on: &Slice<'_>,
     ) -> (Tensor<B, 2>, DitEndKept<B>) {
-        let steps = stream.steps.clone();
+        let (steps, [context_rows, _]) = (stream.steps.clone(), stream.context_cm.dims());
         let (velocity_rv, norm) = self.velocity(stream, members, on);
         let device = velocity_rv.device();
         let target_rv = rows_of(on.clips(), |clip| &clip.velocity, &device);
-        let error_rv = velocity_rv - target_rv * of_clips(on.clips(), remaining, &device);
+        let target_rv = match self.wan {
+            Some(_) => target_rv,
+            None => target_rv * of_clips(on.clips(), remaining, &device),
+        };
+        let error_rv = velocity_rv - target_rv;
         let loss = error_rv.clone().square().mean_dim(1).sum().reshape([1, 1]);
-        (loss, DitEndKept { norm, steps, error_rv })
+        (loss, DitEndKept { norm, steps, context_rows, error_rv })
     }
 
     /// The gradient of the stream of [`DitEnd::forward`].
@@ -99,10 +151,10 @@ impl<B: Backend> DitEnd<B> {
         on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> DitStream<B> {
-        let DitEndKept { norm, steps, error_rv } = kept;
-        let ([_, values], device) = (error_rv.dims(), error_rv.device());
+        let DitEndKept { norm, steps, context_rows, error_rv } = kept;
+        let [_, values] = error_rv.dims();
         let modulation = self.modulation(&steps, members);
-        let d_rv = error_rv * (dy * (2.0 / values as f64)) * of_clips(on.clips(), speed, &device);
+        let d_rv = self.velocity_backward(error_rv * (dy * (2.0 / values as f64)), on);
         let normed = self.norm.output(&norm);
         let input = modulation.scaled(normed.clone(), 0);
         let d_rv = cast(d_rv, normed.dtype());
@@ -111,15 +163,9 @@ impl<B: Backend> DitEnd<B> {
         let x_rm = self.norm.backward(norm, d, gradients);
         let own = Tensor::cat(vec![d_shift, d_scale], 1);
         own_backward(&self.modulation, &own, gradients);
-        let ([n, used], [_, m]) = (own.dims(), x_rm.dims());
-        let captions = on.microbatch.text_rows(&on.instances).len();
-        let options = (&device, x_rm.dtype());
-        let rest = Tensor::zeros([n, PARTS * m - used], options);
-        DitStream {
-            x_rm,
-            context_cm: Tensor::zeros([captions, m], options),
-            steps: Tensor::cat(vec![own, rest], 1),
-        }
+        let [_, m] = x_rm.dims();
+        let context_cm = Tensor::zeros([context_rows, m], (&x_rm.device(), x_rm.dtype()));
+        DitStream { x_rm, context_cm, steps: self.steps_backward(own, steps.dims()[1]) }
     }
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::ModuleSpec;
 
-use super::modulation::{Members, Modulation, PARTS, own_backward};
+use super::modulation::{Members, Modulation, PARTS, modulation_std, own_backward, widened};
 use crate::model::Init;
 use crate::model::block::attention::{Attention, AttentionGiven, AttentionKept, Geometry};
 use crate::model::block::feed_forward::{FeedForward, FeedForwardKept};
@@ -21,9 +21,10 @@ use crate::model::offload::{KeptTensors, TensorVisitor};
 pub struct DitStream<B: Backend> {
     /// `[r, m]`
     pub x_rm: Tensor<B, 2>,
-    /// Captions, `[c, m]`.
+    /// Captions, `[c, m]`; in Wan with one row of padding after each.
     pub context_cm: Tensor<B, 2>,
-    /// Tables of the diffusion steps and whole captions, `[n, 6 * m]`.
+    /// Tables of the diffusion steps and whole captions, `[n, 6 * m]`; in Wan of the steps alone, with their embedding as a seventh
+    /// part.
     pub steps: Tensor<B, 2>,
 }
 
@@ -47,6 +48,8 @@ pub struct DitLayer<B: Backend> {
     cross: Attention<B>,
     feed_forward_norm: Norm<B>,
     feed_forward: FeedForward<B>,
+    /// True if gates are the values of their table.
+    plain_gates: bool,
 }
 
 /// The state that the backward of one layer needs.
@@ -66,22 +69,33 @@ pub struct DitLayerParts<B: Backend> {
 }
 
 impl<B: Backend> DitLayer<B> {
-    pub(super) fn init(spec: &ModuleSpec, layer: u32, init: &Init<'_, B>) -> Self {
+    pub(super) fn init(spec: &ModuleSpec, is_wan: bool, layer: u32, init: &Init<'_, B>) -> Self {
         let (width, path) = (spec.hidden as usize, format!("layers.{layer}"));
+        let norm = || match is_wan {
+            true => Norm::layer_without_weights().with_epsilon(spec.options.norm_epsilon),
+            false => Norm::rms(width, init),
+        };
+        let cross_norm = match is_wan {
+            true => Norm::layer(width, init).with_epsilon(spec.options.norm_epsilon),
+            false => Norm::rms(width, init),
+        };
+        let std = modulation_std(is_wan, width);
         Self {
-            modulation: init.matrix(&format!("{path}.modulation"), [1, PARTS * width], 0.02),
-            attention_norm: Norm::rms(width, init),
+            modulation: init.matrix(&format!("{path}.modulation"), [1, PARTS * width], std),
+            attention_norm: norm(),
             attention: Attention::init(spec, &path, init),
-            cross_norm: Norm::rms(width, init),
+            cross_norm,
             cross: Attention::init(spec, &format!("{path}.cross"), init),
-            feed_forward_norm: Norm::rms(width, init),
+            feed_forward_norm: norm(),
             feed_forward: FeedForward::init(spec, &path, true, init),
+            plain_gates: is_wan,
         }
     }
 
     fn modulation<'a>(&self, steps: &Tensor<B, 2>, shared: &'a DitShared<B>) -> Modulation<'a, B> {
         let width = self.modulation.dims()[1] / PARTS;
-        Modulation::new(steps, &self.modulation, &shared.members, width)
+        let modulation = Modulation::new(steps, &self.modulation, &shared.members, width);
+        if self.plain_gates { modulation.with_plain_gates() } else { modulation }
     }
 }
 
@@ -171,6 +185,7 @@ impl<B: Backend> Block<B> for DitLayer<B> {
         let d_steps =
             Tensor::cat(vec![d_shift_1, d_scale_1, d_gate_1, d_shift_2, d_scale_2, d_gate_2], 1);
         own_backward(&self.modulation, &d_steps, gradients);
+        let d_steps = widened(d_steps, dy.steps.dims()[1]);
         DitStream { x_rm: dx, context_cm: dy.context_cm + d_context, steps: dy.steps + d_steps }
     }
 

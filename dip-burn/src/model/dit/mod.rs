@@ -1,5 +1,5 @@
-//! The diffusion transformer of text-to-video, of the MovieGen type, for packed clips of any length and size. Each clip attends to
-//! itself and to its caption, and is trained by flow matching.
+//! The diffusion transformer of text-to-video, of the MovieGen type or of Wan, for packed clips of any length and size. Each clip
+//! attends to itself and to its caption, and is trained by flow matching.
 //!
 //! A chunk sends one tensor to the next: the rows of the clips, of their captions and of their diffusion steps, which later chunks
 //! need as well. Gradients come back in the same form.
@@ -15,13 +15,13 @@ mod start;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use dip_core::{DecoderSpec, DitSpec, LayerStrategy, ModuleSpec};
+use dip_core::{DecoderSpec, DitSpec, LayerStrategy, ModuleSpec, T5Spec, WanSpec};
 
 use crate::batch::Microbatch;
 use crate::model::block::attention::Geometry;
 use crate::model::block::core::HeadSizes;
 use crate::model::block::layer::{self as run, LayersKept};
-use crate::model::block::rotary::Rotary;
+use crate::model::block::rotary::{Rotary, RotaryPairs};
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::{ChunkSpec, Init, ModelChunk, ModelError, Slice};
 use end::{DitEnd, DitEndKept};
@@ -40,6 +40,8 @@ pub struct DitChunk<B: Backend> {
     /// Base of the angles of rotary positions.
     #[module(skip)]
     rope_theta: f64,
+    #[module(skip)]
+    wan: Option<WanSpec>,
 }
 
 /// The state that the backward of a chunk needs.
@@ -50,17 +52,21 @@ pub struct DitKept<B: Backend> {
     end: Option<DitEndKept<B>>,
 }
 
-/// Tokens of every clip of a slice and of its caption.
+/// Rows of every clip of a slice and of its caption, and the parts of the table of its diffusion step.
 #[derive(Debug, Clone)]
 struct Lengths {
     clips: Vec<usize>,
     captions: Vec<usize>,
+    parts: usize,
 }
 
 impl Lengths {
-    fn of(on: &Slice<'_>) -> Self {
+    fn of(on: &Slice<'_>, wan: Option<&WanSpec>) -> Self {
         let clips = on.clips().iter().map(|clip| clip.grid.tokens()).collect();
-        Self { clips, captions: on.microbatch.caption_lengths(&on.instances) }
+        let captions = on.microbatch.caption_lengths(&on.instances).into_iter();
+        let padding = usize::from(wan.is_some());
+        let captions = captions.map(|length| length + padding).collect();
+        Self { clips, captions, parts: PARTS + padding }
     }
 
     fn rows(&self) -> usize {
@@ -74,15 +80,20 @@ impl Lengths {
         DitStream {
             x_rm: rows_m.clone().narrow(0, 0, r),
             context_cm: rows_m.clone().narrow(0, r, c),
-            steps: rows_m.narrow(0, r + c, n * PARTS).reshape([n, PARTS * m]),
+            steps: rows_m.narrow(0, r + c, n * self.parts).reshape([n, self.parts * m]),
         }
+    }
+
+    /// Rows of the tensor between two chunks.
+    fn wire_rows(&self) -> usize {
+        self.rows() + self.captions.iter().sum::<usize>() + self.parts * self.clips.len()
     }
 }
 
-/// The stream as the one tensor between two chunks.
+/// The stream as the one tensor between two chunks, `[rows, m]`.
 fn join<B: Backend>(stream: DitStream<B>) -> Tensor<B, 2> {
-    let [n, width] = stream.steps.dims();
-    let steps = stream.steps.reshape([n * PARTS, width / PARTS]);
+    let ([n, all], [_, m]) = (stream.steps.dims(), stream.x_rm.dims());
+    let steps = stream.steps.reshape([n * all / m, m]);
     Tensor::cat(vec![stream.x_rm, stream.context_cm, steps], 0)
 }
 
@@ -103,21 +114,16 @@ impl<B: Backend> DitChunk<B> {
             return Err(ModelError::field(spec, "head_dim", spec.head_dim(), limit));
         }
         let text = text_encoder(chunk)?;
-        let (width, values) = (spec.hidden as usize, dit.token_channels as usize);
-        let start = || DitStart::init(values, text.hidden as usize, width, init);
+        let start = || DitStart::init(dit, text.hidden as usize, spec.hidden as usize, init);
+        let is_wan = dit.wan.is_some();
         Ok(Self {
             start: chunk.is_first().then(start),
-            layers: chunk.layers.clone().map(|i| DitLayer::init(spec, i, init)).collect(),
-            end: chunk.is_last().then(|| DitEnd::init(width, values, init)),
+            layers: chunk.layers.clone().map(|i| DitLayer::init(spec, is_wan, i, init)).collect(),
+            end: chunk.is_last().then(|| DitEnd::init(spec, dit, init)),
             heads: HeadSizes::of(spec),
             rope_theta: spec.options.rope.theta,
+            wan: dit.wan,
         })
-    }
-
-    /// Rows of the tensor between two chunks for all clips of a microbatch.
-    pub(crate) fn wire_rows(microbatch: &Microbatch) -> usize {
-        let tokens = microbatch.trained_tokens() as usize;
-        tokens + microbatch.tokens.len() + PARTS * microbatch.clips.len()
     }
 
     /// The input stream of the layers, and in a first chunk the rows of the captions.
@@ -133,21 +139,40 @@ impl<B: Backend> DitChunk<B> {
             }
             None => {
                 let rows = inputs.pop().expect("the interpreter gives a later chunk its input");
-                (Lengths::of(on).split(rows), None)
+                (self.lengths(on).split(rows), None)
             }
         }
     }
 
+    fn lengths(&self, on: &Slice<'_>) -> Lengths {
+        Lengths::of(on, self.wan.as_ref())
+    }
+
     fn shared(&self, on: &Slice<'_>, device: &B::Device) -> DitShared<B> {
         let places: Vec<[u32; 3]> = on.clips().iter().flat_map(|c| c.grid.places()).collect();
-        let rotary = Rotary::volume(&places, self.heads.head_dim, self.rope_theta, device);
-        let lengths = Lengths::of(on);
+        let is_wan = self.wan.is_some();
+        let pairs = if is_wan { RotaryPairs::Neighbours } else { RotaryPairs::Halves };
+        let head_dim = self.heads.head_dim;
+        let rotary = Rotary::volume(&places, head_dim, self.rope_theta, pairs, device);
+        let lengths = self.lengths(on);
+        let cross = Geometry::cross(&lengths.clips, &lengths.captions);
+        let cross = match &self.wan {
+            Some(wan) => cross.with_last_keys_counted(wan.caption_tokens as usize, device),
+            None => cross,
+        };
         DitShared {
             own: Geometry::packed(self.heads, &rotary, &lengths.clips),
-            cross: Geometry::cross(&lengths.clips, &lengths.captions),
+            cross,
             members: Members::of(&lengths.clips, device),
         }
     }
+}
+
+/// Rows of the tensor between two chunks of `dit` for all clips of a microbatch.
+fn wire_rows(dit: &DitSpec, microbatch: &Microbatch) -> usize {
+    let instances = 0..microbatch.clips.len() as u32;
+    let slice = Slice { microbatch, instances, inputs: Vec::new() };
+    Lengths::of(&slice, dit.wan.as_ref()).wire_rows()
 }
 
 impl<B: Backend> ModelChunk<B> for DitChunk<B> {
@@ -189,7 +214,7 @@ impl<B: Backend> ModelChunk<B> for DitChunk<B> {
         on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> Vec<Tensor<B, 2>> {
-        let lengths = Lengths::of(on);
+        let lengths = self.lengths(on);
         let dy = match (&self.end, kept.end) {
             (Some(end), Some(kept)) => {
                 let members = Members::of(&lengths.clips, &dy.device());
@@ -235,12 +260,13 @@ impl<B: Backend> ModelChunk<B> for DitChunk<B> {
 fn text_encoder<'a>(chunk: &ChunkSpec<'a>) -> Result<&'a ModuleSpec, ModelError> {
     if let [input] = chunk.model.inputs_of(chunk.module)[..] {
         let input = &chunk.model.modules[input.index()];
-        let is_text = input.kind.get::<DecoderSpec>().is_some_and(|decoder| !decoder.head);
+        let is_encoder = input.kind.get::<DecoderSpec>().is_some_and(|decoder| !decoder.head);
+        let is_text = is_encoder || input.kind.get::<T5Spec>().is_some();
         if is_text && input.inputs.is_empty() {
             return Ok(input);
         }
     }
-    let limit = "one decoder with head = false and no inputs of its own, the text encoder";
+    let limit = "one text encoder: a t5, or a decoder with head = false, without inputs of its own";
     let inputs = format!("{:?}", chunk.module().inputs);
     Err(ModelError::field(chunk.module(), "inputs", inputs, limit))
 }

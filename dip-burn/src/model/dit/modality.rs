@@ -49,8 +49,9 @@ impl<B: Backend> TrainableModality<B> for DitModality {
         inputs.map(captions).collect()
     }
 
-    fn inner_rows(&self, _: &ProbeSpec<'_>, microbatch: &Microbatch) -> usize {
-        DitChunk::<B>::wire_rows(microbatch)
+    fn inner_rows(&self, probe: &ProbeSpec<'_>, microbatch: &Microbatch) -> usize {
+        let dit = probe.module().kind.get().expect("a module of this modality");
+        super::wire_rows(dit, microbatch)
     }
 
     fn kept_growth(&self, _: &ModelSpec) -> KeptGrowth {

@@ -13,6 +13,11 @@ use crate::model::gradients::{Gradients, bytes_of};
 /// Shift, scale and gate of the attention; shift, scale and gate of the feed-forward network.
 pub(super) const PARTS: usize = 6;
 
+/// Standard deviation of the first values of a place's own table.
+pub(super) fn modulation_std(is_wan: bool, width: usize) -> f64 {
+    if is_wan { (1.0 / width as f64).sqrt() } else { 0.02 }
+}
+
 /// Which rows belong to which clip, as a matrix of zeros and ones `[r, n]`: products with it spread the values of clips over
 /// their rows and sum rows by clip.
 #[derive(Debug, Clone)]
@@ -57,6 +62,8 @@ pub(super) struct Modulation<'a, B: Backend> {
     table: Tensor<B, 2>,
     members: &'a Members<B>,
     width: usize,
+    /// Added to every gate.
+    gate_base: f64,
 }
 
 impl<'a, B: Backend> Modulation<'a, B> {
@@ -69,7 +76,12 @@ impl<'a, B: Backend> Modulation<'a, B> {
     ) -> Self {
         let own = own.val();
         let table = steps.clone().narrow(1, 0, own.dims()[1]) + own;
-        Self { table, members, width }
+        Self { table, members, width, gate_base: 1.0 }
+    }
+
+    /// The same with gates that are the values of the table.
+    pub fn with_plain_gates(self) -> Self {
+        Self { gate_base: 0.0, ..self }
     }
 
     /// One part for every row, `[r, m]`.
@@ -82,9 +94,10 @@ impl<'a, B: Backend> Modulation<'a, B> {
         x_rm * (self.part(part + 1) + 1.0) + self.part(part)
     }
 
-    /// `x (1 + gate)`. The factor starts near one, because the projections before it start small.
+    /// `x (1 + gate)`, or `x gate` with plain gates. The first factor starts near one, because the projections before it start
+    /// small.
     pub fn gated(&self, x_rm: Tensor<B, 2>, part: usize) -> Tensor<B, 2> {
-        x_rm * (self.part(part) + 1.0)
+        x_rm * (self.part(part) + self.gate_base)
     }
 
     /// The gradients of `x`, and of shift and scale, in [`Modulation::scaled`].
@@ -106,8 +119,18 @@ impl<'a, B: Backend> Modulation<'a, B> {
         part: usize,
     ) -> (Tensor<B, 2>, Tensor<B, 2>) {
         let d_gate = self.members.sum(dy.clone() * x_rm);
-        (dy * (self.part(part) + 1.0), d_gate)
+        (dy * (self.part(part) + self.gate_base), d_gate)
     }
+}
+
+/// The gradient of the tables of the clips, `[n, all]`, from the gradient of their first parts.
+pub(super) fn widened<B: Backend>(first: Tensor<B, 2>, all: usize) -> Tensor<B, 2> {
+    let [n, used] = first.dims();
+    if used == all {
+        return first;
+    }
+    let rest = Tensor::zeros([n, all - used], (&first.device(), first.dtype()));
+    Tensor::cat(vec![first, rest], 1)
 }
 
 /// Adds the gradient of a place's own table: the sum of the gradients of its clips' tables.

@@ -29,7 +29,9 @@ use rayon::prelude::*;
 
 pub(in crate::model) use heads::{joined_heads, split_heads};
 pub(in crate::model) use norm::{affine, product_sums, standardised, standardised_backward};
-pub(in crate::model) use pointwise::{gated, gated_backward, gelu, gelu_backward, rotated};
+pub(in crate::model) use pointwise::{
+    gated, gated_backward, gelu, gelu_backward, rotated, rotated_neighbours,
+};
 pub(in crate::model) use product::product;
 pub(in crate::model) use softmax::{softmax, softmax_backward};
 

@@ -108,3 +108,23 @@ pub(in crate::model) fn rotated<B: Backend>(
     });
     of_flex(x)
 }
+
+/// As [`rotated`], with pairs of neighbours: `(x[2 i], x[2 i + 1])`.
+pub(in crate::model) fn rotated_neighbours<B: Backend>(
+    x: Tensor<B, 2>,
+    tables: [Tensor<B, 2>; 2],
+    back: bool,
+) -> Tensor<B, 2> {
+    let mut x = values(x);
+    let tables = tables.map(values);
+    let [cos, sin] = tables.each_ref().map(|table| table.storage::<f32>());
+    let sign = if back { -1.0 } else { 1.0 };
+    in_parts(x.storage_mut(), 2, |start, x| {
+        for (i, pair) in x.chunks_exact_mut(2).enumerate() {
+            let at = (start + 2 * i) % cos.len();
+            let (cos, sin) = (cos[at], sign * sin[at]);
+            (pair[0], pair[1]) = (pair[0] * cos - pair[1] * sin, pair[1] * cos + pair[0] * sin);
+        }
+    });
+    of_flex(x)
+}
