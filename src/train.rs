@@ -26,7 +26,8 @@ pub use dip_burn::train::{
     resident_bytes, write_samples,
 };
 pub use dip_burn::{
-    Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, Microbatch, backend, data, measure,
-    model, params, runtime, stage, weights,
+    Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,
+    PositionRule, View, ViewGrid, backend, data, measure, model, next_position, params, runtime,
+    stage, text_positions, weights,
 };
 pub use dip_core::{Link, LinkError, Message, Stage, StageError};

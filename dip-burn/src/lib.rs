@@ -32,5 +32,8 @@ pub mod stage;
 pub mod train;
 pub mod weights;
 
-pub use batch::{Batch, Clip, ClipGrid, ClipSize, Features, Image, Microbatch, Sound};
+pub use batch::{
+    Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,
+    PositionRule, Sound, View, ViewGrid, next_position, text_positions,
+};
 pub use burn::tensor::backend::Backend;

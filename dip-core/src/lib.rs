@@ -54,8 +54,8 @@ pub use plan::{
 };
 pub use spec::{
     AUDIO_KERNEL, Activation, AttentionBias, AudioProjector, AudioSpec, BatchMeta, Bytes, ClipMeta,
-    ClusterSpec, DecoderSpec, DeviceSpec, DitSpec, Factors, FieldError, Filling, Flops,
-    InstanceSpace, LayerOptions, LinkSpec, Lora, LoraTarget, MicrobatchId, MicrobatchMeta,
+    ClusterSpec, DecoderSpec, DeviceSpec, DitSpec, Factors, FieldError, Filling, Flops, ImageSize,
+    Images, InstanceSpace, LayerOptions, LinkSpec, Lora, LoraTarget, MicrobatchId, MicrobatchMeta,
     Modality, ModelSpec, ModuleId, ModuleKind, ModuleParameters, ModuleSlice, ModuleSpec, NormKind,
     OtherModality, Parallelism, QueryKeyNorm, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds,
     SegmentId, SpecError, SubMicrobatchId, T5Spec, TaskId, TileSpec, Tower, VitSpec, WanSpec,

@@ -61,7 +61,8 @@ mod tests {
     use dip_core::{MicrobatchMeta, presets};
 
     fn batch(images: u32, text_tokens: u64) -> BatchMeta {
-        let meta = MicrobatchMeta { images, text_tokens, ..MicrobatchMeta::default() };
+        let meta =
+            MicrobatchMeta { images: images.into(), text_tokens, ..MicrobatchMeta::default() };
         BatchMeta { iteration: 0, microbatches: vec![meta; 2] }
     }
 

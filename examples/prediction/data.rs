@@ -45,7 +45,7 @@ pub fn texts(model: &ModelSpec) -> Vec<RawBatch> {
     let microbatch = Microbatch {
         tokens: (0..length).map(|i| i % 256).collect(),
         documents: (0..length).map(|i| i / document).collect(),
-        positions: (0..length).map(|i| i % document).collect(),
+        positions: (0..length).map(|i| [i % document; 3]).collect(),
         targets: (0..length).map(|i| (i + 1) % 256).collect(),
         loss_mask: vec![true; length as usize],
         ..Microbatch::default()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dip_burn::ClipSize;
 use dip_burn::train::{RunData, TrainError, clip_size};
-use dip_core::{BatchMeta, ClipMeta, MicrobatchMeta, ModelSpec};
+use dip_core::{BatchMeta, ClipMeta, Images, MicrobatchMeta, ModelSpec};
 
 /// Number of batches that are read.
 const BATCHES: usize = 8;
@@ -53,11 +53,13 @@ impl BatchSample {
 /// A microbatch with the mean numbers of images, text tokens, clips and other instances, rounded up.
 fn mean_microbatch(microbatches: &[&MicrobatchMeta]) -> MicrobatchMeta {
     let mean = |sum: u64| sum.div_ceil(microbatches.len().max(1) as u64);
-    let images = microbatches.iter().map(|m| u64::from(m.images)).sum();
+    let images = microbatches.iter().map(|m| u64::from(m.images.len())).sum();
+    let images = u32::try_from(mean(images)).unwrap_or(u32::MAX);
+    let size = Images::mean_size(microbatches.iter().map(|m| &m.images));
     let text_tokens = microbatches.iter().map(|m| m.text_tokens).sum();
     let clips: Vec<&ClipMeta> = microbatches.iter().flat_map(|m| &m.clips).collect();
     MicrobatchMeta {
-        images: u32::try_from(mean(images)).unwrap_or(u32::MAX),
+        images: Images::equal(images, size),
         text_tokens: mean(text_tokens),
         clips: vec![mean_clip(&clips); mean(clips.len() as u64) as usize],
         other: mean_others(microbatches),
@@ -96,15 +98,15 @@ mod tests {
 
     #[test]
     fn a_mean_microbatch_has_instances_of_every_modality() {
-        let one = |images, clouds: &[u64]| MicrobatchMeta {
-            images,
+        let one = |images: u32, clouds: &[u64]| MicrobatchMeta {
+            images: images.into(),
             text_tokens: 10,
             other: [("clouds".to_owned(), clouds.to_vec())].into(),
             ..MicrobatchMeta::default()
         };
         let (a, b) = (one(3, &[4, 8]), one(4, &[9]));
         let mean = mean_microbatch(&[&a, &b]);
-        assert_eq!((mean.images, mean.text_tokens, mean.clips.len()), (4, 10, 0));
+        assert_eq!((mean.images.len(), mean.text_tokens, mean.clips.len()), (4, 10, 0));
         assert_eq!(mean.other["clouds"], [7, 7]);
     }
 }

@@ -1,9 +1,11 @@
 //! Documents: text and pictures in order, and their tokens.
 
 use super::conversation::{Conversation, Role, Turn};
-use super::error::TokenizeError;
+use super::error::DocumentError;
 use super::picture::Picture;
+use super::processor::ImageProcessor;
 use super::tokenizer::Tokenizer;
+use crate::batch::ImageLayout;
 
 /// Placeholder of a picture in a text.
 pub const IMAGE_MARK: &str = "<image>";
@@ -76,16 +78,17 @@ impl Document {
         })
     }
 
-    /// The tokens of the document: beginning mark, pieces, end mark. Each picture takes `tokens_per_image` image tokens.
+    /// The tokens of the document: beginning mark, pieces, end mark. Each picture takes as many image tokens as its layout says;
+    /// without a processor it takes none.
     ///
     /// # Errors
-    /// [`TokenizeError`] if the tokenizer refuses a text.
+    /// [`DocumentError`] if the tokenizer refuses a text or a picture has no layout.
     pub fn tokenize(
         &self,
         tokenizer: &Tokenizer,
-        tokens_per_image: u32,
-    ) -> Result<TokenizedDocument, TokenizeError> {
-        let mut write = Writer::new(tokenizer, tokens_per_image);
+        images: Option<&ImageProcessor>,
+    ) -> Result<TokenizedDocument, DocumentError> {
+        let mut write = Writer::new(tokenizer, images);
         match self {
             Self::Plain(pieces) => {
                 write.pieces(pieces, true)?;
@@ -100,13 +103,13 @@ impl Document {
     /// assistant speaks.
     ///
     /// # Errors
-    /// [`TokenizeError`] if the tokenizer refuses a text.
+    /// [`DocumentError`] if the tokenizer refuses a text or a picture has no layout.
     pub fn tokenize_open(
         &self,
         tokenizer: &Tokenizer,
-        tokens_per_image: u32,
-    ) -> Result<TokenizedDocument, TokenizeError> {
-        let mut write = Writer::new(tokenizer, tokens_per_image);
+        images: Option<&ImageProcessor>,
+    ) -> Result<TokenizedDocument, DocumentError> {
+        let mut write = Writer::new(tokenizer, images);
         match self {
             Self::Plain(pieces) => write.pieces(pieces, true)?,
             Self::Conversation(conversation) => {
@@ -122,19 +125,19 @@ impl Document {
 struct Writer<'a> {
     out: TokenizedDocument,
     tokenizer: &'a Tokenizer,
-    tokens_per_image: u32,
+    images: Option<&'a ImageProcessor>,
 }
 
 impl<'a> Writer<'a> {
     /// A document that begins.
-    fn new(tokenizer: &'a Tokenizer, tokens_per_image: u32) -> Self {
+    fn new(tokenizer: &'a Tokenizer, images: Option<&'a ImageProcessor>) -> Self {
         let mut out = TokenizedDocument::default();
         out.push(tokenizer.special().bos, false);
-        Self { out, tokenizer, tokens_per_image }
+        Self { out, tokenizer, images }
     }
 
     /// The turns in the format for tokenizers without a chat template: `USER: a question` and a line feed.
-    fn turns(&mut self, conversation: &Conversation) -> Result<(), TokenizeError> {
+    fn turns(&mut self, conversation: &Conversation) -> Result<(), DocumentError> {
         for Turn { role, pieces, trained } in &conversation.turns {
             self.speaker(*role)?;
             self.pieces(pieces, *trained)?;
@@ -146,30 +149,35 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn speaker(&mut self, role: Role) -> Result<(), TokenizeError> {
+    fn speaker(&mut self, role: Role) -> Result<(), DocumentError> {
         self.text(&format!("{}: ", role.name().to_uppercase()), false)
     }
 
-    fn pieces(&mut self, pieces: &[DocumentPiece], trained: bool) -> Result<(), TokenizeError> {
+    fn pieces(&mut self, pieces: &[DocumentPiece], trained: bool) -> Result<(), DocumentError> {
         for piece in pieces {
             match piece {
                 DocumentPiece::Text(text) => self.text(text, trained)?,
-                DocumentPiece::Picture(picture) => self.picture(picture),
+                DocumentPiece::Picture(picture) => self.picture(picture)?,
             }
         }
         Ok(())
     }
 
-    fn text(&mut self, text: &str, trained: bool) -> Result<(), TokenizeError> {
+    fn text(&mut self, text: &str, trained: bool) -> Result<(), DocumentError> {
         self.out.extend(self.tokenizer.encode(text)?, trained);
         Ok(())
     }
 
-    fn picture(&mut self, picture: &Picture) {
-        let (offset, picture) = (self.out.tokens.len() as u32, picture.clone());
-        self.out.pictures.push(PlacedPicture { offset, picture });
+    fn picture(&mut self, picture: &Picture) -> Result<(), DocumentError> {
+        let layout = match self.images {
+            Some(images) => images.layout_of(picture)?,
+            None => ImageLayout::default(),
+        };
         let image = self.tokenizer.special().image;
-        self.out.extend(std::iter::repeat_n(image, self.tokens_per_image as usize), false);
+        let (offset, tokens) = (self.out.tokens.len() as u32, layout.tokens as usize);
+        self.out.pictures.push(PlacedPicture { offset, picture: picture.clone(), layout });
+        self.out.extend(std::iter::repeat_n(image, tokens), false);
+        Ok(())
     }
 }
 
@@ -192,6 +200,8 @@ pub struct PlacedPicture {
     pub offset: u32,
     /// The picture.
     pub picture: Picture,
+    /// Its grids of patches, and its tokens.
+    pub layout: ImageLayout,
 }
 
 impl TokenizedDocument {
@@ -213,8 +223,8 @@ impl TokenizedDocument {
 
     /// Cuts the document to at most `tokens` tokens and `images` images, and returns true if it was longer. A cut never divides
     /// an image: the first image that does not fit is left out with all that follows.
-    pub fn truncate(&mut self, tokens: u32, images: u32, tokens_per_image: u32) -> bool {
-        let end = self.kept_tokens(tokens, images, tokens_per_image);
+    pub fn truncate(&mut self, tokens: u32, images: u32) -> bool {
+        let end = self.kept_tokens(tokens, images);
         let cut = self.tokens.len() > end;
         self.pictures.retain(|placed| (placed.offset as usize) < end);
         self.tokens.truncate(end);
@@ -223,12 +233,13 @@ impl TokenizedDocument {
     }
 
     /// The length that [`TokenizedDocument::truncate`] leaves.
-    pub fn kept_tokens(&self, tokens: u32, images: u32, tokens_per_image: u32) -> usize {
-        let fits =
-            |offset: u32| u64::from(offset) + u64::from(tokens_per_image) <= u64::from(tokens);
-        let offsets = self.pictures.iter().map(|placed| placed.offset);
-        let left_out = offsets.enumerate().find(|&(i, at)| i >= images as usize || !fits(at));
-        let end = left_out.map_or(tokens, |(_, offset)| offset.min(tokens));
+    pub fn kept_tokens(&self, tokens: u32, images: u32) -> usize {
+        let fits = |placed: &PlacedPicture| {
+            u64::from(placed.offset) + u64::from(placed.layout.tokens) <= u64::from(tokens)
+        };
+        let mut pictures = self.pictures.iter().enumerate();
+        let left_out = pictures.find(|(i, placed)| *i >= images as usize || !fits(placed));
+        let end = left_out.map_or(tokens, |(_, placed)| placed.offset.min(tokens));
         self.tokens.len().min(end as usize)
     }
 }
@@ -239,6 +250,13 @@ mod tests {
 
     fn picture(n: u8) -> Picture {
         Picture::Encoded(vec![n].into())
+    }
+
+    /// Pictures of 4 tokens.
+    fn images() -> ImageProcessor {
+        let text = "name = 'm'\nsequence_tokens = 9\n[[module]]\nname = 'v'\nlayers = 1\nhidden = 4\nffn = 4\n\
+                    heads = 1\nkind.vit = { image_px = 4, patch_px = 2, merge = 1 }\n";
+        ImageProcessor::of_model(&dip_core::ModelSpec::from_toml(text).unwrap()).unwrap()
     }
 
     #[test]
@@ -257,11 +275,13 @@ mod tests {
     fn a_picture_is_a_run_of_image_tokens() {
         let tokenizer = Tokenizer::bytes();
         let document = Document::interleave("a<image>b", vec![picture(1)]).unwrap();
-        let tokens = document.tokenize(&tokenizer, 3).unwrap();
+        let tokens = document.tokenize(&tokenizer, Some(&images())).unwrap();
         let s = tokenizer.special();
-        assert_eq!(tokens.tokens, [s.bos, 97, s.image, s.image, s.image, 98, s.eos]);
-        assert_eq!(tokens.trained, [false, true, false, false, false, true, true]);
-        assert_eq!(tokens.pictures, [PlacedPicture { offset: 2, picture: picture(1) }]);
+        let expected = [s.bos, 97, s.image, s.image, s.image, s.image, 98, s.eos];
+        assert_eq!(tokens.tokens, expected);
+        assert_eq!(tokens.trained, [false, true, false, false, false, false, true, true]);
+        let layout = images().fixed().unwrap();
+        assert_eq!(tokens.pictures, [PlacedPicture { offset: 2, picture: picture(1), layout }]);
     }
 
     #[test]
@@ -270,7 +290,7 @@ mod tests {
         let turn = |role, text: &str| Turn::new(role, vec![DocumentPiece::Text(text.into())]);
         let turns = vec![turn(Role::User, "2+2?"), turn(Role::Assistant, "4")];
         let conversation = Document::Conversation(Conversation { turns });
-        let out = conversation.tokenize(&tokenizer, 3).unwrap();
+        let out = conversation.tokenize(&tokenizer, None).unwrap();
         assert_eq!(tokenizer.decode(&out.tokens), "USER: 2+2?\nASSISTANT: 4\n");
         let trained = out.tokens.iter().zip(&out.trained).filter(|(_, trained)| **trained);
         let trained: Vec<u32> = trained.map(|(&token, _)| token).collect();
@@ -281,17 +301,17 @@ mod tests {
     fn truncation_never_cuts_an_image() {
         let tokenizer = Tokenizer::bytes();
         let document = Document::interleave("a<image>b<image>c", vec![picture(1), picture(2)]);
-        let whole = document.unwrap().tokenize(&tokenizer, 3).unwrap();
+        let whole = document.unwrap().tokenize(&tokenizer, Some(&images())).unwrap();
         let cut = |tokens, images| {
             let mut d = whole.clone();
-            let cut = d.truncate(tokens, images, 3);
+            let cut = d.truncate(tokens, images);
             (d.tokens.len(), d.pictures.len(), cut)
         };
-        assert_eq!(cut(11, 2), (11, 2, false));
-        assert_eq!(cut(10, 2), (10, 2, true));
-        assert_eq!(cut(8, 2), (6, 1, true));
-        assert_eq!(cut(4, 2), (2, 0, true));
-        assert_eq!(cut(11, 1), (6, 1, true));
+        assert_eq!(cut(13, 2), (13, 2, false));
+        assert_eq!(cut(12, 2), (12, 2, true));
+        assert_eq!(cut(10, 2), (7, 1, true));
+        assert_eq!(cut(5, 2), (2, 0, true));
+        assert_eq!(cut(13, 1), (7, 1, true));
         assert_eq!(cut(0, 0), (0, 0, true));
     }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use dip_core::FieldError;
 use thiserror::Error;
 
-use super::skip::SkipCounts;
+use super::picture::PictureError;
+use super::skip::{SkipCounts, SkipReason};
 
 /// Any error, such as an error of a library or of your own source.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -62,6 +63,9 @@ pub enum DataError {
     /// A text cannot be tokenized.
     #[error(transparent)]
     Text(#[from] TokenizeError),
+    /// A document has no token ids.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// A setting is outside its limit.
     #[error(transparent)]
     Setting(#[from] FieldError),
@@ -89,6 +93,28 @@ impl DataError {
     /// A [`DataError::Position`], with the reason why the position does not fit.
     pub fn position(reason: impl Into<BoxError>) -> Self {
         Self::Position(reason.into())
+    }
+}
+
+/// A document that has no token ids.
+#[derive(Debug, Error)]
+pub enum DocumentError {
+    /// The tokenizer refuses a text.
+    #[error(transparent)]
+    Text(#[from] TokenizeError),
+    /// The size of a picture cannot be found.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+}
+
+impl DocumentError {
+    /// The reason for which the document is skipped.
+    pub fn reason(&self) -> SkipReason {
+        match self {
+            Self::Text(_) => SkipReason::Untokenizable,
+            Self::Picture(PictureError::Oversized { .. }) => SkipReason::Oversized,
+            Self::Picture(_) => SkipReason::BrokenPicture,
+        }
     }
 }
 

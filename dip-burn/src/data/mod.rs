@@ -23,6 +23,7 @@ mod error;
 mod loader;
 mod packing;
 mod picture;
+mod processor;
 mod samples;
 mod skip;
 mod source;
@@ -33,7 +34,7 @@ mod webdataset;
 
 pub use conversation::{Conversation, Role, Turn};
 pub use document::{Document, DocumentPiece, IMAGE_MARK, PlacedPicture, TokenizedDocument};
-pub use error::{BoxError, DataError, TokenizeError};
+pub use error::{BoxError, DataError, DocumentError, TokenizeError};
 pub use image::RgbImage;
 pub use loader::{
     DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition, PackedBatch,
@@ -42,7 +43,8 @@ pub use loader::{
 pub use packing::{
     BestFit, FirstFit, Fitting, PackConfig, PackedMicrobatch, Packer, PackingRule, Room,
 };
-pub use picture::{Picture, PictureError, PixelSource, blank_pixels};
+pub use picture::{Picture, PictureError, PixelSource};
+pub use processor::ImageProcessor;
 pub use skip::{SkipCounts, SkipReason};
 pub use source::{DataSource, SourcePosition};
 pub use tokenizer::{SpecialTokens, Tokenizer};

@@ -2,7 +2,7 @@
 
 use dip_core::{ModelSpec, ModuleId, ModuleSpec, VitSpec};
 
-use crate::batch::{ClipSize, Image, Microbatch};
+use crate::batch::{ClipSize, Image, ImageLayout, Microbatch};
 use crate::data::video::{ReadyClip, noisy, packed};
 use crate::data::{LatentShape, Latents};
 
@@ -67,18 +67,18 @@ impl ProbeSpec<'_> {
     pub fn packed_sequence(&self, images: usize) -> Microbatch {
         let length = self.model.sequence_tokens as usize;
         let document = length.div_ceil(self.documents.max(1)).max(1);
-        let vits = self.model.modules.iter().filter_map(|m| m.kind.get::<VitSpec>());
-        let side = vits.map(|vit| vit.image_px as usize).max().unwrap_or(0);
-        let image = Image { pixels: vec![0.5; 3 * side * side] };
+        let vit = self.model.modules.iter().find_map(|m| m.kind.get::<VitSpec>());
+        let image = vit.map(|vit| ImageLayout::square(vit).blank(vit.patch_px));
+        let images: Vec<Image> = vec![image; images].into_iter().flatten().collect();
         let offset = |i: usize| (i * self.tokens_per_image()) as u32;
         Microbatch {
             tokens: vec![1; length],
             documents: (0..length).map(|i| (i / document) as u32).collect(),
-            positions: (0..length).map(|i| (i % document) as u32).collect(),
+            positions: (0..length).map(|i| [(i % document) as u32; 3]).collect(),
             targets: vec![1; length],
             loss_mask: (0..length).map(|i| i >= length - self.trained_tokens).collect(),
-            images: vec![image; images],
-            image_offsets: (0..images).map(offset).collect(),
+            image_offsets: (0..images.len()).map(offset).collect(),
+            images,
             ..Microbatch::default()
         }
     }

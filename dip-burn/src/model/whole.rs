@@ -7,7 +7,7 @@ use burn::tensor::{ElementConversion, Tensor};
 use dip_core::ModelSpec;
 
 use super::{AnyChunk, ChunkSpec, Init, InitialWeights, InputSlice, Modalities, ModelError, Slice};
-use crate::batch::{Batch, Image, Microbatch};
+use crate::batch::{Batch, Image, Microbatch, next_position};
 use crate::params::{
     self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap, ReadError,
 };
@@ -48,6 +48,8 @@ struct ModuleOutput<B: Backend> {
 pub struct Prompt {
     /// Tokens, image tokens included.
     pub tokens: Vec<u32>,
+    /// The position of each token as time, row and column.
+    pub positions: Vec<[u32; 3]>,
     /// Images.
     pub images: Vec<Image>,
     /// The offset of the tokens of each image.
@@ -268,20 +270,21 @@ impl<B: Backend> WholeModule<B> {
 impl Prompt {
     /// The prompt as one document.
     fn sequence(&self) -> Microbatch {
-        let mut sequence = Microbatch {
+        Microbatch {
+            documents: vec![0; self.tokens.len()],
+            tokens: self.tokens.clone(),
+            positions: self.positions.clone(),
             images: self.images.clone(),
             image_offsets: self.image_offsets.clone(),
             ..Microbatch::default()
-        };
-        self.tokens.iter().for_each(|&token| sequence.push(token));
-        sequence
+        }
     }
 }
 
 impl Microbatch {
     /// Adds a token to its only document.
     fn push(&mut self, token: u32) {
-        self.positions.push(self.tokens.len() as u32);
+        self.positions.push([next_position(&self.positions); 3]);
         self.documents.push(0);
         self.tokens.push(token);
     }

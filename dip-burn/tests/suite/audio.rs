@@ -1,7 +1,7 @@
 //! Audio encoders beside vision encoders, in front of one decoder.
 
 use dip_burn::model::WholeModel;
-use dip_burn::{Image, Microbatch, Sound};
+use dip_burn::{Microbatch, Sound, ViewGrid, text_positions};
 use dip_core::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -65,8 +65,7 @@ fn sequence(rng: &mut ChaCha8Rng, model: &ModelSpec, documents: &[&str]) -> Micr
             let room = 40 - at;
             let sound = sound(rng, audio_of(model), at);
             if piece == 'i' && room > PER_IMAGE as usize {
-                let pixels = (0..3 * 16 * 16).map(|_| rng.random_range(-1.0..1.0)).collect();
-                m.images.push(Image { pixels });
+                m.images.push(image(rng, ViewGrid::still(4, 4)));
                 m.image_offsets.push(at as u32);
                 push(&mut m, document, PER_IMAGE as usize, false, rng);
             } else if piece == 's' && room > sound.tokens as usize {
@@ -76,11 +75,11 @@ fn sequence(rng: &mut ChaCha8Rng, model: &ModelSpec, documents: &[&str]) -> Micr
             let text = rng.random_range(1..4).min(40 - m.tokens.len());
             push(&mut m, document, text, true, rng);
         }
-        m.positions.extend(0..(m.tokens.len() - start) as u32);
+        m.positions.extend(text_positions(m.tokens.len() - start));
     }
     let padding = 40 - m.tokens.len();
     push(&mut m, 1000, padding, false, rng);
-    m.positions.extend(0..padding as u32);
+    m.positions.extend(text_positions(padding));
     m
 }
 

@@ -177,7 +177,7 @@ fn document(packed: &Microbatch, id: u32) -> Microbatch {
     Microbatch {
         tokens: pick(&packed.tokens),
         documents: pick(&packed.documents),
-        positions: pick(&packed.positions),
+        positions: rows.iter().map(|&i| packed.positions[i]).collect(),
         targets: pick(&packed.targets),
         loss_mask: rows.iter().map(|&i| packed.loss_mask[i]).collect(),
         images: images.map(|(_, image)| image.clone()).collect(),

@@ -1,11 +1,12 @@
 use std::io;
 use std::sync::Arc;
 
+use dip_burn::PositionRule;
 use dip_burn::data::{
     CaptionedVideo, ClipLoader, ClipLoaderConfig, DataError, DataSource, Document, DocumentPiece,
-    Fitting, FrameSource, LatentShape, Loader, LoaderConfig, PackConfig, PackingRule, Picture,
-    PictureError, PixelSource, RgbImage, Room, SkipCounts, SkipReason, SourcePosition, Tokenizer,
-    Video, VideoError,
+    Fitting, FrameSource, ImageProcessor, LatentShape, Loader, LoaderConfig, PackConfig,
+    PackingRule, Picture, PictureError, PixelSource, RgbImage, Room, SkipCounts, SkipReason,
+    SourcePosition, Tokenizer, Video, VideoError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,11 +87,12 @@ fn loader() -> Loader {
     let pack = PackConfig {
         sequence_tokens: 64,
         max_images: 4,
-        tokens_per_image: 4,
+        positions: PositionRule::Sequence,
         lookahead: 8,
         pad: special.pad,
     };
-    let config = LoaderConfig { pack, image_px: 4, microbatches: 2, prefetch: 1 };
+    let images = ImageProcessor::of_model(&crate::training::scenes_model());
+    let config = LoaderConfig { pack, images, microbatches: 2, prefetch: 1 };
     let loader = Loader::new(Box::new(Greys::default()), Arc::new(tokenizer), config).unwrap();
     loader.with_packing(Arc::new(NewestFirst))
 }
@@ -111,8 +113,9 @@ fn documents_pictures_and_packing_can_come_from_outside() {
 
     let decoded = whole.decode(&first, &[0, 1]).unwrap().wait().unwrap();
     assert!(decoded.broken_pictures > 0);
-    let pixels: Vec<&Vec<f32>> = decoded.microbatches.iter().flat_map(|m| &m.pixels).collect();
-    assert!(pixels.iter().all(|p| p.len() == 3 * 4 * 4));
+    let images = decoded.microbatches.iter().flat_map(|m| &m.images);
+    let pixels: Vec<&Vec<f32>> = images.map(|image| &image.views[0].pixels).collect();
+    assert!(pixels.iter().all(|p| p.len() == 3 * 16 * 16));
     // The oldest document opens a sequence: grey 1 is broken, so it is blank. The newest of the eight that wait follows.
     let newest = f32::from(11u8) / 127.5 - 1.0;
     assert_eq!((pixels[0][0], pixels[1][0]), (0.0, newest));

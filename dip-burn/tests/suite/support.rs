@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::{Autodiff, Flex};
-use dip_burn::{Batch, Clip, ClipGrid, Image, Microbatch};
+use dip_burn::{Batch, Clip, ClipGrid, Image, ImageLayout, Microbatch, ViewGrid, text_positions};
 use dip_core::*;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -27,6 +27,13 @@ pub fn model(vision: u32, language: u32, frozen_vision: bool) -> ModelSpec {
     ModelSpec::from_toml(&text).unwrap()
 }
 
+/// A random image for patches of 4 pixels, merged 2 x 2.
+pub fn image(rng: &mut ChaCha8Rng, grid: ViewGrid) -> Image {
+    let layout = ImageLayout { views: vec![grid], tokens: grid.patches() as u32 / 4 };
+    let values = 3 * 4 * 4 * grid.patches();
+    layout.with_pixels([(0..values).map(|_| rng.random_range(-1.0..1.0)).collect()])
+}
+
 /// One microbatch of documents with `images` images each, over 40 tokens, the rest padding.
 pub fn microbatch(rng: &mut ChaCha8Rng, images: &[u32]) -> Microbatch {
     const LENGTH: usize = 40;
@@ -39,20 +46,18 @@ pub fn microbatch(rng: &mut ChaCha8Rng, images: &[u32]) -> Microbatch {
                 break;
             }
             m.image_offsets.push(m.tokens.len() as u32);
-            m.images.push(Image {
-                pixels: (0..3 * 16 * 16).map(|_| rng.random_range(-1.0..1.0)).collect(),
-            });
+            m.images.push(image(rng, ViewGrid::still(4, 4)));
             push(&mut m, document, PER_IMAGE, false, rng);
             push(&mut m, document, 1, true, rng);
         }
         let text = rng.random_range(1..6).min(LENGTH.saturating_sub(m.tokens.len()));
         push(&mut m, document, text, true, rng);
         let length = m.tokens.len() - start;
-        m.positions.extend(0..length as u32);
+        m.positions.extend(text_positions(length));
     }
     let padding = LENGTH - m.tokens.len();
     push(&mut m, usize::from(u16::MAX), padding, false, rng);
-    m.positions.extend(0..padding as u32);
+    m.positions.extend(text_positions(padding));
     m
 }
 
@@ -118,7 +123,7 @@ pub fn clips(rng: &mut ChaCha8Rng, count: u32, values: usize) -> Microbatch {
     for document in 0..count {
         let length = rng.random_range(1..7);
         push(&mut m, document as usize, length, false, rng);
-        m.positions.extend(0..length as u32);
+        m.positions.extend(text_positions(length));
         let grid = ClipGrid {
             frames: rng.random_range(1..5),
             rows: rng.random_range(1..3),
@@ -173,7 +178,7 @@ pub fn meta(m: &Microbatch) -> MicrobatchMeta {
     let images = m.images.len() as u32;
     let of_sounds: u32 = m.sounds.iter().map(|sound| sound.tokens).sum();
     MicrobatchMeta {
-        images,
+        images: images.into(),
         text_tokens: 40 - 4 * u64::from(images) - u64::from(of_sounds),
         audio_seconds: m.sounds.iter().map(|s| f64::from(s.mel_frames) / 100.0).collect(),
         ..Default::default()

@@ -12,7 +12,7 @@ mod strict;
 mod units;
 mod workload;
 
-pub use batch::{BatchMeta, ClipMeta, MicrobatchMeta};
+pub use batch::{BatchMeta, ClipMeta, ImageSize, Images, MicrobatchMeta};
 pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
 pub use error::{FieldError, SpecError};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};

@@ -120,7 +120,7 @@ impl MicrobatchMeta {
     /// True if there is a packed sequence, not only clips with captions.
     pub fn has_sequence(&self) -> bool {
         self.text_tokens > 0
-            || self.images > 0
+            || !self.images.is_empty()
             || !self.audio_seconds.is_empty()
             || self.other.values().any(|sizes| !sizes.is_empty())
     }
@@ -164,7 +164,7 @@ pub(in crate::spec) fn document_pairs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::batch::ClipMeta;
+    use crate::spec::batch::{ClipMeta, ImageSize};
     use crate::spec::modality::{AudioSpec, DitSpec, Tower, VitSpec};
 
     fn model() -> ModelSpec {
@@ -243,7 +243,8 @@ mod tests {
 
     #[test]
     fn an_image_of_728_pixels_has_2704_patches_and_169_tokens() {
-        let meta = MicrobatchMeta { images: 10, text_tokens: 6502, ..MicrobatchMeta::default() };
+        let meta =
+            MicrobatchMeta { images: 10.into(), text_tokens: 6502, ..MicrobatchMeta::default() };
         let model = model();
         assert_eq!(model.instances(VIT, &meta), (InstanceSpace::Images, 10));
         let work = model.workload(VIT, &meta, 2..5);
@@ -252,9 +253,26 @@ mod tests {
     }
 
     #[test]
+    fn images_of_known_sizes_have_their_own_patches_pairs_and_tokens() {
+        let size = |patches, tokens, views| ImageSize { patches, tokens, views };
+        let images = vec![size(64, 4, 1), size(32, 2, 1), size(96, 6, 3)].into();
+        let meta = MicrobatchMeta { images, text_tokens: 5, ..MicrobatchMeta::default() };
+        let mut model = model();
+        let work = model.workload(VIT, &meta, 1..3);
+        assert_eq!((work.instances, work.tokens, work.output_tokens), (2, 128, 8));
+        assert_eq!(work.attention_pairs, 32 * 32 + 3 * 32 * 32, "attention stays inside a view");
+        assert_eq!(model.sequence_length(&meta), 5 + 12);
+        let Some(mut vit) = model.modules[0].kind.get::<VitSpec>().cloned() else { panic!() };
+        vit.tower = Tower::Clip;
+        model.modules[0].kind = vit.into();
+        let work = model.workload(VIT, &meta, 2..3);
+        assert_eq!((work.tokens, work.attention_pairs), (99, 3 * 33 * 33), "a class token a view");
+    }
+
+    #[test]
     fn the_packed_sequence_holds_text_images_and_sounds() {
         let meta = MicrobatchMeta {
-            images: 10,
+            images: 10.into(),
             text_tokens: 6502,
             audio_seconds: vec![1.0, 0.03],
             ..MicrobatchMeta::default()
@@ -306,7 +324,7 @@ mod tests {
         model.validate().unwrap();
         assert_eq!(model.workload(DIT, &meta, 0..3).attention_pairs, u64::MAX);
         assert_eq!(model.workload(EARS, &meta, 0..3).attention_pairs, u64::MAX);
-        let images = MicrobatchMeta { images: 1 << 20, ..MicrobatchMeta::default() };
+        let images = MicrobatchMeta { images: (1 << 20).into(), ..MicrobatchMeta::default() };
         assert_eq!(model.workload(VIT, &images, 0..1 << 20).attention_pairs, u64::MAX);
     }
 }

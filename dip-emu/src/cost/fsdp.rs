@@ -247,7 +247,7 @@ mod tests {
 
     fn step(images: &[u32]) -> FsdpStep {
         let meta = |&images: &u32| MicrobatchMeta {
-            images,
+            images: images.into(),
             text_tokens: 8192 - 169 * u64::from(images),
             ..MicrobatchMeta::default()
         };

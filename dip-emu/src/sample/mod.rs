@@ -159,10 +159,11 @@ impl<'a> BatchSampler<'a> {
         let left =
             |meta: &MicrobatchMeta| (used + room).saturating_sub(self.model.sequence_length(meta));
         for _ in 0..document.images {
-            if meta.images >= self.model.max_images || left(meta) < self.image_tokens {
+            let images = meta.images.len();
+            if images >= self.model.max_images || left(meta) < self.image_tokens {
                 break;
             }
-            meta.images += 1;
+            meta.images = (images + 1).into();
         }
         if let Some(seconds) = document.sound_seconds {
             meta.audio_seconds.push(seconds);

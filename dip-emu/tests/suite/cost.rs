@@ -28,7 +28,7 @@ fn whole(model: &ModelSpec, module: &str, meta: &MicrobatchMeta) -> Workload {
 }
 
 fn images(images: u32) -> MicrobatchMeta {
-    MicrobatchMeta { images, ..MicrobatchMeta::default() }
+    MicrobatchMeta { images: images.into(), ..MicrobatchMeta::default() }
 }
 
 fn text(text_tokens: u64) -> MicrobatchMeta {
@@ -281,7 +281,7 @@ fn chunks_of_another_model_and_unknown_strategies_are_refused() {
 
 fn any_batch() -> impl Values<Value = BatchMeta> {
     let microbatch = (0u32..20, 1u64..8000).prop_map(|(images, text_tokens)| MicrobatchMeta {
-        images,
+        images: images.into(),
         text_tokens,
         ..Default::default()
     });

@@ -11,7 +11,7 @@ use dip_emu::AnalyticCost;
 fn microbatch(model: &ModelSpec, kind: &ModuleKind) -> MicrobatchMeta {
     let mut meta = MicrobatchMeta::default();
     if kind.get::<VitSpec>().is_some() {
-        meta.images = 8;
+        meta.images = 8.into();
     } else if kind.get::<AudioSpec>().is_some() {
         meta.audio_seconds = vec![10.0; 8];
     } else if kind.get::<DecoderSpec>().is_some() {

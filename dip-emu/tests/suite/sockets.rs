@@ -19,7 +19,7 @@ fn cost(model: &ModelSpec) -> AnalyticCost {
 /// The chunk of one vision layer with 8 images.
 fn chunk(model: &ModelSpec) -> (ChunkQuery<'_>, Workload) {
     let (vision, _) = model.module("vision").unwrap();
-    let meta = MicrobatchMeta { images: 8, ..MicrobatchMeta::default() };
+    let meta = MicrobatchMeta { images: 8.into(), ..MicrobatchMeta::default() };
     (ChunkQuery::new(model, vision, 1..2), model.workload(vision, &meta, 0..8))
 }
 

@@ -43,8 +43,8 @@ fn heaviest(model: &ModelSpec, longest_video: Seconds) -> Vec<MicrobatchMeta> {
 /// tokens with a loss.
 fn full_sequences(model: &ModelSpec) -> Vec<MicrobatchMeta> {
     let length = u64::from(model.sequence_tokens);
-    let filled = |images| {
-        let mut meta = MicrobatchMeta { images, ..MicrobatchMeta::default() };
+    let filled = |images: u32| {
+        let mut meta = MicrobatchMeta { images: images.into(), ..MicrobatchMeta::default() };
         meta.text_tokens = length.checked_sub(model.sequence_length(&meta))?;
         Some(meta)
     };

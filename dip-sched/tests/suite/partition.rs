@@ -127,7 +127,7 @@ const LANGUAGE: ModuleId = ModuleId(1);
 
 /// Four images; text fills the sequence.
 fn half_full() -> MicrobatchMeta {
-    MicrobatchMeta { images: 4, text_tokens: 48, ..MicrobatchMeta::default() }
+    MicrobatchMeta { images: 4.into(), text_tokens: 48, ..MicrobatchMeta::default() }
 }
 
 /// The load of every rank, and the heaviest layer, for the half-full microbatch: 64 patches and 64 tokens, no fixed parts.

@@ -57,7 +57,7 @@ impl CostModel for LayerTimesCost {
 
 fn microbatch(images: u32) -> MicrobatchMeta {
     let text_tokens = 64 - 4 * u64::from(images);
-    MicrobatchMeta { images, text_tokens, ..MicrobatchMeta::default() }
+    MicrobatchMeta { images: images.into(), text_tokens, ..MicrobatchMeta::default() }
 }
 
 /// A run whose layers are placed.

@@ -114,7 +114,11 @@ fn text_only_microbatches_do_not_change_the_order_of_the_ranks() {
     )
     .unwrap();
     let planning = planning(&model, u64::MAX, Arc::new(Uniform::default()));
-    let meta = |images| MicrobatchMeta { images, text_tokens: 32, ..MicrobatchMeta::default() };
+    let meta = |images: u32| MicrobatchMeta {
+        images: images.into(),
+        text_tokens: 32,
+        ..MicrobatchMeta::default()
+    };
     let all = BatchMeta { iteration: 0, microbatches: vec![meta(1); 8] };
     let history = [all.clone()];
     let inputs = SystemInputs { planning: &planning, history: &history, offload: false };

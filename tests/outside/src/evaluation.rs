@@ -1,6 +1,8 @@
 //! An evaluation: the mean loss of a text that does not describe its pictures.
 
-use dip::train::{Evaluation, EvaluationConfig, EvaluationError, Evaluator, Inference, Microbatch};
+use dip::train::{
+    Evaluation, EvaluationConfig, EvaluationError, Evaluator, Inference, Microbatch, text_positions,
+};
 
 use crate::uses::Uses;
 
@@ -20,7 +22,7 @@ impl Evaluator for Brightness {
             tokens: text[..length].iter().map(|&byte| u32::from(byte)).collect(),
             targets: text[1..].iter().map(|&byte| u32::from(byte)).collect(),
             documents: vec![0; length],
-            positions: (0..length as u32).collect(),
+            positions: text_positions(length).collect(),
             loss_mask: vec![true; length],
             ..Microbatch::default()
         };

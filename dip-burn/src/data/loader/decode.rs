@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::batch::Image;
 use crate::data::error::DataError;
 use crate::data::packing::PackedMicrobatch;
-use crate::data::picture::blank_pixels;
+use crate::data::processor::ImageProcessor;
 
 /// Microbatches of a batch with their pixels.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,8 +25,8 @@ pub struct DecodedBatch {
 pub struct DecodedMicrobatch {
     /// The sequence.
     pub packed: PackedMicrobatch,
-    /// Normalised values of each image, `[3, image_px, image_px]`.
-    pub pixels: Vec<Vec<f32>>,
+    /// Its images, in the order of the sequence.
+    pub images: Vec<Image>,
 }
 
 struct Job {
@@ -55,13 +56,13 @@ impl Decoding {
 }
 
 impl DecodeThread {
-    pub fn start(image_px: u32, prefetch: usize) -> Self {
+    pub fn start(images: Option<ImageProcessor>, prefetch: usize) -> Self {
         let (jobs, queue) = sync_channel::<Job>(prefetch);
         let run = move || {
             for job in queue {
                 let chosen = job.indices.iter().filter_map(|&k| job.microbatches.get(k));
                 // The receiver may have stopped waiting.
-                let _ = job.reply.send(decode_microbatches(chosen, image_px));
+                let _ = job.reply.send(decode_microbatches(chosen, images.as_ref()));
             }
         };
         let thread = std::thread::Builder::new().name("dip-decode".into()).spawn(run);
@@ -94,20 +95,22 @@ impl Drop for DecodeThread {
 /// background.
 pub fn decode_microbatches<'a>(
     microbatches: impl IntoIterator<Item = &'a PackedMicrobatch>,
-    image_px: u32,
+    processor: Option<&ImageProcessor>,
 ) -> DecodedBatch {
     let mut broken_pictures = 0;
     let decode = |packed: &PackedMicrobatch| {
-        let mut packed = packed.clone();
-        let mut pixels = Vec::with_capacity(packed.images.len());
-        for i in 0..packed.images.len() {
-            pixels.push(packed.images[i].picture.pixels(image_px).unwrap_or_else(|_| {
+        let mut decoded = DecodedMicrobatch { packed: packed.clone(), images: Vec::new() };
+        // Without a processor, documents have no pictures.
+        let Some(processor) = processor else { return decoded };
+        for placed in &packed.images {
+            let image = processor.image(&placed.picture, &placed.layout);
+            decoded.images.push(image.unwrap_or_else(|_| {
                 broken_pictures += 1;
-                packed.mute_document_at(packed.images[i].offset);
-                blank_pixels(image_px)
+                decoded.packed.mute_document_at(placed.offset);
+                processor.blank(&placed.layout)
             }));
         }
-        DecodedMicrobatch { packed, pixels }
+        decoded
     };
     let microbatches: Vec<DecodedMicrobatch> = microbatches.into_iter().map(decode).collect();
     let trained_tokens = microbatches.iter().map(|m| m.packed.trained_tokens()).sum();

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use dip_core::{BatchMeta, FieldError};
 
 use super::document::TokenizedDocument;
-use super::error::DataError;
+use super::error::{DataError, DocumentError};
 use super::packing::{FirstFit, PackConfig, PackedMicrobatch, Packer, PackingRule};
+use super::processor::ImageProcessor;
 use super::skip::{SkipCounts, SkipReason};
 use super::source::{DataSource, SourcePosition, UsableWatch};
 use super::tokenizer::Tokenizer;
@@ -30,8 +31,8 @@ const MAX_MICROBATCHES: u32 = 65_536;
 pub struct LoaderConfig {
     /// The shape of a microbatch.
     pub pack: PackConfig,
-    /// Side of a decoded image.
-    pub image_px: u32,
+    /// Turns pictures into images; `None` if the model takes none.
+    pub images: Option<ImageProcessor>,
     /// Microbatches of a batch.
     pub microbatches: u32,
     /// Most batches that are decoded in advance.
@@ -98,12 +99,10 @@ impl Loader {
         let microbatches = 1..=MAX_MICROBATCHES;
         let remedy = "try a few for each rank";
         FieldError::check_range("microbatches", config.microbatches, microbatches, remedy)?;
-        let remedy = "give the model's image size";
-        FieldError::check_range("image_px", config.image_px, 1..=16_384, remedy)?;
         FieldError::check_range("prefetch", config.prefetch, 1..=1024, "try 2")?;
         Ok(Self {
             packer: Packer::new(config.pack.clone())?,
-            decoder: DecodeThread::start(config.image_px, config.prefetch),
+            decoder: DecodeThread::start(config.images.clone(), config.prefetch),
             watch: UsableWatch::at_opening(source.passes()),
             source,
             tokenizer,
@@ -134,9 +133,10 @@ impl Loader {
     /// [`DataError`] if the source has no more usable documents.
     pub fn next_batch(&mut self) -> Result<PackedBatch, DataError> {
         let microbatches = self.next_microbatches()?;
+        let own = self.config.images.as_ref().and_then(ImageProcessor::fixed);
         let meta = BatchMeta {
             iteration: self.batches,
-            microbatches: microbatches.iter().map(|m| m.meta(&self.config.pack)).collect(),
+            microbatches: microbatches.iter().map(|m| m.meta(own.as_ref())).collect(),
         };
         self.batches += 1;
         Ok(PackedBatch {
@@ -215,8 +215,8 @@ impl Loader {
                 continue;
             }
             match document {
-                Some(document) => self.packer.wait(number, document),
-                None => return differs("a document that waited can no longer be read"),
+                Ok(document) => self.packer.wait(number, document),
+                Err(_) => return differs("a document that waited can no longer be read"),
             }
         }
         self.skipped = position.counts.skipped.clone();
@@ -259,12 +259,12 @@ impl Loader {
             let (number, document) = self.take()?;
             let pass = self.source.passes();
             let reason = match document {
-                Some(document) if self.packer.keeps(&document) => {
+                Ok(document) if self.packer.keeps(&document) => {
                     self.watch.usable(pass);
                     return Ok((number, document));
                 }
-                Some(_) => SkipReason::NothingFits,
-                None => SkipReason::Untokenizable,
+                Ok(_) => SkipReason::NothingFits,
+                Err(error) => error.reason(),
             };
             if self.watch.unusable(pass) {
                 let (what, skipped) = ("the data source".into(), self.skipped());
@@ -274,24 +274,24 @@ impl Loader {
         }
     }
 
-    /// The number and tokens of the next document; `None` for the tokens if the tokenizer refuses it.
-    fn take(&mut self) -> Result<(u64, Option<TokenizedDocument>), DataError> {
+    /// The number and tokens of the next document.
+    fn take(&mut self) -> Result<(u64, Result<TokenizedDocument, DocumentError>), DataError> {
         let number = self.taken;
         if number.is_multiple_of(SNAPSHOT_EVERY) || self.snapshots.is_empty() {
             self.snapshots.push_back(self.snapshot());
         }
         let document = self.source.next_document()?;
         self.taken += 1;
-        let tokens = document.tokenize(&self.tokenizer, self.config.pack.tokens_per_image);
-        Ok((number, tokens.ok()))
+        Ok((number, document.tokenize(&self.tokenizer, self.config.images.as_ref())))
     }
 
     fn shape(&self) -> BatchShape {
         let packing = self.packer.rule().name();
+        let fixed = self.config.images.as_ref().and_then(ImageProcessor::fixed);
         BatchShape {
             sequence_tokens: self.config.pack.sequence_tokens,
             max_images: self.config.pack.max_images,
-            tokens_per_image: self.config.pack.tokens_per_image,
+            tokens_per_image: fixed.map_or(0, |layout| layout.tokens),
             lookahead: self.config.pack.lookahead,
             microbatches: self.config.microbatches,
             tokens: self.token_budget,

@@ -37,6 +37,7 @@ pub(super) struct Counts {
 pub(super) struct BatchShape {
     pub sequence_tokens: u32,
     pub max_images: u32,
+    /// Tokens of every image; 0 if they differ.
     pub tokens_per_image: u32,
     pub lookahead: usize,
     pub microbatches: u32,

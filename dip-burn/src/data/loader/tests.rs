@@ -1,4 +1,7 @@
+use dip_core::ModelSpec;
+
 use super::*;
+use crate::batch::PositionRule;
 use crate::data::toy::{DataSplit, Scenes, ScenesConfig, write_scene_shards};
 use crate::data::{BestFit, Picture, WebDataset, WebDatasetConfig};
 
@@ -7,11 +10,16 @@ fn config() -> LoaderConfig {
     let pack = PackConfig {
         sequence_tokens: 128,
         max_images: 4,
-        tokens_per_image: 16,
+        positions: PositionRule::Sequence,
         lookahead: 16,
         pad: special.pad,
     };
-    LoaderConfig { pack, image_px: 8, microbatches: 3, prefetch: 2 }
+    let model = ModelSpec::from_toml(
+        "name = 'm'\nsequence_tokens = 128\n[[module]]\nname = 'v'\nlayers = 1\nhidden = 4\nffn = 4\nheads = 1\n\
+         kind.vit = { image_px = 8, patch_px = 1, merge = 2 }\n",
+    );
+    let images = ImageProcessor::of_model(&model.unwrap());
+    LoaderConfig { pack, images, microbatches: 3, prefetch: 2 }
 }
 
 fn loader(source: Box<dyn DataSource>) -> Loader {
@@ -99,8 +107,11 @@ fn metadata_agrees_with_the_pixels_that_follow() {
     let expected = [last, 0].map(|k| decoded.microbatches[k].clone());
     assert_eq!(some.microbatches, expected);
     for (meta, microbatch) in batch.meta.microbatches.iter().zip(&decoded.microbatches) {
-        assert_eq!(meta.images as usize, microbatch.pixels.len());
-        assert!(microbatch.pixels.iter().all(|p| p.len() == 3 * 8 * 8));
+        assert_eq!(meta.images.len() as usize, microbatch.images.len());
+        for (image, placed) in microbatch.images.iter().zip(&microbatch.packed.images) {
+            assert_eq!(image.layout(), placed.layout);
+            assert!(image.views.iter().all(|view| view.pixels.len() == 3 * 8 * 8));
+        }
     }
 }
 
@@ -109,16 +120,17 @@ fn a_picture_that_breaks_in_decoding_becomes_grey_and_mutes_its_document() {
     let mut loader = loader(drawn());
     let batch = loop {
         let batch = loader.next_batch().unwrap();
-        if batch.meta.microbatches[0].images > 0 {
+        if !batch.meta.microbatches[0].images.is_empty() {
             break batch;
         }
     };
     let mut microbatches = batch.microbatches.to_vec();
     microbatches[0].images[0].picture = Picture::Encoded(vec![0; 9].into());
-    let decoded = decode_microbatches(&microbatches, 8);
+    let decoded = decode_microbatches(&microbatches, config().images.as_ref());
     assert_eq!(decoded.broken_pictures, 1);
     assert!(decoded.trained_tokens < batch.trained_tokens);
-    assert!(decoded.microbatches[0].pixels[0].iter().all(|&v| v == 0.0));
+    let grey = &decoded.microbatches[0].images[0].views[0];
+    assert!(grey.pixels.iter().all(|&v| v == 0.0));
 }
 
 #[test]

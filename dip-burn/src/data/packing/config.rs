@@ -2,6 +2,7 @@
 
 use dip_core::{FieldError, ModelSpec, VitSpec};
 
+use crate::batch::PositionRule;
 use crate::data::tokenizer::SpecialTokens;
 
 /// Longest sequence, in tokens.
@@ -16,8 +17,8 @@ pub struct PackConfig {
     pub sequence_tokens: u32,
     /// Most images of one sequence.
     pub max_images: u32,
-    /// Tokens of one image.
-    pub tokens_per_image: u32,
+    /// How tokens get their positions.
+    pub positions: PositionRule,
     /// Number of waiting documents among which the rule chooses.
     pub lookahead: usize,
     /// The token that fills the rest of a sequence.
@@ -34,11 +35,17 @@ impl PackConfig {
         let config = Self {
             sequence_tokens: model.sequence_tokens,
             max_images: if vit.is_some() { model.max_images } else { 0 },
-            tokens_per_image: vit.map_or(0, |m| m.tokens_per_image()),
+            positions: PositionRule::of(model),
             lookahead: 32,
             pad: special.pad,
         };
         config.validate()?;
+        let tokens = vit.map_or(1, VitSpec::tokens_per_image);
+        if config.max_images > 0 && !(1..=config.sequence_tokens - 2).contains(&tokens) {
+            let limit = format!("1 to {} (sequence_tokens less 2)", config.sequence_tokens - 2);
+            let remedy = "use smaller images, larger patches or a longer sequence";
+            return Err(FieldError::new("tokens_per_image", tokens, limit, remedy));
+        }
         Ok(config)
     }
 
@@ -49,11 +56,6 @@ impl PackConfig {
     pub fn validate(&self) -> Result<(), FieldError> {
         let tokens = self.sequence_tokens;
         FieldError::check_range("sequence_tokens", tokens, 2..=MAX_SEQUENCE_TOKENS, "try 8192")?;
-        if self.max_images > 0 && !(1..=tokens - 2).contains(&self.tokens_per_image) {
-            let limit = format!("1 to {} (sequence_tokens less 2)", tokens - 2);
-            let remedy = "use smaller images, larger patches or a longer sequence";
-            return Err(FieldError::new("tokens_per_image", self.tokens_per_image, limit, remedy));
-        }
         FieldError::check_range("lookahead", self.lookahead, 1..=MAX_LOOKAHEAD, "try 32")
     }
 }

@@ -1,9 +1,10 @@
 //! One packed sequence.
 
-use dip_core::MicrobatchMeta;
+use dip_core::{Images, MicrobatchMeta};
 
 use super::config::PackConfig;
 use super::rule::Room;
+use crate::batch::{ImageLayout, ImagePlace, text_positions};
 use crate::data::document::{PlacedPicture, TokenizedDocument};
 
 /// One packed sequence of `T` tokens; its pictures are not decoded.
@@ -13,8 +14,8 @@ pub struct PackedMicrobatch {
     pub tokens: Vec<u32>,
     /// The document of each token, `[T]`, counted from 0; padding has the next id after the last document.
     pub documents: Vec<u32>,
-    /// Position of each token in its document, `[T]`.
-    pub positions: Vec<u32>,
+    /// Position of each token in its document as time, row and column, `[T]`.
+    pub positions: Vec<[u32; 3]>,
     /// The token to predict at each position, `[T]`: the next token of the document, or padding at its end.
     pub targets: Vec<u32>,
     /// True if the prediction has a loss, `[T]`: the next token belongs to the same document and is trained there. Image tokens
@@ -44,12 +45,20 @@ impl PackedMicrobatch {
     }
 
     /// Metadata for the planner: images, and tokens that are neither image nor padding.
-    pub fn meta(&self, config: &PackConfig) -> MicrobatchMeta {
-        let image_tokens = self.images.len() as u64 * u64::from(config.tokens_per_image);
+    ///
+    /// If all pictures have the layout `own`, the size of the model's own images, metadata holds only their number.
+    pub fn meta(&self, own: Option<&ImageLayout>) -> MicrobatchMeta {
+        let image_tokens = |placed: &PlacedPicture| u64::from(placed.layout.tokens);
+        let image_tokens: u64 = self.images.iter().map(image_tokens).sum();
         let text_tokens = u64::from(self.used_tokens) - image_tokens;
         let used = &self.documents[..self.used_tokens as usize];
         let documents = used.chunk_by(|a, b| a == b).map(|d| d.len() as u64).collect();
-        let images = self.images.len() as u32;
+        let images = match own {
+            Some(own) if self.images.iter().all(|placed| placed.layout == *own) => {
+                Images::Count(self.images.len() as u32)
+            }
+            _ => self.images.iter().map(|p| p.layout.size()).collect::<Vec<_>>().into(),
+        };
         MicrobatchMeta { images, text_tokens, documents, ..Default::default() }
     }
 
@@ -81,7 +90,9 @@ impl PackedMicrobatch {
         self.loss_mask.extend(document.trained.iter().skip(1).copied().chain([false]));
         self.tokens.extend(document.tokens);
         self.documents.resize(self.tokens.len(), self.packed_documents);
-        self.positions.extend(0..length as u32);
+        let images = document.pictures.iter();
+        let images = images.map(|p| ImagePlace { offset: p.offset, layout: &p.layout });
+        self.positions.extend(config.positions.document(length, images));
         let moved = |p: PlacedPicture| PlacedPicture { offset: start + p.offset, ..p };
         self.images.extend(document.pictures.into_iter().map(moved));
         self.used_tokens += length as u32;
@@ -90,7 +101,7 @@ impl PackedMicrobatch {
 
     pub(super) fn pad(&mut self, config: &PackConfig) {
         let tokens = config.sequence_tokens as usize;
-        self.positions.extend(0..(tokens - self.tokens.len()) as u32);
+        self.positions.extend(text_positions(tokens - self.tokens.len()));
         self.tokens.resize(tokens, config.pad);
         self.documents.resize(tokens, self.packed_documents);
         self.targets.resize(tokens, config.pad);

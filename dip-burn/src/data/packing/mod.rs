@@ -125,9 +125,9 @@ impl Packer {
     /// Truncates a document to the length of a sequence and adds it to the waiting documents. A document without text to train on
     /// is left out.
     pub fn wait(&mut self, number: u64, mut document: TokenizedDocument) {
-        let PackConfig { sequence_tokens, max_images, tokens_per_image, .. } = self.config;
+        let PackConfig { sequence_tokens, max_images, .. } = self.config;
         let before = document.tokens.len();
-        if document.truncate(sequence_tokens, max_images, tokens_per_image) {
+        if document.truncate(sequence_tokens, max_images) {
             self.truncated_documents += 1;
             self.truncated_tokens += (before - document.tokens.len()) as u64;
         }
@@ -138,9 +138,8 @@ impl Packer {
 
     /// True if the document, truncated to the length of a sequence, has text to train on.
     pub fn keeps(&self, document: &TokenizedDocument) -> bool {
-        let PackConfig { sequence_tokens, max_images, tokens_per_image, .. } = self.config;
-        let end = document.kept_tokens(sequence_tokens, max_images, tokens_per_image);
-        document.trains_within(end)
+        let PackConfig { sequence_tokens, max_images, .. } = self.config;
+        document.trains_within(document.kept_tokens(sequence_tokens, max_images))
     }
 }
 

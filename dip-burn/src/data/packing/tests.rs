@@ -1,11 +1,20 @@
+use dip_core::Images;
+
 use super::*;
+use crate::batch::{ImageLayout, PositionRule, ViewGrid};
 use crate::data::{Picture, PlacedPicture, Tokenizer};
 
 const IMAGE: u32 = 259;
 const PAD: u32 = 256;
 
 fn config() -> PackConfig {
-    PackConfig { sequence_tokens: 16, max_images: 2, tokens_per_image: 3, lookahead: 4, pad: PAD }
+    PackConfig {
+        sequence_tokens: 16,
+        max_images: 2,
+        positions: PositionRule::Sequence,
+        lookahead: 4,
+        pad: PAD,
+    }
 }
 
 /// A document of text tokens and images in front.
@@ -15,7 +24,12 @@ fn document(images: u32, text: usize) -> TokenizedDocument {
     document.push(special.bos, false);
     for i in 0..images {
         let picture = Picture::Encoded(vec![i as u8].into());
-        document.pictures.push(PlacedPicture { offset: document.tokens.len() as u32, picture });
+        let layout = ImageLayout { views: vec![ViewGrid::still(2, 6)], tokens: 3 };
+        document.pictures.push(PlacedPicture {
+            offset: document.tokens.len() as u32,
+            picture,
+            layout,
+        });
         document.extend([IMAGE; 3], false);
     }
     document.extend(std::iter::repeat_n(65, text), true);
@@ -40,15 +54,17 @@ fn pack_all_by(
 fn positions_restart_and_targets_stay_inside_their_document() {
     let packed = &pack_all(vec![document(1, 2), document(0, 4)], 1)[0];
     assert_eq!(packed.documents, [vec![0; 6], vec![1; 5], vec![2; 5]].concat());
-    assert_eq!(packed.positions[..8], [0, 1, 2, 3, 4, 5, 0, 1]);
+    assert_eq!(packed.positions[..8], [0, 1, 2, 3, 4, 5, 0, 1].map(|p| [p; 3]));
     // Image tokens follow bos and the first two image tokens: no loss. The last token has no successor.
     assert_eq!(packed.loss_mask[..7], [false, false, false, true, true, false, true]);
     assert_eq!(packed.targets[..7], [IMAGE, IMAGE, IMAGE, 65, 65, PAD, 65]);
     assert_eq!(packed.images[0].offset, 1);
     assert_eq!(packed.trained_tokens(), 2 + 4 + 4);
     assert_eq!((packed.used_tokens, packed.packed_documents), (16, 3));
-    let meta = packed.meta(&config());
-    assert_eq!((meta.images, meta.text_tokens), (1, 13));
+    let own = &packed.images[0].layout;
+    let meta = packed.meta(Some(own));
+    assert_eq!((meta.images, meta.text_tokens), (Images::Count(1), 13));
+    assert_eq!(packed.meta(None).images, vec![own.size()].into());
 }
 
 #[test]
@@ -109,7 +125,11 @@ fn a_muted_document_has_no_loss_and_the_others_keep_theirs() {
 
 #[test]
 fn settings_outside_their_limits_are_named() {
-    let wrong = PackConfig { tokens_per_image: 15, ..config() };
+    let wrong = PackConfig { lookahead: 0, ..config() };
     let error = Packer::new(wrong).unwrap_err().to_string();
-    assert!(error.contains("tokens_per_image") && error.contains("15"), "{error}");
+    assert!(error.contains("lookahead is 0"), "{error}");
+    let model = dip_core::presets::model("vlm-tiny").unwrap();
+    let short = dip_core::ModelSpec { sequence_tokens: 17, ..model };
+    let error = PackConfig::new(&short, Tokenizer::bytes().special()).unwrap_err().to_string();
+    assert!(error.contains("tokens_per_image is 16"), "{error}");
 }

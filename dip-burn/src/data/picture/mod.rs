@@ -35,7 +35,12 @@ pub enum Picture {
 ///
 /// Implement it for pictures that are rendered, fetched from elsewhere, or stored in your own format.
 pub trait PixelSource: Debug + Send + Sync {
-    /// The pixels for a model with pictures of `side_px` x `side_px`. Pixels of another size are scaled to that.
+    /// Width and height of the pixels that [`rgb`](Self::rgb) will give for the same `side_px`.
+    fn size(&self, side_px: u32) -> (u32, u32) {
+        (side_px, side_px)
+    }
+
+    /// The pixels for a model whose typical pictures have `side_px` x `side_px`. The model's processor scales them.
     ///
     /// # Errors
     /// [`PictureError`] if there are no pixels; the picture is then grey and its document has no loss.
@@ -85,12 +90,19 @@ impl Picture {
         })
     }
 
-    /// The picture at `side_px` x `side_px`, transparency over white, as `[3, side_px, side_px]` values in -1..=1.
+    /// Width and height in pixels, without decoding it. A drawn picture is asked for `drawn_px` x `drawn_px`.
     ///
     /// # Errors
-    /// [`PictureError`] for a damaged or oversized file.
-    pub fn pixels(&self, side_px: u32) -> Result<Vec<f32>, PictureError> {
-        Ok(normalised(&scaled(&self.rgb(side_px)?, side_px, side_px)))
+    /// [`PictureError`] for a damaged header or an oversized picture.
+    pub fn size(&self, drawn_px: u32) -> Result<(u32, u32), PictureError> {
+        match self {
+            Self::Encoded(bytes) => guarded(|| {
+                let size = reader(bytes)?.into_dimensions().map_err(PictureError::broken)?;
+                checked_size(size.0, size.1)?;
+                Ok(size)
+            }),
+            Self::Drawn(source) => Ok(source.size(drawn_px)),
+        }
     }
 
     /// The picture in its own size, transparency over white. A drawn picture is asked for `drawn_px` x `drawn_px`.
@@ -139,11 +151,6 @@ pub(super) fn checked_size(width: u32, height: u32) -> Result<(), PictureError> 
     Ok(())
 }
 
-/// The values of a picture that cannot be decoded: mid-grey.
-pub fn blank_pixels(side_px: u32) -> Vec<f32> {
-    vec![0.0; 3 * (side_px * side_px) as usize]
-}
-
 /// Runs a decoder; a panic means that the picture is broken.
 pub(super) fn guarded<T, E: From<PictureError>>(
     decode: impl FnOnce() -> Result<T, E>,
@@ -186,17 +193,6 @@ pub(super) fn scaled(rgb: &RgbImage, width: u32, height: u32) -> RgbImage {
     resize(rgb, width, height, FilterType::Triangle)
 }
 
-fn normalised(rgb: &RgbImage) -> Vec<f32> {
-    let pixels = (rgb.width() * rgb.height()) as usize;
-    let mut chw = vec![0.0; 3 * pixels];
-    for (i, pixel) in rgb.pixels().enumerate() {
-        for (channel, &value) in pixel.0.iter().enumerate() {
-            chw[channel * pixels + i] = f32::from(value) / 127.5 - 1.0;
-        }
-    }
-    chw
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,18 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn channels_are_separate_and_values_lie_between_minus_one_and_one() {
-        let red = png(DynamicImage::ImageRgb8(RgbImage::from_pixel(8, 4, Rgb([255, 0, 51]))));
-        let pixels = red.pixels(2).unwrap();
-        assert_eq!(pixels[..8], [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]);
-        assert!((pixels[8] - (-0.6)).abs() < 1e-6);
-    }
-
-    #[test]
     fn transparency_becomes_white() {
         let clear = image::RgbaImage::from_pixel(3, 3, image::Rgba([9, 9, 9, 0]));
-        let pixels = png(DynamicImage::ImageRgba8(clear)).pixels(3).unwrap();
-        assert!(pixels.iter().all(|&v| v == 1.0));
+        let rgb = png(DynamicImage::ImageRgba8(clear)).rgb(3).unwrap();
+        assert!(rgb.pixels().all(|pixel| pixel.0 == [255; 3]));
     }
 
     #[test]
@@ -248,6 +236,6 @@ mod tests {
         assert!(damaged.check().unwrap_err().to_string().contains("JPEG, PNG and WebP"));
         let wide = png(DynamicImage::ImageLuma8(image::GrayImage::new(MAX_SIDE_PX + 1, 1)));
         assert!(wide.check().is_err());
-        assert!(wide.pixels(4).is_err());
+        assert!(wide.rgb(4).is_err() && wide.size(4).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use dip_core::{ClipMeta, MicrobatchMeta};
 
 use super::grid::{LatentShape, Latents};
-use crate::batch::{Clip, Microbatch};
+use crate::batch::{Clip, Microbatch, text_positions};
 
 /// A decoded clip.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +30,7 @@ pub(crate) fn microbatch(clips: &[ReadyClip], noisy: impl Fn(&ReadyClip) -> Clip
     let mut m = Microbatch::default();
     for (document, clip) in clips.iter().enumerate() {
         m.tokens.extend(&clip.caption);
-        m.positions.extend(0..clip.caption.len() as u32);
+        m.positions.extend(text_positions(clip.caption.len()));
         m.documents.resize(m.tokens.len(), document as u32);
         m.clips.push(noisy(clip));
     }

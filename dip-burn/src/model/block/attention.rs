@@ -52,9 +52,9 @@ impl<B: Backend> Geometry<B> {
         Self::new(heads, rotary, vec![AttentionSpan::full(sequences, rotary.positions())])
     }
 
-    /// `sequences` sequences of `length` rows without rotary positions; every row attends to all rows of its sequence.
-    pub fn without_positions(sequences: usize, length: usize) -> Self {
-        Self { rotations: None, spans: vec![AttentionSpan::full(sequences, length)] }
+    /// Sequences of `lengths` rows without rotary positions; every row attends to all rows of its sequence.
+    pub fn without_positions(lengths: &[usize]) -> Self {
+        Self { rotations: None, spans: AttentionSpan::runs(lengths) }
     }
 
     /// Causal attention inside each document of a packed sequence.
@@ -69,6 +69,11 @@ impl<B: Backend> Geometry<B> {
     /// Sequences of any lengths, with the positions of `rotary` one after another; every row attends to all rows of its sequence.
     pub fn packed(heads: HeadSizes, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
         Self::new(heads, rotary, AttentionSpan::pairs(lengths.iter().map(|&s| (s, s))))
+    }
+
+    /// As [`packed`](Self::packed), in which neighbours of equal length run as one batch.
+    pub fn packed_runs(heads: HeadSizes, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
+        Self::new(heads, rotary, AttentionSpan::runs(lengths))
     }
 
     /// Sequences of `lengths` rows that attend to contexts of `contexts` rows, without positions.

@@ -119,6 +119,17 @@ impl<B: Backend> AttentionSpan<B> {
         Self { sequences: n, queries: rows, keys: rows, mask: None }
     }
 
+    /// Sequences of any lengths, one span for each run of equal lengths; every row attends to all rows of its sequence.
+    pub fn runs(lengths: &[usize]) -> Vec<Self> {
+        let mut start = 0;
+        let span = |run: &[usize]| {
+            let rows = Rows { start, length: run[0] };
+            start += run.len() * run[0];
+            Self { sequences: run.len(), queries: rows, keys: rows, mask: None }
+        };
+        lengths.chunk_by(|a, b| a == b).map(span).collect()
+    }
+
     /// Sequences with any numbers of queries and keys, `(s, t)`; every query attends to all keys of its sequence.
     pub fn pairs(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<Self> {
         let (mut query, mut key) = (0, 0);

@@ -4,7 +4,6 @@ use burn::tensor::backend::Backend;
 use dip_core::ModuleSpec;
 
 use super::DecoderChunk;
-use super::coordinates::coordinates;
 use crate::model::block::attention::{Attention, Geometry};
 use crate::model::block::feed_forward::FeedForward;
 use crate::model::block::layer::Layer;
@@ -28,11 +27,8 @@ impl<B: Backend> DecoderChunk<B> {
     /// Positions and attention spans of the rows of a slice.
     pub(super) fn geometry(&self, on: &Slice<'_>, device: &B::Device) -> Geometry<B> {
         let rows = on.microbatch.text_rows(&on.instances);
-        let places = match self.image_side {
-            Some(side) => coordinates(on.microbatch, side),
-            None => on.microbatch.positions.iter().map(|&p| [p; 3]).collect(),
-        };
-        let rotary = Rotary::sequence(&places[rows.clone()], &self.frequencies, device);
+        let positions = &on.microbatch.positions[rows.clone()];
+        let rotary = Rotary::sequence(positions, &self.frequencies, device);
         Geometry::causal_documents(self.heads, &rotary, &on.microbatch.documents[rows])
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Shape legend: t tokens of the packed sequence, m width, v vocabulary, r trained positions.
 
-mod coordinates;
 mod end;
 mod layer;
 mod modality;
@@ -33,9 +32,6 @@ pub struct DecoderChunk<B: Backend> {
     heads: HeadSizes,
     #[module(skip)]
     frequencies: RotaryFrequencies,
-    /// Tokens on a side of an image, if images have rotary positions by row and column.
-    #[module(skip)]
-    image_side: Option<usize>,
     /// True if the head is the token table.
     #[module(skip)]
     tied: bool,
@@ -82,7 +78,6 @@ impl<B: Backend> DecoderChunk<B> {
             end: chunk.is_last().then(end),
             heads: HeadSizes::of(spec),
             frequencies: RotaryFrequencies::of(&spec.options.rope, spec.head_dim() as usize),
-            image_side: image_side(chunk),
             tied: decoder.is_tied(),
         })
     }
@@ -94,14 +89,6 @@ impl<B: Backend> DecoderChunk<B> {
             None => Tensor::cat(inputs, 0),
         }
     }
-}
-
-/// Tokens on a side of an image, if images have rotary positions by row and column.
-fn image_side(chunk: &ChunkSpec<'_>) -> Option<usize> {
-    chunk.module().options.rope.sections?;
-    let inputs = chunk.model.inputs_of(chunk.module).into_iter();
-    let tokens = inputs.map(|input| chunk.model.modules[input.index()].tokens_per_image()).max();
-    Some(tokens.unwrap_or(0).isqrt() as usize)
 }
 
 impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {

@@ -54,7 +54,7 @@ impl<B: Backend> TrainableModality<B> for DecoderModality {
     }
 
     fn inputs(&self, probe: &ProbeSpec<'_>, microbatch: &Microbatch) -> Vec<ProbeInput> {
-        let rows = microbatch.images.len() * probe.tokens_per_image();
+        let rows = microbatch.images.iter().map(|image| image.tokens as usize).sum();
         let sees = |m: &dip_core::ModuleId| probe.model.modules[m.index()].tokens_per_image() > 0;
         let encoder = probe.model.inputs_of(probe.module).into_iter().find(sees);
         let width = probe.module().hidden as usize;

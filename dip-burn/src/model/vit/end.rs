@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::VitChunk;
-use super::start::images;
+use super::start::sequences;
 use super::stem::{without_first, without_first_backward};
 use crate::model::block::merger::MergerKept;
 use crate::model::{Gradients, Slice};
@@ -18,10 +18,10 @@ impl<B: Backend> VitChunk<B> {
     ) -> (Tensor<B, 2>, Option<MergerKept<B>>) {
         let Some(merger) = &self.merger else { return (x_rm, None) };
         let x_rm = match self.drops_first {
-            true => without_first(x_rm, images(on).len()),
+            true => without_first(x_rm, sequences(on).len()),
             false => x_rm,
         };
-        let (y, kept) = merger.forward(x_rm, self.grid.merged());
+        let (y, kept) = merger.forward(x_rm, self.patch.merged());
         (y, Some(kept))
     }
 
@@ -35,6 +35,6 @@ impl<B: Backend> VitChunk<B> {
     ) -> Tensor<B, 2> {
         let (Some(merger), Some(kept)) = (&self.merger, kept) else { return dy };
         let d = merger.backward(kept, dy, gradients);
-        if self.drops_first { without_first_backward(d, images(on).len()) } else { d }
+        if self.drops_first { without_first_backward(d, sequences(on).len()) } else { d }
     }
 }

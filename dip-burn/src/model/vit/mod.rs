@@ -1,7 +1,10 @@
 //! The vision encoder: of the Qwen2-VL type, or of the CLIP type with a `stem`.
 //!
-//! Shape legend: n images, p rows of an image (its patches, and a class token if there is one), r = n * p, c values of a patch,
-//! m width, t tokens of an image after merging.
+//! Images may have different sizes: their patches are packed one after another, without padding, and attend only to patches of
+//! the same frame of the same view.
+//!
+//! Shape legend: q patches of all images, r rows of all images (their patches, and a class token for each view if there is one),
+//! c values of a patch, m width.
 
 mod end;
 mod layer;
@@ -21,8 +24,7 @@ use super::block::merger::{Merger, MergerKept};
 use super::block::norm::NormKept;
 use super::{ChunkSpec, Gradients, Init, ModelChunk, ModelError, Slice};
 pub use modality::VitModality;
-pub use start::PatchGrid;
-use start::images;
+pub use start::PatchShape;
 use stem::Stem;
 
 /// Consecutive layers of the encoder, with its patch embedding in the first chunk and its adapter in the last.
@@ -33,17 +35,17 @@ pub struct VitChunk<B: Backend> {
     stem: Option<Stem<B>>,
     layers: Vec<Layer<B>>,
     merger: Option<Merger<B>>,
-    grid: PatchGrid,
+    patch: PatchShape,
     heads: HeadSizes,
     /// Base of the angles of rotary positions; none if positions are learned.
     #[module(skip)]
     rope_theta: Option<f64>,
-    /// True if the first row of an image is dropped before the adapter.
+    /// True if the first row of a view is dropped before the adapter.
     #[module(skip)]
     drops_first: bool,
-    /// Mean and standard deviation of each colour in the training data of the encoder; none for pixels from -1 to 1.
+    /// True if a class token precedes the patches of a view.
     #[module(skip)]
-    pixel_statistics: Option<[(f32, f32); 3]>,
+    class_token: bool,
 }
 
 impl<B: Backend> VitChunk<B> {
@@ -84,11 +86,11 @@ impl<B: Backend> VitChunk<B> {
             stem: (first && tower.learned_positions()).then(|| Stem::init(spec, init)),
             layers: chunk.layers.clone().map(|i| layer::init(spec, i, init)).collect(),
             merger: chunk.is_last().then(|| Merger::init(spec, chunk.output_width(), init)),
-            grid: PatchGrid::of(vit),
+            patch: PatchShape::of(vit),
             heads: HeadSizes::of(spec),
             rope_theta: (!tower.learned_positions()).then_some(spec.options.rope.theta),
             drops_first: vit.drops_first(),
-            pixel_statistics: tower.pixel_statistics(),
+            class_token: tower.class_token(),
         })
     }
 }
@@ -105,7 +107,7 @@ impl<B: Backend> ModelChunk<B> for VitChunk<B> {
 
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
         let (x_rm, _) = self.start(inputs, on);
-        let geometry = self.geometry(images(on).len(), &x_rm);
+        let geometry = self.geometry(on, &x_rm);
         self.end(run::forward(&self.layers, x_rm, &geometry), on).0
     }
 
@@ -116,7 +118,7 @@ impl<B: Backend> ModelChunk<B> for VitChunk<B> {
         strategies: &[LayerStrategy],
     ) -> (Tensor<B, 2>, VitKept<B>) {
         let (x_rm, stem) = self.start(inputs, on);
-        let geometry = self.geometry(images(on).len(), &x_rm);
+        let geometry = self.geometry(on, &x_rm);
         let (x_rm, layers) = run::forward_kept(&self.layers, x_rm, geometry, strategies);
         let (y, merger) = self.end(x_rm, on);
         (y, VitKept { stem, layers, merger })

@@ -29,12 +29,13 @@ impl<B: Backend> TrainableModality<B> for VitModality {
 
     fn places(
         &self,
-        module: &ModuleSpec,
+        _: &ModuleSpec,
         microbatch: &Microbatch,
         instances: &Range<u32>,
     ) -> Vec<Range<u32>> {
-        let offsets = &microbatch.image_offsets[instances.start as usize..instances.end as usize];
-        offsets.iter().map(|&offset| offset..offset + module.tokens_per_image()).collect()
+        let range = instances.start as usize..instances.end as usize;
+        let images = microbatch.image_offsets[range.clone()].iter().zip(&microbatch.images[range]);
+        images.map(|(&offset, image)| offset..offset + image.tokens).collect()
     }
 
     fn measured_counts(&self, model: &ModelSpec) -> Vec<u32> {

@@ -6,34 +6,28 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::VitSpec;
 
 use super::VitChunk;
-use crate::batch::Image;
+use crate::batch::{Image, View, ViewGrid};
 use crate::model::block::linear::linear_backward_weights;
 use crate::model::block::norm::NormKept;
 use crate::model::{Gradients, Slice, cast};
 
-/// The patches of an image. Patches that are merged into one token follow each other.
+/// The sizes of a patch. Patches that are merged into one token follow each other.
 #[derive(Module, Debug, Clone, Copy)]
-pub struct PatchGrid {
-    image_px: usize,
+pub struct PatchShape {
     patch_px: usize,
     merge: usize,
-    /// Frames of a patch. A still image is repeated in all of them.
+    /// Frames of pixels in a patch. A still image is repeated in all of them.
     frames: usize,
 }
 
-impl PatchGrid {
+impl PatchShape {
     /// The patches of an encoder.
-    pub(super) fn of(vit: &VitSpec) -> Self {
+    pub fn of(vit: &VitSpec) -> Self {
         Self {
-            image_px: vit.image_px as usize,
             patch_px: vit.patch_px as usize,
             merge: vit.merge as usize,
             frames: vit.tower.frames() as usize,
         }
-    }
-
-    fn side(&self) -> usize {
-        self.image_px / self.patch_px
     }
 
     /// Patches that become one token.
@@ -41,48 +35,49 @@ impl PatchGrid {
         self.merge * self.merge
     }
 
-    /// Row and column of every patch, in the order of the sequence.
-    pub fn places(&self) -> Vec<(u32, u32)> {
-        let (blocks, merge) = (self.side() / self.merge, self.merge);
-        let mut places = Vec::with_capacity(self.side() * self.side());
-        for block in 0..blocks * blocks {
-            for inner in 0..merge * merge {
-                let row = block / blocks * merge + inner / merge;
-                let column = block % blocks * merge + inner % merge;
-                places.push((row as u32, column as u32));
-            }
-        }
-        places
+    /// Row and column of every patch of a frame, in the order of the sequence.
+    pub(super) fn places(&self, grid: &ViewGrid) -> Vec<(u32, u32)> {
+        grid.places(self.merge as u32)
     }
 
-    /// The values of every patch of an image `[3, image_px, image_px]`, `[p * c]` with c in the order channel, frame, row,
-    /// column.
-    pub fn patches(&self, image: &Image) -> Vec<f32> {
-        let (px, size) = (self.patch_px, self.image_px);
-        let mut values = Vec::with_capacity(3 * self.frames * size * size);
-        for (row, column) in self.places() {
-            let (top, left) = (row as usize * px, column as usize * px);
-            for channel in 0..3 {
-                for y in (0..self.frames).flat_map(|_| top..top + px) {
-                    let start = (channel * size + y) * size + left;
-                    values.extend_from_slice(&image.pixels[start..start + px]);
+    /// Values of one patch, `c`.
+    fn values(&self) -> usize {
+        3 * self.frames * self.patch_px * self.patch_px
+    }
+
+    /// Adds the values of every patch of a view, `[patches, c]` with c in the order channel, frame, row, column.
+    pub fn extend(&self, values: &mut Vec<f32>, view: &View) {
+        let (px, grid) = (self.patch_px, &view.grid);
+        let (height, width) = (grid.rows as usize * px, grid.columns as usize * px);
+        let frame_values = 3 * height * width;
+        let is_still = view.pixels.len() == frame_values;
+        let places = self.places(grid);
+        for frame in 0..grid.frames as usize {
+            for &(row, column) in &places {
+                let (top, left) = (row as usize * px, column as usize * px);
+                for channel in 0..3 {
+                    for inner in 0..self.frames {
+                        let at = if is_still { 0 } else { frame * self.frames + inner };
+                        let channel = at * frame_values + channel * height * width;
+                        for y in top..top + px {
+                            let start = channel + y * width + left;
+                            values.extend_from_slice(&view.pixels[start..start + px]);
+                        }
+                    }
                 }
             }
         }
-        values
     }
 }
 
 impl<B: Backend> VitChunk<B> {
-    /// The patches of all images, `[r, c]`, in the type of `like`.
+    /// The patches of all images, `[q, c]`, in the type of `like`.
     fn patches(&self, images: &[Image], like: &Tensor<B, 2>) -> Tensor<B, 2> {
-        let patches = |image: &Image| match &self.pixel_statistics {
-            Some(statistics) => self.grid.patches(&normalised(image, statistics)),
-            None => self.grid.patches(image),
-        };
-        let values: Vec<f32> = images.iter().flat_map(patches).collect();
-        let rows = images.len() * self.grid.side() * self.grid.side();
-        let shape = [rows, values.len() / rows];
+        let views = || images.iter().flat_map(|image| &image.views);
+        let rows: usize = views().map(|view| view.grid.patches()).sum();
+        let mut values = Vec::with_capacity(rows * self.patch.values());
+        views().for_each(|view| self.patch.extend(&mut values, view));
+        let shape = [rows, self.patch.values()];
         cast(Tensor::from_data(TensorData::new(values, shape), &like.device()), like.dtype())
     }
 
@@ -125,15 +120,13 @@ impl<B: Backend> VitChunk<B> {
     }
 }
 
-/// Normalises each colour of the image by the mean and standard deviation of the encoder's training data.
-fn normalised(image: &Image, statistics: &[(f32, f32); 3]) -> Image {
-    let colours = image.pixels.chunks_exact(image.pixels.len() / 3).zip(statistics);
-    let of_colour = |(values, (mean, deviation)): (&[f32], &(f32, f32))| -> Vec<f32> {
-        values.iter().map(|v| ((v + 1.0) / 2.0 - mean) / deviation).collect()
-    };
-    Image { pixels: colours.flat_map(of_colour).collect() }
-}
-
 pub(super) fn images<'a>(on: &Slice<'a>) -> &'a [Image] {
     &on.microbatch.images[on.instances.start as usize..on.instances.end as usize]
+}
+
+/// The grid of every sequence of patches that attend to each other: one for each frame of each view.
+pub(super) fn sequences(on: &Slice<'_>) -> Vec<ViewGrid> {
+    let views = images(on).iter().flat_map(|image| &image.views);
+    let frames = views.map(|view| (ViewGrid { frames: 1, ..view.grid }, view.grid.frames));
+    frames.flat_map(|(grid, frames)| std::iter::repeat_n(grid, frames as usize)).collect()
 }

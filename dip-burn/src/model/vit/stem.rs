@@ -1,6 +1,8 @@
 //! The stem of CLIP and SigLIP encoders, between the patch embedding and the layers.
 //!
-//! Shape legend: n images, q patches of an image, p rows of an image (q, and one more with a class token), m width.
+//! All views have the grid of the table of positions.
+//!
+//! Shape legend: n views, q patches of a view, p rows of a view (q, and one more with a class token), m width.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -82,7 +84,7 @@ impl<B: Backend> Stem<B> {
     }
 }
 
-/// The rows of `n` images without the first of each.
+/// The rows of `n` views without the first of each.
 pub(super) fn without_first<B: Backend>(x: Tensor<B, 2>, n: usize) -> Tensor<B, 2> {
     let [rows, m] = x.dims();
     let q = rows / n - 1;

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use dip_core::{ModelSpec, VitSpec};
-
 use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
 };
-use crate::batch::{Image, Microbatch};
+use crate::batch::{ImagePlace, Microbatch};
 use crate::data::toy::{CaptionMatch, DataSplit, Scenes, ScenesConfig, match_caption};
 use crate::data::{
-    DataError, DataSource, DecodedBatch, DecodedMicrobatch, Document, DocumentPiece, Loader,
-    LoaderConfig, LoaderPosition, PackConfig, Packer, PlacedPicture, SourcePosition, Tokenizer,
-    WebDataset, WebDatasetConfig, blank_pixels, decode_microbatches,
+    DataError, DataSource, DecodedBatch, DecodedMicrobatch, Document, DocumentPiece,
+    ImageProcessor, Loader, LoaderConfig, LoaderPosition, PackConfig, Packer, PlacedPicture,
+    SourcePosition, Tokenizer, WebDataset, WebDatasetConfig, decode_microbatches,
 };
 use crate::model::Prompt;
 use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
@@ -28,7 +26,7 @@ pub struct CaptionEvaluator {
     pub held_out: Vec<HeldOutPicture>,
     tokenizer: Arc<Tokenizer>,
     pack: PackConfig,
-    image_px: u32,
+    images: Option<ImageProcessor>,
 }
 
 /// A held-out picture and its caption: the text that follows the first picture, or the assistant's first answer after it.
@@ -46,10 +44,10 @@ pub struct HeldOutPicture {
 pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
     let DataRequest { model, data, evaluation, seed, tokenizer } = request;
     let pack = PackConfig::new(model, tokenizer.special())?;
-    let image_px = image_px(model);
+    let images = ImageProcessor::of_model(model);
     let config = LoaderConfig {
         pack: pack.clone(),
-        image_px,
+        images: images.clone(),
         microbatches: data.microbatches.unwrap_or(model.microbatches),
         prefetch: PREFETCH,
     };
@@ -62,7 +60,7 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
         None => Vec::new(),
     };
     let has_data = !held_out.is_empty();
-    let evaluator = CaptionEvaluator { held_out, tokenizer: tokenizer.clone(), pack, image_px };
+    let evaluator = CaptionEvaluator { held_out, tokenizer: tokenizer.clone(), pack, images };
     Ok(RunData {
         loader: Box::new(loader),
         evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
@@ -135,8 +133,7 @@ impl CaptionEvaluator {
     pub fn evaluation_batch(&self, most: usize) -> Result<Vec<Microbatch>, DataError> {
         let mut documents = Vec::new();
         for held_out in self.held_out.iter().take(most) {
-            let tokens_per_image = self.pack.tokens_per_image;
-            documents.push(held_out.whole.tokenize(&self.tokenizer, tokens_per_image)?);
+            documents.push(held_out.whole.tokenize(&self.tokenizer, self.images.as_ref())?);
         }
         let count = documents.len();
         let mut packer = Packer::new(PackConfig { lookahead: count.max(1), ..self.pack.clone() })?;
@@ -148,7 +145,7 @@ impl CaptionEvaluator {
         while packer.waiting().next().is_some() {
             sequences.push(packer.pack_waiting());
         }
-        let batch = decode_microbatches(&sequences, self.image_px);
+        let batch = decode_microbatches(&sequences, self.images.as_ref());
         Ok(batch.microbatches.into_iter().map(microbatch).collect())
     }
 
@@ -158,16 +155,17 @@ impl CaptionEvaluator {
     /// [`DataError`] if a text cannot be tokenised.
     pub fn prompts(&self, most: usize) -> Result<Vec<(Prompt, &HeldOutPicture)>, DataError> {
         let prompt = |held_out: &'_ HeldOutPicture| {
-            let tokens =
-                held_out.prompt.tokenize_open(&self.tokenizer, self.pack.tokens_per_image)?;
-            let image = |placed: &PlacedPicture| Image {
-                pixels: placed
-                    .picture
-                    .pixels(self.image_px)
-                    .unwrap_or_else(|_| blank_pixels(self.image_px)),
+            let tokens = held_out.prompt.tokenize_open(&self.tokenizer, self.images.as_ref())?;
+            let image = |placed: &PlacedPicture| {
+                let images = self.images.as_ref()?;
+                let image = images.image(&placed.picture, &placed.layout);
+                Some(image.unwrap_or_else(|_| images.blank(&placed.layout)))
             };
+            let places = tokens.pictures.iter();
+            let places = places.map(|p| ImagePlace { offset: p.offset, layout: &p.layout });
             Ok::<_, DataError>(Prompt {
-                images: tokens.pictures.iter().map(image).collect(),
+                positions: self.pack.positions.document(tokens.tokens.len(), places),
+                images: tokens.pictures.iter().filter_map(image).collect(),
                 image_offsets: tokens.pictures.iter().map(|p| p.offset).collect(),
                 tokens: tokens.tokens,
             })
@@ -229,14 +227,9 @@ fn microbatch(decoded: DecodedMicrobatch) -> Microbatch {
         positions: packed.positions,
         targets: packed.targets,
         loss_mask: packed.loss_mask,
-        images: decoded.pixels.into_iter().map(|pixels| Image { pixels }).collect(),
+        images: decoded.images,
         ..Microbatch::default()
     }
-}
-
-fn image_px(model: &ModelSpec) -> u32 {
-    let sides = model.modules.iter().filter_map(|m| m.kind.get::<VitSpec>());
-    sides.map(|vit| vit.image_px).max().unwrap_or(1)
 }
 
 fn train_source(data: &DataConfig, seed: u64) -> Result<Box<dyn DataSource>, DataError> {

@@ -265,7 +265,7 @@ impl<B: Backend> Trainer<B> {
             learning_rate: update.learning_rate,
             gradient_norm: step.gradient_norm,
             tokens: *tokens,
-            images: meta.microbatches.iter().map(|m| u64::from(m.images)).sum(),
+            images: meta.microbatches.iter().map(|m| u64::from(m.images.len())).sum(),
             clips: meta.microbatches.iter().map(|m| m.clips.len() as u64).sum(),
             microbatches: meta.microbatches.len(),
             tokens_per_s: *tokens as f64 / elapsed_s.0.max(f64::MIN_POSITIVE),

@@ -19,7 +19,9 @@ use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{OptimizerConfig, Pipeline, PipelineInit};
 use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
 use dip_burn::weights::{ExportConfig, TensorStore, Weights, export as export_weights};
-use dip_burn::{Batch, Image, Microbatch, Sound};
+use dip_burn::{
+    Batch, Image, ImageLayout, ImagePlace, Microbatch, PositionRule, Sound, View, ViewGrid,
+};
 use dip_core::*;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -92,7 +94,8 @@ impl Fixture {
         let start = InitialWeights { seed: 0, weights: Some(&weights) };
         let whole = WholeModel::<B>::init(model, start, &Default::default()).unwrap();
         let difference = |case: &Case| {
-            let logits = whole.logits(&case.sequence).unwrap().into_data();
+            let sequence = positioned(case.sequence.clone(), model);
+            let logits = whole.logits(&sequence).unwrap().into_data();
             largest(&case.logits, &logits.to_vec::<f32>().unwrap())
         };
         self.cases.iter().map(difference).fold(0.0, f32::max)
@@ -144,17 +147,18 @@ impl Case {
         let sounds = sounds(expected, i, &image_offsets, model);
         image_offsets.truncate(image_offsets.len() - sounds.len());
         let images = (0..image_offsets.len()).map(|j| image(expected, &format!("{i}.{j}"), model));
+        let images: Vec<Image> = images.collect();
         let sequence = Microbatch {
             documents: vec![0; length],
-            positions: (0..length as u32).collect(),
             targets: tokens.iter().cycle().skip(1).take(length).copied().collect(),
             loss_mask: vec![true; length],
-            images: images.collect(),
+            images,
             image_offsets,
             sounds,
             tokens,
             ..Microbatch::default()
         };
+        let sequence = positioned(sequence, model);
         Some(Self { sequence, logits: logits.chunks(vocab).map(<[f32]>::to_vec).collect() })
     }
 
@@ -166,15 +170,27 @@ impl Case {
     }
 }
 
-/// The image of one view, before `transformers` normalised its pixels: values from -1 to 1.
+/// A sequence of one document with the positions of `model`.
+fn positioned(sequence: Microbatch, model: &ModelSpec) -> Microbatch {
+    let layouts: Vec<ImageLayout> = sequence.images.iter().map(Image::layout).collect();
+    let places = sequence.image_offsets.iter().zip(&layouts);
+    let places = places.map(|(&offset, layout)| ImagePlace { offset, layout });
+    let positions = PositionRule::of(model).document(sequence.tokens.len(), places);
+    Microbatch { positions, ..sequence }
+}
+
+/// An image with the pixels of `transformers`: one view for each tensor.
 fn image(expected: &TensorStore, name: &str, model: &ModelSpec) -> Image {
-    let statistics = model.modules[0].tower().pixel_statistics().unwrap_or([(0.5, 0.5); 3]);
-    let pixels = expected.all(&format!("pixels.{name}.0")).unwrap();
-    let colours = pixels.chunks(pixels.len() / 3).zip(statistics);
-    let values = colours.flat_map(|(values, (mean, deviation))| {
-        values.iter().map(move |v| 2.0 * (v * deviation + mean) - 1.0)
-    });
-    Image { pixels: values.collect() }
+    let vit = model.modules[0].kind.get::<VitSpec>().unwrap();
+    let view = |i: usize| {
+        let name = format!("pixels.{name}.{i}");
+        let &[_, height, width] = expected.shape(&name)? else { return None };
+        let grid = ViewGrid::still(height as u32 / vit.patch_px, width as u32 / vit.patch_px);
+        Some(View { grid, pixels: expected.all(&name).unwrap() })
+    };
+    let views: Vec<View> = (0..).map_while(view).collect();
+    let patches: usize = views.iter().map(|view| view.grid.patches()).sum();
+    Image { views, tokens: patches as u32 / (vit.merge * vit.merge) }
 }
 
 /// The sounds of case `i`, at `offsets`; none for a case with images.
@@ -214,14 +230,14 @@ pub fn planned(
     strategies: &[&str],
 ) -> (Arc<Batch>, Plan) {
     let model = &fixture.model;
-    let per_image: u64 = model.modules.iter().map(|m| u64::from(m.tokens_per_image())).sum();
     let meta = |sequence: &Microbatch| {
-        let images = sequence.images.len() as u32;
+        let sizes: Vec<ImageSize> = sequence.images.iter().map(|i| i.layout().size()).collect();
+        let of_images: u64 = sizes.iter().map(|size| u64::from(size.tokens)).sum();
         let of_sounds: u64 = sequence.sounds.iter().map(|s| u64::from(s.tokens)).sum();
-        let text_tokens = sequence.tokens.len() as u64 - per_image * u64::from(images) - of_sounds;
+        let text_tokens = sequence.tokens.len() as u64 - of_images - of_sounds;
         let seconds = sequence.sounds.iter().map(|s| f64::from(s.mel_frames) / 100.0);
         MicrobatchMeta {
-            images,
+            images: sizes.into(),
             text_tokens,
             audio_seconds: seconds.collect(),
             ..Default::default()

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Filling, InstanceSpace, MicrobatchMeta, Modality, ModuleSlice, ModuleSpec, TileSpec, Workload,
-    square,
+    add, square,
 };
+use crate::spec::batch::ImageSize;
 use crate::spec::error::FieldError;
 
 /// Vision encoder with a spatial-merge adapter at its end.
@@ -237,6 +238,17 @@ impl VitSpec {
         Ok(())
     }
 
+    /// The size of an image of which only the number is known.
+    pub fn image_size(&self) -> ImageSize {
+        ImageSize { patches: self.patches(), tokens: self.tokens_per_image(), views: 1 }
+    }
+
+    /// Rows of an image in the layers: its patches, and a class token for each view if the tower has one.
+    pub fn rows(&self, size: ImageSize) -> u64 {
+        let class_tokens = u64::from(self.tower.class_token()) * u64::from(size.views);
+        u64::from(size.patches) + class_tokens
+    }
+
     fn patches(&self) -> u32 {
         (self.image_px / self.patch_px.max(1)).saturating_pow(2)
     }
@@ -268,24 +280,27 @@ impl Modality for VitSpec {
     }
 
     fn instances(&self, _: &ModuleSpec, microbatch: &MicrobatchMeta) -> (InstanceSpace, u32) {
-        (InstanceSpace::Images, microbatch.images)
+        (InstanceSpace::Images, microbatch.images.len())
     }
 
     fn workload(&self, slice: &ModuleSlice<'_>) -> Workload {
-        let n = slice.instances.len() as u64;
-        let rows = u64::from(self.rows_per_image());
-        let pairs = n.saturating_mul(square(rows));
-        Workload {
-            tokens: n * rows,
-            attention_pairs: pairs,
-            computed_pairs: pairs,
-            output_tokens: n * u64::from(self.tokens_per_image()),
-            ..slice.empty_workload()
+        let mut work = slice.empty_workload();
+        for (size, n) in slice.microbatch.images.runs(slice.instances.clone(), self.image_size()) {
+            let (rows, views) = (self.rows(size), u64::from(size.views.max(1)));
+            // Attention stays inside a view, and all views of an image have the same size.
+            let pairs = square(rows) / views;
+            add(&mut work.tokens, n.saturating_mul(rows));
+            add(&mut work.attention_pairs, n.saturating_mul(pairs));
+            add(&mut work.output_tokens, n.saturating_mul(u64::from(size.tokens)));
         }
+        work.computed_pairs = work.attention_pairs;
+        work
     }
 
     fn sequence_tokens(&self, _: &ModuleSpec, microbatch: &MicrobatchMeta) -> u64 {
-        u64::from(microbatch.images) * u64::from(self.tokens_per_image())
+        let images = &microbatch.images;
+        let tokens = |(size, n): (ImageSize, u64)| n.saturating_mul(u64::from(size.tokens));
+        images.runs(0..images.len(), self.image_size()).map(tokens).fold(0, u64::saturating_add)
     }
 
     fn end_parameters(&self, module: &ModuleSpec, output_width: u64) -> u64 {
@@ -313,12 +328,13 @@ impl Modality for VitSpec {
     }
 
     fn fill(&self, at: &Filling<'_>, microbatch: &mut MicrobatchMeta) {
-        microbatch.images = at.part(at.model.max_images.max(1));
+        microbatch.images = at.part(at.model.max_images.max(1)).into();
     }
 
     fn microbatch_of(&self, _: &ModuleSpec, tokens: u64) -> MicrobatchMeta {
         let images = tokens / u64::from(self.rows_per_image().max(1));
-        MicrobatchMeta { images: images.clamp(1, 1 << 20) as u32, ..MicrobatchMeta::default() }
+        let images = (images.clamp(1, 1 << 20) as u32).into();
+        MicrobatchMeta { images, ..MicrobatchMeta::default() }
     }
 }
 

@@ -5,7 +5,9 @@ mod stages;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dip_core::{Chunk, ClipMeta, MicrobatchMeta, ModulePartition, Partition, RankId, SegmentId};
+use dip_core::{
+    Chunk, ClipMeta, Images, MicrobatchMeta, ModulePartition, Partition, RankId, SegmentId,
+};
 
 use super::deployment::{Deployment, MemoryPolicy, SystemError};
 use super::trial::fastest_of;
@@ -89,8 +91,9 @@ fn mean(inputs: &SystemInputs<'_>) -> MicrobatchMeta {
         let mean = mean_of(sizes.iter().map(|&size| size as f64).sum(), sizes.len()).round();
         *sizes = vec![mean as u64; per(sizes.len() as f64) as usize];
     }
+    let size = Images::mean_size(inputs.microbatches().map(|m| &m.images));
     MicrobatchMeta {
-        images: per(sum(&|m| f64::from(m.images))) as u32,
+        images: Images::equal(per(sum(&|m| f64::from(m.images.len()))) as u32, size),
         text_tokens: per(sum(&|m| m.text_tokens as f64)) as u64,
         audio_seconds: vec![sound; per(sounds.len() as f64) as usize],
         clips: vec![clip; per(clips.len() as f64) as usize],
@@ -102,8 +105,12 @@ fn mean(inputs: &SystemInputs<'_>) -> MicrobatchMeta {
 /// A quantile of the microbatches of the history, ordered by images, sound and video.
 fn quantile_of(inputs: &SystemInputs<'_>, quantile: f64) -> MicrobatchMeta {
     let mut all: Vec<&MicrobatchMeta> = inputs.microbatches().collect();
+    let images = |images: &Images| match images {
+        Images::Count(count) => f64::from(*count),
+        Images::Sizes(sizes) => sizes.iter().map(|size| f64::from(size.patches)).sum(),
+    };
     let weight = |m: &MicrobatchMeta| {
-        f64::from(m.images)
+        images(&m.images)
             + m.audio_seconds.iter().sum::<f64>()
             + m.clips.iter().map(|c| c.seconds).sum::<f64>()
     };

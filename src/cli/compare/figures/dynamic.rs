@@ -22,7 +22,8 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         points: system.records.iter().enumerate().map(|(i, r)| at(i, r.seconds.0)).collect(),
         steps: false,
     });
-    let images = |b: &dip::plan::BatchMeta| b.microbatches.iter().map(|m| m.images).sum::<u32>();
+    let images =
+        |b: &dip::plan::BatchMeta| b.microbatches.iter().map(|m| m.images.len()).sum::<u32>();
     let load: Vec<(f64, f64)> =
         batches.iter().enumerate().map(|(i, b)| at(i, f64::from(images(b)))).collect();
     let chart = Lines {

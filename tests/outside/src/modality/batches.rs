@@ -2,7 +2,9 @@
 
 use dip::plan::{BatchMeta, MicrobatchMeta};
 use dip::train::data::{DataError, SourcePosition};
-use dip::train::{BatchContent, BatchLoader, LoadedBatch, Microbatch, SelectMicrobatches};
+use dip::train::{
+    BatchContent, BatchLoader, LoadedBatch, Microbatch, SelectMicrobatches, text_positions,
+};
 
 use super::{CLOUDS, COORDINATES, TOKENS, cloud};
 use crate::uses::Uses;
@@ -61,7 +63,7 @@ pub fn microbatch(number: u64) -> Microbatch {
     let mut m = Microbatch {
         tokens: vec![0; TOKENS],
         documents: vec![0; TOKENS],
-        positions: (0..TOKENS as u32).collect(),
+        positions: text_positions(TOKENS).collect(),
         targets: vec![0; TOKENS],
         loss_mask: vec![false; TOKENS],
         ..Microbatch::default()

@@ -1,10 +1,16 @@
 //! A batch of one iteration: plain numbers, no tensors. All ranks read the same batch.
 
+mod image;
+mod positions;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use dip_core::BatchSplit;
 use serde::Serialize;
+
+pub use image::{Image, ImageLayout, View, ViewGrid};
+pub use positions::{ImagePlace, PositionRule, next_position, text_positions};
 
 /// The microbatches of one iteration and their split into sub-microbatches.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +31,8 @@ pub struct Microbatch {
     pub tokens: Vec<u32>,
     /// The document of each token, `[T]`; attention stays inside a document. Padding has its own id.
     pub documents: Vec<u32>,
-    /// Position of each token in its document, `[T]`.
-    pub positions: Vec<u32>,
+    /// Position of each token in its document as time, row and column, `[T]`. See [`PositionRule`].
+    pub positions: Vec<[u32; 3]>,
     /// The token to predict at each position, `[T]`.
     pub targets: Vec<u32>,
     /// True if the prediction has a loss, `[T]`.
@@ -61,13 +67,6 @@ impl Features {
     pub fn rows(&self) -> usize {
         self.values.len() / self.width.max(1)
     }
-}
-
-/// One decoded image.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Image {
-    /// Values from -1 to 1, `[3, image_px, image_px]`.
-    pub pixels: Vec<f32>,
 }
 
 /// One sound as log-mel frames.

@@ -1,11 +1,15 @@
 //! Batch metadata: what the planner knows about a batch before its pixels are decoded.
 
+mod images;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::spec::error::{FieldError, SpecError};
 use crate::spec::strict;
+
+pub use images::{ImageSize, Images};
 
 /// Maximum number of images, of clips, of sounds, and of other instances in one microbatch.
 pub const MAX_ITEMS: u32 = 1 << 20;
@@ -29,9 +33,9 @@ pub struct BatchMeta {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MicrobatchMeta {
-    /// Number of images of the sequence.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub images: u32,
+    /// The images of the sequence: their number, or the size of each.
+    #[serde(skip_serializing_if = "Images::is_empty")]
+    pub images: Images,
     /// Number of text tokens of the sequence, without image and sound tokens.
     #[serde(skip_serializing_if = "is_zero")]
     pub text_tokens: u64,
@@ -73,8 +77,8 @@ pub struct ClipMeta {
 struct BatchLine {
     #[serde(default)]
     iteration: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    images: u32,
+    #[serde(default, skip_serializing_if = "Images::is_empty")]
+    images: Images,
     #[serde(default, skip_serializing_if = "is_zero")]
     text_tokens: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -121,7 +125,7 @@ impl BatchMeta {
         for m in &self.microbatches {
             let line = BatchLine {
                 iteration: self.iteration,
-                images: m.images,
+                images: m.images.clone(),
                 text_tokens: m.text_tokens,
                 audio_seconds: m.audio_seconds.clone(),
                 clips: m.clips.clone(),
@@ -152,11 +156,13 @@ impl MicrobatchMeta {
             if valid { Ok(()) } else { Err(FieldError::new(path, seconds, limit, remedy)) }
         };
         let other: usize = self.other.values().map(Vec::len).sum();
-        let items = self.images as usize + self.audio_seconds.len() + self.clips.len() + other;
+        let items =
+            self.images.len() as usize + self.audio_seconds.len() + self.clips.len() + other;
         if items > MAX_ITEMS as usize {
             let limit = format!("at most {MAX_ITEMS} items");
             return Err(FieldError::new("images", items, limit, remedy));
         }
+        self.images.validate(remedy)?;
         at_most("text_tokens", self.text_tokens, MAX_TOKENS)?;
         at_most("documents", self.documents.len() as u64, MAX_ITEMS.into())?;
         for &seconds in &self.audio_seconds {
@@ -192,7 +198,7 @@ mod tests {
                     {\"iteration\":2,\"clips\":[{\"seconds\":4.0,\"caption_tokens\":60}]}\n";
         let batches = BatchMeta::from_jsonl(text).unwrap();
         assert_eq!(batches.len(), 2);
-        assert_eq!(batches[0].microbatches[0].images, 10);
+        assert_eq!(batches[0].microbatches[0].images, Images::Count(10));
         let again: String = batches.iter().map(BatchMeta::to_jsonl).collect();
         assert_eq!(BatchMeta::from_jsonl(&again).unwrap(), batches);
     }
