@@ -5,6 +5,7 @@ import transformers as tf
 
 from hf_fixtures.common import TEXT, case, randomise, sequence, write
 
+SHALLOW = TEXT | dict(num_hidden_layers=2)
 IDS = [5, 17, 3, 88, 41, 7, 60, 22, 9, 33, 71, 2]
 
 
@@ -34,7 +35,41 @@ def qwen2(folder):
     text_only(folder, randomise(tf.Qwen2ForCausalLM(config), torch.bfloat16), dtype=torch.bfloat16)
 
 
-MODELS = {"llama": llama, "qwen2": qwen2}
+def llama_biases(folder):
+    rope = dict(rope_type="linear", rope_theta=1e4, factor=2.5)
+    config = tf.LlamaConfig(**SHALLOW, attention_bias=True, mlp_bias=True, rope_parameters=rope)
+    text_only(folder, randomise(tf.LlamaForCausalLM(config)))
+
+
+def mistral(folder):
+    rope = dict(rope_type="default", rope_theta=1e5)
+    config = tf.MistralConfig(**SHALLOW, rms_norm_eps=1e-5, rope_parameters=rope, sliding_window=5)
+    text_only(folder, randomise(tf.MistralForCausalLM(config), torch.float16), dtype=torch.float16)
+
+
+def qwen2_yarn(folder):
+    """Positions scaled by YaRN; the second layer has a window."""
+    rope = dict(rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=64)
+    window = dict(use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    config = tf.Qwen2Config(**SHALLOW, rope_parameters=rope, **window)
+    text_only(folder, randomise(tf.Qwen2ForCausalLM(config), torch.bfloat16), dtype=torch.bfloat16)
+
+
+def qwen3(folder):
+    """Heads whose widths do not add up to the width of the model."""
+    rope = dict(rope_type="default", rope_theta=1e6)
+    config = tf.Qwen3Config(**SHALLOW, head_dim=12, rope_parameters=rope, tie_word_embeddings=True)
+    text_only(folder, randomise(tf.Qwen3ForCausalLM(config)))
+
+
+MODELS = {
+    "llama": llama,
+    "llama-biases": llama_biases,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "qwen2-yarn": qwen2_yarn,
+    "qwen3": qwen3,
+}
 
 
 def decoder(architecture, sizes, **more):
@@ -49,6 +84,14 @@ def llama_decoder(*sizes, **more):
 
 def qwen2_decoder(*sizes, **more):
     return decoder("Qwen2ForCausalLM", sizes, **more)
+
+
+def qwen3_decoder(*sizes, **more):
+    return decoder("Qwen3ForCausalLM", sizes, head_dim=128, **more)
+
+
+def mistral_decoder(*sizes, **more):
+    return decoder("MistralForCausalLM", sizes, **more)
 
 
 PUBLISHED = {
@@ -68,4 +111,14 @@ PUBLISHED = {
     "Qwen2.5-3B": qwen2_decoder(2048, 11008, 36, 16, 2, 151936, tie_word_embeddings=True),
     "Qwen2.5-14B": qwen2_decoder(5120, 13824, 48, 40, 8, 152064),
     "Qwen2.5-32B": qwen2_decoder(5120, 27648, 64, 40, 8, 152064),
+    "Qwen3-0.6B": qwen3_decoder(1024, 3072, 28, 16, 8, 151936, tie_word_embeddings=True),
+    "Qwen3-1.7B": qwen3_decoder(2048, 6144, 28, 16, 8, 151936, tie_word_embeddings=True),
+    "Qwen3-4B": qwen3_decoder(2560, 9728, 36, 32, 8, 151936, tie_word_embeddings=True),
+    "Qwen3-8B": qwen3_decoder(4096, 12288, 36, 32, 8, 151936),
+    "Qwen3-14B": qwen3_decoder(5120, 17408, 40, 40, 8, 151936),
+    "Qwen3-32B": qwen3_decoder(5120, 25600, 64, 64, 8, 151936),
+    "Mistral-7B-v0.1": mistral_decoder(4096, 14336, 32, 32, 8, 32000, sliding_window=4096),
+    "Mistral-7B-v0.3": mistral_decoder(4096, 14336, 32, 32, 8, 32768, sliding_window=None),
+    "Mistral-Nemo-12B": mistral_decoder(5120, 14336, 40, 32, 8, 131072, head_dim=128, sliding_window=None),
+    "Mistral-Small-24B": mistral_decoder(5120, 32768, 40, 32, 8, 131072, head_dim=128, sliding_window=None),
 }

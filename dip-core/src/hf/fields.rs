@@ -47,6 +47,20 @@ impl<'a> Fields<'a> {
         self.child(name)?.ok_or_else(|| self.absent(name, "an object"))
     }
 
+    /// True if the object has the field, even if it is null.
+    pub fn has(&self, name: &str) -> bool {
+        self.object.contains_key(name)
+    }
+
+    /// A whole number of at least 0, or `default` if it is absent.
+    pub fn whole_or(&self, name: &str, default: u32) -> Result<u32, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        match value.as_u64() {
+            Some(whole @ 0..=MAX_SIZE) => Ok(whole as u32),
+            _ => Err(self.wrong(name, value, "a whole number of 0 to 16777216")),
+        }
+    }
+
     /// A size of at least 1.
     pub fn size(&self, name: &str) -> Result<u32, SpecError> {
         self.optional_size(name)?.ok_or_else(|| self.absent(name, "a whole number of at least 1"))
@@ -170,14 +184,6 @@ impl<'a> Fields<'a> {
             one => one.as_f64().map(|one| [one; 3]),
         };
         numbers.map(Some).ok_or_else(|| self.wrong(name, value, "three numbers"))
-    }
-
-    /// Refuses a flag that is set.
-    pub fn refuse(&self, name: &str, remedy: &str) -> Result<(), SpecError> {
-        match self.flag_or(name, false)? {
-            true => Err(self.error(name, "true".into(), "false: it is not implemented", remedy)),
-            false => Ok(()),
-        }
     }
 
     pub fn error(&self, name: &str, value: String, limit: &str, remedy: &str) -> SpecError {

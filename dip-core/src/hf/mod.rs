@@ -40,8 +40,12 @@ const BYTES_PER_RANK: u64 = 40 << 30;
 pub enum Architecture {
     /// `LlamaForCausalLM`
     Llama,
+    /// `MistralForCausalLM`
+    Mistral,
     /// `Qwen2ForCausalLM`
     Qwen2,
+    /// `Qwen3ForCausalLM`
+    Qwen3,
     /// `Qwen2VLForConditionalGeneration`
     Qwen2Vl,
     /// `Qwen2_5_VLForConditionalGeneration`
@@ -72,7 +76,9 @@ pub struct HfModel {
 impl Architecture {
     const NAMES: &[(&str, Self)] = &[
         ("LlamaForCausalLM", Self::Llama),
+        ("MistralForCausalLM", Self::Mistral),
         ("Qwen2ForCausalLM", Self::Qwen2),
+        ("Qwen3ForCausalLM", Self::Qwen3),
         ("Qwen2VLForConditionalGeneration", Self::Qwen2Vl),
         ("Qwen2_5_VLForConditionalGeneration", Self::Qwen25Vl),
         ("LlavaForConditionalGeneration", Self::Llava),
@@ -103,11 +109,14 @@ impl Architecture {
 /// # Errors
 /// [`SpecError`] names the field, its value, the limit and the remedy.
 pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
+    // Some editors begin a file with a mark of its encoding.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let json = serde_json::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
     let config = Fields::root(&json)?;
     let architecture = Architecture::read(&config)?;
+    refuse_quantised(&config)?;
     let Modules { modules, positions } = match architecture {
-        Architecture::Llama | Architecture::Qwen2 => {
+        Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 | Architecture::Qwen3 => {
             let decoder = text::decoder(&config, text::Family::of(architecture))?;
             Modules { modules: vec![decoder.module], positions: decoder.positions }
         }
@@ -124,6 +133,15 @@ pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
     spec.validate()?;
     spec.parallel.pipeline = ranks(&spec);
     Ok(HfModel { architecture, spec })
+}
+
+/// Refuses weights of few bits: they cannot be trained.
+fn refuse_quantised(config: &Fields<'_>) -> Result<(), SpecError> {
+    let Some(quantised) = config.child("quantization_config")? else { return Ok(()) };
+    let method = quantised.text_or("quant_method", "given")?;
+    let remedy = "choose the version of the model with weights of 16 bits";
+    let limit = "absent: quantised weights cannot be trained";
+    Err(config.error("quantization_config", format!("{method:?}"), limit, remedy))
 }
 
 /// Proposes sizes for a model of these modules. `positions` is the longest sequence of its decoder.

@@ -1,5 +1,7 @@
 use super::*;
-use crate::spec::{Activation, AttentionBias, DecoderSpec, ModuleId, NormKind, Tower, VitSpec};
+use crate::spec::{
+    Activation, AttentionBias, DecoderSpec, ModuleId, NormKind, QueryKeyNorm, Tower, VitSpec,
+};
 
 /// The fields of published files that define the architecture, and some others.
 const LLAMA_31_8B: &str = r#"{"architectures":["LlamaForCausalLM"],"attention_bias":false,"eos_token_id":[1,2],
@@ -90,9 +92,20 @@ fn errors_name_the_field_its_value_the_limit_and_the_remedy() {
     );
     for (text, from, to, named) in [
         (LLAMA_31_8B, "LlamaForCausalLM", "MixtralForCausalLM", "architectures is [\"Mixtral"),
-        (LLAMA_31_8B, "\"llama3\"", "\"yarn\"", "rope_scaling.rope_type is \"yarn\""),
+        (LLAMA_31_8B, "\"llama3\"", "\"dynamic\"", "rope_scaling.rope_type is \"dynamic\""),
+        (
+            LLAMA_31_8B,
+            "\"factor\":8.0,",
+            "\"factor\":8.0,\"partial_rotary_factor\":0.5,",
+            "partial_rotary_factor is 0.5",
+        ),
+        (
+            LLAMA_31_8B,
+            "\"vocab_size\"",
+            "\"quantization_config\":{\"quant_method\":\"fp8\"},\"vocab_size\"",
+            "quantization_config is \"fp8\"",
+        ),
         (LLAMA_31_8B, "\"silu\"", "\"relu\"", "hidden_act is \"relu\""),
-        (LLAMA_31_8B, "\"mlp_bias\":false", "\"mlp_bias\":true", "mlp_bias is true"),
         (LLAMA_31_8B, "\"hidden_size\":4096", "\"hidden_size\":-1", "hidden_size is -1"),
         (LLAMA_31_8B, "\"hidden_size\":4096", "\"hidden_size\":\"big\"", "hidden_size is \"big\""),
         (
@@ -103,12 +116,6 @@ fn errors_name_the_field_its_value_the_limit_and_the_remedy() {
         ),
         (QWEN2_VL_2B, "[16,24,24]", "[16,24]", "rope_scaling.mrope_section is [16, 24]"),
         (QWEN2_VL_2B, "[16,24,24]", "[16,24,25]", "add up to head_dim / 2 = 64"),
-        (
-            QWEN2_VL_2B,
-            "\"use_sliding_window\":false",
-            "\"use_sliding_window\":true",
-            "full attention",
-        ),
         (
             QWEN2_VL_2B,
             "\"in_chans\":3,\"hidden_size\":1536",
@@ -189,4 +196,81 @@ fn qwen2_5_vl_has_windows_in_all_but_four_layers_of_its_encoder() {
     assert!(refused.contains("vision_config.out_hidden_size"), "{refused}");
     let refused = error(QWEN25_VL_7B, "[7,15,23,31]", "[7,15,23,32]");
     assert!(refused.contains("window.full_layers"), "{refused}");
+}
+
+const QWEN3_8B: &str = r#"{"architectures":["Qwen3ForCausalLM"],"attention_bias":false,"head_dim":128,"hidden_act":"silu",
+"hidden_size":4096,"intermediate_size":12288,"max_position_embeddings":40960,"max_window_layers":36,
+"num_attention_heads":32,"num_hidden_layers":36,"num_key_value_heads":8,"rms_norm_eps":1e-06,"rope_scaling":null,
+"rope_theta":1000000,"sliding_window":null,"tie_word_embeddings":false,"use_sliding_window":false,"vocab_size":151936}"#;
+const MISTRAL_7B: &str = r#"{"architectures":["MistralForCausalLM"],"hidden_act":"silu","hidden_size":4096,
+"intermediate_size":14336,"max_position_embeddings":32768,"num_attention_heads":32,"num_hidden_layers":32,
+"num_key_value_heads":8,"rms_norm_eps":1e-05,"rope_theta":10000.0,"sliding_window":4096,"tie_word_embeddings":false,
+"vocab_size":32000}"#;
+
+/// The decoder of a config with a text replaced.
+fn decoder(text: &str, from: &str, to: &str) -> ModuleSpec {
+    assert!(text.contains(from), "{from:?}");
+    let mut spec = from_config("m", &text.replacen(from, to, 1)).unwrap().spec;
+    spec.modules.pop().unwrap()
+}
+
+#[test]
+fn qwen3_norms_its_queries_and_keys_and_a_byte_order_mark_is_no_part_of_a_file() {
+    let with_mark = format!("\u{feff}{QWEN3_8B}");
+    let model = from_config("m", &with_mark).unwrap();
+    assert_eq!(model.architecture, Architecture::Qwen3);
+    let options = &model.spec.modules[0].options;
+    assert_eq!(options.query_key_norm, Some(QueryKeyNorm::Head));
+    assert_eq!((options.attention_bias, &options.window), (Some(AttentionBias::None), &None));
+    assert_eq!(decoder(QWEN3_8B, "\"head_dim\":128,", "").head_dim(), 128);
+}
+
+#[test]
+fn windows_are_those_of_transformers() {
+    let window = |text: &str, from: &str, to: &str| {
+        let window = decoder(text, from, to).options.window;
+        window.map(|w| (w.tokens, w.full_layers))
+    };
+    let sliding = "\"sliding_window\":4096,";
+    assert_eq!(window(MISTRAL_7B, "x", "x"), Some((4096, vec![])));
+    assert_eq!(window(MISTRAL_7B, sliding, "\"sliding_window\":null,"), None);
+    assert_eq!(window(MISTRAL_7B, sliding, ""), Some((4096, vec![])));
+    let used = QWEN3_8B.replace("\"use_sliding_window\":false", "\"use_sliding_window\":true");
+    // null is no window, although the model says that it uses one.
+    assert_eq!(window(&used, "x", "x"), None);
+    let used = used.replace("\"sliding_window\":null", "\"sliding_window\":512");
+    assert_eq!(window(&used, "x", "x"), None, "max_window_layers is the number of layers");
+    let early = "\"max_window_layers\":30,";
+    assert_eq!(window(&used, "\"max_window_layers\":36,", early), Some((512, (0..30).collect())));
+    let types = |count: usize, last: &str| {
+        let full = vec!["\"full_attention\""; count];
+        format!("\"layer_types\":[{},\"{last}\"],\"head_dim\"", full.join(","))
+    };
+    let listed = window(&used, "\"head_dim\"", &types(35, "sliding_attention"));
+    assert_eq!(listed, Some((512, (0..35).collect())));
+    for (types, named) in [
+        (types(35, "chunked"), "layer_types is \"chunked\""),
+        (types(34, "full_attention"), "layer_types is 35 types"),
+    ] {
+        let error = error(&used, "\"head_dim\"", &types);
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+#[test]
+fn yarn_and_linear_scaling_are_read_with_their_defaults() {
+    let rope = |scaling: &str| {
+        let to = format!("\"rope_scaling\":{scaling}");
+        decoder(QWEN3_8B, "\"rope_scaling\":null", &to).options.rope
+    };
+    let yarn = rope(r#"{"type":"yarn","factor":4.0,"original_max_position_embeddings":32768}"#);
+    let yarn = yarn.yarn.unwrap();
+    assert_eq!(
+        (yarn.factor, yarn.fast, yarn.slow, yarn.original_positions),
+        (4.0, 32.0, 1.0, 32_768)
+    );
+    assert!((yarn.amplitude - 1.138_629_436).abs() < 1e-9 && yarn.whole_angles);
+    assert_eq!(rope(r#"{"rope_type":"linear","factor":2.0}"#).linear, Some(2.0));
+    let spec = from_config("m", QWEN3_8B).unwrap().spec;
+    assert_eq!(ModelSpec::from_toml(&toml::to_string(&spec).unwrap()).unwrap(), spec);
 }

@@ -22,8 +22,8 @@ pub use modality::{
     WanSpec, WindowSpec,
 };
 pub use model::{
-    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, ModelSpec, ModuleSpec, Parallelism,
-    QueryKeyNorm, Rope, RopeScaling,
+    Activation, AttentionBias, AttentionWindow, LayerOptions, Lora, LoraTarget, ModelSpec,
+    ModuleSpec, Parallelism, QueryKeyNorm, Rope, RopeScaling, YarnScaling,
 };
 pub use parameters::ModuleParameters;
 pub use strict::{from_json, from_toml};

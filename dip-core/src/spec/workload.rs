@@ -145,12 +145,36 @@ pub(in crate::spec) fn triangle(n: u64) -> u64 {
     n.saturating_mul(n.saturating_add(1)) / 2
 }
 
+/// The causal pairs of `length` tokens that attend to at most `window` tokens each.
+pub(in crate::spec) fn window_pairs(length: u64, window: u64) -> u64 {
+    let rest = length.saturating_sub(window);
+    triangle(length.min(window)).saturating_add(rest.saturating_mul(window))
+}
+
+/// The pairs in all [`causal_blocks`] of a document whose tokens attend to at most `window` tokens each: a block reads no key before
+/// the window of its first query.
+pub(in crate::spec) fn window_block_pairs(length: u64, window: u64) -> u64 {
+    let size = block_size(length);
+    // The first blocks begin inside the window and read all keys before their end; they all have `size` queries unless one is the last.
+    let first = window.max(1).div_ceil(size).min(length.div_ceil(size));
+    let start = first.saturating_mul(size).min(length);
+    let square = size.saturating_mul(size);
+    let whole = start / size;
+    let before =
+        square.saturating_mul(triangle(whole)).saturating_add((start % size).saturating_mul(start));
+    // Each of the others reads its own keys and the window before its second query.
+    let keys_before = window.max(1) - 1;
+    let (blocks, rest) = ((length - start) / size, (length - start) % size);
+    let pairs = |queries: u64| queries.saturating_mul(queries.saturating_add(keys_before));
+    before.saturating_add(blocks.saturating_mul(pairs(size))).saturating_add(pairs(rest))
+}
+
 /// Pairs within the documents of a sequence. `pairs_of` gives the pairs of one document. Tokens outside all documents form one
 /// more document.
 pub(in crate::spec) fn document_pairs(
     tokens: u64,
     documents: &[u64],
-    pairs_of: fn(u64) -> u64,
+    pairs_of: impl Fn(u64) -> u64,
 ) -> u64 {
     let (mut left, mut pairs) = (tokens, 0);
     for &document in documents {
@@ -220,6 +244,21 @@ mod tests {
         }
         assert!(causal_block_pairs(8192) < triangle(8192) * 102 / 100);
         assert_eq!(causal_block_pairs(u64::MAX), u64::MAX, "no overflow");
+    }
+
+    #[test]
+    fn windows_leave_out_keys_before_them() {
+        for length in (0..300).step_by(7).chain([128, 129, 1000]) {
+            for window in [1, 2, 64, 127, 128, 129, 200, 999, 1001] {
+                let seen = (0..length).map(|query| (query + 1u64).min(window)).sum::<u64>();
+                assert_eq!(window_pairs(length, window), seen, "{length} {window}");
+                let keys = |b: &Range<u64>| b.end - (b.start + 1).saturating_sub(window);
+                let pairs =
+                    causal_blocks(length).map(|b| (b.end - b.start) * keys(&b)).sum::<u64>();
+                assert_eq!(window_block_pairs(length, window), pairs, "{length} {window}");
+            }
+        }
+        assert_eq!(window_block_pairs(u64::MAX, u64::MAX), u64::MAX, "no overflow");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Attention<B: Backend> {
     heads: HeadSizes,
     /// Factor of the scores.
     scale: f64,
+    /// True if a token attends only to the tokens of its window.
+    windowed: bool,
 }
 
 /// Positions and attention spans, shared by the attention layers of a chunk.
@@ -44,6 +46,8 @@ pub struct Geometry<B: Backend> {
     /// Rotation of queries and keys; none if positions are learned.
     rotations: Option<[Rotation<B>; 2]>,
     spans: Vec<AttentionSpan<B>>,
+    /// The spans of layers whose attention is windowed.
+    window_spans: Vec<AttentionSpan<B>>,
 }
 
 impl<B: Backend> Geometry<B> {
@@ -54,7 +58,7 @@ impl<B: Backend> Geometry<B> {
 
     /// Sequences of `lengths` rows without rotary positions; every row attends to all rows of its sequence.
     pub fn without_positions(lengths: &[usize]) -> Self {
-        Self { rotations: None, spans: AttentionSpan::runs(lengths) }
+        Self { rotations: None, spans: AttentionSpan::runs(lengths), window_spans: Vec::new() }
     }
 
     /// Causal attention inside each document of a packed sequence.
@@ -62,7 +66,7 @@ impl<B: Backend> Geometry<B> {
         Self::new(
             heads,
             rotary,
-            AttentionSpan::causal_documents(documents, heads, &rotary.device()),
+            AttentionSpan::causal_documents(documents, None, heads, &rotary.device()),
         )
     }
 
@@ -79,7 +83,23 @@ impl<B: Backend> Geometry<B> {
     /// Sequences of `lengths` rows that attend to contexts of `contexts` rows, without positions.
     pub fn cross(lengths: &[usize], contexts: &[usize]) -> Self {
         let sizes = lengths.iter().copied().zip(contexts.iter().copied());
-        Self { rotations: None, spans: AttentionSpan::pairs(sizes) }
+        Self { rotations: None, spans: AttentionSpan::pairs(sizes), window_spans: Vec::new() }
+    }
+
+    /// The same with windows of `tokens` in the layers that have windows.
+    #[must_use]
+    pub fn with_window(self, heads: HeadSizes, documents: &[u32], tokens: Option<u32>) -> Self {
+        let Some([rotation, _]) = self.rotations.as_ref().filter(|_| tokens.is_some()) else {
+            return self;
+        };
+        let device = rotation.device();
+        let window_spans = AttentionSpan::causal_documents(documents, tokens, heads, &device);
+        Self { window_spans, ..self }
+    }
+
+    /// The spans of a layer.
+    fn spans(&self, windowed: bool) -> &[AttentionSpan<B>] {
+        if windowed { &self.window_spans } else { &self.spans }
     }
 
     /// Sequences of `lengths` rows, each with a matrix that is added to its scores, `[1, h, s, s]`; every row attends to all rows of
@@ -87,7 +107,7 @@ impl<B: Backend> Geometry<B> {
     pub(in crate::model) fn biased(lengths: &[usize], biases: Vec<Tensor<B, 4>>) -> Self {
         let spans = AttentionSpan::pairs(lengths.iter().map(|&s| (s, s))).into_iter();
         let spans = spans.zip(biases).map(|(span, bias)| span.with_mask(bias)).collect();
-        Self { rotations: None, spans }
+        Self { rotations: None, spans, window_spans: Vec::new() }
     }
 
     /// The same where the last key of every context stands for all keys that are missing to `keys`: it counts as often as they are.
@@ -99,14 +119,15 @@ impl<B: Backend> Geometry<B> {
 
     /// Bytes of positions and masks, held as long as the layers that share them.
     pub(in crate::model) fn bytes(&self) -> u64 {
-        let masks = self.spans.iter().map(AttentionSpan::bytes).sum::<u64>();
+        let masks =
+            self.spans.iter().chain(&self.window_spans).map(AttentionSpan::bytes).sum::<u64>();
         let rotations = self.rotations.iter().flatten().map(Rotation::bytes).sum::<u64>();
         rotations + masks
     }
 
     fn new(heads: HeadSizes, rotary: &Rotary<B>, spans: Vec<AttentionSpan<B>>) -> Self {
         let rotations = [rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads)];
-        Self { rotations: Some(rotations), spans }
+        Self { rotations: Some(rotations), spans, window_spans: Vec::new() }
     }
 
     /// Queries and keys, rotated by their positions.
@@ -149,6 +170,7 @@ impl<B: Backend> Attention<B> {
             key_norm: query_key_norm(spec, key, init),
             heads,
             scale: 1.0 / (heads.head_dim as f64).sqrt(),
+            windowed: false,
         }
     }
 
@@ -156,6 +178,12 @@ impl<B: Backend> Attention<B> {
     #[must_use]
     pub(in crate::model) fn unscaled(self) -> Self {
         Self { scale: 1.0, ..self }
+    }
+
+    /// The same attention, which reads only the tokens of a window if `windowed`.
+    #[must_use]
+    pub fn with_window(self, windowed: bool) -> Self {
+        Self { windowed, ..self }
     }
 
     /// Attention of `x_rm` over itself.
@@ -189,7 +217,7 @@ impl<B: Backend> Attention<B> {
         let [query, key] = geometry.rotate([query, key]);
         let value = self.value.forward(context_cm);
         let inputs = AttentionInputs { query: query * self.scale, key, value };
-        let (weights, attended) = attend(&inputs, &geometry.spans, self.heads);
+        let (weights, attended) = attend(&inputs, geometry.spans(self.windowed), self.heads);
         let y = self.output.forward(attended.clone());
         let norms = [query_norm, key_norm];
         (y, AttentionKept { inputs, norms, weights: Some((weights, attended)) })
@@ -204,7 +232,7 @@ impl<B: Backend> Attention<B> {
     ) -> [Tensor<B, 2>; 2] {
         let AttentionGiven { kept, dy, geometry } = given;
         let AttentionKept { inputs, norms: [query_norm, key_norm], weights } = kept;
-        let spans = &geometry.spans;
+        let spans = geometry.spans(self.windowed);
         let (weights, attended) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
         let dy = linear_backward(&self.output, attended, dy, gradients);
         let d = attend_backward(&inputs, spans, self.heads, weights, &dy);

@@ -142,16 +142,24 @@ impl<B: Backend> AttentionSpan<B> {
         sizes.map(span).collect()
     }
 
-    /// The documents of a packed sequence, each causal, in blocks of queries.
-    pub fn causal_documents(documents: &[u32], heads: HeadSizes, device: &B::Device) -> Vec<Self> {
+    /// The documents of a packed sequence, each causal, in blocks of queries. With a window, a query attends only to that many
+    /// tokens, itself included.
+    pub fn causal_documents(
+        documents: &[u32],
+        window: Option<u32>,
+        heads: HeadSizes,
+        device: &B::Device,
+    ) -> Vec<Self> {
+        let window = window.map_or(usize::MAX, |tokens| tokens as usize);
         let mut start = 0;
         let mut spans = Vec::new();
         for document in documents.chunk_by(|a, b| a == b) {
             for block in causal_blocks(document.len() as u64) {
                 let block = block.start as usize..block.end as usize;
                 let queries = Rows { start: start + block.start, length: block.len() };
-                let keys = Rows { start, length: block.end };
-                let mask = Some(causal(block, heads, device));
+                let first = (block.start + 1).saturating_sub(window);
+                let keys = Rows { start: start + first, length: block.end - first };
+                let mask = Some(causal(block, window, heads, device));
                 spans.push(Self { sequences: 1, queries, keys, mask });
             }
             start += document.len();
@@ -244,12 +252,20 @@ fn softmax_backward<B: Backend>(weights: Tensor<B, 4>, d_weights: Tensor<B, 4>) 
     cast((d_weights - sum) * weights, dtype)
 }
 
-/// The causal mask. It holds all heads, because backends add a broadcast mask element by element.
-fn causal<B: Backend>(queries: Range<usize>, heads: HeadSizes, device: &B::Device) -> Tensor<B, 4> {
-    let keys = queries.end;
+/// The causal mask of a block of queries over the keys from the first that one of them sees. It holds all heads, because backends
+/// add a broadcast mask element by element.
+fn causal<B: Backend>(
+    queries: Range<usize>,
+    window: usize,
+    heads: HeadSizes,
+    device: &B::Device,
+) -> Tensor<B, 4> {
+    let first = (queries.start + 1).saturating_sub(window);
+    let keys = queries.end - first;
     let mut values = vec![0.0; queries.len() * keys];
     for (row, query) in values.chunks_exact_mut(keys).zip(queries.clone()) {
-        row[query + 1..].fill(HIDDEN);
+        row[query + 1 - first..].fill(HIDDEN);
+        row[..(query + 1).saturating_sub(window).saturating_sub(first)].fill(HIDDEN);
     }
     let shape = [1, heads.kv_heads, heads.group() * queries.len(), keys];
     Tensor::from_data(TensorData::new(values.repeat(heads.heads), shape), device)
@@ -279,20 +295,49 @@ pub(in crate::model) fn attend_backward<B: Backend>(
     weights: Vec<Tensor<B, 4>>,
     dy: &Tensor<B, 2>,
 ) -> AttentionInputs<B> {
-    let (mut query, mut key, mut value) = (Vec::new(), Vec::new(), Vec::new());
-    let mut document = None;
+    let mut query = Vec::new();
+    let (mut key, mut value) = (RowSums::default(), RowSums::default());
     for (span, weights) in spans.iter().zip(weights) {
         let [d_query, d_key, d_value] = span.backward(inputs, weights, dy, heads);
         query.push(d_query);
-        let seen = document.replace(span.keys.start) == Some(span.keys.start);
-        for (all, d) in [(&mut key, d_key), (&mut value, d_value)] {
-            match all.pop() {
-                Some(before) if seen => all.push(added(d, before)),
-                before => all.extend(before.into_iter().chain([d])),
-            }
-        }
+        key.add(span.keys.start, d_key);
+        value.add(span.keys.start, d_value);
     }
-    AttentionInputs { query: join(query), key: join(key), value: join(value) }
+    AttentionInputs { query: join(query), key: join(key.parts), value: join(value.parts) }
+}
+
+/// Sums of rows that arrive in order of their first row and may overlap.
+struct RowSums<B: Backend> {
+    /// Rows that follow one another. Only the last part can still grow.
+    parts: Vec<Tensor<B, 2>>,
+    /// First row of the last part.
+    start: usize,
+}
+
+impl<B: Backend> Default for RowSums<B> {
+    fn default() -> Self {
+        Self { parts: Vec::new(), start: 0 }
+    }
+}
+
+impl<B: Backend> RowSums<B> {
+    fn add(&mut self, start: usize, x: Tensor<B, 2>) {
+        let before = self.parts.last().map_or(0, |last| last.dims()[0]);
+        let overlaps = start < self.start + before;
+        let x = match self.parts.pop_if(|_| overlaps) {
+            None => x,
+            Some(last) => {
+                let done = start - self.start;
+                if done > 0 {
+                    self.parts.push(last.clone().narrow(0, 0, done));
+                }
+                let overlap = if done == 0 { last } else { last.narrow(0, done, before - done) };
+                added(x, overlap)
+            }
+        };
+        self.parts.push(x);
+        self.start = start;
+    }
 }
 
 /// The gradient of the scores of every span, `[n, k, g * s, t]`, from the gradient of the result.
@@ -316,9 +361,6 @@ fn added<B: Backend>(x: Tensor<B, 2>, first: Tensor<B, 2>) -> Tensor<B, 2> {
     let ([rows, _], [of_first, _]) = (x.dims(), first.dims());
     if of_first == rows {
         return x + first;
-    }
-    if of_first == 0 {
-        return x;
     }
     let rest = x.clone().narrow(0, of_first, rows - of_first);
     Tensor::cat(vec![x.narrow(0, 0, of_first) + first, rest], 0)
@@ -344,7 +386,8 @@ mod tests {
     #[test]
     fn a_token_attends_to_its_document_up_to_itself_and_to_nothing_else() {
         let documents = [0, 0, 0, 1, 1];
-        let spans = AttentionSpan::<Flex>::causal_documents(&documents, HEADS, &Default::default());
+        let spans =
+            AttentionSpan::<Flex>::causal_documents(&documents, None, HEADS, &Default::default());
         let [query, key, value] = [normal(5, 12), normal(5, 6), normal(5, 6)];
         let run = |key: Tensor<Flex, 2>| -> Vec<f32> {
             let inputs = AttentionInputs { query: query.clone(), key, value: value.clone() };
@@ -370,14 +413,10 @@ mod tests {
         let lengths = [300, 5, 140];
         let documents: Vec<u32> = (0..).zip(lengths).flat_map(|(d, n)| vec![d; n]).collect();
         let mut start = 0;
-        let whole = lengths.map(|length| {
-            let rows = Rows { start, length };
+        let starts = lengths.map(|length| {
             start += length;
-            let mask = Some(causal(0..length, HEADS, &device));
-            AttentionSpan::<Flex> { sequences: 1, queries: rows, keys: rows, mask }
+            start - length
         });
-        let blocks = AttentionSpan::causal_documents(&documents, HEADS, &device);
-        assert_eq!(blocks.len(), 3 + 1 + 2);
         let [query, key, value] = [normal(445, 12), normal(445, 6), normal(445, 6)];
         let (inputs, dy) = (AttentionInputs { query, key, value }, normal(445, 12));
         let run = |spans: &[AttentionSpan<Flex>]| {
@@ -385,8 +424,26 @@ mod tests {
             let d = attend_backward(&inputs, spans, HEADS, weights, &dy);
             [y, d.query, d.key, d.value].map(|x| x.into_data())
         };
-        for (blocked, whole) in run(&blocks).iter().zip(run(&whole)) {
-            blocked.assert_approx_eq::<f32>(&whole, burn::tensor::Tolerance::absolute(1e-5));
+        for window in [None, Some(1), Some(7), Some(100), Some(128), Some(299), Some(1000)] {
+            let keys = window.map_or(usize::MAX, |tokens| tokens as usize);
+            let whole = starts.iter().zip(lengths).map(|(&start, length)| {
+                let rows = Rows { start, length };
+                let mut mask = vec![HIDDEN; length * length];
+                for query in 0..length {
+                    let seen = (query + 1).saturating_sub(keys)..query + 1;
+                    mask[query * length..][seen].fill(0.0);
+                }
+                let shape = [1, HEADS.kv_heads, HEADS.group() * length, length];
+                let mask = TensorData::new(mask.repeat(HEADS.heads), shape);
+                let mask = Some(Tensor::from_data(mask, &device));
+                AttentionSpan::<Flex> { sequences: 1, queries: rows, keys: rows, mask }
+            });
+            let whole: Vec<_> = whole.collect();
+            let blocks = AttentionSpan::causal_documents(&documents, window, HEADS, &device);
+            assert_eq!(blocks.len(), 3 + 1 + 2);
+            for (blocked, whole) in run(&blocks).iter().zip(run(&whole)) {
+                blocked.assert_approx_eq::<f32>(&whole, burn::tensor::Tolerance::absolute(1e-5));
+            }
         }
     }
 }

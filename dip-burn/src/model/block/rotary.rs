@@ -5,9 +5,11 @@
 //!
 //! Shape legend: n sequences, s their length, r = n * s rows, h heads, d head width.
 
+use std::ops::Range;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use dip_core::{Rope, RopeScaling};
+use dip_core::{Rope, RopeScaling, YarnScaling};
 
 use super::fused;
 use crate::model::gradients::bytes_of;
@@ -20,21 +22,36 @@ pub struct RotaryFrequencies {
     per_position: Vec<f64>,
     /// Time, row or column, `[d / 2]`.
     axes: Vec<usize>,
+    /// Factor of rotated queries and keys.
+    amplitude: f64,
 }
 
 impl RotaryFrequencies {
     /// The frequencies of a module whose heads are `head_dim` wide, which is even.
     pub fn of(rope: &Rope, head_dim: usize) -> Self {
         let half = head_dim / 2;
-        let angle = |i: usize| rope.theta.powf(-(i as f64) / half as f64);
-        let angle = |i| rope.scaling.map_or(angle(i), |s| scaled_angle(angle(i), s));
+        let ramp = rope.yarn.map(|yarn| yarn_ramp(&yarn, rope.theta, head_dim));
+        let angle = |i: usize| {
+            let angle = rope.theta.powf(-(i as f64) / half as f64);
+            let angle = rope.scaling.map_or(angle, |s| scaled_angle(angle, s));
+            let angle = angle / rope.linear.unwrap_or(1.0);
+            match (&rope.yarn, &ramp) {
+                (Some(yarn), Some(ramp)) => {
+                    let rarely =
+                        ((i as f64 - ramp.start) / (ramp.end - ramp.start)).clamp(0.0, 1.0);
+                    angle * (1.0 - rarely + rarely / yarn.factor)
+                }
+                _ => angle,
+            }
+        };
         let sections = rope.sections.unwrap_or([half as u32, 0, 0]);
         let runs = (0..3).flat_map(|axis| vec![axis; sections[axis] as usize]);
         let axes = match rope.interleaved {
             false => runs.take(half).collect(),
             true => (0..half).map(|i| alternating_axis(i, sections)).collect(),
         };
-        Self { per_position: (0..half).map(angle).collect(), axes }
+        let amplitude = rope.yarn.map_or(1.0, |yarn| yarn.amplitude);
+        Self { per_position: (0..half).map(angle).collect(), axes, amplitude }
     }
 }
 
@@ -71,6 +88,19 @@ impl RotaryPairs {
     }
 }
 
+/// The angles of a head between those that turn often and those that turn rarely in the original training.
+fn yarn_ramp(yarn: &YarnScaling, theta: f64, head_dim: usize) -> Range<f64> {
+    let angle_of_turns = |turns: f64| {
+        let waves = f64::from(yarn.original_positions) / (turns * std::f64::consts::TAU);
+        head_dim as f64 * waves.ln() / (2.0 * theta.ln())
+    };
+    let (start, end) = (angle_of_turns(yarn.fast), angle_of_turns(yarn.slow));
+    let (start, end) = if yarn.whole_angles { (start.floor(), end.ceil()) } else { (start, end) };
+    let (start, end) = (start.max(0.0), end.min(head_dim as f64 - 1.0));
+    // A ramp without length is a step.
+    start..if start == end { end + 1e-3 } else { end }
+}
+
 /// Rotates the heads of queries and keys by their positions.
 #[derive(Debug, Clone)]
 pub struct Rotary<B: Backend> {
@@ -98,10 +128,17 @@ impl<B: Backend> Rotary<B> {
         frequencies: &RotaryFrequencies,
         device: &B::Device,
     ) -> Self {
-        let RotaryFrequencies { per_position, axes } = frequencies;
+        let RotaryFrequencies { per_position, axes, amplitude } = frequencies;
         let angle = |s: usize, i: usize| f64::from(positions[s][axes[i]]) * per_position[i];
         let (length, half) = (positions.len(), per_position.len());
-        Self::from_angles(length, half, angle, RotaryPairs::Halves, device)
+        let rotary = Self::from_angles(length, half, angle, RotaryPairs::Halves, device);
+        match *amplitude {
+            1.0 => rotary,
+            // A longer rotated vector: both tables grow.
+            amplitude => {
+                Self { cos: rotary.cos * amplitude, sin: rotary.sin * amplitude, ..rotary }
+            }
+        }
     }
 
     /// Positions in a grid: the first half of the angles grows with the row, the second with the column. `head_dim` is a
@@ -189,6 +226,11 @@ impl<B: Backend> Rotary<B> {
 }
 
 impl<B: Backend> Rotation<B> {
+    /// The device of its tables.
+    pub(in crate::model) fn device(&self) -> B::Device {
+        self.cos.device()
+    }
+
     /// Bytes of the tables.
     pub(in crate::model) fn bytes(&self) -> u64 {
         bytes_of(&self.cos) + bytes_of(&self.sin)

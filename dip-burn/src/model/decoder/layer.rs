@@ -17,9 +17,9 @@ pub(super) fn init<B: Backend>(spec: &ModuleSpec, number: u32, init: &Init<'_, B
     let path = format!("layers.{number}");
     Layer {
         attention_norm: norm(),
-        attention: Attention::init(spec, &path, init),
+        attention: Attention::init(spec, &path, init).with_window(spec.window_of(number).is_some()),
         feed_forward_norm: norm(),
-        feed_forward: FeedForward::init(spec, &path, false, init),
+        feed_forward: FeedForward::init(spec, &path, spec.options.feed_forward_bias, init),
     }
 }
 
@@ -29,6 +29,8 @@ impl<B: Backend> DecoderChunk<B> {
         let rows = on.microbatch.text_rows(&on.instances);
         let positions = &on.microbatch.positions[rows.clone()];
         let rotary = Rotary::sequence(positions, &self.frequencies, device);
-        Geometry::causal_documents(self.heads, &rotary, &on.microbatch.documents[rows])
+        let documents = &on.microbatch.documents[rows];
+        let geometry = Geometry::causal_documents(self.heads, &rotary, documents);
+        geometry.with_window(self.heads, documents, self.window)
     }
 }

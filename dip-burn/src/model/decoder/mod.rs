@@ -30,6 +30,9 @@ pub struct DecoderChunk<B: Backend> {
     layers: Vec<Layer<B>>,
     end: Option<DecoderEnd<B>>,
     heads: HeadSizes,
+    /// Tokens of a window, if some of the layers have windows.
+    #[module(skip)]
+    window: Option<u32>,
     #[module(skip)]
     frequencies: RotaryFrequencies,
     /// True if the head is the token table.
@@ -77,6 +80,7 @@ impl<B: Backend> DecoderChunk<B> {
             layers: chunk.layers.clone().map(|i| layer::init(spec, i, init)).collect(),
             end: chunk.is_last().then(end),
             heads: HeadSizes::of(spec),
+            window: chunk.layers.clone().find_map(|i| spec.window_of(i)),
             frequencies: RotaryFrequencies::of(&spec.options.rope, spec.head_dim() as usize),
             tied: decoder.is_tied(),
         })

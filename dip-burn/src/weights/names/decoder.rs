@@ -1,4 +1,4 @@
-//! Llama and Qwen2, alone or inside another model.
+//! Llama, Mistral, Qwen2 and Qwen3, alone or inside another model.
 
 use dip_core::hf::LANGUAGE;
 use dip_core::{DecoderSpec, LoraTarget, ModelSpec};
@@ -15,6 +15,7 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
     let (vocab, m, f) = (vocab as usize, spec.hidden as usize, spec.ffn as usize);
     let d = spec.head_dim() as usize;
     let (q, k) = (spec.heads as usize * d, spec.kv_heads() as usize * d);
+    let ffn_bias = spec.options.feed_forward_bias;
     let bias = |projection| spec.attention_bias().of(projection);
     let tokens = format!("{}embed_tokens.weight", prefixes.text);
     table.same(tokens.clone(), &[vocab, m], format!("{LANGUAGE}.embed.weight"));
@@ -26,11 +27,17 @@ pub(super) fn add(table: &mut Table, model: &ModelSpec, prefixes: &Prefixes) {
             ("self_attn.k_proj", "attention.key", [k, m], bias(LoraTarget::Key)),
             ("self_attn.v_proj", "attention.value", [k, m], bias(LoraTarget::Value)),
             ("self_attn.o_proj", "attention.output", [m, q], bias(LoraTarget::Output)),
-            ("mlp.gate_proj", "feed_forward.gate", [f, m], false),
-            ("mlp.up_proj", "feed_forward.up", [f, m], false),
-            ("mlp.down_proj", "feed_forward.down", [m, f], false),
+            ("mlp.gate_proj", "feed_forward.gate", [f, m], ffn_bias),
+            ("mlp.up_proj", "feed_forward.up", [f, m], ffn_bias),
+            ("mlp.down_proj", "feed_forward.down", [m, f], ffn_bias),
         ] {
             table.linear(&format!("{name}.{theirs}"), shape, bias, &format!("{ours}.{part}"));
+        }
+        if spec.options.query_key_norm.is_some() {
+            for (theirs, part) in [("q_norm", "query_norm"), ("k_norm", "key_norm")] {
+                let theirs = format!("{name}.self_attn.{theirs}.weight");
+                table.same(theirs, &[d], format!("{ours}.attention.{part}.gamma"));
+            }
         }
         for (theirs, part) in [
             ("input_layernorm", "attention_norm"),

@@ -73,7 +73,9 @@ pub struct Prefixes {
 /// The prefixes that files of an architecture may have; the prefixes of published files come first.
 pub fn prefixes(architecture: Architecture) -> &'static [Prefixes] {
     match architecture {
-        Architecture::Llama | Architecture::Qwen2 => &decoder::PREFIXES,
+        Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 | Architecture::Qwen3 => {
+            &decoder::PREFIXES
+        }
         Architecture::Qwen2Vl | Architecture::Qwen25Vl => &qwen_vl::PREFIXES,
         Architecture::Llava | Architecture::LlavaNext | Architecture::LlavaOnevision => {
             &llava::PREFIXES
@@ -87,7 +89,9 @@ pub fn prefixes(architecture: Architecture) -> &'static [Prefixes] {
 pub fn table(model: &ModelSpec, architecture: Architecture, prefixes: &Prefixes) -> Table {
     let mut table = Table::default();
     match architecture {
-        Architecture::Llama | Architecture::Qwen2 => decoder::add(&mut table, model, prefixes),
+        Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 | Architecture::Qwen3 => {
+            decoder::add(&mut table, model, prefixes)
+        }
         Architecture::Qwen2Vl | Architecture::Qwen25Vl => {
             qwen_vl::add(&mut table, model, prefixes);
             decoder::add(&mut table, model, prefixes);

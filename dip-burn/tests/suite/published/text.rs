@@ -9,14 +9,30 @@ use std::sync::Arc;
 use super::checks::{options_change_logits, standard_checks};
 use super::{Fixture, halves, planned};
 
-standard_checks!(llama: "llama", qwen2: "qwen2");
+standard_checks!(
+    llama: "llama",
+    llama_biases: "llama-biases",
+    mistral: "mistral",
+    qwen2: "qwen2",
+    qwen2_yarn: "qwen2-yarn",
+    qwen3: "qwen3",
+);
 
 #[test]
-fn every_option_of_llama_changes_its_logits() {
+fn every_option_of_a_decoder_changes_its_logits() {
     options_change_logits(&[
         ("llama", 0, "theta", |m| m.options.rope.theta = 1e4),
         ("llama", 0, "scaling", |m| m.options.rope.scaling = None),
         ("llama", 0, "epsilon", |m| m.options.norm_epsilon = 1e-2),
+        ("llama-biases", 0, "linear scaling", |m| m.options.rope.linear = None),
+        ("mistral", 0, "window", |m| m.options.window = None),
+        ("mistral", 0, "tokens", |m| m.options.window.as_mut().unwrap().tokens = 6),
+        ("qwen2-yarn", 0, "full layers", |m| {
+            m.options.window.as_mut().unwrap().full_layers.clear()
+        }),
+        ("qwen2-yarn", 0, "factor", |m| m.options.rope.yarn.as_mut().unwrap().factor = 8.0),
+        ("qwen2-yarn", 0, "turns", |m| m.options.rope.yarn.as_mut().unwrap().slow = 0.05),
+        ("qwen2-yarn", 0, "amplitude", |m| m.options.rope.yarn.as_mut().unwrap().amplitude = 1.0),
     ]);
 }
 

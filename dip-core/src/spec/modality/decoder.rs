@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AttentionBias, Filling, InstanceSpace, MicrobatchMeta, Modality, ModuleSlice, ModuleSpec,
-    Workload, add, causal_block_pairs, document_pairs, triangle,
+    Workload, add, causal_block_pairs, document_pairs, triangle, window_block_pairs, window_pairs,
 };
 use crate::spec::error::FieldError;
 
@@ -57,8 +57,13 @@ impl Modality for DecoderSpec {
             let (tokens, documents) =
                 (slice.model.sequence_length(microbatch), &microbatch.documents);
             work.tokens = tokens;
-            work.attention_pairs = document_pairs(tokens, documents, triangle);
-            work.computed_pairs = document_pairs(tokens, documents, causal_block_pairs);
+            let pairs = PairsOfLayers::of(slice.module);
+            work.attention_pairs = document_pairs(tokens, documents, |length| {
+                pairs.mean(triangle(length), |window| window_pairs(length, window))
+            });
+            work.computed_pairs = document_pairs(tokens, documents, |length| {
+                pairs.mean(causal_block_pairs(length), |window| window_block_pairs(length, window))
+            });
             work.trained_tokens = microbatch.text_tokens;
         } else {
             let range = slice.instances.start as usize..slice.instances.end as usize;
@@ -106,6 +111,33 @@ impl Modality for DecoderSpec {
 
     fn microbatch_of(&self, _: &ModuleSpec, tokens: u64) -> MicrobatchMeta {
         MicrobatchMeta { text_tokens: tokens, ..MicrobatchMeta::default() }
+    }
+}
+
+/// The layers of a decoder with and without a window. A workload has one number of pairs for all layers: their mean.
+struct PairsOfLayers {
+    layers: u64,
+    windowed: u64,
+    /// Tokens of a window; 0 if no layer has one.
+    window: u64,
+}
+
+impl PairsOfLayers {
+    fn of(module: &ModuleSpec) -> Self {
+        let layers = u64::from(module.layers);
+        let window = module.options.window.as_ref();
+        let windowed = window.map_or(0, |w| layers.saturating_sub(w.full_layers.len() as u64));
+        Self { layers, windowed, window: window.map_or(0, |w| u64::from(w.tokens)) }
+    }
+
+    fn mean(&self, whole: u64, of_window: impl Fn(u64) -> u64) -> u64 {
+        if self.windowed == 0 {
+            return whole;
+        }
+        let (layers, windowed) = (u128::from(self.layers), u128::from(self.windowed));
+        let sum =
+            u128::from(whole) * (layers - windowed) + u128::from(of_window(self.window)) * windowed;
+        u64::try_from(sum / layers).unwrap_or(u64::MAX)
     }
 }
 

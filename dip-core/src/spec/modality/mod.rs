@@ -35,6 +35,7 @@ use crate::spec::error::FieldError;
 use crate::spec::model::{AttentionBias, ModelSpec, ModuleSpec};
 use crate::spec::workload::{
     InstanceSpace, Workload, add, causal_block_pairs, document_pairs, square, triangle,
+    window_block_pairs, window_pairs,
 };
 
 /// The settings of one modality, and the properties of its modules that the planner needs.

@@ -12,7 +12,8 @@ use crate::spec::modality::{DecoderSpec, ModuleKind};
 use crate::spec::strict;
 
 pub use options::{
-    Activation, AttentionBias, LayerOptions, Lora, LoraTarget, QueryKeyNorm, Rope, RopeScaling,
+    Activation, AttentionBias, AttentionWindow, LayerOptions, Lora, LoraTarget, QueryKeyNorm, Rope,
+    RopeScaling, YarnScaling,
 };
 
 /// Maximum number of modules of a model. It bounds the tables with one entry per module.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ModuleSpec;
 use crate::spec::error::FieldError;
+use crate::spec::modality::DecoderSpec;
 
 /// Options in which published models differ. The presets use the defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,9 @@ pub struct LayerOptions {
     /// Projections of the attention that have a bias. Defaults to all in encoders and none in decoders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_bias: Option<AttentionBias>,
+    /// True if the feed-forward networks of a decoder have biases.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub feed_forward_bias: bool,
     /// Activation of a feed-forward network without a gate.
     pub activation: Activation,
     /// Activation of the gate of a feed-forward network that has one. Defaults to SiLU.
@@ -22,6 +26,9 @@ pub struct LayerOptions {
     /// Norms of queries and keys before their rotation. Defaults to none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query_key_norm: Option<QueryKeyNorm>,
+    /// Attention of a decoder to the latest tokens only. Defaults to whole documents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<AttentionWindow>,
     /// Rotary positions.
     pub rope: Rope,
 }
@@ -31,9 +38,11 @@ impl Default for LayerOptions {
         Self {
             norm_epsilon: 1e-6,
             attention_bias: None,
+            feed_forward_bias: false,
             activation: Activation::Gelu,
             gate_activation: None,
             query_key_norm: None,
+            window: None,
             rope: Rope::default(),
         }
     }
@@ -63,6 +72,17 @@ impl AttentionBias {
             Self::All => true,
         }
     }
+}
+
+/// Attention to the latest tokens only, as in Mistral.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttentionWindow {
+    /// Tokens that a token attends to, itself included.
+    pub tokens: u32,
+    /// Layers that attend to whole documents instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub full_layers: Vec<u32>,
 }
 
 /// Root-mean-square norms of queries and keys, each with weights of its own.
@@ -96,6 +116,12 @@ pub struct Rope {
     /// Scaling of wave lengths for longer sequences, as in Llama 3.1.
     #[serde(rename = "stretch", skip_serializing_if = "Option::is_none")]
     pub scaling: Option<RopeScaling>,
+    /// Factor by which all waves grow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear: Option<f64>,
+    /// Scaling of wave lengths by YaRN, as in Qwen2.5 for long sequences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub yarn: Option<YarnScaling>,
     /// Numbers of angles of a head that encode time, row and column, as in Qwen2-VL. They add up to half of the head width.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sections: Option<[u32; 3]>,
@@ -106,7 +132,14 @@ pub struct Rope {
 
 impl Default for Rope {
     fn default() -> Self {
-        Self { theta: 10_000.0, scaling: None, sections: None, interleaved: false }
+        Self {
+            theta: 10_000.0,
+            scaling: None,
+            linear: None,
+            yarn: None,
+            sections: None,
+            interleaved: false,
+        }
     }
 }
 
@@ -123,6 +156,25 @@ pub struct RopeScaling {
     pub high: f64,
     /// Number of positions in the original training.
     pub original_positions: u32,
+}
+
+/// Scaling of rotary wave lengths by YaRN: angles that turn often in the original training stay, angles that turn rarely are
+/// divided by `factor`, and a ramp over the angles between them joins both.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct YarnScaling {
+    /// Factor by which long waves grow.
+    pub factor: f64,
+    /// Turns above which an angle stays.
+    pub fast: f64,
+    /// Turns below which an angle is divided by the factor.
+    pub slow: f64,
+    /// Number of positions in the original training.
+    pub original_positions: u32,
+    /// Factor of rotated queries and keys.
+    pub amplitude: f64,
+    /// True if the ramp begins and ends at whole angles.
+    pub whole_angles: bool,
 }
 
 /// Low-rank adapters on a frozen module: `y = x W + (alpha / rank) x A B`. Only A and B are trained.
@@ -176,6 +228,12 @@ impl ModuleSpec {
         self.options.attention_bias.unwrap_or(self.kind.modality().attention_bias())
     }
 
+    /// Tokens that a token of a layer attends to; `None` for its whole document.
+    pub fn window_of(&self, layer: u32) -> Option<u32> {
+        let window = self.options.window.as_ref()?;
+        (!window.full_layers.contains(&layer)).then_some(window.tokens)
+    }
+
     pub(super) fn validate_options(&self) -> Result<(), FieldError> {
         let path = |name: &str| format!("module {:?}.{name}", self.name);
         let published = "give the sections of the published model";
@@ -212,6 +270,10 @@ impl ModuleSpec {
                 return Err(FieldError::new(path("options.rope.stretch"), value, limit, remedy));
             }
         }
+        rope.validate_growth(&path("options.rope"))?;
+        if let Some(window) = &self.options.window {
+            window.validate(self)?;
+        }
         let Some(lora) = &self.lora else { return Ok(()) };
         if lora.targets.contains(&LoraTarget::Gate) && !self.gated_ffn() {
             let limit = "without gate: the feed-forward network has none";
@@ -219,6 +281,50 @@ impl ModuleSpec {
             return Err(FieldError::new(path, "gate", limit, "target up and down"));
         }
         lora.validate(&path("lora"))
+    }
+}
+
+impl AttentionWindow {
+    fn validate(&self, module: &ModuleSpec) -> Result<(), FieldError> {
+        module.check("options.window.tokens", self.tokens, 1 << 24)?;
+        let path = module.path("options.window");
+        if module.kind.get::<DecoderSpec>().is_none() {
+            let remedy = "leave it out: encoders have windows of their own";
+            return Err(FieldError::new(path, "given", "absent outside of decoders", remedy));
+        }
+        match self.full_layers.iter().find(|&&layer| layer >= module.layers) {
+            None => Ok(()),
+            Some(layer) => {
+                let limit = format!("below the number of layers, {}", module.layers);
+                let path = format!("{path}.full_layers");
+                Err(FieldError::new(path, layer, limit, "remove it"))
+            }
+        }
+    }
+}
+
+impl Rope {
+    /// Checks the factors by which waves grow. `path` is the path of the positions in their file.
+    fn validate_growth(&self, path: &str) -> Result<(), FieldError> {
+        let remedy = "give the scaling of the published model";
+        let (linear, yarn) = (self.linear.is_some(), self.yarn.is_some());
+        if usize::from(self.scaling.is_some()) + usize::from(linear) + usize::from(yarn) > 1 {
+            let limit = "at most one of stretch, linear and yarn";
+            return Err(FieldError::new(path, "more than one scaling", limit, remedy));
+        }
+        if let Some(factor) = self.linear {
+            FieldError::check_range(format!("{path}.linear"), factor, 1.0..=1e6, remedy)?;
+        }
+        let Some(yarn) = self.yarn else { return Ok(()) };
+        let YarnScaling { factor, fast, slow, original_positions, amplitude, .. } = yarn;
+        let ordered = slow > 0.0 && fast > slow && fast <= 1e6;
+        let positive = original_positions > 0 && amplitude > 0.0 && amplitude <= 1e3;
+        if !ordered || !positive || !(1.0..=1e6).contains(&factor) || self.theta <= 1.0 {
+            let limit = "a factor of 1 to 1e6, 0 < slow < fast, positions of at least 1, an amplitude above 0 and a theta above 1";
+            let value = format!("{yarn:?}");
+            return Err(FieldError::new(format!("{path}.yarn"), value, limit, remedy));
+        }
+        Ok(())
     }
 }
 
