@@ -33,7 +33,8 @@ pub mod train;
 pub mod weights;
 
 pub use batch::{
-    Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,
-    PositionRule, Sound, View, ViewGrid, next_position, text_positions,
+    Arrangement, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace,
+    JoinedTiles, Microbatch, PositionRule, Sound, TileGrid, View, ViewGrid, next_position,
+    text_positions,
 };
 pub use burn::tensor::backend::Backend;

@@ -69,14 +69,22 @@ def pixels(*shape, seed=3):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def case(ids, offsets=(), images=(), sounds=(), **inputs):
+def case(ids, offsets=(), images=(), arrangements=(), sounds=(), **inputs):
     """One sequence.
 
     `images` is, for each picture, the list of its views: [3, height, width], or [frames, 3, height, width] of a video;
-    `sounds` is, for each sound, its mel frames and the mel values [rows, bands] that the encoder reads; `offsets` is the first
-    token of each picture or sound. `inputs` is what the model takes beside the ids.
+    `arrangements` says, in numbers of the family, how the views of each picture become tokens; `sounds` is, for each sound, its
+    mel frames and the mel values [rows, bands] that the encoder reads; `offsets` is the first token of each picture or sound.
+    `inputs` is what the model takes beside the ids.
     """
-    return dict(ids=ids, offsets=list(offsets), images=list(images), sounds=list(sounds), inputs=inputs)
+    return dict(
+        ids=ids,
+        offsets=list(offsets),
+        images=list(images),
+        arrangements=list(arrangements),
+        sounds=list(sounds),
+        inputs=inputs,
+    )
 
 
 def spread(tensor):
@@ -112,6 +120,8 @@ def trained(model, cases):
         for j, views in enumerate(c["images"]):
             for k, view in enumerate(views):
                 expected[f"pixels.{i}.{j}.{k}"] = view
+        for j, numbers in enumerate(c["arrangements"]):
+            expected[f"arrangement.{i}.{j}"] = torch.tensor(numbers, dtype=torch.float32)
         for j, (frames, mel) in enumerate(c["sounds"]):
             expected[f"mel.{i}.{j}"] = mel
             expected[f"mel_frames.{i}.{j}"] = torch.tensor([float(frames)])
@@ -144,6 +154,7 @@ def write(folder, model, cases, shard="1GB", dtype=torch.float32):
     """Writes a model of random weights, and `expected.safetensors` with, for case i, image j and view k,
 
     input_ids.i [s], logits.i [s, vocab], offsets.i [images], pixels.i.j.k [3, height, width] or [frames, 3, height, width],
+    arrangement.i.j [numbers] in families with arrangements,
     loss [1] over all cases, and for each tensor of the files NAME that is trained
     gradient_norm:NAME [1], gradient:NAME and step:NAME [up to SAMPLES], values of its gradient and of itself after a step.
     """

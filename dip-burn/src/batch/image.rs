@@ -2,6 +2,8 @@
 
 use dip_core::{ImageSize, VitSpec};
 
+use super::arrangement::Arrangement;
+
 /// The patches of one view along each axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ViewGrid {
@@ -18,7 +20,9 @@ pub struct ViewGrid {
 pub struct ImageLayout {
     /// The views: one, or the tiles of a picture that is cut up; none in a model without a vision encoder.
     pub views: Vec<ViewGrid>,
-    /// Its tokens in the decoder.
+    /// How the tokens of the views are arranged in the sequence.
+    pub arrangement: Arrangement,
+    /// Its tokens in the decoder, newlines included.
     pub tokens: u32,
 }
 
@@ -27,7 +31,9 @@ pub struct ImageLayout {
 pub struct Image {
     /// The views: one, or the tiles of a picture that is cut up. At least one.
     pub views: Vec<View>,
-    /// Its tokens in the decoder.
+    /// How the tokens of the views are arranged in the sequence.
+    pub arrangement: Arrangement,
+    /// Its tokens in the decoder, newlines included.
     pub tokens: u32,
 }
 
@@ -78,7 +84,11 @@ impl ImageLayout {
     /// The layout of a picture scaled to the square of `vit`.
     pub fn square(vit: &VitSpec) -> Self {
         let side = vit.image_px / vit.patch_px.max(1);
-        Self { views: vec![ViewGrid::still(side, side)], tokens: vit.tokens_per_image() }
+        Self {
+            views: vec![ViewGrid::still(side, side)],
+            arrangement: Arrangement::Rows,
+            tokens: vit.tokens_per_image(),
+        }
     }
 
     /// Its size for the planner.
@@ -93,7 +103,7 @@ impl ImageLayout {
     pub fn with_pixels(&self, pixels: impl IntoIterator<Item = Vec<f32>>) -> Image {
         let views = self.views.iter().zip(pixels);
         let views = views.map(|(&grid, pixels)| View { grid, pixels }).collect();
-        Image { views, tokens: self.tokens }
+        Image { views, arrangement: self.arrangement, tokens: self.tokens }
     }
 
     /// The image of a picture that cannot be decoded. All values are 0, the mean colour of the training data.
@@ -107,6 +117,6 @@ impl Image {
     /// Its layout.
     pub fn layout(&self) -> ImageLayout {
         let views = self.views.iter().map(|view| view.grid).collect();
-        ImageLayout { views, tokens: self.tokens }
+        ImageLayout { views, arrangement: self.arrangement, tokens: self.tokens }
     }
 }

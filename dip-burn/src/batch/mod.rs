@@ -1,5 +1,6 @@
 //! A batch of one iteration: plain numbers, no tensors. All ranks read the same batch.
 
+mod arrangement;
 mod image;
 mod positions;
 
@@ -9,6 +10,7 @@ use std::ops::Range;
 use dip_core::BatchSplit;
 use serde::Serialize;
 
+pub use arrangement::{Arrangement, JoinedTiles, TileGrid};
 pub use image::{Image, ImageLayout, View, ViewGrid};
 pub use positions::{ImagePlace, PositionRule, next_position, text_positions};
 

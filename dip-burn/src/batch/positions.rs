@@ -97,6 +97,7 @@ mod tests {
         let layout = |frames, rows, columns| ImageLayout {
             views: vec![ViewGrid { frames, rows: 2 * rows, columns: 2 * columns }],
             tokens: frames * rows * columns,
+            ..ImageLayout::default()
         };
         let (wide, video) = (layout(1, 1, 3), layout(2, 2, 1));
         let images =

@@ -29,7 +29,8 @@ pub fn model(vision: u32, language: u32, frozen_vision: bool) -> ModelSpec {
 
 /// A random image for patches of 4 pixels, merged 2 x 2.
 pub fn image(rng: &mut ChaCha8Rng, grid: ViewGrid) -> Image {
-    let layout = ImageLayout { views: vec![grid], tokens: grid.patches() as u32 / 4 };
+    let tokens = grid.patches() as u32 / 4;
+    let layout = ImageLayout { views: vec![grid], tokens, ..ImageLayout::default() };
     let values = 3 * 4 * 4 * grid.patches();
     layout.with_pixels([(0..values).map(|_| rng.random_range(-1.0..1.0)).collect()])
 }

@@ -24,7 +24,8 @@ fn document(images: u32, text: usize) -> TokenizedDocument {
     document.push(special.bos, false);
     for i in 0..images {
         let picture = Picture::Encoded(vec![i as u8].into());
-        let layout = ImageLayout { views: vec![ViewGrid::still(2, 6)], tokens: 3 };
+        let layout =
+            ImageLayout { views: vec![ViewGrid::still(2, 6)], tokens: 3, ..ImageLayout::default() };
         document.pictures.push(PlacedPicture {
             offset: document.tokens.len() as u32,
             picture,

@@ -6,6 +6,7 @@
 //! Shape legend: q patches of all images, r rows of all images (their patches, and a class token for each view if there is one),
 //! c values of a patch, m width.
 
+mod arrange;
 mod end;
 mod layer;
 mod modality;
@@ -22,7 +23,7 @@ use super::block::layer::{self as run, Layer, LayersKept};
 use super::block::linear::Linear;
 use super::block::merger::{Merger, MergerKept};
 use super::block::norm::NormKept;
-use super::{ChunkSpec, Gradients, Init, ModelChunk, ModelError, Slice};
+use super::{ChunkSpec, Gradients, Init, Matrix, ModelChunk, ModelError, Slice};
 pub use modality::VitModality;
 pub use start::PatchShape;
 use stem::Stem;
@@ -35,6 +36,8 @@ pub struct VitChunk<B: Backend> {
     stem: Option<Stem<B>>,
     layers: Vec<Layer<B>>,
     merger: Option<Merger<B>>,
+    /// The learned end of a row of tiles, `[1, output width]`, in the last chunk of an encoder with tiles.
+    newline: Option<Matrix<B>>,
     patch: PatchShape,
     heads: HeadSizes,
     /// Base of the angles of rotary positions; none if positions are learned.
@@ -71,21 +74,22 @@ impl<B: Backend> VitChunk<B> {
             let limit = "absent: such encoders can be planned, but not trained";
             return Err(ModelError::field(spec, "kind.vit.stacked_layers", "given", limit));
         }
-        if vit.tiles.is_some() {
-            let limit = "absent: tiles are planned, but not trained";
-            return Err(ModelError::field(spec, "kind.vit.tiles", "present", limit));
-        }
         let values = 3 * (tower.frames() * vit.patch_px * vit.patch_px) as usize;
         let patch_embed = || {
             let (width, std) = (spec.hidden as usize, (1.0 / values as f64).sqrt());
             init.linear("patch_embed", values, width, tower.patch_bias(), std)
         };
+        let newline = || {
+            let width = chunk.output_width();
+            init.matrix("newline", [1, width], (1.0 / width as f64).sqrt())
+        };
         let first = chunk.is_first();
         Ok(Self {
             patch_embed: first.then(patch_embed),
-            stem: (first && tower.learned_positions()).then(|| Stem::init(spec, init)),
+            stem: (first && tower.learned_positions()).then(|| Stem::init(spec, vit, init)),
             layers: chunk.layers.clone().map(|i| layer::init(spec, i, init)).collect(),
             merger: chunk.is_last().then(|| Merger::init(spec, chunk.output_width(), init)),
+            newline: (chunk.is_last() && vit.tiles.is_some()).then(newline),
             patch: PatchShape::of(vit),
             heads: HeadSizes::of(spec),
             rope_theta: (!tower.learned_positions()).then_some(spec.options.rope.theta),

@@ -5,10 +5,11 @@
 //! Shape legend: n views, q patches of a view, p rows of a view (q, and one more with a class token), m width.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use dip_core::ModuleSpec;
+use burn::tensor::{Int, Tensor, TensorData};
+use dip_core::{ModuleSpec, VitSpec};
 
+use crate::batch::ViewGrid;
 use crate::model::Init;
 use crate::model::block::norm::{Norm, NormKept};
 use crate::model::gradients::Gradients;
@@ -23,11 +24,15 @@ pub struct Stem<B: Backend> {
     positions: Param<Tensor<B, 2>>,
     /// Only in CLIP.
     norm: Option<Norm<B>>,
+    /// The row of the table for each row of a view, `[p]`; none if they are in order. Patches that merge into one token are
+    /// neighbours among the rows of a view, but not in the table.
+    #[module(skip)]
+    order: Option<Vec<i32>>,
 }
 
 impl<B: Backend> Stem<B> {
     /// The stem of an encoder with learned positions.
-    pub fn init(spec: &ModuleSpec, init: &Init<'_, B>) -> Self {
+    pub fn init(spec: &ModuleSpec, vit: &VitSpec, init: &Init<'_, B>) -> Self {
         let (width, class) = (spec.hidden as usize, spec.tower().class_token());
         let epsilon = spec.options.norm_epsilon;
         let rows = spec.rows_per_image() as usize;
@@ -35,6 +40,7 @@ impl<B: Backend> Stem<B> {
             class: class.then(|| init.matrix("stem.class", [1, width], 0.02)),
             positions: init.matrix("stem.positions", [rows, width], 0.02),
             norm: class.then(|| Norm::layer(width, init).with_epsilon(epsilon)),
+            order: (vit.merge > 1).then(|| order(vit)),
         }
     }
 
@@ -51,13 +57,25 @@ impl<B: Backend> Stem<B> {
             }
             None => x_nqm,
         };
-        let x = (x_npm + self.positions.val().unsqueeze()).reshape([n * p, m]);
+        let x = (x_npm + self.positions_in_order().unsqueeze()).reshape([n * p, m]);
         match &self.norm {
             Some(norm) => {
                 let (y, kept) = norm.forward(x);
                 (y, Some(kept))
             }
             None => (x, None),
+        }
+    }
+
+    /// The positions of the rows of a view, `[p, m]`.
+    fn positions_in_order(&self) -> Tensor<B, 2> {
+        let positions = self.positions.val();
+        match &self.order {
+            Some(order) => {
+                let order = indices(order.clone(), &positions.device());
+                positions.select(0, order)
+            }
+            None => positions,
         }
     }
 
@@ -76,12 +94,40 @@ impl<B: Backend> Stem<B> {
         let n = dx.dims()[0] / p;
         let d_npm = dx.reshape([n, p, m]);
         let d = d_npm.clone();
-        gradients.add(&self.positions, move || to_f32(d).sum_dim(0).reshape([p, m]));
+        let place = self.order.as_ref().map(|order| indices(inverse(order), &d.device()));
+        gradients.add(&self.positions, move || {
+            let d = to_f32(d).sum_dim(0).reshape([p, m]);
+            match place {
+                Some(place) => d.select(0, place),
+                None => d,
+            }
+        });
         let Some(class) = &self.class else { return d_npm.reshape([n * p, m]) };
         let d = d_npm.clone().narrow(1, 0, 1);
         gradients.add(class, move || to_f32(d).sum_dim(0).reshape([1, m]));
         without_first(d_npm.reshape([n * p, m]), n)
     }
+}
+
+/// The row of the table of positions for each row of a view.
+fn order(vit: &VitSpec) -> Vec<i32> {
+    let side = vit.image_px / vit.patch_px;
+    let class = u32::from(vit.tower.class_token());
+    let places = ViewGrid::still(side, side).places(vit.merge).into_iter();
+    let patches = places.map(|(row, column)| (class + row * side + column) as i32);
+    (0..class as i32).chain(patches).collect()
+}
+
+/// The row of a view for each row of the table.
+fn inverse(order: &[i32]) -> Vec<i32> {
+    let mut inverse = vec![0; order.len()];
+    order.iter().zip(0..).for_each(|(&row, i)| inverse[row as usize] = i);
+    inverse
+}
+
+fn indices<B: Backend>(values: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
 }
 
 /// The rows of `n` views without the first of each.

@@ -1,10 +1,17 @@
-//! LLaVA with towers of CLIP and SigLIP.
+//! LLaVA 1.5, LLaVA-NeXT and LLaVA-OneVision, with towers of CLIP and SigLIP.
 
 use dip_core::*;
 
 use super::checks::{options_change_logits, standard_checks};
 
-standard_checks!(clip: "llava-clip", siglip: "llava-siglip");
+standard_checks!(
+    clip: "llava-clip",
+    clip_full: "llava-clip-full",
+    siglip: "llava-siglip",
+    siglip_last: "llava-siglip-last",
+    next: "llava-next",
+    onevision: "llava-onevision",
+);
 
 #[test]
 fn every_option_of_llava_changes_its_logits() {

@@ -6,6 +6,7 @@ mod audio;
 mod checks;
 mod counts;
 mod export;
+mod idefics;
 mod llava;
 mod names;
 mod qwen_vl;
@@ -20,7 +21,8 @@ use dip_burn::runtime::{OptimizerConfig, Pipeline, PipelineInit};
 use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
 use dip_burn::weights::{ExportConfig, TensorStore, Weights, export as export_weights};
 use dip_burn::{
-    Batch, Image, ImageLayout, ImagePlace, Microbatch, PositionRule, Sound, View, ViewGrid,
+    Arrangement, Batch, Image, ImageLayout, ImagePlace, JoinedTiles, Microbatch, PositionRule,
+    Sound, TileGrid, View, ViewGrid,
 };
 use dip_core::*;
 use rand::Rng;
@@ -186,11 +188,35 @@ fn image(expected: &TensorStore, name: &str, model: &ModelSpec) -> Image {
         let name = format!("pixels.{name}.{i}");
         let &[_, height, width] = expected.shape(&name)? else { return None };
         let grid = ViewGrid::still(height as u32 / vit.patch_px, width as u32 / vit.patch_px);
-        Some(View { grid, pixels: expected.all(&name).unwrap() })
+        let rows = expected.all(&name).unwrap();
+        // Pixels beyond the last whole patch are not used.
+        let (bottom, right) = (grid.rows * vit.patch_px, grid.columns * vit.patch_px);
+        let rows = rows.chunks(width).enumerate().filter(|(y, _)| y % height < bottom as usize);
+        Some(View {
+            grid,
+            pixels: rows.flat_map(|(_, row)| &row[..right as usize]).copied().collect(),
+        })
     };
     let views: Vec<View> = (0..).map_while(view).collect();
-    let patches: usize = views.iter().map(|view| view.grid.patches()).sum();
-    Image { views, tokens: patches as u32 / (vit.merge * vit.merge) }
+    let numbers = expected.all(&format!("arrangement.{name}")).unwrap_or_default();
+    let numbers: Vec<u32> = numbers.into_iter().map(|n| n as u32).collect();
+    let own = vit.tokens_per_image();
+    let (arrangement, tokens) = match numbers[..] {
+        [] if vit.tower.learned_positions() => (Arrangement::Rows, own),
+        [] => {
+            let patches: usize = views.iter().map(|view| view.grid.patches()).sum();
+            (Arrangement::Rows, patches as u32 / (vit.merge * vit.merge))
+        }
+        [1] => (Arrangement::RowsWithNewline, own + 1),
+        [2, tile_rows, tile_columns, cut_rows, cut_columns, rows, columns, interpolated] => {
+            let tiles = TileGrid { rows: tile_rows, columns: tile_columns };
+            let interpolated = interpolated == 1;
+            let joined = JoinedTiles { tiles, cut_rows, cut_columns, rows, columns, interpolated };
+            (Arrangement::Tiles(joined), own + rows * (columns + 1))
+        }
+        _ => panic!("{name}: {numbers:?}"),
+    };
+    Image { views, arrangement, tokens }
 }
 
 /// The sounds of case `i`, at `offsets`; none for a case with images.
