@@ -125,7 +125,8 @@ impl<B: Backend> Norm<B> {
         }
         let gamma = self.gamma.as_ref().map(|gamma| to_f32(gamma.val()));
         if is_fused {
-            return fused::standardised_backward([unit, scale], gamma, dy, self.centred);
+            let dx = fused::standardised_backward([unit, scale], gamma, dy, self.centred);
+            return cast(dx, dtype);
         }
         let d_unit = match gamma {
             Some(gamma) => dy * gamma.unsqueeze(),
