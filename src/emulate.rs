@@ -6,7 +6,8 @@ pub use dip_core::{
 };
 pub use dip_emu::{
     AnalyticCost, Calibration, ErrorSummary, FitError, FittedTime, FsdpStep, LinkModel,
-    MeasuredCost, Measurement, MemoryCurve, ModalityOperators, Operator, OperatorKind,
-    OperatorRule, PartBuilder, Pass, Product, TensorId, VirtualExecutor, fit, fit_profile, fsdp,
-    memory, model_flops, report, sample, sweep, utilisation, with_measured_peaks,
+    MeasuredCost, Measurement, MemoryCurve, ModalityOperators, Noise, NoiseStudy, Operator,
+    OperatorKind, OperatorRule, PartBuilder, Pass, Product, RankWaiting, TensorId, VirtualExecutor,
+    fit, fit_profile, fsdp, memory, model_flops, noise_study, report, sample, sweep, utilisation,
+    with_measured_peaks,
 };

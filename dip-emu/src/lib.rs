@@ -16,6 +16,7 @@
 //! | [`fit`], [`fit_profile`] | a cluster whose factors fit measured operators or layers |
 //! | [`model_flops`], [`utilisation`] | the model FLOPs of a batch, and the MFU |
 //! | [`fsdp()`] | a training step without a pipeline, to compare with |
+//! | [`noise_study`] | the times of a plan whose stages do not take their planned times |
 //! | [`memory()`] | the memory of each rank over time |
 //! | [`report`] | a table, a page or a Perfetto trace |
 //!
@@ -32,15 +33,17 @@ mod modality;
 mod operators;
 pub mod report;
 mod sample;
+mod study;
 
 pub use calibrate::{
     Calibration, ErrorSummary, FitError, FittedTime, Measurement, fit, fit_profile,
     with_measured_peaks,
 };
 pub use cost::{AnalyticCost, FsdpStep, MeasuredCost, fsdp};
-pub use execute::{LinkModel, VirtualExecutor};
+pub use execute::{LinkModel, Noise, VirtualExecutor};
 pub use flops::{model_flops, utilisation};
 pub use modality::{ModalityOperators, PartBuilder, Product};
 pub use operators::{Operator, OperatorKind, OperatorRule, Pass, TensorId};
 pub use report::{MemoryCurve, memory};
 pub use sample::{sample, sweep};
+pub use study::{NoiseStudy, RankWaiting, noise_study};

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use dip::emulate::{Executor, LinkModel, VirtualExecutor, report};
+use dip::emulate::{Executor, LinkModel, Noise, NoiseStudy, VirtualExecutor, noise_study, report};
+use dip::plan::MAX_WINDOW;
 use dip::prelude::*;
 
 use super::files::{read_text, write_whole};
@@ -23,12 +24,26 @@ pub struct Emulate {
     /// Let each link carry one message at a time, instead of any number
     #[arg(long)]
     contended_links: bool,
+    /// Number of the next stages in its order among which a rank may choose while the first of them waits, in place of the plan's
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WINDOW)))]
+    window: Option<u32>,
+    /// Also run the plan with log-normal noise of this deviation on the time of every stage, such as 0.1
+    #[arg(long, value_name = "DEVIATION")]
+    noise: Option<f64>,
+    /// Number of samples of the noise
+    #[arg(long, default_value_t = 100, requires = "noise", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    samples: u32,
+    /// Seed of the noise
+    #[arg(long, default_value_t = 0, requires = "noise")]
+    seed: u64,
 }
 
 impl Emulate {
     pub fn run(&self) -> Result<ExitCode> {
         let shown = || self.plan.display().to_string();
-        let plan = Plan::from_json(&read_text(&self.plan)?).with_context(shown)?;
+        let mut plan = Plan::from_json(&read_text(&self.plan)?).with_context(shown)?;
+        plan.window = self.window.unwrap_or(plan.window);
+        let noise = self.noise.map(|deviation| Noise::new(deviation, self.seed)).transpose()?;
         let links = if self.contended_links {
             LinkModel::Ports { latency: Seconds::ZERO }
         } else {
@@ -44,6 +59,32 @@ impl Emulate {
             write_whole(path, report::chrome(&plan, &trace).as_bytes())?;
         }
         print!("{}", report::table(&plan, &trace));
+        if let Some(noise) = noise {
+            print_study(&noise_study(&plan, links, noise, self.samples).with_context(shown)?);
+        }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_study(study: &NoiseStudy) {
+    let above = |time: Seconds| 100.0 * (time.0 / study.planned_s.0 - 1.0);
+    println!(
+        "\nunder noise, {} samples: mean {} ({:+.2} %), p5 {} ({:+.2} %), p95 {} ({:+.2} %)",
+        study.makespans_s.len(),
+        study.mean_s,
+        above(study.mean_s),
+        study.p5_s,
+        above(study.p5_s),
+        study.p95_s,
+        above(study.p95_s)
+    );
+    println!("rank  waits without noise  under noise");
+    for rank in &study.ranks {
+        println!(
+            "{:>4}  {:>19}  {:>11}",
+            rank.rank,
+            rank.planned_s.to_string(),
+            rank.mean_s.to_string()
+        );
     }
 }

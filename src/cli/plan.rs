@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use dip::plan::{CsvOrder, order_from_csv, order_to_csv};
+use dip::plan::{CsvOrder, MAX_WINDOW, order_from_csv, order_to_csv};
 use dip::prelude::*;
 
 use super::files::{read_text, write_whole};
@@ -60,6 +60,9 @@ pub struct PlanCommand {
     /// Seed of the search and of a sampled batch
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Number of the next stages in its order among which a rank may choose while the first of them waits; 1 keeps the order
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WINDOW)))]
+    window: u32,
     /// Write the plan, dip.plan/v1, to this file
     #[arg(long)]
     out: Option<PathBuf>,
@@ -84,11 +87,12 @@ impl PlanCommand {
             write_whole(path, graph.to_json().as_bytes())?;
         }
         let start = Instant::now();
-        let plan = match &self.order {
+        let mut plan = match &self.order {
             Some(path) => self.with_order(graph, path)?,
             None => self.search(&graph)?,
         };
         let elapsed = Seconds(start.elapsed().as_secs_f64());
+        plan.window = self.window;
         let violations = check_plan(&plan);
         if let Some(first) = violations.first() {
             bail!("the plan has {} violations, the first: {first}", violations.len());

@@ -26,7 +26,6 @@ mod picture;
 mod processor;
 mod samples;
 mod skip;
-mod sound;
 mod source;
 mod tokenizer;
 pub mod toy;
@@ -47,7 +46,6 @@ pub use packing::{
 pub use picture::{Picture, PictureError, PixelSource};
 pub use processor::ImageProcessor;
 pub use skip::{SkipCounts, SkipReason};
-pub use sound::{LogMel, MelFrames, Recording, SAMPLE_RATE, SoundError, SoundRule, Waveform};
 pub use source::{DataSource, SourcePosition};
 pub use tokenizer::{SpecialTokens, Tokenizer};
 pub use video::{

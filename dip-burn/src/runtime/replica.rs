@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_core::{Action, Program, RankId, SegmentId, StageError};
+use dip_core::{Program, RankId, SegmentId, StageError, TaskCall, TaskKind};
 
 use super::chunks::{Chunks, gradient_bucket, parameter_bucket};
 use super::collective::{Collective, ReplicaGone};
@@ -77,14 +77,11 @@ impl<B: Backend> Replica<B> {
 /// For each chunk of a rank: the number of tasks that add to its weight gradients.
 fn backwards(program: &Program, rank: RankId) -> HashMap<(&str, SegmentId), usize> {
     let mut counts = HashMap::new();
-    for action in &program.ranks[rank.index()].actions {
-        let task = match *action {
-            Action::Backward(task) if !program.calls[task.index()].call.split => task,
-            Action::Weight(task) => task,
-            _ => continue,
-        };
-        let pair = &program.calls[task.index()].call.pair;
-        *counts.entry((&*pair.module, pair.segment)).or_insert(0) += 1;
+    for task in &program.ranks[rank.index()].order {
+        let TaskCall { call, kind, .. } = &program.calls[task.index()];
+        if *kind == TaskKind::Weight || *kind == TaskKind::Backward && !call.split {
+            *counts.entry((&*call.pair.module, call.pair.segment)).or_insert(0) += 1;
+        }
     }
     counts
 }

@@ -49,7 +49,8 @@ impl Case {
     ) {
         let partition = random_partition(rng, &self.model, devices.len() as u32);
         let graph = graph(&self.model, &partition, &self.metas, &self.batch, rng.random_bool(0.5));
-        let plan = random_plan(rng, graph, strategies);
+        let window = [1, 64][rng.random_range(0..2)];
+        let plan = Plan { window, ..random_plan(rng, graph, strategies) };
         let init = PipelineInit::new(&self.model, &partition, devices).with_weights(7);
         let mut pipeline = Pipeline::<P>::new(&init).unwrap();
         let report = pipeline.run(&plan, &self.batch, None).unwrap();

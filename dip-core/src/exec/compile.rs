@@ -4,26 +4,32 @@ use std::fmt;
 
 use super::{Action, Message, StageCall};
 use crate::plan::{Dep, Plan, Task, TaskKind};
-use crate::spec::{RankId, Seconds, TaskId};
+use crate::spec::{Bytes, RankId, Seconds, TaskId};
 
 /// The compiled form of a plan.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Program {
-    /// One action list per rank.
+    /// One entry per rank.
     pub ranks: Vec<RankProgram>,
     /// One entry per task: the call of its stage, its inputs and its outputs.
     pub calls: Vec<TaskCall>,
+    /// Number of the next tasks in its order among which a rank may choose; at least 1.
+    pub window: usize,
 }
 
-/// The action list of one rank.
+/// The tasks of one rank, with its memory.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RankProgram {
     /// The rank.
     pub rank: RankId,
-    /// Its actions in order.
-    pub actions: Vec<Action>,
+    /// Its tasks in the planned order.
+    pub order: Vec<TaskId>,
+    /// Bytes that the rank always holds.
+    pub static_bytes: Bytes,
+    /// Bytes that the plan may hold at most.
+    pub memory_limit: Bytes,
 }
 
 /// The call of one task.
@@ -34,12 +40,22 @@ pub struct TaskCall {
     pub call: StageCall,
     /// Forward, backward or weight.
     pub kind: TaskKind,
+    /// Its start in the plan.
+    pub planned_start: Seconds,
     /// Its duration in the plan.
     pub planned: Seconds,
     /// Producers of its inputs, in the order of its dependencies.
     pub inputs: Vec<TaskId>,
+    /// The inputs that are messages.
+    pub receives: Vec<Message>,
+    /// Tasks of the same rank that must run first without sending a message.
+    pub local: Vec<TaskId>,
     /// Its outputs, in the order of `call.consumers`.
     pub outputs: Vec<TaskOutput>,
+    /// Bytes that it takes at its start.
+    pub takes: Bytes,
+    /// Bytes that it frees at its end.
+    pub frees: Bytes,
 }
 
 /// One output of a task.
@@ -54,18 +70,25 @@ pub struct TaskOutput {
 
 /// Compiles a plan that passes the checker.
 ///
-/// Each receive is announced one stage ahead, so that it overlaps with computation. Sends complete only before the step, so
-/// that no rank waits for a receiver in between. An edge becomes a message if it crosses ranks or takes time. Edges inside a
-/// stage pair carry nothing, because a stage keeps its own activations.
+/// An edge becomes a message if it crosses ranks or takes time. Edges inside a stage pair carry nothing, because a stage keeps
+/// its own activations.
 pub fn compile(plan: &Plan) -> Program {
     let graph = &plan.graph;
-    let mut calls: Vec<TaskCall> = graph.tasks.iter().map(empty_call).collect();
+    let starts = &plan.predicted.start_s;
+    let call =
+        |task: &Task| TaskCall { planned_start: starts[task.id.index()], ..empty_call(task) };
+    let mut calls: Vec<TaskCall> = graph.tasks.iter().map(call).collect();
     for task in &graph.tasks {
         for dep in &task.deps {
             let producer = graph.task(dep.task);
             let message = message(producer, task, dep);
+            let consumer = &mut calls[task.id.index()];
+            match message {
+                Some(message) => consumer.receives.push(message),
+                None => consumer.local.push(dep.task),
+            }
             if message.is_some() || !producer.same_pair(task) {
-                calls[task.id.index()].inputs.push(dep.task);
+                consumer.inputs.push(dep.task);
                 let call = &mut calls[dep.task.index()];
                 call.call.consumers.push(task.pair());
                 call.outputs.push(TaskOutput { consumer: task.id, message });
@@ -76,15 +99,16 @@ pub fn compile(plan: &Plan) -> Program {
         for id in [Some(pair.forward), pair.backward].into_iter().flatten() {
             calls[id.index()].call.split = pair.weight.is_some();
         }
+        calls[pair.release().index()].frees = graph.task(pair.forward).activation_bytes;
     }
-    let ranks = plan.order.iter().enumerate();
-    let ranks = ranks
-        .map(|(rank, order)| RankProgram {
-            rank: RankId::from(rank),
-            actions: rank_actions(plan, &calls, order),
-        })
-        .collect();
-    Program { ranks, calls }
+    let rank = |(r, order): (usize, &Vec<TaskId>)| RankProgram {
+        rank: RankId::from(r),
+        order: order.clone(),
+        static_bytes: graph.static_bytes[r],
+        memory_limit: graph.memory_limit_bytes[r],
+    };
+    let ranks = plan.order.iter().enumerate().map(rank).collect();
+    Program { ranks, calls, window: plan.window.max(1) as usize }
 }
 
 fn empty_call(task: &Task) -> TaskCall {
@@ -97,9 +121,14 @@ fn empty_call(task: &Task) -> TaskCall {
             consumers: Vec::new(),
         },
         kind: task.kind,
+        planned_start: Seconds::ZERO,
         planned: task.duration_s,
         inputs: Vec::new(),
+        receives: Vec::new(),
+        local: Vec::new(),
         outputs: Vec::new(),
+        takes: task.activation_bytes,
+        frees: Bytes::ZERO,
     }
 }
 
@@ -112,42 +141,46 @@ fn message(producer: &Task, consumer: &Task, dep: &Dep) -> Option<Message> {
     })
 }
 
-fn rank_actions(plan: &Plan, calls: &[TaskCall], order: &[TaskId]) -> Vec<Action> {
-    let incoming = |task: TaskId| {
-        let consumer = plan.graph.task(task);
-        consumer.deps.iter().filter_map(|d| message(plan.graph.task(d.task), consumer, d))
-    };
-    let mut actions = Vec::with_capacity(4 * order.len() + 1);
-    let mut sends = Vec::new();
-    for (i, &id) in order.iter().enumerate() {
-        if i == 0 {
-            actions.extend(incoming(id).map(Action::Irecv));
+impl Program {
+    /// The actions of a rank in the planned order, without running ahead.
+    ///
+    /// Each receive is announced one stage ahead, so that it overlaps with computation. Sends complete only before the step, so
+    /// that no rank waits for a receiver in between.
+    pub fn actions(&self, rank: RankId) -> Vec<Action> {
+        let order = &self.ranks[rank.index()].order;
+        let receives = |task: TaskId| self.calls[task.index()].receives.iter().copied();
+        let mut actions = Vec::with_capacity(4 * order.len() + 1);
+        let mut sends = Vec::new();
+        for (i, &id) in order.iter().enumerate() {
+            if i == 0 {
+                actions.extend(receives(id).map(Action::Irecv));
+            }
+            if let Some(&next) = order.get(i + 1) {
+                actions.extend(receives(next).map(Action::Irecv));
+            }
+            actions.extend(receives(id).map(Action::WaitIrecv));
+            let call = &self.calls[id.index()];
+            actions.push(match call.kind {
+                TaskKind::Forward => Action::Forward(id),
+                TaskKind::Backward => Action::Backward(id),
+                TaskKind::Weight => Action::Weight(id),
+            });
+            for message in call.outputs.iter().filter_map(|output| output.message) {
+                actions.push(Action::Isend(message));
+                sends.push(message);
+            }
         }
-        if let Some(&next) = order.get(i + 1) {
-            actions.extend(incoming(next).map(Action::Irecv));
-        }
-        actions.extend(incoming(id).map(Action::WaitIrecv));
-        let call = &calls[id.index()];
-        actions.push(match call.kind {
-            TaskKind::Forward => Action::Forward(id),
-            TaskKind::Backward => Action::Backward(id),
-            TaskKind::Weight => Action::Weight(id),
-        });
-        for message in call.outputs.iter().filter_map(|output| output.message) {
-            actions.push(Action::Isend(message));
-            sends.push(message);
-        }
+        actions.extend(sends.into_iter().map(Action::WaitIsend));
+        actions.push(Action::Step);
+        actions
     }
-    actions.extend(sends.into_iter().map(Action::WaitIsend));
-    actions.push(Action::Step);
-    actions
 }
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for program in &self.ranks {
-            writeln!(f, "rank {}", program.rank)?;
-            for action in &program.actions {
+        for RankProgram { rank, .. } in &self.ranks {
+            writeln!(f, "rank {rank}")?;
+            for action in &self.actions(*rank) {
                 write!(f, "  {action}")?;
                 if let Action::Forward(t) | Action::Backward(t) | Action::Weight(t) = action {
                     let pair = &self.calls[t.index()].call.pair;

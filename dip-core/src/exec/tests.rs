@@ -123,8 +123,12 @@ impl Link for Mailbox {
         Ok(Poll::Ready(()))
     }
 
-    fn wait_irecv(&mut self, message: &Message) -> Result<Poll<String>, LinkError> {
+    fn try_irecv(&mut self, message: &Message) -> Result<Poll<String>, LinkError> {
         Ok(self.0.remove(message).map_or(Poll::Pending, Poll::Ready))
+    }
+
+    fn wait_any(&mut self, _: &[Message]) -> Result<(), LinkError> {
+        Ok(())
     }
 }
 

@@ -126,17 +126,23 @@ pub trait Link {
     /// [`LinkError`] if the peer is gone.
     fn wait_isend(&mut self, message: &Message) -> Result<Poll<()>, LinkError>;
 
-    /// Completes a receive. A link in real time blocks; a link in virtual time may return [`Poll::Pending`].
+    /// Receives a message if it has arrived. Never waits.
     ///
     /// # Errors
-    /// [`LinkError`] if the peer is gone.
-    fn wait_irecv(&mut self, message: &Message) -> Result<Poll<Self::Payload>, LinkError>;
+    /// [`LinkError`] if the peer is gone and the message will not arrive.
+    fn try_irecv(&mut self, message: &Message) -> Result<Poll<Self::Payload>, LinkError>;
+
+    /// Waits until one of `messages` has arrived. A link in virtual time returns at once.
+    ///
+    /// # Errors
+    /// [`LinkError`] if a peer is gone whose message will not arrive.
+    fn wait_any(&mut self, messages: &[Message]) -> Result<(), LinkError>;
 }
 
 /// Runs whole plans: in virtual time, or on a training pipeline that is bound to a batch.
 ///
-/// The trace of a successful run passes [`Trace::check`]: it has every task of the plan once, on its rank, in the planned
-/// order, and after the tasks it depends on.
+/// The trace of a successful run passes [`Trace::check`]: it has every task of the plan once, on its rank, in the planned order
+/// or within its window, and after the tasks it depends on.
 pub trait Executor {
     /// Runs one iteration and returns the start and end of every stage.
     ///

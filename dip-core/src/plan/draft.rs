@@ -36,6 +36,7 @@ pub(crate) struct PlanDraft {
     pub(crate) peak: Option<Vec<Option<Bytes>>>,
     pub(crate) bubble_ratio: f64,
     pub(crate) lower_bound: f64,
+    pub(crate) window: Option<u64>,
 }
 
 impl Default for PlanDraft {
@@ -49,6 +50,7 @@ impl Default for PlanDraft {
             peak: None,
             bubble_ratio: f64::NAN,
             lower_bound: f64::NAN,
+            window: Some(1),
         }
     }
 }
@@ -209,6 +211,7 @@ impl DocumentDraft {
             makespan: findings.duration(p.makespan_s.0, "predicted.makespan_s"),
             bubble_ratio: findings.finite(p.bubble_ratio, "predicted.bubble_ratio"),
             lower_bound: findings.duration(plan.lower_bound_s.0, "lower_bound_s"),
+            window: Some(plan.window.into()),
         });
         draft
     }
@@ -242,6 +245,7 @@ impl DocumentDraft {
                 bubble_ratio: plan.bubble_ratio,
             },
             lower_bound_s: Seconds(plan.lower_bound),
+            window: u32::try_from(plan.window?).ok()?,
         })
     }
 }

@@ -26,7 +26,7 @@ pub use graph::{
     Candidate, Dep, GRAPH_SCHEMA, MAX_RANKS, MAX_TASKS, Pair, PairKey, Task, TaskGraph, TaskKind,
 };
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition, Placement};
-pub use plan::{PLAN_SCHEMA, Plan};
+pub use plan::{MAX_WINDOW, PLAN_SCHEMA, Plan};
 pub use schedule::{Budget, Environment, Schedule, ScheduleError, SearchProgress};
 pub use source::{PlanError, PlanSource, PlannedBatch};
 pub use timeline::{Prediction, Timeline, TimelineError};

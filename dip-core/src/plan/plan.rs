@@ -22,7 +22,13 @@ pub struct Plan {
     pub predicted: Prediction,
     /// Proven lower bound: no valid plan of this graph is faster.
     pub lower_bound_s: Seconds,
+    /// Number of the next tasks in its order among which a rank may choose while the first of them waits for an input; 1 keeps
+    /// the order. The predicted times are those of the order.
+    pub window: u32,
 }
+
+/// Maximum of [`Plan::window`].
+pub const MAX_WINDOW: u32 = 1 << 16;
 
 impl Plan {
     /// Makes a plan from an order. Runs the timeline semantics for the predicted figures.
@@ -36,7 +42,7 @@ impl Plan {
         lower_bound_s: Seconds,
     ) -> Result<Self, TimelineError> {
         let predicted = Timeline::evaluate(&graph, &order)?.into_prediction(&graph);
-        Ok(Self { graph, schedule: schedule.into(), order, predicted, lower_bound_s })
+        Ok(Self { graph, schedule: schedule.into(), order, predicted, lower_bound_s, window: 1 })
     }
 
     /// Distance of the makespan from the lower bound, relative to the bound: 0.01 is one per cent.
@@ -60,6 +66,8 @@ impl Plan {
             order: &'a [Vec<TaskId>],
             predicted: &'a Prediction,
             lower_bound_s: Seconds,
+            #[serde(skip_serializing_if = "is_one")]
+            window: u32,
         }
         serde_json::to_string(&PlanFile {
             schema: PLAN_SCHEMA,
@@ -73,7 +81,12 @@ impl Plan {
             order: &self.order,
             predicted: &self.predicted,
             lower_bound_s: self.lower_bound_s,
+            window: self.window,
         })
         .expect("plain data has a JSON form")
     }
+}
+
+fn is_one(window: &u32) -> bool {
+    *window == 1
 }

@@ -4,11 +4,12 @@
 //! links, every stage runs exactly when dip-core's [`Timeline`](dip_core::Timeline) says.
 
 mod network;
+mod noise;
 mod rank;
 
 use std::cell::RefCell;
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use dip_core::{ExecError, Executor, Message, Plan, RankId, RankProgress, Seconds, Trace, compile};
@@ -17,18 +18,26 @@ use self::network::VirtualNetwork;
 use self::rank::VirtualRank;
 
 pub use network::LinkModel;
+pub use noise::Noise;
 
 /// An executor that computes nothing: it advances clocks by the durations of the plan.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct VirtualExecutor {
-    /// How messages travel.
-    pub links: LinkModel,
+    links: LinkModel,
+    /// Noise on the durations, and the number of the sample.
+    noise: Option<(Noise, u64)>,
 }
 
 impl VirtualExecutor {
     /// An executor with these links.
     pub fn new(links: LinkModel) -> Self {
-        Self { links }
+        Self { links, noise: None }
+    }
+
+    /// Adds a sample of noise to the durations.
+    #[must_use]
+    pub fn with_noise(self, noise: Noise, sample: u64) -> Self {
+        Self { noise: Some((noise, sample)), ..self }
     }
 }
 
@@ -38,8 +47,12 @@ impl Executor for VirtualExecutor {
     fn execute(&mut self, plan: &Plan) -> Result<Trace, ExecError> {
         let program = compile(plan);
         let network = Rc::new(RefCell::new(VirtualNetwork::new(&plan.graph, self.links)));
+        let durations: Vec<Seconds> = match self.noise {
+            Some((noise, sample)) => noise.durations(&plan.graph, sample),
+            None => plan.graph.tasks.iter().map(|task| task.duration_s).collect(),
+        };
         let mut ranks: Vec<VirtualRank<'_>> = (0..plan.order.len())
-            .map(|rank| VirtualRank::new(&program, RankId::from(rank), &plan.graph, &network))
+            .map(|rank| VirtualRank::new(&program, RankId::from(rank), &durations, &network))
             .collect();
         run(&mut ranks, &network)?;
         let spans = ranks.into_iter().flat_map(VirtualRank::into_spans).collect();
@@ -52,29 +65,37 @@ fn run(
     ranks: &mut [VirtualRank<'_>],
     network: &RefCell<VirtualNetwork<'_>>,
 ) -> Result<(), ExecError> {
-    let event = |rank: usize, ranks: &[VirtualRank<'_>]| Reverse((Time(ranks[rank].now()), rank));
-    let mut events: BinaryHeap<_> = (0..ranks.len()).map(|rank| event(rank, ranks)).collect();
-    let mut waiting: HashMap<Message, usize> = HashMap::new();
-    while let Some(Reverse((_, rank))) = events.pop() {
+    let mut events: BinaryHeap<_> =
+        (0..ranks.len()).map(|rank| Reverse((Time(ranks[rank].now()), rank))).collect();
+    // The messages that each idle rank waits for. An idle rank may have several events: it looks again at each of them.
+    let mut idle: Vec<Vec<Message>> = vec![Vec::new(); ranks.len()];
+    while let Some(Reverse((Time(time), rank))) = events.pop() {
+        let waited = std::mem::take(&mut idle[rank]);
+        if time < ranks[rank].now() && waited.is_empty() {
+            continue;
+        }
+        ranks[rank].wait_until(time);
         match ranks[rank].advance()? {
-            RankProgress::Advanced => events.push(event(rank, ranks)),
-            RankProgress::Blocked(message) => {
-                waiting.insert(message, rank);
+            RankProgress::Advanced => events.push(Reverse((Time(ranks[rank].now()), rank))),
+            RankProgress::Blocked(messages) => {
+                let arrivals = messages.iter().filter_map(|m| network.borrow().arrival(m));
+                let next = arrivals.min_by(Seconds::total_cmp);
+                events.extend(next.map(|time| Reverse((Time(time), rank))));
+                idle[rank] = messages;
             }
             RankProgress::Done => {}
         }
         let sent = network.borrow_mut().take_sent();
-        for receiver in sent.iter().filter_map(|message| waiting.remove(message)) {
-            events.push(event(receiver, ranks));
+        for message in sent.iter().filter(|m| !idle[m.to.index()].is_empty()) {
+            let arrival = network.borrow().arrival(message);
+            events.extend(arrival.map(|time| Reverse((Time(time), message.to.index()))));
         }
     }
-    if waiting.is_empty() {
-        return Ok(());
-    }
-    let mut stuck: Vec<_> =
-        waiting.into_iter().map(|(message, rank)| (RankId::from(rank), message)).collect();
-    stuck.sort_unstable();
-    Err(ExecError::Deadlock { stuck })
+    let waiting = idle.into_iter().enumerate().filter_map(|(rank, messages)| {
+        messages.first().map(|&message| (RankId::from(rank), message))
+    });
+    let stuck: Vec<_> = waiting.collect();
+    if stuck.is_empty() { Ok(()) } else { Err(ExecError::Deadlock { stuck }) }
 }
 
 /// A point in time with a total order.

@@ -75,9 +75,15 @@ impl<'a> VirtualNetwork<'a> {
         self.released.get(message).copied()
     }
 
-    /// Receives `message` and returns its time of arrival; `None` if it was not sent yet.
-    pub fn receive(&mut self, message: &Message) -> Option<Seconds> {
-        self.arrivals.remove(message)
+    /// The time at which `message` arrives; `None` if it was not sent yet or has been received.
+    pub fn arrival(&self, message: &Message) -> Option<Seconds> {
+        self.arrivals.get(message).copied()
+    }
+
+    /// Receives `message`. False if it has not arrived at `now`.
+    pub fn receive(&mut self, message: &Message, now: Seconds) -> bool {
+        let arrived = self.arrival(message).is_some_and(|arrival| arrival <= now);
+        arrived && self.arrivals.remove(message).is_some()
     }
 
     /// The messages sent since the last call.

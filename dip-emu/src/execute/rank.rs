@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use dip_core::{
     ExecError, Interpreter, Link, LinkError, Message, Program, RankHost, RankId, RankProgress,
-    Received, Seconds, SegmentId, Span, Stage, StageCall, StageError, TaskGraph,
+    Received, Seconds, SegmentId, Span, Stage, StageCall, StageError,
 };
 
 use super::network::VirtualNetwork;
@@ -23,13 +23,13 @@ impl<'a> VirtualRank<'a> {
     pub fn new(
         program: &'a Program,
         rank: RankId,
-        graph: &'a TaskGraph,
+        durations: &'a [Seconds],
         network: &Rc<RefCell<VirtualNetwork<'a>>>,
     ) -> Self {
         let clock = Rc::new(Cell::new(Seconds::ZERO));
         Self {
             interpreter: Interpreter::new(program, rank),
-            host: VirtualHost { stage: VirtualStage { graph, clock: clock.clone() } },
+            host: VirtualHost { stage: VirtualStage { durations, clock: clock.clone() } },
             port: VirtualPort { network: network.clone(), clock: clock.clone() },
             clock,
         }
@@ -38,6 +38,11 @@ impl<'a> VirtualRank<'a> {
     /// The time on the clock of the rank.
     pub fn now(&self) -> Seconds {
         self.clock.get()
+    }
+
+    /// Moves the clock to `time`, unless it is later.
+    pub fn wait_until(&self, time: Seconds) {
+        self.clock.set(self.now().max(time));
     }
 
     /// Runs the next action.
@@ -56,14 +61,14 @@ impl<'a> VirtualRank<'a> {
 
 /// The stage of every chunk of a rank: a call only advances the clock.
 struct VirtualStage<'a> {
-    graph: &'a TaskGraph,
+    /// The time of every task.
+    durations: &'a [Seconds],
     clock: Rc<Cell<Seconds>>,
 }
 
 impl VirtualStage<'_> {
     fn advance_clock(&self, call: &StageCall) {
-        let duration = self.graph.task(call.task).duration_s;
-        self.clock.set(self.clock.get() + duration);
+        self.clock.set(self.clock.get() + self.durations[call.task.index()]);
     }
 }
 
@@ -138,11 +143,13 @@ impl Link for VirtualPort<'_> {
         Ok(Poll::Ready(()))
     }
 
-    fn wait_irecv(&mut self, message: &Message) -> Result<Poll<()>, LinkError> {
-        let arrival = self.network.borrow_mut().receive(message);
-        Ok(arrival.map_or(Poll::Pending, |time| {
-            self.wait_until(time);
-            Poll::Ready(())
-        }))
+    fn try_irecv(&mut self, message: &Message) -> Result<Poll<()>, LinkError> {
+        let arrived = self.network.borrow_mut().receive(message, self.clock.get());
+        Ok(if arrived { Poll::Ready(()) } else { Poll::Pending })
+    }
+
+    /// The executor wakes the rank.
+    fn wait_any(&mut self, _: &[Message]) -> Result<(), LinkError> {
+        Ok(())
     }
 }

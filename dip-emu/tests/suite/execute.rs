@@ -1,5 +1,7 @@
-use dip_core::{ExecError, Executor, Plan, RankId, Seconds, TaskId, Timeline, Trace, check_plan};
-use dip_emu::{LinkModel, VirtualExecutor};
+use dip_core::{
+    Bytes, ExecError, Executor, Plan, RankId, Seconds, TaskId, Timeline, Trace, check_plan,
+};
+use dip_emu::{LinkModel, Noise, VirtualExecutor, noise_study};
 use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
 
 use crate::support::any_plan;
@@ -42,6 +44,77 @@ proptest! {
         // Messages that occupy nothing do not contend.
         prop_assert_eq!(run(&plan, ports(1e9)), free);
     }
+}
+
+/// Bytes that a rank holds at most if its tasks run in the order of `trace`.
+fn peak(plan: &Plan, trace: &Trace, rank: RankId) -> Bytes {
+    let mut order = vec![Vec::new(); plan.order.len()];
+    for span in &trace.spans {
+        order[span.rank.index()].push(span.task);
+    }
+    Timeline::evaluate(&plan.graph, &order).unwrap().peak[rank.index()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn ranks_that_run_ahead_end_and_keep_their_memory(
+        plan in any_plan(), window in 2u32..20, seed: u64, deviation in 0.0f64..1.0
+    ) {
+        let mut plan = Plan { window, ..plan };
+        plan.graph.memory_limit_bytes = plan.predicted.peak_bytes.clone();
+        let noise = Noise::new(deviation, seed).unwrap();
+        let mut executor = VirtualExecutor::new(LinkModel::Uncontended).with_noise(noise, 3);
+        let trace = executor.execute(&plan).unwrap();
+        trace.check(&plan).unwrap();
+        for (rank, &limit) in plan.graph.memory_limit_bytes.iter().enumerate() {
+            prop_assert!(peak(&plan, &trace, RankId::from(rank)) <= limit);
+        }
+        let strict = Plan { window: 1, ..plan };
+        let trace = executor.execute(&strict).unwrap();
+        prop_assert!(trace.check(&strict).is_ok());
+    }
+
+    #[test]
+    fn without_noise_running_ahead_delays_nothing(plan in any_plan(), window in 2u32..20) {
+        let plan = Plan { window, ..plan };
+        let trace = run(&plan, LinkModel::Uncontended);
+        for span in &trace.spans {
+            let planned = plan.predicted.start_s[span.task.index()];
+            prop_assert!(span.start.0 <= planned.0 * (1.0 + 1e-12), "{:?} {planned}", span);
+        }
+    }
+}
+
+#[test]
+fn equal_samples_of_noise_are_equal_and_have_mean_one() {
+    let plan = two_messages();
+    let times = |sample| Noise::new(0.2, 5).unwrap().durations(&plan.graph, sample);
+    assert_eq!(times(7), times(7));
+    assert_ne!(times(7), times(8));
+    let mean = (0..4000).map(|sample| times(sample)[0].0).sum::<f64>() / 4000.0;
+    assert!((mean - 1.0).abs() < 0.01, "{mean}");
+    assert!(Noise::new(f64::NAN, 0).is_err() && Noise::new(-0.1, 0).is_err());
+}
+
+#[test]
+fn a_study_of_noise_says_what_each_rank_waits() {
+    let plan = two_messages();
+    let still = Noise::new(0.0, 0).unwrap();
+    let study = noise_study(&plan, LinkModel::Uncontended, still, 3).unwrap();
+    assert_eq!(study.makespans_s, [Seconds(4.25); 3]);
+    assert_eq!(
+        (study.planned_s, study.p5_s, study.p95_s),
+        (Seconds(4.25), Seconds(4.25), Seconds(4.25))
+    );
+    let waits: Vec<_> =
+        study.ranks.iter().map(|r| (r.planned_s.0, (r.mean_s.0 * 1e9).round() / 1e9)).collect();
+    assert_eq!(waits, [(2.25, 2.25), (3.75, 3.75)]);
+    let noisy =
+        noise_study(&plan, LinkModel::Uncontended, Noise::new(0.3, 1).unwrap(), 200).unwrap();
+    assert!(noisy.p5_s < noisy.mean_s && noisy.mean_s < noisy.p95_s);
+    assert!(noisy.makespans_s.is_sorted());
 }
 
 /// Two messages of 2 s from rank 0, sent at 1 s and 2 s, and the stages of rank 1 that take them.

@@ -39,7 +39,11 @@ impl<B: Backend> Link for Counted<B> {
         self.inner.wait_isend(message)
     }
 
-    fn wait_irecv(&mut self, message: &Message) -> Result<Poll<Payload<B>>, LinkError> {
-        self.inner.wait_irecv(message)
+    fn try_irecv(&mut self, message: &Message) -> Result<Poll<Payload<B>>, LinkError> {
+        self.inner.try_irecv(message)
+    }
+
+    fn wait_any(&mut self, messages: &[Message]) -> Result<(), LinkError> {
+        self.inner.wait_any(messages)
     }
 }

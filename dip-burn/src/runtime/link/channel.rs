@@ -1,36 +1,66 @@
-//! Links between ranks that are threads of one process: a channel for each pair of ranks.
+//! Links between ranks that are threads of one process: one inbox for each rank.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Poll;
 
-use dip_core::{Link, LinkError, Message};
+use dip_core::{Link, LinkError, Message, RankId};
 
-/// The end of one rank: a channel to and from every other.
+/// The end of one rank: its own inbox, and the way to every other.
 ///
-/// Sends never block, so no order of sends can deadlock. A rank that ends closes its channels, which tells the ranks that wait
-/// for it.
+/// Sends never block, so no order of sends can deadlock. A rank that ends tells the others, so that none waits for it.
 pub struct ChannelLink<P> {
-    to: Vec<Sender<(Message, P)>>,
-    from: Vec<Receiver<(Message, P)>>,
-    /// Messages that arrived before this rank waited for them.
-    early: HashMap<Message, P>,
+    rank: usize,
+    to: Vec<Sender<Parcel<P>>>,
+    inbox: Receiver<Parcel<P>>,
+    arrived: HashMap<Message, P>,
+    /// For each rank, true if it has ended.
+    gone: Vec<bool>,
+}
+
+/// The content of an inbox.
+enum Parcel<P> {
+    Message(Message, P),
+    /// A rank has ended. It comes after all messages of that rank.
+    Gone(usize),
 }
 
 impl<P> ChannelLink<P> {
     /// Connects `ranks` ranks with each other, themselves included, for one iteration.
     pub fn mesh(ranks: usize) -> Vec<Self> {
-        let mut links: Vec<Self> = (0..ranks)
-            .map(|_| Self { to: Vec::new(), from: Vec::new(), early: HashMap::new() })
-            .collect();
-        for sender in 0..ranks {
-            for receiver in 0..ranks {
-                let (to, from) = channel();
-                links[sender].to.push(to);
-                links[receiver].from.push(from);
-            }
+        let (to, inboxes): (Vec<_>, Vec<_>) = (0..ranks).map(|_| channel()).unzip();
+        let link = |(rank, inbox)| Self {
+            rank,
+            to: to.clone(),
+            inbox,
+            arrived: HashMap::new(),
+            gone: vec![false; ranks],
+        };
+        inboxes.into_iter().enumerate().map(link).collect()
+    }
+
+    fn open(&mut self, parcel: Parcel<P>) {
+        match parcel {
+            Parcel::Message(message, payload) => drop(self.arrived.insert(message, payload)),
+            Parcel::Gone(rank) => self.gone[rank] = true,
         }
-        links
+    }
+
+    /// Checks that a message that has not arrived can still come.
+    fn check_peer(&self, message: &Message) -> Result<(), LinkError> {
+        match self.gone.get(message.from.index()) {
+            Some(false) => Ok(()),
+            _ => Err(LinkError::PeerGone { peer: message.from }),
+        }
+    }
+}
+
+impl<P> Drop for ChannelLink<P> {
+    fn drop(&mut self) {
+        for to in &self.to {
+            // A rank that has ended needs no message.
+            let _ = to.send(Parcel::Gone(self.rank));
+        }
     }
 }
 
@@ -40,7 +70,7 @@ impl<P> Link for ChannelLink<P> {
     fn isend(&mut self, message: &Message, payload: P) -> Result<(), LinkError> {
         let gone = LinkError::PeerGone { peer: message.to };
         let sender = self.to.get(message.to.index()).ok_or_else(|| gone.clone())?;
-        sender.send((*message, payload)).map_err(|_| gone)
+        sender.send(Parcel::Message(*message, payload)).map_err(|_| gone)
     }
 
     fn irecv(&mut self, _: &Message) -> Result<(), LinkError> {
@@ -51,23 +81,33 @@ impl<P> Link for ChannelLink<P> {
         Ok(Poll::Ready(()))
     }
 
-    fn wait_irecv(&mut self, message: &Message) -> Result<Poll<P>, LinkError> {
-        let gone = LinkError::PeerGone { peer: message.from };
-        loop {
-            if let Some(payload) = self.early.remove(message) {
-                return Ok(Poll::Ready(payload));
-            }
-            let receiver = self.from.get(message.from.index()).ok_or_else(|| gone.clone())?;
-            let (other, payload) = receiver.recv().map_err(|_| gone.clone())?;
-            self.early.insert(other, payload);
+    fn try_irecv(&mut self, message: &Message) -> Result<Poll<P>, LinkError> {
+        while let Ok(parcel) = self.inbox.try_recv() {
+            self.open(parcel);
         }
+        match self.arrived.remove(message) {
+            Some(payload) => Ok(Poll::Ready(payload)),
+            None => self.check_peer(message).map(|()| Poll::Pending),
+        }
+    }
+
+    fn wait_any(&mut self, messages: &[Message]) -> Result<(), LinkError> {
+        while !messages.iter().any(|message| self.arrived.contains_key(message)) {
+            messages.iter().try_for_each(|message| self.check_peer(message))?;
+            // A rank has a way to itself, so its inbox never closes.
+            match self.inbox.recv() {
+                Ok(parcel) => self.open(parcel),
+                Err(_) => return Err(LinkError::PeerGone { peer: RankId::from(self.rank) }),
+            }
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dip_core::{RankId, TaskId};
+    use dip_core::TaskId;
 
     fn message(producer: u32, from: u32, to: u32) -> Message {
         Message {
@@ -85,16 +125,31 @@ mod tests {
         links[0].isend(&message(2, 0, 2), "two").unwrap();
         links[1].isend(&message(3, 1, 2), "three").unwrap();
         for (producer, from, text) in [(3, 1, "three"), (2, 0, "two"), (1, 0, "one")] {
-            let got = links[2].wait_irecv(&message(producer, from, 2)).unwrap();
-            assert_eq!(got, Poll::Ready(text));
+            let message = message(producer, from, 2);
+            links[2].wait_any(&[message]).unwrap();
+            assert_eq!(links[2].try_irecv(&message).unwrap(), Poll::Ready(text));
         }
     }
 
     #[test]
-    fn waiting_for_a_rank_that_is_gone_is_an_error() {
+    fn a_message_that_has_not_arrived_is_pending() {
+        let mut links = ChannelLink::mesh(2);
+        assert_eq!(links[1].try_irecv(&message(1, 0, 1)).unwrap(), Poll::Pending);
+        links[0].isend(&message(2, 0, 1), ()).unwrap();
+        links[1].wait_any(&[message(1, 0, 1), message(2, 0, 1)]).unwrap();
+        assert_eq!(links[1].try_irecv(&message(1, 0, 1)).unwrap(), Poll::Pending);
+        assert_eq!(links[1].try_irecv(&message(2, 0, 1)).unwrap(), Poll::Ready(()));
+    }
+
+    #[test]
+    fn waiting_for_a_rank_that_is_gone_is_an_error_after_its_last_message() {
         let mut links = ChannelLink::<()>::mesh(2);
-        drop(links.pop());
-        let error = links[0].wait_irecv(&message(1, 1, 0)).unwrap_err();
+        let mut peer = links.pop().unwrap();
+        peer.isend(&message(1, 1, 0), ()).unwrap();
+        drop(peer);
+        links[0].wait_any(&[message(1, 1, 0)]).unwrap();
+        assert_eq!(links[0].try_irecv(&message(1, 1, 0)).unwrap(), Poll::Ready(()));
+        let error = links[0].wait_any(&[message(2, 1, 0)]).unwrap_err();
         assert_eq!(error, LinkError::PeerGone { peer: RankId(1) });
         assert!(links[0].isend(&message(1, 0, 1), ()).is_err());
     }

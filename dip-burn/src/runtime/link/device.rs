@@ -82,8 +82,12 @@ impl<B: Backend> Link for DeviceLink<B> {
         self.link.wait_isend(message)
     }
 
-    fn wait_irecv(&mut self, message: &Message) -> Result<Poll<Payload<B>>, LinkError> {
-        let payload = self.link.wait_irecv(message)?;
+    fn try_irecv(&mut self, message: &Message) -> Result<Poll<Payload<B>>, LinkError> {
+        let payload = self.link.try_irecv(message)?;
         Ok(payload.map(|payload| self.unpack(payload)))
+    }
+
+    fn wait_any(&mut self, messages: &[Message]) -> Result<(), LinkError> {
+        self.link.wait_any(messages)
     }
 }

@@ -1,6 +1,6 @@
 //! `[pipeline]`: devices, ranks, schedule and search.
 
-use dip_core::FieldError;
+use dip_core::{FieldError, MAX_WINDOW};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Precision;
@@ -29,6 +29,10 @@ pub struct PipelineConfig {
     pub partition: PartitionMethod,
     /// Search budget in iterations, which makes plans reproducible. 0 for a time budget, the duration of the last iteration.
     pub search_iterations: u64,
+    /// Number of the next stages in its order among which a rank may choose while the first of them waits for an input. It makes
+    /// up for stages that take longer than planned. 1 keeps the order, and equal runs give equal bits; with more, sums of
+    /// gradients have another order from run to run.
+    pub window: u32,
     /// True to split weight gradients (W) from backwards; absent to let the schedule decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_split: Option<bool>,
@@ -49,6 +53,8 @@ impl PipelineConfig {
         check("pipeline.ranks", self.ranks, 1..=MAX_THREADS, "one rank per core or device")?;
         let max_replicas = MAX_THREADS / self.ranks;
         check("pipeline.replicas", self.replicas, 1..=max_replicas, "ranks * replicas threads")?;
+        let window = 1..=MAX_WINDOW;
+        check("pipeline.window", self.window, window, "try 64, or 1 to keep the order")?;
         let threads = 1..=MAX_THREADS as usize;
         let remedy = "divide the cores by the ranks";
         FieldError::check_range("pipeline.threads_per_rank", self.threads_per_rank, threads, remedy)
@@ -66,6 +72,7 @@ impl Default for PipelineConfig {
             schedule: "dip".into(),
             partition: PartitionMethod::default(),
             search_iterations: 20,
+            window: 1,
             weight_split: None,
             memory_limit_bytes: None,
         }

@@ -225,7 +225,8 @@ impl<B: Backend> Trainer<B> {
     fn take_plans(&mut self, replicas: usize) -> Result<Vec<PlannedBatch>, TrainError> {
         let mut all = Vec::with_capacity(replicas);
         for _ in 0..replicas {
-            let planned = self.plans.take()?;
+            let mut planned = self.plans.take()?;
+            planned.plan.window = self.config.pipeline.window;
             let violations = check_plan(&planned.plan);
             if let Some(first) = violations.first() {
                 return Err(TrainError::InvalidPlan {

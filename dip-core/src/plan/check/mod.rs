@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use crate::plan::draft::{DocumentDraft, PlanDraft, TaskDraft};
 use crate::plan::findings::Findings;
 use crate::plan::graph::TaskGraph;
-use crate::plan::plan::Plan;
+use crate::plan::plan::{MAX_WINDOW, Plan};
 use crate::plan::violation::{Violation, ViolationCode};
 use crate::spec::RankId;
 use order::CheckedOrder;
@@ -98,8 +98,17 @@ fn check_plan_draft(plan: &PlanDraft, context: &PlanContext<'_>, findings: &mut 
     } else {
         times::check_alone(tasks, plan, &context.cycle, &[], findings);
     }
+    check_window(plan, findings);
     let makespan = if makespan.is_nan() { plan.makespan } else { makespan };
     check_bound(plan.lower_bound, makespan, findings);
+}
+
+fn check_window(plan: &PlanDraft, findings: &mut Findings) {
+    let most = u64::from(MAX_WINDOW);
+    if let Some(window) = plan.window.filter(|window| !(1..=most).contains(window)) {
+        let message = format!("{window}, but must be 1 to {most}; 1 keeps the order");
+        findings.add(ViolationCode::OutOfRange, "window", message);
+    }
 }
 
 /// Checks that sums of times cannot overflow.

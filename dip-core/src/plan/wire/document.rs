@@ -41,6 +41,7 @@ fields! {
         Order = "order", required;
         Predicted = "predicted", required;
         LowerBound = "lower_bound_s", required;
+        Window = "window", optional;
     }
 }
 
@@ -94,7 +95,10 @@ fields! {
 impl DocumentField {
     /// True if a graph has this field.
     fn in_graph(self) -> bool {
-        !matches!(self, Self::Schedule | Self::Order | Self::Predicted | Self::LowerBound)
+        !matches!(
+            self,
+            Self::Schedule | Self::Order | Self::Predicted | Self::LowerBound | Self::Window
+        )
     }
 }
 
@@ -132,6 +136,7 @@ pub(super) fn decode(decoder: &mut DocumentDecoder<'_>, format: Format) -> Resul
             DocumentField::Order => plan.order = d.list(list)?,
             DocumentField::Predicted => predicted(d, &mut plan)?,
             DocumentField::LowerBound => plan.lower_bound = d.time()?,
+            DocumentField::Window => plan.window = d.integer(u64::MAX)?,
         }
         Ok(())
     })?;
