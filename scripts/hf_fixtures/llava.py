@@ -110,7 +110,7 @@ class Tiled:
 
 def next_(folder):
     config = tf.LlavaNextConfig(
-        text_config=tf.LlamaConfig(**SMALL_TEXT, rms_norm_eps=1e-5),
+        text_config=tf.MistralConfig(**SMALL_TEXT, rms_norm_eps=1e-5, sliding_window=None),
         vision_config=tf.CLIPVisionConfig(**SMALL_SHAPE),
         image_token_id=IMAGE_TOKEN,
         image_grid_pinpoints=[[12, 24], [24, 12], [24, 24], [36, 12], [12, 36]],
@@ -152,6 +152,10 @@ SIGLIP_SO = dict(
     num_attention_heads=16, num_hidden_layers=26, vision_use_head=False,
 )
 VICUNA_7B = dict(model_type="llama", max_position_embeddings=4096, rms_norm_eps=1e-5, vocab_size=32064)
+MISTRAL_7B = dict(
+    model_type="mistral", intermediate_size=14336, max_position_embeddings=32768, num_key_value_heads=8,
+    rms_norm_eps=1e-5, rope_theta=1000000.0, sliding_window=None, vocab_size=32064,
+)
 VICUNA_13B = VICUNA_7B | dict(
     hidden_size=5120, intermediate_size=13824, num_attention_heads=40, num_hidden_layers=40, num_key_value_heads=40
 )
@@ -175,6 +179,11 @@ QWEN2_05B = qwen2(896, 4864, 24, 14, 2, 152000, tie_word_embeddings=True)
 PUBLISHED = {
     "llava-1.5-7b": published(LLAVA, VICUNA_7B, CLIP_L),
     "llava-1.5-13b": published(LLAVA, VICUNA_13B, CLIP_L),
+    "llava-interleave-qwen-0.5b": published(
+        LLAVA, qwen2(1024, 2816, 24, 16, 16, 152000), SIGLIP_SO, vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    ),
+    "llava-v1.6-mistral-7b": published(NEXT, MISTRAL_7B, CLIP_L),
     "llava-v1.6-vicuna-7b": published(NEXT, VICUNA_7B, CLIP_L),
     "llava-v1.6-vicuna-13b": published(NEXT, VICUNA_13B, CLIP_L),
     "llava-onevision-qwen2-0.5b-ov": published(ONEVISION, QWEN2_05B, SIGLIP_SO, tie_word_embeddings=True),
