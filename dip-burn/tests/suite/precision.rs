@@ -45,7 +45,7 @@ impl Case {
 }
 
 /// Norm of the difference of all tensors, relative to the norm of `b`.
-fn distance(a: &NamedTensors, b: &NamedTensors) -> f64 {
+pub fn distance(a: &NamedTensors, b: &NamedTensors) -> f64 {
     let values = |t: &NamedTensors| -> Vec<f32> {
         t.values().flat_map(|data| data.to_vec::<f32>().unwrap()).collect()
     };

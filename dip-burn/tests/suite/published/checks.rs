@@ -1,8 +1,9 @@
 //! The checks that every model passes.
 
 use burn::tensor::TensorData;
+use dip_burn::model::{InitialWeights, Precision};
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::{Algorithm, OptimizerConfig, TensorKind, Update};
+use dip_burn::runtime::{Algorithm, OptimizerConfig, Pipeline, PipelineInit, TensorKind, Update};
 use dip_burn::weights::{ExportConfig, TensorStore};
 use dip_core::{ModuleSpec, Partition};
 use rand::SeedableRng;
@@ -11,6 +12,8 @@ use safetensors::SafeTensors;
 
 use super::{Fixture, TOLERANCE, halves, out, planned, whole};
 use crate::gradients::difference;
+use crate::precision::distance;
+use crate::support::B;
 
 /// The step of `scripts/hf_fixtures/common.py`.
 const LEARNING_RATE: f64 = 0.01;
@@ -40,6 +43,11 @@ macro_rules! standard_checks {
             #[test]
             fn loss_gradients_and_a_step_of_adamw_equal_torch() {
                 checks::torch($folder);
+            }
+
+            #[test]
+            fn bf16_gives_the_loss_and_gradients_of_f32_to_its_precision() {
+                checks::bf16($folder);
             }
 
             #[test]
@@ -243,6 +251,30 @@ impl<'a> Comparison<'a> {
 /// The `count` values that `common.py` keeps of a tensor.
 fn spread(values: &[f32], count: usize) -> impl Iterator<Item = f32> + '_ {
     (0..count).map(move |i| values[i * values.len() / count])
+}
+
+/// Layers in bf16 give nearly the loss and gradients of f32.
+pub fn bf16(name: &str) {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let fixture = Fixture::read(name);
+    let partition = halves(&fixture.model);
+    let sequences = fixture.sequences();
+    let (batch, plan) = planned(&fixture, &partition, sequences, &mut rng, &["keep"]);
+    let run = |precision| {
+        let weights = fixture.weights();
+        let init = PipelineInit::new(&fixture.model, &partition, vec![Default::default(); 2])
+            .with_precision(precision)
+            .with_weights(InitialWeights { seed: 0, weights: Some(&weights) });
+        let mut pipeline = Pipeline::<B>::new(&init).unwrap();
+        let loss = pipeline.run(&plan, &batch, None).unwrap().loss;
+        (loss, pipeline.export(TensorKind::Gradients).unwrap())
+    };
+    let (exact, expected) = run(Precision::F32);
+    let (loss, gradients) = run(Precision::Bf16);
+    let (loss_error, error) = ((loss - exact).abs() / exact, distance(&gradients, &expected));
+    eprintln!("{name}: {loss_error:e} {error:e}");
+    assert!(loss_error < 1e-2, "{name}: the loss differs by {loss_error}");
+    assert!(error < 6e-2, "{name}: the gradients differ by {error}");
 }
 
 pub fn export(name: &str) {
