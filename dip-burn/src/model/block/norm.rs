@@ -109,9 +109,9 @@ impl<B: Backend> Norm<B> {
     ) -> Tensor<B, 2> {
         let NormKept { unit, scale } = kept;
         let dtype = dy.dtype();
+        let is_fused = fused::runs(&dy) && fused::runs(&unit);
         let (unit, dy) = (to_f32(unit), to_f32(dy));
         let sum_rows = |x: Tensor<B, 2>| x.sum_dim(0).squeeze_dim(0);
-        let is_fused = fused::runs(&dy) && fused::runs(&unit);
         if let Some(gamma) = &self.gamma {
             let (for_gamma, rows) = (dy.clone(), unit.clone());
             gradients.add(gamma, move || match is_fused {
