@@ -1,5 +1,7 @@
 //! Conversations: turns with a speaker each.
 
+use minijinja::Value;
+
 use super::document::DocumentPiece;
 
 /// The turns of a conversation, oldest first.
@@ -7,6 +9,22 @@ use super::document::DocumentPiece;
 pub struct Conversation {
     /// The turns.
     pub turns: Vec<Turn>,
+    /// The tools that the assistant may call, a list as chat templates read it.
+    pub tools: JsonFields,
+}
+
+/// JSON whose fields keep their order; by default nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct JsonFields(Value);
+
+impl JsonFields {
+    pub(super) fn new(value: Value) -> Self {
+        Self(value)
+    }
+
+    pub(super) fn value(&self) -> &Value {
+        &self.0
+    }
 }
 
 /// What one speaker says before another does.
@@ -18,12 +36,20 @@ pub struct Turn {
     pub pieces: Vec<DocumentPiece>,
     /// True if the model learns to say this.
     pub trained: bool,
+    /// Other fields of the message that chat templates read, such as `tool_calls`.
+    pub fields: JsonFields,
 }
 
 impl Turn {
     /// A turn that is trained if the assistant speaks.
     pub fn new(role: Role, pieces: Vec<DocumentPiece>) -> Self {
-        Self { role, pieces, trained: role == Role::Assistant }
+        let fields = JsonFields::default();
+        Self { role, pieces, trained: role == Role::Assistant, fields }
+    }
+
+    /// True if the turn has a picture.
+    pub fn has_pictures(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, DocumentPiece::Picture(_)))
     }
 
     /// The text without the pictures.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use dip_core::FieldError;
 use thiserror::Error;
 
+use super::chat::ChatError;
 use super::picture::PictureError;
 use super::skip::{SkipCounts, SkipReason};
 
@@ -60,6 +61,14 @@ pub enum DataError {
         /// The fault of the file.
         source: BoxError,
     },
+    /// A file beside the tokenizer cannot be used.
+    #[error("{}: {source}; give the file of a Hugging Face model, or remove it", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// The fault of the file.
+        source: BoxError,
+    },
     /// A text cannot be tokenized.
     #[error(transparent)]
     Text(#[from] TokenizeError),
@@ -105,6 +114,9 @@ pub enum DocumentError {
     /// The size of a picture cannot be found.
     #[error(transparent)]
     Picture(#[from] PictureError),
+    /// The chat template refuses a conversation.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
 }
 
 impl DocumentError {
@@ -114,6 +126,7 @@ impl DocumentError {
             Self::Text(_) => SkipReason::Untokenizable,
             Self::Picture(PictureError::Oversized { .. }) => SkipReason::Oversized,
             Self::Picture(_) => SkipReason::BrokenPicture,
+            Self::Chat(_) => SkipReason::Unrenderable,
         }
     }
 }

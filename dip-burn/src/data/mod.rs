@@ -17,10 +17,12 @@
 //! | [`FrameSource`] | the frames of a video | use rendered videos or other formats |
 //! | [`PackingRule`] | the next document of a sequence | choose which documents share a sequence |
 
+mod chat;
 mod conversation;
 mod document;
 mod error;
 mod loader;
+mod marked;
 mod packing;
 mod picture;
 mod processor;
@@ -32,7 +34,8 @@ pub mod toy;
 pub(crate) mod video;
 mod webdataset;
 
-pub use conversation::{Conversation, Role, Turn};
+pub use chat::{ChatError, ChatTemplate};
+pub use conversation::{Conversation, JsonFields, Role, Turn};
 pub use document::{Document, DocumentPiece, IMAGE_MARK, PlacedPicture, TokenizedDocument};
 pub use error::{BoxError, DataError, DocumentError, TokenizeError};
 pub use image::RgbImage;
@@ -47,7 +50,7 @@ pub use picture::{Picture, PictureError, PixelSource};
 pub use processor::ImageProcessor;
 pub use skip::{SkipCounts, SkipReason};
 pub use source::{DataSource, SourcePosition};
-pub use tokenizer::{SpecialTokens, Tokenizer};
+pub use tokenizer::{HuggingFace, SpecialTokens, Tokenizer};
 pub use video::{
     CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, FrameSource,
     LatentShape, Latents, Video, VideoError, caption_tokens, noisy,

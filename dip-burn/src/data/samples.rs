@@ -1,8 +1,8 @@
 //! JSON samples: a caption, or a conversation with pictures.
 
-use serde_json::Value;
+use minijinja::value::{Value, ValueKind};
 
-use super::conversation::{Conversation, Role, Turn};
+use super::conversation::{Conversation, JsonFields, Role, Turn};
 use super::document::{Document, DocumentPiece, IMAGE_MARK};
 use super::picture::Picture;
 use super::skip::SkipReason;
@@ -36,22 +36,50 @@ pub(super) fn conversation(
     pictures: &mut dyn SamplePictures,
 ) -> Result<Option<Document>, SkipReason> {
     let lists = ["conversations", "conversation", "messages"];
-    let Some(list) = lists.iter().find_map(|name| json.get(name)) else { return Ok(None) };
-    let list = list.as_array().ok_or(SkipReason::InvalidConversation)?;
+    let Some(list) = lists.iter().find_map(|name| field(json, name)) else { return Ok(None) };
+    let list = items(&list).ok_or(SkipReason::InvalidConversation)?;
     if list.len() > MAX_TURNS {
         return Err(SkipReason::Oversized);
     }
-    let mut turns =
-        list.iter().map(|turn| read_turn(turn, pictures)).collect::<Result<Vec<_>, _>>()?;
-    let system = json.get("system").and_then(Value::as_str).filter(|text| !text.is_empty());
+    let turns = list.iter().map(|turn| read_turn(turn, pictures));
+    let mut turns = turns.collect::<Result<Vec<_>, _>>()?;
+    let system = field(json, "system").filter(|text| text.as_str().is_some_and(|t| !t.is_empty()));
     if let (Some(text), true) = (system, turns.first().is_some_and(|t| t.role != Role::System)) {
-        turns.insert(0, Turn::new(Role::System, vec![DocumentPiece::Text(text.to_owned())]));
+        turns.insert(0, Turn::new(Role::System, vec![DocumentPiece::Text(text.to_string())]));
     }
     if !turns.iter().any(|turn| turn.trained) {
         return Err(SkipReason::NoAnswer);
     }
     place_unmentioned(&mut turns, pictures)?;
-    Ok(Some(Document::Conversation(Conversation { turns })))
+    let tools = JsonFields::new(tools(json)?);
+    Ok(Some(Document::Conversation(Conversation { turns, tools })))
+}
+
+/// The tools of a sample: a list, or the text of one.
+fn tools(json: &Value) -> Result<Value, SkipReason> {
+    let Some(tools) = field(json, "tools") else { return Ok(Value::UNDEFINED) };
+    let tools = match tools.as_str() {
+        Some(text) if text.trim().is_empty() => return Ok(Value::UNDEFINED),
+        Some(text) => serde_json::from_str(text).map_err(|_| SkipReason::InvalidConversation)?,
+        None => tools,
+    };
+    items(&tools).map(|_| tools).ok_or(SkipReason::InvalidConversation)
+}
+
+/// A field of an object that is there and not null.
+pub(super) fn field(json: &Value, name: &str) -> Option<Value> {
+    let value = json.get_attr(name).ok()?;
+    (json.kind() == ValueKind::Map && !value.is_undefined() && !value.is_none()).then_some(value)
+}
+
+/// A field that is a text.
+pub(super) fn text_field(json: &Value, name: &str) -> Option<String> {
+    field(json, name)?.as_str().map(str::to_owned)
+}
+
+/// The items of a list.
+pub(super) fn items(json: &Value) -> Option<Vec<Value>> {
+    (json.kind() == ValueKind::Seq).then(|| json.try_iter().ok())?.map(Iterator::collect)
 }
 
 /// Puts the remaining pictures before the first text of the user.
@@ -71,22 +99,35 @@ fn place_unmentioned(
 }
 
 fn read_turn(turn: &Value, pictures: &mut dyn SamplePictures) -> Result<Turn, SkipReason> {
-    let field = |names: [&str; 2]| names.iter().find_map(|name| turn.get(name));
-    let role = field(["from", "role"]).and_then(Value::as_str);
-    let role = role.and_then(Role::from_name).ok_or(SkipReason::UnknownRole)?;
-    let pieces = match field(["value", "content"]) {
-        Some(Value::String(text)) if turn.get("value").is_some() => marked(text, pictures)?,
-        Some(Value::String(text)) => vec![DocumentPiece::Text(text.clone())],
-        Some(Value::Array(parts)) => {
-            parts.iter().map(|part| read_part(part, pictures)).collect::<Result<_, _>>()?
+    let role = text_field(turn, "from").or_else(|| text_field(turn, "role"));
+    let role = role.as_deref().and_then(Role::from_name).ok_or(SkipReason::UnknownRole)?;
+    let (value, content) = (field(turn, "value"), field(turn, "content"));
+    let pieces = match (&value, &content) {
+        (Some(value), _) => {
+            marked(value.as_str().ok_or(SkipReason::InvalidConversation)?, pictures)?
         }
-        Some(Value::Null) => Vec::new(),
-        _ => return Err(SkipReason::InvalidConversation),
+        (None, Some(content)) => match (content.as_str(), items(content)) {
+            (Some(text), _) => vec![DocumentPiece::Text(text.to_owned())],
+            (None, Some(parts)) => {
+                parts.iter().map(|part| read_part(part, pictures)).collect::<Result<_, _>>()?
+            }
+            (None, None) => return Err(SkipReason::InvalidConversation),
+        },
+        // A call of a tool may have no content.
+        (None, None) if field(turn, "tool_calls").is_some() => Vec::new(),
+        (None, None) => return Err(SkipReason::InvalidConversation),
     };
-    let mut turn_read = Turn::new(role, pieces);
+    let mut out = Turn::new(role, pieces);
     // OpenAI's mark of a turn without a loss.
-    turn_read.trained &= turn.get("weight").and_then(Value::as_f64) != Some(0.0);
-    Ok(turn_read)
+    out.trained &= field(turn, "weight").and_then(|w| f64::try_from(w).ok()) != Some(0.0);
+    let known = ["from", "role", "value", "content", "weight"];
+    let others = turn.try_iter().into_iter().flatten().filter_map(|key| {
+        let name = key.as_str()?.to_owned();
+        let value = field(turn, &name).filter(|_| !known.contains(&name.as_str()))?;
+        Some((name, value))
+    });
+    out.fields = JsonFields::new(others.collect());
+    Ok(out)
 }
 
 /// A text with a picture in place of each mark.
@@ -107,17 +148,17 @@ fn marked(text: &str, pictures: &mut dyn SamplePictures) -> Result<Vec<DocumentP
 }
 
 fn read_part(part: &Value, pictures: &mut dyn SamplePictures) -> Result<DocumentPiece, SkipReason> {
-    let kind = part.get("type").and_then(Value::as_str);
-    let text = part.get("text").and_then(Value::as_str);
-    match (kind, text) {
-        (Some("text") | None, Some(text)) => Ok(DocumentPiece::Text(text.to_owned())),
+    let kind = text_field(part, "type");
+    match (kind.as_deref(), text_field(part, "text")) {
+        (Some("text") | None, Some(text)) => Ok(DocumentPiece::Text(text)),
         (Some("image" | "image_url"), _) => {
-            let name = ["image_url", "image", "url", "path"].iter().find_map(|&field| {
-                let value = part.get(field)?;
-                value.as_str().or_else(|| value.get("url").or_else(|| value.get("path"))?.as_str())
+            let name = ["image_url", "image", "url", "path"].iter().find_map(|name| {
+                let value = field(part, name)?;
+                let inside = || text_field(&value, "url").or_else(|| text_field(&value, "path"));
+                value.as_str().map(str::to_owned).or_else(inside)
             });
             let picture = match name {
-                Some(name) => pictures.named(name)?,
+                Some(name) => pictures.named(&name)?,
                 None => pictures.next().ok_or(SkipReason::WrongMarks)?,
             };
             Ok(DocumentPiece::Picture(picture))
@@ -150,8 +191,9 @@ mod tests {
         }
     }
 
-    fn read(json: Value) -> Result<Vec<(Role, String, bool)>, SkipReason> {
-        let document = conversation(&json, &mut Two([1, 2].into()))?.unwrap();
+    fn read(json: serde_json::Value) -> Result<Vec<(Role, String, bool)>, SkipReason> {
+        let document =
+            conversation(&Value::from_serialize(json), &mut Two([1, 2].into()))?.unwrap();
         let Document::Conversation(conversation) = document else { panic!("no conversation") };
         let marked = |turn: &Turn| Document::Plain(turn.pieces.clone()).marked_text();
         let turns = conversation.turns.iter();

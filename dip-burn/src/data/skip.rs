@@ -33,6 +33,8 @@ pub enum SkipReason {
     Oversized,
     /// The tokenizer refused the text.
     Untokenizable,
+    /// The chat template refused the conversation.
+    Unrenderable,
     /// Neither text nor pictures.
     Empty,
     /// No text to train on within the length and the images of a sequence.
@@ -57,6 +59,7 @@ impl SkipReason {
             Self::MissingVideo => "missing video",
             Self::Oversized => "oversized",
             Self::Untokenizable => "cannot be tokenized",
+            Self::Unrenderable => "refused by the chat template",
             Self::Empty => "empty",
             Self::NothingFits => "no text within sequence_tokens and max_images",
             Self::BrokenShard => "rest of a broken shard",

@@ -19,9 +19,9 @@ fn config() -> PackConfig {
 
 /// A document of text tokens and images in front.
 fn document(images: u32, text: usize) -> TokenizedDocument {
-    let special = Tokenizer::bytes().special();
+    let special = Tokenizer::bytes();
     let mut document = TokenizedDocument::default();
-    document.push(special.bos, false);
+    document.extend(special.begin().iter().copied(), false);
     for i in 0..images {
         let picture = Picture::Encoded(vec![i as u8].into());
         let layout =

@@ -5,12 +5,12 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
+use minijinja::Value;
 
 use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::picture::{Picture, PictureError};
-use crate::data::samples::{SamplePictures, conversation};
+use crate::data::samples::{SamplePictures, conversation, field, text_field};
 use crate::data::skip::SkipReason;
 use crate::data::video::{CaptionedVideo, Video};
 
@@ -135,7 +135,8 @@ impl<'a> SampleReader<'a> {
         let pictures: Vec<Picture> =
             members.into_iter().map(|(_, m)| self.picture(m)).collect::<Result<_, _>>()?;
         let json = self.json()?;
-        let fps = json.as_ref().and_then(|json| json.get("fps")).and_then(Value::as_f64);
+        let fps = json.as_ref().and_then(|json| field(json, "fps"));
+        let fps = fps.and_then(|fps| f64::try_from(fps).ok());
         match fps.unwrap_or(FRAMES_PER_SECOND) {
             per_second if per_second > 0.0 && per_second <= 1e4 => {
                 Ok(Video::Frames { pictures: pictures.into(), per_second })
@@ -217,8 +218,7 @@ fn numbered_pictures(sample: &ShardSample) -> Vec<(u64, &Member)> {
 
 /// The `text` or `caption` of a `.json`.
 fn json_text(json: &Value) -> Option<String> {
-    let text = ["text", "caption"].iter().find_map(|&name| json.get(name)?.as_str());
-    text.map(str::to_owned)
+    ["text", "caption"].iter().find_map(|name| text_field(json, name))
 }
 
 fn is_text(member: &Member) -> bool {

@@ -182,10 +182,10 @@ pub fn caption_tokens(
     caption: &str,
     most: usize,
 ) -> Result<Vec<u32>, TokenizeError> {
-    let special = tokenizer.special();
-    let mut tokens = vec![special.bos];
+    let end = tokenizer.end();
+    let mut tokens = tokenizer.begin().to_vec();
     tokens.extend(tokenizer.encode(caption)?);
-    tokens.truncate(most.saturating_sub(1).max(1));
-    tokens.push(special.eos);
+    tokens.truncate(most.saturating_sub(end.len()).max(1));
+    tokens.extend(end);
     Ok(tokens)
 }

@@ -1,0 +1,141 @@
+//! Documents as token ids.
+
+use super::Document;
+use crate::batch::ImageLayout;
+use crate::data::chat::ChatError;
+use crate::data::error::DocumentError;
+use crate::data::marked::{MarkedText, SpannedToken};
+use crate::data::picture::Picture;
+use crate::data::processor::ImageProcessor;
+use crate::data::tokenizer::Tokenizer;
+
+/// A document as token ids.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TokenizedDocument {
+    /// Token ids; every picture is a run of image tokens.
+    pub tokens: Vec<u32>,
+    /// True if the model learns to produce the token, `[tokens]`: all text of a plain document and its end mark, and what the
+    /// assistant says in a conversation with the token that ends its turn. Never true for image tokens.
+    pub trained: Vec<bool>,
+    /// The pictures, in order.
+    pub pictures: Vec<PlacedPicture>,
+}
+
+/// A picture in a sequence of tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlacedPicture {
+    /// Offset of its first image token; the others follow it.
+    pub offset: u32,
+    /// The picture.
+    pub picture: Picture,
+    /// Its grids of patches, and its tokens.
+    pub layout: ImageLayout,
+}
+
+impl Document {
+    /// The tokens of the document. Each picture takes as many image tokens as its layout says; without a processor it takes none.
+    ///
+    /// A plain document has the tokens with which the tokenizer begins and ends texts. A conversation is written by the chat template
+    /// of the model; without a template it begins in the same way, and every turn is a line such as `USER: a question`, with the end
+    /// token after what the assistant says.
+    ///
+    /// # Errors
+    /// [`DocumentError`] if the tokenizer or the chat template refuses a text.
+    pub fn tokenize(
+        &self,
+        tokenizer: &Tokenizer,
+        images: Option<&ImageProcessor>,
+    ) -> Result<TokenizedDocument, DocumentError> {
+        TokenizedDocument::of(&self.text(tokenizer)?, self, tokenizer, images)
+    }
+
+    /// Like [`Document::tokenize`], but without the end mark: a prompt to continue. After the last turn of a conversation the
+    /// assistant speaks.
+    ///
+    /// # Errors
+    /// [`DocumentError`] if the tokenizer or the chat template refuses a text.
+    pub fn tokenize_open(
+        &self,
+        tokenizer: &Tokenizer,
+        images: Option<&ImageProcessor>,
+    ) -> Result<TokenizedDocument, DocumentError> {
+        TokenizedDocument::of(&self.prompt(tokenizer)?, self, tokenizer, images)
+    }
+}
+
+impl TokenizedDocument {
+    /// The tokens of the text of a document.
+    fn of(
+        text: &MarkedText,
+        document: &Document,
+        tokenizer: &Tokenizer,
+        images: Option<&ImageProcessor>,
+    ) -> Result<Self, DocumentError> {
+        let image = tokenizer.special().image;
+        let mut out = Self::default();
+        let mut pictures = document.pictures();
+        let mut trained = text.trained.iter().peekable();
+        let mut shown = 0;
+        for SpannedToken { id, span } in tokenizer.encode_marked(text)? {
+            while trained.next_if(|range| range.end <= span.start).is_some() {}
+            let is_trained = trained.peek().is_some_and(|range| range.start < span.end);
+            if id != image {
+                out.push(id, is_trained);
+                continue;
+            }
+            shown += 1;
+            if let Some(picture) = pictures.next() {
+                let layout = match images {
+                    Some(images) => images.layout_of(picture)?,
+                    None => ImageLayout::default(),
+                };
+                let (offset, tokens) = (out.tokens.len() as u32, layout.tokens as usize);
+                out.pictures.push(PlacedPicture { offset, picture: picture.clone(), layout });
+                out.extend(std::iter::repeat_n(image, tokens), false);
+            }
+        }
+        let pictures = document.pictures().count();
+        if shown != pictures {
+            return Err(ChatError::Pictures { shown, pictures }.into());
+        }
+        Ok(out)
+    }
+
+    /// Appends a token.
+    pub fn push(&mut self, token: u32, trained: bool) {
+        self.extend([token], trained);
+    }
+
+    /// Appends tokens that all have a loss, or none.
+    pub fn extend(&mut self, tokens: impl IntoIterator<Item = u32>, trained: bool) {
+        self.tokens.extend(tokens);
+        self.trained.resize(self.tokens.len(), trained);
+    }
+
+    /// True if the first `tokens` tokens have one with a loss. The first token of a document is never predicted.
+    pub fn trains_within(&self, tokens: usize) -> bool {
+        self.trained.iter().take(tokens).skip(1).any(|&trained| trained)
+    }
+
+    /// Cuts the document to at most `tokens` tokens and `images` images, and returns true if it was longer. A cut never divides
+    /// an image: the first image that does not fit is left out with all that follows.
+    pub fn truncate(&mut self, tokens: u32, images: u32) -> bool {
+        let end = self.kept_tokens(tokens, images);
+        let cut = self.tokens.len() > end;
+        self.pictures.retain(|placed| (placed.offset as usize) < end);
+        self.tokens.truncate(end);
+        self.trained.truncate(end);
+        cut
+    }
+
+    /// The length that [`TokenizedDocument::truncate`] leaves.
+    pub fn kept_tokens(&self, tokens: u32, images: u32) -> usize {
+        let fits = |placed: &PlacedPicture| {
+            u64::from(placed.offset) + u64::from(placed.layout.tokens) <= u64::from(tokens)
+        };
+        let mut pictures = self.pictures.iter().enumerate();
+        let left_out = pictures.find(|(i, placed)| *i >= images as usize || !fits(placed));
+        let end = left_out.map_or(tokens, |(_, placed)| placed.offset.min(tokens));
+        self.tokens.len().min(end as usize)
+    }
+}

@@ -1,0 +1,107 @@
+//! The files beside a `tokenizer.json` that name its special tokens and its chat template.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::data::error::DataError;
+
+/// Largest file that is read beside a `tokenizer.json`, in bytes.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// What the files of a model say about its tokens.
+#[derive(Debug, Default)]
+pub(super) struct ModelFiles {
+    tokenizer_config: Value,
+    special_tokens_map: Value,
+    generation_config: Value,
+    config: Value,
+    /// `chat_template.jinja`
+    template: Option<String>,
+    /// `chat_template.json` and `processor_config.json`
+    template_json: [Value; 2],
+}
+
+impl ModelFiles {
+    /// Reads the files of a folder; all of them may be absent.
+    ///
+    /// # Errors
+    /// [`DataError`] names a file that cannot be read or is not JSON.
+    pub fn read(folder: &Path) -> Result<Self, DataError> {
+        let json = |name: &str| json_file(&folder.join(name));
+        Ok(Self {
+            tokenizer_config: json("tokenizer_config.json")?,
+            special_tokens_map: json("special_tokens_map.json")?,
+            generation_config: json("generation_config.json")?,
+            config: json("config.json")?,
+            template: text_file(&folder.join("chat_template.jinja"))?,
+            template_json: [json("chat_template.json")?, json("processor_config.json")?],
+        })
+    }
+
+    /// The text of a named token such as `eos_token`.
+    pub fn token(&self, name: &str) -> Option<&str> {
+        [&self.tokenizer_config, &self.special_tokens_map].into_iter().find_map(|file| {
+            let token = file.get(name)?;
+            token.as_str().or_else(|| token.get("content")?.as_str())
+        })
+    }
+
+    /// The id of a field such as `eos_token_id`; the first one of a list.
+    pub fn id(&self, name: &str) -> Option<u32> {
+        let text = self.config.get("text_config").unwrap_or(&Value::Null);
+        [&self.generation_config, &self.config, text].into_iter().find_map(|file| {
+            let id = file.get(name)?;
+            let id = id.as_array().map_or(Some(id), |ids| ids.first())?;
+            id.as_u64().and_then(|id| u32::try_from(id).ok())
+        })
+    }
+
+    /// A switch of the tokenizer such as `add_bos_token`.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        self.tokenizer_config.get(name)?.as_bool()
+    }
+
+    /// The chat template: `chat_template.jinja`, or the one named `default` in the other files.
+    pub fn chat_template(&self) -> Option<String> {
+        if let Some(text) = &self.template {
+            return Some(text.clone());
+        }
+        let [own, processor] = &self.template_json;
+        let files = [own, processor, &self.tokenizer_config];
+        let found = files.into_iter().find_map(|file| file.get("chat_template"))?;
+        default_template(found).map(str::to_owned)
+    }
+}
+
+/// A template is a text, a list of objects with `name` and `template`, or an object of templates by name.
+fn default_template(json: &Value) -> Option<&str> {
+    match json {
+        Value::String(text) => Some(text),
+        Value::Array(named) => {
+            let is_default = |t: &&Value| t.get("name").and_then(Value::as_str) == Some("default");
+            named.iter().find(is_default)?.get("template")?.as_str()
+        }
+        _ => json.get("default")?.as_str(),
+    }
+}
+
+/// The JSON of a file; null if there is no file.
+fn json_file(path: &Path) -> Result<Value, DataError> {
+    let Some(text) = text_file(path)? else { return Ok(Value::Null) };
+    serde_json::from_str(&text)
+        .map_err(|source| DataError::ModelFile { path: path.to_owned(), source: source.into() })
+}
+
+/// The text of a file without a byte-order mark; `None` if there is no file.
+fn text_file(path: &Path) -> Result<Option<String>, DataError> {
+    let io = |source| DataError::Io { path: path.to_owned(), source };
+    let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+    if metadata.len() > MAX_FILE_BYTES {
+        let limit = format!("it has {} bytes; at most {MAX_FILE_BYTES} are read", metadata.len());
+        return Err(DataError::ModelFile { path: path.to_owned(), source: limit.into() });
+    }
+    let text = fs::read_to_string(path).map_err(io)?;
+    Ok(Some(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()))
+}
