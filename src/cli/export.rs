@@ -57,8 +57,7 @@ impl Export {
 
 /// The folder of the published model that a run started from.
 fn published(config: &RunConfig) -> Result<PathBuf> {
-    let weights = config.weights.as_ref().map(|w| w.from.clone());
-    weights.or_else(|| weights::model_folder(&config.model)).ok_or_else(|| {
+    config.published_folder().ok_or_else(|| {
         anyhow!(
             "model {:?} has no config.json, which an export needs; train a model of Hugging Face, by `model` or by \
              `weights.from`",

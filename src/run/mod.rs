@@ -17,12 +17,13 @@ pub use training::Training;
 use std::sync::Arc;
 
 use dip_burn::Backend;
+use dip_burn::data::DataError;
 use dip_burn::model::Modalities;
 use dip_burn::runtime::nodes::NodeGroup;
 use dip_burn::runtime::{Connections, ProcessGroup};
 use dip_burn::train::{
-    Assign, MetricSink, PartitionMethod, RunConfig, RunData, Throughput, TrainError, Trainer,
-    TrainerInit,
+    Assign, DataConfig, MetricSink, PartitionMethod, RunConfig, RunData, Throughput, TrainError,
+    Trainer, TrainerInit,
 };
 use dip_core::{
     BatchMeta, Budget, Bytes, ClusterSpec, CostModel, FieldError, ModelSpec, Schedule, Seconds,
@@ -161,7 +162,11 @@ impl Run {
         let RunConfig { data, evaluation, seed, .. } = &self.config;
         match self.data.take() {
             Some(own) => Ok(own),
-            None => Ok(RunData::open(&self.model, data, evaluation, *seed)?),
+            None => {
+                let tokenizer = self.config.tokenizer().map_err(DataError::from)?;
+                let data = DataConfig { tokenizer, ..data.clone() };
+                Ok(RunData::open(&self.model, &data, evaluation, *seed)?)
+            }
         }
     }
 

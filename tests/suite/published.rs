@@ -12,6 +12,26 @@ fn folder() -> Folder {
     folder
 }
 
+/// The run with tokens of bytes, which its published weights do not name.
+fn with_bytes(run: &str) -> String {
+    run.replace("[data]\n", "[data]\ntokenizer = 'bytes'\n")
+}
+
+#[test]
+fn a_run_of_a_published_model_reads_the_tokenizer_beside_it() {
+    let folder = folder();
+    let token =
+        r#""single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true"#;
+    let model = r#""model":{"type":"WordLevel","vocab":{"?":0,"red":1,"</s>":2},"unk_token":"?"}"#;
+    let added = format!(r#"[{{"id":2,"content":"</s>",{token}}}]"#);
+    let rest = r#""normalizer":null,"pre_tokenizer":{"type":"Whitespace"},"post_processor":null"#;
+    let text =
+        format!(r#"{{"version":"1.0","added_tokens":{added},{rest},"decoder":null,{model}}}"#);
+    folder.write("tiny/tokenizer.json", &text);
+    let trained = folder.dip(&["train", "run.toml"]).ok();
+    assert!(trained.contains("tokens of tiny/tokenizer.json"), "{trained}");
+}
+
 #[test]
 fn a_config_json_or_its_folder_can_be_given_as_a_model() {
     let folder = folder();
@@ -45,7 +65,8 @@ fn a_model_is_trained_exported_and_fine_tuned_with_adapters() {
     assert!(folder.path("published/tokenizer_config.json").exists());
 
     let lora = "[weights]\nfrom = 'published'\nfrozen = ['vision']\n[lora]\nrank = 2\ntargets = ['query', 'down']\n";
-    folder.write("lora.toml", &format!("{}{lora}", PUBLISHED_RUN.replace("\"out\"", "\"tuned\"")));
+    let run = PUBLISHED_RUN.replace("\"out\"", "\"tuned\"");
+    folder.write("lora.toml", &format!("{}{lora}", with_bytes(&run)));
     let trained = folder.dip(&["train", "lora.toml"]).ok();
     assert!(trained.contains("weights from published"), "{trained}");
     folder.dip(&["export", "lora.toml", "--out", "merged", "--bf16", "--shard-mib", "1"]).ok();
@@ -65,6 +86,10 @@ fn a_model_is_trained_exported_and_fine_tuned_with_adapters() {
 fn errors_name_missing_weights_and_unknown_modules() {
     let folder = folder();
     folder.write("bad.toml", &format!("{PUBLISHED_RUN}[weights]\nfrom = 'tiny'\n"));
+    let error = folder.dip(&["train", "bad.toml"]).fails(2);
+    assert!(error.contains("data.tokenizer is absent") && error.contains("tiny has no"), "{error}");
+    let run = with_bytes(PUBLISHED_RUN);
+    folder.write("bad.toml", &format!("{run}[weights]\nfrom = 'tiny'\n"));
     let error = folder.dip(&["train", "bad.toml"]).fails(2);
     assert!(error.contains("weights.from: tiny/model.safetensors"), "{error}");
     folder.write("bad.toml", &format!("{PUBLISHED_RUN}[lora]\nmodules = ['ears']\n"));

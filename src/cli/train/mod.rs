@@ -149,4 +149,7 @@ fn describe(config: &RunConfig, model: &ModelSpec, nodes: usize) {
         Some(weights) => println!("weights from {}", weights.from.display()),
         None => println!("weights drawn from seed {}", config.seed),
     }
+    if let Ok(Some(tokenizer)) = config.tokenizer() {
+        println!("tokens of {}", tokenizer.display());
+    }
 }

@@ -149,7 +149,7 @@ mod tests {
                 "module \"vision\".lora.targets",
             ),
             ("[weights]\nfrom = 'w'\nfrozen = ['x']\n", "weights.frozen is \"x\""),
-            ("[sequence]\nimage_px = 33\n", "kind.vit.image_px is 33"),
+            ("[sequence]\nimage_px = 3\n", "kind.vit.patch_px is 4"),
             ("[sequence]\ntokens = 0\n", "sequence_tokens is 0"),
         ] {
             let error = adapted(more).unwrap_err();

@@ -24,7 +24,8 @@ pub struct DataConfig {
     /// Shards held out for evaluation. Without them, a run on built-in data is evaluated on built-in held-out data, and a run on
     /// shards is not evaluated.
     pub held_out: Vec<PathBuf>,
-    /// A Hugging Face `tokenizer.json`; absent for the built-in byte-level one.
+    /// A Hugging Face `tokenizer.json`, or `bytes` for the built-in byte-level one. Absent for the tokenizer of the published model,
+    /// and for bytes without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
     /// Microbatches of one iteration; absent for the number in the model.

@@ -4,6 +4,7 @@ mod adapt;
 mod data;
 mod output;
 mod pipeline;
+mod published;
 
 pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
 pub use data::{DataConfig, Packing};
