@@ -28,6 +28,7 @@ mod picture;
 mod processor;
 mod samples;
 mod skip;
+mod sound;
 mod source;
 mod tokenizer;
 pub mod toy;
@@ -49,6 +50,7 @@ pub use packing::{
 pub use picture::{Picture, PictureError, PixelSource};
 pub use processor::ImageProcessor;
 pub use skip::{SkipCounts, SkipReason};
+pub use sound::{LogMel, MelFrames, Recording, SAMPLE_RATE, SoundError, SoundRule, Waveform};
 pub use source::{DataSource, SourcePosition};
 pub use tokenizer::{HuggingFace, SpecialTokens, Tokenizer};
 pub use video::{

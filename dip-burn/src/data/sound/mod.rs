@@ -1,0 +1,155 @@
+//! Sounds: files to samples of one channel at 16 kHz, and samples to the log-mel frames of an audio encoder.
+//!
+//! | file | step |
+//! |---|---|
+//! | `wav`, `compressed` | the samples of a file |
+//! | `resample` | samples at 16 kHz |
+//! | `mel`, `spectrum` | log-mel frames, as Whisper's feature extractor makes them |
+//! | `rule` | the length and the tokens of a sound for one model |
+
+#[cfg(feature = "audio")]
+mod compressed;
+mod mel;
+mod resample;
+mod rule;
+mod spectrum;
+mod wav;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::error::BoxError;
+pub use mel::{LogMel, MelFrames};
+pub use rule::{SoundRule, Waveform};
+
+/// Samples per second of the sounds that encoders read.
+pub const SAMPLE_RATE: u32 = 16_000;
+/// Sample rates of files that are read.
+const FILE_RATES: std::ops::RangeInclusive<u32> = 1_000..=192_000;
+/// Most channels of a file.
+const MAX_CHANNELS: usize = 32;
+
+/// A sound before it is decoded; cheap to clone.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Recording {
+    /// The bytes of a WAV file; with the feature `audio` also of a FLAC, MP3 or Ogg Vorbis file.
+    Encoded(Arc<[u8]>),
+    /// Samples from -1 to 1 of one channel at [`SAMPLE_RATE`].
+    Samples(Arc<[f32]>),
+}
+
+/// A sound that cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SoundError {
+    /// The file is damaged.
+    #[error("the sound cannot be decoded: {0}")]
+    Broken(#[source] BoxError),
+    /// The file is of a format that is not read.
+    #[error("the format of the sound is unknown; {}", formats())]
+    Format,
+    /// The sample rate or the number of channels is outside its limits.
+    #[error(
+        "the sound has {channels} channels at {rate} Hz, but 1 to {MAX_CHANNELS} channels at {} to {} Hz are read",
+        FILE_RATES.start(),
+        FILE_RATES.end()
+    )]
+    Shape {
+        /// Channels.
+        channels: usize,
+        /// Samples per second.
+        rate: u32,
+    },
+    /// The sound is too short for one token.
+    #[error(
+        "the sound has {samples} samples at {SAMPLE_RATE} Hz, which is too short for one token"
+    )]
+    Short {
+        /// Its samples.
+        samples: usize,
+    },
+}
+
+impl SoundError {
+    fn broken(reason: impl Into<BoxError>) -> Self {
+        Self::Broken(reason.into())
+    }
+}
+
+/// The formats that this build reads.
+fn formats() -> &'static str {
+    match cfg!(feature = "audio") {
+        true => "WAV, FLAC, MP3 and Ogg Vorbis are read",
+        false => "WAV is read, and with the feature `audio` FLAC, MP3 and Ogg Vorbis",
+    }
+}
+
+/// The samples of a file: the mean of its channels.
+struct FileSamples {
+    rate: u32,
+    values: Vec<f32>,
+}
+
+impl Recording {
+    /// Samples from -1 to 1 of one channel at [`SAMPLE_RATE`], at most `most` of them.
+    ///
+    /// # Errors
+    /// [`SoundError`] for a file that is damaged or of another format.
+    pub fn samples(&self, most: usize) -> Result<Arc<[f32]>, SoundError> {
+        let bytes = match self {
+            Self::Samples(samples) if samples.len() <= most => return Ok(samples.clone()),
+            Self::Samples(samples) => return Ok(samples[..most].into()),
+            Self::Encoded(bytes) => bytes,
+        };
+        let FileSamples { rate, values } = guarded(|| decoded(bytes, most))?;
+        let mut samples = resample::to_model_rate(values, rate);
+        samples.truncate(most);
+        Ok(samples.into())
+    }
+}
+
+/// The samples of a file, not many more than those that become `most` samples at [`SAMPLE_RATE`].
+fn decoded(bytes: &Arc<[u8]>, most: usize) -> Result<FileSamples, SoundError> {
+    let longest = Longest { samples: most };
+    if wav::is_wav(bytes) {
+        return wav::decoded(bytes, longest);
+    }
+    #[cfg(feature = "audio")]
+    return compressed::decoded(bytes, longest);
+    #[cfg(not(feature = "audio"))]
+    Err(SoundError::Format)
+}
+
+/// How much of a file is decoded.
+#[derive(Clone, Copy)]
+struct Longest {
+    /// Samples at [`SAMPLE_RATE`].
+    samples: usize,
+}
+
+impl Longest {
+    /// Samples of one channel at `rate`: a second more than is needed, because the filter of the resampler reads ahead.
+    fn at(self, rate: u32) -> usize {
+        let rate = u64::from(rate);
+        (self.samples as u64 * rate / u64::from(SAMPLE_RATE) + rate) as usize
+    }
+}
+
+/// Checks the form of a file before its samples are read.
+fn check_shape(channels: usize, rate: u32) -> Result<(), SoundError> {
+    match (1..=MAX_CHANNELS).contains(&channels) && FILE_RATES.contains(&rate) {
+        true => Ok(()),
+        false => Err(SoundError::Shape { channels, rate }),
+    }
+}
+
+/// Runs a decoder; a panic means that the sound is broken.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, SoundError>) -> Result<T, SoundError> {
+    catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err(SoundError::broken("the decoder failed on damaged data")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! The length and the tokens of a sound for one model.
+
+use std::sync::Arc;
+
+use dip_core::{AudioSpec, FieldError, ModelSpec};
+
+use super::{LogMel, Recording, SAMPLE_RATE, SoundError};
+
+/// How a model reads sounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SoundRule {
+    audio: AudioSpec,
+}
+
+/// The samples of a sound, as long as the model reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Waveform {
+    /// Samples from -1 to 1 at [`SAMPLE_RATE`].
+    pub samples: Arc<[f32]>,
+    /// Its tokens in the sequence, at least one.
+    pub tokens: u32,
+}
+
+impl SoundRule {
+    /// The rule of the audio encoder of a model; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`FieldError`] for a frame rate that does not divide the sample rate.
+    pub fn of(model: &ModelSpec) -> Result<Option<Self>, FieldError> {
+        let module = model.modules.iter().find(|m| m.kind.get::<AudioSpec>().is_some());
+        let Some((module, &audio)) = module.and_then(|m| Some((m, m.kind.get::<AudioSpec>()?)))
+        else {
+            return Ok(None);
+        };
+        let rate = audio.frames_per_second;
+        if !(SAMPLE_RATE / 2).is_multiple_of(rate) {
+            let path = module.path("kind.audio.frames_per_second");
+            let limit = format!("a divisor of {}", SAMPLE_RATE / 2);
+            return Err(FieldError::new(path, rate, limit, "give 50, as in Whisper"));
+        }
+        Ok(Some(Self { audio }))
+    }
+
+    /// Samples from one mel frame to the next.
+    fn hop(&self) -> usize {
+        (SAMPLE_RATE / 2 / self.audio.frames_per_second) as usize
+    }
+
+    /// Mel frames of the longest sound.
+    fn max_mel_frames(&self) -> usize {
+        2 * self.audio.max_frames as usize
+    }
+
+    /// Decodes a recording; longer ones are cut to the longest sound of the model.
+    ///
+    /// # Errors
+    /// [`SoundError`] if it is damaged, or too short for one token.
+    pub fn waveform(&self, recording: &Recording) -> Result<Waveform, SoundError> {
+        let samples = recording.samples(self.max_mel_frames() * self.hop())?;
+        let frames = samples.len().div_ceil(self.hop()).div_ceil(2);
+        match self.audio.tokens_of(frames as u64) as u32 {
+            0 => Err(SoundError::Short { samples: samples.len() }),
+            tokens => Ok(Waveform { samples, tokens }),
+        }
+    }
+
+    /// What makes the mel frames of sounds.
+    pub fn log_mel(&self) -> LogMel {
+        LogMel::new(self.audio.mel_bands as usize, self.hop(), self.max_mel_frames())
+    }
+}
+
+impl Waveform {
+    /// Its length.
+    pub fn seconds(&self) -> f64 {
+        self.samples.len() as f64 / f64::from(SAMPLE_RATE)
+    }
+}
