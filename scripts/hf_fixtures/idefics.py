@@ -6,6 +6,8 @@ import transformers as tf
 from hf_fixtures.common import IMAGE_TOKEN, TEXT, case, pixels, randomise, sequence, write
 
 PX = 24
+# How the views of a picture become tokens: see `image` in dip-burn/tests/suite/published/mod.rs.
+SPLIT = 3
 SHAPE = dict(
     hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, image_size=PX, patch_size=4
 )
@@ -24,20 +26,31 @@ def model(folder, architecture, scale, dtype, **options):
     built = randomise(architecture(config), dtype)
     tokens = (PX // SHAPE["patch_size"] // scale) ** 2
 
-    def pictures(pieces):
-        ids, offsets = sequence(pieces)
-        images = pixels(1, len(offsets), 3, PX, PX, seed=len(offsets))
-        inputs = dict(pixel_values=images) if offsets else {}
-        return case(ids, offsets, [[image] for image in images[0]], **inputs)
-
     def square(name):
         return [[AROUND, name], tokens]
 
     whole = square(WHOLE) + [[AROUND]]
     rows = square(ROW_1_COL_1) + square(ROW_1_COL_2) + [[NEW_LINE]] + square(ROW_2_COL_1) + square(ROW_2_COL_2)
     cut = rows + [[NEW_LINE, NEW_LINE]] + whole
-    cases = [[[5, 17]] + whole + [[41, 2]], [[5, 17, 41, 7, 60, 2]], [[5]] + cut + [[9, 11]] + whole + [[22, 2]]]
-    write(folder, built, [pictures(pieces) for pieces in cases], dtype=dtype)
+
+    def pictures(pieces, grids=()):
+        """Text with pictures that are cut into squares. `grids` has the rows and columns of each; a whole picture has none."""
+        ids, offsets = sequence(pieces)
+        squares = list(pixels(len(offsets), 3, PX, PX, seed=len(offsets))) if offsets else []
+        inputs = dict(pixel_values=torch.stack(squares)[None]) if squares else {}
+        firsts, images = [], []
+        for rows, columns in grids:
+            count = rows * columns + 1
+            firsts.append(offsets[sum(len(image) for image in images)])
+            images.append([squares.pop(0) for _ in range(count)])
+        return case(ids, firsts, images, [[SPLIT, *grid] for grid in grids], **inputs)
+
+    cases = [
+        pictures([[5, 17]] + whole + [[41, 2]], [(0, 0)]),
+        pictures([[5, 17, 41, 7, 60, 2]]),
+        pictures([[5]] + cut + [[9, 11]] + whole + [[22, 2]], [(2, 2), (0, 0)]),
+    ]
+    write(folder, built, cases, dtype=dtype)
 
 
 def idefics3(folder):

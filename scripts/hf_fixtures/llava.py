@@ -19,7 +19,7 @@ SMALL_TEXT = TEXT | dict(num_hidden_layers=2)
 SMALL_SHAPE = SHAPE | dict(num_hidden_layers=3, image_size=12)
 # The side is no multiple of the patch: the last pixels are not used.
 ODD_SHAPE = SHAPE | dict(num_hidden_layers=2, image_size=18)
-# How the views of a picture become tokens: see `arrangement` in dip-burn/tests/suite/published/llava.rs.
+# How the views of a picture become tokens: see `image` in dip-burn/tests/suite/published/mod.rs.
 ENDED, TILES = 1, 2
 
 

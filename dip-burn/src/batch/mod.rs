@@ -167,6 +167,27 @@ impl Microbatch {
         start(instances.start)..start(instances.end)
     }
 
+    /// The tokens of an image: one run, or one for each view of a split picture. Between these runs there is text.
+    ///
+    /// All tokens of an image have the id of its first.
+    pub fn image_runs(&self, image: usize) -> Vec<Range<u32>> {
+        let (offset, Image { views, arrangement, tokens }) =
+            (self.image_offsets[image], &self.images[image]);
+        let runs = match arrangement {
+            Arrangement::Split(_) => views.len() as u32,
+            _ => 1,
+        };
+        let (length, id) = (tokens / runs.max(1), self.tokens[offset as usize]);
+        let mut next = offset;
+        let run = |_| {
+            let text = self.tokens[next as usize..].iter().take_while(|&&token| token != id);
+            let start = next + text.count() as u32;
+            next = start + length;
+            start..next
+        };
+        (0..runs).map(run).collect()
+    }
+
     /// Number of caption tokens of each of some clips.
     pub fn caption_lengths(&self, clips: &Range<u32>) -> Vec<usize> {
         clips.clone().map(|clip| self.text_rows(&(clip..clip + 1)).len()).collect()

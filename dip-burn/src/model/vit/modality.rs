@@ -34,8 +34,7 @@ impl<B: Backend> TrainableModality<B> for VitModality {
         instances: &Range<u32>,
     ) -> Vec<Range<u32>> {
         let range = instances.start as usize..instances.end as usize;
-        let images = microbatch.image_offsets[range.clone()].iter().zip(&microbatch.images[range]);
-        images.map(|(&offset, image)| offset..offset + image.tokens).collect()
+        range.flat_map(|image| microbatch.image_runs(image)).collect()
     }
 
     fn measured_counts(&self, model: &ModelSpec) -> Vec<u32> {

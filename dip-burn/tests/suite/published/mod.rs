@@ -214,6 +214,9 @@ fn image(expected: &TensorStore, name: &str, model: &ModelSpec) -> Image {
             let joined = JoinedTiles { tiles, cut_rows, cut_columns, rows, columns, interpolated };
             (Arrangement::Tiles(joined), own + rows * (columns + 1))
         }
+        [3, rows, columns] => {
+            (Arrangement::Split(TileGrid { rows, columns }), own * views.len() as u32)
+        }
         _ => panic!("{name}: {numbers:?}"),
     };
     Image { views, arrangement, tokens }
