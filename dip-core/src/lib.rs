@@ -55,10 +55,10 @@ pub use plan::{
 pub use spec::{
     AUDIO_KERNEL, Activation, AttentionBias, AttentionWindow, AudioProjector, AudioSpec, BatchMeta,
     Bytes, ClipMeta, ClusterSpec, DecoderSpec, DeviceSpec, DitSpec, Factors, FieldError, Filling,
-    Flops, ImageSize, Images, InstanceSpace, LayerOptions, LinkSpec, Lora, LoraTarget,
-    MicrobatchId, MicrobatchMeta, Modality, ModelSpec, ModuleId, ModuleKind, ModuleParameters,
-    ModuleSlice, ModuleSpec, NormKind, OtherModality, Parallelism, QueryKeyNorm, RankId, Rope,
-    RopeScaling, STEP_EMBEDDING, Seconds, SegmentId, SpecError, SubMicrobatchId, T5Spec, TaskId,
-    TileSpec, Tower, VitSpec, WanSpec, WindowSpec, Workload, YarnScaling, causal_block_pairs,
-    causal_blocks, from_json, from_toml, presets,
+    Flops, ImageSize, Images, InstanceLoads, InstanceSpace, LayerOptions, LinkSpec, Lora,
+    LoraTarget, MicrobatchId, MicrobatchMeta, Modality, ModelSpec, ModuleId, ModuleKind,
+    ModuleParameters, ModuleSlice, ModuleSpec, NormKind, OtherModality, Parallelism, PixelRange,
+    QueryKeyNorm, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds, SegmentId, SpecError,
+    SubMicrobatchId, T5Spec, TaskId, TileSpec, Tower, VitSpec, WanSpec, WindowSpec, Workload,
+    YarnScaling, causal_block_pairs, causal_blocks, from_json, from_toml, presets,
 };

@@ -151,6 +151,7 @@ fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
     ModelSpec {
         name: name.into(),
         sequence_tokens,
+        max_patches: None,
         max_images: sequence_tokens.checked_div(per_image).unwrap_or(0).min(MAX_IMAGES),
         max_clips: 0,
         microbatches: 8,

@@ -31,7 +31,8 @@ pub enum Placement {
 /// The chunks and sub-microbatches of one module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModulePartition {
-    /// Number of instances in one sub-microbatch, `B_i`.
+    /// Number of instances in one sub-microbatch, `B_i`. Images of known sizes count by their patches: this many images of the
+    /// model's own size.
     pub sub_microbatch: u32,
     /// Model chunks in the order of their layers. A chunk may be on any rank; the paper puts chunk `j` on rank `j mod P`.
     pub chunks: Vec<Chunk>,

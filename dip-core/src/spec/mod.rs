@@ -17,9 +17,9 @@ pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
 pub use error::{FieldError, SpecError};
 pub use ids::{MicrobatchId, ModuleId, RankId, SegmentId, SubMicrobatchId, TaskId};
 pub use modality::{
-    AUDIO_KERNEL, AudioProjector, AudioSpec, DecoderSpec, DitSpec, Filling, Modality, ModuleKind,
-    ModuleSlice, NormKind, OtherModality, STEP_EMBEDDING, T5Spec, TileSpec, Tower, VitSpec,
-    WanSpec, WindowSpec,
+    AUDIO_KERNEL, AudioProjector, AudioSpec, DecoderSpec, DitSpec, Filling, InstanceLoads,
+    Modality, ModuleKind, ModuleSlice, NormKind, OtherModality, PixelRange, STEP_EMBEDDING, T5Spec,
+    TileSpec, Tower, VitSpec, WanSpec, WindowSpec,
 };
 pub use model::{
     Activation, AttentionBias, AttentionWindow, LayerOptions, Lora, LoraTarget, ModelSpec,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::spec::batch::MicrobatchMeta;
 use crate::spec::ids::ModuleId;
-use crate::spec::modality::{DitSpec, Filling, ModuleSlice};
+use crate::spec::modality::{DitSpec, Filling, InstanceLoads, ModuleSlice};
 use crate::spec::model::{ModelSpec, ModuleSpec};
 
 /// The kind of instances of a module. Slices of two modules with the same kind correspond one to one.
@@ -74,6 +74,16 @@ impl ModelSpec {
     pub fn instances(&self, module: ModuleId, microbatch: &MicrobatchMeta) -> (InstanceSpace, u32) {
         let module = &self.modules[module.index()];
         module.kind.modality().instances(module, microbatch)
+    }
+
+    /// The loads of the instances of a module in a microbatch, if they differ.
+    pub fn instance_loads(
+        &self,
+        module: ModuleId,
+        microbatch: &MicrobatchMeta,
+    ) -> Option<InstanceLoads> {
+        let module = &self.modules[module.index()];
+        module.kind.modality().instance_loads(module, microbatch)
     }
 
     /// The work of `instances`, a range of the instances of `module` in `microbatch`.

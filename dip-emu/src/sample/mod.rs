@@ -7,13 +7,14 @@
 mod sources;
 
 use dip_core::{
-    AudioSpec, BatchMeta, ClipMeta, DitSpec, MicrobatchMeta, Modality, ModelSpec, VitSpec,
+    AudioSpec, BatchMeta, ClipMeta, DitSpec, ImageSize, Images, MicrobatchMeta, Modality,
+    ModelSpec, VitSpec,
 };
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use self::sources::{DocumentSizes, Source, clip};
+use self::sources::{DocumentSizes, Source, clip, image_size};
 
 /// Seconds of video per clip that a microbatch may have: 16 s for 8 clips, as in MovieGen.
 const SECONDS_PER_CLIP: f64 = 2.0;
@@ -59,6 +60,8 @@ struct BatchSampler<'a> {
     model: &'a ModelSpec,
     sources: Vec<Source>,
     image_tokens: u64,
+    /// The encoder, if its images keep their proportions.
+    native: Option<&'a VitSpec>,
     has_video: bool,
     /// The share of documents with images or sounds, and of the maximum seconds of video. `None` for the mixture of the data
     /// sets.
@@ -69,11 +72,13 @@ impl<'a> BatchSampler<'a> {
     fn new(model: &'a ModelSpec, share: Option<f64>) -> Self {
         let vision = has::<VitSpec>(model) && model.max_images > 0;
         let audio = has::<AudioSpec>(model);
+        let mut vits = model.modules.iter().filter_map(|module| module.kind.get::<VitSpec>());
         let image_tokens = model.modules.iter().map(|m| u64::from(m.tokens_per_image())).sum();
         Self {
             model,
             sources: Source::of(vision, audio),
             image_tokens,
+            native: vits.find(|vit| vit.native.is_some()),
             has_video: has::<DitSpec>(model) && model.max_clips > 0,
             share,
         }
@@ -148,22 +153,45 @@ impl<'a> BatchSampler<'a> {
                 if used >= end {
                     break;
                 }
-                self.add(meta, &source.document(rng, scale), length - used);
+                let document = source.document(rng, scale);
+                let sizes = self.native.map(|vit| image_sizes(vit, document.images, rng));
+                self.add(meta, &document, sizes, length - used);
             }
         }
     }
 
+    /// True if one more image of `size` is within the patches of a microbatch.
+    fn fits(&self, images: &Images, size: ImageSize) -> bool {
+        let patches: u64 = images.sizes().iter().map(|size| u64::from(size.patches)).sum();
+        patches + u64::from(size.patches) <= self.model.patch_limit()
+    }
+
     /// Adds the part of a document that fits into `room` tokens: images, then sound, then text.
-    fn add(&self, meta: &mut MicrobatchMeta, document: &DocumentSizes, room: u64) {
+    /// Images have these sizes, or the model's own.
+    fn add(
+        &self,
+        meta: &mut MicrobatchMeta,
+        document: &DocumentSizes,
+        sizes: Option<Vec<ImageSize>>,
+        room: u64,
+    ) {
         let used = self.model.sequence_length(meta);
         let left =
             |meta: &MicrobatchMeta| (used + room).saturating_sub(self.model.sequence_length(meta));
-        for _ in 0..document.images {
+        for i in 0..document.images as usize {
+            let size = sizes.as_ref().map(|sizes| sizes[i]);
+            let tokens = size.map_or(self.image_tokens, |size| u64::from(size.tokens));
             let images = meta.images.len();
-            if images >= self.model.max_images || left(meta) < self.image_tokens {
+            if images >= self.model.max_images || left(meta) < tokens {
                 break;
             }
-            meta.images = (images + 1).into();
+            meta.images = match size {
+                None => (images + 1).into(),
+                Some(size) if self.fits(&meta.images, size) => {
+                    [meta.images.sizes(), &[size]].concat().into()
+                }
+                Some(_) => break,
+            };
         }
         if let Some(seconds) = document.sound_seconds {
             meta.audio_seconds.push(seconds);
@@ -173,6 +201,11 @@ impl<'a> BatchSampler<'a> {
         }
         meta.text_tokens += document.text_tokens.min(left(meta));
     }
+}
+
+/// Sizes of pictures that keep their proportions.
+fn image_sizes(vit: &VitSpec, count: u32, rng: &mut ChaCha8Rng) -> Vec<ImageSize> {
+    (0..count).map(|_| image_size(vit, rng)).collect()
 }
 
 /// True if a module of the model is of modality `M`.

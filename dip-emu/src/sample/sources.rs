@@ -1,10 +1,17 @@
 //! The distributions of the data sets. Means and ranges come from the paper or from the data sets. Log-normal shapes and
 //! the shares of the sources are assumptions.
 
-use dip_core::ClipMeta;
+use dip_core::{ClipMeta, ImageSize, VitSpec};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_distr::{Distribution, LogNormal};
+
+/// Pixels of a picture of LAION-2B over those of a typical one; most pictures of the web have between 0.1 and 1 million pixels.
+const PICTURE_PIXELS: ClampedLogNormal =
+    ClampedLogNormal { median: 1.0, sigma: 0.9, min: 0.02, max: 50.0 };
+/// Width of a picture over its height: from portraits to panoramas.
+const PICTURE_ASPECT: ClampedLogNormal =
+    ClampedLogNormal { median: 1.2, sigma: 0.4, min: 0.3, max: 3.5 };
 
 /// A log-normal distribution whose values are clamped to a range.
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +156,24 @@ impl Source {
             }
         }
     }
+}
+
+/// Draws the size of a picture for an encoder whose images keep their proportions. A typical picture has the encoder's own size.
+pub fn image_size(vit: &VitSpec, rng: &mut impl Rng) -> ImageSize {
+    let token_px = f64::from(vit.patch_px * vit.merge);
+    let own = f64::from(vit.image_px).powi(2);
+    let (least, most) =
+        vit.native.map_or((own, own), |range| (range.min_pixels as f64, range.max_pixels as f64));
+    let pixels = (own * PICTURE_PIXELS.draw(rng)).clamp(least, most);
+    let aspect = PICTURE_ASPECT.draw(rng);
+    let tokens = |px: f64| (px / token_px).round().max(1.0);
+    let mut columns = tokens((pixels * aspect).sqrt());
+    let mut rows = tokens((pixels / aspect).sqrt());
+    while columns * rows * token_px * token_px > most && columns * rows > 1.0 {
+        if columns >= rows { columns -= 1.0 } else { rows -= 1.0 }
+    }
+    let tokens = (columns * rows) as u32;
+    ImageSize { patches: tokens.saturating_mul(vit.merge.pow(2)), tokens, views: 1 }
 }
 
 /// Draws a clip of at most `limit` seconds, in tenths of a second.

@@ -15,6 +15,31 @@ fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
 }
 
 #[test]
+fn pictures_of_a_model_that_keeps_proportions_have_many_sizes_within_its_limits() {
+    let mut model = presets::model("vlm-s").unwrap();
+    let plain = sample(&model, 2, 7, None);
+    assert!(plain.iter().flat_map(|b| &b.microbatches).all(|m| m.images.sizes().is_empty()));
+    let ModuleKind::Vit(vit) = &mut model.modules[0].kind else { panic!("vision comes first") };
+    vit.native = Some(PixelRange { min_pixels: 56 * 56, max_pixels: 1344 * 1344 });
+    let (largest, own) = (vit.largest_size(), vit.image_size());
+    model.validate().unwrap();
+    let batches = sample(&model, 4, 7, None);
+    let text: String = batches.iter().map(BatchMeta::to_jsonl).collect();
+    assert_eq!(BatchMeta::from_jsonl(&text).unwrap(), batches);
+    let microbatches: Vec<_> = batches.iter().flat_map(|b| &b.microbatches).collect();
+    let sizes: Vec<_> = microbatches.iter().flat_map(|m| m.images.sizes()).collect();
+    assert!(sizes.iter().all(|s| s.patches <= largest.patches && s.patches == 16 * s.tokens));
+    let distinct: std::collections::BTreeSet<u32> = sizes.iter().map(|s| s.patches).collect();
+    assert!(distinct.len() > 20, "{distinct:?}");
+    assert!(distinct.first() < Some(&(own.patches / 4)) && distinct.last() > Some(&own.patches));
+    for m in microbatches {
+        let patches: u64 = m.images.sizes().iter().map(|s| u64::from(s.patches)).sum();
+        assert!(patches <= model.patch_limit() && m.images.len() <= model.max_images);
+        assert_eq!(model.sequence_length(m), u64::from(model.sequence_tokens));
+    }
+}
+
+#[test]
 fn equal_seeds_give_equal_batches_however_many_are_asked_for() {
     let model = presets::model("vlm-s").unwrap();
     let many = sample(&model, 5, 3, Some(4));

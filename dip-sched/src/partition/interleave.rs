@@ -12,6 +12,7 @@ use dip_core::{ModuleId, Partition};
 use super::draft::ModuleDraft;
 use super::layer_times::{LayerTimes, layer_times};
 use super::load::RankLoads;
+use super::split::first_slice;
 use super::{PartitionError, Partitioner};
 
 /// The work of one module may differ from the representative microbatch by these factors.
@@ -53,7 +54,7 @@ fn module_times(
         .map(|(i, &size)| {
             let module = ModuleId::from(i);
             let (_, instances) = partitioner.model.instances(module, &meta);
-            let slice = size.min(instances);
+            let slice = first_slice(partitioner.model, module, size, &meta);
             let passes = f64::from(instances) / f64::from(slice.max(1));
             Ok(layer_times(partitioner, module, &meta, slice)?.scaled(passes))
         })

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use dip_core::{BatchMeta, ModelSpec, ModuleId, RankId};
+use dip_core::{BatchMeta, InstanceLoads, ModelSpec, ModuleId, RankId};
 
 use super::layer_ranks::{LayerRanks, ModuleRanks};
 
 /// The neighbours of a placement differ by one move: the first, the last or all layers of one chunk go to another rank; all layers of
 /// one module move by the same number of ranks; or one module gets another slice size.
 pub(super) struct Neighbourhood {
-    /// Maximum number of instances of each module in a microbatch. Larger slices are whole microbatches.
+    /// Maximum number of instances of each module in a microbatch, as the size of a sub-microbatch counts them. Larger slices are
+    /// whole microbatches.
     max_instances: Vec<u32>,
 }
 
@@ -18,8 +19,17 @@ impl Neighbourhood {
     pub(super) fn new(model: &ModelSpec, batches: &[BatchMeta]) -> Self {
         let microbatches = || batches.iter().flat_map(|batch| &batch.microbatches);
         let max_instances = |m| {
-            let instances = microbatches().map(|meta| model.instances(ModuleId::from(m), meta).1);
-            instances.max().unwrap_or(0)
+            let instances = |meta| {
+                let module = ModuleId::from(m);
+                match model.instance_loads(module, meta) {
+                    Some(InstanceLoads { own, each }) => {
+                        let total = each.iter().fold(0u64, |sum, &load| sum.saturating_add(load));
+                        u32::try_from(total.div_ceil(own.max(1))).unwrap_or(u32::MAX)
+                    }
+                    None => model.instances(module, meta).1,
+                }
+            };
+            microbatches().map(instances).max().unwrap_or(0)
         };
         Self { max_instances: (0..model.modules.len()).map(max_instances).collect() }
     }

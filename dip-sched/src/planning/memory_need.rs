@@ -1,7 +1,8 @@
 //! The minimum memory with which every batch of a run can be trained.
 
 use dip_core::{
-    BatchMeta, BuildError, Bytes, ClipMeta, MicrobatchMeta, ModelSpec, Seconds, TaskGraph,
+    BatchMeta, BuildError, Bytes, ClipMeta, ImageSize, Images, MicrobatchMeta, ModelSpec, Seconds,
+    TaskGraph, VitSpec,
 };
 
 use super::Planning;
@@ -40,18 +41,28 @@ fn heaviest(model: &ModelSpec, longest_video: Seconds) -> Vec<MicrobatchMeta> {
 }
 
 /// Full sequences of one document: without images, with one image, and so on. More images mean more work for the encoder and fewer
-/// tokens with a loss.
+/// tokens with a loss. Images are of the model's own size, and of the largest size, which have most attention pairs.
 fn full_sequences(model: &ModelSpec) -> Vec<MicrobatchMeta> {
     let length = u64::from(model.sequence_tokens);
-    let filled = |images: u32| {
-        let mut meta = MicrobatchMeta { images: images.into(), ..MicrobatchMeta::default() };
+    let vit = model.modules.iter().find_map(|module| module.kind.get::<VitSpec>());
+    let largest = vit.filter(|vit| vit.native.is_some()).map(VitSpec::largest_size);
+    let filled = |images: Images| {
+        let mut meta = MicrobatchMeta { images, ..MicrobatchMeta::default() };
         meta.text_tokens = length.checked_sub(model.sequence_length(&meta))?;
         Some(meta)
     };
-    // Of the larger numbers, only the largest is tried.
-    let largest = Some(model.max_images).filter(|&images| images > MAX_IMAGE_COUNTS);
-    let counts = (0..=model.max_images.min(MAX_IMAGE_COUNTS)).chain(largest);
-    counts.filter_map(filled).collect()
+    let of_size = |size: Option<ImageSize>| {
+        let patches = size.or(vit.map(VitSpec::image_size)).map_or(1, |size| size.patches);
+        let fit = model.patch_limit() / u64::from(patches.max(1));
+        let most = u32::try_from(fit).unwrap_or(u32::MAX).min(model.max_images);
+        // Of the larger numbers, only the largest is tried.
+        let last = Some(most).filter(|&images| images > MAX_IMAGE_COUNTS);
+        let counts = (0..=most.min(MAX_IMAGE_COUNTS)).chain(last);
+        counts.map(move |count| Images::equal(count, size)).collect::<Vec<_>>()
+    };
+    let own = of_size(None);
+    let largest = largest.map(|size| of_size(Some(size))).unwrap_or_default();
+    own.into_iter().chain(largest).filter_map(filled).collect()
 }
 
 /// The maximum number of clips, with the longest captions and the most frames. One clip is as long as possible; each of the others

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use dip_core::{FieldError, Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec, SpecError};
+use dip_core::{
+    FieldError, Lora, LoraTarget, ModelSpec, ModuleKind, ModuleSpec, PixelRange, SpecError, VitSpec,
+};
 use serde::{Deserialize, Serialize};
 
 use super::RunConfig;
@@ -53,9 +55,18 @@ pub struct SequenceConfig {
     /// Most images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<u32>,
-    /// Side of an image, in pixels.
+    /// Most patches of all images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_patches: Option<u64>,
+    /// Side of an image, or of a typical image if images keep their proportions, in pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_px: Option<u32>,
+    /// Fewest pixels of an image that keeps its proportions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_pixels: Option<u64>,
+    /// Most pixels of an image that keeps its proportions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<u64>,
 }
 
 impl RunConfig {
@@ -81,17 +92,35 @@ impl RunConfig {
     }
 
     fn resize(&self, model: &mut ModelSpec) {
-        let Some(SequenceConfig { tokens, images, image_px }) = self.sequence else { return };
+        let Some(sequence) = self.sequence else { return };
+        let SequenceConfig { tokens, images, image_patches, image_px, .. } = sequence;
         model.sequence_tokens = tokens.unwrap_or(model.sequence_tokens);
+        model.max_patches = image_patches.or(model.max_patches);
         for module in &mut model.modules {
-            if let (ModuleKind::Vit(vit), Some(image_px)) = (&mut module.kind, image_px) {
-                vit.image_px = image_px;
+            if let ModuleKind::Vit(vit) = &mut module.kind {
+                vit.image_px = image_px.unwrap_or(vit.image_px);
+                vit.native = sequence.pixels(vit);
             }
         }
         // No more images than fit the sequence.
         let per_image: u32 = model.modules.iter().map(ModuleSpec::tokens_per_image).sum();
         let fit = model.sequence_tokens.checked_div(per_image).unwrap_or(0);
         model.max_images = images.unwrap_or(model.max_images.min(fit));
+    }
+}
+
+impl SequenceConfig {
+    /// The sizes of images: those of the encoder, with the limits of the run. A run that gives one limit keeps proportions.
+    fn pixels(&self, vit: &VitSpec) -> Option<PixelRange> {
+        let token = u64::from(vit.patch_px).saturating_mul(u64::from(vit.merge)).saturating_pow(2);
+        let own = u64::from(vit.image_px).pow(2);
+        match (vit.native, self.min_pixels, self.max_pixels) {
+            (native, None, None) => native,
+            (native, min, max) => Some(PixelRange {
+                min_pixels: min.or(native.map(|n| n.min_pixels)).unwrap_or(token),
+                max_pixels: max.or(native.map(|n| n.max_pixels)).unwrap_or(own),
+            }),
+        }
     }
 }
 
@@ -131,6 +160,20 @@ mod tests {
         let lora = language.lora.as_ref().unwrap();
         assert_eq!((lora.rank, lora.scale(), lora.targets.len()), (4, 4.0, 2));
         assert_eq!((model.sequence_tokens, model.max_images), (100, 2));
+    }
+
+    #[test]
+    fn a_run_that_limits_pixels_keeps_proportions() {
+        let model =
+            adapted("[sequence]\nmin_pixels = 256\nmax_pixels = 4096\nimage_patches = 300\n")
+                .unwrap();
+        let vit = model.modules[0].kind.get::<VitSpec>().unwrap();
+        assert_eq!(vit.native, Some(PixelRange { min_pixels: 256, max_pixels: 4096 }));
+        assert_eq!((vit.largest_size().patches, model.patch_limit()), (256, 300));
+        let least = adapted("[sequence]\nmin_pixels = 63\n").unwrap_err();
+        assert!(least.contains("kind.vit.native.min_pixels is 63"), "{least}");
+        let typical = adapted("[sequence]\nimage_px = 64\nmax_pixels = 1024\n").unwrap_err();
+        assert!(typical.contains("the square of kind.vit.image_px is 4096"), "{typical}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use dit::{DitSpec, STEP_EMBEDDING, WanSpec};
 pub use kind::{ModuleKind, OtherModality};
 pub use t5::T5Spec;
 pub use tiles::TileSpec;
-pub use vit::{NormKind, Tower, VitSpec, WindowSpec};
+pub use vit::{NormKind, PixelRange, Tower, VitSpec, WindowSpec};
 
 use crate::spec::batch::{ClipMeta, MicrobatchMeta};
 use crate::spec::error::FieldError;
@@ -65,6 +65,17 @@ pub trait Modality: Any + Debug + Send + Sync {
     fn instances(&self, module: &ModuleSpec, microbatch: &MicrobatchMeta) -> (InstanceSpace, u32) {
         let sizes = microbatch.sizes_of(&module.name);
         (InstanceSpace::Other(module.name.as_str().into()), sizes.len() as u32)
+    }
+
+    /// The loads of the instances of a microbatch, if they differ: sub-microbatches are cut by load. `None` if all instances count
+    /// alike.
+    fn instance_loads(
+        &self,
+        module: &ModuleSpec,
+        microbatch: &MicrobatchMeta,
+    ) -> Option<InstanceLoads> {
+        let _ = (module, microbatch);
+        None
     }
 
     /// The work of some instances of one microbatch.
@@ -152,6 +163,15 @@ pub trait Modality: Any + Debug + Send + Sync {
 const TYPICAL_INSTANCES: u32 = 8;
 /// Rows of an instance of a modality from another crate.
 const TYPICAL_ROWS: u64 = 256;
+
+/// How much the instances of a module count in the size of a sub-microbatch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceLoads {
+    /// The load of an instance of the model's own size. The size of a sub-microbatch counts such instances.
+    pub own: u64,
+    /// The load of each instance.
+    pub each: Vec<u64>,
+}
 
 /// Some instances of a module in one microbatch.
 #[derive(Debug, Clone)]

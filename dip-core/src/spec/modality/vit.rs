@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Filling, InstanceSpace, MicrobatchMeta, Modality, ModuleSlice, ModuleSpec, TileSpec, Workload,
-    add, square,
+    Filling, InstanceLoads, InstanceSpace, MicrobatchMeta, Modality, ModuleSlice, ModuleSpec,
+    TileSpec, Workload, add, square,
 };
 use crate::spec::batch::ImageSize;
 use crate::spec::error::FieldError;
@@ -13,12 +13,16 @@ use crate::spec::error::FieldError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VitSpec {
-    /// Side of the square input image, in pixels. Pixels beyond the last whole patch are not used.
+    /// Side of the square input image, in pixels. Pixels beyond the last whole patch are not used. With `native`, the side of a
+    /// typical image: plans count images of unknown size as such squares.
     pub image_px: u32,
     /// Side of a patch, in pixels.
     pub patch_px: u32,
     /// Side of the square of patches that becomes one token of the decoder.
     pub merge: u32,
+    /// The number of pixels of an image, if images keep their proportions. Without it they are scaled to squares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<PixelRange>,
     /// How it begins and ends.
     #[serde(default, skip_serializing_if = "Tower::is_native")]
     pub tower: Tower,
@@ -45,6 +49,17 @@ pub struct VitSpec {
     /// Tiles, if large pictures are cut into several images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<TileSpec>,
+}
+
+/// Fewest and most pixels of an image that keeps its proportions. Smaller and larger pictures are scaled; both sides become
+/// multiples of `patch_px * merge`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PixelRange {
+    /// Fewest pixels.
+    pub min_pixels: u64,
+    /// Most pixels.
+    pub max_pixels: u64,
 }
 
 /// The norm of a vision encoder.
@@ -151,6 +166,7 @@ impl VitSpec {
             image_px,
             patch_px,
             merge,
+            native: None,
             tower,
             norm: NormKind::Layer,
             window: None,
@@ -199,6 +215,25 @@ impl VitSpec {
         tiles.validate(module, self.image_px)
     }
 
+    fn validate_native(&self, module: &ModuleSpec) -> Result<(), FieldError> {
+        let Some(PixelRange { min_pixels, max_pixels }) = self.native else { return Ok(()) };
+        let path = |field: &str| module.path(&format!("kind.vit.native{field}"));
+        if self.tower.learned_positions() || self.tiles.is_some() {
+            let limit = "absent: this encoder has positions for one grid of patches";
+            return Err(FieldError::new(path(""), "given", limit, "leave it out"));
+        }
+        let (token_px, image_px) =
+            (u64::from(self.patch_px * self.merge), u64::from(self.image_px));
+        let (least, most) = (token_px * token_px, 1 << 32);
+        let remedy = "give at least the pixels of one token";
+        FieldError::check_range(path(".min_pixels"), min_pixels, least..=most, remedy)?;
+        let remedy = "raise it, or lower min_pixels";
+        FieldError::check_range(path(".max_pixels"), max_pixels, min_pixels..=most, remedy)?;
+        let remedy = "image_px is the side of a typical image: choose it between the two";
+        let (path, pixels) = (module.path("the square of kind.vit.image_px"), image_px * image_px);
+        FieldError::check_range(path, pixels, min_pixels..=max_pixels, remedy)
+    }
+
     fn validate_features(&self, module: &ModuleSpec) -> Result<(), FieldError> {
         if let Some(side) = self.position_side {
             module.check("kind.vit.position_side", side, 1 << 12)?;
@@ -243,6 +278,14 @@ impl VitSpec {
         ImageSize { patches: self.patches(), tokens: self.tokens_per_image(), views: 1 }
     }
 
+    /// The size of the largest image.
+    pub fn largest_size(&self) -> ImageSize {
+        let Some(range) = self.native else { return self.image_size() };
+        let token_px = u64::from(self.patch_px * self.merge).max(1);
+        let tokens = u32::try_from(range.max_pixels / (token_px * token_px)).unwrap_or(u32::MAX);
+        ImageSize { patches: tokens.saturating_mul(self.merge.pow(2)), tokens, views: 1 }
+    }
+
     /// Rows of an image in the layers: its patches, and a class token for each view if the tower has one.
     pub fn rows(&self, size: ImageSize) -> u64 {
         let class_tokens = u64::from(self.tower.class_token()) * u64::from(size.views);
@@ -276,11 +319,19 @@ impl Modality for VitSpec {
             let remedy = "leave drop_first out";
             return Err(FieldError::new(module.path("kind.vit.merge"), merge, limit, remedy));
         }
+        self.validate_native(module)?;
         self.validate_tiles(module)
     }
 
     fn instances(&self, _: &ModuleSpec, microbatch: &MicrobatchMeta) -> (InstanceSpace, u32) {
         (InstanceSpace::Images, microbatch.images.len())
+    }
+
+    /// An image counts by its rows. Images of which only the number is known count alike.
+    fn instance_loads(&self, _: &ModuleSpec, microbatch: &MicrobatchMeta) -> Option<InstanceLoads> {
+        let each: Vec<u64> =
+            microbatch.images.sizes().iter().map(|&size| self.rows(size)).collect();
+        (!each.is_empty()).then(|| InstanceLoads { own: self.rows(self.image_size()), each })
     }
 
     fn workload(&self, slice: &ModuleSlice<'_>) -> Workload {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::error::{FieldError, SpecError};
 use crate::spec::ids::ModuleId;
-use crate::spec::modality::{DecoderSpec, ModuleKind};
+use crate::spec::modality::{DecoderSpec, ModuleKind, VitSpec};
 use crate::spec::strict;
 
 pub use options::{
@@ -32,6 +32,9 @@ pub struct ModelSpec {
     /// Maximum number of images in one microbatch; 0 if the model takes none.
     #[serde(default)]
     pub max_images: u32,
+    /// Maximum number of patches of all images in one microbatch. Defaults to those of `max_images` images of the model's own size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_patches: Option<u64>,
     /// Maximum number of clips in one microbatch; 0 if the model takes none.
     #[serde(default)]
     pub max_clips: u32,
@@ -194,6 +197,13 @@ impl ModelSpec {
             runs[id.index()] = self.modules[id.index()].trainable || upstream;
         }
         runs
+    }
+
+    /// Maximum number of patches of all images in one microbatch; 0 without a vision encoder.
+    pub fn patch_limit(&self) -> u64 {
+        let vit = self.modules.iter().find_map(|module| module.kind.get::<VitSpec>());
+        let own = vit.map_or(0, |vit| u64::from(vit.image_size().patches));
+        self.max_patches.unwrap_or(u64::from(self.max_images) * own)
     }
 
     /// Checks every field and the shape of the module graph.
