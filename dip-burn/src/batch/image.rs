@@ -91,11 +91,15 @@ impl ImageLayout {
         }
     }
 
+    /// Patches of all views.
+    pub fn patches(&self) -> u64 {
+        self.views.iter().map(|view| view.patches() as u64).sum()
+    }
+
     /// Its size for the planner.
     pub fn size(&self) -> ImageSize {
-        let patches: usize = self.views.iter().map(ViewGrid::patches).sum();
         let sequences: u32 = self.views.iter().map(|view| view.frames).sum();
-        let patches = u32::try_from(patches).unwrap_or(u32::MAX);
+        let patches = u32::try_from(self.patches()).unwrap_or(u32::MAX);
         ImageSize { patches, tokens: self.tokens, views: sequences }
     }
 

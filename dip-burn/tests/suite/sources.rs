@@ -87,6 +87,7 @@ fn loader() -> Loader {
     let pack = PackConfig {
         sequence_tokens: 64,
         max_images: 4,
+        max_patches: 64,
         positions: PositionRule::Sequence,
         lookahead: 8,
         pad: special.pad,

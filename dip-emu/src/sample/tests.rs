@@ -1,5 +1,5 @@
 use super::*;
-use dip_core::presets;
+use dip_core::{ModuleKind, PixelRange, presets};
 
 fn drawn(name: &str, iterations: u64) -> (ModelSpec, Vec<MicrobatchMeta>) {
     let model = presets::model(name).unwrap();

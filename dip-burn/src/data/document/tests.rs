@@ -1,5 +1,6 @@
 use super::*;
 use crate::data::conversation::Role;
+use crate::data::packing::Room;
 use crate::data::processor::ImageProcessor;
 use crate::data::tokenizer::Tokenizer;
 
@@ -58,7 +59,7 @@ fn truncation_never_cuts_an_image() {
     let whole = document.unwrap().tokenize(&tokenizer, Some(&images())).unwrap();
     let cut = |tokens, images| {
         let mut d = whole.clone();
-        let cut = d.truncate(tokens, images);
+        let cut = d.truncate(Room { tokens, images, patches: 8 });
         (d.tokens.len(), d.pictures.len(), cut)
     };
     assert_eq!(cut(13, 2), (13, 2, false));
@@ -67,4 +68,6 @@ fn truncation_never_cuts_an_image() {
     assert_eq!(cut(5, 2), (2, 0, true));
     assert_eq!(cut(13, 1), (7, 1, true));
     assert_eq!(cut(0, 0), (0, 0, true));
+    let few = Room { tokens: 13, images: 2, patches: 7 };
+    assert_eq!(whole.kept_tokens(few), 7, "the patches of two images do not fit");
 }

@@ -5,6 +5,7 @@ use crate::batch::ImageLayout;
 use crate::data::chat::ChatError;
 use crate::data::error::DocumentError;
 use crate::data::marked::{MarkedText, SpannedToken};
+use crate::data::packing::Room;
 use crate::data::picture::Picture;
 use crate::data::processor::ImageProcessor;
 use crate::data::tokenizer::Tokenizer;
@@ -117,10 +118,10 @@ impl TokenizedDocument {
         self.trained.iter().take(tokens).skip(1).any(|&trained| trained)
     }
 
-    /// Cuts the document to at most `tokens` tokens and `images` images, and returns true if it was longer. A cut never divides
-    /// an image: the first image that does not fit is left out with all that follows.
-    pub fn truncate(&mut self, tokens: u32, images: u32) -> bool {
-        let end = self.kept_tokens(tokens, images);
+    /// Cuts the document to the room of a sequence, and returns true if it was longer. A cut never divides an image: the first
+    /// image that does not fit is left out with all that follows.
+    pub fn truncate(&mut self, room: Room) -> bool {
+        let end = self.kept_tokens(room);
         let cut = self.tokens.len() > end;
         self.pictures.retain(|placed| (placed.offset as usize) < end);
         self.tokens.truncate(end);
@@ -129,9 +130,13 @@ impl TokenizedDocument {
     }
 
     /// The length that [`TokenizedDocument::truncate`] leaves.
-    pub fn kept_tokens(&self, tokens: u32, images: u32) -> usize {
-        let fits = |placed: &PlacedPicture| {
-            u64::from(placed.offset) + u64::from(placed.layout.tokens) <= u64::from(tokens)
+    pub fn kept_tokens(&self, room: Room) -> usize {
+        let Room { tokens, images, patches } = room;
+        let mut used = 0u64;
+        let mut fits = |placed: &PlacedPicture| {
+            used = used.saturating_add(placed.layout.patches());
+            let end = u64::from(placed.offset) + u64::from(placed.layout.tokens);
+            end <= u64::from(tokens) && used <= patches
         };
         let mut pictures = self.pictures.iter().enumerate();
         let left_out = pictures.find(|(i, placed)| *i >= images as usize || !fits(placed));

@@ -291,6 +291,7 @@ impl Loader {
         BatchShape {
             sequence_tokens: self.config.pack.sequence_tokens,
             max_images: self.config.pack.max_images,
+            max_patches: fixed.is_none().then_some(self.config.pack.max_patches),
             tokens_per_image: fixed.map_or(0, |layout| layout.tokens),
             lookahead: self.config.pack.lookahead,
             microbatches: self.config.microbatches,

@@ -37,6 +37,9 @@ pub(super) struct Counts {
 pub(super) struct BatchShape {
     pub sequence_tokens: u32,
     pub max_images: u32,
+    /// Most patches of a sequence, if images have different sizes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_patches: Option<u64>,
     /// Tokens of every image; 0 if they differ.
     pub tokens_per_image: u32,
     pub lookahead: usize,

@@ -10,6 +10,7 @@ fn config() -> LoaderConfig {
     let pack = PackConfig {
         sequence_tokens: 128,
         max_images: 4,
+        max_patches: 256,
         positions: PositionRule::Sequence,
         lookahead: 16,
         pad: special.pad,

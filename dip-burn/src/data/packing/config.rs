@@ -2,6 +2,7 @@
 
 use dip_core::{FieldError, ModelSpec, VitSpec};
 
+use super::rule::Room;
 use crate::batch::PositionRule;
 use crate::data::tokenizer::SpecialTokens;
 
@@ -17,6 +18,8 @@ pub struct PackConfig {
     pub sequence_tokens: u32,
     /// Most images of one sequence.
     pub max_images: u32,
+    /// Most patches of all images of one sequence.
+    pub max_patches: u64,
     /// How tokens get their positions.
     pub positions: PositionRule,
     /// Number of waiting documents among which the rule chooses.
@@ -35,18 +38,32 @@ impl PackConfig {
         let config = Self {
             sequence_tokens: model.sequence_tokens,
             max_images: if vit.is_some() { model.max_images } else { 0 },
+            max_patches: model.patch_limit(),
             positions: PositionRule::of(model),
             lookahead: 32,
             pad: special.pad,
         };
         config.validate()?;
-        let tokens = vit.map_or(1, VitSpec::tokens_per_image);
+        let largest = vit.map(VitSpec::largest_size);
+        let patches = largest.map_or(0, |size| u64::from(size.patches));
+        if config.max_images > 0 && patches > config.max_patches {
+            let limit = format!("at least the {patches} patches of the largest image");
+            let remedy =
+                "raise sequence.image_patches or sequence.images, or lower sequence.max_pixels";
+            return Err(FieldError::new("max_patches", config.max_patches, limit, remedy));
+        }
+        let tokens = largest.map_or(1, |size| size.tokens);
         if config.max_images > 0 && !(1..=config.sequence_tokens - 2).contains(&tokens) {
             let limit = format!("1 to {} (sequence_tokens less 2)", config.sequence_tokens - 2);
             let remedy = "use smaller images, larger patches or a longer sequence";
             return Err(FieldError::new("tokens_per_image", tokens, limit, remedy));
         }
         Ok(config)
+    }
+
+    /// The room of an empty sequence.
+    pub fn room(&self) -> Room {
+        Room { tokens: self.sequence_tokens, images: self.max_images, patches: self.max_patches }
     }
 
     /// Checks every field.

@@ -76,9 +76,12 @@ impl PackedMicrobatch {
     }
 
     pub(super) fn room(&self, config: &PackConfig) -> Room {
+        let patches: u64 = self.images.iter().map(|placed| placed.layout.patches()).sum();
+        let room = config.room();
         Room {
-            tokens: config.sequence_tokens - self.tokens.len() as u32,
-            images: config.max_images - self.images.len() as u32,
+            tokens: room.tokens - self.tokens.len() as u32,
+            images: room.images - self.images.len() as u32,
+            patches: room.patches.saturating_sub(patches),
         }
     }
 

@@ -101,9 +101,12 @@ impl Packer {
             .map(|(place, WaitingDocument { number, document })| {
                 let tokens = document.tokens.len() as u32;
                 let images = document.pictures.len() as u32;
-                (place, Fitting { number: *number, tokens, images })
+                let patches = document.pictures.iter().map(|p| p.layout.patches()).sum();
+                (place, Fitting { number: *number, tokens, images, patches })
             })
-            .filter(|(_, d)| d.tokens <= room.tokens && d.images <= room.images)
+            .filter(|(_, d)| {
+                d.tokens <= room.tokens && d.images <= room.images && d.patches <= room.patches
+            })
             .unzip();
         let next = match (fitting.is_empty(), chosen.is_empty()) {
             (true, _) => None,
@@ -125,9 +128,8 @@ impl Packer {
     /// Truncates a document to the length of a sequence and adds it to the waiting documents. A document without text to train on
     /// is left out.
     pub fn wait(&mut self, number: u64, mut document: TokenizedDocument) {
-        let PackConfig { sequence_tokens, max_images, .. } = self.config;
         let before = document.tokens.len();
-        if document.truncate(sequence_tokens, max_images) {
+        if document.truncate(self.config.room()) {
             self.truncated_documents += 1;
             self.truncated_tokens += (before - document.tokens.len()) as u64;
         }
@@ -138,8 +140,7 @@ impl Packer {
 
     /// True if the document, truncated to the length of a sequence, has text to train on.
     pub fn keeps(&self, document: &TokenizedDocument) -> bool {
-        let PackConfig { sequence_tokens, max_images, .. } = self.config;
-        document.trains_within(document.kept_tokens(sequence_tokens, max_images))
+        document.trains_within(document.kept_tokens(self.config.room()))
     }
 }
 

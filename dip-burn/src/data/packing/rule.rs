@@ -9,6 +9,8 @@ pub struct Room {
     pub tokens: u32,
     /// Images.
     pub images: u32,
+    /// Patches of all images.
+    pub patches: u64,
 }
 
 /// A waiting document that fits the room.
@@ -20,6 +22,8 @@ pub struct Fitting {
     pub tokens: u32,
     /// Its images.
     pub images: u32,
+    /// The patches of all its images.
+    pub patches: u64,
 }
 
 /// Chooses the documents of a sequence after the first. The first is always the oldest waiting document, so that none waits

@@ -11,6 +11,7 @@ fn config() -> PackConfig {
     PackConfig {
         sequence_tokens: 16,
         max_images: 2,
+        max_patches: 24,
         positions: PositionRule::Sequence,
         lookahead: 4,
         pad: PAD,
@@ -105,6 +106,17 @@ fn a_rule_may_close_a_sequence_but_never_leaves_one_empty() {
 fn images_have_their_own_limit() {
     let packed = pack_all(vec![document(1, 1)], 3);
     assert!(packed.iter().all(|p| p.images.len() == 2 && p.used_tokens == 10));
+}
+
+#[test]
+fn patches_have_their_own_limit() {
+    let mut packer = Packer::new(PackConfig { max_patches: 23, ..config() }).unwrap();
+    let mut numbered = (0u64..).zip(std::iter::repeat(document(1, 1)));
+    let packed = packer.pack(|| numbered.next().ok_or(())).unwrap();
+    assert_eq!((packed.images.len(), packed.used_tokens), (1, 5));
+    // Of two images in one document only the first fits.
+    packer.wait(0, document(2, 1));
+    assert_eq!((packer.truncated_documents, packer.truncated_tokens), (1, 4));
 }
 
 #[test]
