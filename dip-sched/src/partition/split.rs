@@ -84,7 +84,7 @@ fn by_load(loads: &[u64], size: u64) -> Vec<Range<u32>> {
     }
     let mut ranges = Vec::with_capacity(count);
     let mut start = 0;
-    for i in 1..=count {
+    for (i, &earliest) in earliest.iter().enumerate().skip(1) {
         let before = if start == 0 { 0 } else { ends[start - 1] };
         // The last end at which this range is not too heavy and leaves one instance for each range after it.
         let latest = ends
@@ -92,7 +92,7 @@ fn by_load(loads: &[u64], size: u64) -> Vec<Range<u32>> {
             .min(loads.len() - (count - i));
         let share = u128::from(total) * i as u128;
         let ideal = ends.partition_point(|&end| u128::from(end) * count as u128 <= share);
-        let end = ideal.clamp(earliest[i].max(start + 1).min(latest), latest);
+        let end = ideal.clamp(earliest.max(start + 1).min(latest), latest);
         ranges.push(start as u32..end as u32);
         start = end;
     }
