@@ -36,8 +36,13 @@ fn main() -> anyhow::Result<()> {
     let shape = LatentShape::of(&model).expect("the model has clips");
     let tokenizer = Tokenizer::bytes();
     let tokens = |text: &str| caption_tokens(&tokenizer, text, 40);
-    let sampler =
-        Sampler { steps: 32, guidance: 3.0, values: shape.values as usize, empty: tokens("")? };
+    let sampler = Sampler {
+        steps: 32,
+        guidance: 3.0,
+        shift: 3.0,
+        values: shape.values as usize,
+        empty: tokens("")?,
+    };
     let grid = ClipGrid { frames: 6, rows: 4, columns: 4 };
     let prompt = ClipPrompt { caption: tokens(&caption)?, grid };
     let clips = training.model()?.sample(&sampler, &[prompt], 0)?;

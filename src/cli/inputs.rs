@@ -7,8 +7,15 @@ use dip::plan::{BatchMeta, ClusterSpec, ModelSpec, hf, presets};
 
 use super::files::read_text;
 
-/// The model that `name` means: a preset, a TOML file, a `config.json` of Hugging Face, or a folder with one.
+/// The model that `name` means: a preset, a TOML file, a `config.json` of Hugging Face, a folder with one, or a folder of
+/// `diffusers`.
 pub fn model(name: &str) -> Result<ModelSpec> {
+    if let Some(files) = pipeline(Path::new(name))? {
+        let folder = Path::new(name).canonicalize().unwrap_or_else(|_| name.into());
+        let title = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let model = hf::from_pipeline(&title, &files).with_context(|| name.to_owned())?;
+        return Ok(model.spec);
+    }
     match (presets::model(name), config_json(Path::new(name))) {
         (Some(spec), _) => Ok(spec),
         (None, Some(config)) => {
@@ -38,6 +45,16 @@ pub fn run(path: &Path) -> Result<(dip::train::RunConfig, ModelSpec)> {
     let mut model = model(&config.model).with_context(|| format!("{shown}: model"))?;
     config.adapt(&mut model).with_context(|| shown)?;
     Ok((config, model))
+}
+
+/// The files of a folder of `diffusers`, by the folder or its `model_index.json`; `None` for others.
+fn pipeline(path: &Path) -> Result<Option<hf::PipelineFiles>> {
+    let is_index = path.file_name().is_some_and(|name| name == hf::PIPELINE);
+    let folder = if is_index { path.parent().unwrap_or(Path::new("")) } else { path };
+    hf::PipelineFiles::read(|name| {
+        let path = folder.join(name);
+        path.is_file().then(|| read_text(&path)).transpose()
+    })
 }
 
 /// The `config.json` at a path or in its folder.

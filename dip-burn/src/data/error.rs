@@ -69,6 +69,17 @@ pub enum DataError {
         /// The fault of the file.
         source: BoxError,
     },
+    /// The `config.json` of an autoencoder cannot be used.
+    #[error(
+        "{}: {source}; give the vae/config.json of the model, with latents_mean and latents_std for each channel",
+        path.display()
+    )]
+    Autoencoder {
+        /// The file.
+        path: PathBuf,
+        /// The fault of the file.
+        source: BoxError,
+    },
     /// A text cannot be tokenized.
     #[error(transparent)]
     Text(#[from] TokenizeError),

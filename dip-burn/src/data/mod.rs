@@ -53,8 +53,10 @@ pub use skip::{SkipCounts, SkipReason};
 pub use sound::{LogMel, MelFrames, Recording, SAMPLE_RATE, SoundError, SoundRule, Waveform};
 pub use source::{DataSource, SourcePosition};
 pub use tokenizer::{HuggingFace, SpecialTokens, Tokenizer};
+pub(crate) use video::SAMPLE_SHIFT;
 pub use video::{
-    CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, FrameSource,
-    LatentShape, Latents, Video, VideoError, caption_tokens, noisy,
+    CaptionedVideo, ChannelLatents, ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition,
+    FlowTimes, FrameSource, LatentShape, LatentStatistics, Latents, TimeDistribution, Video,
+    VideoError, caption_tokens, noisy,
 };
 pub use webdataset::{SizeLimits, WebDataset, WebDatasetConfig};

@@ -27,6 +27,8 @@ pub struct Sampler {
     pub steps: u32,
     /// Scale of classifier-free guidance: the factor on the captioned minus the uncaptioned velocity.
     pub guidance: f64,
+    /// Shift of the steps towards the noise; 1 for even steps.
+    pub shift: f64,
     /// Values of a token.
     pub values: usize,
     /// Tokens of the empty caption.
@@ -48,8 +50,21 @@ impl Sampler {
             let values = standard_normals(seed, number, prompt.grid.tokens() * self.values);
             Latents { grid: prompt.grid, values }
         };
-        let mut clips: Vec<Latents> = (0..).zip(prompts).map(noise).collect();
-        let at = |step: u32| sample_time(step, self.steps);
+        self.sample_from(model, prompts, (0..).zip(prompts).map(noise).collect())
+    }
+
+    /// Samples a clip from given noise for each caption.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the device has failed.
+    pub fn sample_from<B: Backend>(
+        &self,
+        model: &WholeModel<B>,
+        prompts: &[ClipPrompt],
+        noise: Vec<Latents>,
+    ) -> Result<Vec<Latents>, ReadError> {
+        let mut clips = noise;
+        let at = |step: u32| sample_time(step, self.steps, self.shift);
         let groups = clips.chunks_mut(CLIPS_AT_ONCE).zip(prompts.chunks(CLIPS_AT_ONCE));
         for (clips, prompts) in groups {
             for i in 0..self.steps {

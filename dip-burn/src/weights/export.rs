@@ -11,12 +11,14 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::{Value, json};
 
 use super::names::{self, TableEntry, TensorLayout, TensorPart};
-use super::store::{INDEX, SINGLE};
+use super::store::{SINGLE, WeightFiles};
 use super::{
     CONFIG, TensorStore, WeightsError, architecture, fitting, is_adapter, transposed, unnamed,
 };
 use crate::files;
 
+/// The end of the name of an index of shards.
+const INDEX_END: &str = ".safetensors.index.json";
 /// Largest file that is copied with the weights, such as a tokenizer.
 const MAX_COPIED_BYTES: u64 = 256 << 20;
 
@@ -77,9 +79,13 @@ pub fn export(
     let published = published(from)?;
     let outputs = outputs(&trained, model, from, published.as_ref())?;
     let partial = files::partial_folder(out).map_err(WeightsError::io(out))?;
+    let parts = WeightFiles::of(from);
     let writer = Writer { trained: &trained, model, config };
-    let exported = writer.write(&partial, &outputs)?;
+    let exported = writer.write(&partial, &outputs, parts)?;
     copy_small_files(from, &partial)?;
+    if parts.iter().any(|part| !part.folder.is_empty()) {
+        copy_parts(from, &partial, parts)?;
+    }
     files::put_in_place(&partial, out).map_err(WeightsError::io(out))?;
     Ok(exported)
 }
@@ -96,7 +102,7 @@ fn refuse_existing(out: &Path) -> Result<(), WeightsError> {
 
 /// The weights of the published model; `None` if training began from only a `config.json`.
 fn published(from: &Path) -> Result<Option<TensorStore>, WeightsError> {
-    let has_weights = [SINGLE, INDEX].iter().any(|name| from.join(name).exists());
+    let has_weights = WeightFiles::of(from).iter().all(|part| part.exist_in(from));
     has_weights.then(|| TensorStore::open(from)).transpose()
 }
 
@@ -155,33 +161,55 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn write(&self, folder: &Path, outputs: &[Output<'_>]) -> Result<Exported, WeightsError> {
+    fn write(
+        &self,
+        folder: &Path,
+        outputs: &[Output<'_>],
+        parts: &[WeightFiles],
+    ) -> Result<Exported, WeightsError> {
+        let mut exported = Exported { tensors: outputs.len(), bytes: 0, shards: 0 };
+        for part in parts {
+            let folder = folder.join(part.folder);
+            fs::create_dir_all(&folder).map_err(WeightsError::io(&folder))?;
+            let own = outputs.iter().filter(|output| output.name.starts_with(part.folder));
+            let own: Vec<&Output<'_>> = own.collect();
+            exported.bytes += own.iter().map(|output| self.bytes(output)).sum::<u64>();
+            exported.shards += self.write_part(&folder, &own, part)?;
+        }
+        Ok(exported)
+    }
+
+    /// Writes the tensors of one part and returns the number of its shards.
+    fn write_part(
+        &self,
+        folder: &Path,
+        outputs: &[&Output<'_>],
+        part: &WeightFiles,
+    ) -> Result<usize, WeightsError> {
         let shards = self.shards(outputs);
         let count = shards.len();
         let mut weight_map = BTreeMap::new();
+        let own_name = |output: &Output<'_>| output.name[part.folder.len()..].to_owned();
         for (i, shard) in shards.iter().enumerate() {
-            let name = match count {
-                1 => SINGLE.to_owned(),
-                _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
-            };
-            self.write_shard(&folder.join(&name), shard)?;
-            weight_map.extend(shard.iter().map(|output| (output.name.clone(), name.clone())));
+            let name = if count == 1 { part.single() } else { part.shard(i + 1, count) };
+            self.write_shard(&folder.join(&name), shard, &own_name)?;
+            weight_map.extend(shard.iter().map(|output| (own_name(output), name.clone())));
         }
-        let bytes = outputs.iter().map(|output| self.bytes(output)).sum();
         if count > 1 {
+            let bytes: u64 = outputs.iter().map(|output| self.bytes(output)).sum();
             let index = json!({ "metadata": { "total_size": bytes }, "weight_map": weight_map });
             let text = serde_json::to_vec_pretty(&index).expect("plain data has a JSON form");
-            let path = folder.join(INDEX);
+            let path = folder.join(part.index());
             fs::write(&path, text).map_err(WeightsError::io(&path))?;
         }
-        Ok(Exported { tensors: outputs.len(), bytes, shards: count })
+        Ok(count)
     }
 
     /// Splits the tensors into shards, in order.
-    fn shards<'o, 'a>(&self, outputs: &'o [Output<'a>]) -> Vec<Vec<&'o Output<'a>>> {
+    fn shards<'o, 'a>(&self, outputs: &[&'o Output<'a>]) -> Vec<Vec<&'o Output<'a>>> {
         let mut shards: Vec<Vec<&Output<'_>>> = Vec::new();
         let mut left = 0;
-        for output in outputs {
+        for &output in outputs {
             let bytes = self.bytes(output);
             if shards.is_empty() || bytes > left {
                 shards.push(Vec::new());
@@ -201,10 +229,15 @@ impl Writer<'_> {
         output.shape.iter().map(|&d| d as u64).product::<u64>() * self.element_bytes()
     }
 
-    fn write_shard(&self, path: &Path, shard: &[&Output<'_>]) -> Result<(), WeightsError> {
+    fn write_shard(
+        &self,
+        path: &Path,
+        shard: &[&Output<'_>],
+        name: &dyn Fn(&Output<'_>) -> String,
+    ) -> Result<(), WeightsError> {
         let file = File::create(path).map_err(WeightsError::io(path))?;
         let mut file = BufWriter::new(file);
-        file.write_all(&self.header(shard)).map_err(WeightsError::io(path))?;
+        file.write_all(&self.header(shard, name)).map_err(WeightsError::io(path))?;
         for output in shard {
             let bytes = self.encoded(&self.values(output)?);
             file.write_all(&bytes).map_err(WeightsError::io(path))?;
@@ -214,7 +247,7 @@ impl Writer<'_> {
     }
 
     /// The header of a shard: its length, and its text padded to eight bytes.
-    fn header(&self, shard: &[&Output<'_>]) -> Vec<u8> {
+    fn header(&self, shard: &[&Output<'_>], name: &dyn Fn(&Output<'_>) -> String) -> Vec<u8> {
         let dtype = if self.config.bf16 { Dtype::BF16 } else { Dtype::F32 };
         let mut header = serde_json::Map::new();
         header.insert("__metadata__".into(), json!({ "format": "pt" }));
@@ -224,7 +257,7 @@ impl Writer<'_> {
             let info =
                 TensorInfo { dtype, shape: output.shape.clone(), data_offsets: (start, end) };
             let info = serde_json::to_value(info).expect("plain data has a JSON form");
-            header.insert(output.name.clone(), info);
+            header.insert(name(output), info);
             start = end;
         }
         let mut text = Value::Object(header).to_string().into_bytes();
@@ -312,10 +345,39 @@ fn copy_small_files(from: &Path, to: &Path) -> Result<(), WeightsError> {
         let small = shown == CONFIG
             || [".json", ".txt", ".model", ".jinja"].iter().any(|end| shown.ends_with(end));
         let metadata = fs::metadata(entry.path()).map_err(io())?;
-        let copied = small && shown != INDEX && metadata.is_file();
+        let copied = small && !shown.ends_with(INDEX_END) && metadata.is_file();
         if copied && metadata.len() <= MAX_COPIED_BYTES {
             let target = to.join(&name);
             fs::copy(entry.path(), &target).map_err(WeightsError::io(&target))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies the folders of the other parts of a model whole, such as its autoencoder, and the small files of the parts that were
+/// written.
+fn copy_parts(from: &Path, to: &Path, written: &[WeightFiles]) -> Result<(), WeightsError> {
+    let io = || WeightsError::io(from);
+    for entry in fs::read_dir(from).map_err(io())? {
+        let entry = entry.map_err(io())?;
+        let path = entry.path();
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !path.is_dir() || hidden {
+            continue;
+        }
+        let target = to.join(entry.file_name());
+        fs::create_dir_all(&target).map_err(WeightsError::io(&target))?;
+        let name = format!("{}/", entry.file_name().to_string_lossy());
+        if written.iter().any(|part| part.folder == name) {
+            copy_small_files(&path, &target)?;
+            continue;
+        }
+        for file in fs::read_dir(&path).map_err(WeightsError::io(&path))? {
+            let file = file.map_err(WeightsError::io(&path))?;
+            if file.path().is_file() {
+                let target = target.join(file.file_name());
+                fs::copy(file.path(), &target).map_err(WeightsError::io(&target))?;
+            }
         }
     }
     Ok(())

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::ModelSpec;
-use dip_core::hf::{self, Architecture, HfModel};
+use dip_core::hf::{self, Architecture, HfModel, PipelineFiles};
 
 use crate::files;
 use crate::params::ParameterMap;
@@ -124,10 +124,20 @@ pub fn parameters(model: &HfModel) -> u64 {
     table.entries.iter().map(|entry| elements(&entry.shape)).sum()
 }
 
-/// The architecture in the `config.json` of a folder.
+/// The architecture of the model in a folder.
 fn architecture(folder: &Path) -> Result<Architecture, WeightsError> {
-    let path = folder.join(CONFIG);
-    let model = hf::from_config("", &store::read_text(&path)?);
+    let read = |name: &str| {
+        let path = folder.join(name);
+        path.exists().then(|| store::read_text(&path)).transpose()
+    };
+    let (path, model) = match PipelineFiles::read(read)? {
+        Some(files) => (folder.to_owned(), hf::from_pipeline("", &files)),
+        None => {
+            let path = folder.join(CONFIG);
+            let model = hf::from_config("", &store::read_text(&path)?);
+            (path, model)
+        }
+    };
     model.map(|m| m.architecture).map_err(|source| WeightsError::Config { path, source })
 }
 

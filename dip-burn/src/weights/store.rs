@@ -9,17 +9,62 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use dip_core::hf::PIPELINE;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::WeightsError;
+use super::names::{TEXT_ENCODER, TRANSFORMER};
 use crate::floats::floats;
 
 /// The file of a model without shards.
 pub const SINGLE: &str = "model.safetensors";
-/// The file that lists the shard of each tensor.
-pub const INDEX: &str = "model.safetensors.index.json";
+
+/// The weights of one part of a model: the folder of the part in the folder of the model, and the name of its files.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WeightFiles {
+    /// With a slash at its end; empty for the folder of the model.
+    pub folder: &'static str,
+    stem: &'static str,
+}
+
+impl WeightFiles {
+    const WHOLE: [Self; 1] = [Self { folder: "", stem: "model" }];
+    const PIPELINE: [Self; 2] = [
+        Self { folder: TRANSFORMER, stem: "diffusion_pytorch_model" },
+        Self { folder: TEXT_ENCODER, stem: "model" },
+    ];
+
+    /// The weights of the model in `folder`: one part, or the parts of a folder of `diffusers`.
+    pub fn of(folder: &Path) -> &'static [Self] {
+        match folder.join(PIPELINE).exists() {
+            true => &Self::PIPELINE,
+            false => &Self::WHOLE,
+        }
+    }
+
+    /// True if `folder` has weights of this part.
+    pub fn exist_in(&self, folder: &Path) -> bool {
+        let folder = folder.join(self.folder);
+        [self.single(), self.index()].iter().any(|name| folder.join(name).exists())
+    }
+
+    /// The file without shards.
+    pub fn single(&self) -> String {
+        format!("{}.safetensors", self.stem)
+    }
+
+    /// The file that lists the shard of each tensor.
+    pub fn index(&self) -> String {
+        format!("{}.safetensors.index.json", self.stem)
+    }
+
+    /// File `number` of `count` shards.
+    pub fn shard(&self, number: usize, count: usize) -> String {
+        format!("{}-{number:05}-of-{count:05}.safetensors", self.stem)
+    }
+}
 /// Longest index and header. Even the largest published models have much shorter ones.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
 
@@ -48,30 +93,36 @@ struct Index {
 }
 
 impl TensorStore {
-    /// Opens the model in `folder`: its shards if it has an index, otherwise its one file.
+    /// Opens the model in `folder`: its shards if it has an index, otherwise its one file. In a folder of `diffusers`, the names of
+    /// the tensors begin with the folder of their part, such as `transformer/`.
     ///
     /// # Errors
     /// [`WeightsError`] names the file and what is wrong with it.
     pub fn open(folder: &Path) -> Result<Self, WeightsError> {
-        let index = folder.join(INDEX);
         let mut store = Self::empty(folder);
+        for part in WeightFiles::of(folder) {
+            store.add_part(folder, part)?;
+        }
+        Ok(store)
+    }
+
+    fn add_part(&mut self, folder: &Path, part: &WeightFiles) -> Result<(), WeightsError> {
+        let (prefix, folder) = (part.folder, folder.join(part.folder));
+        let index = folder.join(part.index());
         if !index.exists() {
-            store.add(&folder.join(SINGLE))?;
-            return Ok(store);
+            return self.add(&folder.join(part.single()), prefix);
         }
         let shards = shards(&index)?;
         for shard in shards.values().collect::<std::collections::BTreeSet<_>>() {
-            store.add(&folder.join(shard))?;
+            self.add(&folder.join(shard), prefix)?;
         }
-        match shards.keys().find(|name| !store.tensors.contains_key(*name)) {
-            None => Ok(store),
+        let is_missing = |name: &&String| !self.tensors.contains_key(&format!("{prefix}{name}"));
+        match shards.keys().find(is_missing) {
+            None => Ok(()),
             Some(name) => {
                 let what = format!("{:?} should hold {name:?}, but does not", shards[name]);
-                Err(WeightsError::format(
-                    &index,
-                    what,
-                    "get the shards and the index of one version",
-                ))
+                let remedy = "get the shards and the index of one version";
+                Err(WeightsError::format(&index, what, remedy))
             }
         }
     }
@@ -82,7 +133,7 @@ impl TensorStore {
     /// As [`TensorStore::open`].
     pub fn open_file(path: &Path) -> Result<Self, WeightsError> {
         let mut store = Self::empty(path);
-        store.add(path)?;
+        store.add(path, "")?;
         Ok(store)
     }
 
@@ -155,8 +206,8 @@ impl TensorStore {
         Ok(bytes)
     }
 
-    /// Reads the header of one file.
-    fn add(&mut self, path: &Path) -> Result<(), WeightsError> {
+    /// Reads the header of one file. The names of its tensors get the prefix.
+    fn add(&mut self, path: &Path, prefix: &str) -> Result<(), WeightsError> {
         let again = "get the file again: it is broken or cut off";
         let mut file = File::open(path).map_err(WeightsError::io(path))?;
         let length = file.metadata().map_err(WeightsError::io(path))?.len();
@@ -193,7 +244,7 @@ impl TensorStore {
                 start: 8 + size + start as u64,
                 bytes: (end - start) as u64,
             };
-            if self.tensors.insert(name.clone(), located).is_some() {
+            if self.tensors.insert(format!("{prefix}{name}"), located).is_some() {
                 let what = format!("tensor {name:?} is also in another shard");
                 return Err(WeightsError::format(path, what, "get the shards of one version"));
             }
@@ -292,7 +343,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (shard, named) in [("../x", "no plain file name"), ("x.safetensors", "x.safetensors")] {
             let index = format!("{{\"weight_map\":{{\"a\":\"{shard}\"}}}}");
-            std::fs::write(folder.path().join(INDEX), index).unwrap();
+            std::fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
             let error = TensorStore::open(folder.path()).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }

@@ -54,7 +54,7 @@ fn evaluation_and_sampling_make_no_tensor_without_elements() {
         let video = WholeModel::<Strict>::init(&model, 7, &Default::default()).unwrap();
         let batches: Vec<Microbatch> = (1..4).map(|n| clips(&mut rng, n, values)).collect();
         assert!(video.loss(&batches).unwrap().is_finite());
-        let sampler = Sampler { steps: 2, guidance: 3.0, values, empty: vec![1, 2] };
+        let sampler = Sampler { steps: 2, guidance: 3.0, shift: 3.0, values, empty: vec![1, 2] };
         let grid = ClipGrid { frames: 2, rows: 1, columns: rng.random_range(1..4) };
         let prompts = [ClipPrompt { caption: vec![1, 7, 2], grid }];
         let sampled = sampler.sample(&video, &prompts, 0).unwrap();

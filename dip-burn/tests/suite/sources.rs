@@ -4,7 +4,7 @@ use std::sync::Arc;
 use dip_burn::PositionRule;
 use dip_burn::data::{
     CaptionedVideo, ClipLoader, ClipLoaderConfig, DataError, DataSource, Document, DocumentPiece,
-    Fitting, FrameSource, ImageProcessor, LatentShape, Loader, LoaderConfig, PackConfig,
+    Fitting, FlowTimes, FrameSource, ImageProcessor, LatentShape, Loader, LoaderConfig, PackConfig,
     PackingRule, Picture, PictureError, PixelSource, RgbImage, Room, SkipCounts, SkipReason,
     SourcePosition, Tokenizer, Video, VideoError,
 };
@@ -170,7 +170,10 @@ impl DataSource<CaptionedVideo> for Dawns {
 #[test]
 fn captioned_videos_can_come_from_outside() {
     let config = ClipLoaderConfig {
-        shape: LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48 },
+        shape: LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48, patch: None },
+        statistics: None,
+        times: FlowTimes::default(),
+        joins_spaces: false,
         max_clips: 3,
         max_frames: 12,
         caption_tokens: 8,

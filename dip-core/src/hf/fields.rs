@@ -186,6 +186,29 @@ impl<'a> Fields<'a> {
         numbers.map(Some).ok_or_else(|| self.wrong(name, value, "three numbers"))
     }
 
+    /// True if a field is set to anything but null, or to a list with anything but nulls: `diffusers` lists the library and the
+    /// class of every part of a model, and nulls for a part that it lacks.
+    pub fn has_component(&self, name: &str) -> bool {
+        match self.get(name) {
+            None => false,
+            Some(Value::Array(all)) => all.iter().any(|part| !part.is_null()),
+            Some(_) => true,
+        }
+    }
+
+    /// The value of a field as text, at most 80 characters.
+    pub fn shown(&self, name: &str) -> String {
+        self.get(name).map_or_else(|| "absent".into(), shortened)
+    }
+
+    /// Refuses a flag that is set.
+    pub fn refuse(&self, name: &str, remedy: &str) -> Result<(), SpecError> {
+        match self.flag_or(name, false)? {
+            true => Err(self.error(name, "true".into(), "false: it is not implemented", remedy)),
+            false => Ok(()),
+        }
+    }
+
     pub fn error(&self, name: &str, value: String, limit: &str, remedy: &str) -> SpecError {
         FieldError::new(format!("{}{name}", self.path), value, limit, remedy).into()
     }
@@ -200,10 +223,14 @@ impl<'a> Fields<'a> {
     }
 
     fn wrong(&self, name: &str, value: &Value, limit: &str) -> SpecError {
-        let mut shown = value.to_string();
-        if shown.chars().count() > 80 {
-            shown = shown.chars().take(80).chain("...".chars()).collect();
-        }
-        self.error(name, shown, limit, "take the config.json that came with the weights")
+        self.error(name, shortened(value), limit, "take the config.json that came with the weights")
+    }
+}
+
+fn shortened(value: &Value) -> String {
+    let shown = value.to_string();
+    match shown.chars().count() {
+        0..=80 => shown,
+        _ => shown.chars().take(80).chain("...".chars()).collect(),
     }
 }

@@ -1,4 +1,4 @@
-//! Reads a `config.json` of Hugging Face as a [`ModelSpec`].
+//! Reads a `config.json` of Hugging Face, or the files of a folder in the layout of `diffusers`, as a [`ModelSpec`].
 //!
 //! Fields that define the architecture are read strictly; the other fields of such files are ignored. Files of `transformers`
 //! 4 and 5 are supported, which place some fields differently.
@@ -8,6 +8,7 @@ mod fields;
 mod processor;
 mod text;
 mod vision;
+mod wan;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ pub use processor::{
     ProcessorFiles, ResizeFilter, SplitRule, SquareResize, SquareRule, TilesRule,
 };
 use vision::Modules;
+pub use wan::{PIPELINE, PipelineFiles, from_pipeline};
 
 /// Name of the vision encoder in a model from a `config.json`.
 pub const VISION: &str = "vision";
@@ -25,6 +27,10 @@ pub const VISION: &str = "vision";
 pub const AUDIO: &str = "audio";
 /// Name of the language model in a model from a `config.json`.
 pub const LANGUAGE: &str = "language";
+/// Name of the text encoder in a model from a folder of `diffusers`.
+pub const TEXT: &str = "text";
+/// Name of the diffusion transformer in a model from a folder of `diffusers`.
+pub const VIDEO: &str = "video";
 
 /// Maximum length of the proposed packed sequence, in tokens.
 const SEQUENCE_TOKENS: u32 = 8192;
@@ -32,6 +38,8 @@ const SEQUENCE_TOKENS: u32 = 8192;
 const MAX_IMAGES: u32 = 48;
 /// Bytes of weight, gradient and optimiser state per parameter in mixed precision.
 const BYTES_PER_WEIGHT: u64 = 16;
+/// Bytes of a weight that is not trained.
+const BYTES_PER_FROZEN_WEIGHT: u64 = 4;
 /// Maximum bytes of weights, gradients and optimiser state on one rank: half of a large device.
 const BYTES_PER_RANK: u64 = 40 << 30;
 
@@ -62,6 +70,8 @@ pub enum Architecture {
     SmolVlm,
     /// `Qwen2AudioForConditionalGeneration`
     Qwen2Audio,
+    /// `WanPipeline` with `WanTransformer3DModel` and `UMT5EncoderModel`
+    Wan,
 }
 
 /// A model and its architecture, which decides the names of its weights.
@@ -90,6 +100,9 @@ impl Architecture {
     ];
 
     fn read(config: &Fields<'_>) -> Result<Self, SpecError> {
+        if config.has_component("_class_name") {
+            return Err(wan::part_of_a_pipeline(config));
+        }
         let found = config.strings("architectures")?;
         let known = |name: &String| Self::NAMES.iter().find(|(known, _)| known == name);
         match found.iter().find_map(known) {
@@ -127,6 +140,7 @@ pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
         Architecture::LlavaOnevision => vision::llava_onevision(&config)?,
         Architecture::Idefics3 | Architecture::SmolVlm => vision::idefics3(&config)?,
         Architecture::Qwen2Audio => audio::qwen2_audio(&config)?,
+        Architecture::Wan => return Err(wan::part_of_a_pipeline(&config)),
     };
     let mut spec = proposal(name, modules, positions);
     // Validation bounds all sizes before they are multiplied.
@@ -163,8 +177,11 @@ fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
 /// Proposes a number of ranks: the smallest power of two whose memory holds the weights and the optimiser state, with at
 /// least one layer of every module per rank.
 fn ranks(spec: &ModelSpec) -> u32 {
-    let all = (0..spec.modules.len()).map(|m| spec.parameters(m.into()).total());
-    let bytes = all.fold(0u64, u64::saturating_add).saturating_mul(BYTES_PER_WEIGHT);
+    let of_module = |(id, module): (usize, &ModuleSpec)| {
+        let of_weight = if module.trainable { BYTES_PER_WEIGHT } else { BYTES_PER_FROZEN_WEIGHT };
+        spec.parameters(id.into()).total().saturating_mul(of_weight)
+    };
+    let bytes = spec.modules.iter().enumerate().map(of_module).fold(0u64, u64::saturating_add);
     let max_ranks = spec.modules.iter().map(|m| m.layers).min().unwrap_or(1);
     let enough = |ranks: &u32| u64::from(*ranks).saturating_mul(BYTES_PER_RANK) >= bytes;
     let powers = || (1..16).map(|n| 1u32 << n).filter(|&ranks| ranks <= max_ranks);

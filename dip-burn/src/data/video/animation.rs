@@ -80,7 +80,7 @@ mod tests {
     use image::{Delay, Frame, Rgba, RgbaImage};
 
     const SHAPE: LatentShape =
-        LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48 };
+        LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48, patch: None };
 
     /// A GIF of frames. Each has a red value and a duration in milliseconds.
     fn gif_file(frames: &[(u8, u32)]) -> Vec<u8> {

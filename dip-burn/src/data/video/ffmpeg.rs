@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_video_are_refused() {
         const SHAPE: LatentShape =
-            LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48 };
+            LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48, patch: None };
         // With or without the tools, there is an error.
         assert!(frames(b"no video", &SHAPE, 9).is_err());
     }

@@ -14,6 +14,8 @@ pub struct LatentShape {
     pub tokens_per_frame: u32,
     /// Values of a token.
     pub values: u32,
+    /// Latent frames, rows and columns of a token of an autoencoder's latents; absent where frames, or stored latents, are tokens.
+    pub patch: Option<[u32; 3]>,
 }
 
 /// The tokens of one clip.
@@ -21,7 +23,8 @@ pub struct LatentShape {
 pub struct Latents {
     /// Tokens along each axis.
     pub grid: ClipGrid,
-    /// Their values, token by token; pixels are ordered by colour, row and column of the patch, in -1..=1.
+    /// Their values, token by token; pixels are ordered by colour, row and column of the patch, in -1..=1. Latents are ordered by
+    /// channel, frame, row and column of the patch.
     pub values: Vec<f32>,
 }
 
@@ -32,11 +35,15 @@ impl LatentShape {
             frames_per_second: video.latent_frames_per_second,
             tokens_per_frame: video.tokens_per_frame,
             values: video.token_channels,
+            patch: video.wan.map(|wan| wan.patch),
         })
     }
 
     /// Side of the square patch of pixels in a token; `None` if tokens do not hold pixels.
     pub fn patch_px(&self) -> Option<u32> {
+        if self.patch.is_some() {
+            return None;
+        }
         let side = (self.values / 3).isqrt();
         (side > 0 && 3 * side * side == self.values).then_some(side)
     }
@@ -103,7 +110,7 @@ mod tests {
     use super::*;
 
     const SHAPE: LatentShape =
-        LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48 };
+        LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48, patch: None };
 
     #[test]
     fn frames_survive_the_round_trip_through_tokens() {

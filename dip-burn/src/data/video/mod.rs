@@ -6,15 +6,18 @@
 //! ```
 
 mod animation;
+mod channels;
 mod ffmpeg;
 mod flow;
 mod grid;
 mod loader;
+mod npy;
 pub(crate) mod packed;
 mod stored;
 
-pub use flow::noisy;
-pub(crate) use flow::{at_time, sample_time, standard_normals};
+pub use channels::{ChannelLatents, LatentStatistics};
+pub use flow::{FlowTimes, TimeDistribution, noisy};
+pub(crate) use flow::{SAMPLE_SHIFT, at_time, sample_time, standard_normals};
 pub use grid::{LatentShape, Latents};
 pub use loader::{ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, caption_tokens};
 pub(crate) use packed::ReadyClip;
@@ -55,7 +58,7 @@ pub enum Video {
         /// Pictures per second.
         per_second: f64,
     },
-    /// The bytes of a safetensors file with the latents of an autoencoder.
+    /// The bytes of a safetensors or `.npy` file with the latents of an autoencoder.
     Latents(Arc<[u8]>),
 }
 
@@ -100,9 +103,24 @@ pub enum VideoError {
         /// Most tokens of a frame.
         tokens: u32,
     },
+    /// The latents are of another autoencoder, or larger than the model allows.
+    #[error(
+        "the latents have shape {found:?}, but must be [{channels}, frames, rows, columns] with sides that are multiples of {patch:?} and \
+         at most {tokens} tokens per frame; make them with the model's autoencoder, or raise sequence.frame_tokens"
+    )]
+    Channels {
+        /// Their shape.
+        found: Vec<usize>,
+        /// Channels of the model.
+        channels: usize,
+        /// Latent frames, rows and columns of a token.
+        patch: [u32; 3],
+        /// Most tokens of a frame.
+        tokens: u32,
+    },
     /// The model needs latents, but the video has frames.
     #[error(
-        "the model has {values} values per token, which are no square patch of 3 colours; give latents in safetensors"
+        "the model has {values} values per token, which are no square patch of 3 colours; give latents in safetensors or .npy"
     )]
     NotPixels {
         /// Values of a token.
@@ -123,8 +141,21 @@ impl Video {
     /// # Errors
     /// [`VideoError`] for a damaged file, and for frames if the model needs latents.
     pub fn latents(&self, shape: &LatentShape, most: u32) -> Result<Latents, VideoError> {
+        self.normalised(shape, most, None)
+    }
+
+    /// As [`Video::latents`]; latents of channels are normalised if there are statistics.
+    ///
+    /// # Errors
+    /// As [`Video::latents`].
+    pub fn normalised(
+        &self,
+        shape: &LatentShape,
+        most: u32,
+        statistics: Option<&LatentStatistics>,
+    ) -> Result<Latents, VideoError> {
         if let Self::Latents(bytes) = self {
-            return stored::latents(bytes, shape, most);
+            return stored::latents(bytes, shape, most, statistics);
         }
         let patch_px = shape.patch_px().ok_or(VideoError::NotPixels { values: shape.values })?;
         let frames = match self {

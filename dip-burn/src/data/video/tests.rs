@@ -10,7 +10,8 @@ use crate::data::toy::{
 };
 use crate::data::{DataSource, SizeLimits, SkipReason, WebDataset, WebDatasetConfig};
 
-const SHAPE: LatentShape = LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48 };
+const SHAPE: LatentShape =
+    LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48, patch: None };
 const ORDERED: WebDatasetConfig = WebDatasetConfig {
     seed: 0,
     shuffle_buffer: 1,

@@ -109,8 +109,9 @@ impl<'a> SampleReader<'a> {
             Some(text) => text,
             None => self.json()?.as_ref().and_then(json_text).ok_or(SkipReason::MissingText)?,
         };
-        let files: [(&str, VideoFormat); 5] = [
+        let files: [(&str, VideoFormat); 6] = [
             ("safetensors", Video::Latents),
+            ("npy", Video::Latents),
             ("gif", Video::Gif),
             ("webp", Video::WebP),
             ("mp4", Video::Ffmpeg),

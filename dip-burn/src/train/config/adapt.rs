@@ -67,6 +67,12 @@ pub struct SequenceConfig {
     /// Most pixels of an image that keeps its proportions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_pixels: Option<u64>,
+    /// Most tokens of one latent frame of a clip.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame_tokens: Option<u32>,
+    /// Most clips of one microbatch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clips: Option<u32>,
 }
 
 impl RunConfig {
@@ -96,7 +102,12 @@ impl RunConfig {
         let SequenceConfig { tokens, images, image_patches, image_px, .. } = sequence;
         model.sequence_tokens = tokens.unwrap_or(model.sequence_tokens);
         model.max_patches = image_patches.or(model.max_patches);
+        model.max_clips = sequence.clips.unwrap_or(model.max_clips);
         for module in &mut model.modules {
+            if let (ModuleKind::Dit(dit), Some(tokens)) = (&mut module.kind, sequence.frame_tokens)
+            {
+                dit.tokens_per_frame = tokens;
+            }
             if let ModuleKind::Vit(vit) = &mut module.kind {
                 vit.image_px = image_px.unwrap_or(vit.image_px);
                 vit.native = sequence.pixels(vit);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dip_core::{FieldError, ModelSpec, Seconds};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{BestFit, FirstFit, PackingRule};
+use crate::data::{BestFit, FirstFit, FlowTimes, PackingRule};
 
 /// Most microbatches of one iteration.
 const MAX_MICROBATCHES: u32 = 4096;
@@ -42,6 +42,13 @@ pub struct DataConfig {
     pub max_seconds: Option<f64>,
     /// Share of clips that are trained without their caption, which guidance needs.
     pub caption_dropout: f64,
+    /// The times at which clips are trained. Absent for the times that suit the model: logit-normal ones, or those of Wan's sampler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow: Option<FlowTimes>,
+    /// The `config.json` of the autoencoder, whose `latents_mean` and `latents_std` normalise the stored latents. Absent if the
+    /// latents are normalised already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae: Option<PathBuf>,
 }
 
 impl DataConfig {
@@ -49,6 +56,13 @@ impl DataConfig {
     pub fn video_of_microbatch(&self, model: &ModelSpec) -> Seconds {
         let by_clips = SECONDS_PER_CLIP * f64::from(model.max_clips.max(1));
         Seconds(self.max_seconds.unwrap_or(by_clips))
+    }
+
+    /// The times at which clips of `model` are trained.
+    pub fn flow_times(&self, model: &ModelSpec) -> FlowTimes {
+        let wan = model.video().and_then(|video| video.wan);
+        let usual = wan.map_or_else(FlowTimes::default, |wan| FlowTimes::uniform(wan.flow_shift));
+        self.flow.unwrap_or(usual)
     }
 
     /// Checks every field.
@@ -59,6 +73,7 @@ impl DataConfig {
         self.validate_tokens()?;
         let seconds = self.max_seconds.unwrap_or(1.0);
         FieldError::check_range("data.max_seconds", seconds, 1e-3..=1e6, "try 16")?;
+        self.flow.map_or(Ok(()), |flow| flow.validate("data.flow"))?;
         let dropout = self.caption_dropout;
         FieldError::check_range("data.caption_dropout", dropout, 0.0..=1.0, "try 0.1")
     }
@@ -87,6 +102,8 @@ impl Default for DataConfig {
             packing: Packing::default(),
             max_seconds: None,
             caption_dropout: 0.1,
+            flow: None,
+            vae: None,
         }
     }
 }

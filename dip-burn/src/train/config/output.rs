@@ -46,6 +46,9 @@ pub struct EvaluationConfig {
     pub sample_seconds: f64,
     /// Steps from noise to a clip.
     pub sample_steps: u32,
+    /// Shift of these steps towards the noise; 1 for even steps. Absent for the model's own shift, or 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_shift: Option<f64>,
     /// Scale of classifier-free guidance: 1 for the velocity of the caption alone, more for stronger agreement with the caption.
     pub guidance: f64,
     /// The run ends after this many evaluations in a row without a lower held-out loss; 0 for never.
@@ -68,6 +71,8 @@ impl EvaluationConfig {
         }
         let seconds = self.sample_seconds;
         FieldError::check_range("evaluation.sample_seconds", seconds, 1e-3..=1e6, "try 2")?;
+        let shift = self.sample_shift.unwrap_or(1.0);
+        FieldError::check_range("evaluation.sample_shift", shift, 1e-3..=1e3, "try 3")?;
         let remedy = "try 3, or 1 for none";
         FieldError::check_range("evaluation.guidance", self.guidance, 0.0..=1e3, remedy)
     }
@@ -84,6 +89,7 @@ impl Default for EvaluationConfig {
             samples: 12,
             sample_seconds: 2.0,
             sample_steps: 32,
+            sample_shift: None,
             guidance: 3.0,
             patience: 0,
         }

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use dip_core::FieldError;
+
 use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
 };
@@ -13,7 +15,8 @@ use crate::data::toy::{
 use crate::data::video::{ReadyClip, at_time, packed};
 use crate::data::{
     CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, DataError, DataSource, LatentShape,
-    Latents, SourcePosition, Tokenizer, WebDataset, WebDatasetConfig, caption_tokens,
+    LatentStatistics, Latents, SAMPLE_SHIFT, SourcePosition, Tokenizer, WebDataset,
+    WebDatasetConfig, caption_tokens,
 };
 use crate::model::sampler::{ClipPrompt, Sampler};
 use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
@@ -32,8 +35,10 @@ const CLIPS_AT_ONCE: usize = 8;
 pub struct ClipEvaluator {
     held_out: Vec<HeldOutClip>,
     tokenizer: Arc<Tokenizer>,
-    shape: LatentShape,
-    caption_tokens: usize,
+    /// The settings of the training data, which held-out clips share.
+    config: ClipLoaderConfig,
+    /// Shift of the sampler.
+    shift: f64,
     seed: u64,
 }
 
@@ -47,28 +52,33 @@ struct HeldOutClip {
 pub(super) fn open(request: &DataRequest<'_>, shape: LatentShape) -> Result<RunData, DataError> {
     let DataRequest { model, data, evaluation, seed, tokenizer } = request;
     let max_clips = model.max_clips.max(1);
+    let wan = model.video().and_then(|video| video.wan);
+    let of_clip = model.sequence_tokens / max_clips;
     let config = ClipLoaderConfig {
         shape,
+        statistics: statistics(data, &shape)?,
+        times: data.flow_times(model),
+        joins_spaces: wan.is_some(),
         max_clips,
         max_frames: shape.frames(data.video_of_microbatch(model).0),
-        caption_tokens: model.sequence_tokens / max_clips,
+        caption_tokens: wan.map_or(of_clip, |wan| wan.caption_tokens.min(of_clip)),
         microbatches: data.microbatches.unwrap_or(model.microbatches),
         tokens_per_batch: data.tokens_per_iteration,
         caption_dropout: data.caption_dropout,
         seed: *seed,
         prefetch: PREFETCH,
     };
-    let max_frames = config.max_frames;
-    let caption_tokens = config.caption_tokens as usize;
-    let loader = ClipLoader::new(train_source(data, *seed)?, tokenizer.clone(), config)?;
     let count = evaluation.clips.max(evaluation.samples);
     let held_out = match held_out_source(data, *seed)? {
-        Some(mut source) => held_out(&mut *source, &shape, max_frames, count)?,
+        Some(mut source) => held_out(&mut *source, &config, count)?,
         None => Vec::new(),
     };
+    let loader = ClipLoader::new(train_source(data, *seed)?, tokenizer.clone(), config.clone())?;
+    let shift = evaluation.sample_shift;
+    let shift = shift.unwrap_or_else(|| wan.map_or(SAMPLE_SHIFT, |wan| wan.flow_shift));
     let (tokenizer, seed) = (tokenizer.clone(), *seed);
     let has_data = !held_out.is_empty();
-    let evaluator = ClipEvaluator { held_out, tokenizer, shape, caption_tokens, seed };
+    let evaluator = ClipEvaluator { held_out, tokenizer, config, shift, seed };
     Ok(RunData {
         loader: Box::new(loader),
         evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
@@ -149,10 +159,11 @@ impl ClipEvaluator {
         let sampler = Sampler {
             steps: config.sample_steps,
             guidance: config.guidance,
-            values: self.shape.values as usize,
+            shift: self.shift,
+            values: self.config.shape.values as usize,
             empty: self.tokens("")?,
         };
-        let frames = self.shape.frames(config.sample_seconds);
+        let frames = self.config.shape.frames(config.sample_seconds);
         let mut seen = HashSet::new();
         let (first, repeated): (Vec<&HeldOutClip>, Vec<_>) =
             self.held_out.iter().partition(|clip| seen.insert(clip.caption.as_str()));
@@ -167,20 +178,35 @@ impl ClipEvaluator {
             caption: clip.caption.clone(),
             seen: self.seen(&latents, &clip.caption),
             latents,
-            shape: self.shape,
+            shape: self.config.shape,
         };
         Ok(sampled.into_iter().zip(&chosen).map(sample).collect())
     }
 
     /// Which parts of a caption of the drawn data can be seen in the pixels.
     fn seen(&self, latents: &Latents, caption: &str) -> Option<SampleMatch> {
-        let (patch_px, caption) = (self.shape.patch_px()?, ClipCaption::parse(caption)?);
+        let (patch_px, caption) = (self.config.shape.patch_px()?, ClipCaption::parse(caption)?);
         Some(match_clip(&latents.frames(patch_px), caption))
     }
 
     fn tokens(&self, caption: &str) -> Result<Vec<u32>, DataError> {
-        Ok(caption_tokens(&self.tokenizer, caption, self.caption_tokens)?)
+        let text = self.config.caption_text(caption);
+        Ok(caption_tokens(&self.tokenizer, &text, self.config.caption_tokens as usize)?)
     }
+}
+
+/// The statistics that normalise stored latents, if the run names an autoencoder.
+fn statistics(
+    data: &DataConfig,
+    shape: &LatentShape,
+) -> Result<Option<LatentStatistics>, DataError> {
+    let Some(path) = &data.vae else { return Ok(None) };
+    let Some(channels) = shape.channels() else {
+        let limit = "absent: the tokens of this model are no patches of an autoencoder's channels";
+        let path = path.display();
+        return Err(FieldError::new("data.vae", path, limit, "remove the field").into());
+    };
+    LatentStatistics::from_file(path, channels).map(Some)
 }
 
 type VideoSource = Box<dyn DataSource<CaptionedVideo>>;
@@ -209,8 +235,7 @@ fn held_out_source(data: &DataConfig, seed: u64) -> Result<Option<VideoSource>, 
 /// The first usable clips, until there are `count`.
 fn held_out(
     source: &mut dyn DataSource<CaptionedVideo>,
-    shape: &LatentShape,
-    max_frames: u32,
+    config: &ClipLoaderConfig,
     count: usize,
 ) -> Result<Vec<HeldOutClip>, DataError> {
     let mut found = Vec::new();
@@ -219,7 +244,8 @@ fn held_out(
             break;
         }
         let CaptionedVideo { video, caption } = source.next_document()?;
-        if let Ok(latents) = video.latents(shape, max_frames) {
+        let statistics = config.statistics.as_ref();
+        if let Ok(latents) = video.normalised(&config.shape, config.max_frames, statistics) {
             found.push(HeldOutClip { latents, caption });
         }
     }

@@ -9,7 +9,7 @@ pub use clips::ClipEvaluator;
 use std::path::Path;
 use std::sync::Arc;
 
-use dip_core::{BatchMeta, ClipMeta, DecoderSpec, FieldError, ModelSpec, VitSpec};
+use dip_core::{BatchMeta, ClipMeta, DecoderSpec, FieldError, ModelSpec, T5Spec, VitSpec};
 
 use super::evaluator::Evaluator;
 use super::{DataConfig, EvaluationConfig};
@@ -124,13 +124,15 @@ fn tokenizer(path: Option<&Path>) -> Result<Tokenizer, DataError> {
     path.map_or(Ok(Tokenizer::bytes()), Tokenizer::from_file)
 }
 
-/// Checks that the vocabulary of every decoder of `model` contains all tokens that may occur. Image tokens occur only with a vision
+/// Checks that the vocabulary of every decoder and text encoder of `model` contains all tokens that may occur. Image tokens occur only with a vision
 /// encoder.
 fn check_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), DataError> {
     let has_images = model.modules.iter().any(|module| module.kind.get::<VitSpec>().is_some());
     let needed = if has_images { tokenizer.vocab_size() } else { tokenizer.text_vocab_size() };
     for module in &model.modules {
-        if let Some(&DecoderSpec { vocab, .. }) = module.kind.get()
+        let decoder = module.kind.get::<DecoderSpec>().map(|decoder| decoder.vocab);
+        let encoder = module.kind.get::<T5Spec>().map(|t5| t5.vocab);
+        if let Some(vocab) = decoder.or(encoder)
             && needed > vocab
         {
             let error = FieldError::new(

@@ -10,6 +10,7 @@ use image::{Delay, Frame, ImageError, Rgb, RgbImage, imageops};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::{MetricSink, SinkError, io_at};
+use crate::data::ChannelLatents;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::report::{Evaluation, SampledClip};
 
@@ -36,7 +37,7 @@ impl MetricSink for SampleFiles {
 }
 
 /// Writes `<number>.gif`, `contact-sheet.png` with a row for each clip, and `captions.txt` with a line for each row. Clips in a
-/// latent space become `<number>.safetensors`, for their decoder.
+/// latent space become `<number>.safetensors`, for their decoder: `latents` has the shape of stored latents.
 ///
 /// # Errors
 /// [`CheckpointError::Io`] names the file.
@@ -115,11 +116,21 @@ fn contact_sheet(rows: &[Vec<RgbImage>]) -> RgbImage {
 }
 
 fn write_latents(path: &Path, sample: &SampledClip) -> std::io::Result<()> {
-    let (grid, values) = (sample.latents.grid, &sample.latents.values);
-    let sides = [grid.frames, grid.rows, grid.columns, sample.shape.values];
+    let grid = sample.latents.grid;
+    let (sides, values) = match sample.shape.patch {
+        Some(_) => {
+            let ChannelLatents { sides, values } =
+                ChannelLatents::of(&sample.latents, &sample.shape);
+            (sides, values)
+        }
+        None => {
+            let sides = [grid.frames, grid.rows, grid.columns, sample.shape.values];
+            (sides.map(|side| side as usize), sample.latents.values.clone())
+        }
+    };
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let shape = sides.map(|side| side as usize).to_vec();
-    let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(std::io::Error::other)?;
+    let view =
+        TensorView::new(Dtype::F32, sides.to_vec(), &bytes).map_err(std::io::Error::other)?;
     let file = safetensors::serialize([("latents", view)], None).map_err(std::io::Error::other)?;
     fs::write(path, file)
 }

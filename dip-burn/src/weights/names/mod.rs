@@ -8,9 +8,12 @@ mod idefics;
 mod llava;
 mod qwen2_audio;
 mod qwen_vl;
+mod wan;
 
 use dip_core::hf::Architecture;
 use dip_core::{ModelSpec, NormKind};
+
+pub use wan::{TEXT_ENCODER, TRANSFORMER};
 
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +85,7 @@ pub fn prefixes(architecture: Architecture) -> &'static [Prefixes] {
         }
         Architecture::Idefics3 | Architecture::SmolVlm => &idefics::PREFIXES,
         Architecture::Qwen2Audio => &qwen2_audio::PREFIXES,
+        Architecture::Wan => &wan::PREFIXES,
     }
 }
 
@@ -108,6 +112,7 @@ pub fn table(model: &ModelSpec, architecture: Architecture, prefixes: &Prefixes)
             qwen2_audio::add(&mut table, model, prefixes);
             decoder::add(&mut table, model, prefixes);
         }
+        Architecture::Wan => wan::add(&mut table, model, prefixes),
     }
     table
 }
@@ -120,6 +125,7 @@ pub fn is_unused(name: &str, model: &ModelSpec, prefixes: &Prefixes) -> bool {
     computed
         || tied && name == format!("{}weight", prefixes.head)
         || clip::is_unused(name, model, prefixes)
+        || wan::is_unused(name)
 }
 
 impl Table {

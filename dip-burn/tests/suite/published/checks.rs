@@ -100,16 +100,20 @@ pub fn losses(name: &str) {
 }
 
 pub fn gradients(name: &str) {
+    gradients_of(&Fixture::read(name));
+}
+
+pub fn gradients_of(fixture: &Fixture) {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
-    let fixture = Fixture::read(name);
     let partition = halves(&fixture.model);
     for strategy in ["keep", "selective", "full"] {
         let sequences = fixture.sequences();
-        let (batch, plan) = planned(&fixture, &partition, sequences, &mut rng, &[strategy]);
+        let (batch, plan) = planned(fixture, &partition, sequences, &mut rng, &[strategy]);
         let mut pipeline = fixture.pipeline(&partition);
         let report = pipeline.run(&plan, &batch, None).unwrap();
         let weights = pipeline.export(TensorKind::Parameters).unwrap();
         let (loss, mut expected) = fixture.oracle(&weights, &batch);
+        let name = &fixture.model.name;
         assert!((report.loss - loss).abs() < 1e-5 * loss, "{name}: {} {loss}", report.loss);
         let mut gradients = pipeline.export(TensorKind::Gradients).unwrap();
         drop_vanishing(&mut gradients);
@@ -128,9 +132,12 @@ fn drop_vanishing(gradients: &mut NamedTensors) {
 }
 
 pub fn torch(name: &str) {
-    let fixture = Fixture::read(name);
+    torch_of(&Fixture::read(name));
+}
+
+pub fn torch_of(fixture: &Fixture) {
     for partition in [whole(&fixture.model), halves(&fixture.model)] {
-        step_of_torch(&fixture, &partition);
+        step_of_torch(fixture, &partition);
     }
 }
 

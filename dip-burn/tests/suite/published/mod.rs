@@ -11,6 +11,7 @@ mod llava;
 mod names;
 mod qwen_vl;
 mod text;
+mod wan;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -260,6 +261,9 @@ pub fn planned(
 ) -> (Arc<Batch>, Plan) {
     let model = &fixture.model;
     let meta = |sequence: &Microbatch| {
+        if !sequence.clips.is_empty() {
+            return meta(sequence);
+        }
         let sizes: Vec<ImageSize> = sequence.images.iter().map(|i| i.layout().size()).collect();
         let of_images: u64 = sizes.iter().map(|size| u64::from(size.tokens)).sum();
         let of_sounds: u64 = sequence.sounds.iter().map(|s| u64::from(s.tokens)).sum();

@@ -2,6 +2,8 @@
 
 use dip_core::FieldError;
 
+use crate::data::video::channels::LatentStatistics;
+use crate::data::video::flow::FlowTimes;
 use crate::data::video::grid::LatentShape;
 
 /// The settings of a [`ClipLoader`](super::ClipLoader).
@@ -9,6 +11,12 @@ use crate::data::video::grid::LatentShape;
 pub struct ClipLoaderConfig {
     /// The tokens of a clip.
     pub shape: LatentShape,
+    /// Normalises stored latents; absent if they are normalised already.
+    pub statistics: Option<LatentStatistics>,
+    /// The times at which clips are trained.
+    pub times: FlowTimes,
+    /// True if runs of white space in captions become one space, as in the training of Wan.
+    pub joins_spaces: bool,
     /// Most clips of a microbatch.
     pub max_clips: u32,
     /// Most latent frames of a microbatch; longer clips are truncated.
@@ -33,6 +41,14 @@ impl ClipLoaderConfig {
         match self.tokens_per_batch {
             Some(budget) => tokens < budget,
             None => microbatches < self.microbatches as usize,
+        }
+    }
+
+    /// The text of a caption that becomes tokens.
+    pub fn caption_text(&self, caption: &str) -> String {
+        match self.joins_spaces {
+            true => caption.split_whitespace().collect::<Vec<_>>().join(" "),
+            false => caption.to_owned(),
         }
     }
 

@@ -128,13 +128,17 @@ impl Drop for ClipLoader {
 mod tests {
     use super::*;
     use crate::data::toy::{DataSplit, MovingConfig, MovingShapes};
-    use crate::data::video::LatentShape;
+    use crate::data::video::{FlowTimes, LatentShape};
 
     fn loader() -> ClipLoader {
         let source = MovingShapes::new(MovingConfig { seed: 3, split: DataSplit::Train });
-        let shape = LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48 };
+        let shape =
+            LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48, patch: None };
         let config = ClipLoaderConfig {
             shape,
+            statistics: None,
+            times: FlowTimes::default(),
+            joins_spaces: false,
             max_clips: 4,
             max_frames: 20,
             caption_tokens: 30,

@@ -12,7 +12,6 @@ use crate::data::error::{DataError, TokenizeError};
 use crate::data::skip::{SkipCounts, SkipReason};
 use crate::data::source::{DataSource, SourcePosition, UsableWatch};
 use crate::data::tokenizer::Tokenizer;
-use crate::data::video::flow::noisy;
 use crate::data::video::packed::{self, ReadyClip};
 use crate::data::video::{CaptionedVideo, VideoError};
 
@@ -70,7 +69,8 @@ impl ClipReader {
         while config.needs_more(microbatches.len(), tokens) {
             let clips = self.microbatch()?;
             metas.push(packed::meta(&clips, &config.shape));
-            let add_noise = |clip: &ReadyClip| noisy(&clip.latents, config.seed, clip.number);
+            let add_noise =
+                |clip: &ReadyClip| config.times.noisy(&clip.latents, config.seed, clip.number);
             let microbatch = packed::microbatch(&clips, add_noise);
             tokens += microbatch.trained_tokens();
             microbatches.push(microbatch);
@@ -123,7 +123,9 @@ impl ClipReader {
     /// Decodes a video and its caption. The inner error says why to skip it.
     fn clip(&self, captioned: CaptionedVideo) -> Result<Result<ReadyClip, SkipReason>, DataError> {
         let CaptionedVideo { video, caption } = captioned;
-        let latents = match video.latents(&self.config.shape, self.config.max_frames) {
+        let config = &*self.config;
+        let statistics = config.statistics.as_ref();
+        let latents = match video.normalised(&config.shape, config.max_frames, statistics) {
             Ok(latents) => latents,
             Err(error @ (VideoError::NoFfmpeg(_) | VideoError::NotPixels { .. })) => {
                 return Err(DataError::other(error));
@@ -142,7 +144,8 @@ impl ClipReader {
         let dropped = rng.random_bool(self.config.caption_dropout.clamp(0.0, 1.0));
         let caption = if dropped { "" } else { caption };
         let most = self.config.caption_tokens as usize;
-        caption_tokens(&self.tokenizer, caption, most).ok()
+        let caption = self.config.caption_text(caption);
+        caption_tokens(&self.tokenizer, &caption, most).ok()
     }
 
     /// The videos skipped since the beginning of the data, by the source and the reader.
