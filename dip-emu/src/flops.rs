@@ -1,7 +1,7 @@
 //! The model FLOPs of a batch, and the model FLOPs utilisation (MFU).
 
 use dip_core::profile::Part;
-use dip_core::{BatchMeta, ClusterSpec, Flops, ModelSpec, ModuleId, Seconds};
+use dip_core::{BatchMeta, ChunkQuery, ClusterSpec, Flops, ModelSpec, ModuleId, Seconds};
 
 use crate::modality::{DeviceLayout, OperatorTable, PartQuery};
 use crate::operators::Pass;
@@ -25,7 +25,14 @@ pub fn model_flops(model: &ModelSpec, batch: &BatchMeta) -> Flops {
 /// The forward FLOPs of one module over all microbatches.
 fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta) -> f64 {
     let whole = DeviceLayout { tensor: 1, element_bytes: 1 };
-    let layers = f64::from(model.modules[module.index()].layers);
+    let all = ChunkQuery::new(model, module, 0..model.modules[module.index()].layers);
+    let windowed = all.layer_parts().filter(|&part| part == Part::Windowed).count() as f64;
+    let parts = [
+        (Part::First, 1.0),
+        (Part::Layer, all.layers.len() as f64 - windowed),
+        (Part::Windowed, windowed),
+        (Part::Last, 1.0 + all.stacked_layers() as f64),
+    ];
     let mut total = 0.0;
     for meta in &batch.microbatches {
         let (_, instances) = model.instances(module, meta);
@@ -33,7 +40,7 @@ fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta) -> f64 {
             continue;
         }
         let work = model.workload(module, meta, 0..instances);
-        for (part, count) in [(Part::First, 1.0), (Part::Layer, layers), (Part::Last, 1.0)] {
+        for (part, count) in parts.into_iter().filter(|&(_, count)| count > 0.0) {
             let query = PartQuery { model, module, part, work, layout: whole };
             let operators = OperatorTable::default().operators(&query).operators(Pass::Forward);
             total += count * operators.iter().map(|op| op.flops.0).sum::<f64>();

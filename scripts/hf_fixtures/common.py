@@ -69,13 +69,13 @@ def pixels(*shape, seed=3):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def case(ids, offsets=(), images=(), arrangements=(), sounds=(), **inputs):
+def case(ids, offsets=(), images=(), arrangements=(), sounds=(), more=None, **inputs):
     """One sequence.
 
     `images` is, for each picture, the list of its views: [3, height, width], or [frames, 3, height, width] of a video;
     `arrangements` says, in numbers of the family, how the views of each picture become tokens; `sounds` is, for each sound, its
     mel frames and the mel values [rows, bands] that the encoder reads; `offsets` is the first token of each picture or sound.
-    `inputs` is what the model takes beside the ids.
+    `inputs` is what the model takes beside the ids, `more` what else is expected of the sequence, by name.
     """
     return dict(
         ids=ids,
@@ -83,6 +83,7 @@ def case(ids, offsets=(), images=(), arrangements=(), sounds=(), **inputs):
         images=list(images),
         arrangements=list(arrangements),
         sounds=list(sounds),
+        more=more or {},
         inputs=inputs,
     )
 
@@ -117,6 +118,7 @@ def trained(model, cases):
         expected[f"logits.{i}"] = logits.detach()
         expected[f"input_ids.{i}"] = c["ids"][0].float()
         expected[f"offsets.{i}"] = torch.tensor(c["offsets"], dtype=torch.float32)
+        expected |= {f"{name}.{i}": value for name, value in c["more"].items()}
         for j, views in enumerate(c["images"]):
             for k, view in enumerate(views):
                 expected[f"pixels.{i}.{j}.{k}"] = view

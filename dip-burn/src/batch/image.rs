@@ -16,7 +16,7 @@ pub struct ViewGrid {
 }
 
 /// The grids and tokens of a picture. They follow from its width and height, before any pixel is decoded.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ImageLayout {
     /// The views: one, or the tiles of a picture that is cut up; none in a model without a vision encoder.
     pub views: Vec<ViewGrid>,
@@ -24,6 +24,8 @@ pub struct ImageLayout {
     pub arrangement: Arrangement,
     /// Its tokens in the decoder, newlines included.
     pub tokens: u32,
+    /// Seconds from one patch of frames of a video to the next; 0 for a picture.
+    pub frame_seconds: f32,
 }
 
 /// One picture, or a run of frames of a video, for the vision encoder.
@@ -35,6 +37,8 @@ pub struct Image {
     pub arrangement: Arrangement,
     /// Its tokens in the decoder, newlines included.
     pub tokens: u32,
+    /// As [`ImageLayout::frame_seconds`].
+    pub frame_seconds: f32,
 }
 
 /// One view of a picture.
@@ -86,8 +90,8 @@ impl ImageLayout {
         let side = vit.image_px / vit.patch_px.max(1);
         Self {
             views: vec![ViewGrid::still(side, side)],
-            arrangement: Arrangement::Rows,
             tokens: vit.tokens_per_image(),
+            ..Self::default()
         }
     }
 
@@ -107,7 +111,12 @@ impl ImageLayout {
     pub fn with_pixels(&self, pixels: impl IntoIterator<Item = Vec<f32>>) -> Image {
         let views = self.views.iter().zip(pixels);
         let views = views.map(|(&grid, pixels)| View { grid, pixels }).collect();
-        Image { views, arrangement: self.arrangement, tokens: self.tokens }
+        Image {
+            views,
+            arrangement: self.arrangement,
+            tokens: self.tokens,
+            frame_seconds: self.frame_seconds,
+        }
     }
 
     /// The image of a picture that cannot be decoded. All values are 0, the mean colour of the training data.
@@ -121,6 +130,11 @@ impl Image {
     /// Its layout.
     pub fn layout(&self) -> ImageLayout {
         let views = self.views.iter().map(|view| view.grid).collect();
-        ImageLayout { views, arrangement: self.arrangement, tokens: self.tokens }
+        ImageLayout {
+            views,
+            arrangement: self.arrangement,
+            tokens: self.tokens,
+            frame_seconds: self.frame_seconds,
+        }
     }
 }

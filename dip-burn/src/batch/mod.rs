@@ -171,7 +171,7 @@ impl Microbatch {
     ///
     /// All tokens of an image have the id of its first.
     pub fn image_runs(&self, image: usize) -> Vec<Range<u32>> {
-        let (offset, Image { views, arrangement, tokens }) =
+        let (offset, Image { views, arrangement, tokens, .. }) =
             (self.image_offsets[image], &self.images[image]);
         let runs = match arrangement {
             Arrangement::Split(_) => views.len() as u32,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use dip_core::profile::{PROFILE_SCHEMA, Profile, ProfileEntry, combined};
+use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry, combined};
 use dip_core::{ModelSpec, ModuleId, ModuleSpec, Seconds};
 use serde::Serialize;
 
@@ -140,28 +140,41 @@ impl<'a, B: Backend> Profiler<'a, B> {
         let mut entries = Vec::new();
         for (m, module) in model.modules.iter().enumerate() {
             let modality = self.modalities.of(module)?;
-            for instances in modality.measured_counts(&model) {
-                // All ranks measure the same part at the same time.
-                meeting.wait();
-                let spec = ProbeSpec {
-                    model: &model,
-                    module: ModuleId::from(m),
-                    instances,
-                    documents: self.settings.documents.max(1),
-                    trained_tokens: model.sequence_tokens as usize / 2,
-                    clip: self.settings.clip,
-                };
-                let probe = ModuleProbe {
-                    spec,
-                    modality,
-                    modalities: &self.modalities,
-                    device: self.device,
-                    settings: &self.settings,
-                    round,
-                };
-                entries.extend(probe.parts()?);
+            for (kind, module) in modality.layer_kinds(module) {
+                let mut model = model.clone();
+                model.modules[m] = module;
+                for instances in modality.measured_counts(&model) {
+                    // All ranks measure the same part at the same time.
+                    meeting.wait();
+                    let spec = ProbeSpec {
+                        model: &model,
+                        module: ModuleId::from(m),
+                        instances,
+                        documents: self.settings.documents.max(1),
+                        trained_tokens: model.sequence_tokens as usize / 2,
+                        clip: self.settings.clip,
+                    };
+                    let probe = ModuleProbe {
+                        spec,
+                        modality,
+                        modalities: &self.modalities,
+                        device: self.device,
+                        settings: &self.settings,
+                        round,
+                    };
+                    entries.extend(of_kind(kind, probe.parts()?));
+                }
             }
         }
         Ok(entries)
     }
+}
+
+/// The entries of a kind of layers: all parts, or only the layer under the name of its kind.
+fn of_kind(kind: Part, parts: Vec<ProfileEntry>) -> Vec<ProfileEntry> {
+    if kind == Part::Layer {
+        return parts;
+    }
+    let layers = parts.into_iter().filter(|entry| entry.part == Part::Layer);
+    layers.map(|entry| ProfileEntry { part: kind, ..entry }).collect()
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
+use dip_core::profile::Part;
 use dip_core::{Modality, ModelSpec, ModuleId, ModuleSpec};
 
 use super::audio::AudioModality;
@@ -50,6 +51,12 @@ pub trait TrainableModality<B: Backend>: Send + Sync {
     fn measured_counts(&self, model: &ModelSpec) -> Vec<u32> {
         let _ = model;
         vec![1, 2, 4]
+    }
+
+    /// The module with equal layers, once for each kind of layer that it has. The first gives the times of all parts, the others
+    /// only those of their layer.
+    fn layer_kinds(&self, module: &ModuleSpec) -> Vec<(Part, ModuleSpec)> {
+        vec![(Part::Layer, module.clone())]
     }
 
     /// The microbatch that a module is measured on.

@@ -309,5 +309,5 @@ fn point_clouds_are_trained_and_measured() {
 fn a_missing_modality_is_named() {
     let model = model();
     let error = WholeModel::<B>::init(&model, 0, &Default::default()).err().unwrap().to_string();
-    assert!(error.contains("clouds") && error.contains("decoder, dit, vit"), "{error}");
+    assert!(error.contains("clouds") && error.contains("audio, decoder, dit, t5, vit"), "{error}");
 }

@@ -11,6 +11,8 @@ use thiserror::Error;
 
 use crate::spec::{Bytes, ModelSpec, ModuleId, RankId, Seconds, Workload};
 
+use profile::Part;
+
 pub use operator::{OperatorProfile, OperatorShape, OperatorTime};
 
 /// The memory strategy of one layer: what happens to its activations between forward and backward.
@@ -171,6 +173,13 @@ impl<'a> ChunkQuery<'a> {
     /// True if the chunk has the last layer of its module.
     pub fn is_last(&self) -> bool {
         self.layers.end == self.model.modules[self.module.index()].layers
+    }
+
+    /// What each of its layers is measured as: [`Part::Layer`] or [`Part::Windowed`].
+    pub fn layer_parts(&self) -> impl Iterator<Item = Part> + '_ {
+        let modality = self.model.modules[self.module.index()].kind.modality();
+        let part = |layer| if modality.is_windowed(layer) { Part::Windowed } else { Part::Layer };
+        self.layers.clone().map(part)
     }
 
     /// Number of weights of the chunk: its layers, their adapters, and the start or end of its module if it has them.

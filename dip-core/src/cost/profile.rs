@@ -38,7 +38,8 @@ const fn single_precision() -> u32 {
     4
 }
 
-/// A part of a chunk. A chunk takes `Stage + layers * Layer`, plus `First` or `Last` if it has that end of the module.
+/// A part of a chunk. A chunk takes `Stage`, `Layer` or `Windowed` for each layer, plus `First` or `Last` if it has that end of the
+/// module, and `Last` for every adapter inside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
@@ -46,6 +47,8 @@ pub enum Part {
     Stage,
     /// One layer.
     Layer,
+    /// One layer whose attention stays inside windows; see [`Modality::is_windowed`](crate::Modality::is_windowed).
+    Windowed,
     /// The start of the module: patch or token embedding.
     First,
     /// The end of the module: adapter, or head and loss.

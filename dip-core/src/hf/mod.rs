@@ -58,6 +58,8 @@ pub enum Architecture {
     Qwen2Vl,
     /// `Qwen2_5_VLForConditionalGeneration`
     Qwen25Vl,
+    /// `Qwen3VLForConditionalGeneration`
+    Qwen3Vl,
     /// `LlavaForConditionalGeneration`
     Llava,
     /// `LlavaNextForConditionalGeneration`
@@ -91,6 +93,7 @@ impl Architecture {
         ("Qwen3ForCausalLM", Self::Qwen3),
         ("Qwen2VLForConditionalGeneration", Self::Qwen2Vl),
         ("Qwen2_5_VLForConditionalGeneration", Self::Qwen25Vl),
+        ("Qwen3VLForConditionalGeneration", Self::Qwen3Vl),
         ("LlavaForConditionalGeneration", Self::Llava),
         ("LlavaNextForConditionalGeneration", Self::LlavaNext),
         ("LlavaOnevisionForConditionalGeneration", Self::LlavaOnevision),
@@ -135,6 +138,7 @@ pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
         }
         Architecture::Qwen2Vl => vision::qwen2_vl(&config)?,
         Architecture::Qwen25Vl => vision::qwen2_5_vl(&config)?,
+        Architecture::Qwen3Vl => vision::qwen3_vl(&config)?,
         Architecture::Llava => vision::llava(&config)?,
         Architecture::LlavaNext => vision::llava_next(&config)?,
         Architecture::LlavaOnevision => vision::llava_onevision(&config)?,

@@ -1,6 +1,7 @@
 use super::*;
 use crate::spec::{
-    Activation, AttentionBias, DecoderSpec, ModuleId, NormKind, QueryKeyNorm, Tower, VitSpec,
+    Activation, AttentionBias, DecoderSpec, Modality, ModuleId, NormKind, QueryKeyNorm, Tower,
+    VitSpec,
 };
 
 /// The fields of published files that define the architecture, and some others.

@@ -34,6 +34,8 @@ pub struct Workload {
     pub attention_pairs: u64,
     /// Query-key pairs whose scores training computes. Causal attention computes whole blocks; see [`causal_blocks`].
     pub computed_pairs: u64,
+    /// Query-key pairs in a layer whose attention stays inside windows; 0 for modules without windows.
+    pub windowed_pairs: u64,
     /// Query-key pairs of cross attention.
     pub cross_pairs: u64,
     /// Caption tokens that cross attention reads.
@@ -42,6 +44,15 @@ pub struct Workload {
     pub output_tokens: u64,
     /// Tokens that can have a loss: the text tokens.
     pub trained_tokens: u64,
+}
+
+impl Workload {
+    /// The workload as a layer sees it whose attention stays inside windows.
+    #[must_use]
+    pub fn in_windows(self) -> Self {
+        let pairs = self.windowed_pairs;
+        Self { attention_pairs: pairs, computed_pairs: pairs, ..self }
+    }
 }
 
 /// Maximum number of queries in one block of causal attention.

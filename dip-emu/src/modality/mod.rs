@@ -75,6 +75,7 @@ impl OperatorTable {
         let PartQuery { model, module, part, work, layout } = *query;
         let spec = &model.modules[module.index()];
         let operators = self.of(&spec.kind);
+        let work = if part == Part::Windowed { work.in_windows() } else { work };
         let mut builder = PartBuilder::new(spec, work, layout);
         match part {
             Part::Stage => {}
@@ -83,7 +84,7 @@ impl OperatorTable {
                 let widths = inputs.iter().map(|m| u64::from(model.modules[m.index()].hidden));
                 operators.start(&mut builder, widths.sum());
             }
-            Part::Layer => operators.layer(&mut builder),
+            Part::Layer | Part::Windowed => operators.layer(&mut builder),
             Part::Last => operators.end(&mut builder, model.output_width(module)),
         }
         builder.finish()

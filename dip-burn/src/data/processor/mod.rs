@@ -67,7 +67,8 @@ impl ImageProcessor {
     /// [`PictureError`] for a damaged or oversized file, and if its pixels have another layout than its header.
     pub fn image(&self, picture: &Picture, layout: &ImageLayout) -> Result<Image, PictureError> {
         let views = self.process(&picture.rgb(self.drawn_px())?)?;
-        let image = Image { views, arrangement: layout.arrangement, tokens: layout.tokens };
+        let &ImageLayout { arrangement, tokens, frame_seconds, .. } = layout;
+        let image = Image { views, arrangement, tokens, frame_seconds };
         if image.layout() != *layout {
             return Err(PictureError::broken("its pixels have another size than its header says"));
         }

@@ -58,17 +58,16 @@ impl<B: Backend> AudioEnd<B> {
 
     /// `[r, m]` to `[t, output]`.
     pub fn forward(&self, x_rm: Tensor<B, 2>, sounds: &[Sound]) -> (Tensor<B, 2>, AudioEndKept<B>) {
-        let merge = self.audio.merge as usize;
         let groups = Groups::of(sounds, &self.audio, &x_rm.device());
         let x_rm = groups.take(x_rm);
         if let Some(merger) = &self.merger {
-            let (y, kept) = merger.forward(x_rm, merge);
+            let (y, kept) = merger.forward(x_rm);
             return (y, AudioEndKept { groups, merger: Some(kept), pooled: None });
         }
         let Some(PooledProjector { norm, linear }) = &self.pooled else {
             unreachable!("an adapter is of one of the two kinds")
         };
-        let (normed, kept) = norm.forward(mean(x_rm, merge));
+        let (normed, kept) = norm.forward(mean(x_rm, self.audio.merge as usize));
         (linear.forward(normed), AudioEndKept { groups, merger: None, pooled: Some(kept) })
     }
 

@@ -80,6 +80,13 @@ impl<B: Backend> Geometry<B> {
         Self::new(heads, rotary, AttentionSpan::runs(lengths))
     }
 
+    /// The same where rows of layers with windows attend to all rows of their window. Windows of `lengths` rows follow each other;
+    /// neighbours of equal length run as one batch.
+    #[must_use]
+    pub fn with_windows(self, lengths: &[usize]) -> Self {
+        Self { window_spans: AttentionSpan::runs(lengths), ..self }
+    }
+
     /// Sequences of `lengths` rows that attend to contexts of `contexts` rows, without positions.
     pub fn cross(lengths: &[usize], contexts: &[usize]) -> Self {
         let sizes = lengths.iter().copied().zip(contexts.iter().copied());

@@ -195,11 +195,16 @@ pub(in crate::model) fn backward<B: Backend, L: Block<B>>(
 impl<B: Backend, L: Block<B>> LayersKept<B, L> {
     /// Bytes on the device.
     pub(in crate::model) fn bytes(&self) -> u64 {
+        L::shared_bytes(&self.shared) + self.layer_bytes()
+    }
+
+    /// Bytes on the device without the values that layers share.
+    pub(in crate::model) fn layer_bytes(&self) -> u64 {
         let of = |kept: &KeptLayer<B, L>| match kept {
             KeptLayer::Input(x) => L::stream_bytes(x),
             KeptLayer::Parts(parts) => L::parts_bytes(parts),
             KeptLayer::Host(_) => 0,
         };
-        L::shared_bytes(&self.shared) + self.layers.iter().map(of).sum::<u64>()
+        self.layers.iter().map(of).sum()
     }
 }

@@ -20,6 +20,12 @@ pub struct Merger<B: Backend> {
     fc1: Linear<B>,
     /// None in an adapter of one matrix.
     fc2: Option<Linear<B>>,
+    /// Patches that become one token.
+    #[module(skip)]
+    patches: usize,
+    /// True if the norm is over merged patches instead of single ones.
+    #[module(skip)]
+    is_norm_merged: bool,
 }
 
 /// The state that the backward of the adapter needs.
@@ -64,16 +70,33 @@ impl<B: Backend> Merger<B> {
                 Some(init.linear("merger.fc2", inner, output, true, 0.02)),
             ),
         };
-        Self { norm: tower.end_norm().then(norm), fc1, fc2 }
+        Self {
+            norm: tower.end_norm().then(norm),
+            fc1,
+            fc2,
+            patches: spec.kind.modality().merged_rows() as usize,
+            is_norm_merged: false,
+        }
     }
 
-    /// `[n * p, m]` to `[n * t, output]`: `patches` neighbours side by side, then two linear layers.
-    pub(in crate::model) fn forward(
-        &self,
-        x_rm: Tensor<B, 2>,
-        patches: usize,
-    ) -> (Tensor<B, 2>, MergerKept<B>) {
+    /// The adapter of feature `number` from inside an encoder, with outputs of width `output` (DeepStack).
+    pub fn stacked(spec: &ModuleSpec, number: usize, output: usize, init: &Init<'_, B>) -> Self {
+        let (merged, inner) = (spec.merged_width() as usize, spec.adapter_width() as usize);
+        let (std, name) = ((1.0 / merged as f64).sqrt(), format!("stacked.{number}"));
+        Self {
+            norm: Some(Norm::of_encoder(spec, merged, init)),
+            fc1: init.linear(&format!("{name}.fc1"), merged, inner, true, std),
+            fc2: Some(init.linear(&format!("{name}.fc2"), inner, output, true, 0.02)),
+            patches: spec.kind.modality().merged_rows() as usize,
+            is_norm_merged: true,
+        }
+    }
+
+    /// `[n * p, m]` to `[n * t, output]`: the patches of a token side by side, then two linear layers.
+    pub(in crate::model) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, MergerKept<B>) {
         let [rows, m] = x_rm.dims();
+        let merged = [rows / self.patches, self.patches * m];
+        let x_rm = if self.is_norm_merged { x_rm.reshape(merged) } else { x_rm };
         let (x, input) = match &self.norm {
             Some(norm) => {
                 let (normed, kept) = norm.forward(x_rm);
@@ -81,7 +104,7 @@ impl<B: Backend> Merger<B> {
             }
             None => (x_rm.clone(), MergerInput::Plain(x_rm)),
         };
-        let inner = self.fc1.forward(x.reshape([rows / patches, patches * m]));
+        let inner = self.fc1.forward(x.reshape(merged));
         match &self.fc2 {
             Some(fc2) => {
                 let y = fc2.forward(activate(Activation::Gelu, inner.clone()));
@@ -91,6 +114,7 @@ impl<B: Backend> Merger<B> {
         }
     }
 
+    /// The gradient of `x_rm`.
     pub(in crate::model) fn backward(
         &self,
         kept: MergerKept<B>,
@@ -115,9 +139,14 @@ impl<B: Backend> Merger<B> {
         let tokens = d_inner.dims()[0];
         let merged = [tokens, shape[0] * shape[1] / tokens];
         let d = linear_backward(&self.fc1, x.reshape(merged), d_inner, gradients).reshape(shape);
-        match (&self.norm, input) {
+        let d = match (&self.norm, input) {
             (Some(norm), MergerInput::Normed(kept)) => norm.backward(kept, d, gradients),
             _ => d,
+        };
+        let [rows, width] = d.dims();
+        match self.is_norm_merged {
+            true => d.reshape([rows * self.patches, width / self.patches]),
+            false => d,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Shape legend: t tokens of the packed sequence, m width, v vocabulary, r trained positions.
 
 mod end;
+mod features;
 mod layer;
 mod modality;
 mod start;
@@ -13,15 +14,17 @@ use burn::tensor::{Int, Tensor, TensorData};
 use dip_core::{DecoderSpec, LayerStrategy};
 
 use super::block::core::HeadSizes;
-use super::block::layer::{self as run, Layer, LayersKept};
+use super::block::layer::Layer;
 use super::block::linear::Linear;
 use super::block::norm::Norm;
 use super::block::rotary::RotaryFrequencies;
 use super::{ChunkSpec, Gradients, Init, ModelChunk, ModelError, Slice, TiedEnds, to_f32};
 pub use end::DecoderEnd;
 use end::DecoderEndKept;
+use features::DecoderLayersKept;
 pub use modality::DecoderModality;
 pub use start::Embedding;
+use start::InputShape;
 
 /// Consecutive layers of the decoder, with the token embedding in the first chunk, and norm and head in the last.
 #[derive(Module, Debug)]
@@ -33,6 +36,9 @@ pub struct DecoderChunk<B: Backend> {
     /// Tokens of a window, if some of the layers have windows.
     #[module(skip)]
     window: Option<u32>,
+    /// Width of the residual stream, `m`.
+    #[module(skip)]
+    width: usize,
     #[module(skip)]
     frequencies: RotaryFrequencies,
     /// True if the head is the token table.
@@ -42,9 +48,9 @@ pub struct DecoderChunk<B: Backend> {
 
 /// The state that the backward of a chunk needs.
 pub struct DecoderKept<B: Backend> {
-    /// Rows of each input of a first chunk.
-    input_rows: Vec<usize>,
-    layers: LayersKept<B, Layer<B>>,
+    /// The shape of each input of a first chunk.
+    inputs: Vec<InputShape>,
+    layers: DecoderLayersKept<B>,
     end: Option<DecoderEndKept<B>>,
 }
 
@@ -81,12 +87,13 @@ impl<B: Backend> DecoderChunk<B> {
             end: chunk.is_last().then(end),
             heads: HeadSizes::of(spec),
             window: chunk.layers.clone().find_map(|i| spec.window_of(i)),
+            width,
             frequencies: RotaryFrequencies::of(&spec.options.rope, spec.head_dim() as usize),
             tied: decoder.is_tied(),
         })
     }
 
-    /// The input rows of the layers, `[t, m]`.
+    /// The input rows of the layers, `[t, m]`, or wider with features of an encoder beside them.
     fn start(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
         match &self.embed {
             Some(embed) => embed.splice(inputs, on),
@@ -101,7 +108,7 @@ impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
         let x_tm = self.start(inputs, on);
         let geometry = self.geometry(on, &x_tm.device());
-        let x_tm = run::forward(&self.layers, x_tm, &geometry);
+        let x_tm = self.run(x_tm, &geometry);
         match &self.end {
             Some(end) => end.forward(x_tm, on.microbatch).0,
             None => x_tm,
@@ -114,15 +121,15 @@ impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {
         on: &Slice<'_>,
         strategies: &[LayerStrategy],
     ) -> (Tensor<B, 2>, DecoderKept<B>) {
-        let input_rows = inputs.iter().map(|x| x.dims()[0]).collect();
+        let shapes = inputs.iter().map(InputShape::of).collect();
         let x_tm = self.start(inputs, on);
         let geometry = self.geometry(on, &x_tm.device());
-        let (x_tm, layers) = run::forward_kept(&self.layers, x_tm, geometry, strategies);
+        let (x_tm, layers) = self.run_kept(x_tm, geometry, strategies);
         let Some(end) = &self.end else {
-            return (x_tm, DecoderKept { input_rows, layers, end: None });
+            return (x_tm, DecoderKept { inputs: shapes, layers, end: None });
         };
         let (y, end) = end.forward(x_tm, on.microbatch);
-        (y, DecoderKept { input_rows, layers, end: Some(end) })
+        (y, DecoderKept { inputs: shapes, layers, end: Some(end) })
     }
 
     fn backward(
@@ -136,9 +143,9 @@ impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {
             (Some(end), Some(kept)) => end.backward(kept, dy, on.microbatch, gradients),
             _ => dy,
         };
-        let dx_tm = run::backward(&self.layers, kept.layers, dy_tm, gradients);
+        let dx_tm = self.run_backward(kept.layers, dy_tm, gradients);
         match &self.embed {
-            Some(embed) => embed.splice_backward(&kept.input_rows, dx_tm, on, gradients),
+            Some(embed) => embed.splice_backward(&kept.inputs, dx_tm, on, gradients),
             None => vec![dx_tm],
         }
     }
@@ -161,7 +168,7 @@ impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {
         let DecoderEnd { norm, head } = self.end.as_ref()?;
         let x_tm = self.start(inputs, on);
         let geometry = self.geometry(on, &x_tm.device());
-        let x_tm = run::forward(&self.layers, x_tm, &geometry);
+        let x_tm = self.run(x_tm, &geometry);
         let x_rm = match rows {
             Some(rows) => {
                 let rows = indices(rows.iter().map(|&r| r as i32), &x_tm.device());

@@ -16,7 +16,7 @@ pub struct Embedding<B: Backend> {
 }
 
 impl<B: Backend> Embedding<B> {
-    /// Token embeddings, with the outputs of encoders in the places of their tokens: `[t, m]`.
+    /// Token embeddings, with the outputs of encoders in the places of their tokens: `[t, m]`, or as wide as the widest output.
     pub(in crate::model) fn splice(
         &self,
         inputs: Vec<Tensor<B, 2>>,
@@ -31,18 +31,19 @@ impl<B: Backend> Embedding<B> {
         if inputs.is_empty() {
             return text_tm;
         }
-        let inputs = Tensor::cat(inputs, 0);
+        let widest = inputs.iter().map(|x| x.dims()[1]).max().unwrap_or(0);
+        let rows = std::iter::once(text_tm).chain(inputs).map(|x| widened(x, widest)).collect();
         let mut source: Vec<i32> = (0..length).collect();
         for (i, place) in places(on).enumerate() {
             source[place] = length + i as i32;
         }
-        Tensor::cat(vec![text_tm, inputs], 0).select(0, indices(source.into_iter(), &device))
+        Tensor::cat(rows, 0).select(0, indices(source.into_iter(), &device))
     }
 
-    /// The gradients of the inputs, which have `input_rows` rows each; adds the gradient of the table.
+    /// The gradients of the inputs, which have these shapes; adds the gradient of the table.
     pub(in crate::model) fn splice_backward(
         &self,
-        input_rows: &[usize],
+        inputs: &[InputShape],
         dx_tm: Tensor<B, 2>,
         on: &Slice<'_>,
         gradients: &mut Gradients<B>,
@@ -58,18 +59,48 @@ impl<B: Backend> Embedding<B> {
             let rows = indices(rows.iter().map(|&i| i as i32), &device);
             let (values, table) = (dx_tm.clone(), self.weight.val());
             gradients.add(&self.weight, move || {
-                let values = to_f32(values.select(0, rows));
+                let width = table.dims()[1];
+                let values = to_f32(narrowed(values, width).select(0, rows));
                 let zeros = Tensor::zeros(table.dims(), (&table.device(), DType::F32));
                 zeros.select_assign(0, tokens, values, IndexingUpdateOp::Add)
             });
         }
         let mut places = places.into_iter().map(|place| place as i32);
-        let of_input = |&rows: &usize| {
-            let rows = indices(places.by_ref().take(rows), &device);
-            dx_tm.clone().select(0, rows)
+        let of_input = |input: &InputShape| {
+            let rows = indices(places.by_ref().take(input.rows), &device);
+            narrowed(dx_tm.clone(), input.width).select(0, rows)
         };
-        input_rows.iter().map(of_input).collect()
+        inputs.iter().map(of_input).collect()
     }
+}
+
+/// The shape of an input of a decoder.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::model) struct InputShape {
+    rows: usize,
+    width: usize,
+}
+
+impl InputShape {
+    pub fn of<B: Backend>(x: &Tensor<B, 2>) -> Self {
+        let [rows, width] = x.dims();
+        Self { rows, width }
+    }
+}
+
+/// `x` with columns of zeros up to `width`.
+fn widened<B: Backend>(x: Tensor<B, 2>, width: usize) -> Tensor<B, 2> {
+    let [rows, own] = x.dims();
+    if own == width {
+        return x;
+    }
+    let zeros = Tensor::zeros([rows, width - own], (&x.device(), x.dtype()));
+    Tensor::cat(vec![x, zeros], 1)
+}
+
+/// The first `width` columns of `x`.
+fn narrowed<B: Backend>(x: Tensor<B, 2>, width: usize) -> Tensor<B, 2> {
+    if x.dims()[1] == width { x } else { x.narrow(1, 0, width) }
 }
 
 /// The place in the sequence of every row of the inputs, input by input.

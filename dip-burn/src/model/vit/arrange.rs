@@ -206,8 +206,11 @@ mod tests {
     use crate::batch::{ImageLayout, TileGrid};
 
     fn image(views: usize, side: u32, arrangement: Arrangement) -> Image {
-        let layout =
-            ImageLayout { views: vec![ViewGrid::still(side, side); views], arrangement, tokens: 0 };
+        let layout = ImageLayout {
+            views: vec![ViewGrid::still(side, side); views],
+            arrangement,
+            ..ImageLayout::default()
+        };
         layout.blank(1)
     }
 

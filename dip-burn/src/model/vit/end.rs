@@ -4,26 +4,32 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::VitChunk;
 use super::arrange::TokenSources;
-use super::start::{images, sequences};
+use super::frames::Frames;
+use super::start::images;
 use super::stem::{without_first, without_first_backward};
+use super::{Stream, VitChunk};
+use crate::model::Gradients;
+use crate::model::block::columns;
 use crate::model::block::merger::MergerKept;
-use crate::model::{Gradients, Slice, cast};
+use crate::model::{Slice, cast};
 
 impl<B: Backend> VitChunk<B> {
-    /// Returns the output of the chunk, and the tensors that the backward of the adapter needs. `x_rm` is the output of its layers.
+    /// Returns the output of the chunk from the outputs of its layers, and the tensors that the backward of the adapter needs. The
+    /// output of the module has the features from inside the encoder beside its tokens.
     pub(super) fn end(
         &self,
-        x_rm: Tensor<B, 2>,
-        on: &Slice<'_>,
+        stream: Stream<B>,
+        (frames, on): (&Frames, &Slice<'_>),
     ) -> (Tensor<B, 2>, Option<MergerKept<B>>) {
-        let Some(merger) = &self.merger else { return (x_rm, None) };
+        let Some(merger) = &self.merger else { return (self.passed_on(stream), None) };
+        let Stream { x_rm, features } = stream;
         let x_rm = match self.drops_first {
-            true => without_first(x_rm, sequences(on).len()),
+            true => without_first(x_rm, frames.grids.len()),
             false => x_rm,
         };
-        let (y, kept) = merger.forward(x_rm, self.patch.merged());
+        let (y, kept) = merger.forward(x_rm);
+        let y = frames.restored(columns::join(y, features));
         let y = match (&self.newline, self.sources(on)) {
             (Some(newline), Some(sources)) => sources.forward(y, newline.val()),
             _ => y,
@@ -31,15 +37,15 @@ impl<B: Backend> VitChunk<B> {
         (y, Some(kept))
     }
 
-    /// The gradient of the output of the layers.
+    /// The gradients of the outputs of the layers.
     pub(super) fn end_backward(
         &self,
         kept: Option<MergerKept<B>>,
         dy: Tensor<B, 2>,
-        on: &Slice<'_>,
+        (frames, on): (&Frames, &Slice<'_>),
         gradients: &mut Gradients<B>,
-    ) -> Tensor<B, 2> {
-        let (Some(merger), Some(kept)) = (&self.merger, kept) else { return dy };
+    ) -> Stream<B> {
+        let (Some(merger), Some(kept)) = (&self.merger, kept) else { return self.received(dy) };
         let dy = match (&self.newline, self.sources(on)) {
             (Some(newline), Some(sources)) => {
                 let dtype = dy.dtype();
@@ -49,8 +55,14 @@ impl<B: Backend> VitChunk<B> {
             }
             _ => dy,
         };
+        let [_, output] = self.widths;
+        let (dy, features) = columns::split(frames.restored_backward(dy), output, output);
         let d = merger.backward(kept, dy, gradients);
-        if self.drops_first { without_first_backward(d, sequences(on).len()) } else { d }
+        let x_rm = match self.drops_first {
+            true => without_first_backward(d, frames.grids.len()),
+            false => d,
+        };
+        Stream { x_rm, features }
     }
 
     /// The sources of the tokens of a slice; `None` if they are the outputs of the adapter, in order.

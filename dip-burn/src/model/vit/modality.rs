@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
-use dip_core::{ModelSpec, ModuleSpec};
+use dip_core::profile::Part;
+use dip_core::{ModelSpec, ModuleSpec, VitSpec, WindowSpec};
 
 use super::VitChunk;
 use crate::batch::Microbatch;
@@ -39,6 +40,19 @@ impl<B: Backend> TrainableModality<B> for VitModality {
 
     fn measured_counts(&self, model: &ModelSpec) -> Vec<u32> {
         counts_up_to(model.max_images.max(2))
+    }
+
+    /// Layers with full attention, and layers with windows. Features from inside the encoder cost as much as its adapter.
+    fn layer_kinds(&self, module: &ModuleSpec) -> Vec<(Part, ModuleSpec)> {
+        let Some(vit) = module.kind.get::<VitSpec>() else { return Vec::new() };
+        let plain = VitSpec { stacked_layers: Vec::new(), ..vit.clone() };
+        let with = |vit: VitSpec| ModuleSpec { kind: vit.into(), ..module.clone() };
+        let windowed = plain.window.clone().map(|window| {
+            let window = Some(WindowSpec { full_layers: Vec::new(), ..window });
+            (Part::Windowed, with(VitSpec { window, ..plain.clone() }))
+        });
+        let full = (Part::Layer, with(VitSpec { window: None, ..plain }));
+        std::iter::once(full).chain(windowed).collect()
     }
 
     fn probe(&self, probe: &ProbeSpec<'_>) -> Microbatch {

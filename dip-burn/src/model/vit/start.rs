@@ -5,8 +5,10 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::VitSpec;
 
-use super::VitChunk;
-use crate::batch::{Image, View, ViewGrid};
+use super::frames::Frames;
+use super::{Stream, VitChunk};
+use crate::batch::{Image, View};
+use crate::model::block::columns;
 use crate::model::block::linear::linear_backward_weights;
 use crate::model::block::norm::NormKept;
 use crate::model::{Gradients, Slice, cast};
@@ -30,14 +32,14 @@ impl PatchShape {
         }
     }
 
+    /// Side of the square of patches that becomes one token.
+    pub(super) fn merge(&self) -> u32 {
+        self.merge as u32
+    }
+
     /// Patches that become one token.
     pub(super) fn merged(&self) -> usize {
         self.merge * self.merge
-    }
-
-    /// Row and column of every patch of a frame, in the order of the sequence.
-    pub(super) fn places(&self, grid: &ViewGrid) -> Vec<(u32, u32)> {
-        grid.places(self.merge as u32)
     }
 
     /// Values of one patch, `c`.
@@ -51,7 +53,7 @@ impl PatchShape {
         let (height, width) = (grid.rows as usize * px, grid.columns as usize * px);
         let frame_values = 3 * height * width;
         let is_still = view.pixels.len() == frame_values;
-        let places = self.places(grid);
+        let places = grid.places(self.merge());
         for frame in 0..grid.frames as usize {
             for &(row, column) in &places {
                 let (top, left) = (row as usize * px, column as usize * px);
@@ -71,33 +73,37 @@ impl PatchShape {
 }
 
 impl<B: Backend> VitChunk<B> {
-    /// The patches of all images, `[q, c]`, in the type of `like`.
-    fn patches(&self, images: &[Image], like: &Tensor<B, 2>) -> Tensor<B, 2> {
-        let views = || images.iter().flat_map(|image| &image.views);
+    /// The patches of all images in the order of the rows, `[q, c]`, in the type of `like`.
+    fn patches(&self, frames: &Frames, on: &Slice<'_>, like: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let views = || images(on).iter().flat_map(|image| &image.views);
         let rows: usize = views().map(|view| view.grid.patches()).sum();
         let mut values = Vec::with_capacity(rows * self.patch.values());
         views().for_each(|view| self.patch.extend(&mut values, view));
+        if frames.order.is_some() {
+            values = frames.in_order(&values, self.patch.merged() * self.patch.values());
+        }
         let shape = [rows, self.patch.values()];
         cast(Tensor::from_data(TensorData::new(values, shape), &like.device()), like.dtype())
     }
 
-    /// Returns the input rows of the layers, `[r, m]`, and the tensors that the backward of the stem needs.
+    /// Returns the inputs of the layers, and the tensors that the backward of the stem needs.
     pub(super) fn start(
         &self,
         mut inputs: Vec<Tensor<B, 2>>,
+        frames: &Frames,
         on: &Slice<'_>,
-    ) -> (Tensor<B, 2>, Option<NormKept<B>>) {
-        match (&self.patch_embed, inputs.pop()) {
-            (Some(embed), _) => {
-                let x = embed.forward(self.patches(images(on), &embed.weight.val()));
-                match &self.stem {
-                    Some(stem) => stem.forward(x),
-                    None => (x, None),
-                }
-            }
-            (None, Some(x_rm)) => (x_rm, None),
-            (None, None) => unreachable!("the interpreter gives a later chunk its input"),
-        }
+    ) -> (Stream<B>, Option<NormKept<B>>) {
+        let Some(embed) = &self.patch_embed else {
+            let x = inputs.pop().expect("the interpreter gives a later chunk its input");
+            return (self.received(x), None);
+        };
+        let x = embed.forward(self.patches(frames, on, &embed.weight.val()));
+        let (x_rm, kept) = match (&self.stem, &self.positions) {
+            (Some(stem), _) => stem.forward(x),
+            (None, Some(table)) => (table.forward(x, &self.places(frames)), None),
+            (None, None) => (x, None),
+        };
+        (Stream { x_rm, features: Vec::new() }, kept)
     }
 
     /// The gradients of the inputs from the gradient of [`start`](Self::start): none in a first chunk, whose pixels take no
@@ -105,28 +111,43 @@ impl<B: Backend> VitChunk<B> {
     pub(super) fn start_backward(
         &self,
         stem_kept: Option<NormKept<B>>,
-        dx_rm: Tensor<B, 2>,
-        on: &Slice<'_>,
+        d: Stream<B>,
+        (frames, on): (&Frames, &Slice<'_>),
         gradients: &mut Gradients<B>,
     ) -> Vec<Tensor<B, 2>> {
-        let Some(embed) = &self.patch_embed else { return vec![dx_rm] };
+        let Some(embed) = &self.patch_embed else { return vec![self.passed_on(d)] };
         let dx = match &self.stem {
-            Some(stem) => stem.backward(stem_kept, dx_rm, gradients),
-            None => dx_rm,
+            Some(stem) => stem.backward(stem_kept, d.x_rm, gradients),
+            None => d.x_rm,
         };
-        let patches = self.patches(images(on), &dx);
+        if let Some(table) = &self.positions {
+            table.backward(&dx, &self.places(frames), gradients);
+        }
+        let patches = self.patches(frames, on, &dx);
         linear_backward_weights(embed, patches, &dx, gradients);
         Vec::new()
+    }
+
+    /// The stream in the output of the chunk before: the residual stream, and features beside it. A row has its part of the feature
+    /// of its token.
+    pub(super) fn received(&self, x: Tensor<B, 2>) -> Stream<B> {
+        let [width, output] = self.widths;
+        let part = output / self.patch.merged();
+        let (x_rm, parts) = columns::split(x, width, part);
+        let [rows, _] = x_rm.dims();
+        let whole = |part: Tensor<B, 2>| part.reshape([rows / self.patch.merged(), output]);
+        Stream { x_rm, features: parts.into_iter().map(whole).collect() }
+    }
+
+    /// The output for the next chunk, which [`received`](Self::received) takes apart.
+    pub(super) fn passed_on(&self, stream: Stream<B>) -> Tensor<B, 2> {
+        let Stream { x_rm, features } = stream;
+        let ([rows, _], [_, output]) = (x_rm.dims(), self.widths);
+        let part = |feature: Tensor<B, 2>| feature.reshape([rows, output / self.patch.merged()]);
+        columns::join(x_rm, features.into_iter().map(part).collect())
     }
 }
 
 pub(super) fn images<'a>(on: &Slice<'a>) -> &'a [Image] {
     &on.microbatch.images[on.instances.start as usize..on.instances.end as usize]
-}
-
-/// The grid of every sequence of patches that attend to each other: one for each frame of each view.
-pub(super) fn sequences(on: &Slice<'_>) -> Vec<ViewGrid> {
-    let views = images(on).iter().flat_map(|image| &image.views);
-    let frames = views.map(|view| (ViewGrid { frames: 1, ..view.grid }, view.grid.frames));
-    frames.flat_map(|(grid, frames)| std::iter::repeat_n(grid, frames as usize)).collect()
 }

@@ -79,7 +79,9 @@ pub fn prefixes(architecture: Architecture) -> &'static [Prefixes] {
         Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 | Architecture::Qwen3 => {
             &decoder::PREFIXES
         }
-        Architecture::Qwen2Vl | Architecture::Qwen25Vl => &qwen_vl::PREFIXES,
+        Architecture::Qwen2Vl | Architecture::Qwen25Vl | Architecture::Qwen3Vl => {
+            &qwen_vl::PREFIXES
+        }
         Architecture::Llava | Architecture::LlavaNext | Architecture::LlavaOnevision => {
             &llava::PREFIXES
         }
@@ -96,7 +98,7 @@ pub fn table(model: &ModelSpec, architecture: Architecture, prefixes: &Prefixes)
         Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 | Architecture::Qwen3 => {
             decoder::add(&mut table, model, prefixes)
         }
-        Architecture::Qwen2Vl | Architecture::Qwen25Vl => {
+        Architecture::Qwen2Vl | Architecture::Qwen25Vl | Architecture::Qwen3Vl => {
             qwen_vl::add(&mut table, model, prefixes);
             decoder::add(&mut table, model, prefixes);
         }

@@ -149,7 +149,12 @@ impl Case {
         let mut image_offsets = integers(format!("offsets.{i}"));
         let sounds = sounds(expected, i, &image_offsets, model);
         image_offsets.truncate(image_offsets.len() - sounds.len());
-        let images = (0..image_offsets.len()).map(|j| image(expected, &format!("{i}.{j}"), model));
+        let seconds = expected.all(&format!("seconds.{i}")).unwrap_or_default();
+        let seconds = seconds.into_iter().chain(std::iter::repeat(0.0));
+        let images = (0..image_offsets.len()).zip(seconds).map(|(j, frame_seconds)| {
+            let image = image(expected, &format!("{i}.{j}"), model);
+            Image { frame_seconds, ..image }
+        });
         let images: Vec<Image> = images.collect();
         let sequence = Microbatch {
             documents: vec![0; length],
@@ -187,8 +192,10 @@ fn image(expected: &TensorStore, name: &str, model: &ModelSpec) -> Image {
     let vit = model.modules[0].kind.get::<VitSpec>().unwrap();
     let view = |i: usize| {
         let name = format!("pixels.{name}.{i}");
-        let &[_, height, width] = expected.shape(&name)? else { return None };
-        let grid = ViewGrid::still(height as u32 / vit.patch_px, width as u32 / vit.patch_px);
+        let (frames, &[_, height, width]) = expected.shape(&name)?.split_last_chunk::<3>()?;
+        let frames = frames.first().map_or(1, |&frames| frames as u32 / vit.tower.frames());
+        let still = ViewGrid::still(height as u32 / vit.patch_px, width as u32 / vit.patch_px);
+        let grid = ViewGrid { frames, ..still };
         let rows = expected.all(&name).unwrap();
         // Pixels beyond the last whole patch are not used.
         let (bottom, right) = (grid.rows * vit.patch_px, grid.columns * vit.patch_px);
@@ -220,7 +227,7 @@ fn image(expected: &TensorStore, name: &str, model: &ModelSpec) -> Image {
         }
         _ => panic!("{name}: {numbers:?}"),
     };
-    Image { views, arrangement, tokens }
+    Image { views, arrangement, tokens, frame_seconds: 0.0 }
 }
 
 /// The sounds of case `i`, at `offsets`; none for a case with images.

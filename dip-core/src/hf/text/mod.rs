@@ -30,7 +30,7 @@ impl Family {
             Architecture::Mistral => Self::Mistral,
             Architecture::Qwen2 | Architecture::Qwen2Audio => Self::Qwen2,
             Architecture::Qwen3 => Self::Qwen3,
-            Architecture::Qwen2Vl | Architecture::Qwen25Vl => Self::Qwen2Vl,
+            Architecture::Qwen2Vl | Architecture::Qwen25Vl | Architecture::Qwen3Vl => Self::Qwen2Vl,
             _ => Self::Llama,
         }
     }

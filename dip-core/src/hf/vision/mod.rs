@@ -11,7 +11,7 @@ use crate::spec::{Activation, LayerOptions, ModuleKind, ModuleSpec, SpecError, V
 
 pub(super) use idefics::idefics3;
 pub(super) use llava::{llava, llava_next, llava_onevision};
-pub(super) use qwen_vl::{qwen2_5_vl, qwen2_vl};
+pub(super) use qwen_vl::{qwen2_5_vl, qwen2_vl, qwen3_vl};
 
 /// The modules of a model.
 pub(super) struct Modules {

@@ -1,9 +1,11 @@
-//! Qwen2-VL and Qwen2.5-VL.
+//! Qwen2-VL, Qwen2.5-VL and Qwen3-VL.
 
 use super::{EncoderConfig, Modules, activation, expect, expect_word, join, tie};
 use crate::hf::fields::Fields;
 use crate::hf::text::{self, DecoderConfig, Family};
-use crate::spec::{Activation, NormKind, SpecError, Tower, VitSpec, WindowSpec};
+use crate::spec::{
+    Activation, AttentionBias, NormKind, QueryKeyNorm, SpecError, Tower, VitSpec, WindowSpec,
+};
 
 /// Side of a square image in merged patches: 448 pixels for patches of 14 pixels, merged 2 x 2. Images may have any size.
 const SIDE: u32 = 16;
@@ -38,7 +40,7 @@ pub(in crate::hf) fn qwen2_vl(config: &Fields<'_>) -> Result<Modules, SpecError>
         norm_epsilon: NORM_EPSILON,
         kind: patches(&vision, Tower::Qwen2Vl, 14)?,
     };
-    Ok(join(encoder, decoder))
+    with_theta(join(encoder, decoder), &vision)
 }
 
 /// Qwen2.5-VL: as Qwen2-VL, with windows in most layers of the encoder, root-mean-square norms and gated networks.
@@ -68,7 +70,62 @@ pub(in crate::hf) fn qwen2_5_vl(config: &Fields<'_>) -> Result<Modules, SpecErro
         norm_epsilon: NORM_EPSILON,
         kind,
     };
-    Ok(join(encoder, decoder))
+    with_theta(join(encoder, decoder), &vision)
+}
+
+/// Qwen3-VL: learned positions beside rotary ones, and features from inside the encoder for the first layers of the decoder.
+pub(in crate::hf) fn qwen3_vl(config: &Fields<'_>) -> Result<Modules, SpecError> {
+    let text = config.required_child("text_config")?;
+    let mut decoder = decoder(config)?;
+    let options = &mut decoder.module.options;
+    options.query_key_norm = Some(QueryKeyNorm::Head);
+    options.attention_bias = Some(match text.flag_or("attention_bias", false)? {
+        true => AttentionBias::All,
+        false => AttentionBias::None,
+    });
+    options.rope.interleaved = true;
+    decoder.module.head_dim = Some(text.size_or("head_dim", 128)?);
+    let vision = config.required_child("vision_config")?;
+    expect(&vision, "out_hidden_size", decoder.module.hidden, 3584)?;
+    let kind = VitSpec {
+        position_side: Some(position_side(&vision)?),
+        stacked_layers: vision
+            .sizes("deepstack_visual_indexes")?
+            .unwrap_or_else(|| vec![8, 16, 24]),
+        ..patches(&vision, Tower::Qwen3Vl, 16)?
+    };
+    let encoder = EncoderConfig {
+        hidden: vision.size_or("hidden_size", 1152)?,
+        ffn: vision.size_or("intermediate_size", 4304)?,
+        layers: vision.size_or("depth", 27)?,
+        heads: vision.size_or("num_heads", 16)?,
+        gated_ffn: None,
+        adapter_hidden: None,
+        activation: activation(&vision, "gelu_pytorch_tanh")?,
+        norm_epsilon: NORM_EPSILON,
+        kind,
+    };
+    with_theta(join(encoder, decoder), &vision)
+}
+
+/// The side of the square table of positions.
+fn position_side(vision: &Fields<'_>) -> Result<u32, SpecError> {
+    let positions = vision.size_or("num_position_embeddings", 2304)?;
+    let side = positions.isqrt();
+    if side * side == positions {
+        return Ok(side);
+    }
+    let remedy = "take the config.json that came with the weights";
+    Err(vision.error("num_position_embeddings", positions.to_string(), "a square number", remedy))
+}
+
+/// The modules with the base of the rotary angles of the encoder, which files of `transformers` 5 give.
+fn with_theta(mut modules: Modules, vision: &Fields<'_>) -> Result<Modules, SpecError> {
+    if let Some(table) = vision.child("rope_parameters")? {
+        let rope = &mut modules.modules[0].options.rope;
+        rope.theta = table.number_or("rope_theta", rope.theta)?;
+    }
+    Ok(modules)
 }
 
 fn decoder(config: &Fields<'_>) -> Result<DecoderConfig, SpecError> {

@@ -120,6 +120,12 @@ pub trait Modality: Any + Debug + Send + Sync {
         1
     }
 
+    /// True if the attention of a layer stays inside windows.
+    fn is_windowed(&self, layer: u32) -> bool {
+        let _ = layer;
+        false
+    }
+
     /// Layers whose outputs the adapter also merges, ascending; each has an adapter of its own. The decoder adds these features
     /// to the outputs of its first layers.
     fn stacked_layers(&self) -> &[u32] {

@@ -178,11 +178,6 @@ impl VitSpec {
         }
     }
 
-    /// True if the attention of a layer stays inside windows.
-    pub fn is_windowed(&self, layer: u32) -> bool {
-        self.window.as_ref().is_some_and(|window| !window.full_layers.contains(&layer))
-    }
-
     /// Side of a window in merged patches; `None` without windows.
     pub fn window_side(&self) -> Option<u32> {
         let merged_px = self.patch_px.saturating_mul(self.merge).max(1);
@@ -336,12 +331,18 @@ impl Modality for VitSpec {
 
     fn workload(&self, slice: &ModuleSlice<'_>) -> Workload {
         let mut work = slice.empty_workload();
+        let window = self.window_side().map(|side| square(u64::from(side * self.merge)));
         for (size, n) in slice.microbatch.images.runs(slice.instances.clone(), self.image_size()) {
             let (rows, views) = (self.rows(size), u64::from(size.views.max(1)));
             // Attention stays inside a view, and all views of an image have the same size.
             let pairs = square(rows) / views;
             add(&mut work.tokens, n.saturating_mul(rows));
             add(&mut work.attention_pairs, n.saturating_mul(pairs));
+            if let Some(window) = window {
+                // A patch sees the patches of its window, which the edges of the image may cut.
+                let pairs = rows.saturating_mul(window.min(rows / views));
+                add(&mut work.windowed_pairs, n.saturating_mul(pairs));
+            }
             add(&mut work.output_tokens, n.saturating_mul(u64::from(size.tokens)));
         }
         work.computed_pairs = work.attention_pairs;
@@ -372,6 +373,10 @@ impl Modality for VitSpec {
 
     fn merged_rows(&self) -> u64 {
         u64::from(self.merge) * u64::from(self.merge)
+    }
+
+    fn is_windowed(&self, layer: u32) -> bool {
+        self.window.as_ref().is_some_and(|window| !window.full_layers.contains(&layer))
     }
 
     fn stacked_layers(&self) -> &[u32] {

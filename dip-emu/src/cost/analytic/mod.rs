@@ -48,11 +48,15 @@ struct PartKey {
     gradients: ComputedGradients,
 }
 
-/// What the candidates of a chunk depend on: its number of layers and its ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What the candidates of a chunk depend on: its layers, its ends and what it passes on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FrontKey {
     layer: PartKey,
     layers: u32,
+    /// The layers with windows, counted from the first of the chunk.
+    windowed: Vec<u32>,
+    stacked: usize,
+    output_width: u64,
     first: bool,
     last: bool,
 }
@@ -179,10 +183,10 @@ impl AnalyticCost {
         if chunk.is_first() {
             totals.add(&self.part(self.key(chunk, Part::First, work)), LayerStrategy::Keep);
         }
-        for &strategy in layers {
-            totals.add(&self.part(self.key(chunk, Part::Layer, work)), strategy);
+        for (part, &strategy) in chunk.layer_parts().zip(layers) {
+            totals.add(&self.part(self.key(chunk, part, work)), strategy);
         }
-        if chunk.is_last() {
+        for _ in 0..chunk.stacked_layers() + usize::from(chunk.is_last()) {
             totals.add(&self.part(self.key(chunk, Part::Last, work)), LayerStrategy::Keep);
         }
         totals
@@ -208,14 +212,15 @@ impl AnalyticCost {
     /// The bytes that a device sends to the next chunk: its share of the residual stream, or of the output of the module.
     fn output_bytes(&self, chunk: &ChunkQuery<'_>, work: Workload) -> Bytes {
         let spec = &self.model.modules[chunk.module.index()];
+        let width = self.model.passed_width(chunk.module, chunk.layers.end);
         let (tokens, width) = if !chunk.is_last() {
-            (work.tokens, u64::from(spec.hidden))
+            (work.tokens, width)
         } else if spec.kind.modality().has_loss()
             && self.model.consumers_of(chunk.module).is_empty()
         {
             (0, 0)
         } else {
-            (work.output_tokens, self.model.output_width(chunk.module))
+            (work.output_tokens, width)
         };
         stream_bytes(tokens, width, self.layout)
     }
@@ -240,28 +245,32 @@ impl AnalyticCost {
     }
 
     fn candidates_of(&self, chunk: &ChunkQuery<'_>, work: Workload) -> Vec<StageCost> {
-        let n = chunk.layers.len();
         let keep = [LayerStrategy::Keep];
         let offered = match self.strategies.as_slice() {
             _ if !chunk.runs_backward => &keep,
             [] => &keep,
             strategies => strategies,
         };
-        let part = self.part(self.key(chunk, Part::Layer, work));
-        let choices: Vec<Choice> = offered
-            .iter()
-            .map(|&strategy| {
+        let choices = |part: Part| -> Vec<Choice> {
+            let part = self.part(self.key(chunk, part, work));
+            let under = |&strategy: &LayerStrategy| {
                 let usage = part.under(strategy);
                 let seconds = usage.forward + usage.input_gradient + part.weight_gradient;
                 Choice { strategy, seconds, bytes: usage.bytes }
-            })
-            .collect();
-        let selections = front(&vec![choices; n], CANDIDATES);
+            };
+            offered.iter().map(under).collect()
+        };
+        let parts: Vec<Part> = chunk.layer_parts().collect();
+        let choices: Vec<_> = parts.iter().map(|&part| choices(part)).collect();
+        let are_equal = parts.windows(2).all(|pair| pair[0] == pair[1]);
+        let selections = front(&choices, CANDIDATES);
         selections
             .into_iter()
             .map(|mut selection| {
-                // Layers are equal, so their order does not matter. Sorted strategies have a short name.
-                selection.layers.sort_unstable_by(|a, b| b.cmp(a));
+                // The order of equal layers does not matter. Sorted strategies have a short name.
+                if are_equal {
+                    selection.layers.sort_unstable_by(|a, b| b.cmp(a));
+                }
                 self.cost(chunk, work, &selection.layers)
             })
             .collect()
@@ -319,12 +328,12 @@ impl CostModel for AnalyticCost {
             return Bytes::ZERO;
         }
         let part = |part| self.part(self.key(chunk, part, workload));
-        let layer = part(Part::Layer);
-        let mut peak = layer.working + layer.saved;
+        let layers = chunk.layer_parts().map(part);
+        let mut peak = layers.map(|layer| layer.working + layer.saved).max().unwrap_or_default();
         if chunk.is_first() {
             peak = peak.max(part(Part::First).working);
         }
-        if chunk.is_last() {
+        if chunk.is_last() || chunk.stacked_layers() > 0 {
             peak = peak.max(part(Part::Last).working);
         }
         peak
@@ -339,6 +348,14 @@ impl CostModel for AnalyticCost {
         let key = FrontKey {
             layer: self.key(chunk, Part::Layer, workload),
             layers: chunk.layers.len() as u32,
+            windowed: chunk
+                .layer_parts()
+                .enumerate()
+                .filter(|(_, part)| *part == Part::Windowed)
+                .map(|(i, _)| i as u32)
+                .collect(),
+            stacked: chunk.stacked_layers(),
+            output_width: self.model.passed_width(chunk.module, chunk.layers.end),
             first: chunk.is_first(),
             last: chunk.is_last(),
         };

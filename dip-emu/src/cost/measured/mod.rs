@@ -106,8 +106,11 @@ impl MeasuredCost {
         sum / points.len().max(1) as f64
     }
 
-    /// The cost of a chunk without its layers, and the cost of one layer.
-    fn chunk(&self, query: &StageQuery<'_>) -> Result<(MeasuredPart, MeasuredPart), CostError> {
+    /// The cost of a chunk without its layers, and the cost of each layer.
+    fn chunk(
+        &self,
+        query: &StageQuery<'_>,
+    ) -> Result<(MeasuredPart, Vec<MeasuredPart>), CostError> {
         let chunk = &query.chunk;
         let module = &chunk.model.modules[chunk.module.index()].name;
         let tokens = query.workload.tokens;
@@ -122,16 +125,22 @@ impl MeasuredCost {
         if chunk.is_first() {
             ends = ends.plus(part(Part::First)?, 1.0);
         }
-        if chunk.is_last() {
-            ends = ends.plus(part(Part::Last)?, 1.0);
+        let adapters = chunk.stacked_layers() + usize::from(chunk.is_last());
+        if adapters > 0 {
+            ends = ends.plus(part(Part::Last)?, adapters as f64);
         }
-        Ok((ends, part(Part::Layer)?))
+        let pairs = query.workload.windowed_pairs;
+        let layer = |kind| match kind {
+            Part::Windowed => Ok(part(kind)?.at_pairs(pairs)),
+            _ => part(kind),
+        };
+        Ok((ends, chunk.layer_parts().map(layer).collect::<Result<_, _>>()?))
     }
 }
 
 impl CostModel for MeasuredCost {
     fn stage(&self, query: &StageQuery<'_>) -> Result<StageCost, CostError> {
-        let (ends, layer) = self.chunk(query)?;
+        let (ends, parts) = self.chunk(query)?;
         let chunk = &query.chunk;
         let spec = &chunk.model.modules[chunk.module.index()];
         let layers = query.strategy.layers(chunk.layers.len()).ok_or_else(|| {
@@ -142,10 +151,10 @@ impl CostModel for MeasuredCost {
                 remedy: format!("use one of {names}"),
             }
         })?;
-        let all = ends.plus(layer, layers.len() as f64).times;
+        let all = equal_runs(&parts).fold(ends, |sum, (layer, n)| sum.plus(layer, n)).times;
         let ends_cost = ends.under(LayerStrategy::Keep);
-        let PairCost { forward, backward, kept } =
-            layers.iter().fold(ends_cost, |sum, &strategy| sum.plus(layer.under(strategy)));
+        let PairCost { forward, backward, kept } = (parts.iter().zip(&layers))
+            .fold(ends_cost, |sum, (layer, &strategy)| sum.plus(layer.under(strategy)));
         let has_weight_gradients = chunk.trainable && chunk.runs_backward;
         let split_overhead = if has_weight_gradients && self.weight_split {
             (all.input_gradient_s + all.weight_s - all.backward_s).max(Seconds::ZERO)
@@ -191,12 +200,15 @@ impl CostModel for MeasuredCost {
         }
         let module = &chunk.model.modules[chunk.module.index()].name;
         let part = |part| self.mean_update(module, part);
-        let mut seconds = part(Part::Stage) + part(Part::Layer) * chunk.layers.len() as f64;
+        let layers: Vec<Part> = chunk.layer_parts().collect();
+        let layers = equal_runs(&layers).map(|(layer, n)| part(layer) * n);
+        let mut seconds = layers.fold(part(Part::Stage), |sum, layers| sum + layers);
         if chunk.is_first() {
             seconds += part(Part::First);
         }
-        if chunk.is_last() {
-            seconds += part(Part::Last);
+        let adapters = chunk.stacked_layers() + usize::from(chunk.is_last());
+        if adapters > 0 {
+            seconds += part(Part::Last) * adapters as f64;
         }
         seconds * self.update_share
     }
@@ -220,6 +232,11 @@ impl CostModel for MeasuredCost {
             })
             .collect()
     }
+}
+
+/// Every run of equal neighbours, with its length.
+fn equal_runs<T: Copy + PartialEq>(all: &[T]) -> impl Iterator<Item = (T, f64)> + '_ {
+    all.chunk_by(|a, b| a == b).map(|run| (run[0], run.len() as f64))
 }
 
 /// The counts that the activation bytes of a stage depend on.
@@ -246,11 +263,12 @@ fn computed_pairs(query: &StageQuery<'_>) -> u64 {
 fn output_values(query: &StageQuery<'_>) -> u64 {
     let chunk = &query.chunk;
     let spec = &chunk.model.modules[chunk.module.index()];
+    let width = chunk.model.passed_width(chunk.module, chunk.layers.end);
     if !chunk.is_last() {
-        return query.workload.tokens * u64::from(spec.hidden);
+        return query.workload.tokens * width;
     }
     match spec.kind.modality().has_loss() {
         true => 0,
-        false => query.workload.output_tokens * chunk.model.output_width(chunk.module),
+        false => query.workload.output_tokens * width,
     }
 }

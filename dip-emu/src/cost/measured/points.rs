@@ -4,7 +4,7 @@ use dip_core::profile::{KeptBytes, PartBytes, PartTimes, ProfileEntry};
 use dip_core::{LayerStrategy, Seconds};
 
 /// Times and bytes of one part, or of several together, under every strategy.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct MeasuredPart {
     pub times: PartTimes,
     pub kept: PartBytes,
@@ -45,6 +45,23 @@ impl MeasuredPart {
     pub fn plus(self, other: Self, count: f64) -> Self {
         let kept = self.kept.plus(other.kept, count);
         Self { times: self.times.plus(other.times, count), kept }
+    }
+
+    /// The part with `pairs` query-key pairs, whatever the pairs of other parts.
+    pub fn at_pairs(self, pairs: u64) -> Self {
+        let fixed = |kept: KeptBytes| KeptBytes {
+            bytes: kept.bytes + kept.bytes_per_pair * pairs as f64,
+            bytes_per_pair: 0.0,
+            ..kept
+        };
+        let PartBytes { keep, selective, full, offload } = self.kept;
+        let kept = PartBytes {
+            keep: fixed(keep),
+            selective: fixed(selective),
+            full: fixed(full),
+            offload: fixed(offload),
+        };
+        Self { kept, ..self }
     }
 
     /// The cost if every layer follows `strategy`.
