@@ -35,6 +35,16 @@ fn names_of_every_version_of_transformers_are_understood() {
     for (name, renamed) in [
         ("qwen2-vl", &[("model.", "model.language_model."), ("visual.", "model.visual.")][..]),
         ("llava-clip", &[("vision_tower.", "vision_tower.vision_model.")]),
+        ("llava-next", &[("vision_tower.", "vision_tower.vision_model.")]),
+        (
+            "llava-onevision",
+            &[
+                ("image_newline", "model.image_newline"),
+                ("language_model.model.", "model.language_model."),
+                ("vision_tower.", "model.vision_tower.vision_model."),
+                ("multi_modal_projector.", "model.multi_modal_projector."),
+            ],
+        ),
         (
             "llava-siglip",
             &[
