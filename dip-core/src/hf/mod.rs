@@ -12,7 +12,7 @@ mod wan;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ModelSpec, ModuleSpec, Parallelism, SpecError};
+use crate::spec::{ModelSpec, ModuleSpec, Parallelism, SpecError, VitSpec};
 use fields::Fields;
 pub use processor::{
     ColorStatistics, ImageProcessorConfig, ImageRule, NativeRule, PixelScale, PixelSize,
@@ -34,6 +34,8 @@ pub const VIDEO: &str = "video";
 
 /// Maximum length of the proposed packed sequence, in tokens.
 const SEQUENCE_TOKENS: u32 = 8192;
+/// Text beside the largest picture of a proposed sequence, in tokens.
+const TEXT_TOKENS: u32 = 512;
 /// Maximum number of images in a proposed microbatch.
 const MAX_IMAGES: u32 = 48;
 /// Bytes of weight, gradient and optimiser state per parameter in mixed precision.
@@ -164,7 +166,11 @@ fn refuse_quantised(config: &Fields<'_>) -> Result<(), SpecError> {
 
 /// Proposes sizes for a model of these modules. `positions` is the longest sequence of its decoder.
 fn proposal(name: &str, modules: Vec<ModuleSpec>, positions: u32) -> ModelSpec {
-    let sequence_tokens = positions.min(SEQUENCE_TOKENS);
+    // A sequence holds the largest picture in tiles with some text.
+    let vit = modules.iter().find_map(|module| module.kind.get::<VitSpec>());
+    let tiled = vit.filter(|vit| vit.tiles.is_some()).map_or(0, |vit| vit.largest_size().tokens);
+    let least = tiled.saturating_add(TEXT_TOKENS).checked_next_multiple_of(1024);
+    let sequence_tokens = positions.min(SEQUENCE_TOKENS.max(least.unwrap_or(u32::MAX)));
     let per_image = modules.iter().map(ModuleSpec::tokens_per_image).sum::<u32>();
     ModelSpec {
         name: name.into(),

@@ -60,8 +60,8 @@ struct BatchSampler<'a> {
     model: &'a ModelSpec,
     sources: Vec<Source>,
     image_tokens: u64,
-    /// The encoder, if its images keep their proportions.
-    native: Option<&'a VitSpec>,
+    /// The encoder, if its images have different sizes.
+    sized: Option<&'a VitSpec>,
     has_video: bool,
     /// The share of documents with images or sounds, and of the maximum seconds of video. `None` for the mixture of the data
     /// sets.
@@ -78,7 +78,7 @@ impl<'a> BatchSampler<'a> {
             model,
             sources: Source::of(vision, audio),
             image_tokens,
-            native: vits.find(|vit| vit.native.is_some()),
+            sized: vits.find(|vit| vit.varies()),
             has_video: has::<DitSpec>(model) && model.max_clips > 0,
             share,
         }
@@ -154,7 +154,7 @@ impl<'a> BatchSampler<'a> {
                     break;
                 }
                 let document = source.document(rng, scale);
-                let sizes = self.native.map(|vit| image_sizes(vit, document.images, rng));
+                let sizes = self.sized.map(|vit| image_sizes(vit, document.images, rng));
                 self.add(meta, &document, sizes, length - used);
             }
         }
@@ -203,7 +203,7 @@ impl<'a> BatchSampler<'a> {
     }
 }
 
-/// Sizes of pictures that keep their proportions.
+/// Sizes of pictures that keep their proportions, or are cut into tiles.
 fn image_sizes(vit: &VitSpec, count: u32, rng: &mut ChaCha8Rng) -> Vec<ImageSize> {
     (0..count).map(|_| image_size(vit, rng)).collect()
 }

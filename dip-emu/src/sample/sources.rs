@@ -1,7 +1,7 @@
 //! The distributions of the data sets. Means and ranges come from the paper or from the data sets. Log-normal shapes and
 //! the shares of the sources are assumptions.
 
-use dip_core::{ClipMeta, ImageSize, VitSpec};
+use dip_core::{ClipMeta, ImageSize, TileSpec, VitSpec};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_distr::{Distribution, LogNormal};
@@ -9,6 +9,8 @@ use rand_distr::{Distribution, LogNormal};
 /// Pixels of a picture of LAION-2B over those of a typical one; most pictures of the web have between 0.1 and 1 million pixels.
 const PICTURE_PIXELS: ClampedLogNormal =
     ClampedLogNormal { median: 1.0, sigma: 0.9, min: 0.02, max: 50.0 };
+/// Squares that a typical picture is large where pictures are cut into tiles.
+const TYPICAL_TILES: f64 = 3.0;
 /// Width of a picture over its height: from portraits to panoramas.
 const PICTURE_ASPECT: ClampedLogNormal =
     ClampedLogNormal { median: 1.2, sigma: 0.4, min: 0.3, max: 3.5 };
@@ -158,8 +160,16 @@ impl Source {
     }
 }
 
-/// Draws the size of a picture for an encoder whose images keep their proportions. A typical picture has the encoder's own size.
+/// Draws the size of a picture for an encoder whose images have different sizes. A typical picture has the encoder's own size, or
+/// is some squares large if it is cut into tiles.
 pub fn image_size(vit: &VitSpec, rng: &mut impl Rng) -> ImageSize {
+    if let Some(tiles) = &vit.tiles {
+        let own = f64::from(vit.image_px).powi(2);
+        let pixels = TYPICAL_TILES * own * PICTURE_PIXELS.draw(rng);
+        let aspect = PICTURE_ASPECT.draw(rng);
+        let resolution = best_resolution(tiles, (pixels / aspect).sqrt(), aspect);
+        return tiles.size(resolution, vit.image_size(), vit.image_px);
+    }
     let token_px = f64::from(vit.patch_px * vit.merge);
     let own = f64::from(vit.image_px).powi(2);
     let (least, most) =
@@ -174,6 +184,18 @@ pub fn image_size(vit: &VitSpec, rng: &mut impl Rng) -> ImageSize {
     }
     let tokens = (columns * rows) as u32;
     ImageSize { patches: tokens.saturating_mul(vit.merge.pow(2)), tokens, views: 1 }
+}
+
+/// The resolution at which a picture of `height` pixels keeps most of them, and of these the smallest.
+fn best_resolution(tiles: &TileSpec, height: f64, aspect: f64) -> [u32; 2] {
+    let width = height * aspect;
+    let kept_and_saved = |&[h, w]: &[u32; 2]| {
+        let scale = (f64::from(h) / height).min(f64::from(w) / width).min(1.0);
+        (scale, -f64::from(h) * f64::from(w))
+    };
+    let all = tiles.resolutions.iter().copied();
+    all.max_by(|a, b| kept_and_saved(a).partial_cmp(&kept_and_saved(b)).expect("sizes are finite"))
+        .unwrap_or_default()
 }
 
 /// Draws a clip of at most `limit` seconds, in tenths of a second.

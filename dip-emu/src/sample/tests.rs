@@ -1,5 +1,5 @@
 use super::*;
-use dip_core::{ModuleKind, PixelRange, presets};
+use dip_core::{ModuleKind, PixelRange, TileSpec, presets};
 
 fn drawn(name: &str, iterations: u64) -> (ModelSpec, Vec<MicrobatchMeta>) {
     let model = presets::model(name).unwrap();
@@ -37,6 +37,26 @@ fn pictures_of_a_model_that_keeps_proportions_have_many_sizes_within_its_limits(
         assert!(patches <= model.patch_limit() && m.images.len() <= model.max_images);
         assert_eq!(model.sequence_length(m), u64::from(model.sequence_tokens));
     }
+}
+
+#[test]
+fn pictures_in_tiles_have_the_sizes_of_their_resolutions() {
+    let mut model = presets::model("vlm-s").unwrap();
+    let ModuleKind::Vit(vit) = &mut model.modules[0].kind else { panic!("vision comes first") };
+    let px = vit.image_px;
+    let resolutions = vec![[px, 2 * px], [2 * px, px], [2 * px, 2 * px]];
+    vit.tiles = Some(TileSpec { resolutions, max_tiles: None });
+    let (largest, own) = (vit.largest_size(), vit.image_size());
+    model.validate().unwrap();
+    let batches = sample(&model, 4, 7, None);
+    let sizes = batches.iter().flat_map(|b| &b.microbatches).flat_map(|m| m.images.sizes());
+    let views: std::collections::BTreeSet<u32> = sizes
+        .map(|size| {
+            assert!(size.tokens <= largest.tokens && size.patches == size.views * own.patches);
+            size.views
+        })
+        .collect();
+    assert!(views.iter().eq(&[3, 5]), "{views:?}");
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn heaviest(model: &ModelSpec, longest_video: Seconds) -> Vec<MicrobatchMeta> {
 fn full_sequences(model: &ModelSpec) -> Vec<MicrobatchMeta> {
     let length = u64::from(model.sequence_tokens);
     let vit = model.modules.iter().find_map(|module| module.kind.get::<VitSpec>());
-    let largest = vit.filter(|vit| vit.native.is_some()).map(VitSpec::largest_size);
+    let largest = vit.filter(|vit| vit.varies()).map(VitSpec::largest_size);
     let filled = |images: Images| {
         let mut meta = MicrobatchMeta { images, ..MicrobatchMeta::default() };
         meta.text_tokens = length.checked_sub(model.sequence_length(&meta))?;

@@ -44,7 +44,11 @@ impl PackConfig {
             pad: special.pad,
         };
         config.validate()?;
-        let largest = vit.map(VitSpec::largest_size);
+        // Pictures in tiles that are too large for a sequence are left out; squares always fit.
+        let largest = vit.map(|vit| match vit.tiles {
+            Some(_) => vit.image_size(),
+            None => vit.largest_size(),
+        });
         let patches = largest.map_or(0, |size| u64::from(size.patches));
         if config.max_images > 0 && patches > config.max_patches {
             let limit = format!("at least the {patches} patches of the largest image");

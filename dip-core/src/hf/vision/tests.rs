@@ -16,7 +16,7 @@ const LLAVA_NEXT_VICUNA: &str = r#"{"architectures":["LlavaNextForConditionalGen
 "num_hidden_layers":24,"patch_size":14,"projection_dim":768,"vocab_size":32000},"vision_feature_layer":-2,
 "vision_feature_select_strategy":"default"}"#;
 const LLAVA_ONEVISION_05B: &str = r#"{"architectures":["LlavaOnevisionForConditionalGeneration"],
-"image_token_index":151646,"text_config":{"hidden_size":896,"intermediate_size":4864,"model_type":"qwen2",
+"image_token_index":151646,"text_config":{"hidden_size":896,"max_position_embeddings":32768,"intermediate_size":4864,"model_type":"qwen2",
 "num_attention_heads":14,"num_hidden_layers":24,"num_key_value_heads":2,"rope_theta":1000000.0,"vocab_size":152000,
 "tie_word_embeddings":true},"tie_word_embeddings":true,"vision_aspect_ratio":"anyres_max_9","vision_config":
 {"hidden_size":1152,"image_size":384,"intermediate_size":4304,"model_type":"siglip_vision_model",
@@ -61,14 +61,17 @@ fn the_strategy_decides_whether_the_first_row_is_dropped() {
 fn tiles_have_the_resolutions_of_the_file_or_of_its_class() {
     let next = from_config("m", LLAVA_NEXT_VICUNA).unwrap();
     let tiles = vit(&next).tiles.as_ref().unwrap();
-    assert_eq!((tiles.resolutions.len(), tiles.max_tiles, tiles.most_tiles(336)), (5, None, 4));
+    assert_eq!((tiles.resolutions.len(), tiles.max_tiles), (5, None));
+    let largest = vit(&next).largest_size();
+    assert_eq!((largest.patches, largest.views), (5 * 576, 5));
+    assert!(next.spec.patch_limit() >= 5 * 576 && next.spec.sequence_tokens > largest.tokens);
     assert_eq!(next.spec.modules[0].layers, 23);
     let one = from_config("m", LLAVA_ONEVISION_05B).unwrap();
     let tiles = vit(&one).tiles.as_ref().unwrap();
-    assert_eq!(
-        (tiles.resolutions.len(), tiles.max_tiles, tiles.most_tiles(384)),
-        (36, Some(9), 36)
-    );
+    assert_eq!((tiles.resolutions.len(), tiles.max_tiles), (36, Some(9)));
+    let largest = vit(&one).largest_size();
+    assert_eq!((largest.patches, largest.views), (37 * 729, 37));
+    assert!(one.spec.patch_limit() >= 37 * 729 && one.spec.sequence_tokens > largest.tokens);
     assert_eq!(one.spec.modules[0].layers, 26, "all layers");
     assert!(one.spec.modules[1].is_tied());
     for (text, from, to, named) in [

@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::ModuleSpec;
+use crate::spec::batch::ImageSize;
 use crate::spec::error::FieldError;
 
 /// Maximum number of resolutions.
 const MAX_RESOLUTIONS: usize = 1024;
 /// Maximum number of tiles on a side of a resolution.
 const MAX_SIDE_TILES: u32 = 64;
+
+/// Ratio of the side of a grid to the limit above which it is scaled down.
+const SCALING_RATIO: f64 = 1.1;
 
 /// How a picture becomes tiles, as in LLaVA-NeXT and LLaVA-OneVision.
 ///
@@ -25,11 +29,41 @@ pub struct TileSpec {
 }
 
 impl TileSpec {
-    /// The largest number of tiles of a picture.
-    pub fn most_tiles(&self, image_px: u32) -> u32 {
+    /// The size of a picture that fills one of the resolutions. `own` is the size of one square, whose side is `image_px`.
+    pub fn size(&self, [height, width]: [u32; 2], own: ImageSize, image_px: u32) -> ImageSize {
+        let [down, across] = [height, width].map(|side| side / image_px.max(1));
+        let side = own.tokens.isqrt();
+        let (mut rows, mut columns) = (down.saturating_mul(side), across.saturating_mul(side));
+        let area = f64::from(rows) * f64::from(columns);
+        let ratio = (area / self.max_tokens(own)).sqrt();
+        if ratio > SCALING_RATIO {
+            [rows, columns] = [rows, columns].map(|n| (f64::from(n) / ratio) as u32);
+        }
+        self.sized(down.saturating_mul(across), rows.saturating_mul(columns.saturating_add(1)), own)
+    }
+
+    /// An upper bound of the size of a picture. See [`size`](Self::size) for the arguments.
+    pub fn largest_size(&self, own: ImageSize, image_px: u32) -> ImageSize {
         let px = image_px.max(1);
-        let tiles = |[height, width]: &[u32; 2]| (height / px).saturating_mul(width / px);
-        self.resolutions.iter().map(tiles).max().unwrap_or(0)
+        let grids = || self.resolutions.iter().map(|[h, w]| [h / px, w / px]);
+        let tiles = grids().map(|[down, across]| down.saturating_mul(across)).max().unwrap_or(0);
+        let rows =
+            grids().map(|[down, _]| down).max().unwrap_or(0).saturating_mul(own.tokens.isqrt());
+        let unscaled = self.max_tokens(own) * SCALING_RATIO * SCALING_RATIO;
+        let tokens = f64::from(tiles) * f64::from(own.tokens);
+        self.sized(tiles, (tokens.min(unscaled) as u32).saturating_add(rows), own)
+    }
+
+    /// The size of a picture with a view of the whole and `tiles` tiles, whose grid has `tokens` tokens.
+    fn sized(&self, tiles: u32, tokens: u32, own: ImageSize) -> ImageSize {
+        let views = tiles.saturating_add(1);
+        let patches = own.patches.saturating_mul(views);
+        ImageSize { patches, tokens: own.tokens.saturating_add(tokens), views }
+    }
+
+    /// Tokens of a grid to which larger grids are scaled.
+    fn max_tokens(&self, own: ImageSize) -> f64 {
+        self.max_tiles.map_or(f64::INFINITY, |tiles| f64::from(tiles) * f64::from(own.tokens))
     }
 
     /// Checks the tiles of `module`, whose image side is `image_px`.
@@ -55,5 +89,36 @@ impl TileSpec {
             module.check("kind.vit.tiles.max_tiles", max_tiles, MAX_SIDE_TILES.pow(2))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: ImageSize = ImageSize { patches: 729, tokens: 729, views: 1 };
+
+    fn tiles(max_tiles: Option<u32>) -> TileSpec {
+        let sides = (1..=6).flat_map(|h| (1..=6).map(move |w| [h * 384, w * 384]));
+        TileSpec { resolutions: sides.collect(), max_tiles }
+    }
+
+    #[test]
+    fn a_picture_has_the_tokens_of_its_tiles_until_they_are_too_many() {
+        let size = tiles(Some(9)).size([768, 1152], OWN, 384);
+        assert_eq!(size, ImageSize { patches: 7 * 729, tokens: 729 + 54 * (81 + 1), views: 7 });
+        let scaled = tiles(Some(9)).size([2304, 2304], OWN, 384);
+        assert_eq!(scaled, ImageSize { patches: 37 * 729, tokens: 729 + 81 * 82, views: 37 });
+    }
+
+    #[test]
+    fn no_picture_is_larger_than_the_largest() {
+        for tiles in [tiles(None), tiles(Some(1)), tiles(Some(9))] {
+            let largest = tiles.largest_size(OWN, 384);
+            for &resolution in &tiles.resolutions {
+                let size = tiles.size(resolution, OWN, 384);
+                assert!(size.tokens <= largest.tokens && size.patches <= largest.patches);
+            }
+        }
     }
 }

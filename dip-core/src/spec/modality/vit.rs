@@ -273,8 +273,17 @@ impl VitSpec {
         ImageSize { patches: self.patches(), tokens: self.tokens_per_image(), views: 1 }
     }
 
-    /// The size of the largest image.
+    /// True if images have different sizes.
+    pub fn varies(&self) -> bool {
+        self.native.is_some() || self.tiles.is_some()
+    }
+
+    /// An upper bound of the size of an image.
     pub fn largest_size(&self) -> ImageSize {
+        if let Some(tiles) = &self.tiles {
+            let own = self.image_size();
+            return tiles.largest_size(own, self.image_px);
+        }
         let Some(range) = self.native else { return self.image_size() };
         let token_px = u64::from(self.patch_px * self.merge).max(1);
         let tokens = u32::try_from(range.max_pixels / (token_px * token_px)).unwrap_or(u32::MAX);

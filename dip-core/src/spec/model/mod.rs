@@ -32,7 +32,8 @@ pub struct ModelSpec {
     /// Maximum number of images in one microbatch; 0 if the model takes none.
     #[serde(default)]
     pub max_images: u32,
-    /// Maximum number of patches of all images in one microbatch. Defaults to those of `max_images` images of the model's own size.
+    /// Maximum number of patches of all images in one microbatch. Defaults to those of `max_images` images of the model's own size,
+    /// and at least to those of the largest picture in tiles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_patches: Option<u64>,
     /// Maximum number of clips in one microbatch; 0 if the model takes none.
@@ -203,7 +204,9 @@ impl ModelSpec {
     pub fn patch_limit(&self) -> u64 {
         let vit = self.modules.iter().find_map(|module| module.kind.get::<VitSpec>());
         let own = vit.map_or(0, |vit| u64::from(vit.image_size().patches));
-        self.max_patches.unwrap_or(u64::from(self.max_images) * own)
+        let tiled =
+            vit.filter(|vit| vit.tiles.is_some()).map_or(0, |vit| vit.largest_size().patches);
+        self.max_patches.unwrap_or_else(|| (u64::from(self.max_images) * own).max(tiled.into()))
     }
 
     /// Checks every field and the shape of the module graph.
