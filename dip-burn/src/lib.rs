@@ -34,7 +34,7 @@ pub mod weights;
 
 pub use batch::{
     Arrangement, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace,
-    JoinedTiles, Microbatch, PositionRule, Sound, TileGrid, View, ViewGrid, next_position,
-    text_positions,
+    JoinedTiles, Microbatch, PositionRule, PromptPiece, Sound, TileGrid, View, ViewGrid,
+    next_position, text_positions,
 };
 pub use burn::tensor::backend::Backend;

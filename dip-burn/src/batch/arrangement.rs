@@ -40,3 +40,35 @@ pub struct JoinedTiles {
     /// True if the cut grid is interpolated bilinearly to `rows` x `columns`; otherwise it has this size already.
     pub interpolated: bool,
 }
+
+/// A part of what stands for a picture in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PromptPiece {
+    /// Text, some of it special tokens.
+    Text(String),
+    /// So many image tokens.
+    Image(u32),
+}
+
+impl Arrangement {
+    /// What stands in the text for a picture with `tokens` image tokens in `views` views, in order.
+    pub(super) fn prompt(self, tokens: u32, views: u32) -> Vec<PromptPiece> {
+        let Self::Split(TileGrid { rows, columns }) = self else {
+            return vec![PromptPiece::Image(tokens)];
+        };
+        let mut pieces = Vec::new();
+        let mut add = |text: String| {
+            pieces.extend([PromptPiece::Text(text), PromptPiece::Image(tokens / views.max(1))]);
+        };
+        for row in 1..=rows {
+            for column in 1..=columns {
+                let newline = if row > 1 && column == 1 { "\n" } else { "" };
+                add(format!("{newline}<fake_token_around_image><row_{row}_col_{column}>"));
+            }
+        }
+        let newlines = if rows > 0 { "\n\n" } else { "" };
+        add(format!("{newlines}<fake_token_around_image><global-img>"));
+        pieces.push(PromptPiece::Text("<fake_token_around_image>".into()));
+        pieces
+    }
+}

@@ -2,7 +2,7 @@
 
 use dip_core::{ImageSize, VitSpec};
 
-use super::arrangement::Arrangement;
+use super::arrangement::{Arrangement, PromptPiece};
 
 /// The patches of one view along each axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,6 +105,11 @@ impl ImageLayout {
         let sequences: u32 = self.views.iter().map(|view| view.frames).sum();
         let patches = u32::try_from(self.patches()).unwrap_or(u32::MAX);
         ImageSize { patches, tokens: self.tokens, views: sequences }
+    }
+
+    /// What stands for the picture in the text of a document, in order: mostly its image tokens alone.
+    pub fn prompt(&self) -> Vec<PromptPiece> {
+        self.arrangement.prompt(self.tokens, self.views.len() as u32)
     }
 
     /// The image with the pixels of every view.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use dip_core::BatchSplit;
 use serde::Serialize;
 
-pub use arrangement::{Arrangement, JoinedTiles, TileGrid};
+pub use arrangement::{Arrangement, JoinedTiles, PromptPiece, TileGrid};
 pub use image::{Image, ImageLayout, View, ViewGrid};
 pub use positions::{ImagePlace, PositionRule, next_position, text_positions};
 

@@ -135,8 +135,7 @@ impl DocumentError {
     pub fn reason(&self) -> SkipReason {
         match self {
             Self::Text(_) => SkipReason::Untokenizable,
-            Self::Picture(PictureError::Oversized { .. }) => SkipReason::Oversized,
-            Self::Picture(_) => SkipReason::BrokenPicture,
+            Self::Picture(error) => error.reason(),
             Self::Chat(_) => SkipReason::Unrenderable,
         }
     }

@@ -25,6 +25,10 @@ pub enum SkipReason {
     WrongMarks,
     /// A picture cannot be decoded.
     BrokenPicture,
+    /// A picture has a format that is not read, such as AVIF.
+    UnsupportedPicture,
+    /// A picture has a shape that the vision encoder does not take.
+    UnfitPicture,
     /// A video cannot be decoded, or its latents do not fit the model.
     BrokenVideo,
     /// A sample for a text-to-video model has no video.
@@ -55,6 +59,8 @@ impl SkipReason {
             Self::InvalidText => "text is not UTF-8",
             Self::WrongMarks => "wrong number of image marks",
             Self::BrokenPicture => "broken picture",
+            Self::UnsupportedPicture => "picture format that is not read",
+            Self::UnfitPicture => "picture shape that the model does not take",
             Self::BrokenVideo => "broken video",
             Self::MissingVideo => "missing video",
             Self::Oversized => "oversized",

@@ -1,7 +1,7 @@
 //! Documents as token ids.
 
 use super::Document;
-use crate::batch::ImageLayout;
+use crate::batch::{ImageLayout, PromptPiece};
 use crate::data::chat::ChatError;
 use crate::data::error::DocumentError;
 use crate::data::marked::{MarkedText, SpannedToken};
@@ -25,7 +25,7 @@ pub struct TokenizedDocument {
 /// A picture in a sequence of tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlacedPicture {
-    /// Offset of its first image token; the others follow it.
+    /// Offset of its first image token. The others follow it; those of a split picture with text between them.
     pub offset: u32,
     /// The picture.
     pub picture: Picture,
@@ -74,6 +74,7 @@ impl TokenizedDocument {
     ) -> Result<Self, DocumentError> {
         let image = tokenizer.special().image;
         let mut out = Self::default();
+        let number = document.pictures().count();
         let mut pictures = document.pictures();
         let mut trained = text.trained.iter().peekable();
         let mut shown = 0;
@@ -87,19 +88,44 @@ impl TokenizedDocument {
             shown += 1;
             if let Some(picture) = pictures.next() {
                 let layout = match images {
-                    Some(images) => images.layout_of(picture)?,
+                    Some(images) => images.layout_of(picture, number)?,
                     None => ImageLayout::default(),
                 };
-                let (offset, tokens) = (out.tokens.len() as u32, layout.tokens as usize);
-                out.pictures.push(PlacedPicture { offset, picture: picture.clone(), layout });
-                out.extend(std::iter::repeat_n(image, tokens), false);
+                out.place(picture, layout, tokenizer)?;
             }
         }
-        let pictures = document.pictures().count();
-        if shown != pictures {
-            return Err(ChatError::Pictures { shown, pictures }.into());
+        if shown != number {
+            return Err(ChatError::Pictures { shown, pictures: number }.into());
         }
         Ok(out)
+    }
+
+    /// Appends a picture: its image tokens, and text around them if it is split.
+    fn place(
+        &mut self,
+        picture: &Picture,
+        layout: ImageLayout,
+        tokenizer: &Tokenizer,
+    ) -> Result<(), DocumentError> {
+        let mut first = None;
+        for piece in layout.prompt() {
+            match piece {
+                PromptPiece::Text(text) => {
+                    let mut marked = MarkedText::default();
+                    marked.push_control(&text);
+                    let tokens = tokenizer.encode_marked(&marked)?;
+                    self.extend(tokens.into_iter().map(|token| token.id), false);
+                }
+                PromptPiece::Image(tokens) => {
+                    first.get_or_insert(self.tokens.len() as u32);
+                    let image = tokenizer.special().image;
+                    self.extend(std::iter::repeat_n(image, tokens as usize), false);
+                }
+            }
+        }
+        let offset = first.unwrap_or(self.tokens.len() as u32);
+        self.pictures.push(PlacedPicture { offset, picture: picture.clone(), layout });
+        Ok(())
     }
 
     /// Appends a token.
@@ -129,14 +155,22 @@ impl TokenizedDocument {
         cut
     }
 
+    /// The offset after the last image token of a picture. Between the tokens of a split picture there is text.
+    fn end_of(&self, placed: &PlacedPicture) -> usize {
+        let start = (placed.offset as usize).min(self.tokens.len());
+        let Some(last) = (placed.layout.tokens as usize).checked_sub(1) else { return start };
+        let tokens = &self.tokens[start..];
+        let mut image_tokens = (0..tokens.len()).filter(|&i| tokens[i] == tokens[0]);
+        start + image_tokens.nth(last).map_or(tokens.len(), |last| last + 1)
+    }
+
     /// The length that [`TokenizedDocument::truncate`] leaves.
     pub fn kept_tokens(&self, room: Room) -> usize {
         let Room { tokens, images, patches } = room;
         let mut used = 0u64;
         let mut fits = |placed: &PlacedPicture| {
             used = used.saturating_add(placed.layout.patches());
-            let end = u64::from(placed.offset) + u64::from(placed.layout.tokens);
-            end <= u64::from(tokens) && used <= patches
+            self.end_of(placed) <= tokens as usize && used <= patches
         };
         let mut pictures = self.pictures.iter().enumerate();
         let left_out = pictures.find(|(i, placed)| *i >= images as usize || !fits(placed));

@@ -2,13 +2,14 @@
 
 use std::io::Cursor;
 
+use dip_core::hf::{PixelSize, ResizeFilter};
 use image::codecs::gif::GifDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageError, RgbImage};
 
 use super::VideoError;
 use super::grid::LatentShape;
-use crate::data::picture::{checked_size, decoder_limits, guarded, over_white, scaled};
+use crate::data::picture::{as_rgb, checked_size, guarded, limits, resized};
 
 /// Most frames that are read from one file.
 const MAX_FRAMES: usize = 1 << 16;
@@ -45,7 +46,7 @@ fn limited<D: ImageDecoder>(decoder: Result<D, ImageError>) -> Result<D, VideoEr
     let mut decoder = decoder.map_err(VideoError::broken)?;
     let (width, height) = decoder.dimensions();
     checked_size(width, height)?;
-    decoder.set_limits(decoder_limits()).map_err(VideoError::broken)?;
+    decoder.set_limits(limits()).map_err(VideoError::broken)?;
     Ok(decoder)
 }
 
@@ -59,11 +60,12 @@ fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbIm
         end += delay.max(SHORTEST_FRAME_S);
         let count = shape.frames(end).min(most) as usize;
         if latent.len() < count {
-            let rgb = over_white(&DynamicImage::ImageRgba8(frame.into_buffer()));
+            let rgb = as_rgb(DynamicImage::ImageRgba8(frame.into_buffer()))?;
             // Frames are kept at the size of the latent grid, which is smaller than the file's.
             let patch_px = shape.patch_px().unwrap_or(1);
             let grid = shape.grid(rgb.dimensions(), 1, patch_px);
-            let small = scaled(&rgb, grid.columns * patch_px, grid.rows * patch_px);
+            let size = PixelSize::new(grid.columns * patch_px, grid.rows * patch_px);
+            let small = resized(&rgb, size, ResizeFilter::Bilinear);
             latent.resize(count, small);
         }
         if latent.len() == most as usize {

@@ -25,11 +25,12 @@ pub(crate) use packed::ReadyClip;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use dip_core::hf::{PixelSize, ResizeFilter};
 use image::RgbImage;
 use thiserror::Error;
 
 use super::error::BoxError;
-use super::picture::{Picture, PictureError, scaled};
+use super::picture::{Picture, PictureError, resized};
 
 /// A video with its caption.
 #[derive(Debug, Clone)]
@@ -168,9 +169,9 @@ impl Video {
         };
         let first = frames.first().ok_or_else(|| VideoError::broken("it has no frames"))?;
         let grid = shape.grid(first.dimensions(), frames.len() as u32, patch_px);
-        let (width, height) = (grid.columns * patch_px, grid.rows * patch_px);
-        let scaled: Vec<RgbImage> = frames.iter().map(|f| scaled(f, width, height)).collect();
-        Ok(Latents::of_frames(&scaled, grid, patch_px))
+        let size = PixelSize::new(grid.columns * patch_px, grid.rows * patch_px);
+        let scaled = frames.iter().map(|frame| resized(frame, size, ResizeFilter::Bilinear));
+        Ok(Latents::of_frames(&scaled.collect::<Vec<_>>(), grid, patch_px))
     }
 }
 

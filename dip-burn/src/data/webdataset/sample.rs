@@ -9,7 +9,7 @@ use minijinja::Value;
 
 use crate::data::document::Document;
 use crate::data::error::DataError;
-use crate::data::picture::{Picture, PictureError};
+use crate::data::picture::Picture;
 use crate::data::samples::{SamplePictures, conversation, field, text_field};
 use crate::data::skip::SkipReason;
 use crate::data::video::{CaptionedVideo, Video};
@@ -167,8 +167,7 @@ impl<'a> SampleReader<'a> {
         let picture = Picture::Encoded(self.bytes(member)?.into());
         match picture.check() {
             Ok(()) => Ok(picture),
-            Err(PictureError::Broken(_)) => Err(Unusable::Skip(SkipReason::BrokenPicture)),
-            Err(PictureError::Oversized { .. }) => Err(Unusable::Skip(SkipReason::Oversized)),
+            Err(error) => Err(Unusable::Skip(error.reason())),
         }
     }
 
@@ -205,6 +204,10 @@ impl SamplePictures for MemberPictures {
     }
 }
 
+/// Ends of the names of pictures. Samples with formats that are not read are skipped and counted.
+const PICTURE_FORMATS: [&str; 11] =
+    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "jxl"];
+
 /// Makes a video from the bytes of a member.
 type VideoFormat = fn(Arc<[u8]>) -> Video;
 
@@ -229,7 +232,7 @@ fn is_text(member: &Member) -> bool {
 /// The number of a picture in its sample: `png` is 0, `3.png` is 3. `None` for members that are not pictures.
 fn picture_number(extension: &str) -> Option<u64> {
     let (number, format) = extension.rsplit_once('.').unwrap_or(("0", extension));
-    matches!(format, "jpg" | "jpeg" | "png" | "webp").then(|| number.parse().unwrap_or(u64::MAX))
+    PICTURE_FORMATS.contains(&format).then(|| number.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
