@@ -1,8 +1,9 @@
 //! Weight gradients of a chunk, summed over its backwards.
 
+use std::collections::HashSet;
 use std::marker::PhantomData;
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -25,23 +26,26 @@ pub struct Gradients<B: Backend> {
     backend: PhantomData<B>,
 }
 
-/// The trained part of a module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The trained parameters of a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Trains {
     Nothing,
-    Weights,
-    Adapters,
+    All,
+    Only(HashSet<ParamId>),
 }
 
 impl<B: Backend> Gradients<B> {
-    /// Empty sums for the trained part of a module. Gradients of the rest are neither computed nor added.
+    /// Empty sums for all parameters of a module, or for none if it is not trained. Gradients of the rest are neither computed nor
+    /// added.
     pub fn of(spec: &ModuleSpec) -> Self {
-        let trains = match (spec.trainable, &spec.lora) {
-            (false, _) => Trains::Nothing,
-            (true, None) => Trains::Weights,
-            (true, Some(_)) => Trains::Adapters,
-        };
+        let trains = if spec.trainable { Trains::All } else { Trains::Nothing };
         Self { sums: GradientsParams::new(), trains, deferred: None, backend: PhantomData }
+    }
+
+    /// The same for only these parameters.
+    #[must_use]
+    pub fn only(self, trained: HashSet<ParamId>) -> Self {
+        Self { trains: Trains::Only(trained), ..self }
     }
 
     /// The sums.
@@ -85,24 +89,18 @@ impl<B: Backend> Gradients<B> {
         deferred.0.into_iter().for_each(|job| job(&mut self.sums));
     }
 
-    /// Adds to the sum of a weight, now or later.
+    /// Adds to the sum of a parameter, now or later.
     pub fn add<const D: usize>(
         &mut self,
         parameter: &Param<Tensor<B, D>>,
         gradient: impl FnOnce() -> Tensor<B, D> + Send + 'static,
     ) {
-        if self.trains == Trains::Weights {
-            self.sum(parameter, gradient);
-        }
-    }
-
-    /// Adds to the sum of a matrix of an adapter, now or later.
-    pub fn add_adapter<const D: usize>(
-        &mut self,
-        parameter: &Param<Tensor<B, D>>,
-        gradient: impl FnOnce() -> Tensor<B, D> + Send + 'static,
-    ) {
-        if self.trains == Trains::Adapters {
+        let trained = match &self.trains {
+            Trains::Nothing => false,
+            Trains::All => true,
+            Trains::Only(trained) => trained.contains(&parameter.id),
+        };
+        if trained {
             self.sum(parameter, gradient);
         }
     }

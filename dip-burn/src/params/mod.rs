@@ -10,7 +10,8 @@ pub(crate) mod bucket;
 pub use any_module::{AnyMapper, AnyModule, AnyVisitor};
 pub use bucket::Bucket;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::marker::PhantomData;
 
 use burn::module::{ModuleMapper, ModuleVisitor, Param, ParamId};
@@ -126,6 +127,27 @@ pub(crate) fn gradients<B: Backend, G: Backend>(
     visitor.tensors
 }
 
+/// The parameters of a module whose paths `select` accepts.
+pub(crate) fn selected<B: Backend>(
+    module: &dyn AnyModule<B>,
+    naming: &Naming,
+    select: impl Fn(&str) -> bool,
+) -> HashSet<ParamId> {
+    let mut visitor = Selection { naming, select, path: Vec::new(), found: HashSet::new() };
+    module.visit(&mut visitor);
+    visitor.found
+}
+
+/// The names of the parameters of a module.
+pub(crate) fn names<B: Backend>(module: &dyn AnyModule<B>, naming: &Naming) -> Vec<String> {
+    let names = RefCell::new(Vec::new());
+    selected(module, naming, |name| {
+        names.borrow_mut().push(name.to_owned());
+        false
+    });
+    names.into_inner()
+}
+
 /// Takes the gradients of a module out of the gradients of a whole graph of Burn's autodiff.
 pub(crate) fn graph_gradients<B: AutodiffBackend>(
     module: &dyn AnyModule<B>,
@@ -208,6 +230,29 @@ impl<B: Backend> ModuleVisitor<B> for Exporter<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         self.tensors.insert(self.naming.name(&self.path), param.val().into_data());
+    }
+}
+
+struct Selection<'a, F> {
+    naming: &'a Naming,
+    select: F,
+    path: Vec<String>,
+    found: HashSet<ParamId>,
+}
+
+impl<B: Backend, F: Fn(&str) -> bool> ModuleVisitor<B> for Selection<'_, F> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if (self.select)(&self.naming.name(&self.path)) {
+            self.found.insert(param.id);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Errors of a pipeline and its ranks.
 
-use dip_core::{ExecError, RankId};
+use dip_core::{ExecError, FieldError, RankId};
 use thiserror::Error;
 
 use super::group::GroupError;
@@ -15,6 +15,9 @@ pub enum PipelineError {
     /// The model cannot be built.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A setting names no parameter of the model.
+    #[error(transparent)]
+    Setting(#[from] FieldError),
     /// The partition does not fit the devices.
     #[error(
         "the partition has {ranks} ranks, but there are {devices} devices; give one device per rank and replica"

@@ -31,6 +31,6 @@ pub use import::ImportError;
 pub use init::PipelineInit;
 pub use link::{ChannelLink, DeviceLinks, LinkFactory, RankLink, ReplicaRanks};
 pub(crate) use optimizer::Optimizer;
-pub use optimizer::{Algorithm, OptimizerConfig, RateSchedule, StateError};
+pub use optimizer::{Algorithm, OptimizerConfig, ParameterGroup, RateSchedule, StateError};
 pub use pipeline::{BatchExecutor, Pipeline, ReplicaWork, StepReport, Update};
 pub use worker::TensorKind;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{
-    Bytes, LayerStrategy, MicrobatchId, ModuleId, PairKey, Received, Stage, StageCall, StageError,
-    SubMicrobatchId,
+    Bytes, LayerStrategy, MicrobatchId, ModuleId, ModuleSpec, PairKey, Received, Stage, StageCall,
+    StageError, SubMicrobatchId,
 };
 
 use crate::batch::Batch;
@@ -25,7 +25,7 @@ use crate::params::bucket;
 use crate::params::{
     self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap, ReadError,
 };
-use crate::weights::{ReadWeights, Weights};
+use crate::weights::{ReadWeights, Weights, is_adapter};
 use countdown::Countdown;
 pub use held::RankMemory;
 use held::{Account, DeferredState, HeldState};
@@ -92,8 +92,26 @@ impl<B: Backend> ChunkStage<B> {
             bytes: Account::default(),
             countdown: None,
         };
+        stage.restrict(spec);
         stage.read(weights)?;
         Ok(stage)
+    }
+
+    /// Leaves out the gradients of parameters that are not trained although the module is.
+    fn restrict(&mut self, spec: &ModuleSpec) {
+        if !spec.trainable || (spec.lora.is_none() && spec.frozen.is_empty()) {
+            return;
+        }
+        let trained = params::selected(&*self.chunk, &self.naming, |name| {
+            let path = name.split_once('.').map_or("", |(_, path)| path);
+            spec.trains(path, is_adapter(name))
+        });
+        self.gradients = Gradients::of(spec).only(trained);
+    }
+
+    /// The names of its parameters.
+    pub(crate) fn names(&self) -> Vec<String> {
+        params::names(&*self.chunk, &self.naming)
     }
 
     fn read(&mut self, weights: Option<&Weights>) -> Result<(), ModelError> {

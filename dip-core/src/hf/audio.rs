@@ -43,6 +43,7 @@ pub(super) fn qwen2_audio(config: &Fields<'_>) -> Result<Modules, SpecError> {
         gated_ffn: None,
         adapter_hidden: None,
         trainable: true,
+        frozen: Vec::new(),
         lora: None,
         inputs: Vec::new(),
         options: LayerOptions {

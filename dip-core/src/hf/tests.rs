@@ -72,7 +72,7 @@ fn llava_omits_defaults_of_llama_and_takes_features_before_the_last_layer() {
         (Activation::QuickGelu, 1e-5)
     );
     assert_eq!((lm.hidden, lm.ffn, lm.layers, lm.heads), (4096, 11_008, 32, 32));
-    assert_eq!(lm.kind, DecoderSpec { vocab: 32_064, head: true, tied: false }.into());
+    assert_eq!(lm.kind, DecoderSpec { vocab: 32_064, head: true, tied: false, z_loss: 0.0 }.into());
     assert!((billions(&model, 1) - 6.74).abs() < 0.01);
 }
 

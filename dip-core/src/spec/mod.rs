@@ -23,7 +23,8 @@ pub use modality::{
 };
 pub use model::{
     Activation, AttentionBias, AttentionWindow, LayerOptions, Lora, LoraTarget, ModelSpec,
-    ModuleSpec, Parallelism, QueryKeyNorm, Rope, RopeScaling, YarnScaling,
+    ModuleSpec, Parallelism, QueryKeyNorm, Rope, RopeScaling, YarnScaling, name_covers,
+    part_covers,
 };
 pub use parameters::ModuleParameters;
 pub use strict::{from_json, from_toml};

@@ -58,8 +58,8 @@ impl<B: Backend> Adapter<B> {
         let dy = dy.clone() * self.scale;
         let d_rk = dy.clone().matmul(self.b.val().transpose());
         let (a, x, d) = (self.a.val(), x_ri.clone(), d_rk.clone());
-        gradients.add_adapter(&self.b, move || x.matmul(a).transpose().matmul(dy));
-        gradients.add_adapter(&self.a, move || x_ri.transpose().matmul(d));
+        gradients.add(&self.b, move || x.matmul(a).transpose().matmul(dy));
+        gradients.add(&self.a, move || x_ri.transpose().matmul(d));
         d_rk
     }
 }

@@ -19,6 +19,8 @@ use crate::model::{Gradients, cast, to_f32};
 pub struct DecoderEnd<B: Backend> {
     pub(super) norm: Norm<B>,
     pub(super) head: Option<Linear<B>>,
+    /// Weight of the squared logarithm of the softmax's denominator; 0 for none.
+    pub(super) z_loss: f64,
 }
 
 /// The state that the backward of the end needs.
@@ -26,11 +28,14 @@ pub(super) struct DecoderEndKept<B: Backend> {
     norm: NormKept<B>,
     /// Log-probabilities of the trained rows, `[r, v]`, in f32.
     log_p_rv: Option<Tensor<B, 2>>,
+    /// Logarithm of the softmax's denominator, `[r, 1]`, in f32; only with z-loss.
+    log_z_r1: Option<Tensor<B, 2>>,
 }
 
 impl<B: Backend> DecoderEndKept<B> {
     pub fn bytes(&self) -> u64 {
-        self.norm.bytes() + self.log_p_rv.as_ref().map_or(0, bytes_of)
+        let tensors = self.log_p_rv.iter().chain(&self.log_z_r1);
+        self.norm.bytes() + tensors.map(bytes_of).sum::<u64>()
     }
 }
 
@@ -44,14 +49,22 @@ impl<B: Backend> DecoderEnd<B> {
     ) -> (Tensor<B, 2>, DecoderEndKept<B>) {
         let Some(head) = &self.head else {
             let (y_tm, norm) = self.norm.forward(x_tm);
-            return (y_tm, DecoderEndKept { norm, log_p_rv: None });
+            return (y_tm, DecoderEndKept { norm, log_p_rv: None, log_z_r1: None });
         };
         let trained = TrainedPositions::of(microbatch, &x_tm.device());
         let (x_rm, norm) = self.norm.forward(x_tm.select(0, trained.rows));
-        let log_p_rv = log_softmax(to_f32(head.forward(x_rm)), 1);
+        let logits_rv = to_f32(head.forward(x_rm));
+        let first = |x: &Tensor<B, 2>| x.clone().slice([0..x.dims()[0], 0..1]);
+        let logits_r1 = (self.z_loss > 0.0).then(|| first(&logits_rv));
+        let log_p_rv = log_softmax(logits_rv, 1);
         let log_p_r1 = log_p_rv.clone().gather(1, trained.targets);
-        let loss = log_p_r1.sum().mul_scalar(-trained.weight).reshape([1, 1]);
-        (loss, DecoderEndKept { norm, log_p_rv: Some(log_p_rv) })
+        let mut loss_r1 = -log_p_r1;
+        let log_z_r1 = logits_r1.map(|logits_r1| logits_r1 - first(&log_p_rv));
+        if let Some(log_z_r1) = &log_z_r1 {
+            loss_r1 = loss_r1 + log_z_r1.clone().square() * self.z_loss;
+        }
+        let loss = loss_r1.sum().mul_scalar(trained.weight).reshape([1, 1]);
+        (loss, DecoderEndKept { norm, log_p_rv: Some(log_p_rv), log_z_r1 })
     }
 
     /// The gradient of `x_tm`.
@@ -62,7 +75,7 @@ impl<B: Backend> DecoderEnd<B> {
         microbatch: &Microbatch,
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
-        let DecoderEndKept { norm, log_p_rv } = kept;
+        let DecoderEndKept { norm, log_p_rv, log_z_r1 } = kept;
         let (Some(head), Some(log_p_rv)) = (&self.head, log_p_rv) else {
             return self.norm.backward(norm, dy, gradients);
         };
@@ -71,6 +84,11 @@ impl<B: Backend> DecoderEnd<B> {
         // d loss / d logits = p - 1 at the target, p elsewhere.
         let minus_one = Tensor::full(trained.targets.dims(), -1.0, &device);
         let p_rv = log_p_rv.exp();
+        // d log(z)^2 / d logits = 2 log(z) p.
+        let p_rv = match log_z_r1 {
+            Some(log_z_r1) => p_rv * (log_z_r1 * (2.0 * self.z_loss) + 1.0),
+            None => p_rv,
+        };
         let d_rv = p_rv.scatter(1, trained.targets, minus_one, IndexingUpdateOp::Add);
         let d_rv = cast(d_rv * (dy * trained.weight), head.weight.val().dtype());
         let d_rm = linear_backward(head, self.norm.output(&norm), d_rv, gradients);

@@ -80,6 +80,7 @@ impl<B: Backend> DecoderChunk<B> {
         let end = || DecoderEnd {
             norm: Norm::rms(width, init).with_epsilon(spec.options.norm_epsilon),
             head: decoder.head.then(head),
+            z_loss: decoder.z_loss,
         };
         Ok(Self {
             embed: chunk.is_first().then(|| Embedding { weight: table() }),
@@ -165,7 +166,7 @@ impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {
         on: &Slice<'_>,
         rows: Option<&[usize]>,
     ) -> Option<Tensor<B, 2>> {
-        let DecoderEnd { norm, head } = self.end.as_ref()?;
+        let DecoderEnd { norm, head, .. } = self.end.as_ref()?;
         let x_tm = self.start(inputs, on);
         let geometry = self.geometry(on, &x_tm.device());
         let x_tm = self.run(x_tm, &geometry);

@@ -8,7 +8,8 @@ mod muon;
 mod rate;
 mod state;
 
-pub use config::{Algorithm, OptimizerConfig};
+pub(super) use config::no_such_part;
+pub use config::{Algorithm, OptimizerConfig, ParameterGroup};
 pub use moment::StateError;
 pub use rate::RateSchedule;
 
@@ -22,15 +23,14 @@ use burn::tensor::backend::Backend;
 
 use crate::params::ParameterMap;
 use crate::stage::ChunkStage;
-use muon::MuonRule;
+use muon::{MuonRule, MuonStep};
 
 /// Steps until the decay of an average reaches one half. The decay grows with the steps, so that early averages forget faster.
 const AVERAGE_WARM_UP_STEPS: f64 = 10.0;
 
 /// AdamW for the parameters of a rank, or Muon for its matrices and AdamW for the rest.
 pub(crate) struct Optimizer<B: Backend> {
-    matrices: AdamW,
-    vectors: AdamW,
+    config: OptimizerConfig,
     muon: Option<MuonRule<B>>,
     steps: u64,
     /// By parameter name.
@@ -50,23 +50,40 @@ struct Average<B: Backend> {
 impl<B: Backend> Optimizer<B> {
     /// An optimiser without moments. Weight decay applies to matrices, not to norms and biases.
     pub fn new(config: &OptimizerConfig) -> Self {
-        let rule = |weight_decay| {
-            AdamWConfig::new()
-                .with_beta_1(config.beta_1)
-                .with_beta_2(config.beta_2)
-                .with_epsilon(1e-8)
-                .with_weight_decay(weight_decay)
-                .build()
-        };
         Self {
-            matrices: rule(config.weight_decay),
-            vectors: rule(0.0),
-            muon: (config.algorithm == Algorithm::Muon).then(|| MuonRule::new(config)),
+            config: config.clone(),
+            muon: (config.algorithm == Algorithm::Muon).then(MuonRule::new),
             steps: 0,
             states: HashMap::new(),
             ema_decay: config.ema_decay,
             averages: HashMap::new(),
         }
+    }
+
+    /// The rule of AdamW and the learning rate of a parameter of `dimensions` dimensions, where `learning_rate` is that of the
+    /// optimiser.
+    fn adamw(&self, name: &str, dimensions: usize, learning_rate: f64) -> (AdamW, f64) {
+        let (rate, weight_decay) = self.settings(name, learning_rate);
+        let rule = AdamWConfig::new()
+            .with_beta_1(self.config.beta_1)
+            .with_beta_2(self.config.beta_2)
+            .with_epsilon(1e-8)
+            .with_weight_decay(if dimensions >= 2 { weight_decay } else { 0.0 });
+        (rule.build(), rate)
+    }
+
+    /// The learning rate and the weight decay of a parameter.
+    fn settings(&self, name: &str, learning_rate: f64) -> (f64, f32) {
+        let group = self.config.group_of(name);
+        let peak = group.and_then(|group| group.learning_rate);
+        let rate = match peak {
+            Some(peak) if self.config.learning_rate > 0.0 => {
+                learning_rate * (peak / self.config.learning_rate)
+            }
+            _ => learning_rate,
+        };
+        let decay = group.and_then(|group| group.weight_decay);
+        (rate, decay.unwrap_or(self.config.weight_decay))
     }
 
     /// Updates every trained parameter that this replica `owns` with its gradient times `scale`.
@@ -124,14 +141,16 @@ impl<B: Backend> ParameterMap<B> for UpdateParameters<'_, B> {
         let optimizer = &mut *self.optimizer;
         let gradient =
             if self.scale == 1.0 { gradient } else { gradient.mul_scalar(self.scale as f32) };
-        if let Some(muon) = optimizer.muon.as_mut().filter(|_| MuonRule::<B>::takes(name, D)) {
-            let parameter = muon.step(name, self.learning_rate, parameter, gradient);
+        if MuonRule::<B>::takes(name, D) && optimizer.muon.is_some() {
+            let (rate, decay) = optimizer.settings(name, self.learning_rate);
+            let muon = optimizer.muon.as_mut().expect("it is there");
+            let parameter = muon.step(name, MuonStep { rate, decay }, parameter, gradient);
             optimizer.average(name, &parameter);
             return parameter;
         }
-        let rule = if D >= 2 { &optimizer.matrices } else { &optimizer.vectors };
+        let (rule, rate) = optimizer.adamw(name, D, self.learning_rate);
         let state = optimizer.states.remove(name).map(AdaptorRecord::into_state::<D>);
-        let (parameter, state) = rule.step(self.learning_rate, parameter, gradient, state);
+        let (parameter, state) = rule.step(rate, parameter, gradient, state);
         if let Some(state) = state {
             optimizer.states.insert(name.to_owned(), AdaptorRecord::from_state(state));
         }
@@ -150,7 +169,16 @@ mod tests {
     /// The values after `gradients`, one a step.
     fn stepped<const D: usize>(shape: [usize; D], gradients: &[[f32; 3]]) -> Vec<f32> {
         let config = OptimizerConfig { weight_decay: 0.1, ..OptimizerConfig::default() };
-        let mut optimizer = Optimizer::<Flex>::new(&config);
+        stepped_by(&config, shape, gradients)
+    }
+
+    /// The same for a run whose learning rate is 0.05 now.
+    fn stepped_by<const D: usize>(
+        config: &OptimizerConfig,
+        shape: [usize; D],
+        gradients: &[[f32; 3]],
+    ) -> Vec<f32> {
+        let mut optimizer = Optimizer::<Flex>::new(config);
         let tensor = |values: &[f32; 3]| -> Tensor<Flex, D> {
             let data = TensorData::new(values.to_vec(), Shape::new(shape));
             Tensor::from_data(data, &Default::default())
@@ -162,6 +190,29 @@ mod tests {
             parameter = update.map("w", parameter, Some(tensor(gradient)));
         }
         parameter.into_data().to_vec().unwrap()
+    }
+
+    #[test]
+    fn a_group_has_its_own_learning_rate_and_weight_decay() {
+        let gradients = [[0.3, -2.0, 1e-4], [-0.1, 0.5, 2e-4]];
+        let group = ParameterGroup {
+            parameters: vec!["w".into()],
+            learning_rate: Some(5e-4),
+            weight_decay: Some(0.0),
+        };
+        for algorithm in [Algorithm::Adamw, Algorithm::Muon] {
+            let plain = OptimizerConfig { algorithm, weight_decay: 0.1, ..Default::default() };
+            // Half of the peak of the group: the update is made with 50 times the peak of the run.
+            let half = OptimizerConfig { learning_rate: 2e-3, weight_decay: 0.0, ..plain.clone() };
+            let expected = {
+                let group = ParameterGroup { learning_rate: Some(1e-3), ..group.clone() };
+                OptimizerConfig { groups: vec![group], ..half }
+            };
+            let grouped = OptimizerConfig { groups: vec![group.clone()], ..plain.clone() };
+            let stepped = |config| stepped_by(config, [1, 3], &gradients);
+            assert_eq!(stepped(&grouped), stepped(&expected));
+            assert_ne!(stepped(&grouped), stepped(&plain));
+        }
     }
 
     #[test]

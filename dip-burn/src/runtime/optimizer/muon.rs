@@ -10,7 +10,6 @@ use burn::optim::{
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::OptimizerConfig;
 use super::moment::{StateError, tensor_like};
 use crate::params::NamedTensors;
 
@@ -20,20 +19,34 @@ const VELOCITY: &str = ".velocity";
 
 /// Burn's update rule with the velocity of every matrix.
 pub(super) struct MuonRule<B: Backend> {
-    rule: Muon<B>,
     velocities: HashMap<String, Tensor<B, 2>>,
 }
 
-impl<B: Backend> MuonRule<B> {
-    /// A rule without velocities. Its steps are scaled to the size of AdamW's, so that both use the same learning rates.
-    pub fn new(config: &OptimizerConfig) -> Self {
+/// The settings of one step of a matrix.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MuonStep {
+    /// Learning rate.
+    pub rate: f64,
+    /// Decoupled weight decay.
+    pub decay: f32,
+}
+
+impl MuonStep {
+    /// Burn's rule. Its steps are scaled to the size of AdamW's, so that both use the same learning rates.
+    fn rule<B: Backend>(self) -> Muon<B> {
         let momentum = MomentumConfig { momentum: MOMENTUM, dampening: 0.0, nesterov: true };
-        let rule = MuonConfig::new()
+        MuonConfig::new()
             .with_momentum(momentum)
-            .with_weight_decay(Some(WeightDecayConfig::new(config.weight_decay)))
+            .with_weight_decay(Some(WeightDecayConfig::new(self.decay)))
             .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW)
-            .build();
-        Self { rule, velocities: HashMap::new() }
+            .build()
+    }
+}
+
+impl<B: Backend> MuonRule<B> {
+    /// A rule without velocities.
+    pub fn new() -> Self {
+        Self { velocities: HashMap::new() }
     }
 
     /// True if a parameter of `dimensions` dimensions is a matrix of a hidden layer.
@@ -45,7 +58,7 @@ impl<B: Backend> MuonRule<B> {
     pub fn step<const D: usize>(
         &mut self,
         name: &str,
-        learning_rate: f64,
+        step: MuonStep,
         parameter: Tensor<B, D>,
         gradient: Tensor<B, D>,
     ) -> Tensor<B, D> {
@@ -59,7 +72,7 @@ impl<B: Backend> MuonRule<B> {
         };
         self.velocities.insert(name.to_owned(), velocity);
         let state = before.map(|velocity| MuonState::new(MomentumState::new(velocity)));
-        let (parameter, _) = self.rule.step(learning_rate, parameter, gradient, state);
+        let (parameter, _) = step.rule().step(step.rate, parameter, gradient, state);
         parameter.reshape(shape)
     }
 
@@ -111,14 +124,14 @@ mod tests {
 
     #[test]
     fn steps_equal_the_rule_with_its_own_velocity() {
-        let config = OptimizerConfig::default();
-        let mut ours = MuonRule::<Flex>::new(&config);
-        let theirs = ours.rule.clone();
+        let step = MuonStep { rate: 1e-2, decay: 0.05 };
+        let mut ours = MuonRule::<Flex>::new();
+        let theirs = step.rule();
         let (mut a, mut state) = (normal(), None);
         let mut b = a.clone();
         for _ in 0..4 {
             let gradient = normal();
-            a = ours.step("language.layers.0.query", 1e-2, a, gradient.clone());
+            a = ours.step("language.layers.0.query", step, a, gradient.clone());
             (b, state) = theirs.step(1e-2, b, gradient, state);
         }
         assert_eq!(values(a), values(b));
@@ -126,10 +139,9 @@ mod tests {
 
     #[test]
     fn a_step_is_as_large_as_one_of_adamw() {
-        let config = OptimizerConfig { weight_decay: 0.0, ..OptimizerConfig::default() };
         let start = normal();
-        let step =
-            MuonRule::new(&config).step("x.layers.0.w", 1.0, start.clone(), normal()) - start;
+        let step = MuonStep { rate: 1.0, decay: 0.0 };
+        let step = MuonRule::new().step("x.layers.0.w", step, start.clone(), normal()) - start;
         let rms = step.square().mean().sqrt().into_scalar();
         // AdamW's updates have an RMS of about 0.2 to 0.4 of the learning rate (Liu et al. 2025).
         assert!((0.1..0.4).contains(&rms), "{rms}");

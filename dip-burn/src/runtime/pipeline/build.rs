@@ -5,19 +5,19 @@ use std::sync::mpsc::{Sender, channel};
 
 use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
-use dip_core::RankId;
+use dip_core::{FieldError, RankId, name_covers};
 
 use super::connect::{Member, connect};
 use super::{Pipeline, RankThread};
 use crate::runtime::chunks::{Chunks, layout_of};
 use crate::runtime::error::PipelineError;
 use crate::runtime::init::PipelineInit;
-use crate::runtime::optimizer::Optimizer;
+use crate::runtime::optimizer::{Optimizer, no_such_part};
 use crate::runtime::replica::Replica;
 use crate::runtime::shard::OptimizerShard;
 use crate::runtime::tied::TiedWeights;
 use crate::runtime::worker::{RankWorker, Reply};
-use crate::stage::RankMemory;
+use crate::stage::{ChunkStage, RankMemory};
 
 impl<B: Backend> Pipeline<B> {
     /// Builds the chunks of every rank on its device and starts a thread for each rank.
@@ -32,6 +32,7 @@ impl<B: Backend> Pipeline<B> {
             return Err(PipelineError::Devices { ranks, devices });
         }
         let chunks = build_chunks(init, ranks)?;
+        check_names(init, &chunks[..ranks])?;
         let members = connect(init, chunks[..ranks].iter().map(layout_of).collect())?;
         let tied = (0..init.replicas()).flat_map(|_| TiedWeights::of(init.model, init.partition));
         let (reply_sender, replies) = channel();
@@ -49,6 +50,27 @@ impl<B: Backend> Pipeline<B> {
         }
         Ok(pipeline)
     }
+}
+
+/// Checks that every setting that names parameters names one that the model has.
+fn check_names<B: Backend>(
+    init: &PipelineInit<'_, B>,
+    chunks: &[Chunks<B>],
+) -> Result<(), FieldError> {
+    let names: Vec<String> =
+        chunks.iter().flat_map(|c| c.values()).flat_map(ChunkStage::names).collect();
+    init.optimizer.check_names(&names)?;
+    for module in &init.model.modules {
+        let full = module.lora.iter().flat_map(|lora| &lora.full);
+        let parts = module.frozen.iter().map(|part| ("frozen", part));
+        for (field, part) in parts.chain(full.map(|part| ("lora.full", part))) {
+            let name = format!("{}.{part}", module.name);
+            if !names.iter().any(|parameter| name_covers(&name, parameter)) {
+                return Err(no_such_part(module.path(field), &name, &names));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The chunks of every rank of every replica.

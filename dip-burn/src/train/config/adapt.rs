@@ -15,7 +15,7 @@ use super::RunConfig;
 pub struct WeightsConfig {
     /// A Hugging Face folder: `config.json` and safetensors.
     pub from: PathBuf,
-    /// Modules that are not trained.
+    /// Modules that are not trained, or parts of one: `vision.tower`, `vision.projector`, `language.embed`, `vision.layers.0`.
     #[serde(default)]
     pub frozen: Vec<String>,
 }
@@ -32,6 +32,10 @@ pub struct LoraConfig {
     pub modules: Vec<String>,
     /// Projections that get an adapter.
     pub targets: Vec<LoraTarget>,
+    /// Scale by `alpha / sqrt(rank)` instead (rsLoRA).
+    pub rank_stabilized: bool,
+    /// Parts of these modules whose weights are trained beside the adapters, such as `vision.projector`.
+    pub full: Vec<String>,
 }
 
 impl Default for LoraConfig {
@@ -41,6 +45,8 @@ impl Default for LoraConfig {
             alpha: 16.0,
             modules: vec![dip_core::hf::LANGUAGE.into()],
             targets: vec![LoraTarget::Query, LoraTarget::Value],
+            rank_stabilized: false,
+            full: Vec::new(),
         }
     }
 }
@@ -83,17 +89,24 @@ impl RunConfig {
     pub fn adapt(&self, model: &mut ModelSpec) -> Result<(), SpecError> {
         self.resize(model);
         for name in self.weights.iter().flat_map(|w| &w.frozen) {
-            module(model, "weights.frozen", name)?.trainable = false;
-        }
-        if let Some(config) = &self.lora {
-            let LoraConfig { rank, alpha, modules, targets } = config.clone();
-            let lora = Lora { rank, alpha, targets };
-            lora.validate("lora")?;
-            for name in &modules {
-                let module = module(model, "lora.modules", name)?;
-                (module.lora, module.trainable) = (Some(lora.clone()), true);
+            let (name, part) = name.split_once('.').unwrap_or((name, ""));
+            let module = module(model, "weights.frozen", name)?;
+            match part {
+                "" => module.trainable = false,
+                part => module.frozen.push(part.to_owned()),
             }
         }
+        if let Some(config) = &self.lora {
+            config.apply(model)?;
+        }
+        for module in &mut model.modules {
+            if let ModuleKind::Decoder(decoder) = &mut module.kind
+                && decoder.head
+            {
+                decoder.z_loss = self.optimizer.z_loss;
+            }
+        }
+        check_something_is_trained(model)?;
         model.validate()
     }
 
@@ -135,6 +148,42 @@ impl SequenceConfig {
     }
 }
 
+impl LoraConfig {
+    fn apply(&self, model: &mut ModelSpec) -> Result<(), SpecError> {
+        let Self { rank, alpha, modules, targets, rank_stabilized, full } = self.clone();
+        let lora = Lora { rank, alpha, targets, rank_stabilized, full: Vec::new() };
+        lora.validate("lora")?;
+        for name in &modules {
+            let module = module(model, "lora.modules", name)?;
+            (module.lora, module.trainable) = (Some(lora.clone()), true);
+        }
+        for name in &full {
+            let (of, part) = name.split_once('.').unwrap_or((name, ""));
+            match module(model, "lora.full", of)?.lora.as_mut().filter(|_| !part.is_empty()) {
+                Some(lora) => lora.full.push(part.to_owned()),
+                None => {
+                    let limit = "a part of one of lora.modules, such as vision.projector";
+                    let remedy = "leave it out: modules without adapters are trained in full";
+                    let value = format!("{name:?}");
+                    return Err(FieldError::new("lora.full", value, limit, remedy).into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a run that would change nothing.
+fn check_something_is_trained(model: &ModelSpec) -> Result<(), FieldError> {
+    if model.modules.iter().any(|module| module.trainable) {
+        return Ok(());
+    }
+    let names: Vec<_> = model.modules.iter().map(|m| m.name.as_str()).collect();
+    let limit = format!("fewer than all modules ({})", names.join(", "));
+    let remedy = "train one of them, or give it adapters with [lora]";
+    Err(FieldError::new("weights.frozen", "every module", limit, remedy))
+}
+
 fn module<'a>(
     model: &'a mut ModelSpec,
     path: &str,
@@ -149,6 +198,8 @@ fn module<'a>(
 
 #[cfg(test)]
 mod tests {
+    use dip_core::DecoderSpec;
+
     use super::*;
 
     fn adapted(more: &str) -> Result<ModelSpec, String> {
@@ -166,6 +217,15 @@ mod tests {
              [sequence]\ntokens = 100\nimage_px = 48\n",
         )
         .unwrap();
+        let parts = "[weights]\nfrom = 'w'\nfrozen = ['vision.tower']\n[lora]\nmodules = ['vision']\nrank = 4\n\
+                     rank_stabilized = true\nfull = ['vision.projector']\n[optimizer]\nz_loss = 1e-4\n";
+        let other = adapted(parts).unwrap();
+        let vision = &other.modules[0];
+        assert!(vision.trains("merger.fc1.weight", false));
+        assert!(!vision.trains("layers.0.attention.query.lora.a", true), "the tower is frozen");
+        assert_eq!(vision.lora.as_ref().unwrap().scale(), 8.0);
+        let head: DecoderSpec = *other.modules[1].kind.get().unwrap();
+        assert_eq!(head.z_loss, 1e-4);
         let [vision, language] = model.modules.as_slice() else { panic!("two modules") };
         assert!(!vision.trainable && vision.lora.is_none() && vision.tokens_per_image() == 36);
         let lora = language.lora.as_ref().unwrap();
@@ -203,6 +263,13 @@ mod tests {
                 "module \"vision\".lora.targets",
             ),
             ("[weights]\nfrom = 'w'\nfrozen = ['x']\n", "weights.frozen is \"x\""),
+            ("[weights]\nfrom = 'w'\nfrozen = ['x.tower']\n", "weights.frozen is \"x\""),
+            (
+                "[weights]\nfrom = 'w'\nfrozen = ['vision', 'language']\n",
+                "weights.frozen is every module, but must be fewer than all modules",
+            ),
+            ("[lora]\nfull = ['vision.projector']\n", "lora.full is \"vision.projector\""),
+            ("[lora]\nfull = ['language']\n", "lora.full is \"language\""),
             ("[sequence]\nimage_px = 3\n", "kind.vit.patch_px is 4"),
             ("[sequence]\ntokens = 0\n", "sequence_tokens is 0"),
         ] {

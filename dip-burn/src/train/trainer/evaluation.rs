@@ -1,6 +1,7 @@
 //! Evaluates the model on held-out data, whole and on one device.
 
 use burn::tensor::backend::Backend;
+use dip_core::ModuleKind;
 
 use super::Trainer;
 use crate::model::WholeModel;
@@ -62,7 +63,14 @@ impl<B: Backend> Trainer<B> {
 
     fn load_whole(&self, weights: &NamedTensors) -> Result<WholeModel<B>, TrainError> {
         let (modalities, seed) = (self.modalities.clone(), self.config.seed);
-        let mut whole = WholeModel::with_modalities(&self.model, modalities, seed, &self.device)?;
+        let mut model = self.model.clone();
+        for module in &mut model.modules {
+            // Losses of different runs are compared, with and without z-loss.
+            if let ModuleKind::Decoder(decoder) = &mut module.kind {
+                decoder.z_loss = 0.0;
+            }
+        }
+        let mut whole = WholeModel::with_modalities(&model, modalities, seed, &self.device)?;
         whole.load(weights)?;
         Ok(whole)
     }

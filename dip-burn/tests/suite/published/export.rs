@@ -38,7 +38,8 @@ fn exported_adapters_are_part_of_the_weights() {
         let plain = fixture.model.clone();
         let mut targets = LoraTarget::ALL.to_vec();
         targets.retain(|&t| t != LoraTarget::Gate || plain.modules[module].gated_ffn());
-        fixture.model.modules[module].lora = Some(Lora { rank: 2, alpha: 5.0, targets });
+        fixture.model.modules[module].lora =
+            Some(Lora { rank: 2, alpha: 5.0, targets, ..Lora::default() });
         let parameters = trained(&fixture);
         let folder = fixture.exported(parameters.clone(), ExportConfig::default());
         let mut whole = WholeModel::<B>::init(&fixture.model, 0, &Default::default()).unwrap();

@@ -10,6 +10,7 @@ mod idefics;
 mod llava;
 mod names;
 mod qwen_vl;
+mod settings;
 mod text;
 mod wan;
 

@@ -41,8 +41,9 @@ fn every_option_of_qwen2_vl_changes_its_logits() {
 fn adapters_learn_and_frozen_weights_stay() {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let mut fixture = Fixture::read("qwen2-vl");
-    let targets =
-        |targets: &[LoraTarget]| Some(Lora { rank: 3, alpha: 6.0, targets: targets.to_vec() });
+    let targets = |targets: &[LoraTarget]| {
+        Some(Lora { rank: 3, alpha: 6.0, targets: targets.to_vec(), ..Lora::default() })
+    };
     fixture.model.modules[0].lora = targets(&[LoraTarget::Query, LoraTarget::Up, LoraTarget::Down]);
     fixture.model.modules[1].lora = targets(&LoraTarget::ALL);
     fixture.model.validate().unwrap();

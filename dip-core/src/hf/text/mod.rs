@@ -145,6 +145,7 @@ fn with_sizes(
         gated_ffn: None,
         adapter_hidden: None,
         trainable: true,
+        frozen: Vec::new(),
         lora: None,
         inputs: Vec::new(),
         options,
@@ -152,6 +153,7 @@ fn with_sizes(
             vocab,
             head: true,
             tied: config.flag_or("tie_word_embeddings", false)?,
+            z_loss: 0.0,
         }
         .into(),
     };

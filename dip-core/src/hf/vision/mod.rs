@@ -57,6 +57,7 @@ fn join(encoder: EncoderConfig, mut decoder: DecoderConfig) -> Modules {
         gated_ffn,
         adapter_hidden,
         trainable: true,
+        frozen: Vec::new(),
         lora: None,
         inputs: Vec::new(),
         options,

@@ -92,7 +92,7 @@ fn idefics_merges_patches_and_only_its_own_field_ties_the_head() {
     let [vision, lm] = model.spec.modules.as_slice() else { panic!("two modules") };
     assert_eq!((vision.tower(), vision.layers), (Tower::Idefics, 27));
     assert_eq!((vision.rows_per_image(), vision.tokens_per_image()), (27 * 27, 81));
-    assert_eq!(lm.kind, DecoderSpec { vocab: 49_155, head: true, tied: false }.into());
+    assert_eq!(lm.kind, DecoderSpec { vocab: 49_155, head: true, tied: false, z_loss: 0.0 }.into());
     assert_eq!(model.spec.parameters(ModuleId(0)).last, 1152 * 9 * 2048);
     let wrong = error(SMOLVLM_22B, "\"scale_factor\":3", "\"scale_factor\":2");
     assert!(wrong.contains("27 patches are a multiple of merge = 2"), "{wrong}");

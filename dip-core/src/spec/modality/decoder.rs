@@ -9,7 +9,7 @@ use super::{
 use crate::spec::error::FieldError;
 
 /// Causal language model: a backbone with a head, or a text encoder without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderSpec {
     /// Tokens in the vocabulary.
@@ -20,6 +20,13 @@ pub struct DecoderSpec {
     /// True if the head is the token table; both then learn from the sum of their gradients.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tied: bool,
+    /// Weight of the squared logarithm of the softmax's denominator in the loss of a token (z-loss); 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub z_loss: f64,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 const fn default_head() -> bool {
@@ -40,6 +47,8 @@ impl Modality for DecoderSpec {
     }
 
     fn validate(&self, module: &ModuleSpec) -> Result<(), FieldError> {
+        let path = module.path("kind.decoder.z_loss");
+        FieldError::check_range(path, self.z_loss, 0.0..=1e3, "try 1e-4")?;
         module.check("kind.decoder.vocab", self.vocab, 1 << 24)
     }
 

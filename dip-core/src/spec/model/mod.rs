@@ -1,6 +1,7 @@
 //! The model: a directed acyclic graph of modality modules.
 
 mod options;
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ pub use options::{
     Activation, AttentionBias, AttentionWindow, LayerOptions, Lora, LoraTarget, QueryKeyNorm, Rope,
     RopeScaling, YarnScaling,
 };
+pub use parts::{name_covers, part_covers};
 
 /// Maximum number of modules of a model. It bounds the tables with one entry per module.
 pub const MAX_MODULES: usize = 64;
@@ -101,6 +103,9 @@ pub struct ModuleSpec {
     /// True if its weights are trained.
     #[serde(default = "default_trainable")]
     pub trainable: bool,
+    /// Parts that are not trained although the module is: `projector`, `tower`, or the beginning of a parameter's path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
     /// Low-rank adapters, which are trained instead of its weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,

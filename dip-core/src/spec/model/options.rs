@@ -177,8 +177,8 @@ pub struct YarnScaling {
     pub whole_angles: bool,
 }
 
-/// Low-rank adapters on a frozen module: `y = x W + (alpha / rank) x A B`. Only A and B are trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Low-rank adapters on a frozen module: `y = x W + (alpha / rank) x A B`. A and B are trained, and the parts in `full`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lora {
     /// Inner width of an adapter.
@@ -187,6 +187,12 @@ pub struct Lora {
     pub alpha: f64,
     /// The projections with an adapter.
     pub targets: Vec<LoraTarget>,
+    /// Scale by `alpha / sqrt(rank)`, which keeps the size of updates at high ranks (rsLoRA).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rank_stabilized: bool,
+    /// Parts of the module whose weights are trained beside the adapters, such as `projector`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub full: Vec<String>,
 }
 
 /// A projection that may have an adapter.
@@ -348,8 +354,9 @@ impl Lora {
         Ok(())
     }
 
-    /// Factor of the product of the two matrices: `alpha / rank`.
+    /// Factor of the product of the two matrices: `alpha / rank`, or `alpha / sqrt(rank)`.
     pub fn scale(&self) -> f64 {
-        self.alpha / f64::from(self.rank)
+        let rank = f64::from(self.rank);
+        self.alpha / if self.rank_stabilized { rank.sqrt() } else { rank }
     }
 }

@@ -38,7 +38,7 @@ fn absent_fields_have_their_defaults() {
     let vit = &model.modules[0];
     assert_eq!((vit.kv_heads(), vit.gated_ffn(), vit.trainable), (4, false, true));
     assert_eq!((model.microbatches, model.parallel), (8, Parallelism::default()));
-    assert_eq!(lm.kind, DecoderSpec { vocab: 1000, head: true, tied: false }.into());
+    assert_eq!(lm.kind, DecoderSpec { vocab: 1000, head: true, tied: false, z_loss: 0.0 }.into());
 }
 
 #[test]
