@@ -25,19 +25,19 @@ pub enum DataError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A shard is not an uncompressed tar.
+    /// A file is no shard.
     #[error(
-        "{}: {what}, so it is not a WebDataset shard; give uncompressed .tar files (unpack .tar.gz and .tar.zst first)",
+        "{}: {what}, so it is not a shard; give .tar, .tar.gz, .tar.zst, .json, .jsonl or .parquet files",
         path.display()
     )]
-    NotATar {
+    NotAShard {
         /// The file.
         path: PathBuf,
         /// The content found instead.
         what: String,
     },
     /// A folder or pattern names no shard.
-    #[error("{}: no shard there; give .tar files, folders with .tar files, or patterns such as data/train-*.tar", path.display())]
+    #[error("{}: no shard there; give files, folders with .tar, .jsonl or .parquet files, or patterns such as data/train-*.tar", path.display())]
     NoShards {
         /// The folder or pattern.
         path: PathBuf,

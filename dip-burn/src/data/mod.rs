@@ -49,7 +49,7 @@ pub use packing::{
 };
 pub use picture::{Picture, PictureError, PixelSource};
 pub use processor::ImageProcessor;
-pub use skip::{SkipCounts, SkipReason};
+pub use skip::{SkipCounts, SkipReason, SkippedSample};
 pub use sound::{LogMel, MelFrames, Recording, SAMPLE_RATE, SoundError, SoundRule, Waveform};
 pub use source::{DataSource, SourcePosition};
 pub use tokenizer::{HuggingFace, SpecialTokens, Tokenizer};

@@ -13,7 +13,10 @@ const MAX_TURNS: usize = 1 << 16;
 /// The pictures of a sample: first those that come with it, then those that its text names.
 pub(super) trait SamplePictures {
     /// The next picture that comes with the sample, in order; `None` if there are no more.
-    fn next(&mut self) -> Option<Picture>;
+    ///
+    /// # Errors
+    /// The reason to skip the sample.
+    fn next(&mut self) -> Result<Option<Picture>, SkipReason>;
 
     /// The picture of a name in a message: a path or an URL.
     ///
@@ -77,6 +80,21 @@ pub(super) fn text_field(json: &Value, name: &str) -> Option<String> {
     field(json, name)?.as_str().map(str::to_owned)
 }
 
+/// The names of the pictures of a sample: its `image`, or `images`, a text or a list. `None` if they are something else.
+pub(super) fn picture_names(json: &Value) -> Option<Vec<String>> {
+    let Some(names) = field(json, "image").or_else(|| field(json, "images")) else {
+        return Some(Vec::new());
+    };
+    let name = |name: &Value| {
+        let path = || text_field(name, "path").or_else(|| text_field(name, "url"));
+        name.as_str().map(str::to_owned).or_else(path)
+    };
+    match items(&names) {
+        Some(names) => names.iter().map(name).collect(),
+        None => name(&names).map(|name| vec![name]),
+    }
+}
+
 /// The items of a list.
 pub(super) fn items(json: &Value) -> Option<Vec<Value>> {
     (json.kind() == ValueKind::Seq).then(|| json.try_iter().ok())?.map(Iterator::collect)
@@ -87,7 +105,10 @@ fn place_unmentioned(
     turns: &mut [Turn],
     pictures: &mut dyn SamplePictures,
 ) -> Result<(), SkipReason> {
-    let rest: Vec<_> = std::iter::from_fn(|| pictures.next()).map(DocumentPiece::Picture).collect();
+    let mut rest = Vec::new();
+    while let Some(picture) = pictures.next()? {
+        rest.push(DocumentPiece::Picture(picture));
+    }
     if rest.is_empty() {
         return Ok(());
     }
@@ -138,7 +159,7 @@ fn marked(text: &str, pictures: &mut dyn SamplePictures) -> Result<Vec<DocumentP
     let mut pieces = Vec::new();
     for (i, part) in text.split(IMAGE_MARK).enumerate() {
         if i > 0 {
-            pieces.push(DocumentPiece::Picture(pictures.next().ok_or(SkipReason::WrongMarks)?));
+            pieces.push(DocumentPiece::Picture(pictures.next()?.ok_or(SkipReason::WrongMarks)?));
         }
         if !part.trim().is_empty() {
             pieces.push(DocumentPiece::Text(part.trim().to_owned()));
@@ -159,7 +180,7 @@ fn read_part(part: &Value, pictures: &mut dyn SamplePictures) -> Result<Document
             });
             let picture = match name {
                 Some(name) => pictures.named(&name)?,
-                None => pictures.next().ok_or(SkipReason::WrongMarks)?,
+                None => pictures.next()?.ok_or(SkipReason::WrongMarks)?,
             };
             Ok(DocumentPiece::Picture(picture))
         }
@@ -182,8 +203,8 @@ mod tests {
     }
 
     impl SamplePictures for Two {
-        fn next(&mut self) -> Option<Picture> {
-            self.0.pop_front().map(picture)
+        fn next(&mut self) -> Result<Option<Picture>, SkipReason> {
+            Ok(self.0.pop_front().map(picture))
         }
 
         fn named(&mut self, name: &str) -> Result<Picture, SkipReason> {

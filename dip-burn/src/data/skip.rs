@@ -23,6 +23,14 @@ pub enum SkipReason {
     InvalidText,
     /// The text has image marks, but not one for each picture.
     WrongMarks,
+    /// A picture that the text names is not there.
+    MissingPicture,
+    /// A picture that the text names is outside the folder of pictures.
+    OutsidePicture,
+    /// A picture that the text names is on another machine.
+    RemotePicture,
+    /// A member is sparse, or a link to nothing.
+    UnreadableMember,
     /// A picture cannot be decoded.
     BrokenPicture,
     /// A picture has a format that is not read, such as AVIF.
@@ -58,6 +66,10 @@ impl SkipReason {
             Self::NoAnswer => "no turn of the assistant",
             Self::InvalidText => "text is not UTF-8",
             Self::WrongMarks => "wrong number of image marks",
+            Self::MissingPicture => "missing picture",
+            Self::OutsidePicture => "picture outside the folder of pictures",
+            Self::RemotePicture => "picture on another machine",
+            Self::UnreadableMember => "sparse member or broken link",
             Self::BrokenPicture => "broken picture",
             Self::UnsupportedPicture => "picture format that is not read",
             Self::UnfitPicture => "picture shape that the model does not take",
@@ -69,6 +81,27 @@ impl SkipReason {
             Self::Empty => "empty",
             Self::NothingFits => "no text within sequence_tokens and max_images",
             Self::BrokenShard => "rest of a broken shard",
+        }
+    }
+}
+
+/// Most samples of one reason that are named.
+const NAMED: usize = 3;
+
+/// A skipped sample.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkippedSample {
+    /// Why it was skipped.
+    pub reason: SkipReason,
+    /// Its shard, and its name there.
+    pub name: String,
+}
+
+impl SkippedSample {
+    /// Adds a sample to `first` unless three others with its reason are there.
+    pub fn note(first: &mut Vec<Self>, reason: SkipReason, name: impl FnOnce() -> String) {
+        if first.iter().filter(|sample| sample.reason == reason).count() < NAMED {
+            first.push(Self { reason, name: name() });
         }
     }
 }

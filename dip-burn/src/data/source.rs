@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use super::error::DataError;
-use super::skip::SkipCounts;
+use super::skip::{SkipCounts, SkippedSample};
 
 /// An endless supply of documents: texts with pictures, or [`CaptionedVideo`](super::CaptionedVideo)s.
 pub trait DataSource<D = Document>: Send {
@@ -33,6 +33,11 @@ pub trait DataSource<D = Document>: Send {
     /// The documents skipped between the beginning of the data and the position.
     fn skipped(&self) -> SkipCounts {
         SkipCounts::default()
+    }
+
+    /// The first documents that were skipped since the opening, a few for each reason.
+    fn first_skipped(&self) -> Vec<SkippedSample> {
+        Vec::new()
     }
 }
 

@@ -31,8 +31,8 @@ fn ids(value: &Value, name: &str) -> Vec<u32> {
 struct Endless;
 
 impl SamplePictures for Endless {
-    fn next(&mut self) -> Option<Picture> {
-        None
+    fn next(&mut self) -> Result<Option<Picture>, SkipReason> {
+        Ok(None)
     }
 
     fn named(&mut self, _name: &str) -> Result<Picture, SkipReason> {

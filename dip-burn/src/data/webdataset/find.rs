@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::format::Format;
 use crate::data::error::DataError;
 
 /// The shards that `paths` name, each once, ordered by path.
@@ -16,10 +17,11 @@ pub(super) fn find_shards(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> 
         let before = shards.len();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if path.is_dir() {
-            shards.extend(matching(path, "*.tar")?);
+            shards.extend(named(path, Format::is_shard_name)?);
         } else if name.contains(['*', '?']) && !path.exists() {
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-            shards.extend(matching(folder.unwrap_or(Path::new(".")), name)?);
+            let is_match = |found: &str| matches(found.as_bytes(), name.as_bytes());
+            shards.extend(named(folder.unwrap_or(Path::new(".")), is_match)?);
         } else {
             shards.insert(path.clone());
             continue;
@@ -34,13 +36,14 @@ pub(super) fn find_shards(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> 
     Ok(shards.into_iter().collect())
 }
 
-fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
+/// The files of a folder whose names are chosen.
+fn named(folder: &Path, chosen: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, DataError> {
     let io = |source| DataError::Io { path: folder.to_owned(), source };
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = entry.file_name();
-        if name.to_str().is_some_and(|n| matches(n.as_bytes(), pattern.as_bytes())) {
+        if name.to_str().is_some_and(&chosen) {
             found.push(entry.path());
         }
     }

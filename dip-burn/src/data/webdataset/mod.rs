@@ -1,17 +1,26 @@
-//! Documents or captioned videos from WebDataset shards, shuffled by seed, from any saved position.
+//! Documents or captioned videos from shards, shuffled by seed, from any saved position.
+//!
+//! A position names its shards by their names, lengths, first and last bytes. Shards may be added to a run that goes on; they join
+//! with the next epoch.
 
 mod find;
+mod format;
 mod headers;
+mod index;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod pictures;
 mod sample;
 mod shard;
+mod unpack;
 
 pub use sample::SizeLimits;
 
-use std::hash::Hasher;
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dip_core::FieldError;
-use fnv::FnvHasher;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,10 +28,10 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use super::error::DataError;
-use super::skip::{SkipCounts, SkipReason};
+use super::skip::{SkipCounts, SkipReason, SkippedSample};
 use super::source::{DataSource, SourcePosition};
 use super::video::CaptionedVideo;
-use shard::TarShard;
+use shard::Shard;
 
 /// Most samples of the shuffle buffer.
 const MAX_BUFFER: usize = 1 << 20;
@@ -38,15 +47,18 @@ pub struct WebDatasetConfig {
     pub shuffle_buffer: usize,
     /// Largest sizes that are read.
     pub limits: SizeLimits,
+    /// The folder of the pictures that JSON files name; absent for the folder of each file.
+    pub images: Option<PathBuf>,
 }
 
 impl Default for WebDatasetConfig {
     fn default() -> Self {
-        Self { seed: 0, shuffle_buffer: 1024, limits: SizeLimits::default() }
+        Self { seed: 0, shuffle_buffer: 1024, limits: SizeLimits::default(), images: None }
     }
 }
 
-/// Documents from tar shards, epoch after epoch. Each epoch reads each sample once.
+/// Documents from shards, epoch after epoch. Each epoch reads each sample once. Shards are tars, plain or compressed with gzip or
+/// Zstandard, JSON Lines, JSON arrays, and Parquet files with the feature `parquet`.
 ///
 /// Each epoch shuffles the shards. Their samples then pass through a buffer, from which the next sample is drawn at random. The
 /// buffer holds references to samples instead of their pictures, so it is small enough to be saved in a position.
@@ -54,18 +66,21 @@ impl Default for WebDatasetConfig {
 pub struct WebDataset<D = Document> {
     read: ReadSample<D>,
     config: WebDatasetConfig,
+    /// The shards of this epoch, then those that join with the next.
     shards: Vec<PathBuf>,
-    fingerprint: u64,
-    open: Vec<(u32, TarShard)>,
+    /// What tells their content apart, in the same order.
+    identities: Arc<[u64]>,
+    open: Vec<(u32, Shard)>,
     order: Vec<u32>,
     at: ShardsPosition,
     /// Usable samples since the epoch began.
     used: u64,
+    /// The first samples that were skipped since the opening.
+    first_skipped: Vec<SkippedSample>,
 }
 
 /// Reads a sample of a shard as a document.
-type ReadSample<D> =
-    fn(&mut TarShard, usize, &SizeLimits) -> Result<Result<D, SkipReason>, DataError>;
+type ReadSample<D> = fn(&mut Shard, usize, &SizeLimits) -> Result<Result<D, SkipReason>, DataError>;
 
 /// The place of a sample: its shard, and its number there.
 type Place = (u32, u32);
@@ -73,7 +88,8 @@ type Place = (u32, u32);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ShardsPosition {
-    fingerprint: u64,
+    /// The shards of this epoch.
+    shards: Arc<[u64]>,
     epoch: u64,
     /// Next shard in the epoch's order.
     shard: usize,
@@ -86,12 +102,12 @@ struct ShardsPosition {
 }
 
 impl WebDataset {
-    /// Opens shards of texts and pictures: `.tar` files, folders of them, or patterns with `*` and `?` in the file name.
+    /// Opens shards of texts and pictures: files, folders of them, or patterns with `*` and `?` in the file name.
     ///
     /// # Errors
-    /// [`DataError`] names the path: nothing there, not readable, or not a tar.
+    /// [`DataError`] names the path: nothing there, not readable, or no shard.
     pub fn open(paths: &[PathBuf], config: WebDatasetConfig) -> Result<Self, DataError> {
-        Self::open_with(paths, config, TarShard::read)
+        Self::open_with(paths, config, Shard::read)
     }
 }
 
@@ -104,7 +120,7 @@ impl WebDataset<CaptionedVideo> {
     /// # Errors
     /// As [`WebDataset::open`].
     pub fn open_videos(paths: &[PathBuf], config: WebDatasetConfig) -> Result<Self, DataError> {
-        Self::open_with(paths, config, TarShard::read_video)
+        Self::open_with(paths, config, Shard::read_video)
     }
 }
 
@@ -118,20 +134,14 @@ impl<D> WebDataset<D> {
         let buffer = config.shuffle_buffer;
         FieldError::check_range("shuffle_buffer", buffer, 1..=MAX_BUFFER, remedy)?;
         let shards = find::find_shards(paths)?;
-        // Names and sizes of the shards identify the data set.
-        let mut hash = FnvHasher::default();
-        for path in &shards {
-            let bytes = TarShard::probe(path)?;
-            hash.write(path.file_name().unwrap_or_default().as_encoded_bytes());
-            hash.write(&bytes.to_le_bytes());
-        }
-        let fingerprint = hash.finish();
+        let identities = shards.iter().map(|path| format::identity(path));
+        let identities: Arc<[u64]> = identities.collect::<Result<_, _>>()?;
         let mut new = Self {
             read,
             order: Vec::new(),
             open: Vec::new(),
             at: ShardsPosition {
-                fingerprint,
+                shards: identities.clone(),
                 epoch: 0,
                 shard: 0,
                 sample: 0,
@@ -139,7 +149,8 @@ impl<D> WebDataset<D> {
                 buffer: Vec::new(),
                 skipped: SkipCounts::default(),
             },
-            fingerprint,
+            identities,
+            first_skipped: Vec::new(),
             used: 0,
             config,
             shards,
@@ -161,13 +172,17 @@ impl<D> WebDataset<D> {
             }
             let drawn = self.draw();
             let limits = self.config.limits;
-            let read = self.read;
-            match read(self.shard(drawn.0)?, drawn.1 as usize, &limits)? {
+            let (read, sample) = (self.read, drawn.1 as usize);
+            let shard = self.shard(drawn.0)?;
+            match read(shard, sample, &limits)? {
                 Ok(document) => {
                     self.used += 1;
                     return Ok(Some(document));
                 }
-                Err(reason) => self.at.skipped.add(reason),
+                Err(reason) => {
+                    let name = shard.name(sample);
+                    self.skip(reason, name);
+                }
             }
         }
     }
@@ -177,18 +192,24 @@ impl<D> WebDataset<D> {
         {
             let number = self.order[self.at.shard];
             let shard = self.shard(number)?;
-            let (samples, broken) = (shard.samples() as u32, shard.broken);
+            let (samples, broken) = (shard.samples() as u32, shard.is_broken());
             if self.at.sample < samples {
                 self.at.buffer.push((number, self.at.sample));
                 self.at.sample += 1;
             } else {
                 if broken {
-                    self.at.skipped.add(SkipReason::BrokenShard);
+                    let name = self.shards[number as usize].display().to_string();
+                    self.skip(SkipReason::BrokenShard, name);
                 }
                 (self.at.shard, self.at.sample) = (self.at.shard + 1, 0);
             }
         }
         Ok(())
+    }
+
+    fn skip(&mut self, reason: SkipReason, name: String) {
+        self.at.skipped.add(reason);
+        SkippedSample::note(&mut self.first_skipped, reason, || name);
     }
 
     fn draw(&mut self) -> Place {
@@ -204,20 +225,51 @@ impl<D> WebDataset<D> {
 
     fn begin_next_epoch(&mut self) {
         let epoch = self.at.epoch + 1;
-        self.at = ShardsPosition { epoch, shard: 0, sample: 0, drawn: 0, ..self.at.clone() };
+        let shards = self.identities.clone();
+        let skipped = std::mem::take(&mut self.at.skipped);
+        self.at = ShardsPosition {
+            shards,
+            epoch,
+            shard: 0,
+            sample: 0,
+            drawn: 0,
+            buffer: Vec::new(),
+            skipped,
+        };
         self.order = self.shard_order(epoch);
         self.used = 0;
     }
 
     fn shard_order(&self, epoch: u64) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..self.shards.len() as u32).collect();
+        let mut order: Vec<u32> = (0..self.at.shards.len() as u32).collect();
         if self.config.shuffle_buffer > 1 {
             order.shuffle(&mut rng(self.config.seed, epoch, 0));
         }
         order
     }
 
-    fn shard(&mut self, number: u32) -> Result<&mut TarShard, DataError> {
+    /// The shards in the order of `saved`, then those that are new; `None` if one of `saved` is not there.
+    fn in_order_of(&self, saved: &[u64]) -> Option<(Vec<PathBuf>, Arc<[u64]>)> {
+        let mut rest: Vec<(u64, &PathBuf)> =
+            self.identities.iter().copied().zip(&self.shards).collect();
+        let mut found = Vec::with_capacity(rest.len());
+        let places: HashMap<u64, usize> =
+            rest.iter().enumerate().map(|(i, &(identity, _))| (identity, i)).collect();
+        let mut taken = vec![false; rest.len()];
+        for identity in saved {
+            let place = *places.get(identity)?;
+            taken[place] = true;
+            found.push(rest[place]);
+        }
+        let mut taken = taken.into_iter();
+        rest.retain(|_| !taken.next().unwrap_or(false));
+        rest.sort_by(|a, b| a.1.cmp(b.1));
+        found.extend(rest);
+        let paths = found.iter().map(|&(_, path)| path.clone()).collect();
+        Some((paths, found.iter().map(|&(identity, _)| identity).collect()))
+    }
+
+    fn shard(&mut self, number: u32) -> Result<&mut Shard, DataError> {
         if let Some(i) = self.open.iter().position(|(n, _)| *n == number) {
             let found = self.open.remove(i);
             self.open.push(found);
@@ -225,7 +277,10 @@ impl<D> WebDataset<D> {
             if self.open.len() == OPEN_SHARDS {
                 self.open.remove(0);
             }
-            self.open.push((number, TarShard::open(&self.shards[number as usize])?));
+            self.open.push((
+                number,
+                Shard::open(&self.shards[number as usize], self.config.images.as_deref())?,
+            ));
         }
         Ok(&mut self.open.last_mut().expect("one was just put there").1)
     }
@@ -255,18 +310,20 @@ impl<D> DataSource<D> for WebDataset<D> {
     fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError> {
         let at: ShardsPosition = position.get()?;
         let differs = |reason: &str| Err(DataError::position(reason));
-        if at.fingerprint != self.fingerprint {
-            return differs("the shards have other names or sizes");
-        }
-        let order = self.shard_order(at.epoch);
-        let known = |&(shard, _): &Place| (shard as usize) < self.shards.len();
-        if at.shard > order.len() || !at.buffer.iter().all(known) {
+        let Some(shards) = self.in_order_of(&at.shards) else {
+            return differs("a shard that it was saved with is missing or has other content");
+        };
+        let known = |&(shard, _): &Place| (shard as usize) < at.shards.len();
+        if at.shard > at.shards.len() || !at.buffer.iter().all(known) {
             return differs("it names shards that are not there");
         }
         if at.buffer.len() > self.config.shuffle_buffer {
             return differs("its shuffle buffer is larger");
         }
-        (self.at, self.order, self.used) = (at, order, 0);
+        (self.shards, self.identities) = shards;
+        (self.at, self.used) = (at, 0);
+        self.order = self.shard_order(self.at.epoch);
+        self.open.clear();
         Ok(())
     }
 
@@ -276,6 +333,10 @@ impl<D> DataSource<D> for WebDataset<D> {
 
     fn skipped(&self) -> SkipCounts {
         self.at.skipped.clone()
+    }
+
+    fn first_skipped(&self) -> Vec<SkippedSample> {
+        self.first_skipped.clone()
     }
 }
 
@@ -288,5 +349,7 @@ fn rng(seed: u64, epoch: u64, draw: u64) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(bytes)
 }
 
+#[cfg(test)]
+mod formats_tests;
 #[cfg(test)]
 mod tests;

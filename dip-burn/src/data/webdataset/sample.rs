@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use minijinja::Value;
 
+use super::index::{Member, Place, SampleIndex};
+use super::pictures::{MemberPictures, NamedPictures, PictureFolder, checked};
 use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::picture::Picture;
-use crate::data::samples::{SamplePictures, conversation, field, text_field};
+use crate::data::samples::{SamplePictures, conversation, field, picture_names, text_field};
 use crate::data::skip::SkipReason;
 use crate::data::video::{CaptionedVideo, Video};
 
@@ -18,6 +20,23 @@ use crate::data::video::{CaptionedVideo, Video};
 const MAX_PICTURES: usize = 4096;
 /// Frame rate of numbered pictures without `fps` in their `.json`.
 const FRAMES_PER_SECOND: f64 = 24.0;
+/// Formats of pictures, read or not: a sample with one that is not read is skipped, and not trained without its picture.
+const PICTURE_FORMATS: [&str; 14] = [
+    "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl",
+    "jp2", "jfif",
+];
+/// Formats of videos.
+const VIDEO_FORMATS: [(&str, VideoFormat); 6] = [
+    ("safetensors", Video::Latents),
+    ("npy", Video::Latents),
+    ("gif", Video::Gif),
+    ("webp", Video::WebP),
+    ("mp4", Video::Ffmpeg),
+    ("webm", Video::Ffmpeg),
+];
+
+/// Makes a video from the bytes of a member.
+type VideoFormat = fn(Arc<[u8]>) -> Video;
 
 /// Largest sizes that are read; larger samples are skipped and counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,24 +53,6 @@ impl Default for SizeLimits {
     }
 }
 
-/// A file of a tar.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Member {
-    /// The part of its base name after the first dot, in lower case.
-    pub extension: String,
-    /// Offset of its content in the tar, in bytes.
-    pub offset: u64,
-    /// Bytes of its content.
-    pub bytes: u64,
-}
-
-/// Members with the same stem: folder and base name up to its first dot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ShardSample {
-    pub stem: String,
-    pub members: Vec<Member>,
-}
-
 /// The reason why a sample gives no document.
 pub(super) enum Unusable {
     /// The sample is broken.
@@ -60,64 +61,70 @@ pub(super) enum Unusable {
     Data(DataError),
 }
 
+impl From<SkipReason> for Unusable {
+    fn from(reason: SkipReason) -> Self {
+        Self::Skip(reason)
+    }
+}
+
 /// Reads the members of one sample.
 pub(super) struct SampleReader<'a> {
     pub path: &'a Path,
     pub file: &'a mut File,
-    pub sample: &'a ShardSample,
+    pub sample: &'a SampleIndex,
     pub limits: &'a SizeLimits,
+    /// The folder of the pictures of a JSON file.
+    pub folder: Option<&'a PictureFolder>,
 }
 
-impl<'a> SampleReader<'a> {
+impl SampleReader<'_> {
     /// Text and pictures.
     pub fn document(&mut self) -> Result<Document, Unusable> {
-        let members = &self.sample.members;
-        let pictures = numbered_pictures(self.sample);
-        let used = members.iter().filter(|m| is_text(m) || picture_number(&m.extension).is_some());
-        let bytes = used.fold(0u64, |sum, m| sum.saturating_add(m.bytes));
-        if bytes > self.limits.sample_bytes || pictures.len() > MAX_PICTURES {
-            return Err(Unusable::Skip(SkipReason::Oversized));
+        let members = numbered_pictures(self.sample);
+        let texts = self.sample.members.iter().filter(|m| is_text(m));
+        self.check_size(texts.chain(members.iter().map(|&(_, member)| member)))?;
+        let most_bytes = self.limits.member_bytes;
+        let mut pictures = Vec::with_capacity(members.len());
+        for (_, member) in members {
+            pictures.push(checked(self.bytes(member)?)?);
         }
-        let pictures: Vec<Picture> =
-            pictures.into_iter().map(|(_, m)| self.picture(m)).collect::<Result<_, _>>()?;
-        let text = match self.plain_text()? {
-            Some(text) => text,
-            None => {
-                let json = self.json()?.ok_or(SkipReason::MissingText)?;
-                let mut members = MemberPictures(pictures.clone().into_iter());
-                if let Some(document) = conversation(&json, &mut members)? {
-                    return Ok(document);
+        if let Some(text) = self.plain_text()? {
+            return plain(&text, pictures);
+        }
+        let json = self.json()?.ok_or(SkipReason::MissingText)?;
+        match self.folder {
+            Some(folder) => {
+                let listed = picture_names(&json).ok_or(SkipReason::InvalidConversation)?;
+                if listed.len() > MAX_PICTURES {
+                    return Err(SkipReason::Oversized.into());
                 }
-                json_text(&json).ok_or(SkipReason::MissingText)?
+                let listed = listed.into();
+                json_document(&json, &mut NamedPictures { listed, folder, most_bytes })
             }
-        };
-        if pictures.is_empty() && text.trim().is_empty() {
-            return Err(Unusable::Skip(SkipReason::Empty));
+            None => json_document(&json, &mut MemberPictures::new(pictures, most_bytes)),
         }
-        Document::interleave(&text, pictures).ok_or(Unusable::Skip(SkipReason::WrongMarks))
     }
 
     /// A caption and a video: one file, or else the pictures of its frames.
     pub fn video(&mut self) -> Result<CaptionedVideo, Unusable> {
-        let members = &self.sample.members;
-        if members.iter().fold(0u64, |sum, m| sum.saturating_add(m.bytes))
-            > self.limits.sample_bytes
-        {
-            return Err(Unusable::Skip(SkipReason::Oversized));
-        }
-        let caption = match self.plain_text()? {
-            Some(text) => text,
-            None => self.json()?.as_ref().and_then(json_text).ok_or(SkipReason::MissingText)?,
+        self.check_size(self.sample.members.iter())?;
+        let (text, json) = match self.plain_text()? {
+            Some(text) => (Some(text), None),
+            None => {
+                let json = self.json()?;
+                (json.as_ref().and_then(json_text), json)
+            }
         };
-        let files: [(&str, VideoFormat); 6] = [
-            ("safetensors", Video::Latents),
-            ("npy", Video::Latents),
-            ("gif", Video::Gif),
-            ("webp", Video::WebP),
-            ("mp4", Video::Ffmpeg),
-            ("webm", Video::Ffmpeg),
-        ];
-        let file = files.iter().find_map(|(end, format)| Some((self.member(end)?, format)));
+        let caption = text.ok_or(SkipReason::MissingText)?;
+        if let (Some(folder), Some(json)) = (self.folder, &json) {
+            let name = text_field(json, "video").ok_or(SkipReason::MissingVideo)?;
+            let end = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+            let format = VIDEO_FORMATS.iter().find(|(known, _)| *known == end);
+            let (_, format) = format.ok_or(SkipReason::MissingVideo)?;
+            let bytes = folder.bytes(&name, self.limits.member_bytes)?;
+            return Ok(CaptionedVideo { video: format(bytes.into()), caption });
+        }
+        let file = VIDEO_FORMATS.iter().find_map(|(end, f)| Some((self.sample.member(end)?, f)));
         let video = match file {
             Some((member, format)) => format(self.bytes(member)?.into()),
             None => self.frames()?,
@@ -128,96 +135,77 @@ impl<'a> SampleReader<'a> {
     fn frames(&mut self) -> Result<Video, Unusable> {
         let members = numbered_pictures(self.sample);
         if members.is_empty() {
-            return Err(Unusable::Skip(SkipReason::MissingVideo));
+            return Err(SkipReason::MissingVideo.into());
         }
-        if members.len() > MAX_PICTURES {
-            return Err(Unusable::Skip(SkipReason::Oversized));
+        let mut pictures = Vec::with_capacity(members.len());
+        for (_, member) in members {
+            pictures.push(checked(self.bytes(member)?)?);
         }
-        let pictures: Vec<Picture> =
-            members.into_iter().map(|(_, m)| self.picture(m)).collect::<Result<_, _>>()?;
-        let json = self.json()?;
-        let fps = json.as_ref().and_then(|json| field(json, "fps"));
+        let fps = self.json()?.as_ref().and_then(|json| field(json, "fps"));
         let fps = fps.and_then(|fps| f64::try_from(fps).ok());
         match fps.unwrap_or(FRAMES_PER_SECOND) {
             per_second if per_second > 0.0 && per_second <= 1e4 => {
                 Ok(Video::Frames { pictures: pictures.into(), per_second })
             }
-            _ => Err(Unusable::Skip(SkipReason::BrokenVideo)),
+            _ => Err(SkipReason::BrokenVideo.into()),
         }
     }
 
     /// The text of the `.txt`, if there is one.
     fn plain_text(&mut self) -> Result<Option<String>, Unusable> {
-        let Some(member) = self.member("txt") else { return Ok(None) };
+        let Some(member) = self.sample.member("txt") else { return Ok(None) };
         let text = String::from_utf8(self.bytes(member)?).map_err(|_| SkipReason::InvalidText)?;
-        Ok(Some(text))
+        Ok(Some(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()))
     }
 
     fn json(&mut self) -> Result<Option<Value>, Unusable> {
-        let Some(member) = self.member("json") else { return Ok(None) };
-        let json = serde_json::from_slice(&self.bytes(member)?);
-        json.map(Some).map_err(|_| Unusable::Skip(SkipReason::InvalidJson))
+        let Some(member) = self.sample.member("json") else { return Ok(None) };
+        let bytes = self.bytes(member)?;
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let json = serde_json::from_slice(bytes);
+        Ok(Some(json.map_err(|_| SkipReason::InvalidJson)?))
     }
 
-    fn member(&self, extension: &str) -> Option<&'a Member> {
-        self.sample.members.iter().find(|m| m.extension == extension)
-    }
-
-    fn picture(&mut self, member: &Member) -> Result<Picture, Unusable> {
-        let picture = Picture::Encoded(self.bytes(member)?.into());
-        match picture.check() {
-            Ok(()) => Ok(picture),
-            Err(error) => Err(Unusable::Skip(error.reason())),
+    fn check_size<'m>(&self, members: impl Iterator<Item = &'m Member>) -> Result<(), SkipReason> {
+        let (mut bytes, mut count) = (0u64, 0);
+        for place in members.filter_map(|member| member.place) {
+            (bytes, count) = (bytes.saturating_add(place.bytes), count + 1);
         }
+        let fits = bytes <= self.limits.sample_bytes && count <= MAX_PICTURES;
+        if fits { Ok(()) } else { Err(SkipReason::Oversized) }
     }
 
     fn bytes(&mut self, member: &Member) -> Result<Vec<u8>, Unusable> {
-        if member.bytes > self.limits.member_bytes {
-            return Err(Unusable::Skip(SkipReason::Oversized));
+        let Place { offset, bytes } = member.place.ok_or(SkipReason::UnreadableMember)?;
+        if bytes > self.limits.member_bytes {
+            return Err(SkipReason::Oversized.into());
         }
-        let mut bytes = vec![0; member.bytes as usize];
-        let read = self
-            .file
-            .seek(SeekFrom::Start(member.offset))
-            .and_then(|_| self.file.read_exact(&mut bytes));
+        let mut content = vec![0; bytes as usize];
+        let sought = self.file.seek(SeekFrom::Start(offset));
+        let read = sought.and_then(|_| self.file.read_exact(&mut content));
         read.map_err(|source| Unusable::Data(DataError::Io { path: self.path.into(), source }))?;
-        Ok(bytes)
+        Ok(content)
     }
 }
 
-impl From<SkipReason> for Unusable {
-    fn from(reason: SkipReason) -> Self {
-        Self::Skip(reason)
+/// A conversation, or a text with its pictures.
+fn json_document(json: &Value, pictures: &mut dyn SamplePictures) -> Result<Document, Unusable> {
+    if let Some(document) = conversation(json, pictures)? {
+        return Ok(document);
     }
+    let text = json_text(json).ok_or(SkipReason::MissingText)?;
+    let mut found = Vec::new();
+    while let Some(picture) = pictures.next()? {
+        found.push(picture);
+    }
+    plain(&text, found)
 }
 
-/// The pictures of a sample. Messages name the files that a shard was made from, so a name stands for the next picture.
-struct MemberPictures(std::vec::IntoIter<Picture>);
-
-impl SamplePictures for MemberPictures {
-    fn next(&mut self) -> Option<Picture> {
-        self.0.next()
+fn plain(text: &str, pictures: Vec<Picture>) -> Result<Document, Unusable> {
+    if pictures.is_empty() && text.trim().is_empty() {
+        return Err(SkipReason::Empty.into());
     }
-
-    fn named(&mut self, _name: &str) -> Result<Picture, SkipReason> {
-        self.0.next().ok_or(SkipReason::WrongMarks)
-    }
-}
-
-/// Ends of the names of pictures. Samples with formats that are not read are skipped and counted.
-const PICTURE_FORMATS: [&str; 11] =
-    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "jxl"];
-
-/// Makes a video from the bytes of a member.
-type VideoFormat = fn(Arc<[u8]>) -> Video;
-
-/// The pictures of a sample, ordered by number.
-fn numbered_pictures(sample: &ShardSample) -> Vec<(u64, &Member)> {
-    let number = |m: &Member| picture_number(&m.extension);
-    let mut pictures: Vec<(u64, &Member)> =
-        sample.members.iter().filter_map(|m| Some((number(m)?, m))).collect();
-    pictures.sort_by_key(|&(number, _)| number);
-    pictures
+    Document::interleave(text, pictures).ok_or(SkipReason::WrongMarks.into())
 }
 
 /// The `text` or `caption` of a `.json`.
@@ -225,14 +213,24 @@ fn json_text(json: &Value) -> Option<String> {
     ["text", "caption"].iter().find_map(|name| text_field(json, name))
 }
 
-fn is_text(member: &Member) -> bool {
-    member.extension == "txt" || member.extension == "json"
+/// The pictures of a sample, ordered by number.
+fn numbered_pictures(sample: &SampleIndex) -> Vec<(u64, &Member)> {
+    let members = sample.members.iter();
+    let mut pictures: Vec<_> =
+        members.filter_map(|m| Some((picture_number(&m.extension)?, m))).collect();
+    pictures.sort_by_key(|&(number, _)| number);
+    pictures
 }
 
-/// The number of a picture in its sample: `png` is 0, `3.png` is 3. `None` for members that are not pictures.
+fn is_text(member: &Member) -> bool {
+    matches!(&*member.extension, "txt" | "json")
+}
+
+/// The number of a picture in its sample: `png` is 0, `3.png` is 3. `None` for members that are not pictures of the text, such as
+/// `seg.png`.
 fn picture_number(extension: &str) -> Option<u64> {
     let (number, format) = extension.rsplit_once('.').unwrap_or(("0", extension));
-    PICTURE_FORMATS.contains(&format).then(|| number.parse().unwrap_or(u64::MAX))
+    PICTURE_FORMATS.contains(&format).then(|| number.parse().ok())?
 }
 
 #[cfg(test)]
@@ -243,7 +241,8 @@ mod tests {
     fn pictures_are_ordered_by_number() {
         assert_eq!(picture_number("png"), Some(0));
         assert_eq!(picture_number("10.jpeg"), Some(10));
+        assert_eq!(picture_number("avif"), Some(0));
         assert_eq!(picture_number("txt"), None);
-        assert_eq!(picture_number("seg.png"), Some(u64::MAX));
+        assert_eq!(picture_number("seg.png"), None);
     }
 }

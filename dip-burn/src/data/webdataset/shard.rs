@@ -1,91 +1,77 @@
-//! One tar shard: an index of its samples, read from the headers only.
+//! One shard: an index of its samples, and the file that holds them.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::headers::{Entry, HeaderError, Headers};
-use super::sample::{Member, SampleReader, ShardSample, SizeLimits, Unusable};
+use super::format::Format;
+use super::headers::HeaderError;
+use super::index::Index;
+use super::pictures::PictureFolder;
+use super::sample::{SampleReader, SizeLimits, Unusable};
+use super::unpack::{Unpacked, unpack};
 use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::skip::SkipReason;
 use crate::data::video::CaptionedVideo;
 
-/// Most members of one shard.
-const MAX_MEMBERS: usize = 1 << 22;
-
 /// An open shard, with the places of its samples.
 #[derive(Debug)]
-pub(super) struct TarShard {
+pub(super) struct Shard {
     path: PathBuf,
     file: File,
-    samples: Vec<ShardSample>,
-    /// True if a header in the middle is broken; later members are not indexed.
-    pub broken: bool,
+    index: Index,
+    /// Where the samples of a JSON file find their pictures.
+    pictures: Option<PictureFolder>,
 }
 
-impl TarShard {
-    /// Opens a shard and indexes it.
+impl Shard {
+    /// Opens a shard and indexes it. `images` is the folder of the pictures of JSON files; absent for the file's own folder.
     ///
     /// # Errors
-    /// [`DataError::Io`] and [`DataError::NotATar`] name the file. A broken header after the first only sets
-    /// [`TarShard::broken`].
-    pub fn open(path: &Path) -> Result<Self, DataError> {
+    /// [`DataError::Io`] and [`DataError::NotAShard`] name the file. Damage after the beginning is only noted.
+    pub fn open(path: &Path, images: Option<&Path>) -> Result<Self, DataError> {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let mut samples: Vec<ShardSample> = Vec::new();
-        let mut headers = Headers::new(&mut file, length);
-        let mut members = 0;
-        let mut broken = false;
-        loop {
-            match headers.next() {
-                Ok(None) => break,
-                Ok(Some(Entry { name, offset, bytes })) => {
-                    members += 1;
-                    if members > MAX_MEMBERS {
-                        broken = true;
-                        break;
-                    }
-                    let Some((stem, extension)) = split_name(&name) else { continue };
-                    let member = Member { extension, offset, bytes };
-                    match samples.last_mut() {
-                        Some(last) if last.stem == stem => last.members.push(member),
-                        _ => samples.push(ShardSample { stem, members: vec![member] }),
-                    }
-                }
-                Err(HeaderError::Io(source)) => return Err(io(source)),
-                Err(HeaderError::Broken(what)) if headers.at_start() => {
-                    return Err(DataError::NotATar { path: path.to_owned(), what: what.into() });
-                }
-                Err(HeaderError::Broken(_)) => {
-                    broken = true;
-                    break;
-                }
+        let format = Format::of(path, &mut file)?;
+        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        let mut new = Self { path: path.to_owned(), file, index: Index::default(), pictures: None };
+        match format {
+            Format::Tar => new.index = tar_index(path, &mut new.file)?,
+            Format::Gzip | Format::Zstd => {
+                let Unpacked { file, broken } = unpack(new.file, format).map_err(io)?;
+                new.file = file;
+                new.index = tar_index(path, &mut new.file)?;
+                new.index.broken |= broken;
             }
-        }
-        Ok(Self { path: path.to_owned(), file, samples, broken })
-    }
-
-    /// Checks that the file begins like a tar, and returns its length in bytes.
-    ///
-    /// # Errors
-    /// [`DataError`] names the file.
-    pub fn probe(path: &Path) -> Result<u64, DataError> {
-        let io = |source| DataError::Io { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        match Headers::new(&mut file, length).block() {
-            Ok(_) => Ok(length),
-            Err(HeaderError::Io(source)) => Err(io(source)),
-            Err(HeaderError::Broken(what)) => {
-                Err(DataError::NotATar { path: path.to_owned(), what: what.into() })
+            Format::Json => {
+                new.index = Index::of_json(&mut new.file).map_err(io)?;
+                let own = path.parent().unwrap_or(Path::new("."));
+                new.pictures = Some(PictureFolder::new(images.unwrap_or(own)));
             }
+            Format::Parquet => (new.file, new.index) = parquet_index(path, new.file)?,
         }
+        Ok(new)
     }
 
     /// The number of samples, usable or not.
     pub fn samples(&self) -> usize {
-        self.samples.len()
+        self.index.samples.len()
+    }
+
+    /// True if a part in the middle is broken; later samples are lost.
+    pub fn is_broken(&self) -> bool {
+        self.index.broken
+    }
+
+    /// The name of a sample in reports.
+    pub fn name(&self, sample: usize) -> String {
+        let file = self.path.file_name().unwrap_or_default().to_string_lossy();
+        match self.index.samples.get(sample) {
+            Some(found) if !found.stem.is_empty() => format!("{file}: {}", found.stem),
+            Some(_) => format!("{file}: sample {sample}"),
+            None => file.into_owned(),
+        }
     }
 
     /// Reads a sample. Its pictures stay encoded; only their headers are checked. The inner error says why to skip it.
@@ -118,9 +104,10 @@ impl TarShard {
         limits: &SizeLimits,
         read: impl FnOnce(&mut SampleReader<'_>) -> Result<D, Unusable>,
     ) -> Result<Result<D, SkipReason>, DataError> {
-        let Self { path, file, samples, .. } = self;
-        let Some(sample) = samples.get(sample) else { return Ok(Err(SkipReason::Empty)) };
-        match read(&mut SampleReader { path, file, sample, limits }) {
+        let Self { path, file, index, pictures } = self;
+        let Some(sample) = index.samples.get(sample) else { return Ok(Err(SkipReason::Empty)) };
+        let folder = pictures.as_ref();
+        match read(&mut SampleReader { path, file, sample, limits, folder }) {
             Ok(document) => Ok(Ok(document)),
             Err(Unusable::Skip(reason)) => Ok(Err(reason)),
             Err(Unusable::Data(error)) => Err(error),
@@ -128,22 +115,22 @@ impl TarShard {
     }
 }
 
-/// Stem and extension of a member; `None` for hidden files and names without a dot.
-fn split_name(name: &str) -> Option<(String, String)> {
-    let base = name.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = base + name[base..].find('.')?;
-    (dot > base).then(|| (name[..dot].to_owned(), name[dot + 1..].to_ascii_lowercase()))
+fn tar_index(path: &Path, file: &mut File) -> Result<Index, DataError> {
+    Index::of_tar(file).map_err(|error| match error {
+        HeaderError::Io(source) => DataError::Io { path: path.to_owned(), source },
+        HeaderError::Broken(what) => {
+            DataError::NotAShard { path: path.to_owned(), what: what.into() }
+        }
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+#[cfg(feature = "parquet")]
+fn parquet_index(path: &Path, file: File) -> Result<(File, Index), DataError> {
+    super::parquet::unpack(path, file)
+}
 
-    #[test]
-    fn a_name_is_split_at_the_first_dot_of_its_base() {
-        let split = |name| split_name(name).unwrap();
-        assert_eq!(split("a.b/c.0.PNG"), ("a.b/c".into(), "0.png".into()));
-        assert_eq!(split_name("a.b/c"), None);
-        assert_eq!(split_name("a/.hidden"), None);
-    }
+#[cfg(not(feature = "parquet"))]
+fn parquet_index(path: &Path, _file: File) -> Result<(File, Index), DataError> {
+    let what = "it is a Parquet file, and this program was built without the feature `parquet`";
+    Err(DataError::NotAShard { path: path.to_owned(), what: what.into() })
 }

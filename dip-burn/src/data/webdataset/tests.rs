@@ -75,7 +75,7 @@ fn what_is_not_a_tar_names_itself() {
     std::fs::write(&path, vec![7; 2048]).unwrap();
     let error = WebDataset::open(std::slice::from_ref(&path), WebDatasetConfig::default());
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("picture.tar") && error.contains("not a WebDataset shard"), "{error}");
+    assert!(error.contains("picture.tar") && error.contains("not a shard"), "{error}");
     let missing = folder.path().join("missing.tar");
     let error = WebDataset::open(&[missing], WebDatasetConfig::default()).unwrap_err();
     assert!(error.to_string().contains("missing.tar"));

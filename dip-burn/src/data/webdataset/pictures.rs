@@ -1,0 +1,113 @@
+//! The pictures of a sample: members beside its text, files of a folder, or data inside the text.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::data::picture::Picture;
+use crate::data::samples::SamplePictures;
+use crate::data::skip::SkipReason;
+
+/// A folder of pictures that samples name by their paths in it.
+#[derive(Debug, Clone)]
+pub(super) struct PictureFolder(PathBuf);
+
+impl PictureFolder {
+    pub fn new(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+
+    /// The bytes of a file of the folder.
+    ///
+    /// # Errors
+    /// The reason to skip the sample: the file is not there, not inside the folder, or too large.
+    pub fn bytes(&self, name: &str, most: u64) -> Result<Vec<u8>, SkipReason> {
+        let name = name.strip_prefix("file://").unwrap_or(name);
+        let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if name.is_empty() || !Path::new(name).components().all(inside) {
+            return Err(SkipReason::OutsidePicture);
+        }
+        let path = self.0.join(name);
+        let metadata = fs::metadata(&path).map_err(|_| SkipReason::MissingPicture)?;
+        if metadata.len() > most {
+            return Err(SkipReason::Oversized);
+        }
+        fs::read(path).map_err(|_| SkipReason::MissingPicture)
+    }
+}
+
+/// An encoded picture whose header is whole.
+///
+/// # Errors
+/// The reason to skip the sample.
+pub(super) fn checked(bytes: Vec<u8>) -> Result<Picture, SkipReason> {
+    let picture = Picture::Encoded(bytes.into());
+    picture.check().map_err(|error| error.reason())?;
+    Ok(picture)
+}
+
+/// The picture of a `data:` URI; `None` for other names.
+fn inline(name: &str, most: u64) -> Option<Result<Picture, SkipReason>> {
+    let (kind, data) = name.strip_prefix("data:")?.split_once(',')?;
+    if !kind.ends_with(";base64") {
+        return Some(Err(SkipReason::BrokenPicture));
+    }
+    if data.len() as u64 / 4 * 3 > most {
+        return Some(Err(SkipReason::Oversized));
+    }
+    let bytes = STANDARD.decode(data.trim()).map_err(|_| SkipReason::BrokenPicture);
+    Some(bytes.and_then(checked))
+}
+
+/// Pictures that are members of the sample. A name in a message is the name of a file that the shard was made from, so it stands
+/// for the next picture.
+pub(super) struct MemberPictures {
+    members: VecDeque<Picture>,
+    most_bytes: u64,
+}
+
+impl MemberPictures {
+    pub fn new(members: Vec<Picture>, most_bytes: u64) -> Self {
+        Self { members: members.into(), most_bytes }
+    }
+}
+
+impl SamplePictures for MemberPictures {
+    fn next(&mut self) -> Result<Option<Picture>, SkipReason> {
+        Ok(self.members.pop_front())
+    }
+
+    fn named(&mut self, name: &str) -> Result<Picture, SkipReason> {
+        match inline(name, self.most_bytes) {
+            Some(picture) => picture,
+            None => self.members.pop_front().ok_or(SkipReason::WrongMarks),
+        }
+    }
+}
+
+/// Pictures of a folder, first those that the sample lists.
+pub(super) struct NamedPictures<'a> {
+    pub listed: VecDeque<String>,
+    pub folder: &'a PictureFolder,
+    pub most_bytes: u64,
+}
+
+impl SamplePictures for NamedPictures<'_> {
+    fn next(&mut self) -> Result<Option<Picture>, SkipReason> {
+        let name = self.listed.pop_front();
+        name.map(|name| self.named(&name)).transpose()
+    }
+
+    fn named(&mut self, name: &str) -> Result<Picture, SkipReason> {
+        if let Some(picture) = inline(name, self.most_bytes) {
+            return picture;
+        }
+        if name.starts_with("http://") || name.starts_with("https://") {
+            return Err(SkipReason::RemotePicture);
+        }
+        checked(self.folder.bytes(name, self.most_bytes)?)
+    }
+}
