@@ -5,6 +5,7 @@
 mod audio;
 mod checks;
 mod counts;
+mod documents;
 mod export;
 mod idefics;
 mod llava;
