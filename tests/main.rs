@@ -35,6 +35,11 @@ mod video;
 #[path = "suite/published.rs"]
 mod published;
 
+/// Wan in a folder of diffusers.
+#[cfg(feature = "train")]
+#[path = "suite/wan.rs"]
+mod wan;
+
 /// Training in several processes.
 #[cfg(feature = "nodes")]
 #[path = "suite/nodes.rs"]

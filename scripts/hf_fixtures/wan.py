@@ -1,17 +1,20 @@
 """Wan 2.1 from text to video: the transformer of `diffusers` with its UMT5 text encoder.
 
-The folder has the layout of `diffusers`, `counts.json` with the number of parameters of published configs, and `expected.safetensors`
+The folder has the layout of `diffusers`, `counts.json` with the number of parameters of published configs, `captions.json` with captions
+and their tokens without padding, and `expected.safetensors`
 with, for clip i: noisy.i, target.i and output.i [channels, frames, rows, columns], sigma.i [1], ids.i [tokens]; the loss [1], and for
 each tensor of the files NAME, such as `transformer/proj_out.weight`: gradient_norm:NAME, gradient:NAME and step:NAME, as in `common`.
 sample.noise and sample.clip are the two ends of SAMPLE_STEPS Euler steps with the first caption.
 """
 
 import json
+import re
 
 import torch
 import transformers as tf
 from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from .common import BETAS, EPSILON, LEARNING_RATE, MAX_BYTES, WEIGHT_DECAY, decays, randomise, saved, spread
 
@@ -54,6 +57,8 @@ CLIPS = [
     ((2, 8, 2), 0.07, [1]),
 ]
 EMPTY = [1]
+# Captions for the tokenizer; the last is cut at CAPTION_TOKENS.
+CAPTIONS = ["a red circle moves left", "", "  two\n birds,  one\ttree ", "Grün & blau: 3 Kreise", "circle " * 600]
 WAN_1_3B = dict(
     added_kv_proj_dim=None,
     attention_head_dim=128,
@@ -176,14 +181,39 @@ def write(folder, transformer, encoder, expected):
     text = {"model_index.json": INDEX, "scheduler/scheduler_config.json": SCHEDULER}
     text["vae/config.json"] = dict(_class_name="AutoencoderKLWan", latents_mean=[0.5, -0.5, 0.0, 1.0], latents_std=[2.0, 1.0, 0.5, 4.0])
     text["counts.json"] = counts()
+    own = tokenizer()
+    own.save_pretrained(folder / "tokenizer")
+    encoded = own([clean(c) for c in CAPTIONS], padding="max_length", max_length=CAPTION_TOKENS, truncation=True)
+    ids = [[i for i, used in zip(*row) if used] for row in zip(encoded.input_ids, encoded.attention_mask)]
+    text["captions.json"] = [dict(caption=caption, ids=row) for caption, row in zip(CAPTIONS, ids)]
     for name, value in text.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(value, indent=1) + "\n")
+        (folder / name).write_text(json.dumps(value, ensure_ascii=False) + "\n")
     save_file({k: v.detach().contiguous() for k, v in expected.items()}, folder / "expected.safetensors")
     total = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     print(f"{folder.name}: {total} bytes, loss {expected['loss'].item():.6f}")
     if total > MAX_BYTES:
         print(f"  larger than {MAX_BYTES} bytes: make it smaller")
+
+
+def tokenizer():
+    """A Unigram tokenizer with the parts of UMT5's, of the pieces that CAPTIONS need."""
+    letters = sorted({letter for text in CAPTIONS for letter in text if not letter.isspace()})
+    words = ["▁a", "▁red", "▁circle", "▁moves", "▁left", "▁two", "▁bird", "s", "▁one", "▁tree"]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
+    pieces += [(word, -2.0) for word in words] + [(letter, -6.0) for letter in letters if letter != "s"]
+    made = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    made.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+    made.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
+    return tf.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def clean(text):
+    """What the pipeline does to a prompt without entities and broken letters."""
+    return re.sub(r"\s+", " ", text.strip()).strip()
 
 
 def counts():

@@ -57,6 +57,6 @@ pub(crate) use video::SAMPLE_SHIFT;
 pub use video::{
     CaptionedVideo, ChannelLatents, ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition,
     FlowTimes, FrameSource, LatentShape, LatentStatistics, Latents, TimeDistribution, Video,
-    VideoError, caption_tokens, noisy,
+    VideoError, caption_tokens, joined_spaces, noisy,
 };
 pub use webdataset::{SizeLimits, WebDataset, WebDatasetConfig};

@@ -37,8 +37,10 @@ pub enum SkipReason {
     UnsupportedPicture,
     /// A picture has a shape that the vision encoder does not take.
     UnfitPicture,
-    /// A video cannot be decoded, or its latents do not fit the model.
+    /// A video cannot be decoded.
     BrokenVideo,
+    /// The stored latents of a video have another shape than the latents of the model.
+    UnfitLatents,
     /// A sample for a text-to-video model has no video.
     MissingVideo,
     /// A member, a picture or the sample is over its limit.
@@ -74,6 +76,7 @@ impl SkipReason {
             Self::UnsupportedPicture => "picture format that is not read",
             Self::UnfitPicture => "picture shape that the model does not take",
             Self::BrokenVideo => "broken video",
+            Self::UnfitLatents => "latents of another shape",
             Self::MissingVideo => "missing video",
             Self::Oversized => "oversized",
             Self::Untokenizable => "cannot be tokenized",

@@ -19,7 +19,9 @@ pub use channels::{ChannelLatents, LatentStatistics};
 pub use flow::{FlowTimes, TimeDistribution, noisy};
 pub(crate) use flow::{SAMPLE_SHIFT, at_time, sample_time, standard_normals};
 pub use grid::{LatentShape, Latents};
-pub use loader::{ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, caption_tokens};
+pub use loader::{
+    ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, caption_tokens, joined_spaces,
+};
 pub(crate) use packed::ReadyClip;
 
 use std::fmt::Debug;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dip_burn::data::{ChannelLatents, LatentShape, Latents};
+use dip_burn::data::{
+    ChannelLatents, LatentShape, Latents, Tokenizer, caption_tokens, joined_spaces,
+};
 use dip_burn::model::sampler::{ClipPrompt, Sampler};
 use dip_burn::model::{InitialWeights, Precision, WholeModel};
 use dip_burn::params::NamedTensors;
@@ -280,5 +282,25 @@ fn numbers_of_parameters_of_published_models_equal_diffusers() {
         let model = hf::from_pipeline(&published.name, &files).unwrap();
         let all = published.transformer_parameters + published.text_encoder_parameters;
         assert_eq!(weights::parameters(&model), all, "{}", published.name);
+    }
+}
+
+/// A caption with its tokens in the pipeline of `diffusers`, without padding.
+#[derive(Deserialize)]
+struct Caption {
+    caption: String,
+    ids: Vec<u32>,
+}
+
+#[test]
+fn captions_have_the_tokens_of_the_pipeline() {
+    let folder = folder();
+    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer")).unwrap();
+    let text = std::fs::read_to_string(folder.join("captions.json")).unwrap();
+    let all: Vec<Caption> = serde_json::from_str(&text).unwrap();
+    assert_eq!(all.len(), 5);
+    for Caption { caption, ids } in all {
+        let found = caption_tokens(&tokenizer, &joined_spaces(&caption), 512).unwrap();
+        assert_eq!(found, ids, "{caption:?}");
     }
 }

@@ -47,7 +47,7 @@ impl ClipLoaderConfig {
     /// The text of a caption that becomes tokens.
     pub fn caption_text(&self, caption: &str) -> String {
         match self.joins_spaces {
-            true => caption.split_whitespace().collect::<Vec<_>>().join(" "),
+            true => joined_spaces(caption),
             false => caption.to_owned(),
         }
     }
@@ -65,4 +65,9 @@ impl ClipLoaderConfig {
         FieldError::check_range("tokens of a caption", self.caption_tokens, tokens, remedy)?;
         FieldError::check_range("prefetch", self.prefetch, 1..=1024, "try 2")
     }
+}
+
+/// A caption as Wan was trained with: runs of white space are one space, and none is at either end.
+pub fn joined_spaces(caption: &str) -> String {
+    caption.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -5,7 +5,7 @@ mod config;
 mod reader;
 
 pub use batch::{ClipBatch, ClipPosition};
-pub use config::ClipLoaderConfig;
+pub use config::{ClipLoaderConfig, joined_spaces};
 pub use reader::caption_tokens;
 
 use std::sync::Arc;

@@ -29,6 +29,8 @@ pub(super) struct ClipReader {
     clips: u64,
     skipped: SkipCounts,
     watch: UsableWatch,
+    /// The first latents that did not fit the model, until others do.
+    unfit: Option<VideoError>,
 }
 
 /// A clip, and the position of the source before it.
@@ -53,6 +55,7 @@ impl ClipReader {
             batches: 0,
             clips: 0,
             skipped: SkipCounts::default(),
+            unfit: None,
         }
     }
 
@@ -107,12 +110,16 @@ impl ClipReader {
             let pass = self.source.passes();
             let reason = match self.clip(captioned)? {
                 Ok(clip) => {
+                    self.unfit = None;
                     self.watch.usable(pass);
                     return Ok(WaitingClip { clip, before });
                 }
                 Err(reason) => reason,
             };
             if self.watch.unusable(pass) {
+                if let Some(error) = self.unfit.take() {
+                    return Err(DataError::other(error));
+                }
                 let (what, skipped) = ("the data source".into(), self.all_skipped());
                 return Err(DataError::NoSamples { what, skipped });
             }
@@ -121,7 +128,10 @@ impl ClipReader {
     }
 
     /// Decodes a video and its caption. The inner error says why to skip it.
-    fn clip(&self, captioned: CaptionedVideo) -> Result<Result<ReadyClip, SkipReason>, DataError> {
+    fn clip(
+        &mut self,
+        captioned: CaptionedVideo,
+    ) -> Result<Result<ReadyClip, SkipReason>, DataError> {
         let CaptionedVideo { video, caption } = captioned;
         let config = &*self.config;
         let statistics = config.statistics.as_ref();
@@ -129,6 +139,10 @@ impl ClipReader {
             Ok(latents) => latents,
             Err(error @ (VideoError::NoFfmpeg(_) | VideoError::NotPixels { .. })) => {
                 return Err(DataError::other(error));
+            }
+            Err(error @ (VideoError::Shape { .. } | VideoError::Channels { .. })) => {
+                self.unfit.get_or_insert(error);
+                return Ok(Err(SkipReason::UnfitLatents));
             }
             Err(_) => return Ok(Err(SkipReason::BrokenVideo)),
         };

@@ -250,10 +250,17 @@ fn transformer(
 
 fn patch(config: &Fields<'_>) -> Result<[u32; 3], SpecError> {
     let sizes = config.sizes("patch_size")?.unwrap_or_else(|| vec![1, 2, 2]);
-    let shown = format!("{sizes:?}");
-    sizes.try_into().map_err(|_| {
-        let limit = "three sides: frames, rows and columns";
-        let remedy = "take the files that came with the weights";
-        config.error("patch_size", shown, limit, remedy)
-    })
+    match sizes[..] {
+        [frames, rows, columns] if frames > 0 && rows > 0 && columns > 0 => {
+            Ok([frames, rows, columns])
+        }
+        _ => {
+            let limit = "three sides of at least 1: frames, rows and columns";
+            let remedy = "take the files that came with the weights";
+            Err(config.error("patch_size", format!("{sizes:?}"), limit, remedy))
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;
