@@ -44,7 +44,8 @@ impl PatchGrid {
     }
 
     pub fn square(self, side: u32) -> ImageLayout {
-        self.layout(vec![self.view(PixelSize::square(side))], Arrangement::Rows)
+        let layout = self.layout(vec![self.view(PixelSize::square(side))], Arrangement::Rows);
+        ImageLayout { tokens: self.square_tokens, ..layout }
     }
 
     fn tokens(self, view: ViewGrid) -> u32 {

@@ -35,6 +35,8 @@ struct PatchGrid {
     patch_px: u32,
     /// Patches along the side of the square that becomes one token.
     merge: u32,
+    /// Tokens of a square view of the encoder's own size.
+    square_tokens: u32,
 }
 
 impl ImageProcessor {
@@ -95,7 +97,11 @@ impl ImageProcessor {
 
     fn of_vit(config: ImageProcessorConfig, vit: &VitSpec) -> Self {
         let table = PixelTable::new(&config.scale);
-        let patches = PatchGrid { patch_px: vit.patch_px, merge: vit.merge };
+        let patches = PatchGrid {
+            patch_px: vit.patch_px,
+            merge: vit.merge,
+            square_tokens: vit.tokens_per_image(),
+        };
         Self { config, patches, drawn_px: vit.image_px, table }
     }
 
@@ -182,6 +188,14 @@ fn check(rule: &ImageRule, vit: &VitSpec) -> Result<(), FieldError> {
             false => Err(FieldError::new(path, found, limit(), remedy)),
         }
     };
+    let tiled = matches!(rule, ImageRule::Tiles(_));
+    if tiled != vit.tiles.is_some() {
+        let (value, limit) = match tiled {
+            true => ("given", "absent: the model has no token for the end of a row of tiles"),
+            false => ("absent", "given: the model takes pictures in tiles"),
+        };
+        return Err(FieldError::new("image_grid_pinpoints", value, limit, remedy));
+    }
     let side = match rule {
         ImageRule::Native(rule) => {
             if vit.tower.learned_positions() {

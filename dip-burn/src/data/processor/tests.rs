@@ -49,6 +49,9 @@ fn model(image_px: u32, patch_px: u32, merge: u32, tower: &str) -> ModelSpec {
     ModelSpec::from_toml(&text).unwrap()
 }
 
+/// A tower whose pictures come in tiles.
+const TILED: &str = "siglip', tiles = { resolutions = [[56, 112]] }, norm = 'layer";
+
 /// The processor of a folder.
 fn processor(name: &str) -> ImageProcessor {
     let read = |file: &str| std::fs::read_to_string(fixtures().join(name).join(file)).ok();
@@ -62,7 +65,7 @@ fn processor(name: &str) -> ImageProcessor {
     let model = match name {
         "qwen2_vl" | "qwen2_5_vl" => model(56, 14, 2, "qwen2_vl"),
         "qwen3_vl" => model(64, 16, 2, "qwen3_vl"),
-        "llava_next" | "llava_onevision" => model(56, 14, 1, "siglip"),
+        "llava_next" | "llava_onevision" => model(56, 14, 1, TILED),
         "idefics3" | "smolvlm" | "smolvlm_whole" => model(56, 14, 2, "idefics"),
         "siglip" => model(76, 14, 1, "siglip"),
         _ => model(70, 14, 1, "clip"),
@@ -120,6 +123,16 @@ fn layouts_tokens_and_pixel_values_equal_those_of_transformers() {
 }
 
 #[test]
+fn a_square_has_the_tokens_that_the_model_keeps() {
+    let tokens = |tower: &str| {
+        let model = model(70, 14, 1, tower);
+        ImageProcessor::new(processor("clip").config, &model).unwrap().fixed().unwrap().tokens
+    };
+    assert_eq!((tokens("clip"), tokens("clip', drop_first = false, norm = 'layer")), (25, 26));
+    assert_eq!((tokens("siglip"), tokens("siglip', drop_first = true, norm = 'layer")), (25, 24));
+}
+
+#[test]
 fn pictures_that_the_encoder_does_not_take_are_refused() {
     let thin = PixelSize::new(1000, 4);
     for (name, limit) in [("qwen2_vl", "ratio of at most 200"), ("llava_next", "has content")] {
@@ -151,7 +164,9 @@ fn a_processor_of_another_encoder_is_refused() {
         ("qwen2_vl", model(56, 14, 2, "native"), "temporal_patch_size is 2"),
         ("qwen2_vl", model(56, 14, 2, "clip"), "learned positions"),
         ("clip", model(84, 14, 1, "clip"), "size is 70"),
-        ("llava_next", model(70, 14, 1, "clip"), "size is 56"),
+        ("llava_next", model(28, 14, 1, TILED), "size is 56"),
+        ("llava_next", model(56, 14, 1, "siglip"), "image_grid_pinpoints is given"),
+        ("siglip", model(56, 14, 1, TILED), "image_grid_pinpoints is absent"),
         ("smolvlm", model(70, 14, 1, "siglip"), "size is 56"),
     ] {
         let error = ImageProcessor::new(files(name), &model).unwrap_err().to_string();
