@@ -37,18 +37,28 @@ pub fn image(rng: &mut ChaCha8Rng, grid: ViewGrid) -> Image {
 
 /// One microbatch of documents with `images` images each, over 40 tokens, the rest padding.
 pub fn microbatch(rng: &mut ChaCha8Rng, images: &[u32]) -> Microbatch {
+    microbatch_of(rng, images, |_| ViewGrid::still(4, 4))
+}
+
+/// The same with images of the grids that `grid` chooses.
+pub fn microbatch_of(
+    rng: &mut ChaCha8Rng,
+    images: &[u32],
+    grid: impl Fn(&mut ChaCha8Rng) -> ViewGrid,
+) -> Microbatch {
     const LENGTH: usize = 40;
-    const PER_IMAGE: usize = 4;
     let mut m = Microbatch::default();
     for (document, &count) in images.iter().enumerate() {
         let start = m.tokens.len();
         for _ in 0..count {
-            if m.tokens.len() + PER_IMAGE + 3 > LENGTH {
+            let grid = grid(rng);
+            let per_image = grid.patches() / 4;
+            if m.tokens.len() + per_image + 3 > LENGTH {
                 break;
             }
             m.image_offsets.push(m.tokens.len() as u32);
-            m.images.push(image(rng, ViewGrid::still(4, 4)));
-            push(&mut m, document, PER_IMAGE, false, rng);
+            m.images.push(image(rng, grid));
+            push(&mut m, document, per_image, false, rng);
             push(&mut m, document, 1, true, rng);
         }
         let text = rng.random_range(1..6).min(LENGTH.saturating_sub(m.tokens.len()));
@@ -60,6 +70,14 @@ pub fn microbatch(rng: &mut ChaCha8Rng, images: &[u32]) -> Microbatch {
     push(&mut m, usize::from(u16::MAX), padding, false, rng);
     m.positions.extend(text_positions(padding));
     m
+}
+
+/// A random grid of 4 to 24 patches, or a video of two frames.
+pub fn any_grid(rng: &mut ChaCha8Rng) -> ViewGrid {
+    let sides = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (3, 2)];
+    let (rows, columns) = sides[rng.random_range(0..sides.len())];
+    let frames = if rows * columns < 3 && rng.random_bool(0.3) { 2 } else { 1 };
+    ViewGrid { frames, rows: 2 * rows, columns: 2 * columns }
 }
 
 /// Adds `count` random tokens of a document, without positions.
@@ -176,11 +194,12 @@ pub fn meta(m: &Microbatch) -> MicrobatchMeta {
         let clips = m.clips.iter().zip(captions).map(clip).collect();
         return MicrobatchMeta { clips, ..Default::default() };
     }
-    let images = m.images.len() as u32;
+    let sizes: Vec<ImageSize> = m.images.iter().map(|image| image.layout().size()).collect();
+    let of_images: u64 = sizes.iter().map(|size| u64::from(size.tokens)).sum();
     let of_sounds: u32 = m.sounds.iter().map(|sound| sound.tokens).sum();
     MicrobatchMeta {
-        images: images.into(),
-        text_tokens: 40 - 4 * u64::from(images) - u64::from(of_sounds),
+        images: sizes.into(),
+        text_tokens: 40 - of_images - u64::from(of_sounds),
         audio_seconds: m.sounds.iter().map(|s| f64::from(s.mel_frames) / 100.0).collect(),
         ..Default::default()
     }

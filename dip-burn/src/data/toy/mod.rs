@@ -13,7 +13,9 @@ pub use moving::{
     ClipCaption, Motion, MovingConfig, MovingShape, MovingShapes, SampleMatch, match_clip,
     write_moving_shards,
 };
-pub use scenes::{CaptionMatch, Scene, Scenes, ScenesConfig, match_caption, write_scene_shards};
+pub use scenes::{
+    CaptionMatch, Frame, Scene, Scenes, ScenesConfig, match_caption, write_scene_shards,
+};
 pub use shape::{Colour, DataSplit, Object, Shape};
 
 use std::fs::{self, File};

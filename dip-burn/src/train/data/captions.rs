@@ -51,11 +51,12 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
         microbatches: data.microbatches.unwrap_or(model.microbatches),
         prefetch: PREFETCH,
     };
-    let loader = Loader::new(train_source(data, *seed)?, tokenizer.clone(), config)?
-        .with_token_budget(data.tokens_per_iteration)
-        .with_packing(data.packing.rule());
+    let loader =
+        Loader::new(train_source(data, images.as_ref(), *seed)?, tokenizer.clone(), config)?
+            .with_token_budget(data.tokens_per_iteration)
+            .with_packing(data.packing.rule());
     let count = evaluation.pictures.max(evaluation.captions);
-    let held_out = match held_out_source(data, *seed)? {
+    let held_out = match held_out_source(data, images.as_ref(), *seed)? {
         Some(mut source) => held_out(&mut *source, count)?,
         None => Vec::new(),
     };
@@ -232,23 +233,35 @@ fn microbatch(decoded: DecodedMicrobatch) -> Microbatch {
     }
 }
 
-fn train_source(data: &DataConfig, seed: u64) -> Result<Box<dyn DataSource>, DataError> {
+/// Drawn scenes, whose pictures vary in size if the model keeps proportions.
+fn scenes(images: Option<&ImageProcessor>, seed: u64, split: DataSplit) -> Scenes {
+    let is_fixed = images.is_none_or(|images| images.fixed().is_some());
+    Scenes::new(ScenesConfig { seed, split }).with_varied_sizes(!is_fixed)
+}
+
+fn train_source(
+    data: &DataConfig,
+    images: Option<&ImageProcessor>,
+    seed: u64,
+) -> Result<Box<dyn DataSource>, DataError> {
     if data.shards.is_empty() {
-        return Ok(Box::new(Scenes::new(ScenesConfig { seed, split: DataSplit::Train })));
+        return Ok(Box::new(scenes(images, seed, DataSplit::Train)));
     }
     let config = WebDatasetConfig { seed, ..WebDatasetConfig::default() };
     Ok(Box::new(WebDataset::open(&data.shards, config)?))
 }
 
-fn held_out_source(data: &DataConfig, seed: u64) -> Result<Option<Box<dyn DataSource>>, DataError> {
+fn held_out_source(
+    data: &DataConfig,
+    images: Option<&ImageProcessor>,
+    seed: u64,
+) -> Result<Option<Box<dyn DataSource>>, DataError> {
     match (data.held_out.is_empty(), data.shards.is_empty()) {
         (false, _) => {
             let config = WebDatasetConfig { seed, shuffle_buffer: 1, ..Default::default() };
             Ok(Some(Box::new(WebDataset::open(&data.held_out, config)?)))
         }
-        (true, true) => {
-            Ok(Some(Box::new(Scenes::new(ScenesConfig { seed, split: DataSplit::HeldOut }))))
-        }
+        (true, true) => Ok(Some(Box::new(scenes(images, seed, DataSplit::HeldOut)))),
         (true, false) => Ok(None),
     }
 }

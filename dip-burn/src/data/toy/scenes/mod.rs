@@ -36,6 +36,37 @@ pub struct Scene {
     pub objects: Vec<Object>,
     /// Brightness of the background, 0 to 1.
     pub ground: f32,
+    /// Width and height of the picture.
+    pub frame: Frame,
+}
+
+/// Width and height of a picture, over the side that a model asks for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Frame {
+    /// From left to right.
+    pub width: f32,
+    /// From top to bottom.
+    pub height: f32,
+}
+
+impl Frame {
+    /// A square.
+    pub const SQUARE: Self = Self { width: 1.0, height: 1.0 };
+
+    /// A frame whose shorter side is 0.75 to 1.25, and whose longer side is up to twice as long. Frames of several shapes are
+    /// wide.
+    fn random(rng: &mut impl Rng, shapes: usize) -> Self {
+        let shorter = rng.random_range(0.75..1.25);
+        let longer = shorter * rng.random_range(1.0..2.0f32);
+        match shapes > 1 || rng.random_bool(0.5) {
+            true => Self { width: longer, height: shorter },
+            false => Self { width: shorter, height: longer },
+        }
+    }
+
+    fn shorter(self) -> f32 {
+        self.width.min(self.height)
+    }
 }
 
 /// The settings of [`Scenes`].
@@ -51,16 +82,29 @@ pub struct ScenesConfig {
 #[derive(Debug, Clone)]
 pub struct Scenes {
     config: ScenesConfig,
+    varied: bool,
     next: u64,
 }
 
 impl Scene {
-    /// A random scene of one to three shapes of a split.
+    /// A random square scene of one to three shapes of a split.
     pub fn random(rng: &mut impl Rng, split: DataSplit) -> Self {
+        Self::framed(rng, split, |_, _| Frame::SQUARE)
+    }
+
+    /// A random scene whose picture has any size and proportions.
+    pub fn varied(rng: &mut impl Rng, split: DataSplit) -> Self {
+        Self::framed(rng, split, Frame::random)
+    }
+
+    /// A random scene in the frame that `frame` chooses for its number of shapes.
+    fn framed<R: Rng>(rng: &mut R, split: DataSplit, frame: fn(&mut R, usize) -> Frame) -> Self {
         loop {
             let fewest = if split == DataSplit::HeldOut { 2 } else { 1 };
             let count = rng.random_range(fewest..=MAX_SHAPES);
-            let width = 1.0 / count as f32;
+            let frame = frame(rng, count);
+            let (columns, rows) = (frame.width / frame.shorter(), frame.height / frame.shorter());
+            let width = columns / count as f32;
             let object = |i: usize, rng: &mut dyn rand::RngCore| {
                 // As large as fits: three shapes are close together.
                 let largest = (0.49 * width).min(0.22);
@@ -70,13 +114,14 @@ impl Scene {
                     colour: *Colour::ALL.choose(rng).expect("there are colours"),
                     shape: *Shape::ALL.choose(rng).expect("there are shapes"),
                     x: width * (i as f32 + 0.5) + rng.random_range(-room..room),
-                    y: rng.random_range(radius..1.0 - radius),
+                    y: rng.random_range(radius..rows - radius),
                     radius,
                 }
             };
             let scene = Self {
                 objects: (0..count).map(|i| object(i, rng)).collect(),
                 ground: rng.random_range(0.85..1.0),
+                frame,
             };
             if scene.split() == split {
                 return scene;
@@ -110,7 +155,13 @@ impl Scene {
 impl Scenes {
     /// A source that begins at the first document.
     pub fn new(config: ScenesConfig) -> Self {
-        Self { config, next: 0 }
+        Self { config, varied: false, next: 0 }
+    }
+
+    /// Draws pictures of any size and proportions instead of squares.
+    #[must_use]
+    pub fn with_varied_sizes(self, varied: bool) -> Self {
+        Self { varied, ..self }
     }
 
     /// Document `n` of this seed.
@@ -127,7 +178,10 @@ impl Scenes {
             return Document::Plain(vec![DocumentPiece::Text(sums(&mut rng))]);
         }
         let pieces = (0..pictures).flat_map(|_| {
-            let scene = Scene::random(&mut rng, self.config.split);
+            let scene = match self.varied {
+                true => Scene::varied(&mut rng, self.config.split),
+                false => Scene::random(&mut rng, self.config.split),
+            };
             let caption = format!("{}.", scene.caption());
             [DocumentPiece::Picture(Picture::Drawn(Arc::new(scene))), DocumentPiece::Text(caption)]
         });
@@ -213,6 +267,28 @@ mod tests {
     }
 
     #[test]
+    fn varied_pictures_have_many_sizes_and_show_every_shape_whole() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let mut sizes = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let scene = Scene::varied(&mut rng, DataSplit::Train);
+            let picture = scene.draw(32);
+            assert_eq!(picture.dimensions(), scene.size(32));
+            sizes.insert(picture.dimensions());
+            let unit = picture.width().min(picture.height()) as f32;
+            for object in &scene.objects {
+                let (right, bottom) = (object.x + object.radius, object.y + object.radius);
+                assert!(object.x >= object.radius && object.y >= object.radius, "{scene:?}");
+                assert!(right * unit <= picture.width() as f32 + 1.0, "{scene:?}");
+                assert!(bottom * unit <= picture.height() as f32 + 1.0, "{scene:?}");
+            }
+        }
+        assert!(
+            sizes.len() > 100 && sizes.iter().any(|s| s.0 > s.1) && sizes.iter().any(|s| s.0 < s.1)
+        );
+    }
+
+    #[test]
     fn a_restored_source_continues_where_it_stood() {
         let mut source = scenes(DataSplit::Train);
         (0..5).for_each(|_| drop(source.next_document()));
@@ -228,7 +304,8 @@ mod tests {
     #[test]
     fn captions_name_the_shapes_from_left_to_right() {
         let object = |colour, shape| Object { colour, shape, x: 0.5, y: 0.5, radius: 0.1 };
-        let mut scene = Scene { objects: vec![object(Colour::Red, Shape::Ring)], ground: 1.0 };
+        let objects = vec![object(Colour::Red, Shape::Ring)];
+        let mut scene = Scene { objects, ground: 1.0, frame: Frame::SQUARE };
         assert_eq!(scene.caption(), "a red ring");
         scene.objects.push(object(Colour::Blue, Shape::Cross));
         assert_eq!(scene.caption(), "a red ring and a blue cross");
