@@ -9,7 +9,7 @@ use dip_core::profile::{KeptBytes, PartBytes};
 
 use super::MeasureError;
 use super::probe::{MeasuredChunk, ModuleProbe};
-use crate::model::{KeptGrowth, ProbeSpec};
+use crate::model::{KeptGrowth, ProbeImages, ProbeSpec};
 
 /// One forward: its sizes, and the bytes that it kept.
 struct Point {
@@ -34,6 +34,7 @@ impl<B: Backend> ModuleProbe<'_, B> {
             let counted = &mut Counted { chunk: &mut chunk, first, strategy };
             match self.modality.kept_growth(self.spec.model) {
                 KeptGrowth::Rows => self.kept_by_rows(counted),
+                KeptGrowth::Images => self.kept_by_images(counted),
                 KeptGrowth::Documents => self.kept_by_documents(counted),
                 KeptGrowth::Captions | KeptGrowth::WholeCaptions => {
                     self.kept_by_lengths(counted, [(1, 1), (1, 2), (1, 3)])
@@ -55,6 +56,26 @@ impl<B: Backend> ModuleProbe<'_, B> {
     fn kept_by_rows(&self, counted: &mut Counted<'_, B>) -> Result<KeptBytes, MeasureError> {
         let bytes = self.point(counted)?.bytes;
         Ok(KeptBytes { bytes, ..KeptBytes::default() })
+    }
+
+    /// Bytes are linear in attention pairs. Two probes with equal patches and different pairs give the slope.
+    fn kept_by_images(&self, counted: &mut Counted<'_, B>) -> Result<KeptBytes, MeasureError> {
+        let few = ProbeSpec { images: ProbeImages::SquareAndWide, instances: 2, ..self.spec };
+        let many = ProbeSpec { images: ProbeImages::Wide, instances: 1, ..self.spec };
+        let pairs = |spec: &ProbeSpec<'_>| {
+            let work = spec.work_of_images();
+            // Layers with windows are measured apart from layers with full attention.
+            let is_windowed = work.windowed_pairs > 0;
+            (if is_windowed { work.windowed_pairs } else { work.attention_pairs }) as f64
+        };
+        let more = pairs(&many) - pairs(&few);
+        let (few, many) = (self.at(few), self.at(many));
+        let per_pair = (many.point(counted)?.bytes - few.point(counted)?.bytes) / more.max(1.0);
+        Ok(KeptBytes {
+            bytes: self.point(counted)?.bytes - per_pair * pairs(&self.spec),
+            bytes_per_pair: per_pair,
+            ..KeptBytes::default()
+        })
     }
 
     /// Bytes are linear in document pairs and in trained tokens, so that two points of each give the slopes.

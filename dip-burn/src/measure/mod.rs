@@ -10,11 +10,13 @@
 //! | `probe` | one module at one size |
 //! | `inputs`, `stages`, `memory` | the inputs, the seconds and the bytes of a probe |
 //! | `figures` | arithmetic of measurements |
+//! | `images` | how times change with the sizes of images |
 //! | `operators` | single operators, for the calibration of analytic costs |
 //! | `peak` | the peak FLOP/s of a rank |
 //! | `meeting` | a barrier for threads that measure at the same time |
 
 mod figures;
+mod images;
 mod inputs;
 mod meeting;
 mod memory;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
-use dip_core::profile::{Part, PartBytes, PartTimes, ProfileEntry};
+use dip_core::profile::{ImageTimes, Part, PartBytes, PartTimes, ProfileEntry};
 use dip_core::{
     MicrobatchId, PairKey, RankId, Received, SegmentId, StageCall, Strategy, SubMicrobatchId,
     TaskId,
@@ -71,8 +71,18 @@ impl<B: Backend> ModuleProbe<'_, B> {
                     ..times
                 },
                 kept,
+                images: self.images().filter(|_| part == Part::Layer),
             })
             .collect())
+    }
+
+    /// The pairs and views of the images of the probe, if images have different sizes.
+    fn images(&self) -> Option<ImageTimes> {
+        self.spec.has_native_images().then(|| {
+            let work = self.spec.work_of_images();
+            let (pairs, views) = (work.attention_pairs as f64, work.views as f64);
+            ImageTimes { pairs, views, ..ImageTimes::default() }
+        })
     }
 
     /// Seconds and bytes of every chunk.

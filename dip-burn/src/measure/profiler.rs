@@ -7,12 +7,13 @@ use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry, combined};
 use dip_core::{ModelSpec, ModuleId, ModuleSpec, Seconds};
 use serde::Serialize;
 
+use super::images::with_image_times;
 use super::meeting::Meeting;
 use super::probe::{LAYERS, ModuleProbe};
 use super::{MeasureError, MeasureSettings, at_once, peak, undisturbed};
 use crate::batch::ClipSize;
 use crate::files;
-use crate::model::{Modalities, ProbeSpec};
+use crate::model::{Modalities, ProbeImages, ProbeSpec};
 
 /// Latency and bandwidth between ranks of one process, which send references through channels.
 const CHANNEL_LATENCY: Seconds = Seconds(20e-6);
@@ -36,6 +37,8 @@ struct ProfileKey<'a> {
     sequence_tokens: u32,
     documents: usize,
     max_images: u32,
+    /// Most patches of a microbatch, in models that keep the proportions of images.
+    max_patches: Option<u64>,
     /// Most clips of a microbatch, and their mean size; absent in models without clips.
     clips: Option<(u32, ClipSize)>,
     in_flight: usize,
@@ -90,7 +93,10 @@ impl<'a, B: Backend> Profiler<'a, B> {
             let rounds = (0..settings.rounds.max(1))
                 .map(|round| self.entries(round, meeting))
                 .collect::<Result<Vec<_>, _>>()?;
-            let entries = combined(&rounds, undisturbed);
+            let (typical, extremes): (Vec<_>, Vec<_>) = rounds.into_iter().unzip();
+            let entries = combined(&typical, undisturbed);
+            let extremes = combined(&extremes, undisturbed);
+            let entries = with_image_times(entries, &extremes);
             meeting.wait();
             let peak = peak::peak_flops_per_s::<B>(device, settings.precision);
             Ok::<_, MeasureError>((entries, peak))
@@ -112,6 +118,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
 
     fn key(&self) -> String {
         let (model, settings) = (self.model, &self.settings);
+        let native = ProbeImages::typical(model) != ProbeImages::Own;
         let key = ProfileKey {
             backend: B::name(self.device),
             precision: settings.precision.name(),
@@ -120,6 +127,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
             sequence_tokens: model.sequence_tokens,
             documents: settings.documents,
             max_images: model.max_images,
+            max_patches: native.then(|| model.patch_limit()),
             clips: model.video().map(|_| (model.max_clips, settings.clip)),
             in_flight: settings.in_flight,
             ranks: settings.ranks,
@@ -129,31 +137,30 @@ impl<'a, B: Backend> Profiler<'a, B> {
         serde_json::to_string(&key).expect("plain data has a JSON form")
     }
 
-    /// The entries of one round.
-    fn entries(&self, round: usize, meeting: &Meeting) -> Result<Vec<ProfileEntry>, MeasureError> {
+    /// The entries of one round: of typical sizes, and of the largest and smallest images of encoders that keep proportions.
+    fn entries(&self, round: usize, meeting: &Meeting) -> Result<RoundEntries, MeasureError> {
         let mut model = self.model.clone();
         for module in &mut model.modules {
             module.layers = LAYERS;
             // All parts of a frozen module are measured, too; the cost model leaves out the parts that do not run.
             module.trainable = true;
         }
-        let mut entries = Vec::new();
+        let (mut entries, mut extremes) = (Vec::new(), Vec::new());
         for (m, module) in model.modules.iter().enumerate() {
             let modality = self.modalities.of(module)?;
             for (kind, module) in modality.layer_kinds(module) {
                 let mut model = model.clone();
                 model.modules[m] = module;
-                for instances in modality.measured_counts(&model) {
+                let counts = modality.measured_counts(&model).into_iter();
+                let typical = counts.map(|count| (ProbeImages::typical(&model), count));
+                let is_native = self.spec(&model, m).has_native_images() && kind == Part::Layer;
+                let others = [ProbeImages::Largest, ProbeImages::Smallest];
+                let others = others.into_iter().filter(|_| is_native);
+                let others = others.map(|images| (images, images.count(&model)));
+                for (images, instances) in typical.chain(others) {
                     // All ranks measure the same part at the same time.
                     meeting.wait();
-                    let spec = ProbeSpec {
-                        model: &model,
-                        module: ModuleId::from(m),
-                        instances,
-                        documents: self.settings.documents.max(1),
-                        trained_tokens: model.sequence_tokens as usize / 2,
-                        clip: self.settings.clip,
-                    };
+                    let spec = ProbeSpec { images, instances, ..self.spec(&model, m) };
                     let probe = ModuleProbe {
                         spec,
                         modality,
@@ -162,13 +169,32 @@ impl<'a, B: Backend> Profiler<'a, B> {
                         settings: &self.settings,
                         round,
                     };
-                    entries.extend(of_kind(kind, probe.parts()?));
+                    match images == ProbeImages::typical(&model) {
+                        true => entries.extend(of_kind(kind, probe.parts()?)),
+                        false => extremes.extend(probe.parts()?),
+                    }
                 }
             }
         }
-        Ok(entries)
+        Ok((entries, extremes))
+    }
+
+    /// A probe of one instance of a module.
+    fn spec<'m>(&self, model: &'m ModelSpec, module: usize) -> ProbeSpec<'m> {
+        ProbeSpec {
+            model,
+            module: ModuleId::from(module),
+            instances: 1,
+            documents: self.settings.documents.max(1),
+            trained_tokens: model.sequence_tokens as usize / 2,
+            clip: self.settings.clip,
+            images: ProbeImages::Own,
+        }
     }
 }
+
+/// The entries of typical sizes, and those of the largest and the smallest images.
+type RoundEntries = (Vec<ProfileEntry>, Vec<ProfileEntry>);
 
 /// The entries of a kind of layers: all parts, or only the layer under the name of its kind.
 fn of_kind(kind: Part, parts: Vec<ProfileEntry>) -> Vec<ProfileEntry> {

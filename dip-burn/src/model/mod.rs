@@ -52,7 +52,7 @@ pub use modalities::{ChunkSpec, Modalities, TrainableModality};
 pub(crate) use offload::{HostCopy, to_device};
 pub use precision::Precision;
 pub(crate) use precision::{cast, to_f32};
-pub use probe::{KeptGrowth, ProbeInput, ProbeSpec};
+pub use probe::{KeptGrowth, ProbeImages, ProbeInput, ProbeSpec};
 pub use t5::T5Chunk;
 pub use vit::VitChunk;
 pub use whole::{Prompt, WholeModel};

@@ -69,6 +69,23 @@ pub struct ProfileEntry {
     pub times: PartTimes,
     /// Activations it keeps between forward and backward.
     pub kept: PartBytes,
+    /// How its times change with the sizes of images, if images have different sizes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<ImageTimes>,
+}
+
+/// How the times of a part change with the sizes of images, at the same number of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageTimes {
+    /// Attention pairs of the measured images.
+    pub pairs: f64,
+    /// Views of the measured images.
+    pub views: f64,
+    /// Time of one more attention pair.
+    pub per_pair: PartTimes,
+    /// Time of one more view.
+    pub per_view: PartTimes,
 }
 
 /// Times of one part, or the sum over several parts.
@@ -159,6 +176,28 @@ pub fn combined(
     (0..shortest).map(one).collect()
 }
 
+/// The two measured sizes that `tokens` is interpolated between, or extrapolated from, with their shares. `points` are sizes of
+/// one part, ascending; `None` without points.
+pub fn neighbours(points: &[ProfileEntry], tokens: u64) -> Option<[(&ProfileEntry, f64); 2]> {
+    let first = points.first()?;
+    if points.len() == 1 {
+        return Some([(first, 1.0), (first, 0.0)]);
+    }
+    let upper = match points.iter().position(|p| p.tokens >= tokens) {
+        Some(i) => i.max(1),
+        None => points.len() - 1,
+    };
+    let (low, high) = (&points[upper - 1], &points[upper]);
+    let share = (tokens as f64 - low.tokens as f64) / (high.tokens - low.tokens) as f64;
+    Some([(low, 1.0 - share), (high, share)])
+}
+
+/// How times change with the sizes of images at `tokens` tokens, if that was measured.
+pub fn images_at(points: &[ProfileEntry], tokens: u64) -> Option<ImageTimes> {
+    let [(low, of_low), (high, of_high)] = neighbours(points, tokens)?;
+    Some(ImageTimes::default().plus(low.images?, of_low).plus(high.images?, of_high))
+}
+
 impl PartTimes {
     /// Builds times field by field. `value` gets an accessor of the field and returns its value.
     pub fn of(mut value: impl FnMut(fn(&Self) -> Seconds) -> Seconds) -> Self {
@@ -200,6 +239,19 @@ impl PartTimes {
             ("offload_backward_s", self.offload_backward_s),
             ("update_s", self.update_s),
         ]
+    }
+}
+
+impl ImageTimes {
+    /// Returns `self + count * other`.
+    #[must_use]
+    pub fn plus(self, other: Self, count: f64) -> Self {
+        Self {
+            pairs: self.pairs + count * other.pairs,
+            views: self.views + count * other.views,
+            per_pair: self.per_pair.plus(other.per_pair, count),
+            per_view: self.per_view.plus(other.per_view, count),
+        }
     }
 }
 
@@ -295,6 +347,15 @@ impl Profile {
         for (i, entry) in self.entries.iter().enumerate() {
             for (name, seconds) in entry.times.named() {
                 check_time(format!("entries[{i}].times.{name}"), seconds)?;
+            }
+            if let Some(images) = &entry.images {
+                let slopes = [images.per_pair, images.per_view];
+                for (name, seconds) in slopes.iter().flat_map(PartTimes::named) {
+                    check_time(format!("entries[{i}].images.{name}"), seconds)?;
+                }
+                for count in [images.pairs, images.views] {
+                    check_time(format!("entries[{i}].images"), Seconds(count))?;
+                }
             }
             let PartBytes { keep, selective, full, offload } = entry.kept;
             for kept in [keep, selective, full, offload] {

@@ -32,6 +32,8 @@ pub struct Workload {
     pub tokens: u64,
     /// Query-key pairs of self-attention over all sequences, without masked pairs.
     pub attention_pairs: u64,
+    /// Sequences of images that attend separately: the views of all images.
+    pub views: u64,
     /// Query-key pairs whose scores training computes. Causal attention computes whole blocks; see [`causal_blocks`].
     pub computed_pairs: u64,
     /// Query-key pairs in a layer whose attention stays inside windows; 0 for modules without windows.

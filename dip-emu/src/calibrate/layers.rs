@@ -157,6 +157,7 @@ mod tests {
                 let dag = OperatorTable::default().operators(&query);
                 let of = |pass| dag.latency(pass, &machine);
                 entries.push(ProfileEntry {
+                    images: None,
                     module: module.into(),
                     part: Part::Layer,
                     tokens,

@@ -10,6 +10,7 @@ use dip_emu::MeasuredCost;
 /// Every part of every module of `vlm-tiny` at 100 and 200 tokens. Times are proportional to the tokens.
 fn profile() -> Profile {
     let entry = |module: &str, part, seconds: f64, tokens: u64| ProfileEntry {
+        images: None,
         module: module.into(),
         part,
         tokens,

@@ -9,7 +9,9 @@ use dip_core::{ModelSpec, ModuleSpec, VitSpec, WindowSpec};
 use super::VitChunk;
 use crate::batch::Microbatch;
 use crate::model::probe::counts_up_to;
-use crate::model::{AnyChunk, ChunkSpec, Init, ModelError, ProbeSpec, TrainableModality};
+use crate::model::{
+    AnyChunk, ChunkSpec, Init, KeptGrowth, ModelError, ProbeImages, ProbeSpec, TrainableModality,
+};
 
 /// Vision encoders in the table of modalities.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,7 +61,14 @@ impl<B: Backend> TrainableModality<B> for VitModality {
         probe.packed_sequence(probe.instances as usize)
     }
 
+    fn kept_growth(&self, model: &ModelSpec) -> KeptGrowth {
+        match ProbeImages::typical(model) {
+            ProbeImages::Own => KeptGrowth::Rows,
+            _ => KeptGrowth::Images,
+        }
+    }
+
     fn rows(&self, probe: &ProbeSpec<'_>) -> usize {
-        probe.instances as usize * probe.module().rows_per_image() as usize
+        probe.work_of_images().tokens as usize
     }
 }

@@ -353,6 +353,7 @@ impl Modality for VitSpec {
                 add(&mut work.windowed_pairs, n.saturating_mul(pairs));
             }
             add(&mut work.output_tokens, n.saturating_mul(u64::from(size.tokens)));
+            add(&mut work.views, n.saturating_mul(views));
         }
         work.computed_pairs = work.attention_pairs;
         work

@@ -119,8 +119,10 @@ impl MeasuredCost {
             what: format!("part {part:?} at {tokens} tokens"),
             remedy: "measure the profile again".into(),
         };
-        let part =
-            |part| MeasuredPart::at(self.points(module, part), tokens).ok_or_else(|| unknown(part));
+        let part = |part| {
+            MeasuredPart::of_work(self.points(module, part), &query.workload)
+                .ok_or_else(|| unknown(part))
+        };
         let mut ends = part(Part::Stage)?;
         if chunk.is_first() {
             ends = ends.plus(part(Part::First)?, 1.0);
@@ -250,10 +252,12 @@ fn kept_of(query: &StageQuery<'_>) -> KeptCounts {
     }
 }
 
-/// Computed attention pairs, with the padding of the sequence as one more document. Clips and captions are not padded.
+/// Computed attention pairs, with the padding of the sequence as one more document. Clips, captions and the inputs of encoders are
+/// not padded.
 fn computed_pairs(query: &StageQuery<'_>) -> u64 {
     let (work, model) = (&query.workload, query.chunk.model);
-    let is_padded = model.video().is_none();
+    let modality = model.modules[query.chunk.module.index()].kind.modality();
+    let is_padded = model.video().is_none() && !modality.has_adapter();
     let padding = u64::from(model.sequence_tokens).saturating_sub(work.tokens);
     let padding = if is_padded { causal_block_pairs(padding) } else { 0 };
     work.computed_pairs.saturating_add(padding)

@@ -1,7 +1,7 @@
 //! Times and bytes of parts, interpolated between the sizes that were measured.
 
-use dip_core::profile::{KeptBytes, PartBytes, PartTimes, ProfileEntry};
-use dip_core::{LayerStrategy, Seconds};
+use dip_core::profile::{KeptBytes, PartBytes, PartTimes, ProfileEntry, images_at, neighbours};
+use dip_core::{LayerStrategy, Seconds, Workload};
 
 /// Times and bytes of one part, or of several together, under every strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -19,21 +19,22 @@ pub struct PairCost {
 }
 
 impl MeasuredPart {
+    /// The part at `tokens` tokens, with the pairs and views of images of `work`.
+    pub fn of_work(points: &[ProfileEntry], work: &Workload) -> Option<Self> {
+        let part = Self::at(points, work.tokens)?;
+        let Some(images) = images_at(points, work.tokens) else { return Some(part) };
+        let times = part
+            .times
+            .plus(images.per_pair, work.attention_pairs as f64 - images.pairs)
+            .plus(images.per_view, work.views as f64 - images.views);
+        Some(Self { times: times.not_negative(), ..part })
+    }
+
     /// The part at `tokens` tokens: interpolated linearly between the neighbouring sizes of `points`, extrapolated from the
     /// two outermost sizes, or constant if there is one point. `None` without points.
     pub fn at(points: &[ProfileEntry], tokens: u64) -> Option<Self> {
-        let first = points.first()?;
-        if points.len() == 1 {
-            return Some(Self::of(first));
-        }
-        let upper = match points.iter().position(|p| p.tokens >= tokens) {
-            Some(i) => i.max(1),
-            None => points.len() - 1,
-        };
-        let (low, high) = (&points[upper - 1], &points[upper]);
-        let span = (high.tokens - low.tokens) as f64;
-        let share = (tokens as f64 - low.tokens as f64) / span;
-        let mix = Self::default().plus(Self::of(low), 1.0 - share).plus(Self::of(high), share);
+        let [(low, of_low), (high, of_high)] = neighbours(points, tokens)?;
+        let mix = Self::default().plus(Self::of(low), of_low).plus(Self::of(high), of_high);
         Some(Self { times: mix.times.not_negative(), ..mix })
     }
 
@@ -91,7 +92,7 @@ impl PairCost {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dip_core::profile::Part;
+    use dip_core::profile::{ImageTimes, Part};
 
     fn entry(tokens: u64, forward: f64) -> ProfileEntry {
         ProfileEntry {
@@ -100,7 +101,28 @@ mod tests {
             tokens,
             times: PartTimes { forward_s: Seconds(forward), ..PartTimes::default() },
             kept: PartBytes::default(),
+            images: None,
         }
+    }
+
+    #[test]
+    fn images_of_other_sizes_cost_their_own_pairs_and_views() {
+        let images = |pairs, views| ImageTimes {
+            pairs,
+            views,
+            per_pair: PartTimes { forward_s: Seconds(0.01), ..PartTimes::default() },
+            per_view: PartTimes { forward_s: Seconds(0.5), ..PartTimes::default() },
+        };
+        let mut points = [entry(10, 1.0), entry(20, 2.0)];
+        points[0].images = Some(images(100.0, 1.0));
+        points[1].images = Some(images(200.0, 2.0));
+        let at = |tokens, attention_pairs, views| {
+            let work = Workload { tokens, attention_pairs, views, ..Workload::default() };
+            MeasuredPart::of_work(&points, &work).unwrap().times.forward_s.0
+        };
+        assert_eq!(at(20, 200, 2), 2.0);
+        assert_eq!(at(20, 400, 1), 2.0 + 200.0 * 0.01 - 0.5);
+        assert_eq!(at(15, 150, 2), 1.5 + 0.25);
     }
 
     #[test]

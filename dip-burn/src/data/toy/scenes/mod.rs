@@ -235,6 +235,7 @@ struct ScenesPosition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::picture::PixelSource;
 
     fn scenes(split: DataSplit) -> Scenes {
         Scenes::new(ScenesConfig { seed: 7, split })

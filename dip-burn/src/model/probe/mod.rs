@@ -1,10 +1,14 @@
 //! The microbatches on which modules are measured.
 
-use dip_core::{ModelSpec, ModuleId, ModuleSpec, VitSpec};
+mod images;
+
+use dip_core::{ModelSpec, ModuleId, ModuleSpec, VitSpec, Workload};
 
 use crate::batch::{ClipSize, Image, ImageLayout, Microbatch};
 use crate::data::video::{ReadyClip, noisy, packed};
 use crate::data::{LatentShape, Latents};
+pub use images::ProbeImages;
+use images::{native, work_of};
 
 /// The sizes that determine the kept activations of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub enum KeptGrowth {
     Captions,
     /// Rows and all pairs of the captions of clips.
     WholeCaptions,
+    /// Rows and pairs of images of different sizes.
+    Images,
     /// Rows and pairs of clips, rows of their captions, and pairs of both.
     Clips,
 }
@@ -36,6 +42,8 @@ pub struct ProbeSpec<'a> {
     pub trained_tokens: usize,
     /// Size of clips and captions.
     pub clip: ClipSize,
+    /// Sizes of images.
+    pub images: ProbeImages,
 }
 
 impl<'a> ProbeSpec<'a> {
@@ -67,17 +75,21 @@ impl ProbeSpec<'_> {
     pub fn packed_sequence(&self, images: usize) -> Microbatch {
         let length = self.model.sequence_tokens as usize;
         let document = length.div_ceil(self.documents.max(1)).max(1);
-        let vit = self.model.modules.iter().find_map(|m| m.kind.get::<VitSpec>());
-        let image = vit.map(|vit| ImageLayout::square(vit).blank(vit.patch_px));
-        let images: Vec<Image> = vec![image; images].into_iter().flatten().collect();
-        let offset = |i: usize| (i * self.tokens_per_image()) as u32;
+        let patch_px = self.vit().map_or(1, |vit| vit.patch_px);
+        let images: Vec<Image> =
+            self.layouts(images).iter().map(|layout| layout.blank(patch_px)).collect();
+        let mut next = 0;
+        let offset = |image: &Image| {
+            next += image.tokens;
+            next - image.tokens
+        };
         Microbatch {
             tokens: vec![1; length],
             documents: (0..length).map(|i| (i / document) as u32).collect(),
             positions: (0..length).map(|i| [(i % document) as u32; 3]).collect(),
             targets: vec![1; length],
             loss_mask: (0..length).map(|i| i >= length - self.trained_tokens).collect(),
-            image_offsets: (0..images.len()).map(offset).collect(),
+            image_offsets: images.iter().map(offset).collect(),
             images,
             ..Microbatch::default()
         }
@@ -94,6 +106,25 @@ impl ProbeSpec<'_> {
         };
         let clips = vec![clip; self.instances as usize];
         packed::microbatch(&clips, |clip| noisy(&clip.latents, 0, 0))
+    }
+
+    fn vit(&self) -> Option<&VitSpec> {
+        self.model.modules.iter().find_map(|module| module.kind.get())
+    }
+
+    /// The layouts of `count` images.
+    fn layouts(&self, count: usize) -> Vec<ImageLayout> {
+        self.vit().map_or_else(Vec::new, |vit| self.images.layouts(vit, count))
+    }
+
+    /// The work of the module, which is a vision encoder, for all images of the probe.
+    pub fn work_of_images(&self) -> Workload {
+        work_of(self.model, self.module, &self.layouts(self.instances as usize))
+    }
+
+    /// True if the module is a vision encoder whose images keep their proportions.
+    pub fn has_native_images(&self) -> bool {
+        self.module().kind.get::<VitSpec>().is_some() && native(self.model).is_some()
     }
 
     /// Tokens of an image in the decoder; 0 without images.
