@@ -1,5 +1,6 @@
 //! Pixels of a scene.
 
+use dip_core::hf::PixelSize;
 use image::{Rgb, RgbImage};
 
 use super::Scene;
@@ -9,7 +10,7 @@ use crate::data::toy::shape::sample_points;
 impl Scene {
     /// Draws the scene for a model that asks for pictures of `side_px` x `side_px`.
     pub fn draw(&self, side_px: u32) -> RgbImage {
-        let (width, height) = self.size(side_px);
+        let PixelSize { width, height } = self.size(side_px);
         let unit_px = width.min(height) as f32;
         RgbImage::from_fn(width, height, |x, y| {
             let (mut sum, mut count) = ([0.0f32; 3], 0);
@@ -25,9 +26,9 @@ impl Scene {
 }
 
 impl PixelSource for Scene {
-    fn size(&self, side_px: u32) -> (u32, u32) {
+    fn size(&self, side_px: u32) -> PixelSize {
         let px = |side: f32| ((side * side_px as f32).round() as u32).max(1);
-        (px(self.frame.width), px(self.frame.height))
+        PixelSize::new(px(self.frame.width), px(self.frame.height))
     }
 
     fn rgb(&self, side_px: u32) -> Result<RgbImage, PictureError> {

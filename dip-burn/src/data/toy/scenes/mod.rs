@@ -274,7 +274,8 @@ mod tests {
         for _ in 0..200 {
             let scene = Scene::varied(&mut rng, DataSplit::Train);
             let picture = scene.draw(32);
-            assert_eq!(picture.dimensions(), scene.size(32));
+            let size = scene.size(32);
+            assert_eq!(picture.dimensions(), (size.width, size.height));
             sizes.insert(picture.dimensions());
             let unit = picture.width().min(picture.height()) as f32;
             for object in &scene.objects {
