@@ -48,8 +48,8 @@ def is_norm(name):
 
 
 def decays(name):
-    """True if weight decay applies: to all but norms and biases."""
-    return not is_norm(name) and not name.endswith("bias")
+    """True if weight decay applies: to all but norms, biases and the magnitudes of adapters."""
+    return not is_norm(name) and not name.endswith("bias") and "magnitude" not in name
 
 
 def sequence(pieces):
@@ -178,3 +178,16 @@ def write(folder, model, cases, shard="1GB", dtype=torch.float32):
         print(f"  {len(unused)} tensors without a gradient, such as {unused[0]}")
     if total > MAX_BYTES:
         print(f"  larger than {MAX_BYTES} bytes: make it smaller")
+
+
+def write_adapter(folder, model, cases):
+    """Writes an adapter of PEFT with random values, and `expected.safetensors` as `write` does, for the tensors of the adapter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | dict(base_model_name_or_path="llama-biases"), indent=2) + "\n")
+    (folder / "README.md").unlink(missing_ok=True)
+    expected, _ = trained(model, cases)
+    save_file({k: v.contiguous() for k, v in expected.items()}, folder / "expected.safetensors")
+    print(f"{folder.name}: loss {expected['loss'].item():.6f}")

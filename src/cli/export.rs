@@ -24,6 +24,9 @@ pub struct Export {
     /// The output folder of the run, in place of the file's
     #[arg(long, conflicts_with = "checkpoint")]
     output: Option<PathBuf>,
+    /// Write only the adapters of the run, in the layout of PEFT
+    #[arg(long, conflicts_with_all = ["bf16", "shard_mib"])]
+    adapter: bool,
     /// Round to bf16, instead of writing f32
     #[arg(long)]
     bf16: bool,
@@ -41,6 +44,12 @@ impl Export {
             Some(path) => path.clone(),
             None => newest(output)?,
         };
+        if self.adapter {
+            let count = weights::export_adapter(&checkpoint, &model, &from, &self.out)?;
+            let (out, from) = (self.out.display(), checkpoint.display());
+            println!("{out}: an adapter of {count} tensors, from {from}");
+            return Ok(ExitCode::SUCCESS);
+        }
         let how = ExportConfig { shard_bytes: self.shard_mib << 20, bf16: self.bf16 };
         let written = weights::export(&checkpoint, &model, &from, &self.out, how)?;
         println!(

@@ -9,6 +9,8 @@ mod emulate;
 mod export;
 mod files;
 mod inputs;
+#[cfg(feature = "train")]
+mod merge;
 mod plan;
 mod presets;
 mod sample;
@@ -51,6 +53,9 @@ enum Command {
     /// Write a checkpoint in the layout of Hugging Face
     #[cfg(feature = "train")]
     Export(export::Export),
+    /// Merge a low-rank adapter of PEFT into the weights of its model
+    #[cfg(feature = "train")]
+    Merge(merge::Merge),
 }
 
 impl Cli {
@@ -69,6 +74,8 @@ impl Cli {
             Command::Train(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Export(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Merge(command) => command.run(),
         }
     }
 }

@@ -10,7 +10,7 @@ use fnv::FnvHasher;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::block::linear::{Adapter, Linear};
+use super::block::linear::{Adapter, Linear, output_norms};
 use crate::random::normals;
 
 /// Draws the weights of one module of the model.
@@ -79,7 +79,15 @@ impl<B: Backend> Init<'_, B> {
         let [input, output] = layer.weight.dims();
         let (rank, std) = (lora.rank as usize, (1.0 / input as f64).sqrt());
         let a = self.drawn(&format!("{path}.lora.a"), [input, rank], std);
-        let adapter = Adapter { a, b: self.zeros([rank, output]), scale: lora.scale() };
+        let magnitude = lora.dora.then(|| match self.read {
+            // Read with the weights.
+            true => self.constant(1.0, output),
+            false => {
+                let norms = output_norms(layer.weight.val().detach());
+                Param::initialized(ParamId::new(), norms.detach().require_grad())
+            }
+        });
+        let adapter = Adapter { a, b: self.zeros([rank, output]), scale: lora.scale(), magnitude };
         Linear { lora: Some(adapter), ..layer }
     }
 

@@ -11,6 +11,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::{Value, json};
 
 use super::names::{self, TableEntry, TensorLayout, TensorPart};
+use super::peft::Delta;
 use super::store::{SINGLE, WeightFiles};
 use super::{
     CONFIG, TensorStore, WeightsError, architecture, fitting, is_adapter, transposed, unnamed,
@@ -49,17 +50,20 @@ pub struct Exported {
 }
 
 /// A tensor to write.
-struct Output<'a> {
-    name: String,
-    shape: Vec<usize>,
-    content: Content<'a>,
+pub(super) struct Output<'a> {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub content: Content<'a>,
 }
 
-enum Content<'a> {
+/// The source of the values of a tensor.
+pub(super) enum Content<'a> {
     /// Parameters of the checkpoint.
     Trained(TableEntry),
     /// A tensor of the published model that the trained model lacks.
     Copied(&'a TensorStore),
+    /// A tensor of the published model, with an adapter of PEFT.
+    Merged(&'a TensorStore, Delta<'a>),
 }
 
 /// Writes a checkpoint of `model` to the new folder `out`, with the `config.json` and the other small files of the published model
@@ -78,19 +82,11 @@ pub fn export(
     let trained = TensorStore::open_file(&checkpoint.join(SINGLE))?;
     let published = published(from)?;
     let outputs = outputs(&trained, model, from, published.as_ref())?;
-    let partial = files::partial_folder(out).map_err(WeightsError::io(out))?;
-    let parts = WeightFiles::of(from);
     let writer = Writer { trained: &trained, model, config };
-    let exported = writer.write(&partial, &outputs, parts)?;
-    copy_small_files(from, &partial)?;
-    if parts.iter().any(|part| !part.folder.is_empty()) {
-        copy_parts(from, &partial, parts)?;
-    }
-    files::put_in_place(&partial, out).map_err(WeightsError::io(out))?;
-    Ok(exported)
+    writer.write_model(from, out, &outputs)
 }
 
-fn refuse_existing(out: &Path) -> Result<(), WeightsError> {
+pub(super) fn refuse_existing(out: &Path) -> Result<(), WeightsError> {
     match out.exists() {
         false => Ok(()),
         true => {
@@ -154,13 +150,33 @@ fn check_every_parameter_has_a_place(
     }
 }
 
-struct Writer<'a> {
-    trained: &'a TensorStore,
-    model: &'a ModelSpec,
-    config: ExportConfig,
+/// Writes tensors from the parameters of a checkpoint.
+pub(super) struct Writer<'a> {
+    pub trained: &'a TensorStore,
+    pub model: &'a ModelSpec,
+    pub config: ExportConfig,
 }
 
 impl Writer<'_> {
+    /// Writes all tensors, and the small files of the model in the folder `from`, to the new folder `out`.
+    pub(super) fn write_model(
+        &self,
+        from: &Path,
+        out: &Path,
+        outputs: &[Output<'_>],
+    ) -> Result<Exported, WeightsError> {
+        refuse_existing(out)?;
+        let partial = files::partial_folder(out).map_err(WeightsError::io(out))?;
+        let parts = WeightFiles::of(from);
+        let exported = self.write(&partial, outputs, parts)?;
+        copy_small_files(from, &partial)?;
+        if parts.iter().any(|part| !part.folder.is_empty()) {
+            copy_parts(from, &partial, parts)?;
+        }
+        files::put_in_place(&partial, out).map_err(WeightsError::io(out))?;
+        Ok(exported)
+    }
+
     fn write(
         &self,
         folder: &Path,
@@ -277,6 +293,11 @@ impl Writer<'_> {
     fn values(&self, output: &Output<'_>) -> Result<Vec<f32>, WeightsError> {
         let entry = match &output.content {
             Content::Copied(store) => return store.all(&output.name),
+            Content::Merged(store, delta) => {
+                let mut values = store.all(&output.name)?;
+                delta.add_to(&mut values)?;
+                return Ok(values);
+            }
             Content::Trained(entry) => entry,
         };
         let count: usize = entry.shape.iter().product();
@@ -330,6 +351,19 @@ impl Writer<'_> {
             for (a, b) in a.iter().zip(b.chunks_exact(output)) {
                 w.iter_mut().zip(b).for_each(|(w, b)| *w += scale * a * b);
             }
+        }
+        if !lora.dora {
+            return Ok(());
+        }
+        let magnitudes = self.trained.all(&format!("{layer}.lora.magnitude"))?;
+        let mut squares = vec![0.0; output];
+        for row in weights.chunks_exact(output) {
+            squares.iter_mut().zip(row).for_each(|(sum, w)| *sum += w * w);
+        }
+        let factor = |(m, square): (&f32, &f32)| m / square.sqrt().max(f32::MIN_POSITIVE);
+        let factors: Vec<f32> = magnitudes.iter().zip(&squares).map(factor).collect();
+        for row in weights.chunks_exact_mut(output) {
+            row.iter_mut().zip(&factors).for_each(|(w, factor)| *w *= factor);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 mod error;
 mod export;
 mod names;
+mod peft;
 mod store;
 
 use std::collections::HashMap;
@@ -22,9 +23,11 @@ use dip_core::hf::{self, Architecture, HfModel, PipelineFiles};
 use crate::files;
 use crate::params::ParameterMap;
 use names::{Prefixes, Table, TensorLayout};
+use peft::PeftAdapter;
 
 pub use error::WeightsError;
 pub use export::{ExportConfig, Exported, export};
+pub use peft::{export_adapter, merge};
 pub use store::TensorStore;
 
 /// The file that describes a model.
@@ -34,6 +37,14 @@ pub const CONFIG: &str = "config.json";
 #[derive(Debug)]
 pub struct Weights {
     store: TensorStore,
+    locations: HashMap<String, ParameterLocation>,
+    adapter: Option<AdapterFile>,
+}
+
+/// The adapters that a run starts from.
+#[derive(Debug)]
+struct AdapterFile {
+    adapter: PeftAdapter,
     locations: HashMap<String, ParameterLocation>,
 }
 
@@ -56,7 +67,51 @@ impl Weights {
         let store = TensorStore::open(folder)?;
         let (prefixes, table) = fitting(&store, model, architecture);
         check(&store, model, &prefixes, &table)?;
-        Ok(Self { store, locations: locations(&table) })
+        Ok(Self { store, locations: locations(&table), adapter: None })
+    }
+
+    /// The same weights, with adapters from a folder in the layout of PEFT. `folder` has the weights of `model`.
+    ///
+    /// # Errors
+    /// [`WeightsError`] if the file does not fit the adapters of the model.
+    pub fn with_adapter(
+        self,
+        adapter: &Path,
+        folder: &Path,
+        model: &ModelSpec,
+    ) -> Result<Self, WeightsError> {
+        let adapter = PeftAdapter::open(adapter)?;
+        let locations = adapter.locations(model, folder)?;
+        Ok(Self { adapter: Some(AdapterFile { adapter, locations }), ..self })
+    }
+
+    /// The norm of the weights of every output of a linear layer.
+    fn output_norms(&self, weight: &str) -> Result<Vec<f32>, WeightsError> {
+        let at = self.locations.get(weight);
+        let at = at.ok_or_else(|| WeightsError::Unknown { name: weight.to_owned() })?;
+        let values = self.store.rows(&at.tensor, at.first_row..at.first_row + at.rows)?;
+        let row = (values.len() / at.rows.max(1)).max(1);
+        let norm = |row: &[f32]| row.iter().map(|w| w * w).sum::<f32>().sqrt();
+        Ok(values.chunks_exact(row).map(norm).collect())
+    }
+
+    /// A parameter of an adapter: from the file of adapters if there is one. Otherwise the matrices stay as they were drawn, `None`,
+    /// and magnitudes are the norms of the weights.
+    fn read_adapter(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Option<TensorData>, WeightsError> {
+        match &self.adapter {
+            Some(file) => read(file.adapter.store(), &file.locations, name, shape).map(Some),
+            None => match name.strip_suffix(".lora.magnitude") {
+                Some(layer) => {
+                    let norms = self.output_norms(&format!("{layer}.weight"))?;
+                    Ok(Some(TensorData::new(norms, shape.to_vec())))
+                }
+                None => Ok(None),
+            },
+        }
     }
 
     /// Reads the parameter `name` of shape `shape`, and no other bytes of its file.
@@ -64,27 +119,37 @@ impl Weights {
     /// # Errors
     /// [`WeightsError`] if there is no such parameter, it has another shape, or the file cannot be read.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<TensorData, WeightsError> {
-        let at = self.locations.get(name);
-        let at = at.ok_or_else(|| WeightsError::Unknown { name: name.to_owned() })?;
-        let values = self.store.rows(&at.tensor, at.first_row..at.first_row + at.rows)?;
-        let values = match at.layout {
-            TensorLayout::Rows => values,
-            TensorLayout::Columns => transposed(&values, at.rows),
-        };
-        let expected: usize = shape.iter().product();
-        if values.len() != expected {
-            return Err(WeightsError::Shape {
-                path: self.store.path().to_owned(),
-                name: at.tensor.clone(),
-                found: self.store.shape(&at.tensor).unwrap_or_default().to_vec(),
-                expected: shape.to_vec(),
-            });
-        }
-        Ok(TensorData::new(values, shape.to_vec()))
+        read(&self.store, &self.locations, name, shape)
     }
 }
 
-/// Replaces every parameter by its tensor in the files. Adapters stay as they are, because files have none.
+/// Reads a parameter from its place in a store.
+fn read(
+    store: &TensorStore,
+    locations: &HashMap<String, ParameterLocation>,
+    name: &str,
+    shape: &[usize],
+) -> Result<TensorData, WeightsError> {
+    let at = locations.get(name);
+    let at = at.ok_or_else(|| WeightsError::Unknown { name: name.to_owned() })?;
+    let values = store.rows(&at.tensor, at.first_row..at.first_row + at.rows)?;
+    let values = match at.layout {
+        TensorLayout::Rows => values,
+        TensorLayout::Columns => transposed(&values, at.rows),
+    };
+    let expected: usize = shape.iter().product();
+    if values.len() != expected {
+        return Err(WeightsError::Shape {
+            path: store.path().to_owned(),
+            name: at.tensor.clone(),
+            found: store.shape(&at.tensor).unwrap_or_default().to_vec(),
+            expected: shape.to_vec(),
+        });
+    }
+    Ok(TensorData::new(values, shape.to_vec()))
+}
+
+/// Replaces every parameter by its tensor in the files. Without a file of adapters, their matrices stay as they are.
 pub(crate) struct ReadWeights<'a> {
     pub weights: &'a Weights,
     /// The first error, if any.
@@ -98,11 +163,16 @@ impl<B: Backend> ParameterMap<B> for ReadWeights<'_> {
         parameter: Tensor<B, D>,
         _: Option<Tensor<B, D>>,
     ) -> Tensor<B, D> {
-        if self.error.is_some() || is_adapter(name) {
+        if self.error.is_some() {
             return parameter;
         }
-        match self.weights.read(name, &parameter.dims()) {
-            Ok(data) => Tensor::from_data(data, &parameter.device()),
+        let data = match is_adapter(name) {
+            true => self.weights.read_adapter(name, &parameter.dims()),
+            false => self.weights.read(name, &parameter.dims()).map(Some),
+        };
+        match data {
+            Ok(Some(data)) => Tensor::from_data(data, &parameter.device()),
+            Ok(None) => parameter,
             Err(error) => {
                 self.error = Some(error);
                 parameter
@@ -111,9 +181,9 @@ impl<B: Backend> ParameterMap<B> for ReadWeights<'_> {
     }
 }
 
-/// True if a parameter is a matrix of an adapter.
+/// True if a parameter belongs to an adapter.
 pub(crate) fn is_adapter(parameter: &str) -> bool {
-    parameter.ends_with(".lora.a") || parameter.ends_with(".lora.b")
+    [".lora.a", ".lora.b", ".lora.magnitude"].iter().any(|end| parameter.ends_with(end))
 }
 
 /// Number of weights in the files of a model, norms and biases included. A head that is the token table counts once.

@@ -15,6 +15,9 @@ use super::RunConfig;
 pub struct WeightsConfig {
     /// A Hugging Face folder: `config.json` and safetensors.
     pub from: PathBuf,
+    /// Initial adapters: a folder that PEFT has saved. Drawn from the seed if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
     /// Modules that are not trained, or parts of one: `vision.tower`, `vision.projector`, `language.embed`, `vision.layers.0`.
     #[serde(default)]
     pub frozen: Vec<String>,
@@ -34,6 +37,8 @@ pub struct LoraConfig {
     pub targets: Vec<LoraTarget>,
     /// Scale by `alpha / sqrt(rank)` instead (rsLoRA).
     pub rank_stabilized: bool,
+    /// Train a magnitude of each output beside the direction of its weights (DoRA).
+    pub dora: bool,
     /// Parts of these modules whose weights are trained beside the adapters, such as `vision.projector`.
     pub full: Vec<String>,
 }
@@ -46,6 +51,7 @@ impl Default for LoraConfig {
             modules: vec![dip_core::hf::LANGUAGE.into()],
             targets: vec![LoraTarget::Query, LoraTarget::Value],
             rank_stabilized: false,
+            dora: false,
             full: Vec::new(),
         }
     }
@@ -150,8 +156,8 @@ impl SequenceConfig {
 
 impl LoraConfig {
     fn apply(&self, model: &mut ModelSpec) -> Result<(), SpecError> {
-        let Self { rank, alpha, modules, targets, rank_stabilized, full } = self.clone();
-        let lora = Lora { rank, alpha, targets, rank_stabilized, full: Vec::new() };
+        let Self { rank, alpha, modules, targets, rank_stabilized, dora, full } = self.clone();
+        let lora = Lora { rank, alpha, targets, rank_stabilized, dora, full: Vec::new() };
         lora.validate("lora")?;
         for name in &modules {
             let module = module(model, "lora.modules", name)?;

@@ -15,7 +15,7 @@ use self::prefetch::{PrefetchedBatch, TrainingBatch};
 use self::progress::RunProgress;
 use super::agreement::agree_on_weights;
 use super::assignment::{self, Assign, IterationTimes};
-use super::config::RunConfig;
+use super::config::{RunConfig, WeightsConfig};
 use super::data::RunData;
 use super::error::TrainError;
 use super::metrics::{MetricSink, Sinks, file_sinks};
@@ -27,7 +27,7 @@ use crate::params::NamedTensors;
 use crate::runtime::{
     Connections, Pipeline, PipelineInit, ProcessGroup, ReplicaWork, StepReport, TensorKind, Update,
 };
-use crate::weights::Weights;
+use crate::weights::{Weights, WeightsError};
 
 /// The parts of a trainer.
 pub struct TrainerInit<'a, B: Backend> {
@@ -77,7 +77,7 @@ impl<B: Backend> Trainer<B> {
         let TrainerInit { config, model, partition, plans, data, devices, .. } = init;
         let (connections, modalities) = (init.connections, init.modalities);
         let device = devices.first().cloned().unwrap_or_default();
-        let weights = config.weights.as_ref().map(|w| Weights::open(&w.from, model));
+        let weights = config.weights.as_ref().map(|w| open_weights(w, model));
         let weights = weights.transpose().map_err(Box::new)?;
         let group = connections.group.clone();
         let pipeline = PipelineInit::new(model, partition, devices)
@@ -292,6 +292,15 @@ impl<B: Backend> Trainer<B> {
 struct Pace {
     update: Update,
     elapsed_s: Seconds,
+}
+
+/// The initial weights, with adapters if the run starts from some.
+fn open_weights(config: &WeightsConfig, model: &ModelSpec) -> Result<Weights, WeightsError> {
+    let weights = Weights::open(&config.from, model)?;
+    match &config.adapter {
+        Some(adapter) => weights.with_adapter(adapter, &config.from, model),
+        None => Ok(weights),
+    }
 }
 
 /// Each replica's plan and batch.

@@ -16,8 +16,8 @@ use crate::precision::distance;
 use crate::support::B;
 
 /// The step of `scripts/hf_fixtures/common.py`.
-const LEARNING_RATE: f64 = 0.01;
-const WEIGHT_DECAY: f32 = 0.1;
+pub const LEARNING_RATE: f64 = 0.01;
+pub const WEIGHT_DECAY: f32 = 0.1;
 
 /// Tests of the standard checks for fixtures: `standard_checks!(module: "folder", ...);`.
 macro_rules! standard_checks {
@@ -197,7 +197,7 @@ fn tied(mut gradients: NamedTensors, fixture: &Fixture) -> NamedTensors {
 }
 
 /// What torch computes for one tensor of the files.
-struct Comparison<'a> {
+pub struct Comparison<'a> {
     tensor: &'a str,
     norm: f32,
     gradient: Vec<f32>,
@@ -207,7 +207,7 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    fn read(fixture: &Fixture, tensor: &'a str, gradients: &TensorStore) -> Self {
+    pub fn read(fixture: &Fixture, tensor: &'a str, gradients: &TensorStore) -> Self {
         let expected = |kind: &str| fixture.expected.all(&format!("{kind}:{tensor}")).unwrap();
         let largest = |all: &[f32]| all.iter().fold(0.0f32, |m, g| m.max(g.abs()));
         let all = gradients.names().map(|name| largest(&gradients.all(name).unwrap()));
@@ -225,7 +225,7 @@ impl<'a> Comparison<'a> {
         self.gradient.iter().fold(self.rounding / TOLERANCE, |m, g| m.max(g.abs()))
     }
 
-    fn gradients(&self, ours: &[f32]) {
+    pub fn gradients(&self, ours: &[f32]) {
         let (tensor, scale) = (self.tensor, self.scale());
         for (ours, theirs) in spread(ours, self.gradient.len()).zip(&self.gradient) {
             assert!((ours - theirs).abs() <= TOLERANCE * scale, "{tensor}: {ours} {theirs}");
@@ -237,7 +237,7 @@ impl<'a> Comparison<'a> {
 
     /// The first step of AdamW has the size of the learning rate wherever there is a gradient, and the sign of that gradient. It is
     /// compared where the sign is more than rounding.
-    fn step(&self, ours: &[f32]) {
+    pub fn step(&self, ours: &[f32]) {
         let scale = self.scale();
         let vanishes = scale == self.rounding / TOLERANCE;
         let places = spread(ours, self.step.len()).zip(&self.step).zip(&self.gradient);

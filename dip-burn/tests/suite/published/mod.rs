@@ -2,6 +2,7 @@
 //!
 //! `scripts/hf_fixtures` generates the models. Every model passes the standard checks ([`checks`]); a family adds its own.
 
+mod adapters;
 mod audio;
 mod checks;
 mod counts;
@@ -121,20 +122,25 @@ impl Fixture {
     /// Writes tensors of all parameters in the layout of the published model into the subfolder `out` of the result.
     pub fn exported(&self, model: NamedTensors, config: ExportConfig) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let state = RunState {
-            schema: CHECKPOINT_SCHEMA.into(),
-            iteration: 1,
-            optimizer_steps: 1,
-            early_stop: Default::default(),
-            loss_scale: None,
-            data: (),
-        };
-        let checkpoint = Checkpoint { model, optimizer: NamedTensors::new(), state };
-        let saved = save(folder.path(), &checkpoint, 1).unwrap();
+        let saved = checkpoint(folder.path(), model);
         let out = folder.path().join("out");
         export_weights(&saved, &self.model, &self.folder, &out, config).unwrap();
         folder
     }
+}
+
+/// Saves tensors of all parameters as a checkpoint in a folder.
+pub fn checkpoint(folder: &Path, model: NamedTensors) -> PathBuf {
+    let state = RunState {
+        schema: CHECKPOINT_SCHEMA.into(),
+        iteration: 1,
+        optimizer_steps: 1,
+        early_stop: Default::default(),
+        loss_scale: None,
+        data: (),
+    };
+    let checkpoint = Checkpoint { model, optimizer: NamedTensors::new(), state };
+    save(folder, &checkpoint, 1).unwrap()
 }
 
 impl Case {

@@ -190,6 +190,9 @@ pub struct Lora {
     /// Scale by `alpha / sqrt(rank)`, which keeps the size of updates at high ranks (rsLoRA).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rank_stabilized: bool,
+    /// Train a magnitude of each output beside the direction of its weights (DoRA).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dora: bool,
     /// Parts of the module whose weights are trained beside the adapters, such as `projector`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub full: Vec<String>,
