@@ -20,10 +20,10 @@ pub use dip_burn::train::{
     Assign, BatchContent, BatchLoader, Caption, CaptionEvaluator, CheckpointConfig, ClipEvaluator,
     DataConfig, Device, EarlyStop, Evaluation, EvaluationConfig, EvaluationError, Evaluator,
     HeldOutPicture, Inference, IterationReport, JsonLines, LoadedBatch, LoraConfig, LossScale,
-    MetricSink, MetricsConfig, Packing, PartitionMethod, PendingContent, PipelineConfig, RunConfig,
-    RunData, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError, TensorBoard,
-    Throughput, TrainError, Trainer, TrainerInit, WeightsConfig, checkpoint, clip_size,
-    resident_bytes, write_samples,
+    MetricSink, MetricsConfig, MixtureConfig, Packing, PartitionMethod, PendingContent,
+    PipelineConfig, RunConfig, RunData, SampleFiles, SampledClip, SelectMicrobatches,
+    SequenceConfig, SinkError, TensorBoard, Throughput, TrainError, Trainer, TrainerInit,
+    WeightsConfig, checkpoint, clip_size, resident_bytes, write_samples,
 };
 pub use dip_burn::{
     Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,

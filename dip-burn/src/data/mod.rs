@@ -23,9 +23,11 @@ mod document;
 mod error;
 mod loader;
 mod marked;
+mod mixture;
 mod packing;
 mod picture;
 mod processor;
+mod report;
 mod samples;
 mod skip;
 mod sound;
@@ -42,13 +44,15 @@ pub use error::{BoxError, DataError, DocumentError, TokenizeError};
 pub use image::RgbImage;
 pub use loader::{
     DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition, PackedBatch,
-    decode_microbatches,
+    TooLong, decode_microbatches,
 };
+pub use mixture::{Mixture, MixturePart};
 pub use packing::{
     BestFit, FirstFit, Fitting, PackConfig, PackedMicrobatch, Packer, PackingRule, Room,
 };
 pub use picture::{Picture, PictureError, PixelSource};
 pub use processor::ImageProcessor;
+pub use report::DataReport;
 pub use skip::{SkipCounts, SkipReason, SkippedSample};
 pub use sound::{LogMel, MelFrames, Recording, SAMPLE_RATE, SoundError, SoundRule, Waveform};
 pub use source::{DataSource, SourcePosition};

@@ -53,6 +53,8 @@ pub enum SkipReason {
     Empty,
     /// No text to train on within the length and the images of a sequence.
     NothingFits,
+    /// Longer than a sequence, where such documents are not cut.
+    TooLong,
     /// The rest of a shard after a broken header.
     BrokenShard,
 }
@@ -83,6 +85,7 @@ impl SkipReason {
             Self::Unrenderable => "refused by the chat template",
             Self::Empty => "empty",
             Self::NothingFits => "no text within sequence_tokens and max_images",
+            Self::TooLong => "too long",
             Self::BrokenShard => "rest of a broken shard",
         }
     }

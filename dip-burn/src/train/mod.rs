@@ -22,8 +22,9 @@ mod trainer;
 
 pub use assignment::Assign;
 pub use config::{
-    CheckpointConfig, DataConfig, Device, EvaluationConfig, LoraConfig, MetricsConfig, Packing,
-    PartitionMethod, PipelineConfig, RunConfig, SequenceConfig, WeightsConfig,
+    CheckpointConfig, DataConfig, Device, EvaluationConfig, LoraConfig, MetricsConfig,
+    MixtureConfig, Packing, PartitionMethod, PipelineConfig, RunConfig, SequenceConfig,
+    WeightsConfig,
 };
 pub use data::{
     BatchContent, BatchLoader, CaptionEvaluator, ClipEvaluator, HeldOutPicture, LoadedBatch,

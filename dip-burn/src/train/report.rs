@@ -4,7 +4,7 @@ use dip_core::{Bytes, Seconds};
 use serde::Serialize;
 
 use crate::data::toy::SampleMatch;
-use crate::data::{LatentShape, Latents};
+use crate::data::{DataReport, LatentShape, Latents};
 
 /// One iteration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,6 +52,9 @@ pub struct IterationReport {
     pub fallback: bool,
     /// Broken samples skipped since the start.
     pub skipped: u64,
+    /// What became of the samples so far.
+    #[serde(skip)]
+    pub data: DataReport,
     /// Peak of the activations of each rank.
     pub peak_activation_bytes: Vec<Bytes>,
     /// Peak activations plus planned weights, gradients and optimiser state of each rank: the sum that a memory limit bounds.

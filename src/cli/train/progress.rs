@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use dip::plan::Bytes;
+use dip::train::data::DataReport;
 use dip::train::data::toy::SampleMatch;
 use dip::train::{EarlyStop, Evaluation, IterationReport, MetricSink, SinkError};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,6 +15,10 @@ pub struct Progress {
     start: Instant,
     totals: Totals,
     evaluations: Vec<Evaluation>,
+    /// The newest report of the data.
+    data: DataReport,
+    warned_of_skips: bool,
+    warned_of_pictures: bool,
 }
 
 /// Sums over the iterations of a run.
@@ -88,7 +93,28 @@ impl Progress {
             bar.set_style(style);
         }
         let totals = Totals::default();
-        Self { bar, start: Instant::now(), totals, evaluations: Vec::new() }
+        Self {
+            bar,
+            start: Instant::now(),
+            totals,
+            evaluations: Vec::new(),
+            data: DataReport::default(),
+            warned_of_skips: false,
+            warned_of_pictures: false,
+        }
+    }
+
+    /// Warns once of each thing that is wrong with the data.
+    fn warn(&mut self, data: &DataReport) {
+        if let (Some(text), false) = (data.skips_many(), self.warned_of_skips) {
+            self.bar.suspend(|| eprintln!("warning: {text}"));
+            self.warned_of_skips = true;
+        }
+        if let (Some(text), false) = (data.without_pictures(), self.warned_of_pictures) {
+            self.bar.suspend(|| eprintln!("warning: {text}"));
+            self.warned_of_pictures = true;
+        }
+        self.data = data.clone();
     }
 
     /// Prints the summary of the run.
@@ -120,6 +146,7 @@ impl Progress {
             t.fallbacks,
             t.skipped
         );
+        print_data(&self.data);
         if t.mfu > 0.0 {
             println!("model FLOPs utilisation {:.1} %", 100.0 * t.mean(t.mfu));
         }
@@ -135,6 +162,18 @@ impl Progress {
             print_captions(last);
             print_samples(last);
         }
+    }
+}
+
+fn print_data(data: &DataReport) {
+    if data.skipped.total() > 0 {
+        println!("skipped {}", data.skips());
+    }
+    if data.cut_documents > 0 {
+        println!("cut {} documents by {} tokens in all", data.cut_documents, data.cut_tokens);
+    }
+    if data.broken_pictures > 0 {
+        println!("pictures that could not be decoded {}", data.broken_pictures);
     }
 }
 
@@ -193,6 +232,7 @@ fn print_samples(evaluation: &Evaluation) {
 impl MetricSink for Progress {
     fn iteration(&mut self, report: &IterationReport) -> Result<(), SinkError> {
         self.totals.add(report);
+        self.warn(&report.data);
         self.bar.set_position(report.iteration + 1);
         self.bar.set_message(format!(
             "loss {:.3} {:.0} tokens/s bubble {:.1} % stall {:.2} %",

@@ -8,14 +8,17 @@ pub use position::LoaderPosition;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dip_core::{BatchMeta, FieldError};
+use serde::{Deserialize, Serialize};
 
 use super::document::TokenizedDocument;
 use super::error::{DataError, DocumentError};
 use super::packing::{FirstFit, PackConfig, PackedMicrobatch, Packer, PackingRule};
 use super::processor::ImageProcessor;
-use super::skip::{SkipCounts, SkipReason};
+use super::report::DataReport;
+use super::skip::{SkipCounts, SkipReason, SkippedSample};
 use super::source::{DataSource, SourcePosition, UsableWatch};
 use super::tokenizer::Tokenizer;
 use decode::DecodeThread;
@@ -37,6 +40,17 @@ pub struct LoaderConfig {
     pub microbatches: u32,
     /// Most batches that are decoded in advance.
     pub prefetch: usize,
+}
+
+/// What happens to documents that are longer than a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TooLong {
+    /// They end where the sequence ends, or before the first picture that does not fit.
+    #[default]
+    Cut,
+    /// They are skipped.
+    Skip,
 }
 
 /// A batch without its pixels, which is sufficient for planning.
@@ -75,7 +89,15 @@ pub struct Loader {
     /// Positions of the source, oldest first; the first is not after the oldest waiting document.
     snapshots: VecDeque<Snapshot>,
     skipped: SkipCounts,
+    /// The first documents that the loader skipped itself.
+    first_skipped: Vec<SkippedSample>,
+    too_long: TooLong,
     watch: UsableWatch,
+    /// True if a document had a picture since the opening.
+    has_pictures: bool,
+    /// The pass after a whole pass since the opening.
+    whole_pass: u64,
+    broken_pictures: Arc<AtomicU64>,
     decoder: DecodeThread,
 }
 
@@ -104,6 +126,11 @@ impl Loader {
             packer: Packer::new(config.pack.clone())?,
             decoder: DecodeThread::start(config.images.clone(), config.prefetch),
             watch: UsableWatch::at_opening(source.passes()),
+            whole_pass: source.passes() + 1,
+            has_pictures: false,
+            broken_pictures: Arc::default(),
+            first_skipped: Vec::new(),
+            too_long: TooLong::default(),
             source,
             tokenizer,
             config,
@@ -124,6 +151,12 @@ impl Loader {
     /// Sets the rule that decides which documents share a sequence; the default is [`FirstFit`].
     pub fn with_packing(mut self, rule: Arc<dyn PackingRule>) -> Self {
         self.packer = self.packer.with_rule(rule);
+        self
+    }
+
+    /// Sets what happens to documents that are longer than a sequence; by default they are cut.
+    pub fn with_too_long(mut self, too_long: TooLong) -> Self {
+        self.too_long = too_long;
         self
     }
 
@@ -161,6 +194,29 @@ impl Loader {
         let mut all = self.source.skipped();
         all.merge(&self.skipped);
         all
+    }
+
+    /// What became of the samples so far.
+    pub fn report(&self) -> DataReport {
+        let (source, skipped) = (self.source.skipped(), self.skipped());
+        let mut first_skipped = self.source.first_skipped();
+        first_skipped.extend(self.first_skipped.iter().cloned());
+        DataReport {
+            samples: self.taken + source.total(),
+            skipped,
+            first_skipped,
+            cut_documents: self.packer.truncated_documents,
+            cut_tokens: self.packer.truncated_tokens,
+            broken_pictures: self.broken_pictures.load(Ordering::Relaxed),
+            lacks_pictures: self.config.images.is_some()
+                && !self.has_pictures
+                && self.source.passes() >= self.whole_pass,
+        }
+    }
+
+    /// Counts the broken pictures of decoded batches.
+    pub fn broken_pictures(&self) -> Arc<AtomicU64> {
+        self.broken_pictures.clone()
     }
 
     /// The current position.
@@ -204,6 +260,8 @@ impl Loader {
         }
         self.source.restore(&position.source)?;
         self.watch = UsableWatch::new(self.source.passes());
+        // The rest of this pass, then a whole pass.
+        self.whole_pass = self.source.passes() + 2;
         let rule = self.packer.rule().clone();
         self.packer = Packer::new(self.config.pack.clone())?.with_rule(rule);
         (self.batches, self.taken) = (position.batches, position.first);
@@ -259,6 +317,7 @@ impl Loader {
             let (number, document) = self.take()?;
             let pass = self.source.passes();
             let reason = match document {
+                Ok(document) if self.is_too_long(&document) => SkipReason::TooLong,
                 Ok(document) if self.packer.keeps(&document) => {
                     self.watch.usable(pass);
                     return Ok((number, document));
@@ -271,7 +330,14 @@ impl Loader {
                 return Err(DataError::NoSamples { what, skipped });
             }
             self.skipped.add(reason);
+            let name = || format!("document {number}");
+            SkippedSample::note(&mut self.first_skipped, reason, name);
         }
+    }
+
+    fn is_too_long(&self, document: &TokenizedDocument) -> bool {
+        let room = self.config.pack.room();
+        self.too_long == TooLong::Skip && document.kept_tokens(room) < document.tokens.len()
     }
 
     /// The number and tokens of the next document.
@@ -282,6 +348,7 @@ impl Loader {
         }
         let document = self.source.next_document()?;
         self.taken += 1;
+        self.has_pictures |= document.pictures().next().is_some();
         Ok((number, document.tokenize(&self.tokenizer, self.config.images.as_ref())))
     }
 
@@ -297,6 +364,7 @@ impl Loader {
             microbatches: self.config.microbatches,
             tokens: self.token_budget,
             packing: (packing != FirstFit.name()).then(|| packing.to_owned()),
+            too_long: (self.too_long != TooLong::Cut).then_some(self.too_long),
             vocab: self.tokenizer.vocab_size(),
         }
     }

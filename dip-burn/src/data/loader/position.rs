@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::TooLong;
 use crate::data::skip::SkipCounts;
 use crate::data::source::SourcePosition;
 
@@ -50,5 +51,8 @@ pub(super) struct BatchShape {
     /// The packing rule, if it is not the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packing: Option<String>,
+    /// What happens to long documents, if they are not cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub too_long: Option<TooLong>,
     pub vocab: u32,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dip_core::{FieldError, ModelSpec, Seconds};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{BestFit, FirstFit, FlowTimes, PackingRule};
+use crate::data::{BestFit, FirstFit, FlowTimes, PackingRule, TooLong};
 
 /// Most microbatches of one iteration.
 const MAX_MICROBATCHES: u32 = 4096;
@@ -21,6 +21,16 @@ const SECONDS_PER_CLIP: f64 = 2.0;
 pub struct DataConfig {
     /// WebDataset shards (files or folders of them); none for the built-in drawn scenes, or moving shapes for video.
     pub shards: Vec<PathBuf>,
+    /// The folder of the pictures that JSON files name; absent for the folder of each file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    /// Several sets of shards in shares, in place of `shards`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<MixtureConfig>,
+    /// Samples to draw the next one from; 1 keeps the order of the shards.
+    pub shuffle_buffer: usize,
+    /// What happens to documents that are longer than a sequence.
+    pub too_long: TooLong,
     /// Shards held out for evaluation. Without them, a run on built-in data is evaluated on built-in held-out data, and a run on
     /// shards is not evaluated.
     pub held_out: Vec<PathBuf>,
@@ -71,11 +81,32 @@ impl DataConfig {
         let range = 1..=MAX_MICROBATCHES;
         FieldError::check_range("data.microbatches", microbatches, range, "a few for each rank")?;
         self.validate_tokens()?;
+        self.validate_mixture()?;
         let seconds = self.max_seconds.unwrap_or(1.0);
         FieldError::check_range("data.max_seconds", seconds, 1e-3..=1e6, "try 16")?;
         self.flow.map_or(Ok(()), |flow| flow.validate("data.flow"))?;
         let dropout = self.caption_dropout;
         FieldError::check_range("data.caption_dropout", dropout, 0.0..=1.0, "try 0.1")
+    }
+
+    /// Checks the parts of a mixture.
+    fn validate_mixture(&self) -> Result<(), FieldError> {
+        let buffer = 1..=1 << 20;
+        let remedy = "try 1024, or 1 for no shuffling";
+        FieldError::check_range("data.shuffle_buffer", self.shuffle_buffer, buffer, remedy)?;
+        if !self.mixture.is_empty() && !self.shards.is_empty() {
+            let (limit, remedy) = ("empty where data.mixture is set", "name all shards in parts");
+            return Err(FieldError::new("data.shards", "set", limit, remedy));
+        }
+        self.mixture.iter().try_for_each(|part| {
+            let (path, remedy) = ("data.mixture.weight", "leave out parts with a weight of 0");
+            FieldError::check_range(path, part.weight, 1e-6..=1e6, remedy)
+        })
+    }
+
+    /// True if the run is trained on data of its own, and not on drawn data.
+    pub fn has_shards(&self) -> bool {
+        !self.shards.is_empty() || !self.mixture.is_empty()
     }
 
     /// Checks that a batch is sized by microbatches or by tokens, not by both.
@@ -95,6 +126,10 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             shards: Vec::new(),
+            images: None,
+            mixture: Vec::new(),
+            shuffle_buffer: 1024,
+            too_long: TooLong::default(),
             held_out: Vec::new(),
             tokenizer: None,
             microbatches: None,
@@ -106,6 +141,24 @@ impl Default for DataConfig {
             vae: None,
         }
     }
+}
+
+/// One part of a mixture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixtureConfig {
+    /// Shards, as in `data.shards`.
+    pub shards: Vec<PathBuf>,
+    /// The folder of the pictures that JSON files name; absent for `data.images`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    /// Share of the documents, relative to the weights of the other parts.
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// Which of the waiting documents comes next in a sequence.

@@ -7,7 +7,7 @@ mod pipeline;
 mod published;
 
 pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
-pub use data::{DataConfig, Packing};
+pub use data::{DataConfig, MixtureConfig, Packing};
 pub use output::{CheckpointConfig, EvaluationConfig, MetricsConfig};
 pub use pipeline::{Device, PartitionMethod, PipelineConfig};
 

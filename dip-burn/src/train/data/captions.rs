@@ -1,16 +1,18 @@
 //! Vision-language models: packed documents to train on, held-out pictures to caption.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use super::sources::{held_out_shards, train_shards};
 use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
 };
 use crate::batch::{ImagePlace, Microbatch};
 use crate::data::toy::{CaptionMatch, DataSplit, Scenes, ScenesConfig, match_caption};
 use crate::data::{
-    DataError, DataSource, DecodedBatch, DecodedMicrobatch, Document, DocumentPiece,
+    DataError, DataReport, DataSource, DecodedBatch, DecodedMicrobatch, Document, DocumentPiece,
     ImageProcessor, Loader, LoaderConfig, LoaderPosition, PackConfig, Packer, PlacedPicture,
-    SourcePosition, Tokenizer, WebDataset, WebDatasetConfig, decode_microbatches,
+    SourcePosition, Tokenizer, WebDataset, decode_microbatches,
 };
 use crate::model::Prompt;
 use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
@@ -54,6 +56,7 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
     let loader =
         Loader::new(train_source(data, images.as_ref(), *seed)?, tokenizer.clone(), config)?
             .with_token_budget(data.tokens_per_iteration)
+            .with_too_long(data.too_long)
             .with_packing(data.packing.rule());
     let count = evaluation.pictures.max(evaluation.captions);
     let held_out = match held_out_source(data, images.as_ref(), *seed)? {
@@ -75,13 +78,18 @@ impl BatchLoader for Loader {
     ) -> Result<LoadedBatch, DataError> {
         let batch = Loader::next_batch(self)?;
         let decoding = self.decode(&batch, &select(&batch.meta))?;
+        let broken = self.broken_pictures();
         let documents = batch.microbatches.iter().map(|m| u64::from(m.packed_documents)).sum();
         Ok(LoadedBatch {
             meta: batch.meta,
             position: SourcePosition::new(&batch.position),
             tokens: batch.used_tokens,
             documents,
-            content: Box::new(move || Ok(assemble(decoding.wait()?))),
+            content: Box::new(move || {
+                let decoded = decoding.wait()?;
+                broken.fetch_add(decoded.broken_pictures, Ordering::Relaxed);
+                Ok(assemble(decoded))
+            }),
         })
     }
 
@@ -93,8 +101,8 @@ impl BatchLoader for Loader {
         Loader::restore(self, &position.get::<LoaderPosition>()?)
     }
 
-    fn skipped(&self) -> u64 {
-        Loader::skipped(self).total()
+    fn report(&self) -> DataReport {
+        Loader::report(self)
     }
 }
 
@@ -244,11 +252,8 @@ fn train_source(
     images: Option<&ImageProcessor>,
     seed: u64,
 ) -> Result<Box<dyn DataSource>, DataError> {
-    if data.shards.is_empty() {
-        return Ok(Box::new(scenes(images, seed, DataSplit::Train)));
-    }
-    let config = WebDatasetConfig { seed, ..WebDatasetConfig::default() };
-    Ok(Box::new(WebDataset::open(&data.shards, config)?))
+    let shards = train_shards(data, seed, WebDataset::open)?;
+    Ok(shards.unwrap_or_else(|| Box::new(scenes(images, seed, DataSplit::Train))))
 }
 
 fn held_out_source(
@@ -256,14 +261,11 @@ fn held_out_source(
     images: Option<&ImageProcessor>,
     seed: u64,
 ) -> Result<Option<Box<dyn DataSource>>, DataError> {
-    match (data.held_out.is_empty(), data.shards.is_empty()) {
-        (false, _) => {
-            let config = WebDatasetConfig { seed, shuffle_buffer: 1, ..Default::default() };
-            Ok(Some(Box::new(WebDataset::open(&data.held_out, config)?)))
-        }
-        (true, true) => Ok(Some(Box::new(scenes(images, seed, DataSplit::HeldOut)))),
-        (true, false) => Ok(None),
+    let shards = held_out_shards(data, seed, WebDataset::open)?;
+    if shards.is_some() || data.has_shards() {
+        return Ok(shards);
     }
+    Ok(Some(Box::new(scenes(images, seed, DataSplit::HeldOut))))
 }
 
 /// The first picture with a caption of each document, until there are `count`.

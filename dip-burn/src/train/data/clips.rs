@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dip_core::FieldError;
 
+use super::sources::{held_out_shards, train_shards};
 use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
 };
@@ -14,9 +15,9 @@ use crate::data::toy::{
 };
 use crate::data::video::{ReadyClip, at_time, packed};
 use crate::data::{
-    CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, DataError, DataSource, LatentShape,
-    LatentStatistics, Latents, SAMPLE_SHIFT, SourcePosition, Tokenizer, WebDataset,
-    WebDatasetConfig, caption_tokens,
+    CaptionedVideo, ClipBatch, ClipLoader, ClipLoaderConfig, DataError, DataReport, DataSource,
+    LatentShape, LatentStatistics, Latents, SAMPLE_SHIFT, SourcePosition, Tokenizer, WebDataset,
+    caption_tokens,
 };
 use crate::model::sampler::{ClipPrompt, Sampler};
 use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
@@ -111,8 +112,8 @@ impl BatchLoader for ClipLoader {
         ClipLoader::restore(self, &position.get()?)
     }
 
-    fn skipped(&self) -> u64 {
-        ClipLoader::skipped(self).total()
+    fn report(&self) -> DataReport {
+        DataReport { skipped: ClipLoader::skipped(self).clone(), ..DataReport::default() }
     }
 }
 
@@ -212,24 +213,17 @@ fn statistics(
 type VideoSource = Box<dyn DataSource<CaptionedVideo>>;
 
 fn train_source(data: &DataConfig, seed: u64) -> Result<VideoSource, DataError> {
-    if data.shards.is_empty() {
-        return Ok(Box::new(MovingShapes::new(MovingConfig { seed, split: DataSplit::Train })));
-    }
-    let config = WebDatasetConfig { seed, ..WebDatasetConfig::default() };
-    Ok(Box::new(WebDataset::open_videos(&data.shards, config)?))
+    let shards = train_shards(data, seed, WebDataset::open_videos)?;
+    let drawn = || Box::new(MovingShapes::new(MovingConfig { seed, split: DataSplit::Train }));
+    Ok(shards.unwrap_or_else(|| drawn()))
 }
 
 fn held_out_source(data: &DataConfig, seed: u64) -> Result<Option<VideoSource>, DataError> {
-    match (data.held_out.is_empty(), data.shards.is_empty()) {
-        (false, _) => {
-            let config = WebDatasetConfig { seed, shuffle_buffer: 1, ..Default::default() };
-            Ok(Some(Box::new(WebDataset::open_videos(&data.held_out, config)?)))
-        }
-        (true, true) => {
-            Ok(Some(Box::new(MovingShapes::new(MovingConfig { seed, split: DataSplit::HeldOut }))))
-        }
-        (true, false) => Ok(None),
+    let shards = held_out_shards(data, seed, WebDataset::open_videos)?;
+    if shards.is_some() || data.has_shards() {
+        return Ok(shards);
     }
+    Ok(Some(Box::new(MovingShapes::new(MovingConfig { seed, split: DataSplit::HeldOut }))))
 }
 
 /// The first usable clips, until there are `count`.

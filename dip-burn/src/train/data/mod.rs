@@ -2,6 +2,7 @@
 
 mod captions;
 mod clips;
+mod sources;
 
 pub use captions::{CaptionEvaluator, HeldOutPicture};
 pub use clips::ClipEvaluator;
@@ -14,7 +15,7 @@ use dip_core::{BatchMeta, ClipMeta, DecoderSpec, FieldError, ModelSpec, T5Spec, 
 use super::evaluator::Evaluator;
 use super::{DataConfig, EvaluationConfig};
 use crate::batch::{ClipGrid, ClipSize, Microbatch};
-use crate::data::{DataError, LatentShape, SourcePosition, Tokenizer};
+use crate::data::{DataError, DataReport, LatentShape, SourcePosition, Tokenizer};
 
 /// Batches that are decoded in advance.
 const PREFETCH: usize = 2;
@@ -45,9 +46,9 @@ pub trait BatchLoader: Send {
     /// [`DataError::Position`] if it belongs to other data.
     fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError>;
 
-    /// Samples skipped since the beginning.
-    fn skipped(&self) -> u64 {
-        0
+    /// What became of the samples so far.
+    fn report(&self) -> DataReport {
+        DataReport::default()
     }
 }
 

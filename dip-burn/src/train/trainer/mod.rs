@@ -260,6 +260,7 @@ impl<B: Backend> Trainer<B> {
         let times = IterationTimes::of(&step.traces, &plans);
         let Pace { update, elapsed_s } = pace;
         let TrainingBatch { meta, tokens, .. } = batch;
+        let data = self.data.loader.report();
         IterationReport {
             iteration: self.iteration(),
             loss: step.loss,
@@ -280,7 +281,8 @@ impl<B: Backend> Trainer<B> {
             search_s: planned.iter().map(|p| p.search).sum(),
             gap: times.gap,
             fallback: planned.iter().any(|p| p.fallback),
-            skipped: self.data.loader.skipped(),
+            skipped: data.skipped.total(),
+            data,
             peak_bytes: assignment::peak_bytes(&plans, &step.peak_activation),
             peak_activation_bytes: step.peak_activation,
             resident_bytes: resident_bytes(),
