@@ -9,8 +9,8 @@ pub use dip_core::{
     ModuleId, ModuleKind, ModuleParameters, ModulePartition, ModuleSlice, ModuleSpec,
     OperatorProfile, OperatorShape, OperatorTime, OtherModality, Pair, PairKey, Parallelism,
     Partition, Placement, Plan, PlanError, PlanSource, PlannedBatch, Prediction, Profile,
-    QueryKeyNorm, RankId, Rope, RopeScaling, Schedule, ScheduleError, SearchProgress, Seconds,
-    SegmentId, SpecError, StageCost, StageQuery, Strategy, SubMicrobatchId, T5Spec, Task,
+    QueryKeyNorm, RankId, Rope, RopeScaling, Route, Schedule, ScheduleError, SearchProgress,
+    Seconds, SegmentId, SpecError, StageCost, StageQuery, Strategy, SubMicrobatchId, T5Spec, Task,
     TaskGraph, TaskId, TaskKind, Timeline, TimelineError, Tower, Violation, ViolationCode, VitSpec,
     WanSpec, Workload, build_graph, check_graph, check_plan, check_plan_json, hf, order_from_csv,
     order_to_csv, presets, profile,
@@ -18,6 +18,7 @@ pub use dip_core::{
 pub use dip_sched::{
     BatchPlanner, Dip, Exact, GPipe, Interleaved, MicrobatchLoads, OneFOneB, Optimus,
     PartitionError, Partitioner, PlacementError, PlacementSearch, PlannerConfig, PlannerStats,
-    Planning, Reordered, ZeroBubble, assign_microbatches, lower_bound, schedule_by_name,
-    schedule_names, schedules, split_batch, systems, validate_partition,
+    Planning, Reordered, ZeroBubble, assign_microbatches, fastest_planning, lower_bound,
+    routed_partitions, schedule_by_name, schedule_names, schedules, split_batch, systems,
+    validate_partition,
 };

@@ -41,7 +41,7 @@ pub mod systems;
 
 pub use bounds::lower_bound;
 pub use partition::{PartitionError, Partitioner, split_batch, validate_partition};
-pub use placement::{PlacementError, PlacementSearch};
+pub use placement::{PlacementError, PlacementSearch, fastest_planning, routed_partitions};
 pub use planning::{
     BatchPlanner, MicrobatchLoads, Planned, Planner, PlannerConfig, PlannerStats, Planning,
     assign_microbatches,

@@ -3,15 +3,29 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::Args;
-use dip::plan::{CsvOrder, MAX_WINDOW, order_from_csv, order_to_csv};
+use clap::{Args, ValueEnum};
+use dip::plan::{
+    CsvOrder, MAX_WINDOW, ModuleId, Partition, Placement, Route, fastest_planning, order_from_csv,
+    order_to_csv, routed_partitions,
+};
 use dip::prelude::*;
 
 use super::files::{read_text, write_whole};
 use super::inputs;
+
+/// The way of segments through the ranks.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RouteChoice {
+    /// Every segment begins at rank 0
+    Loop,
+    /// Every second segment runs back to rank 0
+    Wave,
+    /// The fastest of loops, waves and mixes of both after a short search of each
+    Best,
+}
 
 #[derive(Debug, Args)]
 pub struct PlanCommand {
@@ -45,6 +59,9 @@ pub struct PlanCommand {
     /// Segments of every module, as a multiple of the paper's rule; by default 2 for schedules that search, else 1
     #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..=1024))]
     segments: Option<u32>,
+    /// The way of the segments of every module through the ranks; by default the best for schedules that search, else loop
+    #[arg(long, value_enum)]
+    route: Option<RouteChoice>,
     /// Split weight gradients (W) from backwards; by default for the schedules that place them freely
     #[arg(long, value_name = "true|false")]
     weight_split: Option<bool>,
@@ -77,6 +94,7 @@ pub struct PlanCommand {
 
 impl PlanCommand {
     pub fn run(&self) -> Result<ExitCode> {
+        let start = Instant::now();
         let graph = match (&self.graph, &self.model) {
             (Some(path), _) => TaskGraph::from_json(&read_text(path)?)
                 .with_context(|| path.display().to_string())?,
@@ -86,10 +104,9 @@ impl PlanCommand {
         if let Some(path) = &self.graph_out {
             write_whole(path, graph.to_json().as_bytes())?;
         }
-        let start = Instant::now();
         let mut plan = match &self.order {
             Some(path) => self.with_order(graph, path)?,
-            None => self.search(&graph)?,
+            None => self.search(&graph, start.elapsed())?,
         };
         let elapsed = Seconds(start.elapsed().as_secs_f64());
         plan.window = self.window;
@@ -121,12 +138,33 @@ impl PlanCommand {
         let ranks = self.ranks.unwrap_or(model.parallel.pipeline);
         let schedule = self.schedule()?;
         let planning = Planning::on_ranks(&model, &cluster, cost, ranks)?;
-        let partition = planning
-            .partitioner()
-            .with_segment_factor(self.segments.unwrap_or_else(|| schedule.segment_factor()))
-            .place(schedule.placement())?;
+        let partitions = self.partitions(&planning, &*schedule)?;
         let weight_split = self.weight_split.unwrap_or_else(|| schedule.splits_weights());
-        Ok(planning.with_partition(partition).with_weight_split(weight_split).graph(&batch)?)
+        let planning = planning.with_weight_split(weight_split);
+        let plannings = partitions.into_iter().map(|p| planning.clone().with_partition(p));
+        let env = self.environment(self.budget);
+        let planning = fastest_planning(plannings.collect(), &batch, &*schedule, &env)?;
+        Ok(planning.graph(&batch)?)
+    }
+
+    /// The partitions to choose from, at least one.
+    fn partitions(&self, planning: &Planning, schedule: &dyn Schedule) -> Result<Vec<Partition>> {
+        let factor = self.segments.unwrap_or_else(|| schedule.segment_factor());
+        let partitioner = planning.partitioner().with_segment_factor(factor);
+        let placement = schedule.placement();
+        let routed = placement == Placement::ModalityAware;
+        let best = routed && schedule.searches() && self.order.is_none();
+        match self.route.unwrap_or(if best { RouteChoice::Best } else { RouteChoice::Loop }) {
+            RouteChoice::Best if routed => Ok(routed_partitions(&partitioner)?),
+            RouteChoice::Wave if routed => {
+                let modules = (0..planning.model().modules.len()).map(ModuleId::from);
+                let waves = modules.fold(partitioner, |all, m| all.with_route(m, Route::Wave));
+                Ok(vec![waves.partition()?])
+            }
+            RouteChoice::Best | RouteChoice::Loop | RouteChoice::Wave => {
+                Ok(vec![partitioner.place(placement)?])
+            }
+        }
     }
 
     fn schedule(&self) -> Result<Box<dyn Schedule>> {
@@ -153,18 +191,23 @@ impl PlanCommand {
         Plan::new(graph, "csv", order, bound).with_context(|| shown.to_string())
     }
 
-    fn search(&self, graph: &TaskGraph) -> Result<Plan> {
+    fn environment(&self, time: Seconds) -> Environment<'static> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let env = Environment {
+        Environment {
             seed: self.seed,
             budget: match self.iterations_budget {
                 Some(n) => Budget::Iterations(n),
-                None => Budget::Time(self.budget),
+                None => Budget::Time(time),
             },
             threads: self.threads.unwrap_or(cores.div_ceil(2)).max(1),
             ..Environment::default()
-        };
-        let plan = self.schedule()?.plan(graph, &env);
+        }
+    }
+
+    /// Searches with the time that is left of the budget.
+    fn search(&self, graph: &TaskGraph, spent: Duration) -> Result<Plan> {
+        let left = Seconds((self.budget.0 - spent.as_secs_f64()).max(0.0));
+        let plan = self.schedule()?.plan(graph, &self.environment(left));
         plan.with_context(|| format!("schedule {:?} has no plan", self.schedule))
     }
 }

@@ -118,6 +118,19 @@ fn the_plan_of_a_graph_has_the_graph_and_survives_csv() {
 }
 
 #[test]
+fn a_wave_closes_the_gap_of_a_video_model_and_is_found() {
+    let folder = Folder::new();
+    let plan = |route: &[&str]| {
+        let plan = ["plan", "--model", "t2v-s", "--iterations-budget", "5", "--out", "plan.json"];
+        folder.dip(&[&plan[..], route].concat()).ok();
+        Plan::from_json(&read(&folder.path("plan.json"))).unwrap()
+    };
+    let [looped, wave, best] = [&["--route", "loop"][..], &["--route", "wave"], &[]].map(plan);
+    assert!(looped.gap() > 0.004 && wave.gap() < 0.002, "{} {}", looped.gap(), wave.gap());
+    assert_eq!(best.predicted, wave.predicted);
+}
+
+#[test]
 fn a_broken_plan_and_a_broken_file_have_different_exit_codes() {
     let folder = Folder::new();
     folder.write("batch.jsonl", inputs::BATCH);

@@ -25,7 +25,7 @@ pub use csv::{CsvError, CsvOrder, order_from_csv, order_to_csv};
 pub use graph::{
     Candidate, Dep, GRAPH_SCHEMA, MAX_RANKS, MAX_TASKS, Pair, PairKey, Task, TaskGraph, TaskKind,
 };
-pub use partition::{BatchSplit, Chunk, ModulePartition, Partition, Placement};
+pub use partition::{BatchSplit, Chunk, ModulePartition, Partition, Placement, Route};
 pub use plan::{MAX_WINDOW, PLAN_SCHEMA, Plan};
 pub use schedule::{Budget, Environment, Schedule, ScheduleError, SearchProgress};
 pub use source::{PlanError, PlanSource, PlannedBatch};

@@ -19,7 +19,7 @@ pub struct Partition {
 /// How the layers of a model are placed on ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// Separate chunks for every module, chunk `j` on rank `j mod P` (paper section 1).
+    /// Separate chunks for every module, each module on its own [`Route`] (paper section 1).
     ModalityAware,
     /// Contiguous runs over the layers of all modules, run `i` on rank `i mod P`, as in the baselines.
     Contiguous {
@@ -28,13 +28,41 @@ pub enum Placement {
     },
 }
 
+/// The way of a module's segments through the ranks.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// Every segment begins at rank 0: chunk `j` is on rank `j mod P` (paper section 1).
+    #[default]
+    Loop,
+    /// Every second segment runs back from the last rank to rank 0, so that its first chunk is on the rank of the chunk before. The
+    /// turns send nothing, and ranks hold activations for more equal times.
+    Wave,
+}
+
+impl Route {
+    /// Both routes.
+    pub const ALL: [Self; 2] = [Self::Loop, Self::Wave];
+
+    /// The rank of chunk `chunk` on `ranks` ranks.
+    pub fn rank(self, chunk: usize, ranks: usize) -> usize {
+        let (segment, place) = (chunk / ranks, chunk % ranks);
+        match self {
+            Self::Wave if segment % 2 == 1 => ranks - 1 - place,
+            Self::Loop | Self::Wave => place,
+        }
+    }
+}
+
 /// The chunks and sub-microbatches of one module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModulePartition {
     /// Number of instances in one sub-microbatch, `B_i`. Images of known sizes count by their patches: this many images of the
     /// model's own size.
     pub sub_microbatch: u32,
-    /// Model chunks in the order of their layers. A chunk may be on any rank; the paper puts chunk `j` on rank `j mod P`.
+    /// Model chunks in the order of their layers. A chunk may be on any rank; a [`Route`] is the usual rule.
     pub chunks: Vec<Chunk>,
 }
 

@@ -1,14 +1,27 @@
 //! A module during placement: its layers are spread over its chunks.
 
-use dip_core::{Chunk, ModulePartition, RankId, SegmentId};
+use dip_core::{Chunk, ModulePartition, RankId, Route, SegmentId};
 
 use super::layer_times::LayerTimes;
 use super::load::RankLoads;
 
-/// The number of layers of each chunk of a module. Chunk `j` is on rank `j mod P`.
+/// The ranks, and the way of a module through them.
+#[derive(Clone, Copy)]
+pub(super) struct Ranks {
+    pub(super) count: usize,
+    pub(super) route: Route,
+}
+
+impl Ranks {
+    fn of(self, chunk: usize) -> usize {
+        self.route.rank(chunk, self.count)
+    }
+}
+
+/// The number of layers of each chunk of a module.
 pub(super) struct ModuleDraft {
     pub(super) times: LayerTimes,
-    ranks: usize,
+    ranks: Ranks,
     /// Layers of every chunk. Only modules with fewer layers than ranks have empty chunks.
     layers: Vec<u32>,
     /// The chunks with the first and the last layer.
@@ -17,9 +30,9 @@ pub(super) struct ModuleDraft {
 
 impl ModuleDraft {
     /// Chunks with equally many layers. A remainder is not placed yet.
-    pub(super) fn new(times: LayerTimes, segments: u32, ranks: usize) -> Self {
-        let max_segments = (times.layers as usize / ranks).max(1);
-        let chunks = ranks * (segments as usize).clamp(1, max_segments);
+    pub(super) fn new(times: LayerTimes, segments: u32, ranks: Ranks) -> Self {
+        let max_segments = (times.layers as usize / ranks.count).max(1);
+        let chunks = ranks.count * (segments as usize).clamp(1, max_segments);
         let layers = vec![times.layers / chunks as u32; chunks];
         Self { times, ranks, layers, ends: (0, chunks - 1) }
     }
@@ -76,8 +89,8 @@ impl ModuleDraft {
         let mut chunks = Vec::new();
         for (j, &layers) in self.layers.iter().enumerate().filter(|c| *c.1 > 0) {
             chunks.push(Chunk {
-                rank: RankId::from(j % self.ranks),
-                segment: SegmentId::from(j / self.ranks),
+                rank: RankId::from(self.ranks.of(j)),
+                segment: SegmentId::from(j / self.ranks.count),
                 layers: start..start + layers,
             });
             start += layers;
@@ -86,7 +99,8 @@ impl ModuleDraft {
     }
 
     fn chunks_on(&self, rank: usize) -> impl Iterator<Item = usize> + use<> {
-        (rank..self.layers.len()).step_by(self.ranks)
+        let ranks = self.ranks;
+        (0..self.layers.len()).filter(move |&chunk| ranks.of(chunk) == rank)
     }
 
     fn seconds(&self, chunk: usize) -> f64 {

@@ -1,4 +1,4 @@
-//! The modality-aware partition: chunk `j` of every module on rank `j mod P`, with layers spread so that ranks are balanced.
+//! The modality-aware partition: the chunks of every module along its route, with layers spread so that ranks are balanced.
 //!
 //! ```text
 //! equal chunks -> spread: remaining layers go to the ranks with the lowest load -> even out: single layers leave the busiest rank
@@ -9,7 +9,7 @@
 
 use dip_core::{ModuleId, Partition};
 
-use super::draft::ModuleDraft;
+use super::draft::{ModuleDraft, Ranks};
 use super::layer_times::{LayerTimes, layer_times};
 use super::load::RankLoads;
 use super::split::first_slice;
@@ -28,8 +28,11 @@ pub(super) fn place(
 ) -> Result<Partition, PartitionError> {
     let times = module_times(partitioner, sizes)?;
     let ranks = partitioner.ranks as usize;
-    let draft = |(&times, &segments)| ModuleDraft::new(times, segments, ranks);
-    let mut drafts: Vec<ModuleDraft> = times.iter().zip(segments).map(draft).collect();
+    let draft = |(i, (&times, &segments)): (usize, (&LayerTimes, &u32))| {
+        let route = partitioner.routes.get(&ModuleId::from(i)).copied().unwrap_or_default();
+        ModuleDraft::new(times, segments, Ranks { count: ranks, route })
+    };
+    let mut drafts: Vec<ModuleDraft> = times.iter().zip(segments).enumerate().map(draft).collect();
     let mut load = RankLoads::new(ranks, |rank| seconds_on(&drafts, rank));
     // Heavy layers first; light layers then even out the rest.
     let mut order: Vec<&mut ModuleDraft> = drafts.iter_mut().collect();

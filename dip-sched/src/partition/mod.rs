@@ -21,7 +21,8 @@ pub use validate::validate_partition;
 use std::collections::BTreeMap;
 
 use dip_core::{
-    CostError, CostModel, MicrobatchMeta, ModelSpec, ModuleId, Partition, Placement, SpecError,
+    CostError, CostModel, MicrobatchMeta, ModelSpec, ModuleId, Partition, Placement, Route,
+    SpecError,
 };
 use thiserror::Error;
 
@@ -78,6 +79,7 @@ pub struct Partitioner<'a> {
     pub(crate) cost: &'a dyn CostModel,
     representative: Option<MicrobatchMeta>,
     segment_factor: u32,
+    routes: BTreeMap<ModuleId, Route>,
     segments: BTreeMap<ModuleId, u32>,
     sub_microbatch: BTreeMap<ModuleId, u32>,
 }
@@ -91,6 +93,7 @@ impl<'a> Partitioner<'a> {
             cost,
             representative: None,
             segment_factor: 1,
+            routes: BTreeMap::new(),
             segments: BTreeMap::new(),
             sub_microbatch: BTreeMap::new(),
         }
@@ -118,6 +121,13 @@ impl<'a> Partitioner<'a> {
         self
     }
 
+    /// Sets the route of a module; the default is [`Route::Loop`].
+    #[must_use]
+    pub fn with_route(mut self, module: ModuleId, route: Route) -> Self {
+        self.routes.insert(module, route);
+        self
+    }
+
     /// Sets `B_i`, the instances of one sub-microbatch of a module.
     #[must_use]
     pub fn with_sub_microbatch(mut self, module: ModuleId, instances: u32) -> Self {
@@ -136,7 +146,7 @@ impl<'a> Partitioner<'a> {
         }
     }
 
-    /// The modality-aware partition: separate chunks for every module, chunk `j` on rank `j mod P`. Chunks have about equally many
+    /// The modality-aware partition: separate chunks for every module, along its route. Chunks have about equally many
     /// layers. Ranks that would be busiest for the representative microbatch, such as the rank of a head, get fewer.
     ///
     /// # Errors

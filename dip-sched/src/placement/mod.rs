@@ -15,11 +15,14 @@ mod error;
 mod layer_ranks;
 mod neighbourhood;
 mod refine;
+mod routes;
 
 pub use error::PlacementError;
+pub use routes::{fastest_planning, routed_partitions};
 
 use dip_core::{
-    BatchMeta, Budget, Bytes, Environment, MicrobatchMeta, Placement, PlanError, Schedule, Seconds,
+    BatchMeta, Budget, Bytes, Environment, MicrobatchMeta, ModuleId, Placement, PlanError, Route,
+    Schedule, Seconds,
 };
 
 use crate::planning::Planning;
@@ -52,6 +55,8 @@ pub struct PlacementSearch<'a> {
 struct Rule {
     placement: Placement,
     segment_factor: u32,
+    /// The route of every module of a modality-aware placement.
+    route: Route,
 }
 
 /// A placement with the predicted time of an iteration.
@@ -101,22 +106,27 @@ impl PlacementSearch<'_> {
     /// which on some devices matters more than smaller bubbles.
     fn rules(&self) -> Vec<Rule> {
         let placement = self.schedule.placement();
-        let mut rules = vec![Rule { placement, segment_factor: 1 }];
+        let by_paper = Rule { placement, segment_factor: 1, route: Route::Loop };
+        let mut rules = vec![by_paper];
         if self.schedule.searches() {
-            rules.push(Rule { placement, segment_factor: self.schedule.segment_factor() });
+            let segment_factor = self.schedule.segment_factor();
+            rules.extend(Route::ALL.map(|route| Rule { segment_factor, route, ..by_paper }));
             rules.extend([1, 2].map(|runs_per_rank| Rule {
                 placement: Placement::Contiguous { runs_per_rank },
-                segment_factor: 1,
+                ..by_paper
             }));
         }
         rules
     }
 
     fn place(&self, planning: &Planning, rule: Rule) -> Result<Planning, PlacementError> {
-        let partition = planning
+        let partitioner = planning
             .partitioner()
             .with_representative(self.mean.clone())
-            .with_segment_factor(rule.segment_factor)
+            .with_segment_factor(rule.segment_factor);
+        let modules = (0..planning.model().modules.len()).map(ModuleId::from);
+        let partition = modules
+            .fold(partitioner, |all, module| all.with_route(module, rule.route))
             .place(rule.placement)?;
         Ok(planning.clone().with_partition(partition))
     }

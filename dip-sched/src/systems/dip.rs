@@ -8,11 +8,13 @@ use super::deployment::{Deployment, MemoryPolicy, SystemError};
 use super::trial::{Fastest, mean_makespan};
 use super::{System, SystemInputs};
 use crate::partition::Partitioner;
+use crate::placement::routed_partitions;
 use crate::schedules::Dip;
 
 /// Modality-aware placement; for every batch a searched order with its own memory strategies and split weight gradients.
 ///
-/// Sub-microbatches and segments follow the paper's rules, or multiples of them that do better over the history.
+/// Sub-microbatches and segments follow the paper's rules, or multiples of them that do better over the history. Modules run on the
+/// routes that do best.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DipSystem;
 
@@ -38,21 +40,26 @@ impl System for DipSystem {
         let by_rule = rules.partition()?;
         let mut tried: Vec<Partition> = Vec::new();
         let mut fastest: Fastest<(Deployment, RuleScale)> = Fastest::new();
-        let mut consider = |scale: RuleScale, fastest: &mut Fastest<_>| {
-            let partition = scaled(&rules, &by_rule, scale).partition()?;
+        let mut consider = |partition: Partition, scale: RuleScale, fastest: &mut Fastest<_>| {
             if !tried.contains(&partition) {
                 tried.push(partition.clone());
                 let deployment = deployment(inputs, partition);
                 let seconds = mean_makespan(inputs, &deployment);
                 fastest.offer((deployment, scale), seconds);
             }
-            Ok::<(), SystemError>(())
         };
         for segments in SEGMENT_FACTORS {
-            consider(RuleScale { segments, size: 1.0 }, &mut fastest)?;
+            let scale = RuleScale { segments, size: 1.0 };
+            consider(scaled(&rules, &by_rule, scale).partition()?, scale, &mut fastest);
         }
         if let Some(&(_, RuleScale { segments, .. })) = fastest.choice() {
-            consider(RuleScale { segments, size: SIZE_FACTOR }, &mut fastest)?;
+            let scale = RuleScale { segments, size: SIZE_FACTOR };
+            consider(scaled(&rules, &by_rule, scale).partition()?, scale, &mut fastest);
+        }
+        if let Some(&(_, scale)) = fastest.choice() {
+            for partition in routed_partitions(&scaled(&rules, &by_rule, scale))? {
+                consider(partition, scale, &mut fastest);
+            }
         }
         Ok(fastest.found(self.name(), inputs)?.0)
     }
@@ -73,7 +80,9 @@ fn deployment(inputs: &SystemInputs<'_>, partition: Partition) -> Deployment {
     let of_module = |(m, spec): (usize, &ModuleSpec)| {
         let module = ModuleId::from(m);
         let (k, b) = (partition.segments(module), partition.module(module).sub_microbatch);
-        format!("{} K = {k}, B = {b}", spec.name)
+        let second = partition.module(module).chunks.iter().find(|chunk| chunk.segment.0 == 1);
+        let turns = second.is_some_and(|chunk| chunk.rank.0 > 0);
+        format!("{} K = {k}, B = {b}{}", spec.name, if turns { ", wave" } else { "" })
     };
     Deployment {
         choice: modules.map(of_module).collect::<Vec<_>>().join("; "),

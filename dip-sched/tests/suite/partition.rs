@@ -1,8 +1,8 @@
 use dip_core::{
     Bytes, ChunkQuery, CostError, CostModel, MicrobatchMeta, ModelSpec, ModuleId, Partition,
-    RankId, Seconds, StageCost, StageQuery,
+    RankId, Route, Seconds, StageCost, StageQuery,
 };
-use dip_sched::{Partitioner, validate_partition};
+use dip_sched::{Partitioner, routed_partitions, validate_partition};
 use proptest::prelude::*;
 
 use crate::support::{stage_of, vision_language};
@@ -184,6 +184,25 @@ fn requested_segments_are_limited_by_the_layers() {
         Partitioner::new(&model, 4, &cost).with_segments(VISION, 9).with_segments(LANGUAGE, 9);
     let partition = partitioner.partition().unwrap();
     assert_eq!((partition.segments(VISION), partition.segments(LANGUAGE)), (1, 2));
+}
+
+#[test]
+fn every_second_segment_of_a_wave_runs_back() {
+    let (model, cost) = (decoder(8), EndsCost(vec![[1.0, 0.0, 0.0]]));
+    let lm = ModuleId(0);
+    let partitioner = Partitioner::new(&model, 2, &cost).with_segments(lm, 4);
+    let ranks = |partition: &Partition| -> Vec<u32> {
+        partition.module(lm).chunks.iter().map(|chunk| chunk.rank.0).collect()
+    };
+    let wave = partitioner.clone().with_route(lm, Route::Wave).partition().unwrap();
+    assert_eq!(ranks(&wave), [0, 1, 1, 0, 0, 1, 1, 0]);
+    let all = routed_partitions(&partitioner).unwrap();
+    assert_eq!(
+        all.iter().map(ranks).collect::<Vec<_>>(),
+        [vec![0, 1, 0, 1, 0, 1, 0, 1], ranks(&wave)]
+    );
+    // A module of one segment has nothing to turn.
+    assert_eq!(routed_partitions(&partitioner.with_segments(lm, 1)).unwrap().len(), 1);
 }
 
 #[test]

@@ -164,7 +164,7 @@ const EVEN: LayerTimes = LayerTimes { call: 0.0, token: 1.0, first: 0.0, last: 0
 #[test]
 fn a_searched_placement_is_as_good_as_the_best_of_all() {
     // A small encoder before a backbone with a heavy first layer, as in diffusion transformers; a head as heavy as two layers; an
-    // encoder that no rank can share evenly; slices that cost as much as whole microbatches.
+    // encoder that no rank can share evenly; slices that cost as much as whole microbatches; a backbone with two heavy ends.
     let small = LayerTimes { call: 150.0, token: 0.0, ..EVEN };
     let cases = [
         PlacementCase::new([2, 4], [small, LayerTimes { call: 1100.0, first: 400.0, ..EVEN }]),
@@ -177,6 +177,13 @@ fn a_searched_placement_is_as_good_as_the_best_of_all() {
             [3, 3],
             [LayerTimes { call: 400.0, token: 0.4, ..EVEN }, LayerTimes { last: 40.0, ..EVEN }],
         ),
+        PlacementCase::new(
+            [2, 5],
+            [
+                LayerTimes { call: 50.0, token: 0.2, ..EVEN },
+                LayerTimes { first: 300.0, last: 500.0, ..EVEN },
+            ],
+        ),
     ];
     let mut shorter = 0;
     for (i, case) in cases.iter().enumerate() {
@@ -187,7 +194,7 @@ fn a_searched_placement_is_as_good_as_the_best_of_all() {
         assert!(found <= rule, "case {i}: {found} against {rule} by rule");
         let optimum = case.optimum();
         assert!(found <= 1.01 * optimum, "case {i}: {found}, but {optimum} is possible");
-        shorter += usize::from(found < 0.95 * rule);
+        shorter += usize::from(found < 0.98 * rule);
     }
     assert!(
         shorter >= 1,
