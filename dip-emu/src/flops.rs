@@ -104,4 +104,31 @@ mod tests {
         assert!((used - 0.5).abs() < 1e-12);
         assert_eq!(utilisation(&model, &cluster, Flops(1.0), Seconds::ZERO), 0.0);
     }
+
+    #[test]
+    fn wan_multiplies_every_weight_and_attends_to_one_row_of_padding() {
+        let model = ModelSpec::from_toml(
+            "name = 'wan'\nsequence_tokens = 64\nmax_clips = 1\n\
+             [[module]]\nname = 'text'\nlayers = 2\nhidden = 20\nffn = 28\nheads = 3\nhead_dim = 6\ntrainable = false\n\
+             kind.t5 = { vocab = 64, buckets = 8, max_distance = 20 }\n\
+             [[module]]\nname = 'video'\nlayers = 3\nhidden = 28\nffn = 36\nheads = 2\ninputs = ['text']\n\
+             kind.dit = { latent_frames_per_second = 4.0, tokens_per_frame = 100, token_channels = 16, \
+             wan = { patch = [1, 2, 2], caption_tokens = 512, step_waves = 16, flow_shift = 3.0 } }\n\
+             [module.options]\nquery_key_norm = 'across_heads'\n",
+        )
+        .unwrap();
+        let clip = dip_core::ClipMeta { seconds: 0.5, caption_tokens: 9, tokens_per_frame: None };
+        let meta = MicrobatchMeta { clips: vec![clip], ..MicrobatchMeta::default() };
+        let found = model_flops(&model, &BatchMeta { iteration: 0, microbatches: vec![meta] }).0;
+        let (tokens, context, h, f) = (200.0, 10.0, 28.0, 36.0);
+        let layer = 2.0 * tokens * (4.0 * h * h + 2.0 * h * h + 2.0 * h * f)
+            + 2.0 * context * 2.0 * h * h
+            + 4.0 * h * tokens * (tokens + context);
+        let step = 2.0 * h * (16.0 + h + 6.0 * h);
+        let ends = 2.0 * tokens * 2.0 * 16.0 * h + step + 2.0 * context * h * (20.0 + h);
+        let (c, m, q) = (9.0, 20.0, 18.0);
+        let text = 2.0 * (2.0 * c * (4.0 * m * q + 3.0 * m * 28.0) + 4.0 * q * c * c);
+        let expected = 3.0 * (3.0 * layer + ends) + text;
+        assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+    }
 }

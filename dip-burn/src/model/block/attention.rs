@@ -8,7 +8,8 @@ use burn::tensor::backend::Backend;
 use dip_core::{LoraTarget, ModuleSpec, QueryKeyNorm};
 
 use super::core::{
-    AttentionInputs, AttentionSpan, HeadSizes, attend, attend_backward, score_gradients,
+    AttentionInputs, AttentionSpan, HeadSizes, attend, attend_backward, attend_only, each_weights,
+    keeps_weights, score_gradients,
 };
 use super::linear::{Linear, linear_backward};
 use super::norm::{Norm, NormKept};
@@ -112,7 +113,7 @@ impl<B: Backend> Geometry<B> {
     /// Sequences of `lengths` rows, each with a matrix that is added to its scores, `[1, h, s, s]`; every row attends to all rows of
     /// its sequence.
     pub(in crate::model) fn biased(lengths: &[usize], biases: Vec<Tensor<B, 4>>) -> Self {
-        let spans = AttentionSpan::pairs(lengths.iter().map(|&s| (s, s))).into_iter();
+        let spans = AttentionSpan::whole_pairs(lengths.iter().map(|&s| (s, s))).into_iter();
         let spans = spans.zip(biases).map(|(span, bias)| span.with_mask(bias)).collect();
         Self { rotations: None, spans, window_spans: Vec::new() }
     }
@@ -120,7 +121,17 @@ impl<B: Backend> Geometry<B> {
     /// The same where the last key of every context stands for all keys that are missing to `keys`: it counts as often as they are.
     #[must_use]
     pub(in crate::model) fn with_last_keys_counted(self, keys: usize, device: &B::Device) -> Self {
-        let counted = |span: AttentionSpan<B>| span.with_last_key_counted(keys, device);
+        // The blocks of one sequence share their mask.
+        let mut last: Option<(usize, Tensor<B, 4>)> = None;
+        let counted = |span: AttentionSpan<B>| {
+            let t = span.keys();
+            let mask = match last.take() {
+                Some((of, mask)) if of == t => mask,
+                _ => AttentionSpan::last_key_counted(t, keys, device),
+            };
+            last = Some((t, mask.clone()));
+            span.with_mask(mask)
+        };
         Self { spans: self.spans.into_iter().map(counted).collect(), ..self }
     }
 
@@ -224,10 +235,17 @@ impl<B: Backend> Attention<B> {
         let [query, key] = geometry.rotate([query, key]);
         let value = self.value.forward(context_cm);
         let inputs = AttentionInputs { query: query * self.scale, key, value };
-        let (weights, attended) = attend(&inputs, geometry.spans(self.windowed), self.heads);
+        let spans = geometry.spans(self.windowed);
+        let (weights, attended) = match keeps_weights(spans, self.heads) {
+            true => {
+                let (weights, attended) = attend(&inputs, spans, self.heads);
+                (Some((weights, attended.clone())), attended)
+            }
+            false => (None, attend_only(&inputs, spans, self.heads)),
+        };
         let y = self.output.forward(attended.clone());
         let norms = [query_norm, key_norm];
-        (y, AttentionKept { inputs, norms, weights: Some((weights, attended)) })
+        (y, AttentionKept { inputs, norms, weights })
     }
 
     /// The gradients of `x_rm` and `context_cm`.
@@ -240,9 +258,23 @@ impl<B: Backend> Attention<B> {
         let AttentionGiven { kept, dy, geometry } = given;
         let AttentionKept { inputs, norms: [query_norm, key_norm], weights } = kept;
         let spans = geometry.spans(self.windowed);
-        let (weights, attended) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
+        let heads = self.heads;
+        let (weights, attended) = match weights {
+            Some((weights, attended)) => (Some(weights), attended),
+            None if keeps_weights(spans, heads) => {
+                let (weights, attended) = attend(&inputs, spans, heads);
+                (Some(weights), attended)
+            }
+            None => (None, attend_only(&inputs, spans, heads)),
+        };
         let dy = linear_backward(&self.output, attended, dy, gradients);
-        let d = attend_backward(&inputs, spans, self.heads, weights, &dy);
+        let d = match weights {
+            Some(weights) => attend_backward(&inputs, spans, heads, weights, &dy),
+            None => {
+                let weights = each_weights(&inputs, spans, heads);
+                attend_backward(&inputs, spans, heads, weights, &dy)
+            }
+        };
         let [d_query, d_key] = geometry.rotate_back([d.query * self.scale, d.key]);
         let d_query = normed_backward(&self.query_norm, query_norm, d_query, gradients);
         let d_key = normed_backward(&self.key_norm, key_norm, d_key, gradients);

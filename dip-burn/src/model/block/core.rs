@@ -19,6 +19,10 @@ use super::fused;
 use crate::model::gradients::bytes_of;
 use crate::model::{cast, to_f32};
 
+/// Most query-key pairs of a span of [`AttentionSpan::pairs`].
+const SPAN_PAIRS: usize = 1 << 22;
+/// Most scores of all spans and heads whose weights are kept for the backward: 1 GiB in f32. More are computed again, span by span.
+const KEPT_SCORES: usize = 1 << 28;
 /// Added to the score of a query and a key that it must not attend to.
 const HIDDEN: f32 = -1e9;
 
@@ -130,16 +134,30 @@ impl<B: Backend> AttentionSpan<B> {
         lengths.chunk_by(|a, b| a == b).map(span).collect()
     }
 
-    /// Sequences with any numbers of queries and keys, `(s, t)`; every query attends to all keys of its sequence.
+    /// Sequences with any numbers of queries and keys, `(s, t)`; every query attends to all keys of its sequence. Long sequences are
+    /// several spans, blocks of their queries, so that the scores of one take bounded memory.
     pub fn pairs(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<Self> {
+        Self::pairs_in_blocks(sizes, SPAN_PAIRS)
+    }
+
+    /// As [`AttentionSpan::pairs`], with one span for each sequence.
+    pub fn whole_pairs(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<Self> {
+        Self::pairs_in_blocks(sizes, usize::MAX)
+    }
+
+    fn pairs_in_blocks(sizes: impl Iterator<Item = (usize, usize)>, most: usize) -> Vec<Self> {
         let (mut query, mut key) = (0, 0);
-        let span = |(s, t)| {
-            let queries = Rows { start: query, length: s };
+        let mut spans = Vec::new();
+        for (s, t) in sizes {
             let keys = Rows { start: key, length: t };
+            let block = (most / t.max(1)).max(1);
+            for start in (0..s).step_by(block) {
+                let queries = Rows { start: query + start, length: block.min(s - start) };
+                spans.push(Self { sequences: 1, queries, keys, mask: None });
+            }
             (query, key) = (query + s, key + t);
-            Self { sequences: 1, queries, keys, mask: None }
-        };
-        sizes.map(span).collect()
+        }
+        spans
     }
 
     /// The documents of a packed sequence, each causal, in blocks of queries. With a window, a query attends only to that many
@@ -167,16 +185,20 @@ impl<B: Backend> AttentionSpan<B> {
         spans
     }
 
-    /// The same where the last key counts as often as keys are missing to `keys`. Equal keys share one weight: with the logarithm
-    /// of their number added to its score, one of them gets the weight of all.
-    pub fn with_last_key_counted(self, keys: usize, device: &B::Device) -> Self {
-        let t = self.keys.length;
+    /// Keys of one sequence.
+    pub fn keys(&self) -> usize {
+        self.keys.length
+    }
+
+    /// What is added to the scores of `t` keys where the last counts as often as keys are missing to `keys`, `[1, 1, 1, t]`. Equal
+    /// keys share one weight: with the logarithm of their number added to its score, one of them gets the weight of all.
+    pub fn last_key_counted(t: usize, keys: usize, device: &B::Device) -> Tensor<B, 4> {
         let missing = (keys + 1).saturating_sub(t);
         let mut values = vec![0.0f32; t];
         if let Some(last) = values.last_mut() {
             *last = if missing == 0 { HIDDEN } else { (missing as f32).ln() };
         }
-        self.with_mask(Tensor::from_data(TensorData::new(values, [1, 1, 1, t]), device))
+        Tensor::from_data(TensorData::new(values, [1, 1, 1, t]), device)
     }
 
     /// The same with a matrix that is added to its scores.
@@ -287,12 +309,41 @@ pub(crate) fn attend<B: Backend>(
     (weights, join(parts))
 }
 
+/// True if the weights of these spans are few enough to be kept for the backward.
+pub(in crate::model) fn keeps_weights<B: Backend>(
+    spans: &[AttentionSpan<B>],
+    heads: HeadSizes,
+) -> bool {
+    let scores = |span: &AttentionSpan<B>| {
+        span.sequences * heads.heads * span.queries.length * span.keys.length
+    };
+    spans.iter().map(scores).sum::<usize>() <= KEPT_SCORES
+}
+
+/// The result of [`attend`] without its weights, which live only span by span.
+pub(in crate::model) fn attend_only<B: Backend>(
+    inputs: &AttentionInputs<B>,
+    spans: &[AttentionSpan<B>],
+    heads: HeadSizes,
+) -> Tensor<B, 2> {
+    join(spans.iter().map(|span| span.forward(inputs, heads).1).collect())
+}
+
+/// The weights of every span, computed when they are needed.
+pub(in crate::model) fn each_weights<'a, B: Backend>(
+    inputs: &'a AttentionInputs<B>,
+    spans: &'a [AttentionSpan<B>],
+    heads: HeadSizes,
+) -> impl Iterator<Item = Tensor<B, 4>> + 'a {
+    spans.iter().map(move |span| span.forward(inputs, heads).0)
+}
+
 /// The gradients of the inputs from the gradient of the result.
 pub(in crate::model) fn attend_backward<B: Backend>(
     inputs: &AttentionInputs<B>,
     spans: &[AttentionSpan<B>],
     heads: HeadSizes,
-    weights: Vec<Tensor<B, 4>>,
+    weights: impl IntoIterator<Item = Tensor<B, 4>>,
     dy: &Tensor<B, 2>,
 ) -> AttentionInputs<B> {
     let mut query = Vec::new();
@@ -445,5 +496,32 @@ mod tests {
                 blocked.assert_approx_eq::<f32>(&whole, burn::tensor::Tolerance::absolute(1e-5));
             }
         }
+    }
+
+    #[test]
+    fn blocks_of_queries_give_the_results_of_whole_sequences() {
+        let sizes = [(7, 5), (30, 40), (1, 9), (12, 12)];
+        let rows = |at: fn(&(usize, usize)) -> usize| sizes.iter().map(at).sum::<usize>();
+        let (queries, keys) = (rows(|size| size.0), rows(|size| size.1));
+        let whole = AttentionSpan::whole_pairs(sizes.into_iter());
+        let blocks = AttentionSpan::pairs_in_blocks(sizes.into_iter(), 100);
+        assert_eq!((whole.len(), blocks.len()), (4, 1 + 15 + 1 + 2));
+        let [query, key, value] = [normal(queries, 12), normal(keys, 6), normal(keys, 6)];
+        let (inputs, dy) = (AttentionInputs { query, key, value }, normal(queries, 12));
+        let (weights, y) = attend(&inputs, &whole, HEADS);
+        let d = attend_backward(&inputs, &whole, HEADS, weights, &dy);
+        let in_blocks = attend_only(&inputs, &blocks, HEADS);
+        let weights = each_weights(&inputs, &blocks, HEADS);
+        let d_in_blocks = attend_backward(&inputs, &blocks, HEADS, weights, &dy);
+        let (d, other) = ([y, d.query, d.key, d.value], d_in_blocks);
+        let other = [in_blocks, other.query, other.key, other.value];
+        for (whole, blocks) in d.into_iter().zip(other) {
+            let tolerance = burn::tensor::Tolerance::absolute(1e-5);
+            blocks.into_data().assert_approx_eq::<f32>(&whole.into_data(), tolerance);
+        }
+        assert!(keeps_weights(&whole, HEADS));
+        let long = AttentionSpan::<Flex>::pairs([(32_760, 32_760)].into_iter());
+        assert!(!keeps_weights(&long, HEADS));
+        assert!(long.iter().all(|span| span.queries.length * span.keys.length <= SPAN_PAIRS));
     }
 }
