@@ -43,6 +43,7 @@ pub fn run(path: &Path) -> Result<(dip::train::RunConfig, ModelSpec)> {
     let config = dip::train::RunConfig::from_toml(&read_text(path)?);
     let config = config.with_context(|| shown.clone())?;
     let mut model = model(&config.model).with_context(|| format!("{shown}: model"))?;
+    config.read_image_processor(&mut model).with_context(|| shown.clone())?;
     config.adapt(&mut model).with_context(|| shown)?;
     Ok((config, model))
 }

@@ -164,7 +164,8 @@ impl Run {
             Some(own) => Ok(own),
             None => {
                 let tokenizer = self.config.tokenizer().map_err(DataError::from)?;
-                let data = DataConfig { tokenizer, ..data.clone() };
+                let image_processor = self.config.image_processor()?;
+                let data = DataConfig { tokenizer, image_processor, ..data.clone() };
                 Ok(RunData::open(&self.model, &data, evaluation, *seed)?)
             }
         }

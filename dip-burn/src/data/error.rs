@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use dip_core::FieldError;
+use dip_core::{FieldError, SpecError};
 use thiserror::Error;
 
 use super::chat::ChatError;
@@ -86,6 +86,14 @@ pub enum DataError {
     /// A document has no token ids.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// The files of an image processor cannot be used.
+    #[error("{}: {source}", path.display())]
+    Processor {
+        /// The folder or the file.
+        path: PathBuf,
+        /// The field, or the parser's message.
+        source: Box<SpecError>,
+    },
     /// A setting is outside its limit.
     #[error(transparent)]
     Setting(#[from] FieldError),

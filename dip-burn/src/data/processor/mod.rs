@@ -4,6 +4,7 @@
 //! bytes, then one subtraction and one division. The pictures are what Pillow reads, turned upright by `exif_transpose`;
 //! transparency is over white.
 
+mod files;
 mod layout;
 mod pixels;
 mod sizes;
@@ -40,7 +41,7 @@ struct PatchGrid {
 }
 
 impl ImageProcessor {
-    /// A processor for the vision encoder of `model`.
+    /// A processor for the vision encoder of `model`, whose limits of pixels precede those of `config`.
     ///
     /// # Errors
     /// [`FieldError`] if the processor makes pictures that the encoder does not take, or if the model has no vision encoder.
@@ -50,6 +51,10 @@ impl ImageProcessor {
             return Err(FieldError::new("module", "text only", "with a vision encoder", remedy));
         };
         check(&config.rule, vit)?;
+        let mut config = config;
+        if let (ImageRule::Native(rule), Some(range)) = (&mut config.rule, vit.native) {
+            (rule.min_pixels, rule.max_pixels) = (range.min_pixels, range.max_pixels);
+        }
         Ok(Self::of_vit(config, vit))
     }
 

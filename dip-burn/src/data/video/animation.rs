@@ -13,8 +13,10 @@ use crate::data::picture::{as_rgb, checked_size, guarded, limits, resized};
 
 /// Most frames that are read from one file.
 const MAX_FRAMES: usize = 1 << 16;
-/// Shortest time for which viewers show a frame. Files use 0 for as fast as possible.
-const SHORTEST_FRAME_S: f64 = 0.01;
+/// Longest delay that browsers do not keep. Files use 0 for as fast as possible.
+const LONGEST_IGNORED_S: f64 = 0.01;
+/// How long browsers show a frame whose delay they do not keep.
+const DEFAULT_FRAME_S: f64 = 0.1;
 
 pub(super) fn gif(
     bytes: &[u8],
@@ -57,7 +59,7 @@ fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbIm
         let frame = frame.map_err(VideoError::broken)?;
         let (numerator, denominator) = frame.delay().numer_denom_ms();
         let delay = f64::from(numerator) / f64::from(denominator.max(1)) / 1e3;
-        end += delay.max(SHORTEST_FRAME_S);
+        end += if delay > LONGEST_IGNORED_S + 1e-6 { delay } else { DEFAULT_FRAME_S };
         let count = shape.frames(end).min(most) as usize;
         if latent.len() < count {
             let rgb = as_rgb(DynamicImage::ImageRgba8(frame.into_buffer()))?;
@@ -105,6 +107,8 @@ mod tests {
         assert_eq!(reds, [10, 90, 170, 170]);
         assert!(frames.iter().all(|f| f.dimensions() == (8, 8)));
         assert_eq!(gif(&bytes, &SHAPE, 2).unwrap().len(), 2);
+        // Ten frames without a delay last a second.
+        assert_eq!(gif(&gif_file(&[(10, 0); 10]), &SHAPE, 99).unwrap().len(), 2);
     }
 
     /// The same frames as an animated WebP, built from the chunks of still pictures.

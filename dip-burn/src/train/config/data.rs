@@ -38,6 +38,10 @@ pub struct DataConfig {
     /// and for bytes without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
+    /// A folder with the `preprocessor_config.json` or `processor_config.json` that pictures are prepared by. Absent for that of the
+    /// published model, and for the squares of the vision encoder without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_processor: Option<PathBuf>,
     /// Microbatches of one iteration; absent for the number in the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub microbatches: Option<u32>,
@@ -132,6 +136,7 @@ impl Default for DataConfig {
             too_long: TooLong::default(),
             held_out: Vec::new(),
             tokenizer: None,
+            image_processor: None,
             microbatches: None,
             tokens_per_iteration: None,
             packing: Packing::default(),

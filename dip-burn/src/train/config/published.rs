@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use dip_core::FieldError;
+use dip_core::hf::{ImageProcessorConfig, ImageRule};
+use dip_core::{FieldError, ModelSpec, ModuleKind, PixelRange};
 
 use super::RunConfig;
+use crate::data::{DataError, ImageProcessor};
 use crate::weights::model_folder;
 
 /// The value of `data.tokenizer` for the built-in tokenizer.
@@ -17,6 +19,47 @@ impl RunConfig {
     pub fn published_folder(&self) -> Option<PathBuf> {
         let weights = self.weights.as_ref().map(|weights| weights.from.clone());
         weights.or_else(|| model_folder(&self.model))
+    }
+
+    /// The folder with the image processor of the run: `data.image_processor`, or that of the published model if it has one.
+    ///
+    /// # Errors
+    /// [`DataError`] if its files cannot be used.
+    pub fn image_processor(&self) -> Result<Option<PathBuf>, DataError> {
+        if let Some(given) = &self.data.image_processor {
+            return Ok(Some(given.clone()));
+        }
+        let Some(folder) = self.published_folder() else { return Ok(None) };
+        Ok(ImageProcessor::read(&folder)?.map(|_| folder))
+    }
+
+    /// Gives the vision encoder of `model` the limits of pixels of the run's image processor, if pictures keep their proportions
+    /// there: at most as many as fit a sequence. [`RunConfig::adapt`] comes after it.
+    ///
+    /// # Errors
+    /// [`DataError`] if the files of the processor cannot be used.
+    pub fn read_image_processor(&self, model: &mut ModelSpec) -> Result<(), DataError> {
+        let Some(folder) = self.image_processor()? else { return Ok(()) };
+        let Some(ImageProcessorConfig { rule: ImageRule::Native(rule), .. }) =
+            ImageProcessor::read(&folder)?
+        else {
+            return Ok(());
+        };
+        let tokens = self.sequence.and_then(|sequence| sequence.tokens);
+        let tokens = tokens.unwrap_or(model.sequence_tokens).saturating_sub(2);
+        for module in &mut model.modules {
+            if let ModuleKind::Vit(vit) = &mut module.kind {
+                let token_px = u64::from(vit.patch_px).saturating_mul(u64::from(vit.merge));
+                let fit = u64::from(tokens).saturating_mul(token_px.saturating_pow(2));
+                let range = PixelRange {
+                    min_pixels: rule.min_pixels,
+                    max_pixels: rule.max_pixels.min(fit),
+                };
+                vit.image_px = typical_side(vit.image_px, token_px.max(1), range);
+                vit.native = Some(range);
+            }
+        }
+        Ok(())
     }
 
     /// The `tokenizer.json` of the run: `data.tokenizer`, or the published model's own. `None` for the built-in bytes.
@@ -40,9 +83,56 @@ impl RunConfig {
     }
 }
 
+/// The side of a typical picture: `image_px`, or the next one whose square is within the range.
+fn typical_side(image_px: u32, token_px: u64, range: PixelRange) -> u32 {
+    let pixels = u64::from(image_px).pow(2);
+    let side = if pixels > range.max_pixels {
+        (range.max_pixels.isqrt() / token_px).max(1) * token_px
+    } else if pixels < range.min_pixels {
+        (range.min_pixels - 1).isqrt().div_ceil(token_px).max(1) * token_px
+    } else {
+        return image_px;
+    };
+    u32::try_from(side).unwrap_or(image_px)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_takes_the_limits_of_pixels_from_the_processor_of_its_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = format!(
+            "name = 'a'\nmodel = 'vlm-tiny'\niterations = 1\noutput = 'o'\n[weights]\nfrom = '{}'\n",
+            folder.path().display()
+        );
+        let run = RunConfig::from_toml(&run).unwrap();
+        let mut model = dip_core::presets::model("vlm-tiny").unwrap();
+        let before = model.clone();
+        run.read_image_processor(&mut model).unwrap();
+        assert_eq!((&model, run.image_processor().unwrap()), (&before, None));
+        let file = folder.path().join("preprocessor_config.json");
+        let qwen = r#"{"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 64, "max_pixels": 999999999"#;
+        std::fs::write(&file, qwen.replace("999999999", "9999999") + "}").unwrap();
+        run.read_image_processor(&mut model).unwrap();
+        assert_eq!(run.image_processor().unwrap().as_deref(), Some(folder.path()));
+        let vit = model.modules.iter().find_map(|m| m.kind.get::<dip_core::VitSpec>()).unwrap();
+        let token_px = u64::from(vit.patch_px * vit.merge);
+        let fit = u64::from(model.sequence_tokens - 2) * token_px * token_px;
+        assert_eq!(vit.native, Some(PixelRange { min_pixels: 64, max_pixels: fit }));
+        std::fs::write(&file, format!("{qwen}}}")).unwrap();
+        let error = run.image_processor().unwrap_err().to_string();
+        assert!(error.contains("preprocessor_config.json: max_pixels is 999999999"), "{error}");
+    }
+
+    #[test]
+    fn a_typical_picture_is_within_the_limits() {
+        let range = |min_pixels, max_pixels| PixelRange { min_pixels, max_pixels };
+        assert_eq!(typical_side(448, 28, range(3136, 1 << 20)), 448);
+        assert_eq!(typical_side(448, 28, range(3136, 100_000)), 308);
+        assert_eq!(typical_side(448, 28, range(250_000, 1 << 20)), 504);
+    }
 
     #[test]
     fn a_run_reads_the_tokenizer_of_its_weights() {

@@ -1,7 +1,10 @@
 //! Vision-language models: packed documents to train on, held-out pictures to caption.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use dip_core::{FieldError, ModelSpec};
 
 use super::sources::{held_out_shards, train_shards};
 use super::{
@@ -46,7 +49,7 @@ pub struct HeldOutPicture {
 pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
     let DataRequest { model, data, evaluation, seed, tokenizer } = request;
     let pack = PackConfig::new(model, tokenizer.special())?;
-    let images = ImageProcessor::of_model(model);
+    let images = image_processor(data.image_processor.as_deref(), model)?;
     let config = LoaderConfig {
         pack: pack.clone(),
         images: images.clone(),
@@ -69,6 +72,22 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
         loader: Box::new(loader),
         evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
     })
+}
+
+/// The processor in `folder`, or the one that suits `model`.
+fn image_processor(
+    folder: Option<&Path>,
+    model: &ModelSpec,
+) -> Result<Option<ImageProcessor>, DataError> {
+    let Some(own) = ImageProcessor::of_model(model) else { return Ok(None) };
+    let Some(folder) = folder else { return Ok(Some(own)) };
+    let Some(config) = ImageProcessor::read(folder)? else {
+        let limit = "a folder with preprocessor_config.json or processor_config.json";
+        let remedy = "copy it from the published model, or leave the field out";
+        let shown = folder.display();
+        return Err(FieldError::new("data.image_processor", shown, limit, remedy).into());
+    };
+    Ok(Some(ImageProcessor::new(config, model)?))
 }
 
 impl BatchLoader for Loader {
