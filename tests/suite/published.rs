@@ -37,14 +37,14 @@ fn a_run_of_a_published_model_prepares_pictures_as_its_own_processor_does() {
     let folder = folder();
     folder.write("run.toml", &with_bytes(PUBLISHED_RUN));
     let processor = r#"{"image_processor_type":"Qwen2VLImageProcessor","patch_size":4,"min_pixels":64,"max_pixels":1024}"#;
-    folder.write("tiny/preprocessor_config.json", processor);
-    folder.dip(&["train", "run.toml"]).ok();
     folder.write("tiny/preprocessor_config.json", &processor.replace(":4,", ":14,"));
     let error = folder.dip(&["train", "run.toml"]).fails(2);
     assert!(error.contains("patch_size is 14, but must be 4"), "{error}");
     folder.write("tiny/preprocessor_config.json", &processor.replace("Qwen2VL", "ViT"));
     let error = folder.dip(&["train", "run.toml"]).fails(2);
     assert!(error.contains("preprocessor_config.json: image_processor_type"), "{error}");
+    folder.write("tiny/preprocessor_config.json", processor);
+    folder.dip(&["train", "run.toml"]).ok();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use dip_core::hf::PixelSize;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 
-use super::{MAX_SIDE_PX, PictureError, checked_size, guarded, whole};
+use super::{MAX_SIDE_PX, PictureError, checked_size, guarded, jpeg, whole};
 
 /// Most memory that the decoder of one picture may take, in bytes.
 const MAX_DECODER_BYTES: u64 = 1 << 29;
@@ -29,8 +29,11 @@ pub(super) fn rgb(bytes: &[u8]) -> Result<RgbImage, PictureError> {
         }
         let mut decoder = decoder(bytes, format)?;
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let mut image = DynamicImage::from_decoder(decoder).map_err(PictureError::broken)?;
-        image = DynamicImage::ImageRgb8(as_rgb(image)?);
+        let rgb = match format {
+            ImageFormat::Jpeg => jpeg::decode(bytes)?,
+            _ => as_rgb(DynamicImage::from_decoder(decoder).map_err(PictureError::broken)?)?,
+        };
+        let mut image = DynamicImage::ImageRgb8(rgb);
         image.apply_orientation(orientation);
         Ok(image.into_rgb8())
     })

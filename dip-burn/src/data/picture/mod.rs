@@ -1,6 +1,7 @@
 //! Pictures before they are decoded.
 
 mod decode;
+mod jpeg;
 mod resample;
 mod whole;
 

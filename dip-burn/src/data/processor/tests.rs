@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use crc::{CRC_32_ISO_HDLC, Crc};
 use dip_core::hf::ProcessorFiles;
 use image::Rgb;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use super::*;
@@ -52,25 +54,22 @@ fn model(image_px: u32, patch_px: u32, merge: u32, tower: &str) -> ModelSpec {
 /// A tower whose pictures come in tiles.
 const TILED: &str = "siglip', tiles = { resolutions = [[56, 112]] }, norm = 'layer";
 
-/// The processor of a folder.
-fn processor(name: &str) -> ImageProcessor {
-    let read = |file: &str| std::fs::read_to_string(fixtures().join(name).join(file)).ok();
-    let (preprocessor, config) = (read("preprocessor_config.json"), read("config.json"));
-    let files = ProcessorFiles {
-        preprocessor: preprocessor.as_deref(),
-        processor: None,
-        model: config.as_deref(),
-    };
-    let config = ImageProcessorConfig::read(files).unwrap().unwrap();
-    let model = match name {
+/// The model of a folder.
+fn model_of(name: &str) -> ModelSpec {
+    match name {
         "qwen2_vl" | "qwen2_5_vl" => model(56, 14, 2, "qwen2_vl"),
         "qwen3_vl" => model(64, 16, 2, "qwen3_vl"),
         "llava_next" | "llava_onevision" => model(56, 14, 1, TILED),
         "idefics3" | "smolvlm" | "smolvlm_whole" => model(56, 14, 2, "idefics"),
         "siglip" => model(76, 14, 1, "siglip"),
         _ => model(70, 14, 1, "clip"),
-    };
-    ImageProcessor::new(config, &model).unwrap()
+    }
+}
+
+/// The processor of a folder.
+fn processor(name: &str) -> ImageProcessor {
+    let config = ImageProcessor::read(&fixtures().join(name)).unwrap().unwrap();
+    ImageProcessor::new(config, &model_of(name)).unwrap()
 }
 
 /// The picture that the script draws, too.
@@ -152,12 +151,7 @@ fn pictures_that_the_encoder_does_not_take_are_refused() {
 
 #[test]
 fn a_processor_of_another_encoder_is_refused() {
-    let files = |name: &str| {
-        let text = fixtures().join(name).join("preprocessor_config.json");
-        let text = std::fs::read_to_string(text).unwrap();
-        let files = ProcessorFiles { preprocessor: Some(&text), ..ProcessorFiles::default() };
-        ImageProcessorConfig::read(files).unwrap().unwrap()
-    };
+    let files = |name: &str| ImageProcessor::read(&fixtures().join(name)).unwrap().unwrap();
     for (name, model, path) in [
         ("qwen2_vl", model(64, 16, 2, "qwen2_vl"), "patch_size is 14"),
         ("qwen2_vl", model(56, 14, 1, "qwen2_vl"), "merge_size is 2"),
@@ -172,6 +166,54 @@ fn a_processor_of_another_encoder_is_refused() {
         let error = ImageProcessor::new(files(name), &model).unwrap_err().to_string();
         assert!(error.contains(path), "{error}");
     }
+}
+
+/// Reads `count` damaged files of processors, and lays out pictures of random sizes. None may panic.
+fn damage(count: usize) {
+    let folders: Vec<String> = std::fs::read_dir(fixtures())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| fixtures().join(name).join("preprocessor_config.json").exists())
+        .collect();
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    for _ in 0..count {
+        let name = &folders[random.random_range(0..folders.len())];
+        let path = fixtures().join(name).join("preprocessor_config.json");
+        let mut text = std::fs::read(path).unwrap();
+        for _ in 0..random.random_range(0..3) {
+            let at = random.random_range(0..text.len());
+            text[at] = b"0123456789-.e{}[],\"truefalsn"[random.random_range(0..28)];
+        }
+        let text = String::from_utf8(text).unwrap();
+        let files = ProcessorFiles { preprocessor: Some(&text), ..ProcessorFiles::default() };
+        let Ok(Some(config)) = ImageProcessorConfig::read(files) else { continue };
+        let Ok(processor) = ImageProcessor::new(config, &model_of(name)) else { continue };
+        for _ in 0..20 {
+            let mut side = || 1u32 << random.random_range(0..14) | random.random_range(0..200);
+            let size = PixelSize::new(side(), side());
+            if let Ok(layout) = processor.layout(size, 1) {
+                assert!(layout.tokens > 0 && layout.patches() > 0, "{name}: {size:?}");
+            }
+        }
+        // Of a picture of this size no view is large.
+        let size = PixelSize::new(random.random_range(1..60), random.random_range(1..60));
+        if let Ok(layout) = processor.layout(size, 1)
+            && layout.patches() < 4096
+        {
+            let _ = processor.process(&drawn(size.width, size.height), &layout);
+        }
+    }
+}
+
+#[test]
+fn damaged_files_of_processors_do_not_panic() {
+    damage(200);
+}
+
+#[test]
+#[ignore = "takes minutes in a debug build"]
+fn ten_thousand_damaged_files_of_processors_do_not_panic() {
+    damage(10_000);
 }
 
 #[test]
