@@ -71,6 +71,12 @@ impl Run {
             threads: pipeline.threads_per_rank,
             documents: sample.documents,
             clip: sample.clip,
+            sound_seconds: sample
+                .mean
+                .audio_seconds
+                .first()
+                .copied()
+                .unwrap_or(usual.sound_seconds),
             precision: pipeline.precision,
             algorithm: optimizer.algorithm,
             averages: optimizer.ema_decay > 0.0,

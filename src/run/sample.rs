@@ -50,7 +50,7 @@ impl BatchSample {
     }
 }
 
-/// A microbatch with the mean numbers of images, text tokens, clips and other instances, rounded up.
+/// A microbatch with the mean numbers of images, sounds, text tokens, clips and other instances, rounded up.
 fn mean_microbatch(microbatches: &[&MicrobatchMeta]) -> MicrobatchMeta {
     let mean = |sum: u64| sum.div_ceil(microbatches.len().max(1) as u64);
     let images = microbatches.iter().map(|m| u64::from(m.images.len())).sum();
@@ -62,9 +62,17 @@ fn mean_microbatch(microbatches: &[&MicrobatchMeta]) -> MicrobatchMeta {
         images: Images::equal(images, size),
         text_tokens: mean(text_tokens),
         clips: vec![mean_clip(&clips); mean(clips.len() as u64) as usize],
+        audio_seconds: mean_sounds(microbatches),
         other: mean_others(microbatches),
         ..MicrobatchMeta::default()
     }
+}
+
+/// The mean number of sounds, each of mean length.
+fn mean_sounds(microbatches: &[&MicrobatchMeta]) -> Vec<f64> {
+    let all: Vec<f64> = microbatches.iter().flat_map(|m| &m.audio_seconds).copied().collect();
+    let seconds = all.iter().sum::<f64>() / all.len().max(1) as f64;
+    vec![seconds; all.len().div_ceil(microbatches.len().max(1))]
 }
 
 /// The mean number of instances of every other modality, each of mean size.
@@ -101,6 +109,7 @@ mod tests {
         let one = |images: u32, clouds: &[u64]| MicrobatchMeta {
             images: images.into(),
             text_tokens: 10,
+            audio_seconds: vec![1.0; images as usize],
             other: [("clouds".to_owned(), clouds.to_vec())].into(),
             ..MicrobatchMeta::default()
         };
@@ -108,5 +117,6 @@ mod tests {
         let mean = mean_microbatch(&[&a, &b]);
         assert_eq!((mean.images.len(), mean.text_tokens, mean.clips.len()), (4, 10, 0));
         assert_eq!(mean.other["clouds"], [7, 7]);
+        assert_eq!(mean.audio_seconds, [1.0; 4]);
     }
 }

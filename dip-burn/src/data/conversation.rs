@@ -32,7 +32,7 @@ impl JsonFields {
 pub struct Turn {
     /// The speaker.
     pub role: Role,
-    /// Text and pictures, in reading order.
+    /// Text, pictures and sounds, in reading order.
     pub pieces: Vec<DocumentPiece>,
     /// True if the model learns to say this.
     pub trained: bool,
@@ -47,16 +47,16 @@ impl Turn {
         Self { role, pieces, trained: role == Role::Assistant, fields }
     }
 
-    /// True if the turn has a picture.
-    pub fn has_pictures(&self) -> bool {
-        self.pieces.iter().any(|piece| matches!(piece, DocumentPiece::Picture(_)))
+    /// True if the turn has a picture or a sound.
+    pub fn has_media(&self) -> bool {
+        self.pieces.iter().any(|piece| !matches!(piece, DocumentPiece::Text(_)))
     }
 
-    /// The text without the pictures.
+    /// The text without pictures and sounds.
     pub fn text(&self) -> String {
         let text = |piece: &DocumentPiece| match piece {
             DocumentPiece::Text(text) => Some(text.clone()),
-            DocumentPiece::Picture(_) => None,
+            _ => None,
         };
         self.pieces.iter().filter_map(text).collect()
     }

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::chat::ChatError;
 use super::picture::PictureError;
 use super::skip::{SkipCounts, SkipReason};
+use super::sound::SoundError;
 
 /// Any error, such as an error of a library or of your own source.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -136,6 +137,9 @@ pub enum DocumentError {
     /// The chat template refuses a conversation.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// A sound cannot be used.
+    #[error(transparent)]
+    Sound(#[from] SoundError),
 }
 
 impl DocumentError {
@@ -145,6 +149,7 @@ impl DocumentError {
             Self::Text(_) => SkipReason::Untokenizable,
             Self::Picture(error) => error.reason(),
             Self::Chat(_) => SkipReason::Unrenderable,
+            Self::Sound(_) => SkipReason::BrokenSound,
         }
     }
 }

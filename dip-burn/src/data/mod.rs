@@ -23,6 +23,7 @@ mod document;
 mod error;
 mod loader;
 mod marked;
+mod media;
 mod mixture;
 mod packing;
 mod picture;
@@ -39,13 +40,16 @@ mod webdataset;
 
 pub use chat::{ChatError, ChatTemplate};
 pub use conversation::{Conversation, JsonFields, Role, Turn};
-pub use document::{Document, DocumentPiece, IMAGE_MARK, PlacedPicture, TokenizedDocument};
+pub use document::{
+    AUDIO_MARK, Document, DocumentPiece, IMAGE_MARK, PlacedPicture, PlacedSound, TokenizedDocument,
+};
 pub use error::{BoxError, DataError, DocumentError, TokenizeError};
 pub use image::RgbImage;
 pub use loader::{
     DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition, PackedBatch,
     TooLong, decode_microbatches,
 };
+pub use media::MediaProcessor;
 pub use mixture::{Mixture, MixturePart};
 pub use packing::{
     BestFit, FirstFit, Fitting, PackConfig, PackedMicrobatch, Packer, PackingRule, Room,

@@ -3,14 +3,15 @@
 use minijinja::value::{Value, ValueKind};
 
 use super::conversation::{Conversation, JsonFields, Role, Turn};
-use super::document::{Document, DocumentPiece, IMAGE_MARK};
+use super::document::{Document, DocumentPiece, MarkKind, marks};
 use super::picture::Picture;
 use super::skip::SkipReason;
+use super::sound::Recording;
 
 /// Most turns of one conversation.
 const MAX_TURNS: usize = 1 << 16;
 
-/// The pictures of a sample: first those that come with it, then those that its text names.
+/// The pictures and sounds of a sample: first those that come with it, then those that its text names.
 pub(super) trait SamplePictures {
     /// The next picture that comes with the sample, in order; `None` if there are no more.
     ///
@@ -23,14 +24,26 @@ pub(super) trait SamplePictures {
     /// # Errors
     /// The reason to skip the sample.
     fn named(&mut self, name: &str) -> Result<Picture, SkipReason>;
+
+    /// The next sound that comes with the sample, in order; `None` if there are no more.
+    ///
+    /// # Errors
+    /// The reason to skip the sample.
+    fn next_sound(&mut self) -> Result<Option<Recording>, SkipReason>;
+
+    /// The sound of a name in a message: a path or an URL.
+    ///
+    /// # Errors
+    /// The reason to skip the sample.
+    fn named_sound(&mut self, name: &str) -> Result<Recording, SkipReason>;
 }
 
 /// The conversation of a sample; `None` if it has none.
 ///
 /// Two forms are read, each with either names of fields. LLaVA and ShareGPT have `conversations` of `from` and `value`, with
-/// `<image>` where a picture is; white space around a mark belongs to the mark. OpenAI has `messages` of `role` and `content`, a
-/// text or a list of parts `{"type":"text","text":..}`, `{"type":"image"}` and `{"type":"image_url","image_url":{"url":..}}`.
-/// Pictures that no turn mentions come before the text of the first turn of the user.
+/// `<image>` where a picture is and `<audio>` where a sound is; white space around a mark belongs to the mark. OpenAI has `messages` of `role` and `content`, a
+/// text or a list of parts `{"type":"text","text":..}`, `{"type":"image"}`, `{"type":"image_url","image_url":{"url":..}}`,
+/// `{"type":"audio"}` and `{"type":"audio_url","audio_url":..}`. Pictures and sounds that no turn mentions come before the text of the first turn of the user.
 ///
 /// # Errors
 /// The reason to skip the sample.
@@ -80,9 +93,9 @@ pub(super) fn text_field(json: &Value, name: &str) -> Option<String> {
     field(json, name)?.as_str().map(str::to_owned)
 }
 
-/// The names of the pictures of a sample: its `image`, or `images`, a text or a list. `None` if they are something else.
-pub(super) fn picture_names(json: &Value) -> Option<Vec<String>> {
-    let Some(names) = field(json, "image").or_else(|| field(json, "images")) else {
+/// The names of the files of a sample in the first of some fields: a text or a list. `None` if they are something else.
+pub(super) fn file_names(json: &Value, fields: &[&str]) -> Option<Vec<String>> {
+    let Some(names) = fields.iter().find_map(|name| field(json, name)) else {
         return Some(Vec::new());
     };
     let name = |name: &Value| {
@@ -100,22 +113,36 @@ pub(super) fn items(json: &Value) -> Option<Vec<Value>> {
     (json.kind() == ValueKind::Seq).then(|| json.try_iter().ok())?.map(Iterator::collect)
 }
 
-/// Puts the remaining pictures before the first text of the user.
+/// Puts the remaining pictures and sounds before the first text of the user.
 fn place_unmentioned(
     turns: &mut [Turn],
     pictures: &mut dyn SamplePictures,
 ) -> Result<(), SkipReason> {
-    let mut rest = Vec::new();
+    let is_picture = |piece: &DocumentPiece| matches!(piece, DocumentPiece::Picture(_));
+    let is_sound = |piece: &DocumentPiece| matches!(piece, DocumentPiece::Sound(_));
+    let (mut shown, mut heard) = (Vec::new(), Vec::new());
     while let Some(picture) = pictures.next()? {
-        rest.push(DocumentPiece::Picture(picture));
+        shown.push(DocumentPiece::Picture(picture));
     }
-    if rest.is_empty() {
+    while let Some(sound) = pictures.next_sound()? {
+        heard.push(DocumentPiece::Sound(sound));
+    }
+    place_first(turns, heard, is_sound)?;
+    place_first(turns, shown, is_picture)
+}
+
+/// Puts pieces before the first text of the user, unless other pieces of their kind have places of their own.
+fn place_first(
+    turns: &mut [Turn],
+    pieces: Vec<DocumentPiece>,
+    is_of_kind: impl Fn(&DocumentPiece) -> bool,
+) -> Result<(), SkipReason> {
+    if pieces.is_empty() {
         return Ok(());
     }
-    let is_picture = |piece: &DocumentPiece| matches!(piece, DocumentPiece::Picture(_));
-    let mentions = turns.iter().any(|turn| turn.pieces.iter().any(is_picture));
+    let mentions = turns.iter().any(|turn| turn.pieces.iter().any(&is_of_kind));
     let first = turns.iter_mut().find(|turn| turn.role == Role::User && !mentions);
-    first.ok_or(SkipReason::WrongMarks)?.pieces.splice(0..0, rest);
+    first.ok_or(SkipReason::WrongMarks)?.pieces.splice(0..0, pieces);
     Ok(())
 }
 
@@ -151,21 +178,33 @@ fn read_turn(turn: &Value, pictures: &mut dyn SamplePictures) -> Result<Turn, Sk
     Ok(out)
 }
 
-/// A text with a picture in place of each mark.
+/// A text with a picture or sound in place of each mark. A sound mark is text where no sound is left.
 fn marked(text: &str, pictures: &mut dyn SamplePictures) -> Result<Vec<DocumentPiece>, SkipReason> {
-    if !text.contains(IMAGE_MARK) {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    for (range, kind) in marks(text) {
+        let piece = match kind {
+            MarkKind::Picture => {
+                Some(DocumentPiece::Picture(pictures.next()?.ok_or(SkipReason::WrongMarks)?))
+            }
+            MarkKind::Sound => pictures.next_sound()?.map(DocumentPiece::Sound),
+        };
+        if let Some(piece) = piece {
+            pieces.extend(trimmed(&text[start..range.start]));
+            pieces.push(piece);
+            start = range.end;
+        }
+    }
+    if pieces.is_empty() {
         return Ok(vec![DocumentPiece::Text(text.to_owned())]);
     }
-    let mut pieces = Vec::new();
-    for (i, part) in text.split(IMAGE_MARK).enumerate() {
-        if i > 0 {
-            pieces.push(DocumentPiece::Picture(pictures.next()?.ok_or(SkipReason::WrongMarks)?));
-        }
-        if !part.trim().is_empty() {
-            pieces.push(DocumentPiece::Text(part.trim().to_owned()));
-        }
-    }
+    pieces.extend(trimmed(&text[start..]));
     Ok(pieces)
+}
+
+fn trimmed(text: &str) -> Option<DocumentPiece> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| DocumentPiece::Text(text.to_owned()))
 }
 
 fn read_part(part: &Value, pictures: &mut dyn SamplePictures) -> Result<DocumentPiece, SkipReason> {
@@ -173,19 +212,31 @@ fn read_part(part: &Value, pictures: &mut dyn SamplePictures) -> Result<Document
     match (kind.as_deref(), text_field(part, "text")) {
         (Some("text") | None, Some(text)) => Ok(DocumentPiece::Text(text)),
         (Some("image" | "image_url"), _) => {
-            let name = ["image_url", "image", "url", "path"].iter().find_map(|name| {
-                let value = field(part, name)?;
-                let inside = || text_field(&value, "url").or_else(|| text_field(&value, "path"));
-                value.as_str().map(str::to_owned).or_else(inside)
-            });
-            let picture = match name {
+            let picture = match named_file(part, &["image_url", "image", "url", "path"]) {
                 Some(name) => pictures.named(&name)?,
                 None => pictures.next()?.ok_or(SkipReason::WrongMarks)?,
             };
             Ok(DocumentPiece::Picture(picture))
         }
+        (Some("audio" | "audio_url" | "input_audio"), _) => {
+            let sound =
+                match named_file(part, &["audio_url", "audio", "input_audio", "url", "path"]) {
+                    Some(name) => pictures.named_sound(&name)?,
+                    None => pictures.next_sound()?.ok_or(SkipReason::WrongMarks)?,
+                };
+            Ok(DocumentPiece::Sound(sound))
+        }
         _ => Err(SkipReason::InvalidConversation),
     }
+}
+
+/// The path or URL of a part, in one of some fields.
+fn named_file(part: &Value, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| {
+        let value = field(part, name)?;
+        let inside = || text_field(&value, "url").or_else(|| text_field(&value, "path"));
+        value.as_str().map(str::to_owned).or_else(inside)
+    })
 }
 
 #[cfg(test)]
@@ -196,7 +247,12 @@ mod tests {
 
     use super::*;
 
-    struct Two(VecDeque<u8>);
+    /// Pictures and sounds that come with a sample.
+    struct Two(VecDeque<u8>, VecDeque<usize>);
+
+    fn sound(samples: usize) -> Recording {
+        Recording::Samples(vec![0.0; samples].into())
+    }
 
     fn picture(n: u8) -> Picture {
         Picture::Encoded(vec![n].into())
@@ -210,11 +266,27 @@ mod tests {
         fn named(&mut self, name: &str) -> Result<Picture, SkipReason> {
             Ok(picture(name.len() as u8))
         }
+
+        fn next_sound(&mut self) -> Result<Option<Recording>, SkipReason> {
+            Ok(self.1.pop_front().map(sound))
+        }
+
+        fn named_sound(&mut self, name: &str) -> Result<Recording, SkipReason> {
+            Ok(sound(name.len()))
+        }
     }
 
     fn read(json: serde_json::Value) -> Result<Vec<(Role, String, bool)>, SkipReason> {
+        read_with(json, &[])
+    }
+
+    fn read_with(
+        json: serde_json::Value,
+        sounds: &[usize],
+    ) -> Result<Vec<(Role, String, bool)>, SkipReason> {
+        let sounds = sounds.iter().copied().collect();
         let document =
-            conversation(&Value::from_serialize(json), &mut Two([1, 2].into()))?.unwrap();
+            conversation(&Value::from_serialize(json), &mut Two([1, 2].into(), sounds))?.unwrap();
         let Document::Conversation(conversation) = document else { panic!("no conversation") };
         let marked = |turn: &Turn| Document::Plain(turn.pieces.clone()).marked_text();
         let turns = conversation.turns.iter();
@@ -248,6 +320,28 @@ mod tests {
         .unwrap();
         assert_eq!(turns[1].1, "<image><image> is text<image><image><image>");
         assert_eq!(turns.iter().map(|t| t.2).collect::<Vec<_>>(), [false, false, true, false]);
+    }
+
+    #[test]
+    fn sounds_have_marks_and_parts_like_pictures() {
+        let turns = read_with(
+            json!({"conversations": [
+            {"from": "human", "value": "<audio>\nWhat is it? <image> and <image>"},
+            {"from": "gpt", "value": "<audio> is the mark."}]}),
+            &[1],
+        )
+        .unwrap();
+        assert_eq!(turns[0].1, "<audio>What is it?<image>and<image>");
+        assert_eq!(turns[1].1, "<audio> is the mark.", "no sound is left");
+        let turns = read_with(
+            json!({"messages": [
+            {"role": "user", "content": [{"type": "audio"}, {"type": "image"}, {"type": "image"},
+                {"type": "audio_url", "audio_url": "a.wav"}, {"type": "text", "text": "Which?"}]},
+            {"role": "assistant", "content": "Both."}]}),
+            &[1],
+        )
+        .unwrap();
+        assert_eq!(turns[0].1, "<audio><image><image><audio>Which?");
     }
 
     #[test]

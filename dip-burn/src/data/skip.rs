@@ -37,6 +37,8 @@ pub enum SkipReason {
     UnsupportedPicture,
     /// A picture has a shape that the vision encoder does not take.
     UnfitPicture,
+    /// A sound cannot be decoded, or is too short for one token.
+    BrokenSound,
     /// A video cannot be decoded.
     BrokenVideo,
     /// The stored latents of a video have another shape than the latents of the model.
@@ -77,6 +79,7 @@ impl SkipReason {
             Self::BrokenPicture => "broken picture",
             Self::UnsupportedPicture => "picture format that is not read",
             Self::UnfitPicture => "picture shape that the model does not take",
+            Self::BrokenSound => "broken sound",
             Self::BrokenVideo => "broken video",
             Self::UnfitLatents => "latents of another shape",
             Self::MissingVideo => "missing video",

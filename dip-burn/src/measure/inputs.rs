@@ -1,12 +1,14 @@
 //! The batches of a measurement, and the inputs from the previous stage.
 
+use std::ops::Range;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
-use dip_core::{BatchSplit, Received};
+use dip_core::{BatchSplit, ModuleSpec, Received};
 
 use super::probe::{Inputs, ModuleProbe};
-use crate::batch::Batch;
-use crate::model::{ProbeInput, cast};
+use crate::batch::{Batch, Microbatch};
+use crate::model::{ProbeInput, ProbeSpec, cast};
 use crate::stage::Payload;
 
 impl<B: Backend> ModuleProbe<'_, B> {
@@ -36,11 +38,20 @@ impl<B: Backend> ModuleProbe<'_, B> {
     /// A batch of one microbatch.
     pub(super) fn batch(&self) -> Batch {
         let microbatch = self.modality.probe(&self.spec);
-        let all = 0..self.spec.instances;
-        let slices = vec![Vec::from([all]); self.spec.model.modules.len()];
-        let split = BatchSplit { slices: vec![slices] };
+        let split = BatchSplit { slices: vec![self.slices(&microbatch)] };
         let trained_tokens = microbatch.trained_tokens();
         Batch { microbatches: vec![microbatch], split, trained_tokens }
+    }
+
+    /// One slice of all instances of every module.
+    fn slices(&self, microbatch: &Microbatch) -> Vec<Vec<Range<u32>>> {
+        let ProbeSpec { model, module: measured, instances, .. } = self.spec;
+        let of = |(m, spec): (usize, &ModuleSpec)| {
+            let count = || self.modalities.of(spec).map_or(0, |of| of.instances(spec, microbatch));
+            let all = 0..if m == measured.index() { instances } else { count() };
+            Vec::from([all])
+        };
+        model.modules.iter().enumerate().map(of).collect()
     }
 
     /// A batch that repeats one microbatch for every microbatch in flight.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::backend::Backend;
 use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry, combined};
-use dip_core::{ModelSpec, ModuleId, ModuleSpec, Seconds};
+use dip_core::{AudioSpec, ModelSpec, ModuleId, ModuleSpec, Seconds};
 use serde::Serialize;
 
 use super::images::with_image_times;
@@ -41,6 +41,9 @@ struct ProfileKey<'a> {
     max_patches: Option<u64>,
     /// Most clips of a microbatch, and their mean size; absent in models without clips.
     clips: Option<(u32, ClipSize)>,
+    /// Mean length of sounds, in seconds; absent in models without sounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sound_seconds: Option<f64>,
     in_flight: usize,
     ranks: usize,
     threads: usize,
@@ -129,12 +132,24 @@ impl<'a, B: Backend> Profiler<'a, B> {
             max_images: model.max_images,
             max_patches: native.then(|| model.patch_limit()),
             clips: model.video().map(|_| (model.max_clips, settings.clip)),
+            sound_seconds: self.hears().then_some(settings.sound_seconds),
             in_flight: settings.in_flight,
             ranks: settings.ranks,
             threads: settings.threads,
             modules: &model.modules,
         };
         serde_json::to_string(&key).expect("plain data has a JSON form")
+    }
+
+    /// True if the model has an audio encoder.
+    fn hears(&self) -> bool {
+        self.model.modules.iter().any(|module| module.kind.get::<AudioSpec>().is_some())
+    }
+
+    /// Encoder frames of a sound of mean length.
+    fn sound_frames(&self, model: &ModelSpec) -> u32 {
+        let audio = model.modules.iter().find_map(|module| module.kind.get::<AudioSpec>());
+        audio.map_or(1, |audio| audio.frames(self.settings.sound_seconds) as u32)
     }
 
     /// The entries of one round: of typical sizes, and of the largest and smallest images of encoders that keep proportions.
@@ -189,6 +204,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
             trained_tokens: model.sequence_tokens as usize / 2,
             clip: self.settings.clip,
             images: ProbeImages::Own,
+            sound_frames: self.sound_frames(model),
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct MeasureSettings {
     pub precision: Precision,
     /// A clip of mean size.
     pub clip: ClipSize,
+    /// Mean length of sounds, in seconds.
+    pub sound_seconds: f64,
     /// The optimiser's algorithm.
     pub algorithm: Algorithm,
     /// True if moving averages of the weights are kept.
@@ -53,6 +55,7 @@ impl Default for MeasureSettings {
             documents,
             precision,
             clip,
+            sound_seconds: 10.0,
             algorithm,
             averages,
         }

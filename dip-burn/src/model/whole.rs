@@ -7,7 +7,7 @@ use burn::tensor::{ElementConversion, Tensor};
 use dip_core::ModelSpec;
 
 use super::{AnyChunk, ChunkSpec, Init, InitialWeights, InputSlice, Modalities, ModelError, Slice};
-use crate::batch::{Batch, Image, Microbatch, next_position};
+use crate::batch::{Batch, Image, Microbatch, Sound, next_position};
 use crate::params::{
     self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap, ReadError,
 };
@@ -54,6 +54,8 @@ pub struct Prompt {
     pub images: Vec<Image>,
     /// The offset of the tokens of each image.
     pub image_offsets: Vec<u32>,
+    /// Sounds.
+    pub sounds: Vec<Sound>,
 }
 
 impl<B: Backend> WholeModel<B> {
@@ -276,6 +278,7 @@ impl Prompt {
             positions: self.positions.clone(),
             images: self.images.clone(),
             image_offsets: self.image_offsets.clone(),
+            sounds: self.sounds.clone(),
             ..Microbatch::default()
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use dip_burn::PositionRule;
 use dip_burn::data::{
     CaptionedVideo, ClipLoader, ClipLoaderConfig, DataError, DataSource, Document, DocumentPiece,
-    Fitting, FlowTimes, FrameSource, ImageProcessor, LatentShape, Loader, LoaderConfig, PackConfig,
+    Fitting, FlowTimes, FrameSource, LatentShape, Loader, LoaderConfig, MediaProcessor, PackConfig,
     PackingRule, Picture, PictureError, PixelSource, RgbImage, Room, SkipCounts, SkipReason,
     SourcePosition, Tokenizer, Video, VideoError,
 };
@@ -92,8 +92,8 @@ fn loader() -> Loader {
         lookahead: 8,
         pad: special.pad,
     };
-    let images = ImageProcessor::of_model(&crate::training::scenes_model());
-    let config = LoaderConfig { pack, images, microbatches: 2, prefetch: 1 };
+    let media = MediaProcessor::of_model(&crate::training::scenes_model()).unwrap();
+    let config = LoaderConfig { pack, media, microbatches: 2, prefetch: 1 };
     let loader = Loader::new(Box::new(Greys::default()), Arc::new(tokenizer), config).unwrap();
     loader.with_packing(Arc::new(NewestFirst))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dip::plan::ModelSpec;
 use dip::train::RunData;
 use dip::train::data::{
-    DataError, DataSource, Document, DocumentPiece, ImageProcessor, Loader, LoaderConfig, PackConfig, Picture,
+    DataError, DataSource, Document, DocumentPiece, Loader, LoaderConfig, MediaProcessor, PackConfig, Picture,
     PictureError, PixelSource, RgbImage, SourcePosition, Tokenizer,
 };
 
@@ -51,7 +51,7 @@ pub fn open(model: &ModelSpec, uses: &Uses) -> anyhow::Result<RunData> {
     let tokenizer = Arc::new(Tokenizer::bytes());
     let config = LoaderConfig {
         pack: PackConfig::new(model, tokenizer.special())?,
-        images: ImageProcessor::of_model(model),
+        media: MediaProcessor::of_model(model)?,
         microbatches: model.microbatches,
         prefetch: 1,
     };

@@ -10,7 +10,7 @@ use crate::data::document::DocumentPiece;
 /// The form of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ContentForm {
-    /// One text; a picture is the text that stands for it.
+    /// One text; a picture or sound is the text that stands for it.
     Text,
     /// A list of objects with `type`.
     Parts,
@@ -32,6 +32,7 @@ impl TurnText {
                 let piece = |piece: &DocumentPiece| match piece {
                     DocumentPiece::Text(own) => marked(own, text),
                     DocumentPiece::Picture(_) => text.picture().to_owned(),
+                    DocumentPiece::Sound(_) => text.sound().to_owned(),
                 };
                 Value::from(turn.pieces.iter().map(piece).collect::<String>())
             }
@@ -39,6 +40,7 @@ impl TurnText {
                 let piece = |piece: &DocumentPiece| match piece {
                     DocumentPiece::Text(own) => part("text", Some(marked(own, text))),
                     DocumentPiece::Picture(_) => part("image", None),
+                    DocumentPiece::Sound(_) => part("audio", None),
                 };
                 turn.pieces.iter().map(piece).collect()
             }

@@ -52,6 +52,14 @@ pub enum ChatError {
          put {{% generation %}} blocks into the template"
     )]
     NoTurns,
+    /// The template leaves sounds out.
+    #[error("the chat template has {heard} of {sounds} sounds; choose a template for sounds")]
+    Sounds {
+        /// Sounds in the text.
+        heard: usize,
+        /// Sounds of the conversation.
+        sounds: usize,
+    },
     /// The template leaves pictures out.
     #[error(
         "the chat template shows {shown} of {pictures} pictures; choose a template for pictures"
@@ -71,6 +79,9 @@ pub(crate) trait ChatText {
 
     /// Stands for a picture in a template that reads only text.
     fn picture(&self) -> &str;
+
+    /// Stands for a sound in a template that reads only text.
+    fn sound(&self) -> &str;
 
     /// The token of a picture whose text is no token.
     fn picture_token(&self) -> u32;
@@ -143,7 +154,7 @@ impl ChatTemplate {
     fn turns(&self, conversation: &Conversation, text: &dyn ChatText) -> Vec<TurnText> {
         let ContentForms { text: as_text, parts } = self.forms;
         let turn = |turn: &Turn| {
-            let form = match turn.has_pictures() {
+            let form = match turn.has_media() {
                 true if parts => ContentForm::Parts,
                 false if !as_text && parts => ContentForm::Parts,
                 _ => ContentForm::Text,

@@ -9,6 +9,7 @@ use crate::data::document::Document;
 use crate::data::picture::Picture;
 use crate::data::samples::{SamplePictures, conversation, field, items, text_field};
 use crate::data::skip::SkipReason;
+use crate::data::sound::Recording;
 use crate::data::tokenizer::Tokenizer;
 
 fn fixtures() -> PathBuf {
@@ -37,6 +38,14 @@ impl SamplePictures for Endless {
 
     fn named(&mut self, _name: &str) -> Result<Picture, SkipReason> {
         Ok(Picture::Encoded(vec![1].into()))
+    }
+
+    fn next_sound(&mut self) -> Result<Option<Recording>, SkipReason> {
+        Ok(None)
+    }
+
+    fn named_sound(&mut self, _: &str) -> Result<Recording, SkipReason> {
+        Err(SkipReason::WrongMarks)
     }
 }
 

@@ -1,20 +1,26 @@
-//! Documents: text and pictures in order, and their tokens.
+//! Documents: text, pictures and sounds in order, and their tokens.
 
 mod text;
 mod tokens;
 
-pub use tokens::{PlacedPicture, TokenizedDocument};
+use std::ops::Range;
+
+pub use tokens::{PlacedPicture, PlacedSound, TokenizedDocument};
 
 use super::conversation::{Conversation, Turn};
 use super::picture::Picture;
+use super::sound::Recording;
 
 /// Placeholder of a picture in a text.
 pub const IMAGE_MARK: &str = "<image>";
 
-/// Text and pictures, in reading order.
+/// Placeholder of a sound in a text.
+pub const AUDIO_MARK: &str = "<audio>";
+
+/// Text, pictures and sounds, in reading order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Document {
-    /// Text and pictures without speakers; all text has a loss.
+    /// Text, pictures and sounds without speakers; all text has a loss.
     Plain(Vec<DocumentPiece>),
     /// The turns of a conversation; only the assistant's have a loss.
     Conversation(Conversation),
@@ -23,33 +29,66 @@ pub enum Document {
 /// A piece of a document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DocumentPiece {
-    /// Text without image marks.
+    /// Text without marks.
     Text(String),
     /// A picture, not yet decoded.
     Picture(Picture),
+    /// A sound, not yet decoded.
+    Sound(Recording),
+}
+
+/// What a mark in a text stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MarkKind {
+    Picture,
+    Sound,
+}
+
+/// The marks in a text, in order.
+pub(super) fn marks(text: &str) -> Vec<(Range<usize>, MarkKind)> {
+    let of = |mark: &'static str, kind| {
+        text.match_indices(mark).map(move |(at, _)| (at..at + mark.len(), kind))
+    };
+    let mut marks: Vec<_> =
+        of(IMAGE_MARK, MarkKind::Picture).chain(of(AUDIO_MARK, MarkKind::Sound)).collect();
+    marks.sort_by_key(|(range, _)| range.start);
+    marks
 }
 
 impl Document {
-    /// Replaces each mark in `text` by a picture. A text without marks gets its pictures in front. `None` if the numbers of
-    /// marks and pictures differ.
-    pub fn interleave(text: &str, pictures: Vec<Picture>) -> Option<Self> {
-        let marks = text.matches(IMAGE_MARK).count();
-        if marks != 0 && marks != pictures.len() {
+    /// Replaces each mark in `text` by a picture or a sound. A text without marks of one kind gets its pictures or sounds in front.
+    /// `None` if the numbers of marks and of pictures or sounds differ. Without sounds, [`AUDIO_MARK`] is text.
+    pub fn interleave(text: &str, pictures: Vec<Picture>, sounds: Vec<Recording>) -> Option<Self> {
+        let mut marks = marks(text);
+        if sounds.is_empty() {
+            marks.retain(|(_, kind)| *kind == MarkKind::Picture);
+        }
+        let shown = |kind| marks.iter().filter(|(_, of)| *of == kind).count();
+        let (of_pictures, of_sounds) = (shown(MarkKind::Picture), shown(MarkKind::Sound));
+        let fits = |marks: usize, count: usize| marks == 0 || marks == count;
+        if !fits(of_pictures, pictures.len()) || !fits(of_sounds, sounds.len()) {
             return None;
         }
-        let mut pieces = Vec::with_capacity(2 * pictures.len() + 1);
+        let mut pieces = Vec::with_capacity(2 * (pictures.len() + sounds.len()) + 1);
         let mut pictures = pictures.into_iter().map(DocumentPiece::Picture);
-        if marks == 0 {
+        let mut sounds = sounds.into_iter().map(DocumentPiece::Sound);
+        if of_pictures == 0 {
             pieces.extend(&mut pictures);
         }
-        for (i, part) in text.split(IMAGE_MARK).enumerate() {
-            if i > 0 {
-                pieces.extend(pictures.next());
-            }
-            if !part.is_empty() {
-                pieces.push(DocumentPiece::Text(part.to_owned()));
-            }
+        if of_sounds == 0 {
+            pieces.extend(&mut sounds);
         }
+        let piece = |text: &str| (!text.is_empty()).then(|| DocumentPiece::Text(text.to_owned()));
+        let mut start = 0;
+        for (range, kind) in marks {
+            pieces.extend(piece(&text[start..range.start]));
+            pieces.extend(match kind {
+                MarkKind::Picture => pictures.next(),
+                MarkKind::Sound => sounds.next(),
+            });
+            start = range.end;
+        }
+        pieces.extend(piece(&text[start..]));
         Some(Self::Plain(pieces))
     }
 
@@ -62,11 +101,12 @@ impl Document {
         plain.iter().chain(turns.iter().flat_map(|turn| &turn.pieces))
     }
 
-    /// The text with a mark for each picture.
+    /// The text with a mark for each picture and sound.
     pub fn marked_text(&self) -> String {
         let mark = |piece: &DocumentPiece| match piece {
             DocumentPiece::Text(text) => text.clone(),
             DocumentPiece::Picture(_) => IMAGE_MARK.to_owned(),
+            DocumentPiece::Sound(_) => AUDIO_MARK.to_owned(),
         };
         self.pieces().map(mark).collect()
     }
@@ -75,7 +115,15 @@ impl Document {
     pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
         self.pieces().filter_map(|piece| match piece {
             DocumentPiece::Picture(picture) => Some(picture),
-            DocumentPiece::Text(_) => None,
+            _ => None,
+        })
+    }
+
+    /// The sounds, in order.
+    pub fn sounds(&self) -> impl Iterator<Item = &Recording> {
+        self.pieces().filter_map(|piece| match piece {
+            DocumentPiece::Sound(sound) => Some(sound),
+            _ => None,
         })
     }
 }

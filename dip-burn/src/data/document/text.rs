@@ -74,6 +74,10 @@ impl ChatText for Written<'_> {
         self.0.picture_text()
     }
 
+    fn sound(&self) -> &str {
+        self.0.sound_text()
+    }
+
     fn picture_token(&self) -> u32 {
         self.0.special().image
     }
@@ -128,6 +132,7 @@ impl<'a> Writer<'a> {
                     }
                 }
                 DocumentPiece::Picture(_) => self.tokenizer.append_picture(&mut self.text),
+                DocumentPiece::Sound(_) => self.tokenizer.append_sound(&mut self.text),
             }
         }
     }

@@ -5,21 +5,24 @@ use crate::batch::{ImageLayout, PromptPiece};
 use crate::data::chat::ChatError;
 use crate::data::error::DocumentError;
 use crate::data::marked::{MarkedText, SpannedToken};
+use crate::data::media::MediaProcessor;
 use crate::data::packing::Room;
 use crate::data::picture::Picture;
-use crate::data::processor::ImageProcessor;
-use crate::data::tokenizer::Tokenizer;
+use crate::data::sound::{Recording, Waveform};
+use crate::data::tokenizer::{SpecialTokens, Tokenizer};
 
 /// A document as token ids.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TokenizedDocument {
-    /// Token ids; every picture is a run of image tokens.
+    /// Token ids; every picture is a run of image tokens, every sound a run of sound tokens.
     pub tokens: Vec<u32>,
     /// True if the model learns to produce the token, `[tokens]`: all text of a plain document and its end mark, and what the
-    /// assistant says in a conversation with the token that ends its turn. Never true for image tokens.
+    /// assistant says in a conversation with the token that ends its turn. Never true for image and sound tokens.
     pub trained: Vec<bool>,
     /// The pictures, in order.
     pub pictures: Vec<PlacedPicture>,
+    /// The sounds, in order.
+    pub sounds: Vec<PlacedSound>,
 }
 
 /// A picture in a sequence of tokens.
@@ -33,21 +36,31 @@ pub struct PlacedPicture {
     pub layout: ImageLayout,
 }
 
+/// A sound in a sequence of tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlacedSound {
+    /// Offset of its first token; the others follow it.
+    pub offset: u32,
+    /// Its samples, and the number of its tokens.
+    pub waveform: Waveform,
+}
+
 impl Document {
-    /// The tokens of the document. Each picture takes as many image tokens as its layout says; without a processor it takes none.
+    /// The tokens of the document. Each picture takes as many image tokens as its layout says, and each sound as many sound tokens
+    /// as its length says; without a processor for them they take none. Sounds are decoded here.
     ///
     /// A plain document has the tokens with which the tokenizer begins and ends texts. A conversation is written by the chat template
     /// of the model; without a template it begins in the same way, and every turn is a line such as `USER: a question`, with the end
     /// token after what the assistant says.
     ///
     /// # Errors
-    /// [`DocumentError`] if the tokenizer or the chat template refuses a text.
+    /// [`DocumentError`] if the tokenizer or the chat template refuses a text, or a picture or sound is broken.
     pub fn tokenize(
         &self,
         tokenizer: &Tokenizer,
-        images: Option<&ImageProcessor>,
+        media: &MediaProcessor,
     ) -> Result<TokenizedDocument, DocumentError> {
-        TokenizedDocument::of(&self.text(tokenizer)?, self, tokenizer, images)
+        TokenizedDocument::of(&self.text(tokenizer)?, self, tokenizer, media)
     }
 
     /// Like [`Document::tokenize`], but without the end mark: a prompt to continue. After the last turn of a conversation the
@@ -58,9 +71,9 @@ impl Document {
     pub fn tokenize_open(
         &self,
         tokenizer: &Tokenizer,
-        images: Option<&ImageProcessor>,
+        media: &MediaProcessor,
     ) -> Result<TokenizedDocument, DocumentError> {
-        TokenizedDocument::of(&self.prompt(tokenizer)?, self, tokenizer, images)
+        TokenizedDocument::of(&self.prompt(tokenizer)?, self, tokenizer, media)
     }
 }
 
@@ -70,29 +83,38 @@ impl TokenizedDocument {
         text: &MarkedText,
         document: &Document,
         tokenizer: &Tokenizer,
-        images: Option<&ImageProcessor>,
+        media: &MediaProcessor,
     ) -> Result<Self, DocumentError> {
-        let image = tokenizer.special().image;
+        let SpecialTokens { image, sound, .. } = tokenizer.special();
         let mut out = Self::default();
         let number = document.pictures().count();
-        let mut pictures = document.pictures();
+        let (mut pictures, mut sounds) = (document.pictures(), document.sounds());
         let mut trained = text.trained.iter().peekable();
-        let mut shown = 0;
+        let (mut shown, mut heard) = (0, 0);
         for SpannedToken { id, span } in tokenizer.encode_marked(text)? {
             while trained.next_if(|range| range.end <= span.start).is_some() {}
             let is_trained = trained.peek().is_some_and(|range| range.start < span.end);
-            if id != image {
+            if id == image {
+                shown += 1;
+                if let Some(picture) = pictures.next() {
+                    let layout = match &media.images {
+                        Some(images) => images.layout_of(picture, number)?,
+                        None => ImageLayout::default(),
+                    };
+                    out.place(picture, layout, tokenizer)?;
+                }
+            } else if id == sound {
+                heard += 1;
+                if let Some(recording) = sounds.next() {
+                    out.sound(sound, recording, media)?;
+                }
+            } else {
                 out.push(id, is_trained);
-                continue;
             }
-            shown += 1;
-            if let Some(picture) = pictures.next() {
-                let layout = match images {
-                    Some(images) => images.layout_of(picture, number)?,
-                    None => ImageLayout::default(),
-                };
-                out.place(picture, layout, tokenizer)?;
-            }
+        }
+        let sounds = document.sounds().count();
+        if heard != sounds {
+            return Err(ChatError::Sounds { heard, sounds }.into());
         }
         if shown != number {
             return Err(ChatError::Pictures { shown, pictures: number }.into());
@@ -128,6 +150,20 @@ impl TokenizedDocument {
         Ok(())
     }
 
+    fn sound(
+        &mut self,
+        token: u32,
+        recording: &Recording,
+        media: &MediaProcessor,
+    ) -> Result<(), DocumentError> {
+        let Some(rule) = media.sounds else { return Ok(()) };
+        let waveform = rule.waveform(recording)?;
+        let (offset, tokens) = (self.tokens.len() as u32, waveform.tokens as usize);
+        self.sounds.push(PlacedSound { offset, waveform });
+        self.extend(std::iter::repeat_n(token, tokens), false);
+        Ok(())
+    }
+
     /// Appends a token.
     pub fn push(&mut self, token: u32, trained: bool) {
         self.extend([token], trained);
@@ -144,12 +180,13 @@ impl TokenizedDocument {
         self.trained.iter().take(tokens).skip(1).any(|&trained| trained)
     }
 
-    /// Cuts the document to the room of a sequence, and returns true if it was longer. A cut never divides an image: the first
-    /// image that does not fit is left out with all that follows.
+    /// Cuts the document to the room of a sequence, and returns true if it was longer. A cut never divides an image or
+    /// a sound: the first that does not fit is left out with all that follows.
     pub fn truncate(&mut self, room: Room) -> bool {
         let end = self.kept_tokens(room);
         let cut = self.tokens.len() > end;
         self.pictures.retain(|placed| (placed.offset as usize) < end);
+        self.sounds.retain(|placed| (placed.offset as usize) < end);
         self.tokens.truncate(end);
         self.trained.truncate(end);
         cut
@@ -173,8 +210,12 @@ impl TokenizedDocument {
             self.end_of(placed) <= tokens as usize && used <= patches
         };
         let mut pictures = self.pictures.iter().enumerate();
-        let left_out = pictures.find(|(i, placed)| *i >= images as usize || !fits(placed));
-        let end = left_out.map_or(tokens, |(_, placed)| placed.offset.min(tokens));
+        let picture = pictures.find(|(i, placed)| *i >= images as usize || !fits(placed));
+        let heard = |placed: &PlacedSound| placed.offset.saturating_add(placed.waveform.tokens);
+        let sound = self.sounds.iter().find(|placed| heard(placed) > tokens);
+        let left_out =
+            [picture.map(|(_, placed)| placed.offset), sound.map(|placed| placed.offset)];
+        let end = left_out.into_iter().flatten().fold(tokens, u32::min);
         self.tokens.len().min(end as usize)
     }
 }

@@ -1,13 +1,13 @@
-//! Decodes the pictures of batches on a separate thread.
+//! Decodes the pictures of batches, and makes the mel frames of their sounds, on a separate thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use crate::batch::Image;
+use crate::batch::{Image, Sound};
 use crate::data::error::DataError;
+use crate::data::media::MediaProcessor;
 use crate::data::packing::PackedMicrobatch;
-use crate::data::processor::ImageProcessor;
 
 /// Microbatches of a batch with their pixels.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,8 @@ pub struct DecodedMicrobatch {
     pub packed: PackedMicrobatch,
     /// Its images, in the order of the sequence.
     pub images: Vec<Image>,
+    /// Its sounds, in the order of the sequence.
+    pub sounds: Vec<Sound>,
 }
 
 struct Job {
@@ -56,13 +58,13 @@ impl Decoding {
 }
 
 impl DecodeThread {
-    pub fn start(images: Option<ImageProcessor>, prefetch: usize) -> Self {
+    pub fn start(media: MediaProcessor, prefetch: usize) -> Self {
         let (jobs, queue) = sync_channel::<Job>(prefetch);
         let run = move || {
             for job in queue {
                 let chosen = job.indices.iter().filter_map(|&k| job.microbatches.get(k));
                 // The receiver may have stopped waiting.
-                let _ = job.reply.send(decode_microbatches(chosen, images.as_ref()));
+                let _ = job.reply.send(decode_microbatches(chosen, &media));
             }
         };
         let thread = std::thread::Builder::new().name("dip-decode".into()).spawn(run);
@@ -95,13 +97,14 @@ impl Drop for DecodeThread {
 /// background.
 pub fn decode_microbatches<'a>(
     microbatches: impl IntoIterator<Item = &'a PackedMicrobatch>,
-    processor: Option<&ImageProcessor>,
+    media: &MediaProcessor,
 ) -> DecodedBatch {
     let mut broken_pictures = 0;
     let decode = |packed: &PackedMicrobatch| {
-        let mut decoded = DecodedMicrobatch { packed: packed.clone(), images: Vec::new() };
+        let sounds = media.hear(&packed.sounds);
+        let mut decoded = DecodedMicrobatch { packed: packed.clone(), images: Vec::new(), sounds };
         // Without a processor, documents have no pictures.
-        let Some(processor) = processor else { return decoded };
+        let Some(processor) = &media.images else { return decoded };
         for placed in &packed.images {
             let image = processor.image(&placed.picture, &placed.layout);
             decoded.images.push(image.unwrap_or_else(|_| {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::TokenizedDocument;
 use super::error::{DataError, DocumentError};
+use super::media::MediaProcessor;
 use super::packing::{FirstFit, PackConfig, PackedMicrobatch, Packer, PackingRule};
 use super::processor::ImageProcessor;
 use super::report::DataReport;
@@ -34,8 +35,8 @@ const MAX_MICROBATCHES: u32 = 65_536;
 pub struct LoaderConfig {
     /// The shape of a microbatch.
     pub pack: PackConfig,
-    /// Turns pictures into images; `None` if the model takes none.
-    pub images: Option<ImageProcessor>,
+    /// Turns pictures and sounds into instances of the model's encoders.
+    pub media: MediaProcessor,
     /// Microbatches of a batch.
     pub microbatches: u32,
     /// Most batches that are decoded in advance.
@@ -124,7 +125,7 @@ impl Loader {
         FieldError::check_range("prefetch", config.prefetch, 1..=1024, "try 2")?;
         Ok(Self {
             packer: Packer::new(config.pack.clone())?,
-            decoder: DecodeThread::start(config.images.clone(), config.prefetch),
+            decoder: DecodeThread::start(config.media.clone(), config.prefetch),
             watch: UsableWatch::at_opening(source.passes()),
             whole_pass: source.passes() + 1,
             has_pictures: false,
@@ -166,7 +167,7 @@ impl Loader {
     /// [`DataError`] if the source has no more usable documents.
     pub fn next_batch(&mut self) -> Result<PackedBatch, DataError> {
         let microbatches = self.next_microbatches()?;
-        let own = self.config.images.as_ref().and_then(ImageProcessor::fixed);
+        let own = self.config.media.images.as_ref().and_then(ImageProcessor::fixed);
         let meta = BatchMeta {
             iteration: self.batches,
             microbatches: microbatches.iter().map(|m| m.meta(own.as_ref())).collect(),
@@ -208,7 +209,7 @@ impl Loader {
             cut_documents: self.packer.truncated_documents,
             cut_tokens: self.packer.truncated_tokens,
             broken_pictures: self.broken_pictures.load(Ordering::Relaxed),
-            lacks_pictures: self.config.images.is_some()
+            lacks_pictures: self.config.media.images.is_some()
                 && !self.has_pictures
                 && self.source.passes() >= self.whole_pass,
         }
@@ -349,12 +350,12 @@ impl Loader {
         let document = self.source.next_document()?;
         self.taken += 1;
         self.has_pictures |= document.pictures().next().is_some();
-        Ok((number, document.tokenize(&self.tokenizer, self.config.images.as_ref())))
+        Ok((number, document.tokenize(&self.tokenizer, &self.config.media)))
     }
 
     fn shape(&self) -> BatchShape {
         let packing = self.packer.rule().name();
-        let fixed = self.config.images.as_ref().and_then(ImageProcessor::fixed);
+        let fixed = self.config.media.images.as_ref().and_then(ImageProcessor::fixed);
         BatchShape {
             sequence_tokens: self.config.pack.sequence_tokens,
             max_images: self.config.pack.max_images,

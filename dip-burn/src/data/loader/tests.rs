@@ -20,7 +20,7 @@ fn config() -> LoaderConfig {
          kind.vit = { image_px = 8, patch_px = 1, merge = 2 }\n",
     );
     let images = ImageProcessor::of_model(&model.unwrap());
-    LoaderConfig { pack, images, microbatches: 3, prefetch: 2 }
+    LoaderConfig { pack, media: images.unwrap().into(), microbatches: 3, prefetch: 2 }
 }
 
 fn loader(source: Box<dyn DataSource>) -> Loader {
@@ -127,7 +127,7 @@ fn a_picture_that_breaks_in_decoding_becomes_grey_and_mutes_its_document() {
     };
     let mut microbatches = batch.microbatches.to_vec();
     microbatches[0].images[0].picture = Picture::Encoded(vec![0; 9].into());
-    let decoded = decode_microbatches(&microbatches, config().images.as_ref());
+    let decoded = decode_microbatches(&microbatches, &config().media);
     assert_eq!(decoded.broken_pictures, 1);
     assert!(decoded.trained_tokens < batch.trained_tokens);
     let grey = &decoded.microbatches[0].images[0].views[0];

@@ -5,9 +5,9 @@ use dip_core::{Images, MicrobatchMeta};
 use super::config::PackConfig;
 use super::rule::Room;
 use crate::batch::{ImageLayout, ImagePlace, text_positions};
-use crate::data::document::{PlacedPicture, TokenizedDocument};
+use crate::data::document::{PlacedPicture, PlacedSound, TokenizedDocument};
 
-/// One packed sequence of `T` tokens; its pictures are not decoded.
+/// One packed sequence of `T` tokens; its pictures are not decoded, and its sounds are samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PackedMicrobatch {
     /// Token ids, `[T]`; padding at the end.
@@ -18,11 +18,13 @@ pub struct PackedMicrobatch {
     pub positions: Vec<[u32; 3]>,
     /// The token to predict at each position, `[T]`: the next token of the document, or padding at its end.
     pub targets: Vec<u32>,
-    /// True if the prediction has a loss, `[T]`: the next token belongs to the same document and is trained there. Image tokens
-    /// are never predicted, but the text after an image is.
+    /// True if the prediction has a loss, `[T]`: the next token belongs to the same document and is trained there. Image and
+    /// sound tokens are never predicted, but the text after them is.
     pub loss_mask: Vec<bool>,
     /// The pictures, in the order of the sequence.
     pub images: Vec<PlacedPicture>,
+    /// The sounds, in the order of the sequence.
+    pub sounds: Vec<PlacedSound>,
     /// Tokens without padding.
     pub used_tokens: u32,
     /// Documents in the sequence.
@@ -39,18 +41,22 @@ impl PackedMicrobatch {
             targets: Vec::with_capacity(tokens),
             loss_mask: Vec::with_capacity(tokens),
             images: Vec::new(),
+            sounds: Vec::new(),
             used_tokens: 0,
             packed_documents: 0,
         }
     }
 
-    /// Metadata for the planner: images, and tokens that are neither image nor padding.
+    /// Metadata for the planner: images, lengths of sounds, and tokens that are neither image nor sound nor padding.
     ///
     /// If all pictures have the layout `own`, the size of the model's own images, metadata holds only their number.
     pub fn meta(&self, own: Option<&ImageLayout>) -> MicrobatchMeta {
         let image_tokens = |placed: &PlacedPicture| u64::from(placed.layout.tokens);
         let image_tokens: u64 = self.images.iter().map(image_tokens).sum();
-        let text_tokens = u64::from(self.used_tokens) - image_tokens;
+        let sound_tokens = |placed: &PlacedSound| u64::from(placed.waveform.tokens);
+        let sound_tokens: u64 = self.sounds.iter().map(sound_tokens).sum();
+        let text_tokens = u64::from(self.used_tokens) - image_tokens - sound_tokens;
+        let audio_seconds = self.sounds.iter().map(|placed| placed.waveform.seconds()).collect();
         let used = &self.documents[..self.used_tokens as usize];
         let documents = used.chunk_by(|a, b| a == b).map(|d| d.len() as u64).collect();
         let images = match own {
@@ -59,7 +65,7 @@ impl PackedMicrobatch {
             }
             _ => self.images.iter().map(|p| p.layout.size()).collect::<Vec<_>>().into(),
         };
-        MicrobatchMeta { images, text_tokens, documents, ..Default::default() }
+        MicrobatchMeta { images, audio_seconds, text_tokens, documents, ..Default::default() }
     }
 
     /// Tokens with a loss.
@@ -98,6 +104,8 @@ impl PackedMicrobatch {
         self.positions.extend(config.positions.document(length, images));
         let moved = |p: PlacedPicture| PlacedPicture { offset: start + p.offset, ..p };
         self.images.extend(document.pictures.into_iter().map(moved));
+        let moved = |p: PlacedSound| PlacedSound { offset: start + p.offset, ..p };
+        self.sounds.extend(document.sounds.into_iter().map(moved));
         self.used_tokens += length as u32;
         self.packed_documents += 1;
     }

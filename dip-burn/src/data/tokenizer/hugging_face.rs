@@ -13,7 +13,7 @@ use tokenizers::{
 };
 
 use super::files::ModelFiles;
-use super::special::{Affixes, FoundTokens, SpecialTokens, picture_text};
+use super::special::{Affixes, FoundTokens, SpecialTokens, media_text};
 use crate::data::chat::ChatTemplate;
 use crate::data::error::{BoxError, DataError, TokenizeError};
 use crate::data::marked::{CutKind, MarkedText, SpannedToken};
@@ -32,6 +32,8 @@ pub struct HuggingFace {
     pub(super) chat: Option<Arc<ChatTemplate>>,
     /// Stands for a picture in control parts of a text.
     pub(super) picture: String,
+    /// Stands for a sound in control parts of a text.
+    pub(super) sound: String,
     /// The texts that are tokens in the output of a chat template, and text everywhere else.
     control: AhoCorasick,
     /// The tokens of a line feed.
@@ -60,8 +62,8 @@ impl HuggingFace {
         without_dropout(&mut inner);
         let highest = inner.get_vocab(true).values().copied().max();
         let highest = highest.ok_or("its vocabulary is empty")?;
-        // Room for an end token and an image token.
-        if highest > u32::MAX - 3 {
+        // Room for an end token, an image token and a sound token.
+        if highest > u32::MAX - 4 {
             return Err("its ids are too large".into());
         }
         let found = FoundTokens::of(&inner, files, highest + 1);
@@ -86,7 +88,8 @@ impl HuggingFace {
             text_vocab: found.text_vocab,
             affixes,
             chat,
-            picture: picture_text(&inner, found.special.image),
+            picture: media_text(&inner, found.special.image),
+            sound: media_text(&inner, found.special.sound),
             control,
             line_feed: line_feed.map_or(Vec::new(), |encoding| encoding.get_ids().to_vec()),
             inner,

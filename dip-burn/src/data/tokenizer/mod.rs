@@ -23,7 +23,7 @@ const BYTES_BOS: [u32; 1] = [BYTES + 1];
 /// Converts text to token ids and back.
 #[derive(Debug, Clone)]
 pub enum Tokenizer {
-    /// One token per byte, then pad, bos, eos and image: 260 tokens.
+    /// One token per byte, then pad, bos, eos and image: 260 tokens; one more, sound, for models that hear.
     Bytes,
     /// A Hugging Face tokenizer.
     HuggingFace(Box<HuggingFace>),
@@ -64,10 +64,17 @@ impl Tokenizer {
         self.text_vocab_size().max(self.special().image + 1)
     }
 
+    /// The vocabulary for a model that also hears: every id is below it.
+    pub fn vocab_size_with_sounds(&self) -> u32 {
+        self.vocab_size().max(self.special().sound + 1)
+    }
+
     /// The special ids.
     pub fn special(&self) -> SpecialTokens {
         match self {
-            Self::Bytes => SpecialTokens { pad: BYTES, eos: BYTES + 2, image: BYTES + 3 },
+            Self::Bytes => {
+                SpecialTokens { pad: BYTES, eos: BYTES + 2, image: BYTES + 3, sound: BYTES + 4 }
+            }
             Self::HuggingFace(t) => t.tokens,
         }
     }
@@ -156,6 +163,22 @@ impl Tokenizer {
     pub(crate) fn append_picture(&self, marked: &mut MarkedText) {
         match self.picture_text() {
             TOKEN_MARK => marked.push_token(self.special().image),
+            text => marked.push_control(text),
+        }
+    }
+
+    /// The text that stands for a sound, like [`picture_text`](Self::picture_text).
+    pub(crate) fn sound_text(&self) -> &str {
+        match self {
+            Self::HuggingFace(t) => &t.sound,
+            Self::Bytes => TOKEN_MARK,
+        }
+    }
+
+    /// Appends a sound.
+    pub(crate) fn append_sound(&self, marked: &mut MarkedText) {
+        match self.sound_text() {
+            TOKEN_MARK => marked.push_token(self.special().sound),
             text => marked.push_control(text),
         }
     }

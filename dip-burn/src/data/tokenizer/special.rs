@@ -8,6 +8,12 @@ const PAD: &[&str] = &["<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>",
 const BOS: &[&str] = &["<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "[CLS]"];
 const EOS: &[&str] = &["</s>", "<eos>", "<|end_of_text|>", "[SEP]", "<|im_end|>", "<|endoftext|>"];
 const IMAGE: &[&str] = &["<image>", "<|image_pad|>", "<|image|>", "<image_soft_token>", "[IMG]"];
+const SOUND: &[&str] = &["<|AUDIO|>", "<audio>", "<|audio_pad|>", "<|audio|>", "[AUDIO]"];
+/// Marks that models expect around the token of a picture or sound: the Qwen-VL family, and Qwen2-Audio.
+const AROUND: [[&str; 3]; 2] = [
+    ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>"],
+    ["<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"],
+];
 
 /// Ids that do not stand for text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +24,14 @@ pub struct SpecialTokens {
     pub eos: u32,
     /// Stands for a part of an image.
     pub image: u32,
+    /// Stands for a part of a sound.
+    pub sound: u32,
 }
 
 impl SpecialTokens {
     /// True if `id` is one of these.
     pub fn contains(&self, id: u32) -> bool {
-        [self.pad, self.eos, self.image].contains(&id)
+        [self.pad, self.eos, self.image, self.sound].contains(&id)
     }
 }
 
@@ -57,30 +65,32 @@ impl FoundTokens {
             Some(eos) => (eos, vocab),
             None => (vocab, vocab + 1),
         };
-        let image_id = || {
-            let id = files.id("image_token_id").or_else(|| files.id("image_token_index"));
-            id.filter(|&id| id < vocab)
+        // Some published tokenizers do not mark these tokens as special.
+        let media = |kind: &str, names: &[&str]| {
+            let by_id = files.id(&format!("{kind}_token_id"));
+            let by_id = by_id.or_else(|| files.id(&format!("{kind}_token_index")));
+            let by_name = || names.iter().find_map(added).map(|(&id, _)| id);
+            by_id.filter(|&id| id < vocab).or_else(by_name)
         };
-        // Some published tokenizers do not mark their image token as special.
-        let image = image_id().or_else(|| IMAGE.iter().find_map(added).map(|(&id, _)| id));
+        let image = media("image", IMAGE).unwrap_or(text_vocab);
+        let sound = media("audio", SOUND).unwrap_or(text_vocab.max(image + 1));
         let pad = named("pad_token", PAD).unwrap_or(eos);
-        let special = SpecialTokens { pad, eos, image: image.unwrap_or(text_vocab) };
+        let special = SpecialTokens { pad, eos, image, sound };
         Self { special, text_vocab, bos: named("bos_token", BOS) }
     }
 }
 
-/// The text of an image token with the marks that its model expects around a picture; [`TOKEN_MARK`] for a token without a text.
-pub(super) fn picture_text(tokenizer: &tokenizers::Tokenizer, image: u32) -> String {
+/// The text of an image or sound token with the marks that its model expects around it; [`TOKEN_MARK`] for a token without a text.
+pub(super) fn media_text(tokenizer: &tokenizers::Tokenizer, token: u32) -> String {
     let added = tokenizer.get_added_tokens_decoder();
     let has = |name: &str| added.values().any(|token| token.content == name);
-    match added.get(&image).map(|token| token.content.as_str()) {
-        None => TOKEN_MARK.to_owned(),
-        // The Qwen-VL family.
-        Some("<|image_pad|>") if has("<|vision_start|>") && has("<|vision_end|>") => {
-            "<|vision_start|><|image_pad|><|vision_end|>".to_owned()
-        }
-        Some(image) => image.to_owned(),
-    }
+    let Some(text) = added.get(&token).map(|token| token.content.as_str()) else {
+        return TOKEN_MARK.to_owned();
+    };
+    let around = AROUND
+        .into_iter()
+        .find(|[before, inner, after]| *inner == text && has(before) && has(after));
+    around.map_or(text.to_owned(), |marks| marks.concat())
 }
 
 /// The tokens that a tokenizer puts around a text.

@@ -3,19 +3,22 @@
 //! | data | trains | documents |
 //! |---|---|---|
 //! | [`Scenes`] | vision-language models | pictures of coloured shapes with captions |
+//! | [`Melodies`] | audio-language and omni models | sounds of a few notes with captions, alone or beside scenes |
 //! | [`MovingShapes`] | text-to-video models | clips of one moving shape with a caption |
 
+mod match_caption;
+mod melodies;
 mod moving;
 mod scenes;
 mod shape;
 
+pub use match_caption::{CaptionMatch, match_caption};
+pub use melodies::{Melodies, MelodiesConfig, Melody, Note, Pitch, Tone};
 pub use moving::{
     ClipCaption, Motion, MovingConfig, MovingShape, MovingShapes, SampleMatch, match_clip,
     write_moving_shards,
 };
-pub use scenes::{
-    CaptionMatch, Frame, Scene, Scenes, ScenesConfig, match_caption, write_scene_shards,
-};
+pub use scenes::{Frame, Scene, Scenes, ScenesConfig, write_scene_shards};
 pub use shape::{Colour, DataSplit, Object, Shape};
 
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! The pictures of a sample: members beside its text, files of a folder, or data inside the text.
+//! The pictures and sounds of a sample: members beside its text, files of a folder, or data inside the text.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::data::picture::Picture;
 use crate::data::samples::SamplePictures;
 use crate::data::skip::SkipReason;
+use crate::data::sound::Recording;
 
 /// A folder of pictures that samples name by their paths in it.
 #[derive(Debug, Clone)]
@@ -51,27 +52,32 @@ pub(super) fn checked(bytes: Vec<u8>) -> Result<Picture, SkipReason> {
 
 /// The picture of a `data:` URI; `None` for other names.
 fn inline(name: &str, most: u64) -> Option<Result<Picture, SkipReason>> {
+    Some(inline_bytes(name, most, SkipReason::BrokenPicture)?.and_then(checked))
+}
+
+/// The bytes of a `data:` URI, or `broken` if they cannot be read; `None` for other names.
+fn inline_bytes(name: &str, most: u64, broken: SkipReason) -> Option<Result<Vec<u8>, SkipReason>> {
     let (kind, data) = name.strip_prefix("data:")?.split_once(',')?;
     if !kind.ends_with(";base64") {
-        return Some(Err(SkipReason::BrokenPicture));
+        return Some(Err(broken));
     }
     if data.len() as u64 / 4 * 3 > most {
         return Some(Err(SkipReason::Oversized));
     }
-    let bytes = STANDARD.decode(data.trim()).map_err(|_| SkipReason::BrokenPicture);
-    Some(bytes.and_then(checked))
+    Some(STANDARD.decode(data.trim()).map_err(|_| broken))
 }
 
 /// Pictures that are members of the sample. A name in a message is the name of a file that the shard was made from, so it stands
 /// for the next picture.
 pub(super) struct MemberPictures {
     members: VecDeque<Picture>,
+    sounds: VecDeque<Recording>,
     most_bytes: u64,
 }
 
 impl MemberPictures {
-    pub fn new(members: Vec<Picture>, most_bytes: u64) -> Self {
-        Self { members: members.into(), most_bytes }
+    pub fn new(members: Vec<Picture>, sounds: Vec<Recording>, most_bytes: u64) -> Self {
+        Self { members: members.into(), sounds: sounds.into(), most_bytes }
     }
 }
 
@@ -86,11 +92,24 @@ impl SamplePictures for MemberPictures {
             None => self.members.pop_front().ok_or(SkipReason::WrongMarks),
         }
     }
+
+    fn next_sound(&mut self) -> Result<Option<Recording>, SkipReason> {
+        Ok(self.sounds.pop_front())
+    }
+
+    fn named_sound(&mut self, name: &str) -> Result<Recording, SkipReason> {
+        match inline_bytes(name, self.most_bytes, SkipReason::BrokenSound) {
+            Some(bytes) => Ok(Recording::Encoded(bytes?.into())),
+            None => self.sounds.pop_front().ok_or(SkipReason::WrongMarks),
+        }
+    }
 }
 
-/// Pictures of a folder, first those that the sample lists.
+/// Pictures and sounds of a folder, first those that the sample lists.
 pub(super) struct NamedPictures<'a> {
     pub listed: VecDeque<String>,
+    /// Names of the sounds that the sample lists.
+    pub sounds: VecDeque<String>,
     pub folder: &'a PictureFolder,
     pub most_bytes: u64,
 }
@@ -105,9 +124,27 @@ impl SamplePictures for NamedPictures<'_> {
         if let Some(picture) = inline(name, self.most_bytes) {
             return picture;
         }
-        if name.starts_with("http://") || name.starts_with("https://") {
+        if is_remote(name) {
             return Err(SkipReason::RemotePicture);
         }
         checked(self.folder.bytes(name, self.most_bytes)?)
     }
+
+    fn next_sound(&mut self) -> Result<Option<Recording>, SkipReason> {
+        let name = self.sounds.pop_front();
+        name.map(|name| self.named_sound(&name)).transpose()
+    }
+
+    fn named_sound(&mut self, name: &str) -> Result<Recording, SkipReason> {
+        let bytes = match inline_bytes(name, self.most_bytes, SkipReason::BrokenSound) {
+            Some(bytes) => bytes?,
+            None if is_remote(name) => return Err(SkipReason::RemotePicture),
+            None => self.folder.bytes(name, self.most_bytes)?,
+        };
+        Ok(Recording::Encoded(bytes.into()))
+    }
+}
+
+fn is_remote(name: &str) -> bool {
+    name.starts_with("http://") || name.starts_with("https://")
 }

@@ -12,11 +12,12 @@ use super::pictures::{MemberPictures, NamedPictures, PictureFolder, checked};
 use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::picture::Picture;
-use crate::data::samples::{SamplePictures, conversation, field, picture_names, text_field};
+use crate::data::samples::{SamplePictures, conversation, field, file_names, text_field};
 use crate::data::skip::SkipReason;
+use crate::data::sound::Recording;
 use crate::data::video::{CaptionedVideo, Video};
 
-/// Most pictures of one sample.
+/// Most pictures and sounds of one sample.
 const MAX_PICTURES: usize = 4096;
 /// Frame rate of numbered pictures without `fps` in their `.json`.
 const FRAMES_PER_SECOND: f64 = 24.0;
@@ -25,6 +26,8 @@ const PICTURE_FORMATS: [&str; 14] = [
     "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl",
     "jp2", "jfif",
 ];
+/// Formats of sounds. All but WAV need the feature `audio`.
+const SOUND_FORMATS: [&str; 4] = ["wav", "flac", "mp3", "ogg"];
 /// Formats of videos.
 const VIDEO_FORMATS: [(&str, VideoFormat); 6] = [
     ("safetensors", Video::Latents),
@@ -78,30 +81,38 @@ pub(super) struct SampleReader<'a> {
 }
 
 impl SampleReader<'_> {
-    /// Text and pictures.
+    /// Text, pictures and sounds.
     pub fn document(&mut self) -> Result<Document, Unusable> {
-        let members = numbered_pictures(self.sample);
+        let members = numbered(self.sample, &PICTURE_FORMATS);
+        let recordings = numbered(self.sample, &SOUND_FORMATS);
         let texts = self.sample.members.iter().filter(|m| is_text(m));
-        self.check_size(texts.chain(members.iter().map(|&(_, member)| member)))?;
+        let media = members.iter().chain(&recordings).map(|&(_, member)| member);
+        self.check_size(texts.chain(media))?;
         let most_bytes = self.limits.member_bytes;
         let mut pictures = Vec::with_capacity(members.len());
         for (_, member) in members {
             pictures.push(checked(self.bytes(member)?)?);
         }
+        let mut sounds = Vec::with_capacity(recordings.len());
+        for (_, member) in recordings {
+            sounds.push(Recording::Encoded(self.bytes(member)?.into()));
+        }
         if let Some(text) = self.plain_text()? {
-            return plain(&text, pictures);
+            return plain(&text, pictures, sounds);
         }
         let json = self.json()?.ok_or(SkipReason::MissingText)?;
         match self.folder {
             Some(folder) => {
-                let listed = picture_names(&json).ok_or(SkipReason::InvalidConversation)?;
-                if listed.len() > MAX_PICTURES {
+                let names = |fields| file_names(&json, fields);
+                let listed = names(&["image", "images"]).ok_or(SkipReason::InvalidConversation)?;
+                let sounds = names(&["audio", "audios"]).ok_or(SkipReason::InvalidConversation)?;
+                if listed.len() + sounds.len() > MAX_PICTURES {
                     return Err(SkipReason::Oversized.into());
                 }
-                let listed = listed.into();
-                json_document(&json, &mut NamedPictures { listed, folder, most_bytes })
+                let (listed, sounds) = (listed.into(), sounds.into());
+                json_document(&json, &mut NamedPictures { listed, sounds, folder, most_bytes })
             }
-            None => json_document(&json, &mut MemberPictures::new(pictures, most_bytes)),
+            None => json_document(&json, &mut MemberPictures::new(pictures, sounds, most_bytes)),
         }
     }
 
@@ -133,7 +144,7 @@ impl SampleReader<'_> {
     }
 
     fn frames(&mut self) -> Result<Video, Unusable> {
-        let members = numbered_pictures(self.sample);
+        let members = numbered(self.sample, &PICTURE_FORMATS);
         if members.is_empty() {
             return Err(SkipReason::MissingVideo.into());
         }
@@ -188,7 +199,7 @@ impl SampleReader<'_> {
     }
 }
 
-/// A conversation, or a text with its pictures.
+/// A conversation, or a text with its pictures and sounds.
 fn json_document(json: &Value, pictures: &mut dyn SamplePictures) -> Result<Document, Unusable> {
     if let Some(document) = conversation(json, pictures)? {
         return Ok(document);
@@ -198,14 +209,18 @@ fn json_document(json: &Value, pictures: &mut dyn SamplePictures) -> Result<Docu
     while let Some(picture) = pictures.next()? {
         found.push(picture);
     }
-    plain(&text, found)
+    let mut heard = Vec::new();
+    while let Some(sound) = pictures.next_sound()? {
+        heard.push(sound);
+    }
+    plain(&text, found, heard)
 }
 
-fn plain(text: &str, pictures: Vec<Picture>) -> Result<Document, Unusable> {
-    if pictures.is_empty() && text.trim().is_empty() {
+fn plain(text: &str, pictures: Vec<Picture>, sounds: Vec<Recording>) -> Result<Document, Unusable> {
+    if pictures.is_empty() && sounds.is_empty() && text.trim().is_empty() {
         return Err(SkipReason::Empty.into());
     }
-    Document::interleave(text, pictures).ok_or(SkipReason::WrongMarks.into())
+    Document::interleave(text, pictures, sounds).ok_or(SkipReason::WrongMarks.into())
 }
 
 /// The `text` or `caption` of a `.json`.
@@ -213,24 +228,24 @@ fn json_text(json: &Value) -> Option<String> {
     ["text", "caption"].iter().find_map(|name| text_field(json, name))
 }
 
-/// The pictures of a sample, ordered by number.
-fn numbered_pictures(sample: &SampleIndex) -> Vec<(u64, &Member)> {
+/// The members of a sample in one of some formats, ordered by number.
+fn numbered<'s>(sample: &'s SampleIndex, formats: &[&str]) -> Vec<(u64, &'s Member)> {
     let members = sample.members.iter();
-    let mut pictures: Vec<_> =
-        members.filter_map(|m| Some((picture_number(&m.extension)?, m))).collect();
-    pictures.sort_by_key(|&(number, _)| number);
-    pictures
+    let mut members: Vec<_> =
+        members.filter_map(|m| Some((number(&m.extension, formats)?, m))).collect();
+    members.sort_by_key(|&(number, _)| number);
+    members
 }
 
 fn is_text(member: &Member) -> bool {
     matches!(&*member.extension, "txt" | "json")
 }
 
-/// The number of a picture in its sample: `png` is 0, `3.png` is 3. `None` for members that are not pictures of the text, such as
-/// `seg.png`.
-fn picture_number(extension: &str) -> Option<u64> {
+/// The number of a member in its sample: `png` is 0, `3.png` is 3. `None` for members of other formats, and for those that do not
+/// belong to the text, such as `seg.png`.
+fn number(extension: &str, formats: &[&str]) -> Option<u64> {
     let (number, format) = extension.rsplit_once('.').unwrap_or(("0", extension));
-    PICTURE_FORMATS.contains(&format).then(|| number.parse().ok())?
+    formats.contains(&format).then(|| number.parse().ok())?
 }
 
 #[cfg(test)]
@@ -239,10 +254,10 @@ mod tests {
 
     #[test]
     fn pictures_are_ordered_by_number() {
-        assert_eq!(picture_number("png"), Some(0));
-        assert_eq!(picture_number("10.jpeg"), Some(10));
-        assert_eq!(picture_number("avif"), Some(0));
-        assert_eq!(picture_number("txt"), None);
-        assert_eq!(picture_number("seg.png"), None);
+        assert_eq!(number("png", &PICTURE_FORMATS), Some(0));
+        assert_eq!(number("10.jpeg", &PICTURE_FORMATS), Some(10));
+        assert_eq!(number("avif", &PICTURE_FORMATS), Some(0));
+        assert_eq!(number("txt", &PICTURE_FORMATS), None);
+        assert_eq!(number("seg.png", &PICTURE_FORMATS), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
-use dip_core::ModuleSpec;
+use dip_core::{AudioSpec, ModuleSpec};
 
 use super::AudioChunk;
 use crate::batch::Microbatch;
@@ -37,10 +37,13 @@ impl<B: Backend> TrainableModality<B> for AudioModality {
     }
 
     fn probe(&self, probe: &ProbeSpec<'_>) -> Microbatch {
-        probe.packed_sequence(0)
+        let mut microbatch = probe.packed_sequence(0);
+        probe.add_sounds(&mut microbatch, probe.instances as usize);
+        microbatch
     }
 
     fn rows(&self, probe: &ProbeSpec<'_>) -> usize {
-        probe.instances as usize
+        let max_frames = probe.module().kind.get::<AudioSpec>().map_or(1, |audio| audio.max_frames);
+        (probe.instances * probe.sound_frames.clamp(1, max_frames)) as usize
     }
 }

@@ -1,7 +1,7 @@
 //! How decoders are built and measured.
 
 use burn::tensor::backend::Backend;
-use dip_core::{ModelSpec, ModuleSpec};
+use dip_core::{AudioSpec, ModelSpec, ModuleId, ModuleSpec, VitSpec};
 
 use super::DecoderChunk;
 use crate::batch::Microbatch;
@@ -37,13 +37,19 @@ impl<B: Backend> TrainableModality<B> for DecoderModality {
         }
     }
 
-    /// Images fill half of a packed sequence.
+    /// Images and sounds together fill half of a packed sequence.
     fn probe(&self, probe: &ProbeSpec<'_>) -> Microbatch {
         if probe.model.video().is_some() {
             return probe.clips();
         }
         let half = probe.model.sequence_tokens as usize / 2;
-        probe.packed_sequence(half.checked_div(probe.tokens_per_image()).unwrap_or(0))
+        let per_instance = [probe.tokens_per_image(), probe.tokens_per_sound()];
+        let encoders = per_instance.iter().filter(|&&tokens| tokens > 0).count();
+        let fitting = |tokens: usize| (half / encoders.max(1)).checked_div(tokens).unwrap_or(0);
+        let [images, sounds] = per_instance.map(fitting);
+        let mut microbatch = probe.packed_sequence(images);
+        probe.add_sounds(&mut microbatch, sounds);
+        microbatch
     }
 
     fn rows(&self, probe: &ProbeSpec<'_>) -> usize {
@@ -54,15 +60,22 @@ impl<B: Backend> TrainableModality<B> for DecoderModality {
     }
 
     fn inputs(&self, probe: &ProbeSpec<'_>, microbatch: &Microbatch) -> Vec<ProbeInput> {
-        let rows = microbatch.images.iter().map(|image| image.tokens as usize).sum();
-        let sees = |m: &dip_core::ModuleId| probe.model.modules[m.index()].tokens_per_image() > 0;
-        let encoder = probe.model.inputs_of(probe.module).into_iter().find(sees);
+        let rows_of = |module: &ModuleSpec| -> usize {
+            let images = microbatch.images.iter().map(|image| image.tokens as usize);
+            let sounds = microbatch.sounds.iter().map(|sound| sound.tokens as usize);
+            match module.kind.get::<AudioSpec>() {
+                Some(_) => sounds.sum(),
+                None if module.kind.get::<VitSpec>().is_some() => images.sum(),
+                None => 0,
+            }
+        };
         let width = probe.module().hidden as usize;
-        encoder
-            .filter(|_| rows > 0)
-            .map(|module| ProbeInput { module, rows, width })
-            .into_iter()
-            .collect()
+        let input = |module: ModuleId| {
+            let rows = rows_of(&probe.model.modules[module.index()]);
+            ProbeInput { module, rows, width }
+        };
+        let inputs = probe.model.inputs_of(probe.module).into_iter().map(input);
+        inputs.filter(|input| input.rows > 0).collect()
     }
 
     fn kept_growth(&self, model: &ModelSpec) -> KeptGrowth {

@@ -2,9 +2,9 @@
 
 mod images;
 
-use dip_core::{ModelSpec, ModuleId, ModuleSpec, VitSpec, Workload};
+use dip_core::{AudioSpec, ModelSpec, ModuleId, ModuleSpec, VitSpec, Workload};
 
-use crate::batch::{ClipSize, Image, ImageLayout, Microbatch};
+use crate::batch::{ClipSize, Image, ImageLayout, Microbatch, Sound};
 use crate::data::video::{ReadyClip, noisy, packed};
 use crate::data::{LatentShape, Latents};
 pub use images::ProbeImages;
@@ -44,6 +44,8 @@ pub struct ProbeSpec<'a> {
     pub clip: ClipSize,
     /// Sizes of images.
     pub images: ProbeImages,
+    /// Encoder frames of a sound.
+    pub sound_frames: u32,
 }
 
 impl<'a> ProbeSpec<'a> {
@@ -93,6 +95,35 @@ impl ProbeSpec<'_> {
             images,
             ..Microbatch::default()
         }
+    }
+
+    /// Adds equal sounds after the images of a sequence. Sounds without room all have the last place.
+    pub fn add_sounds(&self, microbatch: &mut Microbatch, sounds: usize) {
+        let Some(audio) = self.audio() else { return };
+        let frames = self.sound_frames.clamp(1, audio.max_frames);
+        let rows = (2 * frames + 1).min(2 * audio.max_frames) as usize;
+        let tokens = self.tokens_per_sound() as u32;
+        let first = microbatch.images.iter().map(|image| image.tokens).sum::<u32>();
+        let last = self.model.sequence_tokens.saturating_sub(tokens);
+        let sound = |i: u32| Sound {
+            mel: vec![0.5; rows * audio.mel_bands as usize],
+            mel_frames: 2 * frames,
+            offset: (first + i * tokens).min(last),
+            tokens,
+        };
+        microbatch.sounds = (0..sounds as u32).map(sound).collect();
+    }
+
+    /// Tokens of a sound in the decoder; 0 without sounds.
+    pub fn tokens_per_sound(&self) -> usize {
+        let tokens = |audio: &AudioSpec| {
+            audio.tokens_of(self.sound_frames.clamp(1, audio.max_frames).into()).max(1)
+        };
+        self.audio().map_or(0, tokens) as usize
+    }
+
+    fn audio(&self) -> Option<&AudioSpec> {
+        self.model.modules.iter().find_map(|module| module.kind.get())
     }
 
     /// Equal clips with their captions.

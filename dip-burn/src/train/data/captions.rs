@@ -11,11 +11,13 @@ use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
 };
 use crate::batch::{ImagePlace, Microbatch};
-use crate::data::toy::{CaptionMatch, DataSplit, Scenes, ScenesConfig, match_caption};
+use crate::data::toy::{
+    CaptionMatch, DataSplit, Melodies, MelodiesConfig, Scenes, ScenesConfig, match_caption,
+};
 use crate::data::{
     DataError, DataReport, DataSource, DecodedBatch, DecodedMicrobatch, Document, DocumentPiece,
-    ImageProcessor, Loader, LoaderConfig, LoaderPosition, PackConfig, Packer, PlacedPicture,
-    SourcePosition, Tokenizer, WebDataset, decode_microbatches,
+    ImageProcessor, Loader, LoaderConfig, LoaderPosition, MediaProcessor, PackConfig, Packer,
+    PlacedPicture, SourcePosition, Tokenizer, WebDataset, decode_microbatches,
 };
 use crate::model::Prompt;
 use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
@@ -31,10 +33,10 @@ pub struct CaptionEvaluator {
     pub held_out: Vec<HeldOutPicture>,
     tokenizer: Arc<Tokenizer>,
     pack: PackConfig,
-    images: Option<ImageProcessor>,
+    media: MediaProcessor,
 }
 
-/// A held-out picture and its caption: the text that follows the first picture, or the assistant's first answer after it.
+/// A held-out picture or sound and its caption: the text that follows the first one, or the assistant's first answer after it.
 #[derive(Debug, Clone)]
 pub struct HeldOutPicture {
     /// The document up to the caption.
@@ -50,24 +52,24 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
     let DataRequest { model, data, evaluation, seed, tokenizer } = request;
     let pack = PackConfig::new(model, tokenizer.special())?;
     let images = image_processor(data.image_processor.as_deref(), model)?;
+    let media = MediaProcessor { images, ..MediaProcessor::of_model(model)? };
     let config = LoaderConfig {
         pack: pack.clone(),
-        images: images.clone(),
+        media: media.clone(),
         microbatches: data.microbatches.unwrap_or(model.microbatches),
         prefetch: PREFETCH,
     };
-    let loader =
-        Loader::new(train_source(data, images.as_ref(), *seed)?, tokenizer.clone(), config)?
-            .with_token_budget(data.tokens_per_iteration)
-            .with_too_long(data.too_long)
-            .with_packing(data.packing.rule());
+    let loader = Loader::new(train_source(data, &media, *seed)?, tokenizer.clone(), config)?
+        .with_token_budget(data.tokens_per_iteration)
+        .with_too_long(data.too_long)
+        .with_packing(data.packing.rule());
     let count = evaluation.pictures.max(evaluation.captions);
-    let held_out = match held_out_source(data, images.as_ref(), *seed)? {
+    let held_out = match held_out_source(data, &media, *seed)? {
         Some(mut source) => held_out(&mut *source, count)?,
         None => Vec::new(),
     };
     let has_data = !held_out.is_empty();
-    let evaluator = CaptionEvaluator { held_out, tokenizer: tokenizer.clone(), pack, images };
+    let evaluator = CaptionEvaluator { held_out, tokenizer: tokenizer.clone(), pack, media };
     Ok(RunData {
         loader: Box::new(loader),
         evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
@@ -161,7 +163,7 @@ impl CaptionEvaluator {
     pub fn evaluation_batch(&self, most: usize) -> Result<Vec<Microbatch>, DataError> {
         let mut documents = Vec::new();
         for held_out in self.held_out.iter().take(most) {
-            documents.push(held_out.whole.tokenize(&self.tokenizer, self.images.as_ref())?);
+            documents.push(held_out.whole.tokenize(&self.tokenizer, &self.media)?);
         }
         let count = documents.len();
         let mut packer = Packer::new(PackConfig { lookahead: count.max(1), ..self.pack.clone() })?;
@@ -173,7 +175,7 @@ impl CaptionEvaluator {
         while packer.waiting().next().is_some() {
             sequences.push(packer.pack_waiting());
         }
-        let batch = decode_microbatches(&sequences, self.images.as_ref());
+        let batch = decode_microbatches(&sequences, &self.media);
         Ok(batch.microbatches.into_iter().map(microbatch).collect())
     }
 
@@ -183,9 +185,9 @@ impl CaptionEvaluator {
     /// [`DataError`] if a text cannot be tokenised.
     pub fn prompts(&self, most: usize) -> Result<Vec<(Prompt, &HeldOutPicture)>, DataError> {
         let prompt = |held_out: &'_ HeldOutPicture| {
-            let tokens = held_out.prompt.tokenize_open(&self.tokenizer, self.images.as_ref())?;
+            let tokens = held_out.prompt.tokenize_open(&self.tokenizer, &self.media)?;
             let image = |placed: &PlacedPicture| {
-                let images = self.images.as_ref()?;
+                let images = self.media.images.as_ref()?;
                 let image = images.image(&placed.picture, &placed.layout);
                 Some(image.unwrap_or_else(|_| images.blank(&placed.layout)))
             };
@@ -195,6 +197,7 @@ impl CaptionEvaluator {
                 positions: self.pack.positions.document(tokens.tokens.len(), places),
                 images: tokens.pictures.iter().filter_map(image).collect(),
                 image_offsets: tokens.pictures.iter().map(|p| p.offset).collect(),
+                sounds: self.media.hear(&tokens.sounds),
                 tokens: tokens.tokens,
             })
         };
@@ -203,12 +206,12 @@ impl CaptionEvaluator {
 }
 
 impl HeldOutPicture {
-    /// The first picture of a document with its caption, if there are both.
+    /// The first picture or sound of a document with its caption, if there are both.
     fn of(document: Document) -> Option<Self> {
-        let is_picture = |p: &DocumentPiece| matches!(p, DocumentPiece::Picture(_));
+        let is_shown = |p: &DocumentPiece| !matches!(p, DocumentPiece::Text(_));
         match document {
             Document::Plain(mut pieces) => {
-                let at = pieces.iter().position(is_picture)?;
+                let at = pieces.iter().position(is_shown)?;
                 pieces.truncate(at + 2);
                 let whole = Document::Plain(pieces.clone());
                 let Some(DocumentPiece::Text(caption)) = pieces.pop() else { return None };
@@ -217,7 +220,7 @@ impl HeldOutPicture {
             }
             Document::Conversation(mut conversation) => {
                 let turns = &mut conversation.turns;
-                let seen = turns.iter().position(|turn| turn.pieces.iter().any(is_picture))?;
+                let seen = turns.iter().position(|turn| turn.pieces.iter().any(is_shown))?;
                 let answer = turns[seen..].iter().position(|turn| turn.trained)?;
                 turns.truncate(seen + answer + 1);
                 let whole = Document::Conversation(conversation.clone());
@@ -232,7 +235,7 @@ impl HeldOutPicture {
         &self.caption
     }
 
-    /// True if a generated caption names the shapes of a drawn scene; `None` for other captions.
+    /// True if a generated caption names the shapes of a drawn scene or the notes of a drawn melody; `None` for other captions.
     pub fn is_right(&self, generated: &str) -> Option<bool> {
         match_caption(&self.caption, generated).map(CaptionMatch::all)
     }
@@ -256,38 +259,43 @@ fn microbatch(decoded: DecodedMicrobatch) -> Microbatch {
         targets: packed.targets,
         loss_mask: packed.loss_mask,
         images: decoded.images,
+        sounds: decoded.sounds,
         ..Microbatch::default()
     }
 }
 
-/// Drawn scenes, whose pictures vary in size if the model keeps proportions.
-fn scenes(images: Option<&ImageProcessor>, seed: u64, split: DataSplit) -> Scenes {
-    let is_fixed = images.is_none_or(|images| images.fixed().is_some());
-    Scenes::new(ScenesConfig { seed, split }).with_varied_sizes(!is_fixed)
-}
-
 fn train_source(
     data: &DataConfig,
-    images: Option<&ImageProcessor>,
+    media: &MediaProcessor,
     seed: u64,
 ) -> Result<Box<dyn DataSource>, DataError> {
     let shards = train_shards(data, seed, WebDataset::open)?;
-    Ok(shards.unwrap_or_else(|| Box::new(scenes(images, seed, DataSplit::Train))))
+    Ok(shards.unwrap_or_else(|| drawn(media, seed, DataSplit::Train)))
 }
 
 fn held_out_source(
     data: &DataConfig,
-    images: Option<&ImageProcessor>,
+    media: &MediaProcessor,
     seed: u64,
 ) -> Result<Option<Box<dyn DataSource>>, DataError> {
     let shards = held_out_shards(data, seed, WebDataset::open)?;
     if shards.is_some() || data.has_shards() {
         return Ok(shards);
     }
-    Ok(Some(Box::new(scenes(images, seed, DataSplit::HeldOut))))
+    Ok(Some(drawn(media, seed, DataSplit::HeldOut)))
 }
 
-/// The first picture with a caption of each document, until there are `count`.
+/// Drawn documents of what the model sees and hears. Pictures vary in size if the model keeps proportions.
+fn drawn(media: &MediaProcessor, seed: u64, split: DataSplit) -> Box<dyn DataSource> {
+    if media.sounds.is_some() {
+        let scenes = media.images.is_some();
+        return Box::new(Melodies::new(MelodiesConfig { seed, split, scenes }));
+    }
+    let is_fixed = media.images.as_ref().is_none_or(|images| images.fixed().is_some());
+    Box::new(Scenes::new(ScenesConfig { seed, split }).with_varied_sizes(!is_fixed))
+}
+
+/// The first picture or sound with a caption of each document, until there are `count`.
 fn held_out(source: &mut dyn DataSource, count: usize) -> Result<Vec<HeldOutPicture>, DataError> {
     let mut found: Vec<HeldOutPicture> = Vec::new();
     for _ in 0..count.saturating_mul(DOCUMENTS_PER_PICTURE) {

@@ -10,7 +10,9 @@ pub use clips::ClipEvaluator;
 use std::path::Path;
 use std::sync::Arc;
 
-use dip_core::{BatchMeta, ClipMeta, DecoderSpec, FieldError, ModelSpec, T5Spec, VitSpec};
+use dip_core::{
+    AudioSpec, BatchMeta, ClipMeta, DecoderSpec, FieldError, ModelSpec, T5Spec, VitSpec,
+};
 
 use super::evaluator::Evaluator;
 use super::{DataConfig, EvaluationConfig};
@@ -125,11 +127,16 @@ fn tokenizer(path: Option<&Path>) -> Result<Tokenizer, DataError> {
     path.map_or(Ok(Tokenizer::bytes()), Tokenizer::from_file)
 }
 
-/// Checks that the vocabulary of every decoder and text encoder of `model` contains all tokens that may occur. Image tokens occur only with a vision
-/// encoder.
+/// Checks that the vocabulary of every decoder and text encoder of `model` contains all tokens that may occur. Image and sound
+/// tokens occur only with an encoder for them.
 fn check_vocabulary(model: &ModelSpec, tokenizer: &Tokenizer) -> Result<(), DataError> {
     let has_images = model.modules.iter().any(|module| module.kind.get::<VitSpec>().is_some());
-    let needed = if has_images { tokenizer.vocab_size() } else { tokenizer.text_vocab_size() };
+    let has_sounds = model.modules.iter().any(|module| module.kind.get::<AudioSpec>().is_some());
+    let needed = match (has_sounds, has_images) {
+        (true, _) => tokenizer.vocab_size_with_sounds(),
+        (false, true) => tokenizer.vocab_size(),
+        (false, false) => tokenizer.text_vocab_size(),
+    };
     for module in &model.modules {
         let decoder = module.kind.get::<DecoderSpec>().map(|decoder| decoder.vocab);
         let encoder = module.kind.get::<T5Spec>().map(|t5| t5.vocab);

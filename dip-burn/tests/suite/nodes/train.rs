@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use dip_burn::Batch;
 use dip_burn::data::toy::{DataSplit, Scenes, ScenesConfig};
 use dip_burn::data::{
-    DataError, DataSource, Document, DocumentPiece, ImageProcessor, Loader, LoaderConfig,
+    DataError, DataSource, Document, DocumentPiece, Loader, LoaderConfig, MediaProcessor,
     PackConfig, Picture, SkipCounts, SourcePosition, Tokenizer,
 };
 use dip_burn::model::Precision;
@@ -231,8 +231,8 @@ fn broken_pictures_on_one_node_change_the_losses_as_in_one_process() {
         let (config, model) = (config(&folder, "out", ""), scenes_model());
         let tokenizer = Arc::new(Tokenizer::bytes());
         let pack = PackConfig::new(&model, tokenizer.special()).unwrap();
-        let images = ImageProcessor::of_model(&model);
-        let shape = LoaderConfig { pack, images, microbatches: 4, prefetch: 2 };
+        let media = MediaProcessor::of_model(&model).unwrap();
+        let shape = LoaderConfig { pack, media, microbatches: 4, prefetch: 2 };
         let source = Broken(Scenes::new(ScenesConfig { seed: 0, split: DataSplit::Train }), 0);
         let loader = Loader::new(Box::new(source), tokenizer, shape).unwrap();
         let mut run = TestRun::new(&config, even_partition(2, [2, 2]), replicas, 5);

@@ -82,7 +82,8 @@ impl Chain {
 
     /// A document as one sequence with decoded pictures.
     fn sequence(&self, document: &Document) -> Microbatch {
-        let tokens = document.tokenize_open(&self.tokenizer, Some(&self.processor)).unwrap();
+        let tokens =
+            document.tokenize_open(&self.tokenizer, &self.processor.clone().into()).unwrap();
         let images = tokens.pictures.iter();
         let images = images.map(|p| self.processor.image(&p.picture, &p.layout).unwrap());
         Microbatch {

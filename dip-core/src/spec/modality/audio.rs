@@ -84,7 +84,7 @@ impl AudioSpec {
     }
 
     /// Encoder frames of a sound.
-    fn frames(&self, seconds: f64) -> u64 {
+    pub fn frames(&self, seconds: f64) -> u64 {
         // Lengths are whole numbers of samples, so that a tiny excess is a rounding error.
         (seconds * f64::from(self.frames_per_second) - 1e-6).ceil().max(1.0) as u64
     }

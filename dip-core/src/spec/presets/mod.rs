@@ -20,7 +20,7 @@ macro_rules! presets {
 }
 
 const MODELS: &[Preset] = presets!("models":
-    "vlm-s" "vlm-m" "vlm-l" "vlm-xl" "t2v-s" "t2v-l" "t2v-xl" "omni-s" "omni-l" "vlm-tiny" "t2v-tiny");
+    "vlm-s" "vlm-m" "vlm-l" "vlm-xl" "t2v-s" "t2v-l" "t2v-xl" "omni-s" "omni-l" "vlm-tiny" "omni-tiny" "t2v-tiny");
 const CLUSTERS: &[Preset] = presets!("clusters": "h800" "h20" "h100" "h200" "cpu");
 
 impl Preset {

@@ -4,10 +4,8 @@
 //! images like real batches.
 
 mod draw;
-mod match_caption;
 mod shards;
 
-pub use match_caption::{CaptionMatch, match_caption};
 pub use shards::write_scene_shards;
 
 use std::sync::Arc;
@@ -143,12 +141,7 @@ impl Scene {
     /// Its caption, from left to right: `a red ring, a blue square and a black cross`.
     pub fn caption(&self) -> String {
         let named = |o: &Object| format!("a {} {}", o.colour.name(), o.shape.name());
-        let names: Vec<String> = self.objects.iter().map(named).collect();
-        match names.split_last() {
-            Some((last, [])) => last.clone(),
-            Some((last, others)) => format!("{} and {last}", others.join(", ")),
-            None => String::new(),
-        }
+        listed(self.objects.iter().map(named).collect())
     }
 }
 
@@ -189,8 +182,17 @@ impl Scenes {
     }
 }
 
+/// Names in a sentence: `a, b and c`.
+pub(super) fn listed(names: Vec<String>) -> String {
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
 /// A text without pictures: up to four sums of shapes, in words.
-fn sums(rng: &mut ChaCha8Rng) -> String {
+pub(super) fn sums(rng: &mut ChaCha8Rng) -> String {
     let sentences: Vec<String> = (0..rng.random_range(1..5))
         .map(|_| {
             let (a, b) = (rng.random_range(0..=3usize), rng.random_range(0..=3usize));

@@ -1,0 +1,47 @@
+//! How a model reads what is not text.
+
+use dip_core::{FieldError, ModelSpec};
+
+use super::document::PlacedSound;
+use super::processor::ImageProcessor;
+use super::sound::{MelFrames, SoundRule};
+use crate::batch::Sound;
+
+/// What turns the pictures and sounds of documents into instances of a model's encoders.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MediaProcessor {
+    /// Turns pictures into images; `None` if the model takes none.
+    pub images: Option<ImageProcessor>,
+    /// The length and tokens of sounds; `None` if the model takes none.
+    pub sounds: Option<SoundRule>,
+}
+
+impl MediaProcessor {
+    /// The processor for the encoders of `model`.
+    ///
+    /// # Errors
+    /// [`FieldError`] for a field of an encoder that the data cannot serve.
+    pub fn of_model(model: &ModelSpec) -> Result<Self, FieldError> {
+        Ok(Self { images: ImageProcessor::of_model(model), sounds: SoundRule::of(model)? })
+    }
+}
+
+impl MediaProcessor {
+    /// The mel frames of sounds; none without an audio encoder.
+    pub fn hear(&self, sounds: &[PlacedSound]) -> Vec<Sound> {
+        let Some(rule) = self.sounds.filter(|_| !sounds.is_empty()) else { return Vec::new() };
+        let log_mel = rule.log_mel();
+        let sound = |placed: &PlacedSound| {
+            let MelFrames { values, frames } = log_mel.frames(&placed.waveform.samples);
+            let (offset, tokens) = (placed.offset, placed.waveform.tokens);
+            Sound { mel: values, mel_frames: frames, offset, tokens }
+        };
+        sounds.iter().map(sound).collect()
+    }
+}
+
+impl From<ImageProcessor> for MediaProcessor {
+    fn from(images: ImageProcessor) -> Self {
+        Self { images: Some(images), sounds: None }
+    }
+}
