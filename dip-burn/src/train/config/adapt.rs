@@ -21,6 +21,9 @@ pub struct WeightsConfig {
     /// Modules that are not trained, or parts of one: `vision.tower`, `vision.projector`, `language.embed`, `vision.layers.0`.
     #[serde(default)]
     pub frozen: Vec<String>,
+    /// Modules that are trained although the model freezes them, such as the text encoder of a text-to-video model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trained: Vec<String>,
 }
 
 /// `[lora]`: low-rank adapters on frozen modules.
@@ -94,6 +97,9 @@ impl RunConfig {
     /// [`SpecError`] if a module is unknown or a size does not fit the model.
     pub fn adapt(&self, model: &mut ModelSpec) -> Result<(), SpecError> {
         self.resize(model);
+        for name in self.weights.iter().flat_map(|w| &w.trained) {
+            module(model, "weights.trained", name)?.trainable = true;
+        }
         for name in self.weights.iter().flat_map(|w| &w.frozen) {
             let (name, part) = name.split_once('.').unwrap_or((name, ""));
             let module = module(model, "weights.frozen", name)?;
@@ -254,6 +260,16 @@ mod tests {
     }
 
     #[test]
+    fn a_run_trains_a_module_that_its_model_freezes() {
+        let run = "name = 'a'\nmodel = 'wan'\niterations = 10\noutput = 'runs/a'\n\
+                   [weights]\nfrom = 'w'\ntrained = ['text']\n";
+        let mut model = dip_core::presets::model("t2v-tiny").unwrap();
+        model.modules[0].trainable = false;
+        RunConfig::from_toml(run).unwrap().adapt(&mut model).unwrap();
+        assert!(model.modules[0].name == "text" && model.modules[0].trainable);
+    }
+
+    #[test]
     fn settings_that_do_not_fit_the_model_are_named() {
         for (more, named) in [
             (
@@ -269,6 +285,7 @@ mod tests {
                 "module \"vision\".lora.targets",
             ),
             ("[weights]\nfrom = 'w'\nfrozen = ['x']\n", "weights.frozen is \"x\""),
+            ("[weights]\nfrom = 'w'\ntrained = ['x']\n", "weights.trained is \"x\""),
             ("[weights]\nfrom = 'w'\nfrozen = ['x.tower']\n", "weights.frozen is \"x\""),
             (
                 "[weights]\nfrom = 'w'\nfrozen = ['vision', 'language']\n",
