@@ -48,6 +48,46 @@ fn check_resume(source: impl Fn() -> Box<dyn DataSource>) {
     }
 }
 
+/// A loader of pictures of many sizes for an encoder that keeps proportions.
+fn native() -> Loader {
+    let model = ModelSpec::from_toml(
+        "name = 'm'\nsequence_tokens = 192\nmax_images = 6\n[[module]]\nname = 'v'\nlayers = 1\nhidden = 4\nffn = 4\nheads = 1\n\
+         kind.vit = { image_px = 16, patch_px = 2, merge = 2, native = { min_pixels = 64, max_pixels = 512 } }\n",
+    )
+    .unwrap();
+    let tokenizer = Arc::new(Tokenizer::bytes());
+    let pack = PackConfig::new(&model, tokenizer.special()).unwrap();
+    let images = ImageProcessor::of_model(&model);
+    let config = LoaderConfig { pack, media: images.unwrap().into(), microbatches: 3, prefetch: 2 };
+    let scenes = Scenes::new(ScenesConfig { seed: 3, split: DataSplit::Train });
+    Loader::new(Box::new(scenes.with_varied_sizes(true)), tokenizer, config).unwrap()
+}
+
+#[test]
+fn pictures_of_many_sizes_have_their_own_tokens_and_resume() {
+    let mut whole = native();
+    let batches: Vec<PackedBatch> = (0..6).map(|_| whole.next_batch().unwrap()).collect();
+    let mut sizes = std::collections::BTreeSet::new();
+    for batch in &batches {
+        let decoded = whole.decode(batch, &[0, 1, 2]).unwrap().wait().unwrap();
+        assert_eq!(decoded.broken_pictures, 0);
+        for (meta, microbatch) in batch.meta.microbatches.iter().zip(&decoded.microbatches) {
+            let images = microbatch.images.iter().map(|image| image.layout().size());
+            let images: Vec<_> = images.collect();
+            assert!(images.iter().map(|size| u64::from(size.patches)).sum::<u64>() <= 6 * 64);
+            let used: u64 = meta.documents.iter().sum();
+            let of_images: u64 = images.iter().map(|size| u64::from(size.tokens)).sum();
+            assert_eq!(used, meta.text_tokens + of_images);
+            sizes.extend(images.iter().map(|size| size.patches));
+            assert_eq!(meta.images, images.into());
+        }
+    }
+    assert!(sizes.len() > 8, "{sizes:?}");
+    let mut again = native();
+    again.restore(&batches[2].position).unwrap();
+    assert_eq!(again.next_batch().unwrap().microbatches, batches[3].microbatches);
+}
+
 #[test]
 fn a_resumed_loader_keeps_its_packing_rule_and_refuses_another() {
     let best_fit = || loader(drawn()).with_packing(Arc::new(BestFit));
