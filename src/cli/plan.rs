@@ -42,7 +42,7 @@ pub struct PlanCommand {
     #[arg(long, requires = "batch")]
     iteration: Option<u64>,
     /// A task graph, dip.graph/v1, instead of a model
-    #[arg(long, conflicts_with_all = ["model", "batch", "ranks", "segments", "weight_split"])]
+    #[arg(long, conflicts_with_all = ["model", "batch", "ranks", "tensor", "data", "microbatches", "segments", "weight_split"])]
     graph: Option<PathBuf>,
     /// An order in the CSV of PyTorch's pipelining, instead of a schedule
     #[arg(long, conflicts_with = "schedule")]
@@ -54,8 +54,17 @@ pub struct PlanCommand {
     #[arg(long, default_value = "dip")]
     schedule: String,
     /// Pipeline ranks, in place of the model's
-    #[arg(long)]
+    #[arg(long, visible_alias = "pipeline")]
     ranks: Option<u32>,
+    /// Devices that share each layer, in place of the model's
+    #[arg(long)]
+    tensor: Option<u32>,
+    /// Pipeline replicas, in place of the model's; each plans a batch of its own
+    #[arg(long)]
+    data: Option<u32>,
+    /// Microbatches of a sampled batch, in place of the model's
+    #[arg(long, conflicts_with = "batch")]
+    microbatches: Option<u32>,
     /// Segments of every module, as a multiple of the paper's rule; by default 2 for schedules that search, else 1
     #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..=1024))]
     segments: Option<u32>,
@@ -92,6 +101,23 @@ pub struct PlanCommand {
     csv: Option<PathBuf>,
 }
 
+/// Says which ranks hold no layer: they only wait.
+fn say_empty_ranks(partition: &Partition) {
+    let chunks = || partition.modules.iter().flat_map(|module| &module.chunks);
+    let is_empty = |rank: &u32| chunks().all(|chunk| chunk.rank.index() != *rank as usize);
+    let empty: Vec<String> =
+        (0..partition.ranks).filter(is_empty).map(|rank| rank.to_string()).collect();
+    if !empty.is_empty() {
+        let (count, shown) = (empty.len(), empty.iter().take(8).cloned().collect::<Vec<_>>());
+        let more = if count > shown.len() { ", .." } else { "" };
+        let list = shown.join(", ");
+        eprintln!(
+            "{count} of {} ranks hold no layer ({list}{more}); plan with fewer",
+            partition.ranks
+        );
+    }
+}
+
 impl PlanCommand {
     pub fn run(&self) -> Result<ExitCode> {
         let start = Instant::now();
@@ -126,7 +152,11 @@ impl PlanCommand {
 
     /// The task graph of one batch.
     fn build(&self, name: &str) -> Result<TaskGraph> {
-        let model = inputs::model(name)?;
+        let mut model = inputs::model(name)?;
+        model.parallel.tensor = self.tensor.unwrap_or(model.parallel.tensor);
+        model.parallel.data = self.data.unwrap_or(model.parallel.data);
+        model.microbatches = self.microbatches.unwrap_or(model.microbatches);
+        model.validate()?;
         let cluster = inputs::cluster(&self.cluster)?;
         let batch = match &self.batch {
             Some(path) => inputs::batch(path, self.iteration)?,
@@ -139,6 +169,7 @@ impl PlanCommand {
         let schedule = self.schedule()?;
         let planning = Planning::on_ranks(&model, &cluster, cost, ranks)?;
         let partitions = self.partitions(&planning, &*schedule)?;
+        partitions.first().into_iter().for_each(say_empty_ranks);
         let weight_split = self.weight_split.unwrap_or_else(|| schedule.splits_weights());
         let planning = planning.with_weight_split(weight_split);
         let plannings = partitions.into_iter().map(|p| planning.clone().with_partition(p));

@@ -70,6 +70,21 @@ fn a_config_json_or_its_folder_can_be_given_as_a_model() {
 }
 
 #[test]
+fn a_plan_takes_degrees_and_says_which_ranks_hold_no_layer() {
+    let folder = folder();
+    let plan = |more: &[&str]| {
+        let plan = ["plan", "--model", "tiny", "--schedule", "1f1b", "--iterations-budget", "10"];
+        folder.dip(&[&plan[..], more].concat())
+    };
+    let out = ["--tensor", "2", "--data", "4", "--pipeline", "2", "--microbatches", "3"];
+    plan(&[&out[..], &["--out", "plan.json"]].concat()).ok();
+    let text = read(&folder.path("plan.json"));
+    assert!(text.contains("\"microbatch\":2") && !text.contains("\"microbatch\":3"));
+    let error = plan(&["--tensor", "0"]).fails(2);
+    assert!(error.contains("parallel is data 1, tensor 0"), "{error}");
+}
+
+#[test]
 fn a_model_is_trained_exported_and_fine_tuned_with_adapters() {
     let folder = folder();
     let trained = folder.dip(&["train", "run.toml"]).ok();

@@ -39,6 +39,8 @@ pub(super) struct Iteration<B: Backend> {
     pub link: RankLink<B>,
     pub epoch: Instant,
     pub update: Option<RankUpdate>,
+    /// True to fail at the first value that is not finite.
+    pub checks: bool,
 }
 
 /// The optimiser step of a rank. The rank reports its squared gradient norm and receives the scale of all gradients.
@@ -129,10 +131,13 @@ impl<B: Backend> RankWorker<B> {
     }
 
     fn run(&mut self, iteration: Iteration<B>) -> Result<RankReport, ExecError> {
-        let Iteration { program, batch, loss_scale, mut link, epoch, update } = iteration;
+        let Iteration { program, batch, loss_scale, mut link, epoch, update, checks } = iteration;
         self.memory.restart();
         for chunk in self.chunks.values_mut() {
             chunk.begin(batch.clone(), loss_scale);
+            if checks {
+                chunk.check_values();
+            }
         }
         let rank = self.rank;
         self.replica
@@ -140,6 +145,11 @@ impl<B: Backend> RankWorker<B> {
             .map_err(|source| ExecError::Stage { rank, source })?;
         let mut host = WorkerHost { worker: self, epoch, update };
         let spans = Interpreter::new(&program, rank).run(&mut host, &mut *link)?;
+        if checks {
+            let check = |chunk: &ChunkStage<B>| chunk.check_gradients();
+            let checked = self.chunks.values().try_for_each(check);
+            checked.map_err(|source| ExecError::Stage { rank, source })?;
+        }
         Ok(RankReport {
             spans,
             loss_sum: self.loss_sum().map_err(|source| ExecError::Stage { rank, source })?,

@@ -1,6 +1,7 @@
 //! A model chunk as a [`Stage`]: it runs forwards and backwards, and holds activations only between them.
 
 mod countdown;
+mod finite;
 mod held;
 mod tied;
 
@@ -27,6 +28,7 @@ use crate::params::{
 };
 use crate::weights::{ReadWeights, Weights, is_adapter};
 use countdown::Countdown;
+pub use finite::NonFinite;
 pub use held::RankMemory;
 use held::{Account, DeferredState, HeldState};
 
@@ -56,6 +58,8 @@ pub struct ChunkStage<B: Backend> {
     losses: Vec<Tensor<B, 2>>,
     bytes: Account,
     countdown: Option<Countdown<B>>,
+    /// True if every tensor is checked for values that are not finite.
+    checks: bool,
 }
 
 impl<B: Backend> ChunkStage<B> {
@@ -91,6 +95,7 @@ impl<B: Backend> ChunkStage<B> {
             losses: Vec::new(),
             bytes: Account::default(),
             countdown: None,
+            checks: false,
         };
         stage.restrict(spec);
         stage.read(weights)?;
@@ -160,6 +165,7 @@ impl<B: Backend> ChunkStage<B> {
         self.losses.clear();
         self.bytes.restart();
         self.countdown = None;
+        self.checks = false;
     }
 
     /// Calls `then` with the gradients of this iteration as soon as `backwards` tasks have added to them; at once if `backwards` is
@@ -314,6 +320,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
         } else {
             self.layers().forward(inputs, &on)
         };
+        self.check(call, "forward", [&output])?;
         if self.chunk.has_loss() {
             self.losses.push(output);
             return Ok(Vec::new());
@@ -338,6 +345,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
         }
         let chunk = self.low.as_deref().unwrap_or(&*self.chunk);
         let inputs = chunk.backward(kept, dy, &on, &mut self.gradients);
+        self.check(call, "backward", &inputs)?;
         let inputs: Vec<(PairKey, Tensor<B, 2>)> = from.into_iter().zip(inputs).collect();
         if call.split {
             let deferred = self.gradients.deferred();

@@ -10,6 +10,7 @@ use crate::data::DataError;
 use crate::model::ModelError;
 use crate::params::ParameterError;
 use crate::runtime::{GroupError, PipelineError};
+use crate::stage::NonFinite;
 use crate::weights::WeightsError;
 
 /// A run that cannot start or continue.
@@ -71,22 +72,44 @@ pub enum TrainError {
     },
     /// The gradients are no longer finite.
     #[error(
-        "the gradient norm of iteration {iteration} is {norm}; lower optimizer.learning_rate, or set pipeline.precision to \"f32\""
+        "the gradient norm of iteration {iteration} is {norm}{}; lower optimizer.learning_rate, or set pipeline.precision to \"f32\"",
+        first(place)
     )]
     Gradients {
         /// The iteration.
         iteration: u64,
         /// Its gradient norm.
         norm: f64,
+        /// The first value that is not finite, if it was found.
+        place: Option<NonFinite>,
     },
     /// The loss is no longer finite.
     #[error(
-        "the loss of iteration {iteration} is {loss}; lower optimizer.learning_rate, or clip with optimizer.clip_norm"
+        "the loss of iteration {iteration} is {loss}{}; lower optimizer.learning_rate, or clip with optimizer.clip_norm",
+        first(place)
     )]
     Diverged {
         /// The iteration.
         iteration: u64,
         /// Its loss.
         loss: f64,
+        /// The first value that is not finite, if it was found.
+        place: Option<NonFinite>,
     },
+}
+
+/// The place of the first value that is not finite, as the end of a sentence.
+fn first(place: &Option<NonFinite>) -> String {
+    place.as_ref().map_or_else(String::new, |place| format!(", first in {place}"))
+}
+
+impl TrainError {
+    /// The same error with the place of the first value that is not finite.
+    pub(super) fn at(self, place: Option<NonFinite>) -> Self {
+        match self {
+            Self::Gradients { iteration, norm, .. } => Self::Gradients { iteration, norm, place },
+            Self::Diverged { iteration, loss, .. } => Self::Diverged { iteration, loss, place },
+            other => other,
+        }
+    }
 }

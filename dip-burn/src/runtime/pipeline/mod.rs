@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::{Plan, Seconds, Trace, compile};
+use dip_core::{ExecError, Plan, Seconds, StageError, Trace, compile};
 
 use super::connections::Connections;
 use super::error::PipelineError;
@@ -24,6 +24,7 @@ use super::link::{RankLink, ReplicaRanks};
 use super::worker::{Iteration, RankCommand, RankReport, RankUpdate, Reply, TensorKind};
 use crate::batch::Batch;
 use crate::params::NamedTensors;
+use crate::stage::NonFinite;
 
 /// The ranks of a pipeline and its replicas, each a thread of this process.
 pub struct Pipeline<B: Backend> {
@@ -35,6 +36,15 @@ pub struct Pipeline<B: Backend> {
     devices: Vec<B::Device>,
     connections: Connections<B>,
     replies: Receiver<(usize, Reply)>,
+}
+
+/// How an iteration runs.
+#[derive(Debug, Clone, Copy)]
+struct Mode {
+    update: Option<Update>,
+    loss_scale: f64,
+    /// True to fail at the first value that is not finite.
+    checks: bool,
 }
 
 struct RankThread<B: Backend> {
@@ -76,7 +86,8 @@ impl<B: Backend> Pipeline<B> {
             return Err(PipelineError::Replicas { given, replicas });
         }
         let epoch = Instant::now();
-        let scales = self.start(work, epoch, update)?;
+        let mode = Mode { update, loss_scale: update.map_or(1.0, |u| u.loss_scale), checks: false };
+        let scales = self.start(work, epoch, mode)?;
         let (reports, gradient_norm) = self.finish(&scales, update)?;
         let elapsed = Seconds(epoch.elapsed().as_secs_f64());
         let empty = Trace { ranks: self.ranks as u32, spans: Vec::new() };
@@ -94,13 +105,33 @@ impl<B: Backend> Pipeline<B> {
         Ok(StepReport { traces, elapsed, loss, gradient_norm, peak_activation })
     }
 
+    /// Runs an iteration again whose loss or gradients were not finite, and returns the first place with such a value. The pipeline
+    /// cannot continue after it.
+    ///
+    /// `None` if this time all values are finite, or the iteration fails for another reason.
+    pub fn first_non_finite(
+        &mut self,
+        work: &[ReplicaWork<'_>],
+        loss_scale: f64,
+    ) -> Option<NonFinite> {
+        let mode = Mode { update: None, loss_scale, checks: true };
+        let scales = self.start(work, Instant::now(), mode).ok()?;
+        match self.finish(&scales, None).err()? {
+            PipelineError::Exec(ExecError::Stage { source: StageError::Failed(error), .. }) => {
+                error.downcast_ref::<NonFinite>().cloned()
+            }
+            _ => None,
+        }
+    }
+
     /// Gives every rank its action list; returns the channels over which ranks wait for the scale of their gradients.
     fn start(
         &mut self,
         work: &[ReplicaWork<'_>],
         epoch: Instant,
-        update: Option<Update>,
+        mode: Mode,
     ) -> Result<Vec<Sender<Option<f64>>>, PipelineError> {
+        let Mode { update, loss_scale, checks } = mode;
         let mut scales = Vec::new();
         for (replica, work) in work.iter().enumerate() {
             let program = Arc::new(compile(work.plan));
@@ -113,10 +144,11 @@ impl<B: Backend> Pipeline<B> {
                 let iteration = Iteration {
                     program: program.clone(),
                     batch: work.batch.clone(),
-                    loss_scale: update.map_or(1.0, |u| u.loss_scale),
+                    loss_scale,
                     link,
                     epoch,
                     update: rank_update,
+                    checks,
                 };
                 self.command(replica * self.ranks + r, RankCommand::Run(Box::new(iteration)))?;
             }

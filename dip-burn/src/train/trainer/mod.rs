@@ -212,7 +212,11 @@ impl<B: Backend> Trainer<B> {
         let batch = self.wait_for_content(batch, &planned)?;
         let update = self.next_update();
         let step = self.pipeline.run_replicas(&work(&planned, &batch.replicas), Some(update))?;
-        self.progress.count(&step)?;
+        if let Err(error) = self.progress.count(&step) {
+            let work = work(&planned, &batch.replicas);
+            let place = self.pipeline.first_non_finite(&work, update.loss_scale);
+            return Err(error.at(place));
+        }
         let elapsed_s = Seconds(start.elapsed().as_secs_f64());
         // The plans of the replicas are searched one after another.
         self.plans.measured(elapsed_s / planned.len() as f64);

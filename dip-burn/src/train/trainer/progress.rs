@@ -39,12 +39,12 @@ impl RunProgress {
     pub fn count(&mut self, step: &StepReport) -> Result<(), TrainError> {
         let iteration = self.iteration;
         if !step.loss.is_finite() {
-            return Err(TrainError::Diverged { iteration, loss: step.loss });
+            return Err(TrainError::Diverged { iteration, loss: step.loss, place: None });
         }
         let is_finite = step.gradient_norm.is_finite();
         self.optimizer_steps += u64::from(is_finite);
         if !self.loss_scale.adapt(is_finite) {
-            return Err(TrainError::Gradients { iteration, norm: step.gradient_norm });
+            return Err(TrainError::Gradients { iteration, norm: step.gradient_norm, place: None });
         }
         Ok(())
     }

@@ -127,3 +127,27 @@ fn z_loss_adds_the_squared_logarithm_of_the_denominator() {
     let worst = difference(&pipeline.export(TensorKind::Gradients).unwrap(), &expected);
     assert!(worst < 1e-4, "{worst}");
 }
+
+#[test]
+fn a_value_that_is_not_finite_is_found_in_its_module_and_microbatch() {
+    use dip_burn::runtime::ReplicaWork;
+    let mut rng = ChaCha8Rng::seed_from_u64(16);
+    let fixture = Fixture::read("llava-clip");
+    let partition = halves(&fixture.model);
+    let found = |change: &dyn Fn(&mut Vec<dip_burn::Microbatch>), rng: &mut ChaCha8Rng| {
+        let mut sequences = fixture.sequences();
+        sequences.rotate_right(1);
+        change(&mut sequences);
+        let (batch, plan) = planned(&fixture, &partition, sequences, rng, &["keep"]);
+        let mut pipeline = fixture.pipeline(&partition);
+        let work = [ReplicaWork { plan: &plan, batch: &batch }];
+        pipeline.first_non_finite(&work, 1.0).map(|place| place.to_string())
+    };
+    assert_eq!(found(&|_| (), &mut rng), None);
+    let spoiled = |sequences: &mut Vec<dip_burn::Microbatch>| {
+        sequences[1].images[0].views[0].pixels[7] = f32::NAN;
+    };
+    let place = found(&spoiled, &mut rng).unwrap();
+    let expected = "the forward of module \"vision\", layers 0 to 0, in microbatch 1";
+    assert_eq!(place, expected);
+}
