@@ -39,6 +39,10 @@ mod precision;
 #[path = "suite/published/mod.rs"]
 mod published;
 
+/// Videos of vision-language models.
+#[path = "suite/videos.rs"]
+mod videos;
+
 /// Data sources, pictures, videos and packing rules from outside the crate.
 #[path = "suite/sources.rs"]
 mod sources;

@@ -55,7 +55,7 @@ pub use packing::{
     BestFit, FirstFit, Fitting, PackConfig, PackedMicrobatch, Packer, PackingRule, Room,
 };
 pub use picture::{Picture, PictureError, PixelSource};
-pub use processor::ImageProcessor;
+pub use processor::{ImageProcessor, VideoRule};
 pub use report::DataReport;
 pub use skip::{SkipCounts, SkipReason, SkippedSample};
 pub use sound::{LogMel, MelFrames, Recording, SAMPLE_RATE, SoundError, SoundRule, Waveform};
@@ -64,7 +64,7 @@ pub use tokenizer::{HuggingFace, SpecialTokens, Tokenizer};
 pub(crate) use video::SAMPLE_SHIFT;
 pub use video::{
     CaptionedVideo, ChannelLatents, ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition,
-    FlowTimes, FrameSource, LatentShape, LatentStatistics, Latents, TimeDistribution, Video,
-    VideoError, caption_tokens, joined_spaces, noisy,
+    FlowTimes, FrameInfo, FrameSource, LatentShape, LatentStatistics, Latents, TimeDistribution,
+    Video, VideoError, caption_tokens, joined_spaces, noisy,
 };
 pub use webdataset::{SizeLimits, WebDataset, WebDatasetConfig};

@@ -8,6 +8,7 @@ mod files;
 mod layout;
 mod pixels;
 mod sizes;
+mod videos;
 
 use dip_core::hf::{
     ColorStatistics, ImageProcessorConfig, ImageRule, NativeRule, PixelSize, ResizeFilter,
@@ -19,6 +20,7 @@ use image::RgbImage;
 use super::picture::{Picture, PictureError};
 use crate::batch::{Image, ImageLayout, View};
 use pixels::PixelTable;
+pub use videos::VideoRule;
 
 /// Turns pictures into images of a vision encoder: first their sizes, for packing and planning; later their pixels.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +30,8 @@ pub struct ImageProcessor {
     /// The side for which drawn pictures are asked, in pixels.
     drawn_px: u32,
     table: PixelTable,
+    /// The patches and the rule of videos, if the model takes videos.
+    videos: Option<(NativeRule, VideoRule)>,
 }
 
 /// Patches and tokens of a view.
@@ -107,7 +111,13 @@ impl ImageProcessor {
             merge: vit.merge,
             square_tokens: vit.tokens_per_image(),
         };
-        Self { config, patches, drawn_px: vit.image_px, table }
+        // Qwen3-VL writes the time of every patch of frames between them.
+        let takes_videos = vit.tower == Tower::Qwen2Vl;
+        let videos = match config.rule {
+            ImageRule::Native(rule) if takes_videos => Some((rule, VideoRule::of(&rule))),
+            _ => None,
+        };
+        Self { config, patches, drawn_px: vit.image_px, table, videos }
     }
 
     /// The side for which drawn pictures are asked, in pixels.

@@ -5,7 +5,9 @@ use std::io::Cursor;
 use dip_core::hf::{PixelSize, ResizeFilter};
 use image::codecs::gif::GifDecoder;
 use image::codecs::webp::WebPDecoder;
-use image::{AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageError, RgbImage};
+use image::{
+    AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageError, RgbImage, RgbaImage,
+};
 
 use super::VideoError;
 use super::grid::LatentShape;
@@ -17,6 +19,29 @@ const MAX_FRAMES: usize = 1 << 16;
 const LONGEST_IGNORED_S: f64 = 0.01;
 /// How long browsers show a frame whose delay they do not keep.
 const DEFAULT_FRAME_S: f64 = 0.1;
+
+/// A frame of an animation.
+pub(super) struct AnimationFrame {
+    pub image: RgbaImage,
+    /// How long it is shown.
+    pub seconds: f64,
+}
+
+/// Shows the frames of a GIF until `see` returns false.
+pub(super) fn each_of_gif(
+    bytes: &[u8],
+    see: &mut dyn FnMut(AnimationFrame) -> Result<bool, VideoError>,
+) -> Result<(), VideoError> {
+    guarded(|| each(limited(GifDecoder::new(Cursor::new(bytes)))?.into_frames(), see))
+}
+
+/// Shows the frames of an animated WebP until `see` returns false.
+pub(super) fn each_of_webp(
+    bytes: &[u8],
+    see: &mut dyn FnMut(AnimationFrame) -> Result<bool, VideoError>,
+) -> Result<(), VideoError> {
+    guarded(|| each(animated(bytes)?.into_frames(), see))
+}
 
 pub(super) fn gif(
     bytes: &[u8],
@@ -34,13 +59,31 @@ pub(super) fn webp(
     shape: &LatentShape,
     most: u32,
 ) -> Result<Vec<RgbImage>, VideoError> {
-    guarded(|| {
-        let decoder = limited(WebPDecoder::new(Cursor::new(bytes)))?;
-        if !decoder.has_animation() {
-            return Err(VideoError::broken("the WebP file is not animated"));
+    guarded(|| shown(animated(bytes)?.into_frames(), shape, most))
+}
+
+fn animated(bytes: &[u8]) -> Result<WebPDecoder<Cursor<&[u8]>>, VideoError> {
+    let decoder = limited(WebPDecoder::new(Cursor::new(bytes)))?;
+    match decoder.has_animation() {
+        true => Ok(decoder),
+        false => Err(VideoError::broken("the WebP file is not animated")),
+    }
+}
+
+fn each(
+    frames: Frames<'_>,
+    see: &mut dyn FnMut(AnimationFrame) -> Result<bool, VideoError>,
+) -> Result<(), VideoError> {
+    for frame in frames.take(MAX_FRAMES) {
+        let frame = frame.map_err(VideoError::broken)?;
+        let (numerator, denominator) = frame.delay().numer_denom_ms();
+        let delay = f64::from(numerator) / f64::from(denominator.max(1)) / 1e3;
+        let seconds = if delay > LONGEST_IGNORED_S + 1e-6 { delay } else { DEFAULT_FRAME_S };
+        if !see(AnimationFrame { image: frame.into_buffer(), seconds })? {
+            break;
         }
-        shown(decoder.into_frames(), shape, most)
-    })
+    }
+    Ok(())
 }
 
 /// A decoder that checks sizes before it allocates.
@@ -55,14 +98,11 @@ fn limited<D: ImageDecoder>(decoder: Result<D, ImageError>) -> Result<D, VideoEr
 /// Returns the frame that is visible at the time of each latent frame.
 fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbImage>, VideoError> {
     let (mut latent, mut end) = (Vec::new(), 0.0);
-    for frame in frames.take(MAX_FRAMES) {
-        let frame = frame.map_err(VideoError::broken)?;
-        let (numerator, denominator) = frame.delay().numer_denom_ms();
-        let delay = f64::from(numerator) / f64::from(denominator.max(1)) / 1e3;
-        end += if delay > LONGEST_IGNORED_S + 1e-6 { delay } else { DEFAULT_FRAME_S };
+    each(frames, &mut |frame| {
+        end += frame.seconds;
         let count = shape.frames(end).min(most) as usize;
         if latent.len() < count {
-            let rgb = as_rgb(DynamicImage::ImageRgba8(frame.into_buffer()))?;
+            let rgb = as_rgb(DynamicImage::ImageRgba8(frame.image))?;
             // Frames are kept at the size of the latent grid, which is smaller than the file's.
             let patch_px = shape.patch_px().unwrap_or(1);
             let grid = shape.grid(rgb.dimensions(), 1, patch_px);
@@ -70,10 +110,8 @@ fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbIm
             let small = resized(&rgb, size, ResizeFilter::Bilinear);
             latent.resize(count, small);
         }
-        if latent.len() == most as usize {
-            break;
-        }
-    }
+        Ok(latent.len() < most as usize)
+    })?;
     Ok(latent)
 }
 
@@ -81,7 +119,7 @@ fn shown(frames: Frames<'_>, shape: &LatentShape, most: u32) -> Result<Vec<RgbIm
 mod tests {
     use super::*;
     use image::codecs::gif::GifEncoder;
-    use image::{Delay, Frame, Rgba, RgbaImage};
+    use image::{Delay, Frame, Rgba};
 
     const SHAPE: LatentShape =
         LatentShape { frames_per_second: 2.0, tokens_per_frame: 4, values: 48, patch: None };

@@ -9,6 +9,7 @@ mod animation;
 mod channels;
 mod ffmpeg;
 mod flow;
+mod frames;
 mod grid;
 mod loader;
 mod npy;
@@ -18,6 +19,7 @@ mod stored;
 pub use channels::{ChannelLatents, LatentStatistics};
 pub use flow::{FlowTimes, TimeDistribution, noisy};
 pub(crate) use flow::{SAMPLE_SHIFT, at_time, sample_time, standard_normals};
+pub use frames::FrameInfo;
 pub use grid::{LatentShape, Latents};
 pub use loader::{
     ClipBatch, ClipLoader, ClipLoaderConfig, ClipPosition, caption_tokens, joined_spaces,
@@ -121,6 +123,9 @@ pub enum VideoError {
         /// Most tokens of a frame.
         tokens: u32,
     },
+    /// The model takes pictures only.
+    #[error("{0} takes no videos; use Qwen2-VL or Qwen2.5-VL, or leave the videos out")]
+    NoVideos(&'static str),
     /// The model needs latents, but the video has frames.
     #[error(
         "the model has {values} values per token, which are no square patch of 3 colours; give latents in safetensors or .npy"

@@ -1,0 +1,153 @@
+//! Frames of videos by number, in their own size, for vision-language models.
+
+use std::sync::Arc;
+
+use dip_core::hf::PixelSize;
+use image::{DynamicImage, RgbImage};
+
+use super::{Video, VideoError, animation, ffmpeg};
+use crate::data::picture::as_rgb;
+
+/// Frames per second that a drawn video is asked for.
+const DRAWN_PER_SECOND: f64 = 24.0;
+/// Most frames of a drawn video.
+const MAX_DRAWN_FRAMES: f64 = 65_536.0;
+
+/// Number, rate and size of the frames of a video.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FrameInfo {
+    /// Number of frames, at least 1.
+    pub frames: u32,
+    /// Mean number of frames per second.
+    pub per_second: f64,
+    /// Size of a frame.
+    pub size: PixelSize,
+}
+
+impl Video {
+    /// Number, rate and size of its frames. A drawn video and drawn pictures are asked for `drawn_px` x `drawn_px`.
+    ///
+    /// # Errors
+    /// [`VideoError`] for a damaged file, and for latents, which have no frames.
+    pub fn frame_info(&self, drawn_px: u32) -> Result<FrameInfo, VideoError> {
+        let info = match self {
+            Self::Drawn(source) => {
+                let frames = (source.seconds() * DRAWN_PER_SECOND).clamp(1.0, MAX_DRAWN_FRAMES);
+                let first = source.frames(1)?;
+                let first = first.first().ok_or_else(no_frames)?;
+                let size = PixelSize::new(first.width(), first.height());
+                FrameInfo { frames: frames as u32, per_second: DRAWN_PER_SECOND, size }
+            }
+            Self::Gif(_) | Self::WebP(_) => {
+                let (mut info, mut seconds) = (None, 0.0);
+                self.each_frame(&mut |frame| {
+                    let size = PixelSize::new(frame.image.width(), frame.image.height());
+                    let (frames, _) = info.map_or((0, size), |found| found);
+                    info = Some((frames + 1, size));
+                    seconds += frame.seconds;
+                    Ok(true)
+                })?;
+                let (frames, size) = info.ok_or_else(no_frames)?;
+                FrameInfo { frames, per_second: f64::from(frames) / seconds, size }
+            }
+            Self::Ffmpeg(bytes) => ffmpeg::info(bytes)?,
+            Self::Frames { pictures, per_second } => {
+                let size = pictures.first().ok_or_else(no_frames)?.size(drawn_px)?;
+                FrameInfo { frames: pictures.len() as u32, per_second: *per_second, size }
+            }
+            Self::Latents(_) => return Err(latents()),
+        };
+        if info.frames == 0 || !(info.per_second > 0.0 && info.per_second.is_finite()) {
+            return Err(no_frames());
+        }
+        Ok(info)
+    }
+
+    /// Gives `see` the frames with these numbers, which ascend, one by one. `info` is what [`frame_info`](Self::frame_info) says.
+    ///
+    /// # Errors
+    /// [`VideoError`] for a damaged file, if it has fewer frames, and any error of `see`.
+    pub fn each_frame_at(
+        &self,
+        numbers: &[u32],
+        info: &FrameInfo,
+        drawn_px: u32,
+        see: &mut dyn FnMut(RgbImage) -> Result<(), VideoError>,
+    ) -> Result<(), VideoError> {
+        let mut seen = 0;
+        let mut see = |frame: RgbImage| {
+            seen += 1;
+            see(frame)
+        };
+        match self {
+            Self::Drawn(source) => {
+                let all = source.frames(info.frames)?;
+                let frames = numbers.iter().filter_map(|&number| all.get(number as usize));
+                frames.cloned().try_for_each(&mut see)?;
+            }
+            Self::Gif(_) | Self::WebP(_) => {
+                let (mut number, mut wanted) = (0, numbers.iter().peekable());
+                self.each_frame(&mut |frame| {
+                    if wanted.peek() == Some(&&number) {
+                        let rgb = as_rgb(DynamicImage::ImageRgba8(frame.image))?;
+                        while wanted.next_if_eq(&&number).is_some() {
+                            see(rgb.clone())?;
+                        }
+                    }
+                    number += 1;
+                    Ok(wanted.peek().is_some())
+                })?;
+            }
+            Self::Ffmpeg(bytes) => ffmpeg::each_frame_at(bytes, numbers, info, &mut see)?,
+            Self::Frames { pictures, .. } => {
+                for &number in numbers {
+                    let picture = pictures.get(number as usize).ok_or_else(no_frames)?;
+                    see(picture.rgb(drawn_px)?)?;
+                }
+            }
+            Self::Latents(_) => return Err(latents()),
+        }
+        match seen == numbers.len() {
+            true => Ok(()),
+            false => Err(VideoError::broken("it has fewer frames than its header says")),
+        }
+    }
+
+    /// Shows the frames of an animation until `see` returns false.
+    fn each_frame(
+        &self,
+        see: &mut dyn FnMut(animation::AnimationFrame) -> Result<bool, VideoError>,
+    ) -> Result<(), VideoError> {
+        match self {
+            Self::Gif(bytes) => animation::each_of_gif(bytes, see),
+            Self::WebP(bytes) => animation::each_of_webp(bytes, see),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_frames() -> VideoError {
+    VideoError::broken("it has no frames")
+}
+
+fn latents() -> VideoError {
+    VideoError::broken("latents of an autoencoder have no frames; give the video itself")
+}
+
+impl PartialEq for Video {
+    /// Videos are equal if their bytes or pictures are equal; drawn videos, if they are the same.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Drawn(a), Self::Drawn(b)) => Arc::ptr_eq(a, b),
+            (Self::Gif(a), Self::Gif(b))
+            | (Self::WebP(a), Self::WebP(b))
+            | (Self::Ffmpeg(a), Self::Ffmpeg(b))
+            | (Self::Latents(a), Self::Latents(b)) => a == b,
+            (
+                Self::Frames { pictures: a, per_second: x },
+                Self::Frames { pictures: b, per_second: y },
+            ) => a == b && x == y,
+            _ => false,
+        }
+    }
+}
