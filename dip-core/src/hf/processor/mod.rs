@@ -202,6 +202,10 @@ impl ImageProcessorConfig {
         };
         let Some(json) = json else { return Ok(None) };
         let image = Fields::of_file(&json, PREPROCESSOR)?;
+        // Models that only hear have a feature extractor of sounds in this file.
+        if image.text_or("feature_extractor_type", "")? == SOUNDS {
+            return Ok(None);
+        }
         Self::of(&image, processor.as_ref(), model.as_ref()).map(Some)
     }
 
@@ -221,6 +225,8 @@ impl ImageProcessorConfig {
 }
 
 const PREPROCESSOR: &str = "preprocessor_config.json";
+/// Reads sounds, not pictures.
+const SOUNDS: &str = "WhisperFeatureExtractor";
 const PROCESSOR: &str = "processor_config.json";
 const MODEL: &str = "config.json";
 

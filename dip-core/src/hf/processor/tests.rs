@@ -92,6 +92,10 @@ fn a_nested_processor_precedes_its_own_file() {
     let split = SplitRule { longer_side_px: 1456, side_px: 364, divide: true };
     assert_eq!(config.rule, ImageRule::Split(split));
     assert_eq!(ImageProcessorConfig::read(ProcessorFiles::default()).unwrap(), None);
+    let sounds =
+        Some(r#"{"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 128}"#);
+    let files = ProcessorFiles { preprocessor: sounds, ..ProcessorFiles::default() };
+    assert_eq!(ImageProcessorConfig::read(files).unwrap(), None);
 }
 
 #[test]
