@@ -37,6 +37,14 @@ pub enum DataError {
         /// The content found instead.
         what: String,
     },
+    /// A shard on another machine cannot be fetched.
+    #[error("{}: {source}; check the URL and the credentials in the environment", url.display())]
+    Remote {
+        /// The URL.
+        url: PathBuf,
+        /// The error of the store.
+        source: BoxError,
+    },
     /// A folder or pattern names no shard.
     #[error("{}: no shard there; give files, folders with .tar, .jsonl or .parquet files, or patterns such as data/train-*.tar", path.display())]
     NoShards {

@@ -19,6 +19,8 @@
 
 mod chat;
 mod conversation;
+#[cfg(test)]
+mod damage_tests;
 mod document;
 mod error;
 mod loader;
@@ -67,4 +69,4 @@ pub use video::{
     FlowTimes, FrameInfo, FrameSource, LatentShape, LatentStatistics, Latents, TimeDistribution,
     Video, VideoError, caption_tokens, joined_spaces, noisy,
 };
-pub use webdataset::{SizeLimits, WebDataset, WebDatasetConfig};
+pub use webdataset::{Folders, SizeLimits, WebDataset, WebDatasetConfig};

@@ -8,7 +8,7 @@ use super::*;
 use crate::data::toy::{
     ClipCaption, DataSplit, MovingConfig, MovingShapes, match_clip, write_moving_shards,
 };
-use crate::data::{DataSource, SizeLimits, SkipReason, WebDataset, WebDatasetConfig};
+use crate::data::{DataSource, Folders, SizeLimits, SkipReason, WebDataset, WebDatasetConfig};
 
 const SHAPE: LatentShape =
     LatentShape { frames_per_second: 3.0, tokens_per_frame: 48, values: 48, patch: None };
@@ -16,7 +16,7 @@ const ORDERED: WebDatasetConfig = WebDatasetConfig {
     seed: 0,
     shuffle_buffer: 1,
     limits: SizeLimits { member_bytes: 1 << 20, sample_bytes: 1 << 20 },
-    images: None,
+    folders: Folders { images: None, cache: None },
 };
 
 fn shard(folder: &Path, members: &[(&str, &[u8])]) -> PathBuf {

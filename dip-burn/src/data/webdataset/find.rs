@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::format::Format;
+use super::format::{Format, is_remote};
 use crate::data::error::DataError;
 
 /// The shards that `paths` name, each once, ordered by path.
@@ -16,6 +16,10 @@ pub(super) fn find_shards(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> 
     for path in paths {
         let before = shards.len();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if is_remote(path) {
+            shards.insert(path.clone());
+            continue;
+        }
         if path.is_dir() {
             shards.extend(named(path, Format::is_shard_name)?);
         } else if name.contains(['*', '?']) && !path.exists() {

@@ -8,10 +8,11 @@ use std::path::Path;
 use fnv::FnvHasher;
 
 use super::headers::{HeaderError, Headers};
+use super::remote;
 use crate::data::error::DataError;
 
 /// Bytes at the beginning and at the end of a shard that identify its content.
-const IDENTITY_BYTES: u64 = 64 << 10;
+pub(super) const IDENTITY_BYTES: u64 = 64 << 10;
 
 /// The format of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +67,19 @@ impl Format {
     }
 }
 
+/// True for a URL.
+pub(super) fn is_remote(path: &Path) -> bool {
+    path.to_str().is_some_and(|url| url.contains("://"))
+}
+
 /// A number that tells shards apart: by their name, length, first and last bytes.
 ///
 /// # Errors
 /// [`DataError`] names a file that cannot be read, or is no shard.
 pub(super) fn identity(path: &Path) -> Result<u64, DataError> {
+    if is_remote(path) {
+        return remote::identity(path);
+    }
     let io = |source| DataError::Io { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(io)?;
     Format::of(path, &mut file)?;

@@ -101,8 +101,8 @@ fn json_files_name_the_pictures_of_a_folder() {
     // The folder of pictures may be elsewhere.
     let elsewhere = tempfile::tempdir().unwrap();
     let moved = written(elsewhere.path(), "a.jsonl", samples[0].as_bytes());
-    let images = Some(folder.path().to_owned());
-    let config = WebDatasetConfig { images, ..WebDatasetConfig::default() };
+    let folders = Folders { images: Some(folder.path().to_owned()), cache: None };
+    let config = WebDatasetConfig { folders, ..WebDatasetConfig::default() };
     assert_eq!(epoch(WebDataset::open(&[moved], config).unwrap()).0, texts[..1]);
 }
 
@@ -178,6 +178,14 @@ fn rows_of_parquet_files_are_samples() {
     assert_eq!(texts[0], "<image>What is it?A red square.");
     assert_eq!(texts.len(), 4);
     assert_eq!(skipped.len(), 0, "{skipped:?}");
+}
+
+#[cfg(not(feature = "remote"))]
+#[test]
+fn urls_need_their_feature() {
+    let config = WebDatasetConfig::default();
+    let error = WebDataset::open(&["s3://bucket/a.tar".into()], config).unwrap_err().to_string();
+    assert!(error.contains("s3://bucket/a.tar") && error.contains("feature `remote`"), "{error}");
 }
 
 #[cfg(not(feature = "parquet"))]

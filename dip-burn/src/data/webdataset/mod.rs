@@ -10,11 +10,17 @@ mod index;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod pictures;
+#[cfg(feature = "remote")]
+mod remote;
+#[cfg(not(feature = "remote"))]
+#[path = "without_remote.rs"]
+mod remote;
 mod sample;
 mod shard;
 mod unpack;
 
 pub use sample::SizeLimits;
+pub use shard::Folders;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -47,13 +53,18 @@ pub struct WebDatasetConfig {
     pub shuffle_buffer: usize,
     /// Largest sizes that are read.
     pub limits: SizeLimits,
-    /// The folder of the pictures that JSON files name; absent for the folder of each file.
-    pub images: Option<PathBuf>,
+    /// Folders of pictures and of fetched shards.
+    pub folders: Folders,
 }
 
 impl Default for WebDatasetConfig {
     fn default() -> Self {
-        Self { seed: 0, shuffle_buffer: 1024, limits: SizeLimits::default(), images: None }
+        Self {
+            seed: 0,
+            shuffle_buffer: 1024,
+            limits: SizeLimits::default(),
+            folders: Folders::default(),
+        }
     }
 }
 
@@ -277,10 +288,8 @@ impl<D> WebDataset<D> {
             if self.open.len() == OPEN_SHARDS {
                 self.open.remove(0);
             }
-            self.open.push((
-                number,
-                Shard::open(&self.shards[number as usize], self.config.images.as_deref())?,
-            ));
+            self.open
+                .push((number, Shard::open(&self.shards[number as usize], &self.config.folders)?));
         }
         Ok(&mut self.open.last_mut().expect("one was just put there").1)
     }
@@ -351,5 +360,7 @@ fn rng(seed: u64, epoch: u64, draw: u64) -> ChaCha8Rng {
 
 #[cfg(test)]
 mod formats_tests;
+#[cfg(all(test, feature = "remote"))]
+mod remote_tests;
 #[cfg(test)]
 mod tests;

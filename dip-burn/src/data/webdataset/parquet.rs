@@ -156,7 +156,7 @@ fn transposed(json: Value) -> Value {
     if lists.iter().any(|(_, list)| list.len() != length) {
         return json;
     }
-    let item = |i: usize| lists.iter().map(|&(name, list)| (name.clone(), list[i].clone()));
+    let item = |i: usize| lists.iter().map(move |&(name, list)| (name.clone(), list[i].clone()));
     (0..length).map(|i| Value::Object(item(i).collect())).collect()
 }
 

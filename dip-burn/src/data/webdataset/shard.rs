@@ -4,16 +4,26 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::format::Format;
+use super::format::{Format, is_remote};
 use super::headers::HeaderError;
 use super::index::Index;
 use super::pictures::PictureFolder;
+use super::remote;
 use super::sample::{SampleReader, SizeLimits, Unusable};
 use super::unpack::{Unpacked, unpack};
 use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::skip::SkipReason;
 use crate::data::video::CaptionedVideo;
+
+/// Folders beside the shards.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Folders {
+    /// The pictures that JSON files name; absent for the folder of each file.
+    pub images: Option<PathBuf>,
+    /// Where shards on other machines are kept; absent to keep them only while they are open.
+    pub cache: Option<PathBuf>,
+}
 
 /// An open shard, with the places of its samples.
 #[derive(Debug)]
@@ -26,13 +36,16 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// Opens a shard and indexes it. `images` is the folder of the pictures of JSON files; absent for the file's own folder.
+    /// Opens a shard and indexes it.
     ///
     /// # Errors
     /// [`DataError::Io`] and [`DataError::NotAShard`] name the file. Damage after the beginning is only noted.
-    pub fn open(path: &Path, images: Option<&Path>) -> Result<Self, DataError> {
+    pub fn open(path: &Path, folders: &Folders) -> Result<Self, DataError> {
         let io = |source| DataError::Io { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(io)?;
+        let mut file = match is_remote(path) {
+            true => remote::fetch(path, folders.cache.as_deref())?,
+            false => File::open(path).map_err(io)?,
+        };
         let format = Format::of(path, &mut file)?;
         file.seek(SeekFrom::Start(0)).map_err(io)?;
         let mut new = Self { path: path.to_owned(), file, index: Index::default(), pictures: None };
@@ -47,7 +60,7 @@ impl Shard {
             Format::Json => {
                 new.index = Index::of_json(&mut new.file).map_err(io)?;
                 let own = path.parent().unwrap_or(Path::new("."));
-                new.pictures = Some(PictureFolder::new(images.unwrap_or(own)));
+                new.pictures = Some(PictureFolder::new(folders.images.as_deref().unwrap_or(own)));
             }
             Format::Parquet => (new.file, new.index) = parquet_index(path, new.file)?,
         }

@@ -19,11 +19,14 @@ const SECONDS_PER_CLIP: f64 = 2.0;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// WebDataset shards (files or folders of them); none for the built-in drawn scenes, or moving shapes for video.
+    /// Shards: files, folders of them, patterns or URLs; none for the built-in drawn scenes, or moving shapes for video.
     pub shards: Vec<PathBuf>,
     /// The folder of the pictures that JSON files name; absent for the folder of each file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<PathBuf>,
+    /// The folder in which shards given by URL are kept; absent to fetch them whenever they are opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
     /// Several sets of shards in shares, in place of `shards`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mixture: Vec<MixtureConfig>,
@@ -131,6 +134,7 @@ impl Default for DataConfig {
         Self {
             shards: Vec::new(),
             images: None,
+            cache: None,
             mixture: Vec::new(),
             shuffle_buffer: 1024,
             too_long: TooLong::default(),

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::{DataError, DataSource, Mixture, MixturePart, WebDataset, WebDatasetConfig};
+use crate::data::{
+    DataError, DataSource, Folders, Mixture, MixturePart, WebDataset, WebDatasetConfig,
+};
 use crate::train::DataConfig;
 
 /// Opens shards as a source of documents or videos.
@@ -20,8 +22,9 @@ pub(super) fn train_shards<D: 'static>(
 ) -> Result<Option<Box<dyn DataSource<D>>>, DataError> {
     let opened = |shards: &[PathBuf], images: Option<&Path>| {
         let images = images.or(data.images.as_deref()).map(Path::to_owned);
+        let folders = Folders { images, cache: data.cache.clone() };
         let shuffle_buffer = data.shuffle_buffer;
-        open(shards, WebDatasetConfig { seed, shuffle_buffer, images, ..Default::default() })
+        open(shards, WebDatasetConfig { seed, shuffle_buffer, folders, ..Default::default() })
     };
     if !data.has_shards() {
         return Ok(None);
@@ -49,7 +52,7 @@ pub(super) fn held_out_shards<D: 'static>(
     if data.held_out.is_empty() {
         return Ok(None);
     }
-    let images = data.images.clone();
-    let config = WebDatasetConfig { seed, shuffle_buffer: 1, images, ..Default::default() };
+    let folders = Folders { images: data.images.clone(), cache: data.cache.clone() };
+    let config = WebDatasetConfig { seed, shuffle_buffer: 1, folders, ..Default::default() };
     Ok(Some(Box::new(open(&data.held_out, config)?)))
 }
