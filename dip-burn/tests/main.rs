@@ -39,7 +39,7 @@ mod precision;
 #[path = "suite/published/mod.rs"]
 mod published;
 
-/// Videos of vision-language models.
+/// Videos in documents of vision-language models.
 #[path = "suite/videos.rs"]
 mod videos;
 

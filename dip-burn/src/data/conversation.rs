@@ -32,7 +32,7 @@ impl JsonFields {
 pub struct Turn {
     /// The speaker.
     pub role: Role,
-    /// Text, pictures and sounds, in reading order.
+    /// Text, pictures, sounds and videos, in reading order.
     pub pieces: Vec<DocumentPiece>,
     /// True if the model learns to say this.
     pub trained: bool,
@@ -47,12 +47,12 @@ impl Turn {
         Self { role, pieces, trained: role == Role::Assistant, fields }
     }
 
-    /// True if the turn has a picture or a sound.
+    /// True if the turn has a picture, a sound or a video.
     pub fn has_media(&self) -> bool {
         self.pieces.iter().any(|piece| !matches!(piece, DocumentPiece::Text(_)))
     }
 
-    /// The text without pictures and sounds.
+    /// The text without pictures, sounds and videos.
     pub fn text(&self) -> String {
         let text = |piece: &DocumentPiece| match piece {
             DocumentPiece::Text(text) => Some(text.clone()),

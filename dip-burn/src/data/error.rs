@@ -10,6 +10,7 @@ use super::chat::ChatError;
 use super::picture::PictureError;
 use super::skip::{SkipCounts, SkipReason};
 use super::sound::SoundError;
+use super::video::VideoError;
 
 /// Any error, such as an error of a library or of your own source.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -145,6 +146,9 @@ pub enum DocumentError {
     /// The chat template refuses a conversation.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// The size of a video cannot be found.
+    #[error(transparent)]
+    Video(#[from] VideoError),
     /// A sound cannot be used.
     #[error(transparent)]
     Sound(#[from] SoundError),
@@ -155,7 +159,8 @@ impl DocumentError {
     pub fn reason(&self) -> SkipReason {
         match self {
             Self::Text(_) => SkipReason::Untokenizable,
-            Self::Picture(error) => error.reason(),
+            Self::Picture(error) | Self::Video(VideoError::Picture(error)) => error.reason(),
+            Self::Video(_) => SkipReason::BrokenVideo,
             Self::Chat(_) => SkipReason::Unrenderable,
             Self::Sound(_) => SkipReason::BrokenSound,
         }

@@ -38,12 +38,14 @@ mod source;
 mod tokenizer;
 pub mod toy;
 pub(crate) mod video;
+mod visual;
 mod webdataset;
 
 pub use chat::{ChatError, ChatTemplate};
 pub use conversation::{Conversation, JsonFields, Role, Turn};
 pub use document::{
-    AUDIO_MARK, Document, DocumentPiece, IMAGE_MARK, PlacedPicture, PlacedSound, TokenizedDocument,
+    AUDIO_MARK, Document, DocumentMedia, DocumentPiece, IMAGE_MARK, PlacedPicture, PlacedSound,
+    TokenizedDocument, VIDEO_MARK,
 };
 pub use error::{BoxError, DataError, DocumentError, TokenizeError};
 pub use image::RgbImage;
@@ -69,4 +71,5 @@ pub use video::{
     FlowTimes, FrameInfo, FrameSource, LatentShape, LatentStatistics, Latents, TimeDistribution,
     Video, VideoError, caption_tokens, joined_spaces, noisy,
 };
+pub use visual::Visual;
 pub use webdataset::{Folders, SizeLimits, WebDataset, WebDatasetConfig};

@@ -7,11 +7,12 @@ use super::document::{Document, DocumentPiece, MarkKind, marks};
 use super::picture::Picture;
 use super::skip::SkipReason;
 use super::sound::Recording;
+use super::video::Video;
 
 /// Most turns of one conversation.
 const MAX_TURNS: usize = 1 << 16;
 
-/// The pictures and sounds of a sample: first those that come with it, then those that its text names.
+/// The pictures, sounds and videos of a sample: first those that come with it, then those that its text names.
 pub(super) trait SamplePictures {
     /// The next picture that comes with the sample, in order; `None` if there are no more.
     ///
@@ -36,14 +37,28 @@ pub(super) trait SamplePictures {
     /// # Errors
     /// The reason to skip the sample.
     fn named_sound(&mut self, name: &str) -> Result<Recording, SkipReason>;
+
+    /// The next video that comes with the sample, in order; `None` if there are no more.
+    ///
+    /// # Errors
+    /// The reason to skip the sample.
+    fn next_video(&mut self) -> Result<Option<Video>, SkipReason>;
+
+    /// The video of a name in a message: a path.
+    ///
+    /// # Errors
+    /// The reason to skip the sample.
+    fn named_video(&mut self, name: &str) -> Result<Video, SkipReason>;
 }
 
 /// The conversation of a sample; `None` if it has none.
 ///
 /// Two forms are read, each with either names of fields. LLaVA and ShareGPT have `conversations` of `from` and `value`, with
-/// `<image>` where a picture is and `<audio>` where a sound is; white space around a mark belongs to the mark. OpenAI has `messages` of `role` and `content`, a
-/// text or a list of parts `{"type":"text","text":..}`, `{"type":"image"}`, `{"type":"image_url","image_url":{"url":..}}`,
-/// `{"type":"audio"}` and `{"type":"audio_url","audio_url":..}`. Pictures and sounds that no turn mentions come before the text of the first turn of the user.
+/// `<image>` where a picture is, `<audio>` where a sound is and `<video>` where a video is; white space around a mark belongs to
+/// the mark. OpenAI has `messages` of `role` and `content`, a text or a list of parts `{"type":"text","text":..}`,
+/// `{"type":"image"}`, `{"type":"image_url","image_url":{"url":..}}`, `{"type":"audio"}`, `{"type":"audio_url","audio_url":..}` and
+/// `{"type":"video","video":..}`. Pictures, sounds and videos that no turn mentions come before the text of the first turn of the
+/// user.
 ///
 /// # Errors
 /// The reason to skip the sample.
@@ -113,21 +128,26 @@ pub(super) fn items(json: &Value) -> Option<Vec<Value>> {
     (json.kind() == ValueKind::Seq).then(|| json.try_iter().ok())?.map(Iterator::collect)
 }
 
-/// Puts the remaining pictures and sounds before the first text of the user.
+/// Puts the remaining pictures, sounds and videos before the first text of the user.
 fn place_unmentioned(
     turns: &mut [Turn],
     pictures: &mut dyn SamplePictures,
 ) -> Result<(), SkipReason> {
     let is_picture = |piece: &DocumentPiece| matches!(piece, DocumentPiece::Picture(_));
     let is_sound = |piece: &DocumentPiece| matches!(piece, DocumentPiece::Sound(_));
-    let (mut shown, mut heard) = (Vec::new(), Vec::new());
+    let is_video = |piece: &DocumentPiece| matches!(piece, DocumentPiece::Video(_));
+    let (mut shown, mut played, mut heard) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(picture) = pictures.next()? {
         shown.push(DocumentPiece::Picture(picture));
     }
     while let Some(sound) = pictures.next_sound()? {
         heard.push(DocumentPiece::Sound(sound));
     }
+    while let Some(video) = pictures.next_video()? {
+        played.push(DocumentPiece::Video(video));
+    }
     place_first(turns, heard, is_sound)?;
+    place_first(turns, played, is_video)?;
     place_first(turns, shown, is_picture)
 }
 
@@ -178,7 +198,7 @@ fn read_turn(turn: &Value, pictures: &mut dyn SamplePictures) -> Result<Turn, Sk
     Ok(out)
 }
 
-/// A text with a picture or sound in place of each mark. A sound mark is text where no sound is left.
+/// A text with a picture, sound or video in place of each mark. A sound mark is text where no sound is left.
 fn marked(text: &str, pictures: &mut dyn SamplePictures) -> Result<Vec<DocumentPiece>, SkipReason> {
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -186,6 +206,9 @@ fn marked(text: &str, pictures: &mut dyn SamplePictures) -> Result<Vec<DocumentP
         let piece = match kind {
             MarkKind::Picture => {
                 Some(DocumentPiece::Picture(pictures.next()?.ok_or(SkipReason::WrongMarks)?))
+            }
+            MarkKind::Video => {
+                Some(DocumentPiece::Video(pictures.next_video()?.ok_or(SkipReason::WrongMarks)?))
             }
             MarkKind::Sound => pictures.next_sound()?.map(DocumentPiece::Sound),
         };
@@ -226,6 +249,13 @@ fn read_part(part: &Value, pictures: &mut dyn SamplePictures) -> Result<Document
                 };
             Ok(DocumentPiece::Sound(sound))
         }
+        (Some("video" | "video_url"), _) => {
+            let video = match named_file(part, &["video_url", "video", "url", "path"]) {
+                Some(name) => pictures.named_video(&name)?,
+                None => pictures.next_video()?.ok_or(SkipReason::WrongMarks)?,
+            };
+            Ok(DocumentPiece::Video(video))
+        }
         _ => Err(SkipReason::InvalidConversation),
     }
 }
@@ -247,8 +277,12 @@ mod tests {
 
     use super::*;
 
-    /// Pictures and sounds that come with a sample.
-    struct Two(VecDeque<u8>, VecDeque<usize>);
+    /// Pictures, sounds and videos that come with a sample.
+    struct Media(VecDeque<u8>, VecDeque<usize>, VecDeque<u8>);
+
+    fn video(n: u8) -> Video {
+        Video::Gif(vec![n].into())
+    }
 
     fn sound(samples: usize) -> Recording {
         Recording::Samples(vec![0.0; samples].into())
@@ -258,7 +292,7 @@ mod tests {
         Picture::Encoded(vec![n].into())
     }
 
-    impl SamplePictures for Two {
+    impl SamplePictures for Media {
         fn next(&mut self) -> Result<Option<Picture>, SkipReason> {
             Ok(self.0.pop_front().map(picture))
         }
@@ -274,19 +308,28 @@ mod tests {
         fn named_sound(&mut self, name: &str) -> Result<Recording, SkipReason> {
             Ok(sound(name.len()))
         }
+
+        fn next_video(&mut self) -> Result<Option<Video>, SkipReason> {
+            Ok(self.2.pop_front().map(video))
+        }
+
+        fn named_video(&mut self, name: &str) -> Result<Video, SkipReason> {
+            Ok(video(name.len() as u8))
+        }
     }
 
     fn read(json: serde_json::Value) -> Result<Vec<(Role, String, bool)>, SkipReason> {
-        read_with(json, &[])
+        read_with(json, &[], &[])
     }
 
     fn read_with(
         json: serde_json::Value,
         sounds: &[usize],
+        videos: &[u8],
     ) -> Result<Vec<(Role, String, bool)>, SkipReason> {
-        let sounds = sounds.iter().copied().collect();
-        let document =
-            conversation(&Value::from_serialize(json), &mut Two([1, 2].into(), sounds))?.unwrap();
+        let (sounds, videos) = (sounds.to_vec().into(), videos.to_vec().into());
+        let mut media = Media([1, 2].into(), sounds, videos);
+        let document = conversation(&Value::from_serialize(json), &mut media)?.unwrap();
         let Document::Conversation(conversation) = document else { panic!("no conversation") };
         let marked = |turn: &Turn| Document::Plain(turn.pieces.clone()).marked_text();
         let turns = conversation.turns.iter();
@@ -329,6 +372,7 @@ mod tests {
             {"from": "human", "value": "<audio>\nWhat is it? <image> and <image>"},
             {"from": "gpt", "value": "<audio> is the mark."}]}),
             &[1],
+            &[],
         )
         .unwrap();
         assert_eq!(turns[0].1, "<audio>What is it?<image>and<image>");
@@ -339,9 +383,33 @@ mod tests {
                 {"type": "audio_url", "audio_url": "a.wav"}, {"type": "text", "text": "Which?"}]},
             {"role": "assistant", "content": "Both."}]}),
             &[1],
+            &[],
         )
         .unwrap();
         assert_eq!(turns[0].1, "<audio><image><image><audio>Which?");
+    }
+
+    #[test]
+    fn videos_have_marks_and_parts_like_pictures() {
+        let llava = |first: &str| {
+            let turns = json!({"conversations": [
+                {"from": "human", "value": first}, {"from": "gpt", "value": "It moves."}]});
+            read_with(turns, &[], &[1])
+        };
+        let turns = llava("<video>\nWhat is it? <image> and <image>").unwrap();
+        assert_eq!(turns[0].1, "<video>What is it?<image>and<image>");
+        assert_eq!(llava("What?").unwrap()[0].1, "<image><image><video>What?");
+        assert_eq!(llava("<video><video>").unwrap_err(), SkipReason::WrongMarks);
+        let turns = read_with(
+            json!({"messages": [
+            {"role": "user", "content": [{"type": "video"}, {"type": "image"}, {"type": "image"},
+                {"type": "video", "video": "a.mp4"}, {"type": "text", "text": "Which?"}]},
+            {"role": "assistant", "content": "Both."}]}),
+            &[],
+            &[1],
+        )
+        .unwrap();
+        assert_eq!(turns[0].1, "<video><image><image><video>Which?");
     }
 
     #[test]

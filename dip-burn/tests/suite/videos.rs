@@ -1,10 +1,11 @@
-//! Videos of vision-language models: frames, sizes and pixels equal the video processor of Qwen2-VL.
+//! Videos in documents of vision-language models: frames, sizes and pixels equal the video processor of Qwen2-VL.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use dip_burn::data::{
-    FrameSource, ImageProcessor, Picture, PictureError, PixelSource, RgbImage, Video, VideoError,
+    Conversation, Document, DocumentMedia, DocumentPiece, FrameSource, ImageProcessor, JsonFields,
+    Picture, PictureError, PixelSource, RgbImage, Role, Tokenizer, Turn, Video, VideoError,
     VideoRule,
 };
 use dip_burn::model::vit::PatchShape;
@@ -132,4 +133,75 @@ fn a_video_without_frames_and_a_model_without_videos_are_named() {
     let pictures = ImageProcessor::of_model(&model).unwrap();
     let error = layout(&pictures, video(4, 2.0, 8, 8));
     assert!(error.contains("takes no videos"), "{error}");
+}
+
+const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[
+ {"id":3,"content":"<|vision_start|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+ {"id":4,"content":"<|vision_end|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+ {"id":5,"content":"<|image_pad|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+ {"id":6,"content":"<|video_pad|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+ {"id":7,"content":"<|im_end|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"Whitespace"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{"a":0,"b":1,"?":2,"<|vision_start|>":3,"<|vision_end|>":4,"<|image_pad|>":5,
+ "<|video_pad|>":6,"<|im_end|>":7},"unk_token":"?"}}"#;
+
+#[test]
+fn a_video_stands_at_its_mark_with_the_tokens_of_all_its_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, TOKENIZER).unwrap();
+    let tokenizer = Tokenizer::from_file(&path).unwrap();
+    let picture = Picture::Drawn(Arc::new(Drawn { frame: 0, width: 56, height: 28 }));
+    let document = Document::interleave_media(
+        "a <video> b <image> a",
+        DocumentMedia {
+            pictures: vec![picture],
+            videos: vec![video(9, 24.0, 50, 40)],
+            ..DocumentMedia::default()
+        },
+    );
+    let document = document.unwrap();
+    assert_eq!(document.marked_text(), "a <video> b <image> a");
+    let (processor, _) = processor();
+    let tokens = document.tokenize(&tokenizer, &processor.into()).unwrap();
+    let mut expected = vec![0, 3];
+    expected.extend([6; 2 * 2]);
+    expected.extend([4, 1, 3, 5, 5, 4, 0, 7]);
+    assert_eq!(tokens.tokens, expected);
+    assert!(
+        tokens.tokens.iter().zip(&tokens.trained).all(|(&id, &t)| !(t && (5..7).contains(&id)))
+    );
+    let places: Vec<u32> = tokens.pictures.iter().map(|placed| placed.offset).collect();
+    assert_eq!(places, [2, 9]);
+    assert!(
+        Document::interleave_media(
+            "<video><video>",
+            DocumentMedia { videos: vec![video(2, 1.0, 28, 28)], ..DocumentMedia::default() }
+        )
+        .is_none()
+    );
+}
+
+const TEMPLATE: &str = "{% for turn in messages %}{% for part in turn.content %}{% if part.type == 'video' %}\
+<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}\
+{% if turn.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}";
+
+#[test]
+fn a_chat_template_places_videos() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), TOKENIZER).unwrap();
+    std::fs::write(folder.path().join("chat_template.jinja"), TEMPLATE).unwrap();
+    let tokenizer = Tokenizer::from_file(folder.path()).unwrap();
+    let question =
+        vec![DocumentPiece::Video(video(9, 24.0, 50, 40)), DocumentPiece::Text("a ".to_owned())];
+    let turns = vec![
+        Turn::new(Role::User, question),
+        Turn::new(Role::Assistant, vec![DocumentPiece::Text("b".to_owned())]),
+    ];
+    let document = Document::Conversation(Conversation { turns, tools: JsonFields::default() });
+    let (processor, _) = processor();
+    let tokens = document.tokenize(&tokenizer, &processor.into()).unwrap();
+    assert_eq!(tokens.tokens, [3, 6, 6, 6, 6, 4, 0, 1, 7]);
+    assert_eq!(tokens.trained, [[false; 7].as_slice(), &[true; 2]].concat());
+    assert_eq!(tokens.pictures[0].offset, 1);
 }

@@ -10,7 +10,7 @@ use crate::data::document::DocumentPiece;
 /// The form of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ContentForm {
-    /// One text; a picture or sound is the text that stands for it.
+    /// One text; a picture, sound or video is the text that stands for it.
     Text,
     /// A list of objects with `type`.
     Parts,
@@ -33,6 +33,7 @@ impl TurnText {
                     DocumentPiece::Text(own) => marked(own, text),
                     DocumentPiece::Picture(_) => text.picture().to_owned(),
                     DocumentPiece::Sound(_) => text.sound().to_owned(),
+                    DocumentPiece::Video(_) => text.video().to_owned(),
                 };
                 Value::from(turn.pieces.iter().map(piece).collect::<String>())
             }
@@ -41,6 +42,7 @@ impl TurnText {
                     DocumentPiece::Text(own) => part("text", Some(marked(own, text))),
                     DocumentPiece::Picture(_) => part("image", None),
                     DocumentPiece::Sound(_) => part("audio", None),
+                    DocumentPiece::Video(_) => part("video", None),
                 };
                 turn.pieces.iter().map(piece).collect()
             }

@@ -60,6 +60,16 @@ pub enum ChatError {
         /// Sounds of the conversation.
         sounds: usize,
     },
+    /// The template leaves videos out, or the tokenizer has no token for them.
+    #[error(
+        "the text has {shown} of {videos} videos; choose a model for videos with its tokenizer and chat template"
+    )]
+    Videos {
+        /// Videos in the text.
+        shown: usize,
+        /// Videos of the conversation.
+        videos: usize,
+    },
     /// The template leaves pictures out.
     #[error(
         "the chat template shows {shown} of {pictures} pictures; choose a template for pictures"
@@ -82,6 +92,9 @@ pub(crate) trait ChatText {
 
     /// Stands for a sound in a template that reads only text.
     fn sound(&self) -> &str;
+
+    /// Stands for a video in a template that reads only text; empty if the tokenizer has no token for videos.
+    fn video(&self) -> &str;
 
     /// The token of a picture whose text is no token.
     fn picture_token(&self) -> u32;

@@ -11,6 +11,7 @@ use crate::data::samples::{SamplePictures, conversation, field, items, text_fiel
 use crate::data::skip::SkipReason;
 use crate::data::sound::Recording;
 use crate::data::tokenizer::Tokenizer;
+use crate::data::video::Video;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers")
@@ -45,6 +46,14 @@ impl SamplePictures for Endless {
     }
 
     fn named_sound(&mut self, _: &str) -> Result<Recording, SkipReason> {
+        Err(SkipReason::WrongMarks)
+    }
+
+    fn next_video(&mut self) -> Result<Option<Video>, SkipReason> {
+        Ok(None)
+    }
+
+    fn named_video(&mut self, _: &str) -> Result<Video, SkipReason> {
         Err(SkipReason::WrongMarks)
     }
 }

@@ -1,4 +1,4 @@
-//! Documents: text, pictures and sounds in order, and their tokens.
+//! Documents: text, pictures, sounds and videos in order, and their tokens.
 
 mod text;
 mod tokens;
@@ -10,6 +10,7 @@ pub use tokens::{PlacedPicture, PlacedSound, TokenizedDocument};
 use super::conversation::{Conversation, Turn};
 use super::picture::Picture;
 use super::sound::Recording;
+use super::video::Video;
 
 /// Placeholder of a picture in a text.
 pub const IMAGE_MARK: &str = "<image>";
@@ -17,10 +18,13 @@ pub const IMAGE_MARK: &str = "<image>";
 /// Placeholder of a sound in a text.
 pub const AUDIO_MARK: &str = "<audio>";
 
-/// Text, pictures and sounds, in reading order.
+/// Placeholder of a video in a text.
+pub const VIDEO_MARK: &str = "<video>";
+
+/// Text, pictures, sounds and videos, in reading order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Document {
-    /// Text, pictures and sounds without speakers; all text has a loss.
+    /// Text, pictures, sounds and videos without speakers; all text has a loss.
     Plain(Vec<DocumentPiece>),
     /// The turns of a conversation; only the assistant's have a loss.
     Conversation(Conversation),
@@ -35,12 +39,33 @@ pub enum DocumentPiece {
     Picture(Picture),
     /// A sound, not yet decoded.
     Sound(Recording),
+    /// A video, not yet decoded.
+    Video(Video),
+}
+
+/// The pictures, videos and sounds of a text, each kind in the order of its marks.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DocumentMedia {
+    /// Pictures, not yet decoded.
+    pub pictures: Vec<Picture>,
+    /// Videos, not yet decoded.
+    pub videos: Vec<Video>,
+    /// Sounds, not yet decoded.
+    pub sounds: Vec<Recording>,
+}
+
+impl DocumentMedia {
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pictures.is_empty() && self.videos.is_empty() && self.sounds.is_empty()
+    }
 }
 
 /// What a mark in a text stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MarkKind {
     Picture,
+    Video,
     Sound,
 }
 
@@ -49,33 +74,47 @@ pub(super) fn marks(text: &str) -> Vec<(Range<usize>, MarkKind)> {
     let of = |mark: &'static str, kind| {
         text.match_indices(mark).map(move |(at, _)| (at..at + mark.len(), kind))
     };
-    let mut marks: Vec<_> =
-        of(IMAGE_MARK, MarkKind::Picture).chain(of(AUDIO_MARK, MarkKind::Sound)).collect();
+    let mut marks: Vec<_> = of(IMAGE_MARK, MarkKind::Picture)
+        .chain(of(VIDEO_MARK, MarkKind::Video))
+        .chain(of(AUDIO_MARK, MarkKind::Sound))
+        .collect();
     marks.sort_by_key(|(range, _)| range.start);
     marks
 }
 
 impl Document {
-    /// Replaces each mark in `text` by a picture or a sound. A text without marks of one kind gets its pictures or sounds in front.
-    /// `None` if the numbers of marks and of pictures or sounds differ. Without sounds, [`AUDIO_MARK`] is text.
+    /// Replaces each mark in `text` by a picture or a sound, as [`Document::interleave_media`] does.
     pub fn interleave(text: &str, pictures: Vec<Picture>, sounds: Vec<Recording>) -> Option<Self> {
+        Self::interleave_media(text, DocumentMedia { pictures, sounds, ..DocumentMedia::default() })
+    }
+
+    /// Replaces each mark in `text` by a picture, video or sound. Without marks of a kind in the text, what is of this kind comes
+    /// first. `None` if the number of marks of a kind differs from the number of pictures, videos or sounds. Without sounds,
+    /// [`AUDIO_MARK`] is text.
+    pub fn interleave_media(text: &str, media: DocumentMedia) -> Option<Self> {
+        let DocumentMedia { pictures, videos, sounds } = media;
         let mut marks = marks(text);
         if sounds.is_empty() {
-            marks.retain(|(_, kind)| *kind == MarkKind::Picture);
+            marks.retain(|(_, kind)| *kind != MarkKind::Sound);
         }
-        let shown = |kind| marks.iter().filter(|(_, of)| *of == kind).count();
-        let (of_pictures, of_sounds) = (shown(MarkKind::Picture), shown(MarkKind::Sound));
-        let fits = |marks: usize, count: usize| marks == 0 || marks == count;
-        if !fits(of_pictures, pictures.len()) || !fits(of_sounds, sounds.len()) {
-            return None;
-        }
-        let mut pieces = Vec::with_capacity(2 * (pictures.len() + sounds.len()) + 1);
+        let mut pieces = Vec::with_capacity(marks.len() + pictures.len() + 1);
+        let has_place = |kind, count: usize| {
+            let marked = marks.iter().filter(|(_, of)| *of == kind).count();
+            (marked == 0 || marked == count).then_some(marked > 0)
+        };
+        let pictures_have_places = has_place(MarkKind::Picture, pictures.len())?;
+        let videos_have_places = has_place(MarkKind::Video, videos.len())?;
+        let sounds_have_places = has_place(MarkKind::Sound, sounds.len())?;
         let mut pictures = pictures.into_iter().map(DocumentPiece::Picture);
+        let mut videos = videos.into_iter().map(DocumentPiece::Video);
         let mut sounds = sounds.into_iter().map(DocumentPiece::Sound);
-        if of_pictures == 0 {
+        if !pictures_have_places {
             pieces.extend(&mut pictures);
         }
-        if of_sounds == 0 {
+        if !videos_have_places {
+            pieces.extend(&mut videos);
+        }
+        if !sounds_have_places {
             pieces.extend(&mut sounds);
         }
         let piece = |text: &str| (!text.is_empty()).then(|| DocumentPiece::Text(text.to_owned()));
@@ -84,6 +123,7 @@ impl Document {
             pieces.extend(piece(&text[start..range.start]));
             pieces.extend(match kind {
                 MarkKind::Picture => pictures.next(),
+                MarkKind::Video => videos.next(),
                 MarkKind::Sound => sounds.next(),
             });
             start = range.end;
@@ -101,12 +141,13 @@ impl Document {
         plain.iter().chain(turns.iter().flat_map(|turn| &turn.pieces))
     }
 
-    /// The text with a mark for each picture and sound.
+    /// The text with a mark for each picture, sound and video.
     pub fn marked_text(&self) -> String {
         let mark = |piece: &DocumentPiece| match piece {
             DocumentPiece::Text(text) => text.clone(),
             DocumentPiece::Picture(_) => IMAGE_MARK.to_owned(),
             DocumentPiece::Sound(_) => AUDIO_MARK.to_owned(),
+            DocumentPiece::Video(_) => VIDEO_MARK.to_owned(),
         };
         self.pieces().map(mark).collect()
     }
@@ -115,6 +156,14 @@ impl Document {
     pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
         self.pieces().filter_map(|piece| match piece {
             DocumentPiece::Picture(picture) => Some(picture),
+            _ => None,
+        })
+    }
+
+    /// The videos, in order.
+    pub fn videos(&self) -> impl Iterator<Item = &Video> {
+        self.pieces().filter_map(|piece| match piece {
+            DocumentPiece::Video(video) => Some(video),
             _ => None,
         })
     }

@@ -4,6 +4,7 @@ use crate::data::media::MediaProcessor;
 use crate::data::packing::Room;
 use crate::data::processor::ImageProcessor;
 use crate::data::tokenizer::Tokenizer;
+use crate::data::visual::Visual;
 
 fn picture(n: u8) -> Picture {
     Picture::Encoded(vec![n].into())
@@ -38,7 +39,10 @@ fn a_picture_is_a_run_of_image_tokens() {
     assert_eq!(tokens.tokens, expected);
     assert_eq!(tokens.trained, [false, true, false, false, false, false, true, true]);
     let layout = images().fixed().unwrap();
-    assert_eq!(tokens.pictures, [PlacedPicture { offset: 2, picture: picture(1), layout }]);
+    assert_eq!(
+        tokens.pictures,
+        [PlacedPicture { offset: 2, visual: Visual::Picture(picture(1)), layout }]
+    );
 }
 
 #[test]
@@ -116,4 +120,14 @@ fn a_sound_is_a_run_of_sound_tokens_that_no_cut_divides() {
     assert_eq!((cut.tokens.len(), cut.sounds.len()), (2, 0));
     let error = tokens(0).unwrap_err();
     assert_eq!(error.reason().name(), "broken sound");
+}
+
+#[test]
+fn a_video_needs_a_token_for_videos() {
+    let videos = vec![crate::data::Video::Gif(vec![1].into())];
+    let media = DocumentMedia { videos, ..DocumentMedia::default() };
+    let document = Document::interleave_media("see <video>", media).unwrap();
+    assert_eq!(document.marked_text(), "see <video>");
+    let error = document.tokenize(&Tokenizer::bytes(), &images().into()).unwrap_err();
+    assert!(error.to_string().contains("0 of 1 videos"), "{error}");
 }

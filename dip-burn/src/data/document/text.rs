@@ -78,6 +78,10 @@ impl ChatText for Written<'_> {
         self.0.sound_text()
     }
 
+    fn video(&self) -> &str {
+        self.0.video_text().unwrap_or_default()
+    }
+
     fn picture_token(&self) -> u32 {
         self.0.special().image
     }
@@ -133,6 +137,9 @@ impl<'a> Writer<'a> {
                 }
                 DocumentPiece::Picture(_) => self.tokenizer.append_picture(&mut self.text),
                 DocumentPiece::Sound(_) => self.tokenizer.append_sound(&mut self.text),
+                DocumentPiece::Video(_) => {
+                    self.text.push_control(self.tokenizer.video_text().unwrap_or_default());
+                }
             }
         }
     }

@@ -7,31 +7,31 @@ use crate::data::error::DocumentError;
 use crate::data::marked::{MarkedText, SpannedToken};
 use crate::data::media::MediaProcessor;
 use crate::data::packing::Room;
-use crate::data::picture::Picture;
 use crate::data::sound::{Recording, Waveform};
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
+use crate::data::visual::Visual;
 
 /// A document as token ids.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TokenizedDocument {
-    /// Token ids; every picture is a run of image tokens, every sound a run of sound tokens.
+    /// Token ids; every picture is a run of image tokens, every video of video tokens, every sound of sound tokens.
     pub tokens: Vec<u32>,
     /// True if the model learns to produce the token, `[tokens]`: all text of a plain document and its end mark, and what the
-    /// assistant says in a conversation with the token that ends its turn. Never true for image and sound tokens.
+    /// assistant says in a conversation with the token that ends its turn. Never true for image, video and sound tokens.
     pub trained: Vec<bool>,
-    /// The pictures, in order.
+    /// The pictures and videos, in order.
     pub pictures: Vec<PlacedPicture>,
     /// The sounds, in order.
     pub sounds: Vec<PlacedSound>,
 }
 
-/// A picture in a sequence of tokens.
+/// A picture or video in a sequence of tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlacedPicture {
-    /// Offset of its first image token. The others follow it; those of a split picture with text between them.
+    /// Offset of its first token. The others follow it; those of a split picture with text between them.
     pub offset: u32,
-    /// The picture.
-    pub picture: Picture,
+    /// The picture or video.
+    pub visual: Visual,
     /// Its grids of patches, and its tokens.
     pub layout: ImageLayout,
 }
@@ -46,15 +46,15 @@ pub struct PlacedSound {
 }
 
 impl Document {
-    /// The tokens of the document. Each picture takes as many image tokens as its layout says, and each sound as many sound tokens
-    /// as its length says; without a processor for them they take none. Sounds are decoded here.
+    /// The tokens of the document. Each picture takes as many image tokens as its layout says, a video as many video tokens, and a
+    /// sound as many sound tokens as its length says; without a processor for them they take none. Sounds are decoded here.
     ///
     /// A plain document has the tokens with which the tokenizer begins and ends texts. A conversation is written by the chat template
     /// of the model; without a template it begins in the same way, and every turn is a line such as `USER: a question`, with the end
     /// token after what the assistant says.
     ///
     /// # Errors
-    /// [`DocumentError`] if the tokenizer or the chat template refuses a text, or a picture or sound is broken.
+    /// [`DocumentError`] if the tokenizer or the chat template refuses a text, or a picture, sound or video is broken.
     pub fn tokenize(
         &self,
         tokenizer: &Tokenizer,
@@ -85,23 +85,32 @@ impl TokenizedDocument {
         tokenizer: &Tokenizer,
         media: &MediaProcessor,
     ) -> Result<Self, DocumentError> {
-        let SpecialTokens { image, sound, .. } = tokenizer.special();
+        let SpecialTokens { image, video, sound, .. } = tokenizer.special();
         let mut out = Self::default();
-        let number = document.pictures().count();
-        let (mut pictures, mut sounds) = (document.pictures(), document.sounds());
+        let (number, videos) = (document.pictures().count(), document.videos().count());
+        let mut pictures = document.pictures().cloned().map(Visual::Picture);
+        let mut clips = document.videos().cloned().map(Visual::Video);
+        let mut sounds = document.sounds();
+        let layout = |visual: &Visual| match &media.images {
+            Some(images) => images.layout_of_visual(visual, number),
+            None => Ok(ImageLayout::default()),
+        };
         let mut trained = text.trained.iter().peekable();
-        let (mut shown, mut heard) = (0, 0);
+        let (mut shown, mut played, mut heard) = (0, 0, 0);
         for SpannedToken { id, span } in tokenizer.encode_marked(text)? {
             while trained.next_if(|range| range.end <= span.start).is_some() {}
             let is_trained = trained.peek().is_some_and(|range| range.start < span.end);
             if id == image {
                 shown += 1;
                 if let Some(picture) = pictures.next() {
-                    let layout = match &media.images {
-                        Some(images) => images.layout_of(picture, number)?,
-                        None => ImageLayout::default(),
-                    };
-                    out.place(picture, layout, tokenizer)?;
+                    let layout = layout(&picture)?;
+                    out.place(picture, layout, id, tokenizer)?;
+                }
+            } else if Some(id) == video {
+                played += 1;
+                if let Some(clip) = clips.next() {
+                    let layout = layout(&clip)?;
+                    out.place(clip, layout, id, tokenizer)?;
                 }
             } else if id == sound {
                 heard += 1;
@@ -116,17 +125,21 @@ impl TokenizedDocument {
         if heard != sounds {
             return Err(ChatError::Sounds { heard, sounds }.into());
         }
+        if played != videos {
+            return Err(ChatError::Videos { shown: played, videos }.into());
+        }
         if shown != number {
             return Err(ChatError::Pictures { shown, pictures: number }.into());
         }
         Ok(out)
     }
 
-    /// Appends a picture: its image tokens, and text around them if it is split.
+    /// Appends a picture or video: its tokens `id`, and text around them if it is split.
     fn place(
         &mut self,
-        picture: &Picture,
+        visual: Visual,
         layout: ImageLayout,
+        id: u32,
         tokenizer: &Tokenizer,
     ) -> Result<(), DocumentError> {
         let mut first = None;
@@ -140,13 +153,12 @@ impl TokenizedDocument {
                 }
                 PromptPiece::Image(tokens) => {
                     first.get_or_insert(self.tokens.len() as u32);
-                    let image = tokenizer.special().image;
-                    self.extend(std::iter::repeat_n(image, tokens as usize), false);
+                    self.extend(std::iter::repeat_n(id, tokens as usize), false);
                 }
             }
         }
         let offset = first.unwrap_or(self.tokens.len() as u32);
-        self.pictures.push(PlacedPicture { offset, picture: picture.clone(), layout });
+        self.pictures.push(PlacedPicture { offset, visual, layout });
         Ok(())
     }
 

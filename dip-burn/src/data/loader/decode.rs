@@ -106,7 +106,7 @@ pub fn decode_microbatches<'a>(
         // Without a processor, documents have no pictures.
         let Some(processor) = &media.images else { return decoded };
         for placed in &packed.images {
-            let image = processor.image(&placed.picture, &placed.layout);
+            let image = processor.visual(&placed.visual, &placed.layout);
             decoded.images.push(image.unwrap_or_else(|_| {
                 broken_pictures += 1;
                 decoded.packed.mute_document_at(placed.offset);

@@ -3,7 +3,7 @@ use dip_core::ModelSpec;
 use super::*;
 use crate::batch::PositionRule;
 use crate::data::toy::{DataSplit, Scenes, ScenesConfig, write_scene_shards};
-use crate::data::{BestFit, Picture, WebDataset, WebDatasetConfig};
+use crate::data::{BestFit, Picture, Visual, WebDataset, WebDatasetConfig};
 
 fn config() -> LoaderConfig {
     let special = Tokenizer::bytes().special();
@@ -166,7 +166,7 @@ fn a_picture_that_breaks_in_decoding_becomes_grey_and_mutes_its_document() {
         }
     };
     let mut microbatches = batch.microbatches.to_vec();
-    microbatches[0].images[0].picture = Picture::Encoded(vec![0; 9].into());
+    microbatches[0].images[0].visual = Visual::Picture(Picture::Encoded(vec![0; 9].into()));
     let decoded = decode_microbatches(&microbatches, &config().media);
     assert_eq!(decoded.broken_pictures, 1);
     assert!(decoded.trained_tokens < batch.trained_tokens);

@@ -2,7 +2,7 @@ use dip_core::Images;
 
 use super::*;
 use crate::batch::{ImageLayout, PositionRule, ViewGrid};
-use crate::data::{Picture, PlacedPicture, Tokenizer};
+use crate::data::{Picture, PlacedPicture, Tokenizer, Visual};
 
 const IMAGE: u32 = 259;
 const PAD: u32 = 256;
@@ -29,7 +29,7 @@ fn document(images: u32, text: usize) -> TokenizedDocument {
             ImageLayout { views: vec![ViewGrid::still(2, 6)], tokens: 3, ..ImageLayout::default() };
         document.pictures.push(PlacedPicture {
             offset: document.tokens.len() as u32,
-            picture,
+            visual: Visual::Picture(picture),
             layout,
         });
         document.extend([IMAGE; 3], false);

@@ -6,6 +6,7 @@ use super::{ImageProcessor, sizes};
 use crate::batch::{Image, ImageLayout, View, ViewGrid};
 use crate::data::picture::resized;
 use crate::data::video::{FrameInfo, Video, VideoError};
+use crate::data::visual::Visual;
 
 /// Merged patches of a frame, at least and at most, in pixels of their squares.
 const MIN_TOKENS: u64 = 128;
@@ -79,6 +80,32 @@ impl ImageProcessor {
     /// The rule for the frames of videos; `None` if the model takes pictures only.
     pub fn videos(&self) -> Option<&VideoRule> {
         self.videos.as_ref().map(|(_, rule)| rule)
+    }
+
+    /// The layout of a picture or video in a document with `pictures` pictures.
+    ///
+    /// # Errors
+    /// [`VideoError`] for a damaged header, or if the model does not take it.
+    pub fn layout_of_visual(
+        &self,
+        visual: &Visual,
+        pictures: usize,
+    ) -> Result<ImageLayout, VideoError> {
+        match visual {
+            Visual::Picture(picture) => Ok(self.layout_of(picture, pictures)?),
+            Visual::Video(video) => self.video_layout(video),
+        }
+    }
+
+    /// The pixels of a picture or video.
+    ///
+    /// # Errors
+    /// [`VideoError`] for a damaged file, and if its pixels have another layout than its header.
+    pub fn visual(&self, visual: &Visual, layout: &ImageLayout) -> Result<Image, VideoError> {
+        match visual {
+            Visual::Picture(picture) => Ok(self.image(picture, layout)?),
+            Visual::Video(video) => self.video(video, layout),
+        }
     }
 
     fn chosen(&self, video: &Video) -> Result<(NativeRule, Chosen), VideoError> {

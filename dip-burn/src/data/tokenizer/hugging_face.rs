@@ -34,6 +34,8 @@ pub struct HuggingFace {
     pub(super) picture: String,
     /// Stands for a sound in control parts of a text.
     pub(super) sound: String,
+    /// Stands for a video in control parts of a text; `None` without a token for videos.
+    pub(super) video: Option<String>,
     /// The texts that are tokens in the output of a chat template, and text everywhere else.
     control: AhoCorasick,
     /// The tokens of a line feed.
@@ -90,6 +92,7 @@ impl HuggingFace {
             chat,
             picture: media_text(&inner, found.special.image),
             sound: media_text(&inner, found.special.sound),
+            video: found.special.video.map(|video| media_text(&inner, video)),
             control,
             line_feed: line_feed.map_or(Vec::new(), |encoding| encoding.get_ids().to_vec()),
             inner,

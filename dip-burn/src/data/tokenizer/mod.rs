@@ -72,9 +72,13 @@ impl Tokenizer {
     /// The special ids.
     pub fn special(&self) -> SpecialTokens {
         match self {
-            Self::Bytes => {
-                SpecialTokens { pad: BYTES, eos: BYTES + 2, image: BYTES + 3, sound: BYTES + 4 }
-            }
+            Self::Bytes => SpecialTokens {
+                pad: BYTES,
+                eos: BYTES + 2,
+                image: BYTES + 3,
+                video: None,
+                sound: BYTES + 4,
+            },
             Self::HuggingFace(t) => t.tokens,
         }
     }
@@ -156,6 +160,14 @@ impl Tokenizer {
             Self::HuggingFace(t) => &t.picture,
             // No text is the image token.
             Self::Bytes => TOKEN_MARK,
+        }
+    }
+
+    /// The text that stands for a video, like [`picture_text`](Self::picture_text); `None` without a token for videos.
+    pub(crate) fn video_text(&self) -> Option<&str> {
+        match self {
+            Self::HuggingFace(t) => t.video.as_deref(),
+            Self::Bytes => None,
         }
     }
 

@@ -8,10 +8,12 @@ const PAD: &[&str] = &["<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>",
 const BOS: &[&str] = &["<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "[CLS]"];
 const EOS: &[&str] = &["</s>", "<eos>", "<|end_of_text|>", "[SEP]", "<|im_end|>", "<|endoftext|>"];
 const IMAGE: &[&str] = &["<image>", "<|image_pad|>", "<|image|>", "<image_soft_token>", "[IMG]"];
+const VIDEO: &[&str] = &["<|video_pad|>"];
 const SOUND: &[&str] = &["<|AUDIO|>", "<audio>", "<|audio_pad|>", "<|audio|>", "[AUDIO]"];
-/// Marks that models expect around the token of a picture or sound: the Qwen-VL family, and Qwen2-Audio.
-const AROUND: [[&str; 3]; 2] = [
+/// Marks that models expect around the token of a picture, video or sound: the Qwen-VL family, and Qwen2-Audio.
+const AROUND: [[&str; 3]; 3] = [
     ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>"],
+    ["<|vision_start|>", "<|video_pad|>", "<|vision_end|>"],
     ["<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"],
 ];
 
@@ -24,6 +26,8 @@ pub struct SpecialTokens {
     pub eos: u32,
     /// Stands for a part of an image.
     pub image: u32,
+    /// Stands for a part of a video, in models that take videos.
+    pub video: Option<u32>,
     /// Stands for a part of a sound.
     pub sound: u32,
 }
@@ -31,7 +35,7 @@ pub struct SpecialTokens {
 impl SpecialTokens {
     /// True if `id` is one of these.
     pub fn contains(&self, id: u32) -> bool {
-        [self.pad, self.eos, self.image, self.sound].contains(&id)
+        [self.pad, self.eos, self.image, self.sound].contains(&id) || self.video == Some(id)
     }
 }
 
@@ -73,14 +77,16 @@ impl FoundTokens {
             by_id.filter(|&id| id < vocab).or_else(by_name)
         };
         let image = media("image", IMAGE).unwrap_or(text_vocab);
+        let video = media("video", VIDEO).filter(|&video| video != image);
         let sound = media("audio", SOUND).unwrap_or(text_vocab.max(image + 1));
         let pad = named("pad_token", PAD).unwrap_or(eos);
-        let special = SpecialTokens { pad, eos, image, sound };
+        let special = SpecialTokens { pad, eos, image, video, sound };
         Self { special, text_vocab, bos: named("bos_token", BOS) }
     }
 }
 
-/// The text of an image or sound token with the marks that its model expects around it; [`TOKEN_MARK`] for a token without a text.
+/// The text of an image, video or sound token with the marks that its model expects around it; [`TOKEN_MARK`] for a token without
+/// a text.
 pub(super) fn media_text(tokenizer: &tokenizers::Tokenizer, token: u32) -> String {
     let added = tokenizer.get_added_tokens_decoder();
     let has = |name: &str| added.values().any(|token| token.content == name);

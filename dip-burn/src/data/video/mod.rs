@@ -124,7 +124,9 @@ pub enum VideoError {
         tokens: u32,
     },
     /// The model takes pictures only.
-    #[error("{0} takes no videos; use Qwen2-VL or Qwen2.5-VL, or leave the videos out")]
+    #[error(
+        "{0} takes no videos in documents; use Qwen2-VL or Qwen2.5-VL, or leave the videos out"
+    )]
     NoVideos(&'static str),
     /// The model needs latents, but the video has frames.
     #[error(

@@ -107,6 +107,29 @@ fn json_files_name_the_pictures_of_a_folder() {
 }
 
 #[test]
+fn json_files_name_the_videos_of_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    written(folder.path(), "a.mp4", b"bytes");
+    let samples = [
+        r#"{"video": "a.mp4", "text": "see <video> move"}"#,
+        r#"{"videos": ["a.mp4", "a.mp4"], "text": "two"}"#,
+        r#"{"messages": [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]},
+           {"role": "assistant", "content": "A dot."}]}"#,
+        r#"{"video": "a.txt", "text": "<video>"}"#,
+        r#"{"video": "../a.mp4", "text": "<video>"}"#,
+        r#"{"video": "https://a/a.mp4", "text": "<video>"}"#,
+    ];
+    let lines = samples.map(|sample| sample.replace('\n', " ")).join("\n");
+    let (texts, skipped) = epoch(open(&written(folder.path(), "a.jsonl", lines.as_bytes())));
+    assert_eq!(texts, ["see <video> move", "<video><video>two", "<video>A dot."]);
+    let reasons: Vec<SkipReason> = skipped.into_iter().map(|(reason, _)| reason).collect();
+    assert_eq!(
+        reasons,
+        [SkipReason::MissingVideo, SkipReason::OutsidePicture, SkipReason::RemotePicture]
+    );
+}
+
+#[test]
 fn members_of_a_sample_need_not_be_adjacent() {
     let folder = tempfile::tempdir().unwrap();
     let chat = CHAT.replace('\n', " ").replace("> ", ">");

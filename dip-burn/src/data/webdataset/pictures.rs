@@ -1,16 +1,40 @@
-//! The pictures and sounds of a sample: members beside its text, files of a folder, or data inside the text.
+//! The pictures, sounds and videos of a sample: members beside its text, files of a folder, or data inside the text.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::data::document::DocumentMedia;
 use crate::data::picture::Picture;
 use crate::data::samples::SamplePictures;
 use crate::data::skip::SkipReason;
 use crate::data::sound::Recording;
+use crate::data::video::Video;
+
+/// Formats of videos.
+pub(super) const VIDEO_FORMATS: [(&str, VideoFormat); 9] = [
+    ("safetensors", Video::Latents),
+    ("npy", Video::Latents),
+    ("gif", Video::Gif),
+    ("webp", Video::WebP),
+    ("mp4", Video::Ffmpeg),
+    ("webm", Video::Ffmpeg),
+    ("mov", Video::Ffmpeg),
+    ("mkv", Video::Ffmpeg),
+    ("avi", Video::Ffmpeg),
+];
+
+/// Makes a video from the bytes of a member.
+pub(super) type VideoFormat = fn(Arc<[u8]>) -> Video;
+
+/// The format of a video by the end of its name.
+pub(super) fn video_format(end: &str) -> Option<VideoFormat> {
+    VIDEO_FORMATS.iter().find(|(known, _)| *known == end).map(|&(_, format)| format)
+}
 
 /// A folder of pictures that samples name by their paths in it.
 #[derive(Debug, Clone)]
@@ -72,12 +96,14 @@ fn inline_bytes(name: &str, most: u64, broken: SkipReason) -> Option<Result<Vec<
 pub(super) struct MemberPictures {
     members: VecDeque<Picture>,
     sounds: VecDeque<Recording>,
+    videos: VecDeque<Video>,
     most_bytes: u64,
 }
 
 impl MemberPictures {
-    pub fn new(members: Vec<Picture>, sounds: Vec<Recording>, most_bytes: u64) -> Self {
-        Self { members: members.into(), sounds: sounds.into(), most_bytes }
+    pub fn new(media: DocumentMedia, most_bytes: u64) -> Self {
+        let DocumentMedia { pictures, videos, sounds } = media;
+        Self { members: pictures.into(), sounds: sounds.into(), videos: videos.into(), most_bytes }
     }
 }
 
@@ -103,13 +129,23 @@ impl SamplePictures for MemberPictures {
             None => self.sounds.pop_front().ok_or(SkipReason::WrongMarks),
         }
     }
+
+    fn next_video(&mut self) -> Result<Option<Video>, SkipReason> {
+        Ok(self.videos.pop_front())
+    }
+
+    fn named_video(&mut self, _name: &str) -> Result<Video, SkipReason> {
+        self.videos.pop_front().ok_or(SkipReason::WrongMarks)
+    }
 }
 
-/// Pictures and sounds of a folder, first those that the sample lists.
+/// Pictures, sounds and videos of a folder, first those that the sample lists.
 pub(super) struct NamedPictures<'a> {
     pub listed: VecDeque<String>,
     /// Names of the sounds that the sample lists.
     pub sounds: VecDeque<String>,
+    /// Names of the videos that the sample lists.
+    pub videos: VecDeque<String>,
     pub folder: &'a PictureFolder,
     pub most_bytes: u64,
 }
@@ -142,6 +178,20 @@ impl SamplePictures for NamedPictures<'_> {
             None => self.folder.bytes(name, self.most_bytes)?,
         };
         Ok(Recording::Encoded(bytes.into()))
+    }
+
+    fn next_video(&mut self) -> Result<Option<Video>, SkipReason> {
+        let name = self.videos.pop_front();
+        name.map(|name| self.named_video(&name)).transpose()
+    }
+
+    fn named_video(&mut self, name: &str) -> Result<Video, SkipReason> {
+        if is_remote(name) {
+            return Err(SkipReason::RemotePicture);
+        }
+        let end = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+        let format = video_format(&end).ok_or(SkipReason::MissingVideo)?;
+        Ok(format(self.folder.bytes(name, self.most_bytes)?.into()))
     }
 }
 

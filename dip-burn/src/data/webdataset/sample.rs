@@ -3,21 +3,21 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::sync::Arc;
 
 use minijinja::Value;
 
 use super::index::{Member, Place, SampleIndex};
-use super::pictures::{MemberPictures, NamedPictures, PictureFolder, checked};
-use crate::data::document::Document;
+use super::pictures::{
+    MemberPictures, NamedPictures, PictureFolder, VIDEO_FORMATS, checked, video_format,
+};
+use crate::data::document::{Document, DocumentMedia, VIDEO_MARK};
 use crate::data::error::DataError;
-use crate::data::picture::Picture;
 use crate::data::samples::{SamplePictures, conversation, field, file_names, text_field};
 use crate::data::skip::SkipReason;
 use crate::data::sound::Recording;
 use crate::data::video::{CaptionedVideo, Video};
 
-/// Most pictures and sounds of one sample.
+/// Most pictures, sounds and videos of one sample.
 const MAX_PICTURES: usize = 4096;
 /// Frame rate of numbered pictures without `fps` in their `.json`.
 const FRAMES_PER_SECOND: f64 = 24.0;
@@ -28,18 +28,8 @@ const PICTURE_FORMATS: [&str; 14] = [
 ];
 /// Formats of sounds. All but WAV need the feature `audio`.
 const SOUND_FORMATS: [&str; 4] = ["wav", "flac", "mp3", "ogg"];
-/// Formats of videos.
-const VIDEO_FORMATS: [(&str, VideoFormat); 6] = [
-    ("safetensors", Video::Latents),
-    ("npy", Video::Latents),
-    ("gif", Video::Gif),
-    ("webp", Video::WebP),
-    ("mp4", Video::Ffmpeg),
-    ("webm", Video::Ffmpeg),
-];
-
-/// Makes a video from the bytes of a member.
-type VideoFormat = fn(Arc<[u8]>) -> Video;
+/// First bytes of a WebP file in which an animation is announced.
+const ANIMATION_HEADER_BYTES: usize = 64;
 
 /// Largest sizes that are read; larger samples are skipped and counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,24 +71,21 @@ pub(super) struct SampleReader<'a> {
 }
 
 impl SampleReader<'_> {
-    /// Text, pictures and sounds.
+    /// Text, pictures, sounds and videos.
     pub fn document(&mut self) -> Result<Document, Unusable> {
-        let members = numbered(self.sample, &PICTURE_FORMATS);
-        let recordings = numbered(self.sample, &SOUND_FORMATS);
+        let members = numbered(self.sample, |format| is_picture(format) || is_video(format));
+        let recordings = numbered(self.sample, is_sound);
         let texts = self.sample.members.iter().filter(|m| is_text(m));
         let media = members.iter().chain(&recordings).map(|&(_, member)| member);
         self.check_size(texts.chain(media))?;
         let most_bytes = self.limits.member_bytes;
-        let mut pictures = Vec::with_capacity(members.len());
-        for (_, member) in members {
-            pictures.push(checked(self.bytes(member)?)?);
-        }
         let mut sounds = Vec::with_capacity(recordings.len());
         for (_, member) in recordings {
             sounds.push(Recording::Encoded(self.bytes(member)?.into()));
         }
         if let Some(text) = self.plain_text()? {
-            return plain(&text, pictures, sounds);
+            let media = self.visuals(members, text.contains(VIDEO_MARK))?;
+            return plain(&text, DocumentMedia { sounds, ..media });
         }
         let json = self.json()?.ok_or(SkipReason::MissingText)?;
         match self.folder {
@@ -106,14 +93,45 @@ impl SampleReader<'_> {
                 let names = |fields| file_names(&json, fields);
                 let listed = names(&["image", "images"]).ok_or(SkipReason::InvalidConversation)?;
                 let sounds = names(&["audio", "audios"]).ok_or(SkipReason::InvalidConversation)?;
-                if listed.len() + sounds.len() > MAX_PICTURES {
+                let videos = names(&["video", "videos"]).ok_or(SkipReason::InvalidConversation)?;
+                if listed.len() + sounds.len() + videos.len() > MAX_PICTURES {
                     return Err(SkipReason::Oversized.into());
                 }
-                let (listed, sounds) = (listed.into(), sounds.into());
-                json_document(&json, &mut NamedPictures { listed, sounds, folder, most_bytes })
+                let (listed, sounds, videos) = (listed.into(), sounds.into(), videos.into());
+                let mut named = NamedPictures { listed, sounds, videos, folder, most_bytes };
+                json_document(&json, &mut named)
             }
-            None => json_document(&json, &mut MemberPictures::new(pictures, sounds, most_bytes)),
+            None => {
+                let media = self.visuals(members, shows_videos(&json))?;
+                let media = DocumentMedia { sounds, ..media };
+                json_document(&json, &mut MemberPictures::new(media, most_bytes))
+            }
         }
+    }
+
+    /// The pictures and videos among some members. GIF and animated WebP are videos if the text shows videos.
+    fn visuals(
+        &mut self,
+        members: Vec<(u64, &Member)>,
+        shows_videos: bool,
+    ) -> Result<DocumentMedia, Unusable> {
+        let mut media = DocumentMedia::default();
+        for (_, member) in members {
+            let bytes = self.bytes(member)?;
+            let format = member.extension.rsplit('.').next().unwrap_or_default();
+            let is_animated =
+                || bytes.windows(4).take(ANIMATION_HEADER_BYTES).any(|w| w == b"ANIM");
+            let is_video = match format {
+                "gif" => shows_videos,
+                "webp" => shows_videos && is_animated(),
+                _ => !is_picture(format),
+            };
+            match video_format(format).filter(|_| is_video) {
+                Some(video) => media.videos.push(video(bytes.into())),
+                None => media.pictures.push(checked(bytes)?),
+            }
+        }
+        Ok(media)
     }
 
     /// A caption and a video: one file, or else the pictures of its frames.
@@ -130,8 +148,7 @@ impl SampleReader<'_> {
         if let (Some(folder), Some(json)) = (self.folder, &json) {
             let name = text_field(json, "video").ok_or(SkipReason::MissingVideo)?;
             let end = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
-            let format = VIDEO_FORMATS.iter().find(|(known, _)| *known == end);
-            let (_, format) = format.ok_or(SkipReason::MissingVideo)?;
+            let format = video_format(&end).ok_or(SkipReason::MissingVideo)?;
             let bytes = folder.bytes(&name, self.limits.member_bytes)?;
             return Ok(CaptionedVideo { video: format(bytes.into()), caption });
         }
@@ -144,7 +161,7 @@ impl SampleReader<'_> {
     }
 
     fn frames(&mut self) -> Result<Video, Unusable> {
-        let members = numbered(self.sample, &PICTURE_FORMATS);
+        let members = numbered(self.sample, is_picture);
         if members.is_empty() {
             return Err(SkipReason::MissingVideo.into());
         }
@@ -199,28 +216,37 @@ impl SampleReader<'_> {
     }
 }
 
-/// A conversation, or a text with its pictures and sounds.
+/// A conversation, or a text with its pictures, sounds and videos.
 fn json_document(json: &Value, pictures: &mut dyn SamplePictures) -> Result<Document, Unusable> {
     if let Some(document) = conversation(json, pictures)? {
         return Ok(document);
     }
     let text = json_text(json).ok_or(SkipReason::MissingText)?;
-    let mut found = Vec::new();
+    let mut media = DocumentMedia::default();
     while let Some(picture) = pictures.next()? {
-        found.push(picture);
+        media.pictures.push(picture);
     }
-    let mut heard = Vec::new();
+    while let Some(video) = pictures.next_video()? {
+        media.videos.push(video);
+    }
     while let Some(sound) = pictures.next_sound()? {
-        heard.push(sound);
+        media.sounds.push(sound);
     }
-    plain(&text, found, heard)
+    plain(&text, media)
 }
 
-fn plain(text: &str, pictures: Vec<Picture>, sounds: Vec<Recording>) -> Result<Document, Unusable> {
-    if pictures.is_empty() && sounds.is_empty() && text.trim().is_empty() {
+/// True if a `.json` has the mark, a part or the field of a video.
+fn shows_videos(json: &Value) -> bool {
+    let text = json.to_string();
+    let names = [VIDEO_MARK, "\"video\"", "\"videos\"", "\"video_url\""];
+    names.into_iter().any(|name| text.contains(name))
+}
+
+fn plain(text: &str, media: DocumentMedia) -> Result<Document, Unusable> {
+    if media.is_empty() && text.trim().is_empty() {
         return Err(SkipReason::Empty.into());
     }
-    Document::interleave(text, pictures, sounds).ok_or(SkipReason::WrongMarks.into())
+    Document::interleave_media(text, media).ok_or(SkipReason::WrongMarks.into())
 }
 
 /// The `text` or `caption` of a `.json`.
@@ -229,12 +255,25 @@ fn json_text(json: &Value) -> Option<String> {
 }
 
 /// The members of a sample in one of some formats, ordered by number.
-fn numbered<'s>(sample: &'s SampleIndex, formats: &[&str]) -> Vec<(u64, &'s Member)> {
+fn numbered(sample: &SampleIndex, is_format: impl Fn(&str) -> bool) -> Vec<(u64, &Member)> {
     let members = sample.members.iter();
     let mut members: Vec<_> =
-        members.filter_map(|m| Some((number(&m.extension, formats)?, m))).collect();
+        members.filter_map(|m| Some((number(&m.extension, &is_format)?, m))).collect();
     members.sort_by_key(|&(number, _)| number);
     members
+}
+
+fn is_picture(format: &str) -> bool {
+    PICTURE_FORMATS.contains(&format)
+}
+
+fn is_sound(format: &str) -> bool {
+    SOUND_FORMATS.contains(&format)
+}
+
+/// True for videos with frames.
+fn is_video(format: &str) -> bool {
+    !matches!(format, "safetensors" | "npy") && video_format(format).is_some()
 }
 
 fn is_text(member: &Member) -> bool {
@@ -243,9 +282,9 @@ fn is_text(member: &Member) -> bool {
 
 /// The number of a member in its sample: `png` is 0, `3.png` is 3. `None` for members of other formats, and for those that do not
 /// belong to the text, such as `seg.png`.
-fn number(extension: &str, formats: &[&str]) -> Option<u64> {
+fn number(extension: &str, is_format: impl Fn(&str) -> bool) -> Option<u64> {
     let (number, format) = extension.rsplit_once('.').unwrap_or(("0", extension));
-    formats.contains(&format).then(|| number.parse().ok())?
+    is_format(format).then(|| number.parse().ok())?
 }
 
 #[cfg(test)]
@@ -254,10 +293,10 @@ mod tests {
 
     #[test]
     fn pictures_are_ordered_by_number() {
-        assert_eq!(number("png", &PICTURE_FORMATS), Some(0));
-        assert_eq!(number("10.jpeg", &PICTURE_FORMATS), Some(10));
-        assert_eq!(number("avif", &PICTURE_FORMATS), Some(0));
-        assert_eq!(number("txt", &PICTURE_FORMATS), None);
-        assert_eq!(number("seg.png", &PICTURE_FORMATS), None);
+        assert_eq!(number("png", is_picture), Some(0));
+        assert_eq!(number("10.jpeg", is_picture), Some(10));
+        assert_eq!(number("avif", is_picture), Some(0));
+        assert_eq!(number("txt", is_picture), None);
+        assert_eq!(number("seg.png", is_picture), None);
     }
 }

@@ -100,3 +100,34 @@ fn a_truncated_shard_gives_its_complete_samples() {
     assert_eq!(data.next_in_epoch().unwrap(), None);
     assert_eq!(data.skipped().total(), 1);
 }
+
+#[test]
+fn a_gif_is_a_video_where_the_text_has_a_mark_for_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gif = Vec::new();
+    let mut encoder = image::codecs::gif::GifEncoder::new(&mut gif);
+    for red in [10, 200] {
+        let image = image::RgbaImage::from_pixel(8, 8, image::Rgba([red, 0, 0, 255]));
+        encoder.encode_frame(image::Frame::new(image)).unwrap();
+    }
+    drop(encoder);
+    let turns = br#"{"messages":[{"role":"user","content":[{"type":"video"},{"type":"text","text":"What moves?"}]},
+        {"role":"assistant","content":"A dot."}]}"#;
+    let members: [(&str, &[u8]); 7] = [
+        ("a.txt", b"see <video> move"),
+        ("a.gif", &gif),
+        ("b.txt", b"a still"),
+        ("b.gif", &gif),
+        ("c.json", turns),
+        ("c.mp4", b"bytes"),
+        ("d.txt", b"<video><video>"),
+    ];
+    let path = shard(folder.path(), "a.tar", &members);
+    let config = WebDatasetConfig { shuffle_buffer: 1, ..Default::default() };
+    let mut data = WebDataset::open(&[path], config).unwrap();
+    let texts: BTreeSet<String> = std::iter::from_fn(|| data.next_in_epoch().unwrap())
+        .map(|document| document.marked_text())
+        .collect();
+    let expected = ["<image>a still", "<video>What moves?A dot.", "see <video> move"];
+    assert_eq!(texts, expected.map(str::to_owned).into());
+}

@@ -17,7 +17,7 @@ use crate::data::toy::{
 use crate::data::{
     DataError, DataReport, DataSource, DecodedBatch, DecodedMicrobatch, Document, DocumentPiece,
     ImageProcessor, Loader, LoaderConfig, LoaderPosition, MediaProcessor, PackConfig, Packer,
-    PlacedPicture, SourcePosition, Tokenizer, WebDataset, decode_microbatches,
+    PlacedPicture, SourcePosition, Tokenizer, VideoRule, WebDataset, decode_microbatches,
 };
 use crate::model::Prompt;
 use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
@@ -36,7 +36,8 @@ pub struct CaptionEvaluator {
     media: MediaProcessor,
 }
 
-/// A held-out picture or sound and its caption: the text that follows the first one, or the assistant's first answer after it.
+/// A held-out picture, sound or video and its caption: the text that follows the first one, or the assistant's first answer after
+/// it.
 #[derive(Debug, Clone)]
 pub struct HeldOutPicture {
     /// The document up to the caption.
@@ -52,6 +53,7 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
     let DataRequest { model, data, evaluation, seed, tokenizer } = request;
     let pack = PackConfig::new(model, tokenizer.special())?;
     let images = image_processor(data.image_processor.as_deref(), model)?;
+    let images = images.map(|images| with_room_for_text(images, model));
     let media = MediaProcessor { images, ..MediaProcessor::of_model(model)? };
     let config = LoaderConfig {
         pack: pack.clone(),
@@ -90,6 +92,17 @@ fn image_processor(
         return Err(FieldError::new("data.image_processor", shown, limit, remedy).into());
     };
     Ok(Some(ImageProcessor::new(config, model)?))
+}
+
+/// A video takes at most half of a sequence, so that there is room for text.
+fn with_room_for_text(images: ImageProcessor, model: &ModelSpec) -> ImageProcessor {
+    match images.videos() {
+        Some(&rule) => {
+            let max_tokens = model.sequence_tokens / 2;
+            images.with_videos(VideoRule { max_tokens, ..rule })
+        }
+        None => images,
+    }
 }
 
 impl BatchLoader for Loader {
@@ -188,7 +201,7 @@ impl CaptionEvaluator {
             let tokens = held_out.prompt.tokenize_open(&self.tokenizer, &self.media)?;
             let image = |placed: &PlacedPicture| {
                 let images = self.media.images.as_ref()?;
-                let image = images.image(&placed.picture, &placed.layout);
+                let image = images.visual(&placed.visual, &placed.layout);
                 Some(image.unwrap_or_else(|_| images.blank(&placed.layout)))
             };
             let places = tokens.pictures.iter();
@@ -206,7 +219,7 @@ impl CaptionEvaluator {
 }
 
 impl HeldOutPicture {
-    /// The first picture or sound of a document with its caption, if there are both.
+    /// The first picture, sound or video of a document with its caption, if there are both.
     fn of(document: Document) -> Option<Self> {
         let is_shown = |p: &DocumentPiece| !matches!(p, DocumentPiece::Text(_));
         match document {

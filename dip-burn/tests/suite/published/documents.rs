@@ -85,7 +85,7 @@ impl Chain {
         let tokens =
             document.tokenize_open(&self.tokenizer, &self.processor.clone().into()).unwrap();
         let images = tokens.pictures.iter();
-        let images = images.map(|p| self.processor.image(&p.picture, &p.layout).unwrap());
+        let images = images.map(|p| self.processor.visual(&p.visual, &p.layout).unwrap());
         Microbatch {
             documents: vec![0; tokens.tokens.len()],
             positions: text_positions(tokens.tokens.len()).collect(),
