@@ -5,8 +5,8 @@ use std::sync::Arc;
 use dip::plan::ModelSpec;
 use dip::train::RunData;
 use dip::train::data::{
-    DataError, DataSource, Document, DocumentPiece, Loader, LoaderConfig, MediaProcessor, PackConfig, Picture,
-    PictureError, PixelSource, RgbImage, SourcePosition, Tokenizer,
+    DataError, DataSource, Document, DocumentPiece, Loader, LoaderConfig, MediaProcessor,
+    PackConfig, Picture, PictureError, PixelSource, RgbImage, SourcePosition, Tokenizer,
 };
 
 use crate::evaluation::Brightness;
