@@ -17,7 +17,7 @@ fn serve(content: Vec<u8>) -> (String, Arc<AtomicUsize>) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let number = counted.fetch_add(1, Ordering::SeqCst);
-            let _ = answer(stream.unwrap(), &content, number % 3 == 0);
+            let _ = answer(stream.unwrap(), &content, number.is_multiple_of(3));
         }
     });
     (url, requests)
