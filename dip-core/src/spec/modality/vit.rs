@@ -140,19 +140,6 @@ impl Tower {
         self == Self::Clip
     }
 
-    /// Mean and standard deviation of each colour, from 0 to 1, for the normalisation of pixels; `None` if the encoder reads
-    /// pixels from -1 to 1.
-    pub fn pixel_statistics(self) -> Option<[(f32, f32); 3]> {
-        match self {
-            Self::Native | Self::Qwen3Vl | Self::Siglip | Self::Idefics => None,
-            Self::Qwen2Vl | Self::Clip => Some([
-                (0.481_454_66, 0.268_629_54),
-                (0.457_827_5, 0.261_302_6),
-                (0.408_210_7, 0.275_777_1),
-            ]),
-        }
-    }
-
     /// True if it is the default.
     pub fn is_native(&self) -> bool {
         *self == Self::Native
