@@ -23,6 +23,7 @@ mod batch;
 pub mod data;
 mod files;
 mod floats;
+mod kernels;
 pub mod measure;
 pub mod model;
 pub mod params;

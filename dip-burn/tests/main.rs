@@ -16,7 +16,7 @@ mod modality;
 mod audio;
 
 /// GPUs compute the same as the CPU.
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 #[path = "suite/gpu.rs"]
 mod gpu;
 

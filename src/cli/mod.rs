@@ -9,6 +9,8 @@ mod emulate;
 mod export;
 mod files;
 mod inputs;
+#[cfg(feature = "cuda")]
+mod kernels;
 #[cfg(feature = "train")]
 mod merge;
 mod plan;
@@ -61,6 +63,15 @@ enum Command {
 impl Cli {
     /// Runs the subcommand.
     pub fn run(self) -> Result<ExitCode> {
+        #[cfg(feature = "cuda")]
+        kernels::watch();
+        let code = self.run_command()?;
+        #[cfg(feature = "cuda")]
+        kernels::print_summary();
+        Ok(code)
+    }
+
+    fn run_command(self) -> Result<ExitCode> {
         match self.command {
             Command::Presets(command) => command.run(),
             Command::Sample(command) => command.run(),

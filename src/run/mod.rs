@@ -109,6 +109,8 @@ impl Run {
     /// [`RunError`] names the field, file or device, and the remedy.
     pub fn start(self) -> Result<Box<dyn Training>, RunError> {
         let pipeline = &self.config.pipeline;
+        #[cfg(any(feature = "cuda", feature = "rocm"))]
+        pipeline.kernel_folder.iter().for_each(|folder| dip_burn::backend::keep_kernels_in(folder));
         on_device(pipeline.device, pipeline.devices(), self)?
     }
 
@@ -138,9 +140,10 @@ impl Run {
         self.train(PlacedRun { data, costs, placed, schedule, devices, connections, modalities })
     }
 
-    /// The settings that must be the same in all processes, one field per line. Output folders may differ.
+    /// The settings that must be the same in all processes, one field per line. Folders may differ.
     fn identity(&self) -> String {
-        let config = RunConfig { output: Default::default(), ..self.config.clone() };
+        let mut config = RunConfig { output: Default::default(), ..self.config.clone() };
+        config.pipeline.kernel_folder = None;
         let text = serde_json::to_string_pretty(&(env!("CARGO_PKG_VERSION"), config, &self.model));
         text.expect("plain data has a JSON form")
     }

@@ -12,12 +12,14 @@
 //! | `figures` | arithmetic of measurements |
 //! | `images` | how times change with the sizes of images |
 //! | `operators` | single operators, for the calibration of analytic costs |
+//! | `kernels` | kernels beside their twins in Burn's operations |
 //! | `peak` | the peak FLOP/s of a rank |
 //! | `meeting` | a barrier for threads that measure at the same time |
 
 mod figures;
 mod images;
 mod inputs;
+pub mod kernels;
 mod meeting;
 mod memory;
 pub mod operators;

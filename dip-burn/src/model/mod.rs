@@ -41,6 +41,7 @@ use thiserror::Error;
 
 use crate::weights::{Weights, WeightsError};
 
+pub(crate) use crate::kernels::{cast, to_f32};
 pub use audio::AudioChunk;
 pub use chunk::{AnyChunk, InputSlice, KeptState, Matrix, ModelChunk, Slice, TiedEnds};
 pub use decoder::DecoderChunk;
@@ -51,7 +52,6 @@ pub(crate) use modalities::Upstream;
 pub use modalities::{ChunkSpec, Modalities, TrainableModality};
 pub(crate) use offload::{HostCopy, to_device};
 pub use precision::Precision;
-pub(crate) use precision::{cast, to_f32};
 pub use probe::{KeptGrowth, ProbeImages, ProbeInput, ProbeSpec};
 pub use t5::T5Chunk;
 pub use vit::VitChunk;

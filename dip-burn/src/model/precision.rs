@@ -3,8 +3,8 @@
 //! Weights, the sums of their gradients and the optimiser's state are f32 in every precision, as are norms, softmax, rotary
 //! positions and the loss. Lower precisions apply to all activations and to the copy of the weights that the layers multiply with.
 
+use burn::tensor::DType;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
@@ -57,14 +57,4 @@ impl Precision {
     pub fn element_bytes(self) -> u64 {
         self.dtype().size() as u64
     }
-}
-
-/// `x` in the element type `dtype`.
-pub(crate) fn cast<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> Tensor<B, D> {
-    if x.dtype() == dtype { x } else { x.cast(dtype) }
-}
-
-/// `x` in f32.
-pub(crate) fn to_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    cast(x, DType::F32)
 }

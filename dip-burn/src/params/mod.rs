@@ -20,6 +20,8 @@ use burn::tensor::backend::{AutodiffBackend, Backend, ExecutionError};
 use burn::tensor::{Tensor, TensorData};
 use thiserror::Error;
 
+use crate::kernels::kernels;
+
 /// Tensors on the host, by name.
 pub type NamedTensors = BTreeMap<String, TensorData>;
 
@@ -167,9 +169,12 @@ pub(crate) fn squared_norm<B: Backend>(
     gradients: &GradientsParams,
     except: Option<ParamId>,
 ) -> Result<f64, ReadError> {
-    let mut visitor = SquaredNorm { gradients, except, squares: Vec::new() };
+    let mut visitor = FlatGradients { gradients, except, flat: Vec::new() };
     module.visit(&mut visitor);
-    sum_on_host(visitor.squares)
+    match visitor.flat.is_empty() {
+        true => Ok(0.0),
+        false => sum_on_host(vec![kernels().squares(visitor.flat)]),
+    }
 }
 
 /// The sum of tensors of one value each, in one read: every read waits until the device is idle.
@@ -293,19 +298,19 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for GraphGradients<'_, B> {
     }
 }
 
-struct SquaredNorm<'a, B: Backend> {
+struct FlatGradients<'a, B: Backend> {
     gradients: &'a GradientsParams,
     except: Option<ParamId>,
-    squares: Vec<Tensor<B, 1>>,
+    flat: Vec<Tensor<B, 1>>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for SquaredNorm<'_, B> {
+impl<B: Backend> ModuleVisitor<B> for FlatGradients<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if self.except == Some(param.id) {
             return;
         }
         if let Some(gradient) = self.gradients.get::<B, D>(param.id) {
-            self.squares.push(gradient.square().sum());
+            self.flat.push(gradient.flatten(0, D - 1));
         }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Iteration<B: Backend> {
     pub update: Option<RankUpdate>,
     /// True to fail at the first value that is not finite.
     pub checks: bool,
+    /// True if every stage waits until the device has run it.
+    pub timed: bool,
 }
 
 /// The optimiser step of a rank. The rank reports its squared gradient norm and receives the scale of all gradients.
@@ -131,12 +133,16 @@ impl<B: Backend> RankWorker<B> {
     }
 
     fn run(&mut self, iteration: Iteration<B>) -> Result<RankReport, ExecError> {
-        let Iteration { program, batch, loss_scale, mut link, epoch, update, checks } = iteration;
+        let Iteration { program, batch, loss_scale, mut link, epoch, update, checks, timed } =
+            iteration;
         self.memory.restart();
         for chunk in self.chunks.values_mut() {
             chunk.begin(batch.clone(), loss_scale);
             if checks {
                 chunk.check_values();
+            }
+            if timed {
+                chunk.wait_for_device();
             }
         }
         let rank = self.rank;

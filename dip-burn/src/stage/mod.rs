@@ -60,6 +60,8 @@ pub struct ChunkStage<B: Backend> {
     countdown: Option<Countdown<B>>,
     /// True if every tensor is checked for values that are not finite.
     checks: bool,
+    /// True if every task waits until the device has run it.
+    waits: bool,
 }
 
 impl<B: Backend> ChunkStage<B> {
@@ -96,6 +98,7 @@ impl<B: Backend> ChunkStage<B> {
             bytes: Account::default(),
             countdown: None,
             checks: false,
+            waits: false,
         };
         stage.restrict(spec);
         stage.read(weights)?;
@@ -166,6 +169,22 @@ impl<B: Backend> ChunkStage<B> {
         self.bytes.restart();
         self.countdown = None;
         self.checks = false;
+        self.waits = false;
+    }
+
+    /// Ends every task of this iteration only when the device has run it, so that its time is the time of its kernels. Otherwise a
+    /// task ends when its kernels are launched.
+    pub fn wait_for_device(&mut self) {
+        self.waits = true;
+    }
+
+    /// The end of a task.
+    fn finish_task(&self) -> Result<(), StageError> {
+        match self.waits {
+            true => B::sync(&self.device)
+                .map_err(|error| StageError::Failed(Box::new(ReadError::new(error)))),
+            false => Ok(()),
+        }
     }
 
     /// Calls `then` with the gradients of this iteration as soon as `backwards` tasks have added to them; at once if `backwards` is
@@ -321,6 +340,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
             self.layers().forward(inputs, &on)
         };
         self.check(call, "forward", [&output])?;
+        self.finish_task()?;
         if self.chunk.has_loss() {
             self.losses.push(output);
             return Ok(Vec::new());
@@ -355,6 +375,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
             self.bytes.give_back(bytes);
             self.count_backward()?;
         }
+        self.finish_task()?;
         let outputs = call.consumers.iter().map(|consumer| {
             let of_consumer = inputs.iter().filter(|(from, _)| from == consumer);
             let tensors: Vec<_> = of_consumer.map(|(_, dx)| dx.clone()).collect();
@@ -371,7 +392,8 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let left = left.ok_or_else(|| protocol(call, "has no backward that left its weights"))?;
         self.gradients.run(left.deferred);
         self.bytes.give_back(left.bytes);
-        self.count_backward()
+        self.count_backward()?;
+        self.finish_task()
     }
 }
 

@@ -33,8 +33,11 @@ pub struct IterationReport {
     pub mfu: Option<f64>,
     /// Time of the whole iteration: waits for plan and pixels, stages, and optimiser step.
     pub elapsed_s: Seconds,
-    /// Measured time from the start of the first stage to the end of the last. On a GPU, the measurement of a stage ends when its
-    /// kernels are launched, not when they have run: only the time of the whole iteration is exact.
+    /// True if stages were timed until their device had run them. If not, as in most iterations on a GPU, a stage ended when its
+    /// kernels were launched: `makespan_s`, `critical_path_s` and `bubble_ratio` are those of the launches, and only `elapsed_s` is
+    /// exact.
+    pub timed: bool,
+    /// Measured time from the start of the first stage to the end of the last.
     pub makespan_s: Seconds,
     /// The makespan that the plan predicted.
     pub predicted_s: Seconds,

@@ -57,10 +57,10 @@ pub fn compare(config: &RunConfig, model: &ModelSpec, other: &str) -> Result<Exi
             "{:14} {:>7.2} ms {:>7.2} ms {:>7.2} ms {:>6.1} % {:>6.1} % {:>7.2} % {:>6.2} % {:>10.5}",
             s.schedule,
             1e3 * t.mean(t.elapsed_s),
-            1e3 * t.mean(t.makespan_s),
-            1e3 * t.mean(t.predicted_s),
+            1e3 * t.timed_mean(t.makespan_s),
+            1e3 * t.timed_mean(t.predicted_s),
             t.error_percent(),
-            100.0 * t.mean(t.bubble),
+            100.0 * t.timed_mean(t.bubble),
             t.overhead_percent(),
             t.stall_percent(),
             s.loss

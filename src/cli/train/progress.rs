@@ -27,6 +27,8 @@ pub struct Totals {
     pub iterations: u64,
     pub tokens: u64,
     pub elapsed_s: f64,
+    /// Iterations whose stages were timed by their devices. The next five sums are over these.
+    pub timed: u64,
     pub makespan_s: f64,
     pub predicted_s: f64,
     /// Sum of the absolute differences between predicted and measured makespans.
@@ -47,11 +49,14 @@ impl Totals {
         self.iterations += 1;
         self.tokens += report.tokens;
         self.elapsed_s += report.elapsed_s.0;
-        self.makespan_s += report.makespan_s.0;
-        self.predicted_s += report.predicted_s.0;
-        self.error_s += (report.predicted_s.0 - report.makespan_s.0).abs();
-        self.critical_path_s += report.critical_path_s.0;
-        self.bubble += report.bubble_ratio;
+        if report.timed {
+            self.timed += 1;
+            self.makespan_s += report.makespan_s.0;
+            self.predicted_s += report.predicted_s.0;
+            self.error_s += (report.predicted_s.0 - report.makespan_s.0).abs();
+            self.critical_path_s += report.critical_path_s.0;
+            self.bubble += report.bubble_ratio;
+        }
         self.stall_s += report.stall_s.0;
         self.fallbacks += u64::from(report.fallback);
         self.mfu += report.mfu.unwrap_or(0.0);
@@ -63,6 +68,11 @@ impl Totals {
     /// The mean over the iterations of one of the sums.
     pub fn mean(&self, sum: f64) -> f64 {
         sum / self.iterations.max(1) as f64
+    }
+
+    /// The mean over the timed iterations of one of their sums.
+    pub fn timed_mean(&self, sum: f64) -> f64 {
+        sum / self.timed.max(1) as f64
     }
 
     pub fn tokens_per_s(&self) -> f64 {
@@ -132,14 +142,17 @@ impl Progress {
             t.tokens_per_s(),
             1e3 * t.mean(t.elapsed_s)
         );
-        println!(
-            "stages {:.1} ms, predicted {:.1} ms (mean error {:.1} %), bubble {:.1} %, runtime overhead {:.1} %",
-            1e3 * t.mean(t.makespan_s),
-            1e3 * t.mean(t.predicted_s),
-            t.error_percent(),
-            100.0 * t.mean(t.bubble),
-            t.overhead_percent()
-        );
+        match t.timed {
+            0 => println!("stages were not timed; on a GPU, pipeline.timed_every times them"),
+            _ => println!(
+                "stages {:.1} ms, predicted {:.1} ms (mean error {:.1} %), bubble {:.1} %, runtime overhead {:.1} %",
+                1e3 * t.timed_mean(t.makespan_s),
+                1e3 * t.timed_mean(t.predicted_s),
+                t.error_percent(),
+                100.0 * t.timed_mean(t.bubble),
+                t.overhead_percent()
+            ),
+        }
         println!(
             "planner stall {:.2} %, default schedule {} times, skipped samples {}",
             t.stall_percent(),
@@ -238,7 +251,7 @@ impl MetricSink for Progress {
             "loss {:.3} {:.0} tokens/s bubble {:.1} % stall {:.2} %",
             report.loss,
             report.tokens_per_s,
-            100.0 * report.bubble_ratio,
+            100.0 * self.totals.timed_mean(self.totals.bubble),
             self.totals.stall_percent()
         ));
         Ok(())

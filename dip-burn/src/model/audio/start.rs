@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::{Activation, AudioSpec, ModuleSpec};
 
 use crate::batch::Sound;
-use crate::model::block::activation::{activate, activate_backward};
+use crate::kernels::kernels;
 use crate::model::block::linear::{Linear, linear_backward, linear_backward_weights};
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::{Init, cast};
@@ -70,12 +70,12 @@ impl<B: Backend> AudioStart<B> {
         let weight = self.conv1.weight.val();
         let inner1_fm = self.conv1.forward(self.neighbours(sounds, &weight));
         let continues = continues(sounds, &weight);
-        let x_fm = activate(Activation::Gelu, inner1_fm.clone());
+        let x_fm = kernels().activate(Activation::Gelu, inner1_fm.clone());
         let inner2_rm = self.conv2.forward(strided(x_fm, continues.as_ref()));
         let table = self.positions.val();
         let of_sound = |sound: &Sound| table.clone().narrow(0, 0, sound.encoder_frames());
         let positions = Tensor::cat(sounds.iter().map(of_sound).collect(), 0);
-        let x_rm = activate(Activation::Gelu, inner2_rm.clone()) + positions;
+        let x_rm = kernels().activate(Activation::Gelu, inner2_rm.clone()) + positions;
         (x_rm, AudioStartKept { inner1_fm, inner2_rm, continues })
     }
 
@@ -88,12 +88,12 @@ impl<B: Backend> AudioStart<B> {
         gradients: &mut Gradients<B>,
     ) {
         let AudioStartKept { inner1_fm, inner2_rm, continues } = kept;
-        let x_fm = activate(Activation::Gelu, inner1_fm.clone());
-        let d = activate_backward(Activation::Gelu, inner2_rm, dx_rm);
+        let x_fm = kernels().activate(Activation::Gelu, inner1_fm.clone());
+        let d = kernels().activate_backward(Activation::Gelu, inner2_rm, dx_rm);
         let x = strided(x_fm, continues.as_ref());
         let d = linear_backward(&self.conv2, x, d, gradients);
         let d_fm = strided_backward(d, continues.as_ref());
-        let d_fm = activate_backward(Activation::Gelu, inner1_fm, d_fm);
+        let d_fm = kernels().activate_backward(Activation::Gelu, inner1_fm, d_fm);
         let x = self.neighbours(sounds, &d_fm);
         linear_backward_weights(&self.conv1, x, &d_fm, gradients);
     }

@@ -10,14 +10,12 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{ModuleSpec, causal_blocks};
 
-use super::fused;
+use crate::kernels::kernels;
 use crate::model::gradients::bytes_of;
-use crate::model::{cast, to_f32};
 
 /// Most query-key pairs of a span of [`AttentionSpan::pairs`].
 const SPAN_PAIRS: usize = 1 << 22;
@@ -79,11 +77,7 @@ impl HeadSizes {
     /// `n` sequences of the rows `[r, k' * d]`, as `[n, k', s, d]`.
     fn split<B: Backend>(self, x: &Tensor<B, 2>, rows: Rows, n: usize) -> Tensor<B, 4> {
         let (s, d) = (rows.length, self.head_dim);
-        if fused::runs(x) {
-            return fused::split_heads(x, rows.start, [n, s, d]);
-        }
-        let heads = x.dims()[1] / d;
-        rows.of(x, n).reshape([n, s, heads, d]).swap_dims(1, 2)
+        kernels().split_heads(x, rows.start, [n, s, d])
     }
 
     /// Queries, or their gradients: heads of a group are rows of one product, `[n, k, g * s, d]`.
@@ -94,25 +88,7 @@ impl HeadSizes {
 
     /// `[n, k, g * s, d]` as rows, `[n * s, h * d]`.
     fn ungrouped<B: Backend>(self, x: Tensor<B, 4>, n: usize, s: usize) -> Tensor<B, 2> {
-        joined(x.reshape([n, self.heads, s, self.head_dim]))
-    }
-}
-
-/// `[n, k, s, d]` as rows, `[n * s, k * d]`.
-fn joined<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 2> {
-    if fused::runs(&x) {
-        return fused::joined_heads(x);
-    }
-    let [n, k, s, d] = x.dims();
-    x.swap_dims(1, 2).reshape([n * s, k * d])
-}
-
-impl Rows {
-    /// The rows of `sequences` sequences, a view.
-    fn of<B: Backend>(self, x: &Tensor<B, 2>, sequences: usize) -> Tensor<B, 2> {
-        let [rows, _] = x.dims();
-        let length = sequences * self.length;
-        if length == rows { x.clone() } else { x.clone().narrow(0, self.start, length) }
+        kernels().joined_heads(x.reshape([n, self.heads, s, self.head_dim]))
     }
 }
 
@@ -226,22 +202,9 @@ impl<B: Backend> AttentionSpan<B> {
     ) -> (Tensor<B, 4>, Tensor<B, 2>) {
         let [query, key, value] = self.inputs(inputs, heads);
         let (n, s) = (self.sequences, self.queries.length);
-        let weights = self.softmax(query.matmul(key.transpose()));
+        let scores = query.matmul(key.transpose());
+        let weights = kernels().softmax(scores, self.mask.as_ref());
         (weights.clone(), heads.ungrouped(weights.matmul(value), n, s))
-    }
-
-    /// Softmax of the scores under the mask, in their type.
-    fn softmax(&self, scores: Tensor<B, 4>) -> Tensor<B, 4> {
-        if fused::runs(&scores) {
-            return fused::softmax(scores, self.mask.as_ref());
-        }
-        let dtype = scores.dtype();
-        let scores = to_f32(scores);
-        let scores = match &self.mask {
-            Some(mask) => scores + mask.clone(),
-            None => scores,
-        };
-        cast(softmax(scores, 3), dtype)
     }
 
     /// Returns the gradients of queries, keys and values of these rows; `dy` is the gradient of the result.
@@ -255,23 +218,12 @@ impl<B: Backend> AttentionSpan<B> {
         let [query, key, value] = self.inputs(inputs, heads);
         let dy = heads.grouped(dy, self.queries, self.sequences);
         let d_value = weights.clone().transpose().matmul(dy.clone());
-        let d_scores = softmax_backward(weights, dy.matmul(value.transpose()));
+        let d_scores = kernels().softmax_backward(weights, dy.matmul(value.transpose()));
         let d_key = d_scores.clone().transpose().matmul(query);
         let (n, s) = (self.sequences, self.queries.length);
         let d_query = heads.ungrouped(d_scores.matmul(key), n, s);
-        [d_query, joined(d_key), joined(d_value)]
+        [d_query, kernels().joined_heads(d_key), kernels().joined_heads(d_value)]
     }
-}
-
-/// The gradient of the scores: `ds = p * (dp - sum(dp * p))`, row by row.
-fn softmax_backward<B: Backend>(weights: Tensor<B, 4>, d_weights: Tensor<B, 4>) -> Tensor<B, 4> {
-    if fused::runs(&weights) && fused::runs(&d_weights) {
-        return fused::softmax_backward(weights, d_weights);
-    }
-    let dtype = d_weights.dtype();
-    let (d_weights, weights) = (to_f32(d_weights), to_f32(weights));
-    let sum = (d_weights.clone() * weights.clone()).sum_dim(3);
-    cast((d_weights - sum) * weights, dtype)
 }
 
 /// The causal mask of a block of queries over the keys from the first that one of them sees. It holds all heads, because backends
@@ -402,7 +354,7 @@ pub(in crate::model) fn score_gradients<B: Backend>(
     let of_span = |(span, weights): (&AttentionSpan<B>, Tensor<B, 4>)| {
         let dy = heads.grouped(dy, span.queries, span.sequences);
         let value = heads.split(&inputs.value, span.keys, span.sequences);
-        softmax_backward(weights, dy.matmul(value.transpose()))
+        kernels().softmax_backward(weights, dy.matmul(value.transpose()))
     };
     spans.iter().zip(weights).map(of_span).collect()
 }

@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{Activation, LoraTarget, ModuleSpec};
 
-use super::activation::{activate, activate_backward, gated, gated_backward};
 use super::linear::{Linear, linear_backward};
+use crate::kernels::kernels;
 use crate::model::Init;
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::init::layer_std;
@@ -57,7 +57,7 @@ impl<B: Backend> FeedForward<B> {
         let kept = FeedForwardKept { gate, up: self.up.forward(x_rm) };
         let inner = match &kept.gate {
             Some(gate) => self.gated(gate.clone(), kept.up.clone()),
-            None => activate(self.activation, kept.up.clone()),
+            None => kernels().activate(self.activation, kept.up.clone()),
         };
         (self.down.forward(inner), kept)
     }
@@ -72,9 +72,9 @@ impl<B: Backend> FeedForward<B> {
     ) -> Tensor<B, 2> {
         let FeedForwardKept { gate, up } = kept;
         let (Some(gate), Some(gate_layer)) = (gate, &self.gate) else {
-            let inner = activate(self.activation, up.clone());
+            let inner = kernels().activate(self.activation, up.clone());
             let d_inner = linear_backward(&self.down, inner, dy, gradients);
-            let d_up = activate_backward(self.activation, up, d_inner);
+            let d_up = kernels().activate_backward(self.activation, up, d_inner);
             return linear_backward(&self.up, x_rm, d_up, gradients);
         };
         let inner = self.gated(gate.clone(), up.clone());
@@ -86,8 +86,8 @@ impl<B: Backend> FeedForward<B> {
 
     fn gated(&self, gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
         match self.gate_activation {
-            None => gated(gate, up),
-            Some(activation) => activate(activation, gate) * up,
+            None => kernels().gated(gate, up),
+            Some(activation) => kernels().activate(activation, gate) * up,
         }
     }
 
@@ -97,9 +97,11 @@ impl<B: Backend> FeedForward<B> {
         up: Tensor<B, 2>,
         dy: Tensor<B, 2>,
     ) -> [Tensor<B, 2>; 2] {
-        let Some(activation) = self.gate_activation else { return gated_backward(gate, up, dy) };
-        let d_up = dy.clone() * activate(activation, gate.clone());
-        [activate_backward(activation, gate, dy * up), d_up]
+        let Some(activation) = self.gate_activation else {
+            return kernels().gated_backward(gate, up, dy);
+        };
+        let d_up = dy.clone() * kernels().activate(activation, gate.clone());
+        [kernels().activate_backward(activation, gate, dy * up), d_up]
     }
 }
 

@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::fused::product;
+use crate::kernels::kernels;
 use crate::model::gradients::Gradients;
 use crate::model::{cast, to_f32};
 
@@ -40,7 +40,7 @@ impl<B: Backend> Linear<B> {
     pub fn forward(&self, x_ri: Tensor<B, 2>) -> Tensor<B, 2> {
         let bias = self.bias.as_ref().map(Param::val);
         match &self.lora {
-            None => product(x_ri, self.weight.val(), bias),
+            None => kernels().product(x_ri, self.weight.val(), bias),
             Some(Adapter { magnitude: None, .. }) => self.direction(x_ri, bias),
             Some(lora) => {
                 let (factor, _) = lora.column_factors(&self.weight.val());
@@ -56,7 +56,7 @@ impl<B: Backend> Linear<B> {
 
     /// The product with the weights and their adapter, without its magnitude.
     fn direction(&self, x_ri: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
-        let y = product(x_ri.clone(), self.weight.val(), bias);
+        let y = kernels().product(x_ri.clone(), self.weight.val(), bias);
         match &self.lora {
             Some(lora) => y + lora.forward(x_ri),
             None => y,
@@ -108,7 +108,7 @@ pub fn linear_backward<B: Backend>(
 ) -> Tensor<B, 2> {
     let dy = direction_backward(layer, &x, dy, gradients);
     let inner = weights_backward(layer, x, &dy, gradients);
-    let dx = product(dy, layer.weight.val().transpose(), None);
+    let dx = kernels().product(dy, layer.weight.val().transpose(), None);
     match (&layer.lora, inner) {
         (Some(lora), Some(d_rk)) => dx + d_rk.matmul(lora.a.val().transpose()),
         _ => dx,
@@ -156,10 +156,10 @@ fn weights_backward<B: Backend>(
         return Some(lora.backward(x, dy, gradients));
     }
     let for_weight = dy.clone();
-    gradients.add(&layer.weight, move || product(x.transpose(), for_weight, None));
+    gradients.add(&layer.weight, move || kernels().product(x.transpose(), for_weight, None));
     if let Some(bias) = &layer.bias {
         let dy = dy.clone();
-        gradients.add(bias, move || to_f32(dy).sum_dim(0).squeeze_dim(0));
+        gradients.add(bias, move || kernels().row_sums(dy));
     }
     None
 }

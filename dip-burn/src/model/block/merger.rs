@@ -7,9 +7,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{Activation, ModuleSpec};
 
-use super::activation::{activate, activate_backward};
 use super::linear::{Linear, linear_backward};
 use super::norm::{Norm, NormKept};
+use crate::kernels::kernels;
 use crate::model::Init;
 use crate::model::gradients::{Gradients, bytes_of};
 
@@ -107,7 +107,7 @@ impl<B: Backend> Merger<B> {
         let inner = self.fc1.forward(x.reshape(merged));
         match &self.fc2 {
             Some(fc2) => {
-                let y = fc2.forward(activate(Activation::Gelu, inner.clone()));
+                let y = fc2.forward(kernels().activate(Activation::Gelu, inner.clone()));
                 (y, MergerKept { input, inner: Some(inner) })
             }
             None => (inner, MergerKept { input, inner: None }),
@@ -124,9 +124,9 @@ impl<B: Backend> Merger<B> {
         let MergerKept { input, inner } = kept;
         let d_inner = match (&self.fc2, inner) {
             (Some(fc2), Some(inner)) => {
-                let active = activate(Activation::Gelu, inner.clone());
+                let active = kernels().activate(Activation::Gelu, inner.clone());
                 let d_active = linear_backward(fc2, active, dy, gradients);
-                activate_backward(Activation::Gelu, inner, d_active)
+                kernels().activate_backward(Activation::Gelu, inner, d_active)
             }
             _ => dy,
         };

@@ -4,20 +4,19 @@
 //! |---|---|
 //! | `layer` | runs of layers under memory strategies, and the pre-norm transformer layer |
 //! | `attention`, `core`, `rotary` | attention: projections, scores and weighted sums, rotary positions |
-//! | `feed_forward`, `activation`, `norm` | the other parts of a layer |
+//! | `feed_forward`, `norm` | the other parts of a layer |
 //! | `linear` | linear layers with low-rank adapters |
 //! | `merger` | the adapter of an encoder: neighbouring patches become one token of the decoder |
 //! | `columns` | tensors side by side in one activation |
-//! | `fused` | several operations in one pass on the CPU backend |
 
-pub(crate) mod activation;
 pub mod attention;
 pub(in crate::model) mod columns;
 pub mod core;
 pub mod feed_forward;
-mod fused;
 pub mod layer;
 pub mod linear;
 pub mod merger;
 pub(crate) mod norm;
 pub mod rotary;
+#[cfg(test)]
+mod tests;

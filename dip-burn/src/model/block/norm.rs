@@ -7,10 +7,10 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{ModuleSpec, NormKind, VitSpec};
 
-use super::fused;
+use crate::kernels::kernels;
+use crate::model::Init;
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::offload::{KeptTensors, TensorVisitor};
-use crate::model::{Init, cast, to_f32};
 
 /// Added to the variance by default.
 const EPSILON: f64 = 1e-6;
@@ -73,31 +73,15 @@ impl<B: Backend> Norm<B> {
 
     /// `x_rm` to the same shape.
     pub(crate) fn forward(&self, x_rm: Tensor<B, 2>) -> (Tensor<B, 2>, NormKept<B>) {
-        if fused::runs(&x_rm) {
-            let [unit, scale] = fused::standardised(x_rm, self.centred, self.epsilon);
-            let kept = NormKept { unit, scale };
-            return (self.output(&kept), kept);
-        }
-        let dtype = x_rm.dtype();
-        let x_rm = to_f32(x_rm);
-        let centred = if self.centred { x_rm.clone() - x_rm.mean_dim(1) } else { x_rm };
-        let variance = centred.clone().square().mean_dim(1);
-        let scale = (variance + self.epsilon).sqrt().recip();
-        let kept = NormKept { unit: cast(centred * scale.clone(), dtype), scale };
+        let [unit, scale] = kernels().standardised(x_rm, self.centred, self.epsilon);
+        let kept = NormKept { unit, scale };
         (self.output(&kept), kept)
     }
 
     /// Recomputes the result of the forward.
     pub(in crate::model) fn output(&self, kept: &NormKept<B>) -> Tensor<B, 2> {
         let Some(gamma) = self.gamma.as_ref().map(Param::val) else { return kept.unit.clone() };
-        if fused::runs(&kept.unit) && fused::runs(&gamma) {
-            return fused::affine(kept.unit.clone(), gamma, self.beta.as_ref().map(Param::val));
-        }
-        let y = kept.unit.clone() * gamma.unsqueeze();
-        match &self.beta {
-            Some(beta) => y + beta.val().unsqueeze(),
-            None => y,
-        }
+        kernels().affine(kept.unit.clone(), gamma, self.beta.as_ref().map(Param::val))
     }
 
     /// The gradient of the input.
@@ -108,33 +92,16 @@ impl<B: Backend> Norm<B> {
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         let NormKept { unit, scale } = kept;
-        let dtype = dy.dtype();
-        let is_fused = fused::runs(&dy) && fused::runs(&unit);
-        let (unit, dy) = (to_f32(unit), to_f32(dy));
-        let sum_rows = |x: Tensor<B, 2>| x.sum_dim(0).squeeze_dim(0);
         if let Some(gamma) = &self.gamma {
-            let (for_gamma, rows) = (dy.clone(), unit.clone());
-            gradients.add(gamma, move || match is_fused {
-                true => fused::product_sums(for_gamma, rows),
-                false => sum_rows(for_gamma * rows),
-            });
+            let (dy, unit) = (dy.clone(), unit.clone());
+            gradients.add(gamma, move || kernels().product_sums(dy, unit));
         }
         if let Some(beta) = &self.beta {
             let dy = dy.clone();
-            gradients.add(beta, move || sum_rows(dy));
+            gradients.add(beta, move || kernels().row_sums(dy));
         }
-        let gamma = self.gamma.as_ref().map(|gamma| to_f32(gamma.val()));
-        if is_fused {
-            let dx = fused::standardised_backward([unit, scale], gamma, dy, self.centred);
-            return cast(dx, dtype);
-        }
-        let d_unit = match gamma {
-            Some(gamma) => dy * gamma.unsqueeze(),
-            None => dy,
-        };
-        let along = (d_unit.clone() * unit.clone()).mean_dim(1);
-        let d_unit = if self.centred { d_unit.clone() - d_unit.mean_dim(1) } else { d_unit };
-        cast((d_unit - unit * along) * scale, dtype)
+        let gamma = self.gamma.as_ref().map(Param::val);
+        kernels().standardised_backward([unit, scale], gamma, dy, self.centred)
     }
 }
 

@@ -1,8 +1,5 @@
 //! Rotary positions: one table of angles for sequences, for images (rows and columns), and for videos (time, rows and columns).
 //!
-//! A rotation is computed as `x cos + (x R) sin`. The matrix `R` swaps the values of each pair and negates one. So all operations are
-//! on whole rows, which every backend runs at full speed; slices of heads would be strided.
-//!
 //! Shape legend: n sequences, s their length, r = n * s rows, h heads, d head width.
 
 use std::ops::Range;
@@ -11,9 +8,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{Rope, RopeScaling, YarnScaling};
 
-use super::fused;
+pub use crate::kernels::RotaryPairs;
+use crate::kernels::{RotaryTables, kernels};
 use crate::model::gradients::bytes_of;
-use crate::model::{cast, to_f32};
 
 /// For each pair of values in a head: the angle of rotation per position, and the coordinate that gives the position.
 #[derive(Debug, Clone)]
@@ -68,16 +65,6 @@ fn scaled_angle(angle: f64, s: RopeScaling) -> f64 {
     angle * (kept + (1.0 - kept) / s.factor)
 }
 
-/// Which values of a head are rotated together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RotaryPairs {
-    /// Value `i` and value `i + d / 2`, as in Llama.
-    #[default]
-    Halves,
-    /// Value `2 i` and value `2 i + 1`, as in Wan.
-    Neighbours,
-}
-
 impl RotaryPairs {
     /// The two places of pair `i` of a head of `2 * half` values.
     fn places(self, i: usize, half: usize) -> [usize; 2] {
@@ -112,14 +99,9 @@ pub struct Rotary<B: Backend> {
     swap: Tensor<B, 2>,
 }
 
-/// The tables of a number of heads: `[1, s * h * d]` each.
+/// The tables of a number of heads.
 #[derive(Debug, Clone)]
-pub struct Rotation<B: Backend> {
-    cos: Tensor<B, 2>,
-    sin: Tensor<B, 2>,
-    pairs: RotaryPairs,
-    swap: Tensor<B, 2>,
-}
+pub struct Rotation<B: Backend>(RotaryTables<B>);
 
 impl<B: Backend> Rotary<B> {
     /// Positions of tokens, as time, row and column; all three are the same in a text.
@@ -221,49 +203,29 @@ impl<B: Backend> Rotary<B> {
             table.reshape([1, s * heads * d])
         };
         let (cos, sin) = (repeat(&self.cos), repeat(&self.sin));
-        Rotation { cos, sin, pairs: self.pairs, swap: self.swap.clone() }
+        Rotation(RotaryTables { cos, sin, pairs: self.pairs, swap: self.swap.clone() })
     }
 }
 
 impl<B: Backend> Rotation<B> {
     /// The device of its tables.
     pub(in crate::model) fn device(&self) -> B::Device {
-        self.cos.device()
+        self.0.cos.device()
     }
 
     /// Bytes of the tables.
     pub(in crate::model) fn bytes(&self) -> u64 {
-        bytes_of(&self.cos) + bytes_of(&self.sin)
+        bytes_of(&self.0.cos) + bytes_of(&self.0.sin)
     }
 
     /// Rotates each pair of every head of `x_rm`, `[n * s, h * d]`, by the angle of its position.
     pub fn apply(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.rotated(x_rm, false)
+        kernels().rotated(x_rm, &self.0, false)
     }
 
     /// The gradient of `x_rm`: the rotation back.
     pub fn backward(&self, dy_rm: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.rotated(dy_rm, true)
-    }
-
-    /// `x cos + (x R) sin`; if `back`, by the negative angle, which is the transpose, since both values of a pair share the angle.
-    fn rotated(&self, x_rm: Tensor<B, 2>, back: bool) -> Tensor<B, 2> {
-        let [d, _] = self.swap.dims();
-        if fused::runs(&x_rm) && fused::runs(&self.cos) {
-            let tables = [self.cos.clone(), self.sin.clone()];
-            return match self.pairs {
-                RotaryPairs::Halves => fused::rotated(x_rm, tables, d, back),
-                RotaryPairs::Neighbours => fused::rotated_neighbours(x_rm, tables, back),
-            };
-        }
-        let sin = if back { -self.sin.clone() } else { self.sin.clone() };
-        let (shape @ [rows, width], dtype) = (x_rm.dims(), x_rm.dtype());
-        let x_rm = to_f32(x_rm);
-        let [_, length] = self.cos.dims();
-        let sequences = [rows * width / length, length];
-        let moved = x_rm.clone().reshape([rows * width / d, d]).matmul(self.swap.clone());
-        let x = x_rm.reshape(sequences) * self.cos.clone();
-        cast((x + moved.reshape(sequences) * sin).reshape(shape), dtype)
+        kernels().rotated(dy_rm, &self.0, true)
     }
 }
 

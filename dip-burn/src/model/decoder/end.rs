@@ -3,16 +3,15 @@
 //! Shape legend: t tokens of the packed sequence, m width, v vocabulary, r trained positions.
 
 use burn::module::Module;
-use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 use super::indices;
 use crate::batch::Microbatch;
+use crate::kernels::{CrossEntropyGiven, CrossEntropyKept, kernels};
+use crate::model::Gradients;
 use crate::model::block::linear::{Linear, linear_backward};
 use crate::model::block::norm::{Norm, NormKept};
-use crate::model::gradients::bytes_of;
-use crate::model::{Gradients, cast, to_f32};
 
 /// The last norm, and the head with its loss if there is one.
 #[derive(Module, Debug)]
@@ -26,16 +25,13 @@ pub struct DecoderEnd<B: Backend> {
 /// The state that the backward of the end needs.
 pub(super) struct DecoderEndKept<B: Backend> {
     norm: NormKept<B>,
-    /// Log-probabilities of the trained rows, `[r, v]`, in f32.
-    log_p_rv: Option<Tensor<B, 2>>,
-    /// Logarithm of the softmax's denominator, `[r, 1]`, in f32; only with z-loss.
-    log_z_r1: Option<Tensor<B, 2>>,
+    /// Of the trained rows, if there is a loss.
+    loss: Option<CrossEntropyKept<B>>,
 }
 
 impl<B: Backend> DecoderEndKept<B> {
     pub fn bytes(&self) -> u64 {
-        let tensors = self.log_p_rv.iter().chain(&self.log_z_r1);
-        self.norm.bytes() + tensors.map(bytes_of).sum::<u64>()
+        self.norm.bytes() + self.loss.as_ref().map_or(0, CrossEntropyKept::bytes)
     }
 }
 
@@ -49,22 +45,14 @@ impl<B: Backend> DecoderEnd<B> {
     ) -> (Tensor<B, 2>, DecoderEndKept<B>) {
         let Some(head) = &self.head else {
             let (y_tm, norm) = self.norm.forward(x_tm);
-            return (y_tm, DecoderEndKept { norm, log_p_rv: None, log_z_r1: None });
+            return (y_tm, DecoderEndKept { norm, loss: None });
         };
         let trained = TrainedPositions::of(microbatch, &x_tm.device());
         let (x_rm, norm) = self.norm.forward(x_tm.select(0, trained.rows));
-        let logits_rv = to_f32(head.forward(x_rm));
-        let first = |x: &Tensor<B, 2>| x.clone().slice([0..x.dims()[0], 0..1]);
-        let logits_r1 = (self.z_loss > 0.0).then(|| first(&logits_rv));
-        let log_p_rv = log_softmax(logits_rv, 1);
-        let log_p_r1 = log_p_rv.clone().gather(1, trained.targets);
-        let mut loss_r1 = -log_p_r1;
-        let log_z_r1 = logits_r1.map(|logits_r1| logits_r1 - first(&log_p_rv));
-        if let Some(log_z_r1) = &log_z_r1 {
-            loss_r1 = loss_r1 + log_z_r1.clone().square() * self.z_loss;
-        }
+        let logits_rv = head.forward(x_rm);
+        let (loss_r1, kept) = kernels().cross_entropy(logits_rv, &trained.targets, self.z_loss);
         let loss = loss_r1.sum().mul_scalar(trained.weight).reshape([1, 1]);
-        (loss, DecoderEndKept { norm, log_p_rv: Some(log_p_rv), log_z_r1 })
+        (loss, DecoderEndKept { norm, loss: Some(kept) })
     }
 
     /// The gradient of `x_tm`.
@@ -75,22 +63,20 @@ impl<B: Backend> DecoderEnd<B> {
         microbatch: &Microbatch,
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
-        let DecoderEndKept { norm, log_p_rv, log_z_r1 } = kept;
-        let (Some(head), Some(log_p_rv)) = (&self.head, log_p_rv) else {
+        let DecoderEndKept { norm, loss } = kept;
+        let (Some(head), Some(loss)) = (&self.head, loss) else {
             return self.norm.backward(norm, dy, gradients);
         };
         let device = dy.device();
         let trained = TrainedPositions::of(microbatch, &device);
-        // d loss / d logits = p - 1 at the target, p elsewhere.
-        let minus_one = Tensor::full(trained.targets.dims(), -1.0, &device);
-        let p_rv = log_p_rv.exp();
-        // d log(z)^2 / d logits = 2 log(z) p.
-        let p_rv = match log_z_r1 {
-            Some(log_z_r1) => p_rv * (log_z_r1 * (2.0 * self.z_loss) + 1.0),
-            None => p_rv,
+        let given = CrossEntropyGiven {
+            targets_r1: trained.targets,
+            dy,
+            weight: trained.weight,
+            z_loss: self.z_loss,
+            dtype: head.weight.val().dtype(),
         };
-        let d_rv = p_rv.scatter(1, trained.targets, minus_one, IndexingUpdateOp::Add);
-        let d_rv = cast(d_rv * (dy * trained.weight), head.weight.val().dtype());
+        let d_rv = kernels().cross_entropy_backward(loss, given);
         let d_rm = linear_backward(head, self.norm.output(&norm), d_rv, gradients);
         let d_rm = self.norm.backward(norm, d_rm, gradients);
         let shape = [microbatch.tokens.len(), d_rm.dims()[1]];

@@ -11,7 +11,8 @@ use dip_core::{Activation, DitSpec, STEP_EMBEDDING};
 use super::layer::DitStream;
 use super::modulation::{Members, PARTS};
 use crate::batch::Clip;
-use crate::model::block::activation::{activate, activate_backward, silu_backward};
+use crate::kernels::kernels;
+use crate::kernels::plain::silu_backward;
 use crate::model::block::linear::{Linear, linear_backward, linear_backward_weights};
 use crate::model::gradients::Gradients;
 use crate::model::{Init, InputSlice, Slice, cast};
@@ -89,7 +90,8 @@ impl<B: Backend> DitStart<B> {
         let waves = waves(on.clips(), self.waves, noise_time, &text);
         let [_, embedding, table] = self.step.forward(waves, None);
         let padding = Padding::of(on, &text);
-        let inner = activate(Activation::GeluTanh, self.context.forward(padding.with_zero(text)));
+        let inner =
+            kernels().activate(Activation::GeluTanh, self.context.forward(padding.with_zero(text)));
         let context_cm = padding.spread(output.forward(inner));
         DitStream { x_rm, context_cm, steps: Tensor::cat(vec![table, embedding], 1) }
     }
@@ -134,9 +136,9 @@ impl<B: Backend> DitStart<B> {
         let text = padding.with_zero(text);
         let inner = self.context.forward(text.clone());
         let d = padding.spread_backward(d_context_cm);
-        let activated = activate(Activation::GeluTanh, inner.clone());
+        let activated = kernels().activate(Activation::GeluTanh, inner.clone());
         let d = linear_backward(output, activated, d, gradients);
-        let d = activate_backward(Activation::GeluTanh, inner, d);
+        let d = kernels().activate_backward(Activation::GeluTanh, inner, d);
         linear_backward(&self.context, text, d, gradients).narrow(0, 0, captions)
     }
 }

@@ -1,4 +1,4 @@
-//! The optimiser of the chunks of one rank: Burn's update rules and, if a run asks for them, moving averages of the weights.
+//! The optimiser of the chunks of one rank: its update rules and, if a run asks for them, moving averages of the weights.
 //!
 //! State is kept by parameter name, so that checkpoints do not depend on the partition.
 
@@ -15,18 +15,18 @@ pub use rate::RateSchedule;
 
 use std::collections::HashMap;
 
-use burn::backend::Autodiff;
-use burn::optim::record::AdaptorRecord;
-use burn::optim::{AdamW, AdamWConfig, SimpleOptimizer};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::kernels::{AdamwStep, kernels};
 use crate::params::ParameterMap;
 use crate::stage::ChunkStage;
 use muon::{MuonRule, MuonStep};
 
 /// Steps until the decay of an average reaches one half. The decay grows with the steps, so that early averages forget faster.
 const AVERAGE_WARM_UP_STEPS: f64 = 10.0;
+/// Added to the root of the second moment of AdamW.
+const EPSILON: f32 = 1e-8;
 
 /// AdamW for the parameters of a rank, or Muon for its matrices and AdamW for the rest.
 pub(crate) struct Optimizer<B: Backend> {
@@ -34,10 +34,20 @@ pub(crate) struct Optimizer<B: Backend> {
     muon: Option<MuonRule<B>>,
     steps: u64,
     /// By parameter name.
-    states: HashMap<String, AdaptorRecord<AdamW, Autodiff<B>>>,
+    moments: HashMap<String, Moments<B>>,
     ema_decay: f64,
     /// By parameter name.
     averages: HashMap<String, Average<B>>,
+}
+
+/// The state of AdamW for a parameter.
+struct Moments<B: Backend> {
+    /// Steps of the parameter.
+    time: usize,
+    /// First and second moment.
+    flat: [Tensor<B, 1>; 2],
+    /// Shape of the parameter.
+    shape: Vec<usize>,
 }
 
 /// The moving average of a parameter.
@@ -54,22 +64,40 @@ impl<B: Backend> Optimizer<B> {
             config: config.clone(),
             muon: (config.algorithm == Algorithm::Muon).then(MuonRule::new),
             steps: 0,
-            states: HashMap::new(),
+            moments: HashMap::new(),
             ema_decay: config.ema_decay,
             averages: HashMap::new(),
         }
     }
 
-    /// The rule of AdamW and the learning rate of a parameter of `dimensions` dimensions, where `learning_rate` is that of the
-    /// optimiser.
-    fn adamw(&self, name: &str, dimensions: usize, learning_rate: f64) -> (AdamW, f64) {
-        let (rate, weight_decay) = self.settings(name, learning_rate);
-        let rule = AdamWConfig::new()
-            .with_beta_1(self.config.beta_1)
-            .with_beta_2(self.config.beta_2)
-            .with_epsilon(1e-8)
-            .with_weight_decay(if dimensions >= 2 { weight_decay } else { 0.0 });
-        (rule.build(), rate)
+    /// A step of AdamW for a parameter, with its gradient times `scale`.
+    fn adamw<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<B, D>,
+        gradient: Tensor<B, D>,
+        (learning_rate, scale): (f64, f64),
+    ) -> Tensor<B, D> {
+        let (learning_rate, weight_decay) = self.settings(name, learning_rate);
+        let (time, moments) = match self.moments.remove(name) {
+            Some(Moments { time, flat, .. }) => (time + 1, Some(flat)),
+            None => (1, None),
+        };
+        let step = AdamwStep {
+            learning_rate,
+            weight_decay: if D >= 2 { weight_decay } else { 0.0 },
+            beta_1: self.config.beta_1,
+            beta_2: self.config.beta_2,
+            epsilon: EPSILON,
+            gradient_scale: scale,
+            time,
+        };
+        let shape = parameter.dims();
+        let length = [parameter.shape().num_elements()];
+        let (parameter, gradient) = (parameter.reshape(length), gradient.reshape(length));
+        let (parameter, flat) = kernels().adamw(&step, parameter, gradient, moments);
+        self.moments.insert(name.to_owned(), Moments { time, flat, shape: shape.to_vec() });
+        parameter.reshape(shape)
     }
 
     /// The learning rate and the weight decay of a parameter.
@@ -139,21 +167,19 @@ impl<B: Backend> ParameterMap<B> for UpdateParameters<'_, B> {
     ) -> Tensor<B, D> {
         let Some(gradient) = gradient.filter(|_| (self.owns)(name)) else { return parameter };
         let optimizer = &mut *self.optimizer;
-        let gradient =
-            if self.scale == 1.0 { gradient } else { gradient.mul_scalar(self.scale as f32) };
         if MuonRule::<B>::takes(name, D) && optimizer.muon.is_some() {
             let (rate, decay) = optimizer.settings(name, self.learning_rate);
+            let gradient = match self.scale {
+                1.0 => gradient,
+                scale => gradient.mul_scalar(scale as f32),
+            };
             let muon = optimizer.muon.as_mut().expect("it is there");
             let parameter = muon.step(name, MuonStep { rate, decay }, parameter, gradient);
             optimizer.average(name, &parameter);
             return parameter;
         }
-        let (rule, rate) = optimizer.adamw(name, D, self.learning_rate);
-        let state = optimizer.states.remove(name).map(AdaptorRecord::into_state::<D>);
-        let (parameter, state) = rule.step(rate, parameter, gradient, state);
-        if let Some(state) = state {
-            optimizer.states.insert(name.to_owned(), AdaptorRecord::from_state(state));
-        }
+        let factors = (self.learning_rate, self.scale);
+        let parameter = optimizer.adamw(name, parameter, gradient, factors);
         optimizer.average(name, &parameter);
         parameter
     }

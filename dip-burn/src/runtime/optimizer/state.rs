@@ -1,14 +1,11 @@
 //! The state of the optimiser as named tensors: `<parameter>.moment_1`, `.moment_2`, `.velocity` and `.average`.
 
-use burn::backend::Autodiff;
-use burn::optim::record::AdaptorRecord;
-use burn::optim::{AdamW, AdamWState, AdaptiveMomentumState};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::moment::{StateError, tensor_like};
 use super::muon::MuonRule;
-use super::{Average, Optimizer};
+use super::{Average, Moments, Optimizer};
 use crate::params::{NamedTensors, ParameterMap};
 use crate::runtime::chunks::Chunks;
 
@@ -19,11 +16,7 @@ const AVERAGE: &str = ".average";
 impl<B: Backend> Optimizer<B> {
     /// The moving averages, by parameter name.
     pub fn averages(&self) -> NamedTensors {
-        let data = |average: &Average<B>| {
-            let mut data = average.flat.clone().into_data();
-            data.shape = average.shape.clone().into();
-            data
-        };
+        let data = |average: &Average<B>| shaped(&average.flat, &average.shape);
         self.averages.iter().map(|(name, average)| (name.clone(), data(average))).collect()
     }
 
@@ -33,10 +26,9 @@ impl<B: Backend> Optimizer<B> {
         if let Some(muon) = &self.muon {
             muon.export(&mut all);
         }
-        for (name, record) in &self.states {
-            let [moment_1, moment_2] = moments_of(record.clone());
-            all.insert(format!("{name}{MOMENT_1}"), moment_1);
-            all.insert(format!("{name}{MOMENT_2}"), moment_2);
+        for (name, Moments { flat: [first, second], shape, .. }) in &self.moments {
+            all.insert(format!("{name}{MOMENT_1}"), shaped(first, shape));
+            all.insert(format!("{name}{MOMENT_2}"), shaped(second, shape));
         }
         for (name, average) in self.averages() {
             all.insert(format!("{name}{AVERAGE}"), average);
@@ -56,7 +48,7 @@ impl<B: Backend> Optimizer<B> {
         owns: &dyn Fn(&str) -> bool,
     ) -> Result<(), StateError> {
         self.steps = steps;
-        self.states.clear();
+        self.moments.clear();
         self.averages.clear();
         if let Some(muon) = &mut self.muon {
             muon.clear();
@@ -99,10 +91,9 @@ impl<B: Backend> LoadState<'_, B> {
             (None, _) => return Err(StateError::Missing { tensor: format!("{name}{MOMENT_1}") }),
             (_, None) => return Err(StateError::Missing { tensor: format!("{name}{MOMENT_2}") }),
         };
-        let time = self.optimizer.steps as usize;
-        let momentum = AdaptiveMomentumState::new(time, moment_1, moment_2);
-        let record = AdaptorRecord::from_state::<D>(AdamWState::new(momentum));
-        self.optimizer.states.insert(name.to_owned(), record);
+        let (time, shape) = (self.optimizer.steps as usize, parameter.dims().to_vec());
+        let flat = [moment_1, moment_2].map(|m| m.reshape([parameter.shape().num_elements()]));
+        self.optimizer.moments.insert(name.to_owned(), Moments { time, flat, shape });
         Ok(())
     }
 }
@@ -123,22 +114,9 @@ impl<B: Backend> ParameterMap<B> for LoadState<'_, B> {
     }
 }
 
-/// First and second moment of a record of any rank.
-fn moments_of<B: Backend>(record: AdaptorRecord<AdamW, Autodiff<B>>) -> [TensorData; 2] {
-    fn data<I: Backend, const D: usize>(state: AdamWState<I, D>) -> [TensorData; 2] {
-        [state.momentum.moment_1.into_data(), state.momentum.moment_2.into_data()]
-    }
-    use burn::optim::record::AdaptorRecordV1 as V1;
-    let AdaptorRecord::V1(record) = record;
-    match record {
-        V1::Rank0(_) => unreachable!("parameters have at least one dimension"),
-        V1::Rank1(state) => data(state),
-        V1::Rank2(state) => data(state),
-        V1::Rank3(state) => data(state),
-        V1::Rank4(state) => data(state),
-        V1::Rank5(state) => data(state),
-        V1::Rank6(state) => data(state),
-        V1::Rank7(state) => data(state),
-        V1::Rank8(state) => data(state),
-    }
+/// A flat tensor on the host, in its shape.
+fn shaped<B: Backend>(flat: &Tensor<B, 1>, shape: &[usize]) -> TensorData {
+    let mut data = flat.clone().into_data();
+    data.shape = shape.to_vec().into();
+    data
 }

@@ -42,6 +42,7 @@ impl<B: Backend> Pipeline<B> {
             devices: init.devices.clone(),
             connections: init.connections.clone(),
             replies,
+            timed: false,
         };
         for (id, ((chunks, member), tied)) in chunks.into_iter().zip(members).zip(tied).enumerate()
         {

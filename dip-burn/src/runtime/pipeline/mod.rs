@@ -36,6 +36,8 @@ pub struct Pipeline<B: Backend> {
     devices: Vec<B::Device>,
     connections: Connections<B>,
     replies: Receiver<(usize, Reply)>,
+    /// True if every stage waits until its device has run it.
+    timed: bool,
 }
 
 /// How an iteration runs.
@@ -56,6 +58,12 @@ impl<B: Backend> Pipeline<B> {
     /// Replicas of the pipeline in this process, each with its own microbatches.
     pub fn replicas(&self) -> usize {
         self.workers.len() / self.ranks
+    }
+
+    /// Times stages by their devices from now on: every stage waits until its device has run it. Otherwise the time of a stage on a GPU
+    /// ends when its kernels are launched.
+    pub fn time_by_device(&mut self, timed: bool) {
+        self.timed = timed;
     }
 
     /// Runs one iteration of a plan that passes the checker on a pipeline with one replica.
@@ -149,6 +157,7 @@ impl<B: Backend> Pipeline<B> {
                     epoch,
                     update: rank_update,
                     checks,
+                    timed: self.timed,
                 };
                 self.command(replica * self.ranks + r, RankCommand::Run(Box::new(iteration)))?;
             }

@@ -1,5 +1,7 @@
 //! `[pipeline]`: devices, ranks, schedule and search.
 
+use std::path::PathBuf;
+
 use dip_core::{FieldError, MAX_WINDOW};
 use serde::{Deserialize, Serialize};
 
@@ -39,12 +41,25 @@ pub struct PipelineConfig {
     /// Memory of one rank for weights, optimiser and activations, in bytes; absent for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
+    /// On a GPU, every how many iterations each stage waits until the device has run it, so that its time is the time of its kernels;
+    /// 0 for never. In other iterations a stage ends for the host when its kernels are launched.
+    pub timed_every: u64,
+    /// Folder for the compiled kernels of a GPU; absent for the cache folder of the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_folder: Option<PathBuf>,
 }
 
 impl PipelineConfig {
     /// Devices for the ranks of all replicas.
     pub fn devices(&self) -> u32 {
         self.ranks.saturating_mul(self.replicas)
+    }
+
+    /// True if the stages of an iteration are timed by their devices. Threads of the CPU always are.
+    pub fn is_timed(&self, iteration: u64) -> bool {
+        // The last of every few iterations: the first compile kernels.
+        let by_turn = self.timed_every > 0 && (iteration + 1).is_multiple_of(self.timed_every);
+        self.device == Device::Cpu || by_turn
     }
 
     /// Checks every field.
@@ -75,6 +90,8 @@ impl Default for PipelineConfig {
             window: 1,
             weight_split: None,
             memory_limit_bytes: None,
+            timed_every: 10,
+            kernel_folder: None,
         }
     }
 }

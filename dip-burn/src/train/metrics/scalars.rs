@@ -11,16 +11,19 @@ pub(super) fn of_iteration(report: &IterationReport) -> Vec<(String, f64)> {
         ("train/learning_rate", r.learning_rate),
         ("throughput/tokens_per_s", r.tokens_per_s),
         ("throughput/iteration_s", r.elapsed_s.0),
-        ("pipeline/measured_s", r.makespan_s.0),
         ("pipeline/planned_s", r.predicted_s.0),
-        ("pipeline/prediction_error", r.prediction_error()),
-        ("pipeline/bubble_ratio", r.bubble_ratio),
         ("planner/stall_s", r.stall_s.0),
         ("planner/search_s", r.search_s.0),
         ("planner/fallback", f64::from(u8::from(r.fallback))),
         ("data/skipped_samples", r.skipped as f64),
         ("data/microbatches", r.microbatches as f64),
     ];
+    let timed = [
+        ("pipeline/measured_s", r.makespan_s.0),
+        ("pipeline/prediction_error", r.prediction_error()),
+        ("pipeline/bubble_ratio", r.bubble_ratio),
+    ];
+    scalars.extend(timed.into_iter().filter(|_| r.timed));
     // A plan without a proven bound has no finite gap.
     scalars.extend(r.gap.is_finite().then_some(("planner/gap", r.gap)));
     scalars.extend(r.mfu.map(|mfu| ("throughput/mfu", mfu)));

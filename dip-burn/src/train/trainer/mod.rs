@@ -211,6 +211,8 @@ impl<B: Backend> Trainer<B> {
         self.prefetch()?;
         let batch = self.wait_for_content(batch, &planned)?;
         let update = self.next_update();
+        let timed = self.config.pipeline.is_timed(self.iteration());
+        self.pipeline.time_by_device(timed);
         let step = self.pipeline.run_replicas(&work(&planned, &batch.replicas), Some(update))?;
         if let Err(error) = self.progress.count(&step) {
             let work = work(&planned, &batch.replicas);
@@ -220,7 +222,7 @@ impl<B: Backend> Trainer<B> {
         let elapsed_s = Seconds(start.elapsed().as_secs_f64());
         // The plans of the replicas are searched one after another.
         self.plans.measured(elapsed_s / planned.len() as f64);
-        let report = self.report(&batch, &planned, step, Pace { update, elapsed_s });
+        let report = self.report(&batch, &planned, step, Pace { update, elapsed_s, timed });
         self.progress.finish_iteration(batch.position);
         Ok(report)
     }
@@ -262,7 +264,7 @@ impl<B: Backend> Trainer<B> {
     ) -> IterationReport {
         let plans: Vec<&Plan> = planned.iter().map(|p| &p.plan).collect();
         let times = IterationTimes::of(&step.traces, &plans);
-        let Pace { update, elapsed_s } = pace;
+        let Pace { update, elapsed_s, timed } = pace;
         let TrainingBatch { meta, tokens, .. } = batch;
         let data = self.data.loader.report();
         IterationReport {
@@ -277,6 +279,7 @@ impl<B: Backend> Trainer<B> {
             tokens_per_s: *tokens as f64 / elapsed_s.0.max(f64::MIN_POSITIVE),
             mfu: self.throughput.as_ref().and_then(|t| t.utilisation(meta, elapsed_s)),
             elapsed_s,
+            timed,
             makespan_s: times.makespan,
             predicted_s: times.predicted,
             critical_path_s: times.critical_path,
@@ -298,6 +301,7 @@ impl<B: Backend> Trainer<B> {
 struct Pace {
     update: Update,
     elapsed_s: Seconds,
+    timed: bool,
 }
 
 /// The initial weights, with adapters if the run starts from some.

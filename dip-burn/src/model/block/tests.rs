@@ -1,4 +1,4 @@
-//! Whole layers through the passes of this module, and through Burn's operations, which run when gradients are recorded.
+//! Whole layers through the kernels of a backend, and through Burn's operations, which run when gradients are recorded.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::Param;

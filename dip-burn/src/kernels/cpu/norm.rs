@@ -1,17 +1,13 @@
 //! Norms. Shape legend: r rows, m width.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
+use burn_flex::Flex;
 
 use super::lanes::{sum, vectorised};
 use super::{in_parts, of_flex, tensor, values};
 
 /// `x_rm` at unit variance, with mean zero if `centred`, and the factor of each row, `[r, 1]`.
-pub(in crate::model) fn standardised<B: Backend>(
-    x_rm: Tensor<B, 2>,
-    centred: bool,
-    epsilon: f64,
-) -> [Tensor<B, 2>; 2] {
+pub fn standardised(x_rm: Tensor<Flex, 2>, centred: bool, epsilon: f64) -> [Tensor<Flex, 2>; 2] {
     let [rows, width] = x_rm.dims();
     let x = values(x_rm);
     let x = x.storage::<f32>();
@@ -37,11 +33,11 @@ pub(in crate::model) fn standardised<B: Backend>(
 }
 
 /// `unit * gamma`, plus `beta` if there is one.
-pub(in crate::model) fn affine<B: Backend>(
-    unit_rm: Tensor<B, 2>,
-    gamma: Tensor<B, 1>,
-    beta: Option<Tensor<B, 1>>,
-) -> Tensor<B, 2> {
+pub fn affine(
+    unit_rm: Tensor<Flex, 2>,
+    gamma: Tensor<Flex, 1>,
+    beta: Option<Tensor<Flex, 1>>,
+) -> Tensor<Flex, 2> {
     let shape @ [_, width] = unit_rm.dims();
     let (unit, gamma) = (values(unit_rm), values(gamma));
     let beta = beta.map(values);
@@ -61,12 +57,12 @@ pub(in crate::model) fn affine<B: Backend>(
 
 /// The gradient of the input of [`standardised`] from its results and the gradient of the affine result, or of the unit rows
 /// without `gamma`.
-pub(in crate::model) fn standardised_backward<B: Backend>(
-    [unit_rm, scale]: [Tensor<B, 2>; 2],
-    gamma: Option<Tensor<B, 1>>,
-    dy_rm: Tensor<B, 2>,
+pub fn standardised_backward(
+    [unit_rm, scale]: [Tensor<Flex, 2>; 2],
+    gamma: Option<Tensor<Flex, 1>>,
+    dy_rm: Tensor<Flex, 2>,
     centred: bool,
-) -> Tensor<B, 2> {
+) -> Tensor<Flex, 2> {
     let [_, width] = unit_rm.dims();
     let (unit, scale, gamma) = (values(unit_rm), values(scale), gamma.map(values));
     let (unit, scale) = (unit.storage::<f32>(), scale.storage::<f32>());
@@ -88,10 +84,7 @@ pub(in crate::model) fn standardised_backward<B: Backend>(
 }
 
 /// The sums of `x * y` over the rows, `[m]`.
-pub(in crate::model) fn product_sums<B: Backend>(
-    x_rm: Tensor<B, 2>,
-    y_rm: Tensor<B, 2>,
-) -> Tensor<B, 1> {
+pub fn product_sums(x_rm: Tensor<Flex, 2>, y_rm: Tensor<Flex, 2>) -> Tensor<Flex, 1> {
     let [_, width] = x_rm.dims();
     let (x, y) = (values(x_rm), values(y_rm));
     let (x, y) = (x.storage::<f32>(), y.storage::<f32>());

@@ -1,6 +1,12 @@
 //! The backends that a run can choose, and their devices.
 
+#[cfg(any(feature = "cuda", feature = "rocm"))]
+mod compiled;
+
 use thiserror::Error;
+
+#[cfg(any(feature = "cuda", feature = "rocm"))]
+pub use compiled::{keep_kernels_in, kernel_folder};
 
 /// Training on CPU: Flex, with one pool of compute threads per rank.
 pub type Cpu = burn::backend::Flex;
@@ -58,6 +64,7 @@ pub fn cpu_devices(ranks: u32) -> Vec<burn::backend::flex::FlexDevice> {
 #[cfg(feature = "cuda")]
 pub fn cuda_devices(ranks: u32) -> Result<Vec<burn::backend::cuda::CudaDevice>, DeviceError> {
     use burn::tensor::backend::Backend;
+    compiled::keep_kernels();
     // Without the driver's library the backend panics at its first operation, so look for the driver first.
     let control = ["/dev/nvidiactl", "/dev/dxg"];
     let library = std::path::Path::new(r"C:\Windows\System32\nvcuda.dll");
@@ -90,6 +97,7 @@ pub fn wgpu_devices(ranks: u32) -> Result<Vec<burn::backend::wgpu::WgpuDevice>, 
 /// [`DeviceError::NoDevice`] if the smallest operation fails.
 #[cfg(feature = "rocm")]
 pub fn rocm_devices(ranks: u32) -> Result<Vec<burn::backend::rocm::RocmDevice>, DeviceError> {
+    compiled::keep_kernels();
     shared::<Rocm>(ranks, "rocm")
 }
 

@@ -1,16 +1,13 @@
 //! Softmax over the last dimension.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
+use burn_flex::Flex;
 
 use super::lanes::{exp, folded, sum};
 use super::{in_parts, of_flex, values};
 
 /// The softmax of `scores` plus `mask`, which is the mask of one sequence and is repeated for all.
-pub(in crate::model) fn softmax<B: Backend>(
-    scores: Tensor<B, 4>,
-    mask: Option<&Tensor<B, 4>>,
-) -> Tensor<B, 4> {
+pub fn softmax(scores: Tensor<Flex, 4>, mask: Option<&Tensor<Flex, 4>>) -> Tensor<Flex, 4> {
     let width = scores.dims()[3].max(1);
     let mask = mask.map(|mask| values(mask.clone()));
     let mask = mask.as_ref().map(|mask| mask.storage::<f32>());
@@ -32,10 +29,7 @@ pub(in crate::model) fn softmax<B: Backend>(
 }
 
 /// The gradient of the scores from the `weights` of the softmax and their gradient.
-pub(in crate::model) fn softmax_backward<B: Backend>(
-    weights: Tensor<B, 4>,
-    d_weights: Tensor<B, 4>,
-) -> Tensor<B, 4> {
+pub fn softmax_backward(weights: Tensor<Flex, 4>, d_weights: Tensor<Flex, 4>) -> Tensor<Flex, 4> {
     let width = weights.dims()[3].max(1);
     let weights = values(weights);
     let weights = weights.storage::<f32>();

@@ -1,8 +1,7 @@
 //! Activations and rotary rotations.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
-use burn_flex::FlexTensor;
+use burn_flex::{Flex, FlexTensor};
 
 use super::lanes::{normal, sigmoid};
 use super::{in_parts, of_flex, tensor, values};
@@ -11,7 +10,7 @@ use super::{in_parts, of_flex, tensor, values};
 const BELL: f32 = 0.398_942_3;
 
 /// GELU of `x`, with the exact error function.
-pub(in crate::model) fn gelu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn gelu(x: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     let shape = x.dims();
     let x = values(x);
     let x = x.storage::<f32>();
@@ -25,10 +24,7 @@ pub(in crate::model) fn gelu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
 }
 
 /// The gradient of `x` from the gradient of `y = gelu(x)`.
-pub(in crate::model) fn gelu_backward<B: Backend>(
-    x: Tensor<B, 2>,
-    dy: Tensor<B, 2>,
-) -> Tensor<B, 2> {
+pub fn gelu_backward(x: Tensor<Flex, 2>, dy: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     let (x, mut d) = (values(x), values(dy));
     let x = x.storage::<f32>();
     in_parts(d.storage_mut(), 1, |start, d| {
@@ -41,7 +37,7 @@ pub(in crate::model) fn gelu_backward<B: Backend>(
 }
 
 /// `silu(gate) * up`
-pub(in crate::model) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn gated(gate: Tensor<Flex, 2>, up: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     let shape = gate.dims();
     let (gate, up) = (values(gate), values(up));
     let (gate, up) = (gate.storage::<f32>(), up.storage::<f32>());
@@ -55,11 +51,11 @@ pub(in crate::model) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) 
 }
 
 /// The gradients of gate and up from the gradient of [`gated`].
-pub(in crate::model) fn gated_backward<B: Backend>(
-    gate: Tensor<B, 2>,
-    up: Tensor<B, 2>,
-    dy: Tensor<B, 2>,
-) -> [Tensor<B, 2>; 2] {
+pub fn gated_backward(
+    gate: Tensor<Flex, 2>,
+    up: Tensor<Flex, 2>,
+    dy: Tensor<Flex, 2>,
+) -> [Tensor<Flex, 2>; 2] {
     let (gate, up, dy) = (values(gate), values(up), values(dy));
     let by_up = |open: f32, gate: f32, _: f32| gate * open;
     let by_gate = |open: f32, gate: f32, up: f32| up * (open + gate * open * (1.0 - open));
@@ -85,12 +81,12 @@ fn times(
 
 /// Rotates the pairs `(x[i], x[i + width / 2])` of every head of `x`, `width` wide, by the angles whose cosines and sines are `tables`,
 /// repeated for all sequences; with `back`, by the negative angles.
-pub(in crate::model) fn rotated<B: Backend>(
-    x: Tensor<B, 2>,
-    tables: [Tensor<B, 2>; 2],
+pub fn rotated(
+    x: Tensor<Flex, 2>,
+    tables: [Tensor<Flex, 2>; 2],
     width: usize,
     back: bool,
-) -> Tensor<B, 2> {
+) -> Tensor<Flex, 2> {
     let mut x = values(x);
     let tables = tables.map(values);
     let [cos, sin] = tables.each_ref().map(|table| table.storage::<f32>());
@@ -110,11 +106,11 @@ pub(in crate::model) fn rotated<B: Backend>(
 }
 
 /// As [`rotated`], with pairs of neighbours: `(x[2 i], x[2 i + 1])`.
-pub(in crate::model) fn rotated_neighbours<B: Backend>(
-    x: Tensor<B, 2>,
-    tables: [Tensor<B, 2>; 2],
+pub fn rotated_neighbours(
+    x: Tensor<Flex, 2>,
+    tables: [Tensor<Flex, 2>; 2],
     back: bool,
-) -> Tensor<B, 2> {
+) -> Tensor<Flex, 2> {
     let mut x = values(x);
     let tables = tables.map(values);
     let [cos, sin] = tables.each_ref().map(|table| table.storage::<f32>());

@@ -1,16 +1,16 @@
 //! Copies the heads of attention to contiguous rows, on which products are fast, and back.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
+use burn_flex::Flex;
 
 use super::{tensor, values};
 
 /// `sequences` sequences of `length` rows of `x`, `[rows, heads * width]`, from row `start`: `[sequences, heads, length, width]`.
-pub(in crate::model) fn split_heads<B: Backend>(
-    x: &Tensor<B, 2>,
+pub fn split_heads(
+    x: &Tensor<Flex, 2>,
     start: usize,
     [sequences, length, width]: [usize; 3],
-) -> Tensor<B, 4> {
+) -> Tensor<Flex, 4> {
     let [_, across] = x.dims();
     let heads = across / width;
     let x = values(x.clone());
@@ -27,7 +27,7 @@ pub(in crate::model) fn split_heads<B: Backend>(
 }
 
 /// The reverse of [`split_heads`]: `[n, h, s, d]` as rows, `[n * s, h * d]`.
-pub(in crate::model) fn joined_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 2> {
+pub fn joined_heads(x: Tensor<Flex, 4>) -> Tensor<Flex, 2> {
     let [sequences, heads, length, width] = x.dims();
     let x = values(x);
     let x = x.storage::<f32>();

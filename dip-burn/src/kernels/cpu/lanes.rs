@@ -19,13 +19,13 @@ const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
 /// Runs `kernel` compiled for the widest vectors of this processor.
 #[inline(always)]
-pub(in crate::model) fn vectorised<R>(kernel: impl FnOnce() -> R) -> R {
+pub fn vectorised<R>(kernel: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(kernel)
 }
 
 /// `e^x` to 3 parts in ten million; zero below the range of normal numbers, and `e^`[`HIGHEST`] above it.
 #[inline(always)]
-pub(in crate::model) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     // NaN fails these comparisons, and so stays NaN.
     let inside = if x < LOWEST { LOWEST } else { x };
     let inside = if inside > HIGHEST { HIGHEST } else { inside };
@@ -46,13 +46,13 @@ pub(in crate::model) fn exp(x: f32) -> f32 {
 
 /// `1 / (1 + e^-x)`
 #[inline(always)]
-pub(in crate::model) fn sigmoid(x: f32) -> f32 {
+pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// The normal distribution function of `x`, to 3e-7, and `e^(-x^2 / 2)`: Abramowitz and Stegun 7.1.26.
 #[inline(always)]
-pub(in crate::model) fn normal(x: f32) -> (f32, f32) {
+pub fn normal(x: f32) -> (f32, f32) {
     let bell = exp(-0.5 * x * x);
     let t = 1.0 / (1.0 + 0.327_591_1 * FRAC_1_SQRT_2 * x.abs());
     let series = t * 1.061_405_4 - 1.453_152;
@@ -66,7 +66,7 @@ pub(in crate::model) fn normal(x: f32) -> (f32, f32) {
 /// Folds the rows `x`, of equal length, from `start`. Place `i` goes to partial result `i % LANES`; the partial results are then
 /// joined.
 #[inline(always)]
-pub(in crate::model) fn folded<const N: usize>(
+pub fn folded<const N: usize>(
     x: [&[f32]; N],
     start: f32,
     add: impl Fn(f32, [f32; N]) -> f32,
@@ -95,7 +95,7 @@ pub(in crate::model) fn folded<const N: usize>(
 
 /// The sum of `term` over the places of the rows `x`.
 #[inline(always)]
-pub(in crate::model) fn sum<const N: usize>(x: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
+pub fn sum<const N: usize>(x: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
     folded(x, 0.0, |sum, x| sum + term(x), |a, b| a + b)
 }
 

@@ -4,10 +4,10 @@
 //! matrix, such as 1024, do not, which costs up to half of the speed.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
-use burn_flex::FlexTensor;
+use burn_flex::{Flex, FlexTensor};
 
-use super::{flex, runs, tensor, values};
+use super::{flex, tensor, values};
+use crate::kernels::plain::product as plain;
 
 /// Columns of a block.
 const BLOCK: usize = 128;
@@ -21,12 +21,12 @@ const COLLIDING: usize = 512;
 const APART: usize = 16;
 
 /// `x w + bias`: `[r, i]` times `[i, o]`, and `[o]`.
-pub(in crate::model) fn product<B: Backend>(
-    x: Tensor<B, 2>,
-    w: Tensor<B, 2>,
-    bias: Option<Tensor<B, 1>>,
-) -> Tensor<B, 2> {
-    if !runs(&x) || !runs(&w) || rayon::current_num_threads() > 1 {
+pub fn product(
+    x: Tensor<Flex, 2>,
+    w: Tensor<Flex, 2>,
+    bias: Option<Tensor<Flex, 1>>,
+) -> Tensor<Flex, 2> {
+    if rayon::current_num_threads() > 1 {
         return plain(x, w, bias);
     }
     let ([rows, inner], [_, columns]) = (x.dims(), w.dims());
@@ -39,15 +39,11 @@ pub(in crate::model) fn product<B: Backend>(
     }
 }
 
-fn plain<B: Backend>(x: Tensor<B, 2>, w: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
-    burn::tensor::module::linear(x, w, bias)
-}
-
-fn in_blocks<B: Backend>(
-    x: Tensor<B, 2>,
-    w: Tensor<B, 2>,
-    bias: Option<Tensor<B, 1>>,
-) -> Tensor<B, 2> {
+fn in_blocks(
+    x: Tensor<Flex, 2>,
+    w: Tensor<Flex, 2>,
+    bias: Option<Tensor<Flex, 1>>,
+) -> Tensor<Flex, 2> {
     let ([rows, _], [_, columns]) = (x.dims(), w.dims());
     let bias = bias.map(values);
     let mut y = vec![0.0; rows * columns];
@@ -77,7 +73,7 @@ fn collides(w: &FlexTensor) -> bool {
 }
 
 /// Returns `w` with a larger distance between its rows if they collide.
-fn spread_rows<B: Backend>(w: Tensor<B, 2>) -> Tensor<B, 2> {
+fn spread_rows(w: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     if !collides(&flex(w.clone())) {
         return w;
     }

@@ -1,0 +1,282 @@
+//! Kernels: operations of the layers for which a backend may have a faster form than Burn's operations.
+//!
+//! | place | holds |
+//! |---|---|
+//! | `plain` | every kernel in Burn's operations: what any backend runs, and the twin that tests compare with |
+//! | `cpu` | passes over f32 tensors of the CPU backend |
+//! | `cube` | kernels of CUDA, wgpu and ROCm |
+//!
+//! [`Kernels`] has a method for each kernel, in Burn's operations by default. [`kernels`] finds the kernels of a backend. They are no
+//! supertrait of Burn's `Backend`: then dip could train only on the backends that it names, because other crates may not implement a
+//! trait of this crate for a backend of Burn.
+//!
+//! Shape legend: r rows, m width, n sequences, h heads, s queries, t keys, d head width.
+
+mod cpu;
+#[cfg(any(feature = "cuda", feature = "wgpu", feature = "rocm"))]
+mod cube;
+pub(crate) mod plain;
+
+use std::any::Any;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Int, Tensor};
+use burn_flex::Flex;
+use dip_core::Activation;
+
+#[cfg(any(feature = "cuda", feature = "rocm"))]
+pub(crate) use cube::SOURCES;
+pub(crate) use plain::{cast, to_f32};
+
+/// Operations of the layers. Every method computes what the function of its name in [`plain`] computes, to rounding.
+pub(crate) trait Kernels<B: Backend>: Sync {
+    /// `x_rm` at unit variance, with mean zero if `centred`, and the factor of each row, `[r, 1]`, in f32.
+    fn standardised(&self, x_rm: Tensor<B, 2>, centred: bool, epsilon: f64) -> [Tensor<B, 2>; 2] {
+        plain::standardised(x_rm, centred, epsilon)
+    }
+
+    /// `unit * gamma`, plus `beta` if there is one.
+    fn affine(
+        &self,
+        unit_rm: Tensor<B, 2>,
+        gamma: Tensor<B, 1>,
+        beta: Option<Tensor<B, 1>>,
+    ) -> Tensor<B, 2> {
+        plain::affine(unit_rm, gamma, beta)
+    }
+
+    /// The gradient of the input of [`standardised`](Self::standardised) from its results and the gradient of the affine result, or
+    /// of the unit rows without `gamma`.
+    fn standardised_backward(
+        &self,
+        unit_and_scale: [Tensor<B, 2>; 2],
+        gamma: Option<Tensor<B, 1>>,
+        dy_rm: Tensor<B, 2>,
+        centred: bool,
+    ) -> Tensor<B, 2> {
+        plain::standardised_backward(unit_and_scale, gamma, dy_rm, centred)
+    }
+
+    /// The sums of `x * y` over the rows, `[m]`, in f32.
+    fn product_sums(&self, x_rm: Tensor<B, 2>, y_rm: Tensor<B, 2>) -> Tensor<B, 1> {
+        plain::product_sums(x_rm, y_rm)
+    }
+
+    /// The sums over the rows, `[m]`, in f32.
+    fn row_sums(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 1> {
+        plain::row_sums(x_rm)
+    }
+
+    /// `x` after the activation.
+    fn activate(&self, activation: Activation, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        plain::activate(activation, x)
+    }
+
+    /// The gradient of `x` where `y = activate(x)`.
+    fn activate_backward(
+        &self,
+        activation: Activation,
+        x: Tensor<B, 2>,
+        dy: Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        plain::activate_backward(activation, x, dy)
+    }
+
+    /// `silu(gate) * up`
+    fn gated(&self, gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+        plain::gated(gate, up)
+    }
+
+    /// The gradients of `gate` and `up` from the gradient of [`gated`](Self::gated).
+    fn gated_backward(
+        &self,
+        gate: Tensor<B, 2>,
+        up: Tensor<B, 2>,
+        dy: Tensor<B, 2>,
+    ) -> [Tensor<B, 2>; 2] {
+        plain::gated_backward(gate, up, dy)
+    }
+
+    /// Rotates the pairs of every head of `x_rm` by the angles of `tables`, which are repeated for all sequences; with `back`, by the
+    /// negative angles.
+    fn rotated(&self, x_rm: Tensor<B, 2>, tables: &RotaryTables<B>, back: bool) -> Tensor<B, 2> {
+        plain::rotated(x_rm, tables, back)
+    }
+
+    /// Softmax of the scores, `[n, h, s, t]`, plus the mask, which is repeated for all sequences; in the type of the scores.
+    fn softmax(&self, scores: Tensor<B, 4>, mask: Option<&Tensor<B, 4>>) -> Tensor<B, 4> {
+        plain::softmax(scores, mask)
+    }
+
+    /// The gradient of the scores from the `weights` of the softmax and their gradient.
+    fn softmax_backward(&self, weights: Tensor<B, 4>, d_weights: Tensor<B, 4>) -> Tensor<B, 4> {
+        plain::softmax_backward(weights, d_weights)
+    }
+
+    /// `n` sequences of `s` rows of `x`, `[rows, h * d]`, from row `start`: `[n, h, s, d]`.
+    fn split_heads(&self, x: &Tensor<B, 2>, start: usize, [n, s, d]: [usize; 3]) -> Tensor<B, 4> {
+        plain::split_heads(x, start, [n, s, d])
+    }
+
+    /// The reverse of [`split_heads`](Self::split_heads): `[n, h, s, d]` as rows, `[n * s, h * d]`.
+    fn joined_heads(&self, x: Tensor<B, 4>) -> Tensor<B, 2> {
+        plain::joined_heads(x)
+    }
+
+    /// `x w + bias`: `[r, i]` times `[i, o]`, and `[o]`.
+    fn product(
+        &self,
+        x: Tensor<B, 2>,
+        w: Tensor<B, 2>,
+        bias: Option<Tensor<B, 1>>,
+    ) -> Tensor<B, 2> {
+        plain::product(x, w, bias)
+    }
+
+    /// The cross-entropy of the softmax of every row of logits with its target, `[r, 1]`, in f32. `z_loss` is the weight of the squared
+    /// logarithm of the softmax's denominator.
+    fn cross_entropy(
+        &self,
+        logits_rv: Tensor<B, 2>,
+        targets_r1: &Tensor<B, 2, Int>,
+        z_loss: f64,
+    ) -> (Tensor<B, 2>, CrossEntropyKept<B>) {
+        plain::cross_entropy(logits_rv, targets_r1, z_loss)
+    }
+
+    /// The gradient of the logits of [`cross_entropy`](Self::cross_entropy), in their type.
+    fn cross_entropy_backward(
+        &self,
+        kept: CrossEntropyKept<B>,
+        given: CrossEntropyGiven<B>,
+    ) -> Tensor<B, 2> {
+        plain::cross_entropy_backward(kept, given)
+    }
+
+    /// A step of AdamW: the parameter and its moments after it. Without moments, it is the first step.
+    fn adamw(
+        &self,
+        step: &AdamwStep,
+        parameter: Tensor<B, 1>,
+        gradient: Tensor<B, 1>,
+        moments: Option<[Tensor<B, 1>; 2]>,
+    ) -> (Tensor<B, 1>, [Tensor<B, 1>; 2]) {
+        plain::adamw(step, parameter, gradient, moments)
+    }
+
+    /// Numbers whose sum is the sum of the squares of all values of `tensors`, of which there is at least one.
+    fn squares(&self, tensors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
+        plain::squares(tensors)
+    }
+}
+
+/// The state that the backward of a cross-entropy needs.
+pub(crate) struct CrossEntropyKept<B: Backend> {
+    /// Log-probabilities in f32, or the logits in their type, `[r, v]`.
+    pub values_rv: Tensor<B, 2>,
+    /// Logarithm of the softmax's denominator, `[r, 1]`, in f32, if it is needed.
+    pub log_z_r1: Option<Tensor<B, 2>>,
+}
+
+/// The other inputs of the backward of a cross-entropy.
+pub(crate) struct CrossEntropyGiven<B: Backend> {
+    pub targets_r1: Tensor<B, 2, Int>,
+    /// The gradient of every loss, `[1, 1]`, in f32.
+    pub dy: Tensor<B, 2>,
+    /// Factor of `dy`.
+    pub weight: f64,
+    pub z_loss: f64,
+    /// The type of the gradient.
+    pub dtype: DType,
+}
+
+impl<B: Backend> CrossEntropyKept<B> {
+    pub fn bytes(&self) -> u64 {
+        let bytes = |x: &Tensor<B, 2>| (x.dtype().size() * x.shape().num_elements()) as u64;
+        bytes(&self.values_rv) + self.log_z_r1.as_ref().map_or(0, bytes)
+    }
+}
+
+/// The settings of a step of AdamW, for one parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct AdamwStep {
+    pub learning_rate: f64,
+    pub weight_decay: f32,
+    pub beta_1: f32,
+    pub beta_2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Factor of the gradient.
+    pub gradient_scale: f64,
+    /// Steps of this parameter, this one included.
+    pub time: usize,
+}
+
+impl AdamwStep {
+    /// The part of the parameter that decays.
+    pub fn decay_rate(&self) -> f64 {
+        self.learning_rate * f64::from(self.weight_decay)
+    }
+
+    /// The divisors of the two moments: early moments are too small.
+    pub fn corrections(&self) -> [f32; 2] {
+        [self.beta_1, self.beta_2].map(|beta| 1.0 - beta.powi(self.time as i32))
+    }
+}
+
+/// Which values of a head are rotated together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RotaryPairs {
+    /// Value `i` and value `i + d / 2`, as in Llama.
+    #[default]
+    Halves,
+    /// Value `2 i` and value `2 i + 1`, as in Wan.
+    Neighbours,
+}
+
+/// Cosines and sines of the heads of one sequence, `[1, s * h * d]` each.
+#[derive(Debug, Clone)]
+pub(crate) struct RotaryTables<B: Backend> {
+    pub cos: Tensor<B, 2>,
+    pub sin: Tensor<B, 2>,
+    pub pairs: RotaryPairs,
+    /// The matrix that swaps the values of each pair and negates one, `[d, d]`.
+    pub swap: Tensor<B, 2>,
+}
+
+/// The kernels of a backend.
+pub(crate) fn kernels<B: Backend>() -> &'static dyn Kernels<B> {
+    let found = same::<B, Flex>(&cpu::CpuKernels);
+    #[cfg(feature = "cuda")]
+    let found = found.or_else(|| same::<B, burn::backend::Cuda>(&cube::CubeKernels));
+    #[cfg(feature = "wgpu")]
+    let found = found.or_else(|| same::<B, burn::backend::Wgpu>(&cube::CubeKernels));
+    #[cfg(feature = "rocm")]
+    let found = found.or_else(|| same::<B, burn::backend::Rocm>(&cube::CubeKernels));
+    found.unwrap_or(plain_kernels())
+}
+
+/// All kernels in Burn's operations.
+pub(crate) fn plain_kernels<B: Backend>() -> &'static dyn Kernels<B> {
+    &plain::PlainKernels
+}
+
+/// `kernels` if they are for backend `B`.
+fn same<B: Backend, Own: Backend>(
+    kernels: &'static dyn Kernels<Own>,
+) -> Option<&'static dyn Kernels<B>> {
+    (&kernels as &dyn Any).downcast_ref::<&'static dyn Kernels<B>>().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Autodiff;
+
+    use super::*;
+
+    #[test]
+    fn only_the_cpu_backend_has_the_kernels_of_the_cpu() {
+        assert!(same::<Flex, Flex>(&cpu::CpuKernels).is_some());
+        assert!(same::<Autodiff<Flex>, Flex>(&cpu::CpuKernels).is_none());
+    }
+}

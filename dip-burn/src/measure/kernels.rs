@@ -1,0 +1,268 @@
+//! Times of kernels beside their twins in Burn's operations.
+
+use std::time::Instant;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Distribution, Int, Tensor, TensorData};
+use dip_core::Activation;
+use serde::Serialize;
+
+use super::finish;
+use crate::kernels::{
+    AdamwStep, CrossEntropyGiven, Kernels, RotaryPairs, RotaryTables, kernels, plain_kernels,
+};
+use crate::model::{Precision, cast};
+use crate::params::ReadError;
+
+/// Seconds that the calls of one sample take at least.
+const SAMPLE_S: f64 = 20e-3;
+const SAMPLES: usize = 3;
+const MOST_CALLS: usize = 1000;
+/// Width of a head, and heads of a row, in the kernels of attention.
+const HEAD_DIM: usize = 64;
+
+/// One kernel.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KernelTime {
+    /// Its name.
+    pub kernel: &'static str,
+    /// Rows of its input.
+    pub rows: usize,
+    /// Width of its input.
+    pub width: usize,
+    /// Type of its values.
+    pub precision: &'static str,
+    /// Seconds of a call.
+    pub seconds: f64,
+    /// Seconds of a call in Burn's operations.
+    pub plain_seconds: f64,
+    /// Bytes that it must read and write at least.
+    pub bytes: u64,
+    /// The same for a second: its bandwidth.
+    pub gb_per_s: f64,
+    /// Largest difference of its results from those of Burn's operations, as a share of the largest result.
+    pub difference: f64,
+}
+
+/// The sizes of the tensors that kernels are timed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelSizes {
+    /// Rows of activations; a multiple of 64.
+    pub rows: usize,
+    /// Width of activations; a multiple of 64.
+    pub width: usize,
+    /// Width of the logits.
+    pub vocabulary: usize,
+    /// Type of activations.
+    pub precision: Precision,
+}
+
+/// Times every kernel of a backend and its twin on `device`.
+///
+/// # Errors
+/// [`ReadError`] if the device fails.
+pub fn kernel_times<B: Backend>(
+    device: &B::Device,
+    sizes: KernelSizes,
+) -> Result<Vec<KernelTime>, ReadError> {
+    let time = |(kernel, bytes, call): (&'static str, u64, Call<B>)| {
+        let KernelSizes { rows, width, precision, .. } = sizes;
+        let own = seconds::<B>(device, || drop(call(kernels())))?;
+        Ok(KernelTime {
+            kernel,
+            rows,
+            width,
+            precision: precision.name(),
+            seconds: own,
+            plain_seconds: seconds::<B>(device, || drop(call(plain_kernels())))?,
+            bytes,
+            gb_per_s: bytes as f64 / own / 1e9,
+            difference: difference(call(kernels()), call(plain_kernels()))?,
+        })
+    };
+    let mut times = Vec::new();
+    for call in calls::<B>(device, sizes) {
+        times.push(time(call)?);
+    }
+    Ok(times)
+}
+
+/// Runs a kernel once and returns its results.
+type Call<B> = Box<dyn Fn(&dyn Kernels<B>) -> Vec<Tensor<B, 1>>>;
+
+/// The least seconds of a call.
+fn seconds<B: Backend>(device: &B::Device, call: impl Fn()) -> Result<f64, ReadError> {
+    let run = |calls: usize| {
+        finish::<B>(device)?;
+        let start = Instant::now();
+        (0..calls).for_each(|_| call());
+        finish::<B>(device)?;
+        Ok(start.elapsed().as_secs_f64() / calls as f64)
+    };
+    // The first call compiles.
+    run(1)?;
+    let calls = ((SAMPLE_S / run(1)?.max(1e-9)).ceil() as usize).clamp(1, MOST_CALLS);
+    (0..SAMPLES).try_fold(f64::INFINITY, |least, _| Ok(least.min(run(calls)?)))
+}
+
+/// The largest difference of two lists of results, as a share of the largest result.
+fn difference<B: Backend>(
+    found: Vec<Tensor<B, 1>>,
+    expected: Vec<Tensor<B, 1>>,
+) -> Result<f64, ReadError> {
+    let read = |x: Tensor<B, 1>| x.try_into_data().map_err(ReadError::new);
+    let mut largest = 0.0f64;
+    for (found, expected) in found.into_iter().zip(expected) {
+        let (found, expected) = (read(found)?, read(expected)?);
+        let most = expected.iter::<f64>().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
+        let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
+        // A comparison with NaN is false.
+        let differ =
+            |(a, b): (f64, f64)| if (a - b).is_nan() { f64::INFINITY } else { (a - b).abs() };
+        largest = pairs.map(differ).fold(0.0, f64::max).max(largest * most) / most;
+    }
+    Ok(largest)
+}
+
+/// A result without its shape.
+fn flat<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, 1> {
+    x.flatten(0, D - 1)
+}
+
+/// Every kernel with the bytes that it must move.
+fn calls<B: Backend>(device: &B::Device, sizes: KernelSizes) -> Vec<(&'static str, u64, Call<B>)> {
+    let KernelSizes { rows, width, vocabulary, precision } = sizes;
+    let random = |rows: usize, width: usize| -> Tensor<B, 2> {
+        let x = Tensor::random([rows, width], Distribution::Uniform(-1.0, 1.0), device);
+        cast(x, precision.dtype())
+    };
+    let element = precision.element_bytes();
+    let of = |tensors: usize| tensors as u64 * (rows * width) as u64 * element;
+    let x = || random(rows, width);
+    let gamma = || random(1, width).reshape([width]);
+    let (a, b, c, g) = (x(), x(), x(), gamma());
+    let [unit, scale] = plain_kernels().standardised(x(), true, 1e-6);
+    let mut all: Vec<(&'static str, u64, Call<B>)> = Vec::new();
+    let input = a.clone();
+    let call =
+        move |k: &dyn Kernels<B>| k.standardised(input.clone(), true, 1e-6).map(flat).to_vec();
+    all.push(("norm", of(2), Box::new(call)));
+    let (input, weights) = (unit.clone(), g.clone());
+    let call = move |k: &dyn Kernels<B>| vec![flat(k.affine(input.clone(), weights.clone(), None))];
+    all.push(("norm weights", of(2), Box::new(call)));
+    let (kept, dy) = ([unit.clone(), scale], a.clone());
+    let call = move |k: &dyn Kernels<B>| {
+        vec![flat(k.standardised_backward(kept.clone(), Some(g.clone()), dy.clone(), true))]
+    };
+    all.push(("norm backward", of(3), Box::new(call)));
+    let (x, y) = (a.clone(), unit);
+    let call = move |k: &dyn Kernels<B>| vec![flat(k.product_sums(x.clone(), y.clone()))];
+    all.push(("norm weight gradients", of(2), Box::new(call)));
+    let x = a.clone();
+    let call = move |k: &dyn Kernels<B>| vec![flat(k.activate(Activation::Gelu, x.clone()))];
+    all.push(("gelu", of(2), Box::new(call)));
+    let (x, dy) = (a.clone(), b.clone());
+    let call = move |k: &dyn Kernels<B>| {
+        vec![flat(k.activate_backward(Activation::Gelu, x.clone(), dy.clone()))]
+    };
+    all.push(("gelu backward", of(3), Box::new(call)));
+    let (gate, up) = (a.clone(), b.clone());
+    let call = move |k: &dyn Kernels<B>| vec![flat(k.gated(gate.clone(), up.clone()))];
+    all.push(("swiglu", of(3), Box::new(call)));
+    let (gate, up) = (a.clone(), b.clone());
+    let call = move |k: &dyn Kernels<B>| {
+        k.gated_backward(gate.clone(), up.clone(), c.clone()).map(flat).to_vec()
+    };
+    all.push(("swiglu backward", of(5), Box::new(call)));
+    let (x, tables) = (a.clone(), rotary(device, rows * width));
+    let call = move |k: &dyn Kernels<B>| vec![flat(k.rotated(x.clone(), &tables, false))];
+    all.push(("rotary", of(2) + 8 * (rows * width) as u64, Box::new(call)));
+    // Scores of `width / 64` heads, over as many queries and keys as give as many values as an activation.
+    let heads = width / HEAD_DIM;
+    let scores = a.reshape([1, heads, rows * width / heads / rows.min(1024), rows.min(1024)]);
+    let (x, dy) = (scores.clone(), scores.clone());
+    let call = move |k: &dyn Kernels<B>| vec![flat(k.softmax(x.clone(), None))];
+    all.push(("softmax", of(2), Box::new(call)));
+    let call = move |k: &dyn Kernels<B>| vec![flat(k.softmax_backward(scores.clone(), dy.clone()))];
+    all.push(("softmax backward", of(3), Box::new(call)));
+    all.extend(loss_calls(device, random(rows.min(2048), vocabulary), element));
+    all.push(adamw_call(device, rows * width));
+    all
+}
+
+fn rotary<B: Backend>(device: &B::Device, length: usize) -> RotaryTables<B> {
+    // Both values of a pair share their angle.
+    let half = HEAD_DIM / 2;
+    let angles = (0..length).map(|i| ((i / HEAD_DIM * half + i % half) % 1000) as f32 * 0.01);
+    let angles: Vec<f32> = angles.collect();
+    let angles: Tensor<B, 2> = Tensor::from_data(TensorData::new(angles, [1, length]), device);
+    let mut swap = vec![0.0f32; HEAD_DIM * HEAD_DIM];
+    for i in 0..half {
+        (swap[(i + half) * HEAD_DIM + i], swap[i * HEAD_DIM + i + half]) = (-1.0, 1.0);
+    }
+    let swap = Tensor::from_data(TensorData::new(swap, [HEAD_DIM, HEAD_DIM]), device);
+    RotaryTables { cos: angles.clone().cos(), sin: angles.sin(), pairs: RotaryPairs::Halves, swap }
+}
+
+fn loss_calls<B: Backend>(
+    device: &B::Device,
+    logits: Tensor<B, 2>,
+    element: u64,
+) -> Vec<(&'static str, u64, Call<B>)> {
+    let [rows, vocabulary] = logits.dims();
+    let targets: Vec<i32> = (0..rows).map(|row| (row % vocabulary) as i32).collect();
+    let targets: Tensor<B, 2, Int> = Tensor::from_data(TensorData::new(targets, [rows, 1]), device);
+    let bytes = (rows * vocabulary) as u64 * element;
+    let (x, of_rows) = (logits.clone(), targets.clone());
+    let forward =
+        move |k: &dyn Kernels<B>| vec![flat(k.cross_entropy(x.clone(), &of_rows, 0.01).0)];
+    let device = device.clone();
+    let both = move |k: &dyn Kernels<B>| {
+        let (_, kept) = k.cross_entropy(logits.clone(), &targets, 0.01);
+        let dy = Tensor::ones([1, 1], &device);
+        let (targets_r1, dtype) = (targets.clone(), logits.dtype());
+        let given = CrossEntropyGiven { targets_r1, dy, weight: 0.5, z_loss: 0.01, dtype };
+        vec![flat(k.cross_entropy_backward(kept, given))]
+    };
+    let name = "cross-entropy, forward and backward";
+    vec![("cross-entropy", bytes, Box::new(forward)), (name, 3 * bytes, Box::new(both))]
+}
+
+fn adamw_call<B: Backend>(device: &B::Device, length: usize) -> (&'static str, u64, Call<B>) {
+    let values = || Tensor::<B, 1>::random([length], Distribution::Uniform(0.1, 1.0), device);
+    let (parameter, gradient, moments) = (values(), values(), [values(), values()]);
+    let step = AdamwStep {
+        learning_rate: 1e-3,
+        weight_decay: 0.1,
+        beta_1: 0.9,
+        beta_2: 0.95,
+        epsilon: 1e-8,
+        gradient_scale: 0.5,
+        time: 2,
+    };
+    let call = move |k: &dyn Kernels<B>| {
+        let moments = Some(moments.clone());
+        let (parameter, [first, second]) =
+            k.adamw(&step, parameter.clone(), gradient.clone(), moments);
+        vec![parameter, first, second]
+    };
+    // The kernel copies what this function still holds: 6 more passes than in training.
+    ("adamw", 13 * 4 * length as u64, Box::new(call))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+
+    #[test]
+    fn every_kernel_is_timed_beside_its_twin() {
+        let sizes = KernelSizes { rows: 64, width: 64, vocabulary: 100, precision: Precision::F32 };
+        let times = kernel_times::<Flex>(&Default::default(), sizes).unwrap();
+        assert_eq!(times.len(), 14);
+        assert!(times.iter().all(|t| t.seconds > 0.0 && t.plain_seconds > 0.0 && t.bytes > 0));
+        let off = times.iter().find(|t| t.difference > 1e-5);
+        assert!(off.is_none(), "{off:?}");
+    }
+}
