@@ -20,6 +20,8 @@
 
 pub mod backend;
 mod batch;
+#[cfg(test)]
+mod damage;
 pub mod data;
 mod files;
 mod floats;

@@ -6,31 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-
-/// A file with a few bytes changed, removed, repeated or swapped.
-fn damaged(bytes: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
-    let mut out = bytes.to_vec();
-    for _ in 0..rng.random_range(1..5) {
-        if out.is_empty() {
-            break;
-        }
-        let at = rng.random_range(0..out.len());
-        let length = rng.random_range(1..64).min(out.len() - at);
-        match rng.random_range(0..6) {
-            0 => out[at] = rng.random(),
-            1 => out[at] ^= 1 << rng.random_range(0..8),
-            2 => drop(out.drain(at..at + length)),
-            3 => out.truncate(at),
-            4 => {
-                let part = out[at..at + length].to_vec();
-                out.splice(at..at, part);
-            }
-            // Numbers and brackets change more than other bytes do.
-            _ => out[at] = b"0129-[]{}\"\\,:\0\xff"[rng.random_range(0..15)],
-        }
-    }
-    out
-}
+use crate::damage::{damaged, damaged_json};
 
 fn fixture(path: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)).unwrap()
@@ -60,12 +36,50 @@ fn tar() -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Reads all samples of a damaged shard, and makes tokens of them.
+/// The tar packed with gzip.
+fn packed(tar: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, tar).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// Reads all samples of a damaged shard, and makes tokens of them. A refusal and every skipped sample name the shard.
 fn read_shard(path: &Path, tokenizer: &Tokenizer) {
+    let shown = path.display().to_string();
     let config = WebDatasetConfig { shuffle_buffer: 1, ..WebDatasetConfig::default() };
-    let Ok(mut data) = WebDataset::open(&[path.to_owned()], config) else { return };
+    let mut data = match WebDataset::open(&[path.to_owned()], config) {
+        Ok(data) => data,
+        Err(error) => return check_refusal(&error.to_string(), &shown),
+    };
     while let Ok(Some(document)) = data.next_in_epoch() {
         let _ = document.tokenize(tokenizer, &MediaProcessor::default());
+    }
+    let file = path.file_name().unwrap().to_str().unwrap();
+    for SkippedSample { reason, name } in data.first_skipped() {
+        let sample = name.strip_prefix(file).and_then(|rest| rest.strip_prefix(": "));
+        let is_named = sample.is_some_and(|sample| !sample.is_empty());
+        assert!(is_named || (name == shown && reason == SkipReason::BrokenShard), "{name}");
+    }
+}
+
+/// A refusal names the file, the fault and the remedy.
+fn check_refusal(error: &str, file: &str) {
+    let fault = error.strip_prefix(file).and_then(|rest| rest.strip_prefix(": "));
+    assert!(fault.is_some_and(|fault| fault.contains("; ")), "{error}");
+}
+
+/// A damaged file; of a JSON mostly a valid one with a changed value.
+fn damage_of(name: &str, bytes: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let is_json = name.ends_with(".json") || name.ends_with(".jsonl");
+    match rng.random_range(0..3) {
+        1.. if is_json => match name.ends_with(".jsonl") {
+            true => {
+                let lines = bytes.split(|&byte| byte == b'\n');
+                lines.map(|line| damaged_json(line, rng)).collect::<Vec<_>>().join(&b'\n')
+            }
+            false => damaged_json(bytes, rng),
+        },
+        _ => damaged(bytes, rng),
     }
 }
 
@@ -76,11 +90,23 @@ fn damage(rounds: u64) {
     let chats: serde_json::Value =
         serde_json::from_slice(&fixture("tokenizers/chats.json")).unwrap();
     let template = chats[0]["template"].as_str().unwrap().as_bytes();
-    let config =
-        br#"{"eos_token": {"content": "<|im_end|>"}, "add_bos_token": false, "pad_token": null}"#;
+    let json = |text: &str| text.as_bytes().to_vec();
+    let own = serde_json::json!({ "chat_template": [{"name": "default", "template": chats[1]["template"]}] });
     let files = [
         ("tokenizer.json", fixture("tokenizers/bytes/tokenizer.json")),
-        ("tokenizer_config.json", config.to_vec()),
+        (
+            "tokenizer_config.json",
+            json(
+                r#"{"eos_token": {"content": "<|im_end|>"}, "add_bos_token": false, "pad_token": null}"#,
+            ),
+        ),
+        (
+            "special_tokens_map.json",
+            json(r#"{"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}"#),
+        ),
+        ("generation_config.json", json(r#"{"eos_token_id": [3, 4], "bos_token_id": 1}"#)),
+        ("config.json", json(r#"{"image_token_id": 5, "text_config": {"pad_token_id": 2}}"#)),
+        ("chat_template.json", own.to_string().into_bytes()),
         ("chat_template.jinja", template.to_vec()),
     ];
     let whole = |name: &str, bytes: &[u8]| std::fs::write(model.join(name), bytes).unwrap();
@@ -89,6 +115,7 @@ fn damage(rounds: u64) {
     let lines = format!("{}\n{}", chat().replace('\n', " "), r#"{"caption": "words"}"#);
     let shards = [
         ("a.tar", tar()),
+        ("a.tar.gz", packed(&tar())),
         ("a.jsonl", lines.into_bytes()),
         ("a.json", format!("[{}, {}]", chat(), chat()).into_bytes()),
         ("a.parquet", fixture("parquet/chats.parquet")),
@@ -97,15 +124,24 @@ fn damage(rounds: u64) {
     for _ in 0..rounds {
         for (name, bytes) in &shards {
             let path = folder.path().join(name);
-            std::fs::write(&path, damaged(bytes, &mut rng)).unwrap();
+            std::fs::write(&path, damage_of(name, bytes, &mut rng)).unwrap();
             read_shard(&path, &tokenizer);
         }
         for (name, bytes) in &files {
-            whole(name, &damaged(bytes, &mut rng));
-            if let Ok(tokenizer) = Tokenizer::from_file(&model) {
-                let _ = tokenizer.encode("a red <|im_end|> square");
+            whole(name, &damage_of(name, bytes, &mut rng));
+            if *name == "chat_template.json" {
+                std::fs::remove_file(model.join("chat_template.jinja")).unwrap();
+            }
+            match Tokenizer::from_file(&model) {
+                Ok(tokenizer) => {
+                    let _ = tokenizer.encode("a red <|im_end|> square");
+                }
+                Err(error) => {
+                    check_refusal(&error.to_string(), &model.join(name).display().to_string())
+                }
             }
             whole(name, bytes);
+            whole("chat_template.jinja", template);
         }
     }
 }

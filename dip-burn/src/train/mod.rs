@@ -14,6 +14,7 @@ mod data;
 mod early_stop;
 mod error;
 mod evaluator;
+mod load;
 mod loss_scale;
 mod metrics;
 mod report;

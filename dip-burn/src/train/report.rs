@@ -22,6 +22,12 @@ pub struct IterationReport {
     pub tokens: u64,
     /// Images.
     pub images: u64,
+    /// Patches of the images of each microbatch; empty for models without images.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<u64>,
+    /// Share of the packed sequences that holds no token of a document; absent for models of clips.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub padding: Option<f64>,
     /// Clips.
     pub clips: u64,
     /// Microbatches.

@@ -6,6 +6,8 @@
 //! checkpoint -> export: the same table in the other direction
 //! ```
 
+#[cfg(test)]
+mod damage_tests;
 mod error;
 mod export;
 mod names;

@@ -7,6 +7,15 @@ use crate::spec::{FieldError, SpecError};
 /// Maximum of every size. The specification has stricter limits.
 const MAX_SIZE: u64 = 1 << 24;
 
+const AGAIN: &str = "get the file again: it is broken or cut off";
+
+/// The JSON of a text. Errors begin with `place`, the name of its file with a colon where callers do not know it.
+pub(super) fn parsed(text: &str, place: &str) -> Result<Value, SpecError> {
+    // Some editors begin a file with a mark of its encoding.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_json::from_str(text).map_err(|e| SpecError::Syntax(format!("{place}{e}; {AGAIN}")))
+}
+
 /// One object of a `config.json`. A field that is null counts as absent.
 #[derive(Clone)]
 pub(super) struct Fields<'a> {
@@ -19,7 +28,7 @@ impl<'a> Fields<'a> {
     pub fn root(json: &'a Value) -> Result<Self, SpecError> {
         match json {
             Value::Object(object) => Ok(Self { object, path: String::new() }),
-            _ => Err(SpecError::Syntax("a config.json is one JSON object".into())),
+            _ => Err(SpecError::Syntax(format!("a config.json is one JSON object; {AGAIN}"))),
         }
     }
 
@@ -27,7 +36,7 @@ impl<'a> Fields<'a> {
     pub fn of_file(json: &'a Value, file: &str) -> Result<Self, SpecError> {
         match json {
             Value::Object(object) => Ok(Self { object, path: format!("{file}: ") }),
-            _ => Err(SpecError::Syntax(format!("{file} must be one JSON object"))),
+            _ => Err(SpecError::Syntax(format!("{file} must be one JSON object; {AGAIN}"))),
         }
     }
 

@@ -127,9 +127,7 @@ impl Architecture {
 /// # Errors
 /// [`SpecError`] names the field, its value, the limit and the remedy.
 pub fn from_config(name: &str, text: &str) -> Result<HfModel, SpecError> {
-    // Some editors begin a file with a mark of its encoding.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let json = serde_json::from_str(text).map_err(|e| SpecError::Syntax(e.to_string()))?;
+    let json = fields::parsed(text, "")?;
     let config = Fields::root(&json)?;
     let architecture = Architecture::read(&config)?;
     refuse_quantised(&config)?;

@@ -67,6 +67,9 @@ pub fn compare(config: &RunConfig, model: &ModelSpec, other: &str) -> Result<Exi
         );
     }
     let [ours, theirs] = &sides;
+    if let Some(load) = ours.totals.load() {
+        println!("{}: {:.0} tokens/s, {load}", ours.schedule, ours.totals.tokens_per_s());
+    }
     println!(
         "{} takes {:.3} of the time of {} (stages {:.3}, predicted {:.3})",
         ours.schedule,

@@ -42,6 +42,39 @@ pub struct Totals {
     /// The largest memory of any rank, as planned and measured.
     pub peak_bytes: u64,
     pub skipped: u64,
+    /// Sum of the shares of padding.
+    pub padding: f64,
+    pub patches: PatchCounts,
+}
+
+/// The mean, deviation and range of the patches of microbatches.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PatchCounts {
+    count: u64,
+    sum: f64,
+    squares: f64,
+    least: u64,
+    most: u64,
+}
+
+impl PatchCounts {
+    fn add(&mut self, value: u64) {
+        self.least = if self.count == 0 { value } else { self.least.min(value) };
+        self.most = self.most.max(value);
+        self.count += 1;
+        self.sum += value as f64;
+        self.squares += (value as f64).powi(2);
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / self.count.max(1) as f64
+    }
+
+    /// The standard deviation relative to the mean.
+    fn deviation(&self) -> f64 {
+        let variance = self.squares / self.count.max(1) as f64 - self.mean().powi(2);
+        variance.max(0.0).sqrt() / self.mean().max(f64::MIN_POSITIVE)
+    }
 }
 
 impl Totals {
@@ -63,6 +96,24 @@ impl Totals {
         let peak = report.peak_bytes.iter().map(|bytes| bytes.0).max();
         self.peak_bytes = self.peak_bytes.max(peak.unwrap_or(0));
         self.skipped = report.skipped;
+        self.padding += report.padding.unwrap_or(0.0);
+        report.patches.iter().for_each(|&patches| self.patches.add(patches));
+    }
+
+    /// How even and how full microbatches were; `None` without pictures.
+    pub fn load(&self) -> Option<String> {
+        let patches = self.patches;
+        (patches.sum > 0.0).then(|| {
+            format!(
+                "{:.0} patches a microbatch (deviation {:.1} %, {} to {}), {:.0} patches/s, padding {:.1} %",
+                patches.mean(),
+                100.0 * patches.deviation(),
+                patches.least,
+                patches.most,
+                patches.sum / self.elapsed_s.max(f64::MIN_POSITIVE),
+                100.0 * self.mean(self.padding)
+            )
+        })
     }
 
     /// The mean over the iterations of one of the sums.
@@ -159,6 +210,9 @@ impl Progress {
             t.fallbacks,
             t.skipped
         );
+        if let Some(load) = t.load() {
+            println!("{load}");
+        }
         print_data(&self.data);
         if t.mfu > 0.0 {
             println!("model FLOPs utilisation {:.1} %", 100.0 * t.mean(t.mfu));
@@ -199,6 +253,14 @@ fn print_captions(evaluation: &Evaluation) {
             None => "",
         };
         println!("  {mark:5} | {} | generated: {}", c.expected.trim(), c.generated.trim());
+    }
+    let free = || captions.iter().filter(|c| c.right.is_none());
+    if free().next().is_some() {
+        let exact = free().filter(|c| c.generated.trim() == c.expected.trim()).count();
+        println!(
+            "{exact} of {} held-out captions are word for word those of the data",
+            free().count()
+        );
     }
     let known: Vec<bool> = captions.iter().filter_map(|c| c.right).collect();
     if !known.is_empty() {
@@ -282,5 +344,19 @@ impl MetricSink for Progress {
     fn checkpoint(&mut self, path: &Path) -> Result<(), SinkError> {
         self.bar.suspend(|| println!("checkpoint {}", path.display()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_patches_have_a_mean_a_deviation_and_a_range() {
+        let mut counts = PatchCounts::default();
+        assert_eq!((counts.mean(), counts.deviation()), (0.0, 0.0));
+        [2, 4, 4, 4, 5, 5, 7, 9].into_iter().for_each(|value| counts.add(value));
+        assert_eq!((counts.mean(), counts.deviation()), (5.0, 0.4));
+        assert_eq!((counts.least, counts.most), (2, 9));
     }
 }

@@ -45,7 +45,8 @@ fn text(path: &Path) -> Result<Option<String>, DataError> {
     let file = File::open(path).map_err(failed)?;
     let read = file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     if read as u64 > MAX_BYTES {
-        let source = SpecError::Syntax(format!("it has more than {MAX_BYTES} bytes"));
+        let source =
+            SpecError::Syntax(format!("it has more than {MAX_BYTES} bytes; this is no such file"));
         return Err(DataError::Processor { path: path.to_owned(), source: source.into() });
     }
     Ok(Some(text))

@@ -1,7 +1,7 @@
 //! The files beside a `tokenizer.json` that name its special tokens and its chat template.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -10,9 +10,15 @@ use crate::data::error::DataError;
 /// Largest file that is read beside a `tokenizer.json`, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
+const TEMPLATE: &str = "chat_template.jinja";
+/// Files that hold a template in a field, in the order in which they count.
+const TEMPLATE_JSON: [&str; 3] =
+    ["chat_template.json", "processor_config.json", "tokenizer_config.json"];
+
 /// What the files of a model say about its tokens.
 #[derive(Debug, Default)]
 pub(super) struct ModelFiles {
+    folder: PathBuf,
     tokenizer_config: Value,
     special_tokens_map: Value,
     generation_config: Value,
@@ -23,6 +29,12 @@ pub(super) struct ModelFiles {
     template_json: [Value; 2],
 }
 
+/// The source of a chat template, and its file.
+pub(super) struct TemplateSource<'a> {
+    pub path: PathBuf,
+    pub text: &'a str,
+}
+
 impl ModelFiles {
     /// Reads the files of a folder; all of them may be absent.
     ///
@@ -31,12 +43,13 @@ impl ModelFiles {
     pub fn read(folder: &Path) -> Result<Self, DataError> {
         let json = |name: &str| json_file(&folder.join(name));
         Ok(Self {
+            folder: folder.to_owned(),
             tokenizer_config: json("tokenizer_config.json")?,
             special_tokens_map: json("special_tokens_map.json")?,
             generation_config: json("generation_config.json")?,
             config: json("config.json")?,
-            template: text_file(&folder.join("chat_template.jinja"))?,
-            template_json: [json("chat_template.json")?, json("processor_config.json")?],
+            template: text_file(&folder.join(TEMPLATE))?,
+            template_json: [json(TEMPLATE_JSON[0])?, json(TEMPLATE_JSON[1])?],
         })
     }
 
@@ -64,14 +77,16 @@ impl ModelFiles {
     }
 
     /// The chat template: `chat_template.jinja`, or the one named `default` in the other files.
-    pub fn chat_template(&self) -> Option<String> {
+    pub fn chat_template(&self) -> Option<TemplateSource<'_>> {
+        let source = |name: &str, text| TemplateSource { path: self.folder.join(name), text };
         if let Some(text) = &self.template {
-            return Some(text.clone());
+            return Some(source(TEMPLATE, text));
         }
         let [own, processor] = &self.template_json;
-        let files = [own, processor, &self.tokenizer_config];
-        let found = files.into_iter().find_map(|file| file.get("chat_template"))?;
-        default_template(found).map(str::to_owned)
+        let files = TEMPLATE_JSON.into_iter().zip([own, processor, &self.tokenizer_config]);
+        let mut given = files.filter_map(|(name, file)| Some((name, file.get("chat_template")?)));
+        let (name, found) = given.next()?;
+        default_template(found).map(|text| source(name, text))
     }
 }
 

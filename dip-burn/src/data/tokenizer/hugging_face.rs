@@ -12,7 +12,7 @@ use tokenizers::{
     PreTokenizedString, PreTokenizer,
 };
 
-use super::files::ModelFiles;
+use super::files::{ModelFiles, TemplateSource};
 use super::special::{Affixes, FoundTokens, SpecialTokens, media_text};
 use crate::data::chat::ChatTemplate;
 use crate::data::error::{BoxError, DataError, TokenizeError};
@@ -53,10 +53,17 @@ impl HuggingFace {
         }
         let bytes = fs::read(path).map_err(io)?;
         let files = ModelFiles::read(path.parent().unwrap_or(Path::new(".")))?;
-        guarded(|| Self::new(path, &bytes, &files)).map_err(wrong)
+        let (mut new, bos) = guarded(|| Self::new(path, &bytes, &files)).map_err(wrong)?;
+        if let Some(TemplateSource { path, text }) = files.chat_template() {
+            let chat = guarded(|| new.compile_template(text, bos, &files));
+            let wrong = |source| DataError::ModelFile { path, source };
+            new.chat = Some(Arc::new(chat.map_err(wrong)?));
+        }
+        Ok(new)
     }
 
-    fn new(path: &Path, bytes: &[u8], files: &ModelFiles) -> Result<Self, BoxError> {
+    /// A tokenizer without a chat template, and its token for the begin of a text.
+    fn new(path: &Path, bytes: &[u8], files: &ModelFiles) -> Result<(Self, Option<u32>), BoxError> {
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
         inner.with_truncation(None)?;
@@ -70,33 +77,40 @@ impl HuggingFace {
         }
         let found = FoundTokens::of(&inner, files, highest + 1);
         let affixes = Affixes::of(&inner, files, &found);
-        let text_of = |id: Option<u32>| id.and_then(|id| inner.id_to_token(id));
-        let chat = files.chat_template().map(|source| {
-            let eos = (found.special.eos < highest + 1).then_some(found.special.eos);
-            let names = [("bos_token", text_of(found.bos)), ("eos_token", text_of(eos))];
-            let others = ["unk_token", "pad_token"].map(|name| (name, files.token(name)));
-            let others = others.map(|(name, text)| (name, text.map(str::to_owned)));
-            let tokens = names.into_iter().chain(others);
-            ChatTemplate::new(&source, tokens.filter_map(|(name, text)| Some((name, text?))))
-        });
-        let chat = chat.transpose()?.map(Arc::new);
         let control = control_tokens(&inner);
         let control =
             AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(control)?;
         let line_feed = inner.encode_fast("\n", false);
-        Ok(Self {
+        let new = Self {
             path: path.to_owned(),
             tokens: found.special,
             text_vocab: found.text_vocab,
             affixes,
-            chat,
+            chat: None,
             picture: media_text(&inner, found.special.image),
             sound: media_text(&inner, found.special.sound),
             video: found.special.video.map(|video| media_text(&inner, video)),
             control,
             line_feed: line_feed.map_or(Vec::new(), |encoding| encoding.get_ids().to_vec()),
             inner,
-        })
+        };
+        Ok((new, found.bos))
+    }
+
+    /// The chat template, which sees the texts of the special tokens.
+    fn compile_template(
+        &self,
+        source: &str,
+        bos: Option<u32>,
+        files: &ModelFiles,
+    ) -> Result<ChatTemplate, BoxError> {
+        let text_of = |id: Option<u32>| id.and_then(|id| self.inner.id_to_token(id));
+        let own = [("bos_token", text_of(bos)), ("eos_token", text_of(Some(self.tokens.eos)))];
+        let others = ["unk_token", "pad_token"];
+        let others = others.map(|name| (name, files.token(name).map(str::to_owned)));
+        let tokens = own.into_iter().chain(others);
+        let tokens = tokens.filter_map(|(name, text)| Some((name, text?)));
+        Ok(ChatTemplate::new(source, tokens)?)
     }
 
     /// The id of a token of the vocabulary.

@@ -26,6 +26,7 @@ pub(super) fn of_iteration(report: &IterationReport) -> Vec<(String, f64)> {
     scalars.extend(timed.into_iter().filter(|_| r.timed));
     // A plan without a proven bound has no finite gap.
     scalars.extend(r.gap.is_finite().then_some(("planner/gap", r.gap)));
+    scalars.extend(r.padding.map(|padding| ("data/padding", padding)));
     scalars.extend(r.mfu.map(|mfu| ("throughput/mfu", mfu)));
     scalars.extend(r.resident_bytes.map(|bytes| ("memory/resident_bytes", bytes.0 as f64)));
     let mut scalars: Vec<(String, f64)> =

@@ -8,7 +8,7 @@ mod rules;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{self, Fields};
 use crate::spec::SpecError;
 use rules::Class;
 
@@ -231,12 +231,7 @@ const PROCESSOR: &str = "processor_config.json";
 const MODEL: &str = "config.json";
 
 fn parsed(text: Option<&str>, file: &str) -> Result<Option<Value>, SpecError> {
-    let parse = |text: &str| {
-        // Some editors write a byte-order mark.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        serde_json::from_str(text).map_err(|error| SpecError::Syntax(format!("{file}: {error}")))
-    };
-    text.map(parse).transpose()
+    text.map(|text| fields::parsed(text, &format!("{file}: "))).transpose()
 }
 
 #[cfg(test)]

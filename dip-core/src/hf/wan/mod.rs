@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Fields, parsed};
 use super::{Architecture, HfModel, TEXT, VIDEO, ranks};
 use crate::spec::{
     Activation, AttentionBias, DitSpec, LayerOptions, ModelSpec, ModuleSpec, Parallelism,
@@ -99,7 +99,7 @@ fn json(text: &str, file: &str) -> Result<Value, SpecError> {
         let what = format!("{file} is missing; get the whole folder of the model");
         return Err(SpecError::Syntax(what));
     }
-    serde_json::from_str(text).map_err(|e| SpecError::Syntax(format!("{file}: {e}")))
+    parsed(text, &format!("{file}: "))
 }
 
 fn check_index(index: &Fields<'_>) -> Result<(), SpecError> {
