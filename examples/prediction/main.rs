@@ -1,7 +1,7 @@
 //! Compares predicted and measured times of plans that differ widely.
 //!
-//! `cargo run --release --example prediction` measures the stages of `vlm-tiny`, of a small decoder and of `t2v-tiny`, plans the same
-//! batches in many variants, and runs every plan in turn on two ranks of one core each. It prints two pairs for each plan, measured
+//! `cargo run --release --example prediction` measures the stages of `vlm-tiny`, of the same model with pictures of many sizes
+//! (`vlm-native`), of a small decoder and of `t2v-tiny`, plans the same batches in many variants, and runs every plan in turn on two ranks of one core each. It prints two pairs for each plan, measured
 //! before predicted: the time, and the largest activations of a rank. Then it prints the times of stages by kind. Plans and
 //! measurements of stages take turns, so that other load on the machine affects both alike. `-- 20` runs twenty rounds instead of ten,
 //! `-- 20 t2v-tiny` runs them for one model only.
@@ -20,7 +20,7 @@ use dip::plan::{
 };
 use dip::prelude::*;
 use dip::train::backend::{Cpu, cpu_devices};
-use dip::train::measure::{MeasureSettings, Profiler, undisturbed};
+use dip::train::measure::{MeasureSettings, Profiler, measured_model, undisturbed};
 use dip::train::runtime::{Pipeline, PipelineInit};
 use dip::train::{Batch, Microbatch, RunConfig};
 
@@ -114,7 +114,9 @@ impl Study {
     /// Measures the stages once more.
     fn measure(&mut self) -> Result<()> {
         let device = cpu_devices(1).remove(0);
-        let profile = Profiler::<Cpu>::new(&self.model, &device, self.settings).profile()?;
+        let batches: Vec<_> = self.batches.iter().map(|batch| batch.meta.clone()).collect();
+        let model = measured_model(&self.model, &batches);
+        let profile = Profiler::<Cpu>::new(&model, &device, self.settings).profile()?;
         self.profiles.push(profile);
         Ok(())
     }
@@ -331,8 +333,11 @@ fn main() -> Result<()> {
     let preset = |name| presets::model(name).context("the preset is built in");
     let (vlm, video) = (preset("vlm-tiny")?, preset("t2v-tiny")?);
     let decoder = ModelSpec::from_toml(SMALL_DECODER)?;
+    let mut native = ModelSpec { name: "vlm-native".into(), ..vlm.clone() };
+    RunConfig::from_toml(include_str!("../vlm-native.toml"))?.adapt(&mut native)?;
     let studies = [
         (drawn(&vlm, &config)?, vlm, VLM),
+        (drawn(&native, &config)?, native, VLM),
         (texts(&decoder), decoder, DECODER),
         (drawn(&video, &config)?, video, VIDEO),
     ];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dip_burn::Backend;
-use dip_burn::measure::{MeasureError, MeasureSettings, Profiler};
+use dip_burn::measure::{MeasureError, MeasureSettings, Profiler, measured_model};
 use dip_burn::model::Modalities;
 use dip_burn::runtime::ProcessGroup;
 use dip_burn::train::Device;
@@ -54,7 +54,8 @@ impl Run {
         }
         let device = devices.first().cloned().unwrap_or_default();
         let path = self.config.output.join("profile.json");
-        let profiler = Profiler::new(&self.model, &device, self.settings(sample))
+        let model = measured_model(&self.model, &sample.batches);
+        let profiler = Profiler::new(&model, &device, self.settings(sample))
             .with_modalities(modalities.clone());
         let measure = || profiler.cached_profile(&path);
         let profile = profile_of_first(group, measure)?;

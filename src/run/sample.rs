@@ -13,7 +13,7 @@ const TRIAL_BATCHES: usize = 4;
 
 /// The first batches of a run, and their mean.
 pub(super) struct BatchSample {
-    batches: Vec<BatchMeta>,
+    pub batches: Vec<BatchMeta>,
     /// The mean microbatch.
     pub mean: MicrobatchMeta,
     /// Documents in it.

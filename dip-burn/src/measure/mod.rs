@@ -11,6 +11,7 @@
 //! | `inputs`, `stages`, `memory` | the inputs, the seconds and the bytes of a probe |
 //! | `figures` | arithmetic of measurements |
 //! | `images` | how times change with the sizes of images |
+//! | `sizes` | the sizes of images that a run is measured on |
 //! | `operators` | single operators, for the calibration of analytic costs |
 //! | `kernels` | kernels beside their twins in Burn's operations |
 //! | `peak` | the peak FLOP/s of a rank |
@@ -27,6 +28,7 @@ mod peak;
 mod probe;
 mod profiler;
 mod settings;
+mod sizes;
 mod stages;
 
 use std::path::PathBuf;
@@ -42,6 +44,7 @@ pub use figures::undisturbed;
 use meeting::Meeting;
 pub use profiler::Profiler;
 pub use settings::MeasureSettings;
+pub use sizes::measured_model;
 
 /// A measurement that failed.
 #[derive(Debug, Error)]

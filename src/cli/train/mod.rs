@@ -89,6 +89,7 @@ impl Train {
             self.make_room(&config)?;
         }
         describe(&config, &model, group.size());
+        println!("reading data, measuring stages and placing layers ..");
         let mut trainer = run.start()?;
         println!("layers: {}", trainer.partition().describe(&model));
         if self.resume {
