@@ -2,7 +2,8 @@
 
 pub use dip_core::{
     Action, ExecError, Executor, Interpreter, Program, RankHost, RankProgram, RankProgress,
-    Received, Span, StageCall, TaskCall, TaskOutput, Trace, TraceError, compile,
+    Received, Span, StageCall, TaskCall, TaskOutput, Trace, TraceError, TraceFile, TraceFileError,
+    compile,
 };
 pub use dip_emu::{
     AnalyticCost, Calibration, ErrorSummary, FitError, FittedTime, FsdpStep, LinkModel,

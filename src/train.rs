@@ -22,8 +22,8 @@ pub use dip_burn::train::{
     HeldOutPicture, Inference, IterationReport, JsonLines, LoadedBatch, LoraConfig, LossScale,
     MetricSink, MetricsConfig, MixtureConfig, Packing, PartitionMethod, PendingContent,
     PipelineConfig, RunConfig, RunData, SampleFiles, SampledClip, SelectMicrobatches,
-    SequenceConfig, SinkError, TensorBoard, Throughput, TrainError, Trainer, TrainerInit,
-    WeightsConfig, checkpoint, clip_size, resident_bytes, write_samples,
+    SequenceConfig, SinkError, TensorBoard, Throughput, TraceFiles, TrainError, Trainer,
+    TrainerInit, WeightsConfig, checkpoint, clip_size, resident_bytes, write_samples,
 };
 pub use dip_burn::{
     Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,

@@ -40,8 +40,8 @@ pub use cost::{
 };
 pub use exec::{
     Action, ExecError, Executor, Interpreter, Link, LinkError, Message, Program, RankHost,
-    RankProgram, RankProgress, Received, Span, Stage, StageCall, StageError, TaskCall, TaskOutput,
-    Trace, TraceError, compile,
+    RankProgram, RankProgress, Received, Span, Stage, StageCall, StageError, TRACE_SCHEMA,
+    TaskCall, TaskOutput, Trace, TraceError, TraceFile, TraceFileError, compile,
 };
 pub use plan::{
     BatchSplit, Budget, BuildError, Candidate, CheckReport, Chunk, CsvError, CsvOrder, Dep,

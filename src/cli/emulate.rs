@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use dip::emulate::{Executor, LinkModel, Noise, NoiseStudy, VirtualExecutor, noise_study, report};
+use dip::emulate::report::{self, TimelineRun};
+use dip::emulate::{Executor, LinkModel, Noise, NoiseStudy, VirtualExecutor, noise_study};
 use dip::plan::MAX_WINDOW;
 use dip::prelude::*;
 
@@ -52,11 +53,12 @@ impl Emulate {
         let executor: &mut dyn Executor = &mut VirtualExecutor::new(links);
         let trace = executor.execute(&plan).with_context(shown)?;
         trace.check(&plan).with_context(shown)?;
+        let run = TimelineRun { label: "planned", plan: &plan, trace: &trace, end: None };
         if let Some(path) = &self.html {
-            write_whole(path, report::html(&plan, &trace).as_bytes())?;
+            write_whole(path, report::html(&[run]).as_bytes())?;
         }
         if let Some(path) = &self.trace {
-            write_whole(path, report::chrome(&plan, &trace).as_bytes())?;
+            write_whole(path, report::chrome(&[run]).as_bytes())?;
         }
         print!("{}", report::table(&plan, &trace));
         if let Some(noise) = noise {

@@ -15,6 +15,7 @@ mod kernels;
 mod merge;
 mod plan;
 mod presets;
+mod report;
 mod sample;
 #[cfg(feature = "train")]
 mod train;
@@ -44,6 +45,8 @@ enum Command {
     Check(check::Check),
     /// Run a plan in virtual time
     Emulate(emulate::Emulate),
+    /// Draw plans and measured iterations as a page, a figure or a Perfetto trace
+    Report(report::Report),
     /// Compare training systems in virtual time, on the same costs, memory and data
     Compare(compare::Compare),
     /// Measure operators on this machine and fit a cluster to them
@@ -78,6 +81,7 @@ impl Cli {
             Command::Plan(command) => command.run(),
             Command::Check(command) => command.run(),
             Command::Emulate(command) => command.run(),
+            Command::Report(command) => command.run(),
             Command::Compare(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Calibrate(command) => command.run(),

@@ -35,7 +35,9 @@ pub use early_stop::EarlyStop;
 pub use error::TrainError;
 pub use evaluator::{EvaluationError, Evaluator, Inference};
 pub use loss_scale::LossScale;
-pub use metrics::{JsonLines, MetricSink, SampleFiles, SinkError, TensorBoard, write_samples};
+pub use metrics::{
+    JsonLines, MetricSink, SampleFiles, SinkError, TensorBoard, TraceFiles, write_samples,
+};
 pub use report::{Caption, Evaluation, IterationReport, SampledClip};
 pub use throughput::{Throughput, resident_bytes};
 pub use trainer::{Trainer, TrainerInit};

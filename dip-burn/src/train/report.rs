@@ -1,6 +1,6 @@
 //! Reports of iterations and evaluations.
 
-use dip_core::{Bytes, Seconds};
+use dip_core::{Bytes, Seconds, TraceFile};
 use serde::Serialize;
 
 use crate::data::toy::SampleMatch;
@@ -71,6 +71,9 @@ pub struct IterationReport {
     /// Memory of the process after the iteration, if the system reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<Bytes>,
+    /// The measured timeline of each replica, in iterations that [`MetricsConfig::trace`](super::config::MetricsConfig::trace) names.
+    #[serde(skip)]
+    pub timelines: Vec<TraceFile>,
 }
 
 impl IterationReport {

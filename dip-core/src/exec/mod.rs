@@ -14,6 +14,7 @@ mod interpreter;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod trace_file;
 mod traits;
 
 pub use action::{Action, Message};
@@ -21,4 +22,5 @@ pub use compile::{Program, RankProgram, TaskCall, TaskOutput, compile};
 pub use error::{ExecError, LinkError, StageError};
 pub use interpreter::{Interpreter, RankProgress};
 pub use trace::{Span, Trace, TraceError};
+pub use trace_file::{TRACE_SCHEMA, TraceFile, TraceFileError};
 pub use traits::{Executor, Link, RankHost, Received, Stage, StageCall};

@@ -1,5 +1,7 @@
 //! Text inside HTML and SVG.
 
+use std::fmt::{Arguments, Write};
+
 /// Escapes `text` for elements and quoted attributes. Control characters except line feeds become the replacement
 /// character.
 pub fn escape(text: &str) -> String {
@@ -16,4 +18,9 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// Appends formatted text.
+pub fn put(out: &mut String, text: Arguments<'_>) {
+    out.write_fmt(text).expect("writing to a string cannot fail");
 }

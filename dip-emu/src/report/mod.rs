@@ -2,15 +2,24 @@
 //!
 //! Reports are strings. Text from files is escaped. Spans of tasks that the plan does not have are left out.
 
+mod bubbles;
 pub mod charts;
 mod chrome;
-mod html;
+mod colours;
+mod critical;
 mod markup;
 mod memory;
+mod page;
+mod run;
 mod summary;
+mod svg;
 mod text;
 
+pub use bubbles::{Bubble, BubbleCause, bubbles};
 pub use chrome::chrome;
-pub use html::html;
+pub use critical::critical_path;
 pub use memory::{MemoryCurve, memory};
+pub use page::html;
+pub use run::TimelineRun;
+pub use svg::svg;
 pub use text::table;

@@ -1,7 +1,5 @@
 //! The figures of a plan and its trace.
 
-use std::sync::Arc;
-
 use dip_core::{Bytes, Plan, Seconds, Span, Task, TaskKind, Trace};
 
 use super::memory::{MemoryCurve, memory};
@@ -12,8 +10,6 @@ pub struct Summary<'a> {
     pub makespan: Seconds,
     bubble_ratio: f64,
     pub ranks: Vec<RankSummary<'a>>,
-    /// The names of the modules, in order of appearance.
-    pub modules: Vec<Arc<str>>,
 }
 
 /// The figures of one rank.
@@ -57,24 +53,7 @@ impl<'a> Summary<'a> {
             }
             rank.spans.push((task, span));
         }
-        let mut modules: Vec<Arc<str>> = Vec::new();
-        for task in &graph.tasks {
-            if !modules.contains(&task.module) {
-                modules.push(task.module.clone());
-            }
-        }
-        Self {
-            plan,
-            makespan: trace.makespan(),
-            bubble_ratio: trace.bubble_ratio(),
-            ranks,
-            modules,
-        }
-    }
-
-    /// The index of the module of a task in [`Summary::modules`].
-    pub fn module(&self, task: &Task) -> usize {
-        self.modules.iter().position(|m| *m == task.module).unwrap_or(0)
+        Self { plan, makespan: trace.makespan(), bubble_ratio: trace.bubble_ratio(), ranks }
     }
 
     /// Labels and values of the headline figures.

@@ -36,6 +36,9 @@ pub struct Train {
     /// Folder for checkpoints, profile and metrics, in place of the file's
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Write the measured timelines of these iterations to the folder `traces` of the output, for `dip report`
+    #[arg(long, value_name = "FROM..TO", value_parser = iterations)]
+    trace: Option<(u64, u64)>,
     /// The nodes of the run, the same list on all of them, as names or IPv4 addresses; each trains `pipeline.replicas` replicas
     #[cfg(feature = "nodes")]
     #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', requires = "node")]
@@ -53,6 +56,7 @@ impl Train {
         let (mut config, model) = inputs::run(&self.run)?;
         config.iterations = self.iterations.unwrap_or(config.iterations);
         config.output = self.output.clone().unwrap_or(config.output);
+        config.metrics.trace = self.trace.or(config.metrics.trace);
         config.validate().with_context(|| shown)?;
         if let Some(other) = &self.compare {
             return compare::compare(&config, &model, other);
@@ -132,6 +136,19 @@ impl Train {
         }
         Ok(())
     }
+}
+
+/// Parses `100..110`, or `100` for one iteration.
+fn iterations(text: &str) -> Result<(u64, u64), String> {
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|e| format!("{text:?}: {e}"));
+    let (from, to) = match text.split_once("..") {
+        Some((from, to)) => (number(from)?, number(to)?),
+        None => (number(text)?, number(text)?.saturating_add(1)),
+    };
+    if from >= to {
+        return Err(format!("{from}..{to} has no iteration; the second number must be larger"));
+    }
+    Ok((from, to))
 }
 
 /// Prints the settings of the run on `nodes` nodes, before it begins.

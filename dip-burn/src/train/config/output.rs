@@ -102,10 +102,21 @@ impl Default for EvaluationConfig {
 pub struct MetricsConfig {
     /// TensorBoard event files in the folder `tensorboard` of the output.
     pub tensorboard: bool,
+    /// Iterations whose measured timelines are written to the folder `traces` of the output, from the first to the one before the
+    /// last: `[100, 110]`. `dip report` draws them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<(u64, u64)>,
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { tensorboard: true }
+        Self { tensorboard: true, trace: None }
+    }
+}
+
+impl MetricsConfig {
+    /// True if the timeline of this iteration is written.
+    pub fn traces(&self, iteration: u64) -> bool {
+        self.trace.is_some_and(|(from, to)| (from..to).contains(&iteration))
     }
 }

@@ -4,10 +4,12 @@ mod json_lines;
 mod samples;
 mod scalars;
 mod tensorboard;
+mod traces;
 
 pub use json_lines::JsonLines;
 pub use samples::{SampleFiles, write as write_samples};
 pub use tensorboard::TensorBoard;
+pub use traces::TraceFiles;
 
 use std::error::Error;
 use std::path::Path;
@@ -71,13 +73,15 @@ pub trait MetricSink {
 /// Ignores everything.
 impl MetricSink for () {}
 
-/// The files that a run writes to its output folder: `metrics.jsonl`, samples, and TensorBoard events if the run asks for them.
+/// The files that a run writes to its output folder: `metrics.jsonl`, samples, and TensorBoard events and
+/// timelines if the run asks for them.
 pub(super) fn file_sinks(config: &RunConfig) -> Vec<Box<dyn MetricSink>> {
     let mut sinks: Vec<Box<dyn MetricSink>> = vec![Box::new(JsonLines::new(&config.output))];
     if config.metrics.tensorboard {
         sinks.push(Box::new(TensorBoard::new(&config.output.join("tensorboard"))));
     }
     sinks.push(Box::new(SampleFiles::new(&config.output.join("samples"))));
+    sinks.push(Box::new(TraceFiles::new(&config.output.join("traces"))));
     sinks
 }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::{ModelSpec, Partition, Plan, PlanSource, PlannedBatch, Seconds, check_plan};
+use dip_core::{
+    ModelSpec, Partition, Plan, PlanSource, PlannedBatch, Seconds, Trace, TraceFile, check_plan,
+};
 
 use self::prefetch::{PrefetchedBatch, TrainingBatch};
 use self::progress::RunProgress;
@@ -296,7 +298,25 @@ impl<B: Backend> Trainer<B> {
             peak_bytes: assignment::peak_bytes(&plans, &step.peak_activation),
             peak_activation_bytes: step.peak_activation,
             resident_bytes: resident_bytes(),
+            timelines: self.timelines(&plans, step.traces, step.elapsed),
         }
+    }
+
+    /// The timelines of the iteration, if the run keeps them.
+    fn timelines(&self, plans: &[&Plan], traces: Vec<Trace>, elapsed_s: Seconds) -> Vec<TraceFile> {
+        let iteration = self.iteration();
+        if !self.config.metrics.traces(iteration) {
+            return Vec::new();
+        }
+        let replicas = (0..).zip(plans.iter().zip(traces));
+        let timeline = |(replica, (plan, trace)): (u32, (&&Plan, Trace))| TraceFile {
+            iteration,
+            replica,
+            elapsed_s,
+            plan: (*plan).clone(),
+            trace,
+        };
+        replicas.map(timeline).collect()
     }
 }
 

@@ -1,0 +1,109 @@
+//! `dip report`: timelines of plans and of measured iterations.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use dip::emulate::report::{self, TimelineRun};
+use dip::emulate::{Executor, LinkModel, Trace, TraceFile, VirtualExecutor};
+use dip::prelude::*;
+
+use super::files::{read_text, write_whole};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip report plan.json --html plan.html
+  dip report megatron.json --against dip.json --html both.html --svg both.svg
+  dip report runs/vlm-tiny/traces/100.jsonl --html measured.html   # planned above measured")]
+pub struct Report {
+    /// A plan, dip.plan/v1, or a measured iteration of `dip train --trace`, dip.trace/v1
+    file: PathBuf,
+    /// Another one, shown below the first on the same time axis
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Write an interactive page that needs no network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write a figure for a paper
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Write a trace for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+}
+
+/// A plan with one run of it.
+struct Timeline {
+    label: String,
+    plan: Plan,
+    planned: Trace,
+    /// The measured run with the end of its iteration.
+    measured: Option<(Trace, Seconds)>,
+}
+
+impl Report {
+    pub fn run(&self) -> Result<ExitCode> {
+        if self.html.is_none() && self.svg.is_none() && self.trace.is_none() {
+            bail!("nothing to write; name a file with --html, --svg or --trace");
+        }
+        let mut timelines = vec![Timeline::read(&self.file)?];
+        if let Some(other) = &self.against {
+            timelines.push(Timeline::read(other)?);
+        }
+        let several = timelines.len() > 1;
+        let labels: Vec<[String; 2]> = timelines.iter().map(|t| t.labels(several)).collect();
+        let mut runs = Vec::new();
+        for (timeline, [planned, measured]) in timelines.iter().zip(&labels) {
+            let plan = &timeline.plan;
+            runs.push(TimelineRun { label: planned, plan, trace: &timeline.planned, end: None });
+            if let Some((trace, end)) = &timeline.measured {
+                runs.push(TimelineRun { label: measured, plan, trace, end: Some(*end) });
+            }
+        }
+        let outputs = [
+            (&self.html, report::html as fn(&[TimelineRun<'_>]) -> String),
+            (&self.svg, report::svg),
+            (&self.trace, report::chrome),
+        ];
+        for (path, write) in outputs {
+            if let Some(path) = path {
+                write_whole(path, write(&runs).as_bytes())?;
+                println!("{}", path.display());
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Timeline {
+    fn read(path: &Path) -> Result<Self> {
+        let shown = || path.display().to_string();
+        let text = read_text(path)?;
+        let label = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (plan, measured) = if TraceFile::is_one(&text) {
+            let file = TraceFile::from_text(&text).with_context(shown)?;
+            (file.plan, Some((file.trace, file.elapsed_s)))
+        } else {
+            (Plan::from_json(&text).with_context(shown)?, None)
+        };
+        let planned =
+            VirtualExecutor::new(LinkModel::Uncontended).execute(&plan).with_context(shown)?;
+        Ok(Self { label, plan, planned, measured })
+    }
+
+    /// The labels of the planned and the measured run.
+    fn labels(&self, several: bool) -> [String; 2] {
+        let Self { label, plan, .. } = self;
+        if several {
+            let name = match plan.schedule == *label {
+                true => label.clone(),
+                false => format!("{} ({label})", plan.schedule),
+            };
+            [name.clone(), format!("{name}, measured")]
+        } else {
+            [format!("planned by {}", plan.schedule), "measured".into()]
+        }
+    }
+}
