@@ -21,10 +21,12 @@ pub struct Partition {
 pub enum Placement {
     /// Separate chunks for every module, each module on its own [`Route`] (paper section 1).
     ModalityAware,
-    /// Contiguous runs over the layers of all modules, run `i` on rank `i mod P`, as in the baselines.
+    /// Contiguous runs over the layers of all modules, as in the baselines.
     Contiguous {
         /// Runs on each rank.
         runs_per_rank: u32,
+        /// The way of the runs through the ranks.
+        route: Route,
     },
 }
 

@@ -6,10 +6,12 @@
 //! 1. the critical path;
 //! 2. for each rank, the preemptive one-machine bound (`jackson`), with heads and tails sharpened by the tasks that must run before
 //!    and after (`sharpen`);
-//! 3. for each rank with limited memory, the time or memory that its pairs must spend (`memory`).
+//! 3. for each rank with limited memory, the time or memory that its pairs must spend (`memory`);
+//! 4. the chain of one microbatch, and how long it must wait for the others (`passing`).
 
 mod jackson;
 mod memory;
+mod passing;
 mod sharpen;
 
 pub(crate) use jackson::{Jackson, MachineJob};
@@ -37,8 +39,9 @@ pub(crate) fn lower_bound_of(problem: &Problem) -> f64 {
     let busy = ranks.map(|tasks| jackson.bound(tasks.iter().map(|&t| job(t as usize))));
     let busy = busy.fold(path, f64::max);
     let held = (0..problem.ranks).map(|r| memory::bound(problem, r, &times));
+    let passed = passing::bound(problem, &times);
     // Slightly lower, so that rounding never lifts the bound above a makespan.
-    held.fold(busy, f64::max) * (1.0 - 1e-12)
+    held.fold(busy.max(passed), f64::max) * (1.0 - 1e-12)
 }
 
 /// The shortest duration, the head and the tail of every task.

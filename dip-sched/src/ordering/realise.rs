@@ -1,6 +1,6 @@
 //! From a target order on every rank to an order that dependencies and memory allow.
 //!
-//! Every rank follows its list strictly. When all ranks wait, for each other or for memory, the runnable task closest to the front
+//! A target order that dependencies and memory allow is the result. Otherwise every rank follows its list strictly. When all ranks wait, for each other or for memory, the runnable task closest to the front
 //! of its list goes first. There always is one (see [`super::reserve`]), so the result is complete.
 
 use dip_core::ScheduleError;
@@ -45,8 +45,14 @@ pub(crate) fn realise(
             if best.is_some() && ended() {
                 break;
             }
-            let order = Realisation::new(problem, &costs, &witness).follow(target);
-            let makespan = evaluate::makespan(problem, &costs.dur, &order).unwrap_or(f64::INFINITY);
+            let (order, makespan) = match as_it_is(problem, &costs, target) {
+                Some(makespan) => (target.clone(), makespan),
+                None => {
+                    let order = Realisation::new(problem, &costs, &witness).follow(target);
+                    let makespan = evaluate::makespan(problem, &costs.dur, &order);
+                    (order, makespan.unwrap_or(f64::INFINITY))
+                }
+            };
             if best.as_ref().is_none_or(|b| makespan < b.makespan) {
                 best = Some(Solution { order, choice: choice.clone(), makespan });
             }
@@ -61,6 +67,12 @@ pub(crate) fn realise(
             makespan: 0.0,
         }),
     }
+}
+
+/// The makespan of a target order, if dependencies and memory allow it as it is.
+fn as_it_is(problem: &Problem, costs: &TaskCosts, target: &Order) -> Option<f64> {
+    let fits = evaluate::fits(problem, costs, target);
+    fits.then(|| evaluate::makespan(problem, &costs.dur, target)).flatten()
 }
 
 /// A partial order of execution.

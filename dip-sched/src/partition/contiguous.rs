@@ -1,6 +1,6 @@
 //! The partition of the baselines: contiguous runs of layers, about equal in latency, over the modules in topological order.
 
-use dip_core::{Chunk, ModuleId, ModulePartition, Partition, RankId, SegmentId};
+use dip_core::{Chunk, ModuleId, ModulePartition, Partition, RankId, Route, SegmentId};
 
 use super::layer_times::layer_times;
 use super::{PartitionError, Partitioner};
@@ -12,9 +12,10 @@ struct TimedLayer {
     seconds: f64,
 }
 
-/// Cuts all layers into `runs_per_rank * P` runs, run `i` on rank `i mod P`.
+/// Cuts all layers into `runs_per_rank * P` runs along a route.
 pub(super) fn place(
     partitioner: &Partitioner<'_>,
+    route: Route,
     runs_per_rank: u32,
 ) -> Result<Partition, PartitionError> {
     let layers = layers(partitioner)?;
@@ -29,7 +30,7 @@ pub(super) fn place(
         partitioner.model.modules.iter().map(|_| empty()).collect();
     let mut start = 0;
     for (run, end) in cuts.into_iter().enumerate() {
-        let rank = RankId::from(run % partitioner.ranks as usize);
+        let rank = RankId::from(route.rank(run, partitioner.ranks as usize));
         for part in layers[start..end].chunk_by(|a, b| a.module == b.module) {
             let chunks = &mut modules[part[0].module.index()].chunks;
             let before = chunks.iter().filter(|c| c.rank == rank).count();

@@ -142,7 +142,7 @@ impl<'a> Partitioner<'a> {
     pub fn place(&self, placement: Placement) -> Result<Partition, PartitionError> {
         match placement {
             Placement::ModalityAware => self.partition(),
-            Placement::Contiguous { runs_per_rank } => self.contiguous(runs_per_rank),
+            Placement::Contiguous { runs_per_rank, route } => self.runs(route, runs_per_rank),
         }
     }
 
@@ -166,8 +166,13 @@ impl<'a> Partitioner<'a> {
     /// # Errors
     /// [`PartitionError::TooFewLayers`], and the errors of [`Partitioner::partition`].
     pub fn contiguous(&self, runs_per_rank: u32) -> Result<Partition, PartitionError> {
+        self.runs(Route::Loop, runs_per_rank)
+    }
+
+    /// Contiguous runs along a route.
+    fn runs(&self, route: Route, runs_per_rank: u32) -> Result<Partition, PartitionError> {
         self.check()?;
-        let partition = contiguous::place(self, runs_per_rank.max(1))?;
+        let partition = contiguous::place(self, route, runs_per_rank.max(1))?;
         validate_partition(self.model, &partition)?;
         Ok(partition)
     }

@@ -112,7 +112,7 @@ impl PlacementSearch<'_> {
             let segment_factor = self.schedule.segment_factor();
             rules.extend(Route::ALL.map(|route| Rule { segment_factor, route, ..by_paper }));
             rules.extend([1, 2].map(|runs_per_rank| Rule {
-                placement: Placement::Contiguous { runs_per_rank },
+                placement: Placement::Contiguous { runs_per_rank, route: Route::Loop },
                 ..by_paper
             }));
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use dip_core::{Budget, Environment, Plan, Schedule, ScheduleError, TaskGraph};
 
-use super::{gpipe, interleaved, one_f_one_b, optimus, zero_bubble};
+use super::{gpipe, interleaved, one_f_one_b, optimus, wave, zero_bubble};
 use crate::ordering::realise;
 use crate::problem::{Problem, Solution};
 use crate::search::Search;
@@ -68,6 +68,7 @@ impl Dip {
             targets.push(optimus::target_order(graph, problem));
             targets.extend(zero_bubble::target_orders(problem));
         }
+        targets.extend(wave::target_orders(problem));
         let late = || match env.budget {
             Budget::Time(limit) => start.elapsed().as_secs_f64() > SHARE * limit.0,
             Budget::Iterations(_) => false,

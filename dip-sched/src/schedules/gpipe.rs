@@ -1,6 +1,6 @@
 //! GPipe: all forwards, then all backwards.
 
-use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph, TaskKind};
+use dip_core::{Environment, Placement, Plan, Route, Schedule, ScheduleError, TaskGraph, TaskKind};
 
 use super::plan_target_orders;
 use crate::problem::{Order, Problem};
@@ -19,7 +19,7 @@ impl Schedule for GPipe {
     }
 
     fn placement(&self) -> Placement {
-        Placement::Contiguous { runs_per_rank: 1 }
+        Placement::Contiguous { runs_per_rank: 1, route: Route::Loop }
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {

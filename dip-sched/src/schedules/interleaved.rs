@@ -1,6 +1,6 @@
 //! Interleaved 1F1B, Megatron-LM's virtual pipeline (VPP): every rank holds several chunks and takes them in turn.
 
-use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph};
+use dip_core::{Environment, Placement, Plan, Route, Schedule, ScheduleError, TaskGraph};
 
 use super::plan_target_orders;
 use super::units::{Units, rank_positions, units};
@@ -20,7 +20,7 @@ impl Schedule for Interleaved {
     }
 
     fn placement(&self) -> Placement {
-        Placement::Contiguous { runs_per_rank: 2 }
+        Placement::Contiguous { runs_per_rank: 2, route: Route::Loop }
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {

@@ -12,6 +12,7 @@ mod optimus;
 mod registry;
 mod reordered;
 mod units;
+mod wave;
 mod zero_bubble;
 
 pub use dip::Dip;
@@ -22,6 +23,7 @@ pub use one_f_one_b::OneFOneB;
 pub use optimus::Optimus;
 pub use registry::{schedule_by_name, schedule_names, schedules};
 pub use reordered::Reordered;
+pub use wave::{DualPipeV, VHalf, VMin, Zbv};
 pub use zero_bubble::ZeroBubble;
 
 use std::time::Instant;
@@ -32,7 +34,7 @@ use crate::bounds::lower_bound_of;
 use crate::ordering::realise;
 use crate::problem::{Order, Problem};
 
-/// Plans a classical schedule: realises its target orders and keeps the shortest result.
+/// Plans a classical schedule.
 fn plan_target_orders(
     schedule: &str,
     graph: &TaskGraph,
@@ -41,7 +43,25 @@ fn plan_target_orders(
 ) -> Result<Plan, ScheduleError> {
     let start = Instant::now();
     let problem = Problem::new(graph, schedule)?;
-    let solution = realise(&problem, &target_orders(&problem), || false)?;
+    let targets = target_orders(&problem);
+    plan_orders(schedule, graph, env, Started { start, problem, targets })
+}
+
+/// A schedule with its target orders, and when it started.
+struct Started {
+    start: Instant,
+    problem: Problem,
+    targets: Vec<Order>,
+}
+
+/// Plans target orders: realises them and keeps the shortest result.
+fn plan_orders(
+    schedule: &str,
+    graph: &TaskGraph,
+    env: &Environment<'_>,
+    Started { start, problem, targets }: Started,
+) -> Result<Plan, ScheduleError> {
+    let solution = realise(&problem, &targets, || false)?;
     let plan = solution.into_plan(graph, &problem, lower_bound_of(&problem), schedule)?;
     report(env, start, &plan);
     Ok(plan)

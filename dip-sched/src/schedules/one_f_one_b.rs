@@ -1,6 +1,6 @@
 //! 1F1B: each rank holds as many microbatches in flight as there are ranks from it to the end of the pipeline.
 
-use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph};
+use dip_core::{Environment, Placement, Plan, Route, Schedule, ScheduleError, TaskGraph};
 
 use super::plan_target_orders;
 use super::units::{Units, rank_positions, units};
@@ -20,7 +20,7 @@ impl Schedule for OneFOneB {
     }
 
     fn placement(&self) -> Placement {
-        Placement::Contiguous { runs_per_rank: 1 }
+        Placement::Contiguous { runs_per_rank: 1, route: Route::Loop }
     }
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {

@@ -2,7 +2,10 @@
 
 use dip_core::Schedule;
 
-use super::{Dip, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, ZeroBubble};
+use super::{
+    Dip, DualPipeV, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, VHalf, VMin, Zbv,
+    ZeroBubble,
+};
 
 /// A row of the registry: a name and the constructor of its schedule.
 type Row = (&'static str, fn() -> Box<dyn Schedule>);
@@ -19,6 +22,10 @@ const SCHEDULES: &[Row] = &[
     ("1f1b", || Box::new(OneFOneB)),
     ("interleaved", || Box::new(Interleaved)),
     ("zero_bubble", || Box::new(ZeroBubble)),
+    ("zbv", || Box::new(Zbv)),
+    ("v_half", || Box::new(VHalf)),
+    ("v_min", || Box::new(VMin)),
+    ("dualpipe_v", || Box::new(DualPipeV)),
     ("optimus", || Box::new(Optimus)),
 ];
 

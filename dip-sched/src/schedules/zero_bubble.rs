@@ -1,6 +1,6 @@
 //! Zero bubble (ZB-H1): split weight gradients run later, where the pipeline would wait.
 
-use dip_core::{Environment, Placement, Plan, Schedule, ScheduleError, TaskGraph};
+use dip_core::{Environment, Placement, Plan, Route, Schedule, ScheduleError, TaskGraph};
 
 use super::one_f_one_b::{self, with_weight_delay};
 use super::plan_target_orders;
@@ -21,7 +21,7 @@ impl Schedule for ZeroBubble {
     }
 
     fn placement(&self) -> Placement {
-        Placement::Contiguous { runs_per_rank: 1 }
+        Placement::Contiguous { runs_per_rank: 1, route: Route::Loop }
     }
 
     fn splits_weights(&self) -> bool {

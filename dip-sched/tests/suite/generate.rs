@@ -305,3 +305,24 @@ pub fn small(seed: u64, shape: GraphShape) -> TaskGraph {
         }
     })
 }
+
+/// Two chunks per rank. Each takes 500 s forward, 500 s backward and 500 s for the weight gradient.
+pub fn two_chunks(ranks: usize, microbatches: usize, vee: bool, split: bool) -> TaskGraph {
+    let module = Module { name: "m", inputs: vec![], segments: 2, trainable: true };
+    let loads = vec![vec![vec![1.0]]; microbatches];
+    let model = Model { ranks, modules: vec![module], loads, comm: 0.0, vee };
+    let stage = StageSpec {
+        forward: 500.0,
+        backward: if split { 500.0 } else { 1000.0 },
+        weight: split.then_some(500.0),
+        bytes: 1,
+        candidates: vec![],
+    };
+    let mut graph = model.graph(|_, _, _| stage.clone());
+    if split {
+        // The bytes that 1F1B holds on its first rank: `ranks` microbatches of two chunks.
+        let limit = |fixed: &Bytes| Bytes(fixed.0 + 2 * ranks as u64);
+        graph.memory_limit_bytes = graph.static_bytes.iter().map(limit).collect();
+    }
+    graph
+}

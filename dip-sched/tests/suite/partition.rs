@@ -326,7 +326,7 @@ proptest! {
         let model = vision_language(vision, language);
         let cost = LinearCost(vec![(0.0, times[0]), (0.0, times[1])]);
         let partitioner = Partitioner::new(&model, ranks, &cost).with_representative(half_full());
-        let partition = partitioner.place(dip_core::Placement::Contiguous { runs_per_rank: 1 }).unwrap();
+        let partition = partitioner.place(dip_core::Placement::Contiguous { runs_per_rank: 1, route: dip_core::Route::Loop }).unwrap();
         prop_assert!(validate_partition(&model, &partition).is_ok());
         let (loads, _) = loads(&partition, &cost);
         let longest = loads.iter().copied().fold(0.0, f64::max);

@@ -1,9 +1,11 @@
 //! The quality of plans: against proven optima of small graphs, and against the best schedules made by hand.
 
-use dip_core::{Budget, Bytes, Environment, Plan, TaskGraph, check_plan};
+use dip_core::{Budget, Environment, Plan, TaskGraph, check_plan};
 use dip_sched::{lower_bound, schedule_by_name};
 
-use crate::generate::{GraphShape, MemoryLimit, Model, Module, StageSpec, limit, small};
+use crate::generate::{
+    Generator, GraphShape, MemoryLimit, Model, Module, StageSpec, limit, small, two_chunks,
+};
 use crate::support::Chain;
 
 fn plan(name: &str, graph: &TaskGraph, iterations: u64) -> Plan {
@@ -147,27 +149,6 @@ fn the_exact_schedule_agrees_with_exhaustive_search() {
     assert!(tried > 10, "{tried}");
 }
 
-/// Two chunks per rank. Each takes 500 s forward, 500 s backward and 500 s for the weight gradient.
-fn two_chunks(ranks: usize, microbatches: usize, vee: bool, split: bool) -> TaskGraph {
-    let module = Module { name: "m", inputs: vec![], segments: 2, trainable: true };
-    let loads = vec![vec![vec![1.0]]; microbatches];
-    let model = Model { ranks, modules: vec![module], loads, comm: 0.0, vee };
-    let stage = StageSpec {
-        forward: 500.0,
-        backward: if split { 500.0 } else { 1000.0 },
-        weight: split.then_some(500.0),
-        bytes: 1,
-        candidates: vec![],
-    };
-    let mut graph = model.graph(|_, _, _| stage.clone());
-    if split {
-        // The bytes that 1F1B holds on its first rank: `ranks` microbatches of two chunks.
-        let limit = |fixed: &Bytes| Bytes(fixed.0 + 2 * ranks as u64);
-        graph.memory_limit_bytes = graph.static_bytes.iter().map(limit).collect();
-    }
-    graph
-}
-
 #[test]
 fn uniform_batches_are_as_good_as_zero_bubble_v_and_interleaving() {
     for (ranks, microbatches, zero_bubble, interleaved) in
@@ -195,4 +176,44 @@ fn an_uneven_chain_is_planned_optimally() {
         limit: 4,
     };
     assert_eq!(plan("dip", &chain.graph(), 200).predicted.makespan_s.0, 207.0);
+}
+
+/// A chain of one chunk a rank, whose microbatches have these loads.
+fn uneven_chain(ranks: usize, loads: &[f64], mut seconds: impl FnMut(usize) -> f64) -> TaskGraph {
+    let chunk: Vec<f64> = (0..ranks).map(&mut seconds).collect();
+    let module = Module { name: "m", inputs: vec![], segments: 1, trainable: true };
+    let loads = loads.iter().map(|&load| vec![vec![load]]).collect();
+    let model = Model { ranks, modules: vec![module], loads, comm: 0.0, vee: false };
+    model.graph(|_, c, load| StageSpec {
+        forward: chunk[c] * load,
+        backward: chunk[c] * load,
+        weight: None,
+        bytes: 1,
+        candidates: vec![],
+    })
+}
+
+#[test]
+fn the_bound_knows_that_a_microbatch_waits_for_the_others() {
+    // The heavy one takes 40 s by itself. Each light one runs before it, after it, or makes it wait in between.
+    let graph = uneven_chain(2, &[10.0, 1.0, 1.0], |_| 1.0);
+    let bound = lower_bound(&graph).unwrap().0;
+    assert!((bound - 42.0).abs() < 1e-6, "{bound}");
+    assert_eq!(plan("exact", &graph, 1000).predicted.makespan_s.0, 42.0);
+}
+
+#[test]
+fn bounds_of_uneven_chains_are_below_proven_optima() {
+    let mut proven = 0;
+    for seed in 0..40 {
+        let mut random = Generator(seed);
+        let ranks = 2 + random.below(3);
+        let loads: Vec<f64> = (0..2 + random.below(3)).map(|_| random.log_normal(0.8)).collect();
+        let graph = uneven_chain(ranks, &loads, |_| 4.0 + random.below(12) as f64);
+        let exact = plan("exact", &graph, 300);
+        let bound = lower_bound(&graph).unwrap();
+        assert!(bound <= exact.predicted.makespan_s, "seed {seed}: the bound is above a plan");
+        proven += usize::from(exact.gap() < 1e-6);
+    }
+    assert!(proven >= 25, "only {proven} of 40 are proven");
 }

@@ -16,7 +16,7 @@ impl Schedule for OutsideSchedule {
     }
 
     fn placement(&self) -> Placement {
-        Placement::Contiguous { runs_per_rank: 2 }
+        Placement::Contiguous { runs_per_rank: 2, route: dip_core::Route::Loop }
     }
 
     fn searches(&self) -> bool {

@@ -45,6 +45,11 @@ impl Run {
         Self(output)
     }
 
+    /// True if the run succeeded.
+    pub fn succeeds(&self) -> bool {
+        self.0.status.success()
+    }
+
     /// Standard output of a run that must succeed.
     pub fn ok(self) -> String {
         self.says(0)

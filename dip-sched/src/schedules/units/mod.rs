@@ -63,7 +63,7 @@ pub(super) fn rank_positions(problem: &Problem) -> Vec<usize> {
 }
 
 /// The number of edges on the longest path to each task.
-fn depths(problem: &Problem) -> Vec<u32> {
+pub(super) fn depths(problem: &Problem) -> Vec<u32> {
     let mut depth = vec![0u32; problem.n];
     for &t in &problem.topo {
         for &(p, _) in problem.preds.of_task(t as usize) {
