@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`plan`] | models, clusters and batches; partitions, schedules and plans |
 //! | [`emulate`] | costs of stages, sampled batches, plans in virtual time, reports |
+//! | [`tune`](mod@tune) | the size of a run: degrees of parallelism and layouts, by emulation |
 //! | [`train`](mod@train) | training runs on Burn; needs the feature `train` |
 //! | [`prelude`] | what programs that plan usually need |
 //!
@@ -59,6 +60,7 @@ pub mod plan;
 mod run;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod tune;
 
 /// The usual imports of programs that plan.
 pub mod prelude {

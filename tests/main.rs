@@ -15,6 +15,14 @@ mod planning;
 #[path = "suite/compare.rs"]
 mod compare;
 
+/// The size of a run.
+#[path = "suite/tune.rs"]
+mod tune;
+
+/// The emulator against published measurements.
+#[path = "suite/validation.rs"]
+mod validation;
+
 /// Clusters fitted to this machine.
 #[cfg(feature = "train")]
 #[path = "suite/calibrate.rs"]

@@ -48,8 +48,8 @@ pub use plan::{
     Environment, FormatError, GRAPH_SCHEMA, GraphInput, MAX_RANKS, MAX_TASKS, MAX_TEXT_BYTES,
     MAX_VIOLATIONS, MAX_WINDOW, ModulePartition, PLAN_SCHEMA, Pair, PairKey, Partition, Placement,
     Plan, PlanError, PlanSource, PlanSummary, PlannedBatch, Prediction, Route, Schedule,
-    ScheduleError, SearchProgress, TOLERANCE, Task, TaskGraph, TaskKind, Timeline, TimelineError,
-    Violation, ViolationClass, ViolationCode, build_graph, check_graph, check_plan,
+    ScheduleError, SearchProgress, StepFigures, TOLERANCE, Task, TaskGraph, TaskKind, Timeline,
+    TimelineError, Violation, ViolationClass, ViolationCode, build_graph, check_graph, check_plan,
     check_plan_json, order_from_csv, order_to_csv,
 };
 pub use spec::{

@@ -15,6 +15,7 @@
 //! | [`sample()`], [`sweep`] | metadata of batches like those of the paper |
 //! | [`fit`], [`fit_profile`] | a cluster whose factors fit measured operators or layers |
 //! | [`model_flops`], [`utilisation`] | the model FLOPs of a batch, and the MFU |
+//! | [`step_figures`] | what replicas and optimiser add to a plan, and the tokens and FLOPs of its step |
 //! | [`fsdp()`] | a training step without a pipeline, to compare with |
 //! | [`noise_study`] | the times of a plan whose stages do not take their planned times |
 //! | [`memory()`] | the memory of each rank over time |
@@ -33,17 +34,19 @@ mod modality;
 mod operators;
 pub mod report;
 mod sample;
+mod step;
 mod study;
 
 pub use calibrate::{
     Calibration, ErrorSummary, FitError, FittedTime, Measurement, fit, fit_profile,
     with_measured_peaks,
 };
-pub use cost::{AnalyticCost, FsdpStep, MeasuredCost, fsdp};
+pub use cost::{AnalyticCost, FsdpStep, GradientOverlap, MeasuredCost, Replicas, fsdp};
 pub use execute::{LinkModel, Noise, VirtualExecutor};
 pub use flops::{model_flops, utilisation};
 pub use modality::{ModalityOperators, PartBuilder, Product};
 pub use operators::{Operator, OperatorKind, OperatorRule, Pass, TensorId};
 pub use report::{MemoryCurve, memory};
 pub use sample::{sample, sweep};
+pub use step::{step_figures, trained_tokens};
 pub use study::{NoiseStudy, RankWaiting, noise_study};

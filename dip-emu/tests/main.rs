@@ -18,6 +18,9 @@ mod report;
 /// Traits implemented outside the crate, through public names only.
 #[path = "suite/sockets.rs"]
 mod sockets;
+/// What replicas and optimiser add to a plan.
+#[path = "suite/step.rs"]
+mod step;
 /// Random plans for the other modules.
 #[path = "suite/support.rs"]
 mod support;

@@ -11,6 +11,7 @@ use dip::plan::MAX_WINDOW;
 use dip::prelude::*;
 
 use super::files::{read_text, write_whole};
+use super::throughput;
 
 #[derive(Debug, Args)]
 pub struct Emulate {
@@ -61,6 +62,9 @@ impl Emulate {
             write_whole(path, report::chrome(&[run]).as_bytes())?;
         }
         print!("{}", report::table(&plan, &trace));
+        if let Some(step) = &plan.step {
+            print!("\n{}", throughput::lines(step, trace.makespan(), None));
+        }
         if let Some(noise) = noise {
             print_study(&noise_study(&plan, links, noise, self.samples).with_context(shown)?);
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dip::plan::{BatchMeta, ClusterSpec, ModelSpec, hf, presets};
+use dip::plan::{BatchMeta, ClusterSpec, Factors, ModelSpec, hf, presets};
 
 use super::files::read_text;
 
@@ -71,7 +71,15 @@ pub fn cluster(name: &str) -> Result<ClusterSpec> {
     match presets::cluster(name) {
         Some(spec) => Ok(spec),
         None if is_file(name) => {
-            ClusterSpec::from_toml(&read_text(Path::new(name))?).with_context(|| name.to_owned())
+            let spec = ClusterSpec::from_toml(&read_text(Path::new(name))?);
+            let spec = spec.with_context(|| name.to_owned())?;
+            if spec.factors == Factors::default() {
+                eprintln!(
+                    "warning: {name} has no [factors], so that every operator runs at the speed of the data sheet, which no \
+                     device reaches; take them from `dip presets --show h800` or fit them with `dip calibrate`"
+                );
+            }
+            Ok(spec)
         }
         None => bail!(
             "cluster {name:?} is neither a preset ({}) nor a file; see `dip presets clusters`",

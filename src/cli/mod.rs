@@ -17,8 +17,11 @@ mod plan;
 mod presets;
 mod report;
 mod sample;
+mod sizing;
+mod throughput;
 #[cfg(feature = "train")]
 mod train;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -49,6 +52,8 @@ enum Command {
     Report(report::Report),
     /// Compare training systems in virtual time, on the same costs, memory and data
     Compare(compare::Compare),
+    /// Find the fastest degrees of parallelism and layouts for a model on a number of devices
+    Tune(tune::Tune),
     /// Measure operators on this machine and fit a cluster to them
     #[cfg(feature = "train")]
     Calibrate(calibrate::Calibrate),
@@ -63,7 +68,27 @@ enum Command {
     Merge(merge::Merge),
 }
 
+/// Commands that a build without the feature `train` lacks.
+#[cfg(not(feature = "train"))]
+const NEEDS_TRAINING: [&str; 7] =
+    ["calibrate", "train", "export", "merge", "evaluate", "caption", "generate"];
+
 impl Cli {
+    /// Reads the arguments of the process. Ends it with a message if they are wrong.
+    pub fn from_arguments() -> Self {
+        #[cfg(not(feature = "train"))]
+        if let Some(name) = std::env::args().nth(1)
+            && NEEDS_TRAINING.contains(&name.as_str())
+        {
+            eprintln!(
+                "error: this dip was built without training, so it has no `{name}`; build it with the default features: \
+                 cargo install --path ."
+            );
+            std::process::exit(2);
+        }
+        Self::parse()
+    }
+
     /// Runs the subcommand.
     pub fn run(self) -> Result<ExitCode> {
         #[cfg(feature = "cuda")]
@@ -83,6 +108,7 @@ impl Cli {
             Command::Emulate(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Compare(command) => command.run(),
+            Command::Tune(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Calibrate(command) => command.run(),
             #[cfg(feature = "train")]

@@ -64,7 +64,7 @@ fn figures_are_charts_on_one_self_contained_page() {
     assert_eq!(page.matches("<svg").count(), 2);
     assert!(!page.contains("http") && !page.contains("NaN"), "{page}");
     let json: Value = serde_json::from_str(&read(&folder.path("page.json"))).unwrap();
-    assert_eq!(json["figures"]["dynamic"]["images"].as_array().unwrap().len(), 40);
+    assert_eq!(json["figures"]["dynamic"]["load"].as_array().unwrap().len(), 40);
 }
 
 #[test]

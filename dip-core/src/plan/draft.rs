@@ -9,9 +9,12 @@ use crate::cost::Strategy;
 use crate::plan::findings::Findings;
 use crate::plan::graph::{Candidate, Dep, MAX_TASKS, PairKey, Task, TaskGraph, TaskKind};
 use crate::plan::plan::Plan;
+use crate::plan::step::StepFigures;
 use crate::plan::timeline::Prediction;
 use crate::plan::violation::ViolationCode;
-use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId};
+use crate::spec::{
+    Bytes, Flops, MicrobatchId, Parallelism, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId,
+};
 
 /// A graph, or a plan if `plan` is present.
 #[derive(Debug, Default)]
@@ -37,6 +40,46 @@ pub(crate) struct PlanDraft {
     pub(crate) bubble_ratio: f64,
     pub(crate) lower_bound: f64,
     pub(crate) window: Option<u64>,
+    pub(crate) step: Option<StepDraft>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct StepDraft {
+    pub(crate) parallel: Option<Parallelism>,
+    pub(crate) tokens: Option<u64>,
+    pub(crate) flops: f64,
+    pub(crate) device_flops_per_s: f64,
+    pub(crate) reduction_s: f64,
+    pub(crate) update_s: f64,
+    pub(crate) gather_s: f64,
+}
+
+impl StepDraft {
+    fn from_step(step: &StepFigures, findings: &mut Findings) -> Self {
+        let mut checked =
+            |value: f64, field: &str| findings.duration(value, format_args!("step.{field}"));
+        Self {
+            parallel: Some(step.parallel),
+            tokens: Some(step.tokens),
+            flops: checked(step.flops.0, "flops"),
+            device_flops_per_s: checked(step.device_flops_per_s, "device_flops_per_s"),
+            reduction_s: checked(step.reduction_s.0, "reduction_s"),
+            update_s: checked(step.update_s.0, "update_s"),
+            gather_s: checked(step.gather_s.0, "gather_s"),
+        }
+    }
+
+    fn into_step(self) -> Option<StepFigures> {
+        Some(StepFigures {
+            parallel: self.parallel?,
+            tokens: self.tokens?,
+            flops: Flops(self.flops),
+            device_flops_per_s: self.device_flops_per_s,
+            reduction_s: Seconds(self.reduction_s),
+            update_s: Seconds(self.update_s),
+            gather_s: Seconds(self.gather_s),
+        })
+    }
 }
 
 impl Default for PlanDraft {
@@ -51,6 +94,7 @@ impl Default for PlanDraft {
             bubble_ratio: f64::NAN,
             lower_bound: f64::NAN,
             window: Some(1),
+            step: None,
         }
     }
 }
@@ -212,6 +256,7 @@ impl DocumentDraft {
             bubble_ratio: findings.finite(p.bubble_ratio, "predicted.bubble_ratio"),
             lower_bound: findings.duration(plan.lower_bound_s.0, "lower_bound_s"),
             window: Some(plan.window.into()),
+            step: plan.step.as_ref().map(|step| StepDraft::from_step(step, findings)),
         });
         draft
     }
@@ -246,6 +291,10 @@ impl DocumentDraft {
             },
             lower_bound_s: Seconds(plan.lower_bound),
             window: u32::try_from(plan.window?).ok()?,
+            step: match plan.step {
+                Some(step) => Some(step.into_step()?),
+                None => None,
+            },
         })
     }
 }

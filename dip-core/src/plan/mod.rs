@@ -15,6 +15,7 @@ mod partition;
 mod plan;
 mod schedule;
 mod source;
+mod step;
 mod timeline;
 mod violation;
 mod wire;
@@ -29,6 +30,7 @@ pub use partition::{BatchSplit, Chunk, ModulePartition, Partition, Placement, Ro
 pub use plan::{MAX_WINDOW, PLAN_SCHEMA, Plan};
 pub use schedule::{Budget, Environment, Schedule, ScheduleError, SearchProgress};
 pub use source::{PlanError, PlanSource, PlannedBatch};
+pub use step::StepFigures;
 pub use timeline::{Prediction, Timeline, TimelineError};
 pub use violation::{MAX_VIOLATIONS, Violation, ViolationClass, ViolationCode};
 pub use wire::{FormatError, MAX_TEXT_BYTES, check_plan_json};

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::plan::graph::{Task, TaskGraph};
+use crate::plan::step::StepFigures;
 use crate::plan::timeline::{Prediction, Timeline, TimelineError};
 use crate::spec::{Bytes, Seconds, TaskId};
 
@@ -25,6 +26,8 @@ pub struct Plan {
     /// Number of the next tasks in its order among which a rank may choose while the first of them waits for an input; 1 keeps
     /// the order. The predicted times are those of the order.
     pub window: u32,
+    /// The step around the plan, for reports; absent if only the graph is known.
+    pub step: Option<StepFigures>,
 }
 
 /// Maximum of [`Plan::window`].
@@ -42,7 +45,15 @@ impl Plan {
         lower_bound_s: Seconds,
     ) -> Result<Self, TimelineError> {
         let predicted = Timeline::evaluate(&graph, &order)?.into_prediction(&graph);
-        Ok(Self { graph, schedule: schedule.into(), order, predicted, lower_bound_s, window: 1 })
+        Ok(Self {
+            graph,
+            schedule: schedule.into(),
+            order,
+            predicted,
+            lower_bound_s,
+            window: 1,
+            step: None,
+        })
     }
 
     /// Distance of the makespan from the lower bound, relative to the bound: 0.01 is one per cent.
@@ -68,6 +79,8 @@ impl Plan {
             lower_bound_s: Seconds,
             #[serde(skip_serializing_if = "is_one")]
             window: u32,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            step: Option<StepFigures>,
         }
         serde_json::to_string(&PlanFile {
             schema: PLAN_SCHEMA,
@@ -82,6 +95,7 @@ impl Plan {
             predicted: &self.predicted,
             lower_bound_s: self.lower_bound_s,
             window: self.window,
+            step: self.step,
         })
         .expect("plain data has a JSON form")
     }

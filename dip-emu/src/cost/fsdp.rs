@@ -51,6 +51,9 @@ pub fn fsdp(
     {
         let mut model = model.clone();
         model.parallel.tensor = tensor;
+        if model.indivisible(tensor).is_some() {
+            continue;
+        }
         if let Some(step) = Fsdp::new(&model, cluster, devices / tensor).step(batch)?
             && best.is_none_or(|best| step.seconds < best.seconds)
         {
@@ -216,10 +219,9 @@ impl<'a> Fsdp<'a> {
         if self.groups == 1 {
             return 0.0;
         }
-        let in_node = self.groups.saturating_mul(self.model.parallel.tensor)
-            <= self.machine.cluster().devices_per_node;
         let sent = values - values / u64::from(self.groups);
-        self.machine.transfer(in_node, Bytes(sent.saturating_mul(bytes_per_value))).0
+        let bytes = Bytes(sent.saturating_mul(bytes_per_value));
+        self.machine.ring(self.model.parallel.tensor, self.groups, bytes).0
     }
 }
 

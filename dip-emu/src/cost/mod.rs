@@ -4,6 +4,6 @@ mod analytic;
 mod fsdp;
 mod measured;
 
-pub use analytic::AnalyticCost;
+pub use analytic::{AnalyticCost, GradientOverlap, Replicas};
 pub use fsdp::{FsdpStep, fsdp};
 pub use measured::MeasuredCost;

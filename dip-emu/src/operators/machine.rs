@@ -42,12 +42,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A device of `cluster` where `tensor` devices share each layer. These are in one node if they fit there.
+    /// A device of `cluster` where `tensor` neighbouring devices share each layer.
     pub fn new(cluster: &ClusterSpec, tensor: u32) -> Self {
-        let links = &cluster.links;
-        let in_node = tensor <= cluster.devices_per_node;
-        let tensor_bytes_per_s =
-            if in_node { links.intra_node_bytes_per_s } else { links.inter_node_bytes_per_s };
+        let tensor_bytes_per_s = ring_bytes_per_s(cluster, 1, tensor);
         Self { cluster: cluster.clone(), tensor_bytes_per_s, rule: None }
     }
 
@@ -89,6 +86,18 @@ impl Machine {
         self.cluster.links.latency_s + link.max(memory)
     }
 
+    /// The time in which each of `members` devices sends `bytes` to the next around a ring. Devices of the ring are `stride`
+    /// devices apart. Members in one node share all their links to other nodes, as the channels of a collective do.
+    pub fn ring(&self, stride: u32, members: u32, bytes: Bytes) -> Seconds {
+        Seconds(self.wire(bytes, ring_bytes_per_s(&self.cluster, stride, members), 0.0))
+    }
+
+    /// The time to move `bytes` through the memory of a device.
+    pub fn streamed(&self, bytes: Bytes) -> Seconds {
+        let device = &self.cluster.device;
+        Seconds(self.cluster.factors.memory * bytes.0 as f64 / device.memory_bytes_per_s)
+    }
+
     /// The time of a message between two pipeline ranks, in one node or in two.
     pub fn transfer(&self, same_node: bool, bytes: Bytes) -> Seconds {
         let links = &self.cluster.links;
@@ -96,6 +105,16 @@ impl Machine {
             if same_node { links.intra_node_bytes_per_s } else { links.inter_node_bytes_per_s };
         Seconds(self.wire(bytes, bandwidth, 0.0))
     }
+}
+
+/// The bandwidth from one device of a ring to the next.
+fn ring_bytes_per_s(cluster: &ClusterSpec, stride: u32, members: u32) -> f64 {
+    let (links, stride, in_node) = (&cluster.links, stride.max(1), cluster.devices_per_node);
+    if stride.saturating_mul(members) <= in_node {
+        return links.intra_node_bytes_per_s;
+    }
+    let together = f64::from((in_node / stride).clamp(1, members.max(1)));
+    links.intra_node_bytes_per_s.min(together * links.inter_node_bytes_per_s)
 }
 
 /// Arithmetic times the factor of its kind. Small operators do not fill a device, so a constant is added.
@@ -175,6 +194,15 @@ mod tests {
         assert_eq!(seconds(OperatorKind::Elementwise, bytes), 0.25 + 1.0);
         assert_eq!(seconds(OperatorKind::Norm, bytes / 4), 3.0 * 0.125);
         assert_eq!(seconds(OperatorKind::Activation, bytes / 4), 1.0);
+    }
+
+    #[test]
+    fn members_of_a_ring_in_one_node_share_its_links_to_other_nodes() {
+        // 200 GB/s between devices of a node, 25 GB/s from each to other nodes, slowed 4 times.
+        let m = machine();
+        let seconds = |stride, members| m.ring(stride, members, Bytes(50_000_000_000)).0;
+        assert_eq!((seconds(2, 4), seconds(8, 2), seconds(2, 8)), (1.0, 8.0, 2.0));
+        assert_eq!((seconds(1, 64), seconds(16, 4)), (1.0, 8.0));
     }
 
     #[test]

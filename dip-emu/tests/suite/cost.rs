@@ -5,7 +5,7 @@ use dip_core::{
     BatchMeta, Bytes, ChunkQuery, ClipMeta, CostModel, LayerStrategy, MicrobatchMeta, ModelSpec,
     RankId, Seconds, StageCost, StageQuery, Strategy, Workload, presets,
 };
-use dip_emu::{AnalyticCost, Pass, model_flops, utilisation};
+use dip_emu::{AnalyticCost, Pass, Replicas, model_flops, utilisation};
 use proptest::prelude::{
     ProptestConfig, Strategy as Values, prop_assert, prop_assert_eq, proptest,
 };
@@ -233,11 +233,31 @@ fn replicas_share_the_optimiser_state() {
 #[test]
 fn replicas_exchange_gradients_and_weights_once_per_iteration() {
     let mut vlm = model("vlm-m");
-    let seconds = |vlm: &ModelSpec| cost(vlm, "h800").exchange(&[chunk(vlm, "language", 1..9)]).0;
+    let seconds = |vlm: &ModelSpec| {
+        let (cost, chunk) = (cost(vlm, "h800"), chunk(vlm, "language", 1..9));
+        (cost.reduction(&chunk) + cost.gather(&chunk)).0
+    };
     assert_eq!(seconds(&vlm), 0.0);
     vlm.parallel.data = 8;
     let bytes = 6.0 * 8.0 * vlm.modules[1].layer_parameters() as f64 / 8.0 * 7.0 / 8.0;
     assert!((seconds(&vlm) / (1.4 * bytes / 25e9 + 2e-5) - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn an_optimiser_that_is_not_sharded_holds_updates_and_sums_all() {
+    let mut vlm = model("vlm-m");
+    vlm.parallel.data = 4;
+    let replicas = Replicas { sharded: false, ..Replicas::default() };
+    let (shared, whole) = (cost(&vlm, "h800"), cost(&vlm, "h800").with_replicas(replicas));
+    let chunk = chunk(&vlm, "language", 1..2);
+    let parameters = vlm.modules[1].layer_parameters() / 8;
+    assert_eq!(whole.static_bytes(&chunk).0, 18 * parameters);
+    assert_eq!(whole.reduction(&chunk), shared.reduction(&chunk) * 2.0);
+    assert_eq!(whole.gather(&chunk), Seconds::ZERO);
+    assert!((whole.update(&chunk) / shared.update(&chunk) - 4.0).abs() < 1e-6);
+    // Two states of 12 bytes, a gradient and a weight, at 1 / 1.2 of the memory bandwidth.
+    let seconds = 1.2 * 30.0 * parameters as f64 / 3.35e12;
+    assert!((whole.update(&chunk).0 / seconds - 1.0).abs() < 1e-6);
 }
 
 #[test]

@@ -82,7 +82,8 @@ fn deployment(inputs: &SystemInputs<'_>, partition: Partition) -> Deployment {
         let (k, b) = (partition.segments(module), partition.module(module).sub_microbatch);
         let second = partition.module(module).chunks.iter().find(|chunk| chunk.segment.0 == 1);
         let turns = second.is_some_and(|chunk| chunk.rank.0 > 0);
-        format!("{} K = {k}, B = {b}{}", spec.name, if turns { ", wave" } else { "" })
+        let route = if turns { ", wave" } else { "" };
+        format!("{} in {k} segments, sub-microbatches of {b}{route}", spec.name)
     };
     Deployment {
         choice: modules.map(of_module).collect::<Vec<_>>().join("; "),

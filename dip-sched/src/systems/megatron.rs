@@ -45,9 +45,9 @@ pub(super) fn virtual_stages(layers: u32, ranks: u32) -> impl Iterator<Item = u3
     VIRTUAL.into_iter().filter(move |&v| v == 1 || v.saturating_mul(ranks) <= layers)
 }
 
-/// `V = 4; vision keeps all, language recomputes 2/8`.
+/// `4 chunks a rank; vision keeps all, language recomputes 2/8`.
 fn describe(inputs: &SystemInputs<'_>, partition: &Partition, settings: &[Recompute]) -> String {
     let on_first = |m: &ModulePartition| m.chunks.iter().filter(|c| c.rank.0 == 0).count();
     let v: usize = partition.modules.iter().map(on_first).sum();
-    format!("V = {v}; {}", Recompute::describe(inputs.model(), settings))
+    format!("{v} chunks a rank; {}", Recompute::describe(inputs.model(), settings))
 }

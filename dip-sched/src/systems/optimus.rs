@@ -66,11 +66,15 @@ fn separate(
     partitioner.partition()
 }
 
-/// `vision V = 1, language V = 4; vision keeps all, language recomputes 2/8`.
+/// `chunks a rank: vision 1, language 4; vision keeps all, language recomputes 2/8`.
 fn describe(inputs: &SystemInputs<'_>, partition: &Partition, settings: &[Recompute]) -> String {
     let modules = inputs.model().modules.iter().enumerate();
     let segments: Vec<_> = modules
-        .map(|(m, spec)| format!("{} V = {}", spec.name, partition.segments(m.into())))
+        .map(|(m, spec)| format!("{} {}", spec.name, partition.segments(m.into())))
         .collect();
-    format!("{}; {}", segments.join(", "), Recompute::describe(inputs.model(), settings))
+    format!(
+        "chunks a rank: {}; {}",
+        segments.join(", "),
+        Recompute::describe(inputs.model(), settings)
+    )
 }

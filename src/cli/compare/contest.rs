@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dip::emulate::{FsdpStep, fsdp, model_flops, utilisation};
+use dip::emulate::{FsdpStep, fsdp, model_flops, step_figures, trained_tokens, utilisation};
+use dip::plan::Budget;
 use dip::plan::systems::{self, Deployment, SystemInputs};
-use dip::plan::{Budget, Partition, RankId};
 use dip::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -154,18 +154,19 @@ impl Contest<'_> {
             Err(error) => return Ok(SystemResult::failed(system.name(), error.to_string())),
         };
         let mut result = SystemResult::new(system.name(), &deployment.choice, start.elapsed());
-        let (model, cluster) = (inputs.planning.model(), inputs.planning.cluster());
-        let exchange = exchange(model, cost, deployment.planning.partition());
         for batch in batches {
             match self.plan(&deployment, batch)? {
                 Ok((plan, search)) => {
-                    let seconds = plan.predicted.makespan_s + exchange;
-                    let flops = model_flops(model, batch);
+                    let step = step_figures(cost, deployment.planning.partition(), batch, &plan);
+                    let seconds = step.seconds(plan.predicted.makespan_s);
                     result.records.push(Record {
                         iteration: batch.iteration,
                         seconds,
+                        pipeline_s: plan.predicted.makespan_s,
+                        exchange_s: step.exchange(),
                         bubble_ratio: plan.predicted.bubble_ratio,
-                        mfu: utilisation(model, cluster, flops, seconds),
+                        mfu: step.utilisation(seconds),
+                        tokens_per_s: step.tokens_per_s(seconds),
                         peak_bytes: plan
                             .predicted
                             .peak_bytes
@@ -216,13 +217,18 @@ impl Contest<'_> {
             };
             let FsdpStep { seconds, bubble_ratio, peak, tensor } = step;
             let flops = model_flops(model, batch);
+            let devices = f64::from(model.parallel.tensor) * f64::from(model.parallel.pipeline);
+            let tokens = trained_tokens(model, batch) as f64;
             let choice = format!("{tensor} devices share each layer");
             let made = || SystemResult::new("fsdp", &choice, std::time::Duration::ZERO);
             result.get_or_insert_with(made).records.push(Record {
                 iteration: batch.iteration,
                 seconds,
+                pipeline_s: seconds,
+                exchange_s: Seconds::ZERO,
                 bubble_ratio,
                 mfu: utilisation(model, self.cluster, flops, seconds),
+                tokens_per_s: tokens / (devices * seconds.0),
                 peak_bytes: peak,
                 gap: None,
                 search_s: Seconds::ZERO,
@@ -230,16 +236,6 @@ impl Contest<'_> {
         }
         result.context("there is no batch; raise --iterations")
     }
-}
-
-/// Time of the slowest rank to sum gradients over the replicas, at the end of an iteration.
-pub fn exchange(model: &ModelSpec, cost: &AnalyticCost, partition: &Partition) -> Seconds {
-    let of_rank = |rank: RankId| {
-        let all = partition.queries(model);
-        let chunks: Vec<_> = all.filter(|(r, _)| *r == rank).map(|(_, chunk)| chunk).collect();
-        cost.exchange(&chunks)
-    };
-    (0..partition.ranks).map(|r| of_rank(RankId(r))).fold(Seconds::ZERO, Seconds::max)
 }
 
 fn bar(batches: usize, label: &str) -> ProgressBar {

@@ -7,27 +7,36 @@ mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use dip::emulate::report::charts;
-use dip::plan::Seconds;
+use dip::plan::{ModelSpec, Seconds};
 
 use super::files::write_whole;
 use super::inputs;
 use super::plan::seconds;
+use super::sizing::{self, Sizing};
 use contest::{Contest, Contestant};
 use figures::Inputs;
 use result::Comparison;
+
+pub use table::aligned;
+
+/// The models of the paper.
+const DEFAULT_MODELS: [&str; 5] = ["vlm-s", "vlm-m", "vlm-l", "t2v-s", "t2v-l"];
 
 /// Most batches whose mean is a point of a figure.
 const FIGURE_ITERATIONS: u64 = 5;
 
 #[derive(Debug, Args)]
 pub struct Compare {
-    /// Model presets, model TOMLs, or Hugging Face config.json files or folders
-    #[arg(long, value_delimiter = ',', default_value = "vlm-s,vlm-m,vlm-l,t2v-s,t2v-l")]
+    /// Model presets, model TOMLs, or Hugging Face config.json files or folders; figures of one model take the first
+    #[arg(long, value_delimiter = ',', default_values = DEFAULT_MODELS)]
     models: Vec<String>,
+    #[command(flatten)]
+    size: Sizing,
     /// Systems: megatron, nnscaler, optimus, fsdp, dip, or a schedule of `dip presets schedules`
     #[arg(long, value_delimiter = ',', default_value = "megatron,nnscaler,optimus,dip")]
     schedules: Vec<String>,
@@ -58,17 +67,31 @@ pub struct Compare {
     /// Write the table and the figures to this HTML page
     #[arg(long)]
     html: Option<PathBuf>,
-    /// Figures of the page: all, or some of average, dynamic, ladder, sizes, memory, search, grid, large
+    /// Figures of the page: all, or some of average, dynamic, ladder, sizes, memory, search, grid, large. Each is added when it is
+    /// done; with default settings most take minutes, grid, ladder and large longest
     #[arg(long, value_delimiter = ',', default_value = "average", requires = "html")]
     figures: Vec<String>,
 }
 
 impl Compare {
+    /// The model of this name, at the size of the command line.
+    fn model(&self, name: &str) -> Result<ModelSpec> {
+        let mut model = inputs::model(name)?;
+        self.size.apply(&mut model).with_context(|| name.to_owned())?;
+        Ok(model)
+    }
+
+    /// True if the models are not the default ones.
+    fn is_given(&self) -> bool {
+        self.models != DEFAULT_MODELS
+    }
+
     pub fn run(&self) -> Result<ExitCode> {
         let chosen = figures::chosen(&self.figures)?;
         let systems = Contestant::all(&self.schedules)?;
         let cluster = inputs::cluster(&self.cluster)?;
-        let models = self.models.iter().map(|m| inputs::model(m)).collect::<Result<Vec<_>>>()?;
+        let models = self.models.iter().map(|m| self.model(m)).collect::<Result<Vec<_>>>()?;
+        models.iter().for_each(|model| sizing::warn(model, &cluster));
         let contest = Contest {
             cluster: &cluster,
             seed: self.seed,
@@ -94,19 +117,28 @@ impl Compare {
                 contest: &contest,
                 systems: &systems,
                 results: &comparison.models,
+                models: self.is_given().then_some(&models[..]),
                 iterations: self.iterations.min(FIGURE_ITERATIONS),
             };
+            let title = format!("Systems on {}", cluster.name);
             let mut drawn = Vec::new();
             let mut data = Vec::new();
-            for name in chosen {
+            for (i, name) in chosen.iter().enumerate() {
+                eprintln!("figure {} of {}: {name}", i + 1, chosen.len());
+                let start = Instant::now();
                 let (figure, values) =
                     figures::draw(name, &inputs).with_context(|| format!("figure {name:?}"))?;
                 drawn.push(figure);
-                data.push((name, values));
+                data.push((*name, values));
+                // Whole after every figure, so that nothing is lost if the command is stopped.
+                write_whole(path, charts::page(&title, &text, &drawn).as_bytes())?;
+                eprintln!(
+                    "  done in {:.0} s, in {}",
+                    start.elapsed().as_secs_f64(),
+                    path.display()
+                );
             }
             comparison.figures.extend(data);
-            let title = format!("Systems on {}", cluster.name);
-            write_whole(path, charts::page(&title, &text, &drawn).as_bytes())?;
         }
         if let Some(path) = &self.json {
             write_whole(path, comparison.to_json().as_bytes())?;

@@ -49,9 +49,15 @@ pub struct SystemResult {
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
     pub iteration: u64,
+    /// The whole step: pipeline, exchange between replicas, optimiser.
     pub seconds: Seconds,
+    pub pipeline_s: Seconds,
+    /// Gradients and weights of the replicas, after the pipeline.
+    pub exchange_s: Seconds,
     pub bubble_ratio: f64,
     pub mfu: f64,
+    /// Tokens per second and device.
+    pub tokens_per_s: f64,
     /// Peak memory of the rank with the highest peak.
     pub peak_bytes: Bytes,
     /// Distance from the proven bound of the task graph, relative to the bound; absent without a pipeline.

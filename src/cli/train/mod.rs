@@ -153,11 +153,12 @@ fn iterations(text: &str) -> Result<(u64, u64), String> {
 
 /// Prints the settings of the run on `nodes` nodes, before it begins.
 fn describe(config: &RunConfig, model: &ModelSpec, nodes: usize) {
+    let replicas = config.pipeline.replicas as usize * nodes;
     println!(
-        "{}: {} on {} replicas of {} ranks, schedule {}, {} iterations, output in {}",
+        "{}: {} on {replicas} {} of {} ranks, schedule {}, {} iterations, output in {}",
         config.name,
         model.name,
-        config.pipeline.replicas as usize * nodes,
+        if replicas == 1 { "replica" } else { "replicas" },
         config.pipeline.ranks,
         config.pipeline.schedule,
         config.iterations,

@@ -149,7 +149,7 @@ impl Totals {
 impl Progress {
     pub fn new(iterations: u64, done: u64) -> Self {
         let bar = ProgressBar::new(iterations).with_position(done);
-        let template = "{bar:24} {pos}/{len} {elapsed_precise} {msg}";
+        let template = "{bar:16} {pos}/{len}, {eta} left, {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
@@ -219,13 +219,17 @@ impl Progress {
         }
         println!("most memory of a rank {}", Bytes(t.peak_bytes));
         if let (Some(first), Some(last)) = (self.evaluations.first(), self.evaluations.last()) {
-            println!(
-                "held-out {} {:.3} -> {:.3} ({:.0} % of the first)",
-                first.what,
-                first.loss,
-                last.loss,
-                100.0 * last.loss / first.loss
-            );
+            if self.evaluations.len() == 1 {
+                println!("held-out {} {:.3}", last.what, last.loss);
+            } else {
+                println!(
+                    "held-out {} {:.3} -> {:.3} ({:.0} % of the first)",
+                    first.what,
+                    first.loss,
+                    last.loss,
+                    100.0 * last.loss / first.loss
+                );
+            }
             print_captions(last);
             print_samples(last);
         }

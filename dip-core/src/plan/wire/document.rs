@@ -3,10 +3,14 @@
 use super::decoder::{Array, DocumentDecoder, Field, shortened};
 use super::reader::Syntax;
 use crate::cost::Strategy;
-use crate::plan::draft::{DocumentDraft, ListDraft, PlanDraft, TaskDraft, too_many_tasks};
+use crate::plan::draft::{
+    DocumentDraft, ListDraft, PlanDraft, StepDraft, TaskDraft, too_many_tasks,
+};
 use crate::plan::graph::{Candidate, Dep, MAX_TASKS, TaskKind};
 use crate::plan::violation::ViolationCode;
-use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId};
+use crate::spec::{
+    Bytes, MicrobatchId, Parallelism, RankId, Seconds, SegmentId, SubMicrobatchId, TaskId,
+};
 
 /// Declares the fields of an object as an enum, so that every field is matched by name.
 macro_rules! fields {
@@ -42,6 +46,7 @@ fields! {
         Predicted = "predicted", required;
         LowerBound = "lower_bound_s", required;
         Window = "window", optional;
+        Step = "step", optional;
     }
 }
 
@@ -92,12 +97,39 @@ fields! {
     }
 }
 
+fields! {
+    /// Fields of the step.
+    StepField {
+        Parallel = "parallel", required;
+        Tokens = "tokens", required;
+        Flops = "flops", required;
+        DeviceFlops = "device_flops_per_s", required;
+        Reduction = "reduction_s", required;
+        Update = "update_s", required;
+        Gather = "gather_s", required;
+    }
+}
+
+fields! {
+    /// Fields of the degrees of parallelism.
+    ParallelField {
+        Data = "data", required;
+        Tensor = "tensor", required;
+        Pipeline = "pipeline", required;
+    }
+}
+
 impl DocumentField {
     /// True if a graph has this field.
     fn in_graph(self) -> bool {
         !matches!(
             self,
-            Self::Schedule | Self::Order | Self::Predicted | Self::LowerBound | Self::Window
+            Self::Schedule
+                | Self::Order
+                | Self::Predicted
+                | Self::LowerBound
+                | Self::Window
+                | Self::Step
         )
     }
 }
@@ -137,6 +169,7 @@ pub(super) fn decode(decoder: &mut DocumentDecoder<'_>, format: Format) -> Resul
             DocumentField::Predicted => predicted(d, &mut plan)?,
             DocumentField::LowerBound => plan.lower_bound = d.time()?,
             DocumentField::Window => plan.window = d.integer(u64::MAX)?,
+            DocumentField::Step => plan.step = Some(step(d)?),
         }
         Ok(())
     })?;
@@ -165,6 +198,37 @@ fn predicted(d: &mut DocumentDecoder<'_>, plan: &mut PlanDraft) -> Result<(), Sy
         }
         Ok(())
     })
+}
+
+fn step(d: &mut DocumentDecoder<'_>) -> Result<StepDraft, Syntax> {
+    let mut step = StepDraft::default();
+    d.object(StepField::FIELDS, |d, field| {
+        match field {
+            StepField::Parallel => step.parallel = parallel(d)?,
+            StepField::Tokens => step.tokens = d.integer(u64::MAX)?,
+            StepField::Flops => step.flops = d.time()?,
+            StepField::DeviceFlops => step.device_flops_per_s = d.time()?,
+            StepField::Reduction => step.reduction_s = d.time()?,
+            StepField::Update => step.update_s = d.time()?,
+            StepField::Gather => step.gather_s = d.time()?,
+        }
+        Ok(())
+    })?;
+    Ok(step)
+}
+
+fn parallel(d: &mut DocumentDecoder<'_>) -> Result<Option<Parallelism>, Syntax> {
+    let (mut data, mut tensor, mut pipeline) = (None, None, None);
+    d.object(ParallelField::FIELDS, |d, field| {
+        match field {
+            ParallelField::Data => data = d.id(|n| n)?,
+            ParallelField::Tensor => tensor = d.id(|n| n)?,
+            ParallelField::Pipeline => pipeline = d.id(|n| n)?,
+        }
+        Ok(())
+    })?;
+    let degrees = data.zip(tensor).zip(pipeline);
+    Ok(degrees.map(|((data, tensor), pipeline)| Parallelism { data, tensor, pipeline }))
 }
 
 fn tasks(d: &mut DocumentDecoder<'_>) -> Result<Option<Vec<TaskDraft>>, Syntax> {

@@ -68,6 +68,15 @@ pub struct Parallelism {
     pub pipeline: u32,
 }
 
+impl Parallelism {
+    /// The devices of all replicas.
+    pub fn devices(&self) -> u64 {
+        [self.tensor, self.pipeline]
+            .into_iter()
+            .fold(self.data.into(), |devices: u64, degree| devices.saturating_mul(degree.into()))
+    }
+}
+
 impl Default for Parallelism {
     fn default() -> Self {
         Self { data: 1, tensor: 1, pipeline: 2 }
@@ -212,6 +221,19 @@ impl ModelSpec {
         let tiled =
             vit.filter(|vit| vit.tiles.is_some()).map_or(0, |vit| vit.largest_size().patches);
         self.max_patches.unwrap_or_else(|| (u64::from(self.max_images) * own).max(tiled.into()))
+    }
+
+    /// The first module whose heads `tensor` devices cannot share equally.
+    pub fn indivisible(&self, tensor: u32) -> Option<&ModuleSpec> {
+        self.modules.iter().find(|module| !module.heads.is_multiple_of(tensor))
+    }
+
+    /// Writes TOML that [`ModelSpec::from_toml`] reads.
+    ///
+    /// # Errors
+    /// [`SpecError::Syntax`] if a figure has no TOML form, such as a number above 2^63.
+    pub fn to_toml(&self) -> Result<String, SpecError> {
+        toml::to_string(self).map_err(|e| SpecError::Syntax(e.to_string()))
     }
 
     /// Checks every field and the shape of the module graph.

@@ -92,6 +92,14 @@ mod tests {
     }
 
     #[test]
+    fn models_survive_their_toml_form() {
+        for (name, _) in models() {
+            let model = model(name).unwrap();
+            assert_eq!(ModelSpec::from_toml(&model.to_toml().unwrap()).unwrap(), model, "{name}");
+        }
+    }
+
+    #[test]
     fn modules_of_the_paper_have_the_parameters_of_their_names() {
         for (preset, module, billions) in [
             ("vlm-s", "vision", 5.0),

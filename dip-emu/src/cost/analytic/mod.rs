@@ -2,6 +2,7 @@
 
 mod front;
 mod part;
+mod replicas;
 mod reuse;
 
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use self::reuse::Reused;
 use crate::modality::{DeviceLayout, ModalityOperators, OperatorTable, PartQuery, stream_bytes};
 use crate::operators::{Dag, Machine, Operator, OperatorRule, Pass};
 
+pub use self::replicas::{GradientOverlap, Replicas};
+
 /// Bytes of a gradient. Gradients are summed in single precision.
 const GRADIENT_BYTES: u64 = 4;
 
@@ -28,13 +31,14 @@ const GRADIENT_BYTES: u64 = 4;
 /// iterations.
 ///
 /// The cost of a stage leaves out the working set of the running layer ([`CostModel::working_bytes`]), the contention of
-/// host copies for one link, and the exchange at the end of an iteration ([`AnalyticCost::exchange`]).
+/// host copies for one link, and what replicas send each other ([`AnalyticCost::reduction`], [`AnalyticCost::gather`]).
 pub struct AnalyticCost {
     model: ModelSpec,
     machine: Machine,
     layout: DeviceLayout,
     table: OperatorTable,
     strategies: Vec<LayerStrategy>,
+    replicas: Replicas,
     parts: Reused<PartKey, PartCost>,
     fronts: Reused<FrontKey, Arc<Vec<StageCost>>>,
 }
@@ -76,6 +80,7 @@ impl AnalyticCost {
             },
             table: OperatorTable::default(),
             strategies: LayerStrategy::ALL.to_vec(),
+            replicas: Replicas::default(),
             parts: Reused::new(true),
             fronts: Reused::new(true),
             model,
@@ -107,6 +112,27 @@ impl AnalyticCost {
         self
     }
 
+    /// Sets how replicas share the optimiser and sum gradients.
+    pub fn with_replicas(mut self, replicas: Replicas) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &ModelSpec {
+        &self.model
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &ClusterSpec {
+        self.machine.cluster()
+    }
+
+    /// How replicas share the optimiser and sum gradients.
+    pub fn replicas(&self) -> Replicas {
+        self.replicas
+    }
+
     /// Sets whether equal parts are simulated only once, which is the default. The costs do not depend on it.
     pub fn with_reuse(mut self, reuse: bool) -> Self {
         (self.parts, self.fronts) = (Reused::new(reuse), Reused::new(reuse));
@@ -124,23 +150,6 @@ impl AnalyticCost {
         let dag = self.dag(module, part, work);
         let timed = |op| (op, self.machine.latency(&op));
         dag.operators(pass).into_iter().map(timed).collect()
-    }
-
-    /// The time that the replicas of a rank with `chunks` need at the end of an iteration to sum gradients and share new
-    /// weights (ZeRO-1). None of it overlaps with computation. Zero for a single replica.
-    pub fn exchange(&self, chunks: &[ChunkQuery<'_>]) -> Seconds {
-        let parallel = self.model.parallel;
-        if parallel.data <= 1 {
-            return Seconds::ZERO;
-        }
-        let trained = chunks.iter().filter(|c| c.trainable);
-        let weights: u64 = trained.map(ChunkQuery::parameters).sum();
-        let bytes = weights.div_ceil(parallel.tensor.into());
-        let others = bytes - bytes / u64::from(parallel.data);
-        let in_node = parallel.tensor.saturating_mul(parallel.data)
-            <= self.machine.cluster().devices_per_node;
-        let send = |each: u64| self.machine.transfer(in_node, Bytes(others.saturating_mul(each)));
-        send(GRADIENT_BYTES) + send(self.layout.element_bytes.into())
     }
 
     fn forget(&mut self) {
@@ -307,17 +316,15 @@ impl CostModel for AnalyticCost {
         self.machine.transfer(node(from) == node(to), bytes)
     }
 
-    /// Mixed precision with Adam and ZeRO-1: the weight, a gradient in single precision, and one replica's share of the
-    /// master weight and two moments. Weights in single precision need no master copy. Frozen modules have the weight only.
+    /// Mixed precision with Adam: the weight, a gradient in single precision, and one replica's share of the master weight and
+    /// two moments (ZeRO-1), or all of them ([`Replicas::sharded`]). Weights in single precision need no master copy. Frozen modules have the weight only.
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
         let weight = u64::from(self.layout.element_bytes);
         let parameters = chunk.parameters().div_ceil(u64::from(self.layout.tensor));
         if !chunk.trainable {
             return Bytes(parameters.saturating_mul(weight));
         }
-        let state = if weight < 4 { 12 } else { 8 };
-        let replicas = u64::from(self.model.parallel.data);
-        let share = parameters.saturating_mul(state).div_ceil(replicas);
+        let share = parameters.saturating_mul(self.state_bytes()).div_ceil(self.shards());
         Bytes(parameters.saturating_mul(weight + GRADIENT_BYTES).saturating_add(share))
     }
 
@@ -337,6 +344,11 @@ impl CostModel for AnalyticCost {
             peak = peak.max(part(Part::Last).working);
         }
         peak
+    }
+
+    /// The optimiser step, bound by memory.
+    fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
+        self.update_of(chunk)
     }
 
     fn candidates(

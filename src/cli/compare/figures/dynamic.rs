@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 use dip::emulate::report::charts::{Figure, Lines, Series, lines};
+use dip::plan::{BatchMeta, MicrobatchMeta};
 use serde_json::{Value, json};
 
-use super::{Inputs, preset};
+use super::Inputs;
 
 /// The model of the paper's figure.
 const MODEL: &str = "vlm-s";
@@ -12,7 +13,7 @@ const MODEL: &str = "vlm-s";
 const ITERATIONS: u64 = 40;
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
-    let model = preset(MODEL)?;
+    let model = inputs.model(MODEL)?;
     let batches = dip::emulate::sweep(&model, ITERATIONS, inputs.contest.seed, None);
     let history = inputs.contest.swept_history(&model);
     let result = inputs.contest.run_after(&history, &model, inputs.systems, &batches)?;
@@ -22,24 +23,37 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         points: system.records.iter().enumerate().map(|(i, r)| at(i, r.seconds.0)).collect(),
         steps: false,
     });
-    let images =
-        |b: &dip::plan::BatchMeta| b.microbatches.iter().map(|m| m.images.len()).sum::<u32>();
-    let load: Vec<(f64, f64)> =
-        batches.iter().enumerate().map(|(i, b)| at(i, f64::from(images(b)))).collect();
+    let has_images = batches.iter().flat_map(|b| &b.microbatches).any(|m| !m.images.is_empty());
+    let load_of = if has_images { "images" } else { "seconds of video and sound" };
+    let of = |m: &MicrobatchMeta| {
+        if has_images {
+            f64::from(m.images.len())
+        } else {
+            video(m) + m.audio_seconds.iter().sum::<f64>()
+        }
+    };
+    let total = |b: &BatchMeta| b.microbatches.iter().map(of).sum::<f64>();
+    let load: Vec<(f64, f64)> = batches.iter().enumerate().map(|(i, b)| at(i, total(b))).collect();
     let chart = Lines {
         x: "iteration".into(),
         y: "seconds per iteration".into(),
         series: series.collect(),
-        right: Some(Series { name: "images".into(), points: load.clone(), steps: false }),
+        right: Some(Series { name: load_of.into(), points: load.clone(), steps: false }),
         from_zero: true,
     };
     let figure = Figure {
         title: "Dynamic workload".into(),
         caption: format!(
-            "{MODEL}, {ITERATIONS} iterations from text only to image-heavy and back. Systems that decide before \
-             training do so for a text-only, a medium and an image-heavy batch."
+            "{}, {ITERATIONS} iterations from the lightest batches to the heaviest and back. Systems that decide before \
+             training do so for a light, a medium and a heavy batch.",
+            model.name
         ),
         svg: lines(&chart),
     };
-    Ok((figure, json!({ "images": load, "result": result })))
+    Ok((figure, json!({ "load": load, "load_of": load_of, "result": result })))
+}
+
+/// The seconds of all clips of a microbatch.
+fn video(microbatch: &MicrobatchMeta) -> f64 {
+    microbatch.clips.iter().map(|clip| clip.seconds).sum()
 }

@@ -5,7 +5,7 @@ use dip::emulate::report::charts::{Bar, BarSeries, Bars, Figure, bars};
 use dip::plan::systems::LadderStep;
 use serde_json::{Value, json};
 
-use super::{Inputs, preset};
+use super::Inputs;
 use crate::cli::compare::contest::Contestant;
 
 const MODEL: &str = "vlm-m";
@@ -25,8 +25,11 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         if !(2..=16).contains(&pipeline) {
             continue;
         }
-        let mut model = preset(MODEL)?;
+        let mut model = inputs.model(MODEL)?;
         model.parallel = dip::plan::Parallelism { data, tensor, pipeline };
+        if model.indivisible(tensor).is_some() {
+            continue;
+        }
         let count = Some(MICROBATCHES / data);
         let batches =
             dip::emulate::sample(&model, inputs.iterations.min(3), inputs.contest.seed, count);
@@ -51,11 +54,14 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         series: series.collect(),
     };
     let figure = Figure {
-        title: format!("Degrees of parallelism, {MODEL} on {DEVICES} devices"),
+        title: format!(
+            "Degrees of parallelism, {} on {DEVICES} devices",
+            inputs.model(MODEL)?.name
+        ),
         caption: format!(
             "{MICROBATCHES} microbatches per iteration, gradients of the replicas summed at its end: Megatron-LM, the paper's \
-             method (up to its memory strategies), and this system. Degrees that do not fit in memory are left out; the \
-             paper's choice is 8·2·4."
+             method (up to its memory strategies), and this system. Degrees that do not fit in memory are left out. The \
+             paper's choice for VLM-M is 8·2·4."
         ),
         svg: bars(&chart),
     };

@@ -5,7 +5,7 @@ use dip::emulate::report::charts::{Bar, BarSeries, Bars, Figure, bars};
 use dip::plan::systems::LADDER;
 use serde_json::Value;
 
-use super::{Inputs, preset};
+use super::Inputs;
 use crate::cli::compare::contest::Contestant;
 use crate::cli::compare::result::{Spread, SystemResult};
 
@@ -15,8 +15,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let steps: Vec<Contestant> =
         LADDER.iter().map(|&s| Contestant::Pipeline(Box::new(s))).collect();
     let mut series = Vec::new();
-    for name in MODELS {
-        let model = preset(name)?;
+    for model in inputs.models(&MODELS)? {
         let batches = dip::emulate::sample(&model, inputs.iterations, inputs.contest.seed, None);
         let result = inputs.contest.run(&model, &steps, &batches)?;
         let bar = |s: &SystemResult| {
@@ -26,7 +25,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
             })
         };
         let bars = result.systems.iter().map(bar).collect();
-        series.push(BarSeries { name: name.to_owned(), bars });
+        series.push(BarSeries { name: model.name.clone(), bars });
     }
     let chart = Bars {
         value: "seconds per iteration".into(),

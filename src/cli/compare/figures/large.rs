@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use dip::emulate::report::charts::{Bar, BarSeries, Bars, Figure, bars};
+use dip::plan::ModelSpec;
 use serde_json::Value;
 
 use super::{Inputs, preset};
@@ -17,13 +18,11 @@ const SETUPS: [(&str, u32, &str); 4] = [
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let mut results: Vec<ModelResult> = Vec::new();
-    for (name, pipeline, setup) in SETUPS {
-        let mut model = preset(name)?;
-        model.parallel.pipeline = pipeline;
+    for (model, setup) in setups(inputs)? {
         let count = inputs.iterations.min(3);
         let batches = dip::emulate::sample(&model, count, inputs.contest.seed, None);
         let mut result = inputs.contest.run(&model, inputs.systems, &batches)?;
-        result.model = setup.into();
+        result.model = setup;
         results.push(result);
     }
     let of = |name: &str| {
@@ -52,4 +51,18 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         svg: bars(&chart),
     };
     Ok((figure, serde_json::to_value(&results)?))
+}
+
+/// The models of the command line at their own size, or else those of the paper, with their names in the figure.
+fn setups(inputs: &Inputs<'_>) -> Result<Vec<(ModelSpec, String)>> {
+    if let Some(models) = inputs.models {
+        let named = |m: &ModelSpec| (m.clone(), format!("{}, {}", m.name, m.parallel.devices()));
+        return Ok(models.iter().map(named).collect());
+    }
+    let of_paper = |(name, pipeline, setup): (&str, u32, &str)| {
+        let mut model = preset(name)?;
+        model.parallel.pipeline = pipeline;
+        Ok((model, setup.to_owned()))
+    };
+    SETUPS.into_iter().map(of_paper).collect()
 }

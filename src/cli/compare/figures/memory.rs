@@ -8,13 +8,13 @@ use dip::emulate::{AnalyticCost, Executor, VirtualExecutor};
 use dip::plan::Plan;
 use serde_json::Value;
 
-use super::{Inputs, preset};
+use super::Inputs;
 use crate::cli::compare::contest::Contestant;
 
 const MODEL: &str = "vlm-s";
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
-    let (contest, model) = (inputs.contest, preset(MODEL)?);
+    let (contest, model) = (inputs.contest, inputs.model(MODEL)?);
     let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
     let (planning, history) = (contest.planning(&model, &cost)?, contest.history(&model));
     let for_systems = contest.inputs(&planning, &history);
@@ -38,7 +38,8 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let figure = Figure {
         title: "Memory of rank 0".into(),
         caption: format!(
-            "{MODEL}, one iteration: weights, gradients, optimiser state and live activations."
+            "{}, one iteration: weights, gradients, optimiser state and live activations.",
+            model.name
         ),
         svg: lines(&chart),
     };

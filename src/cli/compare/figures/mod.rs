@@ -24,8 +24,25 @@ pub struct Inputs<'a> {
     pub systems: &'a [Contestant],
     /// The results of the comparison.
     pub results: &'a [ModelResult],
+    /// The models of the command line, if there are any. Figures then show these instead of the paper's.
+    pub models: Option<&'a [ModelSpec]>,
     /// Number of batches whose mean is a point.
     pub iterations: u64,
+}
+
+impl Inputs<'_> {
+    /// The models of a figure: those of the command line, or else these presets.
+    fn models(&self, presets: &[&str]) -> Result<Vec<ModelSpec>> {
+        match self.models {
+            Some(models) => Ok(models.to_vec()),
+            None => presets.iter().map(|name| preset(name)).collect(),
+        }
+    }
+
+    /// The model of a figure of one model: the first of the command line, or else this preset.
+    fn model(&self, name: &str) -> Result<ModelSpec> {
+        self.models.and_then(<[_]>::first).cloned().map_or_else(|| preset(name), Ok)
+    }
 }
 
 type Draw = fn(&Inputs<'_>) -> Result<(Figure, Value)>;

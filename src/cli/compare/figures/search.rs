@@ -9,7 +9,7 @@ use dip::plan::{SearchProgress, Seconds};
 use dip::prelude::*;
 use serde_json::Value;
 
-use super::{Inputs, preset};
+use super::Inputs;
 
 const MODEL: &str = "vlm-m";
 const SEARCHES: [&str; 5] = ["dip", "dip-mcts", "dip-local", "dip-random", "dip-dfs"];
@@ -17,7 +17,7 @@ const SEARCHES: [&str; 5] = ["dip", "dip-mcts", "dip-local", "dip-random", "dip-
 const BUDGET_FACTOR: f64 = 5.0;
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
-    let (contest, model) = (inputs.contest, preset(MODEL)?);
+    let (contest, model) = (inputs.contest, inputs.model(MODEL)?);
     let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
     let (planning, history) = (contest.planning(&model, &cost)?, contest.history(&model));
     let for_system = contest.inputs(&planning, &history);
@@ -57,8 +57,9 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let figure = Figure {
         title: "Search progress".into(),
         caption: format!(
-            "{MODEL}, one batch, {} stages, {} threads: the best plan so far of this system's search and of the paper's \
+            "{}, one batch, {} stages, {} threads: the best plan so far of this system's search and of the paper's \
              with four reorderers.",
+            model.name,
             graph.tasks.len(),
             environment.threads
         ),

@@ -9,7 +9,7 @@ use dip::plan::systems::{Deployment, MemoryPolicy};
 use dip::prelude::*;
 use serde_json::Value;
 
-use super::{Inputs, preset};
+use super::Inputs;
 
 const MODEL: &str = "vlm-s";
 /// Images of a sub-microbatch.
@@ -18,7 +18,7 @@ const SIZES: [u32; 10] = [2, 4, 6, 8, 10, 12, 16, 24, 32, 48];
 const SCHEDULES: [&str; 3] = ["dip", "interleaved", "gpipe"];
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
-    let (contest, model) = (inputs.contest, preset(MODEL)?);
+    let (contest, model) = (inputs.contest, inputs.model(MODEL)?);
     let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
     let planning = contest.planning(&model, &cost)?.with_weight_split(true);
     let batches = dip::emulate::sample(&model, inputs.iterations, contest.seed, None);
@@ -52,8 +52,9 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let figure = Figure {
         title: "Sub-microbatch size".into(),
         caption: format!(
-            "{MODEL}: small sub-microbatches lose efficiency, large ones are hard to balance; the gap between a searched \
-             order and a fixed one widens with the size."
+            "{}: small sub-microbatches lose efficiency, large ones are hard to balance; the gap between a searched \
+             order and a fixed one widens with the size.",
+            model.name
         ),
         svg: lines(&chart),
     };

@@ -1,20 +1,20 @@
 //! `dip plan`: plans one batch of a model on a cluster, or a given task graph.
 
+mod build;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use dip::plan::{
-    CsvOrder, MAX_WINDOW, ModuleId, Partition, Placement, Route, fastest_planning, order_from_csv,
-    order_to_csv, routed_partitions,
-};
+use dip::plan::{CsvOrder, MAX_WINDOW, order_from_csv, order_to_csv};
 use dip::prelude::*;
 
 use super::files::{read_text, write_whole};
-use super::inputs;
+use super::sizing::Sizing;
+use super::throughput;
+use build::{Built, SubMicrobatch};
 
 /// The way of segments through the ranks.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -42,7 +42,7 @@ pub struct PlanCommand {
     #[arg(long, requires = "batch")]
     iteration: Option<u64>,
     /// A task graph, dip.graph/v1, instead of a model
-    #[arg(long, conflicts_with_all = ["model", "batch", "ranks", "tensor", "data", "microbatches", "segments", "weight_split"])]
+    #[arg(long, conflicts_with_all = ["model", "batch", "pipeline", "tensor", "data", "microbatches", "segments", "sub_microbatch", "weight_split"])]
     graph: Option<PathBuf>,
     /// An order in the CSV of PyTorch's pipelining, instead of a schedule
     #[arg(long, conflicts_with = "schedule")]
@@ -53,21 +53,14 @@ pub struct PlanCommand {
     /// The schedule; see `dip presets schedules`
     #[arg(long, default_value = "dip")]
     schedule: String,
-    /// Pipeline ranks, in place of the model's
-    #[arg(long, visible_alias = "pipeline")]
-    ranks: Option<u32>,
-    /// Devices that share each layer, in place of the model's
-    #[arg(long)]
-    tensor: Option<u32>,
-    /// Pipeline replicas, in place of the model's; each plans a batch of its own
-    #[arg(long)]
-    data: Option<u32>,
-    /// Microbatches of a sampled batch, in place of the model's
-    #[arg(long, conflicts_with = "batch")]
-    microbatches: Option<u32>,
+    #[command(flatten)]
+    size: Sizing,
     /// Segments of every module, as a multiple of the paper's rule; by default 2 for schedules that search, else 1
     #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..=1024))]
     segments: Option<u32>,
+    /// Instances of one sub-microbatch of a module, such as vision=12; by default the paper's rule
+    #[arg(long, value_name = "MODULE=N", value_delimiter = ',')]
+    sub_microbatch: Vec<SubMicrobatch>,
     /// The way of the segments of every module through the ranks; by default the best for schedules that search, else loop
     #[arg(long, value_enum)]
     route: Option<RouteChoice>,
@@ -86,6 +79,9 @@ pub struct PlanCommand {
     /// Seed of the search and of a sampled batch
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Share of a device's memory that the plan leaves free
+    #[arg(long, default_value_t = 0.0)]
+    reserve: f64,
     /// Number of the next stages in its order among which a rank may choose while the first of them waits; 1 keeps the order
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WINDOW)))]
     window: u32,
@@ -101,30 +97,18 @@ pub struct PlanCommand {
     csv: Option<PathBuf>,
 }
 
-/// Says which ranks hold no layer: they only wait.
-fn say_empty_ranks(partition: &Partition) {
-    let chunks = || partition.modules.iter().flat_map(|module| &module.chunks);
-    let is_empty = |rank: &u32| chunks().all(|chunk| chunk.rank.index() != *rank as usize);
-    let empty: Vec<String> =
-        (0..partition.ranks).filter(is_empty).map(|rank| rank.to_string()).collect();
-    if !empty.is_empty() {
-        let (count, shown) = (empty.len(), empty.iter().take(8).cloned().collect::<Vec<_>>());
-        let more = if count > shown.len() { ", .." } else { "" };
-        let list = shown.join(", ");
-        eprintln!(
-            "{count} of {} ranks hold no layer ({list}{more}); plan with fewer",
-            partition.ranks
-        );
-    }
-}
-
 impl PlanCommand {
     pub fn run(&self) -> Result<ExitCode> {
         let start = Instant::now();
-        let graph = match (&self.graph, &self.model) {
-            (Some(path), _) => TaskGraph::from_json(&read_text(path)?)
-                .with_context(|| path.display().to_string())?,
-            (None, Some(model)) => self.build(model)?,
+        let (graph, built) = match (&self.graph, &self.model) {
+            (Some(path), _) => {
+                let graph = TaskGraph::from_json(&read_text(path)?);
+                (graph.with_context(|| path.display().to_string())?, None)
+            }
+            (None, Some(model)) => {
+                let built = Built::new(self, model)?;
+                (built.graph.clone(), Some(built))
+            }
             (None, None) => bail!("give --model or --graph"),
         };
         if let Some(path) = &self.graph_out {
@@ -132,8 +116,11 @@ impl PlanCommand {
         }
         let mut plan = match &self.order {
             Some(path) => self.with_order(graph, path)?,
-            None => self.search(&graph, start.elapsed())?,
+            None => self.search(&graph, start.elapsed(), built.as_ref())?,
         };
+        if let Some(built) = &built {
+            built.add_step(&mut plan);
+        }
         let elapsed = Seconds(start.elapsed().as_secs_f64());
         plan.window = self.window;
         let violations = check_plan(&plan);
@@ -146,56 +133,8 @@ impl PlanCommand {
         if let Some(path) = &self.csv {
             write_csv(path, &plan)?;
         }
-        print(&plan, elapsed);
+        print(&plan, elapsed, built.map(|built| built.cluster.devices()));
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// The task graph of one batch.
-    fn build(&self, name: &str) -> Result<TaskGraph> {
-        let mut model = inputs::model(name)?;
-        model.parallel.tensor = self.tensor.unwrap_or(model.parallel.tensor);
-        model.parallel.data = self.data.unwrap_or(model.parallel.data);
-        model.microbatches = self.microbatches.unwrap_or(model.microbatches);
-        model.validate()?;
-        let cluster = inputs::cluster(&self.cluster)?;
-        let batch = match &self.batch {
-            Some(path) => inputs::batch(path, self.iteration)?,
-            None => dip::emulate::sample(&model, 1, self.seed, None)
-                .pop()
-                .context("nothing was sampled; give --batch")?,
-        };
-        let cost = Arc::new(AnalyticCost::new(&model, &cluster));
-        let ranks = self.ranks.unwrap_or(model.parallel.pipeline);
-        let schedule = self.schedule()?;
-        let planning = Planning::on_ranks(&model, &cluster, cost, ranks)?;
-        let partitions = self.partitions(&planning, &*schedule)?;
-        partitions.first().into_iter().for_each(say_empty_ranks);
-        let weight_split = self.weight_split.unwrap_or_else(|| schedule.splits_weights());
-        let planning = planning.with_weight_split(weight_split);
-        let plannings = partitions.into_iter().map(|p| planning.clone().with_partition(p));
-        let env = self.environment(self.budget);
-        let planning = fastest_planning(plannings.collect(), &batch, &*schedule, &env)?;
-        Ok(planning.graph(&batch)?)
-    }
-
-    /// The partitions to choose from, at least one.
-    fn partitions(&self, planning: &Planning, schedule: &dyn Schedule) -> Result<Vec<Partition>> {
-        let factor = self.segments.unwrap_or_else(|| schedule.segment_factor());
-        let partitioner = planning.partitioner().with_segment_factor(factor);
-        let placement = schedule.placement();
-        let routed = placement == Placement::ModalityAware;
-        let best = routed && schedule.searches() && self.order.is_none();
-        match self.route.unwrap_or(if best { RouteChoice::Best } else { RouteChoice::Loop }) {
-            RouteChoice::Best if routed => Ok(routed_partitions(&partitioner)?),
-            RouteChoice::Wave if routed => {
-                let modules = (0..planning.model().modules.len()).map(ModuleId::from);
-                let waves = modules.fold(partitioner, |all, m| all.with_route(m, Route::Wave));
-                Ok(vec![waves.partition()?])
-            }
-            RouteChoice::Best | RouteChoice::Loop | RouteChoice::Wave => {
-                Ok(vec![partitioner.place(placement)?])
-            }
-        }
     }
 
     fn schedule(&self) -> Result<Box<dyn Schedule>> {
@@ -236,10 +175,14 @@ impl PlanCommand {
     }
 
     /// Searches with the time that is left of the budget.
-    fn search(&self, graph: &TaskGraph, spent: Duration) -> Result<Plan> {
+    fn search(&self, graph: &TaskGraph, spent: Duration, built: Option<&Built>) -> Result<Plan> {
         let left = Seconds((self.budget.0 - spent.as_secs_f64()).max(0.0));
         let plan = self.schedule()?.plan(graph, &self.environment(left));
-        plan.with_context(|| format!("schedule {:?} has no plan", self.schedule))
+        plan.map_err(|error| match built {
+            Some(built) => built.explained(error),
+            None => error.into(),
+        })
+        .with_context(|| format!("schedule {:?} has no plan", self.schedule))
     }
 }
 
@@ -258,7 +201,7 @@ fn write_csv(path: &Path, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn print(plan: &Plan, elapsed: Seconds) {
+fn print(plan: &Plan, elapsed: Seconds, cluster_devices: Option<u64>) {
     let p = &plan.predicted;
     println!(
         "{} on {}: {} tasks on {} ranks, schedule {}, planned in {elapsed}",
@@ -275,6 +218,9 @@ fn print(plan: &Plan, elapsed: Seconds) {
         plan.lower_bound_s,
         100.0 * plan.gap()
     );
+    if let Some(step) = &plan.step {
+        print!("{}", throughput::lines(step, p.makespan_s, cluster_devices));
+    }
     let peaks: Vec<_> = p.peak_bytes.iter().map(ToString::to_string).collect();
     println!("peak memory of each rank: {}", peaks.join(", "));
 }
@@ -301,5 +247,14 @@ mod tests {
         assert_eq!(seconds("500ms"), Ok(Seconds(0.5)));
         assert_eq!(seconds("3"), Ok(Seconds(3.0)));
         assert!(["", "s", "-1s", "nan", "infs", "2m"].iter().all(|t| seconds(t).is_err()));
+    }
+
+    #[test]
+    fn a_sub_microbatch_names_a_module_and_a_size() {
+        let found: SubMicrobatch = "vision=12".parse().unwrap();
+        assert_eq!((found.module.as_str(), found.instances), ("vision", 12));
+        for wrong in ["vision", "vision=", "vision=0", "vision=-1", "12"] {
+            assert!(wrong.parse::<SubMicrobatch>().is_err(), "{wrong}");
+        }
     }
 }
