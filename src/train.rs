@@ -19,15 +19,16 @@ pub use crate::run::{OnBackend, Run, RunError, Training, on_device};
 pub use dip_burn::train::{
     Assign, BatchContent, BatchLoader, Caption, CaptionEvaluator, CheckpointConfig, ClipEvaluator,
     DataConfig, Device, EarlyStop, Evaluation, EvaluationConfig, EvaluationError, Evaluator,
-    HeldOutPicture, Inference, IterationReport, JsonLines, LoadedBatch, LoraConfig, LossScale,
-    MetricSink, MetricsConfig, MixtureConfig, Packing, PartitionMethod, PendingContent,
-    PipelineConfig, RunConfig, RunData, SampleFiles, SampledClip, SelectMicrobatches,
-    SequenceConfig, SinkError, TensorBoard, Throughput, TraceFiles, TrainError, Trainer,
-    TrainerInit, WeightsConfig, checkpoint, clip_size, resident_bytes, write_samples,
+    HeldOutPicture, Inference, IterationReport, JsonLines, LoadedBatch, LockError, LoraConfig,
+    LossScale, MetricSink, MetricsConfig, MixtureConfig, OnError, OutputLock, Packing,
+    PartitionMethod, PendingContent, PipelineConfig, Resumed, RunConfig, RunData, RunFacts,
+    RunState, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError, StopRequest,
+    TensorBoard, Throughput, TraceFiles, TrainError, Trainer, TrainerInit, WeightsConfig,
+    clip_size, resident_bytes, write_samples,
 };
 pub use dip_burn::{
     Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,
-    PositionRule, View, ViewGrid, backend, data, measure, model, next_position, params, runtime,
-    stage, text_positions, weights,
+    PositionRule, View, ViewGrid, backend, checkpoint, data, measure, model, next_position, params,
+    runtime, stage, text_positions, weights,
 };
 pub use dip_core::{Link, LinkError, Message, Stage, StageError};

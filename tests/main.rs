@@ -11,6 +11,11 @@ mod goldens;
 #[path = "suite/planning.rs"]
 mod planning;
 
+/// Inputs that never end, and extreme numbers.
+#[cfg(unix)]
+#[path = "suite/bounded.rs"]
+mod bounded;
+
 /// Systems against each other.
 #[path = "suite/compare.rs"]
 mod compare;
@@ -32,6 +37,11 @@ mod calibrate;
 #[cfg(feature = "train")]
 #[path = "suite/training.rs"]
 mod training;
+
+/// Interruptions, full disks and damaged checkpoints.
+#[cfg(all(feature = "train", unix))]
+#[path = "suite/durable.rs"]
+mod durable;
 
 /// Training of text-to-video models.
 #[cfg(feature = "train")]

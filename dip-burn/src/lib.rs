@@ -20,10 +20,10 @@
 
 pub mod backend;
 mod batch;
+pub mod checkpoint;
 #[cfg(test)]
 mod damage;
 pub mod data;
-mod files;
 mod floats;
 mod kernels;
 pub mod measure;

@@ -9,13 +9,14 @@ use dip::emulate::report::{self, TimelineRun};
 use dip::emulate::{Executor, LinkModel, Noise, NoiseStudy, VirtualExecutor, noise_study};
 use dip::plan::MAX_WINDOW;
 use dip::prelude::*;
+use dip_files::Kind;
 
 use super::files::{read_text, write_whole};
 use super::throughput;
 
 #[derive(Debug, Args)]
 pub struct Emulate {
-    /// The plan, dip.plan/v1
+    /// The plan, dip.plan/v1; - for standard input
     plan: PathBuf,
     /// Write the timeline to this HTML page
     #[arg(long)]
@@ -43,7 +44,7 @@ pub struct Emulate {
 impl Emulate {
     pub fn run(&self) -> Result<ExitCode> {
         let shown = || self.plan.display().to_string();
-        let mut plan = Plan::from_json(&read_text(&self.plan)?).with_context(shown)?;
+        let mut plan = Plan::from_json(&read_text(&self.plan, Kind::PLAN)?).with_context(shown)?;
         plan.window = self.window.unwrap_or(plan.window);
         let noise = self.noise.map(|deviation| Noise::new(deviation, self.seed)).transpose()?;
         let links = if self.contended_links {

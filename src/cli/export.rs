@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use dip::plan::Bytes;
+use dip::train::RunConfig;
+use dip::train::checkpoint::CheckpointReader;
 use dip::train::weights::{self, ExportConfig};
-use dip::train::{RunConfig, checkpoint};
 
 use super::inputs;
 
@@ -41,17 +42,22 @@ impl Export {
         let from = published(&config)?;
         let output = self.output.as_ref().unwrap_or(&config.output);
         let checkpoint = match &self.checkpoint {
-            Some(path) => path.clone(),
+            Some(path) => {
+                let reader = CheckpointReader::open(path)?;
+                reader.verify(0, 1)?;
+                reader
+            }
             None => newest(output)?,
         };
+        let (trained, checkpoint) = (checkpoint.weights()?, checkpoint.path());
         if self.adapter {
-            let count = weights::export_adapter(&checkpoint, &model, &from, &self.out)?;
+            let count = weights::export_adapter(&trained, &model, &from, &self.out)?;
             let (out, from) = (self.out.display(), checkpoint.display());
             println!("{out}: an adapter of {count} tensors, from {from}");
             return Ok(ExitCode::SUCCESS);
         }
         let how = ExportConfig { shard_bytes: self.shard_mib << 20, bf16: self.bf16 };
-        let written = weights::export(&checkpoint, &model, &from, &self.out, how)?;
+        let written = weights::export(&trained, &model, &from, &self.out, how)?;
         println!(
             "{}: {} tensors, {} in {} files, from {}",
             self.out.display(),
@@ -75,8 +81,8 @@ fn published(config: &RunConfig) -> Result<PathBuf> {
     })
 }
 
-fn newest(output: &Path) -> Result<PathBuf> {
-    checkpoint::list(output)?.pop().with_context(|| {
+fn newest(output: &Path) -> Result<CheckpointReader> {
+    CheckpointReader::open_newest(output)?.with_context(|| {
         format!("{}: no checkpoint; train, or give --checkpoint", output.display())
     })
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dip::plan::{BatchMeta, ClusterSpec, Factors, ModelSpec, hf, presets};
+use dip_files::Kind;
 
 use super::files::read_text;
 
@@ -22,11 +23,13 @@ pub fn model(name: &str) -> Result<ModelSpec> {
             let shown = config.display().to_string();
             let folder = config.canonicalize().unwrap_or_else(|_| config.clone());
             let title = folder.parent().and_then(Path::file_name).unwrap_or_default();
-            let model = hf::from_config(&title.to_string_lossy(), &read_text(&config)?);
+            let model =
+                hf::from_config(&title.to_string_lossy(), &read_text(&config, Kind::CONFIG)?);
             Ok(model.with_context(|| shown)?.spec)
         }
         (None, None) if is_file(name) => {
-            ModelSpec::from_toml(&read_text(Path::new(name))?).with_context(|| name.to_owned())
+            ModelSpec::from_toml(&read_text(Path::new(name), Kind::TOML)?)
+                .with_context(|| name.to_owned())
         }
         (None, None) => bail!(
             "model {name:?} is neither a preset ({}) nor a file; see `dip presets models`, or give a model TOML, a \
@@ -36,12 +39,13 @@ pub fn model(name: &str) -> Result<ModelSpec> {
     }
 }
 
-/// Reads a run, and its model with the changes that the run makes to it.
+/// Reads a run, whose paths are relative to its file, and its model with the changes that the run makes to it.
 #[cfg(feature = "train")]
 pub fn run(path: &Path) -> Result<(dip::train::RunConfig, ModelSpec)> {
     let shown = path.display().to_string();
-    let config = dip::train::RunConfig::from_toml(&read_text(path)?);
-    let config = config.with_context(|| shown.clone())?;
+    let config = dip::train::RunConfig::from_toml(&read_text(path, Kind::TOML)?);
+    let mut config = config.with_context(|| shown.clone())?;
+    config.resolve(path.parent().unwrap_or(Path::new(""))).with_context(|| shown.clone())?;
     let mut model = model(&config.model).with_context(|| format!("{shown}: model"))?;
     config.read_image_processor(&mut model).with_context(|| shown.clone())?;
     config.adapt(&mut model).with_context(|| shown)?;
@@ -54,7 +58,7 @@ fn pipeline(path: &Path) -> Result<Option<hf::PipelineFiles>> {
     let folder = if is_index { path.parent().unwrap_or(Path::new("")) } else { path };
     hf::PipelineFiles::read(|name| {
         let path = folder.join(name);
-        path.is_file().then(|| read_text(&path)).transpose()
+        path.is_file().then(|| read_text(&path, Kind::CONFIG)).transpose()
     })
 }
 
@@ -71,7 +75,7 @@ pub fn cluster(name: &str) -> Result<ClusterSpec> {
     match presets::cluster(name) {
         Some(spec) => Ok(spec),
         None if is_file(name) => {
-            let spec = ClusterSpec::from_toml(&read_text(Path::new(name))?);
+            let spec = ClusterSpec::from_toml(&read_text(Path::new(name), Kind::TOML)?);
             let spec = spec.with_context(|| name.to_owned())?;
             if spec.factors == Factors::default() {
                 eprintln!(
@@ -91,7 +95,8 @@ pub fn cluster(name: &str) -> Result<ClusterSpec> {
 /// One iteration of a file of batch metadata; the first if no iteration is given.
 pub fn batch(path: &Path, iteration: Option<u64>) -> Result<BatchMeta> {
     let shown = path.display();
-    let batches = BatchMeta::from_jsonl(&read_text(path)?).with_context(|| shown.to_string())?;
+    let batches = BatchMeta::from_jsonl(&read_text(path, Kind::BATCHES)?)
+        .with_context(|| shown.to_string())?;
     let numbers: Vec<_> = batches.iter().map(|b| b.iteration).collect();
     let found = match iteration {
         None => batches.into_iter().next(),

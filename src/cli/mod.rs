@@ -18,6 +18,7 @@ mod presets;
 mod report;
 mod sample;
 mod sizing;
+mod spinner;
 mod throughput;
 #[cfg(feature = "train")]
 mod train;

@@ -8,6 +8,7 @@ use clap::Args;
 use dip::emulate::report::{self, TimelineRun};
 use dip::emulate::{Executor, LinkModel, Trace, TraceFile, VirtualExecutor};
 use dip::prelude::*;
+use dip_files::Kind;
 
 use super::files::{read_text, write_whole};
 
@@ -80,7 +81,7 @@ impl Report {
 impl Timeline {
     fn read(path: &Path) -> Result<Self> {
         let shown = || path.display().to_string();
-        let text = read_text(path)?;
+        let text = read_text(path, Kind::PLAN)?;
         let label = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let (plan, measured) = if TraceFile::is_one(&text) {
             let file = TraceFile::from_text(&text).with_context(shown)?;

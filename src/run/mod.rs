@@ -22,8 +22,8 @@ use dip_burn::model::Modalities;
 use dip_burn::runtime::nodes::NodeGroup;
 use dip_burn::runtime::{Connections, ProcessGroup};
 use dip_burn::train::{
-    Assign, DataConfig, MetricSink, PartitionMethod, RunConfig, RunData, Throughput, TrainError,
-    Trainer, TrainerInit,
+    Assign, DataConfig, MetricSink, OutputLock, PartitionMethod, RunConfig, RunData, StopRequest,
+    Throughput, TrainError, Trainer, TrainerInit,
 };
 use dip_core::{
     BatchMeta, Budget, Bytes, ClusterSpec, CostModel, FieldError, ModelSpec, Schedule, Seconds,
@@ -49,13 +49,16 @@ pub struct Run {
     data: Option<RunData>,
     sinks: Vec<Box<dyn MetricSink>>,
     nodes: Option<Arc<NodeGroup>>,
+    stop: StopRequest,
+    lock: Option<OutputLock>,
 }
 
 impl Run {
     /// A run of `config` with `model`, to which [`RunConfig::adapt`] has been applied.
     pub fn new(config: RunConfig, model: ModelSpec) -> Self {
         let (schedule, cost, data, nodes) = (None, None, None, None);
-        Self { config, model, schedule, cost, data, sinks: Vec::new(), nodes }
+        let (stop, lock) = (StopRequest::default(), None);
+        Self { config, model, schedule, cost, data, sinks: Vec::new(), nodes, stop, lock }
     }
 
     /// The configuration.
@@ -93,6 +96,20 @@ impl Run {
     #[must_use]
     pub fn with_sink(mut self, sink: impl MetricSink + 'static) -> Self {
         self.sinks.push(Box::new(sink));
+        self
+    }
+
+    /// Stops after an iteration, with a checkpoint, if `stop` is requested.
+    #[must_use]
+    pub fn with_stop(mut self, stop: StopRequest) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Keeps the lock of the output folder. Without it, the trainer takes the lock when it runs.
+    #[must_use]
+    pub fn with_lock(mut self, lock: OutputLock) -> Self {
+        self.lock = Some(lock);
         self
     }
 
@@ -233,7 +250,13 @@ impl Run {
             connections,
             modalities,
         };
-        let trainer = Trainer::new(init)?.with_throughput(throughput).with_assignment(assign);
+        let mut trainer = Trainer::new(init)?
+            .with_throughput(throughput)
+            .with_assignment(assign)
+            .with_stop(self.stop);
+        if let Some(lock) = self.lock {
+            trainer = trainer.with_lock(lock);
+        }
         Ok(self.sinks.into_iter().fold(trainer, Trainer::with_sink))
     }
 

@@ -1,7 +1,9 @@
 //! A trainer whose backend is chosen at run time.
 
 use dip_burn::Backend;
-use dip_burn::train::{Evaluation, Inference, IterationReport, MetricSink, TrainError, Trainer};
+use dip_burn::train::{
+    Evaluation, Inference, IterationReport, MetricSink, Resumed, TrainError, Trainer,
+};
 use dip_core::Partition;
 
 /// A run that is ready to train, on the device that it names. Programs that use it compile no tensor code themselves.
@@ -18,11 +20,11 @@ pub trait Training {
     /// [`TrainError`]; the trainer cannot continue then.
     fn step(&mut self) -> Result<IterationReport, TrainError>;
 
-    /// Loads the newest checkpoint of the run; returns false if there is none.
+    /// Loads the newest checkpoint of the run that is whole; `None` if there is no checkpoint.
     ///
     /// # Errors
-    /// [`TrainError`] if the checkpoint cannot be read or belongs to another run.
-    fn resume(&mut self) -> Result<bool, TrainError>;
+    /// [`TrainError`] if no checkpoint is whole, or the newest belongs to another run.
+    fn resume(&mut self) -> Result<Option<Resumed>, TrainError>;
 
     /// Measures the loss on held-out data; generates captions or clips, too, if `generates` is set. `None` without such data.
     ///
@@ -55,7 +57,7 @@ impl<B: Backend> Training for Trainer<B> {
         Self::step(self)
     }
 
-    fn resume(&mut self) -> Result<bool, TrainError> {
+    fn resume(&mut self) -> Result<Option<Resumed>, TrainError> {
         Self::resume(self)
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::inputs::{MODEL, RUN};
-use crate::support::{Folder, assert_close, bytes_needed, last_loss};
+use crate::support::{Folder, assert_close, bytes_needed, last_loss, saved};
 
 #[test]
 fn a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one() {
@@ -28,9 +28,7 @@ fn a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one() {
     }
     folder.dip(&["train", "run.toml", "--output", "killed", "--resume"]).ok();
     assert_eq!(folder.losses("killed"), whole);
-    let end = |run: &str| {
-        std::fs::read(folder.path(run).join("checkpoint-00000040/model.safetensors")).unwrap()
-    };
+    let end = |run: &str| saved(&folder.path(run).join("checkpoint-00000040"));
     assert!(end("whole") == end("killed"), "the weights differ");
 }
 
@@ -115,11 +113,7 @@ fn replicas_train_to_the_losses_of_one_and_a_resumed_run_to_their_digits() {
     folder.share_profile("two", "cut");
     // The learning rate depends on the length of a run: `cut` resumes from a copy of a checkpoint, not from a shorter run.
     let checkpoint = "checkpoint-00000010";
-    std::fs::create_dir(folder.path("cut").join(checkpoint)).unwrap();
-    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
-        let path = |run: &str| folder.path(run).join(checkpoint).join(file);
-        std::fs::copy(path("two"), path("cut")).unwrap();
-    }
+    folder.copy(&format!("two/{checkpoint}"), &format!("cut/{checkpoint}"));
     let resume = ["train", "run.toml", "--iterations", "20", "--output", "cut", "--resume"];
     folder.dip(&resume).ok();
     assert_eq!(folder.losses("cut"), folder.losses("two")[10..]);

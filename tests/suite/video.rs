@@ -3,7 +3,7 @@
 use dip::train::data::toy::{DataSplit, MovingConfig, write_moving_shards};
 
 use crate::support::inputs::{VIDEO_MODEL, VIDEO_RUN};
-use crate::support::{Folder, bytes_needed, last_loss, read};
+use crate::support::{Folder, bytes_needed, last_loss, read, saved};
 
 #[test]
 fn a_resumed_run_sees_the_same_clips_and_noise_and_samples_the_same_pictures() {
@@ -16,16 +16,12 @@ fn a_resumed_run_sees_the_same_clips_and_noise_and_samples_the_same_pictures() {
     std::fs::rename(from("checkpoint-00000006"), again("checkpoint-00000006")).unwrap();
     folder.dip(&["train", "run.toml", "--output", "again", "--resume"]).ok();
     assert_eq!(folder.losses("again"), folder.losses("whole")[6..]);
-    for file in [
-        "checkpoint-00000012/model.safetensors",
-        "checkpoint-00000012/optimizer.safetensors",
-        "samples/00.gif",
-        "samples/contact-sheet.png",
-        "samples/captions.txt",
-    ] {
+    for file in ["samples/00.gif", "samples/contact-sheet.png", "samples/captions.txt"] {
         let bytes = |path| std::fs::read(path).unwrap();
         assert!(bytes(from(file)) == bytes(again(file)), "{file} differs");
     }
+    let end = "checkpoint-00000012";
+    assert!(saved(&from(end)) == saved(&again(end)), "the checkpoints differ");
     assert_eq!(read(&from("samples/captions.txt")).lines().count(), 2);
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 use dip_core::profile::{PROFILE_SCHEMA, Part, Profile, ProfileEntry, combined};
 use dip_core::{AudioSpec, ModelSpec, ModuleId, ModuleSpec, Seconds};
+use dip_files::Kind;
 use serde::Serialize;
 
 use super::images::with_image_times;
@@ -12,7 +13,6 @@ use super::meeting::Meeting;
 use super::probe::{LAYERS, ModuleProbe};
 use super::{MeasureError, MeasureSettings, at_once, peak, undisturbed};
 use crate::batch::ClipSize;
-use crate::files;
 use crate::model::{Modalities, ProbeImages, ProbeSpec};
 
 /// Latency and bandwidth between ranks of one process, which send references through channels.
@@ -69,7 +69,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
     /// As [`Profiler::profile`], and [`MeasureError::Io`] if the file cannot be read or written.
     pub fn cached_profile(&self, path: &Path) -> Result<Profile, MeasureError> {
         let io = |source| MeasureError::Io { path: path.to_owned(), source };
-        match std::fs::read_to_string(path) {
+        match dip_files::read_text(path, Kind::PROFILE) {
             Ok(text) => match Profile::from_json(&text) {
                 Ok(profile) if profile.key == self.key() => return Ok(profile),
                 // The profile of another model or version is measured again.
@@ -79,8 +79,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
             Err(e) => return Err(io(e)),
         }
         let text = self.profile()?.to_json();
-        std::fs::create_dir_all(files::parent(path)).map_err(io)?;
-        files::write_whole(path, text.as_bytes()).map_err(io)?;
+        dip_files::write_whole(path, text.as_bytes()).map_err(io)?;
         // Reads the stored digits back, so that a resumed run makes the same plans.
         Ok(Profile::from_json(&text)?)
     }

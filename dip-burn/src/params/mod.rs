@@ -6,9 +6,13 @@
 
 mod any_module;
 pub(crate) mod bucket;
+mod lazy;
+mod source;
 
 pub use any_module::{AnyMapper, AnyModule, AnyVisitor};
 pub use bucket::Bucket;
+pub use lazy::LazyTensor;
+pub use source::TensorSource;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -51,6 +55,14 @@ pub enum ParameterError {
         found: Vec<usize>,
         /// The shape it should have.
         expected: Vec<usize>,
+    },
+    /// A parameter cannot be read.
+    #[error("parameter {name} cannot be read: {what}")]
+    Read {
+        /// The parameter.
+        name: String,
+        /// The reason.
+        what: String,
     },
 }
 
@@ -111,7 +123,15 @@ pub(crate) fn map_parameters<B: Backend, P: ParameterMap<B>>(
 
 /// Copies every parameter of a module to the host.
 pub(crate) fn parameters<B: Backend>(module: &dyn AnyModule<B>, naming: &Naming) -> NamedTensors {
-    let mut visitor = Exporter { naming, path: Vec::new(), tensors: NamedTensors::new() };
+    lazy_parameters(module, naming).into_iter().map(LazyTensor::named).collect()
+}
+
+/// Every parameter of a module, to be copied to the host later.
+pub(crate) fn lazy_parameters<B: Backend>(
+    module: &dyn AnyModule<B>,
+    naming: &Naming,
+) -> Vec<LazyTensor> {
+    let mut visitor = Exporter { naming, path: Vec::new(), tensors: Vec::new() };
     module.visit(&mut visitor);
     visitor.tensors
 }
@@ -221,7 +241,7 @@ impl<B: Backend, P: ParameterMap<B>> ModuleMapper<B> for Mapper<'_, P> {
 struct Exporter<'a> {
     naming: &'a Naming,
     path: Vec<String>,
-    tensors: NamedTensors,
+    tensors: Vec<LazyTensor>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Exporter<'_> {
@@ -234,7 +254,8 @@ impl<B: Backend> ModuleVisitor<B> for Exporter<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.tensors.insert(self.naming.name(&self.path), param.val().into_data());
+        let (name, tensor) = (self.naming.name(&self.path), param.val());
+        self.tensors.push(LazyTensor::new(name, tensor.dims().to_vec(), tensor));
     }
 }
 
@@ -317,9 +338,23 @@ impl<B: Backend> ModuleVisitor<B> for FlatGradients<'_, B> {
 
 /// Replaces every parameter by the tensor of its name.
 pub(crate) struct LoadParameters<'a> {
-    pub tensors: &'a NamedTensors,
+    pub tensors: &'a dyn TensorSource,
     /// The first error, if any.
     pub error: Option<ParameterError>,
+}
+
+impl LoadParameters<'_> {
+    fn read(&self, name: &str, expected: &[usize]) -> Result<TensorData, ParameterError> {
+        match self.tensors.tensor(name) {
+            Ok(Some(data)) if data.shape.as_slice() == expected => Ok(data),
+            Ok(Some(data)) => {
+                let (found, expected) = (data.shape.to_vec(), expected.to_vec());
+                Err(ParameterError::Shape { name: name.into(), found, expected })
+            }
+            Ok(None) => Err(ParameterError::Missing(name.into())),
+            Err(what) => Err(ParameterError::Read { name: name.into(), what }),
+        }
+    }
 }
 
 impl<I: Backend> ParameterMap<I> for LoadParameters<'_> {
@@ -329,22 +364,13 @@ impl<I: Backend> ParameterMap<I> for LoadParameters<'_> {
         parameter: Tensor<I, D>,
         _: Option<Tensor<I, D>>,
     ) -> Tensor<I, D> {
-        let expected = parameter.dims();
-        match self.tensors.get(name) {
-            Some(data) if data.shape.dims() == expected => {
-                Tensor::from_data(data.clone(), &parameter.device())
-            }
-            Some(data) => {
-                let (found, expected) = (data.shape.to_vec(), expected.to_vec());
-                self.error.get_or_insert(ParameterError::Shape {
-                    name: name.into(),
-                    found,
-                    expected,
-                });
-                parameter
-            }
-            None => {
-                self.error.get_or_insert(ParameterError::Missing(name.into()));
+        if self.error.is_some() {
+            return parameter;
+        }
+        match self.read(name, &parameter.dims()) {
+            Ok(data) => Tensor::from_data(data, &parameter.device()),
+            Err(error) => {
+                self.error = Some(error);
                 parameter
             }
         }

@@ -13,6 +13,8 @@ use crate::params::bucket::{ReadParameters, WriteParameters};
 
 /// One replica of a rank, and its connection with the others.
 pub(super) struct Replica<B: Backend> {
+    /// Its number among the replicas of all processes.
+    pub number: usize,
     /// True for the first replica of a process, which reports the gradient norm: it is the same on all.
     pub reports_norm: bool,
     /// Absent in a run with one replica.

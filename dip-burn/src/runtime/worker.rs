@@ -1,6 +1,7 @@
 //! One pipeline rank: a thread with its chunks, optimiser state and compute threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
@@ -18,6 +19,9 @@ use super::optimizer::Optimizer;
 use super::replica::Replica;
 use super::tied::TiedWeights;
 use crate::batch::Batch;
+use crate::checkpoint::{
+    CheckpointError, CheckpointReader, ShardFile, model_file, optimizer_file, write_shard,
+};
 use crate::params::{NamedTensors, ReadError};
 use crate::stage::{ChunkStage, Payload, RankMemory};
 
@@ -27,8 +31,10 @@ pub(super) enum RankCommand<B: Backend> {
     Run(Box<Iteration<B>>),
     /// Copy tensors to the host.
     Export(TensorKind),
-    /// Replace the weights and optimiser state that this rank holds.
-    Import { model: Arc<NamedTensors>, optimizer: Arc<NamedTensors>, steps: u64 },
+    /// Write the tensors that this rank keeps into the folder of a checkpoint.
+    Write(PathBuf),
+    /// Read the weights and optimiser state of this rank from a checkpoint.
+    Read { checkpoint: Arc<CheckpointReader>, steps: u64 },
 }
 
 /// One iteration of a rank.
@@ -61,8 +67,6 @@ pub enum TensorKind {
     Averages,
     /// Gradients of the last iteration that ran without an update.
     Gradients,
-    /// Optimiser moments.
-    Moments,
 }
 
 /// A reply of a rank.
@@ -71,6 +75,8 @@ pub(super) enum Reply {
     SquaredNorm(f64),
     Done(RankReport),
     Exported(NamedTensors),
+    /// A full disk does not end the rank.
+    Written(Result<Vec<ShardFile>, CheckpointError>),
     Imported,
     Failed(Failure),
 }
@@ -123,12 +129,11 @@ impl<B: Backend> RankWorker<B> {
                 Err(error) => Reply::Failed(Failure::Exec(error)),
             },
             RankCommand::Export(what) => Reply::Exported(self.export(what)),
-            RankCommand::Import { model, optimizer, steps } => {
-                match self.import(&model, &optimizer, steps) {
-                    Ok(()) => Reply::Imported,
-                    Err(error) => Reply::Failed(Failure::Import(error)),
-                }
-            }
+            RankCommand::Write(folder) => Reply::Written(self.write(&folder)),
+            RankCommand::Read { checkpoint, steps } => match self.read(&checkpoint, steps) {
+                Ok(()) => Reply::Imported,
+                Err(error) => Reply::Failed(Failure::Import(error)),
+            },
         }
     }
 
@@ -194,21 +199,31 @@ impl<B: Backend> RankWorker<B> {
             }
             TensorKind::Averages => self.optimizer.averages(),
             TensorKind::Gradients => self.chunks.values().flat_map(ChunkStage::gradients).collect(),
-            TensorKind::Moments => self.optimizer.moments(),
         }
     }
 
-    fn import(
-        &mut self,
-        model: &NamedTensors,
-        optimizer: &NamedTensors,
-        steps: u64,
-    ) -> Result<(), ImportError> {
+    /// Writes the weights, unless another replica does, and the optimiser state that this replica keeps for all.
+    fn write(&mut self, folder: &Path) -> Result<Vec<ShardFile>, CheckpointError> {
+        let Replica { number, shard, .. } = &self.replica;
+        let (rank, number) = (self.rank.index(), *number);
+        let mut files = Vec::new();
+        if number == 0 {
+            let weights = self.chunks.values().flat_map(ChunkStage::lazy_parameters).collect();
+            files.push(write_shard(folder, model_file(rank), weights)?);
+        }
+        if number == 0 || shard.is_some() {
+            let name = optimizer_file(rank, number);
+            files.push(write_shard(folder, name, self.optimizer.state())?);
+        }
+        Ok(files)
+    }
+
+    fn read(&mut self, checkpoint: &CheckpointReader, steps: u64) -> Result<(), ImportError> {
         for chunk in self.chunks.values_mut() {
-            chunk.load(model)?;
+            chunk.load(checkpoint)?;
         }
         let owns = |name: &str| self.replica.owns(name);
-        Ok(self.optimizer.load(&mut self.chunks, optimizer, steps, &owns)?)
+        Ok(self.optimizer.load(&mut self.chunks, checkpoint, steps, &owns)?)
     }
 }
 

@@ -24,7 +24,8 @@ use crate::model::{
 use crate::params::Bucket;
 use crate::params::bucket;
 use crate::params::{
-    self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap, ReadError,
+    self, LazyTensor, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap,
+    ReadError, TensorSource,
 };
 use crate::weights::{ReadWeights, Weights, is_adapter};
 use countdown::Countdown;
@@ -261,6 +262,11 @@ impl<B: Backend> ChunkStage<B> {
         params::parameters(&*self.chunk, &self.naming)
     }
 
+    /// The parameters, to be copied to the host one by one.
+    pub fn lazy_parameters(&self) -> Vec<LazyTensor> {
+        params::lazy_parameters(&*self.chunk, &self.naming)
+    }
+
     /// The gradients of this iteration, by parameter name.
     pub fn gradients(&self) -> NamedTensors {
         params::gradients::<B, B>(&*self.chunk, &self.naming, self.gradients.sums())
@@ -277,7 +283,7 @@ impl<B: Backend> ChunkStage<B> {
     ///
     /// # Errors
     /// [`ParameterError`] for the first one that is missing or has another shape.
-    pub fn load(&mut self, tensors: &NamedTensors) -> Result<(), ParameterError> {
+    pub fn load(&mut self, tensors: &dyn TensorSource) -> Result<(), ParameterError> {
         let mut loader = LoadParameters { tensors, error: None };
         self.map_parameters(&mut loader);
         loader.error.map_or(Ok(()), Err)

@@ -1,11 +1,15 @@
 //! Agreement of the trainers of a run on weights and shared tensors.
 
+use std::collections::BTreeMap;
 use std::hash::Hasher;
-use std::path::Path;
 
+use burn::tensor::TensorData;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use twox_hash::XxHash3_64;
 
-use super::checkpoint::{self, CheckpointError};
+use super::error::TrainError;
+use crate::checkpoint::CheckpointError;
+use crate::floats::floats;
 use crate::params::NamedTensors;
 use crate::runtime::{GroupError, ProcessGroup};
 
@@ -24,26 +28,72 @@ pub(super) fn agree_on_weights(
     group.agree_or(&what, remedy, || fingerprint(parts()))
 }
 
+/// The parts of all processes, or the error of the first process that has no part: its own error on that process, and its text on
+/// the others.
+///
+/// # Errors
+/// [`CheckpointError`] as said, and [`TrainError::Group`] if a process has ended.
+pub(super) fn share_results(
+    group: &dyn ProcessGroup,
+    own: Result<Vec<u8>, CheckpointError>,
+) -> Result<Result<Vec<Vec<u8>>, CheckpointError>, TrainError> {
+    const FAILED: u8 = 1;
+    let message = match &own {
+        Ok(part) => [&[0], part.as_slice()].concat(),
+        Err(error) => [&[FAILED], error.to_string().as_bytes()].concat(),
+    };
+    let all = group.all_gather(message)?;
+    if let Err(error) = own {
+        return Ok(Err(error));
+    }
+    let part = |(process, message): (usize, &Vec<u8>)| match message.split_first() {
+        Some((&FAILED, text)) => {
+            let what = String::from_utf8_lossy(text).into_owned();
+            Err(CheckpointError::Process { process, what })
+        }
+        Some((_, part)) => Ok(part.to_vec()),
+        None => Ok(Vec::new()),
+    };
+    Ok(all.iter().enumerate().map(part).collect())
+}
+
 /// The tensors of all processes on the first; only its own on the others.
 ///
 /// # Errors
-/// [`GroupError`] if a process has ended, and [`CheckpointError`] if tensors cannot be exchanged.
-pub(super) fn gather_tensors<E>(
+/// [`GroupError`] if a process has ended, or sends something else.
+pub(super) fn gather_tensors(
     group: &dyn ProcessGroup,
     own: NamedTensors,
-) -> Result<NamedTensors, E>
-where
-    E: From<GroupError> + From<CheckpointError>,
-{
-    let bytes = match group.is_first() {
-        true => Vec::new(),
-        false => checkpoint::to_bytes(Path::new("tensors for the first node"), &own)?,
-    };
+) -> Result<NamedTensors, GroupError> {
+    let bytes = if group.is_first() { Vec::new() } else { to_bytes(&own) };
     let mut all = own;
-    for bytes in group.gather(bytes)? {
-        all.extend(checkpoint::from_bytes(Path::new("tensors of another node"), &bytes)?);
+    for (i, bytes) in group.gather(bytes)?.iter().enumerate() {
+        let differs = || GroupError::Differs {
+            node: i + 1,
+            what: "the format of tensors".into(),
+            remedy: "start all nodes with the same version",
+        };
+        all.extend(from_bytes(bytes).ok_or_else(differs)?);
     }
     Ok(all)
+}
+
+fn to_bytes(tensors: &NamedTensors) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, data)| {
+        let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes());
+        (name.as_str(), view.expect("the values fill the shape"))
+    });
+    let views: BTreeMap<_, _> = views.collect();
+    safetensors::serialize(views, None).expect("tensors in memory have a form in bytes")
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<NamedTensors> {
+    let file = SafeTensors::deserialize(bytes).ok()?;
+    let tensor = |(name, view): (&str, TensorView<'_>)| {
+        let values = floats(view.data(), view.dtype())?;
+        Some((name.to_owned(), TensorData::new(values, view.shape().to_vec())))
+    };
+    file.iter().map(tensor).collect()
 }
 
 /// A hash of all parts and their lengths.

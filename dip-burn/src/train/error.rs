@@ -3,9 +3,10 @@
 use dip_core::PlanError;
 use thiserror::Error;
 
-use super::checkpoint::CheckpointError;
 use super::evaluator::EvaluationError;
+use super::lock::LockError;
 use super::metrics::SinkError;
+use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::model::ModelError;
 use crate::params::ParameterError;
@@ -35,6 +36,9 @@ pub enum TrainError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Another run uses the output folder.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A metric sink.
     #[error(transparent)]
     Sink(#[from] SinkError),

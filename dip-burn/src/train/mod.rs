@@ -8,23 +8,25 @@
 
 mod agreement;
 mod assignment;
-pub mod checkpoint;
 mod config;
 mod data;
 mod early_stop;
 mod error;
 mod evaluator;
 mod load;
+mod lock;
 mod loss_scale;
 mod metrics;
 mod report;
+mod state;
+mod stop;
 mod throughput;
 mod trainer;
 
 pub use assignment::Assign;
 pub use config::{
     CheckpointConfig, DataConfig, Device, EvaluationConfig, LoraConfig, MetricsConfig,
-    MixtureConfig, Packing, PartitionMethod, PipelineConfig, RunConfig, SequenceConfig,
+    MixtureConfig, OnError, Packing, PartitionMethod, PipelineConfig, RunConfig, SequenceConfig,
     WeightsConfig,
 };
 pub use data::{
@@ -34,10 +36,13 @@ pub use data::{
 pub use early_stop::EarlyStop;
 pub use error::TrainError;
 pub use evaluator::{EvaluationError, Evaluator, Inference};
+pub use lock::{LockError, OutputLock};
 pub use loss_scale::LossScale;
 pub use metrics::{
     JsonLines, MetricSink, SampleFiles, SinkError, TensorBoard, TraceFiles, write_samples,
 };
 pub use report::{Caption, Evaluation, IterationReport, SampledClip};
+pub use state::{RunFacts, RunState};
+pub use stop::StopRequest;
 pub use throughput::{Throughput, resident_bytes};
-pub use trainer::{Trainer, TrainerInit};
+pub use trainer::{Resumed, Trainer, TrainerInit};

@@ -7,16 +7,17 @@ use std::path::Path;
 
 use burn::tensor::bf16;
 use dip_core::ModelSpec;
-use safetensors::tensor::{Dtype, TensorInfo};
-use serde_json::{Value, json};
+use rayon::prelude::*;
+use safetensors::tensor::Dtype;
+use serde_json::json;
 
+use super::header::header;
 use super::names::{self, TableEntry, TensorLayout, TensorPart};
 use super::peft::Delta;
-use super::store::{SINGLE, WeightFiles};
+use super::store::WeightFiles;
 use super::{
     CONFIG, TensorStore, WeightsError, architecture, fitting, is_adapter, transposed, unnamed,
 };
-use crate::files;
 
 /// The end of the name of an index of shards.
 const INDEX_END: &str = ".safetensors.index.json";
@@ -66,23 +67,22 @@ pub(super) enum Content<'a> {
     Merged(&'a TensorStore, Delta<'a>),
 }
 
-/// Writes a checkpoint of `model` to the new folder `out`, with the `config.json` and the other small files of the published model
+/// Writes the weights of a checkpoint of `model` to the new folder `out`, with the `config.json` and the other small files of the published model
 /// in the folder `from`. Adapters are merged into their weights.
 ///
 /// # Errors
 /// [`WeightsError`] names the file or tensor and the remedy; `out` appears whole or not at all.
 pub fn export(
-    checkpoint: &Path,
+    trained: &TensorStore,
     model: &ModelSpec,
     from: &Path,
     out: &Path,
     config: ExportConfig,
 ) -> Result<Exported, WeightsError> {
     refuse_existing(out)?;
-    let trained = TensorStore::open_file(&checkpoint.join(SINGLE))?;
     let published = published(from)?;
-    let outputs = outputs(&trained, model, from, published.as_ref())?;
-    let writer = Writer { trained: &trained, model, config };
+    let outputs = outputs(trained, model, from, published.as_ref())?;
+    let writer = Writer { trained, model, config };
     writer.write_model(from, out, &outputs)
 }
 
@@ -166,14 +166,14 @@ impl Writer<'_> {
         outputs: &[Output<'_>],
     ) -> Result<Exported, WeightsError> {
         refuse_existing(out)?;
-        let partial = files::partial_folder(out).map_err(WeightsError::io(out))?;
+        let partial = dip_files::partial_folder(out).map_err(WeightsError::io(out))?;
         let parts = WeightFiles::of(from);
         let exported = self.write(&partial, outputs, parts)?;
         copy_small_files(from, &partial)?;
         if parts.iter().any(|part| !part.folder.is_empty()) {
             copy_parts(from, &partial, parts)?;
         }
-        files::put_in_place(&partial, out).map_err(WeightsError::io(out))?;
+        dip_files::put_in_place(&partial, out).map_err(WeightsError::io(out))?;
         Ok(exported)
     }
 
@@ -204,19 +204,22 @@ impl Writer<'_> {
     ) -> Result<usize, WeightsError> {
         let shards = self.shards(outputs);
         let count = shards.len();
-        let mut weight_map = BTreeMap::new();
         let own_name = |output: &Output<'_>| output.name[part.folder.len()..].to_owned();
-        for (i, shard) in shards.iter().enumerate() {
-            let name = if count == 1 { part.single() } else { part.shard(i + 1, count) };
-            self.write_shard(&folder.join(&name), shard, &own_name)?;
-            weight_map.extend(shard.iter().map(|output| (own_name(output), name.clone())));
-        }
+        let file = |i| if count == 1 { part.single() } else { part.shard(i + 1, count) };
+        shards
+            .par_iter()
+            .enumerate()
+            .try_for_each(|(i, shard)| self.write_shard(&folder.join(file(i)), shard, &own_name))?;
         if count > 1 {
             let bytes: u64 = outputs.iter().map(|output| self.bytes(output)).sum();
+            let of_shard = |(i, shard): (usize, &Vec<&Output<'_>>)| {
+                shard.iter().map(|output| (own_name(output), file(i))).collect::<Vec<_>>()
+            };
+            let weight_map: BTreeMap<_, _> = shards.iter().enumerate().flat_map(of_shard).collect();
             let index = json!({ "metadata": { "total_size": bytes }, "weight_map": weight_map });
             let text = serde_json::to_vec_pretty(&index).expect("plain data has a JSON form");
             let path = folder.join(part.index());
-            fs::write(&path, text).map_err(WeightsError::io(&path))?;
+            dip_files::write_synced(&path, &text).map_err(WeightsError::io(&path))?;
         }
         Ok(count)
     }
@@ -249,38 +252,19 @@ impl Writer<'_> {
         &self,
         path: &Path,
         shard: &[&Output<'_>],
-        name: &dyn Fn(&Output<'_>) -> String,
+        name: &(dyn Fn(&Output<'_>) -> String + Sync),
     ) -> Result<(), WeightsError> {
         let file = File::create(path).map_err(WeightsError::io(path))?;
         let mut file = BufWriter::new(file);
-        file.write_all(&self.header(shard, name)).map_err(WeightsError::io(path))?;
+        let dtype = if self.config.bf16 { Dtype::BF16 } else { Dtype::F32 };
+        let shapes: Vec<_> = shard.iter().map(|o| (name(o), o.shape.clone())).collect();
+        file.write_all(&header(dtype, &shapes)).map_err(WeightsError::io(path))?;
         for output in shard {
             let bytes = self.encoded(&self.values(output)?);
             file.write_all(&bytes).map_err(WeightsError::io(path))?;
         }
         let file = file.into_inner().map_err(|e| WeightsError::io(path)(e.into_error()))?;
         file.sync_all().map_err(WeightsError::io(path))
-    }
-
-    /// The header of a shard: its length, and its text padded to eight bytes.
-    fn header(&self, shard: &[&Output<'_>], name: &dyn Fn(&Output<'_>) -> String) -> Vec<u8> {
-        let dtype = if self.config.bf16 { Dtype::BF16 } else { Dtype::F32 };
-        let mut header = serde_json::Map::new();
-        header.insert("__metadata__".into(), json!({ "format": "pt" }));
-        let mut start = 0;
-        for output in shard {
-            let end = start + self.bytes(output) as usize;
-            let info =
-                TensorInfo { dtype, shape: output.shape.clone(), data_offsets: (start, end) };
-            let info = serde_json::to_value(info).expect("plain data has a JSON form");
-            header.insert(name(output), info);
-            start = end;
-        }
-        let mut text = Value::Object(header).to_string().into_bytes();
-        text.resize(text.len().next_multiple_of(8), b' ');
-        let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(text);
-        bytes
     }
 
     fn encoded(&self, values: &[f32]) -> Vec<u8> {

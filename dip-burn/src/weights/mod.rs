@@ -3,13 +3,14 @@
 //! ```text
 //! config.json -> architecture -> names: the tensor of each parameter
 //! shards + index -> TensorStore -> Weights: each chunk reads its own parameters
-//! checkpoint -> export: the same table in the other direction
+//! weights of a checkpoint -> export: the same table in the other direction
 //! ```
 
 #[cfg(test)]
 mod damage_tests;
 mod error;
 mod export;
+pub(crate) mod header;
 mod names;
 mod peft;
 mod store;
@@ -22,7 +23,6 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::ModelSpec;
 use dip_core::hf::{self, Architecture, HfModel, PipelineFiles};
 
-use crate::files;
 use crate::params::ParameterMap;
 use names::{Prefixes, Table, TensorLayout};
 use peft::PeftAdapter;
@@ -316,7 +316,7 @@ pub fn model_folder(model: &str) -> Option<PathBuf> {
         return Some(path.to_owned());
     }
     let is_json = path.extension().is_some_and(|extension| extension == "json");
-    is_json.then(|| files::parent(path).to_owned())
+    is_json.then(|| dip_files::parent(path).to_owned())
 }
 
 #[cfg(test)]

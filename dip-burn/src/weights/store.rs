@@ -4,12 +4,12 @@
 //! broken file takes no more memory than it has bytes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use dip_core::hf::PIPELINE;
+use dip_files::Kind;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,9 +17,6 @@ use serde_json::Value;
 use super::WeightsError;
 use super::names::{TEXT_ENCODER, TRANSFORMER};
 use crate::floats::floats;
-
-/// The file of a model without shards.
-pub const SINGLE: &str = "model.safetensors";
 
 /// The weights of one part of a model: the folder of the part in the folder of the model, and the name of its files.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,8 +62,8 @@ impl WeightFiles {
         format!("{}-{number:05}-of-{count:05}.safetensors", self.stem)
     }
 }
-/// Longest index and header. Even the largest published models have much shorter ones.
-const MAX_TEXT_BYTES: u64 = 64 << 20;
+/// Longest header. Even the largest published models have much shorter ones.
+const MAX_HEADER_BYTES: u64 = 64 << 20;
 
 /// The tensors of one file or of all shards of a model.
 #[derive(Debug)]
@@ -137,6 +134,16 @@ impl TensorStore {
         Ok(store)
     }
 
+    /// Opens several files of the folder `path` as one store.
+    ///
+    /// # Errors
+    /// As [`TensorStore::open`].
+    pub fn open_files(path: &Path, files: &[PathBuf]) -> Result<Self, WeightsError> {
+        let mut store = Self::empty(path);
+        files.iter().try_for_each(|file| store.add(file, ""))?;
+        Ok(store)
+    }
+
     fn empty(path: &Path) -> Self {
         Self { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() }
     }
@@ -199,7 +206,7 @@ impl TensorStore {
     fn read(&self, t: &TensorLocation, offset: u64, length: u64) -> Result<Vec<u8>, WeightsError> {
         let path = &self.files[t.file];
         let io = || WeightsError::io(path);
-        let mut file = File::open(path).map_err(io())?;
+        let mut file = dip_files::open(path, Kind::WEIGHTS).map_err(io())?;
         file.seek(SeekFrom::Start(t.start + offset)).map_err(io())?;
         let mut bytes = vec![0; length as usize];
         file.read_exact(&mut bytes).map_err(io())?;
@@ -209,12 +216,12 @@ impl TensorStore {
     /// Reads the header of one file. The names of its tensors get the prefix.
     fn add(&mut self, path: &Path, prefix: &str) -> Result<(), WeightsError> {
         let again = "get the file again: it is broken or cut off";
-        let mut file = File::open(path).map_err(WeightsError::io(path))?;
+        let mut file = dip_files::open(path, Kind::WEIGHTS).map_err(WeightsError::io(path))?;
         let length = file.metadata().map_err(WeightsError::io(path))?.len();
         let mut size = [0; 8];
         file.read_exact(&mut size).map_err(WeightsError::io(path))?;
         let size = u64::from_le_bytes(size);
-        let limit = MAX_TEXT_BYTES.min(length.saturating_sub(8));
+        let limit = MAX_HEADER_BYTES.min(length.saturating_sub(8));
         if size > limit {
             let what = format!("a header of {size} bytes is over the limit of {limit}");
             return Err(WeightsError::format(path, what, again));
@@ -268,16 +275,9 @@ fn shards(index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
     Ok(weight_map.into_iter().collect())
 }
 
-/// Reads a text of bounded length.
+/// Reads a text that describes a model.
 pub(super) fn read_text(path: &Path) -> Result<String, WeightsError> {
-    let file = File::open(path).map_err(WeightsError::io(path))?;
-    let mut text = String::new();
-    let read = file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text);
-    if read.map_err(WeightsError::io(path))? as u64 > MAX_TEXT_BYTES {
-        let what = format!("over the limit of {MAX_TEXT_BYTES} bytes");
-        return Err(WeightsError::format(path, what, "this is no such file"));
-    }
-    Ok(text)
+    dip_files::read_text(path, Kind::CONFIG).map_err(WeightsError::io(path))
 }
 
 fn elements(shape: &[usize]) -> Option<usize> {
@@ -291,7 +291,7 @@ mod tests {
     /// Opens a file of this header and `data` zero bytes.
     fn opened(header: &str, data: usize) -> Result<TensorStore, WeightsError> {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(SINGLE);
+        let path = folder.path().join("model.safetensors");
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(header.as_bytes());
         bytes.extend(std::iter::repeat_n(0, data));
@@ -327,10 +327,10 @@ mod tests {
     #[test]
     fn a_header_longer_than_its_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(SINGLE);
+        let path = folder.path().join("model.safetensors");
         for (bytes, named) in [
             (u64::MAX.to_le_bytes().to_vec(), "a header of 18446744073709551615 bytes"),
-            (vec![1, 2, 3], SINGLE),
+            (vec![1, 2, 3], "model.safetensors"),
         ] {
             std::fs::write(&path, bytes).unwrap();
             let error = TensorStore::open(folder.path()).unwrap_err().to_string();

@@ -1,9 +1,12 @@
 //! Tiny models, random data and random valid plans.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::backend::{Autodiff, Flex};
+use dip_burn::checkpoint::{CheckpointReader, renew_checksums};
+use dip_burn::params::{NamedTensors, TensorSource};
 use dip_burn::{Batch, Clip, ClipGrid, Image, ImageLayout, Microbatch, ViewGrid, text_positions};
 use dip_core::*;
 use rand::Rng;
@@ -13,6 +16,24 @@ use rand_chacha::ChaCha8Rng;
 pub type B = Flex;
 /// The backend of the oracle: Burn's own autodiff.
 pub type Oracle = Autodiff<Flex>;
+
+/// All tensors of a checkpoint that is whole, and the progress of its run.
+pub fn saved(checkpoint: &Path) -> (NamedTensors, serde_json::Value) {
+    let reader = CheckpointReader::open(checkpoint).unwrap();
+    reader.verify(0, 1).unwrap();
+    let tensor = |name: &str| (name.to_owned(), reader.tensor(name).unwrap().unwrap());
+    (reader.names().map(tensor).collect(), reader.state().unwrap())
+}
+
+/// Changes the progress of the run in a checkpoint.
+pub fn change_state(checkpoint: &Path, change: impl Fn(&mut serde_json::Value)) {
+    let path = checkpoint.join("index.json");
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut index["state"]);
+    std::fs::write(path, index.to_string()).unwrap();
+    renew_checksums(checkpoint).unwrap();
+}
 
 /// A vision encoder of `vision` layers, and a decoder of `language` layers that reads its outputs.
 pub fn model(vision: u32, language: u32, frozen_vision: bool) -> ModelSpec {

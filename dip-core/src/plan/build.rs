@@ -10,7 +10,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::cost::{ChunkQuery, CostError, CostModel, StageCost};
-use crate::plan::graph::{Candidate, Dep, Task, TaskGraph, TaskKind};
+use crate::plan::graph::{Candidate, Dep, MAX_SLICE_PAIRS, MAX_TASKS, Task, TaskGraph, TaskKind};
 use crate::plan::partition::{BatchSplit, Chunk, Partition};
 use crate::spec::{
     BatchMeta, Bytes, ClusterSpec, MicrobatchId, ModelSpec, ModuleId, Seconds, SubMicrobatchId,
@@ -53,6 +53,21 @@ pub enum BuildError {
         /// What is wrong with the split.
         what: String,
     },
+    /// The graph would be too large.
+    #[error(
+        "the graph is {microbatches} microbatches with {count} {what} together, but must have at most {limit}; plan fewer microbatches \
+         at a time, larger sub-microbatches or fewer segments"
+    )]
+    TooLarge {
+        /// Microbatches.
+        microbatches: usize,
+        /// What there are too many of.
+        what: &'static str,
+        /// Their number.
+        count: u64,
+        /// Its limit.
+        limit: u64,
+    },
 }
 
 /// Builds the task graph of one iteration. Task ids follow microbatch, module (in topological order), sub-microbatch and
@@ -62,6 +77,7 @@ pub enum BuildError {
 /// [`BuildError`] if a stage has no cost or the split does not fit.
 pub fn build_graph(input: &GraphInput<'_>) -> Result<TaskGraph, BuildError> {
     let mut builder = Builder::new(input);
+    builder.check_size()?;
     for k in 0..input.batch.microbatches.len() {
         builder.microbatch(MicrobatchId::from(k))?;
     }
@@ -111,6 +127,34 @@ impl<'a> Builder<'a> {
             runs_backward: input.model.runs_backward(),
             tasks: Vec::new(),
             working: vec![Bytes::ZERO; input.partition.ranks as usize],
+        }
+    }
+
+    /// Checks the size of the graph before anything is built.
+    fn check_size(&self) -> Result<(), BuildError> {
+        let GraphInput { model, partition, split, weight_split, .. } = *self.input;
+        let microbatches = self.input.batch.microbatches.len();
+        let inputs: Vec<_> = (0..model.modules.len()).map(|m| model.inputs_of(m.into())).collect();
+        let (mut tasks, mut pairs) = (0u64, 0u64);
+        for slices in split.slices.iter().take(microbatches) {
+            let count = |m: usize| slices.get(m).map_or(0, |slices| slices.len() as u64);
+            for (m, module) in partition.modules.iter().enumerate() {
+                let kinds = match self.runs_backward.get(m) {
+                    Some(true) => 2 + u64::from(weight_split),
+                    _ => 1,
+                };
+                tasks += count(m) * module.chunks.len() as u64 * kinds;
+                let inputs = inputs.get(m).into_iter().flatten();
+                pairs += inputs.map(|input| count(input.index()) * count(m)).sum::<u64>();
+            }
+        }
+        let limits =
+            [("tasks", tasks, MAX_TASKS as u64), ("pairs of slices", pairs, MAX_SLICE_PAIRS)];
+        match limits.into_iter().find(|(_, count, limit)| count > limit) {
+            Some((what, count, limit)) => {
+                Err(BuildError::TooLarge { microbatches, what, count, limit })
+            }
+            None => Ok(()),
         }
     }
 

@@ -10,8 +10,10 @@ use crate::spec::{Bytes, MicrobatchId, RankId, Seconds, SegmentId, SubMicrobatch
 
 /// The schema name of a graph file.
 pub const GRAPH_SCHEMA: &str = "dip.graph/v1";
-/// Maximum number of tasks of a graph. It bounds the tables that readers allocate.
-pub const MAX_TASKS: usize = 4_000_000;
+/// Maximum number of tasks of a graph. It bounds the memory of readers and of the search.
+pub const MAX_TASKS: usize = 1 << 20;
+/// Maximum number of pairs of slices between modules of a graph, each of which may become a dependency.
+pub const MAX_SLICE_PAIRS: u64 = 1 << 26;
 /// Maximum number of pipeline ranks of a graph.
 pub const MAX_RANKS: usize = 65_536;
 

@@ -6,6 +6,8 @@ use crate::spec::error::{FieldError, SpecError};
 use crate::spec::strict;
 use crate::spec::units::Bytes;
 
+/// Largest factor by which a device may be slower than its data sheet.
+const MAX_FACTOR: f64 = 1e6;
 const REMEDY: &str = "take the figure from the data sheet or from `dip calibrate`";
 
 /// A homogeneous cluster of accelerators (or CPU workers).
@@ -147,6 +149,12 @@ impl ClusterSpec {
             ("links.host_bytes_per_s", links.host_bytes_per_s),
             ("devices_per_node", f64::from(self.devices_per_node)),
             ("nodes", f64::from(self.nodes)),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(FieldError::new(path, value, "finite, above 0", REMEDY));
+            }
+        }
+        for (path, value) in [
             ("factors.matmul", factors.matmul),
             ("factors.attention", factors.attention),
             ("factors.memory", factors.memory),
@@ -155,8 +163,9 @@ impl ClusterSpec {
             ("factors.activation", factors.activation),
             ("factors.network", factors.network),
         ] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(FieldError::new(path, value, "finite, above 0", REMEDY));
+            if !(value > 0.0 && value <= MAX_FACTOR) {
+                let limit = format!("above 0, at most {MAX_FACTOR}");
+                return Err(FieldError::new(path, value, limit, REMEDY));
             }
         }
         for (path, value) in [

@@ -10,9 +10,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use dip::plan::{CsvOrder, MAX_WINDOW, order_from_csv, order_to_csv};
 use dip::prelude::*;
+use dip_files::Kind;
 
 use super::files::{read_text, write_whole};
 use super::sizing::Sizing;
+use super::spinner::Spinner;
 use super::throughput;
 use build::{Built, SubMicrobatch};
 
@@ -35,13 +37,13 @@ pub struct PlanCommand {
     /// A cluster preset or a cluster TOML
     #[arg(long, default_value = "h800")]
     cluster: String,
-    /// Batch metadata, JSON Lines, in which absent counts are 0; by default a sampled batch
+    /// Batch metadata, JSON Lines, in which absent counts are 0, or - for standard input; by default a sampled batch
     #[arg(long)]
     batch: Option<PathBuf>,
     /// The iteration of the batch file; by default its first
     #[arg(long, requires = "batch")]
     iteration: Option<u64>,
-    /// A task graph, dip.graph/v1, instead of a model
+    /// A task graph, dip.graph/v1, or - for standard input, instead of a model
     #[arg(long, conflicts_with_all = ["model", "batch", "pipeline", "tensor", "data", "microbatches", "segments", "sub_microbatch", "weight_split"])]
     graph: Option<PathBuf>,
     /// An order in the CSV of PyTorch's pipelining, instead of a schedule
@@ -100,9 +102,10 @@ pub struct PlanCommand {
 impl PlanCommand {
     pub fn run(&self) -> Result<ExitCode> {
         let start = Instant::now();
+        let spinner = Spinner::start("building the task graph");
         let (graph, built) = match (&self.graph, &self.model) {
             (Some(path), _) => {
-                let graph = TaskGraph::from_json(&read_text(path)?);
+                let graph = TaskGraph::from_json(&read_text(path, Kind::PLAN)?);
                 (graph.with_context(|| path.display().to_string())?, None)
             }
             (None, Some(model)) => {
@@ -114,10 +117,12 @@ impl PlanCommand {
         if let Some(path) = &self.graph_out {
             write_whole(path, graph.to_json().as_bytes())?;
         }
+        spinner.say(format!("planning {} tasks on {} ranks", graph.tasks.len(), graph.ranks));
         let mut plan = match &self.order {
             Some(path) => self.with_order(graph, path)?,
             None => self.search(&graph, start.elapsed(), built.as_ref())?,
         };
+        drop(spinner);
         if let Some(built) = &built {
             built.add_step(&mut plan);
         }
@@ -147,11 +152,12 @@ impl PlanCommand {
     /// The plan of an order that was made elsewhere.
     fn with_order(&self, graph: TaskGraph, path: &Path) -> Result<Plan> {
         let shown = path.display();
-        let mut csv = CsvOrder::from(read_text(path)?.as_str());
+        let mut csv = CsvOrder::from(read_text(path, Kind::ORDER)?.as_str());
         if let Some(list) = &self.order_microbatches {
-            csv.microbatches = serde_json::from_str(&read_text(list)?).with_context(|| {
-                format!("{}: a list of microbatch numbers is expected", list.display())
-            })?;
+            csv.microbatches =
+                serde_json::from_str(&read_text(list, Kind::ORDER)?).with_context(|| {
+                    format!("{}: a list of microbatch numbers is expected", list.display())
+                })?;
         }
         let order = order_from_csv(&csv, &graph).map_err(|errors| {
             let lines: Vec<_> = errors.iter().map(|e| format!("  {e}")).collect();

@@ -2,6 +2,7 @@
 
 mod compare;
 mod progress;
+mod signals;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,10 +13,11 @@ use clap::Args;
 use dip::plan::ModelSpec;
 use dip::train::runtime::nodes::NodeGroup;
 use dip::train::runtime::{ProcessGroup, SingleProcess};
-use dip::train::{Run, RunConfig, checkpoint};
+use dip::train::{OutputLock, Resumed, Run, RunConfig, StopRequest, checkpoint};
 
 use super::inputs;
 use progress::Progress;
+use signals::Signals;
 
 #[derive(Debug, Args)]
 pub struct Train {
@@ -85,35 +87,43 @@ impl Train {
         Ok(None)
     }
 
-    fn train(&self, run: Run, group: &dyn ProcessGroup) -> Result<ExitCode> {
+    fn train(&self, mut run: Run, group: &dyn ProcessGroup) -> Result<ExitCode> {
         let (config, model) = (run.config().clone(), run.model().clone());
         group.agree("--resume", || self.resume.to_string())?;
         let is_first = group.is_first();
         if is_first {
+            run = run.with_lock(OutputLock::acquire(&config.output)?);
             self.make_room(&config)?;
         }
         describe(&config, &model, group.size());
         println!("reading data, measuring stages and placing layers ..");
-        let mut trainer = run.start()?;
+        let stop = StopRequest::default();
+        let mut trainer = run.with_stop(stop.clone()).start()?;
         println!("layers: {}", trainer.partition().describe(&model));
         if self.resume {
             match trainer.resume()? {
-                true => println!("resuming after iteration {}", trainer.iteration()),
-                false if is_first => {
-                    println!("no checkpoint in {}, starting anew", config.output.display());
+                Some(Resumed { damaged, .. }) => {
+                    damaged.iter().for_each(|error| eprintln!("warning: {error}"));
+                    println!("resuming after iteration {}", trainer.iteration());
                 }
-                false => println!("no checkpoint on node 0, starting anew"),
+                None => println!("no checkpoint in {}, starting anew", config.output.display()),
             }
         }
-        if !is_first {
+        // Before, there is nothing to save, and signals end the process at once.
+        let signals = Signals::stop(&stop).context("signals cannot be handled")?;
+        if is_first {
+            let mut progress = Progress::new(config.iterations, trainer.iteration());
+            trainer.run(&mut progress)?;
+            progress.finish();
+        } else {
             trainer.run(&mut ())?;
             println!("{}: trained to iteration {}", config.name, trainer.iteration());
+        }
+        if trainer.is_done() {
             return Ok(ExitCode::SUCCESS);
         }
-        let mut progress = Progress::new(config.iterations, trainer.iteration());
-        trainer.run(&mut progress)?;
-        progress.finish();
-        Ok(ExitCode::SUCCESS)
+        println!("stopped after iteration {}; continue with --resume", trainer.iteration());
+        Ok(signals.exit_code().into())
     }
 
     /// Makes sure that a run does not mix its checkpoints with the checkpoints of an earlier run.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use dip::plan::Bytes;
+use dip::train::checkpoint::CheckpointError;
 use dip::train::data::DataReport;
 use dip::train::data::toy::SampleMatch;
 use dip::train::{EarlyStop, Evaluation, IterationReport, MetricSink, SinkError};
@@ -342,6 +343,11 @@ impl MetricSink for Progress {
                 early_stop.since
             );
         });
+        Ok(())
+    }
+
+    fn checkpoint_failed(&mut self, error: &CheckpointError) -> Result<(), SinkError> {
+        self.bar.suspend(|| eprintln!("warning: no checkpoint: {error}"));
         Ok(())
     }
 

@@ -40,7 +40,6 @@ impl Folder {
 pub struct Run(Output);
 
 impl Run {
-    #[cfg(feature = "nodes")]
     pub fn of(output: Output) -> Self {
         Self(output)
     }
@@ -67,7 +66,22 @@ impl Run {
         self.error()
     }
 
-    fn error(&self) -> String {
+    /// Its exit code; `None` if a signal has ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.0.status.code()
+    }
+
+    /// True if the limit of its processor time has ended it.
+    #[cfg(unix)]
+    pub fn is_out_of_time(&self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        const SIGXCPU: i32 = 24;
+        const SIGKILL: i32 = 9;
+        matches!(self.0.status.signal(), Some(SIGXCPU | SIGKILL))
+    }
+
+    /// Standard error.
+    pub fn error(&self) -> String {
         String::from_utf8_lossy(&self.0.stderr).into_owned()
     }
 }
@@ -80,6 +94,11 @@ pub fn read(path: &Path) -> String {
 /// Helpers of the tests of training.
 #[cfg(feature = "train")]
 mod training {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use dip::train::checkpoint::CheckpointReader;
+    use dip::train::params::TensorSource;
     use serde_json::Value;
 
     use super::{Folder, read};
@@ -98,6 +117,15 @@ mod training {
             std::fs::create_dir(self.path(to)).unwrap();
             let profile = |output: &str| self.path(output).join("profile.json");
             std::fs::copy(profile(from), profile(to)).unwrap();
+        }
+
+        /// Copies the files of a folder, but not its folders, into another one.
+        pub fn copy(&self, from: &str, to: &str) {
+            std::fs::create_dir_all(self.path(to)).unwrap();
+            let files = std::fs::read_dir(self.path(from)).unwrap().map(Result::unwrap);
+            for file in files.filter(|file| file.path().is_file()) {
+                std::fs::copy(file.path(), self.path(to).join(file.file_name())).unwrap();
+            }
         }
 
         /// One field of the report of every iteration.
@@ -125,6 +153,15 @@ mod training {
         }
     }
 
+    /// All tensors of a checkpoint that is whole, and the progress of its run.
+    pub fn saved(checkpoint: &Path) -> (BTreeMap<String, Vec<u8>>, Value) {
+        let reader = CheckpointReader::open(checkpoint).unwrap();
+        reader.verify(0, 1).unwrap();
+        let bytes = |name| reader.tensor(name).unwrap().unwrap().as_bytes().to_vec();
+        let tensors = reader.names().map(|name| (name.to_owned(), bytes(name))).collect();
+        (tensors, reader.state().unwrap())
+    }
+
     /// Checks that two runs have the same losses, to rounding.
     pub fn assert_close(some: &[(u64, String)], others: &[(u64, String)]) {
         assert_eq!(some.len(), others.len());
@@ -149,4 +186,4 @@ mod training {
 }
 
 #[cfg(feature = "train")]
-pub use training::{assert_close, bytes_needed, last_loss};
+pub use training::{assert_close, bytes_needed, last_loss, saved};

@@ -1,14 +1,11 @@
 //! The files beside a `tokenizer.json` that name its special tokens and its chat template.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use dip_files::Kind;
 use serde_json::Value;
 
 use crate::data::error::DataError;
-
-/// Largest file that is read beside a `tokenizer.json`, in bytes.
-const MAX_FILE_BYTES: u64 = 64 << 20;
 
 const TEMPLATE: &str = "chat_template.jinja";
 /// Files that hold a template in a field, in the order in which they count.
@@ -112,11 +109,9 @@ fn json_file(path: &Path) -> Result<Value, DataError> {
 /// The text of a file without a byte-order mark; `None` if there is no file.
 fn text_file(path: &Path) -> Result<Option<String>, DataError> {
     let io = |source| DataError::Io { path: path.to_owned(), source };
-    let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
-    if metadata.len() > MAX_FILE_BYTES {
-        let limit = format!("it has {} bytes; at most {MAX_FILE_BYTES} are read", metadata.len());
-        return Err(DataError::ModelFile { path: path.to_owned(), source: limit.into() });
+    if !path.exists() {
+        return Ok(None);
     }
-    let text = fs::read_to_string(path).map_err(io)?;
+    let text = dip_files::read_text(path, Kind::CONFIG).map_err(io)?;
     Ok(Some(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()))
 }

@@ -1,12 +1,12 @@
 //! A Hugging Face `tokenizer.json`.
 
-use std::fs;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use dip_files::Kind;
 use tokenizers::{
     Model, ModelWrapper, NormalizedString, Normalizer, OffsetReferential, OffsetType,
     PreTokenizedString, PreTokenizer,
@@ -17,9 +17,6 @@ use super::special::{Affixes, FoundTokens, SpecialTokens, media_text};
 use crate::data::chat::ChatTemplate;
 use crate::data::error::{BoxError, DataError, TokenizeError};
 use crate::data::marked::{CutKind, MarkedText, SpannedToken};
-
-/// Largest `tokenizer.json` that is read, in bytes.
-const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// A tokenizer read from a `tokenizer.json`.
 #[derive(Debug, Clone)]
@@ -46,12 +43,7 @@ impl HuggingFace {
     pub(super) fn read(path: &Path) -> Result<Self, DataError> {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let wrong = |source: BoxError| DataError::Tokenizer { path: path.to_owned(), source };
-        let length = fs::metadata(path).map_err(io)?.len();
-        if length > MAX_FILE_BYTES {
-            let limit = format!("it has {length} bytes, but at most {MAX_FILE_BYTES} are read");
-            return Err(wrong(limit.into()));
-        }
-        let bytes = fs::read(path).map_err(io)?;
+        let bytes = dip_files::read(path, Kind::TOKENIZER).map_err(io)?;
         let files = ModelFiles::read(path.parent().unwrap_or(Path::new(".")))?;
         let (mut new, bos) = guarded(|| Self::new(path, &bytes, &files)).map_err(wrong)?;
         if let Some(TemplateSource { path, text }) = files.chat_template() {

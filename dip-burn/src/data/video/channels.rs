@@ -1,18 +1,14 @@
 //! Latents of an autoencoder as tokens: patches of all channels, and back.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
+use dip_files::Kind;
 use serde::Deserialize;
 
 use super::VideoError;
 use super::grid::{LatentShape, Latents};
 use crate::batch::ClipGrid;
 use crate::data::error::{BoxError, DataError};
-
-/// Most bytes of a `config.json` that are read.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// Mean and standard deviation of each channel of an autoencoder's latents.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,12 +34,7 @@ impl LatentStatistics {
     pub fn from_file(path: &Path, channels: usize) -> Result<Self, DataError> {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let wrong = |source: BoxError| DataError::Autoencoder { path: path.to_owned(), source };
-        let mut text = String::new();
-        File::open(path)
-            .map_err(io)?
-            .take(MAX_CONFIG_BYTES)
-            .read_to_string(&mut text)
-            .map_err(io)?;
+        let text = dip_files::read_text(path, Kind::CONFIG).map_err(io)?;
         let config: AutoencoderConfig = serde_json::from_str(&text).map_err(|e| wrong(e.into()))?;
         let Self { mean, deviation } =
             Self { mean: config.latents_mean, deviation: config.latents_std };

@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use dip_files::Kind;
 use fnv::FnvHasher;
 
 use super::headers::{HeaderError, Headers};
@@ -81,7 +82,7 @@ pub(super) fn identity(path: &Path) -> Result<u64, DataError> {
         return remote::identity(path);
     }
     let io = |source| DataError::Io { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(io)?;
+    let mut file = dip_files::open(path, Kind::SHARD).map_err(io)?;
     Format::of(path, &mut file)?;
     let length = file.metadata().map_err(io)?.len();
     let mut hash = FnvHasher::default();

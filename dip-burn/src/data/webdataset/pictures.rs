@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use dip_files::Kind;
 
 use crate::data::document::DocumentMedia;
 use crate::data::picture::Picture;
@@ -60,7 +61,7 @@ impl PictureFolder {
         if metadata.len() > most {
             return Err(SkipReason::Oversized);
         }
-        fs::read(path).map_err(|_| SkipReason::MissingPicture)
+        dip_files::read(&path, Kind::MEDIA).map_err(|_| SkipReason::MissingPicture)
     }
 }
 

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dip_files::Kind;
 use fnv::FnvHasher;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, parse_url_opts};
@@ -55,7 +56,7 @@ pub(super) fn fetch(url: &Path, cache: Option<&Path>) -> Result<File, DataError>
         remote.copy(&mut file.as_file())?;
         file.persist(&path).map_err(|error| io(&path, error.error))?;
     }
-    File::open(&path).map_err(|source| io(&path, source))
+    dip_files::open(&path, Kind::SHARD).map_err(|source| io(&path, source))
 }
 
 /// As for a shard on disk: a number that follows from the name, the length, the first and the last bytes.

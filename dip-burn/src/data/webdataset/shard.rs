@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use dip_files::Kind;
+
 use super::format::{Format, is_remote};
 use super::headers::HeaderError;
 use super::index::Index;
@@ -44,7 +46,7 @@ impl Shard {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let mut file = match is_remote(path) {
             true => remote::fetch(path, folders.cache.as_deref())?,
-            false => File::open(path).map_err(io)?,
+            false => dip_files::open(path, Kind::SHARD).map_err(io)?,
         };
         let format = Format::of(path, &mut file)?;
         file.seek(SeekFrom::Start(0)).map_err(io)?;

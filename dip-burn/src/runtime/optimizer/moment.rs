@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use thiserror::Error;
 
-use crate::params::NamedTensors;
+use crate::params::TensorSource;
 
 /// Optimiser state that does not fit the model.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -26,22 +26,34 @@ pub enum StateError {
         /// The moment.
         tensor: String,
     },
+    /// A tensor cannot be read.
+    #[error("{tensor} cannot be read: {what}")]
+    Read {
+        /// The tensor.
+        tensor: String,
+        /// The reason.
+        what: String,
+    },
 }
 
 /// The tensor `name` on the device of its parameter, if there is one.
 ///
 /// # Errors
-/// [`StateError::Shape`] if it has another shape than its parameter.
+/// [`StateError`] if it cannot be read, or has another shape than its parameter.
 pub(super) fn tensor_like<B: Backend, const D: usize>(
-    tensors: &NamedTensors,
+    tensors: &dyn TensorSource,
     name: String,
     parameter: &Tensor<B, D>,
 ) -> Result<Option<Tensor<B, D>>, StateError> {
-    let Some(data) = tensors.get(&name) else { return Ok(None) };
+    let data = match tensors.tensor(&name) {
+        Ok(Some(data)) => data,
+        Ok(None) => return Ok(None),
+        Err(what) => return Err(StateError::Read { tensor: name, what }),
+    };
     let expected = parameter.dims();
     if data.shape.dims() != expected {
         let (found, expected) = (data.shape.to_vec(), expected.to_vec());
         return Err(StateError::Shape { tensor: name, found, expected });
     }
-    Ok(Some(Tensor::from_data(data.clone(), &parameter.device())))
+    Ok(Some(Tensor::from_data(data, &parameter.device())))
 }

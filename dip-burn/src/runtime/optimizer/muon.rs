@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::moment::{StateError, tensor_like};
-use crate::params::NamedTensors;
+use crate::params::{LazyTensor, TensorSource};
 
 /// Momentum of Burn's rule. Burn's velocity is private, so it is computed here again for checkpoints.
 const MOMENTUM: f64 = 0.95;
@@ -76,11 +76,12 @@ impl<B: Backend> MuonRule<B> {
         parameter.reshape(shape)
     }
 
-    /// The velocities, by parameter name.
-    pub fn export(&self, into: &mut NamedTensors) {
-        for (name, velocity) in &self.velocities {
-            into.insert(format!("{name}{VELOCITY}"), velocity.to_data());
-        }
+    /// The velocities, named after their parameters.
+    pub fn state(&self) -> impl Iterator<Item = LazyTensor> {
+        self.velocities.iter().map(|(name, velocity)| {
+            let shape = velocity.dims().to_vec();
+            LazyTensor::new(format!("{name}{VELOCITY}"), shape, velocity.clone())
+        })
     }
 
     /// Forgets all velocities.
@@ -91,12 +92,12 @@ impl<B: Backend> MuonRule<B> {
     /// Loads the velocity of a parameter, if `moments` has it.
     ///
     /// # Errors
-    /// [`StateError::Shape`] if it has another shape than its parameter.
+    /// [`StateError`] if it cannot be read, or has another shape than its parameter.
     pub fn load<const D: usize>(
         &mut self,
         name: &str,
         parameter: &Tensor<B, D>,
-        moments: &NamedTensors,
+        moments: &dyn TensorSource,
     ) -> Result<(), StateError> {
         let velocity = tensor_like(moments, format!("{name}{VELOCITY}"), parameter)?;
         if let Some(velocity) = velocity {

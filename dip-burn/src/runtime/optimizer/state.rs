@@ -1,12 +1,12 @@
 //! The state of the optimiser as named tensors: `<parameter>.moment_1`, `.moment_2`, `.velocity` and `.average`.
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 
 use super::moment::{StateError, tensor_like};
 use super::muon::MuonRule;
 use super::{Average, Moments, Optimizer};
-use crate::params::{NamedTensors, ParameterMap};
+use crate::params::{LazyTensor, NamedTensors, ParameterMap, TensorSource};
 use crate::runtime::chunks::Chunks;
 
 const MOMENT_1: &str = ".moment_1";
@@ -16,34 +16,38 @@ const AVERAGE: &str = ".average";
 impl<B: Backend> Optimizer<B> {
     /// The moving averages, by parameter name.
     pub fn averages(&self) -> NamedTensors {
-        let data = |average: &Average<B>| shaped(&average.flat, &average.shape);
-        self.averages.iter().map(|(name, average)| (name.clone(), data(average))).collect()
+        self.lazy_averages("").map(LazyTensor::named).collect()
     }
 
-    /// The moments and averages, by parameter name and suffix.
-    pub fn moments(&self) -> NamedTensors {
-        let mut all = NamedTensors::new();
-        if let Some(muon) = &self.muon {
-            muon.export(&mut all);
-        }
-        for (name, Moments { flat: [first, second], shape, .. }) in &self.moments {
-            all.insert(format!("{name}{MOMENT_1}"), shaped(first, shape));
-            all.insert(format!("{name}{MOMENT_2}"), shaped(second, shape));
-        }
-        for (name, average) in self.averages() {
-            all.insert(format!("{name}{AVERAGE}"), average);
-        }
+    fn lazy_averages(&self, suffix: &'static str) -> impl Iterator<Item = LazyTensor> {
+        self.averages.iter().map(move |(name, Average { flat, shape })| {
+            LazyTensor::new(format!("{name}{suffix}"), shape.clone(), flat.clone())
+        })
+    }
+
+    /// The moments and averages in the order of their names: a parameter and a suffix.
+    pub fn state(&self) -> Vec<LazyTensor> {
+        let mut all: Vec<LazyTensor> = self.lazy_averages(AVERAGE).collect();
+        all.extend(self.muon.iter().flat_map(MuonRule::state));
+        all.extend(self.moments.iter().flat_map(|(name, moments)| {
+            let Moments { flat: [first, second], shape, .. } = moments;
+            [(MOMENT_1, first), (MOMENT_2, second)].map(|(suffix, moment)| {
+                LazyTensor::new(format!("{name}{suffix}"), shape.clone(), moment.clone())
+            })
+        }));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 
     /// Loads the state of the parameters that `chunks` hold and this replica `owns`; parameters without state start from zero.
     ///
     /// # Errors
-    /// [`StateError`] if a tensor has another shape than its parameter, or a parameter has only one of its two moments.
+    /// [`StateError`] if a tensor cannot be read or has another shape than its parameter, or a parameter has only one of its two
+    /// moments.
     pub fn load(
         &mut self,
         chunks: &mut Chunks<B>,
-        moments: &NamedTensors,
+        moments: &dyn TensorSource,
         steps: u64,
         owns: &dyn Fn(&str) -> bool,
     ) -> Result<(), StateError> {
@@ -64,7 +68,7 @@ impl<B: Backend> Optimizer<B> {
 /// Loads the state of every parameter; the parameters stay as they are.
 struct LoadState<'a, B: Backend> {
     optimizer: &'a mut Optimizer<B>,
-    moments: &'a NamedTensors,
+    moments: &'a dyn TensorSource,
     owns: &'a dyn Fn(&str) -> bool,
     error: Option<StateError>,
 }
@@ -112,11 +116,4 @@ impl<B: Backend> ParameterMap<B> for LoadState<'_, B> {
         }
         parameter
     }
-}
-
-/// A flat tensor on the host, in its shape.
-fn shaped<B: Backend>(flat: &Tensor<B, 1>, shape: &[usize]) -> TensorData {
-    let mut data = flat.clone().into_data();
-    data.shape = shape.to_vec().into();
-    data
 }

@@ -137,7 +137,7 @@ fn replica_of<B: Backend>(
     let (number, count) = (group.index() * init.replicas() + own, group.size() * init.replicas());
     let is_sharded = init.optimizer.shard && count > 1;
     let shard = is_sharded.then(|| OptimizerShard::of(chunks, number, count));
-    Replica { reports_norm: own == 0, collective, shard }
+    Replica { number, reports_norm: own == 0, collective, shard }
 }
 
 /// Serves inside the rank's own compute pool, so that ranks never wait for each other's threads.

@@ -10,6 +10,7 @@ pub use executor::BatchExecutor;
 pub use step::{ReplicaWork, StepReport, Update};
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -23,6 +24,7 @@ use super::error::PipelineError;
 use super::link::{RankLink, ReplicaRanks};
 use super::worker::{Iteration, RankCommand, RankReport, RankUpdate, Reply, TensorKind};
 use crate::batch::Batch;
+use crate::checkpoint::{CheckpointError, CheckpointReader, ShardFile};
 use crate::params::NamedTensors;
 use crate::stage::NonFinite;
 
@@ -229,9 +231,8 @@ impl<B: Backend> Pipeline<B> {
     /// # Errors
     /// [`PipelineError::Rank`] if a rank has ended.
     pub fn export(&mut self, what: TensorKind) -> Result<NamedTensors, PipelineError> {
-        // Replicas have equal weights and gradients, but each may have only a shard of the moments.
-        let may_be_sharded = matches!(what, TensorKind::Moments | TensorKind::Averages);
-        let asked = if may_be_sharded { self.workers.len() } else { self.ranks };
+        // Replicas have equal weights and gradients, but each may have only a shard of the averages.
+        let asked = if what == TensorKind::Averages { self.workers.len() } else { self.ranks };
         for id in 0..asked {
             self.command(id, RankCommand::Export(what))?;
         }
@@ -245,20 +246,41 @@ impl<B: Backend> Pipeline<B> {
         Ok(all)
     }
 
-    /// Replaces weights and optimiser state; every rank takes its part.
+    /// Lets all ranks of this process write their tensors into the folder of a [`Draft`](crate::checkpoint::Draft), at once, and
+    /// returns the files. The inner error is that of the first rank that could not write; the pipeline can continue after it.
     ///
     /// # Errors
-    /// [`PipelineError::Import`] if a tensor is missing or has another shape.
-    pub fn import(
+    /// [`PipelineError::Rank`] if a rank has ended.
+    pub fn write(
         &mut self,
-        model: NamedTensors,
-        optimizer: NamedTensors,
+        folder: &Path,
+    ) -> Result<Result<Vec<ShardFile>, CheckpointError>, PipelineError> {
+        for id in 0..self.workers.len() {
+            self.command(id, RankCommand::Write(folder.to_owned()))?;
+        }
+        let mut written = BTreeMap::new();
+        for _ in 0..self.workers.len() {
+            match self.reply()? {
+                (id, Reply::Written(files)) => written.insert(id, files),
+                (id, _) => return Err(self.out_of_turn(id)),
+            };
+        }
+        let files: Result<Vec<Vec<ShardFile>>, _> = written.into_values().collect();
+        Ok(files.map(|files| files.into_iter().flatten().collect()))
+    }
+
+    /// Replaces weights and optimiser state after `steps` steps; every rank reads only its own tensors.
+    ///
+    /// # Errors
+    /// [`PipelineError::Import`] if a tensor is missing, has another shape or cannot be read.
+    pub fn read(
+        &mut self,
+        checkpoint: &Arc<CheckpointReader>,
         steps: u64,
     ) -> Result<(), PipelineError> {
-        let (model, optimizer) = (Arc::new(model), Arc::new(optimizer));
-        for r in 0..self.workers.len() {
-            let (model, optimizer) = (model.clone(), optimizer.clone());
-            self.command(r, RankCommand::Import { model, optimizer, steps })?;
+        for id in 0..self.workers.len() {
+            let checkpoint = checkpoint.clone();
+            self.command(id, RankCommand::Read { checkpoint, steps })?;
         }
         for _ in 0..self.workers.len() {
             match self.reply()? {

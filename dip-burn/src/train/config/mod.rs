@@ -3,12 +3,13 @@
 mod adapt;
 mod data;
 mod output;
+mod paths;
 mod pipeline;
 mod published;
 
 pub use adapt::{LoraConfig, SequenceConfig, WeightsConfig};
 pub use data::{DataConfig, MixtureConfig, Packing};
-pub use output::{CheckpointConfig, EvaluationConfig, MetricsConfig};
+pub use output::{CheckpointConfig, EvaluationConfig, MetricsConfig, OnError};
 pub use pipeline::{Device, PartitionMethod, PipelineConfig};
 
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ pub struct RunConfig {
     /// Seed of weights, data and search.
     #[serde(default)]
     pub seed: u64,
-    /// Folder of checkpoints, profile and metrics.
+    /// Folder of checkpoints, profile and metrics. Like all paths of a run file, it is relative to the folder of the file
+    /// ([`RunConfig::resolve`]).
     pub output: PathBuf,
     /// Initial weights; drawn from the seed if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,11 +11,24 @@ pub struct CheckpointConfig {
     pub every: u64,
     /// Newest checkpoints that are kept.
     pub keep: usize,
+    /// What happens if a checkpoint cannot be written, such as on a full disk. The last one of a run must be written.
+    pub on_error: OnError,
+}
+
+/// What a run does if a checkpoint cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// It ends with an error.
+    #[default]
+    Stop,
+    /// It warns, and tries again at the next checkpoint.
+    Continue,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 100, keep: 2 }
+        Self { every: 100, keep: 2, on_error: OnError::Stop }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::data::{DataError, ImageProcessor};
 use crate::weights::model_folder;
 
 /// The value of `data.tokenizer` for the built-in tokenizer.
-const BYTES: &str = "bytes";
+pub(super) const BYTES: &str = "bytes";
 /// Where a published model has its tokenizer: beside its weights, or in the layout of diffusers.
 const TOKENIZERS: [&str; 2] = ["tokenizer.json", "tokenizer/tokenizer.json"];
 

@@ -4,11 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use dip_files::Kind;
 use serde::{Deserialize, Serialize};
 
-use super::{MetricSink, SinkError, io_at};
-use crate::files;
-use crate::train::checkpoint::CheckpointError;
+use super::{MetricSink, SinkError};
+use crate::checkpoint::CheckpointError;
 use crate::train::report::{Evaluation, IterationReport};
 
 /// The metrics file of a run.
@@ -42,13 +42,13 @@ impl JsonLines {
     /// Keeps the lines of the first `iteration` iterations and opens the file at its end.
     fn open(&self, iteration: u64) -> Result<File, CheckpointError> {
         let path = &self.path;
-        let io = io_at(path);
+        let io = CheckpointError::io(path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(&io)?;
         }
         let mut text = String::new();
         if iteration > 0 && path.exists() {
-            for line in BufReader::new(File::open(path).map_err(&io)?).lines() {
+            for line in BufReader::new(dip_files::open(path, Kind::METRICS).map_err(&io)?).lines() {
                 let line = line.map_err(&io)?;
                 if is_kept(&line, iteration) {
                     text += &line;
@@ -56,7 +56,7 @@ impl JsonLines {
                 }
             }
         }
-        files::write_whole(path, text.as_bytes()).map_err(&io)?;
+        dip_files::write_whole(path, text.as_bytes()).map_err(&io)?;
         OpenOptions::new().append(true).open(path).map_err(&io)
     }
 
@@ -64,7 +64,7 @@ impl JsonLines {
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
-        Ok(file.write_all(&text).map_err(io_at(&self.path))?)
+        Ok(file.write_all(&text).map_err(CheckpointError::io(&self.path))?)
     }
 }
 

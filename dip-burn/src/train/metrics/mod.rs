@@ -15,9 +15,9 @@ use std::error::Error;
 use std::path::Path;
 
 use super::EarlyStop;
-use super::checkpoint::CheckpointError;
 use super::config::RunConfig;
 use super::report::{Evaluation, IterationReport};
+use crate::checkpoint::CheckpointError;
 
 /// The error of a sink that cannot take a report. It ends the run.
 pub type SinkError = Box<dyn Error + Send + Sync>;
@@ -57,6 +57,15 @@ pub trait MetricSink {
     /// [`SinkError`] if it cannot be reported.
     fn checkpoint(&mut self, path: &Path) -> Result<(), SinkError> {
         let _ = path;
+        Ok(())
+    }
+
+    /// A checkpoint could not be written, and the run goes on, as `checkpoint.on_error` says.
+    ///
+    /// # Errors
+    /// [`SinkError`] if it cannot be reported.
+    fn checkpoint_failed(&mut self, error: &CheckpointError) -> Result<(), SinkError> {
+        let _ = error;
         Ok(())
     }
 
@@ -110,6 +119,10 @@ impl<'a> Sinks<'a> {
         self.each(|sink| sink.checkpoint(path))
     }
 
+    pub fn checkpoint_failed(&mut self, error: &CheckpointError) -> Result<(), SinkError> {
+        self.each(|sink| sink.checkpoint_failed(error))
+    }
+
     pub fn early_stop(&mut self, iteration: u64, stop: &EarlyStop) -> Result<(), SinkError> {
         self.each(|sink| sink.early_stop(iteration, stop))
     }
@@ -120,10 +133,4 @@ impl<'a> Sinks<'a> {
     ) -> Result<(), SinkError> {
         self.0.iter_mut().try_for_each(|sink| report(&mut **sink))
     }
-}
-
-/// Names a file in its I/O errors.
-fn io_at(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError + use<> {
-    let path = path.to_owned();
-    move |source| CheckpointError::Io { path: path.clone(), source }
 }

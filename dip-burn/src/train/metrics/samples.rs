@@ -9,9 +9,9 @@ use image::imageops::{FilterType, resize};
 use image::{Delay, Frame, ImageError, Rgb, RgbImage, imageops};
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::{MetricSink, SinkError, io_at};
+use super::{MetricSink, SinkError};
+use crate::checkpoint::CheckpointError;
 use crate::data::ChannelLatents;
-use crate::train::checkpoint::CheckpointError;
 use crate::train::report::{Evaluation, SampledClip};
 
 /// Most frames in a row of the contact sheet.
@@ -45,27 +45,31 @@ pub fn write(folder: &Path, samples: &[SampledClip]) -> Result<(), CheckpointErr
     if samples.is_empty() {
         return Ok(());
     }
-    fs::create_dir_all(folder).map_err(io_at(folder))?;
+    fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;
     let mut rows = Vec::new();
     for (number, sample) in samples.iter().enumerate() {
         let Some(patch_px) = sample.shape.patch_px() else {
             let path = folder.join(format!("{number:02}.safetensors"));
-            write_latents(&path, sample).map_err(io_at(&path))?;
+            write_latents(&path, sample).map_err(CheckpointError::io(&path))?;
             continue;
         };
         let frames: Vec<RgbImage> = sample.latents.frames(patch_px).iter().map(enlarged).collect();
         let path = folder.join(format!("{number:02}.gif"));
         write_gif(&path, &frames, sample.shape.frames_per_second)
             .map_err(std::io::Error::other)
-            .map_err(io_at(&path))?;
+            .map_err(CheckpointError::io(&path))?;
         rows.push(frames);
     }
     if !rows.is_empty() {
         let path = folder.join("contact-sheet.png");
-        contact_sheet(&rows).save(&path).map_err(std::io::Error::other).map_err(io_at(&path))?;
+        contact_sheet(&rows)
+            .save(&path)
+            .map_err(std::io::Error::other)
+            .map_err(CheckpointError::io(&path))?;
     }
     let path = folder.join("captions.txt");
-    fs::write(&path, samples.iter().map(line).collect::<String>()).map_err(io_at(&path))
+    fs::write(&path, samples.iter().map(line).collect::<String>())
+        .map_err(CheckpointError::io(&path))
 }
 
 /// A caption, and the parts of it that the sample shows.

@@ -10,7 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crc::{CRC_32_ISCSI, Crc};
 
-use super::{MetricSink, SinkError, io_at, scalars};
+use super::{MetricSink, SinkError, scalars};
+use crate::checkpoint::CheckpointError;
 use crate::train::report::{Evaluation, IterationReport};
 
 /// CRC-32C, also called Castagnoli or iSCSI.
@@ -34,7 +35,7 @@ impl TensorBoard {
 
     fn write(&mut self, step: u64, scalars: &[(String, f64)]) -> Result<(), SinkError> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        Ok(file.scalars(step, scalars).map_err(|e| io_at(file.path())(e))?)
+        Ok(file.scalars(step, scalars).map_err(|e| CheckpointError::io(file.path())(e))?)
     }
 }
 
@@ -42,7 +43,7 @@ impl MetricSink for TensorBoard {
     fn start(&mut self, iteration: u64) -> Result<(), SinkError> {
         // A step is a number of completed iterations. The evaluation after the last completed iteration stays.
         let file = EventFile::create(&self.folder, iteration + 1);
-        self.file = Some(file.map_err(io_at(&self.folder))?);
+        self.file = Some(file.map_err(CheckpointError::io(&self.folder))?);
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{MetricSink, SinkError, io_at};
+use super::{MetricSink, SinkError};
+use crate::checkpoint::CheckpointError;
 use crate::train::report::IterationReport;
 
 /// Writes the timelines of an iteration to `<iteration>.jsonl` of a folder, those of further replicas to
@@ -25,8 +26,8 @@ impl MetricSink for TraceFiles {
                 replica => format!("{}-{replica}.jsonl", timeline.iteration),
             };
             let path = self.0.join(name);
-            fs::create_dir_all(&self.0).map_err(io_at(&self.0))?;
-            fs::write(&path, timeline.to_text()).map_err(io_at(&path))?;
+            fs::create_dir_all(&self.0).map_err(CheckpointError::io(&self.0))?;
+            fs::write(&path, timeline.to_text()).map_err(CheckpointError::io(&path))?;
         }
         Ok(())
     }

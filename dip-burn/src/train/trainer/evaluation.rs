@@ -6,7 +6,6 @@ use dip_core::ModuleKind;
 use super::Trainer;
 use crate::model::WholeModel;
 use crate::params::NamedTensors;
-use crate::runtime::TensorKind;
 use crate::train::error::TrainError;
 use crate::train::metrics::Sinks;
 use crate::train::report::Evaluation;
@@ -57,7 +56,7 @@ impl<B: Backend> Trainer<B> {
     /// The weights, or their averages if the run keeps them.
     fn evaluated_weights(&mut self) -> Result<NamedTensors, TrainError> {
         let mut weights = self.weights()?;
-        weights.extend(self.export_sharded(TensorKind::Averages)?);
+        weights.extend(self.export_averages()?);
         Ok(weights)
     }
 

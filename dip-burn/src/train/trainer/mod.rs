@@ -13,16 +13,18 @@ use dip_core::{
     ModelSpec, Partition, Plan, PlanSource, PlannedBatch, Seconds, Trace, TraceFile, check_plan,
 };
 
+pub use self::checkpoints::Resumed;
 use self::prefetch::{PrefetchedBatch, TrainingBatch};
 use self::progress::RunProgress;
-use super::agreement::agree_on_weights;
 use super::assignment::{self, Assign, IterationTimes};
-use super::config::{RunConfig, WeightsConfig};
+use super::config::{OnError, RunConfig, WeightsConfig};
 use super::data::RunData;
 use super::error::TrainError;
 use super::load;
+use super::lock::OutputLock;
 use super::metrics::{MetricSink, Sinks, file_sinks};
 use super::report::IterationReport;
+use super::stop::StopRequest;
 use super::throughput::{Throughput, resident_bytes};
 use crate::batch::Batch;
 use crate::model::{InitialWeights, Modalities};
@@ -69,6 +71,8 @@ pub struct Trainer<B: Backend> {
     sinks: Vec<Box<dyn MetricSink>>,
     prefetched: Option<PrefetchedBatch>,
     progress: RunProgress,
+    stop: StopRequest,
+    lock: Option<OutputLock>,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -105,6 +109,8 @@ impl<B: Backend> Trainer<B> {
             throughput: None,
             sinks: file_sinks(config),
             prefetched: None,
+            stop: StopRequest::default(),
+            lock: None,
         })
     }
 
@@ -126,6 +132,20 @@ impl<B: Backend> Trainer<B> {
     #[must_use]
     pub fn with_sink(mut self, sink: Box<dyn MetricSink>) -> Self {
         self.sinks.push(sink);
+        self
+    }
+
+    /// Stops after an iteration, with a checkpoint, if `stop` is requested in any process.
+    #[must_use]
+    pub fn with_stop(mut self, stop: StopRequest) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Keeps the lock of the output folder, which [`run`](Self::run) takes otherwise.
+    #[must_use]
+    pub fn with_lock(mut self, lock: OutputLock) -> Self {
+        self.lock = Some(lock);
         self
     }
 
@@ -153,12 +173,15 @@ impl<B: Backend> Trainer<B> {
             || self.progress.early_stop.is_over(self.config.evaluation.patience)
     }
 
-    /// Trains to the end, with the evaluations, samples, checkpoints and metrics of the run. With several processes, the first one
-    /// reports and writes.
+    /// Trains to the end, or until it is asked to stop, with the evaluations, samples, checkpoints and metrics of the run. With several
+    /// processes, the first one reports.
     ///
     /// # Errors
     /// [`TrainError`]. The newest checkpoint stays valid.
     pub fn run(&mut self, sink: &mut dyn MetricSink) -> Result<(), TrainError> {
+        if self.group.is_first() && self.lock.is_none() {
+            self.lock = Some(OutputLock::acquire(&self.config.output)?);
+        }
         let mut own = std::mem::take(&mut self.sinks);
         let mut sinks = Sinks::default();
         if self.group.is_first() {
@@ -171,31 +194,46 @@ impl<B: Backend> Trainer<B> {
     }
 
     fn run_with(&mut self, mut sinks: Sinks<'_>) -> Result<(), TrainError> {
-        if self.group.size() > 1 {
-            let weights = self.weights()?;
-            agree_on_weights(&*self.group, self.iteration(), &weights)?;
-        }
+        self.agree_on_weights()?;
         sinks.start(self.iteration())?;
         if self.iteration() == 0 {
             self.evaluate_into(&mut sinks)?;
         }
-        while !self.is_done() {
+        let mut stops = self.stops()?;
+        while !self.is_done() && !stops {
             let report = self.step()?;
             sinks.iteration(&report)?;
+            stops = self.stops()?;
             // Evaluates before saving: a run that resumes from the checkpoint already has its evaluation.
             if self.is_due(self.config.evaluation.every) {
                 self.evaluate_into(&mut sinks)?;
             }
-            if self.is_due(self.config.checkpoint.every) {
-                let path = self.save()?;
-                sinks.checkpoint(&path)?;
+            if self.is_due(self.config.checkpoint.every) || stops {
+                self.save_into(&mut sinks)?;
             }
         }
-        if self.iteration() < self.config.iterations {
+        if self.is_done() && self.iteration() < self.config.iterations {
             sinks.early_stop(self.iteration(), &self.progress.early_stop)?;
         }
         // No process leaves while another still waits for it.
         Ok(self.group.agree("the end of the run", || self.iteration().to_string())?)
+    }
+
+    /// True if any process was asked to stop.
+    fn stops(&self) -> Result<bool, TrainError> {
+        Ok(self.group.sum(self.stop.is_requested().into())? > 0)
+    }
+
+    /// Saves and reports. The last checkpoint of a run must be written.
+    fn save_into(&mut self, sinks: &mut Sinks<'_>) -> Result<(), TrainError> {
+        let is_last = self.is_done() || self.stop.is_requested();
+        let goes_on = self.config.checkpoint.on_error == OnError::Continue && !is_last;
+        match self.save() {
+            Ok(path) => sinks.checkpoint(&path)?,
+            Err(TrainError::Checkpoint(error)) if goes_on => sinks.checkpoint_failed(&error)?,
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// True if an event is due that comes every `every` iterations and at the end.

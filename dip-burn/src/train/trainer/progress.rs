@@ -4,9 +4,9 @@ use crate::data::SourcePosition;
 use crate::model::Precision;
 use crate::runtime::StepReport;
 use crate::train::EarlyStop;
-use crate::train::checkpoint::{CHECKPOINT_SCHEMA, RunState};
 use crate::train::error::TrainError;
 use crate::train::loss_scale::LossScale;
+use crate::train::state::{RunFacts, RunState};
 
 /// The progress of a run.
 pub(super) struct RunProgress {
@@ -56,13 +56,13 @@ impl RunProgress {
     }
 
     /// The state that a checkpoint keeps.
-    pub fn to_state(&self) -> RunState<SourcePosition> {
+    pub fn to_state(&self, run: RunFacts) -> RunState<SourcePosition> {
         RunState {
-            schema: CHECKPOINT_SCHEMA.into(),
+            run,
             iteration: self.iteration,
             optimizer_steps: self.optimizer_steps,
             early_stop: self.early_stop,
-            loss_scale: Some(self.loss_scale),
+            loss_scale: self.loss_scale,
             data: self.position.clone(),
         }
     }
@@ -72,7 +72,7 @@ impl RunProgress {
         self.iteration = state.iteration;
         self.optimizer_steps = state.optimizer_steps;
         self.early_stop = state.early_stop;
-        self.loss_scale = state.loss_scale.unwrap_or(self.loss_scale);
+        self.loss_scale = state.loss_scale;
         self.position = state.data;
     }
 }

@@ -9,7 +9,6 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use super::{A, B, BASE, CONFIG, MAGNITUDE, TENSORS, tables};
-use crate::files;
 use crate::weights::export::refuse_existing;
 use crate::weights::names::Table;
 use crate::weights::{TensorStore, WeightsError, transposed};
@@ -21,25 +20,24 @@ struct AdapterTensor {
     values: Vec<f32>,
 }
 
-/// Writes the adapters of the checkpoint in the folder `checkpoint` to the new folder `out`. The model of the folder `from` is the one
+/// Writes the adapters among the weights of a checkpoint to the new folder `out`. The model of the folder `from` is the one
 /// that they adapt.
 ///
 /// # Errors
 /// [`WeightsError`] names the file or tensor and the remedy; `out` appears whole or not at all.
 pub fn export_adapter(
-    checkpoint: &Path,
+    trained: &TensorStore,
     model: &ModelSpec,
     from: &Path,
     out: &Path,
 ) -> Result<usize, WeightsError> {
     refuse_existing(out)?;
-    let trained = TensorStore::open_file(&checkpoint.join(crate::weights::store::SINGLE))?;
     // The names of modules in memory are those of the newest version.
     let tables = tables(model, from)?;
     let table = tables.last().expect("every architecture has prefixes");
-    let lora = only_lora(model, checkpoint)?;
-    let (tensors, paths) = tensors(&trained, table)?;
-    let partial = files::partial_folder(out).map_err(WeightsError::io(out))?;
+    let lora = only_lora(model, trained.path())?;
+    let (tensors, paths) = tensors(trained, table)?;
+    let partial = dip_files::partial_folder(out).map_err(WeightsError::io(out))?;
     let bytes =
         |t: &AdapterTensor| t.values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let data: Vec<Vec<u8>> = tensors.iter().map(bytes).collect();
@@ -69,7 +67,7 @@ pub fn export_adapter(
     let path = partial.join(CONFIG);
     let text = serde_json::to_vec_pretty(&config).expect("plain data has a JSON form");
     fs::write(&path, text).map_err(WeightsError::io(&path))?;
-    files::put_in_place(&partial, out).map_err(WeightsError::io(out))?;
+    dip_files::put_in_place(&partial, out).map_err(WeightsError::io(out))?;
     Ok(tensors.len())
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dip_burn::checkpoint::CheckpointReader;
 use dip_burn::model::WholeModel;
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{TensorKind, Update};
@@ -26,8 +27,9 @@ fn an_export_in_bf16_rounds_and_an_existing_folder_is_refused() {
     assert!(bytes(&out) < bytes(&fixture.folder) + 1000);
     let again = Fixture { folder: out.clone(), ..Fixture::read("qwen2") };
     assert!(again.difference(&again.model) < TOLERANCE);
-    let checkpoint = folder.path().join("checkpoint-00000001");
-    let error = export(&checkpoint, &fixture.model, &fixture.folder, &out, config).unwrap_err();
+    let checkpoint = CheckpointReader::open(&folder.path().join("checkpoint-00000001")).unwrap();
+    let trained = checkpoint.weights().unwrap();
+    let error = export(&trained, &fixture.model, &fixture.folder, &out, config).unwrap_err();
     assert!(error.to_string().contains("is there already"), "{error}");
 }
 

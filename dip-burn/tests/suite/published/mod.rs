@@ -19,10 +19,10 @@ mod wan;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dip_burn::checkpoint::{CheckpointReader, Draft, model_file, write_shard};
 use dip_burn::model::{InitialWeights, WholeModel};
-use dip_burn::params::NamedTensors;
+use dip_burn::params::{LazyTensor, NamedTensors};
 use dip_burn::runtime::{OptimizerConfig, Pipeline, PipelineInit};
-use dip_burn::train::checkpoint::{CHECKPOINT_SCHEMA, Checkpoint, RunState, save};
 use dip_burn::weights::{ExportConfig, TensorStore, Weights, export as export_weights};
 use dip_burn::{
     Arrangement, Batch, Image, ImageLayout, ImagePlace, JoinedTiles, Microbatch, PositionRule,
@@ -129,18 +129,13 @@ impl Fixture {
     }
 }
 
-/// Saves tensors of all parameters as a checkpoint in a folder.
-pub fn checkpoint(folder: &Path, model: NamedTensors) -> PathBuf {
-    let state = RunState {
-        schema: CHECKPOINT_SCHEMA.into(),
-        iteration: 1,
-        optimizer_steps: 1,
-        early_stop: Default::default(),
-        loss_scale: None,
-        data: (),
-    };
-    let checkpoint = Checkpoint { model, optimizer: NamedTensors::new(), state };
-    save(folder, &checkpoint, 1).unwrap()
+/// The weights of a checkpoint in a folder.
+pub fn checkpoint(folder: &Path, model: NamedTensors) -> TensorStore {
+    let draft = Draft::create(folder, 1).unwrap();
+    let tensors = model.into_iter().map(|(name, data)| LazyTensor::on_host(name, data)).collect();
+    let shard = write_shard(draft.folder(), model_file(0), tensors).unwrap();
+    let saved = draft.commit(&(), &[shard], 1).unwrap();
+    CheckpointReader::open(&saved).unwrap().weights().unwrap()
 }
 
 impl Case {

@@ -15,6 +15,10 @@ pub use images::{ImageSize, Images};
 pub const MAX_ITEMS: u32 = 1 << 20;
 /// Maximum number of tokens in one microbatch.
 pub const MAX_TOKENS: u64 = 1 << 32;
+/// Maximum number of images, clips, sounds and other instances in one iteration.
+pub const MAX_BATCH_ITEMS: u64 = 1 << 24;
+/// Maximum number of microbatches in a file.
+const MAX_LINES: usize = 1 << 21;
 /// Maximum number of tokens in one latent frame, as in the model.
 const MAX_FRAME_TOKENS: u32 = 1 << 24;
 
@@ -101,6 +105,12 @@ impl BatchMeta {
         let mut batches: BTreeMap<u64, Vec<MicrobatchMeta>> = BTreeMap::new();
         for (i, text) in text.lines().enumerate().filter(|(_, t)| !t.trim().is_empty()) {
             let at = |error: SpecError| SpecError::Line { line: i + 1, source: error.into() };
+            if i >= MAX_LINES {
+                let (limit, remedy) = (format!("at most {MAX_LINES}"), "split the file");
+                return Err(
+                    at(FieldError::new("the number of lines", i + 1, limit, remedy).into()),
+                );
+            }
             let line: BatchLine = strict::from_json(text).map_err(at)?;
             let meta = MicrobatchMeta {
                 images: line.images,
@@ -113,10 +123,25 @@ impl BatchMeta {
             meta.validate().map_err(|e| at(e.into()))?;
             batches.entry(line.iteration).or_default().push(meta);
         }
-        Ok(batches
+        let batches: Vec<Self> = batches
             .into_iter()
             .map(|(iteration, microbatches)| Self { iteration, microbatches })
-            .collect())
+            .collect();
+        batches.iter().try_for_each(Self::validate_size)?;
+        Ok(batches)
+    }
+
+    /// Checks that all microbatches together can be planned.
+    fn validate_size(&self) -> Result<(), FieldError> {
+        let items: u64 = self.microbatches.iter().map(|m| m.items() as u64).sum();
+        if items <= MAX_BATCH_ITEMS {
+            return Ok(());
+        }
+        let (iteration, count) = (self.iteration, self.microbatches.len());
+        let path = format!("iteration {iteration}");
+        let value = format!("{count} microbatches with {items} images, clips and sounds together");
+        let limit = format!("a batch of at most {MAX_BATCH_ITEMS}");
+        Err(FieldError::new(path, value, limit, "plan fewer microbatches at a time"))
     }
 
     /// Writes JSON Lines, one microbatch per line.
@@ -140,6 +165,12 @@ impl BatchMeta {
 }
 
 impl MicrobatchMeta {
+    /// Number of images, sounds, clips and other instances.
+    fn items(&self) -> usize {
+        let other: usize = self.other.values().map(Vec::len).sum();
+        self.images.len() as usize + self.audio_seconds.len() + self.clips.len() + other
+    }
+
     /// Checks sizes against the bounds of this module.
     ///
     /// # Errors
@@ -155,9 +186,7 @@ impl MicrobatchMeta {
             let valid = seconds > 0.0 && seconds <= 1e6;
             if valid { Ok(()) } else { Err(FieldError::new(path, seconds, limit, remedy)) }
         };
-        let other: usize = self.other.values().map(Vec::len).sum();
-        let items =
-            self.images.len() as usize + self.audio_seconds.len() + self.clips.len() + other;
+        let items = self.items();
         if items > MAX_ITEMS as usize {
             let limit = format!("at most {MAX_ITEMS} items");
             return Err(FieldError::new("images", items, limit, remedy));

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::batch::MAX_ITEMS;
 use crate::spec::error::{FieldError, SpecError};
 use crate::spec::ids::ModuleId;
 use crate::spec::modality::{DecoderSpec, ModuleKind, VitSpec};
@@ -22,6 +23,15 @@ pub use parts::{name_covers, part_covers};
 pub const MAX_MODULES: usize = 64;
 /// Maximum number of layers of a module.
 pub const MAX_LAYERS: u32 = 65_536;
+
+/// Maximum number of tokens of one packed sequence.
+pub const MAX_SEQUENCE_TOKENS: u32 = 1 << 24;
+/// Maximum number of clips of one microbatch.
+pub const MAX_CLIPS: u32 = 1 << 16;
+/// Maximum number of microbatches of one iteration and pipeline replica.
+pub const MAX_MICROBATCHES: u32 = 1 << 20;
+/// Maximum number of tokens of one iteration and pipeline replica.
+pub const MAX_BATCH_TOKENS: u64 = 1 << 30;
 
 /// A large multimodal model: a directed acyclic graph of modules, connected by their `inputs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -250,12 +260,7 @@ impl ModelSpec {
             )
             .into());
         }
-        if self.sequence_tokens == 0 {
-            let remedy = "give the packed sequence length in tokens";
-            return Err(FieldError::new("sequence_tokens", 0, "at least 1", remedy).into());
-        }
-        let remedy = "give the microbatches of one iteration and pipeline replica";
-        FieldError::check_range("microbatches", self.microbatches, 1..=1 << 20, remedy)?;
+        self.validate_sizes()?;
         let p = self.parallel;
         if !(1..=65_536).contains(&p.data)
             || !(1..=65_536).contains(&p.tensor)
@@ -317,6 +322,30 @@ impl ModelSpec {
 }
 
 impl ModelSpec {
+    /// Checks the sizes of a microbatch and of a batch. They bound what is drawn, planned and measured.
+    fn validate_sizes(&self) -> Result<(), FieldError> {
+        let Self { sequence_tokens, microbatches, .. } = *self;
+        let remedy = "give the packed sequence length in tokens";
+        let range = 1..=MAX_SEQUENCE_TOKENS;
+        FieldError::check_range("sequence_tokens", sequence_tokens, range, remedy)?;
+        let remedy = "give the images that fit into a sequence";
+        FieldError::check_range("max_images", self.max_images, 0..=MAX_ITEMS, remedy)?;
+        let remedy = "give the clips that a device trains at once";
+        FieldError::check_range("max_clips", self.max_clips, 0..=MAX_CLIPS, remedy)?;
+        let remedy = "give the microbatches of one iteration and pipeline replica";
+        FieldError::check_range("microbatches", microbatches, 1..=MAX_MICROBATCHES, remedy)?;
+        let tokens = u64::from(microbatches) * u64::from(sequence_tokens);
+        if tokens > MAX_BATCH_TOKENS {
+            let value = format!(
+                "{microbatches}, with {sequence_tokens} tokens each {tokens} tokens in a batch"
+            );
+            let limit = format!("so few that a batch has at most {MAX_BATCH_TOKENS} tokens");
+            let remedy = "plan fewer microbatches at a time, or shorter sequences";
+            return Err(FieldError::new("microbatches", value, limit, remedy));
+        }
+        Ok(())
+    }
+
     /// Checks that the consumers of a module have a layer for each of its features, and that features can be split over rows.
     fn validate_stacked(&self, module: ModuleId) -> Result<(), FieldError> {
         let spec = &self.modules[module.index()];

@@ -1,0 +1,49 @@
+//! SIGTERM and Ctrl-C: the run finishes its iteration and writes a checkpoint. A second Ctrl-C ends it at once.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use dip::train::StopRequest;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// Exit code of a command that Ctrl-C has ended.
+pub const INTERRUPTED: u8 = 128 + 2;
+/// Time between two looks at the flag.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The signals that stop a run.
+pub struct Signals {
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Turns signals of this process into requests to `stop`.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn stop(stop: &StopRequest) -> io::Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        // Looks at the flag before the next line sets it.
+        flag::register_conditional_shutdown(SIGINT, INTERRUPTED.into(), interrupted.clone())?;
+        flag::register(SIGINT, interrupted.clone())?;
+        flag::register(SIGINT, stop.flag())?;
+        flag::register(SIGTERM, stop.flag())?;
+        let stop = stop.clone();
+        thread::spawn(move || {
+            while !stop.is_requested() {
+                thread::sleep(POLL);
+            }
+            eprintln!("stopping after this iteration, with a checkpoint; Ctrl-C ends at once");
+        });
+        Ok(Self { interrupted })
+    }
+
+    /// Exit code of a run that has stopped.
+    pub fn exit_code(&self) -> u8 {
+        if self.interrupted.load(Ordering::SeqCst) { INTERRUPTED } else { 0 }
+    }
+}
