@@ -46,7 +46,10 @@ fn plan(folder: &Folder, model: &str, schedule: &str, threads: &str) -> Option<S
     let output = ["--threads", threads, "--out", "plan.json"];
     let run = folder.dip(&[&input[..], &search, &output].concat());
     if run.succeeds() {
-        return Some(read(&folder.path("plan.json")));
+        let text = read(&folder.path("plan.json"));
+        // The step around a plan does not belong to the plan.
+        let (plan, _) = text.rsplit_once(",\"step\":").expect("plans of models have a step");
+        return Some(format!("{plan}}}"));
     }
     let error = run.fails(2);
     assert!(error.contains("does not apply"), "{model} {schedule}: {error}");
@@ -93,7 +96,7 @@ fn times_of_systems_match_the_goldens() {
         for system in model["systems"].as_array().unwrap() {
             let records = system["records"].as_array().unwrap();
             let seconds =
-                records.iter().map(|r| format!("{:.9} s", r["seconds"].as_f64().unwrap()));
+                records.iter().map(|r| format!("{:.9} s", r["pipeline_s"].as_f64().unwrap()));
             let seconds = seconds.collect::<Vec<_>>().join(", ");
             let name = |value: &Value| value.as_str().unwrap().to_owned();
             lines.push(format!("{} {}: {seconds}", name(&model["model"]), name(&system["system"])));

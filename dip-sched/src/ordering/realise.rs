@@ -1,14 +1,17 @@
 //! From a target order on every rank to an order that dependencies and memory allow.
 //!
-//! A target order that dependencies and memory allow is the result. Otherwise every rank follows its list strictly. When all ranks wait, for each other or for memory, the runnable task closest to the front
-//! of its list goes first. There always is one (see [`super::reserve`]), so the result is complete.
+//! A target order that dependencies and memory allow is the result. Otherwise every rank follows its list strictly. When all ranks wait,
+//! for each other or for memory, the runnable task closest to the front of its list goes first. There always is one (see
+//! [`super::reserve`]), so the result is complete.
+
+use std::collections::BTreeSet;
 
 use dip_core::ScheduleError;
 
 use super::levels::strategy_levels;
 use super::reserve::Reserve;
 use super::sequence::feasible_sequence;
-use crate::problem::{Order, Problem, Solution, TaskCosts, evaluate};
+use crate::problem::{Choice, Order, Problem, Solution, TaskCosts, evaluate};
 
 /// Maximum number of tasks for which every level of memory is tried.
 const MAX_TASKS_FOR_ALL_LEVELS: usize = 6000;
@@ -26,6 +29,10 @@ pub(crate) fn realise(
     let mut failure = None;
     let mut levels = strategy_levels(problem);
     if problem.n > MAX_TASKS_FOR_ALL_LEVELS {
+        // A list that fits as it is takes no time to follow.
+        if let Some(solution) = fastest_as_it_is(problem, &levels, targets) {
+            return Ok(solution);
+        }
         // Strict lists take long to follow under tight memory. Try only the smallest strategies, which fit if any do.
         levels.drain(..levels.len() - 1);
     }
@@ -75,6 +82,19 @@ fn as_it_is(problem: &Problem, costs: &TaskCosts, target: &Order) -> Option<f64>
     fits.then(|| evaluate::makespan(problem, &costs.dur, target)).flatten()
 }
 
+/// The shortest of the targets at the fastest level at which one is allowed as it is.
+fn fastest_as_it_is(problem: &Problem, levels: &[Choice], targets: &[Order]) -> Option<Solution> {
+    levels.iter().find_map(|choice| {
+        let costs = problem.costs(choice);
+        let solution = |order: &Order| {
+            let makespan = as_it_is(problem, &costs, order)?;
+            Some(Solution { order: order.clone(), choice: choice.clone(), makespan })
+        };
+        let solutions = targets.iter().filter_map(solution);
+        solutions.min_by(|a, b| a.makespan.total_cmp(&b.makespan))
+    })
+}
+
 /// A partial order of execution.
 struct Realisation<'a> {
     problem: &'a Problem,
@@ -84,6 +104,10 @@ struct Realisation<'a> {
     executed: Vec<bool>,
     done: usize,
     order: Order,
+    /// The place of each task in the list of its rank.
+    place: Vec<u32>,
+    /// The places of the tasks of each rank whose predecessors have ended.
+    ready: Vec<BTreeSet<u32>>,
 }
 
 impl<'a> Realisation<'a> {
@@ -95,11 +119,26 @@ impl<'a> Realisation<'a> {
             executed: vec![false; problem.n],
             done: 0,
             order: vec![Vec::new(); problem.ranks],
+            place: vec![u32::MAX; problem.n],
+            ready: vec![BTreeSet::new(); problem.ranks],
+        }
+    }
+
+    /// Notes where the tasks are in their lists, and which of them are ready.
+    fn enter(&mut self, target: &[Vec<u32>]) {
+        for (list, ready) in target.iter().zip(&mut self.ready) {
+            for (i, &t) in list.iter().enumerate() {
+                self.place[t as usize] = i as u32;
+                if self.waiting[t as usize] == 0 {
+                    ready.insert(i as u32);
+                }
+            }
         }
     }
 
     /// Follows the target order as far as dependencies and memory allow.
     fn follow(mut self, target: &[Vec<u32>]) -> Order {
+        self.enter(target);
         let mut next = vec![0usize; self.problem.ranks];
         while self.done < self.problem.n {
             let before = self.done;
@@ -127,9 +166,9 @@ impl<'a> Realisation<'a> {
     /// The rank and task that may run and are closest to the front of their list.
     fn least_out_of_turn(&self, target: &[Vec<u32>], next: &[usize]) -> Option<(usize, usize)> {
         let first = |r: usize| {
-            let mut rest = target[r][next[r]..].iter().map(|&t| t as usize).enumerate();
-            let (distance, t) = rest.find(|&(_, t)| !self.executed[t] && self.may_run(r, t))?;
-            Some((distance, r, t))
+            let mut ready = self.ready[r].iter().map(|&i| (i as usize, target[r][i as usize]));
+            let (i, t) = ready.find(|&(_, t)| self.reserve.allows(r, t as usize))?;
+            Some((i - next[r], r, t as usize))
         };
         let (_, r, t) = (0..self.problem.ranks).filter_map(first).min()?;
         Some((r, t))
@@ -144,8 +183,13 @@ impl<'a> Realisation<'a> {
         self.executed[t] = true;
         self.done += 1;
         self.order[rank].push(t as u32);
+        self.ready[rank].remove(&self.place[t]);
         for &(s, _) in self.problem.succs.of_task(t) {
-            self.waiting[s as usize] -= 1;
+            let s = s as usize;
+            self.waiting[s] -= 1;
+            if self.waiting[s] == 0 {
+                self.ready[self.problem.rank[s] as usize].insert(self.place[s]);
+            }
         }
     }
 }

@@ -6,10 +6,10 @@ use super::layer_times::layer_times;
 use super::{PartitionError, Partitioner};
 
 /// A layer with its seconds.
-struct TimedLayer {
-    module: ModuleId,
-    index: u32,
-    seconds: f64,
+pub(super) struct TimedLayer {
+    pub(super) module: ModuleId,
+    pub(super) index: u32,
+    pub(super) seconds: f64,
 }
 
 /// Cuts all layers into `runs_per_rank * P` runs along a route.
@@ -43,7 +43,7 @@ pub(super) fn place(
 }
 
 /// All layers, with their seconds for the whole representative microbatch.
-fn layers(partitioner: &Partitioner<'_>) -> Result<Vec<TimedLayer>, PartitionError> {
+pub(super) fn layers(partitioner: &Partitioner<'_>) -> Result<Vec<TimedLayer>, PartitionError> {
     let meta = partitioner.representative();
     let mut layers = Vec::new();
     for module in partitioner.model.topological_order() {
@@ -60,7 +60,7 @@ fn layers(partitioner: &Partitioner<'_>) -> Result<Vec<TimedLayer>, PartitionErr
 
 /// Cuts the layers into `runs` non-empty runs so that the longest is as short as possible. Among such cuts, prefers runs close to
 /// the average. Returns the end of each run.
-fn cut(seconds: &[f64], runs: usize) -> Vec<usize> {
+pub(super) fn cut(seconds: &[f64], runs: usize) -> Vec<usize> {
     let n = seconds.len();
     let mut sum = vec![0.0; n + 1];
     for (i, s) in seconds.iter().enumerate() {

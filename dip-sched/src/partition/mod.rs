@@ -10,6 +10,7 @@ mod draft;
 mod interleave;
 mod layer_times;
 mod load;
+mod separate;
 mod sizes;
 mod split;
 mod validate;
@@ -173,6 +174,23 @@ impl<'a> Partitioner<'a> {
     fn runs(&self, route: Route, runs_per_rank: u32) -> Result<Partition, PartitionError> {
         self.check()?;
         let partition = contiguous::place(self, route, runs_per_rank.max(1))?;
+        validate_partition(self.model, &partition)?;
+        Ok(partition)
+    }
+
+    /// The partition with encoders on ranks of their own: the layers of `backbone` in `runs_per_rank` runs on each of the last ranks, those
+    /// of all other modules in one run on each of the first `encoder_ranks`. Microbatches are not sliced.
+    ///
+    /// # Errors
+    /// Same as [`Partitioner::contiguous`].
+    pub fn separated(
+        &self,
+        backbone: ModuleId,
+        encoder_ranks: u32,
+        runs_per_rank: u32,
+    ) -> Result<Partition, PartitionError> {
+        self.check()?;
+        let partition = separate::place(self, backbone, encoder_ranks, runs_per_rank.max(1))?;
         validate_partition(self.model, &partition)?;
         Ok(partition)
     }

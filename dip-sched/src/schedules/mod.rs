@@ -4,6 +4,7 @@
 //! so that classical schedules work on any graph.
 
 mod dip;
+mod dynapipe;
 mod exact;
 mod gpipe;
 mod interleaved;
@@ -16,6 +17,7 @@ mod wave;
 mod zero_bubble;
 
 pub use dip::Dip;
+pub use dynapipe::DynaPipe;
 pub use exact::Exact;
 pub use gpipe::GPipe;
 pub use interleaved::Interleaved;

@@ -133,7 +133,7 @@ impl<'a> Search<'a> {
     fn upgrade(&mut self, starts: &mut Vec<Solution>) {
         starts.push(self.incumbent.best().clone());
         for start in starts.iter_mut().take_while(|_| !self.clock.is_past(1.0)) {
-            upgrade(self.problem, start);
+            upgrade(self.problem, start, &mut || self.clock.is_past(1.0));
         }
         if let Some(best) = starts.iter().min_by(|a, b| a.makespan.total_cmp(&b.makespan)) {
             self.offer(best.clone());

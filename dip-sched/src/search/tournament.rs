@@ -131,6 +131,6 @@ pub(super) fn restart(search: &Search<'_>, job: u64) -> Option<Solution> {
     let mut chain = RegularChain::new(search, level, job, Origin::Shuffled);
     chain.run(RESTART_RUNS, 0.0, || search.clock.is_past(1.0));
     let mut order = chain.best()?;
-    upgrade(search.problem, &mut order);
+    upgrade(search.problem, &mut order, &mut || search.clock.is_past(1.0));
     Some(order)
 }

@@ -9,6 +9,7 @@ use dip_core::{
 use std::collections::BTreeMap;
 use thiserror::Error;
 
+use super::even::even_out;
 use super::fixed_memory::FixedMemory;
 use crate::partition::PartitionError;
 use crate::planning::Planning;
@@ -56,6 +57,8 @@ pub struct Deployment {
     pub memory: Vec<MemoryPolicy>,
     /// The schedule of every batch.
     pub schedule: Arc<dyn Schedule>,
+    /// True if work moves between the microbatches of a batch until they are equal.
+    pub evens_out: bool,
     /// A description of the decisions, for reports.
     pub choice: String,
 }
@@ -66,6 +69,13 @@ impl Deployment {
     /// # Errors
     /// [`BuildError`] if a stage has no cost.
     pub fn graph(&self, memory: &MemoryPolicy, batch: &BatchMeta) -> Result<TaskGraph, BuildError> {
+        let even;
+        let batch = if self.evens_out {
+            even = even_out(self.planning.model(), batch);
+            &even
+        } else {
+            batch
+        };
         match memory {
             MemoryPolicy::Free => self.planning.graph(batch),
             MemoryPolicy::Fixed(strategies) => {

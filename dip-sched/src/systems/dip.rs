@@ -90,5 +90,6 @@ fn deployment(inputs: &SystemInputs<'_>, partition: Partition) -> Deployment {
         planning: inputs.planning.clone().with_partition(partition).with_weight_split(true),
         memory: vec![MemoryPolicy::Free],
         schedule: Arc::new(Dip),
+        evens_out: false,
     }
 }

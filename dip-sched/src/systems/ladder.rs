@@ -75,6 +75,7 @@ fn modality_aware(system: &str, inputs: &SystemInputs<'_>) -> Result<Deployment,
         memory: Recompute::fallbacks(&partition, settings),
         planning: inputs.planning.clone().with_partition(partition).with_weight_split(false),
         schedule: Arc::new(Interleaved),
+        evens_out: false,
     };
     let partition = inputs.planning.partitioner().partition()?;
     fastest_recompute(system, inputs, vec![partition], &deploy)

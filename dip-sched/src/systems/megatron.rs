@@ -35,6 +35,7 @@ impl System for Megatron {
             memory: Recompute::fallbacks(&partition, settings),
             planning: inputs.planning.clone().with_partition(partition).with_weight_split(false),
             schedule: Arc::new(Interleaved),
+            evens_out: false,
         };
         fastest_recompute(self.name(), inputs, partitions, &deploy)
     }

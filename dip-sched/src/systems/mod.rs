@@ -13,14 +13,19 @@
 //! | [`Megatron`] | layers of all modules, one after another, in V chunks per rank of about equal parameters | best recomputation of each module | interleaved 1F1B |
 //! | [`NnScaler`] | contiguous stages that fit, the longest as short as possible | fastest recomputation of each rank that fits | 1F1B |
 //! | [`OptimusSystem`] | separate chunks for encoders and backbone, V chunks of the backbone per rank | best recomputation of each module | encoder forwards first, interleaved backbone |
+//! | [`MegatronMimo`] | encoders on the first ranks, V chunks of the backbone on each of the others | best recomputation of each module | 1F1B or interleaved |
+//! | [`Entrain`] | contiguous, balanced for the mean microbatch | best recomputation of each module | interleaved, over microbatches made equal |
 //! | [`DipSystem`] | modality-aware, sub-microbatches | chosen for every stage of every batch | searched for every batch |
 //! | [`ScheduleSystem`] | the placement of the schedule | chosen by the schedule for every batch | any schedule |
 
 mod deployment;
 mod dip;
+mod entrain;
+mod even;
 mod fixed_memory;
 mod ladder;
 mod megatron;
+mod mimo;
 mod nnscaler;
 mod optimus;
 mod parameters;
@@ -30,8 +35,10 @@ mod trial;
 
 pub use deployment::{Deployment, MemoryPolicy, SystemError};
 pub use dip::DipSystem;
+pub use entrain::Entrain;
 pub use ladder::{LADDER, LadderStep};
 pub use megatron::Megatron;
+pub use mimo::MegatronMimo;
 pub use nnscaler::NnScaler;
 pub use optimus::OptimusSystem;
 pub use recompute::Recompute;
@@ -96,6 +103,8 @@ pub fn system_by_name(name: &str) -> Option<Box<dyn System>> {
         "megatron" => Box::new(Megatron),
         "nnscaler" => Box::new(NnScaler),
         "optimus" => Box::new(OptimusSystem),
+        "megatron-mimo" => Box::new(MegatronMimo),
+        "entrain" => Box::new(Entrain),
         "dip" => Box::new(DipSystem),
         name => Box::new(ScheduleSystem::new(schedule_by_name(name)?.into())),
     })
@@ -104,5 +113,7 @@ pub fn system_by_name(name: &str) -> Option<Box<dyn System>> {
 /// The names of all systems.
 pub fn system_names() -> impl Iterator<Item = &'static str> {
     let schedules = schedule_names().filter(|n| !matches!(*n, "dip" | "optimus"));
-    ["megatron", "nnscaler", "optimus", "dip"].into_iter().chain(schedules)
+    ["megatron", "nnscaler", "optimus", "megatron-mimo", "entrain", "dip"]
+        .into_iter()
+        .chain(schedules)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dip_core::{ModuleId, Partition};
+use dip_core::{ModelSpec, ModuleId, Partition};
 
 use super::deployment::{Deployment, SystemError};
 use super::megatron::virtual_stages;
@@ -33,22 +33,29 @@ impl System for OptimusSystem {
 
     fn deploy(&self, inputs: &SystemInputs<'_>) -> Result<Deployment, SystemError> {
         let model = inputs.model();
-        let consumed = |m: &usize| !model.consumers_of(ModuleId::from(*m)).is_empty();
-        let sinks = model.modules.iter().map(|m| m.layers).enumerate();
-        let backbone = sinks.filter(|(m, _)| !consumed(m)).max_by_key(|sink| sink.1);
-        let (backbone, layers) = backbone.unwrap_or((0, 1));
+        let (backbone, layers) = backbone(model);
         let chunks = virtual_stages(layers, inputs.planning.ranks())
             .flat_map(|v| ENCODER.map(|encoder| ChunksPerRank { backbone: v, encoder }));
-        let place = |chunks| separate(inputs, ModuleId::from(backbone), chunks);
+        let place = |chunks| separate(inputs, backbone, chunks);
         let partitions = chunks.map(place).collect::<Result<Vec<_>, _>>()?;
         let deploy = |partition: Partition, settings: &[Recompute]| Deployment {
             choice: describe(inputs, &partition, settings),
             memory: Recompute::fallbacks(&partition, settings),
             planning: inputs.planning.clone().with_partition(partition).with_weight_split(false),
             schedule: Arc::new(Optimus),
+            evens_out: false,
         };
         fastest_recompute(self.name(), inputs, partitions, &deploy)
     }
+}
+
+/// The module at the end of the model with most layers, and their number.
+pub(super) fn backbone(model: &ModelSpec) -> (ModuleId, u32) {
+    let consumed = |m: &usize| !model.consumers_of(ModuleId::from(*m)).is_empty();
+    let sinks = model.modules.iter().map(|m| m.layers).enumerate();
+    let backbone = sinks.filter(|(m, _)| !consumed(m)).max_by_key(|sink| sink.1);
+    let (module, layers) = backbone.unwrap_or((0, 1));
+    (ModuleId::from(module), layers)
 }
 
 /// Separate chunks for every module; microbatches are whole.

@@ -32,6 +32,7 @@ impl System for ScheduleSystem {
             planning: planning.with_weight_split(self.schedule.splits_weights()),
             memory: vec![MemoryPolicy::Free],
             schedule: self.schedule.clone(),
+            evens_out: false,
             choice: "memory chosen for every batch".into(),
         })
     }

@@ -146,6 +146,19 @@ fn uniform_stages_take_the_closed_forms() {
 }
 
 #[test]
+fn encoders_on_ranks_of_their_own_take_the_closed_form() {
+    // Stages of 3, 4, 4 and 5 layers of 750 s: once through all stages, then seven times through the longest.
+    let one_chunk = 16.0 * 750.0 + 7.0 * 5.0 * 750.0;
+    let seconds = by_name("megatron-mimo", 8, u64::MAX);
+    assert!((8.0 * 5.0 * 750.0..=one_chunk).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn equal_microbatches_leave_a_static_partition_as_it_is() {
+    assert_eq!(by_name("entrain", 8, u64::MAX), by_name("megatron", 8, u64::MAX));
+}
+
+#[test]
 fn every_system_stays_within_memory() {
     // A rank holds 4 units of weights and, when everything is kept, 40 per microbatch.
     for memory in [1000, 100, 60] {

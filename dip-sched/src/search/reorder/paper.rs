@@ -105,7 +105,7 @@ fn interleave(search: &Search<'_>, sequences: &[Vec<u32>]) -> Vec<Solution> {
             choice: smallest.choice.clone(),
             makespan: makespan.unwrap_or(f64::INFINITY),
         };
-        upgrade(problem, &mut solution);
+        upgrade(problem, &mut solution, &mut || search.clock.is_past(1.0));
         solution
     };
     sequences.par_iter().map_init(worker, run).collect()

@@ -27,12 +27,14 @@ const MAX_STEPS: usize = 60;
 /// The method ends at this gap, as a share of the time that the best solution takes beyond the fastest strategies.
 const GAP: f64 = 0.05;
 
-/// Returns an option for every item such that all items fit in `budget` bytes at every moment. `start` must fit.
+/// Returns an option for every item such that all items fit in `budget` bytes at every moment. `start` must fit. `ended` can stop the
+/// work after any step.
 pub(super) fn select(
     items: &[KnapsackItem],
     moments: usize,
     budget: u64,
     start: &[u16],
+    ended: &mut dyn FnMut() -> bool,
 ) -> Vec<u16> {
     let mut best = KnapsackChoice::new(items, moments, budget, start.to_vec());
     best.fill();
@@ -41,6 +43,9 @@ pub(super) fn select(
     let mut prices = vec![0.0; moments];
     let mut scale = 1.0;
     for _ in 0..MAX_STEPS {
+        if ended() {
+            break;
+        }
         let (choice, bound) = relaxed(items, &prices, budget);
         if best_s - bound <= GAP * (best_s - fastest) {
             break;
@@ -241,7 +246,7 @@ mod tests {
     fn selections_fit_and_are_close_to_the_optimum() {
         for seed in 0..40 {
             let (items, budget) = drawn(seed, 7, 3);
-            let choice = select(&items, 7, budget, &[0; 7]);
+            let choice = select(&items, 7, budget, &[0; 7], &mut || false);
             let selected = KnapsackChoice::new(&items, 7, budget, choice);
             assert!(selected.held.iter().all(|&h| h <= budget));
             let best = optimum(&items, 7, budget);
@@ -260,7 +265,7 @@ mod tests {
             let mut greedy = KnapsackChoice::new(&items, 64, budget, vec![0; 64]);
             greedy.fill();
             let start = std::time::Instant::now();
-            let choice = select(&items, 64, budget, &[0; 64]);
+            let choice = select(&items, 64, budget, &[0; 64], &mut || false);
             assert!(start.elapsed().as_millis() < 500, "{:?}", start.elapsed());
             let ours = KnapsackChoice::new(&items, 64, budget, choice);
             assert!(ours.seconds() <= greedy.seconds());

@@ -7,14 +7,22 @@ use crate::problem::{Problem, Solution, StrategyCost, evaluate};
 /// can make up for it.
 const ACCEPTED: f64 = 1.05;
 
-/// Chooses the strategies of every rank again for the order of a solution. Keeps them unless the makespan gets too long.
-pub(in crate::search) fn upgrade(problem: &Problem, solution: &mut Solution) {
+/// Chooses the strategies of every rank again for the order of a solution. Keeps them unless the makespan gets too long. `ended` can stop
+/// the work, with the strategies so far.
+pub(in crate::search) fn upgrade(
+    problem: &Problem,
+    solution: &mut Solution,
+    ended: &mut dyn FnMut() -> bool,
+) {
     if !problem.has_choice {
         return;
     }
     let mut choice = solution.choice.clone();
     for rank in 0..problem.ranks {
-        choose_rank(problem, &solution.order[rank], rank, &mut choice);
+        if ended() {
+            break;
+        }
+        choose_rank(problem, &solution.order[rank], &mut choice, ended);
     }
     let costs = problem.costs(&choice);
     if let Some(makespan) = evaluate::makespan(problem, &costs.dur, &solution.order)
@@ -25,7 +33,14 @@ pub(in crate::search) fn upgrade(problem: &Problem, solution: &mut Solution) {
 }
 
 /// Chooses the strategies of one rank. Memory can only run out at the start of a forward, so these starts are the moments.
-fn choose_rank(problem: &Problem, order: &[u32], rank: usize, choice: &mut [u16]) {
+fn choose_rank(
+    problem: &Problem,
+    order: &[u32],
+    choice: &mut [u16],
+    ended: &mut dyn FnMut() -> bool,
+) {
+    let Some(&first) = order.first() else { return };
+    let rank = problem.rank[first as usize] as usize;
     let (mut pairs, mut items): (Vec<usize>, Vec<KnapsackItem>) = (Vec::new(), Vec::new());
     // Each pair with the index of its item.
     let mut at: Vec<(usize, usize)> = Vec::new();
@@ -58,7 +73,7 @@ fn choose_rank(problem: &Problem, order: &[u32], rank: usize, choice: &mut [u16]
     }
     let now: Vec<u16> = pairs.iter().map(|&p| choice[p]).collect();
     let budget = problem.budget[rank].unwrap_or(u64::MAX);
-    let chosen = select(&items, pairs.len(), budget, &now);
+    let chosen = select(&items, pairs.len(), budget, &now, ended);
     for (&pair, c) in pairs.iter().zip(chosen) {
         choice[pair] = c;
     }

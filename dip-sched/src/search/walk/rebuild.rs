@@ -84,7 +84,7 @@ impl<'a> Rebuild<'a> {
             }
         }
         if let Some(best) = &mut best {
-            upgrade(problem, best);
+            upgrade(problem, best, &mut || false);
         }
         best
     }

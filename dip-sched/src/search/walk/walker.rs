@@ -85,7 +85,7 @@ impl<'a> Walker<'a> {
         let (mut best, steps) = self.tabu.walk(self.graph.as_mut()?, walk, rng, &mut ended);
         if !ended() {
             let mut upgraded = best.clone();
-            upgrade(self.problem, &mut upgraded);
+            upgrade(self.problem, &mut upgraded, &mut ended);
             if upgraded.makespan < best.makespan {
                 best = upgraded;
             }

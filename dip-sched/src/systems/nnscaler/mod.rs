@@ -64,11 +64,12 @@ fn deployment(inputs: &SystemInputs<'_>, layers: &Layers, stages: &[LayerStage])
         planning: inputs.planning.clone().with_partition(partition).with_weight_split(false),
         memory,
         schedule: Arc::new(OneFOneB),
+        evens_out: false,
     }
 }
 
 /// The mean microbatch of the history: images, tokens, sounds and seconds of video.
-fn mean(inputs: &SystemInputs<'_>) -> MicrobatchMeta {
+pub(super) fn mean(inputs: &SystemInputs<'_>) -> MicrobatchMeta {
     let count = inputs.microbatches().count().max(1) as f64;
     let per = |total: f64| (total / count).round();
     let sum = |of: &dyn Fn(&MicrobatchMeta) -> f64| -> f64 { inputs.microbatches().map(of).sum() };

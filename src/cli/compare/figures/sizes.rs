@@ -32,6 +32,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
                 memory: vec![MemoryPolicy::Free],
                 schedule: schedule_by_name(name).context("a schedule is missing")?.into(),
                 choice: String::new(),
+                evens_out: false,
             };
             let mut total = 0.0;
             for batch in &batches {
