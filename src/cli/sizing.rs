@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use dip::plan::{ClusterSpec, ModelSpec};
+use dip::plan::{ClusterSpec, ModelSpec, Partition};
 
 /// The size of a run, in place of the model's.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -74,6 +74,23 @@ pub fn warnings(model: &ModelSpec, cluster: &ClusterSpec) -> Vec<String> {
 pub fn warn(model: &ModelSpec, cluster: &ClusterSpec) {
     for warning in warnings(model, cluster) {
         eprintln!("warning: {warning}");
+    }
+}
+
+/// Says which ranks hold no layer: they only wait.
+pub fn warn_empty_ranks(partition: &Partition) {
+    let chunks = || partition.modules.iter().flat_map(|module| &module.chunks);
+    let is_empty = |rank: &u32| chunks().all(|chunk| chunk.rank.index() != *rank as usize);
+    let empty: Vec<String> =
+        (0..partition.ranks).filter(is_empty).map(|rank| rank.to_string()).collect();
+    if !empty.is_empty() {
+        let (count, shown) = (empty.len(), empty.iter().take(8).cloned().collect::<Vec<_>>());
+        let more = if count > shown.len() { ", .." } else { "" };
+        let list = shown.join(", ");
+        eprintln!(
+            "warning: {count} of {} ranks hold no layer ({list}{more}) and only wait; take fewer",
+            partition.ranks
+        );
     }
 }
 

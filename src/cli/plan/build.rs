@@ -49,7 +49,7 @@ impl Built {
         let schedule = command.schedule()?;
         let planning = Planning::new(&model, &cluster, cost.clone())?;
         let partitions = command.partitions(&planning, &*schedule)?;
-        partitions.first().into_iter().for_each(say_empty_ranks);
+        partitions.first().into_iter().for_each(sizing::warn_empty_ranks);
         let weight_split = command.weight_split.unwrap_or_else(|| schedule.splits_weights());
         let planning = planning.with_weight_split(weight_split);
         let plannings = partitions.into_iter().map(|p| planning.clone().with_partition(p));
@@ -93,23 +93,6 @@ fn explained(error: PlanError, planning: &Planning, batch: &BatchMeta) -> anyhow
         model.parallel.tensor,
         planning.ranks()
     )
-}
-
-/// Says which ranks hold no layer: they only wait.
-fn say_empty_ranks(partition: &Partition) {
-    let chunks = || partition.modules.iter().flat_map(|module| &module.chunks);
-    let is_empty = |rank: &u32| chunks().all(|chunk| chunk.rank.index() != *rank as usize);
-    let empty: Vec<String> =
-        (0..partition.ranks).filter(is_empty).map(|rank| rank.to_string()).collect();
-    if !empty.is_empty() {
-        let (count, shown) = (empty.len(), empty.iter().take(8).cloned().collect::<Vec<_>>());
-        let more = if count > shown.len() { ", .." } else { "" };
-        let list = shown.join(", ");
-        eprintln!(
-            "warning: {count} of {} ranks hold no layer ({list}{more}); plan with fewer",
-            partition.ranks
-        );
-    }
 }
 
 impl PlanCommand {

@@ -13,9 +13,9 @@ use clap::Args;
 use dip::plan::ModelSpec;
 use dip::train::runtime::nodes::NodeGroup;
 use dip::train::runtime::{ProcessGroup, SingleProcess};
-use dip::train::{OutputLock, Resumed, Run, RunConfig, StopRequest, checkpoint};
+use dip::train::{Device, OutputLock, Resumed, Run, RunConfig, StopRequest, checkpoint};
 
-use super::inputs;
+use super::{inputs, sizing};
 use progress::Progress;
 use signals::Signals;
 
@@ -100,6 +100,8 @@ impl Train {
         let stop = StopRequest::default();
         let mut trainer = run.with_stop(stop.clone()).start()?;
         println!("layers: {}", trainer.partition().describe(&model));
+        sizing::warn_empty_ranks(trainer.partition());
+        warn_threads(&config);
         if self.resume {
             match trainer.resume()? {
                 Some(Resumed { damaged, .. }) => {
@@ -145,6 +147,19 @@ impl Train {
                 .with_context(|| format!("{}: cannot be removed", path.display()))?;
         }
         Ok(())
+    }
+}
+
+/// Warns of more rank threads than cores on the CPU: they take turns.
+fn warn_threads(config: &RunConfig) {
+    let cores = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+    let threads = config.pipeline.ranks as usize * config.pipeline.replicas as usize;
+    if config.pipeline.device == Device::Cpu && threads > cores {
+        eprintln!(
+            "warning: {threads} threads (pipeline.ranks = {}, pipeline.replicas = {}) share {cores} cores and take turns, so that \
+             measured stages are slower than alone",
+            config.pipeline.ranks, config.pipeline.replicas
+        );
     }
 }
 
