@@ -16,7 +16,7 @@ pub use dip_core::{
     check_plan_json, hf, order_from_csv, order_to_csv, presets, profile,
 };
 pub use dip_sched::{
-    BatchPlanner, Dip, Exact, GPipe, Interleaved, MicrobatchLoads, OneFOneB, Optimus,
+    BatchPlanner, Dip, DynaPipe, Exact, GPipe, Interleaved, MicrobatchLoads, OneFOneB, Optimus,
     PartitionError, Partitioner, PlacementError, PlacementSearch, PlannerConfig, PlannerStats,
     Planning, Reordered, ZeroBubble, assign_microbatches, fastest_planning, lower_bound,
     routed_partitions, schedule_by_name, schedule_names, schedules, split_batch, systems,

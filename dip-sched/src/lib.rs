@@ -47,6 +47,6 @@ pub use planning::{
     assign_microbatches,
 };
 pub use schedules::{
-    Dip, DualPipeV, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, VHalf, VMin, Zbv,
-    ZeroBubble, schedule_by_name, schedule_names, schedules,
+    Dip, DualPipeV, DynaPipe, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, VHalf, VMin,
+    Zbv, ZeroBubble, schedule_by_name, schedule_names, schedules,
 };

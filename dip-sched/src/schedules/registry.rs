@@ -3,8 +3,8 @@
 use dip_core::Schedule;
 
 use super::{
-    Dip, DualPipeV, DynaPipe, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, VHalf, VMin,
-    Zbv, ZeroBubble,
+    Dip, DualPipeV, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, VHalf, VMin, Zbv,
+    ZeroBubble,
 };
 
 /// A row of the registry: a name and the constructor of its schedule.
@@ -27,7 +27,6 @@ const SCHEDULES: &[Row] = &[
     ("v_min", || Box::new(VMin)),
     ("dualpipe_v", || Box::new(DualPipeV)),
     ("optimus", || Box::new(Optimus)),
-    ("dynapipe", || Box::new(DynaPipe)),
 ];
 
 /// Returns the schedule with this name, or `None` if there is none.

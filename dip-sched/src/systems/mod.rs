@@ -44,10 +44,12 @@ pub use optimus::OptimusSystem;
 pub use recompute::Recompute;
 pub use schedule::ScheduleSystem;
 
+use std::sync::Arc;
+
 use dip_core::{BatchMeta, MicrobatchMeta, ModelSpec};
 
 use crate::planning::Planning;
-use crate::schedules::{schedule_by_name, schedule_names};
+use crate::schedules::{DynaPipe, schedule_by_name, schedule_names};
 
 /// What a system knows when it decides, before training.
 #[derive(Clone, Copy)]
@@ -105,6 +107,7 @@ pub fn system_by_name(name: &str) -> Option<Box<dyn System>> {
         "optimus" => Box::new(OptimusSystem),
         "megatron-mimo" => Box::new(MegatronMimo),
         "entrain" => Box::new(Entrain),
+        "dynapipe" => Box::new(ScheduleSystem::new(Arc::new(DynaPipe))),
         "dip" => Box::new(DipSystem),
         name => Box::new(ScheduleSystem::new(schedule_by_name(name)?.into())),
     })
@@ -113,7 +116,7 @@ pub fn system_by_name(name: &str) -> Option<Box<dyn System>> {
 /// The names of all systems.
 pub fn system_names() -> impl Iterator<Item = &'static str> {
     let schedules = schedule_names().filter(|n| !matches!(*n, "dip" | "optimus"));
-    ["megatron", "nnscaler", "optimus", "megatron-mimo", "entrain", "dip"]
+    ["megatron", "nnscaler", "optimus", "megatron-mimo", "entrain", "dynapipe", "dip"]
         .into_iter()
         .chain(schedules)
 }

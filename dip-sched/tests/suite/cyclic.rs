@@ -1,7 +1,7 @@
 //! A comparison with the order of DynaPipe.
 
-use dip_core::{Budget, Environment, TaskGraph, TaskKind, check_plan};
-use dip_sched::{lower_bound, schedule_by_name};
+use dip_core::{Budget, Environment, Schedule, TaskGraph, TaskKind, check_plan};
+use dip_sched::{DynaPipe, lower_bound, schedule_by_name};
 
 use crate::generate::Generator;
 use crate::support::Chain;
@@ -25,8 +25,7 @@ fn plans_of_separated_stages_are_shorter_than_cyclic_ones() {
     for (ranks, microbatches) in [(4, 8), (4, 16), (4, 32), (4, 64), (8, 16), (8, 32), (8, 64)] {
         for seed in 0..3 {
             let graph = separated(ranks, microbatches, seed);
-            let dynapipe = schedule_by_name("dynapipe").unwrap();
-            let theirs = dynapipe.plan(&graph, &Environment::default()).unwrap();
+            let theirs = DynaPipe.plan(&graph, &Environment::default()).unwrap();
             assert!(check_plan(&theirs).is_empty());
             let env = Environment { budget: Budget::Iterations(100), ..Environment::default() };
             let ours = schedule_by_name("dip").unwrap().plan(&graph, &env).unwrap();
@@ -42,7 +41,7 @@ fn plans_of_separated_stages_are_shorter_than_cyclic_ones() {
 #[test]
 fn cyclic_orders_of_equal_microbatches_alternate_like_1f1b() {
     let graph = Chain::uniform(4, 8, 1).graph();
-    let plan = schedule_by_name("dynapipe").unwrap().plan(&graph, &Environment::default()).unwrap();
+    let plan = DynaPipe.plan(&graph, &Environment::default()).unwrap();
     let last: Vec<_> = plan.order[3].iter().map(|&t| graph.task(t)).collect();
     assert!(last.windows(2).step_by(2).all(|w| w[0].kind != w[1].kind));
     assert_eq!(last[0].kind, TaskKind::Forward);

@@ -37,7 +37,7 @@ pub struct Compare {
     models: Vec<String>,
     #[command(flatten)]
     size: Sizing,
-    /// Systems: megatron, nnscaler, optimus, megatron-mimo, entrain, fsdp, dip, or a schedule of `dip presets schedules`
+    /// Systems: megatron, nnscaler, optimus, megatron-mimo, entrain, dynapipe, fsdp, dip, or a schedule of `dip presets schedules`
     #[arg(long, value_delimiter = ',', default_value = "megatron,nnscaler,optimus,dip")]
     schedules: Vec<String>,
     /// A cluster preset or a cluster TOML
