@@ -2,7 +2,12 @@
 //!
 //! `cargo run --release --example benchmark` trains the same model on one rank and on two, in turns, and prints the tokens
 //! per second of both; `-- memory` trains 500 iterations and prints the resident size at 50 and at 500.
+//!
+//! `-- steps cuda bf16 t2v-tiny 4` trains 4 iterations of a preset on one rank of a device, and nothing else: no profile, no
+//! evaluation. The difference of two runs in a profiler gives the kernels, copies and waits of an iteration.
 
+use dip::emulate::AnalyticCost;
+use dip::plan::LayerStrategy;
 use dip::prelude::*;
 use dip::train::{Run, RunConfig, Training, resident_bytes};
 
@@ -50,8 +55,36 @@ fn memory() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Trains `iterations` iterations, planned with the costs of a data sheet.
+fn steps([device, precision, preset, iterations]: [&str; 4]) -> anyhow::Result<()> {
+    let text = format!(
+        "name = 'steps'\nmodel = '{preset}'\niterations = {iterations}\noutput = 'runs/steps'\n\
+         pipeline = {{ device = '{device}', precision = '{precision}', ranks = 1, timed_every = 0 }}"
+    );
+    let config = RunConfig::from_toml(&text)?;
+    let mut model = presets::model(preset).ok_or_else(|| anyhow::anyhow!("no preset {preset}"))?;
+    config.adapt(&mut model)?;
+    let cluster = presets::cluster("h100").expect("the preset is built in");
+    let cost = AnalyticCost::new(&model, &cluster).with_strategies(&[LayerStrategy::Keep]);
+    let mut training = Run::new(config, model).with_cost(cost).start()?;
+    while !training.is_done() {
+        let report = training.step()?;
+        let (iteration, loss, elapsed) = (report.iteration, report.loss, report.elapsed_s);
+        println!(
+            "iteration {iteration}: loss {loss:.5}, {elapsed}, {} microbatches",
+            report.microbatches
+        );
+    }
+    Ok(())
+}
+
 fn main() -> anyhow::Result<()> {
-    match std::env::args().nth(1).as_deref() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["steps", device, precision, preset, iterations] = arguments[..] {
+        return steps([device, precision, preset, iterations]);
+    }
+    match arguments.first().copied() {
         Some("memory") => memory(),
         Some(n) => scaling(n.parse()?),
         None => scaling(60),

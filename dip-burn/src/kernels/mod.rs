@@ -3,6 +3,7 @@
 //! | place | holds |
 //! |---|---|
 //! | `plain` | every kernel in Burn's operations: what any backend runs, and the twin that tests compare with |
+//! | `attention` | attention of packed sequences: its inputs, and its twin in Burn's operations |
 //! | `cpu` | passes over f32 tensors of the CPU backend |
 //! | `cube` | kernels of CUDA, wgpu and ROCm |
 //!
@@ -12,6 +13,7 @@
 //!
 //! Shape legend: r rows, m width, n sequences, h heads, s queries, t keys, d head width.
 
+mod attention;
 mod cpu;
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "rocm"))]
 mod cube;
@@ -24,6 +26,7 @@ use burn::tensor::{DType, Int, Tensor};
 use burn_flex::Flex;
 use dip_core::Activation;
 
+pub(crate) use attention::{ATTENTION_BLOCK, AttentionRanges, PackedAttention};
 #[cfg(any(feature = "cuda", feature = "rocm"))]
 pub(crate) use cube::SOURCES;
 pub(crate) use plain::{cast, to_f32};
@@ -131,6 +134,34 @@ pub(crate) trait Kernels<B: Backend>: Sync {
         bias: Option<Tensor<B, 1>>,
     ) -> Tensor<B, 2> {
         plain::product(x, w, bias)
+    }
+
+    /// True if the backend computes attention of short packed sequences faster by [`packed_attention`](Self::packed_attention) than
+    /// sequence by sequence.
+    fn packs_attention(&self, _head_dim: usize) -> bool {
+        false
+    }
+
+    /// Attention of every query to its range of keys: the result, `[r, h * d]`, and the logarithms of the sums of the exponentials of
+    /// the scores, `[r, h]`, in f32.
+    fn packed_attention(
+        &self,
+        given: &PackedAttention<B>,
+        ranges: &AttentionRanges<B>,
+    ) -> [Tensor<B, 2>; 2] {
+        attention::forward(given, ranges)
+    }
+
+    /// The gradients of queries, keys and values of [`packed_attention`](Self::packed_attention) from its results and the gradient of
+    /// the first.
+    fn packed_attention_backward(
+        &self,
+        given: &PackedAttention<B>,
+        ranges: &AttentionRanges<B>,
+        kept: [Tensor<B, 2>; 2],
+        dy: Tensor<B, 2>,
+    ) -> [Tensor<B, 2>; 3] {
+        attention::backward(given, ranges, kept, dy)
     }
 
     /// The cross-entropy of the softmax of every row of logits with its target, `[r, 1]`, in f32. `z_loss` is the weight of the squared

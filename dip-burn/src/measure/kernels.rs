@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::finish;
 use crate::kernels::{
-    AdamwStep, CrossEntropyGiven, Kernels, RotaryPairs, RotaryTables, kernels, plain_kernels,
+    AdamwStep, AttentionRanges, CrossEntropyGiven, Kernels, PackedAttention, RotaryPairs,
+    RotaryTables, kernels, plain_kernels,
 };
 use crate::model::{Precision, cast};
 use crate::params::ReadError;
@@ -185,6 +186,7 @@ fn calls<B: Backend>(device: &B::Device, sizes: KernelSizes) -> Vec<(&'static st
     all.push(("softmax", of(2), Box::new(call)));
     let call = move |k: &dyn Kernels<B>| vec![flat(k.softmax_backward(scores.clone(), dy.clone()))];
     all.push(("softmax backward", of(3), Box::new(call)));
+    all.extend(attention_calls(device, sizes));
     all.extend(loss_calls(device, random(rows.min(2048), vocabulary), element));
     all.push(adamw_call(device, rows * width));
     all
@@ -202,6 +204,47 @@ fn rotary<B: Backend>(device: &B::Device, length: usize) -> RotaryTables<B> {
     }
     let swap = Tensor::from_data(TensorData::new(swap, [HEAD_DIM, HEAD_DIM]), device);
     RotaryTables { cos: angles.clone().cos(), sin: angles.sin(), pairs: RotaryPairs::Halves, swap }
+}
+
+/// Causal attention inside packed sequences of 100 tokens, two query heads to a key head where they are even.
+fn attention_calls<B: Backend>(
+    device: &B::Device,
+    sizes: KernelSizes,
+) -> Vec<(&'static str, u64, Call<B>)> {
+    let KernelSizes { rows, width, precision, .. } = sizes;
+    // Burn's operations compute all pairs of rows.
+    let rows = rows.min(1024);
+    let heads = width / HEAD_DIM;
+    let kv_heads = if heads.is_multiple_of(2) { heads / 2 } else { heads };
+    let random = |heads: usize| -> Tensor<B, 2> {
+        let shape = [rows, heads * HEAD_DIM];
+        cast(Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), device), precision.dtype())
+    };
+    let given = || PackedAttention {
+        query: random(heads) * 0.2,
+        key: random(kv_heads),
+        value: random(kv_heads),
+        heads,
+        kv_heads,
+        head_dim: HEAD_DIM,
+    };
+    let ranges: Vec<_> = (0..rows).map(|row| row / 100 * 100..row + 1).collect();
+    let ranges = AttentionRanges::<B>::new(&ranges, rows, device);
+    let bytes = |queries: usize, keys: usize| {
+        ((queries * heads + keys * kv_heads) * rows * HEAD_DIM) as u64 * precision.element_bytes()
+    };
+    let (own, table) = (given(), ranges.clone());
+    let forward = move |k: &dyn Kernels<B>| k.packed_attention(&own, &table).map(flat).to_vec();
+    let (own, dy) = (given(), random(heads));
+    let kept = plain_kernels().packed_attention(&own, &ranges);
+    let backward = move |k: &dyn Kernels<B>| {
+        let d = k.packed_attention_backward(&own, &ranges, kept.clone(), dy.clone());
+        d.map(flat).to_vec()
+    };
+    vec![
+        ("attention", bytes(2, 2), Box::new(forward)),
+        ("attention backward", bytes(4, 4), Box::new(backward)),
+    ]
 }
 
 fn loss_calls<B: Backend>(
@@ -246,8 +289,8 @@ fn adamw_call<B: Backend>(device: &B::Device, length: usize) -> (&'static str, u
             k.adamw(&step, parameter.clone(), gradient.clone(), moments);
         vec![parameter, first, second]
     };
-    // The kernel copies what this function still holds: 6 more passes than in training.
-    ("adamw", 13 * 4 * length as u64, Box::new(call))
+    // The kernel copies the moments, which this function still holds: 4 more passes than in training.
+    ("adamw", 11 * 4 * length as u64, Box::new(call))
 }
 
 #[cfg(test)]
@@ -260,7 +303,7 @@ mod tests {
     fn every_kernel_is_timed_beside_its_twin() {
         let sizes = KernelSizes { rows: 64, width: 64, vocabulary: 100, precision: Precision::F32 };
         let times = kernel_times::<Flex>(&Default::default(), sizes).unwrap();
-        assert_eq!(times.len(), 14);
+        assert_eq!(times.len(), 16);
         assert!(times.iter().all(|t| t.seconds > 0.0 && t.plain_seconds > 0.0 && t.bytes > 0));
         let off = times.iter().find(|t| t.difference > 1e-5);
         assert!(off.is_none(), "{off:?}");

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use burn::tensor::backend::{Backend, ExecutionError};
-use burn::tensor::{Tensor, TensorData, read_sync};
+use burn::tensor::{DType, Tensor, TensorData, read_sync};
 
 /// The tensors that a layer keeps for its backward.
 pub(super) trait KeptTensors<B: Backend> {
@@ -27,7 +27,11 @@ pub(super) struct Offloaded<H> {
 type Reading = Pin<Box<dyn Future<Output = Result<TensorData, ExecutionError>> + Send>>;
 
 /// One tensor in host memory, or on its way there. Copies overlap with computation: nothing waits for them until they are needed.
-pub(crate) struct HostCopy(Option<Copying>);
+pub(crate) struct HostCopy {
+    copying: Option<Copying>,
+    /// The type of the tensor. Some backends read 16 bits back as f32.
+    dtype: DType,
+}
 
 enum Copying {
     Running(Reading),
@@ -78,12 +82,14 @@ impl<B: Backend> TensorVisitor<B> for Return {
 impl HostCopy {
     /// Starts to copy `tensor` and frees its device memory.
     pub fn of<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Self {
+        let dtype = tensor.dtype();
         let mut reading: Reading = Box::pin(tensor.into_data_async());
         // Polled once, which starts the copy.
-        Self(Some(match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        let copying = Some(match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(data) => Copying::Done(data),
             Poll::Pending => Copying::Running(reading),
-        }))
+        });
+        Self { copying, dtype }
     }
 
     /// The tensor on `device`.
@@ -91,21 +97,20 @@ impl HostCopy {
     /// # Panics
     /// If the device fails, which is final: the rank ends with its message.
     pub fn on<B: Backend, const D: usize>(mut self, device: &B::Device) -> Tensor<B, D> {
-        let data = match self.0.take().expect("a copy is taken once") {
+        let data = match self.copying.take().expect("a copy is taken once") {
             Copying::Running(reading) => read_sync(reading),
             Copying::Done(data) => data,
         };
         let data = data.unwrap_or_else(|e| panic!("a tensor cannot be read back: {e}"));
-        let dtype = data.dtype;
-        Tensor::from_data(data, (device, dtype))
+        Tensor::from_data(data, (device, self.dtype))
     }
 }
 
 impl Drop for HostCopy {
     /// Waits for a copy that is still running: the device may still write to host memory, which backends reuse.
     fn drop(&mut self) {
-        if let (Some(Copying::Running(reading)), false) = (self.0.take(), std::thread::panicking())
-        {
+        let copying = self.copying.take();
+        if let (Some(Copying::Running(reading)), false) = (copying, std::thread::panicking()) {
             let _ = read_sync(reading);
         }
     }

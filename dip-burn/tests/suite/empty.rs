@@ -1,8 +1,9 @@
 //! Batches with nothing to do for some stage.
 
 use dip_burn::measure::{MeasureSettings, Profiler};
-use dip_burn::model::WholeModel;
 use dip_burn::model::sampler::{ClipPrompt, Sampler};
+use dip_burn::model::{Precision, WholeModel};
+use dip_burn::runtime::Algorithm;
 use dip_burn::{ClipGrid, Microbatch};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -41,6 +42,27 @@ fn clips_in_any_slices_make_no_tensor_without_elements() {
 }
 
 #[test]
+fn no_precision_and_no_optimiser_makes_a_tensor_without_elements() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let precisions = [Precision::F32, Precision::Bf16, Precision::F16];
+    for (precision, algorithm) in
+        precisions.into_iter().zip([Algorithm::Muon, Algorithm::Adamw, Algorithm::Muon])
+    {
+        let devices = || vec![Default::default(); 2];
+        let how = (precision, algorithm);
+        let none: &[&[u32]] = &[&[0], &[0, 0]];
+        for images in [none, &[&[2, 1], &[0]]] {
+            let case = case(&mut rng, images, false);
+            case.runs_on::<Strict>(&mut rng, devices(), &STRATEGIES, how);
+        }
+        for case in [case_of_clips, case_of_wan] {
+            let case = case(&mut rng, false);
+            case.runs_on::<Strict>(&mut rng, devices(), &STRATEGIES, how);
+        }
+    }
+}
+
+#[test]
 fn evaluation_and_sampling_make_no_tensor_without_elements() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let pictures = WholeModel::<Strict>::init(&model(1, 1, false), 7, &Default::default()).unwrap();
@@ -64,7 +86,8 @@ fn evaluation_and_sampling_make_no_tensor_without_elements() {
 
 #[test]
 fn measuring_makes_no_tensor_without_elements() {
-    let settings = MeasureSettings {
+    let settings = |precision| MeasureSettings {
+        precision,
         rounds: 1,
         warm_up: 0,
         in_flight: 2,
@@ -73,9 +96,11 @@ fn measuring_makes_no_tensor_without_elements() {
         ..MeasureSettings::default()
     };
     let videos = [video_model(2, 2, false), wan_model(2, 2, true)];
-    for model in [model(2, 2, false), model(1, 1, true)].into_iter().chain(videos) {
+    let models = [model(2, 2, false), model(1, 1, true)].into_iter().chain(videos);
+    let precisions = [Precision::Bf16, Precision::F32].into_iter().cycle();
+    for (model, precision) in models.zip(precisions) {
         let device = Default::default();
-        let profile = Profiler::<Strict>::new(&model, &device, settings).profile();
+        let profile = Profiler::<Strict>::new(&model, &device, settings(precision)).profile();
         assert!(!profile.unwrap().entries.is_empty());
     }
 }

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_burn::model::WholeModel;
+use dip_burn::model::{Precision, WholeModel};
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::{Pipeline, PipelineInit, TensorKind};
+use dip_burn::runtime::{Algorithm, OptimizerConfig, Pipeline, PipelineInit, TensorKind, Update};
 use dip_burn::{Batch, Microbatch};
 use dip_core::*;
 use rand::{Rng, SeedableRng};
@@ -67,6 +67,33 @@ impl Case {
         assert!((report.loss - loss).abs() <= digits * loss, "{} {loss}", report.loss);
         let worst = difference(&gradients, &expected);
         assert!(worst < digits, "gradients differ by {worst}");
+    }
+}
+
+impl Case {
+    /// Three iterations of random plans run on any devices in any precision, with optimiser steps, and have finite losses.
+    pub fn runs_on<P: Backend>(
+        &self,
+        rng: &mut ChaCha8Rng,
+        devices: Vec<P::Device>,
+        strategies: &[&str],
+        (precision, algorithm): (Precision, Algorithm),
+    ) {
+        let partition = random_partition(rng, &self.model, devices.len() as u32);
+        let optimizer = OptimizerConfig { algorithm, ema_decay: 0.5, ..OptimizerConfig::default() };
+        let init = PipelineInit::new(&self.model, &partition, devices)
+            .with_weights(7)
+            .with_precision(precision)
+            .with_optimizer(optimizer);
+        let mut pipeline = Pipeline::<P>::new(&init).unwrap();
+        for _ in 0..3 {
+            let splits = rng.random_bool(0.5);
+            let graph = graph(&self.model, &partition, &self.metas, &self.batch, splits);
+            let plan = random_plan(rng, graph, strategies);
+            let update = Update { learning_rate: 1e-3, clip_norm: 1.0, loss_scale: 1.0 };
+            let report = pipeline.run(&plan, &self.batch, Some(update)).unwrap();
+            assert!(report.loss.is_finite() && report.gradient_norm.is_finite(), "{precision:?}");
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `launch` | inputs, outputs and grids of a launch |
 //! | `reduce` | sums of the units of a cube |
 //! | `norm` | norms, one cube a row |
+//! | `attention` | attention of packed sequences, all of them in one launch |
 //! | `columns` | sums over rows |
 //! | `pointwise` | activations and gated units |
 //! | `rotary` | rotations by positions |
@@ -15,6 +16,7 @@
 //! Values have the type of the tensors, sums and everything between are f32. Kernels take arrays instead of tensors: shapes and strides
 //! of tensors would be copied to the device at every launch.
 
+mod attention;
 mod columns;
 mod cross_entropy;
 mod launch;
@@ -31,11 +33,15 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, IntElement};
 use dip_core::Activation;
 
-use super::{AdamwStep, CrossEntropyGiven, CrossEntropyKept, Kernels, RotaryTables};
+use super::{
+    AdamwStep, AttentionRanges, CrossEntropyGiven, CrossEntropyKept, Kernels, PackedAttention,
+    RotaryTables,
+};
 
 /// The sources of these kernels.
 #[cfg(any(feature = "cuda", feature = "rocm"))]
-pub(crate) const SOURCES: [&str; 8] = [
+pub(crate) const SOURCES: [&str; 9] = [
+    include_str!("attention.rs"),
     include_str!("columns.rs"),
     include_str!("cross_entropy.rs"),
     include_str!("norm.rs"),
@@ -152,6 +158,28 @@ where
         d_weights: Tensor<Cube<R, I, BT>, 4>,
     ) -> Tensor<Cube<R, I, BT>, 4> {
         softmax::softmax_backward(weights, d_weights)
+    }
+
+    fn packs_attention(&self, head_dim: usize) -> bool {
+        attention::takes(head_dim)
+    }
+
+    fn packed_attention(
+        &self,
+        given: &PackedAttention<Cube<R, I, BT>>,
+        ranges: &AttentionRanges<Cube<R, I, BT>>,
+    ) -> [Tensor<Cube<R, I, BT>, 2>; 2] {
+        attention::forward(given, ranges)
+    }
+
+    fn packed_attention_backward(
+        &self,
+        given: &PackedAttention<Cube<R, I, BT>>,
+        ranges: &AttentionRanges<Cube<R, I, BT>>,
+        kept: [Tensor<Cube<R, I, BT>, 2>; 2],
+        dy: Tensor<Cube<R, I, BT>, 2>,
+    ) -> [Tensor<Cube<R, I, BT>, 2>; 3] {
+        attention::backward(given, ranges, kept, dy)
     }
 
     fn cross_entropy(

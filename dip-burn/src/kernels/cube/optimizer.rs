@@ -1,4 +1,4 @@
-//! AdamW in place, and the squares of gradients.
+//! AdamW with moments in place, and the squares of gradients.
 
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::cubecl;
@@ -19,7 +19,8 @@ const MOST_CUBES: usize = 256;
 
 #[cube(launch)]
 fn adamw_kernel(
-    parameter: &mut Array<f32>,
+    parameter: &Array<f32>,
+    updated: &mut Array<f32>,
     first: &mut Array<f32>,
     second: &mut Array<f32>,
     gradient: &Array<f32>,
@@ -47,7 +48,7 @@ fn adamw_kernel(
     first[i] = m;
     second[i] = v;
     let delta = m / correction_1 / ((v / correction_2).sqrt() + epsilon);
-    parameter[i] = parameter[i] * kept - delta * rate;
+    updated[i] = parameter[i] * kept - delta * rate;
 }
 
 #[cube(launch)]
@@ -76,7 +77,9 @@ pub fn adamw<R: CubeRuntime, I: IntElement, BT: BoolElement>(
     gradient: Tensor<CubeBackend<R, f32, I, BT>, 1>,
     moments: Option<[Tensor<CubeBackend<R, f32, I, BT>, 1>; 2]>,
 ) -> (Tensor<CubeBackend<R, f32, I, BT>, 1>, [Tensor<CubeBackend<R, f32, I, BT>, 1>; 2]) {
-    let (parameter, gradient) = (own(array(parameter)), array(gradient));
+    let (parameter, gradient) = (array(parameter), array(gradient));
+    // The module that is updated still holds the parameter.
+    let updated = empty_like(&parameter);
     let fresh = moments.is_none();
     let [first, second] = match moments {
         Some(moments) => moments.map(|moment| own(array(moment))),
@@ -85,10 +88,11 @@ pub fn adamw<R: CubeRuntime, I: IntElement, BT: BoolElement>(
     let (grid, cube) = pointwise(parameter.meta.num_elements(), 1);
     let [correction_1, correction_2] = step.corrections();
     adamw_kernel::launch(
-        &parameter.client,
+        &updated.client,
         grid,
         cube,
-        parameter.clone().into_array_arg(),
+        parameter.into_array_arg(),
+        updated.clone().into_array_arg(),
         first.clone().into_array_arg(),
         second.clone().into_array_arg(),
         gradient.into_array_arg(),
@@ -102,7 +106,7 @@ pub fn adamw<R: CubeRuntime, I: IntElement, BT: BoolElement>(
         step.learning_rate as f32,
         fresh,
     );
-    (tensor(parameter), [tensor(first), tensor(second)])
+    (tensor(updated), [tensor(first), tensor(second)])
 }
 
 pub fn squares<R: CubeRuntime, I: IntElement, BT: BoolElement>(

@@ -13,7 +13,9 @@ use super::core::{
 };
 use super::linear::{Linear, linear_backward};
 use super::norm::{Norm, NormKept};
+use super::packed;
 use super::rotary::{Rotary, Rotation};
+use crate::kernels::{AttentionRanges, PackedAttention, kernels};
 use crate::model::Init;
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::init::layer_std;
@@ -49,6 +51,8 @@ pub struct Geometry<B: Backend> {
     spans: Vec<AttentionSpan<B>>,
     /// The spans of layers whose attention is windowed.
     window_spans: Vec<AttentionSpan<B>>,
+    /// In place of the spans of layers without and with windows, if the backend computes all sequences at once.
+    packed: [Option<AttentionRanges<B>>; 2],
 }
 
 impl<B: Backend> Geometry<B> {
@@ -59,26 +63,47 @@ impl<B: Backend> Geometry<B> {
 
     /// Sequences of `lengths` rows without rotary positions; every row attends to all rows of its sequence.
     pub fn without_positions(lengths: &[usize]) -> Self {
-        Self { rotations: None, spans: AttentionSpan::runs(lengths), window_spans: Vec::new() }
+        Self {
+            rotations: None,
+            spans: AttentionSpan::runs(lengths),
+            window_spans: Vec::new(),
+            packed: [None, None],
+        }
     }
 
     /// Causal attention inside each document of a packed sequence.
     pub fn causal_documents(heads: HeadSizes, rotary: &Rotary<B>, documents: &[u32]) -> Self {
-        Self::new(
-            heads,
-            rotary,
-            AttentionSpan::causal_documents(documents, None, heads, &rotary.device()),
-        )
+        let device = rotary.device();
+        match packed::causal(documents, None, heads, &device) {
+            Some(ranges) => {
+                Self { packed: [Some(ranges), None], ..Self::new(heads, rotary, Vec::new()) }
+            }
+            None => Self::new(
+                heads,
+                rotary,
+                AttentionSpan::causal_documents(documents, None, heads, &device),
+            ),
+        }
     }
 
     /// Sequences of any lengths, with the positions of `rotary` one after another; every row attends to all rows of its sequence.
     pub fn packed(heads: HeadSizes, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
         Self::new(heads, rotary, AttentionSpan::pairs(lengths.iter().map(|&s| (s, s))))
+            .at_once(heads, &rotary.device())
     }
 
     /// As [`packed`](Self::packed), in which neighbours of equal length run as one batch.
     pub fn packed_runs(heads: HeadSizes, rotary: &Rotary<B>, lengths: &[usize]) -> Self {
-        Self::new(heads, rotary, AttentionSpan::runs(lengths))
+        Self::new(heads, rotary, AttentionSpan::runs(lengths)).at_once(heads, &rotary.device())
+    }
+
+    /// The same geometry, where short sequences are computed all at once if the backend can.
+    #[must_use]
+    pub(in crate::model) fn at_once(self, heads: HeadSizes, device: &B::Device) -> Self {
+        match packed::of_spans(&self.spans, heads, device) {
+            Some(ranges) => Self { spans: Vec::new(), packed: [Some(ranges), None], ..self },
+            None => self,
+        }
     }
 
     /// The same where rows of layers with windows attend to all rows of their window. Windows of `lengths` rows follow each other;
@@ -91,7 +116,12 @@ impl<B: Backend> Geometry<B> {
     /// Sequences of `lengths` rows that attend to contexts of `contexts` rows, without positions.
     pub fn cross(lengths: &[usize], contexts: &[usize]) -> Self {
         let sizes = lengths.iter().copied().zip(contexts.iter().copied());
-        Self { rotations: None, spans: AttentionSpan::pairs(sizes), window_spans: Vec::new() }
+        Self {
+            rotations: None,
+            spans: AttentionSpan::pairs(sizes),
+            window_spans: Vec::new(),
+            packed: [None, None],
+        }
     }
 
     /// The same with windows of `tokens` in the layers that have windows.
@@ -101,6 +131,10 @@ impl<B: Backend> Geometry<B> {
             return self;
         };
         let device = rotation.device();
+        if let Some(ranges) = packed::causal(documents, tokens, heads, &device) {
+            let [whole, _] = self.packed;
+            return Self { packed: [whole, Some(ranges)], ..self };
+        }
         let window_spans = AttentionSpan::causal_documents(documents, tokens, heads, &device);
         Self { window_spans, ..self }
     }
@@ -110,12 +144,17 @@ impl<B: Backend> Geometry<B> {
         if windowed { &self.window_spans } else { &self.spans }
     }
 
+    /// The ranges of a layer, if all sequences are computed at once.
+    fn ranges(&self, windowed: bool) -> Option<&AttentionRanges<B>> {
+        self.packed[usize::from(windowed)].as_ref()
+    }
+
     /// Sequences of `lengths` rows, each with a matrix that is added to its scores, `[1, h, s, s]`; every row attends to all rows of
     /// its sequence.
     pub(in crate::model) fn biased(lengths: &[usize], biases: Vec<Tensor<B, 4>>) -> Self {
         let spans = AttentionSpan::whole_pairs(lengths.iter().map(|&s| (s, s))).into_iter();
         let spans = spans.zip(biases).map(|(span, bias)| span.with_mask(bias)).collect();
-        Self { rotations: None, spans, window_spans: Vec::new() }
+        Self { rotations: None, spans, window_spans: Vec::new(), packed: [None, None] }
     }
 
     /// The same where the last key of every context stands for all keys that are missing to `keys`: it counts as often as they are.
@@ -140,12 +179,13 @@ impl<B: Backend> Geometry<B> {
         let masks =
             self.spans.iter().chain(&self.window_spans).map(AttentionSpan::bytes).sum::<u64>();
         let rotations = self.rotations.iter().flatten().map(Rotation::bytes).sum::<u64>();
-        rotations + masks
+        let ranges = self.packed.iter().flatten().map(AttentionRanges::bytes).sum::<u64>();
+        rotations + masks + ranges
     }
 
     fn new(heads: HeadSizes, rotary: &Rotary<B>, spans: Vec<AttentionSpan<B>>) -> Self {
         let rotations = [rotary.of_heads(heads.heads), rotary.of_heads(heads.kv_heads)];
-        Self { rotations: Some(rotations), spans, window_spans: Vec::new() }
+        Self { rotations: Some(rotations), spans, window_spans: Vec::new(), packed: [None, None] }
     }
 
     /// Queries and keys, rotated by their positions.
@@ -235,6 +275,12 @@ impl<B: Backend> Attention<B> {
         let [query, key] = geometry.rotate([query, key]);
         let value = self.value.forward(context_cm);
         let inputs = AttentionInputs { query: query * self.scale, key, value };
+        let norms = [query_norm, key_norm];
+        if let Some(ranges) = geometry.ranges(self.windowed) {
+            let packed = kernels().packed_attention(&self.packing(&inputs), ranges);
+            let y = self.output.forward(packed[0].clone());
+            return (y, AttentionKept { inputs, norms, weights: None, packed: Some(packed) });
+        }
         let spans = geometry.spans(self.windowed);
         let (weights, attended) = match keeps_weights(spans, self.heads) {
             true => {
@@ -244,8 +290,7 @@ impl<B: Backend> Attention<B> {
             false => (None, attend_only(&inputs, spans, self.heads)),
         };
         let y = self.output.forward(attended.clone());
-        let norms = [query_norm, key_norm];
-        (y, AttentionKept { inputs, norms, weights })
+        (y, AttentionKept { inputs, norms, weights, packed: None })
     }
 
     /// The gradients of `x_rm` and `context_cm`.
@@ -256,9 +301,44 @@ impl<B: Backend> Attention<B> {
         gradients: &mut Gradients<B>,
     ) -> [Tensor<B, 2>; 2] {
         let AttentionGiven { kept, dy, geometry } = given;
-        let AttentionKept { inputs, norms: [query_norm, key_norm], weights } = kept;
-        let spans = geometry.spans(self.windowed);
+        let AttentionKept { inputs, norms: [query_norm, key_norm], weights, packed } = kept;
+        let d = match geometry.ranges(self.windowed) {
+            Some(ranges) => {
+                let given = self.packing(&inputs);
+                let packed = packed.unwrap_or_else(|| kernels().packed_attention(&given, ranges));
+                let dy = linear_backward(&self.output, packed[0].clone(), dy, gradients);
+                let d = kernels().packed_attention_backward(&given, ranges, packed, dy);
+                let [query, key, value] = d;
+                AttentionInputs { query, key, value }
+            }
+            None => self.spans_backward((inputs, weights), dy, geometry, gradients),
+        };
+        let [d_query, d_key] = geometry.rotate_back([d.query * self.scale, d.key]);
+        let d_query = normed_backward(&self.query_norm, query_norm, d_query, gradients);
+        let d_key = normed_backward(&self.key_norm, key_norm, d_key, gradients);
+        let dx = linear_backward(&self.query, x_rm, d_query, gradients);
+        let d_context = linear_backward(&self.key, context_cm.clone(), d_key, gradients)
+            + linear_backward(&self.value, context_cm, d.value, gradients);
+        [dx, d_context]
+    }
+
+    /// The inputs of attention that computes all sequences at once.
+    fn packing(&self, inputs: &AttentionInputs<B>) -> PackedAttention<B> {
+        let AttentionInputs { query, key, value } = inputs.clone();
+        let HeadSizes { heads, kv_heads, head_dim } = self.heads;
+        PackedAttention { query, key, value, heads, kv_heads, head_dim }
+    }
+
+    /// The gradients of the inputs of attention span by span, from the gradient of the layer.
+    fn spans_backward(
+        &self,
+        (inputs, weights): (AttentionInputs<B>, Option<(Vec<Tensor<B, 4>>, Tensor<B, 2>)>),
+        dy: Tensor<B, 2>,
+        geometry: &Geometry<B>,
+        gradients: &mut Gradients<B>,
+    ) -> AttentionInputs<B> {
         let heads = self.heads;
+        let spans = geometry.spans(self.windowed);
         let (weights, attended) = match weights {
             Some((weights, attended)) => (Some(weights), attended),
             None if keeps_weights(spans, heads) => {
@@ -268,20 +348,13 @@ impl<B: Backend> Attention<B> {
             None => (None, attend_only(&inputs, spans, heads)),
         };
         let dy = linear_backward(&self.output, attended, dy, gradients);
-        let d = match weights {
+        match weights {
             Some(weights) => attend_backward(&inputs, spans, heads, weights, &dy),
             None => {
                 let weights = each_weights(&inputs, spans, heads);
                 attend_backward(&inputs, spans, heads, weights, &dy)
             }
-        };
-        let [d_query, d_key] = geometry.rotate_back([d.query * self.scale, d.key]);
-        let d_query = normed_backward(&self.query_norm, query_norm, d_query, gradients);
-        let d_key = normed_backward(&self.key_norm, key_norm, d_key, gradients);
-        let dx = linear_backward(&self.query, x_rm, d_query, gradients);
-        let d_context = linear_backward(&self.key, context_cm.clone(), d_key, gradients)
-            + linear_backward(&self.value, context_cm, d.value, gradients);
-        [dx, d_context]
+        }
     }
 
     /// The gradient of the scores of every span, `[1, h, s, t]`, where `dy` is the gradient of the output. Only for heads that share
@@ -359,6 +432,9 @@ pub(in crate::model) struct AttentionKept<B: Backend> {
     norms: [Option<NormKept<B>>; 2],
     /// The weights of every span, and their sums over the values; recomputed if they are not kept.
     weights: Option<(Vec<Tensor<B, 4>>, Tensor<B, 2>)>,
+    /// The sums over the values and the logarithms of the softmax's denominators, where all sequences are computed at once; recomputed
+    /// if they are not kept.
+    packed: Option<[Tensor<B, 2>; 2]>,
 }
 
 impl<B: Backend> KeptTensors<B> for AttentionKept<B> {
@@ -370,13 +446,14 @@ impl<B: Backend> KeptTensors<B> for AttentionKept<B> {
             weights.iter_mut().for_each(|weights| visit.tensor(weights));
             visit.tensor(sums);
         }
+        self.packed.iter_mut().flatten().for_each(|x| visit.tensor(x));
     }
 }
 
 impl<B: Backend> AttentionKept<B> {
     /// The same without the results of the attention core.
     pub(in crate::model) fn selective(self) -> Self {
-        Self { weights: None, ..self }
+        Self { weights: None, packed: None, ..self }
     }
 
     pub(in crate::model) fn bytes(&self) -> u64 {
@@ -384,6 +461,7 @@ impl<B: Backend> AttentionKept<B> {
             weights.iter().map(bytes_of).sum::<u64>() + bytes_of(sums)
         };
         let norms = self.norms.iter().flatten().map(NormKept::bytes).sum::<u64>();
-        self.inputs.bytes() + norms + self.weights.as_ref().map_or(0, weights)
+        let packed = self.packed.iter().flatten().map(bytes_of).sum::<u64>();
+        self.inputs.bytes() + norms + self.weights.as_ref().map_or(0, weights) + packed
     }
 }

@@ -161,6 +161,16 @@ impl<B: Backend> AttentionSpan<B> {
         spans
     }
 
+    /// The keys of every query; `None` under a mask.
+    pub fn ranges(&self) -> Option<Vec<Range<usize>>> {
+        let keys = |sequence: usize| {
+            let start = self.keys.start + sequence * self.keys.length;
+            start..start + self.keys.length
+        };
+        let of_sequence = |n: usize| std::iter::repeat_n(keys(n), self.queries.length);
+        self.mask.is_none().then(|| (0..self.sequences).flat_map(of_sequence).collect())
+    }
+
     /// Keys of one sequence.
     pub fn keys(&self) -> usize {
         self.keys.length

@@ -6,6 +6,7 @@
 //! | `attention`, `core`, `rotary` | attention: projections, scores and weighted sums, rotary positions |
 //! | `feed_forward`, `norm` | the other parts of a layer |
 //! | `linear` | linear layers with low-rank adapters |
+//! | `packed` | which sequences attention computes all at once |
 //! | `merger` | the adapter of an encoder: neighbouring patches become one token of the decoder |
 //! | `columns` | tensors side by side in one activation |
 
@@ -17,6 +18,7 @@ pub mod layer;
 pub mod linear;
 pub mod merger;
 pub(crate) mod norm;
+mod packed;
 pub mod rotary;
 #[cfg(test)]
 mod tests;

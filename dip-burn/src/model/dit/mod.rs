@@ -158,7 +158,7 @@ impl<B: Backend> DitChunk<B> {
         let cross = Geometry::cross(&lengths.clips, &lengths.captions);
         let cross = match &self.wan {
             Some(wan) => cross.with_last_keys_counted(wan.caption_tokens as usize, device),
-            None => cross,
+            None => cross.at_once(self.heads, device),
         };
         DitShared {
             own: Geometry::packed(self.heads, &rotary, &lengths.clips),
