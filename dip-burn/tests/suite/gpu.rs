@@ -24,8 +24,22 @@ fn random_plans_give_the_gradients_of_the_cpu<B: Backend>(device: &B::Device, di
         let pictures = case(&mut rng, images[round % 3], false);
         pictures.holds_on::<B>(&mut rng, devices(), &STRATEGIES, digits);
         for clips in [case_of_clips, case_of_wan] {
-            clips(&mut rng, ranks == 3).holds_on::<B>(&mut rng, devices(), &STRATEGIES, digits);
+            let clips = clips(&mut rng, ranks == 3);
+            clips.holds_on::<B>(&mut rng, devices(), &STRATEGIES, digits);
         }
+    }
+}
+
+/// Heads of 16 values, for which GPUs compute short sequences all at once.
+fn wide_heads_give_the_gradients_of_the_cpu<B: Backend>(device: &B::Device, digits: f64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let pictures = case(&mut rng, &[&[2, 1], &[1, 0, 2]], false);
+    let clips = case_of_clips(&mut rng, false);
+    for mut case in [pictures, clips] {
+        for module in &mut case.model.modules {
+            module.hidden = 16 * module.heads;
+        }
+        case.holds_on::<B>(&mut rng, vec![device.clone()], &STRATEGIES, digits);
     }
 }
 
@@ -62,6 +76,12 @@ mod wgpu {
 
     #[test]
     #[ignore = "needs Vulkan"]
+    fn wide_heads_on_one_gpu_give_the_gradients_of_the_cpu() {
+        wide_heads_give_the_gradients_of_the_cpu::<Wgpu>(&WgpuDevice::DefaultDevice, DIGITS);
+    }
+
+    #[test]
+    #[ignore = "needs Vulkan"]
     fn kernels_of_a_gpu_equal_their_twins() {
         kernels_equal_their_twins::<Wgpu>(&WgpuDevice::DefaultDevice);
     }
@@ -93,6 +113,12 @@ mod cuda {
     #[ignore = "needs CUDA"]
     fn random_plans_on_one_gpu_give_the_gradients_of_the_cpu() {
         random_plans_give_the_gradients_of_the_cpu::<Cuda>(&Default::default(), DIGITS);
+    }
+
+    #[test]
+    #[ignore = "needs CUDA"]
+    fn wide_heads_on_one_gpu_give_the_gradients_of_the_cpu() {
+        wide_heads_give_the_gradients_of_the_cpu::<Cuda>(&Default::default(), DIGITS);
     }
 
     #[test]
