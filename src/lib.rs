@@ -55,6 +55,8 @@
 //! A run takes them by the methods of `train::Run`.
 
 pub mod emulate;
+#[cfg(feature = "train")]
+mod init;
 pub mod plan;
 #[cfg(feature = "train")]
 mod run;

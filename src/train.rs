@@ -15,16 +15,17 @@
 //! # }
 //! ```
 
-pub use crate::run::{OnBackend, Run, RunError, Training, on_device};
+pub use crate::init::{Fit, MemoryUse, Proposal, RunKind, RunRequest};
+pub use crate::run::{OnBackend, Outlook, Run, RunError, Training, on_device};
 pub use dip_burn::train::{
     Assign, BatchContent, BatchLoader, Caption, CaptionEvaluator, CheckpointConfig, ClipEvaluator,
-    DataConfig, Device, EarlyStop, Evaluation, EvaluationConfig, EvaluationError, Evaluator,
-    HeldOutPicture, Inference, IterationReport, JsonLines, LoadedBatch, LockError, LoraConfig,
-    LossScale, MetricSink, MetricsConfig, MixtureConfig, OnError, OutputLock, Packing,
+    DataConfig, DataSurvey, Device, EarlyStop, Evaluation, EvaluationConfig, EvaluationError,
+    Evaluator, HeldOutPicture, Inference, IterationReport, JsonLines, LoadedBatch, LockError,
+    LoraConfig, LossScale, MetricSink, MetricsConfig, MixtureConfig, OnError, OutputLock, Packing,
     PartitionMethod, PendingContent, PipelineConfig, Resumed, RunConfig, RunData, RunFacts,
-    RunState, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError, StopRequest,
-    TensorBoard, Throughput, TraceFiles, TrainError, Trainer, TrainerInit, WeightsConfig,
-    clip_size, resident_bytes, write_samples,
+    RunState, SampleCount, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError,
+    StopRequest, SurveyedDocument, TensorBoard, Throughput, TraceFiles, TrainError, Trainer,
+    TrainerInit, WeightsConfig, clip_size, resident_bytes, write_samples,
 };
 pub use dip_burn::{
     Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,

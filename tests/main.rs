@@ -33,6 +33,11 @@ mod validation;
 #[path = "suite/calibrate.rs"]
 mod calibrate;
 
+/// Proposed runs.
+#[cfg(feature = "train")]
+#[path = "suite/init.rs"]
+mod init;
+
 /// Training, and resuming after a kill.
 #[cfg(feature = "train")]
 #[path = "suite/training.rs"]

@@ -17,21 +17,22 @@ pub fn model_flops(model: &ModelSpec, batch: &BatchMeta) -> Flops {
             (true, false) => 2.0,
             (true, true) => 3.0,
         };
-        Flops(passes * forward(model, ModuleId::from(m), batch))
+        let of_layers = if spec.has_frozen_tower() { 1.0 } else { passes };
+        forward(model, ModuleId::from(m), batch, [of_layers, passes])
     };
     (0..model.modules.len()).map(module).sum()
 }
 
-/// The forward FLOPs of one module over all microbatches.
-fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta) -> f64 {
+/// The forward FLOPs of one module over all microbatches: of its start and its layers, and of its end, each so many times.
+fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta, times: [f64; 2]) -> Flops {
     let whole = DeviceLayout { tensor: 1, element_bytes: 1 };
     let all = ChunkQuery::new(model, module, 0..model.modules[module.index()].layers);
     let windowed = all.layer_parts().filter(|&part| part == Part::Windowed).count() as f64;
     let parts = [
-        (Part::First, 1.0),
-        (Part::Layer, all.layers.len() as f64 - windowed),
-        (Part::Windowed, windowed),
-        (Part::Last, 1.0 + all.stacked_layers() as f64),
+        (Part::First, times[0]),
+        (Part::Layer, times[0] * (all.layers.len() as f64 - windowed)),
+        (Part::Windowed, times[0] * windowed),
+        (Part::Last, times[1] * (1.0 + all.stacked_layers() as f64)),
     ];
     let mut total = 0.0;
     for meta in &batch.microbatches {
@@ -46,7 +47,7 @@ fn forward(model: &ModelSpec, module: ModuleId, batch: &BatchMeta) -> f64 {
             total += count * operators.iter().map(|op| op.flops.0).sum::<f64>();
         }
     }
-    total
+    Flops(total)
 }
 
 /// Returns the MFU: `flops` over the peak arithmetic of the `tensor * pipeline` devices of a replica in `seconds`. 0 if
@@ -94,6 +95,13 @@ mod tests {
         model.modules[0].trainable = false;
         let frozen = model_flops(&model, &batch(4, 1000)).0;
         assert!(((all - text) / (frozen - text) - 3.0).abs() < 1e-9);
+        let tower = {
+            let vision = &mut model.modules[0];
+            (vision.trainable, vision.frozen) = (true, vec!["tower".into()]);
+            model_flops(&model, &batch(4, 1000)).0
+        };
+        // Nearly all of the encoder is its tower.
+        assert!(tower > frozen && (tower - text) / (frozen - text) < 1.1, "{tower} {frozen}");
     }
 
     #[test]

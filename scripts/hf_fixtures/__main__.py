@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import hf_fixtures
-from hf_fixtures import counts
+from hf_fixtures import counts, defaults, generation
 
 
 def families():
@@ -19,6 +19,8 @@ def families():
 def main():
     what, root, *chosen = sys.argv[1:]
     root = Path(root)
+    if what in ("defaults", "generation"):
+        return {"defaults": defaults, "generation": generation}[what].write(root)
     for family, module in sorted(families().items()):
         if what == "counts" and module.PUBLISHED and (not chosen or family in chosen):
             counts.write(root / f"{family}.json", module)

@@ -180,13 +180,13 @@ def write(folder, model, cases, shard="1GB", dtype=torch.float32):
         print(f"  larger than {MAX_BYTES} bytes: make it smaller")
 
 
-def write_adapter(folder, model, cases):
+def write_adapter(folder, model, cases, base):
     """Writes an adapter of PEFT with random values, and `expected.safetensors` as `write` does, for the tensors of the adapter."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | dict(base_model_name_or_path="llama-biases"), indent=2) + "\n")
+    path.write_text(json.dumps(config | dict(base_model_name_or_path=base), indent=2) + "\n")
     (folder / "README.md").unlink(missing_ok=True)
     expected, _ = trained(model, cases)
     save_file({k: v.contiguous() for k, v in expected.items()}, folder / "expected.safetensors")

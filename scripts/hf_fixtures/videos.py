@@ -26,8 +26,18 @@ def drawn(frames, width, height):
 def videos(folder):
     folder.mkdir(parents=True, exist_ok=True)
     size = dict(shortest_edge=28 * 28 * 2, longest_edge=28 * 28 * 6)
-    processor = Qwen2VLVideoProcessor(size=size, do_sample_frames=True, fps=2)
+    plain = Qwen2VLVideoProcessor(size=size, do_sample_frames=True, fps=2)
+    # Other frames, fewer in all, and smaller ones in long videos.
+    other = dict(fps=4, min_frames=6, max_frames=12, cap_pixels_per_frame=True, max_video_tokens=20)
+    other = Qwen2VLVideoProcessor(size=size, do_sample_frames=True, **other)
     expected = {}
+    write(expected, "", plain)
+    write(expected, "other-", other)
+    save_file(expected, folder / "expected.safetensors")
+
+
+def write(expected, start, processor):
+    """Adds what a processor makes of all videos."""
     for name, (frames, rate, width, height) in VIDEOS.items():
         metadata = VideoMetadata(total_num_frames=frames, fps=rate, duration=frames / rate, height=height, width=width)
         out = processor(
@@ -35,11 +45,11 @@ def videos(folder):
         )
         patches = out["pixel_values_videos"].flatten()
         places = [i * len(patches) // SAMPLES for i in range(SAMPLES)]
+        name = start + name
         expected[f"pixels.{name}"] = patches[places].contiguous()
         expected[f"grid.{name}"] = out["video_grid_thw"][0].float()
         expected[f"seconds.{name}"] = torch.tensor([2 / out["video_metadata"][0].sampled_fps])
         print(name, out["video_grid_thw"].tolist(), out["video_metadata"][0].frames_indices, expected[f"seconds.{name}"].item())
-    save_file(expected, folder / "expected.safetensors")
 
 
 MODELS = {"videos": videos}

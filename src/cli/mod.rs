@@ -8,6 +8,8 @@ mod emulate;
 #[cfg(feature = "train")]
 mod export;
 mod files;
+#[cfg(feature = "train")]
+mod init;
 mod inputs;
 #[cfg(feature = "cuda")]
 mod kernels;
@@ -58,6 +60,9 @@ enum Command {
     /// Measure operators on this machine and fit a cluster to them
     #[cfg(feature = "train")]
     Calibrate(calibrate::Calibrate),
+    /// Look at a model and data, and write a run for them
+    #[cfg(feature = "train")]
+    Init(init::Init),
     /// Train a model
     #[cfg(feature = "train")]
     Train(train::Train),
@@ -112,6 +117,8 @@ impl Cli {
             Command::Tune(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Calibrate(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Init(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Train(command) => command.run(),
             #[cfg(feature = "train")]

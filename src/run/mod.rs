@@ -7,23 +7,24 @@
 mod backend;
 mod costs;
 mod error;
+mod outlook;
 mod sample;
 mod training;
 
 pub use backend::{OnBackend, on_device};
 pub use error::RunError;
+pub use outlook::Outlook;
 pub use training::Training;
 
 use std::sync::Arc;
 
 use dip_burn::Backend;
-use dip_burn::data::DataError;
 use dip_burn::model::Modalities;
 use dip_burn::runtime::nodes::NodeGroup;
 use dip_burn::runtime::{Connections, ProcessGroup};
 use dip_burn::train::{
-    Assign, DataConfig, MetricSink, OutputLock, PartitionMethod, RunConfig, RunData, StopRequest,
-    Throughput, TrainError, Trainer, TrainerInit,
+    Assign, MetricSink, OutputLock, PartitionMethod, RunConfig, RunData, StopRequest, Throughput,
+    TrainError, Trainer, TrainerInit,
 };
 use dip_core::{
     BatchMeta, Budget, Bytes, ClusterSpec, CostModel, FieldError, ModelSpec, Schedule, Seconds,
@@ -145,6 +146,7 @@ impl Run {
         let group = connections.group.clone();
         group.agree("the run", || self.identity())?;
         let schedule = self.choose_schedule()?;
+        self.config.evaluation = self.config.evaluation_of_model().map_err(TrainError::from)?;
         let mut data = self.open()?;
         // The metadata of batches is known before they are trained (section 4).
         let sample = BatchSample::draw(&self.model, &mut data)?;
@@ -179,13 +181,11 @@ impl Run {
     }
 
     fn open(&mut self) -> Result<RunData, TrainError> {
-        let RunConfig { data, evaluation, seed, .. } = &self.config;
+        let RunConfig { evaluation, seed, .. } = &self.config;
         match self.data.take() {
             Some(own) => Ok(own),
             None => {
-                let tokenizer = self.config.tokenizer().map_err(DataError::from)?;
-                let image_processor = self.config.image_processor()?;
-                let data = DataConfig { tokenizer, image_processor, ..data.clone() };
+                let data = self.config.data_of_model()?;
                 Ok(RunData::open(&self.model, &data, evaluation, *seed)?)
             }
         }

@@ -20,24 +20,40 @@ pub(super) struct BatchSample {
     pub documents: usize,
     /// The size of its clips.
     pub clip: ClipSize,
+    /// Tokens of a mean batch, without padding.
+    pub tokens_per_batch: f64,
+    /// Documents of a mean batch.
+    pub documents_per_batch: f64,
 }
 
 impl BatchSample {
     /// Reads the metadata of the first batches, and then restores the position of the data.
     pub fn draw(model: &ModelSpec, data: &mut RunData) -> Result<Self, TrainError> {
         let start = data.loader.position();
-        let (mut batches, mut documents) = (Vec::new(), 0);
+        let (mut batches, mut documents, mut tokens) = (Vec::new(), 0, 0);
         for _ in 0..BATCHES {
             let batch = data.loader.next_batch(&mut |_| Vec::new())?;
-            documents += batch.documents;
+            (documents, tokens) = (documents + batch.documents, tokens + batch.tokens);
             batches.push(batch.meta);
         }
         data.loader.restore(&start)?;
         let microbatches: Vec<_> = batches.iter().flat_map(|batch| &batch.microbatches).collect();
         let mean = mean_microbatch(&microbatches);
         let clip = mean.clips.first().cloned().unwrap_or_else(|| mean_clip(&[]));
-        let documents = documents.div_ceil(microbatches.len().max(1) as u64) as usize;
-        Ok(Self { batches, mean, documents, clip: clip_size(model, &clip) })
+        let of_batch = |sum: u64| sum as f64 / batches.len() as f64;
+        Ok(Self {
+            mean,
+            documents: documents.div_ceil(microbatches.len().max(1) as u64) as usize,
+            clip: clip_size(model, &clip),
+            tokens_per_batch: of_batch(tokens),
+            documents_per_batch: of_batch(documents),
+            batches,
+        })
+    }
+
+    /// All of the batches.
+    pub fn batches(&self) -> &[BatchMeta] {
+        &self.batches
     }
 
     /// Each batch reduced to the share of one of `replicas`.

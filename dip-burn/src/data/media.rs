@@ -1,6 +1,9 @@
 //! How a model reads what is not text.
 
+use std::hash::Hasher;
+
 use dip_core::{FieldError, ModelSpec};
+use fnv::FnvHasher;
 
 use super::document::PlacedSound;
 use super::processor::ImageProcessor;
@@ -27,6 +30,17 @@ impl MediaProcessor {
 }
 
 impl MediaProcessor {
+    /// A number that tells apart processors that make other pixels, frames or sounds of the same files.
+    pub fn fingerprint(&self) -> u64 {
+        let Self { images, sounds } = self;
+        let (pictures, videos) =
+            (images.as_ref().map(|i| i.config()), images.as_ref().map(|i| i.videos()));
+        let text = serde_json::to_string(&(pictures, videos, sounds));
+        let mut hash = FnvHasher::default();
+        hash.write(text.expect("plain data has a JSON form").as_bytes());
+        hash.finish()
+    }
+
     /// The mel frames of sounds; none without an audio encoder.
     pub fn hear(&self, sounds: &[PlacedSound]) -> Vec<Sound> {
         let Some(rule) = self.sounds.filter(|_| !sounds.is_empty()) else { return Vec::new() };

@@ -16,6 +16,8 @@ pub struct Mixture<D = Document> {
     parts: Vec<MixturePart<D>>,
     seed: u64,
     drawn: u64,
+    /// The part of the last document.
+    last: Option<usize>,
 }
 
 /// A source of a [`Mixture`].
@@ -38,7 +40,7 @@ struct MixturePosition {
 impl<D> Mixture<D> {
     /// A mixture of `parts`, of which there is at least one.
     pub fn new(parts: Vec<MixturePart<D>>, seed: u64) -> Self {
-        Self { parts, seed, drawn: 0 }
+        Self { parts, seed, drawn: 0, last: None }
     }
 
     /// The part of document `drawn`.
@@ -60,7 +62,7 @@ impl<D> Mixture<D> {
 impl<D> DataSource<D> for Mixture<D> {
     fn next_document(&mut self) -> Result<D, DataError> {
         let chosen = self.choice(self.drawn);
-        self.drawn += 1;
+        (self.drawn, self.last) = (self.drawn + 1, Some(chosen));
         self.parts[chosen].source.next_document()
     }
 
@@ -87,6 +89,10 @@ impl<D> DataSource<D> for Mixture<D> {
     /// The passes over the part that has the fewest.
     fn passes(&self) -> u64 {
         self.parts.iter().map(|part| part.source.passes()).min().unwrap_or(0)
+    }
+
+    fn last_name(&self) -> Option<String> {
+        self.parts.get(self.last?)?.source.last_name()
     }
 
     fn skipped(&self) -> SkipCounts {

@@ -59,6 +59,7 @@ pub use packing::{
     BestFit, FirstFit, Fitting, PackConfig, PackedMicrobatch, Packer, PackingRule, Room,
 };
 pub use picture::{Picture, PictureError, PixelSource};
+pub(crate) use processor::model_file;
 pub use processor::{ImageProcessor, VideoRule};
 pub use report::DataReport;
 pub use skip::{SkipCounts, SkipReason, SkippedSample};
@@ -72,4 +73,4 @@ pub use video::{
     Video, VideoError, caption_tokens, joined_spaces, noisy,
 };
 pub use visual::Visual;
-pub use webdataset::{Folders, SizeLimits, WebDataset, WebDatasetConfig};
+pub use webdataset::{Folders, ShardCache, SizeLimits, WebDataset, WebDatasetConfig};

@@ -30,6 +30,11 @@ pub trait DataSource<D = Document>: Send {
         0
     }
 
+    /// The name of the last document in reports, such as its shard and its number there; `None` for data without names.
+    fn last_name(&self) -> Option<String> {
+        None
+    }
+
     /// The documents skipped between the beginning of the data and the position.
     fn skipped(&self) -> SkipCounts {
         SkipCounts::default()

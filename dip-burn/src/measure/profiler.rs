@@ -157,7 +157,7 @@ impl<'a, B: Backend> Profiler<'a, B> {
         for module in &mut model.modules {
             module.layers = LAYERS;
             // All parts of a frozen module are measured, too; the cost model leaves out the parts that do not run.
-            module.trainable = true;
+            (module.trainable, module.frozen) = (true, trained_tower(module));
         }
         let (mut entries, mut extremes) = (Vec::new(), Vec::new());
         for (m, module) in model.modules.iter().enumerate() {
@@ -206,6 +206,11 @@ impl<'a, B: Backend> Profiler<'a, B> {
             sound_frames: self.sound_frames(model),
         }
     }
+}
+
+/// The frozen parts of a module without its tower: a tower is measured with its backward, which the cost model leaves out.
+fn trained_tower(module: &ModuleSpec) -> Vec<String> {
+    module.frozen.iter().filter(|part| *part != "tower").cloned().collect()
 }
 
 /// The entries of typical sizes, and those of the largest and the smallest images.

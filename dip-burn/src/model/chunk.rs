@@ -75,6 +75,15 @@ pub trait ModelChunk<B: Backend>: Module<B> + 'static {
     }
 }
 
+/// What a chunk of a frozen tower sends in place of the gradient of its input, which nobody reads: one zero. The first chunk of a
+/// module sends nothing.
+pub(super) fn unread_gradients<B: Backend>(
+    is_first: bool,
+    like: &Tensor<B, 2>,
+) -> Vec<Tensor<B, 2>> {
+    if is_first { Vec::new() } else { vec![Tensor::zeros([1, 1], &like.device())] }
+}
+
 /// The ends that a chunk holds of a module whose head is its token table.
 #[derive(Debug, Clone, Copy)]
 pub struct TiedEnds<'a, B: Backend> {

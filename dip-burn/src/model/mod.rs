@@ -15,11 +15,13 @@
 //! | `gradients` | sums of weight gradients |
 //! | `precision` | the element type of the layers |
 //! | `init` | initial weights, drawn by parameter name, so that they do not depend on the partition |
+//! | `choice` | the next token from logits and settings |
 //! | `sampler` | clips from noise: Euler steps with guidance |
 //! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
 
 pub mod audio;
 pub mod block;
+mod choice;
 mod chunk;
 pub mod decoder;
 pub mod dit;
@@ -43,6 +45,7 @@ use crate::weights::{Weights, WeightsError};
 
 pub(crate) use crate::kernels::{cast, to_f32};
 pub use audio::AudioChunk;
+pub use choice::{Continuation, TokenChoice};
 pub use chunk::{AnyChunk, InputSlice, KeptState, Matrix, ModelChunk, Slice, TiedEnds};
 pub use decoder::DecoderChunk;
 pub use dit::DitChunk;

@@ -30,8 +30,9 @@ pub use config::{
     WeightsConfig,
 };
 pub use data::{
-    BatchContent, BatchLoader, CaptionEvaluator, ClipEvaluator, HeldOutPicture, LoadedBatch,
-    PendingContent, RunData, SelectMicrobatches, clip_size,
+    BatchContent, BatchLoader, CaptionEvaluator, ClipEvaluator, DataSurvey, HeldOutPicture,
+    LoadedBatch, PendingContent, RunData, SampleCount, SelectMicrobatches, SurveyedDocument,
+    clip_size,
 };
 pub use early_stop::EarlyStop;
 pub use error::TrainError;

@@ -62,7 +62,8 @@ impl Case {
         );
         let (loss, mut expected) = whole.loss_and_gradients(&self.batch);
         expected.retain(|name, _| {
-            self.model.modules.iter().any(|m| m.trainable && name.starts_with(&m.name))
+            let (module, path) = name.split_once('.').unwrap();
+            self.model.modules.iter().any(|m| m.name == module && m.trains(path, false))
         });
         assert!((report.loss - loss).abs() <= digits * loss, "{} {loss}", report.loss);
         let worst = difference(&gradients, &expected);
@@ -208,6 +209,18 @@ fn a_frozen_encoder_gets_no_gradients_and_changes_none() {
             2,
             &["keep", "selective", "full", "offload"],
         );
+    }
+}
+
+/// Only the adapter of the encoder runs a backward: its layers keep nothing.
+#[test]
+fn a_frozen_tower_runs_forward_only_below_its_trained_adapter() {
+    let mut rng = ChaCha8Rng::seed_from_u64(13);
+    for round in 0..10 {
+        let images: &[&[u32]] = &[&[2, 1], &[0], &[3]];
+        let mut case = case(&mut rng, images, false);
+        case.model.modules[0].frozen = vec!["tower".into()];
+        case.holds(&mut rng, 1 + round % 3, &["keep", "selective", "full", "offload"]);
     }
 }
 

@@ -60,20 +60,26 @@ fn processor() -> (ImageProcessor, PatchShape) {
 fn frames_sizes_and_pixels_equal_transformers() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/videos/expected.safetensors");
     let expected = TensorStore::open_file(&PathBuf::from(path)).unwrap();
-    let (processor, patches) = processor();
-    for (name, video) in [
+    let (plain, patches) = processor();
+    let config = r#"{"fps":4,"min_frames":6,"max_frames":12,"max_video_tokens":20}"#;
+    let other = plain.clone().with_video_settings(&serde_json::from_str(config).unwrap());
+    let videos = [
         ("short", video(9, 24.0, 50, 40)),
         ("long", video(40, 10.0, 61, 37)),
         ("odd", video(35, 10.0, 30, 70)),
         ("few", video(3, 25.0, 33, 33)),
-    ] {
-        let layout = processor.video_layout(&video).unwrap();
+    ];
+    let all = |processor, start: &'static str| {
+        videos.iter().map(move |(name, video)| (format!("{start}{name}"), video, processor))
+    };
+    for (name, video, processor) in all(&plain, "").chain(all(&other, "other-")) {
+        let layout = processor.video_layout(video).unwrap();
         let grid = layout.views[0];
         let of = |kind: &str| expected.all(&format!("{kind}.{name}")).unwrap();
         assert_eq!(of("grid"), [grid.frames, grid.rows, grid.columns].map(|n| n as f32), "{name}");
         assert!((of("seconds")[0] - layout.frame_seconds).abs() < 1e-6, "{name}");
         assert_eq!(layout.tokens as usize, grid.patches() / 4, "{name}");
-        let image = processor.video(&video, &layout).unwrap();
+        let image = processor.video(video, &layout).unwrap();
         assert_eq!(image.layout(), layout);
         let mut values = Vec::new();
         patches.extend(&mut values, &image.views[0]);

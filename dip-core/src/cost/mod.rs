@@ -175,6 +175,11 @@ impl<'a> ChunkQuery<'a> {
         self.layers.end == self.model.modules[self.module.index()].layers
     }
 
+    /// True if its layers run a backward. In a frozen tower only the adapter does; the backwards of other chunks are empty.
+    pub fn layers_run_backward(&self) -> bool {
+        self.runs_backward && !self.model.modules[self.module.index()].has_frozen_tower()
+    }
+
     /// What each of its layers is measured as: [`Part::Layer`] or [`Part::Windowed`].
     pub fn layer_parts(&self) -> impl Iterator<Item = Part> + '_ {
         let modality = self.model.modules[self.module.index()].kind.modality();
@@ -189,6 +194,14 @@ impl<'a> ChunkQuery<'a> {
         let last = if self.is_last() { parts.last } else { 0 };
         let stacked = self.stacked_layers() as u64 * parts.stacked;
         parts.layer * self.layers.len() as u64 + first + last + stacked
+    }
+
+    /// Number of weights of the chunk that are trained: all, those of its trained parts, or those of its adapters.
+    pub fn trained_parameters(&self) -> u64 {
+        match self.trainable {
+            true => self.model.trained_parameters(self.module, self.layers.clone()),
+            false => 0,
+        }
     }
 
     /// Number of its layers whose outputs an adapter of their own merges.

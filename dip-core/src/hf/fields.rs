@@ -139,8 +139,12 @@ impl<'a> Fields<'a> {
     }
 
     pub fn flag_or(&self, name: &str, default: bool) -> Result<bool, SpecError> {
-        let Some(value) = self.get(name) else { return Ok(default) };
-        value.as_bool().ok_or_else(|| self.wrong(name, value, "true or false"))
+        Ok(self.optional_flag(name)?.unwrap_or(default))
+    }
+
+    pub fn optional_flag(&self, name: &str) -> Result<Option<bool>, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| self.wrong(name, value, "true or false"))
     }
 
     pub fn text_or(&self, name: &str, default: &'a str) -> Result<&'a str, SpecError> {
@@ -155,6 +159,17 @@ impl<'a> Fields<'a> {
             all.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
         });
         list.ok_or_else(|| self.wrong(name, value, "a list of strings"))
+    }
+
+    /// One whole number, or a list of them; empty if it is absent.
+    pub fn whole_numbers(&self, name: &str) -> Result<Vec<u32>, SpecError> {
+        let Some(value) = self.get(name) else { return Ok(Vec::new()) };
+        let whole = |value: &Value| u32::try_from(value.as_u64()?).ok();
+        let all = match value {
+            Value::Array(all) => all.iter().map(whole).collect(),
+            one => whole(one).map(|one| vec![one]),
+        };
+        all.ok_or_else(|| self.wrong(name, value, "a whole number, or a list of them"))
     }
 
     /// A list of sizes; `None` if it is absent.

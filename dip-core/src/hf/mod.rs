@@ -5,6 +5,7 @@
 
 mod audio;
 mod fields;
+mod generation;
 mod processor;
 mod text;
 mod vision;
@@ -14,9 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{ModelSpec, ModuleSpec, Parallelism, SpecError, VitSpec};
 use fields::Fields;
+pub use generation::GenerationConfig;
 pub use processor::{
     ColorStatistics, ImageProcessorConfig, ImageRule, NativeRule, PixelScale, PixelSize,
     ProcessorFiles, ResizeFilter, SplitRule, SquareResize, SquareRule, TilesRule,
+    VideoProcessorConfig,
 };
 use vision::Modules;
 pub use wan::{PIPELINE, PipelineFiles, from_pipeline};

@@ -275,3 +275,50 @@ fn yarn_and_linear_scaling_are_read_with_their_defaults() {
     let spec = from_config("m", QWEN3_8B).unwrap().spec;
     assert_eq!(ModelSpec::from_toml(&toml::to_string(&spec).unwrap()).unwrap(), spec);
 }
+
+/// A file with few fields, and the values that `transformers` takes for the others.
+#[derive(serde::Deserialize)]
+struct Defaults {
+    name: String,
+    config: serde_json::Value,
+    decoder: serde_json::Value,
+    encoder: serde_json::Value,
+}
+
+#[test]
+fn absent_fields_have_the_defaults_of_transformers() {
+    let all: Vec<Defaults> = serde_json::from_str(include_str!("defaults.json")).unwrap();
+    assert!(all.len() >= 18);
+    for Defaults { name, config, decoder, encoder } in all {
+        let model = from_config(&name, &config.to_string());
+        let model = model.unwrap_or_else(|error| panic!("{name}: {error}")).spec;
+        let lm = model.modules.last().unwrap();
+        let kind = lm.kind.get::<DecoderSpec>().unwrap();
+        let window = lm.options.window.clone();
+        let full_layers = window.as_ref().map_or_else(Vec::new, |w| w.full_layers.clone());
+        let positions = decoder["positions"].as_u64().unwrap().min(SEQUENCE_TOKENS.into());
+        let tiled = model.sequence_tokens > SEQUENCE_TOKENS;
+        let found = serde_json::json!({
+            "hidden": lm.hidden, "ffn": lm.ffn, "layers": lm.layers, "heads": lm.heads,
+            "kv_heads": lm.kv_heads(), "head_dim": lm.head_dim(), "vocab": kind.vocab,
+            "positions": if tiled { positions } else { model.sequence_tokens.into() },
+            "norm_epsilon": lm.options.norm_epsilon, "theta": lm.options.rope.theta, "tied": kind.tied,
+            "window": window.map(|w| w.tokens), "full_layers": full_layers,
+        });
+        let mut expected = decoder;
+        expected["positions"] = positions.into();
+        assert_eq!(found, expected, "{name}");
+        if encoder.is_null() {
+            continue;
+        }
+        let tower = &model.modules[0];
+        let patch = tower.kind.get::<VitSpec>().map(|vit| vit.patch_px);
+        let found = serde_json::json!({
+            "hidden": tower.hidden, "ffn": tower.ffn, "heads": tower.heads, "patch": patch,
+            // The last layers are left out where features come from one before them.
+            "layers": if name.starts_with("llava") { encoder["layers"].clone() } else { tower.layers.into() },
+            "norm_epsilon": encoder["norm_epsilon"].as_f64().map(|_| tower.options.norm_epsilon),
+        });
+        assert_eq!(found, encoder, "{name}");
+    }
+}

@@ -2,8 +2,10 @@
 //!
 //! Matrices and tables are counted. Norms and biases are not; they are under 0.1 % of the modules of the paper.
 
+use std::ops::Range;
+
 use crate::spec::ids::ModuleId;
-use crate::spec::model::{ModelSpec, ModuleSpec};
+use crate::spec::model::{LoraTarget, ModelSpec, ModuleSpec};
 
 /// Weights of one module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,9 +110,71 @@ impl ModelSpec {
     }
 }
 
+impl ModuleSpec {
+    /// Weights of the adapters of one layer; 0 without adapters.
+    pub fn adapter_parameters(&self) -> u64 {
+        let Some(lora) = &self.lora else { return 0 };
+        let (hidden, ffn) = (u64::from(self.hidden), u64::from(self.ffn));
+        let query = u64::from(self.heads) * u64::from(self.head_dim());
+        let key_value = u64::from(self.kv_heads()) * u64::from(self.head_dim());
+        let blocks = self.kind.modality().attention_blocks();
+        let of = |&target: &LoraTarget| {
+            let (input, output, count) = match target {
+                LoraTarget::Query => (hidden, query, blocks),
+                LoraTarget::Key | LoraTarget::Value => (hidden, key_value, blocks),
+                LoraTarget::Output => (query, hidden, blocks),
+                LoraTarget::Gate | LoraTarget::Up => (hidden, ffn, 1),
+                LoraTarget::Down => (ffn, hidden, 1),
+            };
+            let magnitudes = if lora.dora { output } else { 0 };
+            count * (u64::from(lora.rank) * (input + output) + magnitudes)
+        };
+        lora.targets.iter().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// True if the weights of layer `layer` are trained, in full or by adapters. A layer of which only some parts are frozen is trained.
+    pub fn trains_layer(&self, layer: u32) -> bool {
+        self.trains(&format!("layers.{layer}"), true)
+    }
+
+    /// True if the weights before the first layer are trained.
+    pub fn trains_start(&self) -> bool {
+        let is_encoder = self.kind.modality().has_adapter();
+        self.trains(if is_encoder { "patch_embed" } else { "embed" }, false)
+    }
+
+    /// True if the weights after the last layer are trained.
+    pub fn trains_end(&self) -> bool {
+        let is_encoder = self.kind.modality().has_adapter();
+        self.trains(if is_encoder { "projector" } else { "end.head" }, false)
+    }
+}
+
+impl ModelSpec {
+    /// Weights of some layers of a module that are trained, with its start and end if they are among them, and the matrices of
+    /// adapters.
+    pub fn trained_parameters(&self, module: ModuleId, layers: Range<u32>) -> u64 {
+        let (spec, parts) = (&self.modules[module.index()], self.parameters(module));
+        let in_full = |layer: u32| spec.trains(&format!("layers.{layer}"), false);
+        let each = |layer: u32| match (spec.trains_layer(layer), in_full(layer)) {
+            (false, _) => 0,
+            (true, false) => spec.adapter_parameters(),
+            (true, true) => parts.layer.saturating_add(spec.adapter_parameters()),
+        };
+        let first = if layers.start == 0 && spec.trains_start() { parts.first } else { 0 };
+        let last = if layers.end == spec.layers && spec.trains_end() { parts.last } else { 0 };
+        let stacked = spec.kind.modality().stacked_layers();
+        let stacked = stacked.iter().filter(|layer| layers.contains(layer) && spec.trains_end());
+        let stacked = parts.stacked.saturating_mul(stacked.count() as u64);
+        let all = layers.map(each).fold(first, u64::saturating_add);
+        all.saturating_add(last).saturating_add(stacked)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::presets;
+    use crate::spec::model::{Lora, LoraTarget};
 
     #[test]
     fn llama_3_8b_has_its_published_weights() {
@@ -136,5 +200,35 @@ mod tests {
         let parameters = model.parameters(id);
         assert_eq!((parameters.first, parameters.last), (260 * 96, 0));
         assert_eq!(text.layer_parameters(), 96 * (2 * 96 + 2 * 48) + 3 * 96 * 256);
+    }
+
+    #[test]
+    fn only_adapters_and_trained_parts_count_as_trained() {
+        let mut model = presets::model("vlm-tiny").unwrap();
+        let (vision, language) =
+            (model.module("vision").unwrap().0, model.module("language").unwrap().0);
+        let layers = |m: crate::ModuleId| 0..model.modules[m.index()].layers;
+        let (of_vision, of_language) = (layers(vision), layers(language));
+        let all = |m| model.parameters(m).total();
+        assert_eq!(model.trained_parameters(vision, of_vision.clone()), all(vision));
+        assert_eq!(model.trained_parameters(language, of_language.clone()), all(language));
+        let projector = model.parameters(vision).last;
+        model.modules[vision.index()].frozen = vec!["tower".into()];
+        assert_eq!(model.trained_parameters(vision, of_vision.clone()), projector);
+        assert_eq!(model.trained_parameters(vision, 0..1), 0);
+        model.modules[language.index()].lora = Some(Lora {
+            rank: 4,
+            alpha: 8.0,
+            targets: vec![LoraTarget::Query, LoraTarget::Down],
+            dora: true,
+            ..Lora::default()
+        });
+        let spec = &model.modules[language.index()];
+        let (h, f) = (u64::from(spec.hidden), u64::from(spec.ffn));
+        let one = 4 * (h + h) + h + 4 * (f + h) + h;
+        let found = model.trained_parameters(language, of_language.clone());
+        assert_eq!(found, one * u64::from(spec.layers));
+        model.modules[vision.index()].trainable = false;
+        assert_eq!(model.trained_parameters(vision, of_vision), 0);
     }
 }

@@ -193,6 +193,12 @@ fn describe(config: &RunConfig, model: &ModelSpec, nodes: usize) {
         Some(weights) => println!("weights from {}", weights.from.display()),
         None => println!("weights drawn from seed {}", config.seed),
     }
+    if config.assumes_native(model).unwrap_or(false) {
+        println!(
+            "pictures keep their proportions, as in Qwen2-VL: the model has no preprocessor_config.json; for squares, set \
+             sequence.image_px"
+        );
+    }
     if let Ok(Some(tokenizer)) = config.tokenizer() {
         println!("tokens of {}", tokenizer.display());
     }

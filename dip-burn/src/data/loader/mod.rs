@@ -249,10 +249,8 @@ impl Loader {
     /// [`DataError::Position`] if it belongs to other data or other settings; build the loader anew then.
     pub fn restore(&mut self, position: &LoaderPosition) -> Result<(), DataError> {
         let differs = |reason: &str| Err(DataError::position(reason));
-        if position.shape != self.shape() {
-            return differs(
-                "its sequence length, images, microbatches, packing or tokenizer are different",
-            );
+        if let Some(reason) = self.shape().difference(&position.shape) {
+            return differs(reason);
         }
         let sorted = position.waiting.is_sorted_by(|a, b| a < b);
         let within = |n: &u64| (position.first..position.taken).contains(n);
@@ -331,7 +329,8 @@ impl Loader {
                 return Err(DataError::NoSamples { what, skipped });
             }
             self.skipped.add(reason);
-            let name = || format!("document {number}");
+            let source = &self.source;
+            let name = || source.last_name().unwrap_or_else(|| format!("document {number}"));
             SkippedSample::note(&mut self.first_skipped, reason, name);
         }
     }
@@ -367,6 +366,7 @@ impl Loader {
             packing: (packing != FirstFit.name()).then(|| packing.to_owned()),
             too_long: (self.too_long != TooLong::Cut).then_some(self.too_long),
             vocab: self.tokenizer.vocab_size(),
+            processor: Some(self.config.media.fingerprint()),
         }
     }
 }

@@ -55,4 +55,22 @@ pub(super) struct BatchShape {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub too_long: Option<TooLong>,
     pub vocab: u32,
+    /// The fingerprint of the processor of pictures and sounds; absent in positions of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<u64>,
+}
+
+impl BatchShape {
+    /// Why batches of `saved` differ from batches of this shape; `None` if they do not.
+    pub fn difference(&self, saved: &Self) -> Option<&'static str> {
+        let processor = saved.processor.and(self.processor);
+        if *saved != (Self { processor: saved.processor, ..self.clone() }) {
+            return Some(
+                "its sequence length, images, microbatches, packing or tokenizer are different",
+            );
+        }
+        (processor.is_some() && saved.processor != self.processor).then_some(
+            "its processor of pictures, videos or sounds is different, such as the size or the colours of pictures",
+        )
+    }
 }

@@ -208,3 +208,45 @@ fn data_in_which_nothing_fits_ends_in_an_error_after_one_pass() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn a_resumed_loader_refuses_another_processor_of_pictures() {
+    let position = native().next_batch().unwrap().position;
+    let with = |range: &str| {
+        let model = format!(
+            "name = 'm'\nsequence_tokens = 192\nmax_images = 6\nmax_patches = 384\n[[module]]\nname = 'v'\nlayers = 1\nhidden = 4\n\
+             ffn = 4\nheads = 1\nkind.vit = {{ image_px = 16, patch_px = 2, merge = 2, native = {range} }}\n"
+        );
+        let model = ModelSpec::from_toml(&model).unwrap();
+        let tokenizer = Arc::new(Tokenizer::bytes());
+        let pack = PackConfig::new(&model, tokenizer.special()).unwrap();
+        let media = ImageProcessor::of_model(&model).unwrap().into();
+        let config = LoaderConfig { pack, media, microbatches: 3, prefetch: 2 };
+        let scenes = Scenes::new(ScenesConfig { seed: 3, split: DataSplit::Train });
+        let mut loader = Loader::new(Box::new(scenes), tokenizer, config).unwrap();
+        loader.restore(&position).map_err(|error| error.to_string())
+    };
+    assert_eq!(with("{ min_pixels = 64, max_pixels = 512 }"), Ok(()));
+    let error = with("{ min_pixels = 64, max_pixels = 300 }").unwrap_err();
+    assert!(error.contains("its processor of pictures, videos or sounds is different"), "{error}");
+    // Positions of earlier versions do not know their processor.
+    let mut value = serde_json::to_value(&position).unwrap();
+    value["shape"].as_object_mut().unwrap().remove("processor").unwrap();
+    native().restore(&serde_json::from_value(value).unwrap()).unwrap();
+}
+
+#[test]
+fn documents_that_the_loader_skips_are_named_by_their_file_and_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = folder.path().join("a.jsonl");
+    let long = format!("{{\"text\": \"{}\"}}\n", "long ".repeat(99));
+    std::fs::write(&shard, format!("{{\"text\": \"short\"}}\n{long}")).unwrap();
+    let source = WebDataset::open(
+        &[shard],
+        WebDatasetConfig { shuffle_buffer: 1, ..WebDatasetConfig::default() },
+    );
+    let mut loader = loader(Box::new(source.unwrap())).with_too_long(TooLong::Skip);
+    loader.next_batch().unwrap();
+    let named = &loader.report().first_skipped[0];
+    assert_eq!((named.reason, named.name.as_str()), (SkipReason::TooLong, "a.jsonl: sample 1"));
+}

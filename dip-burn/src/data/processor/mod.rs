@@ -19,6 +19,7 @@ use image::RgbImage;
 
 use super::picture::{Picture, PictureError};
 use crate::batch::{Image, ImageLayout, View};
+pub(crate) use files::text as model_file;
 use pixels::PixelTable;
 pub use videos::VideoRule;
 
@@ -118,6 +119,11 @@ impl ImageProcessor {
             _ => None,
         };
         Self { config, patches, drawn_px: vit.image_px, table, videos }
+    }
+
+    /// The rule of pictures and their pixel values.
+    pub fn config(&self) -> &ImageProcessorConfig {
+        &self.config
     }
 
     /// The side for which drawn pictures are asked, in pixels.

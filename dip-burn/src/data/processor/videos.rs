@@ -1,6 +1,7 @@
 //! Which frames of a video a vision-language model sees, and at which size.
 
-use dip_core::hf::{NativeRule, PixelSize};
+use dip_core::hf::{NativeRule, PixelSize, VideoProcessorConfig};
+use serde::Serialize;
 
 use super::{ImageProcessor, sizes};
 use crate::batch::{Image, ImageLayout, View, ViewGrid};
@@ -16,7 +17,7 @@ const MAX_TOKENS: u64 = 768;
 ///
 /// As in the video processor of Qwen2-VL: `per_second` evenly spaced frames for every second, at least `min_frames` and at most
 /// `max_frames`, an even number. A frame keeps its proportions; its sides are multiples of the square that becomes a token.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct VideoRule {
     /// Frames per second.
     pub per_second: f64,
@@ -28,6 +29,9 @@ pub struct VideoRule {
     pub min_pixels: u64,
     /// Most pixels of a frame.
     pub max_pixels: u64,
+    /// Pixels of all patches of frames together: frames of long videos become smaller, but not much smaller than `min_pixels`. `None`
+    /// without such a limit.
+    pub total_pixels: Option<u64>,
     /// Most tokens of a video: frames become smaller, down to `min_pixels`, and then fewer. The processor of Qwen2-VL has no such
     /// limit.
     pub max_tokens: u32,
@@ -43,8 +47,34 @@ impl VideoRule {
             max_frames: 768,
             min_pixels: MIN_TOKENS * square,
             max_pixels: MAX_TOKENS * square,
+            total_pixels: None,
             max_tokens: u32::MAX,
         }
+    }
+
+    /// The rule with the fields that `config` gives, for patches of `pictures`.
+    #[must_use]
+    pub fn with(self, config: &VideoProcessorConfig, pictures: &NativeRule) -> Self {
+        let square = (u64::from(pictures.patch_px) * u64::from(pictures.merge)).pow(2);
+        // Nine tenths, as in the processor of Qwen2-VL.
+        let total = |tokens: u32| u64::from(tokens).saturating_mul(square).saturating_mul(9) / 10;
+        let min_pixels = config.min_pixels.unwrap_or(self.min_pixels);
+        Self {
+            per_second: config.fps.unwrap_or(self.per_second),
+            min_frames: config.min_frames.unwrap_or(self.min_frames),
+            max_frames: config.max_frames.unwrap_or(self.max_frames),
+            min_pixels,
+            max_pixels: config.max_pixels.unwrap_or(self.max_pixels).max(min_pixels),
+            total_pixels: config.max_video_tokens.map(total).or(self.total_pixels),
+            ..self
+        }
+    }
+
+    /// Most pixels of one of `frames` frames, of which a patch spans `patch_frames`.
+    fn max_pixels_of(&self, frames: u64, patch_frames: u32) -> u64 {
+        let Some(total) = self.total_pixels else { return self.max_pixels };
+        let share = total.saturating_mul(patch_frames.into()) / frames.max(1);
+        self.max_pixels.min(share).max(self.min_pixels + self.min_pixels / 20)
     }
 
     /// The numbers of the frames, ascending. Patches span `patch_frames` frames. A video of fewer frames has only its first.
@@ -75,6 +105,15 @@ impl ImageProcessor {
     #[must_use]
     pub fn with_videos(self, rule: VideoRule) -> Self {
         Self { videos: self.videos.map(|(patches, _)| (patches, rule)), ..self }
+    }
+
+    /// The same processor with the fields that `config` gives for videos, in a model that takes videos.
+    #[must_use]
+    pub fn with_video_settings(self, config: &VideoProcessorConfig) -> Self {
+        match self.videos {
+            Some((pictures, rule)) => self.with_videos(rule.with(config, &pictures)),
+            None => self,
+        }
     }
 
     /// The rule for the frames of videos; `None` if the model takes pictures only.
@@ -121,7 +160,8 @@ impl ImageProcessor {
         let max_frames = rule.max_frames.min(u32::try_from(most).unwrap_or(u32::MAX));
         let numbers = VideoRule { max_frames, ..rule }.numbers(&info, patches.frames);
         let times = (numbers.len() as u64).div_ceil(patches.frames.into()).max(1);
-        let VideoRule { min_pixels, max_pixels, .. } = rule;
+        let min_pixels = rule.min_pixels;
+        let max_pixels = rule.max_pixels_of(numbers.len() as u64, patches.frames);
         let max_pixels = max_pixels.min((tokens / times).max(least).saturating_mul(square));
         let size = sizes::native(info.size, &NativeRule { min_pixels, max_pixels, ..patches })?;
         Ok((patches, Chosen { info, numbers, size }))

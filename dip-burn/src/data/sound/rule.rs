@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use dip_core::{AudioSpec, FieldError, ModelSpec};
+use serde::Serialize;
 
 use super::{LogMel, Recording, SAMPLE_RATE, SoundError};
 
 /// How a model reads sounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct SoundRule {
     audio: AudioSpec,
 }

@@ -211,6 +211,26 @@ fn urls_need_their_feature() {
     assert!(error.contains("s3://bucket/a.tar") && error.contains("feature `remote`"), "{error}");
 }
 
+/// Sounds and animations in columns of bytes.
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_files_have_sounds_and_videos() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parquet/media.parquet");
+    let config = || WebDatasetConfig { shuffle_buffer: 1, ..WebDatasetConfig::default() };
+    let mut documents = WebDataset::open(std::slice::from_ref(&path), config()).unwrap();
+    let first = documents.next_in_epoch().unwrap().unwrap();
+    assert_eq!((first.marked_text().as_str(), first.sounds().count()), ("<audio>A tone.", 1));
+    let second = documents.next_in_epoch().unwrap().unwrap();
+    assert_eq!((second.marked_text().as_str(), second.videos().count()), ("<video>It moves.", 1));
+    let mut videos = WebDataset::open_videos(&[path], config()).unwrap();
+    let found = videos.next_in_epoch().unwrap().unwrap();
+    assert_eq!(found.caption, "It moves.");
+    assert!(
+        matches!(found.video, crate::data::Video::Gif(_)),
+        "the row without a video is skipped"
+    );
+}
+
 #[cfg(not(feature = "parquet"))]
 #[test]
 fn parquet_files_need_their_feature() {

@@ -3,6 +3,8 @@
 //! A position names its shards by their names, lengths, first and last bytes. Shards may be added to a run that goes on; they join
 //! with the next epoch.
 
+#[cfg_attr(not(feature = "remote"), allow(dead_code, reason = "only shards by URL are kept"))]
+mod cache;
 mod find;
 mod format;
 mod headers;
@@ -19,6 +21,7 @@ mod sample;
 mod shard;
 mod unpack;
 
+pub use cache::ShardCache;
 pub use sample::SizeLimits;
 pub use shard::Folders;
 
@@ -88,6 +91,8 @@ pub struct WebDataset<D = Document> {
     used: u64,
     /// The first samples that were skipped since the opening.
     first_skipped: Vec<SkippedSample>,
+    /// The place of the last document.
+    last: Option<Place>,
 }
 
 /// Reads a sample of a shard as a document.
@@ -163,11 +168,28 @@ impl<D> WebDataset<D> {
             identities,
             first_skipped: Vec::new(),
             used: 0,
+            last: None,
             config,
             shards,
         };
         new.order = new.shard_order(0);
         Ok(new)
+    }
+
+    /// The number of samples of one pass, usable or not. Opens at most `most` shards, and returns false if there are more: these
+    /// count like the others.
+    ///
+    /// # Errors
+    /// [`DataError`] if a shard cannot be read.
+    pub fn count_samples(&mut self, most: usize) -> Result<(u64, bool), DataError> {
+        let shards = self.shards.len();
+        let opened = shards.min(most.max(1));
+        let mut samples = 0;
+        for shard in 0..opened as u32 {
+            samples += self.shard(shard)?.samples() as u64;
+        }
+        let all = samples as f64 * shards as f64 / opened.max(1) as f64;
+        Ok((all.round() as u64, opened == shards))
     }
 
     /// The next document of this epoch; `None` at its end, after which the next epoch begins.
@@ -187,7 +209,7 @@ impl<D> WebDataset<D> {
             let shard = self.shard(drawn.0)?;
             match read(shard, sample, &limits)? {
                 Ok(document) => {
-                    self.used += 1;
+                    (self.used, self.last) = (self.used + 1, Some(drawn));
                     return Ok(Some(document));
                 }
                 Err(reason) => {
@@ -338,6 +360,12 @@ impl<D> DataSource<D> for WebDataset<D> {
 
     fn passes(&self) -> u64 {
         self.at.epoch
+    }
+
+    fn last_name(&self) -> Option<String> {
+        let (shard, sample) = self.last?;
+        let open = self.open.iter().find(|(number, _)| *number == shard);
+        open.map(|(_, shard)| shard.name(sample as usize))
     }
 
     fn skipped(&self) -> SkipCounts {

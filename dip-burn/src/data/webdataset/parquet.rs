@@ -1,6 +1,7 @@
-//! Parquet files in the layout of the Hugging Face hub: pictures are structs of `bytes` and `path`, texts and conversations columns.
+//! Parquet files in the layout of the Hugging Face hub: pictures, sounds and videos are structs of `bytes` and `path`, texts and
+//! conversations columns.
 //!
-//! Rows can only be read in order, so they are copied into a temporary file: the pictures as they are, all else as JSON.
+//! Rows can only be read in order, so they are copied into a temporary file: the media as they are, all else as JSON.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -73,14 +74,23 @@ impl Copy {
         let mut members = Vec::new();
         let mut json = Map::new();
         for (name, field) in row.into_columns() {
-            let mut pictures = Vec::new();
-            take_pictures(&name, &field, &mut pictures);
-            if pictures.is_empty() {
+            let mut media = Vec::new();
+            take_media(&name, &field, &mut media);
+            if media.is_empty() {
                 json.insert(name, transposed(value(&field)));
+                continue;
             }
-            for picture in pictures {
-                let extension = format!("{}.png", members.len()).into();
-                members.push(Member { extension, place: Some(self.write(picture)?) });
+            for bytes in media {
+                let format = media_format(bytes);
+                let extension = match members.len() {
+                    0 => format.into(),
+                    number => format!("{number}.{format}").into(),
+                };
+                members.push(Member { extension, place: Some(self.write(bytes)?) });
+            }
+            // The name says whether an animation is a video.
+            if name.starts_with("video") {
+                json.insert("video".into(), Value::Null);
             }
         }
         let json = Value::Object(json).to_string();
@@ -104,18 +114,43 @@ impl Copy {
     }
 }
 
-/// Adds the bytes of the pictures of a column: one struct with `bytes`, a list of them, or plain bytes in a column named for it.
-fn take_pictures<'a>(name: &str, field: &'a Field, out: &mut Vec<&'a [u8]>) {
+/// Names of columns of plain bytes, and how the names of others begin.
+const MEDIA: [&str; 5] = ["bytes", "image", "audio", "sound", "video"];
+
+/// The format of a picture, sound or video by its first bytes, as the end of the name of a member. Whatever is unknown counts as a
+/// picture, which is refused with a reason if it is none.
+fn media_format(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => "wav",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' ', ..] => "avi",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "webp",
+        [b'f', b'L', b'a', b'C', ..] => "flac",
+        [b'O', b'g', b'g', b'S', ..] => "ogg",
+        [b'I', b'D', b'3', ..] | [0xff, 0xe0..=0xff, ..] => "mp3",
+        [b'G', b'I', b'F', b'8', ..] => "gif",
+        [0x1a, 0x45, 0xdf, 0xa3, ..] => "webm",
+        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand {
+            // Still pictures share the container of videos.
+            [b'a', b'v', b'i', b'f', ..] => "avif",
+            [b'h', b'e', b'i' | b'v', ..] | [b'm', b'i', b'f', b'1', ..] => "heic",
+            _ => "mp4",
+        },
+        _ => "png",
+    }
+}
+
+/// Adds the bytes of the media of a column: one struct with `bytes`, a list of them, or plain bytes in a column named for it.
+fn take_media<'a>(name: &str, field: &'a Field, out: &mut Vec<&'a [u8]>) {
     match field {
-        Field::Bytes(bytes) if name == "bytes" || name.starts_with("image") => {
+        Field::Bytes(bytes) if MEDIA.iter().any(|media| name.starts_with(media)) => {
             out.push(bytes.data());
         }
         Field::Group(row) => {
             let columns = row.get_column_iter().filter(|(name, _)| *name == "bytes");
-            columns.for_each(|(name, field)| take_pictures(name, field, out));
+            columns.for_each(|(name, field)| take_media(name, field, out));
         }
         Field::ListInternal(list) => {
-            list.elements().iter().for_each(|element| take_pictures(name, element, out));
+            list.elements().iter().for_each(|element| take_media(name, element, out));
         }
         _ => {}
     }
@@ -163,6 +198,21 @@ fn transposed(json: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn media_are_told_by_their_first_bytes() {
+        let ends = |start: &str| media_format(start.as_bytes());
+        let riff = ["RIFF....WAVE", "RIFF....WEBP", "RIFF....AVI "].map(ends);
+        assert_eq!(riff, ["wav", "webp", "avi"]);
+        let boxes = ["....ftypisom", "....ftypqt  ", "....ftypavif", "....ftypheic"].map(ends);
+        assert_eq!(boxes, ["mp4", "mp4", "avif", "heic"]);
+        assert_eq!(
+            ["fLaC", "OggS", "ID3", "GIF89a", ""].map(ends),
+            ["flac", "ogg", "mp3", "gif", "png"]
+        );
+        let bytes = [&[0xff, 0xfb, 0x90][..], &[0xff, 0xd8, 0xff], &[0x89, b'P', b'N', b'G']];
+        assert_eq!(bytes.map(media_format), ["mp3", "png", "png"]);
+    }
 
     #[test]
     fn a_struct_of_lists_becomes_a_list_of_structs() {

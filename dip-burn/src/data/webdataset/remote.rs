@@ -17,6 +17,7 @@ use object_store::{ObjectStore, parse_url_opts};
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
+use super::cache::ShardCache;
 use super::format::IDENTITY_BYTES;
 use crate::data::error::{BoxError, DataError};
 
@@ -38,25 +39,27 @@ struct Remote {
     bytes: u64,
 }
 
-/// Fetches a shard: into `cache` if it is given, otherwise into a file that is deleted when it is closed.
+/// Fetches a shard: into `cache` if it is given, otherwise into a file that is deleted when it is closed. Older shards of the cache make
+/// room for it.
 ///
 /// # Errors
 /// [`DataError`] names the URL or the file of the cache.
-pub(super) fn fetch(url: &Path, cache: Option<&Path>) -> Result<File, DataError> {
+pub(super) fn fetch(url: &Path, cache: Option<&ShardCache>) -> Result<File, DataError> {
     let remote = Remote::open(url)?;
     let Some(cache) = cache else {
         let mut file = tempfile::tempfile().map_err(|source| io(url, source))?;
         remote.copy(&mut file)?;
         return Ok(file);
     };
-    let path = cache.join(format!("{:016x}-{}", remote.identity()?, name(url)));
-    if !path.exists() {
-        fs::create_dir_all(cache).map_err(|source| io(cache, source))?;
-        let file = tempfile::NamedTempFile::new_in(cache).map_err(|source| io(cache, source))?;
-        remote.copy(&mut file.as_file())?;
-        file.persist(&path).map_err(|error| io(&path, error.error))?;
+    let (folder, path) = (&cache.folder, cache.path(remote.identity()?, &name(url)));
+    if let Some(kept) = cache.open(&path).map_err(|source| io(&path, source))? {
+        return Ok(kept);
     }
-    dip_files::open(&path, Kind::SHARD).map_err(|source| io(&path, source))
+    fs::create_dir_all(folder).map_err(|source| io(folder, source))?;
+    cache.make_room(remote.bytes).map_err(|source| io(folder, source))?;
+    let file = tempfile::NamedTempFile::new_in(folder).map_err(|source| io(folder, source))?;
+    remote.copy(&mut file.as_file())?;
+    file.persist(&path).map_err(|error| io(&path, error.error))
 }
 
 /// As for a shard on disk: a number that follows from the name, the length, the first and the last bytes.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dip_files::Kind;
 
+use super::cache::ShardCache;
 use super::format::{Format, is_remote};
 use super::headers::HeaderError;
 use super::index::Index;
@@ -24,7 +25,7 @@ pub struct Folders {
     /// The pictures that JSON files name; absent for the folder of each file.
     pub images: Option<PathBuf>,
     /// Where shards on other machines are kept; absent to keep them only while they are open.
-    pub cache: Option<PathBuf>,
+    pub cache: Option<ShardCache>,
 }
 
 /// An open shard, with the places of its samples.
@@ -45,7 +46,7 @@ impl Shard {
     pub fn open(path: &Path, folders: &Folders) -> Result<Self, DataError> {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let mut file = match is_remote(path) {
-            true => remote::fetch(path, folders.cache.as_deref())?,
+            true => remote::fetch(path, folders.cache.as_ref())?,
             false => dip_files::open(path, Kind::SHARD).map_err(io)?,
         };
         let format = Format::of(path, &mut file)?;

@@ -18,6 +18,7 @@ use dip_core::{AudioSpec, LayerStrategy};
 
 use super::block::attention::Geometry;
 use super::block::layer::{self as run, Layer, LayersKept};
+use super::chunk::unread_gradients;
 use super::{ChunkSpec, Gradients, Init, ModelChunk, Slice};
 use crate::batch::Sound;
 use end::{AudioEnd, AudioEndKept};
@@ -30,6 +31,9 @@ pub struct AudioChunk<B: Backend> {
     start: Option<AudioStart<B>>,
     layers: Vec<Layer<B>>,
     end: Option<AudioEnd<B>>,
+    /// True if only the adapter runs a backward.
+    #[module(skip)]
+    has_frozen_tower: bool,
 }
 
 impl<B: Backend> AudioChunk<B> {
@@ -40,6 +44,7 @@ impl<B: Backend> AudioChunk<B> {
             start: chunk.is_first().then(|| AudioStart::init(spec, audio, init)),
             layers: chunk.layers.clone().map(|i| layer::init(spec, i, init)).collect(),
             end: chunk.is_last().then(|| AudioEnd::init(chunk, audio, init)),
+            has_frozen_tower: spec.has_frozen_tower(),
         }
     }
 
@@ -78,7 +83,8 @@ impl<B: Backend> AudioChunk<B> {
 /// The state that the backward of a chunk needs.
 pub struct AudioKept<B: Backend> {
     start: Option<AudioStartKept<B>>,
-    layers: LayersKept<B, Layer<B>>,
+    /// `None` in a frozen tower.
+    layers: Option<LayersKept<B, Layer<B>>>,
     end: Option<AudioEndKept<B>>,
 }
 
@@ -99,9 +105,14 @@ impl<B: Backend> ModelChunk<B> for AudioChunk<B> {
     ) -> (Tensor<B, 2>, AudioKept<B>) {
         let sounds = on.sounds();
         let (x_rm, start) = self.begin(inputs, sounds);
+        if self.has_frozen_tower {
+            let x_rm = run::forward(&self.layers, x_rm, &geometry(sounds));
+            let (y, end) = self.finish(x_rm, sounds);
+            return (y, AudioKept { start: None, layers: None, end });
+        }
         let (x_rm, layers) = run::forward_kept(&self.layers, x_rm, geometry(sounds), strategies);
         let (y, end) = self.finish(x_rm, sounds);
-        (y, AudioKept { start, layers, end })
+        (y, AudioKept { start, layers: Some(layers), end })
     }
 
     fn backward(
@@ -111,11 +122,13 @@ impl<B: Backend> ModelChunk<B> for AudioChunk<B> {
         on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> Vec<Tensor<B, 2>> {
+        let unread = unread_gradients(self.start.is_some(), &dy);
         let dy_rm = match (&self.end, kept.end) {
             (Some(end), Some(kept)) => end.backward(kept, dy, gradients),
             _ => dy,
         };
-        let dx_rm = run::backward(&self.layers, kept.layers, dy_rm, gradients);
+        let Some(layers) = kept.layers else { return unread };
+        let dx_rm = run::backward(&self.layers, layers, dy_rm, gradients);
         match (&self.start, kept.start) {
             (Some(start), Some(kept)) => {
                 start.backward(kept, dx_rm, on.sounds(), gradients);
@@ -127,7 +140,9 @@ impl<B: Backend> ModelChunk<B> for AudioChunk<B> {
 
     fn kept_bytes(kept: &AudioKept<B>) -> u64 {
         let start = kept.start.as_ref().map_or(0, AudioStartKept::bytes);
-        start + kept.layers.bytes() + kept.end.as_ref().map_or(0, AudioEndKept::bytes)
+        start
+            + kept.layers.as_ref().map_or(0, LayersKept::bytes)
+            + kept.end.as_ref().map_or(0, AudioEndKept::bytes)
     }
 }
 

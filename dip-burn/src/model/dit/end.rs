@@ -55,9 +55,10 @@ impl<B: Backend> DitEnd<B> {
     pub(super) fn init(spec: &ModuleSpec, dit: &DitSpec, init: &Init<'_, B>) -> Self {
         let (width, values) = (spec.hidden as usize, dit.token_channels as usize);
         let norm = match dit.wan {
-            Some(_) => Norm::layer_without_weights().with_epsilon(spec.options.norm_epsilon),
+            Some(_) => Norm::layer_without_weights(),
             None => Norm::rms(width, init),
         };
+        let norm = norm.with_epsilon(spec.options.norm_epsilon);
         let std = modulation_std(dit.wan.is_some(), width);
         Self {
             norm,

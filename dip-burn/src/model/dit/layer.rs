@@ -71,13 +71,14 @@ pub struct DitLayerParts<B: Backend> {
 impl<B: Backend> DitLayer<B> {
     pub(super) fn init(spec: &ModuleSpec, is_wan: bool, layer: u32, init: &Init<'_, B>) -> Self {
         let (width, path) = (spec.hidden as usize, format!("layers.{layer}"));
+        let epsilon = spec.options.norm_epsilon;
         let norm = || match is_wan {
-            true => Norm::layer_without_weights().with_epsilon(spec.options.norm_epsilon),
-            false => Norm::rms(width, init),
+            true => Norm::layer_without_weights().with_epsilon(epsilon),
+            false => Norm::rms(width, init).with_epsilon(epsilon),
         };
         let cross_norm = match is_wan {
-            true => Norm::layer(width, init).with_epsilon(spec.options.norm_epsilon),
-            false => Norm::rms(width, init),
+            true => Norm::layer(width, init).with_epsilon(epsilon),
+            false => Norm::rms(width, init).with_epsilon(epsilon),
         };
         let std = modulation_std(is_wan, width);
         Self {

@@ -27,6 +27,7 @@ use super::block::layer::Layer;
 use super::block::linear::Linear;
 use super::block::merger::{Merger, MergerKept};
 use super::block::norm::NormKept;
+use super::chunk::unread_gradients;
 use super::{ChunkSpec, Gradients, Init, Matrix, ModelChunk, ModelError, Slice};
 pub use modality::VitModality;
 use segment::{Segment, SegmentKept, segments};
@@ -67,6 +68,9 @@ pub struct VitChunk<B: Backend> {
     /// Width of the residual stream, and of a token of the decoder.
     #[module(skip)]
     widths: [usize; 2],
+    /// True if only the adapter runs a backward.
+    #[module(skip)]
+    has_frozen_tower: bool,
 }
 
 impl<B: Backend> VitChunk<B> {
@@ -117,6 +121,7 @@ impl<B: Backend> VitChunk<B> {
             drops_first: vit.drops_first(),
             class_token: tower.class_token(),
             widths: [width, output],
+            has_frozen_tower: spec.has_frozen_tower(),
         })
     }
 }
@@ -158,6 +163,11 @@ impl<B: Backend> ModelChunk<B> for VitChunk<B> {
         let frames = self.frames(on);
         let (stream, stem) = self.start(inputs, &frames, on);
         let geometry = self.geometry(&frames, &stream.x_rm.device());
+        if self.has_frozen_tower {
+            let stream = self.run(stream, &geometry);
+            let (y, merger) = self.end(stream, (&frames, on));
+            return (y, VitKept { stem: None, segments: Vec::new(), geometry_bytes: 0, merger });
+        }
         let (stream, segments) = self.run_kept(stream, &geometry, strategies);
         let (y, merger) = self.end(stream, (&frames, on));
         (y, VitKept { stem, segments, geometry_bytes: geometry.bytes(), merger })
@@ -171,6 +181,13 @@ impl<B: Backend> ModelChunk<B> for VitChunk<B> {
         gradients: &mut Gradients<B>,
     ) -> Vec<Tensor<B, 2>> {
         let frames = self.frames(on);
+        if self.has_frozen_tower {
+            let unread = unread_gradients(self.patch_embed.is_some(), &dy);
+            if kept.merger.is_some() {
+                self.end_backward(kept.merger, dy, (&frames, on), gradients);
+            }
+            return unread;
+        }
         let d = self.end_backward(kept.merger, dy, (&frames, on), gradients);
         let d = self.run_backward(kept.segments, d, gradients);
         self.start_backward(kept.stem, d, (&frames, on), gradients)

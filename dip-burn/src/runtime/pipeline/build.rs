@@ -18,6 +18,7 @@ use crate::runtime::shard::OptimizerShard;
 use crate::runtime::tied::TiedWeights;
 use crate::runtime::worker::{RankWorker, Reply};
 use crate::stage::{ChunkStage, RankMemory};
+use crate::weights::is_adapter;
 
 impl<B: Backend> Pipeline<B> {
     /// Builds the chunks of every rank on its device and starts a thread for each rank.
@@ -71,7 +72,25 @@ fn check_names<B: Backend>(
             }
         }
     }
-    Ok(())
+    check_something_is_trained(init, &names)
+}
+
+/// Refuses a run whose parts are all frozen, one by one.
+fn check_something_is_trained<B: Backend>(
+    init: &PipelineInit<'_, B>,
+    names: &[String],
+) -> Result<(), FieldError> {
+    let is_trained = |name: &String| {
+        let (module, path) = name.split_once('.').unwrap_or((name, ""));
+        let of = init.model.modules.iter().find(|m| m.name == module);
+        of.is_some_and(|module| module.trains(path, is_adapter(name)))
+    };
+    if names.iter().any(is_trained) {
+        return Ok(());
+    }
+    let limit = "fewer than all parts of all modules";
+    let remedy = "train one of them, or give adapters with [lora]";
+    Err(FieldError::new("weights.frozen", "every part of the model", limit, remedy))
 }
 
 /// The chunks of every rank of every replica.

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dip_core::hf::VideoProcessorConfig;
 use dip_core::{FieldError, ModelSpec, Seconds};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{BestFit, FirstFit, FlowTimes, PackingRule, TooLong};
+use crate::data::{BestFit, FirstFit, FlowTimes, PackingRule, ShardCache, TooLong};
 
 /// Most microbatches of one iteration.
 const MAX_MICROBATCHES: u32 = 4096;
@@ -27,6 +28,9 @@ pub struct DataConfig {
     /// The folder in which shards given by URL are kept; absent to fetch them whenever they are opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
+    /// Most bytes of shards in `cache`; those that were not used for the longest time are removed. Absent for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<u64>,
     /// Several sets of shards in shares, in place of `shards`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mixture: Vec<MixtureConfig>,
@@ -45,6 +49,10 @@ pub struct DataConfig {
     /// published model, and for the squares of the vision encoder without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_processor: Option<PathBuf>,
+    /// Frames of videos in documents, in place of what the published model says: `fps`, `min_frames`, `max_frames`, `min_pixels` and
+    /// `max_pixels` of a frame, and `max_video_tokens`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video: Option<VideoProcessorConfig>,
     /// Microbatches of one iteration; absent for the number in the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub microbatches: Option<u32>,
@@ -69,6 +77,12 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
+    /// Where shards given by URL are kept; `None` to fetch them whenever they are opened.
+    pub fn shard_cache(&self) -> Option<ShardCache> {
+        let max_bytes = self.cache_bytes.unwrap_or(u64::MAX);
+        self.cache.clone().map(|folder| ShardCache { folder, max_bytes })
+    }
+
     /// The longest video of one microbatch of `model`.
     pub fn video_of_microbatch(&self, model: &ModelSpec) -> Seconds {
         let by_clips = SECONDS_PER_CLIP * f64::from(model.max_clips.max(1));
@@ -89,6 +103,14 @@ impl DataConfig {
         FieldError::check_range("data.microbatches", microbatches, range, "a few for each rank")?;
         self.validate_tokens()?;
         self.validate_mixture()?;
+        if self.cache_bytes.is_some() && self.cache.is_none() {
+            let limit = "absent where data.cache is absent";
+            let remedy = "name the folder with data.cache";
+            return Err(FieldError::new("data.cache_bytes", "set", limit, remedy));
+        }
+        let bytes = self.cache_bytes.unwrap_or(u64::MAX);
+        FieldError::check_range("data.cache_bytes", bytes, 1..=u64::MAX, "try 100000000000")?;
+        self.video.map_or(Ok(()), |video| video.validate("data.video"))?;
         let seconds = self.max_seconds.unwrap_or(1.0);
         FieldError::check_range("data.max_seconds", seconds, 1e-3..=1e6, "try 16")?;
         self.flow.map_or(Ok(()), |flow| flow.validate("data.flow"))?;
@@ -135,12 +157,14 @@ impl Default for DataConfig {
             shards: Vec::new(),
             images: None,
             cache: None,
+            cache_bytes: None,
             mixture: Vec::new(),
             shuffle_buffer: 1024,
             too_long: TooLong::default(),
             held_out: Vec::new(),
             tokenizer: None,
             image_processor: None,
+            video: None,
             microbatches: None,
             tokens_per_iteration: None,
             packing: Packing::default(),

@@ -1,7 +1,13 @@
 //! `[checkpoint]`, `[evaluation]` and `[metrics]`: the output of a run.
 
 use dip_core::FieldError;
+use dip_core::hf::GenerationConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::model::{Continuation, TokenChoice};
+
+/// Most tokens of a generated caption where nothing says otherwise.
+const CAPTION_TOKENS: usize = 80;
 
 /// Interval and number of checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,8 +55,28 @@ pub struct EvaluationConfig {
     pub pictures: usize,
     /// Held-out pictures that are captioned at the end.
     pub captions: usize,
-    /// Most tokens of a generated caption.
-    pub max_caption_tokens: usize,
+    /// Most tokens of a generated caption. Absent for `max_new_tokens` of the published model, and for 80 without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_caption_tokens: Option<usize>,
+    /// True if the tokens of captions are drawn. This field and those up to `stop_tokens` are absent for what the
+    /// `generation_config.json` of the published model says; without it, the most likely token is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub do_sample: Option<bool>,
+    /// Divides the logits; 0 for the most likely token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// The number of the most likely tokens that may be drawn; 0 for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// The probability that the tokens that may be drawn have together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// Lowers the scores of tokens that have occurred; 1 for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f64>,
+    /// The tokens that end a caption. Absent for those of the published model, and for the end token of the tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_tokens: Option<Vec<u32>>,
     /// Held-out clips whose flow-matching loss is measured, at fixed noise and steps.
     pub clips: usize,
     /// Clips that are sampled for held-out captions at the end.
@@ -69,12 +95,48 @@ pub struct EvaluationConfig {
 }
 
 impl EvaluationConfig {
+    /// Most tokens of a generated caption.
+    pub fn caption_tokens(&self) -> usize {
+        self.max_caption_tokens.unwrap_or(CAPTION_TOKENS)
+    }
+
+    /// How captions are continued. `end` is the end token of the tokenizer.
+    pub fn continuation(&self, end: u32, seed: u64) -> Continuation {
+        let temperature = self.temperature.unwrap_or(1.0);
+        let choice = TokenChoice {
+            draws: self.do_sample.unwrap_or(false) && temperature > 0.0,
+            temperature: temperature as f32,
+            top_k: self.top_k.unwrap_or(0) as usize,
+            top_p: self.top_p.unwrap_or(1.0) as f32,
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0) as f32,
+            seed,
+        };
+        let stop = match &self.stop_tokens {
+            Some(stop) => stop.clone(),
+            None => vec![end],
+        };
+        Continuation { stop, max_tokens: self.caption_tokens(), choice }
+    }
+
+    /// The same with what the `generation_config.json` of a model says, where no field is set.
+    pub(super) fn or_of_model(mut self, model: &GenerationConfig) -> Self {
+        let GenerationConfig { eos, max_new_tokens, do_sample, temperature, .. } = model.clone();
+        self.max_caption_tokens = self.max_caption_tokens.or(max_new_tokens.map(|n| n as usize));
+        self.do_sample = self.do_sample.or(do_sample);
+        self.temperature = self.temperature.or(temperature);
+        self.top_k = self.top_k.or(model.top_k);
+        self.top_p = self.top_p.or(model.top_p);
+        self.repetition_penalty = self.repetition_penalty.or(model.repetition_penalty);
+        self.stop_tokens = self.stop_tokens.or((!eos.is_empty()).then_some(eos));
+        self
+    }
+
     /// Checks every field.
     pub(super) fn validate(&self) -> Result<(), FieldError> {
         let counts = [
             ("evaluation.pictures", self.pictures, 0..=1_000_000, "try 64"),
             ("evaluation.captions", self.captions, 0..=1_000_000, "try 12"),
-            ("evaluation.max_caption_tokens", self.max_caption_tokens, 1..=65_536, "try 80"),
+            ("evaluation.max_caption_tokens", self.caption_tokens(), 1..=65_536, "try 80"),
             ("evaluation.clips", self.clips, 0..=1_000_000, "try 64"),
             ("evaluation.samples", self.samples, 0..=10_000, "try 12"),
             ("evaluation.sample_steps", self.sample_steps as usize, 1..=100_000, "try 32"),
@@ -84,6 +146,14 @@ impl EvaluationConfig {
         }
         let seconds = self.sample_seconds;
         FieldError::check_range("evaluation.sample_seconds", seconds, 1e-3..=1e6, "try 2")?;
+        let ranges = [
+            ("evaluation.temperature", self.temperature, 0.0..=1e6, "try 0.7"),
+            ("evaluation.top_p", self.top_p, 0.0..=1.0, "try 0.9, or 1 for all"),
+            ("evaluation.repetition_penalty", self.repetition_penalty, 1e-3..=1e3, "try 1.05"),
+        ];
+        for (path, value, range, remedy) in ranges {
+            FieldError::check_range(path, value.unwrap_or(1.0), range, remedy)?;
+        }
         let shift = self.sample_shift.unwrap_or(1.0);
         FieldError::check_range("evaluation.sample_shift", shift, 1e-3..=1e3, "try 3")?;
         let remedy = "try 3, or 1 for none";
@@ -97,7 +167,13 @@ impl Default for EvaluationConfig {
             every: 100,
             pictures: 64,
             captions: 12,
-            max_caption_tokens: 80,
+            max_caption_tokens: None,
+            do_sample: None,
+            temperature: None,
+            top_k: None,
+            top_p: None,
+            repetition_penalty: None,
+            stop_tokens: None,
             clips: 64,
             samples: 12,
             sample_seconds: 2.0,
@@ -131,5 +207,27 @@ impl MetricsConfig {
     /// True if the timeline of this iteration is written.
     pub fn traces(&self, iteration: u64) -> bool {
         self.trace.is_some_and(|(from, to)| (from..to).contains(&iteration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_run_precede_those_of_the_model() {
+        let model = r#"{"eos_token_id":[7,9],"do_sample":true,"temperature":0.5,"top_k":3,"max_new_tokens":20}"#;
+        let model = GenerationConfig::read(model).unwrap();
+        let own = EvaluationConfig { top_k: Some(0), ..EvaluationConfig::default() };
+        let found = own.or_of_model(&model).continuation(2, 11);
+        let expected =
+            TokenChoice { draws: true, temperature: 0.5, seed: 11, ..Default::default() };
+        assert_eq!((found.stop, found.max_tokens, found.choice), (vec![7, 9], 20, expected));
+        let plain = EvaluationConfig::default().continuation(2, 0);
+        assert_eq!((plain.stop, plain.max_tokens), (vec![2], 80));
+        assert!(!plain.choice.draws, "greedy without a file");
+        // A temperature of 0 takes the most likely token.
+        let cold = EvaluationConfig { temperature: Some(0.0), ..EvaluationConfig::default() };
+        assert!(!cold.or_of_model(&model).continuation(2, 0).choice.draws);
     }
 }

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use dip_core::hf::{ImageProcessorConfig, ImageRule};
-use dip_core::{FieldError, ModelSpec, ModuleKind, PixelRange};
+use dip_core::hf::{GenerationConfig, ImageProcessorConfig, ImageRule, NativeRule};
+use dip_core::{FieldError, ModelSpec, ModuleKind, PixelRange, SpecError, Tower, VitSpec};
 
-use super::RunConfig;
-use crate::data::{DataError, ImageProcessor};
+use super::{DataConfig, EvaluationConfig, RunConfig};
+use crate::data::{DataError, ImageProcessor, model_file};
 use crate::weights::model_folder;
 
 /// The value of `data.tokenizer` for the built-in tokenizer.
 pub(super) const BYTES: &str = "bytes";
+/// How a published model continues texts.
+const GENERATION: &str = "generation_config.json";
 /// Where a published model has its tokenizer: beside its weights, or in the layout of diffusers.
 const TOKENIZERS: [&str; 2] = ["tokenizer.json", "tokenizer/tokenizer.json"];
 
@@ -34,16 +36,21 @@ impl RunConfig {
     }
 
     /// Gives the vision encoder of `model` the limits of pixels of the run's image processor, if pictures keep their proportions
-    /// there: at most as many as fit a sequence. [`RunConfig::adapt`] comes after it.
+    /// there: at most as many as fit a sequence. A model of the Qwen-VL family without such files has the usual limits.
+    /// [`RunConfig::adapt`] comes after it.
     ///
     /// # Errors
     /// [`DataError`] if the files of the processor cannot be used.
     pub fn read_image_processor(&self, model: &mut ModelSpec) -> Result<(), DataError> {
-        let Some(folder) = self.image_processor()? else { return Ok(()) };
-        let Some(ImageProcessorConfig { rule: ImageRule::Native(rule), .. }) =
-            ImageProcessor::read(&folder)?
-        else {
-            return Ok(());
+        let rule = match self.image_processor()? {
+            Some(folder) => match ImageProcessor::read(&folder)? {
+                Some(ImageProcessorConfig { rule: ImageRule::Native(rule), .. }) => rule,
+                _ => return Ok(()),
+            },
+            None => match self.usual_rule(model) {
+                Some(rule) => rule,
+                None => return Ok(()),
+            },
         };
         let tokens = self.sequence.and_then(|sequence| sequence.tokens);
         let tokens = tokens.unwrap_or(model.sequence_tokens).saturating_sub(2);
@@ -60,6 +67,47 @@ impl RunConfig {
             }
         }
         Ok(())
+    }
+
+    /// True if pictures keep their proportions by the usual limits of the Qwen-VL family, because the published model has no files
+    /// of an image processor and the run no `sequence.image_px`.
+    ///
+    /// # Errors
+    /// [`DataError`] if the files of the processor cannot be used.
+    pub fn assumes_native(&self, model: &ModelSpec) -> Result<bool, DataError> {
+        Ok(self.image_processor()?.is_none() && self.usual_rule(model).is_some())
+    }
+
+    /// The rule of the processor of Qwen2-VL for a published model of its family without such files.
+    fn usual_rule(&self, model: &ModelSpec) -> Option<NativeRule> {
+        self.published_folder()?;
+        let vit = model.modules.iter().find_map(|module| module.kind.get::<VitSpec>())?;
+        let is_square = self.sequence.is_some_and(|sequence| sequence.image_px.is_some());
+        let is_qwen = matches!(vit.tower, Tower::Qwen2Vl | Tower::Qwen3Vl) && !is_square;
+        is_qwen.then(|| NativeRule::usual(vit.patch_px, vit.merge, vit.tower.frames()))
+    }
+
+    /// `[evaluation]` with the `generation_config.json` of the published model.
+    ///
+    /// # Errors
+    /// [`DataError`] if the file cannot be used.
+    pub fn evaluation_of_model(&self) -> Result<EvaluationConfig, DataError> {
+        let own = self.evaluation.clone();
+        let Some(folder) = self.published_folder() else { return Ok(own) };
+        let path = folder.join(GENERATION);
+        let Some(text) = model_file(&path)? else { return Ok(own) };
+        let model = GenerationConfig::read(&text);
+        let wrong = |error: SpecError| DataError::ModelFile { path, source: error.into() };
+        Ok(own.or_of_model(&model.map_err(wrong)?))
+    }
+
+    /// The data of the run, with the tokenizer and the image processor that it takes from the published model.
+    ///
+    /// # Errors
+    /// [`DataError`] if their files cannot be used.
+    pub fn data_of_model(&self) -> Result<DataConfig, DataError> {
+        let (tokenizer, image_processor) = (self.tokenizer()?, self.image_processor()?);
+        Ok(DataConfig { tokenizer, image_processor, ..self.data.clone() })
     }
 
     /// The `tokenizer.json` of the run: `data.tokenizer`, or the published model's own. `None` for the built-in bytes.
@@ -124,6 +172,33 @@ mod tests {
         std::fs::write(&file, format!("{qwen}}}")).unwrap();
         let error = run.image_processor().unwrap_err().to_string();
         assert!(error.contains("preprocessor_config.json: max_pixels is 999999999"), "{error}");
+    }
+
+    #[test]
+    fn a_qwen_model_without_processor_files_keeps_proportions() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = format!(
+            "name = 'a'\nmodel = '{}'\niterations = 1\noutput = 'o'\n[sequence]\ntokens = 100\n",
+            folder.path().display()
+        );
+        let mut model = dip_core::presets::model("vlm-tiny").unwrap();
+        let native = |run: &str, model: &mut ModelSpec| {
+            let run = RunConfig::from_toml(run).unwrap();
+            run.read_image_processor(model).unwrap();
+            let assumes = run.assumes_native(model).unwrap();
+            let vit = model.modules.iter().find_map(|m| m.kind.get::<VitSpec>()).unwrap();
+            (assumes, vit.native)
+        };
+        assert_eq!(native(&run, &mut model), (false, None), "another tower");
+        for module in &mut model.modules {
+            if let ModuleKind::Vit(vit) = &mut module.kind {
+                (vit.tower, vit.patch_px, vit.merge, vit.image_px) = (Tower::Qwen2Vl, 14, 2, 448);
+            }
+        }
+        let squares = format!("{run}image_px = 448\n");
+        assert_eq!(native(&squares, &mut model), (false, None), "the run wants squares");
+        let range = PixelRange { min_pixels: 56 * 56, max_pixels: 98 * 28 * 28 };
+        assert_eq!(native(&run, &mut model), (true, Some(range)));
     }
 
     #[test]

@@ -52,9 +52,7 @@ pub struct HeldOutPicture {
 pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
     let DataRequest { model, data, evaluation, seed, tokenizer } = request;
     let pack = PackConfig::new(model, tokenizer.special())?;
-    let images = image_processor(data.image_processor.as_deref(), model)?;
-    let images = images.map(|images| with_room_for_text(images, model));
-    let media = MediaProcessor { images, ..MediaProcessor::of_model(model)? };
+    let media = media_processor(data, model)?;
     let config = LoaderConfig {
         pack: pack.clone(),
         media: media.clone(),
@@ -76,6 +74,22 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
         loader: Box::new(loader),
         evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
     })
+}
+
+/// What turns the pictures and sounds of the run into instances of the encoders of `model`.
+pub(super) fn media_processor(
+    data: &DataConfig,
+    model: &ModelSpec,
+) -> Result<MediaProcessor, DataError> {
+    let folder = data.image_processor.as_deref();
+    let images = image_processor(folder, model)?;
+    let images = match (images, folder) {
+        (Some(images), Some(folder)) => Some(images.with_video_files(folder)?),
+        (images, _) => images,
+    };
+    let own = data.video.unwrap_or_default();
+    let images = images.map(|images| with_room_for_text(images.with_video_settings(&own), model));
+    Ok(MediaProcessor { images, ..MediaProcessor::of_model(model)? })
 }
 
 /// The processor in `folder`, or the one that suits `model`.
@@ -153,7 +167,7 @@ impl Evaluator for CaptionEvaluator {
             let (prompts, held_out): (Vec<_>, Vec<_>) =
                 self.prompts(config.captions)?.into_iter().unzip();
             let stop = self.tokenizer.special().eos;
-            let texts = model.generate(&prompts, stop, config.max_caption_tokens)?;
+            let texts = model.generate(&prompts, stop, config.caption_tokens())?;
             let caption = |(tokens, held_out): (&Vec<u32>, &HeldOutPicture)| {
                 let generated = self.tokenizer.decode(tokens);
                 Caption {
@@ -277,7 +291,7 @@ fn microbatch(decoded: DecodedMicrobatch) -> Microbatch {
     }
 }
 
-fn train_source(
+pub(super) fn train_source(
     data: &DataConfig,
     media: &MediaProcessor,
     seed: u64,

@@ -52,23 +52,8 @@ struct HeldOutClip {
 /// Opens the data of a text-to-video model.
 pub(super) fn open(request: &DataRequest<'_>, shape: LatentShape) -> Result<RunData, DataError> {
     let DataRequest { model, data, evaluation, seed, tokenizer } = request;
-    let max_clips = model.max_clips.max(1);
     let wan = model.video().and_then(|video| video.wan);
-    let of_clip = model.sequence_tokens / max_clips;
-    let config = ClipLoaderConfig {
-        shape,
-        statistics: statistics(data, &shape)?,
-        times: data.flow_times(model),
-        joins_spaces: wan.is_some(),
-        max_clips,
-        max_frames: shape.frames(data.video_of_microbatch(model).0),
-        caption_tokens: wan.map_or(of_clip, |wan| wan.caption_tokens.min(of_clip)),
-        microbatches: data.microbatches.unwrap_or(model.microbatches),
-        tokens_per_batch: data.tokens_per_iteration,
-        caption_dropout: data.caption_dropout,
-        seed: *seed,
-        prefetch: PREFETCH,
-    };
+    let config = clip_config(request, shape)?;
     let count = evaluation.clips.max(evaluation.samples);
     let held_out = match held_out_source(data, *seed)? {
         Some(mut source) => held_out(&mut *source, &config, count)?,
@@ -83,6 +68,31 @@ pub(super) fn open(request: &DataRequest<'_>, shape: LatentShape) -> Result<RunD
     Ok(RunData {
         loader: Box::new(loader),
         evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
+    })
+}
+
+/// How clips of the run are read.
+pub(super) fn clip_config(
+    request: &DataRequest<'_>,
+    shape: LatentShape,
+) -> Result<ClipLoaderConfig, DataError> {
+    let DataRequest { model, data, seed, .. } = request;
+    let max_clips = model.max_clips.max(1);
+    let wan = model.video().and_then(|video| video.wan);
+    let of_clip = model.sequence_tokens / max_clips;
+    Ok(ClipLoaderConfig {
+        shape,
+        statistics: statistics(data, &shape)?,
+        times: data.flow_times(model),
+        joins_spaces: wan.is_some(),
+        max_clips,
+        max_frames: shape.frames(data.video_of_microbatch(model).0),
+        caption_tokens: wan.map_or(of_clip, |wan| wan.caption_tokens.min(of_clip)),
+        microbatches: data.microbatches.unwrap_or(model.microbatches),
+        tokens_per_batch: data.tokens_per_iteration,
+        caption_dropout: data.caption_dropout,
+        seed: *seed,
+        prefetch: PREFETCH,
     })
 }
 
@@ -212,7 +222,7 @@ fn statistics(
 
 type VideoSource = Box<dyn DataSource<CaptionedVideo>>;
 
-fn train_source(data: &DataConfig, seed: u64) -> Result<VideoSource, DataError> {
+pub(super) fn train_source(data: &DataConfig, seed: u64) -> Result<VideoSource, DataError> {
     let shards = train_shards(data, seed, WebDataset::open_videos)?;
     let drawn = || Box::new(MovingShapes::new(MovingConfig { seed, split: DataSplit::Train }));
     Ok(shards.unwrap_or_else(|| drawn()))

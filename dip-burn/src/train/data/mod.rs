@@ -3,9 +3,12 @@
 mod captions;
 mod clips;
 mod sources;
+mod survey;
 
 pub use captions::{CaptionEvaluator, HeldOutPicture};
 pub use clips::ClipEvaluator;
+pub use sources::SampleCount;
+pub use survey::{DataSurvey, SurveyedDocument};
 
 use std::path::Path;
 use std::sync::Arc;

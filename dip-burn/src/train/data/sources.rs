@@ -7,6 +7,18 @@ use crate::data::{
 };
 use crate::train::DataConfig;
 
+/// Most shards whose samples are counted; the others count like them.
+const COUNTED_SHARDS: usize = 64;
+
+/// The number of samples of one pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleCount {
+    /// Samples, usable or not.
+    pub samples: u64,
+    /// False if some shards were not opened, and count like those that were.
+    pub is_exact: bool,
+}
+
 /// Opens shards as a source of documents or videos.
 pub(super) type OpenShards<D> =
     fn(&[PathBuf], WebDatasetConfig) -> Result<WebDataset<D>, DataError>;
@@ -22,7 +34,7 @@ pub(super) fn train_shards<D: 'static>(
 ) -> Result<Option<Box<dyn DataSource<D>>>, DataError> {
     let opened = |shards: &[PathBuf], images: Option<&Path>| {
         let images = images.or(data.images.as_deref()).map(Path::to_owned);
-        let folders = Folders { images, cache: data.cache.clone() };
+        let folders = Folders { images, cache: data.shard_cache() };
         let shuffle_buffer = data.shuffle_buffer;
         open(shards, WebDatasetConfig { seed, shuffle_buffer, folders, ..Default::default() })
     };
@@ -40,6 +52,30 @@ pub(super) fn train_shards<D: 'static>(
     Ok(Some(Box::new(Mixture::new(parts, seed))))
 }
 
+/// The samples of one pass over the training shards; `None` if the run names no shards.
+///
+/// # Errors
+/// [`DataError`] names the file.
+pub(super) fn count_samples<D: 'static>(
+    data: &DataConfig,
+    seed: u64,
+    open: OpenShards<D>,
+) -> Result<Option<SampleCount>, DataError> {
+    let mut all = data.has_shards().then_some(SampleCount { samples: 0, is_exact: true });
+    let parts = data.mixture.iter().map(|part| (&part.shards, &part.images));
+    let parts = parts.chain(data.mixture.is_empty().then_some((&data.shards, &data.images)));
+    for (shards, images) in parts.filter(|(shards, _)| !shards.is_empty()) {
+        let images = images.clone().or(data.images.clone());
+        let folders = Folders { images, cache: data.shard_cache() };
+        let mut shards = open(shards, WebDatasetConfig { seed, folders, ..Default::default() })?;
+        let (samples, is_exact) = shards.count_samples(COUNTED_SHARDS)?;
+        if let Some(all) = &mut all {
+            (all.samples, all.is_exact) = (all.samples + samples, all.is_exact && is_exact);
+        }
+    }
+    Ok(all)
+}
+
 /// The held-out shards in their order; `None` if the run names none.
 ///
 /// # Errors
@@ -52,7 +88,7 @@ pub(super) fn held_out_shards<D: 'static>(
     if data.held_out.is_empty() {
         return Ok(None);
     }
-    let folders = Folders { images: data.images.clone(), cache: data.cache.clone() };
+    let folders = Folders { images: data.images.clone(), cache: data.shard_cache() };
     let config = WebDatasetConfig { seed, shuffle_buffer: 1, folders, ..Default::default() };
     Ok(Some(Box::new(open(&data.held_out, config)?)))
 }

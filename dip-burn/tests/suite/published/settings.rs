@@ -1,12 +1,15 @@
 //! Settings of training: parts that are frozen, learning rates of parts, z-loss.
 
-use dip_burn::runtime::{OptimizerConfig, ParameterGroup, TensorKind, Update};
+use dip_burn::runtime::{
+    OptimizerConfig, ParameterGroup, Pipeline, PipelineInit, TensorKind, Update,
+};
 use dip_core::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Fixture, halves, planned};
 use crate::gradients::difference;
+use crate::support::B;
 
 /// One step with a large learning rate.
 const UPDATE: Update = Update { learning_rate: 0.01, clip_norm: 0.0, loss_scale: 1.0 };
@@ -150,4 +153,21 @@ fn a_value_that_is_not_finite_is_found_in_its_module_and_microbatch() {
     let place = found(&spoiled, &mut rng).unwrap();
     let expected = "the forward of module \"vision\", layers 0 to 0, in microbatch 1";
     assert_eq!(place, expected);
+}
+
+#[test]
+fn a_run_whose_parts_are_all_frozen_one_by_one_is_refused() {
+    let mut model = Fixture::read("llava-clip").model;
+    let build = |model: &ModelSpec| {
+        let partition = halves(model);
+        let init = PipelineInit::new(model, &partition, vec![Default::default(); 2]);
+        Pipeline::<B>::new(&init).err().map(|error| error.to_string())
+    };
+    let parts = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    model.modules[0].frozen = parts(&["tower", "projector"]);
+    model.modules[1].frozen = parts(&["embed", "layers", "end.head"]);
+    assert_eq!(build(&model), None, "the last norm is trained");
+    model.modules[1].frozen = parts(&["embed", "layers", "end"]);
+    let error = build(&model).unwrap();
+    assert!(error.contains("weights.frozen is every part of the model"), "{error}");
 }

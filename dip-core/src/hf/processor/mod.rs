@@ -4,13 +4,16 @@
 //! not supported is an error.
 
 mod rules;
+mod video;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fields::{self, Fields};
 use crate::spec::SpecError;
-use rules::Class;
+pub use video::VideoProcessorConfig;
+
+use rules::{Class, MAX_PIXELS};
 
 /// Mean of each colour in the data of CLIP.
 const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
@@ -55,6 +58,15 @@ pub struct NativeRule {
     pub min_pixels: u64,
     /// Most pixels of a resized picture.
     pub max_pixels: u64,
+}
+
+impl NativeRule {
+    /// The sizes of the processor of Qwen2-VL, where no file gives others: 4 to 1,280 tokens of `merge` x `merge` patches.
+    pub fn usual(patch_px: u32, merge: u32, frames: u32) -> Self {
+        let token = (u64::from(patch_px) * u64::from(merge)).pow(2);
+        let (min_pixels, max_pixels) = (4 * token, 1280 * token);
+        Self { patch_px, merge, frames, min_pixels, max_pixels }
+    }
 }
 
 /// The steps of [`ImageRule::Square`], in order.

@@ -11,7 +11,7 @@ const REMEDY: &str = "take the files that came with the weights, or choose a mod
 /// Longest side of a view or of a divided picture, in pixels.
 const MAX_SIDE_PX: u32 = 16_384;
 /// Most pixels of a picture in its own proportions.
-const MAX_PIXELS: u64 = 1 << 26;
+pub(super) const MAX_PIXELS: u64 = 1 << 26;
 /// Most sizes that a picture may be divided at.
 const MAX_SIZES: usize = 1024;
 /// Most tiles of a picture.
@@ -258,10 +258,12 @@ fn crop_side(image: &Fields<'_>) -> Result<Option<u32>, SpecError> {
 }
 
 fn native(image: &Fields<'_>) -> Result<NativeRule, SpecError> {
+    // The limits do not grow with the patches of the file.
+    let usual = NativeRule::usual(14, 2, 2);
     let (mut min_pixels, mut max_pixels) = match Size::read(image, "size", false)? {
         Some(Size::Both { shortest, longest }) => (shortest, longest),
         Some(other) => return Err(other.refused(image, "size", "shortest_edge and longest_edge")),
-        None => (56 * 56, 28 * 28 * 1280),
+        None => (usual.min_pixels, usual.max_pixels),
     };
     let inner = image.child("size").ok().flatten();
     for fields in inner.iter().chain([image]) {
@@ -269,9 +271,9 @@ fn native(image: &Fields<'_>) -> Result<NativeRule, SpecError> {
         max_pixels = fields.optional_count("max_pixels")?.unwrap_or(max_pixels);
     }
     let rule = NativeRule {
-        patch_px: image.size_or("patch_size", 14)?,
-        merge: image.size_or("merge_size", 2)?,
-        frames: image.size_or("temporal_patch_size", 2)?,
+        patch_px: image.size_or("patch_size", usual.patch_px)?,
+        merge: image.size_or("merge_size", usual.merge)?,
+        frames: image.size_or("temporal_patch_size", usual.frames)?,
         min_pixels,
         max_pixels,
     };

@@ -7,16 +7,15 @@ use crate::spec::{Rope, RopeScaling, SpecError, YarnScaling};
 /// Reads rotary positions from `rope_parameters`, or from `rope_theta` and `rope_scaling` before `transformers` 5. The decoder has
 /// `positions` positions.
 pub(super) fn read(config: &Fields<'_>, family: Family, positions: u32) -> Result<Rope, SpecError> {
-    let (name, table) = match config.child("rope_parameters")? {
-        Some(table) => ("rope_parameters", Some(table)),
-        None => ("rope_scaling", config.child("rope_scaling")?),
+    let table = match config.child("rope_parameters")? {
+        Some(table) => Some(table),
+        None => config.child("rope_scaling")?,
     };
-    let theta = config.number_or("rope_theta", 10_000.0)?;
+    let defaults = family.defaults();
+    let interleaved = family == Family::Qwen3Vl;
+    let theta = config.number_or("rope_theta", defaults.theta)?;
     let Some(table) = table else {
-        return match family {
-            Family::Qwen2Vl => Err(missing_sections(config, name)),
-            _ => Ok(Rope { theta, ..Rope::default() }),
-        };
+        return Ok(Rope { theta, sections: defaults.sections, interleaved, ..Rope::default() });
     };
     for fields in [config, &table] {
         let share = fields.number_or("partial_rotary_factor", 1.0)?;
@@ -27,7 +26,8 @@ pub(super) fn read(config: &Fields<'_>, family: Family, positions: u32) -> Resul
     }
     let rope = Rope {
         theta: table.number_or("rope_theta", theta)?,
-        sections: sections(&table, family)?,
+        sections: sections(&table, defaults.sections)?,
+        interleaved,
         ..Rope::default()
     };
     // Phi and others give the original positions outside of the table.
@@ -73,22 +73,14 @@ fn yarn(table: &Fields<'_>, positions: u32, original: u32) -> Result<YarnScaling
     })
 }
 
-fn sections(table: &Fields<'_>, family: Family) -> Result<Option<[u32; 3]>, SpecError> {
-    if family != Family::Qwen2Vl {
-        return Ok(None);
-    }
-    let Some(list) = table.sizes("mrope_section")? else {
-        return Err(missing_sections(table, "mrope_section"));
-    };
+/// The sections of a model that has some by default.
+fn sections(table: &Fields<'_>, default: Option<[u32; 3]>) -> Result<Option<[u32; 3]>, SpecError> {
+    let list = if default.is_some() { table.sizes("mrope_section")? } else { None };
+    let Some(list) = list else { return Ok(default) };
     let shown = format!("{list:?}");
     let three: Result<[u32; 3], _> = list.try_into();
     three.map(Some).map_err(|_| {
         let remedy = "take the config.json that came with the weights";
         table.error("mrope_section", shown, "three sections: time, row and column", remedy)
     })
-}
-
-fn missing_sections(table: &Fields<'_>, name: &str) -> SpecError {
-    let limit = "the angles of time, row and column (mrope_section)";
-    table.error(name, "absent".into(), limit, "take the config.json that came with the weights")
 }

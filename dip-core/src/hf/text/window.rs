@@ -14,7 +14,7 @@ pub(super) fn read(
     layers: u32,
 ) -> Result<Option<AttentionWindow>, SpecError> {
     let tokens = match family {
-        Family::Llama => None,
+        Family::Llama | Family::Qwen3Vl => None,
         Family::Mistral => tokens(config)?,
         _ if config.flag_or("use_sliding_window", false)? => tokens(config)?,
         _ => None,
@@ -45,7 +45,9 @@ fn full_layers(config: &Fields<'_>, family: Family, layers: u32) -> Result<Vec<u
     }
     let types = config.strings("layer_types")?;
     if types.is_empty() {
-        return Ok((0..layers.min(config.whole_or("max_window_layers", 28)?)).collect());
+        return Ok((0..layers
+            .min(config.whole_or("max_window_layers", family.defaults().full_layers)?))
+            .collect());
     }
     let remedy = "take the config.json that came with the weights";
     if types.len() != layers as usize {

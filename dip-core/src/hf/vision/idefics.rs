@@ -10,7 +10,7 @@ use crate::spec::{ModuleKind, SpecError, Tower, VitSpec};
 /// Idefics3 and SmolVLM, whose files have the same fields.
 pub(in crate::hf) fn idefics3(config: &Fields<'_>) -> Result<Modules, SpecError> {
     let text = config.required_child("text_config")?;
-    let mut decoder = text::inner_decoder(&text, Family::of_text_config(&text)?)?;
+    let mut decoder = text::inner_decoder(&text, Family::of_text_config(&text, "llama")?)?;
     // Only the field of the whole model counts.
     if let ModuleKind::Decoder(decoder) = &mut decoder.module.kind {
         decoder.tied = config.flag_or("tie_word_embeddings", false)?;

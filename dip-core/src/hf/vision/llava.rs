@@ -21,11 +21,28 @@ const MAX_RESOLUTIONS: usize = 1024;
 struct Defaults {
     feature_layer: i64,
     strategy: &'static str,
+    tower: &'static str,
+    decoder: &'static str,
 }
+
+/// The defaults of LLaVA 1.5 and LLaVA-NeXT.
+const CLIP_AND_LLAMA: Defaults = Defaults {
+    feature_layer: -2,
+    strategy: "default",
+    tower: "clip_vision_model",
+    decoder: "llama",
+};
+/// The defaults of LLaVA-OneVision.
+const SIGLIP_AND_QWEN: Defaults = Defaults {
+    feature_layer: -1,
+    strategy: "full",
+    tower: "siglip_vision_model",
+    decoder: "qwen2",
+};
 
 /// LLaVA 1.5. An image is one square.
 pub(in crate::hf) fn llava(config: &Fields<'_>) -> Result<Modules, SpecError> {
-    read(config, Defaults { feature_layer: -2, strategy: "default" }, None)
+    read(config, CLIP_AND_LLAMA, None)
 }
 
 /// LLaVA-NeXT: large pictures are cut into tiles.
@@ -34,7 +51,7 @@ pub(in crate::hf) fn llava_next(config: &Fields<'_>) -> Result<Modules, SpecErro
     let resolutions =
         config.size_pairs("image_grid_pinpoints", MAX_RESOLUTIONS)?.unwrap_or(default);
     let tiles = TileSpec { resolutions, max_tiles: None };
-    read(config, Defaults { feature_layer: -2, strategy: "default" }, Some(tiles))
+    read(config, CLIP_AND_LLAMA, Some(tiles))
 }
 
 /// LLaVA-OneVision: tiles, whose tokens are scaled down where they are too many.
@@ -44,7 +61,7 @@ pub(in crate::hf) fn llava_onevision(config: &Fields<'_>) -> Result<Modules, Spe
     let resolutions =
         config.size_pairs("image_grid_pinpoints", MAX_RESOLUTIONS)?.unwrap_or_else(default);
     let tiles = TileSpec { resolutions, max_tiles: Some(max_tiles(config)?) };
-    read(config, Defaults { feature_layer: -1, strategy: "full" }, Some(tiles))
+    read(config, SIGLIP_AND_QWEN, Some(tiles))
 }
 
 fn read(
@@ -53,10 +70,10 @@ fn read(
     tiles: Option<TileSpec>,
 ) -> Result<Modules, SpecError> {
     let text = config.required_child("text_config")?;
-    let mut decoder = text::inner_decoder(&text, Family::of_text_config(&text)?)?;
+    let mut decoder = text::inner_decoder(&text, Family::of_text_config(&text, defaults.decoder)?)?;
     tie(&mut decoder, config)?;
     let vision = config.required_child("vision_config")?;
-    let tower = tower(&vision)?;
+    let tower = tower(&vision, defaults.tower)?;
     expect_word(config, "projector_hidden_act", "gelu", "gelu")?;
     if !config.flag_or("multimodal_projector_bias", true)? {
         let remedy = "choose a model whose adapter has biases";
@@ -89,8 +106,8 @@ fn read(
     Ok(join(encoder, decoder))
 }
 
-fn tower(vision: &Fields<'_>) -> Result<Tower, SpecError> {
-    match vision.text_or("model_type", "clip_vision_model")? {
+fn tower(vision: &Fields<'_>, default: &'static str) -> Result<Tower, SpecError> {
+    match vision.text_or("model_type", default)? {
         "clip_vision_model" => Ok(Tower::Clip),
         "siglip_vision_model" => Ok(Tower::Siglip),
         other => {

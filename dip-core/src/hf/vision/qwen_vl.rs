@@ -3,9 +3,7 @@
 use super::{EncoderConfig, Modules, activation, expect, expect_word, join, tie};
 use crate::hf::fields::Fields;
 use crate::hf::text::{self, DecoderConfig, Family};
-use crate::spec::{
-    Activation, AttentionBias, NormKind, QueryKeyNorm, SpecError, Tower, VitSpec, WindowSpec,
-};
+use crate::spec::{Activation, NormKind, SpecError, Tower, VitSpec, WindowSpec};
 
 /// Side of a square image in merged patches: 448 pixels for patches of 14 pixels, merged 2 x 2. Images may have any size.
 const SIDE: u32 = 16;
@@ -14,7 +12,7 @@ const NORM_EPSILON: f64 = 1e-6;
 
 /// Qwen2-VL. Rotary positions encode row and column in the encoder, and time, row and column in the decoder.
 pub(in crate::hf) fn qwen2_vl(config: &Fields<'_>) -> Result<Modules, SpecError> {
-    let decoder = decoder(config)?;
+    let decoder = decoder(config, Family::Qwen2Vl)?;
     let vision = config.required_child("vision_config")?;
     let hidden = vision.size_or("embed_dim", 1280)?;
     expect(&vision, "hidden_size", decoder.module.hidden, 3584)?;
@@ -45,7 +43,7 @@ pub(in crate::hf) fn qwen2_vl(config: &Fields<'_>) -> Result<Modules, SpecError>
 
 /// Qwen2.5-VL: as Qwen2-VL, with windows in most layers of the encoder, root-mean-square norms and gated networks.
 pub(in crate::hf) fn qwen2_5_vl(config: &Fields<'_>) -> Result<Modules, SpecError> {
-    let decoder = decoder(config)?;
+    let decoder = decoder(config, Family::Qwen2Vl)?;
     let vision = config.required_child("vision_config")?;
     expect(&vision, "out_hidden_size", decoder.module.hidden, 3584)?;
     expect_word(&vision, "hidden_act", "silu", "silu")?;
@@ -75,16 +73,8 @@ pub(in crate::hf) fn qwen2_5_vl(config: &Fields<'_>) -> Result<Modules, SpecErro
 
 /// Qwen3-VL: learned positions beside rotary ones, and features from inside the encoder for the first layers of the decoder.
 pub(in crate::hf) fn qwen3_vl(config: &Fields<'_>) -> Result<Modules, SpecError> {
-    let text = config.required_child("text_config")?;
-    let mut decoder = decoder(config)?;
-    let options = &mut decoder.module.options;
-    options.query_key_norm = Some(QueryKeyNorm::Head);
-    options.attention_bias = Some(match text.flag_or("attention_bias", false)? {
-        true => AttentionBias::All,
-        false => AttentionBias::None,
-    });
-    options.rope.interleaved = true;
-    decoder.module.head_dim = Some(text.size_or("head_dim", 128)?);
+    config.required_child("text_config")?;
+    let decoder = decoder(config, Family::Qwen3Vl)?;
     let vision = config.required_child("vision_config")?;
     expect(&vision, "out_hidden_size", decoder.module.hidden, 3584)?;
     let kind = VitSpec {
@@ -128,10 +118,10 @@ fn with_theta(mut modules: Modules, vision: &Fields<'_>) -> Result<Modules, Spec
     Ok(modules)
 }
 
-fn decoder(config: &Fields<'_>) -> Result<DecoderConfig, SpecError> {
+fn decoder(config: &Fields<'_>, family: Family) -> Result<DecoderConfig, SpecError> {
     // Before `transformers` 5 the fields of the decoder were at the top level of the file.
     let text = config.child("text_config")?.unwrap_or_else(|| config.clone());
-    let mut decoder = text::decoder(&text, Family::Qwen2Vl)?;
+    let mut decoder = text::decoder(&text, family)?;
     tie(&mut decoder, config)?;
     Ok(decoder)
 }

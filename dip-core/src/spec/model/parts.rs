@@ -1,6 +1,6 @@
 //! Parts of a module: which of its parameters a setting names.
 
-use super::ModuleSpec;
+use super::{ModuleKind, ModuleSpec};
 
 /// The first name in the path of a parameter that belongs to the adapter between an encoder and its decoder.
 const PROJECTOR: [&str; 4] = ["merger", "newline", "stacked", "projector"];
@@ -31,6 +31,15 @@ impl ModuleSpec {
         let covered = |parts: &[String]| parts.iter().any(|part| part_covers(part, path));
         let by_lora = self.lora.as_ref().is_none_or(|lora| is_adapter || covered(&lora.full));
         self.trainable && by_lora && !covered(&self.frozen)
+    }
+
+    /// True if only the adapter of an encoder is trained: its layers run forward only. Never for encoders whose layers have adapters of
+    /// their own.
+    pub fn has_frozen_tower(&self) -> bool {
+        let is_encoder = matches!(self.kind, ModuleKind::Vit(_) | ModuleKind::Audio(_));
+        let has_features = !self.kind.modality().stacked_layers().is_empty();
+        let is_frozen = self.frozen.iter().any(|part| part == "tower");
+        self.trainable && is_encoder && is_frozen && !has_features && self.inputs.is_empty()
     }
 }
 

@@ -158,10 +158,9 @@ impl AnalyticCost {
     }
 
     fn key(&self, chunk: &ChunkQuery<'_>, part: Part, work: Workload) -> PartKey {
-        let gradients = ComputedGradients {
-            inputs: chunk.runs_backward,
-            weights: chunk.runs_backward && chunk.trainable,
-        };
+        let runs =
+            if part == Part::Last { chunk.runs_backward } else { chunk.layers_run_backward() };
+        let gradients = ComputedGradients { inputs: runs, weights: runs && chunk.trainable };
         PartKey { module: chunk.module, part, work, gradients }
     }
 
@@ -189,11 +188,17 @@ impl AnalyticCost {
         layers: &[LayerStrategy],
     ) -> StageTotals {
         let mut totals = StageTotals::default();
+        // The layers of a frozen tower keep nothing for the backward of its adapter.
+        let is_frozen = chunk.runs_backward && !chunk.layers_run_backward();
+        let mut add = |part, strategy| {
+            let part = self.part(self.key(chunk, part, work));
+            if is_frozen { totals.add_forward(&part) } else { totals.add(&part, strategy) }
+        };
         if chunk.is_first() {
-            totals.add(&self.part(self.key(chunk, Part::First, work)), LayerStrategy::Keep);
+            add(Part::First, LayerStrategy::Keep);
         }
         for (part, &strategy) in chunk.layer_parts().zip(layers) {
-            totals.add(&self.part(self.key(chunk, part, work)), strategy);
+            add(part, strategy);
         }
         for _ in 0..chunk.stacked_layers() + usize::from(chunk.is_last()) {
             totals.add(&self.part(self.key(chunk, Part::Last, work)), LayerStrategy::Keep);
@@ -256,7 +261,7 @@ impl AnalyticCost {
     fn candidates_of(&self, chunk: &ChunkQuery<'_>, work: Workload) -> Vec<StageCost> {
         let keep = [LayerStrategy::Keep];
         let offered = match self.strategies.as_slice() {
-            _ if !chunk.runs_backward => &keep,
+            _ if !chunk.layers_run_backward() => &keep,
             [] => &keep,
             strategies => strategies,
         };
@@ -317,15 +322,15 @@ impl CostModel for AnalyticCost {
     }
 
     /// Mixed precision with Adam: the weight, a gradient in single precision, and one replica's share of the master weight and
-    /// two moments (ZeRO-1), or all of them ([`Replicas::sharded`]). Weights in single precision need no master copy. Frozen modules have the weight only.
+    /// two moments (ZeRO-1), or all of them ([`Replicas::sharded`]). Weights in single precision need no master copy. Frozen weights have
+    /// nothing else.
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
         let weight = u64::from(self.layout.element_bytes);
-        let parameters = chunk.parameters().div_ceil(u64::from(self.layout.tensor));
-        if !chunk.trainable {
-            return Bytes(parameters.saturating_mul(weight));
-        }
-        let share = parameters.saturating_mul(self.state_bytes()).div_ceil(self.shards());
-        Bytes(parameters.saturating_mul(weight + GRADIENT_BYTES).saturating_add(share))
+        let tensor = u64::from(self.layout.tensor);
+        let weights = chunk.parameters().div_ceil(tensor).saturating_mul(weight);
+        let trained = chunk.trained_parameters().div_ceil(tensor);
+        let share = trained.saturating_mul(self.state_bytes()).div_ceil(self.shards());
+        Bytes(weights.saturating_add(trained.saturating_mul(GRADIENT_BYTES)).saturating_add(share))
     }
 
     /// The tensors of the running part: the peak of its forward, and the activations that a recomputed or offloaded

@@ -99,6 +99,12 @@ pub struct StageTotals {
 }
 
 impl StageTotals {
+    /// Adds a part that keeps nothing and runs no backward.
+    pub fn add_forward(&mut self, part: &PartCost) {
+        self.usage.forward += part.forward;
+        self.working = self.working.max(part.working);
+    }
+
     /// Adds a part under `strategy`.
     pub fn add(&mut self, part: &PartCost, strategy: LayerStrategy) {
         let usage = part.under(strategy);

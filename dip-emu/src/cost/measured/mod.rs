@@ -12,8 +12,10 @@ use dip_core::{
 
 use self::points::{MeasuredPart, PairCost};
 
-/// Bytes of a parameter with its gradient and two moments. All four are in single precision, even if layers compute in a lower one.
-const STATIC_BYTES_PER_PARAMETER: u64 = 16;
+/// Bytes of a parameter. It is in single precision, even if layers compute in a lower one.
+const BYTES_PER_PARAMETER: u64 = 4;
+/// Bytes of the gradient and the two moments of a trained parameter.
+const STATE_BYTES_PER_PARAMETER: u64 = 12;
 /// Bytes of the moving average of a parameter, in runs that keep one.
 const AVERAGE_BYTES_PER_PARAMETER: u64 = 4;
 
@@ -124,8 +126,10 @@ impl MeasuredCost {
                 .ok_or_else(|| unknown(part))
         };
         let mut ends = part(Part::Stage)?;
+        let runs = chunk.layers_run_backward() || !chunk.runs_backward;
         if chunk.is_first() {
-            ends = ends.plus(part(Part::First)?, 1.0);
+            let first = part(Part::First)?;
+            ends = ends.plus(if runs { first } else { first.forward_only() }, 1.0);
         }
         let adapters = chunk.stacked_layers() + usize::from(chunk.is_last());
         if adapters > 0 {
@@ -136,6 +140,7 @@ impl MeasuredCost {
             Part::Windowed => Ok(part(kind)?.at_pairs(pairs)),
             _ => part(kind),
         };
+        let layer = |kind| Ok(if runs { layer(kind)? } else { layer(kind)?.forward_only() });
         Ok((ends, chunk.layer_parts().map(layer).collect::<Result<_, _>>()?))
     }
 }
@@ -190,10 +195,11 @@ impl CostModel for MeasuredCost {
 
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {
         let average = if self.averages { AVERAGE_BYTES_PER_PARAMETER } else { 0 };
-        let each = if chunk.trainable { STATIC_BYTES_PER_PARAMETER + average } else { 4 };
+        let state = STATE_BYTES_PER_PARAMETER + average;
         // Layers in lower precision compute with a copy of the weights.
         let copy = if self.element_bytes < 4 { self.element_bytes } else { 0 };
-        Bytes(chunk.parameters().saturating_mul(each + copy))
+        let weights = chunk.parameters().saturating_mul(BYTES_PER_PARAMETER + copy);
+        Bytes(weights.saturating_add(chunk.trained_parameters().saturating_mul(state)))
     }
 
     fn update(&self, chunk: &ChunkQuery<'_>) -> Seconds {
@@ -202,10 +208,11 @@ impl CostModel for MeasuredCost {
         }
         let module = &chunk.model.modules[chunk.module.index()].name;
         let part = |part| self.mean_update(module, part);
-        let layers: Vec<Part> = chunk.layer_parts().collect();
+        let is_frozen = chunk.model.modules[chunk.module.index()].has_frozen_tower();
+        let layers: Vec<Part> = chunk.layer_parts().filter(|_| !is_frozen).collect();
         let layers = equal_runs(&layers).map(|(layer, n)| part(layer) * n);
         let mut seconds = layers.fold(part(Part::Stage), |sum, layers| sum + layers);
-        if chunk.is_first() {
+        if chunk.is_first() && !is_frozen {
             seconds += part(Part::First);
         }
         let adapters = chunk.stacked_layers() + usize::from(chunk.is_last());
@@ -227,7 +234,7 @@ impl CostModel for MeasuredCost {
         };
         LayerStrategy::ALL
             .iter()
-            .filter(|s| **s == LayerStrategy::Keep || (chunk.runs_backward && offered(s)))
+            .filter(|s| **s == LayerStrategy::Keep || (chunk.layers_run_backward() && offered(s)))
             .map(|layer| {
                 let strategy = Strategy::new(layer.name());
                 self.stage(&StageQuery { chunk: chunk.clone(), workload, strategy: &strategy })

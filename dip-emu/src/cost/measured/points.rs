@@ -48,6 +48,18 @@ impl MeasuredPart {
         Self { times: self.times.plus(other.times, count), kept }
     }
 
+    /// The part if it runs forward only beside others that run a backward.
+    pub fn forward_only(self) -> Self {
+        let once = self.times.inference_s;
+        let times = PartTimes {
+            inference_s: once,
+            forward_s: once,
+            offload_forward_s: once,
+            ..PartTimes::default()
+        };
+        Self { times, kept: PartBytes::default() }
+    }
+
     /// The part with `pairs` query-key pairs, whatever the pairs of other parts.
     pub fn at_pairs(self, pairs: u64) -> Self {
         let fixed = |kept: KeptBytes| KeptBytes {
