@@ -2,6 +2,7 @@
 //!
 //! Reports are strings. Text from files is escaped. Spans of tasks that the plan does not have are left out.
 
+mod breakdown;
 mod bubbles;
 pub mod charts;
 mod chrome;
@@ -15,6 +16,7 @@ mod summary;
 mod svg;
 mod text;
 
+pub use breakdown::{Breakdown, ModuleTime, breakdown};
 pub use bubbles::{Bubble, BubbleCause, bubbles};
 pub use chrome::chrome;
 pub use critical::critical_path;

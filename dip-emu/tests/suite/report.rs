@@ -105,6 +105,19 @@ proptest! {
     }
 
     #[test]
+    fn a_breakdown_adds_up(plan in any_plan()) {
+        let trace = run(&plan);
+        let parts = report::breakdown(&planned(&plan, &trace));
+        let busy: Seconds = parts.busy.iter().map(report::ModuleTime::sum).sum();
+        let waits: Seconds = parts.waits.iter().map(|w| w.1).sum();
+        let near = |a: Seconds, b: Seconds| (a - b).0.abs() <= 1e-9 * (1.0 + b.0);
+        prop_assert!(near(busy + waits, parts.total));
+        let path: Seconds = parts.critical.iter().map(report::ModuleTime::sum).sum();
+        prop_assert!(near(path + parts.messages + parts.idle, parts.makespan));
+        prop_assert!(near(parts.idle, Seconds::ZERO));
+    }
+
+    #[test]
     fn the_critical_path_is_as_long_as_the_makespan(plan in any_plan()) {
         let trace = run(&plan);
         let path = report::critical_path(&plan, &trace);
