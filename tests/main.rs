@@ -16,6 +16,11 @@ mod planning;
 #[path = "suite/bounded.rs"]
 mod bounded;
 
+/// Timelines of plans and of training, and what they explain.
+#[cfg(feature = "train")]
+#[path = "suite/timelines.rs"]
+mod timelines;
+
 /// Systems against each other.
 #[path = "suite/compare.rs"]
 mod compare;

@@ -5,6 +5,7 @@ mod calibrate;
 mod check;
 mod compare;
 mod emulate;
+mod explain;
 #[cfg(feature = "train")]
 mod export;
 mod files;
@@ -22,6 +23,7 @@ mod sample;
 mod sizing;
 mod spinner;
 mod throughput;
+mod timeline;
 #[cfg(feature = "train")]
 mod train;
 mod tune;
@@ -51,6 +53,8 @@ enum Command {
     Check(check::Check),
     /// Run a plan in virtual time
     Emulate(emulate::Emulate),
+    /// Say where the time of a plan or a measured iteration goes, and what would make it shorter
+    Explain(explain::Explain),
     /// Draw plans and measured iterations as a page, a figure or a Perfetto trace
     Report(report::Report),
     /// Compare training systems in virtual time, on the same costs, memory and data
@@ -112,6 +116,7 @@ impl Cli {
             Command::Plan(command) => command.run(),
             Command::Check(command) => command.run(),
             Command::Emulate(command) => command.run(),
+            Command::Explain(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Compare(command) => command.run(),
             Command::Tune(command) => command.run(),

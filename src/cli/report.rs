@@ -1,16 +1,14 @@
 //! `dip report`: timelines of plans and of measured iterations.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use dip::emulate::report::{self, TimelineRun};
-use dip::emulate::{Executor, LinkModel, Trace, TraceFile, VirtualExecutor};
-use dip::prelude::*;
-use dip_files::Kind;
 
-use super::files::{read_text, write_whole};
+use super::files::write_whole;
+use super::timeline::Timeline;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -33,15 +31,6 @@ pub struct Report {
     /// Write a trace for Perfetto or chrome://tracing
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-}
-
-/// A plan with one run of it.
-struct Timeline {
-    label: String,
-    plan: Plan,
-    planned: Trace,
-    /// The measured run with the end of its iteration.
-    measured: Option<(Trace, Seconds)>,
 }
 
 impl Report {
@@ -75,36 +64,5 @@ impl Report {
             }
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-impl Timeline {
-    fn read(path: &Path) -> Result<Self> {
-        let shown = || path.display().to_string();
-        let text = read_text(path, Kind::PLAN)?;
-        let label = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (plan, measured) = if TraceFile::is_one(&text) {
-            let file = TraceFile::from_text(&text).with_context(shown)?;
-            (file.plan, Some((file.trace, file.elapsed_s)))
-        } else {
-            (Plan::from_json(&text).with_context(shown)?, None)
-        };
-        let planned =
-            VirtualExecutor::new(LinkModel::Uncontended).execute(&plan).with_context(shown)?;
-        Ok(Self { label, plan, planned, measured })
-    }
-
-    /// The labels of the planned and the measured run.
-    fn labels(&self, several: bool) -> [String; 2] {
-        let Self { label, plan, .. } = self;
-        if several {
-            let name = match plan.schedule == *label {
-                true => label.clone(),
-                false => format!("{} ({label})", plan.schedule),
-            };
-            [name.clone(), format!("{name}, measured")]
-        } else {
-            [format!("planned by {}", plan.schedule), "measured".into()]
-        }
     }
 }

@@ -1,0 +1,140 @@
+//! `dip explain`: where the time of a plan or of a measured iteration goes, and what would make it shorter.
+
+mod variants;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use dip::emulate::report::{Breakdown, ModuleTime, breakdown};
+use dip::prelude::*;
+
+use super::inputs;
+use super::plan::seconds;
+use super::timeline::Timeline;
+use variants::{Variant, of_graph, of_model};
+
+const KINDS: [&str; 3] = ["forward", "backward", "weight gradient"];
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip explain plan.json
+  dip explain plan.json --model vlm-s --batch batch.jsonl   # also another rank, waves, other sub-microbatches
+  dip explain runs/vlm-tiny/traces/100.jsonl")]
+pub struct Explain {
+    /// A plan, dip.plan/v1, or a measured iteration of `dip train --trace`, dip.trace/v1
+    file: PathBuf,
+    /// The model of the plan: also tries another rank, other routes and other sub-microbatches
+    #[arg(long)]
+    model: Option<String>,
+    /// The cluster of the plan, a preset or a TOML; by default the preset of the plan's name
+    #[arg(long, requires = "model")]
+    cluster: Option<String>,
+    /// The batch of the plan; by default the first that `dip sample` draws
+    #[arg(long, requires = "model")]
+    batch: Option<PathBuf>,
+    /// Time of the search for each change, such as 2s or 500ms
+    #[arg(long, default_value = "1s", value_parser = seconds)]
+    budget: Seconds,
+    /// Iterations of each search, instead of a time: reproducible
+    #[arg(long, value_name = "N")]
+    iterations_budget: Option<u64>,
+}
+
+impl Explain {
+    pub fn run(&self) -> Result<ExitCode> {
+        let timeline = Timeline::read(&self.file)?;
+        let plan = &timeline.plan;
+        let parts = breakdown(&timeline.run());
+        print_time(plan, &parts);
+        print_critical(&parts);
+        println!(
+            "\nNo plan of this task graph takes less than {}: at most {:.1} % could be gained by another order.",
+            plan.lower_bound_s,
+            100.0 * (1.0 - plan.lower_bound_s.0 / parts.makespan.0.max(f64::MIN_POSITIVE)).max(0.0)
+        );
+        let env = Environment {
+            budget: match self.iterations_budget {
+                Some(iterations) => Budget::Iterations(iterations),
+                None => Budget::Time(self.budget),
+            },
+            ..Environment::default()
+        };
+        println!("\nWhat else would give, each searched anew:");
+        print_variants(&of_graph(plan, &env));
+        if let Some(name) = &self.model {
+            let model = inputs::model(name)?;
+            let cluster = inputs::cluster(self.cluster.as_deref().unwrap_or(&plan.graph.cluster))?;
+            let batch = match &self.batch {
+                Some(path) => Some(inputs::batch(path, None)?),
+                None => dip::emulate::sample(&model, 1, 0, None).pop(),
+            };
+            println!("\nOther layouts of {name} on {}:", cluster.name);
+            print_variants(&of_model(&model, &cluster, &batch.unwrap_or_default(), plan, &env)?);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_time(plan: &Plan, parts: &Breakdown) {
+    let graph = &plan.graph;
+    println!(
+        "{} on {}, schedule {}: {} on {} ranks",
+        graph.model, graph.cluster, plan.schedule, parts.makespan, graph.ranks
+    );
+    println!("\nWhere the time of the ranks goes:");
+    let share = |time: Seconds| 100.0 * time.0 / parts.total.0.max(f64::MIN_POSITIVE);
+    for module in &parts.busy {
+        print_kinds(module, |time| format!("{:5.1} %", share(time)));
+    }
+    let waiting: Seconds = parts.waits.iter().map(|wait| wait.1).sum();
+    println!("  {:<32} {:5.1} %", "bubbles", share(waiting));
+    for (cause, time) in &parts.waits {
+        println!("    {:<30} {:5.1} %  {}", cause.to_string(), share(*time), cause.meaning());
+    }
+}
+
+fn print_critical(parts: &Breakdown) {
+    println!(
+        "\nWhat the makespan consists of, {} stages on the critical path:",
+        parts.critical_stages
+    );
+    let share = |time: Seconds| 100.0 * time.0 / parts.makespan.0.max(f64::MIN_POSITIVE);
+    for module in &parts.critical {
+        print_kinds(module, |time| format!("{:5.1} %  {time}", share(time)));
+    }
+    for (name, time) in [("messages", parts.messages), ("runtime", parts.idle)] {
+        if time.0 > 1e-12 {
+            println!("  {name:<32} {:5.1} %  {time}", share(time));
+        }
+    }
+}
+
+fn print_kinds(module: &ModuleTime, text: impl Fn(Seconds) -> String) {
+    for (kind, time) in KINDS.iter().zip(module.kinds) {
+        if time.0 > 0.0 {
+            println!("  {:<32} {}", format!("{} {kind}", module.module), text(time));
+        }
+    }
+}
+
+/// The first variant is the one that the others are compared with.
+fn print_variants(variants: &[Variant]) {
+    let Some(base) = variants.first().and_then(|first| first.makespan.as_ref().ok()) else {
+        return;
+    };
+    for Variant { name, makespan } in variants {
+        match makespan {
+            Ok(time) => {
+                println!(
+                    "  {name:<40} {:>10}  {:+.1} %",
+                    time.to_string(),
+                    100.0 * (time.0 / base.0 - 1.0)
+                )
+            }
+            Err(why) => println!("  {name:<40} {:>10}  {why}", "no plan"),
+        }
+    }
+}
