@@ -29,7 +29,7 @@ pub use dip_burn::train::{
 };
 pub use dip_burn::{
     Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,
-    PositionRule, View, ViewGrid, backend, checkpoint, data, measure, model, next_position, params,
-    runtime, stage, text_positions, weights,
+    PositionRule, Prompt, View, ViewGrid, backend, checkpoint, data, inference, measure, model,
+    next_position, params, runtime, stage, text_positions, weights,
 };
 pub use dip_core::{Link, LinkError, Message, Stage, StageError};

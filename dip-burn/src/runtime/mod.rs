@@ -9,6 +9,7 @@ mod chunks;
 mod collective;
 mod connections;
 mod error;
+mod forward;
 mod group;
 mod import;
 mod init;
@@ -32,5 +33,7 @@ pub use init::PipelineInit;
 pub use link::{ChannelLink, DeviceLinks, LinkFactory, RankLink, ReplicaRanks};
 pub(crate) use optimizer::Optimizer;
 pub use optimizer::{Algorithm, OptimizerConfig, ParameterGroup, RateSchedule, StateError};
-pub use pipeline::{BatchExecutor, Pipeline, ReplicaWork, StepReport, Update};
+pub use pipeline::{
+    BatchExecutor, ForwardItem, ForwardPipeline, Pipeline, ReplicaWork, StepReport, Update,
+};
 pub use worker::TensorKind;

@@ -23,6 +23,7 @@ mod stop;
 mod throughput;
 mod trainer;
 
+pub use crate::inference::Inference;
 pub use assignment::Assign;
 pub use config::{
     CheckpointConfig, DataConfig, Device, EvaluationConfig, LoraConfig, MetricsConfig,
@@ -36,7 +37,7 @@ pub use data::{
 };
 pub use early_stop::EarlyStop;
 pub use error::TrainError;
-pub use evaluator::{EvaluationError, Evaluator, Inference};
+pub use evaluator::{EvaluationError, Evaluator};
 pub use lock::{LockError, OutputLock};
 pub use loss_scale::LossScale;
 pub use metrics::{

@@ -42,6 +42,9 @@ impl<B: Backend> Pipeline<B> {
             ranks,
             devices: init.devices.clone(),
             connections: init.connections.clone(),
+            model: init.model.clone(),
+            partition: init.partition.clone(),
+            modalities: init.modalities.clone(),
             replies,
             timed: false,
         };
@@ -131,6 +134,7 @@ fn start_thread<B: Backend>(
         memory,
         optimizer: Optimizer::new(&init.optimizer),
         tied,
+        forwards: None,
         commands: command_receiver,
         replies,
     };

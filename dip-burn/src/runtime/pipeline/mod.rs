@@ -3,10 +3,12 @@
 mod build;
 mod connect;
 mod executor;
+mod forward;
 mod replies;
 mod step;
 
 pub use executor::BatchExecutor;
+pub use forward::{ForwardItem, ForwardPipeline};
 pub use step::{ReplicaWork, StepReport, Update};
 
 use std::collections::BTreeMap;
@@ -17,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::{ExecError, Plan, Seconds, StageError, Trace, compile};
+use dip_core::{ExecError, ModelSpec, Partition, Plan, Seconds, StageError, Trace, compile};
 
 use super::connections::Connections;
 use super::error::PipelineError;
@@ -25,6 +27,7 @@ use super::link::{RankLink, ReplicaRanks};
 use super::worker::{Iteration, RankCommand, RankReport, RankUpdate, Reply, TensorKind};
 use crate::batch::Batch;
 use crate::checkpoint::{CheckpointError, CheckpointReader, ShardFile};
+use crate::model::Modalities;
 use crate::params::NamedTensors;
 use crate::stage::NonFinite;
 
@@ -37,6 +40,9 @@ pub struct Pipeline<B: Backend> {
     /// Device of each worker.
     devices: Vec<B::Device>,
     connections: Connections<B>,
+    model: ModelSpec,
+    partition: Partition,
+    modalities: Modalities<B>,
     replies: Receiver<(usize, Reply)>,
     /// True if every stage waits until its device has run it.
     timed: bool,

@@ -10,7 +10,7 @@ use super::sources::{held_out_shards, train_shards};
 use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
 };
-use crate::batch::{ImagePlace, Microbatch};
+use crate::batch::{ImagePlace, Microbatch, Prompt};
 use crate::data::toy::{
     CaptionMatch, DataSplit, Melodies, MelodiesConfig, Scenes, ScenesConfig, match_caption,
 };
@@ -19,8 +19,8 @@ use crate::data::{
     ImageProcessor, Loader, LoaderConfig, LoaderPosition, MediaProcessor, PackConfig, Packer,
     PlacedPicture, SourcePosition, Tokenizer, VideoRule, WebDataset, decode_microbatches,
 };
-use crate::model::Prompt;
-use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
+use crate::inference::Inference;
+use crate::train::evaluator::{EvaluationError, Evaluator};
 use crate::train::report::{Caption, Evaluation};
 use crate::train::{DataConfig, EvaluationConfig};
 
@@ -157,7 +157,7 @@ impl BatchLoader for Loader {
 impl Evaluator for CaptionEvaluator {
     fn evaluate(
         &self,
-        model: &dyn Inference,
+        model: &mut dyn Inference,
         config: &EvaluationConfig,
         generates: bool,
     ) -> Result<Evaluation, EvaluationError> {

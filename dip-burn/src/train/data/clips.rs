@@ -19,8 +19,9 @@ use crate::data::{
     LatentShape, LatentStatistics, Latents, SAMPLE_SHIFT, SourcePosition, Tokenizer, WebDataset,
     caption_tokens,
 };
-use crate::model::sampler::{ClipPrompt, Sampler};
-use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
+use crate::inference::Inference;
+use crate::inference::{ClipPrompt, Sampler};
+use crate::train::evaluator::{EvaluationError, Evaluator};
 use crate::train::report::{Evaluation, SampledClip};
 use crate::train::{DataConfig, EvaluationConfig};
 
@@ -130,7 +131,7 @@ impl BatchLoader for ClipLoader {
 impl Evaluator for ClipEvaluator {
     fn evaluate(
         &self,
-        model: &dyn Inference,
+        model: &mut dyn Inference,
         config: &EvaluationConfig,
         generates: bool,
     ) -> Result<Evaluation, EvaluationError> {
@@ -164,7 +165,7 @@ impl ClipEvaluator {
     /// clips.
     fn samples(
         &self,
-        model: &dyn Inference,
+        model: &mut dyn Inference,
         config: &EvaluationConfig,
     ) -> Result<Vec<SampledClip>, EvaluationError> {
         let sampler = Sampler {

@@ -57,14 +57,10 @@ pub struct TrainerInit<'a, B: Backend> {
 /// Trains a model on a pipeline.
 pub struct Trainer<B: Backend> {
     config: RunConfig,
-    model: ModelSpec,
     partition: Partition,
     pipeline: Pipeline<B>,
     plans: Box<dyn PlanSource>,
     data: RunData,
-    /// Device for evaluations of the whole model.
-    device: B::Device,
-    modalities: Modalities<B>,
     group: Arc<dyn ProcessGroup>,
     assign: Option<Assign>,
     throughput: Option<Throughput>,
@@ -83,7 +79,6 @@ impl<B: Backend> Trainer<B> {
     pub fn new(init: TrainerInit<'_, B>) -> Result<Self, TrainError> {
         let TrainerInit { config, model, partition, plans, data, devices, .. } = init;
         let (connections, modalities) = (init.connections, init.modalities);
-        let device = devices.first().cloned().unwrap_or_default();
         let weights = config.weights.as_ref().map(|w| open_weights(w, model));
         let weights = weights.transpose().map_err(Box::new)?;
         let group = connections.group.clone();
@@ -92,18 +87,15 @@ impl<B: Backend> Trainer<B> {
             .with_precision(config.pipeline.precision)
             .with_weights(InitialWeights { seed: config.seed, weights: weights.as_ref() })
             .with_optimizer(config.optimizer.clone())
-            .with_modalities(modalities.clone())
+            .with_modalities(modalities)
             .with_connections(connections);
         Ok(Self {
             config: config.clone(),
-            model: model.clone(),
             partition: partition.clone(),
             pipeline: Pipeline::new(&pipeline)?,
             plans,
             progress: RunProgress::new(config.pipeline.precision, data.loader.position()),
             data,
-            device,
-            modalities,
             group,
             assign: None,
             throughput: None,

@@ -1,0 +1,279 @@
+//! Runs forwards through the pipeline: losses, scores of the next token, and velocities. No process holds the whole model.
+//!
+//! All processes of a run make the same calls. Microbatches are dealt to the replicas of all processes, and every process gets all
+//! results.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use burn::tensor::backend::Backend;
+use dip_core::{BatchSplit, ForwardInput, MicrobatchId, ModuleId, TaskId, compile, forward_plan};
+
+use super::{Pipeline, numbers};
+use crate::batch::{Batch, Microbatch};
+use crate::runtime::error::PipelineError;
+use crate::runtime::forward::{ForwardAnswer, ForwardJob};
+use crate::runtime::worker::{RankCommand, Reply};
+use crate::stage::{ForwardGoal, ForwardWork};
+
+/// Microbatches of one job for each rank of a replica. More of them would fill the pipeline no better, and take more memory.
+const IN_FLIGHT: usize = 4;
+
+/// A microbatch to run forwards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForwardItem {
+    /// The microbatch.
+    pub microbatch: Microbatch,
+    /// What the end of the model gives for it.
+    pub goal: ForwardGoal,
+}
+
+/// A pipeline between two iterations, with the weights of now or with their averages if the run keeps them.
+pub struct ForwardPipeline<'p, B: Backend> {
+    pipeline: &'p mut Pipeline<B>,
+    /// Jobs whose results were not taken yet, the oldest first. Every rank runs them in this order.
+    jobs: VecDeque<PendingJob>,
+}
+
+/// Microbatches that the ranks of this process run.
+struct PendingJob {
+    /// Items of the job, those of other processes included.
+    items: usize,
+    /// Workers that have not answered.
+    missing: HashSet<usize>,
+    /// Of each replica of this process.
+    places: Vec<ReplicaPlaces>,
+    /// The values of items by number. Several ends of one microbatch are in the order of their modules.
+    answers: Vec<((usize, TaskId), Vec<f32>)>,
+}
+
+/// The items that a replica runs.
+struct ReplicaPlaces {
+    /// The number of each item.
+    numbers: Vec<usize>,
+    microbatch_of: HashMap<TaskId, MicrobatchId>,
+}
+
+impl<B: Backend> Pipeline<B> {
+    /// This pipeline for forwards alone. All processes of a run must call it.
+    ///
+    /// # Errors
+    /// [`PipelineError`] if a rank has failed.
+    pub fn forwards(&mut self) -> Result<ForwardPipeline<'_, B>, PipelineError> {
+        for id in 0..self.workers.len() {
+            self.command(id, RankCommand::OpenForwards)?;
+        }
+        for _ in 0..self.workers.len() {
+            match self.reply()? {
+                (_, Reply::Opened) => {}
+                (id, _) => return Err(self.out_of_turn(id)),
+            }
+        }
+        Ok(ForwardPipeline { pipeline: self, jobs: VecDeque::new() })
+    }
+}
+
+impl<B: Backend> Drop for ForwardPipeline<'_, B> {
+    fn drop(&mut self) {
+        for id in 0..self.pipeline.workers.len() {
+            // A rank that has failed keeps nothing.
+            let _ = self.pipeline.command(id, RankCommand::CloseForwards);
+        }
+    }
+}
+
+impl<B: Backend> ForwardPipeline<'_, B> {
+    /// Mean loss of the trained tokens: cross-entropy in nats, or squared error of the velocity.
+    ///
+    /// # Errors
+    /// [`PipelineError`] if a rank has failed.
+    pub fn loss(&mut self, microbatches: &[Microbatch]) -> Result<f64, PipelineError> {
+        let trained: u64 = microbatches.iter().map(Microbatch::trained_tokens).sum();
+        let mut sum = 0.0;
+        for some in microbatches.chunks(self.at_once()) {
+            let item = |microbatch: &Microbatch| ForwardItem {
+                microbatch: microbatch.clone(),
+                goal: ForwardGoal::Loss,
+            };
+            let losses = self.run(some.iter().map(item).collect())?;
+            losses.into_iter().flatten().for_each(|loss| sum += f64::from(loss));
+        }
+        Ok(sum / trained.max(1) as f64)
+    }
+
+    /// Microbatches that fill the pipeline, if they run at once.
+    pub fn at_once(&self) -> usize {
+        IN_FLIGHT * self.positions()
+    }
+
+    /// Ranks of all replicas of all processes.
+    pub fn positions(&self) -> usize {
+        self.pipeline.ranks * self.lanes()
+    }
+
+    /// Replicas of all processes.
+    fn lanes(&self) -> usize {
+        self.pipeline.connections.group.size() * self.pipeline.replicas()
+    }
+
+    /// Runs microbatches at once. Returns what the end of the model gives for each, row by row.
+    ///
+    /// # Errors
+    /// [`PipelineError`] if the model cannot give it, or a rank has failed.
+    pub fn run(&mut self, items: Vec<ForwardItem>) -> Result<Vec<Vec<f32>>, PipelineError> {
+        self.submit(items)?;
+        self.next()
+    }
+
+    /// Starts to run microbatches, after those that were submitted before.
+    ///
+    /// # Errors
+    /// [`PipelineError`] if a rank has failed.
+    pub fn submit(&mut self, items: Vec<ForwardItem>) -> Result<(), PipelineError> {
+        let (lanes, own) = (self.lanes(), self.pipeline.replicas());
+        let first = self.pipeline.connections.group.index() * own;
+        let count = items.len();
+        let mut of_replica: Vec<Vec<(usize, ForwardItem)>> = Vec::new();
+        of_replica.resize_with(own, Vec::new);
+        for (i, item) in items.into_iter().enumerate() {
+            // A sequence stays on the replica that remembers it.
+            let lane = match item.goal {
+                ForwardGoal::Continue { number, .. } => number % lanes,
+                _ => i % lanes,
+            };
+            if let Some(replica) = lane.checked_sub(first).filter(|&r| r < own) {
+                of_replica[replica].push((i, item));
+            }
+        }
+        let mut missing = HashSet::new();
+        let mut places = Vec::with_capacity(own);
+        for (replica, items) in of_replica.into_iter().enumerate() {
+            let (numbers, items): (Vec<usize>, Vec<ForwardItem>) = items.into_iter().unzip();
+            let microbatch_of = match items.is_empty() {
+                true => HashMap::new(),
+                false => {
+                    let ranks = self.pipeline.ranks;
+                    missing.extend(replica * ranks..(replica + 1) * ranks);
+                    self.start(replica, items)?
+                }
+            };
+            places.push(ReplicaPlaces { numbers, microbatch_of });
+        }
+        self.jobs.push_back(PendingJob { items: count, missing, places, answers: Vec::new() });
+        Ok(())
+    }
+
+    /// Waits for the oldest microbatches that were submitted; what the end of the model gives for each. Empty if there are none.
+    ///
+    /// # Errors
+    /// [`PipelineError`] if the model cannot give it, or a rank has failed.
+    pub fn next(&mut self) -> Result<Vec<Vec<f32>>, PipelineError> {
+        while self.jobs.front().is_some_and(|job| !job.missing.is_empty()) {
+            let pipeline = &mut *self.pipeline;
+            match pipeline.reply()? {
+                (id, Reply::Answered(answers)) => {
+                    let job = self.jobs.iter_mut().find(|job| job.missing.contains(&id));
+                    let job = job.ok_or_else(|| pipeline.out_of_turn(id))?;
+                    job.missing.remove(&id);
+                    job.add(id / pipeline.ranks, answers);
+                }
+                (id, _) => return Err(pipeline.out_of_turn(id)),
+            }
+        }
+        let Some(PendingJob { items, mut answers, .. }) = self.jobs.pop_front() else {
+            return Ok(Vec::new());
+        };
+        answers.sort_by_key(|(place, _)| *place);
+        let own = answers.into_iter().map(|((number, _), values)| (number, values));
+        self.share(items, own.collect())
+    }
+
+    /// Starts the forwards of a replica. Returns the microbatch of every task.
+    fn start(
+        &mut self,
+        replica: usize,
+        items: Vec<ForwardItem>,
+    ) -> Result<HashMap<TaskId, MicrobatchId>, PipelineError> {
+        let work = Arc::new(self.work(items)?);
+        let pipeline = &mut *self.pipeline;
+        let plan = forward_plan(&ForwardInput {
+            model: &pipeline.model,
+            partition: &pipeline.partition,
+            split: &work.batch.split,
+        });
+        let microbatch_of = plan.graph.tasks.iter().map(|t| (t.id, t.microbatch)).collect();
+        let program = Arc::new(compile(&plan));
+        for (r, link) in pipeline.links(replica)?.into_iter().enumerate() {
+            let job = ForwardJob { program: program.clone(), work: work.clone(), link };
+            pipeline.command(replica * pipeline.ranks + r, RankCommand::Forward(Box::new(job)))?;
+        }
+        Ok(microbatch_of)
+    }
+
+    /// The microbatches with all their instances. A sequence that goes on has instances of the last module only.
+    fn work(&self, items: Vec<ForwardItem>) -> Result<ForwardWork, PipelineError> {
+        let Pipeline { model, modalities, .. } = &*self.pipeline;
+        let continues = model.topological_order().pop().unwrap_or_default();
+        let mut slices = Vec::with_capacity(items.len());
+        for ForwardItem { microbatch, goal } in &items {
+            let goes_on = matches!(goal, ForwardGoal::Continue { begins: false, .. });
+            let mut of_microbatch = Vec::with_capacity(model.modules.len());
+            for module in (0..model.modules.len()).map(ModuleId::from) {
+                let spec = &model.modules[module.index()];
+                let instances = modalities.of(spec)?.instances(spec, microbatch);
+                let runs = instances > 0 && (!goes_on || module == continues);
+                of_microbatch.push(runs.then_some(0..instances).into_iter().collect());
+            }
+            slices.push(of_microbatch);
+        }
+        let (microbatches, goals): (Vec<_>, Vec<_>) =
+            items.into_iter().map(|item| (item.microbatch, item.goal)).unzip();
+        let split = BatchSplit { slices };
+        let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
+        let batch = Batch { microbatches, split, trained_tokens };
+        Ok(ForwardWork { batch, goals, continues })
+    }
+
+    /// The values of all `count` items, from all processes.
+    fn share(
+        &self,
+        count: usize,
+        own: Vec<(usize, Vec<f32>)>,
+    ) -> Result<Vec<Vec<f32>>, PipelineError> {
+        let group = &self.pipeline.connections.group;
+        let mut all = vec![Vec::new(); count];
+        let mut add = |number: usize, values: Vec<f32>| match all.get_mut(number) {
+            Some(place) => place.extend(values),
+            None => drop(values),
+        };
+        if group.size() == 1 {
+            own.into_iter().for_each(|(number, values)| add(number, values));
+            return Ok(all);
+        }
+        for message in group.all_gather(to_bytes(&own))? {
+            let mut numbers = numbers(&message);
+            while let (Some(number), Some(length)) = (numbers.next(), numbers.next()) {
+                let values = numbers.by_ref().take(length as usize).map(|x| x as f32);
+                add(number as usize, values.collect());
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl PendingJob {
+    fn add(&mut self, replica: usize, answers: Vec<ForwardAnswer>) {
+        let ReplicaPlaces { numbers, microbatch_of } = &self.places[replica];
+        let number = |task: &TaskId| numbers[microbatch_of[task].index()];
+        self.answers.extend(answers.into_iter().map(|(task, x)| ((number(&task), task), x)));
+    }
+}
+
+/// Items as a message of numbers: number and length before the values of each.
+fn to_bytes(items: &[(usize, Vec<f32>)]) -> Vec<u8> {
+    let item = |(number, values): &(usize, Vec<f32>)| {
+        let head = [*number as f64, values.len() as f64];
+        head.into_iter().chain(values.iter().map(|&x| f64::from(x))).collect::<Vec<_>>()
+    };
+    items.iter().flat_map(item).flat_map(f64::to_le_bytes).collect()
+}
