@@ -57,6 +57,7 @@ pub struct TrainerInit<'a, B: Backend> {
 /// Trains a model on a pipeline.
 pub struct Trainer<B: Backend> {
     config: RunConfig,
+    model: ModelSpec,
     partition: Partition,
     pipeline: Pipeline<B>,
     plans: Box<dyn PlanSource>,
@@ -91,6 +92,7 @@ impl<B: Backend> Trainer<B> {
             .with_connections(connections);
         Ok(Self {
             config: config.clone(),
+            model: model.clone(),
             partition: partition.clone(),
             pipeline: Pipeline::new(&pipeline)?,
             plans,
