@@ -1,15 +1,11 @@
 //! Agreement of the trainers of a run on weights and shared tensors.
 
-use std::collections::BTreeMap;
 use std::hash::Hasher;
 
-use burn::tensor::TensorData;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use twox_hash::XxHash3_64;
 
 use super::error::TrainError;
 use crate::checkpoint::CheckpointError;
-use crate::floats::floats;
 use crate::params::NamedTensors;
 use crate::runtime::{GroupError, ProcessGroup};
 
@@ -55,45 +51,6 @@ pub(super) fn share_results(
         None => Ok(Vec::new()),
     };
     Ok(all.iter().enumerate().map(part).collect())
-}
-
-/// The tensors of all processes on the first; only its own on the others.
-///
-/// # Errors
-/// [`GroupError`] if a process has ended, or sends something else.
-pub(super) fn gather_tensors(
-    group: &dyn ProcessGroup,
-    own: NamedTensors,
-) -> Result<NamedTensors, GroupError> {
-    let bytes = if group.is_first() { Vec::new() } else { to_bytes(&own) };
-    let mut all = own;
-    for (i, bytes) in group.gather(bytes)?.iter().enumerate() {
-        let differs = || GroupError::Differs {
-            node: i + 1,
-            what: "the format of tensors".into(),
-            remedy: "start all nodes with the same version",
-        };
-        all.extend(from_bytes(bytes).ok_or_else(differs)?);
-    }
-    Ok(all)
-}
-
-fn to_bytes(tensors: &NamedTensors) -> Vec<u8> {
-    let views = tensors.iter().map(|(name, data)| {
-        let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes());
-        (name.as_str(), view.expect("the values fill the shape"))
-    });
-    let views: BTreeMap<_, _> = views.collect();
-    safetensors::serialize(views, None).expect("tensors in memory have a form in bytes")
-}
-
-fn from_bytes(bytes: &[u8]) -> Option<NamedTensors> {
-    let file = SafeTensors::deserialize(bytes).ok()?;
-    let tensor = |(name, view): (&str, TensorView<'_>)| {
-        let values = floats(view.data(), view.dtype())?;
-        Some((name.to_owned(), TensorData::new(values, view.shape().to_vec())))
-    };
-    file.iter().map(tensor).collect()
 }
 
 /// A hash of all parts and their lengths.

@@ -8,9 +8,7 @@ use burn::tensor::backend::Backend;
 use super::Trainer;
 use crate::checkpoint::{self, CheckpointError, CheckpointReader, Draft, ShardFile};
 use crate::data::SourcePosition;
-use crate::params::NamedTensors;
-use crate::runtime::TensorKind;
-use crate::train::agreement::{agree_on_weights, gather_tensors, share_results};
+use crate::train::agreement::{agree_on_weights, share_results};
 use crate::train::error::TrainError;
 use crate::train::state::{RunFacts, RunState};
 
@@ -179,15 +177,6 @@ impl<B: Backend> Trainer<B> {
             seed: self.config.seed,
             ranks: self.partition.ranks,
             replicas: self.pipeline.replicas() * self.group.size(),
-        }
-    }
-
-    /// Averages, of which each replica may have a shard: all of them on the first process.
-    pub(super) fn export_averages(&mut self) -> Result<NamedTensors, TrainError> {
-        let own = self.pipeline.export(TensorKind::Averages)?;
-        match self.config.optimizer.shard {
-            true => Ok(gather_tensors(&*self.group, own)?),
-            false => Ok(own),
         }
     }
 }
