@@ -9,9 +9,9 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use super::indices;
 use crate::batch::Microbatch;
 use crate::kernels::{CrossEntropyGiven, CrossEntropyKept, kernels};
-use crate::model::{Gradients, to_f32};
 use crate::model::block::linear::{Linear, linear_backward};
 use crate::model::block::norm::{Norm, NormKept};
+use crate::model::{Gradients, to_f32};
 
 /// The last norm, and the head with its loss if there is one.
 #[derive(Module, Debug)]
