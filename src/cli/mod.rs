@@ -15,6 +15,8 @@ mod inputs;
 #[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(feature = "train")]
+mod load;
+#[cfg(feature = "train")]
 mod merge;
 mod plan;
 mod presets;

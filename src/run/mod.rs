@@ -180,7 +180,11 @@ impl Run {
         Ok(found.into())
     }
 
-    fn open(&mut self) -> Result<RunData, TrainError> {
+    /// Opens the data of the run.
+    ///
+    /// # Errors
+    /// [`TrainError`] names the file or setting.
+    pub fn open(&mut self) -> Result<RunData, TrainError> {
         let RunConfig { evaluation, seed, .. } = &self.config;
         match self.data.take() {
             Some(own) => Ok(own),

@@ -38,6 +38,7 @@ pub use data::{
 pub use early_stop::EarlyStop;
 pub use error::TrainError;
 pub use evaluator::{EvaluationError, Evaluator};
+pub use load::{microbatch_padding, microbatch_patches};
 pub use lock::{LockError, OutputLock};
 pub use loss_scale::LossScale;
 pub use metrics::{

@@ -20,7 +20,7 @@ use super::assignment::{self, Assign, IterationTimes};
 use super::config::{OnError, RunConfig, WeightsConfig};
 use super::data::RunData;
 use super::error::TrainError;
-use super::load;
+use super::load::{microbatch_padding, microbatch_patches};
 use super::lock::OutputLock;
 use super::metrics::{MetricSink, Sinks, file_sinks};
 use super::report::IterationReport;
@@ -308,8 +308,8 @@ impl<B: Backend> Trainer<B> {
             learning_rate: update.learning_rate,
             gradient_norm: step.gradient_norm,
             tokens: *tokens,
-            patches: load::patches(&self.model, meta),
-            padding: load::padding(&self.model, meta, *tokens),
+            patches: microbatch_patches(&self.model, meta),
+            padding: microbatch_padding(&self.model, meta, *tokens),
             images: meta.microbatches.iter().map(|m| u64::from(m.images.len())).sum(),
             clips: meta.microbatches.iter().map(|m| m.clips.len() as u64).sum(),
             microbatches: meta.microbatches.len(),
