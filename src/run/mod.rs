@@ -9,11 +9,13 @@ mod costs;
 mod error;
 mod outlook;
 mod sample;
+mod trained;
 mod training;
 
 pub use backend::{OnBackend, on_device};
 pub use error::RunError;
 pub use outlook::Outlook;
+pub use trained::{Trained, TrainedRun};
 pub use training::Training;
 
 use std::sync::Arc;

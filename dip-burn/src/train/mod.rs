@@ -21,6 +21,7 @@ mod report;
 mod state;
 mod stop;
 mod throughput;
+mod trained;
 mod trainer;
 
 pub use crate::inference::Inference;
@@ -48,4 +49,5 @@ pub use report::{Caption, Evaluation, IterationReport, SampledClip};
 pub use state::{RunFacts, RunState};
 pub use stop::StopRequest;
 pub use throughput::{Throughput, resident_bytes};
+pub use trained::{TrainedInit, TrainedModel};
 pub use trainer::{Resumed, Trainer, TrainerInit};

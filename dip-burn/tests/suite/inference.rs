@@ -2,17 +2,17 @@
 //! `gradients` and `published`.
 
 use std::convert::Infallible;
+use std::time::Instant;
 
-use dip_burn::ClipGrid;
-use dip_burn::Microbatch;
-use dip_burn::inference::{Captions, ClipModel, ClipPrompt, Sampler};
+use dip_burn::inference::{Captions, ClipModel, ClipPrompt, Sampler, continue_prompts};
 use dip_burn::model::WholeModel;
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{
     ForwardItem, OptimizerConfig, Pipeline, PipelineInit, ReplicaWork, TensorKind, Update,
 };
 use dip_burn::stage::ForwardGoal;
-use dip_core::{ModelSpec, Partition};
+use dip_burn::{ClipGrid, Microbatch, Prompt, text_positions};
+use dip_core::{Chunk, ModelSpec, Partition, RankId, SegmentId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -152,4 +152,44 @@ fn a_sequence_that_never_began_is_an_error() {
     };
     let error = pipeline.forwards().unwrap().run(vec![item]).unwrap_err().to_string();
     assert!(error.contains("never began"), "{error}");
+}
+
+#[test]
+#[ignore = "prints times; run it alone, with --nocapture"]
+fn times_of_captions_with_keys_and_values_and_without() {
+    let mut rng = ChaCha8Rng::seed_from_u64(35);
+    let mut model = model(1, 8, false);
+    let language = &mut model.modules[1];
+    (language.hidden, language.ffn, language.heads, language.kv_heads) = (256, 1024, 8, Some(2));
+    model.validate().unwrap();
+    let prompts: Vec<Prompt> = (0..8)
+        .map(|_| Prompt {
+            tokens: (0..64).map(|_| rng.random_range(0..32)).collect(),
+            positions: text_positions(64).collect(),
+            images: Vec::new(),
+            image_offsets: Vec::new(),
+            sounds: Vec::new(),
+        })
+        .collect();
+    let whole = WholeModel::<B>::init(&model, 7, &Default::default()).unwrap();
+    let start = Instant::now();
+    let expected = whole.generate(&prompts, u32::MAX, 64).unwrap();
+    let again = start.elapsed();
+    for ranks in [1, 2] {
+        let mut partition = Partition { ranks, ..random_partition(&mut rng, &model, 1) };
+        let of_rank = 8 / ranks;
+        let chunk = |rank| Chunk {
+            rank: RankId(rank),
+            segment: SegmentId(0),
+            layers: rank * of_rank..(rank + 1) * of_rank,
+        };
+        partition.modules[1].chunks = (0..ranks).map(chunk).collect();
+        let mut pipeline = pipeline(&model, &partition, 1, OptimizerConfig::default());
+        let mut through = pipeline.forwards().unwrap();
+        let start = Instant::now();
+        assert_eq!(continue_prompts(&mut through, &prompts, u32::MAX, 64).unwrap(), expected);
+        let cached = start.elapsed();
+        let ratio = again.as_secs_f64() / cached.as_secs_f64();
+        eprintln!("{ranks} ranks: {cached:.2?}, {ratio:.1} times as fast as {again:.2?}");
+    }
 }

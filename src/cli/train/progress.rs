@@ -184,8 +184,7 @@ impl Progress {
                     100.0 * last.loss / first.loss
                 );
             }
-            print_captions(last);
-            print_samples(last);
+            print_generated(last, Path::new("the folder `samples` of the output"));
         }
     }
 }
@@ -200,6 +199,12 @@ fn print_data(data: &DataReport) {
     if data.broken_pictures > 0 {
         println!("pictures that could not be decoded {}", data.broken_pictures);
     }
+}
+
+/// Prints captions, and the match of clips that are in `folder`.
+pub fn print_generated(evaluation: &Evaluation, folder: &Path) {
+    print_captions(evaluation);
+    print_samples(evaluation, folder);
 }
 
 fn print_captions(evaluation: &Evaluation) {
@@ -230,15 +235,12 @@ fn print_captions(evaluation: &Evaluation) {
     }
 }
 
-fn print_samples(evaluation: &Evaluation) {
+fn print_samples(evaluation: &Evaluation, folder: &Path) {
     let samples = &evaluation.samples;
     if samples.is_empty() {
         return;
     }
-    println!(
-        "{} clips sampled for held-out captions, in the folder `samples` of the output",
-        samples.len()
-    );
+    println!("{} clips sampled for held-out captions, in {}", samples.len(), folder.display());
     let mark = |right: bool| if right { "right" } else { "wrong" };
     let known = samples.iter().filter_map(|s| Some((&s.caption, s.seen?)));
     for (caption, seen) in known.clone() {

@@ -360,7 +360,10 @@ struct Pace {
 }
 
 /// The initial weights, with adapters if the run starts from some.
-fn open_weights(config: &WeightsConfig, model: &ModelSpec) -> Result<Weights, WeightsError> {
+pub(super) fn open_weights(
+    config: &WeightsConfig,
+    model: &ModelSpec,
+) -> Result<Weights, WeightsError> {
     let weights = Weights::open(&config.from, model)?;
     match &config.adapter {
         Some(adapter) => weights.with_adapter(adapter, &config.from, model),
