@@ -58,7 +58,7 @@ fn write_groups<B: Backend>(
         model.submit(vec![item(groups[number], number, true)])?;
     }
     while let Some(number) = under_way.pop_front() {
-        let scores = model.next()?.into_iter().flatten().collect::<Vec<f32>>();
+        let scores = model.wait()?.into_iter().flatten().collect::<Vec<f32>>();
         let group = &mut *groups[number];
         let writing = group.iter_mut().filter(|caption| !caption.is_done);
         let vocabulary = scores.len() / writing.count().max(1);

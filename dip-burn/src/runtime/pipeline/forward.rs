@@ -122,7 +122,7 @@ impl<B: Backend> ForwardPipeline<'_, B> {
     /// [`PipelineError`] if the model cannot give it, or a rank has failed.
     pub fn run(&mut self, items: Vec<ForwardItem>) -> Result<Vec<Vec<f32>>, PipelineError> {
         self.submit(items)?;
-        self.next()
+        self.wait()
     }
 
     /// Starts to run microbatches, after those that were submitted before.
@@ -167,7 +167,7 @@ impl<B: Backend> ForwardPipeline<'_, B> {
     ///
     /// # Errors
     /// [`PipelineError`] if the model cannot give it, or a rank has failed.
-    pub fn next(&mut self) -> Result<Vec<Vec<f32>>, PipelineError> {
+    pub fn wait(&mut self) -> Result<Vec<Vec<f32>>, PipelineError> {
         while self.jobs.front().is_some_and(|job| !job.missing.is_empty()) {
             let pipeline = &mut *self.pipeline;
             match pipeline.reply()? {
