@@ -10,7 +10,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dip_files::Kind;
 use fnv::FnvHasher;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, parse_url_opts};
