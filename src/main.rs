@@ -11,22 +11,8 @@ fn main() -> ExitCode {
     end_when_the_pipe_closes();
     match cli::Cli::from_arguments().run() {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {}", message(&error));
-            ExitCode::from(2)
-        }
+        Err(error) => cli::fail(&error),
     }
-}
-
-/// An error and its causes. A cause that an error before it has quoted is left out.
-fn message(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 /// Ends silently when the reader of a pipe is gone, as in `dip sample | head`. Printing would panic.

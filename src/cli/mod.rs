@@ -33,6 +33,23 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+/// Shows an error; the exit code of a command that it ends.
+pub fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {}", message(error));
+    ExitCode::from(2)
+}
+
+/// An error and its causes. A cause that an error before it has quoted is left out.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Dynamic interleaved pipeline parallelism for large multimodal models.
 #[derive(Debug, Parser)]
 #[command(name = "dip", version, about)]

@@ -105,15 +105,6 @@ impl<B: Backend> Trainer<B> {
         Ok(saved?)
     }
 
-    /// Checks that all processes have the same weights.
-    pub(super) fn agree_on_weights(&mut self) -> Result<(), TrainError> {
-        if self.group.size() > 1 {
-            let weights = self.weights()?;
-            agree_on_weights(&*self.group, self.iteration(), &weights)?;
-        }
-        Ok(())
-    }
-
     /// The folder that all processes write to.
     fn draft(&self) -> Result<Result<Draft, CheckpointError>, TrainError> {
         let (output, iteration) = (&self.config.output, self.iteration());
@@ -178,16 +169,30 @@ impl<B: Backend> Trainer<B> {
             model: self.config.model.clone(),
             seed: self.config.seed,
             ranks: self.partition.ranks,
-            replicas: self.pipeline.replicas() * self.group.size(),
+            replicas: self.pipeline.grid().replicas(),
         }
     }
 
-    /// Averages, of which each replica may have a shard: all of them on the first process.
-    pub(super) fn export_averages(&mut self) -> Result<NamedTensors, TrainError> {
-        let own = self.pipeline.export(TensorKind::Averages)?;
-        match self.config.optimizer.shard {
-            true => Ok(gather_tensors(&*self.group, own)?),
-            false => Ok(own),
+    /// Checks that the replicas of every rank have the same weights. All processes must call it.
+    pub(super) fn agree_on_weights(&mut self) -> Result<(), TrainError> {
+        if self.group.size() == 1 {
+            return Ok(());
         }
+        let own = self.pipeline.grid().hosted(self.group.index());
+        let own = self.pipeline.export_from(TensorKind::Parameters, own)?;
+        Ok(agree_on_weights(&*self.group, self.pipeline.grid(), self.progress.iteration, &own)?)
+    }
+
+    /// The tensors of all ranks on the first process; only its own on the others. All processes must call it.
+    pub(super) fn gather(&mut self, what: TensorKind) -> Result<NamedTensors, TrainError> {
+        if self.group.size() == 1 {
+            return Ok(self.pipeline.export(what)?);
+        }
+        // Replicas have equal weights; each has a shard of the optimiser's state if that is sharded.
+        let is_sharded = self.config.optimizer.shard && what == TensorKind::Averages;
+        let mut own = self.pipeline.grid().hosted(self.group.index());
+        own.retain(|position| is_sharded || position.replica == 0);
+        let own = self.pipeline.export_from(what, own)?.into_values().flatten().collect();
+        Ok(gather_tensors(&*self.group, own)?)
     }
 }

@@ -6,17 +6,20 @@ use dip_core::ModuleKind;
 use super::Trainer;
 use crate::model::WholeModel;
 use crate::params::NamedTensors;
+use crate::runtime::TensorKind;
+use crate::train::agreement::share_tensors;
 use crate::train::error::TrainError;
 use crate::train::metrics::Sinks;
 use crate::train::report::Evaluation;
 
 impl<B: Backend> Trainer<B> {
-    /// The whole model, with averaged weights if the run keeps them. All processes must call it; only the first gets all averages.
+    /// The whole model, with averaged weights if the run keeps them. All processes must call it.
     ///
     /// # Errors
     /// [`TrainError::Pipeline`] if a rank has failed.
     pub fn whole_model(&mut self) -> Result<WholeModel<B>, TrainError> {
         let weights = self.evaluated_weights()?;
+        let weights = share_tensors(&*self.group, weights)?;
         self.load_whole(&weights)
     }
 
@@ -30,7 +33,7 @@ impl<B: Backend> Trainer<B> {
             return Ok(None);
         }
         let weights = self.evaluated_weights()?;
-        let mut evaluation = Evaluation::new("loss on the first node", f64::NAN);
+        let mut evaluation = Evaluation::new("loss on the first process", f64::NAN);
         let loss = self.group.compute_on_first(|| {
             let whole = self.load_whole(&weights)?;
             if let Some(evaluator) = &self.data.evaluator {
@@ -53,10 +56,10 @@ impl<B: Backend> Trainer<B> {
         Ok(sinks.evaluation(&evaluation)?)
     }
 
-    /// The weights, or their averages if the run keeps them.
+    /// The weights, or their averages if the run keeps them: all of them on the first process.
     fn evaluated_weights(&mut self) -> Result<NamedTensors, TrainError> {
         let mut weights = self.weights()?;
-        weights.extend(self.export_averages()?);
+        weights.extend(self.gather(TensorKind::Averages)?);
         Ok(weights)
     }
 
