@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use crate::support::inputs::{MODEL, RUN, VIDEO_MODEL, VIDEO_RUN};
 use crate::support::{Folder, Run};
 
+/// Longest time of a short run, also in a debug build on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// `mpirun` of `count` processes of the command.
 fn mpirun(folder: &Folder, count: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new("mpirun");
@@ -19,7 +22,7 @@ fn start(folder: &Folder, count: usize, arguments: &[&str]) -> Child {
     mpirun(folder, count, arguments).spawn().expect("mpirun is installed")
 }
 
-/// Waits for the end; longer than a minute is a hang.
+/// Waits for the end; longer than `patience` is a hang.
 fn end(mut child: Child, patience: Duration) -> Output {
     let begin = Instant::now();
     while child.try_wait().unwrap().is_none() {
@@ -63,7 +66,7 @@ fn check(model: &str, run: &str, counts: &[usize]) {
         let output = format!("out-{count}");
         folder.share_profile("alone", &output);
         let child = start(&folder, *count, &["train", "run.toml", "--output", &output]);
-        Run::of(end(child, Duration::from_secs(120))).ok();
+        Run::of(end(child, PATIENCE)).ok();
         assert_eq!(folder.losses(&output), losses, "{count} processes");
         assert!(checkpoint(&folder, &output) == files, "{count} processes: other weights");
     }
@@ -90,7 +93,7 @@ fn a_run_resumes_in_other_processes() {
     let folder = Folder::of_run(MODEL, &run_of(RUN, 2, 1, ""));
     folder.dip(&["train", "run.toml", "--iterations", "4"]).ok();
     let child = start(&folder, 2, &["train", "run.toml", "--iterations", "6", "--resume"]);
-    let text = Run::of(end(child, Duration::from_secs(120))).ok();
+    let text = Run::of(end(child, PATIENCE)).ok();
     assert!(text.contains("resuming after iteration 4"), "{text}");
     assert_eq!(folder.losses("out").len(), 6);
 }
@@ -128,7 +131,7 @@ fn after_signal(signal: &str) -> (String, f64) {
     let child = start(&folder, 2, &["train", "run.toml"]);
     let begin = Instant::now();
     while !folder.path("out/checkpoint-00000010").exists() {
-        assert!(begin.elapsed() < Duration::from_secs(120), "no checkpoint");
+        assert!(begin.elapsed() < PATIENCE, "no checkpoint");
         std::thread::sleep(Duration::from_millis(10));
     }
     let processes = trainers(&folder);

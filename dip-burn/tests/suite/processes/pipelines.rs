@@ -118,7 +118,14 @@ fn tied(mut model: ModelSpec) -> ModelSpec {
 }
 
 fn adapted(mut model: ModelSpec) -> ModelSpec {
-    model.modules[1].lora = Some(Lora { rank: 2, alpha: 4.0, ..Lora::default() });
+    model.modules[1].lora = Some(Lora {
+        rank: 2,
+        alpha: 4.0,
+        targets: vec![LoraTarget::Query, LoraTarget::Down],
+        rank_stabilized: false,
+        dora: false,
+        full: Vec::new(),
+    });
     model
 }
 

@@ -5,6 +5,9 @@ use dip_burn::runtime::transport::TransportGroup;
 
 use super::{member, on_processes, part, values};
 
+/// The channel of the sums of rank 0.
+const SUMS: u32 = 16;
+
 #[test]
 fn sums_over_three_processes_have_the_bits_of_one_process() {
     // In single precision 1 + 1e8 - 1e8 is 0 or 1, depending on the order. The second tensor needs more than one frame.
@@ -64,7 +67,7 @@ fn sums_that_fit_no_bucket_or_are_out_of_order_end_the_run_and_name_their_proces
     for (messages, expected) in cases {
         let errors = on_processes(2, move |transport| {
             if transport.index() == 1 {
-                messages.iter().for_each(|bytes| transport.send(&[0], 1, bytes.clone()));
+                messages.iter().for_each(|bytes| transport.send(&[0], SUMS, bytes.clone()));
                 // Waits to be told of the failure of process 0.
                 let group: &dyn ProcessGroup = &TransportGroup::new(transport);
                 return group.all_gather(Vec::new()).unwrap_err().to_string();
