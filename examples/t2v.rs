@@ -4,7 +4,7 @@
 
 use dip::prelude::*;
 use dip::train::data::{LatentShape, Tokenizer, caption_tokens};
-use dip::train::model::sampler::{ClipPrompt, Sampler};
+use dip::train::inference::{ClipPrompt, Sampler};
 use dip::train::{
     ClipGrid, IterationReport, MetricSink, Run, RunConfig, SampledClip, SinkError, write_samples,
 };

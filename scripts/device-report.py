@@ -133,9 +133,9 @@ learning_rate = 1e-4
 every = 0
 [evaluation]
 every = 0
-pictures = 0
+pictures = 1
 captions = 0
-clips = 0
+clips = 1
 samples = 0
 """
         )

@@ -78,3 +78,8 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So does the Rust of the page about extensions.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/extend.md")]
+struct Extend;

@@ -16,7 +16,7 @@
 //! ```
 
 pub use crate::init::{Fit, MemoryUse, Proposal, RunKind, RunRequest};
-pub use crate::run::{OnBackend, Outlook, Run, RunError, Training, on_device};
+pub use crate::run::{OnBackend, Outlook, Run, RunError, Trained, TrainedRun, Training, on_device};
 pub use dip_burn::train::{
     Assign, BatchContent, BatchLoader, Caption, CaptionEvaluator, CheckpointConfig, ClipEvaluator,
     DataConfig, DataSurvey, Device, EarlyStop, Evaluation, EvaluationConfig, EvaluationError,
@@ -24,12 +24,13 @@ pub use dip_burn::train::{
     LoraConfig, LossScale, MetricSink, MetricsConfig, MixtureConfig, OnError, OutputLock, Packing,
     PartitionMethod, PendingContent, PipelineConfig, Resumed, RunConfig, RunData, RunFacts,
     RunState, SampleCount, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError,
-    StopRequest, SurveyedDocument, TensorBoard, Throughput, TraceFiles, TrainError, Trainer,
-    TrainerInit, WeightsConfig, clip_size, resident_bytes, write_samples,
+    StopRequest, SurveyedDocument, TensorBoard, Throughput, TraceFiles, TrainError, TrainedInit,
+    TrainedModel, Trainer, TrainerInit, WeightsConfig, clip_size, microbatch_padding,
+    microbatch_patches, resident_bytes, write_samples,
 };
 pub use dip_burn::{
     Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,
-    PositionRule, View, ViewGrid, backend, checkpoint, data, measure, model, next_position, params,
-    runtime, stage, text_positions, weights,
+    PositionRule, Prompt, View, ViewGrid, backend, checkpoint, data, inference, measure, model,
+    next_position, params, runtime, stage, text_positions, weights,
 };
 pub use dip_core::{Link, LinkError, Message, Stage, StageError};

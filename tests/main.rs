@@ -58,6 +58,11 @@ mod durable;
 #[path = "suite/video.rs"]
 mod video;
 
+/// Losses, captions and clips of trained models.
+#[cfg(feature = "train")]
+#[path = "suite/trained.rs"]
+mod trained;
+
 /// Models of Hugging Face.
 #[cfg(feature = "train")]
 #[path = "suite/published.rs"]

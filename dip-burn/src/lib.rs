@@ -25,6 +25,7 @@ pub mod checkpoint;
 mod damage;
 pub mod data;
 mod floats;
+pub mod inference;
 mod kernels;
 pub mod measure;
 pub mod model;
@@ -37,7 +38,7 @@ pub mod weights;
 
 pub use batch::{
     Arrangement, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace,
-    JoinedTiles, Microbatch, PositionRule, PromptPiece, Sound, TileGrid, View, ViewGrid,
+    JoinedTiles, Microbatch, PositionRule, Prompt, PromptPiece, Sound, TileGrid, View, ViewGrid,
     next_position, text_positions,
 };
 pub use burn::tensor::backend::Backend;

@@ -7,6 +7,10 @@ mod support;
 #[path = "suite/gradients.rs"]
 mod gradients;
 
+/// Evaluation, captions and samples run through the pipeline.
+#[path = "suite/inference.rs"]
+mod inference;
+
 /// Modalities from outside the crate.
 #[path = "suite/modality.rs"]
 mod modality;

@@ -45,12 +45,12 @@ pub use exec::{
 };
 pub use plan::{
     BatchSplit, Budget, BuildError, Candidate, CheckReport, Chunk, CsvError, CsvOrder, Dep,
-    Environment, FormatError, GRAPH_SCHEMA, GraphInput, MAX_RANKS, MAX_TASKS, MAX_TEXT_BYTES,
-    MAX_VIOLATIONS, MAX_WINDOW, ModulePartition, PLAN_SCHEMA, Pair, PairKey, Partition, Placement,
-    Plan, PlanError, PlanSource, PlanSummary, PlannedBatch, Prediction, Route, Schedule,
-    ScheduleError, SearchProgress, StepFigures, TOLERANCE, Task, TaskGraph, TaskKind, Timeline,
-    TimelineError, Violation, ViolationClass, ViolationCode, build_graph, check_graph, check_plan,
-    check_plan_json, order_from_csv, order_to_csv,
+    Environment, FormatError, ForwardInput, GRAPH_SCHEMA, GraphInput, MAX_RANKS, MAX_TASKS,
+    MAX_TEXT_BYTES, MAX_VIOLATIONS, MAX_WINDOW, ModulePartition, PLAN_SCHEMA, Pair, PairKey,
+    Partition, Placement, Plan, PlanError, PlanSource, PlanSummary, PlannedBatch, Prediction,
+    Route, Schedule, ScheduleError, SearchProgress, StepFigures, TOLERANCE, Task, TaskGraph,
+    TaskKind, Timeline, TimelineError, Violation, ViolationClass, ViolationCode, build_graph,
+    check_graph, check_plan, check_plan_json, forward_plan, order_from_csv, order_to_csv,
 };
 pub use spec::{
     AUDIO_KERNEL, Activation, AttentionBias, AttentionWindow, AudioProjector, AudioSpec, BatchMeta,

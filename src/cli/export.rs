@@ -1,9 +1,9 @@
 //! `dip export`: writes a checkpoint in the layout of Hugging Face.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::Args;
 use dip::plan::Bytes;
 use dip::train::RunConfig;
@@ -47,7 +47,7 @@ impl Export {
                 reader.verify(0, 1)?;
                 reader
             }
-            None => newest(output)?,
+            None => inputs::newest_checkpoint(output)?,
         };
         let (trained, checkpoint) = (checkpoint.weights()?, checkpoint.path());
         if self.adapter {
@@ -78,11 +78,5 @@ fn published(config: &RunConfig) -> Result<PathBuf> {
              `weights.from`",
             config.model
         )
-    })
-}
-
-fn newest(output: &Path) -> Result<CheckpointReader> {
-    CheckpointReader::open_newest(output)?.with_context(|| {
-        format!("{}: no checkpoint; train, or give --checkpoint", output.display())
     })
 }

@@ -52,6 +52,14 @@ pub fn run(path: &Path) -> Result<(dip::train::RunConfig, ModelSpec)> {
     Ok((config, model))
 }
 
+/// The newest whole checkpoint of a run with this output folder.
+#[cfg(feature = "train")]
+pub fn newest_checkpoint(output: &Path) -> Result<dip::train::checkpoint::CheckpointReader> {
+    dip::train::checkpoint::CheckpointReader::open_newest(output)?.with_context(|| {
+        format!("{}: no checkpoint; train, or give --checkpoint", output.display())
+    })
+}
+
 /// The files of a folder of `diffusers`, by the folder or its `model_index.json`; `None` for others.
 fn pipeline(path: &Path) -> Result<Option<hf::PipelineFiles>> {
     let is_index = path.file_name().is_some_and(|name| name == hf::PIPELINE);

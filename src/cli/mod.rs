@@ -15,6 +15,8 @@ mod inputs;
 #[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(feature = "train")]
+mod load;
+#[cfg(feature = "train")]
 mod merge;
 mod plan;
 mod presets;
@@ -26,6 +28,8 @@ mod throughput;
 mod timeline;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(feature = "train")]
+mod trained;
 mod tune;
 
 use std::process::ExitCode;
@@ -87,6 +91,15 @@ enum Command {
     /// Train a model
     #[cfg(feature = "train")]
     Train(train::Train),
+    /// Measure a trained model on the held-out data of its run
+    #[cfg(feature = "train")]
+    Evaluate(trained::Evaluate),
+    /// Caption pictures with a trained vision-language model
+    #[cfg(feature = "train")]
+    Caption(trained::CaptionCommand),
+    /// Make clips for captions with a trained text-to-video model
+    #[cfg(feature = "train")]
+    Generate(trained::Generate),
     /// Write a checkpoint in the layout of Hugging Face
     #[cfg(feature = "train")]
     Export(export::Export),
@@ -143,6 +156,12 @@ impl Cli {
             Command::Init(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Train(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Evaluate(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Caption(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Generate(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Export(command) => command.run(),
             #[cfg(feature = "train")]

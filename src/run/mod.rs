@@ -10,11 +10,13 @@ mod error;
 mod outlook;
 mod processes;
 mod sample;
+mod trained;
 mod training;
 
 pub use backend::{OnBackend, on_device};
 pub use error::RunError;
 pub use outlook::Outlook;
+pub use trained::{Trained, TrainedRun};
 pub use training::Training;
 
 use std::sync::Arc;
@@ -190,7 +192,11 @@ impl Run {
         Ok(found.into())
     }
 
-    fn open(&mut self) -> Result<RunData, TrainError> {
+    /// Opens the data of the run.
+    ///
+    /// # Errors
+    /// [`TrainError`] names the file or setting.
+    pub fn open(&mut self) -> Result<RunData, TrainError> {
         let RunConfig { evaluation, seed, .. } = &self.config;
         match self.data.take() {
             Some(own) => Ok(own),

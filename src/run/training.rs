@@ -32,11 +32,11 @@ pub trait Training {
     /// [`TrainError`] if a rank has failed.
     fn evaluate(&mut self, generates: bool) -> Result<Option<Evaluation>, TrainError>;
 
-    /// The whole model on one device, with averaged weights if the run keeps them.
+    /// The model for losses, captions and clips, with averaged weights if the run keeps them. It runs through the pipeline.
     ///
     /// # Errors
     /// [`TrainError`] if a rank has failed.
-    fn model(&mut self) -> Result<Box<dyn Inference>, TrainError>;
+    fn model(&mut self) -> Result<Box<dyn Inference + '_>, TrainError>;
 
     /// Completed iterations.
     fn iteration(&self) -> u64;
@@ -65,8 +65,8 @@ impl<B: Backend> Training for Trainer<B> {
         Self::evaluate(self, generates)
     }
 
-    fn model(&mut self) -> Result<Box<dyn Inference>, TrainError> {
-        Ok(Box::new(self.whole_model()?))
+    fn model(&mut self) -> Result<Box<dyn Inference + '_>, TrainError> {
+        Ok(Box::new(Self::model(self)?))
     }
 
     fn iteration(&self) -> u64 {

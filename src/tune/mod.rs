@@ -129,7 +129,7 @@ pub trait TuneProgress {
         let _ = count;
     }
 
-    /// Called when a better layout or plan of the same degrees was found.
+    /// Called after the layout of some degrees was refined.
     fn refined(&mut self, setup: &Setup);
 }
 
@@ -231,9 +231,9 @@ pub fn tune(
             break;
         }
         if let Some(better) = refine::refined(sized, settings, setup, cancel)? {
-            progress.refined(&better);
             *setup = better;
         }
+        progress.refined(setup);
     }
     report.setups = kept.into_iter().map(|(_, setup)| setup).collect();
     report.setups.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use dip_core::{Budget, ModuleId, Partition};
+use dip_core::{Budget, ModuleId, Partition, Seconds};
 use dip_sched::{PartitionError, Partitioner, routed_partitions};
 
 use super::degrees::Sized;
@@ -90,6 +90,14 @@ pub(super) fn scaled(sized: &Sized, scale: f64) -> Partitioner<'_> {
     })
 }
 
+/// The computation of the busiest rank by the fastest strategies: no plan of the layout is shorter.
+fn busiest(sized: &Sized, layout: &Layout) -> Result<Seconds, TuneError> {
+    let planning = sized.planning.clone().with_partition(layout.partition.clone());
+    let loads = planning.rank_loads(&sized.batch).map_err(PartitionError::from)?;
+    let of_rank = |rank: usize| Seconds(loads.iter().map(|load| load[rank]).sum());
+    Ok((0..planning.ranks() as usize).map(of_rank).fold(Seconds::ZERO, Seconds::max))
+}
+
 /// The budget of the last search.
 fn last_budget(settings: &TuneSettings) -> Budget {
     match settings.budget {
@@ -113,6 +121,9 @@ pub(super) fn refined(
             return Ok(());
         }
         tried.push(layout.partition.clone());
+        if busiest(sized, &layout)? >= best.seconds {
+            return Ok(());
+        }
         if let Some(found) = trial.emulate(&layout, settings.budget)?
             && found.seconds < best.seconds
         {

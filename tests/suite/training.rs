@@ -33,6 +33,21 @@ fn a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one() {
 }
 
 #[test]
+fn the_first_batches_of_a_run_can_be_planned_without_training() {
+    let folder = Folder::new();
+    folder.write("run.toml", include_str!("../../examples/vlm-native.toml"));
+    let sample = ["sample", "--run", "run.toml", "--iterations", "2", "--out", "batches.jsonl"];
+    folder.dip(&sample).ok();
+    let text = std::fs::read_to_string(folder.path("batches.jsonl")).unwrap();
+    assert!(text.lines().count() == 12 && text.contains("\"patches\":"), "{text}");
+    let budget = ["--iterations-budget", "20", "--iteration", "1"];
+    let plan = ["plan", "--model", "vlm-tiny", "--cluster", "cpu", "--batch", "batches.jsonl"];
+    folder.dip(&[&plan[..], &budget].concat()).ok();
+    let error = folder.dip(&["sample", "--run", "run.toml", "--model", "vlm-tiny"]).fails(2);
+    assert!(error.contains("--model"), "{error}");
+}
+
+#[test]
 fn two_schedules_train_in_turns_to_the_same_loss() {
     let folder = Folder::of_run(MODEL, RUN);
     let text = folder.dip(&["train", "run.toml", "--compare", "1f1b", "--iterations", "12"]).ok();

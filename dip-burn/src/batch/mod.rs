@@ -3,6 +3,7 @@
 mod arrangement;
 mod image;
 mod positions;
+mod prompt;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,6 +14,7 @@ use serde::Serialize;
 pub use arrangement::{Arrangement, JoinedTiles, PromptPiece, TileGrid};
 pub use image::{Image, ImageLayout, View, ViewGrid};
 pub use positions::{ImagePlace, PositionRule, next_position, text_positions};
+pub use prompt::Prompt;
 
 /// The microbatches of one iteration and their split into sub-microbatches.
 #[derive(Debug, Clone, PartialEq)]

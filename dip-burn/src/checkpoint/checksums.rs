@@ -15,7 +15,8 @@ pub(super) type Checksums = BTreeMap<String, String>;
 
 /// Bytes that are read at a time.
 const BLOCK_BYTES: usize = 1 << 20;
-const PREFIX: &str = "XXH3_";
+const PREFIX: &str = "XXH3 (";
+const MIDDLE: &str = ") = ";
 
 /// The text of a finished hash.
 pub(super) fn text_of(hash: &XxHash3_64) -> String {
@@ -42,7 +43,7 @@ pub(super) fn of_file(path: &Path) -> Result<String, CheckpointError> {
 /// Writes the checksums of the files in `folder`.
 pub(super) fn write(folder: &Path, checksums: &Checksums) -> Result<(), CheckpointError> {
     let path = folder.join(CHECKSUMS);
-    let lines = checksums.iter().map(|(name, sum)| format!("{PREFIX}{sum}  {name}\n"));
+    let lines = checksums.iter().map(|(name, sum)| format!("{PREFIX}{name}{MIDDLE}{sum}\n"));
     let text: String = lines.collect();
     dip_files::write_synced(&path, text.as_bytes()).map_err(CheckpointError::io(&path))
 }
@@ -53,7 +54,7 @@ pub(super) fn read(folder: &Path) -> Result<Checksums, CheckpointError> {
     let text = dip_files::read_text(&path, Kind::CHECKPOINT_INDEX);
     let text = text.map_err(CheckpointError::io(&path))?;
     let sum = |line: &str| {
-        let (sum, name) = line.strip_prefix(PREFIX)?.split_once("  ")?;
+        let (name, sum) = line.strip_prefix(PREFIX)?.rsplit_once(MIDDLE)?;
         Some((name.to_owned(), sum.to_owned()))
     };
     let wrong = |line: &str| CheckpointError::damaged(&path, format!("{line:?} is no checksum"));

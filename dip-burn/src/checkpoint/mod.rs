@@ -20,6 +20,8 @@ mod folder;
 mod index;
 mod reader;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 pub use checksums::renew as renew_checksums;
 pub use draft::Draft;

@@ -26,7 +26,7 @@ use burn::tensor::{DType, Int, Tensor};
 use burn_flex::Flex;
 use dip_core::Activation;
 
-pub(crate) use attention::{ATTENTION_BLOCK, AttentionRanges, PackedAttention};
+pub(crate) use attention::{AttentionRanges, PackedAttention};
 #[cfg(any(feature = "cuda", feature = "rocm"))]
 pub(crate) use cube::SOURCES;
 pub(crate) use plain::{cast, to_f32};

@@ -11,6 +11,7 @@ use burn::tensor::backend::Backend;
 use dip_core::{Bytes, LayerStrategy};
 
 use super::Gradients;
+use super::block::cache::KeyValueCache;
 use crate::batch::{Clip, Microbatch, Sound};
 use crate::params::AnyModule;
 
@@ -57,8 +58,13 @@ pub trait ModelChunk<B: Backend>: Module<B> + 'static {
         false
     }
 
-    /// The predictions before the loss, of the tokens `rows` or of all; `None` for a chunk without a loss. Only for chunks that
-    /// hold all layers of their module.
+    /// As [`forward`](Self::forward) of a chunk that ends in a loss, for evaluations: without terms that only steer training, so
+    /// that losses of different runs can be compared.
+    fn evaluate(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+        self.forward(inputs, on)
+    }
+
+    /// The predictions before the loss, of the tokens `rows` or of all; `None` for a chunk without a loss.
     fn predict(
         &self,
         inputs: Vec<Tensor<B, 2>>,
@@ -66,6 +72,20 @@ pub trait ModelChunk<B: Backend>: Module<B> + 'static {
         rows: Option<&[usize]>,
     ) -> Option<Tensor<B, 2>> {
         let _ = (inputs, on, rows);
+        None
+    }
+
+    /// Runs the next part of sequences whose earlier parts `memory` knows: the output, or in a chunk with a loss the predictions of
+    /// the tokens `rows` or of all. The memory is empty before the first part; later parts come without inputs from upstream
+    /// modules. `None` if the chunk remembers nothing; such chunks run the first part as any other microbatch, and no later one.
+    fn extend(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        rows: Option<&[usize]>,
+        memory: &mut ChunkMemory<B>,
+    ) -> Option<Tensor<B, 2>> {
+        let _ = (inputs, on, rows, memory);
         None
     }
 
@@ -82,6 +102,21 @@ pub(super) fn unread_gradients<B: Backend>(
     like: &Tensor<B, 2>,
 ) -> Vec<Tensor<B, 2>> {
     if is_first { Vec::new() } else { vec![Tensor::zeros([1, 1], &like.device())] }
+}
+
+/// What a chunk knows of the earlier parts of the sequences of one microbatch.
+#[derive(Debug, Clone)]
+pub struct ChunkMemory<B: Backend> {
+    /// Keys and values of their tokens.
+    pub cache: KeyValueCache<B>,
+    /// What the chunk keeps of the outputs of upstream modules.
+    pub inputs: Vec<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Default for ChunkMemory<B> {
+    fn default() -> Self {
+        Self { cache: KeyValueCache::default(), inputs: Vec::new() }
+    }
 }
 
 /// The ends that a chunk holds of a module whose head is its token table.
@@ -165,12 +200,24 @@ pub trait AnyChunk<B: Backend>: AnyModule<B> + Send + Debug {
     /// As [`ModelChunk::has_loss`].
     fn has_loss(&self) -> bool;
 
+    /// As [`ModelChunk::evaluate`].
+    fn evaluate(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2>;
+
     /// As [`ModelChunk::predict`].
     fn predict(
         &self,
         inputs: Vec<Tensor<B, 2>>,
         on: &Slice<'_>,
         rows: Option<&[usize]>,
+    ) -> Option<Tensor<B, 2>>;
+
+    /// As [`ModelChunk::extend`].
+    fn extend(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        rows: Option<&[usize]>,
+        memory: &mut ChunkMemory<B>,
     ) -> Option<Tensor<B, 2>>;
 
     /// As [`ModelChunk::tied_ends`].
@@ -211,6 +258,10 @@ impl<B: Backend, C: ModelChunk<B>> AnyChunk<B> for C {
         ModelChunk::has_loss(self)
     }
 
+    fn evaluate(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+        ModelChunk::evaluate(self, inputs, on)
+    }
+
     fn predict(
         &self,
         inputs: Vec<Tensor<B, 2>>,
@@ -218,6 +269,16 @@ impl<B: Backend, C: ModelChunk<B>> AnyChunk<B> for C {
         rows: Option<&[usize]>,
     ) -> Option<Tensor<B, 2>> {
         ModelChunk::predict(self, inputs, on, rows)
+    }
+
+    fn extend(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        rows: Option<&[usize]>,
+        memory: &mut ChunkMemory<B>,
+    ) -> Option<Tensor<B, 2>> {
+        ModelChunk::extend(self, inputs, on, rows, memory)
     }
 
     fn tied_ends(&self) -> TiedEnds<'_, B> {

@@ -16,8 +16,7 @@
 //! | `precision` | the element type of the layers |
 //! | `init` | initial weights, drawn by parameter name, so that they do not depend on the partition |
 //! | `choice` | the next token from logits and settings |
-//! | `sampler` | clips from noise: Euler steps with guidance |
-//! | `whole` | the whole model on one device: evaluation, captions, and the oracle of the pipelined gradients |
+//! | `whole` | the whole model on one device: the oracle of tests |
 
 pub mod audio;
 pub mod block;
@@ -31,7 +30,6 @@ mod modalities;
 mod offload;
 mod precision;
 mod probe;
-pub mod sampler;
 pub mod t5;
 pub mod vit;
 mod whole;
@@ -46,7 +44,9 @@ use crate::weights::{Weights, WeightsError};
 pub(crate) use crate::kernels::{cast, to_f32};
 pub use audio::AudioChunk;
 pub use choice::{Continuation, TokenChoice};
-pub use chunk::{AnyChunk, InputSlice, KeptState, Matrix, ModelChunk, Slice, TiedEnds};
+pub use chunk::{
+    AnyChunk, ChunkMemory, InputSlice, KeptState, Matrix, ModelChunk, Slice, TiedEnds,
+};
 pub use decoder::DecoderChunk;
 pub use dit::DitChunk;
 pub use gradients::{Deferred, Gradients, bytes_of};
@@ -58,7 +58,7 @@ pub use precision::Precision;
 pub use probe::{KeptGrowth, ProbeImages, ProbeInput, ProbeSpec};
 pub use t5::T5Chunk;
 pub use vit::VitChunk;
-pub use whole::{Prompt, WholeModel};
+pub use whole::WholeModel;
 
 /// The weights that a model starts from.
 #[derive(Debug, Clone, Copy)]

@@ -192,6 +192,7 @@ impl<B: Backend> Modalities<B> {
 }
 
 /// A module upstream of another, as its consumer sees it.
+#[derive(Clone)]
 pub(crate) struct Upstream<B: Backend> {
     /// The module.
     pub module: ModuleId,

@@ -1,4 +1,4 @@
-//! The whole model on one device: the oracle of the pipelined gradients, and the model of evaluation, captions and sampling.
+//! The whole model on one device: the oracle of tests. Training and inference run through the pipeline.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use burn::tensor::{ElementConversion, Tensor};
 use dip_core::ModelSpec;
 
 use super::{AnyChunk, ChunkSpec, Init, InitialWeights, InputSlice, Modalities, ModelError, Slice};
-use crate::batch::{Batch, Image, Microbatch, Sound, next_position};
+use crate::batch::{Batch, Microbatch, Prompt, next_position};
 use crate::params::{
     self, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap, ReadError,
 };
@@ -41,21 +41,6 @@ struct WholeModule<B: Backend> {
 struct ModuleOutput<B: Backend> {
     x: Tensor<B, 2>,
     slice: InputSlice,
-}
-
-/// The start of a caption.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Prompt {
-    /// Tokens, image tokens included.
-    pub tokens: Vec<u32>,
-    /// The position of each token as time, row and column.
-    pub positions: Vec<[u32; 3]>,
-    /// Images.
-    pub images: Vec<Image>,
-    /// The offset of the tokens of each image.
-    pub image_offsets: Vec<u32>,
-    /// Sounds.
-    pub sounds: Vec<Sound>,
 }
 
 impl<B: Backend> WholeModel<B> {
@@ -184,7 +169,8 @@ impl<B: Backend> WholeModel<B> {
         Ok(sums.sum::<Result<f64, _>>()? / trained.max(1) as f64)
     }
 
-    /// Continues each prompt with the most likely tokens, until `stop` or `most` tokens. For backends without autodiff.
+    /// Continues each prompt with the most likely tokens, until `stop` or `most` tokens, and runs the whole
+    /// sequence for each of them. For backends without autodiff.
     ///
     /// # Errors
     /// [`ReadError`] if the device has failed.
@@ -198,7 +184,7 @@ impl<B: Backend> WholeModel<B> {
     }
 
     fn continued(&self, prompt: &Prompt, stop: u32, most: usize) -> Result<Vec<u32>, ReadError> {
-        let mut sequence = prompt.sequence();
+        let mut sequence = Prompt::packed([prompt]);
         let outputs = self.outputs_before_last(&sequence);
         let start = sequence.tokens.len();
         while sequence.tokens.len() < start + most {
@@ -266,21 +252,6 @@ impl<B: AutodiffBackend> WholeModel<B> {
 impl<B: Backend> WholeModule<B> {
     fn naming(&self) -> Naming {
         Naming { module: self.name.to_string(), first_layer: 0 }
-    }
-}
-
-impl Prompt {
-    /// The prompt as one document.
-    fn sequence(&self) -> Microbatch {
-        Microbatch {
-            documents: vec![0; self.tokens.len()],
-            tokens: self.tokens.clone(),
-            positions: self.positions.clone(),
-            images: self.images.clone(),
-            image_offsets: self.image_offsets.clone(),
-            sounds: self.sounds.clone(),
-            ..Microbatch::default()
-        }
     }
 }
 

@@ -111,6 +111,12 @@ impl Naming {
     }
 }
 
+/// Layers with parameters that can be replaced.
+pub(crate) trait MapParameters<B: Backend> {
+    /// Runs `map` over every parameter, and takes the new values.
+    fn map_parameters<P: ParameterMap<B>>(&mut self, map: &mut P);
+}
+
 /// Runs `map` over every parameter of a module.
 pub(crate) fn map_parameters<B: Backend, P: ParameterMap<B>>(
     module: &mut dyn AnyModule<B>,

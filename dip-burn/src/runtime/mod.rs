@@ -15,6 +15,7 @@ mod chunks;
 mod collective;
 mod connections;
 mod error;
+mod forward;
 mod group;
 mod import;
 mod init;
@@ -41,5 +42,7 @@ pub use init::PipelineInit;
 pub use link::{ChannelLink, DeviceLinks, LinkFactory, RankLink, ReplicaRanks};
 pub(crate) use optimizer::Optimizer;
 pub use optimizer::{Algorithm, OptimizerConfig, ParameterGroup, RateSchedule, StateError};
-pub use pipeline::{BatchExecutor, Pipeline, ReplicaWork, StepReport, Update};
+pub use pipeline::{
+    BatchExecutor, ForwardItem, ForwardPipeline, Pipeline, ReplicaWork, StepReport, Update,
+};
 pub use worker::TensorKind;

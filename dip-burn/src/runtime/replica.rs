@@ -1,6 +1,6 @@
 //! A rank's part in data parallelism: it sums gradients over the replicas and gathers sharded updates.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
@@ -9,6 +9,7 @@ use dip_core::{Program, RankId, SegmentId, StageError, TaskCall, TaskKind};
 use super::chunks::{Chunks, gradient_bucket, parameter_bucket};
 use super::collective::{Collective, ReplicaGone};
 use super::shard::OptimizerShard;
+use crate::params::MapParameters;
 use crate::params::bucket::{ReadParameters, WriteParameters};
 
 /// One replica of a rank, and its connection with the others.
@@ -57,8 +58,11 @@ impl<B: Backend> Replica<B> {
         Ok(())
     }
 
-    /// Hands over the parameters that this replica has updated, and receives the parameters that the others have updated.
-    pub fn gather_parameters(&self, chunks: &mut Chunks<B>) -> Result<(), StageError> {
+    /// Hands over the parameters that this replica updates, and receives the parameters that the others update.
+    pub fn gather_parameters<K, C: MapParameters<B>>(
+        &self,
+        chunks: &mut BTreeMap<K, C>,
+    ) -> Result<(), StageError> {
         let (Some(collective), Some(shard)) = (&self.collective, &self.shard) else {
             return Ok(());
         };

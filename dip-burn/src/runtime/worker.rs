@@ -13,6 +13,7 @@ use dip_core::{
 };
 
 use super::chunks::Chunks;
+use super::forward::{ForwardAnswer, ForwardJob, ForwardSession};
 use super::import::ImportError;
 use super::link::RankLink;
 use super::optimizer::Optimizer;
@@ -29,6 +30,12 @@ use crate::stage::{ChunkStage, Payload, RankMemory};
 pub(super) enum RankCommand<B: Backend> {
     /// Run one iteration.
     Run(Box<Iteration<B>>),
+    /// Begin to run forwards alone, with the weights or averages of now.
+    OpenForwards,
+    /// Run forwards.
+    Forward(Box<ForwardJob<B>>),
+    /// Forget what was kept between forwards. It has no reply.
+    CloseForwards,
     /// Copy tensors to the host.
     Export(TensorKind),
     /// Write the tensors that this rank keeps into the folder of a checkpoint.
@@ -74,6 +81,8 @@ pub(super) enum Reply {
     /// Squared norm of its gradients.
     SquaredNorm(f64),
     Done(RankReport),
+    Opened,
+    Answered(Vec<ForwardAnswer>),
     Exported(NamedTensors),
     /// A full disk does not end the rank.
     Written(Result<Vec<ShardFile>, CheckpointError>),
@@ -105,6 +114,8 @@ pub(super) struct RankWorker<B: Backend> {
     pub memory: Arc<RankMemory>,
     pub optimizer: Optimizer<B>,
     pub tied: TiedWeights<B>,
+    /// Present between [`RankCommand::OpenForwards`] and [`RankCommand::CloseForwards`].
+    pub forwards: Option<ForwardSession<B>>,
     pub commands: Receiver<RankCommand<B>>,
     pub replies: Sender<(usize, Reply)>,
 }
@@ -113,6 +124,10 @@ impl<B: Backend> RankWorker<B> {
     /// Serves commands until the coordinator is gone or a command fails. A panic of the backend is a failed command, too.
     pub fn serve(mut self) {
         while let Ok(command) = self.commands.recv() {
+            if let RankCommand::CloseForwards = command {
+                self.forwards = None;
+                continue;
+            }
             let reply = catch_unwind(AssertUnwindSafe(|| self.handle(command)))
                 .unwrap_or_else(|panic| Reply::Failed(Failure::Panic(panic_text(&*panic))));
             let failed = matches!(reply, Reply::Failed(_));
@@ -128,6 +143,15 @@ impl<B: Backend> RankWorker<B> {
                 Ok(report) => Reply::Done(report),
                 Err(error) => Reply::Failed(Failure::Exec(error)),
             },
+            RankCommand::OpenForwards => match self.open_forwards() {
+                Ok(()) => Reply::Opened,
+                Err(error) => Reply::Failed(Failure::Exec(error)),
+            },
+            RankCommand::Forward(job) => match self.forward(*job) {
+                Ok(answers) => Reply::Answered(answers),
+                Err(error) => Reply::Failed(Failure::Exec(error)),
+            },
+            RankCommand::CloseForwards => unreachable!("it has no reply"),
             RankCommand::Export(what) => Reply::Exported(self.export(what)),
             RankCommand::Write(folder) => Reply::Written(self.write(&folder)),
             RankCommand::Read { checkpoint, steps } => match self.read(&checkpoint, steps) {
@@ -166,6 +190,23 @@ impl<B: Backend> RankWorker<B> {
             loss_sum: self.loss_sum().map_err(|source| ExecError::Stage { rank, source })?,
             peak_activation: self.memory.peak(),
         })
+    }
+
+    fn open_forwards(&mut self) -> Result<(), ExecError> {
+        let rank = self.rank;
+        let session = ForwardSession::begin(rank, &self.chunks, &self.optimizer, &self.replica);
+        self.forwards = Some(session.map_err(|source| ExecError::Stage { rank, source })?);
+        Ok(())
+    }
+
+    fn forward(&mut self, job: ForwardJob<B>) -> Result<Vec<ForwardAnswer>, ExecError> {
+        match &mut self.forwards {
+            Some(session) => session.run(job),
+            None => {
+                let source = StageError::PeerGone { peer: "the session of the forwards" };
+                Err(ExecError::Stage { rank: self.rank, source })
+            }
+        }
     }
 
     fn step(&mut self, update: &RankUpdate) -> Result<(), StageError> {

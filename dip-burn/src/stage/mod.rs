@@ -2,36 +2,38 @@
 
 mod countdown;
 mod finite;
+mod forward;
 mod held;
+mod place;
 mod tied;
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{
-    Bytes, LayerStrategy, MicrobatchId, ModuleId, ModuleSpec, PairKey, Received, Stage, StageCall,
+    Bytes, LayerStrategy, MicrobatchId, ModuleSpec, PairKey, Received, Stage, StageCall,
     StageError, SubMicrobatchId,
 };
 
 use crate::batch::Batch;
 use crate::model::{
-    AnyChunk, ChunkSpec, Gradients, Init, InitialWeights, Modalities, ModelError, Precision, Slice,
-    Upstream, cast,
+    AnyChunk, ChunkSpec, Gradients, Init, InitialWeights, Modalities, ModelError, Precision, cast,
 };
 use crate::params::Bucket;
 use crate::params::bucket;
 use crate::params::{
-    self, LazyTensor, LoadParameters, NamedTensors, Naming, ParameterError, ParameterMap,
-    ReadError, TensorSource,
+    self, LazyTensor, LoadParameters, MapParameters, NamedTensors, Naming, ParameterError,
+    ParameterMap, ReadError, TensorSource,
 };
 use crate::weights::{ReadWeights, Weights, is_adapter};
 use countdown::Countdown;
 pub use finite::NonFinite;
+pub use forward::{ForwardGoal, ForwardStage, ForwardWork};
 pub use held::RankMemory;
 use held::{Account, DeferredState, HeldState};
+use place::{ModulePlace, inputs_in_order};
 
 /// The message between two stages: tensors `[tokens, width]`.
 #[derive(Debug, Clone)]
@@ -47,9 +49,7 @@ pub struct ChunkStage<B: Backend> {
     loss_scale: f64,
     device: B::Device,
     naming: Naming,
-    module: ModuleId,
-    /// The modules whose outputs the module consumes.
-    upstream: Vec<Upstream<B>>,
+    place: ModulePlace<B>,
     layers: usize,
     runs_backward: bool,
     batch: Option<Arc<Batch>>,
@@ -87,8 +87,7 @@ impl<B: Backend> ChunkStage<B> {
             loss_scale: 1.0,
             device: device.clone(),
             naming,
-            module: chunk.module,
-            upstream: Upstream::of(model, chunk.module, modalities)?,
+            place: ModulePlace::of(model, chunk.module, modalities)?,
             layers: chunk.layers.len(),
             runs_backward: model.runs_backward()[chunk.module.index()],
             batch: None,
@@ -313,10 +312,10 @@ impl<B: Backend> ParameterMap<B> for CastParameters {
     }
 }
 
-/// The instances of a sub-microbatch.
-fn instances(batch: &Batch, module: ModuleId, pair: &PairKey) -> Option<Range<u32>> {
-    let modules = batch.split.slices.get(pair.microbatch.index())?;
-    modules.get(module.index())?.get(pair.sub_microbatch.index()).cloned()
+impl<B: Backend> MapParameters<B> for ChunkStage<B> {
+    fn map_parameters<P: ParameterMap<B>>(&mut self, map: &mut P) {
+        Self::map_parameters(self, map);
+    }
 }
 
 impl<B: Backend> Stage for ChunkStage<B> {
@@ -325,16 +324,11 @@ impl<B: Backend> Stage for ChunkStage<B> {
     fn forward(
         &mut self,
         call: &StageCall,
-        mut inputs: Vec<Received<Payload<B>>>,
+        inputs: Vec<Received<Payload<B>>>,
     ) -> Result<Vec<Payload<B>>, StageError> {
-        // Several inputs are slices of one module: their instances are in the order of the sub-microbatches.
-        inputs.sort_by(|a, b| a.from.cmp(&b.from));
-        let (from, inputs): (Vec<PairKey>, Vec<Tensor<B, 2>>) = inputs
-            .into_iter()
-            .flat_map(|r| r.payload.0.into_iter().map(move |x| (r.from.clone(), x)))
-            .unzip();
+        let (from, inputs) = inputs_in_order(inputs);
         let batch = self.batch.clone().ok_or_else(|| protocol(call, "runs before a batch"))?;
-        let on = self.slice_of(&batch, call, &from)?;
+        let on = self.place.slice_of(&batch, call, &from)?;
         let output = if self.runs_backward {
             let strategies = self.strategies(call)?;
             let (output, kept) = self.layers().forward_kept(inputs, &on, &strategies);
@@ -362,7 +356,7 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let held = self.held.remove(&(call.pair.microbatch, call.pair.sub_microbatch));
         let held = held.ok_or_else(|| protocol(call, "runs its backward before its forward"))?;
         let batch = self.batch.clone().ok_or_else(|| protocol(call, "runs before a batch"))?;
-        let on = self.slice_of(&batch, call, &held.from)?;
+        let on = self.place.slice_of(&batch, call, &held.from)?;
         let dy = self.output_gradient(call, gradients, &batch)?;
         let HeldState { from, kept } = held;
         let bytes = kept.bytes();
@@ -404,26 +398,6 @@ impl<B: Backend> Stage for ChunkStage<B> {
 }
 
 impl<B: Backend> ChunkStage<B> {
-    /// The slice of the batch for a call, with inputs from the pairs `from`.
-    fn slice_of<'b>(
-        &self,
-        batch: &'b Batch,
-        call: &StageCall,
-        from: &[PairKey],
-    ) -> Result<Slice<'b>, StageError> {
-        let missing = || protocol(call, "asks for a slice that the batch does not have");
-        let own = instances(batch, self.module, &call.pair).ok_or_else(missing)?;
-        let microbatch =
-            batch.microbatches.get(call.pair.microbatch.index()).ok_or_else(missing)?;
-        let of_input = |pair: &PairKey| {
-            let upstream = self.upstream.iter().find(|u| u.name == pair.module)?;
-            let instances = instances(batch, upstream.module, pair);
-            Some(instances.map(|i| upstream.slice(microbatch, i)).ok_or_else(missing))
-        };
-        let inputs = from.iter().filter_map(of_input).collect::<Result<_, _>>()?;
-        Ok(Slice { microbatch, instances: own, inputs })
-    }
-
     /// The gradient that the backward starts from: the sum of the incoming gradients, or the share of a token in the loss.
     fn output_gradient(
         &self,

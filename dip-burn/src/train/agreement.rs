@@ -122,25 +122,6 @@ fn from_bytes(bytes: &[u8]) -> Option<NamedTensors> {
     file.iter().map(tensor).collect()
 }
 
-/// The tensors of the first process, on all.
-///
-/// # Errors
-/// As [`gather_tensors`].
-pub(super) fn share_tensors(
-    group: &dyn ProcessGroup,
-    own: NamedTensors,
-) -> Result<NamedTensors, GroupError> {
-    if group.size() == 1 {
-        return Ok(own);
-    }
-    let bytes = group.compute_on_first(|| Ok::<_, GroupError>(to_bytes(&own)))?;
-    from_bytes(&bytes).ok_or_else(|| GroupError::Differs {
-        process: 0,
-        what: "the format of tensors".into(),
-        remedy: "start all processes with the same version",
-    })
-}
-
 /// A hash of all parts and their lengths.
 pub(super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = XxHash3_64::new();

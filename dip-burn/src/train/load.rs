@@ -3,7 +3,7 @@
 use dip_core::{BatchMeta, DitSpec, ImageSize, ModelSpec, ModuleKind, VitSpec};
 
 /// Patches of the images of each microbatch; empty for models without images.
-pub(super) fn patches(model: &ModelSpec, batch: &BatchMeta) -> Vec<u64> {
+pub fn microbatch_patches(model: &ModelSpec, batch: &BatchMeta) -> Vec<u64> {
     let vits = || model.modules.iter().filter_map(|module| module.kind.get::<VitSpec>());
     if vits().next().is_none() {
         return Vec::new();
@@ -16,8 +16,8 @@ pub(super) fn patches(model: &ModelSpec, batch: &BatchMeta) -> Vec<u64> {
     microbatches.map(|m| vits().map(|vit| patches(&m.images, vit)).sum()).collect()
 }
 
-/// Share of the packed sequences that holds no token of a document; `None` for models of clips, which are not padded.
-pub(super) fn padding(model: &ModelSpec, batch: &BatchMeta, tokens: u64) -> Option<f64> {
+/// Share of the packed sequences that holds none of the `tokens` of documents; `None` for models of clips, which are not padded.
+pub fn microbatch_padding(model: &ModelSpec, batch: &BatchMeta, tokens: u64) -> Option<f64> {
     let is_clips = |kind: &ModuleKind| kind.get::<DitSpec>().is_some();
     if model.modules.iter().any(|module| is_clips(&module.kind)) {
         return None;
@@ -45,11 +45,14 @@ mod tests {
             ],
         };
         let model = presets::model("vlm-tiny").unwrap();
-        assert_eq!(patches(&model, &batch), [3 * 64, 116, 0]);
+        assert_eq!(microbatch_patches(&model, &batch), [3 * 64, 116, 0]);
         let room = 3 * u64::from(model.sequence_tokens);
-        assert_eq!(padding(&model, &batch, room / 4), Some(0.75));
-        assert_eq!(padding(&model, &BatchMeta::default(), 0), None);
+        assert_eq!(microbatch_padding(&model, &batch, room / 4), Some(0.75));
+        assert_eq!(microbatch_padding(&model, &BatchMeta::default(), 0), None);
         let clips = presets::model("t2v-tiny").unwrap();
-        assert_eq!((patches(&clips, &batch), padding(&clips, &batch, 8)), (Vec::new(), None));
+        assert_eq!(
+            (microbatch_patches(&clips, &batch), microbatch_padding(&clips, &batch, 8)),
+            (Vec::new(), None)
+        );
     }
 }

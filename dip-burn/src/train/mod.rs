@@ -21,8 +21,10 @@ mod report;
 mod state;
 mod stop;
 mod throughput;
+mod trained;
 mod trainer;
 
+pub use crate::inference::Inference;
 pub use assignment::Assign;
 pub use config::{
     CheckpointConfig, DataConfig, Device, EvaluationConfig, LoraConfig, MetricsConfig,
@@ -36,7 +38,8 @@ pub use data::{
 };
 pub use early_stop::EarlyStop;
 pub use error::TrainError;
-pub use evaluator::{EvaluationError, Evaluator, Inference};
+pub use evaluator::{EvaluationError, Evaluator};
+pub use load::{microbatch_padding, microbatch_patches};
 pub use lock::{LockError, OutputLock};
 pub use loss_scale::LossScale;
 pub use metrics::{
@@ -46,4 +49,5 @@ pub use report::{Caption, Evaluation, IterationReport, SampledClip};
 pub use state::{RunFacts, RunState};
 pub use stop::StopRequest;
 pub use throughput::{Throughput, resident_bytes};
+pub use trained::{TrainedInit, TrainedModel};
 pub use trainer::{Resumed, Trainer, TrainerInit};

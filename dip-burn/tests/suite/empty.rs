@@ -1,10 +1,11 @@
 //! Batches with nothing to do for some stage.
 
+use dip_burn::inference::{ClipPrompt, Sampler, continue_prompts};
 use dip_burn::measure::{MeasureSettings, Profiler};
-use dip_burn::model::sampler::{ClipPrompt, Sampler};
-use dip_burn::model::{Precision, WholeModel};
-use dip_burn::runtime::Algorithm;
-use dip_burn::{ClipGrid, Microbatch};
+use dip_burn::model::Precision;
+use dip_burn::runtime::{Algorithm, Pipeline, PipelineInit};
+use dip_burn::{ClipGrid, Microbatch, Prompt, text_positions};
+use dip_core::ModelSpec;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -65,23 +66,45 @@ fn no_precision_and_no_optimiser_makes_a_tensor_without_elements() {
 #[test]
 fn evaluation_and_sampling_make_no_tensor_without_elements() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let pictures = WholeModel::<Strict>::init(&model(1, 1, false), 7, &Default::default()).unwrap();
     let mut muted = microbatch(&mut rng, &[1, 0]);
     muted.loss_mask.fill(false);
     let batches = [microbatch(&mut rng, &[0]), microbatch(&mut rng, &[2, 1]), muted];
+    let mut pictures = pipeline(&mut rng, &model(1, 1, false));
+    let mut pictures = pictures.forwards().unwrap();
     assert!(pictures.loss(&batches).unwrap().is_finite());
+    let [prompt, empty] = [vec![3, 5, 4], Vec::new()].map(|tokens: Vec<u32>| Prompt {
+        positions: text_positions(tokens.len()).collect(),
+        tokens,
+        images: Vec::new(),
+        image_offsets: Vec::new(),
+        sounds: Vec::new(),
+    });
+    let prompts = [empty.clone(), prompt.clone(), empty.clone(), prompt, empty.clone()];
+    let lengths: Vec<usize> =
+        continue_prompts(&mut pictures, &prompts, 99, 4).unwrap().iter().map(Vec::len).collect();
+    assert_eq!(lengths, [0, 4, 0, 4, 0]);
+    assert_eq!(continue_prompts(&mut pictures, &[empty], 99, 4).unwrap(), [[0u32; 0]]);
+    assert_eq!(continue_prompts(&mut pictures, &[], 99, 4).unwrap(), Vec::<Vec<u32>>::new());
 
     for model in [video_model(1, 1, false), wan_model(1, 1, false)] {
         let values = model.video().unwrap().token_channels as usize;
-        let video = WholeModel::<Strict>::init(&model, 7, &Default::default()).unwrap();
+        let mut video = pipeline(&mut rng, &model);
+        let mut video = video.forwards().unwrap();
         let batches: Vec<Microbatch> = (1..4).map(|n| clips(&mut rng, n, values)).collect();
         assert!(video.loss(&batches).unwrap().is_finite());
         let sampler = Sampler { steps: 2, guidance: 3.0, shift: 3.0, values, empty: vec![1, 2] };
         let grid = ClipGrid { frames: 2, rows: 1, columns: rng.random_range(1..4) };
         let prompts = [ClipPrompt { caption: vec![1, 7, 2], grid }];
-        let sampled = sampler.sample(&video, &prompts, 0).unwrap();
+        let sampled = sampler.sample(&mut video, &prompts, 0).unwrap();
         assert!(sampled[0].values.iter().all(|x| x.is_finite()));
     }
+}
+
+/// Two ranks with a random partition.
+fn pipeline(rng: &mut ChaCha8Rng, model: &ModelSpec) -> Pipeline<Strict> {
+    let partition = random_partition(rng, model, 2);
+    let init = PipelineInit::new(model, &partition, vec![Default::default(); 2]);
+    Pipeline::new(&init.with_weights(7)).unwrap()
 }
 
 #[test]

@@ -55,6 +55,10 @@ impl Case {
         let mut pipeline = Pipeline::<P>::new(&init).unwrap();
         let report = pipeline.run(&plan, &self.batch, None).unwrap();
         let gradients = pipeline.export(TensorKind::Gradients).unwrap();
+        // Forwards alone do what one device does, to the bit.
+        let whole = WholeModel::<P>::init(&self.model, 7, &Default::default()).unwrap();
+        let evaluated = pipeline.forwards().unwrap().loss(&self.batch.microbatches).unwrap();
+        assert_eq!(evaluated, whole.loss(&self.batch.microbatches).unwrap());
         let whole = WholeModel::<Oracle>::init(&self.model, 7, &Default::default()).unwrap();
         assert_eq!(
             difference(&pipeline.export(TensorKind::Parameters).unwrap(), &whole.parameters()),

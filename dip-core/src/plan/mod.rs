@@ -9,6 +9,7 @@ mod check;
 mod csv;
 mod draft;
 mod findings;
+mod forward;
 mod graph;
 mod partition;
 #[expect(clippy::module_inception, reason = "the room is named for its main type")]
@@ -23,6 +24,7 @@ mod wire;
 pub use build::{BuildError, GraphInput, build_graph};
 pub use check::{CheckReport, PlanSummary, TOLERANCE, check_graph, check_plan};
 pub use csv::{CsvError, CsvOrder, order_from_csv, order_to_csv};
+pub use forward::{ForwardInput, forward_plan};
 pub use graph::{
     Candidate, Dep, GRAPH_SCHEMA, MAX_RANKS, MAX_TASKS, Pair, PairKey, Task, TaskGraph, TaskKind,
 };

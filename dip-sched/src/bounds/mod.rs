@@ -7,11 +7,13 @@
 //! 2. for each rank, the preemptive one-machine bound (`jackson`), with heads and tails sharpened by the tasks that must run before
 //!    and after (`sharpen`);
 //! 3. for each rank with limited memory, the time or memory that its pairs must spend (`memory`);
-//! 4. the chain of one microbatch, and how long it must wait for the others (`passing`).
+//! 4. for each rank, how long its memory makes it wait while the pipeline fills and drains (`ramp`);
+//! 5. the chain of one microbatch, and how long it must wait for the others (`passing`).
 
 mod jackson;
 mod memory;
 mod passing;
+mod ramp;
 mod sharpen;
 
 pub(crate) use jackson::{Jackson, MachineJob};
@@ -39,9 +41,10 @@ pub(crate) fn lower_bound_of(problem: &Problem) -> f64 {
     let busy = ranks.map(|tasks| jackson.bound(tasks.iter().map(|&t| job(t as usize))));
     let busy = busy.fold(path, f64::max);
     let held = (0..problem.ranks).map(|r| memory::bound(problem, r, &times));
-    let passed = passing::bound(problem, &times);
+    let known = held.fold(busy.max(passing::bound(problem, &times)), f64::max);
+    let bound = (0..problem.ranks).map(|r| ramp::bound(problem, r, &times, known));
     // Slightly lower, so that rounding never lifts the bound above a makespan.
-    held.fold(busy.max(passed), f64::max) * (1.0 - 1e-12)
+    bound.fold(known, f64::max) * (1.0 - 1e-12)
 }
 
 /// The shortest duration, the head and the tail of every task.

@@ -36,11 +36,24 @@ pub(crate) fn realise(
         // Strict lists take long to follow under tight memory. Try only the smallest strategies, which fit if any do.
         levels.drain(..levels.len() - 1);
     }
+    let offer = |order: Order, choice: &Choice, makespan: f64, best: &mut Option<Solution>| {
+        if best.as_ref().is_none_or(|b| makespan < b.makespan) {
+            *best = Some(Solution { order, choice: choice.clone(), makespan });
+        }
+    };
     for choice in levels {
         if best.is_some() && ended() {
             break;
         }
         let costs = problem.costs(&choice);
+        // All orders that fit as they are come first, because that takes little time.
+        let mut others = Vec::new();
+        for target in targets {
+            match as_it_is(problem, &costs, target) {
+                Some(makespan) => offer(target.clone(), &choice, makespan, &mut best),
+                None => others.push(target),
+            }
+        }
         let witness = match feasible_sequence(problem, &costs) {
             Ok(witness) => witness,
             Err(error) => {
@@ -48,21 +61,13 @@ pub(crate) fn realise(
                 continue;
             }
         };
-        for target in targets {
+        for target in others {
             if best.is_some() && ended() {
                 break;
             }
-            let (order, makespan) = match as_it_is(problem, &costs, target) {
-                Some(makespan) => (target.clone(), makespan),
-                None => {
-                    let order = Realisation::new(problem, &costs, &witness).follow(target);
-                    let makespan = evaluate::makespan(problem, &costs.dur, &order);
-                    (order, makespan.unwrap_or(f64::INFINITY))
-                }
-            };
-            if best.as_ref().is_none_or(|b| makespan < b.makespan) {
-                best = Some(Solution { order, choice: choice.clone(), makespan });
-            }
+            let order = Realisation::new(problem, &costs, &witness).follow(target);
+            let makespan = evaluate::makespan(problem, &costs.dur, &order);
+            offer(order, &choice, makespan.unwrap_or(f64::INFINITY), &mut best);
         }
     }
     match (best, failure) {

@@ -45,7 +45,8 @@ fn target_orders(problem: &Problem) -> Vec<Order> {
     let mut found: Vec<(f64, Order)> = Vec::new();
     for entry in entries(problem, &dur) {
         for stock in STOCKS {
-            for forward_first in [true, false] {
+            // Of equal orders, the one with backwards first holds less.
+            for forward_first in [false, true] {
                 let cycle = Cycle { entry: &entry, stock, forward_first };
                 let order = cycle.order(&units, &positions);
                 let makespan = evaluate::makespan(problem, &dur, &order).unwrap_or(f64::INFINITY);

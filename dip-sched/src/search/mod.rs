@@ -10,6 +10,7 @@ mod clock;
 mod incumbent;
 mod islands;
 mod level;
+mod periodic;
 mod pool;
 mod previous;
 mod priorities;
@@ -100,7 +101,7 @@ impl<'a> Search<'a> {
             // The tree search over segment groups (section 2, phase 1), for a small share of the budget.
             PaperSample::new(&self).run(&mut self);
             // Local search over regular orders. This phase and the walks go beyond the paper.
-            let mut starts = Tournaments::new(&levels, previous.as_ref()).run(&mut self);
+            let mut starts = Tournaments::new(&self, &levels, previous.as_ref()).run(&mut self);
             // Faster strategies wherever memory allows (section 2, phase 3).
             self.upgrade(&mut starts);
             // Tabu walks from the best orders; branch and bound on small graphs.
@@ -181,4 +182,6 @@ enum RngStream {
     Restart = 4,
     /// The level of such a restart.
     RestartLevel = 5,
+    /// Local search over patterns.
+    PeriodicChain = 6,
 }

@@ -4,6 +4,7 @@ use dip_core::Budget;
 use rand::Rng;
 use rayon::prelude::*;
 
+use super::periodic::{PeriodicChain, Template};
 use super::previous::PreviousPlan;
 use super::regular::{Origin, RegularChain};
 use super::strategies::upgrade;
@@ -22,25 +23,66 @@ const SLACK: f64 = 0.003;
 const FIRST_RUNS: u64 = 50;
 /// Maximum ratio between the runs of a chain in one round and in the previous round.
 const GROWTH: u64 = 3;
-/// Of every four chains in the first tournament, this many start from the plan of the previous batch.
+/// Of every four chains in the first tournament, this many start from the plan of the previous batch, unless they are periodic.
 const WARM_OF_FOUR: u64 = 3;
 /// Of every four chains, the index of the one that sends the lightest microbatch first.
 const LIGHTEST_AHEAD: u64 = 2;
+/// Of every four chains, the index of the periodic one.
+const PERIODIC: u64 = 1;
 /// Runs of a chain that restarts an island.
 const RESTART_RUNS: u64 = 60;
 /// Runs of a chain that count as one iteration.
 const RUNS_PER_ITERATION: u64 = 16;
+
+/// A chain of orders that competes.
+enum Chain<'a> {
+    Regular(RegularChain<'a>),
+    Periodic(PeriodicChain<'a>),
+}
+
+impl Chain<'_> {
+    fn run(&mut self, runs: u64, slack: f64, ended: impl FnMut() -> bool) {
+        match self {
+            Self::Regular(chain) => chain.run(runs, slack, ended),
+            Self::Periodic(chain) => chain.run(runs, slack, ended),
+        }
+    }
+
+    fn makespan(&self) -> f64 {
+        match self {
+            Self::Regular(chain) => chain.makespan(),
+            Self::Periodic(chain) => chain.makespan(),
+        }
+    }
+
+    fn best(self) -> Option<Solution> {
+        match self {
+            Self::Regular(chain) => chain.best(),
+            Self::Periodic(chain) => chain.best(),
+        }
+    }
+}
 
 /// Tournaments one after another, until their share of the budget is used.
 pub(super) struct Tournaments<'a> {
     /// Levels of memory at which chains start, the best first.
     levels: &'a [usize],
     previous: Option<&'a PreviousPlan>,
+    /// The mean microbatch, if memory is limited and it has a periodic order.
+    template: Option<Template>,
 }
 
 impl<'a> Tournaments<'a> {
-    pub(super) fn new(levels: &'a [usize], previous: Option<&'a PreviousPlan>) -> Self {
-        Self { levels, previous }
+    pub(super) fn new(
+        search: &Search<'_>,
+        levels: &'a [usize],
+        previous: Option<&'a PreviousPlan>,
+    ) -> Self {
+        // Patterns decide how long pairs are held. With memory for all pairs, the other chains find orders as short.
+        let first = levels.first().filter(|_| search.problem.is_limited());
+        let first = first.map(|&level| &search.levels[level].costs.dur);
+        let template = first.and_then(|dur| Template::new(search.problem, dur));
+        Self { levels, previous, template }
     }
 
     /// Returns the best orders of each tournament.
@@ -74,11 +116,16 @@ impl<'a> Tournaments<'a> {
 
     /// A chain of a tournament. Half of all chains start at the best level. In the first tournament most continue from the
     /// previous batch.
-    fn entrant<'s>(&self, search: &'s Search<'_>, job: u64, first: bool) -> RegularChain<'s> {
-        let level = match job.is_multiple_of(2) {
+    fn entrant<'s>(&'s self, search: &'s Search<'_>, job: u64, first: bool) -> Chain<'s> {
+        let level = |job: u64| match job.is_multiple_of(2) {
             true => self.levels[0],
             false => self.levels[(job as usize).div_ceil(2) % self.levels.len()],
         };
+        if let Some(template) = self.template.as_ref().filter(|_| job % 4 == PERIODIC) {
+            let job = job / 4;
+            return Chain::Periodic(PeriodicChain::new(search, template, level(job), job));
+        }
+        let level = level(job);
         let origin = match self.previous {
             Some(previous) if first && job % 4 < WARM_OF_FOUR => {
                 Origin::Previous(previous.phases())
@@ -86,17 +133,13 @@ impl<'a> Tournaments<'a> {
             _ if job % 4 == LIGHTEST_AHEAD => Origin::LightestAhead,
             _ => Origin::InOrder,
         };
-        RegularChain::new(search, level, job, origin)
+        Chain::Regular(RegularChain::new(search, level, job, origin))
     }
 }
 
 /// Lets chains compete. All rounds take equally long; after each, the better half continues. Returns the best order of each
 /// remaining chain and the number of iterations.
-fn compete(
-    search: &Search<'_>,
-    mut chains: Vec<RegularChain<'_>>,
-    until: f64,
-) -> (Vec<Solution>, u64) {
+fn compete(search: &Search<'_>, mut chains: Vec<Chain<'_>>, until: f64) -> (Vec<Solution>, u64) {
     let rounds = chains.len().ilog2().max(1);
     let part = (until - search.clock.share()) / f64::from(rounds);
     let mut all_runs = 0;
@@ -121,7 +164,7 @@ fn compete(
             chains.truncate(count / 2);
         }
     }
-    let best = chains.into_iter().filter_map(RegularChain::best).collect();
+    let best = chains.into_iter().filter_map(Chain::best).collect();
     (best, all_runs / RUNS_PER_ITERATION)
 }
 

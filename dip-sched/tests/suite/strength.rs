@@ -1,6 +1,6 @@
 //! The quality of plans: against proven optima of small graphs, and against the best schedules made by hand.
 
-use dip_core::{Budget, Environment, Plan, TaskGraph, check_plan};
+use dip_core::{Budget, Bytes, Environment, Plan, TaskGraph, check_plan};
 use dip_sched::{lower_bound, schedule_by_name};
 
 use crate::generate::{
@@ -160,6 +160,46 @@ fn uniform_batches_are_as_good_as_zero_bubble_v_and_interleaving() {
             let whole = plan("dip", &two_chunks(ranks, microbatches, vee, false), 200);
             assert!(whole.predicted.makespan_s.0 <= interleaved, "{ranks}, {microbatches}, {vee}");
         }
+    }
+}
+
+/// The graph with memory for this many pairs on every rank.
+fn within(graph: TaskGraph, pairs: usize) -> TaskGraph {
+    let limit = |fixed: &Bytes| Bytes(fixed.0 + pairs as u64);
+    TaskGraph { memory_limit_bytes: graph.static_bytes.iter().map(limit).collect(), ..graph }
+}
+
+#[test]
+fn waves_within_tight_memory_are_no_longer_than_schedules_made_by_hand() {
+    for (ranks, microbatches) in [(4usize, 8), (6, 12)] {
+        // The memory of ZB-V, of V-Half, and of V-Min rounded up to whole microbatches.
+        for pairs in [2 * ranks, ranks + 2, 2 * (ranks + 4).div_ceil(3)] {
+            let graph = within(two_chunks(ranks, microbatches, true, true), pairs);
+            let ours = plan("dip", &graph, 100).predicted.makespan_s;
+            for name in ["zbv", "v_half", "v_min", "dualpipe_v"] {
+                let theirs = plan(name, &graph, 100).predicted.makespan_s;
+                assert!(ours <= theirs, "{ranks}, {microbatches}, {pairs}: {name} is shorter");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bound_knows_that_memory_makes_a_rank_wait() {
+    // The memory of V-Half, whose plan takes 27,500 s. A rank has 24,000 s of work.
+    let graph = within(two_chunks(4, 8, true, true), 6);
+    let bound = lower_bound(&graph).unwrap().0;
+    assert!((bound - 26_500.0).abs() < 1e-3, "{bound}");
+    assert_eq!(plan("dip", &graph, 100).predicted.makespan_s.0, 26_500.0);
+}
+
+#[test]
+fn loops_within_tight_memory_are_periodic() {
+    // Without patterns, the search finds 60,500 and 72,500 s.
+    for (pairs, seconds) in [(10, 58_000.0), (8, 64_000.0)] {
+        let graph = within(two_chunks(8, 16, false, true), pairs);
+        let ours = plan("dip", &graph, 100).predicted.makespan_s;
+        assert!(ours.0 <= seconds, "{pairs}: {ours}");
     }
 }
 

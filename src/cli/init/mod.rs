@@ -3,7 +3,7 @@
 mod files;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -72,8 +72,10 @@ impl Init {
         let spec = inputs::model(&self.model)?;
         let data = DataFiles::find(&self.data)?;
         let proposal = self.propose(&spec, &data)?;
-        let text = proposal.to_toml();
-        check(&text, &proposal)?;
+        let mut written = proposal.clone();
+        written.config.write_into(self.out.parent().unwrap_or(Path::new("")));
+        let text = written.to_toml();
+        check(&text, &written)?;
         let run = Run::new(proposal.config.clone(), proposal.model.clone());
         let outlook = run.outlook(!self.no_measure)?;
         print!("{}", table::of(&proposal, &spec, &outlook));

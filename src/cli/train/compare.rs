@@ -67,8 +67,10 @@ pub fn compare(config: &RunConfig, model: &ModelSpec, other: &str) -> Result<Exi
         );
     }
     let [ours, theirs] = &sides;
-    if let Some(load) = ours.totals.load() {
-        println!("{}: {:.0} tokens/s, {load}", ours.schedule, ours.totals.tokens_per_s());
+    let Totals { load, elapsed_s, .. } = ours.totals;
+    if let Some(shown) = load.describe() {
+        let (tokens, patches) = (ours.totals.tokens_per_s(), load.patches_per_s(elapsed_s));
+        println!("{}: {tokens:.0} tokens/s, {patches:.0} patches/s, {shown}", ours.schedule);
     }
     println!(
         "{} takes {:.3} of the time of {} (stages {:.3}, predicted {:.3})",

@@ -18,6 +18,7 @@ use dip::train::{Device, OutputLock, Resumed, Run, RunConfig, StopRequest, check
 
 use super::{inputs, sizing};
 use progress::Progress;
+pub use progress::print_generated;
 use signals::Signals;
 
 #[derive(Debug, Args)]

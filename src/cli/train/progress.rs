@@ -10,6 +10,8 @@ use dip::train::data::toy::SampleMatch;
 use dip::train::{EarlyStop, Evaluation, IterationReport, MetricSink, SinkError};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::load::BatchLoad;
+
 /// Shows a run on the terminal.
 pub struct Progress {
     bar: ProgressBar,
@@ -43,39 +45,7 @@ pub struct Totals {
     /// The largest memory of any rank, as planned and measured.
     pub peak_bytes: u64,
     pub skipped: u64,
-    /// Sum of the shares of padding.
-    pub padding: f64,
-    pub patches: PatchCounts,
-}
-
-/// The mean, deviation and range of the patches of microbatches.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct PatchCounts {
-    count: u64,
-    sum: f64,
-    squares: f64,
-    least: u64,
-    most: u64,
-}
-
-impl PatchCounts {
-    fn add(&mut self, value: u64) {
-        self.least = if self.count == 0 { value } else { self.least.min(value) };
-        self.most = self.most.max(value);
-        self.count += 1;
-        self.sum += value as f64;
-        self.squares += (value as f64).powi(2);
-    }
-
-    fn mean(&self) -> f64 {
-        self.sum / self.count.max(1) as f64
-    }
-
-    /// The standard deviation relative to the mean.
-    fn deviation(&self) -> f64 {
-        let variance = self.squares / self.count.max(1) as f64 - self.mean().powi(2);
-        variance.max(0.0).sqrt() / self.mean().max(f64::MIN_POSITIVE)
-    }
+    pub load: BatchLoad,
 }
 
 impl Totals {
@@ -97,24 +67,7 @@ impl Totals {
         let peak = report.peak_bytes.iter().map(|bytes| bytes.0).max();
         self.peak_bytes = self.peak_bytes.max(peak.unwrap_or(0));
         self.skipped = report.skipped;
-        self.padding += report.padding.unwrap_or(0.0);
-        report.patches.iter().for_each(|&patches| self.patches.add(patches));
-    }
-
-    /// How even and how full microbatches were; `None` without pictures.
-    pub fn load(&self) -> Option<String> {
-        let patches = self.patches;
-        (patches.sum > 0.0).then(|| {
-            format!(
-                "{:.0} patches a microbatch (deviation {:.1} %, {} to {}), {:.0} patches/s, padding {:.1} %",
-                patches.mean(),
-                100.0 * patches.deviation(),
-                patches.least,
-                patches.most,
-                patches.sum / self.elapsed_s.max(f64::MIN_POSITIVE),
-                100.0 * self.mean(self.padding)
-            )
-        })
+        self.load.add(&report.patches, report.padding);
     }
 
     /// The mean over the iterations of one of the sums.
@@ -211,8 +164,8 @@ impl Progress {
             t.fallbacks,
             t.skipped
         );
-        if let Some(load) = t.load() {
-            println!("{load}");
+        if let Some(load) = t.load.describe() {
+            println!("{load}, {:.0} patches/s", t.load.patches_per_s(t.elapsed_s));
         }
         print_data(&self.data);
         if t.mfu > 0.0 {
@@ -231,8 +184,7 @@ impl Progress {
                     100.0 * last.loss / first.loss
                 );
             }
-            print_captions(last);
-            print_samples(last);
+            print_generated(last, Path::new("the folder `samples` of the output"));
         }
     }
 }
@@ -247,6 +199,12 @@ fn print_data(data: &DataReport) {
     if data.broken_pictures > 0 {
         println!("pictures that could not be decoded {}", data.broken_pictures);
     }
+}
+
+/// Prints captions, and the match of clips that are in `folder`.
+pub fn print_generated(evaluation: &Evaluation, folder: &Path) {
+    print_captions(evaluation);
+    print_samples(evaluation, folder);
 }
 
 fn print_captions(evaluation: &Evaluation) {
@@ -277,15 +235,12 @@ fn print_captions(evaluation: &Evaluation) {
     }
 }
 
-fn print_samples(evaluation: &Evaluation) {
+fn print_samples(evaluation: &Evaluation, folder: &Path) {
     let samples = &evaluation.samples;
     if samples.is_empty() {
         return;
     }
-    println!(
-        "{} clips sampled for held-out captions, in the folder `samples` of the output",
-        samples.len()
-    );
+    println!("{} clips sampled for held-out captions, in {}", samples.len(), folder.display());
     let mark = |right: bool| if right { "right" } else { "wrong" };
     let known = samples.iter().filter_map(|s| Some((&s.caption, s.seen?)));
     for (caption, seen) in known.clone() {
@@ -354,19 +309,5 @@ impl MetricSink for Progress {
     fn checkpoint(&mut self, path: &Path) -> Result<(), SinkError> {
         self.bar.suspend(|| println!("checkpoint {}", path.display()));
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_of_patches_have_a_mean_a_deviation_and_a_range() {
-        let mut counts = PatchCounts::default();
-        assert_eq!((counts.mean(), counts.deviation()), (0.0, 0.0));
-        [2, 4, 4, 4, 5, 5, 7, 9].into_iter().for_each(|value| counts.add(value));
-        assert_eq!((counts.mean(), counts.deviation()), (5.0, 0.4));
-        assert_eq!((counts.least, counts.most), (2, 9));
     }
 }

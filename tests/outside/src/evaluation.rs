@@ -11,7 +11,7 @@ pub struct Brightness(pub Uses);
 impl Evaluator for Brightness {
     fn evaluate(
         &self,
-        model: &dyn Inference,
+        model: &mut dyn Inference,
         _: &EvaluationConfig,
         _: bool,
     ) -> Result<Evaluation, EvaluationError> {

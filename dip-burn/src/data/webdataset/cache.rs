@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use dip_files::Kind;
+
 /// Hexadecimal digits at the beginning of the name of a kept shard, before a dash.
 const DIGITS: usize = 16;
 
@@ -36,7 +38,7 @@ impl ShardCache {
     /// # Errors
     /// The system's error for a file that cannot be opened.
     pub(super) fn open(&self, path: &Path) -> io::Result<Option<File>> {
-        match File::open(path) {
+        match dip_files::open(path, Kind::SHARD) {
             Ok(file) => {
                 // A folder that is only read keeps its times; its shards then go in the order in which they came.
                 let _ = file.set_modified(SystemTime::now());

@@ -12,7 +12,8 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, IntElement};
 
 use super::launch::{array, empty, empty_like, tensor};
-use crate::kernels::{ATTENTION_BLOCK as BLOCK, AttentionRanges, PackedAttention};
+use crate::kernels::attention::ATTENTION_BLOCK as BLOCK;
+use crate::kernels::{AttentionRanges, PackedAttention};
 
 /// Below every score.
 const LOWEST: f32 = -1.0e30;

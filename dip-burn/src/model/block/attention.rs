@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{LoraTarget, ModuleSpec, QueryKeyNorm};
 
+use super::cache::Continuation;
 use super::core::{
     AttentionInputs, AttentionSpan, HeadSizes, attend, attend_backward, attend_only, each_weights,
     keeps_weights, score_gradients,
@@ -137,6 +138,16 @@ impl<B: Backend> Geometry<B> {
         }
         let window_spans = AttentionSpan::causal_documents(documents, tokens, heads, &device);
         Self { window_spans, ..self }
+    }
+
+    /// These spans, with the positions of `rotary`; `window_spans` are those of layers with windows.
+    pub(in crate::model) fn of_spans(
+        heads: HeadSizes,
+        rotary: &Rotary<B>,
+        spans: Vec<AttentionSpan<B>>,
+        window_spans: Vec<AttentionSpan<B>>,
+    ) -> Self {
+        Self { window_spans, ..Self::new(heads, rotary, spans) }
     }
 
     /// The spans of a layer.
@@ -270,12 +281,7 @@ impl<B: Backend> Attention<B> {
         [x_rm, context_cm]: [Tensor<B, 2>; 2],
         geometry: &Geometry<B>,
     ) -> (Tensor<B, 2>, AttentionKept<B>) {
-        let (query, query_norm) = normed(&self.query_norm, self.query.forward(x_rm));
-        let (key, key_norm) = normed(&self.key_norm, self.key.forward(context_cm.clone()));
-        let [query, key] = geometry.rotate([query, key]);
-        let value = self.value.forward(context_cm);
-        let inputs = AttentionInputs { query: query * self.scale, key, value };
-        let norms = [query_norm, key_norm];
+        let (inputs, norms) = self.inputs([x_rm, context_cm], geometry);
         if let Some(ranges) = geometry.ranges(self.windowed) {
             let packed = kernels().packed_attention(&self.packing(&inputs), ranges);
             let y = self.output.forward(packed[0].clone());
@@ -291,6 +297,34 @@ impl<B: Backend> Attention<B> {
         };
         let y = self.output.forward(attended.clone());
         (y, AttentionKept { inputs, norms, weights, packed: None })
+    }
+
+    /// Attention of new tokens `x_rm` over themselves and the tokens before them, whose keys and values are `cached`.
+    pub(in crate::model) fn extend(
+        &self,
+        x_rm: Tensor<B, 2>,
+        at: &Continuation<B>,
+        cached: &mut Option<[Tensor<B, 2>; 2]>,
+    ) -> Tensor<B, 2> {
+        let (inputs, _) = self.inputs([x_rm.clone(), x_rm], &at.geometry);
+        let AttentionInputs { query, key, value } = inputs;
+        let [key, value] = at.extend(self.windowed, cached, [key, value]);
+        let inputs = AttentionInputs { query, key, value };
+        let spans = at.geometry.spans(self.windowed);
+        self.output.forward(attend_only(&inputs, spans, self.heads))
+    }
+
+    /// Queries of `x_rm`, and keys and values of `context_cm`, with the states of the norms of queries and keys.
+    fn inputs(
+        &self,
+        [x_rm, context_cm]: [Tensor<B, 2>; 2],
+        geometry: &Geometry<B>,
+    ) -> (AttentionInputs<B>, [Option<NormKept<B>>; 2]) {
+        let (query, query_norm) = normed(&self.query_norm, self.query.forward(x_rm));
+        let (key, key_norm) = normed(&self.key_norm, self.key.forward(context_cm.clone()));
+        let [query, key] = geometry.rotate([query, key]);
+        let value = self.value.forward(context_cm);
+        (AttentionInputs { query: query * self.scale, key, value }, [query_norm, key_norm])
     }
 
     /// The gradients of `x_rm` and `context_cm`.

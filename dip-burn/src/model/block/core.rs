@@ -52,6 +52,17 @@ struct Rows {
     length: usize,
 }
 
+/// New tokens of one document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CausalPart {
+    /// Tokens of the document before them.
+    pub tokens: usize,
+    /// The last of these tokens whose keys are kept.
+    pub kept: usize,
+    /// Number of new tokens.
+    pub new: usize,
+}
+
 /// Scaled queries `[r, h * d]`, and keys and values `[rows, k * d]` with the rows of the sequences that they come from.
 #[derive(Debug, Clone)]
 pub(crate) struct AttentionInputs<B: Backend> {
@@ -144,19 +155,37 @@ impl<B: Backend> AttentionSpan<B> {
         heads: HeadSizes,
         device: &B::Device,
     ) -> Vec<Self> {
+        let whole = |document: &[u32]| CausalPart { tokens: 0, kept: 0, new: document.len() };
+        let parts: Vec<CausalPart> = documents.chunk_by(|a, b| a == b).map(whole).collect();
+        Self::causal_parts(&parts, window, heads, device)
+    }
+
+    /// New tokens of documents whose earlier tokens are known. The keys of a document are the rows that are kept of its earlier
+    /// tokens, then those of its new ones; a window keeps at least its tokens but one.
+    pub fn causal_parts(
+        parts: &[CausalPart],
+        window: Option<u32>,
+        heads: HeadSizes,
+        device: &B::Device,
+    ) -> Vec<Self> {
         let window = window.map_or(usize::MAX, |tokens| tokens as usize);
-        let mut start = 0;
+        let (mut query, mut key) = (0, 0);
         let mut spans = Vec::new();
-        for document in documents.chunk_by(|a, b| a == b) {
-            for block in causal_blocks(document.len() as u64) {
+        for &CausalPart { tokens, kept, new } in parts {
+            for block in causal_blocks(new as u64) {
                 let block = block.start as usize..block.end as usize;
-                let queries = Rows { start: start + block.start, length: block.len() };
+                let queries = Rows { start: query + block.start, length: block.len() };
+                // Counted from the beginning of the document.
+                let block = tokens + block.start..tokens + block.end;
                 let first = (block.start + 1).saturating_sub(window);
-                let keys = Rows { start: start + first, length: block.end - first };
-                let mask = Some(causal(block, window, heads, device));
+                let start = key + first - (tokens - kept);
+                let keys = Rows { start, length: block.end - first };
+                // One more token sees all of them.
+                let sees_all = tokens > 0 && block.len() == 1;
+                let mask = (!sees_all).then(|| causal(block, window, heads, device));
                 spans.push(Self { sequences: 1, queries, keys, mask });
             }
-            start += document.len();
+            (query, key) = (query + new, key + kept + new);
         }
         spans
     }

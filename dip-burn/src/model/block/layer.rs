@@ -8,6 +8,7 @@ use burn::tensor::backend::Backend;
 use dip_core::LayerStrategy;
 
 use super::attention::{Attention, AttentionGiven, AttentionKept, Geometry};
+use super::cache::Continuation;
 use super::feed_forward::{FeedForward, FeedForwardKept};
 use super::norm::{Norm, NormKept};
 use crate::model::gradients::{Gradients, bytes_of};
@@ -89,6 +90,21 @@ impl<B: Backend> KeptTensors<B> for LayerParts<B> {
         self.attention.each(visit);
         self.feed_forward_norm.each(visit);
         self.feed_forward.each(visit);
+    }
+}
+
+impl<B: Backend> Layer<B> {
+    /// Runs new tokens of documents whose earlier keys and values are `cached`; keeps nothing else.
+    pub(in crate::model) fn extend(
+        &self,
+        x_rm: Tensor<B, 2>,
+        at: &Continuation<B>,
+        cached: &mut Option<[Tensor<B, 2>; 2]>,
+    ) -> Tensor<B, 2> {
+        let normed = self.attention_norm.forward(x_rm.clone()).0;
+        let x_rm = x_rm + self.attention.extend(normed, at, cached);
+        let normed = self.feed_forward_norm.forward(x_rm.clone()).0;
+        x_rm + self.feed_forward.forward(normed).0
     }
 }
 

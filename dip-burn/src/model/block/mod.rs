@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `layer` | runs of layers under memory strategies, and the pre-norm transformer layer |
 //! | `attention`, `core`, `rotary` | attention: projections, scores and weighted sums, rotary positions |
+//! | `cache` | keys and values of the tokens that a decoder has seen |
 //! | `feed_forward`, `norm` | the other parts of a layer |
 //! | `linear` | linear layers with low-rank adapters |
 //! | `packed` | which sequences attention computes all at once |
@@ -11,6 +12,7 @@
 //! | `columns` | tensors side by side in one activation |
 
 pub mod attention;
+pub mod cache;
 pub(in crate::model) mod columns;
 pub mod core;
 pub mod feed_forward;

@@ -9,9 +9,9 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use super::indices;
 use crate::batch::Microbatch;
 use crate::kernels::{CrossEntropyGiven, CrossEntropyKept, kernels};
-use crate::model::Gradients;
 use crate::model::block::linear::{Linear, linear_backward};
 use crate::model::block::norm::{Norm, NormKept};
+use crate::model::{Gradients, to_f32};
 
 /// The last norm, and the head with its loss if there is one.
 #[derive(Module, Debug)]
@@ -43,6 +43,20 @@ impl<B: Backend> DecoderEnd<B> {
         x_tm: Tensor<B, 2>,
         microbatch: &Microbatch,
     ) -> (Tensor<B, 2>, DecoderEndKept<B>) {
+        self.forward_with(x_tm, microbatch, self.z_loss)
+    }
+
+    /// The same result without the z-loss.
+    pub(super) fn evaluate(&self, x_tm: Tensor<B, 2>, microbatch: &Microbatch) -> Tensor<B, 2> {
+        self.forward_with(x_tm, microbatch, 0.0).0
+    }
+
+    fn forward_with(
+        &self,
+        x_tm: Tensor<B, 2>,
+        microbatch: &Microbatch,
+        z_loss: f64,
+    ) -> (Tensor<B, 2>, DecoderEndKept<B>) {
         let Some(head) = &self.head else {
             let (y_tm, norm) = self.norm.forward(x_tm);
             return (y_tm, DecoderEndKept { norm, loss: None });
@@ -50,9 +64,25 @@ impl<B: Backend> DecoderEnd<B> {
         let trained = TrainedPositions::of(microbatch, &x_tm.device());
         let (x_rm, norm) = self.norm.forward(x_tm.select(0, trained.rows));
         let logits_rv = head.forward(x_rm);
-        let (loss_r1, kept) = kernels().cross_entropy(logits_rv, &trained.targets, self.z_loss);
+        let (loss_r1, kept) = kernels().cross_entropy(logits_rv, &trained.targets, z_loss);
         let loss = loss_r1.sum().mul_scalar(trained.weight).reshape([1, 1]);
         (loss, DecoderEndKept { norm, loss: Some(kept) })
+    }
+
+    /// Scores of the token after each of `rows`, or after every token, `[rows, v]`; `None` without a head.
+    pub(super) fn scores(
+        &self,
+        x_tm: Tensor<B, 2>,
+        rows: Option<&[usize]>,
+    ) -> Option<Tensor<B, 2>> {
+        let x_rm = match rows {
+            Some(rows) => {
+                let rows = indices(rows.iter().map(|&row| row as i32), &x_tm.device());
+                x_tm.select(0, rows)
+            }
+            None => x_tm,
+        };
+        Some(to_f32(self.head.as_ref()?.forward(self.norm.forward(x_rm).0)))
     }
 
     /// The gradient of `x_tm`.

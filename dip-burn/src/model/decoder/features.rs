@@ -11,8 +11,9 @@ use dip_core::LayerStrategy;
 use super::DecoderChunk;
 use crate::model::Gradients;
 use crate::model::block::attention::Geometry;
+use crate::model::block::cache::{Continuation, KeyValueCache};
 use crate::model::block::columns;
-use crate::model::block::layer::{self as run, Layer, LayersKept};
+use crate::model::block::layer::{self as run, Block, Layer, LayersKept};
 
 /// The state of the layers between forward and backward.
 pub(super) struct DecoderLayersKept<B: Backend> {
@@ -31,13 +32,34 @@ impl<B: Backend> DecoderLayersKept<B> {
 impl<B: Backend> DecoderChunk<B> {
     /// Runs all layers and keeps nothing.
     pub(super) fn run(&self, x: Tensor<B, 2>, geometry: &Geometry<B>) -> Tensor<B, 2> {
-        let (mut x_tm, mut features) = columns::split(x, self.width, self.width);
-        let adding = features.len().min(self.layers.len());
-        for (layer, feature) in self.layers.iter().zip(features.drain(..adding)) {
-            x_tm = run::forward(std::slice::from_ref(layer), x_tm, geometry) + feature;
+        self.run_each(x, |_, layer, x_tm| layer.forward(x_tm, geometry).0)
+    }
+
+    /// Runs new tokens of documents whose earlier keys and values are in `cache`.
+    pub(super) fn run_extended(
+        &self,
+        x: Tensor<B, 2>,
+        at: &Continuation<B>,
+        cache: &mut KeyValueCache<B>,
+    ) -> Tensor<B, 2> {
+        self.run_each(x, |number, layer, x_tm| layer.extend(x_tm, at, cache.layer(number)))
+    }
+
+    /// Runs all layers by `run`, and adds features.
+    fn run_each(
+        &self,
+        x: Tensor<B, 2>,
+        mut run: impl FnMut(usize, &Layer<B>, Tensor<B, 2>) -> Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        let (mut x_tm, features) = columns::split(x, self.width, self.width);
+        let mut features = features.into_iter();
+        for (number, layer) in self.layers.iter().enumerate() {
+            x_tm = run(number, layer, x_tm);
+            if let Some(feature) = features.next() {
+                x_tm = x_tm + feature;
+            }
         }
-        let x_tm = run::forward(&self.layers[adding..], x_tm, geometry);
-        columns::join(x_tm, features)
+        columns::join(x_tm, features.collect())
     }
 
     /// Runs all layers; each keeps tensors by its strategy.

@@ -5,6 +5,7 @@ use dip_core::ModuleSpec;
 
 use super::DecoderChunk;
 use crate::model::block::attention::{Attention, Geometry};
+use crate::model::block::cache::{Continuation, KeyValueCache};
 use crate::model::block::feed_forward::FeedForward;
 use crate::model::block::layer::Layer;
 use crate::model::block::norm::Norm;
@@ -32,5 +33,18 @@ impl<B: Backend> DecoderChunk<B> {
         let documents = &on.microbatch.documents[rows];
         let geometry = Geometry::causal_documents(self.heads, &rotary, documents);
         geometry.with_window(self.heads, documents, self.window)
+    }
+
+    /// The rows of a slice as new tokens of the documents in `cache`.
+    pub(super) fn continuation(
+        &self,
+        on: &Slice<'_>,
+        cache: &mut KeyValueCache<B>,
+        device: &B::Device,
+    ) -> Continuation<B> {
+        let rows = on.microbatch.text_rows(&on.instances);
+        let positions = &on.microbatch.positions[rows.clone()];
+        let rotary = Rotary::sequence(positions, &self.frequencies, device);
+        cache.advance(&on.microbatch.documents[rows], &rotary, self.heads, self.window)
     }
 }

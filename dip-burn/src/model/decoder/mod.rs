@@ -18,7 +18,7 @@ use super::block::layer::Layer;
 use super::block::linear::Linear;
 use super::block::norm::Norm;
 use super::block::rotary::RotaryFrequencies;
-use super::{ChunkSpec, Gradients, Init, ModelChunk, ModelError, Slice, TiedEnds, to_f32};
+use super::{ChunkMemory, ChunkSpec, Gradients, Init, ModelChunk, ModelError, Slice, TiedEnds};
 pub use end::DecoderEnd;
 use end::DecoderEndKept;
 use features::DecoderLayersKept;
@@ -101,15 +101,20 @@ impl<B: Backend> DecoderChunk<B> {
             None => Tensor::cat(inputs, 0),
         }
     }
+
+    /// The rows after the layers, without the state that a backward needs.
+    fn rows(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+        let x_tm = self.start(inputs, on);
+        let geometry = self.geometry(on, &x_tm.device());
+        self.run(x_tm, &geometry)
+    }
 }
 
 impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {
     type Kept = DecoderKept<B>;
 
     fn forward(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
-        let x_tm = self.start(inputs, on);
-        let geometry = self.geometry(on, &x_tm.device());
-        let x_tm = self.run(x_tm, &geometry);
+        let x_tm = self.rows(inputs, on);
         match &self.end {
             Some(end) => end.forward(x_tm, on.microbatch).0,
             None => x_tm,
@@ -159,6 +164,14 @@ impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {
         self.end.as_ref().is_some_and(|end| end.head.is_some())
     }
 
+    fn evaluate(&self, inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>) -> Tensor<B, 2> {
+        let x_tm = self.rows(inputs, on);
+        match &self.end {
+            Some(end) => end.evaluate(x_tm, on.microbatch),
+            None => x_tm,
+        }
+    }
+
     /// Scores of the next token at `rows`, `[rows, v]`.
     fn predict(
         &self,
@@ -166,18 +179,23 @@ impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {
         on: &Slice<'_>,
         rows: Option<&[usize]>,
     ) -> Option<Tensor<B, 2>> {
-        let DecoderEnd { norm, head, .. } = self.end.as_ref()?;
+        self.end.as_ref()?.scores(self.rows(inputs, on), rows)
+    }
+
+    fn extend(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        rows: Option<&[usize]>,
+        memory: &mut ChunkMemory<B>,
+    ) -> Option<Tensor<B, 2>> {
         let x_tm = self.start(inputs, on);
-        let geometry = self.geometry(on, &x_tm.device());
-        let x_tm = self.run(x_tm, &geometry);
-        let x_rm = match rows {
-            Some(rows) => {
-                let rows = indices(rows.iter().map(|&r| r as i32), &x_tm.device());
-                x_tm.select(0, rows)
-            }
-            None => x_tm,
-        };
-        Some(to_f32(head.as_ref()?.forward(norm.forward(x_rm).0)))
+        let at = self.continuation(on, &mut memory.cache, &x_tm.device());
+        let x_tm = self.run_extended(x_tm, &at, &mut memory.cache);
+        match &self.end {
+            Some(end) => end.scores(x_tm, rows),
+            None => Some(x_tm),
+        }
     }
 
     fn tied_ends(&self) -> TiedEnds<'_, B> {

@@ -23,7 +23,7 @@ use crate::model::block::core::HeadSizes;
 use crate::model::block::layer::{self as run, LayersKept};
 use crate::model::block::rotary::{Rotary, RotaryPairs};
 use crate::model::gradients::{Gradients, bytes_of};
-use crate::model::{ChunkSpec, Init, ModelChunk, ModelError, Slice};
+use crate::model::{ChunkMemory, ChunkSpec, Init, ModelChunk, ModelError, Slice};
 use end::{DitEnd, DitEndKept};
 use layer::{DitLayer, DitShared, DitStream};
 pub use modality::DitModality;
@@ -240,6 +240,31 @@ impl<B: Backend> ModelChunk<B> for DitChunk<B> {
 
     fn has_loss(&self) -> bool {
         self.end.is_some()
+    }
+
+    /// The captions stay while clips move from noise to video.
+    fn extend(
+        &self,
+        inputs: Vec<Tensor<B, 2>>,
+        on: &Slice<'_>,
+        _: Option<&[usize]>,
+        memory: &mut ChunkMemory<B>,
+    ) -> Option<Tensor<B, 2>> {
+        let stream = match &self.start {
+            Some(start) => {
+                if !inputs.is_empty() {
+                    memory.inputs = vec![start::captions_of(inputs, on)];
+                }
+                start.forward(memory.inputs.first()?.clone(), on)
+            }
+            None => self.start(inputs, on).0,
+        };
+        let shared = self.shared(on, &stream.x_rm.device());
+        let stream = run::forward(&self.layers, stream, &shared);
+        Some(match &self.end {
+            Some(end) => end.velocity(stream, &shared.members, on).0,
+            None => join(stream),
+        })
     }
 
     /// The velocity of every token, `[r, v]`.

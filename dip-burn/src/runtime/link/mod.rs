@@ -19,7 +19,7 @@ pub type RankLink<B> = Box<dyn Link<Payload = Payload<B>> + Send>;
 
 /// Makes the links of a replica.
 pub trait LinkFactory<B: Backend>: Send + Sync {
-    /// Links for one iteration, one for each rank of this process in order. A rank may send to any other rank of its replica. All
+    /// Links for one iteration or group of forwards, one for each rank of this process in order. A rank may send to any other rank of its replica. All
     /// processes with ranks of the replica call this equally often.
     ///
     /// # Errors

@@ -133,6 +133,11 @@ impl<B: Backend> Optimizer<B> {
         }
     }
 
+    /// Replaces parameters by their averages; `None` if there are no averages.
+    pub fn averaged(&self) -> Option<AveragedParameters<'_, B>> {
+        (!self.averages.is_empty()).then_some(AveragedParameters(&self.averages))
+    }
+
     /// Moves the average of a parameter towards its new value.
     fn average<const D: usize>(&mut self, name: &str, parameter: &Tensor<B, D>) {
         if self.ema_decay == 0.0 {
@@ -147,6 +152,23 @@ impl<B: Backend> Optimizer<B> {
         };
         let shape = parameter.dims().to_vec();
         self.averages.insert(name.to_owned(), Average { flat, shape });
+    }
+}
+
+/// Replaces parameters by their averages, if they have one.
+pub(crate) struct AveragedParameters<'a, B: Backend>(&'a HashMap<String, Average<B>>);
+
+impl<B: Backend> ParameterMap<B> for AveragedParameters<'_, B> {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<B, D>,
+        _: Option<Tensor<B, D>>,
+    ) -> Tensor<B, D> {
+        match self.0.get(name) {
+            Some(average) => average.flat.clone().reshape(parameter.dims()),
+            None => parameter,
+        }
     }
 }
 

@@ -44,6 +44,9 @@ impl<B: Backend> Pipeline<B> {
             positions,
             devices: init.devices.clone(),
             connections: init.connections.clone(),
+            model: init.model.clone(),
+            partition: init.partition.clone(),
+            modalities: init.modalities.clone(),
             replies,
             timed: false,
             sync: Instant::now(),
@@ -142,6 +145,7 @@ fn start_thread<B: Backend>(
         memory,
         optimizer: Optimizer::new(&init.optimizer),
         tied,
+        forwards: None,
         commands: command_receiver,
         replies,
     };

@@ -3,11 +3,13 @@
 mod build;
 mod connect;
 mod executor;
+mod forward;
 mod replies;
 mod share;
 mod step;
 
 pub use executor::BatchExecutor;
+pub use forward::{ForwardItem, ForwardPipeline};
 pub use step::{ReplicaWork, StepReport, Update};
 
 use std::collections::{BTreeMap, HashSet};
@@ -18,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::{ExecError, Plan, Seconds, StageError, Trace, compile};
+use dip_core::{ExecError, ModelSpec, Partition, Plan, Seconds, StageError, Trace, compile};
 
 use super::connections::Connections;
 use super::error::PipelineError;
@@ -27,6 +29,7 @@ use super::link::{RankLink, ReplicaRanks};
 use super::worker::{Iteration, RankCommand, RankReport, RankUpdate, Reply, TensorKind};
 use crate::batch::Batch;
 use crate::checkpoint::{CheckpointError, CheckpointReader, ShardFile};
+use crate::model::Modalities;
 use crate::params::NamedTensors;
 use crate::stage::NonFinite;
 
@@ -43,6 +46,9 @@ pub struct Pipeline<B: Backend> {
     /// The place of every rank among the processes.
     grid: ProcessGrid,
     connections: Connections<B>,
+    model: ModelSpec,
+    partition: Partition,
+    modalities: Modalities<B>,
     replies: Receiver<(usize, Reply)>,
     /// True if every stage waits until its device has run it.
     timed: bool,

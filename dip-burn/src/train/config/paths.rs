@@ -22,6 +22,28 @@ impl RunConfig {
         self.inputs().into_iter().try_for_each(|(field, path)| resolve(field, folder, path))
     }
 
+    /// Makes the paths, which are relative to the current folder, fit for a run file in `folder`: they become absolute, unless that is
+    /// the current folder.
+    pub fn write_into(&mut self, folder: &Path) {
+        if folder.as_os_str().is_empty() {
+            return;
+        }
+        let full = |path: &mut PathBuf| {
+            if !is_url(path)
+                && let Ok(absolute) = std::path::absolute(&path)
+            {
+                *path = absolute;
+            }
+        };
+        full(&mut self.output);
+        if presets::model(&self.model).is_none() {
+            let mut model = PathBuf::from(&self.model);
+            full(&mut model);
+            self.model = model.to_string_lossy().into_owned();
+        }
+        self.inputs().into_iter().for_each(|(_, path)| full(path));
+    }
+
     /// All paths that are read, by field.
     fn inputs(&mut self) -> Vec<(&'static str, &mut PathBuf)> {
         let mut all: Vec<(&'static str, &mut PathBuf)> = Vec::new();
@@ -50,7 +72,7 @@ impl RunConfig {
 }
 
 fn resolve(field: &str, folder: &Path, path: &mut PathBuf) -> Result<(), FieldError> {
-    if path.to_str().is_some_and(|url| url.contains("://")) {
+    if is_url(path) {
         return Ok(());
     }
     let there = resolved(folder, path);
@@ -64,6 +86,10 @@ fn resolve(field: &str, folder: &Path, path: &mut PathBuf) -> Result<(), FieldEr
     }
     *path = there;
     Ok(())
+}
+
+fn is_url(path: &Path) -> bool {
+    path.to_str().is_some_and(|url| url.contains("://"))
 }
 
 /// True if there is such a file or folder, or a folder for such a pattern.
@@ -114,6 +140,21 @@ mod tests {
         assert_eq!(data.tokenizer.as_deref(), Some(Path::new("bytes")));
         assert_eq!(data.shards, [root.join("data/*.tar"), "s3://bucket/a.tar".into()]);
         assert_eq!(data.images, Some(folder.join("pictures")));
+    }
+
+    #[test]
+    fn a_run_that_is_written_into_another_folder_reads_the_same_files() {
+        let text = "name = 'a'\nmodel = 'vlm-tiny'\niterations = 1\noutput = 'o'\n\
+                    [data]\nshards = ['src/*.tar', 's3://bucket/a.tar']\n";
+        let mut run = RunConfig::from_toml(text).unwrap();
+        let here = run.clone();
+        run.write_into(Path::new(""));
+        assert_eq!(run, here);
+        run.write_into(Path::new("/nowhere"));
+        run.resolve(Path::new("/nowhere")).unwrap();
+        let current = std::env::current_dir().unwrap();
+        assert_eq!((run.output, run.model.as_str()), (current.join("o"), "vlm-tiny"));
+        assert_eq!(run.data.shards, [current.join("src/*.tar"), "s3://bucket/a.tar".into()]);
     }
 
     #[test]

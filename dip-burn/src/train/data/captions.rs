@@ -9,18 +9,20 @@ use dip_core::{FieldError, ModelSpec};
 use super::sources::{held_out_shards, train_shards};
 use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
+    open_tokenizer,
 };
-use crate::batch::{ImagePlace, Microbatch};
+use crate::batch::{ImagePlace, Microbatch, Prompt};
 use crate::data::toy::{
     CaptionMatch, DataSplit, Melodies, MelodiesConfig, Scenes, ScenesConfig, match_caption,
 };
 use crate::data::{
-    DataError, DataReport, DataSource, DecodedBatch, DecodedMicrobatch, Document, DocumentPiece,
-    ImageProcessor, Loader, LoaderConfig, LoaderPosition, MediaProcessor, PackConfig, Packer,
-    PlacedPicture, SourcePosition, Tokenizer, VideoRule, WebDataset, decode_microbatches,
+    Conversation, DataError, DataReport, DataSource, DecodedBatch, DecodedMicrobatch, Document,
+    DocumentPiece, ImageProcessor, Loader, LoaderConfig, LoaderPosition, MediaProcessor,
+    PackConfig, Packer, Picture, PlacedPicture, Role, SourcePosition, Tokenizer, Turn, VideoRule,
+    WebDataset, decode_microbatches,
 };
-use crate::model::Prompt;
-use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
+use crate::inference::Inference;
+use crate::train::evaluator::{EvaluationError, Evaluator};
 use crate::train::report::{Caption, Evaluation};
 use crate::train::{DataConfig, EvaluationConfig};
 
@@ -31,9 +33,89 @@ const DOCUMENTS_PER_PICTURE: usize = 64;
 pub struct CaptionEvaluator {
     /// Held-out pictures with their captions.
     pub held_out: Vec<HeldOutPicture>,
+    captioner: Captioner,
+}
+
+/// Makes prompts, and texts of the tokens that a model writes.
+#[derive(Clone)]
+pub(in crate::train) struct Captioner {
     tokenizer: Arc<Tokenizer>,
     pack: PackConfig,
     media: MediaProcessor,
+}
+
+/// What a model for conversations is asked about a picture.
+const QUESTION: &str = "Describe this image.";
+
+impl Captioner {
+    /// The captioner of a model, whose data names the files of tokenizer and image processor.
+    ///
+    /// # Errors
+    /// [`DataError`] names the file or setting.
+    pub fn open(model: &ModelSpec, data: &DataConfig) -> Result<Self, DataError> {
+        Self::new(model, data, open_tokenizer(model, data)?)
+    }
+
+    fn new(
+        model: &ModelSpec,
+        data: &DataConfig,
+        tokenizer: Arc<Tokenizer>,
+    ) -> Result<Self, DataError> {
+        let pack = PackConfig::new(model, tokenizer.special())?;
+        let media = media_processor(data, model)?;
+        Ok(Self { tokenizer, pack, media })
+    }
+
+    /// The prompt for a caption of a picture: the picture alone, or in a conversation a question about it.
+    ///
+    /// # Errors
+    /// [`DataError`] if the model takes no pictures, or the text cannot be tokenised.
+    pub fn ask(&self, picture: Picture, question: Option<&str>) -> Result<Prompt, DataError> {
+        if self.media.images.is_none() {
+            let limit = "a model with a vision encoder";
+            let remedy = "choose a model that sees pictures";
+            return Err(FieldError::new("the model", "without one", limit, remedy).into());
+        }
+        let text = |text: &str| DocumentPiece::Text(text.to_owned());
+        let picture = DocumentPiece::Picture(picture);
+        self.prompt(&match self.tokenizer.chat_template() {
+            Some(_) => {
+                let pieces = vec![picture, text(question.unwrap_or(QUESTION))];
+                let turns = vec![Turn::new(Role::User, pieces)];
+                Document::Conversation(Conversation { turns, ..Conversation::default() })
+            }
+            None => Document::Plain(std::iter::once(picture).chain(question.map(text)).collect()),
+        })
+    }
+
+    /// A document that the model continues.
+    fn prompt(&self, document: &Document) -> Result<Prompt, DataError> {
+        let tokens = document.tokenize_open(&self.tokenizer, &self.media)?;
+        let image = |placed: &PlacedPicture| {
+            let images = self.media.images.as_ref()?;
+            let image = images.visual(&placed.visual, &placed.layout);
+            Some(image.unwrap_or_else(|_| images.blank(&placed.layout)))
+        };
+        let places = tokens.pictures.iter();
+        let places = places.map(|p| ImagePlace { offset: p.offset, layout: &p.layout });
+        Ok(Prompt {
+            positions: self.pack.positions.document(tokens.tokens.len(), places),
+            images: tokens.pictures.iter().filter_map(image).collect(),
+            image_offsets: tokens.pictures.iter().map(|p| p.offset).collect(),
+            sounds: self.media.hear(&tokens.sounds),
+            tokens: tokens.tokens,
+        })
+    }
+
+    /// The token after a caption.
+    pub fn stop(&self) -> u32 {
+        self.tokenizer.special().eos
+    }
+
+    /// The text of a caption.
+    pub fn text(&self, tokens: &[u32]) -> String {
+        self.tokenizer.decode(tokens)
+    }
 }
 
 /// A held-out picture, sound or video and its caption: the text that follows the first one, or the assistant's first answer after
@@ -51,10 +133,10 @@ pub struct HeldOutPicture {
 /// Opens the data of a vision-language model.
 pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
     let DataRequest { model, data, evaluation, seed, tokenizer } = request;
-    let pack = PackConfig::new(model, tokenizer.special())?;
-    let media = media_processor(data, model)?;
+    let captioner = Captioner::new(model, data, tokenizer.clone())?;
+    let media = captioner.media.clone();
     let config = LoaderConfig {
-        pack: pack.clone(),
+        pack: captioner.pack.clone(),
         media: media.clone(),
         microbatches: data.microbatches.unwrap_or(model.microbatches),
         prefetch: PREFETCH,
@@ -69,7 +151,7 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
         None => Vec::new(),
     };
     let has_data = !held_out.is_empty();
-    let evaluator = CaptionEvaluator { held_out, tokenizer: tokenizer.clone(), pack, media };
+    let evaluator = CaptionEvaluator { held_out, captioner };
     Ok(RunData {
         loader: Box::new(loader),
         evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
@@ -157,7 +239,7 @@ impl BatchLoader for Loader {
 impl Evaluator for CaptionEvaluator {
     fn evaluate(
         &self,
-        model: &dyn Inference,
+        model: &mut dyn Inference,
         config: &EvaluationConfig,
         generates: bool,
     ) -> Result<Evaluation, EvaluationError> {
@@ -166,10 +248,10 @@ impl Evaluator for CaptionEvaluator {
         if generates {
             let (prompts, held_out): (Vec<_>, Vec<_>) =
                 self.prompts(config.captions)?.into_iter().unzip();
-            let stop = self.tokenizer.special().eos;
+            let stop = self.captioner.stop();
             let texts = model.generate(&prompts, stop, config.caption_tokens())?;
             let caption = |(tokens, held_out): (&Vec<u32>, &HeldOutPicture)| {
-                let generated = self.tokenizer.decode(tokens);
+                let generated = self.captioner.text(tokens);
                 Caption {
                     expected: held_out.caption().to_owned(),
                     right: held_out.is_right(&generated),
@@ -188,12 +270,13 @@ impl CaptionEvaluator {
     /// # Errors
     /// [`DataError`] if a text cannot be tokenised.
     pub fn evaluation_batch(&self, most: usize) -> Result<Vec<Microbatch>, DataError> {
+        let Captioner { tokenizer, pack, media } = &self.captioner;
         let mut documents = Vec::new();
         for held_out in self.held_out.iter().take(most) {
-            documents.push(held_out.whole.tokenize(&self.tokenizer, &self.media)?);
+            documents.push(held_out.whole.tokenize(tokenizer, media)?);
         }
         let count = documents.len();
-        let mut packer = Packer::new(PackConfig { lookahead: count.max(1), ..self.pack.clone() })?;
+        let mut packer = Packer::new(PackConfig { lookahead: count.max(1), ..pack.clone() })?;
         // All documents wait at once, so that the packer never asks for more.
         for (number, document) in (0u64..).zip(documents) {
             packer.wait(number, document);
@@ -202,7 +285,7 @@ impl CaptionEvaluator {
         while packer.waiting().next().is_some() {
             sequences.push(packer.pack_waiting());
         }
-        let batch = decode_microbatches(&sequences, &self.media);
+        let batch = decode_microbatches(&sequences, media);
         Ok(batch.microbatches.into_iter().map(microbatch).collect())
     }
 
@@ -211,23 +294,7 @@ impl CaptionEvaluator {
     /// # Errors
     /// [`DataError`] if a text cannot be tokenised.
     pub fn prompts(&self, most: usize) -> Result<Vec<(Prompt, &HeldOutPicture)>, DataError> {
-        let prompt = |held_out: &'_ HeldOutPicture| {
-            let tokens = held_out.prompt.tokenize_open(&self.tokenizer, &self.media)?;
-            let image = |placed: &PlacedPicture| {
-                let images = self.media.images.as_ref()?;
-                let image = images.visual(&placed.visual, &placed.layout);
-                Some(image.unwrap_or_else(|_| images.blank(&placed.layout)))
-            };
-            let places = tokens.pictures.iter();
-            let places = places.map(|p| ImagePlace { offset: p.offset, layout: &p.layout });
-            Ok::<_, DataError>(Prompt {
-                positions: self.pack.positions.document(tokens.tokens.len(), places),
-                images: tokens.pictures.iter().filter_map(image).collect(),
-                image_offsets: tokens.pictures.iter().map(|p| p.offset).collect(),
-                sounds: self.media.hear(&tokens.sounds),
-                tokens: tokens.tokens,
-            })
-        };
+        let prompt = |held_out: &HeldOutPicture| self.captioner.prompt(&held_out.prompt);
         self.held_out.iter().take(most).map(|h| Ok((prompt(h)?, h))).collect()
     }
 }

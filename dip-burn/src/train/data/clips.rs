@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dip_core::FieldError;
+use dip_core::{FieldError, ModelSpec};
 
 use super::sources::{held_out_shards, train_shards};
 use super::{
     BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
+    open_tokenizer,
 };
 use crate::batch::{ClipGrid, Microbatch};
 use crate::data::toy::{
@@ -19,8 +20,9 @@ use crate::data::{
     LatentShape, LatentStatistics, Latents, SAMPLE_SHIFT, SourcePosition, Tokenizer, WebDataset,
     caption_tokens,
 };
-use crate::model::sampler::{ClipPrompt, Sampler};
-use crate::train::evaluator::{EvaluationError, Evaluator, Inference};
+use crate::inference::Inference;
+use crate::inference::{ClipPrompt, Sampler};
+use crate::train::evaluator::{EvaluationError, Evaluator};
 use crate::train::report::{Evaluation, SampledClip};
 use crate::train::{DataConfig, EvaluationConfig};
 
@@ -35,12 +37,102 @@ const CLIPS_AT_ONCE: usize = 8;
 /// Measures the loss on held-out clips, and samples clips for their captions.
 pub struct ClipEvaluator {
     held_out: Vec<HeldOutClip>,
-    tokenizer: Arc<Tokenizer>,
-    /// The settings of the training data, which held-out clips share.
-    config: ClipLoaderConfig,
-    /// Shift of the sampler.
-    shift: f64,
+    sampler: ClipSampler,
     seed: u64,
+}
+
+/// Samples clips for captions.
+pub(in crate::train) struct ClipSampler {
+    tokenizer: Arc<Tokenizer>,
+    /// The settings of the training data, which other clips share.
+    config: ClipLoaderConfig,
+    /// Shift of the steps.
+    shift: f64,
+}
+
+impl ClipSampler {
+    /// The sampler of a model of clips, whose data names the file of the tokenizer.
+    ///
+    /// # Errors
+    /// [`DataError`] names the file or setting, or says that the model makes no clips.
+    pub fn open(
+        model: &ModelSpec,
+        data: &DataConfig,
+        evaluation: &EvaluationConfig,
+    ) -> Result<Self, DataError> {
+        let Some(shape) = LatentShape::of(model) else {
+            let limit = "a model with a diffusion transformer";
+            let remedy = "choose a text-to-video model";
+            return Err(FieldError::new("the model", "without one", limit, remedy).into());
+        };
+        let tokenizer = open_tokenizer(model, data)?;
+        let request =
+            DataRequest { model, data, evaluation, seed: 0, tokenizer: tokenizer.clone() };
+        let config = clip_config(&request, shape)?;
+        Ok(Self::new(model, evaluation, tokenizer, config))
+    }
+
+    fn new(
+        model: &ModelSpec,
+        evaluation: &EvaluationConfig,
+        tokenizer: Arc<Tokenizer>,
+        config: ClipLoaderConfig,
+    ) -> Self {
+        let usual = model.video().and_then(|video| video.wan).map(|wan| wan.flow_shift);
+        let shift = evaluation.sample_shift.unwrap_or_else(|| usual.unwrap_or(SAMPLE_SHIFT));
+        Self { tokenizer, config, shift }
+    }
+
+    /// The size of a sampled clip: frames as square as they fit the model.
+    pub fn usual_grid(&self, evaluation: &EvaluationConfig) -> ClipGrid {
+        let shape = &self.config.shape;
+        let rows = shape.tokens_per_frame.isqrt().max(1);
+        let frames = shape.frames(evaluation.sample_seconds);
+        ClipGrid { frames, rows, columns: (shape.tokens_per_frame / rows).max(1) }
+    }
+
+    /// A clip of the given size for each caption.
+    ///
+    /// # Errors
+    /// [`EvaluationError`] if a caption cannot be tokenised, or the model fails.
+    pub fn samples(
+        &self,
+        model: &mut dyn Inference,
+        wanted: &[(String, ClipGrid)],
+        evaluation: &EvaluationConfig,
+        seed: u64,
+    ) -> Result<Vec<SampledClip>, EvaluationError> {
+        let sampler = Sampler {
+            steps: evaluation.sample_steps,
+            guidance: evaluation.guidance,
+            shift: self.shift,
+            values: self.config.shape.values as usize,
+            empty: self.tokens("")?,
+        };
+        let prompt = |(caption, grid): &(String, ClipGrid)| {
+            Ok(ClipPrompt { caption: self.tokens(caption)?, grid: *grid })
+        };
+        let prompts = wanted.iter().map(prompt).collect::<Result<Vec<_>, DataError>>()?;
+        let sampled = model.sample(&sampler, &prompts, seed)?;
+        let sample = |(latents, (caption, _)): (Latents, &(String, ClipGrid))| SampledClip {
+            seen: self.seen(&latents, caption),
+            caption: caption.clone(),
+            latents,
+            shape: self.config.shape,
+        };
+        Ok(sampled.into_iter().zip(wanted).map(sample).collect())
+    }
+
+    /// Which parts of a caption of the drawn data can be seen in the pixels.
+    fn seen(&self, latents: &Latents, caption: &str) -> Option<SampleMatch> {
+        let (patch_px, caption) = (self.config.shape.patch_px()?, ClipCaption::parse(caption)?);
+        Some(match_clip(&latents.frames(patch_px), caption))
+    }
+
+    fn tokens(&self, caption: &str) -> Result<Vec<u32>, DataError> {
+        let text = self.config.caption_text(caption);
+        Ok(caption_tokens(&self.tokenizer, &text, self.config.caption_tokens as usize)?)
+    }
 }
 
 /// A held-out clip and its caption.
@@ -52,7 +144,6 @@ struct HeldOutClip {
 /// Opens the data of a text-to-video model.
 pub(super) fn open(request: &DataRequest<'_>, shape: LatentShape) -> Result<RunData, DataError> {
     let DataRequest { model, data, evaluation, seed, tokenizer } = request;
-    let wan = model.video().and_then(|video| video.wan);
     let config = clip_config(request, shape)?;
     let count = evaluation.clips.max(evaluation.samples);
     let held_out = match held_out_source(data, *seed)? {
@@ -60,11 +151,9 @@ pub(super) fn open(request: &DataRequest<'_>, shape: LatentShape) -> Result<RunD
         None => Vec::new(),
     };
     let loader = ClipLoader::new(train_source(data, *seed)?, tokenizer.clone(), config.clone())?;
-    let shift = evaluation.sample_shift;
-    let shift = shift.unwrap_or_else(|| wan.map_or(SAMPLE_SHIFT, |wan| wan.flow_shift));
-    let (tokenizer, seed) = (tokenizer.clone(), *seed);
+    let sampler = ClipSampler::new(model, evaluation, tokenizer.clone(), config);
     let has_data = !held_out.is_empty();
-    let evaluator = ClipEvaluator { held_out, tokenizer, config, shift, seed };
+    let evaluator = ClipEvaluator { held_out, sampler, seed: *seed };
     Ok(RunData {
         loader: Box::new(loader),
         evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
@@ -130,7 +219,7 @@ impl BatchLoader for ClipLoader {
 impl Evaluator for ClipEvaluator {
     fn evaluate(
         &self,
-        model: &dyn Inference,
+        model: &mut dyn Inference,
         config: &EvaluationConfig,
         generates: bool,
     ) -> Result<Evaluation, EvaluationError> {
@@ -149,7 +238,8 @@ impl ClipEvaluator {
         let count = self.held_out.len().min(most);
         let mut clips = Vec::with_capacity(count);
         for (number, held_out) in (0..).zip(self.held_out.iter().take(count)) {
-            let (latents, caption) = (held_out.latents.clone(), self.tokens(&held_out.caption)?);
+            let (latents, caption) =
+                (held_out.latents.clone(), self.sampler.tokens(&held_out.caption)?);
             clips.push(ReadyClip { latents, caption, number });
         }
         let noisy_clip = |clip: &ReadyClip| {
@@ -164,45 +254,19 @@ impl ClipEvaluator {
     /// clips.
     fn samples(
         &self,
-        model: &dyn Inference,
+        model: &mut dyn Inference,
         config: &EvaluationConfig,
     ) -> Result<Vec<SampledClip>, EvaluationError> {
-        let sampler = Sampler {
-            steps: config.sample_steps,
-            guidance: config.guidance,
-            shift: self.shift,
-            values: self.config.shape.values as usize,
-            empty: self.tokens("")?,
-        };
-        let frames = self.config.shape.frames(config.sample_seconds);
+        let frames = self.sampler.config.shape.frames(config.sample_seconds);
         let mut seen = HashSet::new();
         let (first, repeated): (Vec<&HeldOutClip>, Vec<_>) =
             self.held_out.iter().partition(|clip| seen.insert(clip.caption.as_str()));
         let chosen: Vec<_> = first.into_iter().chain(repeated).take(config.samples).collect();
-        let mut prompts = Vec::with_capacity(chosen.len());
-        for clip in &chosen {
+        let wanted = chosen.iter().map(|clip| {
             let grid = ClipGrid { frames, ..clip.latents.grid };
-            prompts.push(ClipPrompt { caption: self.tokens(&clip.caption)?, grid });
-        }
-        let sampled = model.sample(&sampler, &prompts, self.seed ^ SAMPLE_SEED)?;
-        let sample = |(latents, clip): (Latents, &&HeldOutClip)| SampledClip {
-            caption: clip.caption.clone(),
-            seen: self.seen(&latents, &clip.caption),
-            latents,
-            shape: self.config.shape,
-        };
-        Ok(sampled.into_iter().zip(&chosen).map(sample).collect())
-    }
-
-    /// Which parts of a caption of the drawn data can be seen in the pixels.
-    fn seen(&self, latents: &Latents, caption: &str) -> Option<SampleMatch> {
-        let (patch_px, caption) = (self.config.shape.patch_px()?, ClipCaption::parse(caption)?);
-        Some(match_clip(&latents.frames(patch_px), caption))
-    }
-
-    fn tokens(&self, caption: &str) -> Result<Vec<u32>, DataError> {
-        let text = self.config.caption_text(caption);
-        Ok(caption_tokens(&self.tokenizer, &text, self.config.caption_tokens as usize)?)
+            (clip.caption.clone(), grid)
+        });
+        self.sampler.samples(model, &wanted.collect::<Vec<_>>(), config, self.seed ^ SAMPLE_SEED)
     }
 }
 

@@ -5,8 +5,10 @@ mod clips;
 mod sources;
 mod survey;
 
+pub(super) use captions::Captioner;
 pub use captions::{CaptionEvaluator, HeldOutPicture};
 pub use clips::ClipEvaluator;
+pub(super) use clips::ClipSampler;
 pub use sources::SampleCount;
 pub use survey::{DataSurvey, SurveyedDocument};
 
@@ -97,8 +99,7 @@ impl RunData {
         evaluation: &EvaluationConfig,
         seed: u64,
     ) -> Result<Self, DataError> {
-        let tokenizer = Arc::new(tokenizer(data.tokenizer.as_deref())?);
-        check_vocabulary(model, &tokenizer)?;
+        let tokenizer = open_tokenizer(model, data)?;
         let request = DataRequest { model, data, evaluation, seed, tokenizer };
         match LatentShape::of(model) {
             Some(shape) => clips::open(&request, shape),
@@ -128,6 +129,13 @@ pub fn clip_size(model: &ModelSpec, clip: &ClipMeta) -> ClipSize {
 
 fn tokenizer(path: Option<&Path>) -> Result<Tokenizer, DataError> {
     path.map_or(Ok(Tokenizer::bytes()), Tokenizer::from_file)
+}
+
+/// The tokenizer that the data names, whose tokens the model knows.
+fn open_tokenizer(model: &ModelSpec, data: &DataConfig) -> Result<Arc<Tokenizer>, DataError> {
+    let tokenizer = tokenizer(data.tokenizer.as_deref())?;
+    check_vocabulary(model, &tokenizer)?;
+    Ok(Arc::new(tokenizer))
 }
 
 /// Checks that the vocabulary of every decoder and text encoder of `model` contains all tokens that may occur. Image and sound

@@ -32,25 +32,28 @@ impl SampleFiles {
 
 impl MetricSink for SampleFiles {
     fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), SinkError> {
-        Ok(write(&self.0, &evaluation.samples)?)
+        write(&self.0, &evaluation.samples)?;
+        Ok(())
     }
 }
 
 /// Writes `<number>.gif`, `contact-sheet.png` with a row for each clip, and `captions.txt` with a line for each row. Clips in a
-/// latent space become `<number>.safetensors`, for their decoder: `latents` has the shape of stored latents.
+/// latent space become `<number>.safetensors`, for their decoder: `latents` has the shape of stored latents. Returns the file of
+/// each clip.
 ///
 /// # Errors
 /// [`CheckpointError::Io`] names the file.
-pub fn write(folder: &Path, samples: &[SampledClip]) -> Result<(), CheckpointError> {
+pub fn write(folder: &Path, samples: &[SampledClip]) -> Result<Vec<PathBuf>, CheckpointError> {
     if samples.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     fs::create_dir_all(folder).map_err(CheckpointError::io(folder))?;
-    let mut rows = Vec::new();
+    let (mut rows, mut files) = (Vec::new(), Vec::new());
     for (number, sample) in samples.iter().enumerate() {
         let Some(patch_px) = sample.shape.patch_px() else {
             let path = folder.join(format!("{number:02}.safetensors"));
             write_latents(&path, sample).map_err(CheckpointError::io(&path))?;
+            files.push(path);
             continue;
         };
         let frames: Vec<RgbImage> = sample.latents.frames(patch_px).iter().map(enlarged).collect();
@@ -58,6 +61,7 @@ pub fn write(folder: &Path, samples: &[SampledClip]) -> Result<(), CheckpointErr
         write_gif(&path, &frames, sample.shape.frames_per_second)
             .map_err(std::io::Error::other)
             .map_err(CheckpointError::io(&path))?;
+        files.push(path);
         rows.push(frames);
     }
     if !rows.is_empty() {
@@ -69,7 +73,8 @@ pub fn write(folder: &Path, samples: &[SampledClip]) -> Result<(), CheckpointErr
     }
     let path = folder.join("captions.txt");
     fs::write(&path, samples.iter().map(line).collect::<String>())
-        .map_err(CheckpointError::io(&path))
+        .map_err(CheckpointError::io(&path))?;
+    Ok(files)
 }
 
 /// A caption, and the parts of it that the sample shows.

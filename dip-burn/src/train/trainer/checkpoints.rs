@@ -183,16 +183,15 @@ impl<B: Backend> Trainer<B> {
         Ok(agree_on_weights(&*self.group, self.pipeline.grid(), self.progress.iteration, &own)?)
     }
 
-    /// The tensors of all ranks on the first process; only its own on the others. All processes must call it.
-    pub(super) fn gather(&mut self, what: TensorKind) -> Result<NamedTensors, TrainError> {
+    /// The weights of all ranks on the first process; only its own on the others. All processes must call it.
+    pub(super) fn gather_weights(&mut self) -> Result<NamedTensors, TrainError> {
         if self.group.size() == 1 {
-            return Ok(self.pipeline.export(what)?);
+            return Ok(self.pipeline.export(TensorKind::Parameters)?);
         }
-        // Replicas have equal weights; each has a shard of the optimiser's state if that is sharded.
-        let is_sharded = self.config.optimizer.shard && what == TensorKind::Averages;
+        // Replicas have equal weights.
         let mut own = self.pipeline.grid().hosted(self.group.index());
-        own.retain(|position| is_sharded || position.replica == 0);
-        let own = self.pipeline.export_from(what, own)?.into_values().flatten().collect();
-        Ok(gather_tensors(&*self.group, own)?)
+        own.retain(|position| position.replica == 0);
+        let own = self.pipeline.export_from(TensorKind::Parameters, own)?;
+        Ok(gather_tensors(&*self.group, own.into_values().flatten().collect())?)
     }
 }

@@ -19,7 +19,7 @@ use super::assignment::{self, Assign, IterationTimes};
 use super::config::{OnError, RunConfig, WeightsConfig};
 use super::data::RunData;
 use super::error::TrainError;
-use super::load;
+use super::load::{microbatch_padding, microbatch_patches};
 use super::lock::OutputLock;
 use super::metrics::{MetricSink, Sinks, file_sinks};
 use super::report::IterationReport;
@@ -29,7 +29,7 @@ use crate::batch::Batch;
 use crate::model::{InitialWeights, Modalities};
 use crate::params::NamedTensors;
 use crate::runtime::{
-    Connections, Pipeline, PipelineInit, ProcessGroup, ReplicaWork, StepReport, TensorKind, Update,
+    Connections, Pipeline, PipelineInit, ProcessGroup, ReplicaWork, StepReport, Update,
 };
 use crate::weights::{Weights, WeightsError};
 
@@ -61,9 +61,6 @@ pub struct Trainer<B: Backend> {
     pipeline: Pipeline<B>,
     plans: Box<dyn PlanSource>,
     data: RunData,
-    /// Device for evaluations of the whole model.
-    device: B::Device,
-    modalities: Modalities<B>,
     group: Arc<dyn ProcessGroup>,
     assign: Option<Assign>,
     throughput: Option<Throughput>,
@@ -82,7 +79,6 @@ impl<B: Backend> Trainer<B> {
     pub fn new(init: TrainerInit<'_, B>) -> Result<Self, TrainError> {
         let TrainerInit { config, model, partition, plans, data, devices, .. } = init;
         let (connections, modalities) = (init.connections, init.modalities);
-        let device = devices.first().cloned().unwrap_or_default();
         let weights = config.weights.as_ref().map(|w| open_weights(w, model));
         let weights = weights.transpose().map_err(Box::new)?;
         let group = connections.group.clone();
@@ -91,7 +87,7 @@ impl<B: Backend> Trainer<B> {
             .with_precision(config.pipeline.precision)
             .with_weights(InitialWeights { seed: config.seed, weights: weights.as_ref() })
             .with_optimizer(config.optimizer.clone())
-            .with_modalities(modalities.clone())
+            .with_modalities(modalities)
             .with_connections(connections);
         let trainer = Self {
             config: config.clone(),
@@ -101,8 +97,6 @@ impl<B: Backend> Trainer<B> {
             plans,
             progress: RunProgress::new(config.pipeline.precision, data.loader.position()),
             data,
-            device,
-            modalities,
             group,
             assign: None,
             throughput: None,
@@ -165,7 +159,7 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// [`TrainError::Pipeline`] if a rank has failed.
     pub fn weights(&mut self) -> Result<NamedTensors, TrainError> {
-        self.gather(TensorKind::Parameters)
+        self.gather_weights()
     }
 
     /// True if the run has ended.
@@ -210,7 +204,7 @@ impl<B: Backend> Trainer<B> {
                 self.evaluate_into(&mut sinks)?;
             }
             if self.is_due(self.config.checkpoint.every) || stops {
-                self.save_into(&mut sinks)?;
+                self.save_into(&mut sinks, stops)?;
             }
         }
         if self.is_done() && self.iteration() < self.config.iterations {
@@ -225,9 +219,9 @@ impl<B: Backend> Trainer<B> {
         Ok(self.group.sum(self.stop.is_requested().into())? > 0)
     }
 
-    /// Saves and reports. The last checkpoint of a run must be written.
-    fn save_into(&mut self, sinks: &mut Sinks<'_>) -> Result<(), TrainError> {
-        let is_last = self.is_done() || self.stop.is_requested();
+    /// Saves and reports. The last checkpoint of a run must be written: at its end, or if it `stops`.
+    fn save_into(&mut self, sinks: &mut Sinks<'_>, stops: bool) -> Result<(), TrainError> {
+        let is_last = self.is_done() || stops;
         let goes_on = self.config.checkpoint.on_error == OnError::Continue && !is_last;
         match self.save() {
             Ok(path) => sinks.checkpoint(&path)?,
@@ -296,8 +290,8 @@ impl<B: Backend> Trainer<B> {
             learning_rate: update.learning_rate,
             gradient_norm: step.gradient_norm,
             tokens: *tokens,
-            patches: load::patches(&self.model, meta),
-            padding: load::padding(&self.model, meta, *tokens),
+            patches: microbatch_patches(&self.model, meta),
+            padding: microbatch_padding(&self.model, meta, *tokens),
             images: meta.microbatches.iter().map(|m| u64::from(m.images.len())).sum(),
             clips: meta.microbatches.iter().map(|m| m.clips.len() as u64).sum(),
             microbatches: meta.microbatches.len(),
@@ -348,7 +342,10 @@ struct Pace {
 }
 
 /// The initial weights, with adapters if the run starts from some.
-fn open_weights(config: &WeightsConfig, model: &ModelSpec) -> Result<Weights, WeightsError> {
+pub(super) fn open_weights(
+    config: &WeightsConfig,
+    model: &ModelSpec,
+) -> Result<Weights, WeightsError> {
     let weights = Weights::open(&config.from, model)?;
     match &config.adapter {
         Some(adapter) => weights.with_adapter(adapter, &config.from, model),

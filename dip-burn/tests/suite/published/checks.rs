@@ -1,16 +1,18 @@
 //! The checks that every model passes.
 
 use burn::tensor::TensorData;
-use dip_burn::model::{InitialWeights, Precision};
+use dip_burn::inference::continue_prompts;
+use dip_burn::model::{InitialWeights, Precision, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{Algorithm, OptimizerConfig, Pipeline, PipelineInit, TensorKind, Update};
 use dip_burn::weights::{ExportConfig, TensorStore};
+use dip_burn::{Microbatch, Prompt};
 use dip_core::{ModuleSpec, Partition};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 
-use super::{Fixture, TOLERANCE, halves, out, planned, whole};
+use super::{Case, Fixture, TOLERANCE, halves, out, planned, whole};
 use crate::gradients::difference;
 use crate::precision::distance;
 use crate::support::B;
@@ -33,6 +35,11 @@ macro_rules! standard_checks {
             #[test]
             fn two_ranks_have_the_losses_of_transformers_at_every_place() {
                 checks::losses($folder);
+            }
+
+            #[test]
+            fn losses_scores_and_captions_of_two_ranks_are_those_of_one_device() {
+                checks::inference($folder);
             }
 
             #[test]
@@ -96,6 +103,39 @@ pub fn losses(name: &str) {
             let worst = f64::from(TOLERANCE) * expected.max(1.0);
             assert!((loss - expected).abs() < worst, "{name} {place}: {loss} {expected}");
         }
+    }
+}
+
+/// Through the pipeline, losses have the bits of the whole model; captions have its tokens, although every new token runs alone and
+/// several captions at once.
+pub fn inference(name: &str) {
+    let fixture = Fixture::read(name);
+    let (weights, sequences) = (fixture.weights(), fixture.sequences());
+    let one_rank = whole(&fixture.model);
+    let start = InitialWeights { seed: 0, weights: Some(&weights) };
+    let whole = WholeModel::<B>::init(&fixture.model, start, &Default::default()).unwrap();
+    let prompt = |case: &Case| {
+        let Microbatch { tokens, positions, images, image_offsets, sounds, .. } =
+            case.sequence.clone();
+        Prompt { tokens, positions, images, image_offsets, sounds }
+    };
+    let mut prompts: Vec<Prompt> = fixture.cases.iter().map(prompt).collect();
+    // More than one group.
+    prompts.extend(prompts.first().cloned());
+    let (most, never) = (6, u32::MAX);
+    let expected = whole.generate(&prompts, never, most).unwrap();
+    assert!(expected.iter().all(|tokens| tokens.len() == most), "{name}");
+    // The caption of one prompt ends early.
+    let stop = expected[0][most / 2];
+    let before = |tokens: &Vec<u32>| tokens.iter().copied().take_while(|&t| t != stop).collect();
+    let stopped: Vec<Vec<u32>> = expected.iter().map(before).collect();
+    for (partition, replicas) in [(one_rank, 1), (halves(&fixture.model), 2)] {
+        let mut pipeline = fixture.replicas(&partition, replicas, OptimizerConfig::default());
+        let mut model = pipeline.forwards().unwrap();
+        assert_eq!(model.loss(&sequences).unwrap(), whole.loss(&sequences).unwrap(), "{name}");
+        let mut continued = |stop| continue_prompts(&mut model, &prompts, stop, most).unwrap();
+        assert_eq!(continued(never), expected, "{name}");
+        assert_eq!(continued(stop), stopped, "{name}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dip_burn::data::{
     ChannelLatents, LatentShape, Latents, Tokenizer, caption_tokens, joined_spaces,
 };
-use dip_burn::model::sampler::{ClipPrompt, Sampler};
+use dip_burn::inference::{ClipPrompt, Sampler};
 use dip_burn::model::{InitialWeights, Precision, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{OptimizerConfig, Pipeline, PipelineInit, ReplicaWork, TensorKind};
@@ -223,7 +223,9 @@ fn samples_equal_euler_steps_with_guidance() {
     };
     let caption = fixture.cases[0].sequence.tokens[..5].to_vec();
     let prompt = ClipPrompt { caption, grid: noise.grid };
-    let sampled = sampler.sample_from(&whole_model(&fixture), &[prompt], vec![noise]).unwrap();
+    let mut pipeline = fixture.pipeline(&halves(&fixture.model));
+    let mut model = pipeline.forwards().unwrap();
+    let sampled = sampler.sample_from(&mut model, &[prompt], vec![noise]).unwrap();
     let sampled = ChannelLatents::of(&sampled[0], &shape);
     let expected = fixture.expected.all("sample.clip").unwrap();
     assert_eq!(sampled.sides, fixture.expected.shape("sample.clip").unwrap());
