@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
-use dip_burn::Batch;
+use dip_burn::inference::continue_prompts;
 use dip_burn::model::Precision;
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{
-    Connections, OptimizerConfig, Pipeline, PipelineError, PipelineInit, ProcessPlacement,
-    ReplicaWork, TensorKind, Update,
+    Connections, ForwardPipeline, OptimizerConfig, Pipeline, PipelineError, PipelineInit,
+    ProcessPlacement, ReplicaWork, TensorKind, Update,
 };
+use dip_burn::{Batch, Prompt, text_positions};
 use dip_core::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -25,11 +26,20 @@ struct Case {
     shard: bool,
 }
 
-/// What must have the same bits however ranks are spread: losses and norms of all iterations, and the weights after them.
+/// What must have the same bits however ranks are spread: losses and norms of all iterations, what the model gives after them, and its
+/// weights.
 #[derive(Debug, PartialEq)]
 struct Trained {
     losses: Vec<(f64, f64)>,
+    evaluated: Evaluated,
     weights: NamedTensors,
+}
+
+/// The loss of all batches, and the tokens after prompts.
+#[derive(Debug, PartialEq)]
+struct Evaluated {
+    loss: f64,
+    captions: Vec<Vec<u32>>,
 }
 
 impl Case {
@@ -76,7 +86,19 @@ impl Case {
             let report = pipeline.run_replicas(&work, Some(update))?;
             losses.push((report.loss, report.gradient_norm));
         }
-        Ok(Trained { losses, weights: pipeline.export(TensorKind::Parameters)? })
+        let evaluated = self.evaluate(&mut pipeline.forwards()?)?;
+        Ok(Trained { losses, evaluated, weights: pipeline.export(TensorKind::Parameters)? })
+    }
+
+    fn evaluate(&self, model: &mut ForwardPipeline<'_, B>) -> Result<Evaluated, PipelineError> {
+        let batches = self.replicas.iter().map(|(_, batch)| batch);
+        let all: Vec<_> = batches.flat_map(|batch| batch.microbatches.clone()).collect();
+        let loss = model.loss(&all)?;
+        let captions = match self.model.video() {
+            Some(_) => Vec::new(),
+            None => continue_prompts(model, &prompts(9), u32::MAX, 3)?,
+        };
+        Ok(Evaluated { loss, captions })
     }
 
     /// Checks that processes with these ranks train to the bits of one process.
@@ -89,7 +111,9 @@ impl Case {
         let ends: Vec<Trained> = ends.into_iter().map(Result::unwrap).collect();
         let mut weights = NamedTensors::new();
         for end in ends {
-            assert_eq!(end.losses, alone.losses, "{} in {processes}, {placement:?}", self.name);
+            let place = format!("{} in {processes}, {placement:?}", self.name);
+            assert_eq!(end.losses, alone.losses, "{place}");
+            assert_eq!(end.evaluated, alone.evaluated, "{place}");
             for (name, own) in &end.weights {
                 assert!(alone.weights.get(name) == Some(own), "{}: {name}", self.name);
             }
@@ -97,6 +121,18 @@ impl Case {
         }
         assert_eq!(weights.len(), alone.weights.len(), "{}", self.name);
     }
+}
+
+/// Texts of different lengths.
+fn prompts(count: u32) -> Vec<Prompt> {
+    let prompt = |i: u32| Prompt {
+        tokens: (0..4 + i % 3).map(|k| (7 * i + 5 * k) % 32).collect(),
+        positions: text_positions(4 + i as usize % 3).collect(),
+        images: Vec::new(),
+        image_offsets: Vec::new(),
+        sounds: Vec::new(),
+    };
+    (0..count).map(prompt).collect()
 }
 
 /// Chunks on all ranks in turn, of one or two layers.
@@ -150,6 +186,7 @@ fn ranks_train_to_the_same_bits_however_processes_share_them() {
     for case in cases {
         let alone = case.train(Connections::default()).unwrap();
         assert!(alone.losses[0] != alone.losses[1], "{}: the step changes nothing", case.name);
+        assert!(alone.evaluated.loss.is_finite(), "{}", case.name);
         for (processes, placement) in [
             (2, ProcessPlacement::RanksFirst),
             (2, ProcessPlacement::ReplicasFirst),
