@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::support::inputs::{MODEL, VIDEO_MODEL};
 use crate::support::{Folder, read};
 
 /// Files of the tests of dip-burn.
@@ -108,15 +109,16 @@ fn a_text_model_with_messages() {
 }
 
 #[test]
-fn a_preset_with_shards_of_pictures() {
+fn a_model_from_scratch_with_shards_of_pictures() {
     let folder = Folder::new();
     let members = (0..8).flat_map(|i| {
         [(format!("{i}.png"), picture()), (format!("{i}.txt"), b"A red ring.".to_vec())]
     });
     shard(&folder, "a.tar", &members.collect::<Vec<_>>());
-    let said = init_and_train(&folder, &["--model", "vlm-tiny", "--data", "a.tar"]);
+    folder.write("small.toml", MODEL);
+    let said = init_and_train(&folder, &["--model", "small.toml", "--data", "a.tar"]);
     assert!(said.contains("8 samples") && said.contains("from scratch"), "{said}");
-    // Without measuring, an epoch has tokens and FLOPs.
+    // A preset; without measuring, an epoch has tokens and FLOPs.
     let more =
         ["init", "--model", "vlm-tiny", "--data", "a.tar", "--no-measure", "--out", "b.toml"];
     let said = folder.dip(&more).ok();
@@ -124,7 +126,7 @@ fn a_preset_with_shards_of_pictures() {
 }
 
 #[test]
-fn a_preset_with_clips() {
+fn a_model_from_scratch_with_clips() {
     let folder = Folder::new();
     let members = (0..4).flat_map(|i| {
         let frame = move |n: u32| (format!("{i}.{n:03}.png"), picture());
@@ -132,8 +134,15 @@ fn a_preset_with_clips() {
         (0..4).map(frame).chain([(format!("{i}.json"), text)])
     });
     shard(&folder, "a.tar", &members.collect::<Vec<_>>());
-    let said = init_and_train(&folder, &["--model", "t2v-tiny", "--data", "a.tar"]);
-    assert!(said.contains("4 samples") && said.contains("latent frames"), "{said}");
+    folder.write("small.toml", VIDEO_MODEL);
+    let preset =
+        ["init", "--model", "t2v-tiny", "--data", "a.tar", "--no-measure", "--out", "b.toml"];
+    for said in [
+        init_and_train(&folder, &["--model", "small.toml", "--data", "a.tar"]),
+        folder.dip(&preset).ok(),
+    ] {
+        assert!(said.contains("4 samples") && said.contains("latent frames"), "{said}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use burn::tensor::backend::Backend;
 
 use crate::batch::{Microbatch, Prompt};
 use crate::data::Latents;
+use crate::model::Continuation;
 use crate::runtime::{ForwardPipeline, PipelineError};
 
 pub use captions::continue_prompts;
@@ -26,15 +27,14 @@ pub trait Inference {
     /// [`PipelineError`] if a rank has failed.
     fn loss(&mut self, microbatches: &[Microbatch]) -> Result<f64, PipelineError>;
 
-    /// Continues each prompt greedily, up to `stop` or to `max_tokens` tokens.
+    /// Continues each prompt.
     ///
     /// # Errors
     /// [`PipelineError`] if a rank has failed.
     fn generate(
         &mut self,
         prompts: &[Prompt],
-        stop: u32,
-        max_tokens: usize,
+        how: &Continuation,
     ) -> Result<Vec<Vec<u32>>, PipelineError>;
 
     /// Samples a clip for each prompt. The noise follows from the seed.
@@ -57,10 +57,9 @@ impl<B: Backend> Inference for ForwardPipeline<'_, B> {
     fn generate(
         &mut self,
         prompts: &[Prompt],
-        stop: u32,
-        max_tokens: usize,
+        how: &Continuation,
     ) -> Result<Vec<Vec<u32>>, PipelineError> {
-        continue_prompts(self, prompts, stop, max_tokens)
+        continue_prompts(self, prompts, how)
     }
 
     fn sample(

@@ -63,7 +63,9 @@ impl<B: Backend> TrainedModel<B> {
             iteration = state.iteration;
             pipeline.read(&Arc::new(reader), state.optimizer_steps)?;
         }
-        Ok(Self { config: config.clone(), model: model.clone(), pipeline, iteration })
+        let evaluation = config.evaluation_of_model()?;
+        let config = RunConfig { evaluation, ..config.clone() };
+        Ok(Self { config, model: model.clone(), pipeline, iteration })
     }
 
     /// The loss on the held-out data of the run; if `generates`, also captions or clips. `None` without such data.
@@ -91,8 +93,8 @@ impl<B: Backend> TrainedModel<B> {
         let captioner = Captioner::open(&self.model, &self.config.data_of_model()?)?;
         let prompts = pictures.iter().map(|picture| captioner.ask(picture.clone(), question));
         let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-        let most = self.config.evaluation.caption_tokens();
-        let texts = self.pipeline.forwards()?.generate(&prompts, captioner.stop(), most)?;
+        let how = captioner.continuation(&self.config.evaluation, self.config.seed);
+        let texts = self.pipeline.forwards()?.generate(&prompts, &how)?;
         Ok(texts.iter().map(|tokens| captioner.text(tokens)).collect())
     }
 

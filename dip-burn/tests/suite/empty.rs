@@ -2,7 +2,7 @@
 
 use dip_burn::inference::{ClipPrompt, Sampler, continue_prompts};
 use dip_burn::measure::{MeasureSettings, Profiler};
-use dip_burn::model::Precision;
+use dip_burn::model::{Continuation, Precision};
 use dip_burn::runtime::{Algorithm, Pipeline, PipelineInit};
 use dip_burn::{ClipGrid, Microbatch, Prompt, text_positions};
 use dip_core::ModelSpec;
@@ -80,11 +80,12 @@ fn evaluation_and_sampling_make_no_tensor_without_elements() {
         sounds: Vec::new(),
     });
     let prompts = [empty.clone(), prompt.clone(), empty.clone(), prompt, empty.clone()];
+    let how = Continuation { stop: vec![99], max_tokens: 4, ..Continuation::default() };
     let lengths: Vec<usize> =
-        continue_prompts(&mut pictures, &prompts, 99, 4).unwrap().iter().map(Vec::len).collect();
+        continue_prompts(&mut pictures, &prompts, &how).unwrap().iter().map(Vec::len).collect();
     assert_eq!(lengths, [0, 4, 0, 4, 0]);
-    assert_eq!(continue_prompts(&mut pictures, &[empty], 99, 4).unwrap(), [[0u32; 0]]);
-    assert_eq!(continue_prompts(&mut pictures, &[], 99, 4).unwrap(), Vec::<Vec<u32>>::new());
+    assert_eq!(continue_prompts(&mut pictures, &[empty], &how).unwrap(), [[0u32; 0]]);
+    assert_eq!(continue_prompts(&mut pictures, &[], &how).unwrap(), Vec::<Vec<u32>>::new());
 
     for model in [video_model(1, 1, false), wan_model(1, 1, false)] {
         let values = model.video().unwrap().token_channels as usize;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Instant;
 
 use dip_burn::inference::{Captions, ClipModel, ClipPrompt, Sampler, continue_prompts};
-use dip_burn::model::WholeModel;
+use dip_burn::model::{Continuation, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{
     ForwardItem, OptimizerConfig, Pipeline, PipelineInit, ReplicaWork, TensorKind, Update,
@@ -187,7 +187,8 @@ fn times_of_captions_with_keys_and_values_and_without() {
         let mut pipeline = pipeline(&model, &partition, 1, OptimizerConfig::default());
         let mut through = pipeline.forwards().unwrap();
         let start = Instant::now();
-        assert_eq!(continue_prompts(&mut through, &prompts, u32::MAX, 64).unwrap(), expected);
+        let how = Continuation { max_tokens: 64, ..Continuation::default() };
+        assert_eq!(continue_prompts(&mut through, &prompts, &how).unwrap(), expected);
         let cached = start.elapsed();
         let ratio = again.as_secs_f64() / cached.as_secs_f64();
         eprintln!("{ranks} ranks: {cached:.2?}, {ratio:.1} times as fast as {again:.2?}");

@@ -22,6 +22,7 @@ use crate::data::{
     WebDataset, decode_microbatches,
 };
 use crate::inference::Inference;
+use crate::model::Continuation;
 use crate::train::evaluator::{EvaluationError, Evaluator};
 use crate::train::report::{Caption, Evaluation};
 use crate::train::{DataConfig, EvaluationConfig};
@@ -34,6 +35,8 @@ pub struct CaptionEvaluator {
     /// Held-out pictures with their captions.
     pub held_out: Vec<HeldOutPicture>,
     captioner: Captioner,
+    /// Seed of the tokens that are drawn.
+    seed: u64,
 }
 
 /// Makes prompts, and texts of the tokens that a model writes.
@@ -107,9 +110,9 @@ impl Captioner {
         })
     }
 
-    /// The token after a caption.
-    pub fn stop(&self) -> u32 {
-        self.tokenizer.special().eos
+    /// How captions are continued.
+    pub fn continuation(&self, config: &EvaluationConfig, seed: u64) -> Continuation {
+        config.continuation(self.tokenizer.special().eos, seed)
     }
 
     /// The text of a caption.
@@ -151,7 +154,7 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
         None => Vec::new(),
     };
     let has_data = !held_out.is_empty();
-    let evaluator = CaptionEvaluator { held_out, captioner };
+    let evaluator = CaptionEvaluator { held_out, captioner, seed: *seed };
     Ok(RunData {
         loader: Box::new(loader),
         evaluator: has_data.then(|| Box::new(evaluator) as Box<dyn Evaluator>),
@@ -248,8 +251,8 @@ impl Evaluator for CaptionEvaluator {
         if generates {
             let (prompts, held_out): (Vec<_>, Vec<_>) =
                 self.prompts(config.captions)?.into_iter().unzip();
-            let stop = self.captioner.stop();
-            let texts = model.generate(&prompts, stop, config.caption_tokens())?;
+            let how = self.captioner.continuation(config, self.seed);
+            let texts = model.generate(&prompts, &how)?;
             let caption = |(tokens, held_out): (&Vec<u32>, &HeldOutPicture)| {
                 let generated = self.captioner.text(tokens);
                 Caption {

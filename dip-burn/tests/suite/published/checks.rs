@@ -2,7 +2,7 @@
 
 use burn::tensor::TensorData;
 use dip_burn::inference::continue_prompts;
-use dip_burn::model::{InitialWeights, Precision, WholeModel};
+use dip_burn::model::{Continuation, InitialWeights, Precision, TokenChoice, WholeModel};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{Algorithm, OptimizerConfig, Pipeline, PipelineInit, TensorKind, Update};
 use dip_burn::weights::{ExportConfig, TensorStore};
@@ -133,9 +133,20 @@ pub fn inference(name: &str) {
         let mut pipeline = fixture.replicas(&partition, replicas, OptimizerConfig::default());
         let mut model = pipeline.forwards().unwrap();
         assert_eq!(model.loss(&sequences).unwrap(), whole.loss(&sequences).unwrap(), "{name}");
-        let mut continued = |stop| continue_prompts(&mut model, &prompts, stop, most).unwrap();
-        assert_eq!(continued(never), expected, "{name}");
-        assert_eq!(continued(stop), stopped, "{name}");
+        let mut continued = |stop: Vec<u32>, choice: TokenChoice| {
+            let how = Continuation { stop, max_tokens: most, choice };
+            continue_prompts(&mut model, &prompts, &how).unwrap()
+        };
+        let greedy = TokenChoice::default;
+        assert_eq!(continued(vec![never], greedy()), expected, "{name}");
+        assert_eq!(continued(vec![never - 1, stop], greedy()), stopped, "{name}");
+        // What is drawn follows from the seed alone.
+        let draws = |seed| TokenChoice { draws: true, temperature: 2.0, seed, ..greedy() };
+        let drawn = continued(Vec::new(), draws(1));
+        assert_eq!(drawn, continued(Vec::new(), draws(1)), "{name}");
+        assert!(drawn != expected && drawn != continued(Vec::new(), draws(2)), "{name}");
+        let cold = TokenChoice { top_k: 1, ..draws(1) };
+        assert_eq!(continued(Vec::new(), cold), expected, "{name}");
     }
 }
 

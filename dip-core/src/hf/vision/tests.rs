@@ -102,6 +102,16 @@ fn idefics_merges_patches_and_only_its_own_field_ties_the_head() {
 }
 
 #[test]
+fn features_of_several_layers_are_refused_by_name() {
+    let several =
+        error(LLAVA_NEXT_VICUNA, "\"vision_feature_layer\":-2", "\"vision_feature_layer\":[-2,-5]");
+    assert!(
+        several.contains("vision_feature_layer is [-2,-5], but must be one whole number"),
+        "{several}"
+    );
+}
+
+#[test]
 fn specs_with_tiles_and_dropped_rows_survive_their_toml_form() {
     let first_patch = LLAVA_INTERLEAVE.replace("\"full\"", "\"default\"");
     for text in [&first_patch, LLAVA_NEXT_VICUNA, LLAVA_ONEVISION_05B, SMOLVLM_22B] {
