@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use dip_burn::inference::continue_prompts;
-use dip_burn::model::Precision;
+use dip_burn::model::{Continuation, Precision};
 use dip_burn::params::NamedTensors;
 use dip_burn::runtime::{
     Connections, ForwardPipeline, OptimizerConfig, Pipeline, PipelineError, PipelineInit,
@@ -96,7 +96,10 @@ impl Case {
         let loss = model.loss(&all)?;
         let captions = match self.model.video() {
             Some(_) => Vec::new(),
-            None => continue_prompts(model, &prompts(9), u32::MAX, 3)?,
+            None => {
+                let how = Continuation { max_tokens: 3, ..Continuation::default() };
+                continue_prompts(model, &prompts(9), &how)?
+            }
         };
         Ok(Evaluated { loss, captions })
     }
