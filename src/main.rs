@@ -26,22 +26,3 @@ fn end_when_the_pipe_closes() {
         default(panic);
     }));
 }
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use anyhow::Context;
-
-    use super::*;
-
-    #[test]
-    fn a_cause_that_an_error_quotes_is_printed_once() {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file");
-        let quoted = Err::<(), _>(missing()).context("a.json: no such file; check the path");
-        let named = quoted.context("weights").unwrap_err();
-        assert_eq!(message(&named), "weights: a.json: no such file; check the path");
-        let plain = Err::<(), _>(missing()).context("a.json: cannot be opened").unwrap_err();
-        assert_eq!(message(&plain), "a.json: cannot be opened: no such file");
-    }
-}
