@@ -84,7 +84,7 @@ impl Train {
         let mut trainer = run.with_stop(stop.clone()).start()?;
         println!("layers: {}", trainer.partition().describe(&model));
         sizing::warn_empty_ranks(trainer.partition());
-        warn_threads(&config);
+        warn_threads(&config, group.size());
         if self.resume {
             match trainer.resume()? {
                 Some(Resumed { damaged, .. }) => {
@@ -133,10 +133,11 @@ impl Train {
     }
 }
 
-/// Warns of more rank threads than cores on the CPU: they take turns.
-fn warn_threads(config: &RunConfig) {
+/// Warns of more rank threads in a process than it has cores, on the CPU: they take turns.
+fn warn_threads(config: &RunConfig, processes: usize) {
     let cores = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
     let threads = config.pipeline.ranks as usize * config.pipeline.replicas as usize;
+    let threads = threads.div_ceil(processes);
     if config.pipeline.device == Device::Cpu && threads > cores {
         eprintln!(
             "warning: {threads} threads (pipeline.ranks = {}, pipeline.replicas = {}) share {cores} cores and take turns, so that \

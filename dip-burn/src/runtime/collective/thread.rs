@@ -5,6 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
@@ -53,6 +54,19 @@ struct ThreadCollective<B: Backend> {
     sums: Mutex<SumQueue<B>>,
     /// Carries the parts of other processes, if there are any.
     transport: Option<Arc<dyn Transport>>,
+    /// The summing thread. The last member waits for its end, because it may hold the transport, which must not outlive the run.
+    _thread: Arc<ReduceThread>,
+}
+
+/// A summing thread, which ends when a member is gone.
+struct ReduceThread(Option<JoinHandle<()>>);
+
+impl Drop for ReduceThread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Sums that have arrived.
@@ -64,6 +78,9 @@ struct SumQueue<B: Backend> {
 
 impl<B: Backend> ThreadCollective<B> {
     fn start(devices: &[B::Device], others: Option<ProcessSums<B>>) -> io::Result<Vec<Self>> {
+        if devices.is_empty() {
+            return Ok(Vec::new());
+        }
         let (events, inbox) = channel();
         if let Some(others) = &others {
             // Deliveries after the end of the replicas are dropped.
@@ -71,20 +88,12 @@ impl<B: Backend> ThreadCollective<B> {
             let hand_over = move |delivery| drop(events.send(ReduceEvent::Remote(delivery)));
             others.transport.listen(others.channel(), Box::new(hand_over));
         }
-        let mut outboxes = Vec::new();
-        let mut members = Vec::new();
-        for (replica, device) in devices.iter().enumerate() {
-            let (outbox, sums) = channel();
-            outboxes.push(outbox);
-            let sums = Mutex::new(SumQueue { sums, early: HashMap::new() });
-            let (device, events) = (device.clone(), events.clone());
-            let transport = others.as_ref().map(|others| others.transport.clone());
-            members.push(Self { replica, device, events, sums, transport });
-        }
-        let devices = devices.to_vec();
+        let (outboxes, queues): (Vec<_>, Vec<_>) = devices.iter().map(|_| channel()).unzip();
+        let transport = others.as_ref().map(|others| others.transport.clone());
+        let of_thread = (devices.to_vec(), transport.clone());
         let stream = StreamId::current();
-        std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
-            let transport = others.as_ref().map(|others| others.transport.clone());
+        let thread = std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
+            let (devices, transport) = of_thread;
             let reducer = Reducer::new(outboxes, devices, others);
             let sums = || stream.executes(|| reducer.run(&inbox));
             // Tells the other processes before the replicas here notice that sums are missing.
@@ -94,7 +103,16 @@ impl<B: Backend> ThreadCollective<B> {
                 transport.reject(transport.index(), &what);
             }
         })?;
-        Ok(members)
+        let thread = Arc::new(ReduceThread(Some(thread)));
+        let member = |(replica, (device, sums)): (usize, (&B::Device, _))| Self {
+            replica,
+            device: device.clone(),
+            events: events.clone(),
+            sums: Mutex::new(SumQueue { sums, early: HashMap::new() }),
+            transport: transport.clone(),
+            _thread: thread.clone(),
+        };
+        Ok(devices.iter().zip(queues).enumerate().map(member).collect())
     }
 }
 
