@@ -6,7 +6,7 @@
 //! ```
 //!
 //! All setups train the same batch of microbatches, dealt to their replicas. A step lasts as long as that of the heaviest replica: its
-//! searched plan, then the exchange between replicas and the optimiser ([`step_figures`]).
+//! searched plan, then the exchange between replicas and the optimiser ([`step_figures`](crate::emulate::step_figures)).
 //!
 //! Degrees are left out only if they cannot fit, or if a proven bound on their step is no better than the worst of the setups that are
 //! kept. The bound holds for all segments, routes, memory strategies and the sub-microbatch sizes that are tried: the fastest

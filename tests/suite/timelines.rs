@@ -29,15 +29,17 @@ fn two_plans_are_drawn_on_one_time_axis() {
 #[test]
 fn a_plan_is_explained_with_what_would_make_it_shorter() {
     let folder = Folder::new();
-    plan(&folder, "interleaved", "plan.json");
-    let arguments = ["explain", "plan.json", "--model", "vlm-s", "--iterations-budget", "2"];
+    plan(&folder, "interleaved", "interleaved.json");
+    let text = folder.dip(&["explain", "interleaved.json", "--iterations-budget", "2"]).ok();
+    assert!(text.contains("the schedule dip"), "{text}");
+    plan(&folder, "dip", "dip.json");
+    let arguments = ["explain", "dip.json", "--model", "vlm-s", "--iterations-budget", "2"];
     let text = folder.dip(&arguments).ok();
     for part in [
         "vision forward",
         "bubbles",
         "critical path",
         "1 GB more on every rank",
-        "the schedule dip",
         "5 ranks",
         "vision on a wave",
         "a sub-microbatch, not",

@@ -169,9 +169,9 @@ fn bubbles_have_the_causes_that_the_plan_shows() {
     let mut slow = trace.clone();
     for span in &mut slow.spans {
         if plan.graph.task(span.task).kind != TaskKind::Forward || span.rank != RankId(0) {
-            span.start = span.start + Seconds(1.0);
+            span.start += Seconds(1.0);
         }
-        span.end = span.end + Seconds(1.0);
+        span.end += Seconds(1.0);
     }
     assert!(
         causes(1, &slow).iter().any(|(cause, _)| cause == "late input"),

@@ -36,8 +36,8 @@ const RUNS_PER_ITERATION: u64 = 16;
 
 /// A chain of orders that competes.
 enum Chain<'a> {
-    Regular(RegularChain<'a>),
-    Periodic(PeriodicChain<'a>),
+    Regular(Box<RegularChain<'a>>),
+    Periodic(Box<PeriodicChain<'a>>),
 }
 
 impl Chain<'_> {
@@ -123,7 +123,12 @@ impl<'a> Tournaments<'a> {
         };
         if let Some(template) = self.template.as_ref().filter(|_| job % 4 == PERIODIC) {
             let job = job / 4;
-            return Chain::Periodic(PeriodicChain::new(search, template, level(job), job));
+            return Chain::Periodic(Box::new(PeriodicChain::new(
+                search,
+                template,
+                level(job),
+                job,
+            )));
         }
         let level = level(job);
         let origin = match self.previous {
@@ -133,7 +138,7 @@ impl<'a> Tournaments<'a> {
             _ if job % 4 == LIGHTEST_AHEAD => Origin::LightestAhead,
             _ => Origin::InOrder,
         };
-        Chain::Regular(RegularChain::new(search, level, job, origin))
+        Chain::Regular(Box::new(RegularChain::new(search, level, job, origin)))
     }
 }
 

@@ -34,8 +34,10 @@ pub(super) fn even_out(model: &ModelSpec, batch: &BatchMeta) -> BatchMeta {
     let tokens: u64 = batch.microbatches.iter().map(|m| model.sequence_length(m)).sum();
     for (i, ((meta, sounds), clips)) in even.iter_mut().zip(sounds).zip(clips).enumerate() {
         (meta.audio_seconds, meta.clips) = (sounds, clips);
-        let without_text = model.sequence_length(meta);
-        meta.text_tokens = share(tokens, count, i).saturating_sub(without_text);
+        if text > 0 {
+            let without_text = model.sequence_length(meta);
+            meta.text_tokens = share(tokens, count, i).saturating_sub(without_text);
+        }
     }
     let documents: Vec<u64> =
         batch.microbatches.iter().flat_map(|m| m.documents.iter().copied()).collect();

@@ -102,7 +102,7 @@ impl HuggingFace {
         let others = others.map(|name| (name, files.token(name).map(str::to_owned)));
         let tokens = own.into_iter().chain(others);
         let tokens = tokens.filter_map(|(name, text)| Some((name, text?)));
-        Ok(ChatTemplate::new(source, tokens)?)
+        ChatTemplate::new(source, tokens)
     }
 
     /// The id of a token of the vocabulary.

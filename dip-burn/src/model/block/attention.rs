@@ -216,6 +216,9 @@ impl<B: Backend> Geometry<B> {
     }
 }
 
+/// The weights of every span and what they attend to.
+type KeptWeights<B> = (Vec<Tensor<B, 4>>, Tensor<B, 2>);
+
 impl<B: Backend> Attention<B> {
     /// The attention of layer `path` of a module.
     pub fn init(spec: &ModuleSpec, path: &str, init: &Init<'_, B>) -> Self {
@@ -366,7 +369,7 @@ impl<B: Backend> Attention<B> {
     /// The gradients of the inputs of attention span by span, from the gradient of the layer.
     fn spans_backward(
         &self,
-        (inputs, weights): (AttentionInputs<B>, Option<(Vec<Tensor<B, 4>>, Tensor<B, 2>)>),
+        (inputs, weights): (AttentionInputs<B>, Option<KeptWeights<B>>),
         dy: Tensor<B, 2>,
         geometry: &Geometry<B>,
         gradients: &mut Gradients<B>,

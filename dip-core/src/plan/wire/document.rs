@@ -120,17 +120,10 @@ fields! {
 }
 
 impl DocumentField {
-    /// True if a graph has this field.
+    /// True if a graph has this field. Optional fields of a plan are skipped in a graph, so that a plan without its order and
+    /// figures is a graph.
     fn in_graph(self) -> bool {
-        !matches!(
-            self,
-            Self::Schedule
-                | Self::Order
-                | Self::Predicted
-                | Self::LowerBound
-                | Self::Window
-                | Self::Step
-        )
+        !matches!(self, Self::Schedule | Self::Order | Self::Predicted | Self::LowerBound)
     }
 }
 

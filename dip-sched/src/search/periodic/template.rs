@@ -97,8 +97,7 @@ fn placing(cells: &[Cell]) -> Option<Vec<usize>> {
     let (mut ready, mut weights): (Vec<usize>, Vec<usize>) =
         (0..cells.len()).filter(|&c| waiting[c] == 0).partition(|&c| !is_weight(c));
     ready.reverse();
-    loop {
-        let Some(c) = ready.pop().or_else(|| weights.pop()) else { break };
+    while let Some(c) = ready.pop().or_else(|| weights.pop()) {
         order.push(c);
         for &next in &after[c] {
             waiting[next] -= 1;
