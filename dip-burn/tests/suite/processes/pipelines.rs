@@ -151,7 +151,7 @@ fn partition(rng: &mut ChaCha8Rng, model: &ModelSpec, ranks: u32) -> Partition {
 
 fn tied(mut model: ModelSpec) -> ModelSpec {
     let decoder = &mut model.modules[1];
-    let kind = decoder.kind.get::<DecoderSpec>().unwrap().clone();
+    let kind = *decoder.kind.get::<DecoderSpec>().unwrap();
     decoder.kind = DecoderSpec { tied: true, ..kind }.into();
     model
 }

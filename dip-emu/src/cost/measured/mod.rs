@@ -20,6 +20,9 @@ const STATE_BYTES_PER_PARAMETER: u64 = 12;
 /// Bytes of the moving average of a parameter, in runs that keep one.
 const AVERAGE_BYTES_PER_PARAMETER: u64 = 4;
 
+/// Latency and bytes per second of a link; `None` if it was not measured.
+type MeasuredLink = Option<(Seconds, f64)>;
+
 /// Seconds and bytes of stages, interpolated between the sizes that the trainer measured.
 ///
 /// Stages keep all activations unless other strategies are offered by [`with_recompute`](Self::with_recompute) and
@@ -31,7 +34,7 @@ pub struct MeasuredCost {
     link_latency: Seconds,
     link_bytes_per_s: f64,
     /// By the ranks that send and receive: latency and bytes per second of links that were measured.
-    links: Arc<[Vec<Option<(Seconds, f64)>>]>,
+    links: Arc<[Vec<MeasuredLink>]>,
     element_bytes: u64,
     recompute: bool,
     offload: bool,
@@ -68,7 +71,7 @@ impl MeasuredCost {
     /// Prices transfers between ranks by `links[from][to]`, latency and bytes per second, where it is known. Other transfers cost what
     /// the profile says.
     #[must_use]
-    pub fn with_links(mut self, links: Vec<Vec<Option<(Seconds, f64)>>>) -> Self {
+    pub fn with_links(mut self, links: Vec<Vec<MeasuredLink>>) -> Self {
         self.links = links.into();
         self
     }

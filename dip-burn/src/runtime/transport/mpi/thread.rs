@@ -127,7 +127,7 @@ impl MpiThread {
                     // Whoever has waited too long is gone.
                     let _ = told.send(());
                 }
-                if messages.len() > 0 || self.is_over {
+                if !messages.is_empty() || self.is_over {
                     return;
                 }
             }
