@@ -6,6 +6,7 @@
 //! A phase works in rounds. The jobs of a round draw from random generators of their own and run on any number of threads. Their
 //! results are merged in the order of the jobs, so that an iteration budget gives the same plan on every machine.
 
+mod chain;
 mod clock;
 mod incumbent;
 mod islands;

@@ -4,6 +4,7 @@ use dip_core::Budget;
 use rand::Rng;
 use rayon::prelude::*;
 
+use super::chain::Chain;
 use super::periodic::{PeriodicChain, Template};
 use super::previous::PreviousPlan;
 use super::regular::{Origin, RegularChain};
@@ -33,35 +34,6 @@ const PERIODIC: u64 = 1;
 const RESTART_RUNS: u64 = 60;
 /// Runs of a chain that count as one iteration.
 const RUNS_PER_ITERATION: u64 = 16;
-
-/// A chain of orders that competes.
-enum Chain<'a> {
-    Regular(Box<RegularChain<'a>>),
-    Periodic(Box<PeriodicChain<'a>>),
-}
-
-impl Chain<'_> {
-    fn run(&mut self, runs: u64, slack: f64, ended: impl FnMut() -> bool) {
-        match self {
-            Self::Regular(chain) => chain.run(runs, slack, ended),
-            Self::Periodic(chain) => chain.run(runs, slack, ended),
-        }
-    }
-
-    fn makespan(&self) -> f64 {
-        match self {
-            Self::Regular(chain) => chain.makespan(),
-            Self::Periodic(chain) => chain.makespan(),
-        }
-    }
-
-    fn best(self) -> Option<Solution> {
-        match self {
-            Self::Regular(chain) => chain.best(),
-            Self::Periodic(chain) => chain.best(),
-        }
-    }
-}
 
 /// Tournaments one after another, until their share of the budget is used.
 pub(super) struct Tournaments<'a> {
@@ -116,19 +88,14 @@ impl<'a> Tournaments<'a> {
 
     /// A chain of a tournament. Half of all chains start at the best level. In the first tournament most continue from the
     /// previous batch.
-    fn entrant<'s>(&'s self, search: &'s Search<'_>, job: u64, first: bool) -> Chain<'s> {
+    fn entrant<'s>(&'s self, search: &'s Search<'_>, job: u64, first: bool) -> Box<dyn Chain + 's> {
         let level = |job: u64| match job.is_multiple_of(2) {
             true => self.levels[0],
             false => self.levels[(job as usize).div_ceil(2) % self.levels.len()],
         };
         if let Some(template) = self.template.as_ref().filter(|_| job % 4 == PERIODIC) {
             let job = job / 4;
-            return Chain::Periodic(Box::new(PeriodicChain::new(
-                search,
-                template,
-                level(job),
-                job,
-            )));
+            return Box::new(PeriodicChain::new(search, template, level(job), job));
         }
         let level = level(job);
         let origin = match self.previous {
@@ -138,13 +105,17 @@ impl<'a> Tournaments<'a> {
             _ if job % 4 == LIGHTEST_AHEAD => Origin::LightestAhead,
             _ => Origin::InOrder,
         };
-        Chain::Regular(Box::new(RegularChain::new(search, level, job, origin)))
+        Box::new(RegularChain::new(search, level, job, origin))
     }
 }
 
 /// Lets chains compete. All rounds take equally long; after each, the better half continues. Returns the best order of each
 /// remaining chain and the number of iterations.
-fn compete(search: &Search<'_>, mut chains: Vec<Chain<'_>>, until: f64) -> (Vec<Solution>, u64) {
+fn compete(
+    search: &Search<'_>,
+    mut chains: Vec<Box<dyn Chain + '_>>,
+    until: f64,
+) -> (Vec<Solution>, u64) {
     let rounds = chains.len().ilog2().max(1);
     let part = (until - search.clock.share()) / f64::from(rounds);
     let mut all_runs = 0;
@@ -161,7 +132,7 @@ fn compete(search: &Search<'_>, mut chains: Vec<Chain<'_>>, until: f64) -> (Vec<
         let slot = part * search.env.threads.clamp(1, count) as f64 / count as f64;
         chains.par_iter_mut().with_max_len(1).for_each(|chain| {
             let until = search.clock.time_share() + slot;
-            chain.run(runs, slack, || search.clock.is_past(until));
+            chain.run(runs, slack, &mut || search.clock.is_past(until));
         });
         all_runs += count as u64 * runs;
         chains.sort_by(|a, b| a.makespan().total_cmp(&b.makespan()));
@@ -169,16 +140,16 @@ fn compete(search: &Search<'_>, mut chains: Vec<Chain<'_>>, until: f64) -> (Vec<
             chains.truncate(count / 2);
         }
     }
-    let best = chains.into_iter().filter_map(Chain::best).collect();
+    let best = chains.into_iter().filter_map(|chain| chain.into_best()).collect();
     (best, all_runs / RUNS_PER_ITERATION)
 }
 
 /// The order of a short chain from shuffled microbatches, to restart an island.
 pub(super) fn restart(search: &Search<'_>, job: u64) -> Option<Solution> {
     let level = search.rng(RngStream::RestartLevel, job).random_range(0..search.levels.len());
-    let mut chain = RegularChain::new(search, level, job, Origin::Shuffled);
-    chain.run(RESTART_RUNS, 0.0, || search.clock.is_past(1.0));
-    let mut order = chain.best()?;
+    let mut chain = Box::new(RegularChain::new(search, level, job, Origin::Shuffled));
+    chain.run(RESTART_RUNS, 0.0, &mut || search.clock.is_past(1.0));
+    let mut order = chain.into_best()?;
     upgrade(search.problem, &mut order, &mut || search.clock.is_past(1.0));
     Some(order)
 }

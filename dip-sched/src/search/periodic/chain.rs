@@ -8,13 +8,12 @@ use super::template::Template;
 use super::unroll::unroll;
 use crate::ordering::RunSettings;
 use crate::problem::{Problem, Solution, evaluate};
+use crate::search::chain::Chain;
 use crate::search::level::Level;
 use crate::search::{RngStream, Search};
 
 /// Gaps are filled only in orders at most this many times longer than the best such order of the chain.
 const PROMISING: f64 = 1.05;
-/// Runs without a shorter order after which a chain stops.
-const MAX_IDLE_RUNS: u64 = 1500;
 
 /// A chain of patterns, each a small change of the one before.
 pub(in crate::search) struct PeriodicChain<'a> {
@@ -58,54 +57,6 @@ impl<'a> PeriodicChain<'a> {
         }
     }
 
-    /// The makespan of the best order so far.
-    pub(in crate::search) fn makespan(&self) -> f64 {
-        self.best.as_ref().map_or(f64::INFINITY, |b| b.makespan)
-    }
-
-    /// The best order.
-    pub(in crate::search) fn best(self) -> Option<Solution> {
-        self.best
-    }
-
-    /// Makes at most `runs` runs. A run changes the pattern and keeps the change unless the order gets longer by more than the
-    /// share `slack`. Stops early after many runs without a better order.
-    pub(in crate::search) fn run(
-        &mut self,
-        runs: u64,
-        slack: f64,
-        mut ended: impl FnMut() -> bool,
-    ) {
-        let (mut idle, mut best_s) = (0, self.makespan());
-        for _ in 0..runs {
-            if idle > MAX_IDLE_RUNS || ended() {
-                break;
-            }
-            self.step(1.0 + slack);
-            idle = if self.makespan() < best_s { 0 } else { idle + 1 };
-            best_s = self.makespan();
-        }
-    }
-
-    /// One run. The first run of a chain tries its start unchanged.
-    fn step(&mut self, slack: f64) {
-        let mut next = self.current.clone();
-        if self.started {
-            next.perturb(&mut self.rng);
-        }
-        self.started = true;
-        let Some(makespan) = self.rate(&next, slack) else {
-            // Until a first pattern fits, any other may be closer to one.
-            if self.current_s.is_infinite() {
-                self.current = next;
-            }
-            return;
-        };
-        if makespan < self.current_s * slack {
-            (self.current, self.current_s) = (next, makespan);
-        }
-    }
-
     /// The makespan of a pattern, filled or not. Keeps its order if that is the best so far.
     fn rate(&mut self, pattern: &Pattern, slack: f64) -> Option<f64> {
         let (problem, costs) = (self.problem, &self.level.costs);
@@ -126,5 +77,33 @@ impl<'a> PeriodicChain<'a> {
             self.best = Some(Solution { order, choice, makespan });
         }
         Some(makespan)
+    }
+}
+
+impl Chain for PeriodicChain<'_> {
+    fn step(&mut self, slack: f64) {
+        let mut next = self.current.clone();
+        if self.started {
+            next.perturb(&mut self.rng);
+        }
+        self.started = true;
+        let Some(makespan) = self.rate(&next, slack) else {
+            // Until a first pattern fits, any other may be closer to one.
+            if self.current_s.is_infinite() {
+                self.current = next;
+            }
+            return;
+        };
+        if makespan < self.current_s * slack {
+            (self.current, self.current_s) = (next, makespan);
+        }
+    }
+
+    fn best(&self) -> Option<&Solution> {
+        self.best.as_ref()
+    }
+
+    fn into_best(self: Box<Self>) -> Option<Solution> {
+        self.best
     }
 }

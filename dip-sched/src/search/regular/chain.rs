@@ -6,11 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use super::phases::Phases;
 use crate::ordering::{Interleaver, MicrobatchSequences, RunSettings};
 use crate::problem::{Choice, Problem, Solution};
+use crate::search::chain::Chain;
 use crate::search::level::{Level, Unfit};
 use crate::search::{RngStream, Search};
 
-/// Runs without a shorter order after which a chain stops.
-const MAX_IDLE_RUNS: u64 = 1500;
 /// Probability of drawing new levels of memory in a step.
 const NEW_LEVELS: f64 = 0.3;
 
@@ -93,62 +92,6 @@ impl<'a> RegularChain<'a> {
         }
     }
 
-    /// The makespan of the best order so far.
-    pub(in crate::search) fn makespan(&self) -> f64 {
-        self.best.as_ref().map_or(f64::INFINITY, |b| b.makespan)
-    }
-
-    /// The best order.
-    pub(in crate::search) fn best(self) -> Option<Solution> {
-        self.best
-    }
-
-    /// Makes at most `runs` runs. A run changes the order and keeps the change unless the order gets longer by more than the share
-    /// `slack`. Stops early after many runs without a better order.
-    pub(in crate::search) fn run(
-        &mut self,
-        runs: u64,
-        slack: f64,
-        mut ended: impl FnMut() -> bool,
-    ) {
-        let (mut idle, mut best_s) = (0, self.makespan());
-        for _ in 0..runs {
-            if idle > MAX_IDLE_RUNS || ended() {
-                break;
-            }
-            self.step(1.0 + slack);
-            idle = if self.makespan() < best_s { 0 } else { idle + 1 };
-            best_s = self.makespan();
-        }
-    }
-
-    /// One run. The first run of a chain tries its start unchanged.
-    fn step(&mut self, slack: f64) {
-        let mut next = self.current.clone();
-        let mut other = None;
-        if self.best.is_some() {
-            let turn_changed = next.perturb(&mut self.rng);
-            match self.other_level(&next, turn_changed) {
-                Ok(level) => other = level,
-                Err(Unfit) => return,
-            }
-        }
-        next.keys(self.problem, &mut self.keys);
-        let (best_s, cutoff_s) = (self.makespan(), self.current_s * slack);
-        let level = &mut other.as_mut().unwrap_or(&mut self.memory).level;
-        let settings = RunSettings { rules: next.rules, tail: &level.tail, cutoff_s };
-        let run = self.interleaver.run(&level.costs, &mut level.reserve, &self.keys, settings);
-        let Some(makespan) = run else { return };
-        if makespan < best_s {
-            let (order, choice) = (self.interleaver.order(), level.choice.clone());
-            self.best = Some(Solution { order, choice, makespan });
-        }
-        (self.current, self.current_s) = (next, makespan);
-        if let Some(other) = other {
-            self.memory = other;
-        }
-    }
-
     /// New levels of memory, if they are drawn or a turn has changed. Memory is reserved for a sequence of the microbatches, so this
     /// sequence has to follow the turns.
     fn other_level(
@@ -204,5 +147,41 @@ impl<'a> RegularChain<'a> {
             self.levels[parts[rank * problem.chunks + chunk]].choice[p]
         };
         problem.pairs.iter().enumerate().map(strategy).collect()
+    }
+}
+
+impl Chain for RegularChain<'_> {
+    fn step(&mut self, slack: f64) {
+        let mut next = self.current.clone();
+        let mut other = None;
+        if self.best.is_some() {
+            let turn_changed = next.perturb(&mut self.rng);
+            match self.other_level(&next, turn_changed) {
+                Ok(level) => other = level,
+                Err(Unfit) => return,
+            }
+        }
+        next.keys(self.problem, &mut self.keys);
+        let (best_s, cutoff_s) = (self.makespan(), self.current_s * slack);
+        let level = &mut other.as_mut().unwrap_or(&mut self.memory).level;
+        let settings = RunSettings { rules: next.rules, tail: &level.tail, cutoff_s };
+        let run = self.interleaver.run(&level.costs, &mut level.reserve, &self.keys, settings);
+        let Some(makespan) = run else { return };
+        if makespan < best_s {
+            let (order, choice) = (self.interleaver.order(), level.choice.clone());
+            self.best = Some(Solution { order, choice, makespan });
+        }
+        (self.current, self.current_s) = (next, makespan);
+        if let Some(other) = other {
+            self.memory = other;
+        }
+    }
+
+    fn best(&self) -> Option<&Solution> {
+        self.best.as_ref()
+    }
+
+    fn into_best(self: Box<Self>) -> Option<Solution> {
+        self.best
     }
 }
