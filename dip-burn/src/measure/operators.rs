@@ -16,8 +16,10 @@ use dip_core::{
 
 use super::meeting::Meeting;
 use super::{MeasureError, at_once, finish};
-use crate::model::block::core::{self, HeadSizes};
+use crate::model::block::core;
+use crate::model::block::heads::HeadSizes;
 use crate::model::block::norm::Norm;
+use crate::model::block::span::AttentionSpan;
 use crate::model::{Init, Precision, cast, to_device};
 use crate::params::ReadError;
 use crate::runtime::ChannelLink;
@@ -186,7 +188,7 @@ impl<'a, B: Backend> PreparedOperator<'a, B> {
                 let inputs = || random(sequences * tokens, heads * head_dim);
                 let inputs =
                     core::AttentionInputs { query: inputs(), key: inputs(), value: inputs() };
-                let spans = [core::AttentionSpan::full(sequences as usize, tokens as usize)];
+                let spans = [AttentionSpan::full(sequences as usize, tokens as usize)];
                 let [heads, head_dim] = [heads, head_dim].map(|n| n as usize);
                 let heads = HeadSizes { heads, kv_heads: heads, head_dim };
                 Box::new(move || drop(core::attend(&inputs, &spans, heads)))

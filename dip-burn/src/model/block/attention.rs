@@ -9,13 +9,15 @@ use dip_core::{LoraTarget, ModuleSpec, QueryKeyNorm};
 
 use super::cache::Continuation;
 use super::core::{
-    AttentionInputs, AttentionSpan, HeadSizes, attend, attend_backward, attend_only, each_weights,
-    keeps_weights, score_gradients,
+    AttentionInputs, attend, attend_backward, attend_only, each_weights, keeps_weights,
+    score_gradients,
 };
+use super::heads::HeadSizes;
 use super::linear::{Linear, linear_backward};
 use super::norm::{Norm, NormKept};
 use super::packed;
 use super::rotary::{Rotary, Rotation};
+use super::span::AttentionSpan;
 use crate::kernels::{AttentionRanges, PackedAttention, kernels};
 use crate::model::Init;
 use crate::model::gradients::{Gradients, bytes_of};

@@ -11,8 +11,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::attention::Geometry;
-use super::core::{AttentionSpan, CausalPart, HeadSizes};
+use super::heads::HeadSizes;
 use super::rotary::Rotary;
+use super::span::{AttentionSpan, CausalPart};
 
 /// The keys and values of the layers of a chunk, for the documents of one microbatch.
 #[derive(Debug, Clone)]

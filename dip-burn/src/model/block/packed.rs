@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use burn::tensor::backend::Backend;
 
-use super::core::{AttentionSpan, HeadSizes};
+use super::heads::HeadSizes;
+use super::span::AttentionSpan;
 use crate::kernels::{AttentionRanges, kernels};
 
 /// Most keys of a query, on average, for which sequences are computed all at once.

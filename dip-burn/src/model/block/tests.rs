@@ -7,8 +7,8 @@ use burn::tensor::{Tensor, TensorData};
 use dip_core::{Activation, ModelSpec, ModuleSpec, QueryKeyNorm};
 
 use crate::model::block::attention::{Attention, Geometry};
-use crate::model::block::core::HeadSizes;
 use crate::model::block::feed_forward::FeedForward;
+use crate::model::block::heads::HeadSizes;
 use crate::model::block::layer::{Block, Layer};
 use crate::model::block::norm::Norm;
 use crate::model::block::rotary::{Rotary, RotaryFrequencies};

@@ -13,7 +13,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use dip_core::{DecoderSpec, LayerStrategy};
 
-use super::block::core::HeadSizes;
+use super::block::heads::HeadSizes;
 use super::block::layer::Layer;
 use super::block::linear::Linear;
 use super::block::norm::Norm;

@@ -22,7 +22,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{LayerStrategy, VitSpec};
 
-use super::block::core::HeadSizes;
+use super::block::heads::HeadSizes;
 use super::block::layer::Layer;
 use super::block::linear::Linear;
 use super::block::merger::{Merger, MergerKept};
