@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`write_whole`] | a file |
 //! | [`partial_folder`], [`put_in_place`] | a folder |
+//! | [`remove_partial`] | nothing: removes what killed processes have left |
 
 mod input;
 mod kind;
@@ -18,5 +19,6 @@ mod output;
 pub use input::{open, read, read_input, read_text};
 pub use kind::Kind;
 pub use output::{
-    parent, partial_folder, partial_path, put_in_place, sync_folder, write_synced, write_whole,
+    parent, partial_folder, partial_path, put_in_place, remove_partial, sync_folder, write_synced,
+    write_whole,
 };

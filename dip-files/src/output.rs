@@ -5,6 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// The end of temporary names.
+const PARTIAL: &str = ".partial";
+
 /// Writes a new file and waits until it is on the disk.
 ///
 /// # Errors
@@ -25,7 +28,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
         return fs::write(path, bytes);
     }
     fs::create_dir_all(parent(path))?;
-    let partial = hidden(path, &format!(".{}.partial", std::process::id()));
+    let partial = hidden(path, &format!(".{}{PARTIAL}", std::process::id()));
     let written = write_synced(&partial, bytes).and_then(|()| fs::rename(&partial, path));
     if written.is_err() {
         // What is left is of no use, and the error of the file says more.
@@ -46,6 +49,26 @@ pub fn partial_folder(folder: &Path) -> io::Result<PathBuf> {
     }
     fs::create_dir_all(&partial)?;
     Ok(partial)
+}
+
+/// Removes the files and folders under temporary names that killed processes have left in a folder. No other process may be writing
+/// there.
+///
+/// # Errors
+/// The system's error. A folder that does not exist has none.
+pub fn remove_partial(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && name.ends_with(PARTIAL) {
+            if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
+        }
+    }
+    Ok(())
 }
 
 /// Renames a filled [`partial_folder`] to `folder`, and replaces an older one.
@@ -75,7 +98,7 @@ pub fn parent(path: &Path) -> &Path {
 
 /// The path `.NAME.partial` in the folder of `path`, which [`partial_folder`] makes.
 pub fn partial_path(path: &Path) -> PathBuf {
-    hidden(path, ".partial")
+    hidden(path, PARTIAL)
 }
 
 /// The path `.NAME` with this end in the folder of `path`.
@@ -89,6 +112,21 @@ fn hidden(path: &Path, end: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_killed_processes_have_left_is_removed_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join(".a.partial/rest")).unwrap();
+        for name in [".b.123.partial", "c.partial", ".lock", "d"] {
+            fs::write(root.path().join(name), name).unwrap();
+        }
+        remove_partial(root.path()).unwrap();
+        remove_partial(&root.path().join("absent")).unwrap();
+        let entries = fs::read_dir(root.path()).unwrap();
+        let mut left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".lock", "c.partial", "d"]);
+    }
 
     #[test]
     fn a_file_and_a_folder_replace_older_ones_and_leave_nothing_else() {

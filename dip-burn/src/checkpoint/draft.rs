@@ -25,7 +25,7 @@ impl Draft {
     /// [`CheckpointError::Io`] if the folder cannot be written.
     pub fn create(output: &Path, iteration: u64) -> Result<Self, CheckpointError> {
         fs::create_dir_all(output).map_err(CheckpointError::io(output))?;
-        folder::remove_partial(output)?;
+        dip_files::remove_partial(output).map_err(CheckpointError::io(output))?;
         let target = folder::path_of(output, iteration);
         let partial = dip_files::partial_folder(&target).map_err(CheckpointError::io(&target))?;
         Ok(Self { output: output.into(), iteration, partial })

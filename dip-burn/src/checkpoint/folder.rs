@@ -31,17 +31,6 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Removes what killed runs have left half-written.
-pub(super) fn remove_partial(folder: &Path) -> Result<(), CheckpointError> {
-    for path in entries(folder)? {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with(&format!(".{PREFIX}")) && name.ends_with(".partial") {
-            remove(&path)?;
-        }
-    }
-    Ok(())
-}
-
 /// Removes all but the newest `keep` checkpoints up to `iteration`. Later ones belong to a course of the run that was given up, or
 /// are damaged, and go, too.
 pub(super) fn prune(folder: &Path, iteration: u64, keep: usize) -> Result<(), CheckpointError> {

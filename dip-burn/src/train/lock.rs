@@ -44,7 +44,7 @@ pub enum LockError {
 }
 
 impl OutputLock {
-    /// Locks an output folder, which is made if need be.
+    /// Locks an output folder, which is made if need be, and removes the temporary files that a killed run has left there.
     ///
     /// # Errors
     /// [`LockError::Used`] if another run has locked it.
@@ -69,6 +69,7 @@ impl OutputLock {
             }
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
+        dip_files::remove_partial(folder).map_err(io)?;
         // Only for the message of another run: a full disk does not matter.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id()));
         Ok(Self { _file: Some(file) })
@@ -83,7 +84,10 @@ mod tests {
     fn a_folder_is_locked_once_until_it_is_released() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("a/b");
+        fs::create_dir_all(&output).unwrap();
+        fs::write(output.join(".profile.json.1.partial"), "left by a killed run").unwrap();
         let first = OutputLock::acquire(&output).unwrap();
+        assert!(!output.join(".profile.json.1.partial").exists());
         let error = OutputLock::acquire(&output).unwrap_err().to_string();
         let process = format!("used by another run (process {})", std::process::id());
         assert!(error.contains(&process) && error.contains("choose another output"), "{error}");
