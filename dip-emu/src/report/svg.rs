@@ -157,6 +157,7 @@ fn axis(out: &mut String, end: Seconds, top: f64) {
     while step > 0.0 && tick * step <= end.0 {
         let time = Seconds(tick * step);
         let at = LEFT + SCALE * share(time, end);
+        let label = if tick > 0.0 { time.to_string() } else { "0".into() };
         let (line, text) = (top + 5.0, top + 18.0);
         put(
             out,
@@ -166,7 +167,9 @@ fn axis(out: &mut String, end: Seconds, top: f64) {
         );
         put(
             out,
-            format_args!("<text x=\"{at:.2}\" y=\"{text}\" text-anchor=\"middle\">{time}</text>\n"),
+            format_args!(
+                "<text x=\"{at:.2}\" y=\"{text}\" text-anchor=\"middle\">{label}</text>\n"
+            ),
         );
         tick += 1.0;
     }
