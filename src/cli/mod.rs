@@ -22,6 +22,7 @@ mod plan;
 mod presets;
 mod report;
 mod sample;
+mod search;
 mod sizing;
 mod spinner;
 mod throughput;

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use dip::emulate::{FsdpStep, fsdp, model_flops, step_figures, trained_tokens, utilisation};
-use dip::plan::Budget;
 use dip::plan::systems::{self, Deployment, SystemInputs};
 use dip::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::result::{ModelResult, Record, SystemResult};
+use crate::cli::search::{self, SearchArgs};
 
 /// Batches that systems see before training.
 const HISTORY: u64 = 3;
@@ -62,9 +62,7 @@ impl Contestant {
 /// The conditions of the comparison, the same for all systems.
 pub struct Contest<'a> {
     pub cluster: &'a ClusterSpec,
-    pub seed: u64,
-    pub budget: Budget,
-    pub threads: Option<usize>,
+    pub search: SearchArgs,
     pub offload: bool,
 }
 
@@ -119,25 +117,19 @@ impl Contest<'_> {
 
     /// Other batches of the same distribution.
     pub fn history(&self, model: &ModelSpec) -> Vec<BatchMeta> {
-        dip::emulate::sample(model, HISTORY, self.seed ^ HISTORY_SEED, None)
+        dip::emulate::sample(model, HISTORY, self.search.seed ^ HISTORY_SEED, None)
     }
 
     /// A light, a medium and a heavy batch of a sweep.
     pub fn swept_history(&self, model: &ModelSpec) -> Vec<BatchMeta> {
         let mut rising =
-            dip::emulate::sweep(model, 2 * HISTORY - 1, self.seed ^ HISTORY_SEED, None);
+            dip::emulate::sweep(model, 2 * HISTORY - 1, self.search.seed ^ HISTORY_SEED, None);
         rising.truncate(HISTORY as usize);
         rising
     }
 
     pub fn environment(&self) -> Environment<'static> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Environment {
-            seed: self.seed,
-            budget: self.budget,
-            threads: self.threads.unwrap_or(cores.div_ceil(2)).max(1),
-            ..Environment::default()
-        }
+        self.search.environment(search::USUAL)
     }
 
     fn pipeline(

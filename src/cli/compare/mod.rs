@@ -12,11 +12,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 use dip::emulate::report::charts;
-use dip::plan::{ModelSpec, Seconds};
+use dip::plan::ModelSpec;
 
 use super::files::write_whole;
 use super::inputs;
-use super::plan::seconds;
+use super::search::SearchArgs;
 use super::sizing::{self, Sizing};
 use contest::{Contest, Contestant};
 use figures::Inputs;
@@ -46,18 +46,8 @@ pub struct Compare {
     /// Batches of each model
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     iterations: u64,
-    /// Seed of the batches and the searches
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Time of one search, such as 2s or 500ms
-    #[arg(long, default_value = "2s", value_parser = seconds)]
-    budget: Seconds,
-    /// Iterations of one search, instead of a time: reproducible
-    #[arg(long, value_name = "N")]
-    iterations_budget: Option<u64>,
-    /// Threads of a search; by default half of the cores
-    #[arg(long)]
-    threads: Option<usize>,
+    #[command(flatten)]
+    search: SearchArgs,
     /// Also let systems offload that choose their memory strategies before training; their papers do not
     #[arg(long)]
     offload_baselines: bool,
@@ -92,20 +82,12 @@ impl Compare {
         let cluster = inputs::cluster(&self.cluster)?;
         let models = self.models.iter().map(|m| self.model(m)).collect::<Result<Vec<_>>>()?;
         models.iter().for_each(|model| sizing::warn(model, &cluster));
-        let contest = Contest {
-            cluster: &cluster,
-            seed: self.seed,
-            budget: match self.iterations_budget {
-                Some(n) => dip::plan::Budget::Iterations(n),
-                None => dip::plan::Budget::Time(self.budget),
-            },
-            threads: self.threads,
-            offload: self.offload_baselines,
-        };
+        let contest =
+            Contest { cluster: &cluster, search: self.search, offload: self.offload_baselines };
         let mut text = String::new();
-        let mut comparison = Comparison::new(&cluster, self.seed);
+        let mut comparison = Comparison::new(&cluster, self.search.seed);
         for model in &models {
-            let batches = dip::emulate::sample(model, self.iterations, self.seed, None);
+            let batches = dip::emulate::sample(model, self.iterations, self.search.seed, None);
             let found = contest.run(model, &systems, &batches)?;
             let table = table::table(&found);
             print!("{table}");

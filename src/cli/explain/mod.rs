@@ -11,7 +11,7 @@ use dip::emulate::report::{Breakdown, ModuleTime, breakdown};
 use dip::prelude::*;
 
 use super::inputs;
-use super::plan::seconds;
+use super::search::{self, SearchArgs};
 use super::timeline::Timeline;
 use variants::{Variant, of_graph, of_model};
 
@@ -35,12 +35,8 @@ pub struct Explain {
     /// The batch of the plan; by default the first that `dip sample` draws
     #[arg(long, requires = "model")]
     batch: Option<PathBuf>,
-    /// Time of the search for each change, such as 2s or 500ms
-    #[arg(long, default_value = "1s", value_parser = seconds)]
-    budget: Seconds,
-    /// Iterations of each search, instead of a time: reproducible
-    #[arg(long, value_name = "N")]
-    iterations_budget: Option<u64>,
+    #[command(flatten)]
+    search: SearchArgs,
 }
 
 impl Explain {
@@ -55,13 +51,7 @@ impl Explain {
             plan.lower_bound_s,
             100.0 * (1.0 - plan.lower_bound_s.0 / parts.makespan.0.max(f64::MIN_POSITIVE)).max(0.0)
         );
-        let env = Environment {
-            budget: match self.iterations_budget {
-                Some(iterations) => Budget::Iterations(iterations),
-                None => Budget::Time(self.budget),
-            },
-            ..Environment::default()
-        };
+        let env = self.search.environment(search::OF_MANY);
         println!("\nWhat else would give, each searched anew:");
         print_variants(&of_graph(plan, &env));
         if let Some(name) = &self.model {
@@ -69,7 +59,7 @@ impl Explain {
             let cluster = inputs::cluster(self.cluster.as_deref().unwrap_or(&plan.graph.cluster))?;
             let batch = match &self.batch {
                 Some(path) => Some(inputs::batch(path, None)?),
-                None => dip::emulate::sample(&model, 1, 0, None).pop(),
+                None => dip::emulate::sample(&model, 1, self.search.seed, None).pop(),
             };
             println!("\nOther layouts of {name} on {}:", cluster.name);
             print_variants(&of_model(&model, &cluster, &batch.unwrap_or_default(), plan, &env)?);

@@ -41,7 +41,7 @@ impl Built {
         *memory = memory.saturating_sub(Bytes((memory.0 as f64 * command.reserve) as u64));
         let batch = match &command.batch {
             Some(path) => inputs::batch(path, command.iteration)?,
-            None => dip::emulate::sample(&model, 1, command.seed, None)
+            None => dip::emulate::sample(&model, 1, command.search.seed, None)
                 .pop()
                 .context("nothing was sampled; give --batch")?,
         };
@@ -53,7 +53,7 @@ impl Built {
         let weight_split = command.weight_split.unwrap_or_else(|| schedule.splits_weights());
         let planning = planning.with_weight_split(weight_split);
         let plannings = partitions.into_iter().map(|p| planning.clone().with_partition(p));
-        let env = command.environment(command.budget);
+        let env = command.environment();
         let planning = fastest_planning(plannings.collect(), &batch, &*schedule, &env)
             .map_err(|error| explained(error, &planning, &batch))?;
         let graph = planning.graph(&batch)?;

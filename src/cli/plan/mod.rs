@@ -13,6 +13,7 @@ use dip::prelude::*;
 use dip_files::Kind;
 
 use super::files::{read_text, write_whole};
+use super::search::{self, SearchArgs};
 use super::sizing::Sizing;
 use super::spinner::Spinner;
 use super::throughput;
@@ -69,18 +70,8 @@ pub struct PlanCommand {
     /// Split weight gradients (W) from backwards; by default for the schedules that place them freely
     #[arg(long, value_name = "true|false")]
     weight_split: Option<bool>,
-    /// Time of the search, such as 2s or 500ms
-    #[arg(long, default_value = "2s", value_parser = seconds)]
-    budget: Seconds,
-    /// Iterations of the search, instead of a time: reproducible
-    #[arg(long, value_name = "N")]
-    iterations_budget: Option<u64>,
-    /// Threads of the search; by default half of the cores
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Seed of the search and of a sampled batch
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    search: SearchArgs,
     /// Share of a device's memory that the plan leaves free
     #[arg(long, default_value_t = 0.0)]
     reserve: f64,
@@ -120,7 +111,7 @@ impl PlanCommand {
         spinner.say(format!("planning {} tasks on {} ranks", graph.tasks.len(), graph.ranks));
         let mut plan = match &self.order {
             Some(path) => self.with_order(graph, path)?,
-            None => self.search(&graph, start.elapsed(), built.as_ref())?,
+            None => self.search_plan(&graph, start.elapsed(), built.as_ref())?,
         };
         drop(spinner);
         if let Some(built) = &built {
@@ -167,23 +158,22 @@ impl PlanCommand {
         Plan::new(graph, "csv", order, bound).with_context(|| shown.to_string())
     }
 
-    fn environment(&self, time: Seconds) -> Environment<'static> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Environment {
-            seed: self.seed,
-            budget: match self.iterations_budget {
-                Some(n) => Budget::Iterations(n),
-                None => Budget::Time(time),
-            },
-            threads: self.threads.unwrap_or(cores.div_ceil(2)).max(1),
-            ..Environment::default()
-        }
+    fn environment(&self) -> Environment<'static> {
+        self.search.environment(search::USUAL)
     }
 
     /// Searches with the time that is left of the budget.
-    fn search(&self, graph: &TaskGraph, spent: Duration, built: Option<&Built>) -> Result<Plan> {
-        let left = Seconds((self.budget.0 - spent.as_secs_f64()).max(0.0));
-        let plan = self.schedule()?.plan(graph, &self.environment(left));
+    fn search_plan(
+        &self,
+        graph: &TaskGraph,
+        spent: Duration,
+        built: Option<&Built>,
+    ) -> Result<Plan> {
+        let mut env = self.environment();
+        if let Budget::Time(time) = env.budget {
+            env.budget = Budget::Time(Seconds((time.0 - spent.as_secs_f64()).max(0.0)));
+        }
+        let plan = self.schedule()?.plan(graph, &env);
         plan.map_err(|error| match built {
             Some(built) => built.explained(error),
             None => error.into(),
@@ -231,29 +221,9 @@ fn print(plan: &Plan, elapsed: Seconds, cluster_devices: Option<u64>) {
     println!("peak memory of each rank: {}", peaks.join(", "));
 }
 
-/// Parses a time with its unit.
-pub fn seconds(text: &str) -> Result<Seconds, String> {
-    let (number, unit) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1e-3),
-        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
-    };
-    match number.trim().parse::<f64>() {
-        Ok(n) if n.is_finite() && n >= 0.0 => Ok(Seconds(n * unit)),
-        _ => Err("must be a time such as 2s or 500ms".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_has_a_unit_or_is_in_seconds() {
-        assert_eq!(seconds("2s"), Ok(Seconds(2.0)));
-        assert_eq!(seconds("500ms"), Ok(Seconds(0.5)));
-        assert_eq!(seconds("3"), Ok(Seconds(3.0)));
-        assert!(["", "s", "-1s", "nan", "infs", "2m"].iter().all(|t| seconds(t).is_err()));
-    }
 
     #[test]
     fn a_sub_microbatch_names_a_module_and_a_size() {

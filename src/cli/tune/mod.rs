@@ -11,12 +11,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dip::emulate::{GradientOverlap, Replicas};
-use dip::plan::{Budget, Parallelism, Seconds};
+use dip::plan::{Parallelism, Seconds};
 use dip::tune::{Setup, TuneProgress, TuneReport, TuneSettings, tune};
 
 use super::files::write_whole;
 use super::inputs;
-use super::plan::seconds;
+use super::search::{self, SearchArgs};
 
 /// Exit code of a command that Ctrl-C has ended.
 const INTERRUPTED: u8 = 128 + 2;
@@ -51,18 +51,8 @@ pub struct Tune {
     /// Setups to list
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     keep: u16,
-    /// Time of one search, such as 1s or 500ms
-    #[arg(long, default_value = "1s", value_parser = seconds)]
-    budget: Seconds,
-    /// Iterations of one search, instead of a time: reproducible
-    #[arg(long, value_name = "N")]
-    iterations_budget: Option<u64>,
-    /// Threads of a search; by default half of the cores
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Seed of the batch and the searches
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    search: SearchArgs,
     /// Write the report to this JSON file
     #[arg(long)]
     json: Option<PathBuf>,
@@ -118,7 +108,7 @@ impl Tune {
         }
         let devices = self.devices.unwrap_or(u32::try_from(available).unwrap_or(u32::MAX));
         let usual = devices.saturating_mul(MICROBATCHES_PER_DEVICE).max(microbatches);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let env = self.search.environment(search::OF_MANY);
         Ok(TuneSettings {
             devices,
             microbatches: self.microbatches.unwrap_or(usual.min(MAX_USUAL_MICROBATCHES)),
@@ -129,12 +119,9 @@ impl Tune {
                 ..Replicas::default()
             },
             offload: !self.no_offload,
-            budget: match self.iterations_budget {
-                Some(n) => Budget::Iterations(n),
-                None => Budget::Time(self.budget),
-            },
-            threads: self.threads.unwrap_or(cores.div_ceil(2)).max(1),
-            seed: self.seed,
+            budget: env.budget,
+            threads: env.threads,
+            seed: env.seed,
             keep: self.keep.into(),
         })
     }

@@ -14,7 +14,7 @@ const ITERATIONS: u64 = 40;
 
 pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let model = inputs.model(MODEL)?;
-    let batches = dip::emulate::sweep(&model, ITERATIONS, inputs.contest.seed, None);
+    let batches = dip::emulate::sweep(&model, ITERATIONS, inputs.contest.search.seed, None);
     let history = inputs.contest.swept_history(&model);
     let result = inputs.contest.run_after(&history, &model, inputs.systems, &batches)?;
     let at = |i: usize, y: f64| (i as f64, y);

@@ -31,8 +31,12 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
             continue;
         }
         let count = Some(MICROBATCHES / data);
-        let batches =
-            dip::emulate::sample(&model, inputs.iterations.min(3), inputs.contest.seed, count);
+        let batches = dip::emulate::sample(
+            &model,
+            inputs.iterations.min(3),
+            inputs.contest.search.seed,
+            count,
+        );
         let result = inputs.contest.run(&model, &systems, &batches)?;
         let seconds: Vec<_> =
             result.systems.iter().map(|s| s.failure.is_none().then(|| s.seconds().mean)).collect();

@@ -16,7 +16,8 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
         LADDER.iter().map(|&s| Contestant::Pipeline(Box::new(s))).collect();
     let mut series = Vec::new();
     for model in inputs.models(&MODELS)? {
-        let batches = dip::emulate::sample(&model, inputs.iterations, inputs.contest.seed, None);
+        let batches =
+            dip::emulate::sample(&model, inputs.iterations, inputs.contest.search.seed, None);
         let result = inputs.contest.run(&model, &steps, &batches)?;
         let bar = |s: &SystemResult| {
             s.failure.is_none().then(|| {

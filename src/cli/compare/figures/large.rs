@@ -20,7 +20,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let mut results: Vec<ModelResult> = Vec::new();
     for (model, setup) in setups(inputs)? {
         let count = inputs.iterations.min(3);
-        let batches = dip::emulate::sample(&model, count, inputs.contest.seed, None);
+        let batches = dip::emulate::sample(&model, count, inputs.contest.search.seed, None);
         let mut result = inputs.contest.run(&model, inputs.systems, &batches)?;
         result.model = setup;
         results.push(result);

@@ -22,7 +22,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     for system in inputs.systems {
         let Contestant::Pipeline(system) = system else { continue };
         let Ok(deployment) = system.deploy(&for_systems) else { continue };
-        for batch in dip::emulate::sample(&model, 1, contest.seed, None) {
+        for batch in dip::emulate::sample(&model, 1, contest.search.seed, None) {
             let Ok((plan, _)) = contest.plan(&deployment, &batch)? else { continue };
             let points = curve(&plan)?;
             series.push(Series { name: system.name().into(), points, steps: true });

@@ -22,8 +22,9 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (planning, history) = (contest.planning(&model, &cost)?, contest.history(&model));
     let for_system = contest.inputs(&planning, &history);
     let deployment = dip::plan::systems::DipSystem.deploy(&for_system)?;
-    let batch =
-        dip::emulate::sample(&model, 1, contest.seed, None).pop().context("nothing sampled")?;
+    let batch = dip::emulate::sample(&model, 1, contest.search.seed, None)
+        .pop()
+        .context("nothing sampled")?;
     let graph = deployment.graph(&deployment.memory[0], &batch)?;
     let mut environment = contest.environment();
     environment.budget = match environment.budget {

@@ -21,7 +21,7 @@ pub fn draw(inputs: &Inputs<'_>) -> Result<(Figure, Value)> {
     let (contest, model) = (inputs.contest, inputs.model(MODEL)?);
     let cost = Arc::new(AnalyticCost::new(&model, contest.cluster));
     let planning = contest.planning(&model, &cost)?.with_weight_split(true);
-    let batches = dip::emulate::sample(&model, inputs.iterations, contest.seed, None);
+    let batches = dip::emulate::sample(&model, inputs.iterations, contest.search.seed, None);
     let mut series = Vec::new();
     for name in SCHEDULES {
         let mut points = Vec::new();
