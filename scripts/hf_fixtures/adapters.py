@@ -41,6 +41,21 @@ def qwen2_5_vl(folder):
     write_adapter(folder, model, cases, "qwen2-5-vl")
 
 
+def qwen2_5_vl_qkv(folder):
+    """Queries and values, of which the encoder has one tensor with the keys: one adapter of twice the rank, in blocks."""
+    plain = base(folder, tf.Qwen2_5_VLForConditionalGeneration, "qwen2-5-vl")
+    cases = qwen_vl.documents(plain, qwen_vl.Video(6, 16, 16, seconds=0.5))
+    paths = [f"model.visual.blocks.{i}.attn.qkv" for i in range(plain.config.vision_config.depth)]
+    patterns = dict(rank_pattern=dict.fromkeys(paths, 6), alpha_pattern=dict.fromkeys(paths, 12.0))
+    model = adapt(plain, ["attn.qkv", "q_proj", "v_proj"], **patterns)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "qkv.lora_B" in name:
+                query, key, value = parameter.chunk(3)
+                query[:, 3:], key[:], value[:, :3] = 0, 0, 0
+    write_adapter(folder, model, cases, "qwen2-5-vl")
+
+
 def llava(folder):
     """Queries and values of the decoder, which have the names of those of the encoder."""
     plain = base(folder, tf.LlavaForConditionalGeneration, "llava-clip")
@@ -57,6 +72,7 @@ MODELS = {
     "peft-lora": llama,
     "peft-dora": lambda folder: llama(folder, use_dora=True, use_rslora=True),
     "peft-qwen2-5-vl": qwen2_5_vl,
+    "peft-qwen2-5-vl-qkv": qwen2_5_vl_qkv,
     "peft-llava": llava,
 }
 PUBLISHED = {}

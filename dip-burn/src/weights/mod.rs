@@ -16,6 +16,7 @@ mod peft;
 mod store;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
@@ -56,6 +57,8 @@ struct ParameterLocation {
     tensor: String,
     first_row: usize,
     rows: usize,
+    /// Columns of a matrix; `None` for all.
+    columns: Option<Range<usize>>,
     layout: TensorLayout,
 }
 
@@ -134,7 +137,12 @@ fn read(
 ) -> Result<TensorData, WeightsError> {
     let at = locations.get(name);
     let at = at.ok_or_else(|| WeightsError::Unknown { name: name.to_owned() })?;
-    let values = store.rows(&at.tensor, at.first_row..at.first_row + at.rows)?;
+    let mut values = store.rows(&at.tensor, at.first_row..at.first_row + at.rows)?;
+    if let Some(columns) = &at.columns {
+        let width = values.len() / at.rows.max(1);
+        let rows = values.chunks_exact(width.max(1));
+        values = rows.flat_map(|row| &row[columns.clone()]).copied().collect();
+    }
     let values = match at.layout {
         TensorLayout::Rows => values,
         TensorLayout::Columns => transposed(&values, at.rows),
@@ -277,7 +285,8 @@ fn locations(table: &Table) -> HashMap<String, ParameterLocation> {
         let mut first_row = 0;
         for part in &entry.parts {
             let (tensor, layout) = (entry.name.clone(), entry.layout);
-            let at = ParameterLocation { tensor, first_row, rows: part.rows, layout };
+            let at =
+                ParameterLocation { tensor, first_row, rows: part.rows, columns: None, layout };
             locations.insert(part.parameter.clone(), at);
             first_row += part.rows;
         }
@@ -286,7 +295,7 @@ fn locations(table: &Table) -> HashMap<String, ParameterLocation> {
         let entry = table.entries.iter().find(|entry| entry.name == tied.tensor);
         let rows = entry.map_or(0, |entry| entry.shape[0]);
         let (tensor, layout) = (tied.tensor.clone(), TensorLayout::Columns);
-        let at = ParameterLocation { tensor, first_row: 0, rows, layout };
+        let at = ParameterLocation { tensor, first_row: 0, rows, columns: None, layout };
         locations.insert(tied.parameter.clone(), at);
     }
     locations

@@ -1,6 +1,6 @@
 //! Writes the adapters of a checkpoint in the layout of PEFT.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -36,7 +36,7 @@ pub fn export_adapter(
     let tables = tables(model, from)?;
     let table = tables.last().expect("every architecture has prefixes");
     let lora = only_lora(model, trained.path())?;
-    let (tensors, paths) = tensors(trained, table)?;
+    let Adapters { tensors, modules } = adapters(trained, table)?;
     let partial = dip_files::partial_folder(out).map_err(WeightsError::io(out))?;
     let bytes =
         |t: &AdapterTensor| t.values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -50,20 +50,7 @@ pub fn export_adapter(
     let file = safetensors::serialize(views, metadata)
         .map_err(|error| WeightsError::format(&path, error, "choose shorter names"))?;
     fs::write(&path, file).map_err(WeightsError::io(&path))?;
-    let config = json!({
-        "peft_type": "LORA",
-        "task_type": null,
-        "base_model_name_or_path": from.display().to_string(),
-        "r": lora.rank,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": 0.0,
-        "use_rslora": lora.rank_stabilized,
-        "use_dora": lora.dora,
-        "bias": "none",
-        "fan_in_fan_out": false,
-        "inference_mode": true,
-        "target_modules": paths,
-    });
+    let config = settings(lora, &modules, from);
     let path = partial.join(CONFIG);
     let text = serde_json::to_vec_pretty(&config).expect("plain data has a JSON form");
     fs::write(&path, text).map_err(WeightsError::io(&path))?;
@@ -85,39 +72,91 @@ fn only_lora<'a>(model: &'a ModelSpec, checkpoint: &Path) -> Result<&'a Lora, We
     }
 }
 
-/// The tensors of the adapters, and the paths of their modules.
-fn tensors(
-    trained: &TensorStore,
-    table: &Table,
-) -> Result<(Vec<AdapterTensor>, BTreeSet<String>), WeightsError> {
-    let (mut tensors, mut paths) = (Vec::new(), BTreeSet::new());
+/// Adapters as PEFT has them.
+#[derive(Default)]
+struct Adapters {
+    tensors: Vec<AdapterTensor>,
+    /// The number of adapters in each module, by path.
+    modules: BTreeMap<String, usize>,
+}
+
+/// The adapters of a checkpoint. Where a tensor holds several projections, PEFT adapts it as one: the first matrices stand below each
+/// other, and the second ones are blocks on a diagonal, so that the product is the same.
+fn adapters(trained: &TensorStore, table: &Table) -> Result<Adapters, WeightsError> {
+    let mut all = Adapters::default();
     for entry in &table.entries {
-        let adapted = entry.parts.iter().find_map(|part| {
+        let layers = entry.parts.iter().map(|part| {
             let layer = part.parameter.strip_suffix(".weight")?;
             trained.shape(&format!("{layer}.lora.a")).map(|shape| (layer, shape))
         });
-        let Some((layer, &[input, rank])) = adapted else { continue };
-        if entry.parts.len() > 1 {
-            let what = format!(
-                "{:?} holds several adapted projections, which PEFT adapts together",
-                entry.name
-            );
-            let remedy =
-                "leave --adapter out: the export has all weights, with the adapters in them";
+        let layers: Vec<_> = layers.collect();
+        let count = layers.iter().flatten().count();
+        let Some(&(first, &[input, one])) = layers.iter().flatten().next() else { continue };
+        let is_dora = trained.shape(&format!("{first}.lora.magnitude")).is_some();
+        if is_dora && count < layers.len() {
+            let what = format!("{:?} has magnitudes for some of its projections", entry.name);
+            let remedy = "leave --adapter out, or give [lora] all projections of the tensor";
             return Err(WeightsError::format(trained.path(), what, remedy));
         }
-        let output = entry.shape[0];
-        let path = entry.name.trim_end_matches(".weight");
-        paths.insert(path.to_owned());
-        let read = |name: &str| trained.all(&format!("{layer}.lora.{name}"));
-        let mut add = |end: &str, shape: Vec<usize>, values| {
-            tensors.push(AdapterTensor { name: format!("{BASE}{path}{end}"), shape, values });
-        };
-        add(A, vec![rank, input], transposed(&read("a")?, input));
-        add(B, vec![output, rank], transposed(&read("b")?, rank));
-        if trained.shape(&format!("{layer}.lora.magnitude")).is_some() {
-            add(MAGNITUDE, vec![output], read("magnitude")?);
+        let rank = one * count;
+        let (mut a, mut b, mut magnitude) = (Vec::new(), Vec::new(), Vec::new());
+        let mut block = 0;
+        for (part, layer) in entry.parts.iter().zip(layers) {
+            let from = b.len();
+            b.resize(from + part.rows * rank, 0.0);
+            let Some((layer, _)) = layer else { continue };
+            let read = |name: &str| trained.all(&format!("{layer}.lora.{name}"));
+            a.extend(transposed(&read("a")?, input));
+            let second = transposed(&read("b")?, one);
+            for (row, values) in b[from..].chunks_exact_mut(rank).zip(second.chunks_exact(one)) {
+                row[block * one..(block + 1) * one].copy_from_slice(values);
+            }
+            if is_dora {
+                magnitude.extend(read("magnitude")?);
+            }
+            block += 1;
         }
+        let path = entry.name.trim_end_matches(".weight");
+        let output = entry.shape[0];
+        let mut add = |end: &str, shape: Vec<usize>, values| {
+            let name = format!("{BASE}{path}{end}");
+            all.tensors.push(AdapterTensor { name, shape, values });
+        };
+        add(A, vec![rank, input], a);
+        add(B, vec![output, rank], b);
+        if is_dora {
+            add(MAGNITUDE, vec![output], magnitude);
+        }
+        all.modules.insert(path.to_owned(), count);
     }
-    Ok((tensors, paths))
+    Ok(all)
+}
+
+/// The settings of adapters, as PEFT reads them.
+fn settings(lora: &Lora, modules: &BTreeMap<String, usize>, from: &Path) -> serde_json::Value {
+    // The scale of a product does not depend on how many adapters its tensor has.
+    let alpha = |count: usize| {
+        let count = count as f64;
+        lora.alpha * if lora.rank_stabilized { count.sqrt() } else { count }
+    };
+    let several = || modules.iter().filter(|&(_, &count)| count > 1);
+    let ranks: BTreeMap<_, _> =
+        several().map(|(path, &n)| (path, lora.rank as usize * n)).collect();
+    let alphas: BTreeMap<_, _> = several().map(|(path, &n)| (path, alpha(n))).collect();
+    json!({
+        "peft_type": "LORA",
+        "task_type": null,
+        "base_model_name_or_path": from.display().to_string(),
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "lora_dropout": 0.0,
+        "use_rslora": lora.rank_stabilized,
+        "use_dora": lora.dora,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "target_modules": modules.keys().collect::<Vec<_>>(),
+    })
 }

@@ -71,7 +71,7 @@ impl Delta<'_> {
             let remedy = "give the model that the adapter was trained on";
             return Err(WeightsError::format(adapter.store.path(), what, remedy));
         }
-        let scale = adapter.scale(rank) as f32;
+        let scale = adapter.scale(path) as f32;
         for (row, b) in weights.chunks_exact_mut(input).zip(b.chunks_exact(rank)) {
             for (b, a) in b.iter().zip(a.chunks_exact(input)) {
                 row.iter_mut().zip(a).for_each(|(w, a)| *w += scale * b * a);

@@ -4,13 +4,14 @@ mod export;
 mod merge;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use dip_core::{Lora, ModelSpec};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::names::{self, Table, TensorLayout};
+use super::names::{self, Table, TensorLayout, TensorPart};
 use super::store::read_text;
 use super::{ParameterLocation, TensorStore, WeightsError, architecture};
 
@@ -46,6 +47,14 @@ struct PeftModule {
     magnitude: Option<String>,
 }
 
+/// How the projections of one tensor share its adapter.
+enum Inner {
+    /// All have the first matrix, and rows of the second.
+    Shared,
+    /// Each has this many columns, zero for the others, and rows of the first matrix.
+    Blocks(usize),
+}
+
 /// The fields of an `adapter_config.json` that change what an adapter computes.
 #[derive(Debug, Deserialize)]
 struct PeftConfig {
@@ -60,8 +69,12 @@ struct PeftConfig {
     fan_in_fan_out: bool,
     #[serde(default)]
     bias: Option<String>,
+    /// Ranks of some modules in place of `r`, by the end of their path.
     #[serde(default)]
-    alpha_pattern: BTreeMap<String, Value>,
+    rank_pattern: BTreeMap<String, u32>,
+    /// The same in place of `lora_alpha`.
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f64>,
     #[serde(default)]
     modules_to_save: Option<Value>,
 }
@@ -103,18 +116,19 @@ impl PeftAdapter {
         }
         let adapter = Self { path: folder.to_owned(), store, config, modules };
         for (name, module) in &adapter.modules {
-            adapter.check(name, module)?;
+            adapter.check_shapes(name, module)?;
         }
         Ok(adapter)
     }
 
     /// Checks that a module has its tensors, of shapes that fit.
-    fn check(&self, name: &str, module: &PeftModule) -> Result<(), WeightsError> {
+    fn check_shapes(&self, name: &str, module: &PeftModule) -> Result<(), WeightsError> {
         let shape = |tensor: &Option<String>| tensor.as_ref().and_then(|t| self.store.shape(t));
+        let (expected, dora) = (self.config.of(name).0, self.config.use_dora);
         let fits = match (shape(&module.a), shape(&module.b), shape(&module.magnitude)) {
-            (Some(&[rank, _]), Some(&[_, inner]), None) => rank == inner && !self.config.use_dora,
+            (Some(&[rank, _]), Some(&[_, inner]), None) => [rank, inner] == [expected; 2] && !dora,
             (Some(&[rank, _]), Some(&[output, inner]), Some(&[width])) => {
-                rank == inner && output == width && self.config.use_dora
+                [rank, inner] == [expected; 2] && output == width && dora
             }
             _ => false,
         };
@@ -127,10 +141,11 @@ impl PeftAdapter {
         Err(WeightsError::format(self.store.path(), what, "get the file again"))
     }
 
-    /// Factor of the product of the matrices of an adapter of rank `rank`.
-    fn scale(&self, rank: usize) -> f64 {
+    /// Factor of the product of the matrices of a module.
+    fn scale(&self, path: &str) -> f64 {
+        let (rank, alpha) = self.config.of(path);
         let rank = rank as f64;
-        self.config.lora_alpha / if self.config.use_rslora { rank.sqrt() } else { rank }
+        alpha / if self.config.use_rslora { rank.sqrt() } else { rank }
     }
 
     /// The places of the adapters' parameters in the file, for a model whose adapters are those of the file.
@@ -142,29 +157,89 @@ impl PeftAdapter {
         model: &ModelSpec,
         folder: &Path,
     ) -> Result<HashMap<String, ParameterLocation>, WeightsError> {
-        for module in model.modules.iter().filter_map(|m| m.lora.as_ref()) {
-            self.check_settings(module)?;
-        }
+        let loras = || model.modules.iter().filter_map(|m| m.lora.as_ref());
+        loras().try_for_each(|lora| self.check_settings(lora))?;
         let tables = tables(model, folder)?;
         let mut locations = HashMap::new();
+        let Some(lora) = loras().next() else { return Ok(locations) };
+        let is_adapted = |part: &TensorPart| {
+            model.modules.iter().any(|module| module.has_adapter(&part.parameter))
+        };
         for (path, module) in &self.modules {
-            let entry = self.entry(&tables, path)?;
-            let mut first_row = 0;
-            for part in &tables[entry.0].entries[entry.1].parts {
+            let (table, entry) = self.entry(&tables, path)?;
+            let parts = &tables[table].entries[entry].parts;
+            let adapted = parts.iter().filter(|part| is_adapted(part)).count();
+            let inner = self.inner(path, lora, adapted)?;
+            let (mut first_row, mut block) = (0, 0);
+            for part in parts {
                 let layer = part.parameter.trim_end_matches(".weight");
-                let rank = self.config.r as usize;
-                let mut add = |name: &str, tensor: &Option<String>, first_row, rows, layout| {
-                    let Some(tensor) = tensor.clone() else { return };
-                    let at = ParameterLocation { tensor, first_row, rows, layout };
-                    locations.insert(format!("{layer}.lora.{name}"), at);
+                let columns = match inner {
+                    Inner::Shared => 0..self.config.of(path).0,
+                    Inner::Blocks(rank) => block * rank..(block + 1) * rank,
                 };
-                add("a", &module.a, 0, rank, TensorLayout::Columns);
-                add("b", &module.b, first_row, part.rows, TensorLayout::Columns);
-                add("magnitude", &module.magnitude, first_row, part.rows, TensorLayout::Rows);
-                first_row += part.rows;
+                let rows = first_row..first_row + part.rows;
+                first_row = rows.end;
+                if !is_adapted(part) {
+                    self.check_zeros(path, rows, 0..0)?;
+                    continue;
+                }
+                if let Inner::Blocks(_) = inner {
+                    self.check_zeros(path, rows.clone(), columns.clone())?;
+                    block += 1;
+                }
+                let mut add =
+                    |name: &str, tensor: &Option<String>, rows: Range<usize>, columns, layout| {
+                        let Some(tensor) = tensor.clone() else { return };
+                        let (first_row, rows) = (rows.start, rows.len());
+                        let at = ParameterLocation { tensor, first_row, rows, columns, layout };
+                        locations.insert(format!("{layer}.lora.{name}"), at);
+                    };
+                add("a", &module.a, columns.clone(), None, TensorLayout::Columns);
+                add("b", &module.b, rows.clone(), Some(columns), TensorLayout::Columns);
+                add("magnitude", &module.magnitude, rows, None, TensorLayout::Rows);
             }
         }
         Ok(locations)
+    }
+
+    /// How the adapters of the projections of one tensor lie in its adapter, if that is what the run needs.
+    fn inner(&self, path: &str, lora: &Lora, adapted: usize) -> Result<Inner, WeightsError> {
+        let (rank, alpha) = self.config.of(path);
+        let one = lora.rank as usize;
+        let same = (self.scale(path) / lora.scale() - 1.0).abs() < 1e-6;
+        match () {
+            () if same && rank == one => Ok(Inner::Shared),
+            () if same && rank == one * adapted => Ok(Inner::Blocks(one)),
+            () => {
+                let what = format!(
+                    "{path:?} has rank {rank} and alpha {alpha}, which differs from [lora]"
+                );
+                let remedy = "merge it with `dip merge`, and start from the merged model";
+                Err(WeightsError::format(&self.path.join(CONFIG), what, remedy))
+            }
+        }
+    }
+
+    /// Checks that rows of the second matrix of a module are zero outside `columns`.
+    fn check_zeros(
+        &self,
+        path: &str,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Result<(), WeightsError> {
+        let Some(b) = &self.modules[path].b else { return Ok(()) };
+        let rank = self.config.of(path).0;
+        let values = self.store.rows(b, rows)?;
+        let is_zero =
+            |row: &[f32]| row.iter().enumerate().all(|(i, &v)| v == 0.0 || columns.contains(&i));
+        if values.chunks_exact(rank).all(is_zero) {
+            return Ok(());
+        }
+        let what = format!(
+            "the adapter of {path:?} adapts projections together that [lora] adapts one by one, or not at all"
+        );
+        let remedy = "merge it with `dip merge`, and start from the merged model";
+        Err(WeightsError::format(self.store.path(), what, remedy))
     }
 
     /// The tensors that the adapters of a model are read from.
@@ -203,6 +278,19 @@ impl PeftAdapter {
 }
 
 impl PeftConfig {
+    /// Rank and alpha of a module.
+    fn of(&self, path: &str) -> (usize, f64) {
+        let rank = of_path(&self.rank_pattern, path).unwrap_or(self.r);
+        (rank as usize, of_path(&self.alpha_pattern, path).unwrap_or(self.lora_alpha))
+    }
+
+    /// A key of the patterns that is a regular expression: which modules it means depends on the reader.
+    fn expression(&self) -> Option<&str> {
+        let is_path = |key: &str| key.chars().all(|c| c.is_alphanumeric() || "._".contains(c));
+        let mut keys = self.rank_pattern.keys().chain(self.alpha_pattern.keys());
+        keys.find(|key| !is_path(key)).map(String::as_str)
+    }
+
     /// The first setting that is not supported.
     fn unsupported(&self) -> Option<String> {
         let bias = self.bias.as_deref().unwrap_or("none");
@@ -212,14 +300,21 @@ impl PeftConfig {
             }
             Self { fan_in_fan_out: true, .. } => Some("fan_in_fan_out is set".into()),
             Self { modules_to_save: Some(_), .. } => Some("modules_to_save is set".into()),
-            Self { alpha_pattern, .. } if !alpha_pattern.is_empty() => {
-                Some("alpha_pattern is set".into())
+            _ if self.expression().is_some() => {
+                Some(format!("the pattern {:?} is no path of a module", self.expression()))
             }
             Self { r: 0, .. } => Some("r is 0".into()),
             _ if bias != "none" => Some(format!("bias {bias:?} is not none")),
             _ => None,
         }
     }
+}
+
+/// The value of the longest key that ends a path.
+fn of_path<T: Copy>(pattern: &BTreeMap<String, T>, path: &str) -> Option<T> {
+    let ends = |key: &str| path.strip_suffix(key).is_some_and(|p| p.is_empty() || p.ends_with('.'));
+    let matching = pattern.iter().filter(|(key, _)| ends(key));
+    matching.max_by_key(|(key, _)| key.len()).map(|(_, &value)| value)
 }
 
 /// The tables of a model under all prefixes that its files may have; their entries are in the same order.

@@ -232,6 +232,14 @@ impl LoraTarget {
 }
 
 impl ModuleSpec {
+    /// True if the weights `parameter`, such as `language.0.attention.query.weight`, have an adapter.
+    pub fn has_adapter(&self, parameter: &str) -> bool {
+        let Some(lora) = &self.lora else { return false };
+        let inner = parameter.strip_prefix(self.name.as_str()).and_then(|p| p.strip_prefix('.'));
+        let layer = inner.and_then(|p| p.strip_suffix(".weight")).unwrap_or_default();
+        lora.targets.iter().any(|target| layer.rsplit('.').next() == Some(target.name()))
+    }
+
     /// Projections of its attention that have a bias.
     pub fn attention_bias(&self) -> AttentionBias {
         self.options.attention_bias.unwrap_or(self.kind.modality().attention_bias())
