@@ -25,8 +25,8 @@ pub use dip_burn::train::{
     PartitionMethod, PendingContent, PipelineConfig, Resumed, RunConfig, RunData, RunFacts,
     RunState, SampleCount, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError,
     StopRequest, SurveyedDocument, TensorBoard, Throughput, TraceFiles, TrainError, TrainedInit,
-    TrainedModel, Trainer, TrainerInit, WeightsConfig, clip_size, microbatch_padding,
-    microbatch_patches, resident_bytes, write_samples,
+    TrainedModel, Trainer, TrainerInit, WeightsConfig, clip_size, index_requests,
+    microbatch_padding, microbatch_patches, resident_bytes, write_samples,
 };
 pub use dip_burn::{
     Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,

@@ -35,6 +35,9 @@ impl Kind {
     /// Shards of data, of which only samples are read at a time.
     pub const SHARD: Self = Self::of("a shard", 1 << 44);
 
+    /// Indexes of shards: about 100 bytes for each picture.
+    pub const INDEX: Self = Self::of("the index of a shard", 1 << 30);
+
     const fn of(name: &'static str, max_bytes: u64) -> Self {
         Self { name, max_bytes }
     }

@@ -10,6 +10,8 @@ mod explain;
 mod export;
 mod files;
 #[cfg(feature = "train")]
+mod index;
+#[cfg(feature = "train")]
 mod init;
 mod inputs;
 #[cfg(feature = "cuda")]
@@ -72,6 +74,9 @@ enum Command {
     /// Look at a model and data, and write a run for them
     #[cfg(feature = "train")]
     Init(init::Init),
+    /// Index shards, so that training plans batches without opening pictures
+    #[cfg(feature = "train")]
+    Index(index::Index),
     /// Train a model
     #[cfg(feature = "train")]
     Train(train::Train),
@@ -94,8 +99,8 @@ enum Command {
 
 /// Commands that a build without the feature `train` lacks.
 #[cfg(not(feature = "train"))]
-const NEEDS_TRAINING: [&str; 7] =
-    ["calibrate", "train", "export", "merge", "evaluate", "caption", "generate"];
+const NEEDS_TRAINING: [&str; 9] =
+    ["calibrate", "init", "index", "train", "export", "merge", "evaluate", "caption", "generate"];
 
 impl Cli {
     /// Reads the arguments of the process. Ends it with a message if they are wrong.
@@ -138,6 +143,8 @@ impl Cli {
             Command::Calibrate(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Init(command) => command.run(),
+            #[cfg(feature = "train")]
+            Command::Index(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Train(command) => command.run(),
             #[cfg(feature = "train")]

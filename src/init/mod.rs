@@ -180,7 +180,8 @@ fn adapted(config: &RunConfig, spec: &ModelSpec) -> Result<ModelSpec, RunError> 
 
 fn survey(config: &RunConfig, model: &ModelSpec) -> Result<DataSurvey, RunError> {
     let read = || -> Result<DataSurvey, DataError> {
-        let data = config.data_of_model()?;
+        // The output folder is not there yet.
+        let data = DataConfig { indexes: None, ..config.data_of_model()? };
         DataSurvey::read(model, &data, config.seed)
     };
     Ok(read().map_err(TrainError::from)?)

@@ -6,6 +6,7 @@ use dip_core::{FieldError, ModelSpec};
 use fnv::FnvHasher;
 
 use super::document::PlacedSound;
+use super::error::{DataError, DocumentError};
 use super::processor::ImageProcessor;
 use super::sound::{MelFrames, SoundRule};
 use crate::batch::Sound;
@@ -42,13 +43,17 @@ impl MediaProcessor {
     }
 
     /// The mel frames of sounds; none without an audio encoder.
-    pub fn hear(&self, sounds: &[PlacedSound]) -> Vec<Sound> {
-        let Some(rule) = self.sounds.filter(|_| !sounds.is_empty()) else { return Vec::new() };
+    ///
+    /// # Errors
+    /// [`DataError`] if the file of a sound can no longer be read, or has changed.
+    pub fn hear(&self, sounds: &[PlacedSound]) -> Result<Vec<Sound>, DataError> {
+        let Some(rule) = self.sounds.filter(|_| !sounds.is_empty()) else { return Ok(Vec::new()) };
         let log_mel = rule.log_mel();
         let sound = |placed: &PlacedSound| {
-            let MelFrames { values, frames } = log_mel.frames(&placed.waveform.samples);
+            let samples = placed.waveform.samples().map_err(DocumentError::from)?;
+            let MelFrames { values, frames } = log_mel.frames(&samples);
             let (offset, tokens) = (placed.offset, placed.waveform.tokens);
-            Sound { mel: values, mel_frames: frames, offset, tokens }
+            Ok(Sound { mel: values, mel_frames: frames, offset, tokens })
         };
         sounds.iter().map(sound).collect()
     }

@@ -22,6 +22,7 @@ mod conversation;
 #[cfg(test)]
 mod damage_tests;
 mod document;
+mod encoded;
 mod error;
 mod loader;
 mod marked;
@@ -47,6 +48,7 @@ pub use document::{
     AUDIO_MARK, Document, DocumentMedia, DocumentPiece, IMAGE_MARK, PlacedPicture, PlacedSound,
     TokenizedDocument, VIDEO_MARK,
 };
+pub use encoded::Encoded;
 pub use error::{BoxError, DataError, DocumentError, TokenizeError};
 pub use image::RgbImage;
 pub use loader::{
@@ -73,4 +75,7 @@ pub use video::{
     Video, VideoError, caption_tokens, joined_spaces, noisy,
 };
 pub use visual::Visual;
-pub use webdataset::{Folders, ShardCache, SizeLimits, WebDataset, WebDatasetConfig};
+pub use webdataset::{
+    Folders, IndexRequest, IndexedShard, MediaCounts, ShardCache, SizeLimits, WebDataset,
+    WebDatasetConfig,
+};

@@ -1,5 +1,6 @@
 //! What a document shows beside its text.
 
+use super::error::DataError;
 use super::picture::Picture;
 use super::video::Video;
 
@@ -10,4 +11,17 @@ pub enum Visual {
     Picture(Picture),
     /// A video.
     Video(Video),
+}
+
+impl Visual {
+    /// The same with the bytes of its files in memory.
+    ///
+    /// # Errors
+    /// [`DataError`] names a file that can no longer be read.
+    pub(super) fn loaded(&self) -> Result<Self, DataError> {
+        Ok(match self {
+            Self::Picture(picture) => Self::Picture(picture.loaded()?),
+            Self::Video(video) => Self::Video(video.loaded()?),
+        })
+    }
 }

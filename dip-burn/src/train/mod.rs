@@ -34,7 +34,7 @@ pub use config::{
 pub use data::{
     BatchContent, BatchLoader, CaptionEvaluator, ClipEvaluator, DataSurvey, HeldOutPicture,
     LoadedBatch, PendingContent, RunData, SampleCount, SelectMicrobatches, SurveyedDocument,
-    clip_size,
+    clip_size, index_requests,
 };
 pub use early_stop::EarlyStop;
 pub use error::TrainError;

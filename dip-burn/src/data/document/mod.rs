@@ -8,6 +8,7 @@ use std::ops::Range;
 pub use tokens::{PlacedPicture, PlacedSound, TokenizedDocument};
 
 use super::conversation::{Conversation, Turn};
+use super::error::DataError;
 use super::picture::Picture;
 use super::sound::Recording;
 use super::video::Video;
@@ -130,6 +131,26 @@ impl Document {
         }
         pieces.extend(piece(&text[start..]));
         Some(Self::Plain(pieces))
+    }
+
+    /// The same with the bytes of its pictures, videos and sounds in memory.
+    ///
+    /// # Errors
+    /// [`DataError`] names a file that can no longer be read.
+    pub(crate) fn loaded(mut self) -> Result<Self, DataError> {
+        let (plain, turns): (&mut [DocumentPiece], &mut [Turn]) = match &mut self {
+            Self::Plain(pieces) => (pieces, &mut []),
+            Self::Conversation(conversation) => (&mut [], &mut conversation.turns),
+        };
+        for piece in plain.iter_mut().chain(turns.iter_mut().flat_map(|turn| &mut turn.pieces)) {
+            match piece {
+                DocumentPiece::Picture(picture) => *picture = picture.loaded()?,
+                DocumentPiece::Video(video) => *video = video.loaded()?,
+                DocumentPiece::Sound(sound) => *sound = sound.loaded()?,
+                DocumentPiece::Text(_) => {}
+            }
+        }
+        Ok(self)
     }
 
     /// The pieces, in reading order.

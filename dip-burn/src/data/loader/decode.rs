@@ -34,7 +34,7 @@ pub struct DecodedMicrobatch {
 struct Job {
     microbatches: Arc<Vec<PackedMicrobatch>>,
     indices: Vec<usize>,
-    reply: Sender<DecodedBatch>,
+    reply: Sender<Result<DecodedBatch, DataError>>,
 }
 
 /// The decoding thread; it ends when this is dropped.
@@ -45,15 +45,15 @@ pub(super) struct DecodeThread {
 
 /// A batch that is being decoded.
 #[derive(Debug)]
-pub struct Decoding(Receiver<DecodedBatch>);
+pub struct Decoding(Receiver<Result<DecodedBatch, DataError>>);
 
 impl Decoding {
     /// Waits for the pixels.
     ///
     /// # Errors
-    /// [`DataError::DecoderGone`] if the decoding thread has ended.
+    /// [`DataError::DecoderGone`] if the decoding thread has ended, and [`DataError::Io`] for a file that can no longer be read.
     pub fn wait(self) -> Result<DecodedBatch, DataError> {
-        self.0.recv().map_err(|_| DataError::DecoderGone)
+        self.0.recv().map_err(|_| DataError::DecoderGone)?
     }
 }
 
@@ -95,27 +95,31 @@ impl Drop for DecodeThread {
 
 /// Decodes the pictures of microbatches on the calling thread; [`Loader::decode`](super::Loader::decode) does it in the
 /// background.
+///
+/// # Errors
+/// [`DataError::Io`] names a file that can no longer be read. A picture that cannot be decoded is no error.
 pub fn decode_microbatches<'a>(
     microbatches: impl IntoIterator<Item = &'a PackedMicrobatch>,
     media: &MediaProcessor,
-) -> DecodedBatch {
+) -> Result<DecodedBatch, DataError> {
     let mut broken_pictures = 0;
     let decode = |packed: &PackedMicrobatch| {
-        let sounds = media.hear(&packed.sounds);
+        let sounds = media.hear(&packed.sounds)?;
         let mut decoded = DecodedMicrobatch { packed: packed.clone(), images: Vec::new(), sounds };
         // Without a processor, documents have no pictures.
-        let Some(processor) = &media.images else { return decoded };
+        let Some(processor) = &media.images else { return Ok(decoded) };
         for placed in &packed.images {
-            let image = processor.visual(&placed.visual, &placed.layout);
+            let image = processor.visual(&placed.visual.loaded()?, &placed.layout);
             decoded.images.push(image.unwrap_or_else(|_| {
                 broken_pictures += 1;
                 decoded.packed.mute_document_at(placed.offset);
                 processor.blank(&placed.layout)
             }));
         }
-        decoded
+        Ok(decoded)
     };
-    let microbatches: Vec<DecodedMicrobatch> = microbatches.into_iter().map(decode).collect();
+    let microbatches = microbatches.into_iter().map(decode);
+    let microbatches = microbatches.collect::<Result<Vec<DecodedMicrobatch>, DataError>>()?;
     let trained_tokens = microbatches.iter().map(|m| m.packed.trained_tokens()).sum();
-    DecodedBatch { microbatches, trained_tokens, broken_pictures }
+    Ok(DecodedBatch { microbatches, trained_tokens, broken_pictures })
 }

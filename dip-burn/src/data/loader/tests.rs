@@ -167,7 +167,7 @@ fn a_picture_that_breaks_in_decoding_becomes_grey_and_mutes_its_document() {
     };
     let mut microbatches = batch.microbatches.to_vec();
     microbatches[0].images[0].visual = Visual::Picture(Picture::Encoded(vec![0; 9].into()));
-    let decoded = decode_microbatches(&microbatches, &config().media);
+    let decoded = decode_microbatches(&microbatches, &config().media).unwrap();
     assert_eq!(decoded.broken_pictures, 1);
     assert!(decoded.trained_tokens < batch.trained_tokens);
     let grey = &decoded.microbatches[0].images[0].views[0];

@@ -54,13 +54,13 @@ pub(super) fn size(bytes: &[u8]) -> Result<PixelSize, PictureError> {
     })
 }
 
-/// Checks that a file is whole, and its size.
-pub(super) fn check(bytes: &[u8]) -> Result<(), PictureError> {
+/// As [`size`], of a file that is whole.
+pub(super) fn whole_size(bytes: &[u8]) -> Result<PixelSize, PictureError> {
     let format = format(bytes)?;
     if whole::is_truncated(bytes, format) {
         return Err(PictureError::broken("the file is cut off"));
     }
-    size(bytes).map(drop)
+    size(bytes)
 }
 
 fn format(bytes: &[u8]) -> Result<ImageFormat, PictureError> {

@@ -16,7 +16,8 @@ use thiserror::Error;
 pub(super) use decode::{as_rgb, limits};
 pub(super) use resample::resized;
 
-use super::error::BoxError;
+use super::encoded::Encoded;
+use super::error::{BoxError, DataError};
 use super::skip::SkipReason;
 
 /// Longest side of a picture that is decoded, in pixels.
@@ -30,7 +31,7 @@ const COMPARED_PX: u32 = 64;
 #[derive(Debug, Clone)]
 pub enum Picture {
     /// The bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file. Of several pictures or frames, the first counts.
-    Encoded(Arc<[u8]>),
+    Encoded(Encoded),
     /// A picture whose pixels are drawn when they are needed.
     Drawn(Arc<dyn PixelSource>),
 }
@@ -58,6 +59,9 @@ pub enum PictureError {
     /// The file is damaged or of an unknown format.
     #[error("the picture cannot be decoded: {0}; JPEG, PNG, WebP, GIF, BMP and TIFF are read")]
     Broken(#[source] BoxError),
+    /// Its file can no longer be read.
+    #[error(transparent)]
+    Unreadable(#[from] Box<DataError>),
     /// The format is known, but not read.
     #[error("the picture is {0}, which is not read; convert it to JPEG, PNG or WebP")]
     Unsupported(&'static str),
@@ -81,6 +85,12 @@ pub enum PictureError {
     },
 }
 
+impl From<DataError> for PictureError {
+    fn from(error: DataError) -> Self {
+        Self::Unreadable(Box::new(error))
+    }
+}
+
 impl PictureError {
     /// A [`PictureError::Broken`] with its reason.
     pub fn broken(reason: impl Into<BoxError>) -> Self {
@@ -90,7 +100,7 @@ impl PictureError {
     /// The reason for which a sample with this picture is skipped.
     pub fn reason(&self) -> SkipReason {
         match self {
-            Self::Broken(_) => SkipReason::BrokenPicture,
+            Self::Broken(_) | Self::Unreadable(_) => SkipReason::BrokenPicture,
             Self::Unsupported(_) => SkipReason::UnsupportedPicture,
             Self::Unfit { .. } => SkipReason::UnfitPicture,
             Self::Oversized { .. } => SkipReason::Oversized,
@@ -104,9 +114,22 @@ impl Picture {
     /// # Errors
     /// [`PictureError`] if [`Picture::rgb`] would certainly fail.
     pub fn check(&self) -> Result<(), PictureError> {
+        let Self::Encoded(file) = self else { return Ok(()) };
+        let known = &file.facts().picture;
+        if known.get().is_none() {
+            let _ = known.set(decode::whole_size(&file.bytes()?)?);
+        }
+        Ok(())
+    }
+
+    /// The same with the bytes of its file in memory.
+    ///
+    /// # Errors
+    /// [`DataError`] names a file that can no longer be read.
+    pub(super) fn loaded(&self) -> Result<Self, DataError> {
         match self {
-            Self::Encoded(bytes) => decode::check(bytes),
-            Self::Drawn(_) => Ok(()),
+            Self::Encoded(file) => Ok(Self::Encoded(file.loaded()?)),
+            Self::Drawn(_) => Ok(self.clone()),
         }
     }
 
@@ -116,7 +139,10 @@ impl Picture {
     /// [`PictureError`] for a damaged header or an oversized picture.
     pub fn size(&self, drawn_px: u32) -> Result<PixelSize, PictureError> {
         match self {
-            Self::Encoded(bytes) => decode::size(bytes),
+            Self::Encoded(file) => match file.facts().picture.get() {
+                Some(&size) => Ok(size),
+                None => decode::size(&file.bytes()?),
+            },
             Self::Drawn(source) => Ok(source.size(drawn_px)),
         }
     }
@@ -127,7 +153,7 @@ impl Picture {
     /// [`PictureError`] for a damaged or oversized file.
     pub fn rgb(&self, drawn_px: u32) -> Result<RgbImage, PictureError> {
         match self {
-            Self::Encoded(bytes) => decode::rgb(bytes),
+            Self::Encoded(file) => decode::rgb(&file.bytes()?),
             Self::Drawn(source) => source.rgb(drawn_px),
         }
     }

@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::error::BoxError;
+use super::encoded::{Encoded, SoundFacts};
+use super::error::{BoxError, DataError};
 pub use mel::{LogMel, MelFrames};
 pub use rule::{SoundRule, Waveform};
 
@@ -35,7 +36,7 @@ const MAX_CHANNELS: usize = 32;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Recording {
     /// The bytes of a WAV file; with the feature `audio` also of a FLAC, MP3 or Ogg Vorbis file.
-    Encoded(Arc<[u8]>),
+    Encoded(Encoded),
     /// Samples from -1 to 1 of one channel at [`SAMPLE_RATE`].
     Samples(Arc<[f32]>),
 }
@@ -47,6 +48,9 @@ pub enum SoundError {
     /// The file is damaged.
     #[error("the sound cannot be decoded: {0}")]
     Broken(#[source] BoxError),
+    /// Its file can no longer be read.
+    #[error(transparent)]
+    Unreadable(#[from] Box<DataError>),
     /// The file is of a format that is not read.
     #[error("the format of the sound is unknown; {}", formats())]
     Format,
@@ -70,6 +74,12 @@ pub enum SoundError {
         /// Its samples.
         samples: usize,
     },
+}
+
+impl From<DataError> for SoundError {
+    fn from(error: DataError) -> Self {
+        Self::Unreadable(Box::new(error))
+    }
 }
 
 impl SoundError {
@@ -101,12 +111,43 @@ impl Recording {
         let bytes = match self {
             Self::Samples(samples) if samples.len() <= most => return Ok(samples.clone()),
             Self::Samples(samples) => return Ok(samples[..most].into()),
-            Self::Encoded(bytes) => bytes,
+            Self::Encoded(file) => file.bytes()?,
         };
-        let FileSamples { rate, values } = guarded(|| decoded(bytes, most))?;
+        let FileSamples { rate, values } = guarded(|| decoded(&bytes, most))?;
         let mut samples = resample::to_model_rate(values, rate);
+        let longer = samples.len() > most;
         samples.truncate(most);
+        if let Self::Encoded(file) = self {
+            let _ = file.facts().sound.set(SoundFacts { samples: samples.len() as u64, longer });
+        }
         Ok(samples.into())
+    }
+
+    /// The same with the bytes of its file in memory.
+    ///
+    /// # Errors
+    /// [`DataError`] names a file that can no longer be read.
+    pub(super) fn loaded(&self) -> Result<Self, DataError> {
+        match self {
+            Self::Encoded(file) => Ok(Self::Encoded(file.loaded()?)),
+            Self::Samples(_) => Ok(self.clone()),
+        }
+    }
+
+    /// The number of samples that [`samples`](Self::samples) gives, if it is known without decoding them.
+    fn known_samples(&self, most: usize) -> Option<usize> {
+        let Self::Encoded(file) = self else { return None };
+        let &SoundFacts { samples, longer } = file.facts().sound.get()?;
+        let is_enough = !longer || most as u64 <= samples;
+        is_enough.then(|| samples.min(most as u64) as usize)
+    }
+
+    /// True if its samples, or those of its file, are in memory.
+    fn is_in_memory(&self) -> bool {
+        match self {
+            Self::Encoded(file) => file.is_in_memory(),
+            Self::Samples(_) => true,
+        }
     }
 }
 

@@ -13,11 +13,13 @@ pub struct SoundRule {
     audio: AudioSpec,
 }
 
-/// The samples of a sound, as long as the model reads it.
-#[derive(Debug, Clone, PartialEq)]
+/// A sound, as long as the model reads it.
+#[derive(Debug, Clone)]
 pub struct Waveform {
-    /// Samples from -1 to 1 at [`SAMPLE_RATE`].
-    pub samples: Arc<[f32]>,
+    /// Its samples, or the file in which they are stored.
+    recording: Recording,
+    /// Number of samples at [`SAMPLE_RATE`].
+    length: usize,
     /// Its tokens in the sequence, at least one.
     pub tokens: u32,
 }
@@ -52,16 +54,26 @@ impl SoundRule {
         2 * self.audio.max_frames as usize
     }
 
-    /// Decodes a recording; longer ones are cut to the longest sound of the model.
+    /// The length and tokens of a recording; longer ones are cut to the longest sound of the model. It is decoded, unless it is stored
+    /// and its length is known.
     ///
     /// # Errors
     /// [`SoundError`] if it is damaged, or too short for one token.
     pub fn waveform(&self, recording: &Recording) -> Result<Waveform, SoundError> {
-        let samples = recording.samples(self.max_mel_frames() * self.hop())?;
-        let frames = samples.len().div_ceil(self.hop()).div_ceil(2);
+        let most = self.max_mel_frames() * self.hop();
+        let known = recording.known_samples(most).filter(|_| !recording.is_in_memory());
+        let (recording, length) = match known {
+            Some(length) => (recording.clone(), length),
+            None => {
+                let samples = recording.samples(most)?;
+                let length = samples.len();
+                (Recording::Samples(samples), length)
+            }
+        };
+        let frames = length.div_ceil(self.hop()).div_ceil(2);
         match self.audio.tokens_of(frames as u64) as u32 {
-            0 => Err(SoundError::Short { samples: samples.len() }),
-            tokens => Ok(Waveform { samples, tokens }),
+            0 => Err(SoundError::Short { samples: length }),
+            tokens => Ok(Waveform { recording, length, tokens }),
         }
     }
 
@@ -71,9 +83,29 @@ impl SoundRule {
     }
 }
 
+impl PartialEq for Waveform {
+    /// Equal if their samples can be read and are equal.
+    fn eq(&self, other: &Self) -> bool {
+        self.tokens == other.tokens
+            && matches!((self.samples(), other.samples()), (Ok(a), Ok(b)) if a == b)
+    }
+}
+
 impl Waveform {
     /// Its length.
     pub fn seconds(&self) -> f64 {
-        self.samples.len() as f64 / f64::from(SAMPLE_RATE)
+        self.length as f64 / f64::from(SAMPLE_RATE)
+    }
+
+    /// Samples from -1 to 1 at [`SAMPLE_RATE`].
+    ///
+    /// # Errors
+    /// [`SoundError`] if its file has changed since its length was found.
+    pub fn samples(&self) -> Result<Arc<[f32]>, SoundError> {
+        let samples = self.recording.samples(self.length)?;
+        match samples.len() == self.length {
+            true => Ok(samples),
+            false => Err(SoundError::broken("its file has changed since it was indexed")),
+        }
     }
 }

@@ -116,8 +116,8 @@ fn resampling_keeps_a_low_tone_and_removes_one_that_the_model_cannot_hear() {
 #[test]
 fn only_the_beginning_of_a_long_recording_is_kept() {
     let bytes: Arc<[u8]> = file("stereo24.wav").into();
-    let whole = Recording::Encoded(bytes.clone()).samples(480_000).unwrap();
-    let beginning = Recording::Encoded(bytes).samples(300).unwrap();
+    let whole = Recording::Encoded(bytes.clone().into()).samples(480_000).unwrap();
+    let beginning = Recording::Encoded(bytes.into()).samples(300).unwrap();
     assert_eq!(beginning[..], whole[..300]);
     let drawn = Recording::Samples(drawn(50).into());
     assert_eq!(drawn.samples(20).unwrap().len(), 20);

@@ -6,6 +6,7 @@ use dip_core::hf::PixelSize;
 use image::{DynamicImage, RgbImage};
 
 use super::{Video, VideoError, animation, ffmpeg};
+use crate::data::encoded::VideoFacts;
 use crate::data::picture::as_rgb;
 
 /// Frames per second that a drawn video is asked for.
@@ -24,6 +25,18 @@ pub struct FrameInfo {
     pub size: PixelSize,
 }
 
+impl FrameInfo {
+    /// True if there are frames, at a rate that is a number.
+    pub(in crate::data) fn has_frames(&self) -> bool {
+        self.frames > 0 && self.per_second > 0.0 && self.per_second.is_finite()
+    }
+
+    /// Refuses a video without frames or length.
+    fn checked(self) -> Result<Self, VideoError> {
+        if self.has_frames() { Ok(self) } else { Err(no_frames()) }
+    }
+}
+
 impl Video {
     /// Number, rate and size of its frames. A drawn video and drawn pictures are asked for `drawn_px` x `drawn_px`.
     ///
@@ -38,29 +51,42 @@ impl Video {
                 let size = PixelSize::new(first.width(), first.height());
                 FrameInfo { frames: frames as u32, per_second: DRAWN_PER_SECOND, size }
             }
-            Self::Gif(_) | Self::WebP(_) => {
-                let (mut info, mut seconds) = (None, 0.0);
-                self.each_frame(&mut |frame| {
-                    let size = PixelSize::new(frame.image.width(), frame.image.height());
-                    let (frames, _) = info.map_or((0, size), |found| found);
-                    info = Some((frames + 1, size));
-                    seconds += frame.seconds;
-                    Ok(true)
-                })?;
-                let (frames, size) = info.ok_or_else(no_frames)?;
-                FrameInfo { frames, per_second: f64::from(frames) / seconds, size }
+            Self::Gif(file) | Self::WebP(file) | Self::Ffmpeg(file) => {
+                let known = &file.facts().video;
+                match known.get() {
+                    Some(found) => found.info,
+                    None => {
+                        let found = self.counted(&file.bytes()?)?;
+                        known.get_or_init(|| found).info
+                    }
+                }
             }
-            Self::Ffmpeg(bytes) => ffmpeg::info(bytes)?,
             Self::Frames { pictures, per_second } => {
                 let size = pictures.first().ok_or_else(no_frames)?.size(drawn_px)?;
                 FrameInfo { frames: pictures.len() as u32, per_second: *per_second, size }
             }
             Self::Latents(_) => return Err(latents()),
         };
-        if info.frames == 0 || !(info.per_second > 0.0 && info.per_second.is_finite()) {
-            return Err(no_frames());
+        info.checked()
+    }
+
+    /// Counts the frames of its file.
+    fn counted(&self, bytes: &[u8]) -> Result<VideoFacts, VideoError> {
+        if let Self::Ffmpeg(_) = self {
+            let info = ffmpeg::info(bytes)?.checked()?;
+            return Ok(VideoFacts { info, seconds: f64::from(info.frames) / info.per_second });
         }
-        Ok(info)
+        let (mut found, mut seconds) = (None, 0.0);
+        self.each_frame(bytes, &mut |frame| {
+            let size = PixelSize::new(frame.image.width(), frame.image.height());
+            let (frames, _) = found.map_or((0, size), |found| found);
+            found = Some((frames + 1, size));
+            seconds += frame.seconds;
+            Ok(true)
+        })?;
+        let (frames, size) = found.ok_or_else(no_frames)?;
+        let info = FrameInfo { frames, per_second: f64::from(frames) / seconds, size }.checked()?;
+        Ok(VideoFacts { info, seconds })
     }
 
     /// Gives `see` the frames with these numbers, which ascend, one by one. `info` is what [`frame_info`](Self::frame_info) says.
@@ -85,9 +111,9 @@ impl Video {
                 let frames = numbers.iter().filter_map(|&number| all.get(number as usize));
                 frames.cloned().try_for_each(&mut see)?;
             }
-            Self::Gif(_) | Self::WebP(_) => {
+            Self::Gif(file) | Self::WebP(file) => {
                 let (mut number, mut wanted) = (0, numbers.iter().peekable());
-                self.each_frame(&mut |frame| {
+                self.each_frame(&file.bytes()?, &mut |frame| {
                     if wanted.peek() == Some(&&number) {
                         let rgb = as_rgb(DynamicImage::ImageRgba8(frame.image))?;
                         while wanted.next_if_eq(&&number).is_some() {
@@ -98,7 +124,9 @@ impl Video {
                     Ok(wanted.peek().is_some())
                 })?;
             }
-            Self::Ffmpeg(bytes) => ffmpeg::each_frame_at(bytes, numbers, info, &mut see)?,
+            Self::Ffmpeg(file) => {
+                ffmpeg::each_frame_at(&file.bytes()?, numbers, info, &mut see)?;
+            }
             Self::Frames { pictures, .. } => {
                 for &number in numbers {
                     let picture = pictures.get(number as usize).ok_or_else(no_frames)?;
@@ -116,11 +144,12 @@ impl Video {
     /// Shows the frames of an animation until `see` returns false.
     fn each_frame(
         &self,
+        bytes: &[u8],
         see: &mut dyn FnMut(animation::AnimationFrame) -> Result<bool, VideoError>,
     ) -> Result<(), VideoError> {
         match self {
-            Self::Gif(bytes) => animation::each_of_gif(bytes, see),
-            Self::WebP(bytes) => animation::each_of_webp(bytes, see),
+            Self::Gif(_) => animation::each_of_gif(bytes, see),
+            Self::WebP(_) => animation::each_of_webp(bytes, see),
             _ => Ok(()),
         }
     }

@@ -33,7 +33,8 @@ use dip_core::hf::{PixelSize, ResizeFilter};
 use image::RgbImage;
 use thiserror::Error;
 
-use super::error::BoxError;
+use super::encoded::Encoded;
+use super::error::{BoxError, DataError};
 use super::picture::{Picture, PictureError, resized};
 
 /// A video with its caption.
@@ -51,11 +52,11 @@ pub enum Video {
     /// A video whose frames are generated when they are needed.
     Drawn(Arc<dyn FrameSource>),
     /// The bytes of a GIF file.
-    Gif(Arc<[u8]>),
+    Gif(Encoded),
     /// The bytes of an animated WebP file.
-    WebP(Arc<[u8]>),
+    WebP(Encoded),
     /// The bytes of a file that an installed `ffmpeg` decodes, such as MP4.
-    Ffmpeg(Arc<[u8]>),
+    Ffmpeg(Encoded),
     /// Pictures at a fixed rate.
     Frames {
         /// The pictures, in order.
@@ -64,7 +65,7 @@ pub enum Video {
         per_second: f64,
     },
     /// The bytes of a safetensors or `.npy` file with the latents of an autoencoder.
-    Latents(Arc<[u8]>),
+    Latents(Encoded),
 }
 
 /// Makes the frames of a video.
@@ -138,6 +139,12 @@ pub enum VideoError {
     },
 }
 
+impl From<DataError> for VideoError {
+    fn from(error: DataError) -> Self {
+        Self::Picture(error.into())
+    }
+}
+
 impl VideoError {
     /// A [`VideoError::Broken`] with its reason.
     pub fn broken(reason: impl Into<BoxError>) -> Self {
@@ -146,6 +153,24 @@ impl VideoError {
 }
 
 impl Video {
+    /// The same with the bytes of its files in memory.
+    ///
+    /// # Errors
+    /// [`DataError`] names a file that can no longer be read.
+    pub(super) fn loaded(&self) -> Result<Self, DataError> {
+        Ok(match self {
+            Self::Drawn(_) => self.clone(),
+            Self::Gif(file) => Self::Gif(file.loaded()?),
+            Self::WebP(file) => Self::WebP(file.loaded()?),
+            Self::Ffmpeg(file) => Self::Ffmpeg(file.loaded()?),
+            Self::Latents(file) => Self::Latents(file.loaded()?),
+            Self::Frames { pictures, per_second } => {
+                let pictures = pictures.iter().map(Picture::loaded).collect::<Result<_, _>>()?;
+                Self::Frames { pictures, per_second: *per_second }
+            }
+        })
+    }
+
     /// Its tokens: at most `most` latent frames, in the size that fits the model best.
     ///
     /// # Errors
@@ -165,14 +190,14 @@ impl Video {
         statistics: Option<&LatentStatistics>,
     ) -> Result<Latents, VideoError> {
         if let Self::Latents(bytes) = self {
-            return stored::latents(bytes, shape, most, statistics);
+            return stored::latents(&bytes.bytes()?, shape, most, statistics);
         }
         let patch_px = shape.patch_px().ok_or(VideoError::NotPixels { values: shape.values })?;
         let frames = match self {
             Self::Drawn(source) => source.frames(shape.frames(source.seconds()).min(most))?,
-            Self::Gif(bytes) => animation::gif(bytes, shape, most)?,
-            Self::WebP(bytes) => animation::webp(bytes, shape, most)?,
-            Self::Ffmpeg(bytes) => ffmpeg::frames(bytes, shape, most)?,
+            Self::Gif(bytes) => animation::gif(&bytes.bytes()?, shape, most)?,
+            Self::WebP(bytes) => animation::webp(&bytes.bytes()?, shape, most)?,
+            Self::Ffmpeg(bytes) => ffmpeg::frames(&bytes.bytes()?, shape, most)?,
             Self::Frames { pictures, per_second } => shown(pictures, *per_second, shape, most)?,
             Self::Latents(_) => unreachable!("latents have returned above"),
         };

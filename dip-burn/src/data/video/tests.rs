@@ -16,7 +16,7 @@ const ORDERED: WebDatasetConfig = WebDatasetConfig {
     seed: 0,
     shuffle_buffer: 1,
     limits: SizeLimits { member_bytes: 1 << 20, sample_bytes: 1 << 20 },
-    folders: Folders { images: None, cache: None },
+    folders: Folders { images: None, cache: None, indexes: None },
 };
 
 fn shard(folder: &Path, members: &[(&str, &[u8])]) -> PathBuf {

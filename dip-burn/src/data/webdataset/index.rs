@@ -45,6 +45,12 @@ impl SampleIndex {
     pub fn member(&self, extension: &str) -> Option<&Member> {
         self.members.iter().find(|m| &*m.extension == extension)
     }
+
+    /// Bytes of all its members.
+    pub fn bytes(&self) -> u64 {
+        let places = self.members.iter().filter_map(|member| member.place);
+        places.fold(0, |sum, place| sum.saturating_add(place.bytes))
+    }
 }
 
 impl Index {

@@ -9,6 +9,9 @@ mod find;
 mod format;
 mod headers;
 mod index;
+mod index_file;
+mod indexing;
+mod known;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod pictures;
@@ -22,6 +25,7 @@ mod shard;
 mod unpack;
 
 pub use cache::ShardCache;
+pub use indexing::{IndexRequest, IndexedShard, MediaCounts};
 pub use sample::SizeLimits;
 pub use shard::Folders;
 
@@ -40,6 +44,7 @@ use super::error::DataError;
 use super::skip::{SkipCounts, SkipReason, SkippedSample};
 use super::source::{DataSource, SourcePosition};
 use super::video::CaptionedVideo;
+use known::KnownMedia;
 use shard::Shard;
 
 /// Most samples of the shuffle buffer.
@@ -85,6 +90,10 @@ pub struct WebDataset<D = Document> {
     /// What tells their content apart, in the same order.
     identities: Arc<[u64]>,
     open: Vec<(u32, Shard)>,
+    /// What is known of shards that were closed before all their samples were read, by identity.
+    partly_known: HashMap<u64, KnownMedia>,
+    /// False once an index could not be written.
+    keeps_indexes: bool,
     order: Vec<u32>,
     at: ShardsPosition,
     /// Usable samples since the epoch began.
@@ -156,6 +165,8 @@ impl<D> WebDataset<D> {
             read,
             order: Vec::new(),
             open: Vec::new(),
+            partly_known: HashMap::new(),
+            keeps_indexes: config.folders.indexes.is_some(),
             at: ShardsPosition {
                 shards: identities.clone(),
                 epoch: 0,
@@ -197,6 +208,8 @@ impl<D> WebDataset<D> {
     /// # Errors
     /// [`DataError`] if a shard has become unreadable.
     pub fn next_in_epoch(&mut self) -> Result<Option<D>, DataError> {
+        // By now the last document was tokenized, so that all is known of it.
+        self.write_indexes();
         loop {
             self.fill_buffer()?;
             if self.at.buffer.is_empty() {
@@ -308,12 +321,41 @@ impl<D> WebDataset<D> {
             self.open.push(found);
         } else {
             if self.open.len() == OPEN_SHARDS {
-                self.open.remove(0);
+                self.close(1);
             }
-            self.open
-                .push((number, Shard::open(&self.shards[number as usize], &self.config.folders)?));
+            let (path, identity) =
+                (&self.shards[number as usize], self.identities[number as usize]);
+            let mut shard = Shard::open(path, identity, &self.config.folders)?;
+            if let Some(known) = self.partly_known.remove(&identity) {
+                shard.remember(known);
+            }
+            self.open.push((number, shard));
         }
         Ok(&mut self.open.last_mut().expect("one was just put there").1)
+    }
+}
+
+impl<D> WebDataset<D> {
+    /// Closes the first `count` open shards.
+    fn close(&mut self, count: usize) {
+        for (number, shard) in self.open.drain(..count) {
+            if self.keeps_indexes && shard.known().is_new() {
+                self.partly_known.insert(self.identities[number as usize], shard.into_known());
+            }
+        }
+    }
+
+    /// Writes the indexes of open shards whose samples were all read. A run goes on without those that cannot be written.
+    fn write_indexes(&mut self) {
+        if !self.keeps_indexes {
+            return;
+        }
+        let folder = self.config.folders.indexes.as_deref();
+        for (_, shard) in &mut self.open {
+            if shard.known().is_to_be_written() {
+                self.keeps_indexes &= shard.write_index(folder).is_ok();
+            }
+        }
     }
 }
 
@@ -351,10 +393,10 @@ impl<D> DataSource<D> for WebDataset<D> {
         if at.buffer.len() > self.config.shuffle_buffer {
             return differs("its shuffle buffer is larger");
         }
+        self.close(self.open.len());
         (self.shards, self.identities) = shards;
         (self.at, self.used) = (at, 0);
         self.order = self.shard_order(self.at.epoch);
-        self.open.clear();
         Ok(())
     }
 
@@ -388,6 +430,8 @@ fn rng(seed: u64, epoch: u64, draw: u64) -> ChaCha8Rng {
 
 #[cfg(test)]
 mod formats_tests;
+#[cfg(test)]
+mod index_tests;
 #[cfg(all(test, feature = "remote"))]
 mod remote_tests;
 #[cfg(test)]

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dip_files::Kind;
 
+use super::index_file::modified_ns;
+use super::known::KnownSample;
 use crate::data::document::DocumentMedia;
+use crate::data::encoded::{Encoded, MediaFacts, StoredBytes, StoredFile};
 use crate::data::picture::Picture;
 use crate::data::samples::SamplePictures;
 use crate::data::skip::SkipReason;
@@ -30,7 +32,7 @@ pub(super) const VIDEO_FORMATS: [(&str, VideoFormat); 9] = [
 ];
 
 /// Makes a video from the bytes of a member.
-pub(super) type VideoFormat = fn(Arc<[u8]>) -> Video;
+pub(super) type VideoFormat = fn(Encoded) -> Video;
 
 /// The format of a video by the end of its name.
 pub(super) fn video_format(end: &str) -> Option<VideoFormat> {
@@ -46,11 +48,17 @@ impl PictureFolder {
         Self(folder.to_owned())
     }
 
-    /// The bytes of a file of the folder.
+    /// A file of the folder. It is read unless `is_known` of its facts.
     ///
     /// # Errors
     /// The reason to skip the sample: the file is not there, not inside the folder, or too large.
-    pub fn bytes(&self, name: &str, most: u64) -> Result<Vec<u8>, SkipReason> {
+    pub fn file(
+        &self,
+        name: &str,
+        most: u64,
+        known: &mut KnownSample,
+        is_known: IsKnown,
+    ) -> Result<Encoded, SkipReason> {
         let name = name.strip_prefix("file://").unwrap_or(name);
         let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
         if name.is_empty() || !Path::new(name).components().all(inside) {
@@ -61,23 +69,53 @@ impl PictureFolder {
         if metadata.len() > most {
             return Err(SkipReason::Oversized);
         }
-        dip_files::read(&path, Kind::MEDIA).map_err(|_| SkipReason::MissingPicture)
+        let facts = known.facts(name, metadata.len(), modified_ns(&metadata));
+        if is_known(&facts) && metadata.is_file() {
+            let file = StoredFile::Named(path.into());
+            return Ok(Encoded::stored(
+                StoredBytes { file, offset: 0, bytes: metadata.len() },
+                facts,
+            ));
+        }
+        let read = dip_files::read(&path, Kind::MEDIA).map_err(|_| SkipReason::MissingPicture)?;
+        Ok(Encoded::in_memory(read, facts))
     }
 }
 
-/// An encoded picture whose header is whole.
+/// Tells from the facts of a file whether it need not be read yet.
+pub(super) type IsKnown = fn(&MediaFacts) -> bool;
+
+/// True if the file is a picture of known size.
+pub(super) fn is_known_picture(facts: &MediaFacts) -> bool {
+    facts.picture.get().is_some()
+}
+
+/// True if the file is a video of known frames.
+pub(super) fn is_known_video(facts: &MediaFacts) -> bool {
+    facts.video.get().is_some()
+}
+
+/// True if the file is a sound of known length.
+pub(super) fn is_known_sound(facts: &MediaFacts) -> bool {
+    facts.sound.get().is_some()
+}
+
+/// An encoded picture whose file is whole.
 ///
 /// # Errors
 /// The reason to skip the sample.
-pub(super) fn checked(bytes: Vec<u8>) -> Result<Picture, SkipReason> {
-    let picture = Picture::Encoded(bytes.into());
+pub(super) fn checked(file: Encoded) -> Result<Picture, SkipReason> {
+    let picture = Picture::Encoded(file);
     picture.check().map_err(|error| error.reason())?;
     Ok(picture)
 }
 
 /// The picture of a `data:` URI; `None` for other names.
 fn inline(name: &str, most: u64) -> Option<Result<Picture, SkipReason>> {
-    Some(inline_bytes(name, most, SkipReason::BrokenPicture)?.and_then(checked))
+    Some(
+        inline_bytes(name, most, SkipReason::BrokenPicture)?
+            .and_then(|bytes| checked(bytes.into())),
+    )
 }
 
 /// The bytes of a `data:` URI, or `broken` if they cannot be read; `None` for other names.
@@ -149,6 +187,8 @@ pub(super) struct NamedPictures<'a> {
     pub videos: VecDeque<String>,
     pub folder: &'a PictureFolder,
     pub most_bytes: u64,
+    /// What is known of the sample.
+    pub known: &'a mut KnownSample,
 }
 
 impl SamplePictures for NamedPictures<'_> {
@@ -164,7 +204,7 @@ impl SamplePictures for NamedPictures<'_> {
         if is_remote(name) {
             return Err(SkipReason::RemotePicture);
         }
-        checked(self.folder.bytes(name, self.most_bytes)?)
+        checked(self.folder.file(name, self.most_bytes, self.known, is_known_picture)?)
     }
 
     fn next_sound(&mut self) -> Result<Option<Recording>, SkipReason> {
@@ -173,12 +213,12 @@ impl SamplePictures for NamedPictures<'_> {
     }
 
     fn named_sound(&mut self, name: &str) -> Result<Recording, SkipReason> {
-        let bytes = match inline_bytes(name, self.most_bytes, SkipReason::BrokenSound) {
-            Some(bytes) => bytes?,
+        let file = match inline_bytes(name, self.most_bytes, SkipReason::BrokenSound) {
+            Some(bytes) => bytes?.into(),
             None if is_remote(name) => return Err(SkipReason::RemotePicture),
-            None => self.folder.bytes(name, self.most_bytes)?,
+            None => self.folder.file(name, self.most_bytes, self.known, is_known_sound)?,
         };
-        Ok(Recording::Encoded(bytes.into()))
+        Ok(Recording::Encoded(file))
     }
 
     fn next_video(&mut self) -> Result<Option<Video>, SkipReason> {
@@ -192,7 +232,7 @@ impl SamplePictures for NamedPictures<'_> {
         }
         let end = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
         let format = video_format(&end).ok_or(SkipReason::MissingVideo)?;
-        Ok(format(self.folder.bytes(name, self.most_bytes)?.into()))
+        Ok(format(self.folder.file(name, self.most_bytes, self.known, is_known_video)?))
     }
 }
 

@@ -3,14 +3,18 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use minijinja::Value;
 
 use super::index::{Member, Place, SampleIndex};
+use super::known::KnownSample;
 use super::pictures::{
-    MemberPictures, NamedPictures, PictureFolder, VIDEO_FORMATS, checked, video_format,
+    IsKnown, MemberPictures, NamedPictures, PictureFolder, VIDEO_FORMATS, checked,
+    is_known_picture, is_known_sound, is_known_video, video_format,
 };
 use crate::data::document::{Document, DocumentMedia, VIDEO_MARK};
+use crate::data::encoded::{Encoded, StoredBytes, StoredFile};
 use crate::data::error::DataError;
 use crate::data::samples::{SamplePictures, conversation, field, file_names, text_field};
 use crate::data::skip::SkipReason;
@@ -63,11 +67,15 @@ impl From<SkipReason> for Unusable {
 /// Reads the members of one sample.
 pub(super) struct SampleReader<'a> {
     pub path: &'a Path,
-    pub file: &'a mut File,
+    pub file: &'a Mutex<File>,
+    /// The file for media that are read later.
+    pub stored: &'a StoredFile,
     pub sample: &'a SampleIndex,
     pub limits: &'a SizeLimits,
     /// The folder of the pictures of a JSON file.
     pub folder: Option<&'a PictureFolder>,
+    /// What is known of the sample.
+    pub known: &'a mut KnownSample,
 }
 
 impl SampleReader<'_> {
@@ -81,7 +89,7 @@ impl SampleReader<'_> {
         let most_bytes = self.limits.member_bytes;
         let mut sounds = Vec::with_capacity(recordings.len());
         for (_, member) in recordings {
-            sounds.push(Recording::Encoded(self.bytes(member)?.into()));
+            sounds.push(Recording::Encoded(self.media(member, is_known_sound)?));
         }
         if let Some(text) = self.plain_text()? {
             let media = self.visuals(members, text.contains(VIDEO_MARK))?;
@@ -98,7 +106,8 @@ impl SampleReader<'_> {
                     return Err(SkipReason::Oversized.into());
                 }
                 let (listed, sounds, videos) = (listed.into(), sounds.into(), videos.into());
-                let mut named = NamedPictures { listed, sounds, videos, folder, most_bytes };
+                let known = &mut *self.known;
+                let mut named = NamedPictures { listed, sounds, videos, folder, most_bytes, known };
                 json_document(&json, &mut named)
             }
             None => {
@@ -117,18 +126,19 @@ impl SampleReader<'_> {
     ) -> Result<DocumentMedia, Unusable> {
         let mut media = DocumentMedia::default();
         for (_, member) in members {
-            let bytes = self.bytes(member)?;
             let format = member.extension.rsplit('.').next().unwrap_or_default();
-            let is_animated =
-                || bytes.windows(4).take(ANIMATION_HEADER_BYTES).any(|w| w == b"ANIM");
-            let is_video = match format {
-                "gif" => shows_videos,
-                "webp" => shows_videos && is_animated(),
-                _ => !is_picture(format),
+            let may_be_video = shows_videos || !is_picture(format);
+            let video = video_format(format).filter(|_| may_be_video);
+            let is_known = if video.is_some() { is_known_video } else { is_known_picture };
+            let file = self.media(member, is_known)?;
+            let may_be_still = video.is_some() && format == "webp";
+            let is_still = may_be_still && !is_known_video(file.facts()) && {
+                let bytes = file.bytes().map_err(Unusable::Data)?;
+                !bytes.windows(4).take(ANIMATION_HEADER_BYTES).any(|w| w == b"ANIM")
             };
-            match video_format(format).filter(|_| is_video) {
-                Some(video) => media.videos.push(video(bytes.into())),
-                None => media.pictures.push(checked(bytes)?),
+            match video.filter(|_| !is_still) {
+                Some(video) => media.videos.push(video(file)),
+                None => media.pictures.push(checked(file)?),
             }
         }
         Ok(media)
@@ -149,12 +159,13 @@ impl SampleReader<'_> {
             let name = text_field(json, "video").ok_or(SkipReason::MissingVideo)?;
             let end = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
             let format = video_format(&end).ok_or(SkipReason::MissingVideo)?;
-            let bytes = folder.bytes(&name, self.limits.member_bytes)?;
-            return Ok(CaptionedVideo { video: format(bytes.into()), caption });
+            let most = self.limits.member_bytes;
+            let file = folder.file(&name, most, self.known, is_known_video)?;
+            return Ok(CaptionedVideo { video: format(file), caption });
         }
         let file = VIDEO_FORMATS.iter().find_map(|(end, f)| Some((self.sample.member(end)?, f)));
         let video = match file {
-            Some((member, format)) => format(self.bytes(member)?.into()),
+            Some((member, format)) => format(self.media(member, is_known_video)?),
             None => self.frames()?,
         };
         Ok(CaptionedVideo { video, caption })
@@ -167,7 +178,7 @@ impl SampleReader<'_> {
         }
         let mut pictures = Vec::with_capacity(members.len());
         for (_, member) in members {
-            pictures.push(checked(self.bytes(member)?)?);
+            pictures.push(checked(self.media(member, is_known_picture)?)?);
         }
         let fps = self.json()?.as_ref().and_then(|json| field(json, "fps"));
         let fps = fps.and_then(|fps| f64::try_from(fps).ok());
@@ -203,14 +214,31 @@ impl SampleReader<'_> {
         if fits { Ok(()) } else { Err(SkipReason::Oversized) }
     }
 
-    fn bytes(&mut self, member: &Member) -> Result<Vec<u8>, Unusable> {
-        let Place { offset, bytes } = member.place.ok_or(SkipReason::UnreadableMember)?;
-        if bytes > self.limits.member_bytes {
-            return Err(SkipReason::Oversized.into());
+    /// A picture, sound or video. It is read unless `is_known` of its facts.
+    fn media(&mut self, member: &Member, is_known: IsKnown) -> Result<Encoded, Unusable> {
+        let Place { offset, bytes } = self.place(member)?;
+        let facts = self.known.facts(&member.extension, bytes, None);
+        if is_known(&facts) {
+            let stored = StoredBytes { file: self.stored.clone(), offset, bytes };
+            return Ok(Encoded::stored(stored, facts));
         }
+        Ok(Encoded::in_memory(self.bytes(member)?, facts))
+    }
+
+    fn place(&self, member: &Member) -> Result<Place, SkipReason> {
+        let place = member.place.ok_or(SkipReason::UnreadableMember)?;
+        match place.bytes > self.limits.member_bytes {
+            true => Err(SkipReason::Oversized),
+            false => Ok(place),
+        }
+    }
+
+    fn bytes(&mut self, member: &Member) -> Result<Vec<u8>, Unusable> {
+        let Place { offset, bytes } = self.place(member)?;
         let mut content = vec![0; bytes as usize];
-        let sought = self.file.seek(SeekFrom::Start(offset));
-        let read = sought.and_then(|_| self.file.read_exact(&mut content));
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let sought = file.seek(SeekFrom::Start(offset));
+        let read = sought.and_then(|_| file.read_exact(&mut content));
         read.map_err(|source| Unusable::Data(DataError::Io { path: self.path.into(), source }))?;
         Ok(content)
     }

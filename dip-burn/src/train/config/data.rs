@@ -31,6 +31,10 @@ pub struct DataConfig {
     /// Most bytes of shards in `cache`; those that were not used for the longest time are removed. Absent for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_bytes: Option<u64>,
+    /// The folder in which indexes of shards are kept that have none beside them; absent for the folder `indexes` in the output of
+    /// the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indexes: Option<PathBuf>,
     /// Several sets of shards in shares, in place of `shards`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mixture: Vec<MixtureConfig>,
@@ -158,6 +162,7 @@ impl Default for DataConfig {
             images: None,
             cache: None,
             cache_bytes: None,
+            indexes: None,
             mixture: Vec::new(),
             shuffle_buffer: 1024,
             too_long: TooLong::default(),

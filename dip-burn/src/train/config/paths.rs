@@ -59,6 +59,7 @@ impl RunConfig {
         let options = [
             ("data.images", &mut data.images),
             ("data.cache", &mut data.cache),
+            ("data.indexes", &mut data.indexes),
             ("data.image_processor", &mut data.image_processor),
             ("data.vae", &mut data.vae),
         ];

@@ -11,6 +11,8 @@ use crate::weights::model_folder;
 
 /// The value of `data.tokenizer` for the built-in tokenizer.
 pub(super) const BYTES: &str = "bytes";
+/// Where a run keeps the indexes of its shards, in its output folder.
+const INDEXES: &str = "indexes";
 /// How a published model continues texts.
 const GENERATION: &str = "generation_config.json";
 /// Where a published model has its tokenizer: beside its weights, or in the layout of diffusers.
@@ -107,7 +109,9 @@ impl RunConfig {
     /// [`DataError`] if their files cannot be used.
     pub fn data_of_model(&self) -> Result<DataConfig, DataError> {
         let (tokenizer, image_processor) = (self.tokenizer()?, self.image_processor()?);
-        Ok(DataConfig { tokenizer, image_processor, ..self.data.clone() })
+        let indexes = self.data.indexes.clone().unwrap_or_else(|| self.output.join(INDEXES));
+        let indexes = Some(indexes);
+        Ok(DataConfig { tokenizer, image_processor, indexes, ..self.data.clone() })
     }
 
     /// The `tokenizer.json` of the run: `data.tokenizer`, or the published model's own. `None` for the built-in bytes.

@@ -105,7 +105,7 @@ impl Captioner {
             positions: self.pack.positions.document(tokens.tokens.len(), places),
             images: tokens.pictures.iter().filter_map(image).collect(),
             image_offsets: tokens.pictures.iter().map(|p| p.offset).collect(),
-            sounds: self.media.hear(&tokens.sounds),
+            sounds: self.media.hear(&tokens.sounds)?,
             tokens: tokens.tokens,
         })
     }
@@ -288,7 +288,7 @@ impl CaptionEvaluator {
         while packer.waiting().next().is_some() {
             sequences.push(packer.pack_waiting());
         }
-        let batch = decode_microbatches(&sequences, media);
+        let batch = decode_microbatches(&sequences, media)?;
         Ok(batch.microbatches.into_iter().map(microbatch).collect())
     }
 
@@ -399,7 +399,7 @@ fn held_out(source: &mut dyn DataSource, count: usize) -> Result<Vec<HeldOutPict
         if found.len() == count {
             break;
         }
-        found.extend(HeldOutPicture::of(source.next_document()?));
+        found.extend(HeldOutPicture::of(source.next_document()?.loaded()?));
     }
     Ok(found)
 }

@@ -9,7 +9,7 @@ pub(super) use captions::Captioner;
 pub use captions::{CaptionEvaluator, HeldOutPicture};
 pub use clips::ClipEvaluator;
 pub(super) use clips::ClipSampler;
-pub use sources::SampleCount;
+pub use sources::{SampleCount, index_requests};
 pub use survey::{DataSurvey, SurveyedDocument};
 
 use std::path::Path;

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use dip_core::ModelSpec;
+
 use crate::data::{
-    DataError, DataSource, Folders, Mixture, MixturePart, WebDataset, WebDatasetConfig,
+    DataError, DataSource, Folders, IndexRequest, LatentShape, Mixture, MixturePart, WebDataset,
+    WebDatasetConfig,
 };
 use crate::train::DataConfig;
 
@@ -23,6 +26,30 @@ pub struct SampleCount {
 pub(super) type OpenShards<D> =
     fn(&[PathBuf], WebDatasetConfig) -> Result<WebDataset<D>, DataError>;
 
+/// The folders beside some shards of a run, whose pictures may be in a folder of their own.
+fn folders(data: &DataConfig, images: Option<&Path>) -> Folders {
+    let images = images.or(data.images.as_deref()).map(Path::to_owned);
+    Folders { images, cache: data.shard_cache(), indexes: data.indexes.clone() }
+}
+
+/// What to index for a run of `model`: its training and held-out shards, with indexes in the folder `out`, or beside the shards
+/// without one.
+pub fn index_requests(
+    model: &ModelSpec,
+    data: &DataConfig,
+    out: Option<&Path>,
+) -> Vec<IndexRequest> {
+    let request = |shards: &[PathBuf], images: Option<&Path>| IndexRequest {
+        shards: shards.to_vec(),
+        folders: Folders { indexes: out.map(Path::to_owned), ..folders(data, images) },
+        holds_clips: LatentShape::of(model).is_some(),
+        rebuilds: false,
+    };
+    let sets = [request(&data.shards, None), request(&data.held_out, None)].into_iter();
+    let parts = data.mixture.iter().map(|part| request(&part.shards, part.images.as_deref()));
+    sets.chain(parts).filter(|request| !request.shards.is_empty()).collect()
+}
+
 /// The training data in shards, one set or a mixture; `None` if the run names no shards.
 ///
 /// # Errors
@@ -33,8 +60,7 @@ pub(super) fn train_shards<D: 'static>(
     open: OpenShards<D>,
 ) -> Result<Option<Box<dyn DataSource<D>>>, DataError> {
     let opened = |shards: &[PathBuf], images: Option<&Path>| {
-        let images = images.or(data.images.as_deref()).map(Path::to_owned);
-        let folders = Folders { images, cache: data.shard_cache() };
+        let folders = folders(data, images);
         let shuffle_buffer = data.shuffle_buffer;
         open(shards, WebDatasetConfig { seed, shuffle_buffer, folders, ..Default::default() })
     };
@@ -65,8 +91,7 @@ pub(super) fn count_samples<D: 'static>(
     let parts = data.mixture.iter().map(|part| (&part.shards, &part.images));
     let parts = parts.chain(data.mixture.is_empty().then_some((&data.shards, &data.images)));
     for (shards, images) in parts.filter(|(shards, _)| !shards.is_empty()) {
-        let images = images.clone().or(data.images.clone());
-        let folders = Folders { images, cache: data.shard_cache() };
+        let folders = folders(data, images.as_deref());
         let mut shards = open(shards, WebDatasetConfig { seed, folders, ..Default::default() })?;
         let (samples, is_exact) = shards.count_samples(COUNTED_SHARDS)?;
         if let Some(all) = &mut all {
@@ -88,7 +113,7 @@ pub(super) fn held_out_shards<D: 'static>(
     if data.held_out.is_empty() {
         return Ok(None);
     }
-    let folders = Folders { images: data.images.clone(), cache: data.shard_cache() };
+    let folders = folders(data, None);
     let config = WebDatasetConfig { seed, shuffle_buffer: 1, folders, ..Default::default() };
     Ok(Some(Box::new(open(&data.held_out, config)?)))
 }

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::batch::{ClipBatch, ClipPosition};
 use super::config::ClipLoaderConfig;
 use crate::data::error::{DataError, TokenizeError};
+use crate::data::picture::PictureError;
 use crate::data::skip::{SkipCounts, SkipReason};
 use crate::data::source::{DataSource, SourcePosition, UsableWatch};
 use crate::data::tokenizer::Tokenizer;
@@ -137,6 +138,7 @@ impl ClipReader {
         let statistics = config.statistics.as_ref();
         let latents = match video.normalised(&config.shape, config.max_frames, statistics) {
             Ok(latents) => latents,
+            Err(VideoError::Picture(PictureError::Unreadable(error))) => return Err(*error),
             Err(error @ (VideoError::NoFfmpeg(_) | VideoError::NotPixels { .. })) => {
                 return Err(DataError::other(error));
             }

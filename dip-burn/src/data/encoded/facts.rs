@@ -1,0 +1,39 @@
+//! What is known of media without decoding them.
+
+use std::sync::OnceLock;
+
+use dip_core::hf::PixelSize;
+use serde::{Deserialize, Serialize};
+
+use crate::data::video::FrameInfo;
+
+/// What is known of a file of a picture, sound or video that can be used. It becomes known when the file is first read as that. A
+/// file that cannot be used has no facts: it is read again, and gives the same error.
+#[derive(Debug, Default)]
+pub(in crate::data) struct MediaFacts {
+    /// The size of a picture when upright. Its file is whole.
+    pub picture: OnceLock<PixelSize>,
+    /// The frames of a video.
+    pub video: OnceLock<VideoFacts>,
+    /// The length of a sound.
+    pub sound: OnceLock<SoundFacts>,
+}
+
+/// The frames of a video.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::data) struct VideoFacts {
+    /// Number, rate and size.
+    pub info: FrameInfo,
+    /// Length, in seconds.
+    pub seconds: f64,
+}
+
+/// The length of a sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::data) struct SoundFacts {
+    /// Its samples at the rate of the encoders.
+    pub samples: u64,
+    /// True if there are more, which nobody has read yet.
+    pub longer: bool,
+}
