@@ -11,22 +11,8 @@ fn main() -> ExitCode {
     end_when_the_pipe_closes();
     match cli::Cli::from_arguments().run() {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {}", message(&error));
-            ExitCode::from(2)
-        }
+        Err(error) => cli::fail(&error),
     }
-}
-
-/// An error and its causes. A cause that an error before it has quoted is left out.
-fn message(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 /// Ends silently when the reader of a pipe is gone, as in `dip sample | head`. Printing would panic.
@@ -39,23 +25,4 @@ fn end_when_the_pipe_closes() {
         }
         default(panic);
     }));
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use anyhow::Context;
-
-    use super::*;
-
-    #[test]
-    fn a_cause_that_an_error_quotes_is_printed_once() {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file");
-        let quoted = Err::<(), _>(missing()).context("a.json: no such file; check the path");
-        let named = quoted.context("weights").unwrap_err();
-        assert_eq!(message(&named), "weights: a.json: no such file; check the path");
-        let plain = Err::<(), _>(missing()).context("a.json: cannot be opened").unwrap_err();
-        assert_eq!(message(&plain), "a.json: cannot be opened: no such file");
-    }
 }

@@ -74,6 +74,6 @@ mod published;
 mod wan;
 
 /// Training in several processes.
-#[cfg(feature = "nodes")]
-#[path = "suite/nodes.rs"]
-mod nodes;
+#[cfg(feature = "mpi")]
+#[path = "suite/mpi.rs"]
+mod mpi;

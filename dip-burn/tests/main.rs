@@ -59,7 +59,6 @@ mod training;
 #[path = "suite/replicas.rs"]
 mod replicas;
 
-/// Nodes train like replicas of one process, and end together.
-#[cfg(feature = "nodes")]
-#[path = "suite/nodes/mod.rs"]
-mod nodes;
+/// Processes train like the threads of one process, and end together.
+#[path = "suite/processes/mod.rs"]
+mod processes;

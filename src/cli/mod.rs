@@ -40,6 +40,23 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+/// Shows an error; the exit code of a command that it ends.
+pub fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {}", message(error));
+    ExitCode::from(2)
+}
+
+/// An error and its causes. A cause that an error before it has quoted is left out.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Dynamic interleaved pipeline parallelism for large multimodal models.
 #[derive(Debug, Parser)]
 #[command(name = "dip", version, about)]
@@ -158,5 +175,24 @@ impl Cli {
             #[cfg(feature = "train")]
             Command::Merge(command) => command.run(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_an_error_quotes_is_printed_once() {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file");
+        let quoted = Err::<(), _>(missing()).context("a.json: no such file; check the path");
+        let named = quoted.context("weights").unwrap_err();
+        assert_eq!(message(&named), "weights: a.json: no such file; check the path");
+        let plain = Err::<(), _>(missing()).context("a.json: cannot be opened").unwrap_err();
+        assert_eq!(message(&plain), "a.json: cannot be opened: no such file");
     }
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use dip_burn::Backend;
-use dip_burn::measure::{MeasureError, MeasureSettings, Profiler, measured_model};
+use dip_burn::measure::{MeasureSettings, Profiler, measured_model};
 use dip_burn::model::Modalities;
-use dip_burn::runtime::ProcessGroup;
+use dip_burn::runtime::{LinkTime, Network, ProcessGroup};
 use dip_burn::train::Device;
 use dip_core::CostModel;
 use dip_core::profile::Profile;
 use dip_emu::MeasuredCost;
 
+use super::processes::{grid, profile_of_first};
 use super::sample::BatchSample;
 use super::{Run, RunError};
 
@@ -59,7 +60,8 @@ impl Run {
             .with_modalities(modalities.clone());
         let measure = || profiler.cached_profile(&path);
         let profile = profile_of_first(group, measure)?;
-        Ok(self.measured(&profile, self.replicas(group)))
+        let network = self.network(group)?;
+        Ok(self.measured(&profile, network.as_ref()))
     }
 
     fn settings(&self, sample: &BatchSample) -> MeasureSettings {
@@ -85,7 +87,33 @@ impl Run {
         }
     }
 
-    fn measured(&self, profile: &Profile, replicas: usize) -> Costs {
+    /// The links between the processes: measured once for an output folder, so that a run that resumes plans as before. `None` for one
+    /// process, or if plans do not count them.
+    fn network(&self, group: &dyn ProcessGroup) -> Result<Option<Network>, RunError> {
+        if group.size() == 1 || !self.config.pipeline.network_costs {
+            return Ok(None);
+        }
+        let path = self.config.output.join("network.json");
+        let kept = || {
+            let kept = std::fs::read(&path).ok()?;
+            let network: Network = serde_json::from_slice(&kept).ok()?;
+            network.is_of(group).then_some(kept)
+        };
+        let kept = group.compute_on_first(|| Ok::<_, RunError>(kept().unwrap_or_default()))?;
+        if let Ok(network) = serde_json::from_slice(&kept) {
+            return Ok(Some(network));
+        }
+        let network = group.measure_network()?;
+        if group.is_first() {
+            // Without the file, the next process measures again.
+            let text = serde_json::to_vec_pretty(&network).expect("plain data has a JSON form");
+            let _ = std::fs::create_dir_all(&self.config.output)
+                .and_then(|()| std::fs::write(&path, text));
+        }
+        Ok(Some(network))
+    }
+
+    fn measured(&self, profile: &Profile, network: Option<&Network>) -> Costs {
         let (pipeline, optimizer) = (&self.config.pipeline, &self.config.optimizer);
         // Recomputing and offloading cost time: they are offered only under a memory limit. Offloading from host memory to host
         // memory frees nothing.
@@ -94,16 +122,21 @@ impl Run {
             .with_recompute(is_limited)
             .with_offload(is_limited && pipeline.device != Device::Cpu)
             .with_averages(optimizer.ema_decay > 0.0)
-            .with_update_share(if optimizer.shard { 1.0 / replicas as f64 } else { 1.0 });
+            .with_update_share(if optimizer.shard {
+                1.0 / f64::from(pipeline.replicas)
+            } else {
+                1.0
+            });
+        let grid = network.and_then(|_| grid(pipeline, self.transport.as_ref()?.0.size()).ok());
+        let cost = match (network, grid) {
+            (Some(network), Some(grid)) => {
+                let time = |link: LinkTime| (link.latency, link.bytes_per_s);
+                let row = |row: Vec<Option<LinkTime>>| row.into_iter().map(|l| l.map(time));
+                let links = network.of_ranks(&grid).into_iter().map(|r| row(r).collect());
+                cost.with_links(links.collect())
+            }
+            _ => cost,
+        };
         Costs::Measured { cost, peak_flops_per_s: profile.peak_flops_per_s }
     }
-}
-
-/// The profile of the first process, for all processes. With separate profiles, processes would place layers differently.
-fn profile_of_first(
-    group: &dyn ProcessGroup,
-    measure: impl FnOnce() -> Result<Profile, MeasureError>,
-) -> Result<Profile, RunError> {
-    let text = group.compute_on_first(|| Ok::<_, RunError>(measure()?.to_json().into_bytes()))?;
-    Ok(Profile::from_json(&String::from_utf8_lossy(&text)).map_err(MeasureError::from)?)
 }

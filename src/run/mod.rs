@@ -8,6 +8,7 @@ mod backend;
 mod costs;
 mod error;
 mod outlook;
+mod processes;
 mod sample;
 mod trained;
 mod training;
@@ -22,8 +23,8 @@ use std::sync::Arc;
 
 use dip_burn::Backend;
 use dip_burn::model::Modalities;
-use dip_burn::runtime::nodes::NodeGroup;
-use dip_burn::runtime::{Connections, ProcessGroup};
+use dip_burn::runtime::transport::{Transport, TransportGroup};
+use dip_burn::runtime::{Connections, ProcessGroup, Processes};
 use dip_burn::train::{
     Assign, MetricSink, OutputLock, PartitionMethod, RunConfig, RunData, StopRequest, Throughput,
     TrainError, Trainer, TrainerInit,
@@ -38,6 +39,8 @@ use dip_sched::{
 };
 
 use costs::Costs;
+pub use processes::grid;
+use processes::{Placed, placed_of_first};
 use sample::BatchSample;
 
 /// Longest search for one batch. Shorter iterations shorten the search.
@@ -51,7 +54,7 @@ pub struct Run {
     cost: Option<Arc<dyn CostModel>>,
     data: Option<RunData>,
     sinks: Vec<Box<dyn MetricSink>>,
-    nodes: Option<Arc<NodeGroup>>,
+    transport: Option<(Arc<dyn Transport>, Arc<TransportGroup>)>,
     stop: StopRequest,
     lock: Option<OutputLock>,
 }
@@ -59,9 +62,9 @@ pub struct Run {
 impl Run {
     /// A run of `config` with `model`, to which [`RunConfig::adapt`] has been applied.
     pub fn new(config: RunConfig, model: ModelSpec) -> Self {
-        let (schedule, cost, data, nodes) = (None, None, None, None);
+        let (schedule, cost, data, transport) = (None, None, None, None);
         let (stop, lock) = (StopRequest::default(), None);
-        Self { config, model, schedule, cost, data, sinks: Vec::new(), nodes, stop, lock }
+        Self { config, model, schedule, cost, data, sinks: Vec::new(), transport, stop, lock }
     }
 
     /// The configuration.
@@ -116,10 +119,11 @@ impl Run {
         self
     }
 
-    /// Trains together with the same run on other nodes.
+    /// Trains together with the same run in the other processes of a transport, from which `group` has been made. Each process hosts
+    /// some of the ranks of `pipeline.replicas` replicas.
     #[must_use]
-    pub fn on_nodes(mut self, nodes: Arc<NodeGroup>) -> Self {
-        self.nodes = Some(nodes);
+    pub fn over(mut self, transport: Arc<dyn Transport>, group: Arc<TransportGroup>) -> Self {
+        self.transport = Some((transport, group));
         self
     }
 
@@ -128,14 +132,20 @@ impl Run {
     /// # Errors
     /// [`RunError`] names the field, file or device, and the remedy.
     pub fn start(self) -> Result<Box<dyn Training>, RunError> {
-        let pipeline = &self.config.pipeline;
         #[cfg(any(feature = "cuda", feature = "rocm"))]
-        pipeline.kernel_folder.iter().for_each(|folder| dip_burn::backend::keep_kernels_in(folder));
-        on_device(pipeline.device, pipeline.devices(), self)?
+        let kernel_folder = self.config.pipeline.kernel_folder.as_ref();
+        #[cfg(any(feature = "cuda", feature = "rocm"))]
+        kernel_folder.into_iter().for_each(|folder| dip_burn::backend::keep_kernels_in(folder));
+        let processes = self.processes()?;
+        let devices = match &processes {
+            Some(Processes { transport, grid }) => grid.hosted(transport.index()).len() as u32,
+            None => self.config.pipeline.devices(),
+        };
+        on_device(self.config.pipeline.device, devices, self)?
     }
 
-    /// Makes the run ready to train on these devices, one for each rank, replica by replica, with connections and modalities that
-    /// may be your own. All processes plan with the costs of the first.
+    /// Makes the run ready to train on these devices, one for each rank of this process, replica by replica, with connections and
+    /// modalities that may be your own. All processes plan with the costs of the first, and place layers as the first does.
     ///
     /// # Errors
     /// [`RunError`] names the field or file, and the remedy.
@@ -155,8 +165,8 @@ impl Run {
         // The cost of each stage (section 3).
         let costs = self.measure(&*group, &sample, &devices, &modalities)?;
         // The layers of each rank (section 1).
-        let trials = sample.trials(self.replicas(&*group));
-        let placed = self.place(&trials, &sample, &costs, &*schedule)?;
+        let trials = sample.trials(self.config.pipeline.replicas as usize);
+        let placed = self.place(&*group, &trials, &sample, &costs, &*schedule)?;
         // A plan for every batch, searched while the batch before it trains (sections 2 and 4).
         self.train(PlacedRun { data, costs, placed, schedule, devices, connections, modalities })
     }
@@ -199,6 +209,7 @@ impl Run {
 
     fn place(
         &self,
+        group: &dyn ProcessGroup,
         trials: &[BatchMeta],
         sample: &BatchSample,
         costs: &Costs,
@@ -216,25 +227,36 @@ impl Run {
             None if schedule.splits_weights() => vec![false, true],
             None => vec![false],
         };
-        let plannings = weight_splits.into_iter().map(planning).collect::<Result<_, _>>();
-        let search = PlacementSearch {
-            plannings: plannings.map_err(PlacementError::from)?,
-            batches: trials,
-            mean: &sample.mean,
-            longest_video: self.config.data.video_of_microbatch(&self.model),
-            schedule,
-            budget: self.budget(),
+        let search = || -> Result<Planning, RunError> {
+            let plannings: Result<Vec<_>, _> = weight_splits.into_iter().map(planning).collect();
+            let search = PlacementSearch {
+                plannings: plannings.map_err(PlacementError::from)?,
+                batches: trials,
+                mean: &sample.mean,
+                longest_video: self.config.data.video_of_microbatch(&self.model),
+                schedule,
+                budget: self.budget(),
+            };
+            Ok(match pipeline.partition {
+                PartitionMethod::Searched => search.run()?,
+                PartitionMethod::Rule => search.by_rule()?,
+            })
         };
-        Ok(match pipeline.partition {
-            PartitionMethod::Searched => search.run()?,
-            PartitionMethod::Rule => search.by_rule()?,
-        })
+        if group.size() == 1 {
+            return search();
+        }
+        let Placed { partition, weight_split } = placed_of_first(group, || {
+            let placed = search()?;
+            let (partition, weight_split) = (placed.partition().clone(), placed.weight_split());
+            Ok(Placed { partition, weight_split })
+        })?;
+        Ok(planning(weight_split).map_err(PlacementError::from)?.with_partition(partition))
     }
 
     fn train<B: Backend>(self, prepared: PlacedRun<B>) -> Result<Trainer<B>, RunError> {
         let PlacedRun { data, costs, placed, schedule, devices, connections, modalities } =
             prepared;
-        let replicas = self.replicas(&*connections.group);
+        let replicas = self.config.pipeline.replicas as usize;
         let throughput = self.throughput(&costs, replicas);
         let partition = placed.partition().clone();
         let assign = assign(&placed, replicas);
@@ -266,9 +288,11 @@ impl Run {
         Ok(self.sinks.into_iter().fold(trainer, Trainer::with_sink))
     }
 
-    /// Replicas of the pipeline in all processes.
-    fn replicas(&self, group: &dyn ProcessGroup) -> usize {
-        self.config.pipeline.replicas as usize * group.size()
+    /// The processes of the run, if there are several.
+    fn processes(&self) -> Result<Option<Processes>, RunError> {
+        let Some((transport, _)) = &self.transport else { return Ok(None) };
+        let grid = grid(&self.config.pipeline, transport.size()).map_err(SpecError::from)?;
+        Ok(Some(Processes { transport: transport.clone(), grid }))
     }
 
     fn budget(&self) -> Budget {
@@ -292,8 +316,10 @@ impl OnBackend for Run {
     type Output = Result<Box<dyn Training>, RunError>;
 
     fn call<B: Backend>(self, devices: Vec<B::Device>) -> Self::Output {
-        let connections =
-            self.nodes.clone().map_or_else(Connections::default, Connections::on_nodes);
+        let connections = match (self.processes()?, &self.transport) {
+            (Some(processes), Some((_, group))) => Connections::over(group.clone(), processes),
+            _ => Connections::default(),
+        };
         Ok(Box::new(self.trainer::<B>(devices, connections, Modalities::default())?))
     }
 }

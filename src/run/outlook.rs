@@ -66,8 +66,8 @@ impl OnBackend for Timed<'_> {
         let group: &dyn ProcessGroup = &SingleProcess;
         let schedule = run.choose_schedule()?;
         let costs = run.measure(group, sample, &devices, &Modalities::<B>::default())?;
-        let trials = sample.trials(run.replicas(group));
-        let placed = run.place(&trials, sample, &costs, &*schedule)?;
+        let trials = sample.trials(run.config.pipeline.replicas as usize);
+        let placed = run.place(group, &trials, sample, &costs, &*schedule)?;
         let budget = Budget::Iterations(SEARCH_ITERATIONS);
         let env = Environment { budget, ..Environment::default() };
         let mut seconds = Seconds::ZERO;

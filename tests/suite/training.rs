@@ -171,3 +171,17 @@ fn every_metric_is_written_for_every_iteration() {
     let events: Vec<_> = std::fs::read_dir(folder.path("out/tensorboard")).unwrap().collect();
     assert_eq!(events.len(), 1);
 }
+
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn several_processes_are_refused_by_a_build_without_mpi() {
+    let folder = Folder::of_run(MODEL, RUN);
+    let mut command = folder.command(&["train", "run.toml"]);
+    let output = command.env("OMPI_COMM_WORLD_SIZE", "4").output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(
+        error.contains("4 processes were started") && error.contains("--features mpi"),
+        "{error}"
+    );
+}

@@ -96,13 +96,21 @@ impl HostCopy {
     ///
     /// # Panics
     /// If the device fails, which is final: the rank ends with its message.
-    pub fn on<B: Backend, const D: usize>(mut self, device: &B::Device) -> Tensor<B, D> {
+    pub fn on<B: Backend, const D: usize>(self, device: &B::Device) -> Tensor<B, D> {
+        let dtype = self.dtype;
+        Tensor::from_data(self.data(), (device, dtype))
+    }
+
+    /// The values of the tensor.
+    ///
+    /// # Panics
+    /// As [`on`](Self::on).
+    pub fn data(mut self) -> TensorData {
         let data = match self.copying.take().expect("a copy is taken once") {
             Copying::Running(reading) => read_sync(reading),
             Copying::Done(data) => data,
         };
-        let data = data.unwrap_or_else(|e| panic!("a tensor cannot be read back: {e}"));
-        Tensor::from_data(data, (device, self.dtype))
+        data.unwrap_or_else(|e| panic!("a tensor cannot be read back: {e}"))
     }
 }
 

@@ -18,13 +18,15 @@ pub enum PipelineError {
     /// A setting names no parameter of the model.
     #[error(transparent)]
     Setting(#[from] FieldError),
-    /// The partition does not fit the devices.
+    /// The devices do not fit the ranks of this process.
     #[error(
-        "the partition has {ranks} ranks, but there are {devices} devices; give one device per rank and replica"
+        "this process has {hosted} of the ranks of a partition with {ranks}, but {devices} devices; give one device per rank and replica"
     )]
     Devices {
-        /// Ranks.
+        /// Ranks of the partition.
         ranks: u32,
+        /// Ranks of all replicas that this process hosts.
+        hosted: usize,
         /// Devices.
         devices: usize,
     },

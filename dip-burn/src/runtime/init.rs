@@ -5,6 +5,8 @@ use dip_core::{ModelSpec, ModuleId, Partition, RankId};
 
 use super::chunks::Chunks;
 use super::connections::Connections;
+use super::error::PipelineError;
+use super::group::ProcessGrid;
 use super::optimizer::OptimizerConfig;
 use crate::model::{ChunkSpec, InitialWeights, Modalities, ModelError, Precision};
 use crate::stage::ChunkStage;
@@ -23,8 +25,8 @@ pub struct PipelineInit<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> PipelineInit<'a, B> {
-    /// Takes one device for each rank, replica by replica: with two devices per rank, there are two replicas. Ranks may share a
-    /// device; on CPU each has its own compute threads.
+    /// Takes one device for each rank of this process, replica by replica: in a run of one process with two devices per rank, there
+    /// are two replicas. Ranks may share a device; on CPU each has its own compute threads.
     ///
     /// By default a rank has one compute thread, computes in f32, draws its weights from seed 0, and all ranks are threads of this
     /// process.
@@ -84,9 +86,21 @@ impl<'a, B: Backend> PipelineInit<'a, B> {
         self
     }
 
-    /// Replicas in this process.
-    pub(super) fn replicas(&self) -> usize {
-        self.devices.len() / self.partition.ranks.max(1) as usize
+    /// The place of every rank among the processes.
+    ///
+    /// # Errors
+    /// [`PipelineError::Devices`] if this process has too few or too many devices for its ranks.
+    pub(super) fn grid(&self) -> Result<ProcessGrid, PipelineError> {
+        let (ranks, devices) = (self.partition.ranks as usize, self.devices.len());
+        let grid = match &self.connections.processes {
+            Some(processes) => processes.grid,
+            None => ProcessGrid::single(ranks, devices / ranks.max(1)),
+        };
+        let hosted = grid.hosted(self.connections.group.index()).len();
+        if ranks == 0 || grid.ranks() != ranks || hosted == 0 || hosted != devices {
+            return Err(PipelineError::Devices { ranks: self.partition.ranks, hosted, devices });
+        }
+        Ok(grid)
     }
 
     /// The chunks of a rank, on its device.

@@ -16,7 +16,7 @@ use crate::params::bucket::{ReadParameters, WriteParameters};
 pub(super) struct Replica<B: Backend> {
     /// Its number among the replicas of all processes.
     pub number: usize,
-    /// True for the first replica of a process, which reports the gradient norm: it is the same on all.
+    /// True for the first replica of the run, which reports the gradient norm: it is the same on all.
     pub reports_norm: bool,
     /// Absent in a run with one replica.
     pub collective: Option<Arc<dyn Collective<B>>>,

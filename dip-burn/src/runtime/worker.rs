@@ -106,7 +106,7 @@ pub(super) struct RankReport {
 
 /// A rank with its channels to the coordinator.
 pub(super) struct RankWorker<B: Backend> {
-    /// Its number among the ranks of all replicas.
+    /// Its number among the ranks of this process.
     pub id: usize,
     pub rank: RankId,
     pub replica: Replica<B>,

@@ -1,27 +1,57 @@
 //! Agreement of the trainers of a run on weights and shared tensors.
 
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 
+use burn::tensor::TensorData;
+use dip_core::RankId;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use twox_hash::XxHash3_64;
 
 use super::error::TrainError;
 use crate::checkpoint::CheckpointError;
+use crate::floats::floats;
 use crate::params::NamedTensors;
-use crate::runtime::{GroupError, ProcessGroup};
+use crate::runtime::{GroupError, Position, ProcessGrid, ProcessGroup};
 
-/// Checks that all processes have the same weights. Equal updates keep them equal, but only on machines that round equally.
+/// Checks that all replicas of every rank have the same weights. Equal updates keep them equal, but only on machines that round
+/// equally.
 ///
 /// # Errors
-/// [`GroupError::Differs`] names the first process with other weights.
+/// [`GroupError::Differs`] names a process with other weights.
 pub(super) fn agree_on_weights(
     group: &dyn ProcessGroup,
+    grid: &ProcessGrid,
     iteration: u64,
-    weights: &NamedTensors,
+    own: &BTreeMap<Position, NamedTensors>,
 ) -> Result<(), GroupError> {
-    let remedy = "use machines of one kind, started with the same run and weights, and start all again with --resume";
-    let what = format!("the weights after iteration {iteration}");
-    let parts = || weights.iter().flat_map(|(name, data)| [name.as_bytes(), data.as_bytes()]);
-    group.agree_or(&what, remedy, || fingerprint(parts()))
+    let of_rank = |weights: &NamedTensors| {
+        fingerprint(weights.iter().flat_map(|(name, data)| [name.as_bytes(), data.as_bytes()]))
+    };
+    let own: Vec<String> = own.values().map(of_rank).collect();
+    let mut all = BTreeMap::new();
+    for (process, bytes) in group.all_gather(own.join("\n").into_bytes())?.iter().enumerate() {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let prints = text.lines().map(str::to_owned);
+        all.extend(grid.hosted(process).into_iter().zip(prints));
+    }
+    let print = |replica, rank| all.get(&Position { replica, rank });
+    for rank in (0..grid.ranks()).map(RankId::from) {
+        for replica in 1..grid.replicas() {
+            if print(replica, rank) == print(0, rank) {
+                continue;
+            }
+            let hosts = [0, replica].map(|replica| grid.host(Position { replica, rank }));
+            // Each process names another one.
+            let process = if hosts[1] == group.index() { hosts[0] } else { hosts[1] };
+            return Err(GroupError::Differs {
+                process,
+                what: format!("the weights of rank {rank} after iteration {iteration}"),
+                remedy: "use machines of one kind, started with the same run and weights, and start all again with --resume",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The parts of all processes, or the error of the first process that has no part: its own error on that process, and its text on
@@ -51,6 +81,45 @@ pub(super) fn share_results(
         None => Ok(Vec::new()),
     };
     Ok(all.iter().enumerate().map(part).collect())
+}
+
+/// The tensors of all processes on the first; only its own on the others.
+///
+/// # Errors
+/// [`GroupError`] if a process has ended, or sends something else.
+pub(super) fn gather_tensors(
+    group: &dyn ProcessGroup,
+    own: NamedTensors,
+) -> Result<NamedTensors, GroupError> {
+    let bytes = if group.is_first() { Vec::new() } else { to_bytes(&own) };
+    let mut all = own;
+    for (process, bytes) in group.gather(bytes)?.iter().enumerate().skip(1) {
+        let differs = || GroupError::Differs {
+            process,
+            what: "the format of tensors".into(),
+            remedy: "start all processes with the same version",
+        };
+        all.extend(from_bytes(bytes).ok_or_else(differs)?);
+    }
+    Ok(all)
+}
+
+fn to_bytes(tensors: &NamedTensors) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, data)| {
+        let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes());
+        (name.as_str(), view.expect("the values fill the shape"))
+    });
+    let views: BTreeMap<_, _> = views.collect();
+    safetensors::serialize(views, None).expect("tensors in memory have a form in bytes")
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<NamedTensors> {
+    let file = SafeTensors::deserialize(bytes).ok()?;
+    let tensor = |(name, view): (&str, TensorView<'_>)| {
+        let values = floats(view.data(), view.dtype())?;
+        Some((name.to_owned(), TensorData::new(values, view.shape().to_vec())))
+    };
+    file.iter().map(tensor).collect()
 }
 
 /// A hash of all parts and their lengths.

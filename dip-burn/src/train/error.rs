@@ -66,7 +66,7 @@ pub enum TrainError {
     /// A batch cannot be assigned to the replicas.
     #[error(
         "{microbatches} microbatches cannot be assigned to {replicas} replicas, each once and at least one to every replica; \
-         raise data.microbatches or data.tokens_per_iteration, or lower pipeline.replicas or the number of nodes"
+         raise data.microbatches or data.tokens_per_iteration, or lower pipeline.replicas"
     )]
     Assignment {
         /// Microbatches of the batch.

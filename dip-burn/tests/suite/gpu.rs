@@ -1,7 +1,7 @@
 //! A GPU computes the same as the CPU. These tests need Vulkan, such as Mesa's lavapipe, or CUDA:
 //!
 //! ```text
-//! cargo test --release -p dip-burn --features wgpu,nodes -- --ignored gpu::wgpu
+//! cargo test --release -p dip-burn --features wgpu -- --ignored gpu::wgpu
 //! cargo test --release -p dip-burn --features cuda -- --ignored gpu::cuda
 //! ```
 

@@ -96,7 +96,11 @@ impl<'a> TestRun<'a> {
     pub fn trainer(self) -> Trainer<B> {
         let Self { config, data, partition, replicas, seed, connections } = self;
         let model = scenes_model();
-        let devices = vec![Default::default(); (replicas * partition.ranks) as usize];
+        let devices = match &connections.processes {
+            Some(own) => own.grid.hosted(own.transport.index()).len(),
+            None => (replicas * partition.ranks) as usize,
+        };
+        let devices = vec![Default::default(); devices];
         let plans = Box::new(RandomPlans {
             model: model.clone(),
             partition: partition.clone(),

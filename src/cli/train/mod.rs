@@ -1,6 +1,7 @@
 //! `dip train`: trains the model of a run file.
 
 mod compare;
+mod processes;
 mod progress;
 mod signals;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dip::plan::ModelSpec;
-use dip::train::runtime::nodes::NodeGroup;
+use dip::train::runtime::transport::TransportGroup;
 use dip::train::runtime::{ProcessGroup, SingleProcess};
 use dip::train::{Device, OutputLock, Resumed, Run, RunConfig, StopRequest, checkpoint};
 
@@ -42,15 +43,6 @@ pub struct Train {
     /// Write the measured timelines of these iterations to the folder `traces` of the output, for `dip report`
     #[arg(long, value_name = "FROM..TO", value_parser = iterations)]
     trace: Option<(u64, u64)>,
-    /// The nodes of the run, the same list on all of them, as names or IPv4 addresses; each trains `pipeline.replicas` replicas
-    #[cfg(feature = "nodes")]
-    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', requires = "node")]
-    #[arg(conflicts_with = "compare")]
-    nodes: Vec<String>,
-    /// Number of this node in the list, from 0; the first node writes checkpoints and metrics
-    #[cfg(feature = "nodes")]
-    #[arg(long, value_name = "NUMBER", requires = "nodes")]
-    node: Option<usize>,
 }
 
 impl Train {
@@ -62,30 +54,20 @@ impl Train {
         config.metrics.trace = self.trace.or(config.metrics.trace);
         config.validate().with_context(|| shown)?;
         if let Some(other) = &self.compare {
+            processes::refuse("--compare trains in one process")?;
             return compare::compare(&config, &model, other);
         }
-        match self.meet_nodes(&config)? {
-            Some(nodes) => {
-                let group: Arc<dyn ProcessGroup> = nodes.clone();
-                group.take_part(|| self.train(Run::new(config, model).on_nodes(nodes), &*group))
-            }
+        match processes::join()? {
             None => self.train(Run::new(config, model), &SingleProcess),
+            Some(transport) => {
+                let group = Arc::new(TransportGroup::new(transport.clone()));
+                let joined: &dyn ProcessGroup = &*group;
+                let run = Run::new(config, model).over(transport.clone(), group.clone());
+                let ended = joined.take_part(|| self.train(run, joined));
+                // The error is shown before this process waits for the others to end.
+                Ok(ended.unwrap_or_else(|error| crate::cli::fail(&error)))
+            }
         }
-    }
-
-    /// Waits for the other nodes. `None` for a run of one process.
-    #[cfg(feature = "nodes")]
-    fn meet_nodes(&self, config: &RunConfig) -> Result<Option<Arc<NodeGroup>>> {
-        use dip::train::runtime::nodes::{NodesConfig, WebSocketTransport};
-        let Some(number) = self.node else { return Ok(None) };
-        println!("{}: node {number} of {} waits for the others", config.name, self.nodes.len());
-        let transport = WebSocketTransport::connect(&NodesConfig::new(self.nodes.clone(), number))?;
-        Ok(Some(Arc::new(NodeGroup::new(Arc::new(transport)))))
-    }
-
-    #[cfg(not(feature = "nodes"))]
-    fn meet_nodes(&self, _: &RunConfig) -> Result<Option<Arc<NodeGroup>>> {
-        Ok(None)
     }
 
     fn train(&self, mut run: Run, group: &dyn ProcessGroup) -> Result<ExitCode> {
@@ -96,13 +78,13 @@ impl Train {
             run = run.with_lock(OutputLock::acquire(&config.output)?);
             self.make_room(&config)?;
         }
-        describe(&config, &model, group.size());
+        describe(&config, &model);
         println!("reading data, measuring stages and placing layers ..");
         let stop = StopRequest::default();
         let mut trainer = run.with_stop(stop.clone()).start()?;
         println!("layers: {}", trainer.partition().describe(&model));
         sizing::warn_empty_ranks(trainer.partition());
-        warn_threads(&config);
+        warn_threads(&config, group.size());
         if self.resume {
             match trainer.resume()? {
                 Some(Resumed { damaged, .. }) => {
@@ -151,10 +133,11 @@ impl Train {
     }
 }
 
-/// Warns of more rank threads than cores on the CPU: they take turns.
-fn warn_threads(config: &RunConfig) {
+/// Warns of more rank threads in a process than it has cores, on the CPU: they take turns.
+fn warn_threads(config: &RunConfig, processes: usize) {
     let cores = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
     let threads = config.pipeline.ranks as usize * config.pipeline.replicas as usize;
+    let threads = threads.div_ceil(processes);
     if config.pipeline.device == Device::Cpu && threads > cores {
         eprintln!(
             "warning: {threads} threads (pipeline.ranks = {}, pipeline.replicas = {}) share {cores} cores and take turns, so that \
@@ -177,9 +160,9 @@ fn iterations(text: &str) -> Result<(u64, u64), String> {
     Ok((from, to))
 }
 
-/// Prints the settings of the run on `nodes` nodes, before it begins.
-fn describe(config: &RunConfig, model: &ModelSpec, nodes: usize) {
-    let replicas = config.pipeline.replicas as usize * nodes;
+/// Prints the settings of the run, before it begins.
+fn describe(config: &RunConfig, model: &ModelSpec) {
+    let replicas = config.pipeline.replicas;
     println!(
         "{}: {} on {replicas} {} of {} ranks, schedule {}, {} iterations, output in {}",
         config.name,

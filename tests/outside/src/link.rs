@@ -14,7 +14,7 @@ pub struct CountedLinks(pub Uses);
 impl<B: Backend> LinkFactory<B> for CountedLinks {
     fn connect(&self, replica: &ReplicaRanks<'_, B>) -> io::Result<Vec<RankLink<B>>> {
         let counted = |inner| -> RankLink<B> { Box::new(Counted { inner, uses: self.0.clone() }) };
-        Ok(DeviceLinks.connect(replica)?.into_iter().map(counted).collect())
+        Ok(DeviceLinks::default().connect(replica)?.into_iter().map(counted).collect())
     }
 }
 

@@ -1,22 +1,16 @@
 //! Sums over the replicas of a pipeline rank.
 //!
 //! The replicas of a process hand their parts to a thread that sums while they train: a reduction runs as soon as its last part
-//! is there, and nobody waits for it before the optimiser step. In a run of several nodes that thread also sums over nodes.
+//! is there, and nobody waits for it before the optimiser step. In a run of several processes that thread also sums over processes.
 //!
-//! Between nodes this uses burn-communication, the transport of Burn's distributed engine, but not the engine itself, for three
-//! reasons in burn-collective 0.21:
-//! - the barrier after an all-reduce between nodes clears a copy of the list of peers that have arrived, so that the second
-//!   all-reduce of a process never ends, whatever the strategy (`SyncService::sync`);
-//! - sums follow the order of a hash map: three peers that add 1, 1e8 and -1e8 get 0 in one call and 1 in another;
-//! - a peer that ends leaves the others waiting for ever, and a process has one group of peers, where each rank needs its own.
-//!
-//! burn-communication's `TensorDataService` can wait for ever, too: it misses a tensor that is exposed between the look-up and the
-//! wait, and a lost peer is a panic in a background task. Its connections have neither fault.
+//! Sums over processes do not use MPI's reductions, whose order of additions depends on the library and the number of processes:
+//! the sums here have the bits of a single process.
 //!
 //! NCCL, part of Burn's `distributed` feature in cubecl-cuda, sums gradients of Burn's autodiff on the devices of one process only.
-//! Replicas on CUDA devices are summed as on any other device: by copies between devices and, between nodes, through host memory.
+//! Replicas on CUDA devices are summed as on any other device: by copies between devices and, between processes, through host
+//! memory.
 
-mod node_sums;
+mod process_sums;
 mod reducer;
 mod slices;
 mod thread;
@@ -74,7 +68,7 @@ pub trait CollectiveFactory<B: Backend>: Send + Sync {
 pub struct RankReplicas<'a, B: Backend> {
     /// The rank.
     pub rank: RankId,
-    /// Device of each replica.
+    /// Device of each replica of this process.
     pub devices: &'a [B::Device],
     /// Lengths of the tensors of each bucket, in values.
     pub layout: Layout,
@@ -87,13 +81,20 @@ impl<'a, B: Backend> RankReplicas<'a, B> {
     }
 }
 
-/// Adds neighbours in pairs, then their sums in pairs, and so on. The result does not depend on the order of arrival. It does not
-/// depend on the number of replicas per node either, if every node has 1, 2, 4 or 8: each node's sum is then an intermediate sum.
-fn in_pairs<T>(items: impl Iterator<Item = T>, mut add: impl FnMut(T, T) -> T) -> Option<T> {
+/// Adds neighbours in pairs, then their sums in pairs, and so on. The result does not depend on the order of arrival.
+fn in_pairs<T>(items: impl Iterator<Item = T>, add: impl FnMut(T, T) -> T) -> Option<T> {
+    in_blocks(items.map(|item| (0, item)), add)
+}
+
+/// As [`in_pairs`], from the sums of blocks of `2^level` items that begin at a multiple of `2^level`: the result does not depend on
+/// the blocks.
+fn in_blocks<T>(
+    blocks: impl Iterator<Item = (u32, T)>,
+    mut add: impl FnMut(T, T) -> T,
+) -> Option<T> {
     // An entry of level n is the sum of 2^n items; levels fall.
     let mut sums: Vec<(u32, T)> = Vec::new();
-    for item in items {
-        let (mut level, mut sum) = (0, item);
+    for (mut level, mut sum) in blocks {
         while let Some((_, left)) = sums.pop_if(|(other, _)| *other == level) {
             (level, sum) = (level + 1, add(left, sum));
         }
@@ -121,18 +122,30 @@ fn add_to<B: Backend>(sum: &mut Option<Tensor<B, 1>>, x: Option<Tensor<B, 1>>, d
 
 #[cfg(test)]
 mod tests {
-    use super::in_pairs;
+    use std::ops::Range;
+
+    use super::process_sums::{blocks_of, level};
+    use super::{in_blocks, in_pairs};
 
     #[test]
-    fn sums_in_pairs_do_not_depend_on_a_power_of_two_replicas_per_node() {
-        let text = |range: std::ops::Range<usize>| range.map(|i| i.to_string());
+    fn sums_of_blocks_are_the_sums_of_pairs_however_processes_share_the_replicas() {
+        let text = |range: Range<usize>| range.map(|i| i.to_string());
         let add = |a: String, b: String| format!("({a}+{b})");
         assert_eq!(in_pairs(text(0..0), add), None);
         assert_eq!(in_pairs(text(0..7), add).unwrap(), "(((0+1)+(2+3))+((4+5)+6))");
-        for (nodes, replicas) in [(3, 1), (3, 2), (5, 2), (2, 4), (3, 4), (7, 8)] {
-            let of_node = |k| in_pairs(text(k * replicas..(k + 1) * replicas), add).unwrap();
-            let of_all = in_pairs(text(0..nodes * replicas), add);
-            assert_eq!(in_pairs((0..nodes).map(of_node), add), of_all);
+        assert_eq!(blocks_of(0..7), [0..4, 4..6, 6..7]);
+        assert_eq!(blocks_of(5..16), [5..6, 6..8, 8..16]);
+        for replicas in 1..20 {
+            for first in 0..=replicas {
+                for second in first..=replicas {
+                    let processes = [0..first, first..second, second..replicas];
+                    let blocks = processes.into_iter().flat_map(blocks_of);
+                    let sum =
+                        |block: Range<usize>| (level(&block), in_pairs(text(block), add).unwrap());
+                    let found = in_blocks(blocks.map(sum), add);
+                    assert_eq!(found, in_pairs(text(0..replicas), add), "{first} {second}");
+                }
+            }
         }
     }
 }

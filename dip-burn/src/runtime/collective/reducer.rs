@@ -1,20 +1,21 @@
 //! The thread that sums the buckets of a rank while its replicas train.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender};
 
 use burn::tensor::backend::Backend;
 
-use super::node_sums::NodeSums;
+use super::process_sums::ProcessSums;
 use super::sum_of;
 use crate::params::Bucket;
-use crate::runtime::nodes::{Delivery, STOPPED};
+use crate::runtime::transport::{Delivery, STOPPED};
 
 /// A message to the summing thread.
 pub(super) enum ReduceEvent<B: Backend> {
     /// One replica's part of a bucket.
     Part(ReplicaPart<B>),
-    /// A message from another node, or its end.
+    /// A message from another process, or its end.
     Remote(Delivery),
     /// A replica has ended.
     Gone,
@@ -36,20 +37,20 @@ pub(super) struct Reducer<B: Backend> {
     sums: Vec<Sender<BucketSum<B>>>,
     /// Device of each replica of this process.
     devices: Vec<B::Device>,
-    /// The other nodes; absent in a run of one node.
-    nodes: Option<NodeSums<B>>,
+    /// The other processes with replicas of the rank, if any.
+    others: Option<ProcessSums<B>>,
     /// By bucket: the parts of the replicas that have arrived, until the bucket is complete.
     parts: HashMap<usize, Vec<Option<Bucket<B>>>>,
-    /// A node that has left after its last message. A later part fails, because its sum would need that node.
+    /// A process that has left after its last message. A later part fails, because its sum would need that process.
     left: Option<usize>,
 }
 
 /// The reason why the thread stops.
 enum End {
     ReplicaGone,
-    /// A node has failed; this node reports it to the others.
+    /// A process has failed; this process reports it to the others.
     Fault {
-        node: usize,
+        process: usize,
         what: String,
     },
 }
@@ -58,9 +59,9 @@ impl<B: Backend> Reducer<B> {
     pub fn new(
         sums: Vec<Sender<BucketSum<B>>>,
         devices: Vec<B::Device>,
-        nodes: Option<NodeSums<B>>,
+        others: Option<ProcessSums<B>>,
     ) -> Self {
-        Self { sums, devices, nodes, parts: HashMap::new(), left: None }
+        Self { sums, devices, others, parts: HashMap::new(), left: None }
     }
 
     pub fn run(mut self, events: &Receiver<ReduceEvent<B>>) {
@@ -69,7 +70,7 @@ impl<B: Backend> Reducer<B> {
                 Ok(Some(sum)) => self.publish(&sum),
                 Ok(None) => {}
                 Err(End::ReplicaGone) => return,
-                Err(End::Fault { node, what }) => return self.reject(node, &what),
+                Err(End::Fault { process, what }) => return self.reject(process, &what),
             }
         }
     }
@@ -89,8 +90,8 @@ impl<B: Backend> Reducer<B> {
     }
 
     fn take_part(&mut self, part: ReplicaPart<B>) -> Result<Option<BucketSum<B>>, End> {
-        if let Some(node) = self.left {
-            return Err(stopped(node));
+        if let Some(process) = self.left {
+            return Err(stopped(process));
         }
         let ReplicaPart { replica, bucket, tensors } = part;
         let replicas = self.devices.len();
@@ -99,24 +100,31 @@ impl<B: Backend> Reducer<B> {
         if parts.iter().any(Option::is_none) {
             return Ok(None);
         }
-        let parts = self.parts.remove(&bucket).into_iter().flatten().flatten();
+        let mut parts = self.parts.remove(&bucket).into_iter().flatten().flatten();
         // Devices take buckets in turn.
-        let sum = sum_of(parts, &self.devices[bucket % replicas]);
-        let Some(nodes) = &mut self.nodes else { return Ok(Some((bucket, sum))) };
-        nodes.contribute(bucket, sum);
+        let device = &self.devices[bucket % replicas];
+        let Some(others) = &mut self.others else {
+            return Ok(Some((bucket, sum_of(parts, device))));
+        };
+        let of_block = |block: &Range<usize>| sum_of(parts.by_ref().take(block.len()), device);
+        let blocks = others.own_blocks().iter().map(of_block).collect();
+        others.contribute(bucket, blocks);
         Ok(None)
     }
 
     fn take_message(&mut self, from: usize, bytes: Vec<u8>) -> Result<Option<BucketSum<B>>, End> {
-        let Some(nodes) = &mut self.nodes else { return Ok(None) };
-        nodes.receive(from, bytes).map_err(|what| End::Fault { node: from, what })
+        let Some(others) = &mut self.others else { return Ok(None) };
+        others.receive(from, bytes).map_err(|what| End::Fault { process: from, what })
     }
 
-    /// A node may leave at the end of a run, once the others have everything that they need from it.
+    /// A process may leave at the end of a run, once the others have everything that they need from it.
     fn handle_departure(&mut self, from: usize) -> Result<(), End> {
-        let Some(nodes) = &self.nodes else { return Ok(()) };
-        let has_failed = nodes.transport.failure().is_some();
-        if has_failed || nodes.is_waiting() || !self.parts.is_empty() {
+        let Some(others) = &self.others else { return Ok(()) };
+        if !others.has_member(from) {
+            return Ok(());
+        }
+        let has_failed = others.transport.failure().is_some();
+        if has_failed || others.is_waiting() || !self.parts.is_empty() {
             return Err(stopped(from));
         }
         self.left = Some(from);
@@ -130,13 +138,13 @@ impl<B: Backend> Reducer<B> {
         }
     }
 
-    fn reject(&self, node: usize, what: &str) {
-        if let Some(nodes) = &self.nodes {
-            nodes.transport.reject(node, what);
+    fn reject(&self, process: usize, what: &str) {
+        if let Some(others) = &self.others {
+            others.transport.reject(process, what);
         }
     }
 }
 
-fn stopped(node: usize) -> End {
-    End::Fault { node, what: STOPPED.into() }
+fn stopped(process: usize) -> End {
+    End::Fault { process, what: STOPPED.into() }
 }

@@ -1,45 +1,46 @@
-//! Sums over replicas that are threads of this process and, optionally, of other nodes.
+//! Sums over replicas that are threads of this process and, optionally, of other processes.
 
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
 
-use super::node_sums::NodeSums;
+use super::process_sums::ProcessSums;
 use super::reducer::{BucketSum, ReduceEvent, Reducer, ReplicaPart};
 use super::{Collective, CollectiveFactory, RankReplicas, ReplicaGone};
 use crate::model::to_device;
 use crate::params::Bucket;
-use crate::runtime::nodes::NodeTransport;
+use crate::runtime::group::ProcessGrid;
+use crate::runtime::transport::Transport;
 use crate::runtime::worker::panic_text;
 
-/// Connects replicas that are threads of one process or, over a transport, of several nodes.
+/// Connects replicas that are threads of one process or, over a transport, of several.
 #[derive(Clone, Default)]
 pub struct ThreadCollectives {
-    transport: Option<Arc<dyn NodeTransport>>,
+    others: Option<(Arc<dyn Transport>, ProcessGrid)>,
 }
 
 impl ThreadCollectives {
-    /// Connects the replicas of all nodes. Every node has the same number of replicas and the same layout. A message that does not
-    /// fit the layout ends the run with an error that names its node.
-    pub fn over(transport: Arc<dyn NodeTransport>) -> Self {
-        Self { transport: Some(transport) }
+    /// Connects the replicas of all processes, which have the same layout of a rank. A message that does not fit the layout ends the
+    /// run with an error that names its process.
+    pub fn over(transport: Arc<dyn Transport>, grid: ProcessGrid) -> Self {
+        Self { others: Some((transport, grid)) }
     }
 }
 
 impl<B: Backend> CollectiveFactory<B> for ThreadCollectives {
     fn connect(&self, replicas: RankReplicas<'_, B>) -> io::Result<Vec<Arc<dyn Collective<B>>>> {
         let RankReplicas { rank, devices, layout } = replicas;
-        let transport = self.transport.as_ref().filter(|transport| transport.count() > 1);
-        let nodes = transport.map(|transport| {
+        let others = self.others.as_ref().and_then(|(transport, grid)| {
             let device = devices.first().cloned().unwrap_or_default();
-            NodeSums::new(transport.clone(), rank.index(), device, layout)
+            ProcessSums::new(transport, grid, rank, device, layout)
         });
-        let members = ThreadCollective::start(devices, nodes)?.into_iter();
+        let members = ThreadCollective::start(devices, others)?.into_iter();
         Ok(members.map(|member| Arc::new(member) as Arc<dyn Collective<B>>).collect())
     }
 }
@@ -51,6 +52,21 @@ struct ThreadCollective<B: Backend> {
     /// Channel to the summing thread.
     events: Sender<ReduceEvent<B>>,
     sums: Mutex<SumQueue<B>>,
+    /// Carries the parts of other processes, if there are any.
+    transport: Option<Arc<dyn Transport>>,
+    /// The summing thread. The last member waits for its end, because it may hold the transport, which must not outlive the run.
+    _thread: Arc<ReduceThread>,
+}
+
+/// A summing thread, which ends when a member is gone.
+struct ReduceThread(Option<JoinHandle<()>>);
+
+impl Drop for ReduceThread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Sums that have arrived.
@@ -61,35 +77,42 @@ struct SumQueue<B: Backend> {
 }
 
 impl<B: Backend> ThreadCollective<B> {
-    fn start(devices: &[B::Device], nodes: Option<NodeSums<B>>) -> io::Result<Vec<Self>> {
+    fn start(devices: &[B::Device], others: Option<ProcessSums<B>>) -> io::Result<Vec<Self>> {
+        if devices.is_empty() {
+            return Ok(Vec::new());
+        }
         let (events, inbox) = channel();
-        if let Some(nodes) = &nodes {
+        if let Some(others) = &others {
             // Deliveries after the end of the replicas are dropped.
             let events = events.clone();
             let hand_over = move |delivery| drop(events.send(ReduceEvent::Remote(delivery)));
-            nodes.transport.listen(nodes.channel(), Box::new(hand_over));
+            others.transport.listen(others.channel(), Box::new(hand_over));
         }
-        let mut outboxes = Vec::new();
-        let mut members = Vec::new();
-        for (replica, device) in devices.iter().enumerate() {
-            let (outbox, sums) = channel();
-            outboxes.push(outbox);
-            let sums = Mutex::new(SumQueue { sums, early: HashMap::new() });
-            members.push(Self { replica, device: device.clone(), events: events.clone(), sums });
-        }
-        let devices = devices.to_vec();
+        let (outboxes, queues): (Vec<_>, Vec<_>) = devices.iter().map(|_| channel()).unzip();
+        let transport = others.as_ref().map(|others| others.transport.clone());
+        let of_thread = (devices.to_vec(), transport.clone());
         let stream = StreamId::current();
-        std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
-            let transport = nodes.as_ref().map(|nodes| nodes.transport.clone());
-            let reducer = Reducer::new(outboxes, devices, nodes);
+        let thread = std::thread::Builder::new().name("dip-reduce".into()).spawn(move || {
+            let (devices, transport) = of_thread;
+            let reducer = Reducer::new(outboxes, devices, others);
             let sums = || stream.executes(|| reducer.run(&inbox));
-            // Tells the other nodes before the replicas here notice that sums are missing.
-            if let (Err(panic), Some(nodes)) = (catch_unwind(AssertUnwindSafe(sums)), transport) {
+            // Tells the other processes before the replicas here notice that sums are missing.
+            if let (Err(panic), Some(transport)) = (catch_unwind(AssertUnwindSafe(sums)), transport)
+            {
                 let what = format!("has failed to sum gradients: {}", panic_text(&*panic));
-                nodes.reject(nodes.number(), &what);
+                transport.reject(transport.index(), &what);
             }
         })?;
-        Ok(members)
+        let thread = Arc::new(ReduceThread(Some(thread)));
+        let member = |(replica, (device, sums)): (usize, (&B::Device, _))| Self {
+            replica,
+            device: device.clone(),
+            events: events.clone(),
+            sums: Mutex::new(SumQueue { sums, early: HashMap::new() }),
+            transport: transport.clone(),
+            _thread: thread.clone(),
+        };
+        Ok(devices.iter().zip(queues).enumerate().map(member).collect())
     }
 }
 
@@ -105,7 +128,11 @@ impl<B: Backend> Collective<B> for ThreadCollective<B> {
             if let Some(sum) = inbox.early.remove(&bucket) {
                 break sum;
             }
-            let (other, sum) = inbox.sums.recv().map_err(|_| ReplicaGone)?;
+            let sum = match &self.transport {
+                Some(transport) => transport.waiting(|| inbox.sums.recv()),
+                None => inbox.sums.recv(),
+            };
+            let (other, sum) = sum.map_err(|_| ReplicaGone)?;
             inbox.early.insert(other, sum);
         };
         Ok(sum.into_iter().map(|x| x.map(|x| to_device(x, &self.device))).collect())

@@ -2,43 +2,34 @@
 
 use thiserror::Error;
 
-/// Processes, called nodes in messages, that cannot start or continue together.
+/// Processes that cannot start or continue together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum GroupError {
-    /// A node no longer answers.
+    /// A process no longer answers.
     #[error(
-        "node {node} ({address}) {what}; its own output may say why. Start all nodes again with --resume"
+        "process {process}{} {what}; its own output may say why. Start all processes again with --resume",
+        shown(.host)
     )]
     Gone {
-        /// The node.
-        node: usize,
-        /// Its address.
-        address: String,
+        /// The process.
+        process: usize,
+        /// Its machine.
+        host: String,
         /// The reason.
         what: String,
     },
-    /// A node was started for another run.
-    #[error("node {node} differs from this node in {what}; {remedy}")]
+    /// A process was started for another run.
+    #[error("process {process} differs from this process in {what}; {remedy}")]
     Differs {
-        /// The node.
-        node: usize,
+        /// The process.
+        process: usize,
         /// What differs.
         what: String,
         /// The remedy.
         remedy: &'static str,
     },
-    /// A node does not accept this one.
-    #[error("node {node} ({address}) refuses this node: {what}")]
-    Refused {
-        /// The node.
-        node: usize,
-        /// Its address.
-        address: String,
-        /// Its reason, with a remedy.
-        what: String,
-    },
-    /// The nodes cannot be started.
+    /// The processes cannot be started.
     #[error("{field} is {value}, but {limit}; {remedy}")]
     Start {
         /// The argument.
@@ -50,4 +41,9 @@ pub enum GroupError {
         /// The remedy.
         remedy: &'static str,
     },
+}
+
+/// A machine in parentheses, if it is known.
+fn shown(host: &str) -> String {
+    if host.is_empty() { String::new() } else { format!(" ({host})") }
 }

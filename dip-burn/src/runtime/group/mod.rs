@@ -1,15 +1,20 @@
 //! The processes that train one run together: they agree on what must be the same, and the first one writes and evaluates.
 //!
-//! Every process calls the same methods in the same order.
+//! Every process calls the same methods in the same order. A [`ProcessGrid`] says which ranks of which replicas each one hosts.
 
 mod error;
+mod grid;
+mod network;
+mod tree;
 
 pub use error::GroupError;
+pub use grid::{Position, ProcessGrid, ProcessPlacement};
+pub use network::{LinkTime, Network};
 
 use std::fmt::Display;
 
 /// The remedy if processes were started for different runs.
-pub(super) const START_ALIKE: &str = "start all nodes with the same run, version and data";
+pub(super) const START_ALIKE: &str = "start all processes with the same run, version and data";
 /// Longest difference that is quoted, in characters.
 const MAX_QUOTED: usize = 200;
 
@@ -21,23 +26,20 @@ pub trait ProcessGroup: Send + Sync {
     /// Number of processes.
     fn size(&self) -> usize;
 
-    /// The messages of all processes, in the order of their indices.
-    ///
-    /// # Errors
-    /// [`GroupError::Gone`] if a process has ended.
-    fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError>;
+    /// The machine of a process; empty if it is not known.
+    fn host(&self, process: usize) -> String {
+        let _ = process;
+        String::new()
+    }
 
-    /// The message of the first process. The messages of the others are ignored.
-    ///
-    /// # Errors
-    /// [`GroupError::Gone`] if the first process has ended.
-    fn broadcast(&self, own: Vec<u8>) -> Result<Vec<u8>, GroupError>;
+    /// Sends a message to another process; does not wait for it. Messages to one process arrive in order.
+    fn send(&self, to: usize, bytes: Vec<u8>);
 
-    /// The messages of the other processes in order, on the first process; nothing on the others.
+    /// The next message of another process. Waits for it.
     ///
     /// # Errors
-    /// [`GroupError::Gone`] if a process has ended.
-    fn gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError>;
+    /// [`GroupError::Gone`] if the process has ended.
+    fn receive(&self, from: usize) -> Result<Vec<u8>, GroupError>;
 
     /// Accepts messages of up to `bytes`, for groups that refuse long messages by default.
     fn accept_bytes(&self, bytes: usize) {
@@ -122,9 +124,11 @@ impl dyn ProcessGroup + '_ {
         }
         let own = text();
         let all = self.all_gather(own.as_bytes().to_vec())?;
-        let Some(node) = all.iter().position(|text| text != own.as_bytes()) else { return Ok(()) };
-        let difference = difference(&String::from_utf8_lossy(&all[node]), &own);
-        Err(GroupError::Differs { node, what: format!("{what}: {difference}"), remedy })
+        let Some(process) = all.iter().position(|text| text != own.as_bytes()) else {
+            return Ok(());
+        };
+        let difference = difference(&String::from_utf8_lossy(&all[process]), &own);
+        Err(GroupError::Differs { process, what: format!("{what}: {difference}"), remedy })
     }
 }
 
@@ -141,16 +145,11 @@ impl ProcessGroup for SingleProcess {
         1
     }
 
-    fn all_gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
-        Ok(vec![own])
-    }
+    fn send(&self, _: usize, _: Vec<u8>) {}
 
-    fn broadcast(&self, own: Vec<u8>) -> Result<Vec<u8>, GroupError> {
-        Ok(own)
-    }
-
-    fn gather(&self, _: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
-        Ok(Vec::new())
+    fn receive(&self, from: usize) -> Result<Vec<u8>, GroupError> {
+        let what = "is not part of a run of one process".into();
+        Err(GroupError::Gone { process: from, host: String::new(), what })
     }
 }
 
@@ -169,7 +168,7 @@ fn difference(theirs: &str, ours: &str) -> String {
     loop {
         match (theirs.next(), ours.next()) {
             (Some(x), Some(y)) if x == y => {}
-            (x, y) => return format!("it has `{}`, this node `{}`", shown(x), shown(y)),
+            (x, y) => return format!("it has `{}`, this process `{}`", shown(x), shown(y)),
         }
     }
 }
@@ -181,8 +180,8 @@ mod tests {
     #[test]
     fn a_difference_is_the_first_line_that_differs() {
         let (a, b) = ("name = 1\nseed = 3\nend", "name = 1\nseed = 4\nend");
-        assert_eq!(difference(a, b), "it has `seed = 3`, this node `seed = 4`");
-        assert_eq!(difference("x", "x\ny"), "it has `nothing`, this node `y`");
+        assert_eq!(difference(a, b), "it has `seed = 3`, this process `seed = 4`");
+        assert_eq!(difference("x", "x\ny"), "it has `nothing`, this process `y`");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use dip_core::{Link, LinkError, Message, RankId};
 /// Sends never block, so no order of sends can deadlock. A rank that ends tells the others, so that none waits for it.
 pub struct ChannelLink<P> {
     rank: usize,
-    to: Vec<Sender<Parcel<P>>>,
+    /// The way to each rank of this process.
+    to: Vec<Option<Sender<Parcel<P>>>>,
     inbox: Receiver<Parcel<P>>,
     arrived: HashMap<Message, P>,
     /// For each rank, true if it has ended.
@@ -25,10 +26,38 @@ enum Parcel<P> {
     Gone(usize),
 }
 
+/// A way into the inbox of a rank, for messages from other processes.
+pub(super) struct Inlet<P>(Sender<Parcel<P>>);
+
+impl<P> Inlet<P> {
+    /// A rank that has ended needs no message.
+    pub fn deliver(&self, message: Message, payload: P) {
+        let _ = self.0.send(Parcel::Message(message, payload));
+    }
+
+    /// Tells the rank that another one has ended.
+    pub fn gone(&self, rank: usize) {
+        let _ = self.0.send(Parcel::Gone(rank));
+    }
+}
+
 impl<P> ChannelLink<P> {
     /// Connects `ranks` ranks with each other, themselves included, for one iteration.
     pub fn mesh(ranks: usize) -> Vec<Self> {
-        let (to, inboxes): (Vec<_>, Vec<_>) = (0..ranks).map(|_| channel()).unzip();
+        Self::among(ranks, &Vec::from_iter(0..ranks))
+    }
+
+    /// Connects those of `ranks` ranks that are in `hosted`. The others are in other processes.
+    pub(super) fn among(ranks: usize, hosted: &[usize]) -> Vec<Self> {
+        let mut to: Vec<_> = (0..ranks).map(|_| None).collect();
+        let inboxes: Vec<_> = hosted
+            .iter()
+            .map(|&rank| {
+                let (sender, inbox) = channel();
+                to[rank] = Some(sender);
+                (rank, inbox)
+            })
+            .collect();
         let link = |(rank, inbox)| Self {
             rank,
             to: to.clone(),
@@ -36,7 +65,12 @@ impl<P> ChannelLink<P> {
             arrived: HashMap::new(),
             gone: vec![false; ranks],
         };
-        inboxes.into_iter().enumerate().map(link).collect()
+        inboxes.into_iter().map(link).collect()
+    }
+
+    /// A way into the inbox of this rank.
+    pub(super) fn inlet(&self) -> Inlet<P> {
+        Inlet(self.to[self.rank].clone().expect("a rank has a way to itself"))
     }
 
     fn open(&mut self, parcel: Parcel<P>) {
@@ -57,7 +91,7 @@ impl<P> ChannelLink<P> {
 
 impl<P> Drop for ChannelLink<P> {
     fn drop(&mut self) {
-        for to in &self.to {
+        for to in self.to.iter().flatten() {
             // A rank that has ended needs no message.
             let _ = to.send(Parcel::Gone(self.rank));
         }
@@ -69,7 +103,8 @@ impl<P> Link for ChannelLink<P> {
 
     fn isend(&mut self, message: &Message, payload: P) -> Result<(), LinkError> {
         let gone = LinkError::PeerGone { peer: message.to };
-        let sender = self.to.get(message.to.index()).ok_or_else(|| gone.clone())?;
+        let sender = self.to.get(message.to.index()).and_then(Option::as_ref);
+        let sender = sender.ok_or_else(|| gone.clone())?;
         sender.send(Parcel::Message(*message, payload)).map_err(|_| gone)
     }
 

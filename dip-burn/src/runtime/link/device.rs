@@ -7,25 +7,52 @@ use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{Link, LinkError, Message};
 
+use super::remote::{KEY_BYTES, RemoteEnd, RemoteLinks};
 use super::{ChannelLink, LinkFactory, RankLink, ReplicaRanks};
 use crate::model::HostCopy;
+use crate::runtime::group::ProcessGrid;
+use crate::runtime::transport::{Transport, tensors};
 use crate::stage::Payload;
 
-/// Connects ranks that are threads of one process, by channels.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct DeviceLinks;
+/// Connects ranks that are threads of this process by channels, and ranks of other processes over a transport.
+#[derive(Clone)]
+pub struct DeviceLinks<B: Backend>(Option<Arc<RemoteLinks<B>>>);
 
-impl<B: Backend> LinkFactory<B> for DeviceLinks {
+impl<B: Backend> DeviceLinks<B> {
+    /// Connects ranks of all processes.
+    pub fn over(transport: Arc<dyn Transport>, grid: ProcessGrid) -> Self {
+        Self(Some(RemoteLinks::new(transport, grid)))
+    }
+}
+
+impl<B: Backend> Default for DeviceLinks<B> {
+    /// Connects ranks of one process.
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<B: Backend> LinkFactory<B> for DeviceLinks<B> {
     fn connect(&self, replica: &ReplicaRanks<'_, B>) -> io::Result<Vec<RankLink<B>>> {
-        let devices: Arc<[B::Device]> = replica.devices.into();
-        let links = ChannelLink::mesh(devices.len()).into_iter().enumerate();
+        let ReplicaRanks { replica, ranks, hosted } = replica;
+        let mut devices = vec![None; *ranks];
+        hosted.iter().for_each(|(rank, device)| devices[rank.index()] = Some(device.clone()));
+        let devices: Arc<[Option<B::Device>]> = devices.into();
+        let numbers: Vec<usize> = hosted.iter().map(|(rank, _)| rank.index()).collect();
+        let links = ChannelLink::among(*ranks, &numbers);
+        let is_spread = numbers.len() < *ranks;
+        let remote = self.0.as_ref().filter(|_| is_spread).map(|remote| {
+            let inlets = links.iter().map(ChannelLink::inlet);
+            Arc::new(remote.begin(*replica, numbers.iter().copied().zip(inlets).collect()))
+        });
         let link = |(rank, link)| -> RankLink<B> {
-            Box::new(DeviceLink { link, rank, devices: devices.clone() })
+            Box::new(DeviceLink { link, rank, devices: devices.clone(), remote: remote.clone() })
         };
-        Ok(links.map(link).collect())
+        Ok(numbers.into_iter().zip(links).map(link).collect())
     }
 }
 
@@ -33,16 +60,20 @@ impl<B: Backend> LinkFactory<B> for DeviceLinks {
 struct DeviceLink<B: Backend> {
     link: ChannelLink<InTransit<B>>,
     rank: usize,
-    /// Device of each rank.
-    devices: Arc<[B::Device]>,
+    /// Device of each rank of this process.
+    devices: Arc<[Option<B::Device>]>,
+    /// The way to ranks of other processes, shared by the ranks of the replica.
+    remote: Option<Arc<RemoteEnd<B>>>,
 }
 
 /// A payload between two ranks.
-enum InTransit<B: Backend> {
+pub(super) enum InTransit<B: Backend> {
     /// Both ranks use one device.
     Shared(Payload<B>),
     /// The copy starts as soon as the sender has enqueued the tensor, and overlaps with the sender's next stages.
     Copied(Vec<HostCopy>),
+    /// The message of a rank of another process.
+    Remote(Vec<u8>),
 }
 
 impl<B: Backend> DeviceLink<B> {
@@ -55,14 +86,25 @@ impl<B: Backend> DeviceLink<B> {
         }
     }
 
-    fn unpack(&self, payload: InTransit<B>) -> Payload<B> {
-        match payload {
+    fn unpack(&self, message: &Message, payload: InTransit<B>) -> Result<Payload<B>, LinkError> {
+        let device = self.devices[self.rank].clone().unwrap_or_default();
+        Ok(match payload {
             InTransit::Shared(payload) => payload,
             InTransit::Copied(copies) => {
-                let device = &self.devices[self.rank];
-                Payload(copies.into_iter().map(|copy| copy.on(device)).collect())
+                Payload(copies.into_iter().map(|copy| copy.on(&device)).collect())
             }
-        }
+            InTransit::Remote(bytes) => {
+                let matrices = tensors::decode(&bytes, KEY_BYTES).ok_or_else(|| {
+                    let what = "damaged: its parts do not fit its length".into();
+                    LinkError::Protocol { message: *message, what }
+                })?;
+                let on_device = |data: burn::tensor::TensorData| {
+                    let dtype = data.dtype;
+                    Tensor::from_data(data, (&device, dtype))
+                };
+                Payload(matrices.into_iter().map(on_device).collect())
+            }
+        })
     }
 }
 
@@ -70,6 +112,10 @@ impl<B: Backend> Link for DeviceLink<B> {
     type Payload = Payload<B>;
 
     fn isend(&mut self, message: &Message, payload: Payload<B>) -> Result<(), LinkError> {
+        if let Some(remote) = self.remote.as_ref().filter(|remote| remote.is_remote(message.to)) {
+            remote.send(message, payload);
+            return Ok(());
+        }
         let payload = self.pack(payload, message.to.index());
         self.link.isend(message, payload)
     }
@@ -83,11 +129,16 @@ impl<B: Backend> Link for DeviceLink<B> {
     }
 
     fn try_irecv(&mut self, message: &Message) -> Result<Poll<Payload<B>>, LinkError> {
-        let payload = self.link.try_irecv(message)?;
-        Ok(payload.map(|payload| self.unpack(payload)))
+        Ok(match self.link.try_irecv(message)? {
+            Poll::Ready(payload) => Poll::Ready(self.unpack(message, payload)?),
+            Poll::Pending => Poll::Pending,
+        })
     }
 
     fn wait_any(&mut self, messages: &[Message]) -> Result<(), LinkError> {
-        self.link.wait_any(messages)
+        match &self.remote {
+            Some(remote) => remote.transport().waiting(|| self.link.wait_any(messages)),
+            None => self.link.wait_any(messages),
+        }
     }
 }

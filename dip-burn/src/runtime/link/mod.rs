@@ -1,7 +1,8 @@
-//! Links between the ranks of one replica.
+//! Links between the ranks of one replica, in this process and others.
 
 mod channel;
 mod device;
+mod remote;
 
 pub use channel::ChannelLink;
 pub use device::DeviceLinks;
@@ -9,7 +10,7 @@ pub use device::DeviceLinks;
 use std::io;
 
 use burn::tensor::backend::Backend;
-use dip_core::Link;
+use dip_core::{Link, RankId};
 
 use crate::stage::Payload;
 
@@ -18,7 +19,8 @@ pub type RankLink<B> = Box<dyn Link<Payload = Payload<B>> + Send>;
 
 /// Makes the links of a replica.
 pub trait LinkFactory<B: Backend>: Send + Sync {
-    /// Links for one iteration, one for each rank in order. A rank may send to any other.
+    /// Links for one iteration or group of forwards, one for each rank of this process in order. A rank may send to any other rank of its replica. All
+    /// processes with ranks of the replica call this equally often.
     ///
     /// # Errors
     /// An I/O error if the ranks cannot be connected; it ends the run.
@@ -31,13 +33,15 @@ pub trait LinkFactory<B: Backend>: Send + Sync {
 pub struct ReplicaRanks<'a, B: Backend> {
     /// Number of the replica, counted over all processes.
     pub replica: usize,
-    /// Device of each rank; payloads arrive there.
-    pub devices: &'a [B::Device],
+    /// Number of its ranks, on this process and others.
+    pub ranks: usize,
+    /// The ranks of this process in order, each with its device; payloads arrive there.
+    pub hosted: &'a [(RankId, B::Device)],
 }
 
 impl<'a, B: Backend> ReplicaRanks<'a, B> {
-    /// The ranks of replica `replica`, each on its device.
-    pub fn new(replica: usize, devices: &'a [B::Device]) -> Self {
-        Self { replica, devices }
+    /// Replica `replica` of `ranks` ranks, of which this process has those in `hosted`.
+    pub fn new(replica: usize, ranks: usize, hosted: &'a [(RankId, B::Device)]) -> Self {
+        Self { replica, ranks, hosted }
     }
 }

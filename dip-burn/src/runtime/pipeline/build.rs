@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Instant;
 
 use burn::tensor::StreamId;
 use burn::tensor::backend::Backend;
-use dip_core::{FieldError, RankId, name_covers};
+use dip_core::{FieldError, name_covers};
 
 use super::connect::{Member, connect};
 use super::{Pipeline, RankThread};
-use crate::runtime::chunks::{Chunks, layout_of};
+use crate::runtime::chunks::Chunks;
 use crate::runtime::error::PipelineError;
+use crate::runtime::group::{Position, ProcessGrid};
 use crate::runtime::init::PipelineInit;
 use crate::runtime::optimizer::{Optimizer, no_such_part};
 use crate::runtime::replica::Replica;
@@ -27,19 +29,19 @@ impl<B: Backend> Pipeline<B> {
     /// [`PipelineError`] if the devices do not fit the partition, the model cannot be built, the ranks cannot be connected, or a
     /// thread cannot be started.
     pub fn new(init: &PipelineInit<'_, B>) -> Result<Self, PipelineError> {
-        let ranks = init.partition.ranks as usize;
-        if ranks == 0 || init.devices.is_empty() || !init.devices.len().is_multiple_of(ranks) {
-            let (ranks, devices) = (init.partition.ranks, init.devices.len());
-            return Err(PipelineError::Devices { ranks, devices });
-        }
-        let chunks = build_chunks(init, ranks)?;
-        check_names(init, &chunks[..ranks])?;
-        let members = connect(init, chunks[..ranks].iter().map(layout_of).collect())?;
-        let tied = (0..init.replicas()).flat_map(|_| TiedWeights::of(init.model, init.partition));
+        let grid = init.grid()?;
+        let positions = grid.hosted(init.connections.group.index());
+        let chunks = build_chunks(init, &positions)?;
+        check_names(init, &chunks)?;
+        let tied = init.connections.processes.as_ref();
+        let tied = TiedWeights::of(init.model, init.partition, &positions, tied);
+        let members = connect(init, &grid, &chunks)?;
         let (reply_sender, replies) = channel();
         let mut pipeline = Self {
             workers: Vec::new(),
-            ranks,
+            grid,
+            replicas: grid.hosted_replicas(init.connections.group.index()),
+            positions,
             devices: init.devices.clone(),
             connections: init.connections.clone(),
             model: init.model.clone(),
@@ -47,11 +49,13 @@ impl<B: Backend> Pipeline<B> {
             modalities: init.modalities.clone(),
             replies,
             timed: false,
+            sync: Instant::now(),
         };
-        for (id, ((chunks, member), tied)) in chunks.into_iter().zip(members).zip(tied).enumerate()
-        {
-            let parts = WorkerParts { id, chunks, member, tied, replies: reply_sender.clone() };
-            pipeline.workers.push(start_thread(init, parts)?);
+        let parts = chunks.into_iter().zip(members).zip(tied);
+        for (id, (((position, chunks), member), tied)) in parts.enumerate() {
+            let replies = reply_sender.clone();
+            let parts = WorkerParts { id, position, chunks, member, tied, replies };
+            pipeline.workers.push(start_thread(init, &grid, parts)?);
         }
         Ok(pipeline)
     }
@@ -60,10 +64,14 @@ impl<B: Backend> Pipeline<B> {
 /// Checks that every setting that names parameters names one that the model has.
 fn check_names<B: Backend>(
     init: &PipelineInit<'_, B>,
-    chunks: &[Chunks<B>],
-) -> Result<(), FieldError> {
+    chunks: &[(Position, Chunks<B>)],
+) -> Result<(), PipelineError> {
+    let own: Vec<String> =
+        chunks.iter().flat_map(|(_, c)| c.values()).flat_map(ChunkStage::names).collect();
+    let all = init.connections.group.all_gather(own.join("\n").into_bytes())?;
+    let texts = all.iter().map(|bytes| String::from_utf8_lossy(bytes));
     let names: Vec<String> =
-        chunks.iter().flat_map(|c| c.values()).flat_map(ChunkStage::names).collect();
+        texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
     init.optimizer.check_names(&names)?;
     for module in &init.model.modules {
         let full = module.lora.iter().flat_map(|lora| &lora.full);
@@ -71,11 +79,11 @@ fn check_names<B: Backend>(
         for (field, part) in parts.chain(full.map(|part| ("lora.full", part))) {
             let name = format!("{}.{part}", module.name);
             if !names.iter().any(|parameter| name_covers(&name, parameter)) {
-                return Err(no_such_part(module.path(field), &name, &names));
+                return Err(no_such_part(module.path(field), &name, &names).into());
             }
         }
     }
-    check_something_is_trained(init, &names)
+    Ok(check_something_is_trained(init, &names)?)
 }
 
 /// Refuses a run whose parts are all frozen, one by one.
@@ -96,19 +104,22 @@ fn check_something_is_trained<B: Backend>(
     Err(FieldError::new("weights.frozen", "every part of the model", limit, remedy))
 }
 
-/// The chunks of every rank of every replica.
+/// The chunks of the ranks of this process.
 fn build_chunks<B: Backend>(
     init: &PipelineInit<'_, B>,
-    ranks: usize,
-) -> Result<Vec<Chunks<B>>, PipelineError> {
-    let build = |(id, device)| Ok(init.chunks_of(RankId::from(id % ranks), device)?);
-    init.devices.iter().enumerate().map(build).collect()
+    positions: &[Position],
+) -> Result<Vec<(Position, Chunks<B>)>, PipelineError> {
+    let build = |(&position, device): (&Position, _)| {
+        Ok((position, init.chunks_of(position.rank, device)?))
+    };
+    positions.iter().zip(&init.devices).map(build).collect()
 }
 
 /// The parts of a worker.
 struct WorkerParts<B: Backend> {
-    /// Its number among the ranks of all replicas.
+    /// Its number among the ranks of this process.
     id: usize,
+    position: Position,
     chunks: Chunks<B>,
     member: Member<B>,
     tied: TiedWeights<B>,
@@ -117,14 +128,14 @@ struct WorkerParts<B: Backend> {
 
 fn start_thread<B: Backend>(
     init: &PipelineInit<'_, B>,
+    grid: &ProcessGrid,
     parts: WorkerParts<B>,
 ) -> Result<RankThread<B>, PipelineError> {
-    let WorkerParts { id, mut chunks, member, tied, replies } = parts;
-    let ranks = init.partition.ranks as usize;
-    let rank = RankId::from(id % ranks);
+    let WorkerParts { id, position, mut chunks, member, tied, replies } = parts;
+    let rank = position.rank;
     let memory = Arc::<RankMemory>::default();
     chunks.values_mut().for_each(|chunk| chunk.share_memory(memory.clone()));
-    let replica = replica_of(init, id / ranks, member, &mut chunks);
+    let replica = replica_of(init, grid, position.replica, member, &mut chunks);
     let (commands, command_receiver) = channel();
     let worker = RankWorker {
         id,
@@ -143,24 +154,24 @@ fn start_thread<B: Backend>(
     // stream has freed while another still reads it (Burn 0.21).
     let stream = StreamId::current();
     let thread = std::thread::Builder::new()
-        .name(format!("dip-rank-{id}"))
+        .name(format!("dip-rank-{}", grid.number(position)))
         .spawn(move || stream.executes(|| serve_in_pool(worker, threads)))
         .map_err(|source| PipelineError::Thread { rank, source })?;
     Ok(RankThread { commands: Some(commands), thread: Some(thread) })
 }
 
-/// The place of a rank among its replicas. `own` is the index of its replica in this process.
+/// The place of a rank among its replicas.
 fn replica_of<B: Backend>(
     init: &PipelineInit<'_, B>,
-    own: usize,
+    grid: &ProcessGrid,
+    number: usize,
     collective: Member<B>,
     chunks: &mut Chunks<B>,
 ) -> Replica<B> {
-    let group = &init.connections.group;
-    let (number, count) = (group.index() * init.replicas() + own, group.size() * init.replicas());
+    let count = grid.replicas();
     let is_sharded = init.optimizer.shard && count > 1;
     let shard = is_sharded.then(|| OptimizerShard::of(chunks, number, count));
-    Replica { number, reports_norm: own == 0, collective, shard }
+    Replica { number, reports_norm: number == 0, collective, shard }
 }
 
 /// Serves inside the rank's own compute pool, so that ranks never wait for each other's threads.

@@ -3,44 +3,45 @@
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use dip_core::RankId;
+use dip_core::{ModelSpec, ModuleId, RankId};
 
-use crate::runtime::collective::{Collective, Layout, RankReplicas};
+use crate::runtime::chunks::{Chunks, layout_of};
+use crate::runtime::collective::{Collective, RankReplicas};
 use crate::runtime::error::PipelineError;
+use crate::runtime::group::{Position, ProcessGrid};
 use crate::runtime::init::PipelineInit;
 
 /// A rank's end of the sums over its replicas; absent in a run with one replica.
 pub(super) type Member<B> = Option<Arc<dyn Collective<B>>>;
 
-/// The members of all ranks, replica by replica.
+/// The members of the ranks of this process, by position.
 ///
 /// Accepts messages of the other processes before it agrees with them on the partition, because a process that has agreed may send
 /// at once.
 pub(super) fn connect<B: Backend>(
     init: &PipelineInit<'_, B>,
-    layouts: Vec<Layout>,
+    grid: &ProcessGrid,
+    chunks: &[(Position, Chunks<B>)],
 ) -> Result<Vec<Member<B>>, PipelineError> {
     let group = &init.connections.group;
-    group.accept_bytes(max_state_bytes(&layouts));
-    let members = if group.size() * init.replicas() > 1 {
-        members(init, layouts)?
-    } else {
-        vec![None; init.devices.len()]
-    };
-    group.agree("the partition", || settings(init))?;
+    group.accept_bytes(max_state_bytes(init.model));
+    let members =
+        if grid.replicas() > 1 { members(init, chunks)? } else { vec![None; chunks.len()] };
+    group.agree("the partition", || settings(init, grid))?;
     Ok(members)
 }
 
 fn members<B: Backend>(
     init: &PipelineInit<'_, B>,
-    layouts: Vec<Layout>,
+    chunks: &[(Position, Chunks<B>)],
 ) -> Result<Vec<Member<B>>, PipelineError> {
-    let ranks = layouts.len();
-    let mut all = vec![None; init.devices.len()];
-    for (r, layout) in layouts.into_iter().enumerate() {
-        let rank = RankId::from(r);
-        let devices: Vec<B::Device> = init.devices.iter().skip(r).step_by(ranks).cloned().collect();
-        let replicas = RankReplicas::new(rank, &devices, layout);
+    let mut all = vec![None; chunks.len()];
+    for rank in (0..init.partition.ranks).map(RankId) {
+        let of_rank = |&i: &usize| chunks[i].0.rank == rank;
+        let own: Vec<usize> = (0..chunks.len()).filter(of_rank).collect();
+        let Some(&first) = own.first() else { continue };
+        let devices: Vec<B::Device> = own.iter().map(|&i| init.devices[i].clone()).collect();
+        let replicas = RankReplicas::new(rank, &devices, layout_of(&chunks[first].1));
         let members = init.connections.collectives.connect(replicas);
         let members = members.map_err(|source| PipelineError::Connect { rank, source })?;
         if members.len() != devices.len() {
@@ -50,28 +51,27 @@ fn members<B: Backend>(
                 expected: devices.len(),
             });
         }
-        for (replica, member) in members.into_iter().enumerate() {
-            all[replica * ranks + r] = Some(member);
+        for (i, member) in own.into_iter().zip(members) {
+            all[i] = Some(member);
         }
     }
     Ok(all)
 }
 
 /// The settings that processes must share to sum each other's gradients, one field per line.
-fn settings<B: Backend>(init: &PipelineInit<'_, B>) -> String {
-    let fields = (init.partition, init.replicas(), &init.optimizer, init.precision);
+fn settings<B: Backend>(init: &PipelineInit<'_, B>, grid: &ProcessGrid) -> String {
+    let fields = (init.partition, grid.replicas(), &init.optimizer, init.precision);
     serde_json::to_string_pretty(&fields).expect("plain data has a JSON form")
 }
 
-/// The longest file of a checkpoint, which the first process sends to the others: weights, two moments and averages in f32, with
-/// names.
-fn max_state_bytes(layouts: &[Layout]) -> usize {
-    const COPIES: usize = 4;
-    const NAME_BYTES: usize = 1024;
-    const HEADER_BYTES: usize = 16 << 20;
-    // Every chunk has two buckets of the same lengths.
-    let lengths = || layouts.iter().flatten().step_by(2).flatten();
-    let values = lengths().fold(0usize, |sum, &length| sum.saturating_add(length));
-    let value_bytes = values.saturating_mul(COPIES * size_of::<f32>());
-    value_bytes.saturating_add(lengths().count() * COPIES * NAME_BYTES).saturating_add(HEADER_BYTES)
+/// The longest file of a checkpoint, which processes send each other: weights, two moments and averages in f32, with names.
+fn max_state_bytes(model: &ModelSpec) -> usize {
+    const COPIES: u64 = 4;
+    /// Room for tensors that the count of parameters leaves out.
+    const SLACK: u64 = 2;
+    const HEADER_BYTES: u64 = 64 << 20;
+    let of_module = |m: usize| model.parameters(ModuleId::from(m)).total();
+    let values = (0..model.modules.len()).map(of_module).fold(0, u64::saturating_add);
+    let bytes = values.saturating_mul(COPIES * SLACK * size_of::<f32>() as u64);
+    usize::try_from(bytes.saturating_add(HEADER_BYTES)).unwrap_or(usize::MAX)
 }

@@ -1,9 +1,9 @@
 //! Runs forwards through the pipeline: losses, scores of the next token, and velocities. No process holds the whole model.
 //!
-//! All processes of a run make the same calls. Microbatches are dealt to the replicas of all processes, and every process gets all
-//! results.
+//! All processes of a run make the same calls. Microbatches are dealt to the replicas, each process runs the ranks that it hosts, and
+//! every process gets all results.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
@@ -41,11 +41,15 @@ struct PendingJob {
     items: usize,
     /// Workers that have not answered.
     missing: HashSet<usize>,
-    /// Of each replica of this process.
-    places: Vec<ReplicaPlaces>,
-    /// The values of items by number. Several ends of one microbatch are in the order of their modules.
-    answers: Vec<((usize, TaskId), Vec<f32>)>,
+    /// Of each replica of which this process runs ranks.
+    places: BTreeMap<usize, ReplicaPlaces>,
+    /// What the ranks of this process gave.
+    answers: Vec<ItemAnswer>,
 }
+
+/// The values that an end of the model gave for an item, with the number of the item. Several ends of one microbatch are in the order
+/// of their tasks, which is that of their modules.
+type ItemAnswer = ((usize, TaskId), Vec<f32>);
 
 /// The items that a replica runs.
 struct ReplicaPlaces {
@@ -108,12 +112,12 @@ impl<B: Backend> ForwardPipeline<'_, B> {
 
     /// Ranks of all replicas of all processes.
     pub fn positions(&self) -> usize {
-        self.pipeline.ranks * self.lanes()
+        self.pipeline.grid.ranks() * self.lanes()
     }
 
     /// Replicas of all processes.
     fn lanes(&self) -> usize {
-        self.pipeline.connections.group.size() * self.pipeline.replicas()
+        self.pipeline.grid.replicas()
     }
 
     /// Runs microbatches at once. Returns what the end of the model gives for each, row by row.
@@ -130,34 +134,27 @@ impl<B: Backend> ForwardPipeline<'_, B> {
     /// # Errors
     /// [`PipelineError`] if a rank has failed.
     pub fn submit(&mut self, items: Vec<ForwardItem>) -> Result<(), PipelineError> {
-        let (lanes, own) = (self.lanes(), self.pipeline.replicas());
-        let first = self.pipeline.connections.group.index() * own;
-        let count = items.len();
-        let mut of_replica: Vec<Vec<(usize, ForwardItem)>> = Vec::new();
-        of_replica.resize_with(own, Vec::new);
+        let (lanes, count) = (self.lanes(), items.len());
+        let own = self.pipeline.replicas.iter().map(|&replica| (replica, Vec::new()));
+        let mut of_replica: BTreeMap<usize, Vec<(usize, ForwardItem)>> = own.collect();
         for (i, item) in items.into_iter().enumerate() {
             // A sequence stays on the replica that remembers it.
             let lane = match item.goal {
                 ForwardGoal::Continue { number, .. } => number % lanes,
                 _ => i % lanes,
             };
-            if let Some(replica) = lane.checked_sub(first).filter(|&r| r < own) {
-                of_replica[replica].push((i, item));
+            if let Some(of_lane) = of_replica.get_mut(&lane) {
+                of_lane.push((i, item));
             }
         }
+        of_replica.retain(|_, items| !items.is_empty());
         let mut missing = HashSet::new();
-        let mut places = Vec::with_capacity(own);
-        for (replica, items) in of_replica.into_iter().enumerate() {
+        let mut places = BTreeMap::new();
+        for (replica, items) in of_replica {
             let (numbers, items): (Vec<usize>, Vec<ForwardItem>) = items.into_iter().unzip();
-            let microbatch_of = match items.is_empty() {
-                true => HashMap::new(),
-                false => {
-                    let ranks = self.pipeline.ranks;
-                    missing.extend(replica * ranks..(replica + 1) * ranks);
-                    self.start(replica, items)?
-                }
-            };
-            places.push(ReplicaPlaces { numbers, microbatch_of });
+            let (ids, microbatch_of) = self.start(replica, items)?;
+            missing.extend(ids);
+            places.insert(replica, ReplicaPlaces { numbers, microbatch_of });
         }
         self.jobs.push_back(PendingJob { items: count, missing, places, answers: Vec::new() });
         Ok(())
@@ -175,25 +172,23 @@ impl<B: Backend> ForwardPipeline<'_, B> {
                     let job = self.jobs.iter_mut().find(|job| job.missing.contains(&id));
                     let job = job.ok_or_else(|| pipeline.out_of_turn(id))?;
                     job.missing.remove(&id);
-                    job.add(id / pipeline.ranks, answers);
+                    job.add(pipeline.positions[id].replica, answers);
                 }
                 (id, _) => return Err(pipeline.out_of_turn(id)),
             }
         }
-        let Some(PendingJob { items, mut answers, .. }) = self.jobs.pop_front() else {
-            return Ok(Vec::new());
-        };
-        answers.sort_by_key(|(place, _)| *place);
-        let own = answers.into_iter().map(|((number, _), values)| (number, values));
-        self.share(items, own.collect())
+        match self.jobs.pop_front() {
+            Some(PendingJob { items, answers, .. }) => self.share(items, answers),
+            None => Ok(Vec::new()),
+        }
     }
 
-    /// Starts the forwards of a replica. Returns the microbatch of every task.
+    /// Starts the forwards of the ranks of a replica that this process hosts. Returns their workers, and the microbatch of every task.
     fn start(
         &mut self,
         replica: usize,
         items: Vec<ForwardItem>,
-    ) -> Result<HashMap<TaskId, MicrobatchId>, PipelineError> {
+    ) -> Result<(Vec<usize>, HashMap<TaskId, MicrobatchId>), PipelineError> {
         let work = Arc::new(self.work(items)?);
         let pipeline = &mut *self.pipeline;
         let plan = forward_plan(&ForwardInput {
@@ -203,11 +198,13 @@ impl<B: Backend> ForwardPipeline<'_, B> {
         });
         let microbatch_of = plan.graph.tasks.iter().map(|t| (t.id, t.microbatch)).collect();
         let program = Arc::new(compile(&plan));
-        for (r, link) in pipeline.links(replica)?.into_iter().enumerate() {
+        let mut ids = Vec::new();
+        for (id, link) in pipeline.links(replica)? {
             let job = ForwardJob { program: program.clone(), work: work.clone(), link };
-            pipeline.command(replica * pipeline.ranks + r, RankCommand::Forward(Box::new(job)))?;
+            pipeline.command(id, RankCommand::Forward(Box::new(job)))?;
+            ids.push(id);
         }
-        Ok(microbatch_of)
+        Ok((ids, microbatch_of))
     }
 
     /// The microbatches with all their instances. A sequence that goes on has instances of the last module only.
@@ -235,26 +232,20 @@ impl<B: Backend> ForwardPipeline<'_, B> {
     }
 
     /// The values of all `count` items, from all processes.
-    fn share(
-        &self,
-        count: usize,
-        own: Vec<(usize, Vec<f32>)>,
-    ) -> Result<Vec<Vec<f32>>, PipelineError> {
+    fn share(&self, count: usize, own: Vec<ItemAnswer>) -> Result<Vec<Vec<f32>>, PipelineError> {
         let group = &self.pipeline.connections.group;
-        let mut all = vec![Vec::new(); count];
-        let mut add = |number: usize, values: Vec<f32>| match all.get_mut(number) {
-            Some(place) => place.extend(values),
-            None => drop(values),
+        let mut answers = match group.size() {
+            1 => own,
+            _ => {
+                let messages = group.all_gather(to_bytes(&own))?;
+                messages.iter().flat_map(|message| from_bytes(message)).collect()
+            }
         };
-        if group.size() == 1 {
-            own.into_iter().for_each(|(number, values)| add(number, values));
-            return Ok(all);
-        }
-        for message in group.all_gather(to_bytes(&own))? {
-            let mut numbers = numbers(&message);
-            while let (Some(number), Some(length)) = (numbers.next(), numbers.next()) {
-                let values = numbers.by_ref().take(length as usize).map(|x| x as f32);
-                add(number as usize, values.collect());
+        answers.sort_by_key(|(place, _)| *place);
+        let mut all = vec![Vec::new(); count];
+        for ((number, _), values) in answers {
+            if let Some(place) = all.get_mut(number) {
+                place.extend(values);
             }
         }
         Ok(all)
@@ -263,17 +254,29 @@ impl<B: Backend> ForwardPipeline<'_, B> {
 
 impl PendingJob {
     fn add(&mut self, replica: usize, answers: Vec<ForwardAnswer>) {
-        let ReplicaPlaces { numbers, microbatch_of } = &self.places[replica];
+        let ReplicaPlaces { numbers, microbatch_of } = &self.places[&replica];
         let number = |task: &TaskId| numbers[microbatch_of[task].index()];
         self.answers.extend(answers.into_iter().map(|(task, x)| ((number(&task), task), x)));
     }
 }
 
-/// Items as a message of numbers: number and length before the values of each.
-fn to_bytes(items: &[(usize, Vec<f32>)]) -> Vec<u8> {
-    let item = |(number, values): &(usize, Vec<f32>)| {
-        let head = [*number as f64, values.len() as f64];
+/// Answers as a message of numbers: item, task and length before the values of each.
+fn to_bytes(answers: &[ItemAnswer]) -> Vec<u8> {
+    let answer = |((number, task), values): &ItemAnswer| {
+        let head = [*number as f64, f64::from(task.0), values.len() as f64];
         head.into_iter().chain(values.iter().map(|&x| f64::from(x))).collect::<Vec<_>>()
     };
-    items.iter().flat_map(item).flat_map(f64::to_le_bytes).collect()
+    answers.iter().flat_map(answer).flat_map(f64::to_le_bytes).collect()
+}
+
+fn from_bytes(message: &[u8]) -> Vec<ItemAnswer> {
+    let mut numbers = numbers(message);
+    let mut answers = Vec::new();
+    while let (Some(number), Some(task), Some(length)) =
+        (numbers.next(), numbers.next(), numbers.next())
+    {
+        let values = numbers.by_ref().take(length as usize).map(|x| x as f32).collect();
+        answers.push(((number as usize, TaskId(task as u32)), values));
+    }
+    answers
 }

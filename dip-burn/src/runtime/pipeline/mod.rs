@@ -5,13 +5,14 @@ mod connect;
 mod executor;
 mod forward;
 mod replies;
+mod share;
 mod step;
 
 pub use executor::BatchExecutor;
 pub use forward::{ForwardItem, ForwardPipeline};
 pub use step::{ReplicaWork, StepReport, Update};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,6 +24,7 @@ use dip_core::{ExecError, ModelSpec, Partition, Plan, Seconds, StageError, Trace
 
 use super::connections::Connections;
 use super::error::PipelineError;
+use super::group::{Position, ProcessGrid};
 use super::link::{RankLink, ReplicaRanks};
 use super::worker::{Iteration, RankCommand, RankReport, RankUpdate, Reply, TensorKind};
 use crate::batch::Batch;
@@ -31,14 +33,18 @@ use crate::model::Modalities;
 use crate::params::NamedTensors;
 use crate::stage::NonFinite;
 
-/// The ranks of a pipeline and its replicas, each a thread of this process.
+/// The ranks of a pipeline and its replicas that this process hosts, each a thread.
 pub struct Pipeline<B: Backend> {
-    /// The ranks of the first replica, then of the second, and so on.
+    /// The ranks of this process, replica by replica.
     workers: Vec<RankThread<B>>,
-    /// Ranks of one replica.
-    ranks: usize,
+    /// The position of each worker.
+    positions: Vec<Position>,
     /// Device of each worker.
     devices: Vec<B::Device>,
+    /// The replicas with ranks in this process.
+    replicas: Vec<usize>,
+    /// The place of every rank among the processes.
+    grid: ProcessGrid,
     connections: Connections<B>,
     model: ModelSpec,
     partition: Partition,
@@ -46,6 +52,8 @@ pub struct Pipeline<B: Backend> {
     replies: Receiver<(usize, Reply)>,
     /// True if every stage waits until its device has run it.
     timed: bool,
+    /// The last moment that all processes shared, up to the latency of a message.
+    sync: Instant,
 }
 
 /// How an iteration runs.
@@ -63,9 +71,14 @@ struct RankThread<B: Backend> {
 }
 
 impl<B: Backend> Pipeline<B> {
-    /// Replicas of the pipeline in this process, each with its own microbatches.
-    pub fn replicas(&self) -> usize {
-        self.workers.len() / self.ranks
+    /// The replicas with ranks in this process, counted over all processes.
+    pub fn replicas(&self) -> &[usize] {
+        &self.replicas
+    }
+
+    /// The place of every rank among the processes.
+    pub fn grid(&self) -> &ProcessGrid {
+        &self.grid
     }
 
     /// Times stages by their devices from now on: every stage waits until its device has run it. Otherwise the time of a stage on a GPU
@@ -88,7 +101,7 @@ impl<B: Backend> Pipeline<B> {
     }
 
     /// Runs one iteration: every stage of every replica, the sums of the gradients over replicas, and the optimiser step if there
-    /// is an update.
+    /// is an update. `work` has an entry for each of [`replicas`](Self::replicas). All processes must call it.
     ///
     /// # Errors
     /// [`PipelineError`] of the first rank that failed. The pipeline cannot continue after it.
@@ -97,8 +110,8 @@ impl<B: Backend> Pipeline<B> {
         work: &[ReplicaWork<'_>],
         update: Option<Update>,
     ) -> Result<StepReport, PipelineError> {
-        if work.len() != self.replicas() {
-            let (given, replicas) = (work.len(), self.replicas());
+        if work.len() != self.replicas.len() {
+            let (given, replicas) = (work.len(), self.replicas.len());
             return Err(PipelineError::Replicas { given, replicas });
         }
         let epoch = Instant::now();
@@ -106,18 +119,18 @@ impl<B: Backend> Pipeline<B> {
         let scales = self.start(work, epoch, mode)?;
         let (reports, gradient_norm) = self.finish(&scales, update)?;
         let elapsed = Seconds(epoch.elapsed().as_secs_f64());
-        let empty = Trace { ranks: self.ranks as u32, spans: Vec::new() };
-        let mut traces = vec![empty; work.len()];
-        let mut losses = Vec::new();
+        let trained_tokens = work.first().map_or(1, |w| w.batch.trained_tokens.max(1));
+        let (loss_sum, all) = self.share(reports, epoch)?;
+        let loss = loss_sum / trained_tokens as f64;
+        let mut traces: BTreeMap<usize, Trace> = BTreeMap::new();
         let mut peak_activation = Vec::new();
-        for (id, report) in reports {
-            traces[id / self.ranks].spans.extend(report.spans);
-            losses.push(report.loss_sum);
+        for (number, report) in all {
+            let empty = Trace { ranks: self.grid.ranks() as u32, spans: Vec::new() };
+            let replica = self.grid.position(number).replica;
+            traces.entry(replica).or_insert(empty).spans.extend(report.spans);
             peak_activation.push(report.peak_activation);
         }
-        let loss_sum = self.sum_over_processes(&losses)?;
-        let trained_tokens = work.first().map_or(1, |w| w.batch.trained_tokens.max(1));
-        let loss = loss_sum / trained_tokens as f64;
+        let traces = traces.into_values().collect();
         Ok(StepReport { traces, elapsed, loss, gradient_norm, peak_activation })
     }
 
@@ -149,9 +162,9 @@ impl<B: Backend> Pipeline<B> {
     ) -> Result<Vec<Sender<Option<f64>>>, PipelineError> {
         let Mode { update, loss_scale, checks } = mode;
         let mut scales = Vec::new();
-        for (replica, work) in work.iter().enumerate() {
+        for (&replica, work) in self.replicas.clone().iter().zip(work) {
             let program = Arc::new(compile(work.plan));
-            for (r, link) in self.links(replica)?.into_iter().enumerate() {
+            for (id, link) in self.links(replica)? {
                 let rank_update = update.map(|update| {
                     let (sender, scale) = channel();
                     scales.push(sender);
@@ -167,23 +180,26 @@ impl<B: Backend> Pipeline<B> {
                     checks,
                     timed: self.timed,
                 };
-                self.command(replica * self.ranks + r, RankCommand::Run(Box::new(iteration)))?;
+                self.command(id, RankCommand::Run(Box::new(iteration)))?;
             }
         }
         Ok(scales)
     }
 
-    /// Links for one iteration of a replica of this process.
-    fn links(&self, replica: usize) -> Result<Vec<RankLink<B>>, PipelineError> {
-        let devices = &self.devices[replica * self.ranks..][..self.ranks];
-        let number = self.connections.group.index() * self.replicas() + replica;
-        let links = self.connections.links.connect(&ReplicaRanks::new(number, devices));
-        let links = links.map_err(|source| PipelineError::Links { replica: number, source })?;
-        if links.len() != self.ranks {
+    /// The workers of a replica, each with its link for one iteration.
+    fn links(&self, replica: usize) -> Result<Vec<(usize, RankLink<B>)>, PipelineError> {
+        let is_of_replica = |&id: &usize| self.positions[id].replica == replica;
+        let ids: Vec<usize> = (0..self.workers.len()).filter(is_of_replica).collect();
+        let hosted = ids.iter().map(|&id| (self.positions[id].rank, self.devices[id].clone()));
+        let hosted: Vec<_> = hosted.collect();
+        let ranks = ReplicaRanks::new(replica, self.grid.ranks(), &hosted);
+        let links = self.connections.links.connect(&ranks);
+        let links = links.map_err(|source| PipelineError::Links { replica, source })?;
+        if links.len() != ids.len() {
             let (what, given) = ("links", links.len());
-            return Err(PipelineError::Connections { what, given, expected: self.ranks });
+            return Err(PipelineError::Connections { what, given, expected: ids.len() });
         }
-        Ok(links)
+        Ok(ids.into_iter().zip(links).collect())
     }
 
     /// Collects the reports of all ranks; when all norms are there, answers them with the scale of the gradients.
@@ -200,9 +216,7 @@ impl<B: Backend> Pipeline<B> {
                 (id, Reply::SquaredNorm(norm)) => {
                     norms.insert(id, norm);
                     if norms.len() == self.workers.len() {
-                        // Summed in the order of ranks, so that the result does not depend on the order of arrival.
-                        let scaled =
-                            self.value_of_first_process(norms.values().sum::<f64>().sqrt())?;
+                        let scaled = self.norm_over_processes(&norms)?;
                         gradient_norm = scaled / update.map_or(1.0, |u| u.loss_scale);
                         let scale = update.and_then(|u| u.gradient_scale(gradient_norm));
                         for sender in scales {
@@ -219,33 +233,52 @@ impl<B: Backend> Pipeline<B> {
         Ok((reports, gradient_norm))
     }
 
-    /// The value of the first process. Others may round differently, but all must take the same step.
-    fn value_of_first_process(&self, number: f64) -> Result<f64, PipelineError> {
-        let bytes = self.connections.group.broadcast(number.to_le_bytes().to_vec())?;
-        Ok(numbers(&bytes).next().unwrap_or(f64::NAN))
+    /// The norm over all ranks. The squares are added in the order of ranks, so that the norm depends neither on the order of arrival
+    /// nor on the number of processes.
+    fn norm_over_processes(&self, squares: &BTreeMap<usize, f64>) -> Result<f64, PipelineError> {
+        let own: Vec<f64> = squares.values().copied().collect();
+        let bytes = own.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let mut all: Vec<f64> = vec![0.0; self.grid.ranks() * self.grid.replicas()];
+        for (process, bytes) in self.connections.group.all_gather(bytes)?.iter().enumerate() {
+            let hosted = self.grid.hosted(process);
+            for (position, square) in hosted.into_iter().zip(numbers(bytes)) {
+                all[self.grid.number(position)] = square;
+            }
+        }
+        Ok(all.into_iter().sum::<f64>().sqrt())
     }
 
-    /// The sum in the order of processes and ranks, so that it has the same bits as in one process.
-    fn sum_over_processes(&self, own: &[f64]) -> Result<f64, PipelineError> {
-        let own = own.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let all = self.connections.group.all_gather(own)?;
-        Ok(all.iter().flat_map(|bytes| numbers(bytes)).sum())
-    }
-
-    /// Tensors of all ranks of this process, by name.
+    /// Tensors of the ranks of this process, by name.
     ///
     /// # Errors
     /// [`PipelineError::Rank`] if a rank has ended.
     pub fn export(&mut self, what: TensorKind) -> Result<NamedTensors, PipelineError> {
         // Replicas have equal weights and gradients, but each may have only a shard of the averages.
-        let asked = if what == TensorKind::Averages { self.workers.len() } else { self.ranks };
-        for id in 0..asked {
+        let mut seen = HashSet::new();
+        let is_first =
+            |position: &Position| seen.insert(position.rank) || what == TensorKind::Averages;
+        let asked = self.positions.clone().into_iter().filter(is_first).collect();
+        Ok(self.export_from(what, asked)?.into_values().flatten().collect())
+    }
+
+    /// Tensors of each rank of this process at `positions`.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    pub fn export_from(
+        &mut self,
+        what: TensorKind,
+        positions: Vec<Position>,
+    ) -> Result<BTreeMap<Position, NamedTensors>, PipelineError> {
+        let is_asked = |&id: &usize| positions.contains(&self.positions[id]);
+        let asked: Vec<usize> = (0..self.workers.len()).filter(is_asked).collect();
+        for &id in &asked {
             self.command(id, RankCommand::Export(what))?;
         }
-        let mut all = NamedTensors::new();
-        for _ in 0..asked {
+        let mut all = BTreeMap::new();
+        for _ in &asked {
             match self.reply()? {
-                (_, Reply::Exported(tensors)) => all.extend(tensors),
+                (id, Reply::Exported(tensors)) => drop(all.insert(self.positions[id], tensors)),
                 (id, _) => return Err(self.out_of_turn(id)),
             }
         }

@@ -55,7 +55,7 @@ impl<B: Backend> Pipeline<B> {
 
     /// The pipeline rank of a worker.
     fn rank_of(&self, id: usize) -> RankId {
-        RankId::from(id % self.ranks)
+        self.positions[id].rank
     }
 
     /// A rank that fails takes its neighbours with it, and a neighbour may answer first: looks for the failure that is not merely

@@ -26,7 +26,7 @@ impl Update {
     }
 }
 
-/// The work of one replica in an iteration. The batches of all replicas state the trained tokens of the whole batch.
+/// The work of one replica in an iteration, the same on all processes with ranks of it. The batches of all replicas state the trained tokens of the whole batch.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplicaWork<'a> {
     /// A plan of its batch that passes the checker.
@@ -35,7 +35,7 @@ pub struct ReplicaWork<'a> {
     pub batch: &'a Arc<Batch>,
 }
 
-/// The results of one iteration.
+/// The results of one iteration. The first of several processes has the traces and peaks of all ranks, the others those of their own.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StepReport {

@@ -6,6 +6,7 @@ use dip_core::{FieldError, MAX_WINDOW};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Precision;
+use crate::runtime::ProcessPlacement;
 
 /// Most ranks of all replicas, and most compute threads of a rank.
 const MAX_THREADS: u32 = 1024;
@@ -20,6 +21,11 @@ pub struct PipelineConfig {
     pub ranks: u32,
     /// Replicas of the pipeline, each with its own ranks; they share the microbatches of a batch.
     pub replicas: u32,
+    /// Which ranks share a process, or are on neighbouring processes, in a run of several processes.
+    pub placement: ProcessPlacement,
+    /// True to plan with the measured latency and bandwidth between processes. Without it, plans do not depend on how processes share
+    /// the ranks, and the results have the bits of one process.
+    pub network_costs: bool,
     /// Compute threads of a rank on CPU.
     pub threads_per_rank: usize,
     /// The precision of the layers. Weights and optimiser stay f32. CPUs are slower in 16 bits than in f32.
@@ -82,6 +88,8 @@ impl Default for PipelineConfig {
             device: Device::Cpu,
             ranks: 2,
             replicas: 1,
+            placement: ProcessPlacement::default(),
+            network_costs: true,
             threads_per_rank: 1,
             precision: Precision::F32,
             schedule: "dip".into(),

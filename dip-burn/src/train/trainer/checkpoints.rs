@@ -8,7 +8,9 @@ use burn::tensor::backend::Backend;
 use super::Trainer;
 use crate::checkpoint::{self, CheckpointError, CheckpointReader, Draft, ShardFile};
 use crate::data::SourcePosition;
-use crate::train::agreement::{agree_on_weights, share_results};
+use crate::params::NamedTensors;
+use crate::runtime::TensorKind;
+use crate::train::agreement::{agree_on_weights, gather_tensors, share_results};
 use crate::train::error::TrainError;
 use crate::train::state::{RunFacts, RunState};
 
@@ -103,15 +105,6 @@ impl<B: Backend> Trainer<B> {
         Ok(saved?)
     }
 
-    /// Checks that all processes have the same weights.
-    pub(super) fn agree_on_weights(&mut self) -> Result<(), TrainError> {
-        if self.group.size() > 1 {
-            let weights = self.weights()?;
-            agree_on_weights(&*self.group, self.iteration(), &weights)?;
-        }
-        Ok(())
-    }
-
     /// The folder that all processes write to.
     fn draft(&self) -> Result<Result<Draft, CheckpointError>, TrainError> {
         let (output, iteration) = (&self.config.output, self.iteration());
@@ -176,7 +169,29 @@ impl<B: Backend> Trainer<B> {
             model: self.config.model.clone(),
             seed: self.config.seed,
             ranks: self.partition.ranks,
-            replicas: self.pipeline.replicas() * self.group.size(),
+            replicas: self.pipeline.grid().replicas(),
         }
+    }
+
+    /// Checks that the replicas of every rank have the same weights. All processes must call it.
+    pub(super) fn agree_on_weights(&mut self) -> Result<(), TrainError> {
+        if self.group.size() == 1 {
+            return Ok(());
+        }
+        let own = self.pipeline.grid().hosted(self.group.index());
+        let own = self.pipeline.export_from(TensorKind::Parameters, own)?;
+        Ok(agree_on_weights(&*self.group, self.pipeline.grid(), self.progress.iteration, &own)?)
+    }
+
+    /// The weights of all ranks on the first process; only its own on the others. All processes must call it.
+    pub(super) fn gather_weights(&mut self) -> Result<NamedTensors, TrainError> {
+        if self.group.size() == 1 {
+            return Ok(self.pipeline.export(TensorKind::Parameters)?);
+        }
+        // Replicas have equal weights.
+        let mut own = self.pipeline.grid().hosted(self.group.index());
+        own.retain(|position| position.replica == 0);
+        let own = self.pipeline.export_from(TensorKind::Parameters, own)?;
+        Ok(gather_tensors(&*self.group, own.into_values().flatten().collect())?)
     }
 }

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod evaluation;
+mod plans;
 mod prefetch;
 mod progress;
 
@@ -9,9 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::{
-    ModelSpec, Partition, Plan, PlanSource, PlannedBatch, Seconds, Trace, TraceFile, check_plan,
-};
+use dip_core::{ModelSpec, Partition, Plan, PlanSource, PlannedBatch, Seconds, Trace, TraceFile};
 
 pub use self::checkpoints::Resumed;
 use self::prefetch::{PrefetchedBatch, TrainingBatch};
@@ -30,7 +29,7 @@ use crate::batch::Batch;
 use crate::model::{InitialWeights, Modalities};
 use crate::params::NamedTensors;
 use crate::runtime::{
-    Connections, Pipeline, PipelineInit, ProcessGroup, ReplicaWork, StepReport, TensorKind, Update,
+    Connections, Pipeline, PipelineInit, ProcessGroup, ReplicaWork, StepReport, Update,
 };
 use crate::weights::{Weights, WeightsError};
 
@@ -46,7 +45,7 @@ pub struct TrainerInit<'a, B: Backend> {
     pub plans: Box<dyn PlanSource>,
     /// The training data and the evaluation.
     pub data: RunData,
-    /// One device for each rank, replica by replica.
+    /// One device for each rank of this process, replica by replica.
     pub devices: Vec<B::Device>,
     /// The connections between ranks, replicas and processes; [`Connections::default`] is one process.
     pub connections: Connections<B>,
@@ -90,7 +89,7 @@ impl<B: Backend> Trainer<B> {
             .with_optimizer(config.optimizer.clone())
             .with_modalities(modalities)
             .with_connections(connections);
-        Ok(Self {
+        let trainer = Self {
             config: config.clone(),
             model: model.clone(),
             partition: partition.clone(),
@@ -105,7 +104,9 @@ impl<B: Backend> Trainer<B> {
             prefetched: None,
             stop: StopRequest::default(),
             lock: None,
-        })
+        };
+        trainer.accept_plans();
+        Ok(trainer)
     }
 
     /// Assigns the microbatches of every batch to replicas with `assign`, instead of in turn.
@@ -153,12 +154,12 @@ impl<B: Backend> Trainer<B> {
         self.progress.iteration
     }
 
-    /// The weights, by name.
+    /// The weights, by name: all of them on the first process. All processes must call it.
     ///
     /// # Errors
     /// [`TrainError::Pipeline`] if a rank has failed.
     pub fn weights(&mut self) -> Result<NamedTensors, TrainError> {
-        Ok(self.pipeline.export(TensorKind::Parameters)?)
+        self.gather_weights()
     }
 
     /// True if the run has ended.
@@ -203,7 +204,7 @@ impl<B: Backend> Trainer<B> {
                 self.evaluate_into(&mut sinks)?;
             }
             if self.is_due(self.config.checkpoint.every) || stops {
-                self.save_into(&mut sinks)?;
+                self.save_into(&mut sinks, stops)?;
             }
         }
         if self.is_done() && self.iteration() < self.config.iterations {
@@ -218,9 +219,9 @@ impl<B: Backend> Trainer<B> {
         Ok(self.group.sum(self.stop.is_requested().into())? > 0)
     }
 
-    /// Saves and reports. The last checkpoint of a run must be written.
-    fn save_into(&mut self, sinks: &mut Sinks<'_>) -> Result<(), TrainError> {
-        let is_last = self.is_done() || self.stop.is_requested();
+    /// Saves and reports. The last checkpoint of a run must be written: at its end, or if it `stops`.
+    fn save_into(&mut self, sinks: &mut Sinks<'_>, stops: bool) -> Result<(), TrainError> {
+        let is_last = self.is_done() || stops;
         let goes_on = self.config.checkpoint.on_error == OnError::Continue && !is_last;
         match self.save() {
             Ok(path) => sinks.checkpoint(&path)?,
@@ -242,7 +243,7 @@ impl<B: Backend> Trainer<B> {
     pub fn step(&mut self) -> Result<IterationReport, TrainError> {
         let start = Instant::now();
         let batch = self.take_batch()?;
-        let planned = self.take_plans(batch.assigned.len())?;
+        let planned = self.take_plans(&batch)?;
         self.prefetch()?;
         let batch = self.wait_for_content(batch, &planned)?;
         let update = self.next_update();
@@ -260,25 +261,6 @@ impl<B: Backend> Trainer<B> {
         let report = self.report(&batch, &planned, step, Pace { update, elapsed_s, timed });
         self.progress.finish_iteration(batch.position);
         Ok(report)
-    }
-
-    /// The checked plan of every replica. Ranks with an invalid plan could wait for each other forever.
-    fn take_plans(&mut self, replicas: usize) -> Result<Vec<PlannedBatch>, TrainError> {
-        let mut all = Vec::with_capacity(replicas);
-        for _ in 0..replicas {
-            let mut planned = self.plans.take()?;
-            planned.plan.window = self.config.pipeline.window;
-            let violations = check_plan(&planned.plan);
-            if let Some(first) = violations.first() {
-                return Err(TrainError::InvalidPlan {
-                    iteration: self.iteration(),
-                    violations: violations.len(),
-                    first: first.to_string(),
-                });
-            }
-            all.push(planned);
-        }
-        Ok(all)
     }
 
     fn next_update(&self) -> Update {

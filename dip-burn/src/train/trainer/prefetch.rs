@@ -6,18 +6,25 @@ use burn::tensor::backend::Backend;
 use dip_core::{BatchMeta, PlannedBatch};
 
 use super::Trainer;
-use crate::batch::Batch;
+use crate::batch::{Batch, Microbatch};
 use crate::data::SourcePosition;
 use crate::train::agreement::fingerprint;
 use crate::train::assignment;
-use crate::train::data::LoadedBatch;
+use crate::train::data::{BatchContent, LoadedBatch};
 use crate::train::error::TrainError;
 
 /// A batch that is planned and decoded in the background.
 pub(super) struct PrefetchedBatch {
     batch: LoadedBatch,
-    /// Microbatches of each replica of this process, by number.
+    /// Microbatches of each replica with ranks in this process, by number.
     pub assigned: Vec<Vec<usize>>,
+}
+
+impl PrefetchedBatch {
+    /// Metadata of the whole batch.
+    pub fn meta(&self) -> &BatchMeta {
+        &self.batch.meta
+    }
 }
 
 /// A batch with its content, ready to train.
@@ -28,7 +35,7 @@ pub(super) struct TrainingBatch {
     pub tokens: u64,
     /// Position of the loader after this batch.
     pub position: SourcePosition,
-    /// The batch of each replica of this process.
+    /// The batch of each replica with ranks in this process.
     pub replicas: Vec<Arc<Batch>>,
 }
 
@@ -49,15 +56,14 @@ impl<B: Backend> Trainer<B> {
     /// Reads the next batch, assigns it to the replicas of all processes, and has this process's share planned and decoded in the
     /// background.
     fn fetch(&mut self) -> Result<PrefetchedBatch, TrainError> {
-        let own = self.pipeline.replicas();
-        let (first, count) = (self.group.index() * own, self.group.size() * own);
+        let (own, count) = (self.pipeline.replicas().to_vec(), self.pipeline.grid().replicas());
         let mut assigned = Vec::new();
         let batch = self.data.loader.next_batch(&mut |meta| {
             assigned = match &self.assign {
                 Some(assign) => assign(meta),
                 None => assignment::in_turn(meta, count),
             };
-            assigned.iter().skip(first).take(own).flatten().copied().collect()
+            own.iter().filter_map(|&replica| assigned.get(replica)).flatten().copied().collect()
         })?;
         let is_complete = assignment::is_complete(&assigned, &batch.meta, count);
         if !is_complete || assigned.iter().any(Vec::is_empty) {
@@ -68,10 +74,12 @@ impl<B: Backend> Trainer<B> {
             let text = serde_json::to_vec(&(&batch.meta.microbatches, &batch.position, &assigned));
             fingerprint([text.expect("plain data has a JSON form").as_slice()])
         })?;
-        let assigned: Vec<_> = assigned.drain(first..).take(own).collect();
-        for own in &assigned {
-            self.plans.submit(assignment::meta_of(&batch.meta, own))?;
+        for &replica in &own {
+            if self.leads(replica) {
+                self.plans.submit(assignment::meta_of(&batch.meta, &assigned[replica]))?;
+            }
         }
+        let assigned = own.iter().map(|&replica| std::mem::take(&mut assigned[replica])).collect();
         Ok(PrefetchedBatch { batch, assigned })
     }
 
@@ -85,9 +93,25 @@ impl<B: Backend> Trainer<B> {
         let LoadedBatch { meta, position, tokens, content, .. } = batch;
         let splits = planned.iter().map(|p| p.split.clone()).collect();
         let mut content = content()?;
-        // Broken pictures mute their documents, which only the process that decodes them knows.
-        content.trained_tokens = self.group.sum(content.trained_tokens)?;
+        // Broken pictures mute their documents, which only the processes that decode them know.
+        content.trained_tokens = self.group.sum(self.led_tokens(&content, &assigned))?;
         let replicas = assignment::batches(content, &assigned, splits);
         Ok(TrainingBatch { meta, tokens, position, replicas })
+    }
+
+    /// Trained tokens of the replicas that this process plans for, so that each replica counts once in the sum over processes.
+    fn led_tokens(&self, content: &BatchContent, assigned: &[Vec<usize>]) -> u64 {
+        let replicas = self.pipeline.replicas();
+        if replicas.iter().all(|&replica| self.leads(replica)) {
+            return content.trained_tokens;
+        }
+        let mut microbatches = content.microbatches.iter();
+        let mut tokens = 0;
+        for (&replica, own) in replicas.iter().zip(assigned) {
+            let of_replica = microbatches.by_ref().take(own.len());
+            let trained: u64 = of_replica.map(Microbatch::trained_tokens).sum();
+            tokens += if self.leads(replica) { trained } else { 0 };
+        }
+        tokens
     }
 }

@@ -3,6 +3,7 @@
 mod points;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dip_core::profile::{KeptCounts, Part, Profile, ProfileEntry};
 use dip_core::{
@@ -19,6 +20,9 @@ const STATE_BYTES_PER_PARAMETER: u64 = 12;
 /// Bytes of the moving average of a parameter, in runs that keep one.
 const AVERAGE_BYTES_PER_PARAMETER: u64 = 4;
 
+/// Latency and bytes per second of a link; `None` if it was not measured.
+type MeasuredLink = Option<(Seconds, f64)>;
+
 /// Seconds and bytes of stages, interpolated between the sizes that the trainer measured.
 ///
 /// Stages keep all activations unless other strategies are offered by [`with_recompute`](Self::with_recompute) and
@@ -29,6 +33,8 @@ pub struct MeasuredCost {
     points: BTreeMap<(String, Part), Vec<ProfileEntry>>,
     link_latency: Seconds,
     link_bytes_per_s: f64,
+    /// By the ranks that send and receive: latency and bytes per second of links that were measured.
+    links: Arc<[Vec<MeasuredLink>]>,
     element_bytes: u64,
     recompute: bool,
     offload: bool,
@@ -52,6 +58,7 @@ impl MeasuredCost {
             points,
             link_latency: profile.link_latency_s,
             link_bytes_per_s: profile.link_bytes_per_s,
+            links: Arc::default(),
             element_bytes: u64::from(profile.element_bytes),
             recompute: false,
             offload: false,
@@ -59,6 +66,14 @@ impl MeasuredCost {
             averages: false,
             update_share: 1.0,
         }
+    }
+
+    /// Prices transfers between ranks by `links[from][to]`, latency and bytes per second, where it is known. Other transfers cost what
+    /// the profile says.
+    #[must_use]
+    pub fn with_links(mut self, links: Vec<Vec<MeasuredLink>>) -> Self {
+        self.links = links.into();
+        self
     }
 
     /// Offers candidates that recompute attention cores or whole layers.
@@ -190,7 +205,9 @@ impl CostModel for MeasuredCost {
         if from == to {
             return Seconds::ZERO;
         }
-        self.link_latency + Seconds(bytes.0 as f64 / self.link_bytes_per_s)
+        let known = self.links.get(from.index()).and_then(|links| *links.get(to.index())?);
+        let (latency, bytes_per_s) = known.unwrap_or((self.link_latency, self.link_bytes_per_s));
+        latency + Seconds(bytes.0 as f64 / bytes_per_s)
     }
 
     fn static_bytes(&self, chunk: &ChunkQuery<'_>) -> Bytes {

@@ -1,4 +1,4 @@
-//! Buckets cut into a slice for each node, and the messages that carry slices.
+//! Buckets cut into a slice for each process, and the messages that carry slices.
 //!
 //! The concatenated tensors of a bucket are cut into slices of equal length, so a slice may end inside a tensor. A slice consists
 //! of pieces, each a range of one tensor.
@@ -7,11 +7,11 @@ use std::ops::Range;
 
 use burn::tensor::TensorData;
 
-use super::{Layout, in_pairs};
+use super::{Layout, in_blocks};
 
-/// Kind of a message with one node's part of a slice.
+/// Kind of a message with one member's part of a slice.
 pub(super) const PART: u8 = 0;
-/// Kind of a message with the sum of a slice over all nodes.
+/// Kind of a message with the sum of a slice over all members.
 pub(super) const SUM: u8 = 1;
 const ABSENT: u8 = 0;
 const PRESENT: u8 = 1;
@@ -21,10 +21,10 @@ const HEADER_BYTES: usize = 1 + 8 + 8;
 const PIECE_BYTES: usize = 1 + 8;
 const VALUE_BYTES: usize = size_of::<f32>();
 
-/// The slices of all buckets; they are the same on all nodes.
+/// The slices of all buckets; they are the same on all members.
 pub(super) struct Slices {
     layout: Layout,
-    /// By bucket and node.
+    /// By bucket and member.
     pieces: Vec<Vec<Vec<SlicePiece>>>,
 }
 
@@ -43,9 +43,9 @@ pub(super) struct SliceMessage {
 }
 
 impl Slices {
-    pub fn new(layout: Layout, nodes: usize) -> Self {
+    pub fn new(layout: Layout, members: usize) -> Self {
         let of_bucket =
-            |lengths: &Vec<usize>| (0..nodes).map(|k| slice_of(lengths, k, nodes)).collect();
+            |lengths: &Vec<usize>| (0..members).map(|k| slice_of(lengths, k, members)).collect();
         Self { pieces: layout.iter().map(of_bucket).collect(), layout }
     }
 
@@ -54,11 +54,11 @@ impl Slices {
         self.pieces.iter().flatten().map(|pieces| message_bytes(pieces)).max().unwrap_or(0)
     }
 
-    /// A node's slice of this node's part of a bucket, whose tensors are in f32.
+    /// A member's slice of this member's part of a bucket, whose tensors are in f32.
     ///
     /// # Panics
     /// If the tensors have other lengths than the layout.
-    pub fn part(&self, bucket: usize, node: usize, tensors: &[Option<TensorData>]) -> Vec<u8> {
+    pub fn part(&self, bucket: usize, member: usize, tensors: &[Option<TensorData>]) -> Vec<u8> {
         for (i, (tensor, &length)) in tensors.iter().zip(&self.layout[bucket]).enumerate() {
             let own = tensor.as_ref().map_or(length, TensorData::num_elements);
             assert!(
@@ -71,20 +71,27 @@ impl Slices {
             let bytes = tensors[piece.tensor].as_ref()?.as_bytes();
             Some(&bytes[start * VALUE_BYTES..end * VALUE_BYTES])
         };
-        let pieces = &self.pieces[bucket][node];
+        let pieces = &self.pieces[bucket][member];
         let mut message = begin(PART, bucket, pieces);
         pieces.iter().for_each(|piece| push(&mut message, of_piece(piece)));
         message
     }
 
-    /// The sum of the parts of a slice, in the order of nodes. [`Slices::read`] must have accepted all of them.
-    pub fn sum(&self, bucket: usize, node: usize, parts: &[Vec<u8>]) -> Vec<u8> {
-        let values = parts.iter().map(|part| {
-            pieces_of(part).map(|piece| piece.map(|bytes| floats(bytes).collect())).collect()
+    /// The sum of the parts of a slice, each of a block of `2^level` replicas, in the order of replicas. [`Slices::read`] must have
+    /// accepted all of them.
+    pub fn sum<'a>(
+        &self,
+        bucket: usize,
+        member: usize,
+        parts: impl Iterator<Item = (u32, &'a Vec<u8>)>,
+    ) -> Vec<u8> {
+        let values = parts.map(|(level, part)| {
+            let pieces = pieces_of(part).map(|piece| piece.map(|bytes| floats(bytes).collect()));
+            (level, pieces.collect())
         });
         let add = |a: Vec<Option<Vec<f32>>>, b| a.into_iter().zip(b).map(add_piece).collect();
-        let mut message = begin(SUM, bucket, &self.pieces[bucket][node]);
-        for piece in in_pairs(values, add).unwrap_or_default() {
+        let mut message = begin(SUM, bucket, &self.pieces[bucket][member]);
+        for piece in in_blocks(values, add).unwrap_or_default() {
             let data = piece.map(|values| {
                 let length = values.len();
                 TensorData::new(values, [length])
@@ -94,7 +101,7 @@ impl Slices {
         message
     }
 
-    /// The tensors of a bucket, joined from the sums of all its slices in the order of nodes. [`Slices::read`] must have accepted
+    /// The tensors of a bucket, joined from the sums of all its slices in the order of members. [`Slices::read`] must have accepted
     /// all of them.
     ///
     /// # Errors
@@ -119,7 +126,7 @@ impl Slices {
         Ok(tensors)
     }
 
-    /// Checks a message from one node to another, without allocating memory.
+    /// Checks a message from one member to another, without allocating memory.
     ///
     /// # Errors
     /// Says what does not fit the slice.
@@ -129,19 +136,19 @@ impl Slices {
         let kind = take(&mut rest, 1).ok_or_else(short)?[0];
         let bucket = take_number(&mut rest).ok_or_else(short)?;
         let count = take_number(&mut rest).ok_or_else(short)?;
-        let node = match kind {
+        let member = match kind {
             PART => to,
             SUM => from,
             _ => return Err(format!("has sent neither a part nor a sum, but kind {kind}")),
         };
-        let Some(nodes) = self.pieces.get(bucket) else {
+        let Some(members) = self.pieces.get(bucket) else {
             return Err(format!("has sent bucket {bucket}, but there are {}", self.pieces.len()));
         };
-        let pieces = &nodes[node];
+        let pieces = &members[member];
         if count != pieces.len() {
             let own = pieces.len();
             return Err(format!(
-                "has sent {count} pieces of the slice of node {node} of bucket {bucket}, which has {own}"
+                "has sent {count} pieces of slice {member} of bucket {bucket}, which has {own}"
             ));
         }
         for piece in pieces {

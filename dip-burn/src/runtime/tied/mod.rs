@@ -3,16 +3,20 @@
 //! The first and the last rank of the decoder each hold a copy. Before each optimiser step they exchange their gradients and both
 //! use the sum, so that equal updates keep the copies equal.
 
+mod exchange;
+
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use dip_core::{ModelSpec, Partition, RankId, StageError};
+use dip_core::{ModelSpec, ModuleId, Partition, RankId, StageError};
 
 use super::chunks::Chunks;
+use super::connections::Processes;
+use super::group::Position;
 use crate::model::to_device;
 use crate::stage::ChunkStage;
+use exchange::{End, Exchange, Key};
 
 /// Gradient of a token table, `[vocab, hidden]`; `None` if no token of the batch touched it.
 type Gradient<B> = Option<Tensor<B, 2>>;
@@ -23,29 +27,44 @@ pub(super) struct TiedWeights<B: Backend>(BTreeMap<String, TiedEnd<B>>);
 /// One or both ends of a tied decoder.
 enum TiedEnd<B: Backend> {
     Both,
-    One { to: Sender<Gradient<B>>, from: Receiver<Gradient<B>> },
+    One(End<B>),
 }
 
 impl<B: Backend> TiedWeights<B> {
-    /// The ends of every rank.
-    pub fn of(model: &ModelSpec, partition: &Partition) -> Vec<Self> {
-        let mut all: Vec<_> = (0..partition.ranks).map(|_| Self(BTreeMap::new())).collect();
-        for (spec, placed) in model.modules.iter().zip(&partition.modules) {
-            let [Some(first), Some(last)] = [placed.chunks.first(), placed.chunks.last()] else {
-                continue;
-            };
-            if !spec.is_tied() {
-                continue;
+    /// The ends that the rank at each of `positions` holds.
+    pub fn of(
+        model: &ModelSpec,
+        partition: &Partition,
+        positions: &[Position],
+        processes: Option<&Processes>,
+    ) -> Vec<Self> {
+        let mut exchange = Exchange::new(processes, model);
+        let ends = |&position: &Position| {
+            let mut all = BTreeMap::new();
+            for (m, (spec, placed)) in model.modules.iter().zip(&partition.modules).enumerate() {
+                let ends = [placed.chunks.first(), placed.chunks.last()];
+                let [Some(first), Some(last)] = ends.map(|chunk| Some(chunk?.rank)) else {
+                    continue;
+                };
+                let other = |rank: RankId| if rank == first { last } else { first };
+                if !spec.is_tied() || ![first, last].contains(&position.rank) {
+                    continue;
+                }
+                let end = if first == last {
+                    TiedEnd::Both
+                } else {
+                    let module = ModuleId::from(m);
+                    let to = Position { rank: other(position.rank), ..position };
+                    TiedEnd::One(
+                        exchange.end(Key { module, position }, Key { module, position: to }),
+                    )
+                };
+                all.insert(spec.name.clone(), end);
             }
-            let mut tie = |rank: RankId, tie| all[rank.index()].0.insert(spec.name.clone(), tie);
-            if first.rank == last.rank {
-                tie(first.rank, TiedEnd::Both);
-                continue;
-            }
-            let ((to_last, from_first), (to_first, from_last)) = (channel(), channel());
-            tie(first.rank, TiedEnd::One { to: to_last, from: from_last });
-            tie(last.rank, TiedEnd::One { to: to_first, from: from_first });
-        }
+            Self(all)
+        };
+        let all = positions.iter().map(ends).collect();
+        exchange.listen();
         all
     }
 
@@ -59,11 +78,11 @@ impl<B: Backend> TiedWeights<B> {
             let own = add(ends.flat_map(ChunkStage::tied_gradients));
             let sum = match tie {
                 TiedEnd::Both => own,
-                TiedEnd::One { to, from } => {
+                TiedEnd::One(end) => {
                     let gone = || StageError::PeerGone { peer: "the rank with the other end" };
-                    to.send(own.clone()).map_err(|_| gone())?;
+                    end.send(own.clone()).ok_or_else(gone)?;
                     // Addition commutes, so that both ranks get the same bits.
-                    add(own.into_iter().chain(from.recv().map_err(|_| gone())?))
+                    add(own.into_iter().chain(end.receive().ok_or_else(gone)?))
                 }
             };
             let Some(sum) = sum else { continue };

@@ -1,18 +1,21 @@
 use std::sync::{Arc, Barrier};
 
 use dip_burn::runtime::ProcessGroup;
-use dip_burn::runtime::nodes::NodeGroup;
+use dip_burn::runtime::transport::TransportGroup;
 
-use super::{member, on_nodes, part, values};
+use super::{member, on_processes, part, values};
+
+/// The channel of the sums of rank 0.
+const SUMS: u32 = 16;
 
 #[test]
-fn sums_over_three_nodes_have_the_bits_of_one_process() {
+fn sums_over_three_processes_have_the_bits_of_one_process() {
     // In single precision 1 + 1e8 - 1e8 is 0 or 1, depending on the order. The second tensor needs more than one frame.
     let parts = [1.0f32, 1e8, -1e8];
     let long = |x: f32| vec![x; 3 << 20];
-    let found = on_nodes(3, move |transport| {
-        let number = transport.number();
-        let nodes: &dyn ProcessGroup = &NodeGroup::new(transport.clone());
+    let found = on_processes(3, move |transport| {
+        let number = transport.index();
+        let group: &dyn ProcessGroup = &TransportGroup::new(transport.clone());
         let member = member(transport.clone(), vec![vec![2, 1, 3 << 20]; 6]);
         let sums: Vec<_> = (0..6)
             .map(|bucket| {
@@ -23,8 +26,8 @@ fn sums_over_three_nodes_have_the_bits_of_one_process() {
                 values(member.sum(bucket).unwrap())
             })
             .collect();
-        // No node leaves before all have their sums.
-        nodes.agree("the end", String::new).unwrap();
+        // No process leaves before all have their sums.
+        group.agree("the end", String::new).unwrap();
         transport.leave(None);
         sums
     });
@@ -38,8 +41,8 @@ fn sums_over_three_nodes_have_the_bits_of_one_process() {
 }
 
 #[test]
-fn sums_that_fit_no_bucket_or_are_out_of_order_end_the_run_and_name_their_node() {
-    // Of the two values of each bucket node 0 sums the first, and node 1 the second. Kind, bucket, one piece, which is there, its
+fn sums_that_fit_no_bucket_or_are_out_of_order_end_the_run_and_name_their_process() {
+    // Of the two values of each bucket process 0 sums the first, and process 1 the second. Kind, bucket, one piece, which is there, its
     // values.
     let message = |kind: u8, bucket: u64, values: &[f32]| {
         let mut bytes = vec![kind];
@@ -62,11 +65,11 @@ fn sums_that_fit_no_bucket_or_are_out_of_order_end_the_run_and_name_their_node()
         (vec![vec![7; 3]], "cut short"),
     ];
     for (messages, expected) in cases {
-        let errors = on_nodes(2, move |transport| {
-            if transport.number() == 1 {
-                messages.iter().for_each(|bytes| transport.send(&[0], 1, bytes.clone()));
-                // Waits to be told of the failure of node 0.
-                let group = NodeGroup::new(transport);
+        let errors = on_processes(2, move |transport| {
+            if transport.index() == 1 {
+                messages.iter().for_each(|bytes| transport.send(&[0], SUMS, bytes.clone()));
+                // Waits to be told of the failure of process 0.
+                let group: &dyn ProcessGroup = &TransportGroup::new(transport);
                 return group.all_gather(Vec::new()).unwrap_err().to_string();
             }
             let member = member(transport.clone(), vec![vec![2]; 4]);
@@ -75,46 +78,42 @@ fn sums_that_fit_no_bucket_or_are_out_of_order_end_the_run_and_name_their_node()
             transport.leave(Some(&error));
             error
         });
-        let [first, second] = &errors[..] else { panic!("two nodes") };
-        assert!(first.starts_with("node 1 (") && first.contains(expected), "{first}");
+        let [first, second] = &errors[..] else { panic!("two processes") };
+        assert!(first.starts_with("process 1 (") && first.contains(expected), "{first}");
         assert!(second.contains("has ended") && second.contains(expected), "{second}");
     }
 }
 
 #[test]
-fn a_node_that_stops_in_the_middle_without_an_error_is_named() {
-    for says_goodbye in [true, false] {
-        let all_are_there = Arc::new(Barrier::new(2));
-        let ends = on_nodes(2, move |transport| {
-            all_are_there.wait();
-            if transport.number() == 1 {
-                if says_goodbye {
-                    transport.leave(None);
-                }
-                return String::new();
-            }
-            let member = member(transport.clone(), vec![vec![1]; 4]);
-            let _ = member.contribute(2, vec![part(&[1.0])]);
-            assert!(member.sum(2).is_err());
-            transport.failure().unwrap().to_string()
-        });
-        let stopped = "stopped before the end of its run";
-        assert!(ends[0].starts_with("node 1 (") && ends[0].contains(stopped), "{}", ends[0]);
-    }
+fn a_process_that_stops_in_the_middle_without_an_error_is_named() {
+    let all_are_there = Arc::new(Barrier::new(2));
+    let ends = on_processes(2, move |transport| {
+        all_are_there.wait();
+        if transport.index() == 1 {
+            transport.leave(None);
+            return String::new();
+        }
+        let member = member(transport.clone(), vec![vec![1]; 4]);
+        let _ = member.contribute(2, vec![part(&[1.0])]);
+        assert!(member.sum(2).is_err());
+        transport.failure().unwrap().to_string()
+    });
+    let stopped = "stopped before the end of its run";
+    assert!(ends[0].starts_with("process 1 (") && ends[0].contains(stopped), "{}", ends[0]);
 }
 
 #[test]
-fn a_sum_that_panics_is_reported_with_its_node() {
-    let ends = on_nodes(2, |transport| {
+fn a_sum_that_panics_is_reported_with_its_process() {
+    let ends = on_processes(2, |transport| {
         let member = member(transport.clone(), vec![vec![2]; 2]);
-        // Parts that no rank has: a node looks through what others send, and trusts its own.
-        let own = part(&[1.0, 2.0, 3.0][..3 - transport.number()]);
+        // Parts that no rank has: a process looks through what others send, and trusts its own.
+        let own = part(&[1.0, 2.0, 3.0][..3 - transport.index()]);
         let _ = member.contribute(0, vec![own]);
         assert!(member.sum(0).is_err());
         let error = transport.failure().unwrap().to_string();
         transport.leave(Some(&error));
         error
     });
-    assert!(ends[0].starts_with("node 0 (") && ends[0].contains("failed to sum"), "{}", ends[0]);
-    assert!(ends[1].contains("node 0 (") && ends[1].contains("failed to sum"), "{}", ends[1]);
+    assert!(ends[0].starts_with("process 0 (") && ends[0].contains("failed to sum"), "{}", ends[0]);
+    assert!(ends[1].contains("process 0 (") && ends[1].contains("failed to sum"), "{}", ends[1]);
 }

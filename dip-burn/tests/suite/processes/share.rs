@@ -3,14 +3,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use dip_burn::runtime::nodes::{NodeGroup, NodeTransport, Receive};
+use dip_burn::runtime::transport::{Receive, Transport, TransportGroup};
 use dip_burn::runtime::{GroupError, ProcessGroup};
 
-use super::{member, on_nodes, part};
+use super::{member, on_processes, part};
 
-/// The outgoing network of a node: limits its speed and counts its bytes.
+/// The outgoing network of a process: limits its speed and counts its bytes.
 struct Network {
-    transport: Arc<dyn NodeTransport>,
+    transport: Arc<dyn Transport>,
     outgoing: Sender<Outgoing>,
     bytes: AtomicUsize,
 }
@@ -18,7 +18,7 @@ struct Network {
 type Outgoing = (usize, u32, Vec<u8>);
 
 impl Network {
-    fn new(transport: Arc<dyn NodeTransport>, bytes_per_s: f64) -> Self {
+    fn new(transport: Arc<dyn Transport>, bytes_per_s: f64) -> Self {
         let (outgoing, queue) = channel::<Outgoing>();
         let to_all = transport.clone();
         std::thread::spawn(move || {
@@ -31,17 +31,17 @@ impl Network {
     }
 }
 
-impl NodeTransport for Network {
-    fn number(&self) -> usize {
-        self.transport.number()
+impl Transport for Network {
+    fn index(&self) -> usize {
+        self.transport.index()
     }
 
-    fn count(&self) -> usize {
-        self.transport.count()
+    fn size(&self) -> usize {
+        self.transport.size()
     }
 
-    fn address(&self, node: usize) -> String {
-        self.transport.address(node)
+    fn host(&self, process: usize) -> String {
+        self.transport.host(process)
     }
 
     fn send(&self, to: &[usize], channel: u32, bytes: Vec<u8>) {
@@ -59,8 +59,8 @@ impl NodeTransport for Network {
         self.transport.listen(channel, receiver);
     }
 
-    fn reject(&self, node: usize, what: &str) {
-        self.transport.reject(node, what);
+    fn reject(&self, process: usize, what: &str) {
+        self.transport.reject(process, what);
     }
 
     fn failure(&self) -> Option<GroupError> {
@@ -72,45 +72,45 @@ impl NodeTransport for Network {
     }
 }
 
-/// Sums one bucket of tensors of these lengths over nodes that send `bytes_per_s`. Returns the bytes that every node has sent, and
+/// Sums one bucket of tensors of these lengths over processes that send `bytes_per_s`. Returns the bytes that every process has sent, and
 /// its seconds.
-fn summed(nodes: usize, lengths: &'static [usize], bytes_per_s: f64) -> Vec<(usize, f64)> {
-    on_nodes(nodes, move |transport| {
+fn summed(processes: usize, lengths: &'static [usize], bytes_per_s: f64) -> Vec<(usize, f64)> {
+    on_processes(processes, move |transport| {
         let network = Arc::new(Network::new(transport.clone(), bytes_per_s));
         let member = member(network.clone(), vec![lengths.to_vec()]);
-        let nodes: &dyn ProcessGroup = &NodeGroup::new(transport.clone());
+        let group: &dyn ProcessGroup = &TransportGroup::new(transport.clone());
         let bucket: Vec<_> = lengths.iter().map(|&length| part(&vec![1.0; length])).collect();
-        nodes.agree("the start", String::new).unwrap();
+        group.agree("the start", String::new).unwrap();
         let begin = Instant::now();
         member.contribute(0, bucket).unwrap();
         member.sum(0).unwrap();
         let seconds = begin.elapsed().as_secs_f64();
-        nodes.agree("the end", String::new).unwrap();
+        group.agree("the end", String::new).unwrap();
         transport.leave(None);
         (network.bytes.load(Ordering::SeqCst), seconds)
     })
 }
 
 #[test]
-fn nodes_share_the_traffic_of_one_bucket() {
-    let (nodes, lengths) = (3, &[1000, 7, 90_000, 1]);
+fn processes_share_the_traffic_of_one_bucket() {
+    let (processes, lengths) = (3, &[1000, 7, 90_000, 1]);
     let values: usize = lengths.iter().sum();
-    // A node sends its part of every other node's slice, and the sum of its own slice to every other node.
-    let fair = 2 * 4 * values * (nodes - 1) / nodes;
-    for (sent, _) in summed(nodes, lengths, f64::INFINITY) {
+    // A process sends its part of every other process's slice, and the sum of its own slice to every other process.
+    let fair = 2 * 4 * values * (processes - 1) / processes;
+    for (sent, _) in summed(processes, lengths, f64::INFINITY) {
         assert!(sent.abs_diff(fair) < 1000, "{sent} of {fair} bytes");
     }
 }
 
 #[test]
-#[ignore = "prints the times of sums over nodes: run only this test, in a release build, with --nocapture"]
+#[ignore = "prints the times of sums over processes: run only this test, in a release build, with --nocapture"]
 fn sums_of_one_bucket_are_timed() {
-    for (nodes, bytes_per_s) in [(2, 125e6), (4, 125e6), (2, 25e6), (4, 25e6)] {
-        let found = summed(nodes, &[4 << 20; 2], bytes_per_s);
+    for (processes, bytes_per_s) in [(2, 125e6), (4, 125e6), (2, 25e6), (4, 25e6)] {
+        let found = summed(processes, &[4 << 20; 2], bytes_per_s);
         let mib = found.iter().map(|(bytes, _)| bytes >> 20).max().unwrap_or(0);
         let seconds = found.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
         println!(
-            "32 MiB on {nodes} nodes of {} MB/s: {mib} MiB from one node at most, {seconds:.2} s",
+            "32 MiB on {processes} processes of {} MB/s: {mib} MiB from one at most, {seconds:.2} s",
             bytes_per_s / 1e6
         );
     }

@@ -1,4 +1,5 @@
 use std::fmt::Display;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,39 +11,81 @@ use dip_burn::data::{
 };
 use dip_burn::model::Precision;
 use dip_burn::params::NamedTensors;
-use dip_burn::runtime::nodes::NodeGroup;
+use dip_burn::runtime::transport::{Transport, TransportGroup};
 use dip_burn::runtime::{
-    Connections, Pipeline, PipelineError, PipelineInit, ProcessGroup, TensorKind, Update,
+    Connections, Pipeline, PipelineError, PipelineInit, ProcessGrid, ProcessGroup,
+    ProcessPlacement, Processes, TensorKind, Update,
 };
 use dip_burn::train::{RunConfig, TrainError, Trainer};
 use dip_core::{Chunk, ModelSpec, ModulePartition, Partition, Plan, RankId, SegmentId, Strategy};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::on_nodes;
+use super::on_processes;
 use crate::support::*;
 use crate::training::{TestRun, even_partition, run_config, scenes_model, trainer_on};
 
-/// A trainer of replicas of two ranks on each node.
-fn on_node(
+/// One process of a run, as a test sees it.
+#[derive(Clone)]
+pub struct Process {
+    transport: Arc<dyn Transport>,
+    group: Arc<TransportGroup>,
+}
+
+impl Process {
+    /// Connections of two ranks of each of `replicas` replicas.
+    pub fn connections(&self, ranks: usize, replicas: usize) -> Connections<B> {
+        self.connections_by(ranks, replicas, ProcessPlacement::RanksFirst)
+    }
+
+    pub fn connections_by(
+        &self,
+        ranks: usize,
+        replicas: usize,
+        placement: ProcessPlacement,
+    ) -> Connections<B> {
+        let grid = ProcessGrid::new(ranks, replicas, self.size(), placement).unwrap();
+        let transport = self.transport.clone();
+        Connections::over(self.group.clone(), Processes { transport, grid })
+    }
+}
+
+impl Deref for Process {
+    type Target = dyn ProcessGroup;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.group
+    }
+}
+
+/// A trainer of the part of a process in `replicas` replicas of two ranks.
+fn trainer_in(
     folder: &tempfile::TempDir,
-    nodes: &Arc<NodeGroup>,
+    process: &Process,
     replicas: u32,
     more: &str,
 ) -> Trainer<B> {
-    let config = config(folder, "nodes", more);
+    let config = config(folder, "processes", more);
     let run = TestRun::new(&config, even_partition(2, [2, 2]), replicas, 5);
-    TestRun { connections: Connections::on_nodes(nodes.clone()), ..run }.trainer()
+    TestRun { connections: process.connections(2, replicas as usize), ..run }.trainer()
 }
 
-/// Runs `node` on each of two nodes.
+/// Runs `part` in each of two processes.
 fn together<T: Send + 'static, E: Display + Send + 'static>(
-    node: impl Fn(&Arc<NodeGroup>) -> Result<T, E> + Clone + Send + 'static,
+    part: impl Fn(&Process) -> Result<T, E> + Clone + Send + 'static,
 ) -> Vec<Result<T, E>> {
-    on_nodes(2, move |transport| {
-        let nodes = Arc::new(NodeGroup::new(transport));
-        let group: Arc<dyn ProcessGroup> = nodes.clone();
-        group.take_part(|| node(&nodes))
+    in_processes(2, part)
+}
+
+/// Runs `part` in each of `count` processes.
+pub fn in_processes<T: Send + 'static, E: Display + Send + 'static>(
+    count: usize,
+    part: impl Fn(&Process) -> Result<T, E> + Clone + Send + 'static,
+) -> Vec<Result<T, E>> {
+    on_processes(count, move |transport| {
+        let group = Arc::new(TransportGroup::new(transport.clone()));
+        let process = Process { transport, group };
+        process.take_part(|| part(&process))
     })
 }
 
@@ -62,44 +105,48 @@ fn last(folder: &tempfile::TempDir, output: &str) -> (NamedTensors, serde_json::
 }
 
 #[test]
-fn two_nodes_train_to_the_bits_of_two_replicas_and_resume_to_them() {
+fn two_processes_train_to_the_bits_of_two_replicas_and_resume_to_them() {
     for optimizer in ["", "[optimizer]\nshard = true\nema_decay = 0.9\n"] {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let config = config(&folder, "alone", optimizer);
         let mut alone = trainer_on(&config, even_partition(2, [2, 2]), 2, 5);
         alone.run(&mut ()).unwrap();
         let shared = folder.clone();
-        assert_all_ok(&together(move |nodes| on_node(&shared, nodes, 1, optimizer).run(&mut ())));
-        assert!(last(&folder, "alone") == last(&folder, "nodes"), "{optimizer}");
-        assert_eq!(losses(&folder, "alone"), losses(&folder, "nodes"));
+        assert_all_ok(&together(move |process| {
+            trainer_in(&shared, process, 2, optimizer).run(&mut ())
+        }));
+        assert!(last(&folder, "alone") == last(&folder, "processes"), "{optimizer}");
+        assert_eq!(losses(&folder, "alone"), losses(&folder, "processes"));
 
-        std::fs::remove_dir_all(folder.path().join("nodes/checkpoint-00000012")).unwrap();
+        std::fs::remove_dir_all(folder.path().join("processes/checkpoint-00000012")).unwrap();
         let shared = folder.clone();
-        assert_all_ok(&together(move |nodes| {
-            let mut trainer = on_node(&shared, nodes, 1, optimizer);
+        assert_all_ok(&together(move |process| {
+            let mut trainer = trainer_in(&shared, process, 2, optimizer);
             assert!(trainer.resume()?.is_some());
             assert_eq!(trainer.iteration(), 10);
             trainer.run(&mut ())
         }));
-        assert!(last(&folder, "alone") == last(&folder, "nodes"), "{optimizer}, resumed");
+        assert!(last(&folder, "alone") == last(&folder, "processes"), "{optimizer}, resumed");
     }
 }
 
 #[test]
-fn two_replicas_on_each_of_two_nodes_train_to_the_bits_of_four_in_one_process() {
+fn two_replicas_in_each_of_two_processes_train_to_the_bits_of_four_in_one_process() {
     for optimizer in ["", "[optimizer]\nshard = true\nema_decay = 0.9\n"] {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let config = config(&folder, "alone", optimizer);
         trainer_on(&config, even_partition(2, [2, 2]), 4, 5).run(&mut ()).unwrap();
         let shared = folder.clone();
-        assert_all_ok(&together(move |nodes| on_node(&shared, nodes, 2, optimizer).run(&mut ())));
-        assert!(last(&folder, "alone") == last(&folder, "nodes"), "{optimizer}");
-        assert_eq!(losses(&folder, "alone"), losses(&folder, "nodes"));
+        assert_all_ok(&together(move |process| {
+            trainer_in(&shared, process, 4, optimizer).run(&mut ())
+        }));
+        assert!(last(&folder, "alone") == last(&folder, "processes"), "{optimizer}");
+        assert_eq!(losses(&folder, "alone"), losses(&folder, "processes"));
     }
 }
 
 #[test]
-fn runs_in_f16_skip_the_same_steps_on_nodes_as_in_one_process() {
+fn runs_in_f16_skip_the_same_steps_in_processes_as_in_one_process() {
     let f16 = "[pipeline]\nprecision = \"f16\"\n";
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let config = config(&folder, "alone", f16);
@@ -113,7 +160,7 @@ fn runs_in_f16_skip_the_same_steps_on_nodes_as_in_one_process() {
     let checkpoint = trainer.save().unwrap();
     // A scale that gradients of this size reach after thousands of steps.
     change_state(&checkpoint, |state| state["loss_scale"]["scale"] = 2f64.powi(22).into());
-    let copy = folder.path().join("nodes").join(checkpoint.file_name().unwrap());
+    let copy = folder.path().join("processes").join(checkpoint.file_name().unwrap());
     std::fs::create_dir_all(&copy).unwrap();
     for file in std::fs::read_dir(checkpoint).unwrap().map(Result::unwrap) {
         std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
@@ -121,13 +168,13 @@ fn runs_in_f16_skip_the_same_steps_on_nodes_as_in_one_process() {
 
     resumed().run(&mut ()).unwrap();
     let shared = folder.clone();
-    assert_all_ok(&together(move |nodes| {
-        let mut trainer = on_node(&shared, nodes, 1, f16);
+    assert_all_ok(&together(move |process| {
+        let mut trainer = trainer_in(&shared, process, 2, f16);
         assert!(trainer.resume()?.is_some());
         trainer.run(&mut ())
     }));
     let alone = last(&folder, "alone");
-    assert!(alone == last(&folder, "nodes"));
+    assert!(alone == last(&folder, "processes"));
     let steps = alone.1["optimizer_steps"].as_u64().unwrap();
     assert!((5..12).contains(&steps), "{steps} steps of 12 were not skipped");
 }
@@ -158,22 +205,22 @@ impl Case {
     fn pipeline(
         &self,
         precision: Precision,
-        nodes: &Arc<NodeGroup>,
+        process: &Process,
     ) -> Result<Pipeline<B>, PipelineError> {
         let devices = vec![Default::default(); 2];
         let init = PipelineInit::new(&self.model, &self.partition, devices)
             .with_precision(precision)
             .with_weights(7)
-            .with_connections(Connections::on_nodes(nodes.clone()));
+            .with_connections(process.connections(2, 2));
         Pipeline::new(&init)
     }
 }
 
 #[test]
-fn gradients_beyond_f16_on_one_node_leave_the_weights_of_all_alone() {
-    let ends = together(|nodes| {
+fn gradients_beyond_f16_in_one_process_leave_the_weights_of_all_alone() {
+    let ends = together(|process| {
         let case = Case::new(&[&[1, 2], &[3]]);
-        let mut pipeline = case.pipeline(Precision::F16, nodes)?;
+        let mut pipeline = case.pipeline(Precision::F16, process)?;
         let mut step = |loss_scale: f64| {
             let before = pipeline.export(TensorKind::Parameters).unwrap();
             let update = Update { learning_rate: 1e-3, clip_norm: 1.0, loss_scale };
@@ -182,7 +229,7 @@ fn gradients_beyond_f16_on_one_node_leave_the_weights_of_all_alone() {
             (report.gradient_norm.is_finite(), moved)
         };
         // A loss scale that no run has simulates an extraordinary share of the batch.
-        Ok::<_, PipelineError>([1e9, 1.0].map(|second| step([1.0, second][nodes.index()])))
+        Ok::<_, PipelineError>([1e9, 1.0].map(|second| step([1.0, second][process.index()])))
     });
     for steps in ends {
         assert_eq!(steps.unwrap(), [(false, false), (true, true)]);
@@ -220,8 +267,8 @@ impl DataSource for Broken {
 }
 
 #[test]
-fn broken_pictures_on_one_node_change_the_losses_as_in_one_process() {
-    let losses = |replicas: u32, nodes: Option<Arc<NodeGroup>>| {
+fn broken_pictures_in_one_process_change_the_losses_as_in_one_process() {
+    let losses = |replicas: u32, process: Option<&Process>| {
         let folder = tempfile::tempdir().unwrap();
         let (config, model) = (config(&folder, "out", ""), scenes_model());
         let tokenizer = Arc::new(Tokenizer::bytes());
@@ -232,13 +279,13 @@ fn broken_pictures_on_one_node_change_the_losses_as_in_one_process() {
         let loader = Loader::new(Box::new(source), tokenizer, shape).unwrap();
         let mut run = TestRun::new(&config, even_partition(2, [2, 2]), replicas, 5);
         run.data.loader = Box::new(loader);
-        run.connections = nodes.map_or_else(Connections::default, Connections::on_nodes);
+        run.connections = process.map_or_else(Connections::default, |p| p.connections(2, 2));
         let mut trainer = run.trainer();
         (0..4).map(|_| trainer.step().map(|report| report.loss)).collect::<Result<Vec<f64>, _>>()
     };
     let alone = losses(2, None).unwrap();
-    for node in together(move |nodes| losses(1, Some(nodes.clone()))) {
-        assert_eq!(node.unwrap(), alone);
+    for end in together(move |process| losses(2, Some(process))) {
+        assert_eq!(end.unwrap(), alone);
     }
 }
 
@@ -259,23 +306,21 @@ fn losses(folder: &tempfile::TempDir, output: &str) -> Vec<(bool, u64, f64)> {
 }
 
 #[test]
-fn a_node_with_other_data_or_weights_is_found_before_it_trains() {
-    for (seeds, named) in
-        [("seed", "the weights after iteration 0"), ("data", "the data of batch 0")]
-    {
+fn a_process_with_other_data_or_weights_is_found_before_it_trains() {
+    for (seeds, named) in [("seed", "after iteration 0"), ("data", "the data of batch 0")] {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let ends = together(move |nodes| {
-            let mut config = config(&folder, &format!("node-{}", nodes.index()), "");
+        let ends = together(move |process| {
+            let mut config = config(&folder, &format!("process-{}", process.index()), "");
             match seeds {
-                "seed" => config.seed = nodes.index() as u64,
-                _ => config.data.microbatches = Some(4 + nodes.index() as u32),
+                "seed" => config.seed = process.index() as u64,
+                _ => config.data.microbatches = Some(4 + process.index() as u32),
             }
-            let run = TestRun::new(&config, even_partition(2, [2, 2]), 1, 5);
-            let connections = Connections::on_nodes(nodes.clone());
+            let run = TestRun::new(&config, even_partition(2, [2, 2]), 2, 5);
+            let connections = process.connections(2, 2);
             TestRun { connections, ..run }.trainer().run(&mut ())
         });
         for (number, error) in ends.into_iter().map(Result::unwrap_err).enumerate() {
-            let other = format!("node {} ", 1 - number);
+            let other = format!("process {} ", 1 - number);
             let text = error.to_string();
             assert!(matches!(error, TrainError::Group(_)), "{text}");
             assert!(text.starts_with(&other) && text.contains(named), "{text}");
@@ -284,13 +329,13 @@ fn a_node_with_other_data_or_weights_is_found_before_it_trains() {
 }
 
 #[test]
-fn a_node_that_ends_in_the_middle_ends_the_others_with_its_reason() {
+fn a_process_that_ends_in_the_middle_ends_the_others_with_its_reason() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let start = Instant::now();
-    let ends: Vec<Result<(), String>> = together(move |nodes| {
-        let mut trainer = on_node(&folder, nodes, 1, "");
+    let ends: Vec<Result<(), String>> = together(move |process| {
+        let mut trainer = trainer_in(&folder, process, 2, "");
         trainer.step().unwrap();
-        if nodes.index() == 1 {
+        if process.index() == 1 {
             return Err("the test has stopped it".into());
         }
         loop {
@@ -298,22 +343,22 @@ fn a_node_that_ends_in_the_middle_ends_the_others_with_its_reason() {
         }
     });
     let error = ends[0].as_ref().unwrap_err();
-    assert!(error.contains("node 1") && error.contains("the test has stopped it"), "{error}");
+    assert!(error.contains("process 1") && error.contains("the test has stopped it"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[test]
-fn a_node_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
+fn a_process_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
     let start = Instant::now();
-    let ends: Vec<Result<(), String>> = together(|nodes| {
-        // Without images the rank of the encoder only waits for the other node, which waits for this node.
+    let ends: Vec<Result<(), String>> = together(|process| {
+        // Without images the rank of the encoder only waits for the other process, which waits for this one.
         let mut case = Case::new(&[&[0, 0]]);
         for task in &mut case.plan.graph.tasks {
             task.strategy = Strategy::new("unheard-of");
         }
-        let mut pipeline = case.pipeline(Precision::F32, nodes).unwrap();
-        if nodes.index() == 1 {
-            return nodes.all_gather(Vec::new()).map(drop).map_err(|e| e.to_string());
+        let mut pipeline = case.pipeline(Precision::F32, process).unwrap();
+        if process.index() == 1 {
+            return process.all_gather(Vec::new()).map(drop).map_err(|e| e.to_string());
         }
         pipeline.run(&case.plan, &case.batch, None).map(drop).map_err(|e| e.to_string())
     });
@@ -324,18 +369,18 @@ fn a_node_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
 }
 
 #[test]
-fn nodes_with_different_partitions_fail_before_they_train() {
-    let ends = together(move |nodes| {
-        let number = nodes.index();
+fn processes_with_different_partitions_fail_before_they_train() {
+    let ends = together(move |process| {
+        let number = process.index();
         let model = scenes_model();
         let partition = even_partition(2, [[2, 2], [4, 2]][number]);
         let devices = vec![Default::default(); 2];
         let init = PipelineInit::new(&model, &partition, devices)
-            .with_connections(Connections::on_nodes(nodes.clone()));
+            .with_connections(process.connections(2, 2));
         Pipeline::<B>::new(&init).map(drop)
     });
     for (number, error) in ends.into_iter().map(|end| end.unwrap_err().to_string()).enumerate() {
-        let other = format!("node {} differs from this node in the partition", 1 - number);
+        let other = format!("process {} differs from this process in the partition", 1 - number);
         assert!(error.starts_with(&other), "{error}");
     }
 }
