@@ -56,7 +56,7 @@ impl Run {
         let device = devices.first().cloned().unwrap_or_default();
         let path = self.config.output.join("profile.json");
         let model = measured_model(&self.model, &sample.batches);
-        let profiler = Profiler::new(&model, &device, self.settings(sample))
+        let profiler = Profiler::new(&model, &device, self.settings(group, sample))
             .with_modalities(modalities.clone());
         let measure = || profiler.cached_profile(&path);
         let profile = profile_of_first(group, measure)?;
@@ -64,13 +64,26 @@ impl Run {
         Ok(self.measured(&profile, network.as_ref()))
     }
 
-    fn settings(&self, sample: &BatchSample) -> MeasureSettings {
+    /// Ranks on the machine of the first process, which measures: they share caches and memory.
+    fn ranks_beside_first(&self, group: &dyn ProcessGroup) -> usize {
+        let pipeline = &self.config.pipeline;
+        match grid(pipeline, group.size()) {
+            Ok(grid) => {
+                let is_beside = |&process: &usize| group.host(process) == group.host(0);
+                let beside = (0..group.size()).filter(is_beside);
+                beside.map(|process| grid.hosted(process).len()).sum()
+            }
+            Err(_) => pipeline.devices() as usize,
+        }
+    }
+
+    fn settings(&self, group: &dyn ProcessGroup, sample: &BatchSample) -> MeasureSettings {
         let (pipeline, optimizer) = (&self.config.pipeline, &self.config.optimizer);
         let usual = MeasureSettings::default();
         MeasureSettings {
             // With a memory limit, training may hold only one or two microbatches; measuring must not need more memory.
             in_flight: if pipeline.memory_limit_bytes.is_some() { 1 } else { usual.in_flight },
-            ranks: pipeline.devices() as usize,
+            ranks: self.ranks_beside_first(group),
             threads: pipeline.threads_per_rank,
             documents: sample.documents,
             clip: sample.clip,
@@ -95,7 +108,7 @@ impl Run {
         }
         let path = self.config.output.join("network.json");
         let kept = || {
-            let kept = std::fs::read(&path).ok()?;
+            let kept = dip_files::read(&path, dip_files::Kind::PROFILE).ok()?;
             let network: Network = serde_json::from_slice(&kept).ok()?;
             network.is_of(group).then_some(kept)
         };
@@ -107,8 +120,7 @@ impl Run {
         if group.is_first() {
             // Without the file, the next process measures again.
             let text = serde_json::to_vec_pretty(&network).expect("plain data has a JSON form");
-            let _ = std::fs::create_dir_all(&self.config.output)
-                .and_then(|()| std::fs::write(&path, text));
+            let _ = dip_files::write_whole(&path, &text);
         }
         Ok(Some(network))
     }

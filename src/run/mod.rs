@@ -290,9 +290,10 @@ impl Run {
 
     /// The processes of the run, if there are several.
     fn processes(&self) -> Result<Option<Processes>, RunError> {
-        let Some((transport, _)) = &self.transport else { return Ok(None) };
-        let grid = grid(&self.config.pipeline, transport.size()).map_err(SpecError::from)?;
-        Ok(Some(Processes { transport: transport.clone(), grid }))
+        let transport = self.transport.as_ref().map(|(transport, _)| transport.clone());
+        let count = transport.as_ref().map_or(1, |transport| transport.size());
+        let grid = grid(&self.config.pipeline, count).map_err(SpecError::from)?;
+        Ok(transport.map(|transport| Processes { transport, grid }))
     }
 
     fn budget(&self) -> Budget {

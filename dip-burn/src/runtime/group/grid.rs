@@ -5,6 +5,9 @@ use std::ops::Range;
 use dip_core::{FieldError, RankId};
 use serde::{Deserialize, Serialize};
 
+/// Most ranks of a process, each with a thread.
+const MAX_HOSTED: usize = 1024;
+
 /// Which ranks share a process, or are on neighbouring processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -43,7 +46,7 @@ impl ProcessGrid {
     /// `ranks` ranks of each of `replicas` replicas on `processes` processes.
     ///
     /// # Errors
-    /// [`FieldError`] if a process would have no rank.
+    /// [`FieldError`] if a process would have no rank, or more than 1024.
     pub fn new(
         ranks: usize,
         replicas: usize,
@@ -53,6 +56,9 @@ impl ProcessGrid {
         let most = ranks.saturating_mul(replicas);
         let remedy = "start fewer processes, or raise pipeline.ranks or pipeline.replicas";
         FieldError::check_range("the number of processes", processes, 1..=most.max(1), remedy)?;
+        let each = most.div_ceil(processes);
+        let remedy = "start more processes: each rank is a thread of its process";
+        FieldError::check_range("the number of ranks in a process", each, 0..=MAX_HOSTED, remedy)?;
         Ok(Self { ranks, replicas, processes, placement })
     }
 
@@ -99,8 +105,19 @@ impl ProcessGrid {
 
     /// The positions of a process, in the order of their numbers.
     pub fn hosted(&self, process: usize) -> Vec<Position> {
-        let all = (0..self.ranks * self.replicas).map(|number| self.position(number));
-        all.filter(|&position| self.host(position) == process).collect()
+        let (count, processes) = (self.ranks * self.replicas, self.processes);
+        let (each, more) = (count / processes, count % processes);
+        let first = |process: usize| process * each + process.min(more);
+        let at = |place| match self.placement {
+            ProcessPlacement::RanksFirst => self.position(place),
+            ProcessPlacement::ReplicasFirst => {
+                let (rank, replica) = (place / self.replicas, place % self.replicas);
+                Position { replica, rank: RankId::from(rank) }
+            }
+        };
+        let mut positions: Vec<_> = (first(process)..first(process + 1)).map(at).collect();
+        positions.sort_unstable();
+        positions
     }
 
     /// The replicas of which a process hosts at least one rank, in order.
@@ -152,7 +169,13 @@ mod tests {
             for (ranks, replicas) in [(1, 1), (4, 1), (3, 2), (5, 3), (2, 8)] {
                 for processes in 1..=ranks * replicas {
                     let grid = ProcessGrid::new(ranks, replicas, processes, placement).unwrap();
-                    let counts: Vec<usize> = (0..processes).map(|p| grid.hosted(p).len()).collect();
+                    let hosted: Vec<_> = (0..processes).map(|p| grid.hosted(p)).collect();
+                    for (process, positions) in hosted.iter().enumerate() {
+                        assert!(positions.is_sorted(), "{grid:?}");
+                        let on = |p: &Position| grid.host(*p) == process;
+                        assert!(positions.iter().all(on), "{grid:?}");
+                    }
+                    let counts: Vec<usize> = hosted.iter().map(Vec::len).collect();
                     assert_eq!(counts.iter().sum::<usize>(), ranks * replicas, "{grid:?}");
                     let (least, most) = (counts.iter().min(), counts.iter().max());
                     assert!(most.unwrap() - least.unwrap() <= 1, "{counts:?}");
@@ -166,6 +189,9 @@ mod tests {
         }
         let error = ProcessGrid::new(2, 1, 3, RanksFirst).unwrap_err().to_string();
         assert!(error.contains("the number of processes is 3"), "{error}");
+        assert!(ProcessGrid::new(64, 1024, 64, RanksFirst).is_ok());
+        let error = ProcessGrid::new(64, 1024, 63, RanksFirst).unwrap_err().to_string();
+        assert!(error.contains("the number of ranks in a process is 1041"), "{error}");
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub(super) const KEY_BYTES: usize = 4 * KEY_WORDS;
 /// One iteration or group of forwards of one replica: the replica, and how often its ranks have been connected.
 type Round = (usize, u64);
 
+/// The inboxes of some ranks, each with its number.
+type Inlets<B> = Vec<(usize, Inlet<InTransit<B>>)>;
+
 /// The links of this process to ranks of other processes.
 pub(super) struct RemoteLinks<B: Backend> {
     transport: Arc<dyn Transport>,
@@ -36,7 +39,7 @@ struct Rounds<B: Backend> {
     /// By replica: iterations so far.
     counts: HashMap<usize, u64>,
     /// The inboxes of the ranks of this process.
-    inlets: HashMap<Round, Vec<(usize, Inlet<InTransit<B>>)>>,
+    inlets: HashMap<Round, Inlets<B>>,
     /// Messages that came before this process began their iteration.
     early: HashMap<Round, Vec<(Message, Vec<u8>)>>,
     /// By process, true if it has ended.
@@ -70,11 +73,7 @@ impl<B: Backend> RemoteLinks<B> {
     }
 
     /// The next iteration of a replica, whose ranks of this process have these inboxes.
-    pub fn begin(
-        self: &Arc<Self>,
-        replica: usize,
-        inlets: Vec<(usize, Inlet<InTransit<B>>)>,
-    ) -> RemoteEnd<B> {
+    pub fn begin(self: &Arc<Self>, replica: usize, inlets: Inlets<B>) -> RemoteEnd<B> {
         let mut rounds = self.lock();
         let count = rounds.counts.entry(replica).or_insert(0);
         *count += 1;

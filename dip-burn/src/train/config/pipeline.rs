@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::model::Precision;
 use crate::runtime::ProcessPlacement;
 
-/// Most ranks of all replicas, and most compute threads of a rank.
+/// Most ranks of a replica, and most compute threads of a rank.
 const MAX_THREADS: u32 = 1024;
+/// Most ranks of all replicas, in all processes.
+const MAX_RANKS: u32 = 1 << 16;
 
 /// Ranks, schedule and search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,8 +74,9 @@ impl PipelineConfig {
     pub(super) fn validate(&self) -> Result<(), FieldError> {
         let check = FieldError::check_range;
         check("pipeline.ranks", self.ranks, 1..=MAX_THREADS, "one rank per core or device")?;
-        let max_replicas = MAX_THREADS / self.ranks;
-        check("pipeline.replicas", self.replicas, 1..=max_replicas, "ranks * replicas threads")?;
+        let max_replicas = MAX_RANKS / self.ranks;
+        let remedy = "a run has ranks * replicas ranks in all";
+        check("pipeline.replicas", self.replicas, 1..=max_replicas, remedy)?;
         let window = 1..=MAX_WINDOW;
         check("pipeline.window", self.window, window, "try 64, or 1 to keep the order")?;
         let threads = 1..=MAX_THREADS as usize;
