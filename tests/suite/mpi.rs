@@ -1,10 +1,15 @@
 //! Training in several processes, which `mpirun` starts on this machine.
 
+use std::fs::File;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 use crate::support::inputs::{MODEL, RUN, VIDEO_MODEL, VIDEO_RUN};
-use crate::support::{Folder, Run};
+use crate::support::{Folder, Run, read, saved};
 
 /// Longest time of a short run, also in a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -31,7 +36,7 @@ fn end(mut child: Child, patience: Duration) -> Output {
             let output = child.wait_with_output().unwrap();
             panic!("it hangs: {}", String::from_utf8_lossy(&output.stderr));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(20));
     }
     child.wait_with_output().unwrap()
 }
@@ -132,7 +137,7 @@ fn after_signal(signal: &str) -> (String, f64) {
     let begin = Instant::now();
     while !folder.path("out/checkpoint-00000010").exists() {
         assert!(begin.elapsed() < PATIENCE, "no checkpoint");
-        std::thread::sleep(Duration::from_millis(10));
+        sleep(Duration::from_millis(10));
     }
     let processes = trainers(&folder);
     assert_eq!(processes.len(), 2);
@@ -154,4 +159,65 @@ fn a_process_that_is_killed_or_stopped_ends_the_others_within_ten_seconds() {
     let (error, seconds) = after_signal("-STOP");
     assert!(seconds < 11.0, "{seconds}: {error}");
     assert!(error.contains("process 1 (") && error.contains("silent"), "{error}");
+}
+
+fn send(signal: &str, process: u32) {
+    // It may have ended by itself.
+    let _ =
+        Command::new("kill").args([signal, &process.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// Signals a random process of two at random moments, `count` times. Each time the run goes on from its last checkpoint.
+fn survives(count: usize) {
+    let run = RUN.replace("every = 10", "every = 2").replace("every = 20", "every = 0");
+    let run = run_of(&run, 2, 1, "").replace("iterations = 6", "iterations = 40");
+    let folder = Folder::of_run(MODEL, &run);
+    folder.dip(&["train", "run.toml", "--output", "whole"]).ok();
+    folder.share_profile("whole", "cut");
+    let mut random = StdRng::seed_from_u64(11);
+    let mut saved_before = 0;
+    for number in 0..count {
+        let text = folder.path("text");
+        let mut command = mpirun(&folder, 2, &["train", "run.toml", "--resume", "--output", "cut"]);
+        let mut child = command.stdout(File::create(&text).unwrap()).spawn().unwrap();
+        // Before, MPI itself waits for a process that is stopped.
+        while !read(&text).contains("reading data") && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(5));
+        }
+        sleep(Duration::from_millis(random.random_range(0..1500)));
+        let (signal, chosen) = (["-KILL", "-STOP", "-TERM"][number % 3], random.random_range(0..2));
+        let process = trainers(&folder).get(chosen).copied();
+        process.into_iter().for_each(|process| send(signal, process));
+        let begin = Instant::now();
+        let output = end(child, Duration::from_secs(60));
+        let (seconds, error) = (begin.elapsed(), String::from_utf8_lossy(&output.stderr));
+        // A signal that asks for the end waits for an iteration and a checkpoint.
+        assert!(seconds.as_secs() < 14, "{signal} {number}: {seconds:?} {error}");
+        assert_eq!(trainers(&folder), [] as [u32; 0], "{signal} {number}: a process is left");
+        let newest = dip::train::checkpoint::list(&folder.path("cut")).unwrap().pop();
+        let iteration = newest.map_or(0, |path| saved(&path).1["iteration"].as_u64().unwrap());
+        assert!(iteration >= saved_before, "{signal} {number}: {saved_before} was lost");
+        saved_before = if iteration == 40 { 0 } else { iteration };
+        if iteration == 40 {
+            // The next ones signal a new run.
+            std::fs::remove_dir_all(folder.path("cut")).unwrap();
+            folder.share_profile("whole", "cut");
+        }
+    }
+    let child = start(&folder, 2, &["train", "run.toml", "--resume", "--output", "cut"]);
+    Run::of(end(child, PATIENCE)).ok();
+    assert_eq!(folder.losses("cut"), folder.losses("whole"));
+    let last = |output: &str| saved(&folder.path(output).join("checkpoint-00000040"));
+    assert!(last("cut") == last("whole"), "the checkpoints differ");
+}
+
+#[test]
+fn six_signals_at_random_moments_lose_nothing_beyond_the_last_checkpoint() {
+    survives(6);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --features mpi --test main mpi::a_hundred_signals -- --ignored"]
+fn a_hundred_signals_at_random_moments_lose_nothing_beyond_the_last_checkpoint() {
+    survives(100);
 }

@@ -15,11 +15,11 @@ mod pace;
 mod thread;
 mod watch;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Receive, Router, Transport};
 use crate::runtime::group::{GroupError, quoted};
@@ -35,6 +35,10 @@ const HEARTBEAT: u32 = 14;
 const MAX_ERROR: usize = 2000;
 /// How long a process that ends waits until the others have been told.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long MPI may take to connect the processes. A process that is stopped before that cannot be named.
+const START: Duration = Duration::from_secs(300);
+/// How long MPI may take to end after all processes have agreed to.
+const END: Duration = Duration::from_secs(10);
 
 /// The processes that `mpirun` or `srun` has started together.
 ///
@@ -43,6 +47,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct MpiTransport {
     shared: Arc<Shared>,
     outbox: Sender<Outgoing>,
+    /// Answers when all processes have agreed to end.
+    agreed: Mutex<Receiver<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -70,21 +76,25 @@ impl MpiTransport {
         };
         let (outbox, inbox) = channel();
         let (ready, started) = channel();
+        let (agreed, ends) = channel();
         let thread = std::thread::Builder::new().name("dip-mpi".into());
         let run = move || {
             let Some((thread, universe)) = MpiThread::start(inbox) else { return };
             if ready.send(thread.shared.clone()).is_ok() {
-                thread.run(universe);
+                thread.run(universe, &agreed);
             }
         };
         let thread = thread.spawn(run).map_err(|e| start(&e.to_string(), "it needs a thread"))?;
-        let shared = started.recv().map_err(|_| {
-            start(
+        let shared = started.recv_timeout(START).map_err(|error| match error {
+            RecvTimeoutError::Timeout => {
+                start("not ready after 300 s", "all processes must start within 300 s")
+            }
+            RecvTimeoutError::Disconnected => start(
                 "in use",
                 "a process joins once, and MPI must allow calls from one of many threads",
-            )
+            ),
         })?;
-        Ok(Self { shared, outbox, thread: Some(thread) })
+        Ok(Self { shared, outbox, agreed: Mutex::new(ends), thread: Some(thread) })
     }
 
     fn tell(&self, outgoing: Outgoing) {
@@ -151,8 +161,19 @@ impl Drop for MpiTransport {
             self.leave(Some("it has panicked"));
         }
         self.tell(Outgoing::End);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        let agreed = self.agreed.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if agreed.recv().is_err() {
+            return;
+        }
+        let begin = Instant::now();
+        while !thread.is_finished() {
+            if begin.elapsed() > END {
+                // The launcher ends the process that is missing.
+                eprintln!("error: MPI does not end: another process was stopped or cut off");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct MpiThread {
     told: Vec<Sender<()>>,
     /// True if this process has told the others of its end.
     has_left: bool,
+    /// Processes that have told this one of their end.
+    left: usize,
     /// When this process has noticed that the processes cannot continue together.
     failed: Option<Instant>,
     is_over: bool,
@@ -93,20 +95,24 @@ impl MpiThread {
             pace: Pace::new(),
             told: Vec::new(),
             has_left: false,
+            left: 0,
             failed: None,
             is_over: false,
         };
         Some((thread, universe))
     }
 
-    /// Carries messages until the process ends, and then ends MPI.
-    pub fn run(mut self, universe: Universe) {
+    /// Carries messages until the process ends, and then ends MPI. `agreed` is told before that, when all processes end.
+    pub fn run(mut self, universe: Universe, agreed: &Sender<()>) {
         while !self.is_over {
             // Messages keep their memory until all of a round have left.
             let messages = FrozenVec::new();
             scope(|scope| self.round(&messages, scope));
         }
-        self.end(universe);
+        self.end();
+        // Whoever has waited is gone.
+        let _ = agreed.send(());
+        drop(universe);
     }
 
     /// Sends and receives until all messages of a round have left.
@@ -229,6 +235,7 @@ impl MpiThread {
         match channel {
             HEARTBEAT => {}
             LEFT => {
+                self.left += 1;
                 self.watch.forget(from);
                 self.shared.router.left(from);
             }
@@ -308,12 +315,21 @@ impl MpiThread {
     }
 
     /// Waits for the other processes to end. After a failure, a process that does not end is ended with all others.
-    fn end(mut self, universe: Universe) {
+    fn end(mut self) {
         let barrier_since = Instant::now();
+        let mut all_have_left = None;
         let mut barrier = self.world.immediate_barrier();
         while let Err(open) = barrier.test() {
             barrier = open;
             self.receive_all();
+            // Those that have said their end do no more than come here.
+            if self.left + 1 == self.shared.hosts.len() {
+                let since = *all_have_left.get_or_insert_with(Instant::now);
+                if since.elapsed() > 2 * SILENCE {
+                    eprintln!("error: another process was stopped or cut off at its end");
+                    self.world.abort(EXIT_CODE);
+                }
+            }
             if self.shared.router.failure().is_some() && barrier_since.elapsed() > GRACE {
                 self.world.abort(EXIT_CODE);
             }
@@ -322,7 +338,6 @@ impl MpiThread {
             scope(|scope| self.say_and_wait(&messages, scope));
             std::thread::sleep(Duration::from_micros(200));
         }
-        drop(universe);
     }
 
     fn say_and_wait<'a>(&mut self, messages: &'a FrozenVec<Vec<u8>>, scope: &LocalScope<'a>) {
