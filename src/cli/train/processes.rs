@@ -16,7 +16,7 @@ fn count() -> usize {
             ["PMIX_RANK", "PMI_RANK", "PMI_FD"].iter().any(|v| std::env::var_os(v).is_some());
         if is_launched { size(&"SLURM_STEP_NUM_TASKS") } else { None }
     };
-    SIZES.iter().find_map(|name| size(name)).or_else(by_slurm).unwrap_or(1)
+    SIZES.iter().find_map(size).or_else(by_slurm).unwrap_or(1)
 }
 
 /// Joins the processes that were started together; `None` if this one was started alone.
