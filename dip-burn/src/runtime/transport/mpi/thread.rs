@@ -65,6 +65,8 @@ pub(super) struct MpiThread {
     has_left: bool,
     /// Processes that have told this one of their end.
     left: usize,
+    /// When all other processes had done so, and this one was to end.
+    all_have_left: Option<Instant>,
     /// When this process has noticed that the processes cannot continue together.
     failed: Option<Instant>,
     is_over: bool,
@@ -96,6 +98,7 @@ impl MpiThread {
             told: Vec::new(),
             has_left: false,
             left: 0,
+            all_have_left: None,
             failed: None,
             is_over: false,
         };
@@ -284,9 +287,17 @@ impl MpiThread {
         if self.failed.is_none() && self.shared.router.failure().is_some() {
             self.failed = Some(now);
         }
-        // Ranks that compute, or wait in the code of others, would keep the process alive.
-        if !self.has_left && self.failed.is_some_and(|failed| now - failed > GRACE) {
+        // Ranks that compute, or messages to a process that is stopped, would keep this process alive.
+        if self.failed.is_some_and(|failed| now - failed > GRACE) {
             self.abort();
+        }
+        // Those that have told their end do no more than end.
+        if self.is_over && self.left + 1 == self.shared.hosts.len() {
+            let since = *self.all_have_left.get_or_insert(now);
+            if now - since > 2 * SILENCE {
+                eprintln!("error: another process was stopped or cut off at its end");
+                self.world.abort(EXIT_CODE);
+            }
         }
     }
 
@@ -316,23 +327,10 @@ impl MpiThread {
 
     /// Waits for the other processes to end. After a failure, a process that does not end is ended with all others.
     fn end(mut self) {
-        let barrier_since = Instant::now();
-        let mut all_have_left = None;
         let mut barrier = self.world.immediate_barrier();
         while let Err(open) = barrier.test() {
             barrier = open;
             self.receive_all();
-            // Those that have said their end do no more than come here.
-            if self.left + 1 == self.shared.hosts.len() {
-                let since = *all_have_left.get_or_insert_with(Instant::now);
-                if since.elapsed() > 2 * SILENCE {
-                    eprintln!("error: another process was stopped or cut off at its end");
-                    self.world.abort(EXIT_CODE);
-                }
-            }
-            if self.shared.router.failure().is_some() && barrier_since.elapsed() > GRACE {
-                self.world.abort(EXIT_CODE);
-            }
             // Neighbours may have ended already; those that have not still want signs of life.
             let messages = FrozenVec::new();
             scope(|scope| self.say_and_wait(&messages, scope));
@@ -357,7 +355,8 @@ impl MpiThread {
     }
 
     fn abort(&self) -> ! {
-        if let Some(failure) = self.shared.router.failure() {
+        // A process that has left has shown its error.
+        if let Some(failure) = self.shared.router.failure().filter(|_| !self.has_left) {
             eprintln!("error: {failure}");
         }
         self.world.abort(EXIT_CODE)
