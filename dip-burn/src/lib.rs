@@ -42,3 +42,8 @@ pub use batch::{
     next_position, text_positions,
 };
 pub use burn::tensor::backend::Backend;
+
+/// The Rust of the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

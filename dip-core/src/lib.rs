@@ -63,3 +63,8 @@ pub use spec::{
     YarnScaling, causal_block_pairs, causal_blocks, from_json, from_toml, name_covers, part_covers,
     presets,
 };
+
+/// The Rust of the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -50,3 +50,8 @@ pub use report::{MemoryCurve, memory};
 pub use sample::{sample, sweep};
 pub use step::{step_figures, trained_tokens};
 pub use study::{NoiseStudy, RankWaiting, noise_study};
+
+/// The Rust of the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -14,8 +14,8 @@ impl Kind {
     pub const TOML: Self = Self::of("a TOML file", 1 << 20);
     /// Batch metadata in JSON Lines: millions of microbatches.
     pub const BATCHES: Self = Self::of("a batch file", 256 << 20);
-    /// Plans, task graphs and timelines: about 200 bytes a task.
-    pub const PLAN: Self = Self::of("a plan, task graph or timeline", 256 << 20);
+    /// Plans, task graphs and timelines: about 300 bytes for each of a million tasks.
+    pub const PLAN: Self = Self::of("a plan, task graph or timeline", 512 << 20);
     /// Orders of PyTorch's pipelining in CSV.
     pub const ORDER: Self = Self::of("an order", 64 << 20);
     /// `config.json` of models, processors and adapters, chat templates, and indices of weights.

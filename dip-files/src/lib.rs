@@ -22,3 +22,8 @@ pub use output::{
     parent, partial_folder, partial_path, put_in_place, remove_partial, sync_folder, write_synced,
     write_whole,
 };
+
+/// The Rust of the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -50,3 +50,8 @@ pub use schedules::{
     Dip, DualPipeV, DynaPipe, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, VHalf, VMin,
     Zbv, ZeroBubble, schedule_by_name, schedule_names, schedules,
 };
+
+/// The Rust of the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
