@@ -62,6 +62,7 @@ gaps() {
     done
 }
 table gaps gaps
+table waves python3 scripts/waves.py "$dip"
 table progress python3 scripts/search_progress.py "$dip" 0 "$progress"
 if python3 -c "import ortools" 2>/dev/null; then
     table optimality python3 scripts/optimality.py "$dip" --graphs "$((seeds * 5))" --timeout "$((timeout / 15 + 1))"
