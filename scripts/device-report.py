@@ -158,7 +158,7 @@ def figures(records, text):
     late = records[len(records) // 4 :]
     timed = [r for r in late if r["timed"]]
     free = [r for r in late if not r["timed"]] or late
-    memory = [line for line in text.splitlines() if line.startswith("most memory")]
+    memory = [line for line in text.splitlines() if line.startswith("memory ")]
     return {
         "iteration_s": median(r["elapsed_s"] for r in free),
         "timed_iteration_s": median(r["elapsed_s"] for r in timed),

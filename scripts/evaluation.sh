@@ -14,7 +14,7 @@ case $mode in
     *) echo "the second argument is $mode, but must be short or absent" >&2; exit 2 ;;
 esac
 
-cargo build --release --no-default-features
+cargo build --release --no-default-features --features cli
 dip="${CARGO_TARGET_DIR:-target}/release/dip"
 
 # Writes the output of a command to a table, whole or not at all, and says how long it took.
@@ -40,11 +40,11 @@ done
 table h20 compare --models vlm-s --cluster h20 --schedules "$all" --iterations "$batches"
 for figure in dynamic sizes memory ladder; do
     table "figure-$figure" compare --models vlm-s,t2v-s --iterations "$figure_batches" --figures "$figure" \
-        --html "$out/$figure.html" --json "$out/$figure.json"
+        --html "$out/$figure.html" --json="$out/$figure.json"
 done
 table figure-search compare --models vlm-m --schedules dip --iterations 1 --figures search --html "$out/search.html"
 if [ "$mode" = full ]; then
-    table figure-grid compare --models vlm-m --iterations 2 --figures grid --html "$out/grid.html" --json "$out/grid.json"
+    table figure-grid compare --models vlm-m --iterations 2 --figures grid --html "$out/grid.html" --json="$out/grid.json"
     # Each at the two sizes of the paper.
     for size in "vlm-xl 8" "vlm-xl 16" "t2v-xl 4" "t2v-xl 8"; do
         read -r model ranks <<< "$size"
@@ -71,4 +71,4 @@ else
 fi
 
 # docs/validation.md
-table validation cargo test --release --no-default-features --test main validation -- --nocapture
+table validation cargo test --release --no-default-features --features cli --test main validation -- --nocapture

@@ -8,12 +8,12 @@ pub use dip_core::{
     LinkSpec, Lora, LoraTarget, MAX_WINDOW, MicrobatchId, MicrobatchMeta, Modality, ModelSpec,
     ModuleId, ModuleKind, ModuleParameters, ModulePartition, ModuleSlice, ModuleSpec,
     OperatorProfile, OperatorShape, OperatorTime, OtherModality, Pair, PairKey, Parallelism,
-    Partition, Placement, Plan, PlanError, PlanSource, PlannedBatch, Prediction, Profile,
-    QueryKeyNorm, RankId, Rope, RopeScaling, Route, Schedule, ScheduleError, SearchProgress,
-    Seconds, SegmentId, SpecError, StageCost, StageQuery, StepFigures, Strategy, SubMicrobatchId,
-    T5Spec, Task, TaskGraph, TaskId, TaskKind, Timeline, TimelineError, Tower, Violation,
-    ViolationCode, VitSpec, WanSpec, Workload, build_graph, check_graph, check_plan,
-    check_plan_json, hf, order_from_csv, order_to_csv, presets, profile,
+    Partition, Placement, Plan, PlanError, PlanSource, PlanSummary, PlannedBatch, Prediction,
+    Profile, QueryKeyNorm, RankId, Rope, RopeScaling, Route, Schedule, ScheduleError,
+    SearchProgress, Seconds, SegmentId, SpecError, StageCost, StageQuery, StepFigures, Strategy,
+    SubMicrobatchId, T5Spec, Task, TaskGraph, TaskId, TaskKind, Timeline, TimelineError, Tower,
+    Violation, ViolationCode, VitSpec, WanSpec, Workload, build_graph, check_graph, check_plan,
+    check_plan_json, closest, did_you_mean, hf, order_from_csv, order_to_csv, presets, profile,
 };
 pub use dip_sched::{
     BatchPlanner, Dip, DynaPipe, Exact, GPipe, Interleaved, MicrobatchLoads, OneFOneB, Optimus,

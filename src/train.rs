@@ -18,15 +18,16 @@
 pub use crate::init::{Fit, MemoryUse, Proposal, RunKind, RunRequest};
 pub use crate::run::{OnBackend, Outlook, Run, RunError, Trained, TrainedRun, Training, on_device};
 pub use dip_burn::train::{
-    Assign, BatchContent, BatchLoader, Caption, CaptionEvaluator, CheckpointConfig, ClipEvaluator,
-    DataConfig, DataSurvey, Device, EarlyStop, Evaluation, EvaluationConfig, EvaluationError,
-    Evaluator, HeldOutPicture, Inference, IterationReport, JsonLines, LoadedBatch, LockError,
-    LoraConfig, LossScale, MetricSink, MetricsConfig, MixtureConfig, OnError, OutputLock, Packing,
-    PartitionMethod, PendingContent, PipelineConfig, Resumed, RunConfig, RunData, RunFacts,
-    RunState, SampleCount, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError,
-    StopRequest, SurveyedDocument, TensorBoard, Throughput, TraceFiles, TrainError, TrainedInit,
-    TrainedModel, Trainer, TrainerInit, WeightsConfig, clip_size, index_requests,
-    microbatch_padding, microbatch_patches, resident_bytes, write_samples,
+    Assign, BatchContent, BatchLoad, BatchLoader, Caption, CaptionEvaluator, CheckpointConfig,
+    ClipEvaluator, DataConfig, DataSurvey, Device, EarlyStop, Evaluation, EvaluationConfig,
+    EvaluationError, Evaluator, HeldOutLoss, HeldOutPicture, Inference, IterationReport, JsonLines,
+    LoadFigures, LoadedBatch, LockError, LoraConfig, LossScale, MetricSink, MetricsConfig,
+    MixtureConfig, OnError, OutputLock, Packing, PartitionMethod, PendingContent, PipelineConfig,
+    Resumed, RunConfig, RunData, RunFacts, RunState, RunSummarizer, RunSummary, RunTotals,
+    SampleCount, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError,
+    StageFigures, StopRequest, SummaryFile, SurveyedDocument, TensorBoard, Throughput, TraceFiles,
+    TrainError, TrainedInit, TrainedModel, Trainer, TrainerInit, WeightsConfig, clip_size,
+    index_requests, microbatch_padding, microbatch_patches, resident_bytes, write_samples,
 };
 pub use dip_burn::{
     Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,

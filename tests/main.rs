@@ -11,6 +11,14 @@ mod goldens;
 #[path = "suite/planning.rs"]
 mod planning;
 
+/// Help, JSON documents, colours and exit codes.
+#[path = "suite/output.rs"]
+mod output;
+
+/// What the machine can do.
+#[path = "suite/doctor.rs"]
+mod doctor;
+
 /// Inputs that never end, and extreme numbers.
 #[cfg(unix)]
 #[path = "suite/bounded.rs"]

@@ -60,8 +60,8 @@ pub use spec::{
     ModuleParameters, ModuleSlice, ModuleSpec, NormKind, OtherModality, Parallelism, PixelRange,
     QueryKeyNorm, RankId, Rope, RopeScaling, STEP_EMBEDDING, Seconds, SegmentId, SpecError,
     SubMicrobatchId, T5Spec, TaskId, TileSpec, Tower, VitSpec, WanSpec, WindowSpec, Workload,
-    YarnScaling, causal_block_pairs, causal_blocks, from_json, from_toml, name_covers, part_covers,
-    presets,
+    YarnScaling, causal_block_pairs, causal_blocks, closest, did_you_mean, from_json, from_toml,
+    name_covers, part_covers, presets,
 };
 
 /// The Rust of the README compiles and runs.

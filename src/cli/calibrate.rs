@@ -11,9 +11,12 @@ use dip::train::measure::MeasureError;
 use dip::train::measure::operators::{OperatorSettings, operators};
 use dip::train::model::Precision;
 use dip::train::{Backend, Device, OnBackend, on_device};
+use serde::Serialize;
 
 use super::files::write_whole;
 use super::inputs;
+use super::output::{Figures, JsonOutput};
+use super::terminal;
 
 /// The kind of device that operators are measured on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,6 +36,12 @@ enum Values {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip calibrate --device cpu --quick --out here.toml
+  dip plan --model vlm-s --cluster here.toml
+
+With -v every operator is printed with its measured and fitted time")]
 pub struct Calibrate {
     /// The device to measure
     #[arg(long, value_enum)]
@@ -53,31 +62,58 @@ pub struct Calibrate {
     /// The number format of the operators
     #[arg(long, value_enum, default_value_t = Values::F32)]
     precision: Values,
-    /// Print every operator with its measured and fitted time
-    #[arg(long)]
-    verbose: bool,
     /// Measure fewer and smaller operators: seconds instead of a minute, and a rougher fit
     #[arg(long)]
     quick: bool,
+    #[command(flatten)]
+    json: JsonOutput,
+}
+
+/// What `dip calibrate` prints.
+#[derive(Debug, Serialize)]
+pub struct CalibrationFigures {
+    /// What was measured.
+    device: String,
+    cluster: ClusterSpec,
+    /// Mean error of the fit, relative to the measured times.
+    error: f64,
+    /// Mean error of fits to all other measurements.
+    leave_one_out: f64,
+    operators: Vec<OperatorFigures>,
+}
+
+/// The errors of one kind of operator.
+#[derive(Debug, Serialize)]
+struct OperatorFigures {
+    name: &'static str,
+    measurements: usize,
+    error: f64,
+    leave_one_out: f64,
+}
+
+impl Figures for CalibrationFigures {
+    const SCHEMA: &'static str = "dip.calibration/v1";
 }
 
 impl Calibrate {
     pub fn run(&self) -> Result<ExitCode> {
         let sheet = self.sheet()?;
-        println!("measuring on {} workers", self.workers());
+        self.json.say(format!("measuring on {} workers", self.workers()));
         let device = match self.device {
             MeasuredDevice::Cpu => Device::Cpu,
             MeasuredDevice::Cuda => Device::Cuda,
         };
         let profile = on_device(device, self.workers(), Operators(self.settings()))??;
         let calibration = self.fit(sheet, &profile)?;
-        if self.verbose {
-            print_operators(&calibration, &profile);
-        }
-        print(&calibration);
         let text = self.file(&calibration, &profile)?;
         write_whole(&self.out, text.as_bytes())?;
-        println!("written to {0}; use it as --cluster {0}", self.out.display());
+        self.json.print(&CalibrationFigures::new(&calibration, &profile), || {
+            if terminal::is_verbose() {
+                print_operators(&calibration, &profile);
+            }
+            print(&calibration);
+            println!("written to {0}; use it as --cluster {0}", self.out.display());
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -163,6 +199,24 @@ impl OnBackend for Operators {
 
     fn call<B: Backend>(self, devices: Vec<B::Device>) -> Self::Output {
         operators::<B>(&devices, self.0)
+    }
+}
+
+impl CalibrationFigures {
+    fn new(calibration: &Calibration, profile: &OperatorProfile) -> Self {
+        let operators = calibration.by_name().into_iter().map(|summary| OperatorFigures {
+            name: summary.name,
+            measurements: summary.measurements,
+            error: summary.error,
+            leave_one_out: summary.leave_one_out,
+        });
+        Self {
+            device: profile.device.clone(),
+            cluster: calibration.cluster.clone(),
+            error: calibration.error(),
+            leave_one_out: calibration.leave_one_out(),
+            operators: operators.collect(),
+        }
     }
 }
 

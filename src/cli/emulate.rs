@@ -5,16 +5,23 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use dip::emulate::report::{self, TimelineRun};
+use dip::emulate::report::{self, RankFigures, TimelineRun};
 use dip::emulate::{Executor, LinkModel, Noise, NoiseStudy, VirtualExecutor, noise_study};
 use dip::plan::MAX_WINDOW;
 use dip::prelude::*;
 use dip_files::Kind;
+use serde::Serialize;
 
 use super::files::{read_text, write_whole};
-use super::throughput;
+use super::output::{Figures, JsonOutput};
+use super::throughput::StepDocument;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip emulate plan.json --html timeline.html
+  dip emulate plan.json --noise 0.1 --window 12
+  dip emulate plan.json --json | jq .bubble_ratio")]
 pub struct Emulate {
     /// The plan, dip.plan/v1; - for standard input
     plan: PathBuf,
@@ -39,6 +46,35 @@ pub struct Emulate {
     /// Seed of the noise
     #[arg(long, default_value_t = 0, requires = "noise")]
     seed: u64,
+    #[command(flatten)]
+    json: JsonOutput,
+}
+
+/// What `dip emulate` prints.
+#[derive(Debug, Serialize)]
+pub struct EmulationFigures {
+    model: String,
+    cluster: String,
+    schedule: String,
+    tasks: usize,
+    makespan_s: Seconds,
+    /// The makespan of the plan.
+    planned_s: Seconds,
+    /// Share of the ranks' time in which they wait.
+    bubble_ratio: f64,
+    /// No plan of the task graph is faster.
+    lower_bound_s: Seconds,
+    ranks: Vec<RankFigures>,
+    /// The step of the run around the plan, if the plan has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<StepDocument>,
+    /// The plan under noise, with `--noise`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    noise: Option<NoiseStudy>,
+}
+
+impl Figures for EmulationFigures {
+    const SCHEMA: &'static str = "dip.emulation/v1";
 }
 
 impl Emulate {
@@ -62,13 +98,26 @@ impl Emulate {
         if let Some(path) = &self.trace {
             write_whole(path, report::chrome(&[run]).as_bytes())?;
         }
-        print!("{}", report::table(&plan, &trace));
-        if let Some(step) = &plan.step {
-            print!("\n{}", throughput::lines(step, trace.makespan(), None));
-        }
-        if let Some(noise) = noise {
-            print_study(&noise_study(&plan, links, noise, self.samples).with_context(shown)?);
-        }
+        let study = |noise| noise_study(&plan, links, noise, self.samples).with_context(shown);
+        let step = |step| StepDocument::new(step, trace.makespan(), None);
+        let figures = EmulationFigures {
+            model: plan.graph.model.clone(),
+            cluster: plan.graph.cluster.clone(),
+            schedule: plan.schedule.clone(),
+            tasks: plan.graph.tasks.len(),
+            makespan_s: trace.makespan(),
+            planned_s: plan.predicted.makespan_s,
+            bubble_ratio: trace.bubble_ratio(),
+            lower_bound_s: plan.lower_bound_s,
+            ranks: report::rank_figures(&plan, &trace),
+            step: plan.step.as_ref().map(step),
+            noise: noise.map(study).transpose()?,
+        };
+        self.json.print(&figures, || {
+            print!("{}", report::table(&plan, &trace));
+            figures.step.iter().for_each(|step| print!("\n{}", step.lines()));
+            figures.noise.iter().for_each(print_study);
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,6 +1,6 @@
 //! `dip export`: writes a checkpoint in the layout of Hugging Face.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
@@ -8,11 +8,17 @@ use clap::Args;
 use dip::plan::Bytes;
 use dip::train::RunConfig;
 use dip::train::checkpoint::CheckpointReader;
-use dip::train::weights::{self, ExportConfig};
+use dip::train::weights::{self, ExportConfig, Exported};
+use serde::Serialize;
 
 use super::inputs;
+use super::output::{Figures, JsonOutput};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip export run.toml --out exported
+  dip export run.toml --out adapter --adapter")]
 pub struct Export {
     /// The run that was trained, a TOML file
     run: PathBuf,
@@ -34,6 +40,41 @@ pub struct Export {
     /// Size of a shard, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     shard_mib: u64,
+    #[command(flatten)]
+    json: JsonOutput,
+}
+
+/// What `dip export` and `dip merge` print.
+#[derive(Debug, Serialize)]
+pub struct ExportFigures {
+    /// The folder that was written.
+    pub out: PathBuf,
+    /// The checkpoint or folder that was read.
+    pub from: PathBuf,
+    pub tensors: usize,
+    /// Bytes of all tensors; absent for adapters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Files with tensors.
+    pub files: usize,
+}
+
+impl ExportFigures {
+    /// The figures of weights that were written to `out`.
+    pub fn new(out: &Path, from: &Path, written: Exported) -> Self {
+        let Exported { tensors, bytes, shards } = written;
+        Self {
+            out: out.to_owned(),
+            from: from.to_owned(),
+            tensors,
+            bytes: Some(bytes),
+            files: shards,
+        }
+    }
+}
+
+impl Figures for ExportFigures {
+    const SCHEMA: &'static str = "dip.export/v1";
 }
 
 impl Export {
@@ -52,20 +93,27 @@ impl Export {
         let (trained, checkpoint) = (checkpoint.weights()?, checkpoint.path());
         if self.adapter {
             let count = weights::export_adapter(&trained, &model, &from, &self.out)?;
-            let (out, from) = (self.out.display(), checkpoint.display());
-            println!("{out}: an adapter of {count} tensors, from {from}");
+            let (out, from) = (self.out.clone(), checkpoint.to_owned());
+            let figures = ExportFigures { out, from, tensors: count, bytes: None, files: 1 };
+            self.json.print(&figures, || {
+                let (out, from) = (self.out.display(), checkpoint.display());
+                println!("{out}: an adapter of {count} tensors, from {from}");
+            })?;
             return Ok(ExitCode::SUCCESS);
         }
         let how = ExportConfig { shard_bytes: self.shard_mib << 20, bf16: self.bf16 };
         let written = weights::export(&trained, &model, &from, &self.out, how)?;
-        println!(
-            "{}: {} tensors, {} in {} files, from {}",
-            self.out.display(),
-            written.tensors,
-            Bytes(written.bytes),
-            written.shards,
-            checkpoint.display()
-        );
+        let figures = ExportFigures::new(&self.out, checkpoint, written);
+        self.json.print(&figures, || {
+            println!(
+                "{}: {} tensors, {} in {} files, from {}",
+                self.out.display(),
+                written.tensors,
+                Bytes(written.bytes),
+                written.shards,
+                checkpoint.display()
+            );
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -6,16 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use dip::train::data::{Folders, IndexRequest, IndexedShard, MediaCounts, SkipCounts};
+use dip::train::data::{Folders, IndexRequest, IndexedShard, SkipCounts};
 use dip::train::index_requests;
+use serde::Serialize;
 
 use super::inputs;
+use super::output::{Figures, JsonOutput};
 use super::spinner::Spinner;
 
 /// Samples after which the number on the terminal changes.
 const SHOWN_EVERY: u64 = 64;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip index data/train-*.tar
+  dip index run.toml --out indexes")]
 pub struct Index {
     /// Shards: files, folders, patterns or URLs; or a run, a TOML file, for all its shards
     #[arg(required = true, value_name = "DATA")]
@@ -32,6 +38,34 @@ pub struct Index {
     /// Index again what has a valid index
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    json: JsonOutput,
+}
+
+/// What `dip index` prints.
+#[derive(Debug, Default, Serialize)]
+pub struct IndexFigures {
+    shards: Vec<ShardFigures>,
+    samples: u64,
+    pictures: u64,
+    videos: u64,
+    sounds: u64,
+    /// Samples that cannot be used, by reason.
+    skipped: SkipCounts,
+}
+
+/// A shard with its index.
+#[derive(Debug, Serialize)]
+struct ShardFigures {
+    shard: PathBuf,
+    index: PathBuf,
+    samples: u64,
+    /// False if the shard had a valid index.
+    is_new: bool,
+}
+
+impl Figures for IndexFigures {
+    const SCHEMA: &'static str = "dip.indexing/v1";
 }
 
 impl Index {
@@ -49,7 +83,8 @@ impl Index {
             indexed.extend(request.run(&see)?);
         }
         drop(spinner);
-        print!("{}", summary(&indexed));
+        let figures = IndexFigures::new(&indexed);
+        self.json.print(&figures, || print!("{}", figures.text()))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -81,27 +116,40 @@ impl Index {
     }
 }
 
-/// A line for each shard, then the sums.
-fn summary(indexed: &[IndexedShard]) -> String {
-    let mut text = String::new();
-    let (mut samples, mut media) = (0, MediaCounts::default());
-    let mut skipped = SkipCounts::default();
-    for shard in indexed {
-        let made = if shard.is_new { "indexed in" } else { "has" };
-        let (path, index) = (shard.shard.display(), relative(&shard.index));
-        text += &format!("{path}: {} samples, {made} {index}\n", shard.samples);
-        samples += shard.samples;
-        media.pictures += shard.media.pictures;
-        media.videos += shard.media.videos;
-        media.sounds += shard.media.sounds;
-        skipped.merge(&shard.skipped);
+impl IndexFigures {
+    fn new(indexed: &[IndexedShard]) -> Self {
+        let mut figures = Self::default();
+        for shard in indexed {
+            figures.samples += shard.samples;
+            figures.pictures += shard.media.pictures;
+            figures.videos += shard.media.videos;
+            figures.sounds += shard.media.sounds;
+            figures.skipped.merge(&shard.skipped);
+            figures.shards.push(ShardFigures {
+                shard: shard.shard.clone(),
+                index: shard.index.clone(),
+                samples: shard.samples,
+                is_new: shard.is_new,
+            });
+        }
+        figures
     }
-    let MediaCounts { pictures, videos, sounds } = media;
-    text += &format!(
-        "{} shards: {samples} samples, {pictures} pictures, {videos} videos, {sounds} sounds; unusable: {skipped}\n",
-        indexed.len()
-    );
-    text
+
+    /// A line for each shard, then the sums.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for ShardFigures { shard, index, samples, is_new } in &self.shards {
+            let made = if *is_new { "indexed in" } else { "has" };
+            text +=
+                &format!("{}: {samples} samples, {made} {}\n", shard.display(), relative(index));
+        }
+        let Self { shards, samples, pictures, videos, sounds, skipped } = self;
+        text += &format!(
+            "{} shards: {samples} samples, {pictures} pictures, {videos} videos, {sounds} sounds; unusable: {skipped}\n",
+            shards.len()
+        );
+        text
+    }
 }
 
 fn relative(path: &Path) -> String {

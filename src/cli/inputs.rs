@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dip::plan::{BatchMeta, ClusterSpec, Factors, ModelSpec, hf, presets};
+use dip::plan::{BatchMeta, ClusterSpec, Factors, ModelSpec, did_you_mean, hf, presets};
 use dip_files::Kind;
 
 use super::files::read_text;
+use super::terminal;
 
 /// The model that `name` means: a preset, a TOML file, a `config.json` of Hugging Face, a folder with one, or a folder of
 /// `diffusers`.
@@ -32,9 +33,10 @@ pub fn model(name: &str) -> Result<ModelSpec> {
                 .with_context(|| name.to_owned())
         }
         (None, None) => bail!(
-            "model {name:?} is neither a preset ({}) nor a file; see `dip presets models`, or give a model TOML, a \
+            "model {name:?} is neither a preset ({}) nor a file{}; see `dip presets models`, or give a model TOML, a \
              config.json or a folder with one",
-            presets::model_names().join(", ")
+            presets::model_names().join(", "),
+            did_you_mean(name, presets::model_names())
         ),
     }
 }
@@ -86,16 +88,17 @@ pub fn cluster(name: &str) -> Result<ClusterSpec> {
             let spec = ClusterSpec::from_toml(&read_text(Path::new(name), Kind::TOML)?);
             let spec = spec.with_context(|| name.to_owned())?;
             if spec.factors == Factors::default() {
-                eprintln!(
-                    "warning: {name} has no [factors], so that every operator runs at the speed of the data sheet, which no \
-                     device reaches; take them from `dip presets --show h800` or fit them with `dip calibrate`"
-                );
+                terminal::warn(format!(
+                    "{name} has no [factors], so that every operator runs at the speed of the data sheet, which no device \
+                     reaches; take them from `dip presets --show h800` or fit them with `dip calibrate`"
+                ));
             }
             Ok(spec)
         }
         None => bail!(
-            "cluster {name:?} is neither a preset ({}) nor a file; see `dip presets clusters`",
-            presets::cluster_names().join(", ")
+            "cluster {name:?} is neither a preset ({}) nor a file{}; see `dip presets clusters`",
+            presets::cluster_names().join(", "),
+            did_you_mean(name, presets::cluster_names())
         ),
     }
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use dip::train::backend::kernel_folder;
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::terminal::progress;
+
 /// Time between two messages.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -35,7 +37,7 @@ pub fn print_summary() {
     let (compiled, read) =
         (WATCH.compiled.load(Ordering::Relaxed), WATCH.read.load(Ordering::Relaxed));
     if compiled + read > 0 {
-        println!("kernels: {compiled} compiled, {read} found on disk{}", place());
+        progress(format!("kernels: {compiled} compiled, {read} found on disk{}", place()));
     }
 }
 
@@ -49,8 +51,8 @@ impl Watch {
         let compiled = self.compiled.fetch_add(1, Ordering::Relaxed) + 1;
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match *said {
-            None => eprintln!("compiling kernels; later starts find them{}", place()),
-            Some(at) if at.elapsed() > PAUSE => eprintln!("compiled {compiled} kernels"),
+            None => progress(format!("compiling kernels; later starts find them{}", place())),
+            Some(at) if at.elapsed() > PAUSE => progress(format!("compiled {compiled} kernels")),
             Some(_) => return,
         }
         *said = Some(Instant::now());

@@ -8,9 +8,14 @@ use clap::Args;
 use dip::plan::Bytes;
 use dip::train::weights::{self, ExportConfig};
 
+use super::export::ExportFigures;
 use super::inputs;
+use super::output::JsonOutput;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dip merge --model path/to/Qwen2-VL-2B --adapter adapter --out merged")]
 pub struct Merge {
     /// The folder of the model: config.json and safetensors
     #[arg(long)]
@@ -27,6 +32,8 @@ pub struct Merge {
     /// Size of a shard, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     shard_mib: u64,
+    #[command(flatten)]
+    json: JsonOutput,
 }
 
 impl Merge {
@@ -40,15 +47,18 @@ impl Merge {
         })?;
         let how = ExportConfig { shard_bytes: self.shard_mib << 20, bf16: self.bf16 };
         let written = weights::merge(&self.adapter, &model, &from, &self.out, how)?;
-        println!(
-            "{}: {} tensors, {} in {} files, from {} with {}",
-            self.out.display(),
-            written.tensors,
-            Bytes(written.bytes),
-            written.shards,
-            from.display(),
-            self.adapter.display()
-        );
+        let figures = ExportFigures::new(&self.out, &from, written);
+        self.json.print(&figures, || {
+            println!(
+                "{}: {} tensors, {} in {} files, from {} with {}",
+                self.out.display(),
+                written.tensors,
+                Bytes(written.bytes),
+                written.shards,
+                from.display(),
+                self.adapter.display()
+            );
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,9 +1,10 @@
-//! One file for each subcommand. Exit codes: 0 done, 1 the plan has violations, 2 bad input.
+//! One file for each subcommand. Results go to standard output, all else to standard error.
 
 #[cfg(feature = "train")]
 mod calibrate;
 mod check;
 mod compare;
+mod doctor;
 mod emulate;
 mod explain;
 #[cfg(feature = "train")]
@@ -17,16 +18,17 @@ mod inputs;
 #[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(feature = "train")]
-mod load;
-#[cfg(feature = "train")]
 mod merge;
+mod output;
 mod plan;
 mod presets;
 mod report;
 mod sample;
 mod search;
+mod shell;
 mod sizing;
 mod spinner;
+mod terminal;
 mod throughput;
 mod timeline;
 #[cfg(feature = "train")]
@@ -42,7 +44,7 @@ use clap::{Parser, Subcommand};
 
 /// Shows an error; the exit code of a command that it ends.
 pub fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {}", message(error));
+    terminal::error(message(error));
     ExitCode::from(2)
 }
 
@@ -57,10 +59,24 @@ fn message(error: &anyhow::Error) -> String {
     text
 }
 
+/// Exit code of a command that Ctrl-C has ended.
+const INTERRUPTED: u8 = 128 + 2;
+
 /// Dynamic interleaved pipeline parallelism for large multimodal models.
 #[derive(Debug, Parser)]
 #[command(name = "dip", version, about)]
+#[command(after_help = "\
+Example:
+  dip plan --model vlm-s --cluster h800 --out plan.json
+
+Exit codes:
+  0    done
+  1    the answer is no, such as a plan with violations
+  2    bad input, or a failure
+  130  interrupted by Ctrl-C")]
 pub struct Cli {
+    #[command(flatten)]
+    verbosity: terminal::Verbosity,
     #[command(subcommand)]
     command: Command,
 }
@@ -112,6 +128,12 @@ enum Command {
     /// Merge a low-rank adapter of PEFT into the weights of its model
     #[cfg(feature = "train")]
     Merge(merge::Merge),
+    /// Look at what this machine and this build can do, and what a run needs of them
+    Doctor(doctor::Doctor),
+    /// Print the completions of a shell
+    Completions(shell::Completions),
+    /// Write man pages into a folder
+    Man(shell::Man),
 }
 
 /// Commands that a build without the feature `train` lacks.
@@ -126,10 +148,10 @@ impl Cli {
         if let Some(name) = std::env::args().nth(1)
             && NEEDS_TRAINING.contains(&name.as_str())
         {
-            eprintln!(
-                "error: this dip was built without training, so it has no `{name}`; build it with the default features: \
-                 cargo install --path ."
-            );
+            terminal::error(format_args!(
+                "this dip was built without training, so it has no `{name}`; build it with the default features: cargo install \
+                 --path ."
+            ));
             std::process::exit(2);
         }
         Self::parse()
@@ -137,6 +159,7 @@ impl Cli {
 
     /// Runs the subcommand.
     pub fn run(self) -> Result<ExitCode> {
+        self.verbosity.set();
         #[cfg(feature = "cuda")]
         kernels::watch();
         let code = self.run_command()?;
@@ -174,6 +197,9 @@ impl Cli {
             Command::Export(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Merge(command) => command.run(),
+            Command::Doctor(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use dip::emulate::report::{self, TimelineRun};
 
 use super::files::write_whole;
+use super::terminal;
 use super::timeline::Timeline;
 
 #[derive(Debug, Args)]
@@ -60,7 +61,9 @@ impl Report {
         for (path, write) in outputs {
             if let Some(path) = path {
                 write_whole(path, write(&runs).as_bytes())?;
-                println!("{}", path.display());
+                if !terminal::is_quiet() {
+                    println!("{}", path.display());
+                }
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -4,6 +4,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use dip::plan::{ClusterSpec, ModelSpec, Partition};
 
+use super::terminal;
+
 /// The size of a run, in place of the model's.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Sizing {
@@ -73,7 +75,7 @@ pub fn warnings(model: &ModelSpec, cluster: &ClusterSpec) -> Vec<String> {
 /// Prints the warnings to standard error.
 pub fn warn(model: &ModelSpec, cluster: &ClusterSpec) {
     for warning in warnings(model, cluster) {
-        eprintln!("warning: {warning}");
+        terminal::warn(warning);
     }
 }
 
@@ -87,10 +89,10 @@ pub fn warn_empty_ranks(partition: &Partition) {
         let (count, shown) = (empty.len(), empty.iter().take(8).cloned().collect::<Vec<_>>());
         let more = if count > shown.len() { ", .." } else { "" };
         let list = shown.join(", ");
-        eprintln!(
-            "warning: {count} of {} ranks hold no layer ({list}{more}) and only wait; take fewer",
+        terminal::warn(format!(
+            "{count} of {} ranks hold no layer ({list}{more}) and only wait; take fewer",
             partition.ranks
-        );
+        ));
     }
 }
 

@@ -31,7 +31,7 @@ use dip_burn::train::{
 };
 use dip_core::{
     BatchMeta, Budget, Bytes, ClusterSpec, CostModel, FieldError, ModelSpec, Schedule, Seconds,
-    SpecError, presets,
+    SpecError, closest, presets,
 };
 use dip_sched::{
     BatchPlanner, PartitionError, PlacementError, PlacementSearch, PlannerConfig, Planning,
@@ -186,7 +186,10 @@ impl Run {
         let name = &self.config.pipeline.schedule;
         let found = schedule_by_name(name).ok_or_else(|| {
             let limit = format!("one of {}", schedule_names().collect::<Vec<_>>().join(", "));
-            let remedy = "see `dip presets schedules`";
+            let remedy = match closest(name, schedule_names()) {
+                Some(found) => format!("did you mean {found:?}?"),
+                None => "see `dip presets schedules`".into(),
+            };
             FieldError::new("pipeline.schedule", format!("{name:?}"), limit, remedy)
         })?;
         Ok(found.into())

@@ -15,7 +15,7 @@ fn dip_is_faster_than_every_pipeline_on_the_same_batches() {
     let systems = "megatron,nnscaler,optimus,fsdp,dip";
     let out = compare(
         &folder,
-        &["--models", "vlm-s,t2v-s", "--schedules", systems, "--json", "compare.json"],
+        &["--models", "vlm-s,t2v-s", "--schedules", systems, "--json=compare.json"],
     );
     assert!(out.contains("dip is faster by"), "{out}");
     let json: Value = serde_json::from_str(&read(&folder.path("compare.json"))).unwrap();
@@ -39,7 +39,7 @@ fn equal_seeds_compare_equally() {
     let folder = Folder::new();
     let run = |seed: &str, file: &str| {
         let which = ["--models", "vlm-tiny", "--schedules", "nnscaler,dip"];
-        compare(&folder, &[&which[..], &["--seed", seed, "--json", file]].concat());
+        compare(&folder, &[&which[..], &["--seed", seed, &format!("--json={file}")]].concat());
         let json: Value = serde_json::from_str(&read(&folder.path(file))).unwrap();
         let systems = json["models"][0]["systems"].as_array().unwrap().clone();
         let seconds = |s: &Value| {
@@ -61,7 +61,7 @@ fn figures_are_charts_on_one_self_contained_page() {
     let folder = Folder::new();
     let which =
         ["--models", "t2v-s", "--schedules", "nnscaler,dip", "--figures", "average,dynamic"];
-    compare(&folder, &[&which[..], &["--html", "page.html", "--json", "page.json"]].concat());
+    compare(&folder, &[&which[..], &["--html", "page.html", "--json=page.json"]].concat());
     let page = read(&folder.path("page.html"));
     assert_eq!(page.matches("<svg").count(), 2);
     assert!(!page.contains("http") && !page.contains("NaN"), "{page}");

@@ -89,7 +89,7 @@ fn times_of_systems_match_the_goldens() {
     let folder = Folder::new();
     let systems = ["compare", "--models", "vlm-s,t2v-s", "--iterations", "2"];
     let all = ["--schedules", "megatron,nnscaler,optimus,fsdp,dip", "--iterations-budget", "40"];
-    folder.dip(&[&systems[..], &all, &["--threads", "1", "--json", "compare.json"]].concat()).ok();
+    folder.dip(&[&systems[..], &all, &["--threads", "1", "--json=compare.json"]].concat()).ok();
     let comparison: Value = serde_json::from_str(&read(&folder.path("compare.json"))).unwrap();
     let mut lines = Vec::new();
     for model in comparison["models"].as_array().unwrap() {

@@ -38,10 +38,12 @@ fn a_finished_run_is_evaluated_with_the_loss_and_captions_of_its_end() {
     picture(&folder, "b.jpg");
     let caption = ["caption", "a.png", "b.jpg", "--from", "run.toml", "--max-tokens", "3"];
     let text = folder.dip(&[&caption[..], &["--json"]].concat()).ok();
-    let lines: Vec<Value> = text.lines().map(json).collect();
-    assert_eq!(lines.len(), 2);
-    assert_eq!(lines[1]["picture"], "b.jpg");
-    assert!(lines.iter().all(|line| line["caption"].is_string()));
+    let document = json(&text);
+    assert_eq!(document["schema"], "dip.captions/v1");
+    let captions = document["captions"].as_array().unwrap();
+    assert_eq!(captions.len(), 2);
+    assert_eq!(captions[1]["picture"], "b.jpg");
+    assert!(captions.iter().all(|line| line["caption"].is_string()));
     assert!(folder.dip(&caption).ok().starts_with("a.png: "));
     folder.write("broken.png", "no picture");
     let error = folder.dip(&["caption", "broken.png", "--from", "run.toml"]).fails(2);
@@ -57,11 +59,12 @@ fn a_finished_run_draws_clips_for_any_caption() {
     let generate = ["generate", "a red ring moves left", "two words", "--from", "run.toml"];
     let more = ["--out", "clips", "--seconds", "1", "--steps", "2", "--json"];
     let text = folder.dip(&[&generate[..], &more].concat()).ok();
-    let lines: Vec<Value> = text.lines().map(json).collect();
-    assert_eq!(lines[1]["caption"], "two words");
-    let files: Vec<Vec<u8>> = lines
+    let document = json(&text);
+    let clips = document["clips"].as_array().unwrap();
+    assert_eq!(clips[1]["caption"], "two words");
+    let files: Vec<Vec<u8>> = clips
         .iter()
-        .map(|line| std::fs::read(folder.path(line["clip"].as_str().unwrap())).unwrap())
+        .map(|clip| std::fs::read(folder.path(clip["clip"].as_str().unwrap())).unwrap())
         .collect();
     assert!(files.iter().all(|bytes| bytes.starts_with(b"GIF")));
     folder.dip(&[&generate[..], &more].concat()).ok();

@@ -6,7 +6,7 @@ use crate::support::{Folder, inputs, read};
 
 /// The JSON report of a reproducible run.
 fn tune(folder: &Folder, more: &[&str]) -> Value {
-    let fixed = ["tune", "--iterations-budget", "3", "--json", "tune.json"];
+    let fixed = ["tune", "--iterations-budget", "3", "--json=tune.json"];
     folder.dip(&[&fixed[..], more].concat()).ok();
     serde_json::from_str(&read(&folder.path("tune.json"))).unwrap()
 }

@@ -49,7 +49,7 @@ fn a_run_trains_on_shards_of_gif() {
         &format!("{VIDEO_RUN}[data]\nshards = ['train']\nheld_out = ['held-out']\n"),
     );
     let text = folder.dip(&["train", "run.toml", "--iterations", "4"]).ok();
-    assert!(text.contains("skipped samples 0"), "{text}");
+    assert!(text.contains("samples      0 skipped"), "{text}");
     assert!(folder.path("out/samples/contact-sheet.png").exists());
 }
 

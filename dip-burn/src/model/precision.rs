@@ -43,7 +43,7 @@ impl Precision {
 
     /// # Errors
     /// [`ModelError::Precision`] if `device` cannot compute in it. Without this check kernels would fail with obscure messages.
-    pub(crate) fn check_supported<B: Backend>(self, device: &B::Device) -> Result<(), ModelError> {
+    pub fn check_supported<B: Backend>(self, device: &B::Device) -> Result<(), ModelError> {
         // The layers compute in f32 on every device.
         match self == Self::F32 || B::supports_dtype(device, self.dtype()) {
             true => Ok(()),

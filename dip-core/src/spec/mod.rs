@@ -9,6 +9,7 @@ mod model;
 mod parameters;
 pub mod presets;
 mod strict;
+mod suggestion;
 mod units;
 mod workload;
 
@@ -28,5 +29,6 @@ pub use model::{
 };
 pub use parameters::ModuleParameters;
 pub use strict::{from_json, from_toml};
+pub use suggestion::{closest, did_you_mean};
 pub use units::{Bytes, Flops, Seconds};
 pub use workload::{InstanceSpace, Workload, causal_block_pairs, causal_blocks};

@@ -11,13 +11,14 @@ use serde::de::{
 };
 
 use crate::spec::error::SpecError;
+use crate::spec::suggestion::with_suggestion;
 
 /// Reads a value from TOML.
 ///
 /// # Errors
 /// [`SpecError::Syntax`] with the parser's message, which names line, column and field.
 pub fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, SpecError> {
-    let syntax = |error: toml::de::Error| SpecError::Syntax(error.to_string());
+    let syntax = |error: toml::de::Error| SpecError::Syntax(with_suggestion(error.to_string()));
     T::deserialize(Strict(toml::Deserializer::parse(text).map_err(syntax)?)).map_err(syntax)
 }
 
@@ -26,7 +27,7 @@ pub fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, SpecError> {
 /// # Errors
 /// [`SpecError::Syntax`] with the parser's message, which names line, column and field.
 pub fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, SpecError> {
-    let syntax = |error: serde_json::Error| SpecError::Syntax(error.to_string());
+    let syntax = |error: serde_json::Error| SpecError::Syntax(with_suggestion(error.to_string()));
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(Strict(&mut reader)).map_err(syntax)?;
     reader.end().map_err(syntax)?;
@@ -307,6 +308,18 @@ mod tests {
             assert!(error.contains("line "), "{text}: {error}");
             assert!(error.contains("expected an object with named fields"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_mistyped_name_is_answered_with_its_line_and_the_right_one() {
+        let error = |text: &str| from_toml::<Outer>(text).unwrap_err().to_string();
+        let field = error("kind = 'unit'\nlsit = []");
+        assert!(field.contains("line 2") && field.contains("did you mean `list`?"), "{field}");
+        assert!(error("list = []\nkind = 'untt'").contains("did you mean `unit`?"));
+        assert!(error("list = []\nkind = { fields = { c = 1 } }").contains("expected `b`"));
+        assert!(!error("list = []\nnothing_like_it = 1").contains("did you mean"));
+        let error = from_json::<Inner>(r#"{"A": 1}"#).unwrap_err().to_string();
+        assert!(error.contains("did you mean `a`?"), "{error}");
     }
 
     #[test]

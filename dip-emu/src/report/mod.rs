@@ -23,5 +23,6 @@ pub use critical::critical_path;
 pub use memory::{MemoryCurve, memory};
 pub use page::html;
 pub use run::TimelineRun;
+pub use summary::{RankFigures, rank_figures};
 pub use svg::svg;
 pub use text::table;

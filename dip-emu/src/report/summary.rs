@@ -1,6 +1,7 @@
 //! The figures of a plan and its trace.
 
 use dip_core::{Bytes, Plan, Seconds, Span, Task, TaskKind, Trace};
+use serde::Serialize;
 
 use super::memory::{MemoryCurve, memory};
 
@@ -82,6 +83,50 @@ impl RankSummary<'_> {
     pub fn busy(&self) -> Seconds {
         self.forward + self.backward + self.weight
     }
+
+    /// The share of the makespan in which the rank waits.
+    pub fn bubble_ratio(&self, makespan: Seconds) -> f64 {
+        if makespan.0 > 0.0 { 1.0 - self.busy() / makespan } else { 0.0 }
+    }
+}
+
+/// The time and memory of one rank in a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RankFigures {
+    /// The rank.
+    pub rank: u32,
+    /// Time in which it computes.
+    pub busy_s: Seconds,
+    /// Time of forwards.
+    pub forward_s: Seconds,
+    /// Time of backwards.
+    pub backward_s: Seconds,
+    /// Time of weight gradients that are split from backwards.
+    pub weight_s: Seconds,
+    /// Share of the makespan in which it waits.
+    pub bubble_ratio: f64,
+    /// Peak memory.
+    pub peak_bytes: Bytes,
+    /// The limit of its memory, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<Bytes>,
+}
+
+/// The figures of every rank in a run of a plan.
+pub fn rank_figures(plan: &Plan, trace: &Trace) -> Vec<RankFigures> {
+    let summary = Summary::of(plan, trace);
+    let figures = |(rank, found): (usize, &RankSummary<'_>)| RankFigures {
+        rank: rank as u32,
+        busy_s: found.busy(),
+        forward_s: found.forward,
+        backward_s: found.backward,
+        weight_s: found.weight,
+        bubble_ratio: found.bubble_ratio(summary.makespan),
+        peak_bytes: found.memory.peak,
+        limit_bytes: Some(found.limit).filter(|&limit| limit != Bytes::UNLIMITED),
+    };
+    summary.ranks.iter().enumerate().map(figures).collect()
 }
 
 /// Describes a task, such as `forward vision 0.1, segment 2`.

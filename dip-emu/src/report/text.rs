@@ -16,15 +16,13 @@ pub fn table(plan: &Plan, trace: &Trace) -> String {
             .map(String::from),
     ];
     for (i, rank) in summary.ranks.iter().enumerate() {
-        let busy = rank.busy();
-        let share = if summary.makespan.0 > 0.0 { 1.0 - busy / summary.makespan } else { 0.0 };
         rows.push([
             i.to_string(),
-            busy.to_string(),
+            rank.busy().to_string(),
             rank.forward.to_string(),
             rank.backward.to_string(),
             rank.weight.to_string(),
-            format!("{:.1} %", 100.0 * share),
+            format!("{:.1} %", 100.0 * rank.bubble_ratio(summary.makespan)),
             rank.memory.peak.to_string(),
             limit_text(rank.limit),
         ]);

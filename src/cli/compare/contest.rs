@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use dip::emulate::{FsdpStep, fsdp, model_flops, step_figures, trained_tokens, utilisation};
+use dip::plan::did_you_mean;
 use dip::plan::systems::{self, Deployment, SystemInputs};
 use dip::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::result::{ModelResult, Record, SystemResult};
 use crate::cli::search::{self, SearchArgs};
+use crate::cli::terminal;
 
 /// Batches that systems see before training.
 const HISTORY: u64 = 3;
@@ -45,8 +47,9 @@ impl Contestant {
         systems::system_by_name(name).map(Self::Pipeline).ok_or_else(|| {
             let names: Vec<_> = systems::system_names().chain(["fsdp"]).collect();
             anyhow!(
-                "--schedules has {name:?}, but must be of {}; correct the name",
-                names.join(", ")
+                "--schedules has {name:?}, but must be of {}{}; correct the name",
+                names.join(", "),
+                did_you_mean(name, names.iter().copied())
             )
         })
     }
@@ -232,7 +235,11 @@ impl Contest<'_> {
 
 fn bar(batches: usize, label: &str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {elapsed}");
-    let bar = ProgressBar::new(batches as u64).with_message(label.to_owned());
+    let bar = match terminal::is_quiet() {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new(batches as u64),
+    };
+    let bar = bar.with_message(label.to_owned());
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

@@ -16,8 +16,10 @@ use dip::plan::ModelSpec;
 
 use super::files::write_whole;
 use super::inputs;
+use super::output::JsonOutput;
 use super::search::SearchArgs;
 use super::sizing::{self, Sizing};
+use super::terminal;
 use contest::{Contest, Contestant};
 use figures::Inputs;
 use result::Comparison;
@@ -31,6 +33,10 @@ const DEFAULT_MODELS: [&str; 5] = ["vlm-s", "vlm-m", "vlm-l", "t2v-s", "t2v-l"];
 const FIGURE_ITERATIONS: u64 = 5;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip compare --models vlm-s,t2v-s --iterations 5
+  dip compare --models vlm-m --schedules megatron,dip --html page.html --json=page.json")]
 pub struct Compare {
     /// Model presets, model TOMLs, or Hugging Face config.json files or folders; figures of one model take the first
     #[arg(long, value_delimiter = ',', default_values = DEFAULT_MODELS)]
@@ -51,9 +57,6 @@ pub struct Compare {
     /// Also let systems offload that choose their memory strategies before training; their papers do not
     #[arg(long)]
     offload_baselines: bool,
-    /// Write the results of every iteration to this JSON file
-    #[arg(long)]
-    json: Option<PathBuf>,
     /// Write the table and the figures to this HTML page
     #[arg(long)]
     html: Option<PathBuf>,
@@ -61,6 +64,8 @@ pub struct Compare {
     /// done; with default settings most take minutes, grid, ladder and large longest
     #[arg(long, value_delimiter = ',', default_value = "average", requires = "html")]
     figures: Vec<String>,
+    #[command(flatten)]
+    json: JsonOutput,
 }
 
 impl Compare {
@@ -90,7 +95,9 @@ impl Compare {
             let batches = dip::emulate::sample(model, self.iterations, self.search.seed, None);
             let found = contest.run(model, &systems, &batches)?;
             let table = table::table(&found);
-            print!("{table}");
+            if !self.json.is_alone() {
+                print!("{table}");
+            }
             text.push_str(&table);
             comparison.models.push(found);
         }
@@ -106,7 +113,7 @@ impl Compare {
             let mut drawn = Vec::new();
             let mut data = Vec::new();
             for (i, name) in chosen.iter().enumerate() {
-                eprintln!("figure {} of {}: {name}", i + 1, chosen.len());
+                terminal::progress(format!("figure {} of {}: {name}", i + 1, chosen.len()));
                 let start = Instant::now();
                 let (figure, values) =
                     figures::draw(name, &inputs).with_context(|| format!("figure {name:?}"))?;
@@ -114,17 +121,16 @@ impl Compare {
                 data.push((*name, values));
                 // Whole after every figure, so that nothing is lost if the command is stopped.
                 write_whole(path, charts::page(&title, &text, &drawn).as_bytes())?;
-                eprintln!(
+                terminal::progress(format!(
                     "  done in {:.0} s, in {}",
                     start.elapsed().as_secs_f64(),
                     path.display()
-                );
+                ));
             }
             comparison.figures.extend(data);
         }
-        if let Some(path) = &self.json {
-            write_whole(path, comparison.to_json().as_bytes())?;
-        }
+        // The tables are printed: each when its model is done.
+        self.json.print(&comparison, || ())?;
         Ok(ExitCode::SUCCESS)
     }
 }

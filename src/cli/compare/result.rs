@@ -6,13 +6,11 @@ use std::time::Duration;
 use dip::plan::{BatchMeta, Bytes, ClusterSpec, ModelSpec, Seconds};
 use serde::Serialize;
 
-/// The schema name of the JSON.
-const SCHEMA: &str = "dip.compare/v1";
+use crate::cli::output::Figures;
 
 /// The results of all models.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
-    schema: &'static str,
     pub cluster: String,
     pub seed: u64,
     pub models: Vec<ModelResult>,
@@ -86,18 +84,12 @@ impl Spread {
 
 impl Comparison {
     pub fn new(cluster: &ClusterSpec, seed: u64) -> Self {
-        Self {
-            schema: SCHEMA,
-            cluster: cluster.name.clone(),
-            seed,
-            models: Vec::new(),
-            figures: BTreeMap::new(),
-        }
+        Self { cluster: cluster.name.clone(), seed, models: Vec::new(), figures: BTreeMap::new() }
     }
+}
 
-    pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("plain data has a JSON form")
-    }
+impl Figures for Comparison {
+    const SCHEMA: &'static str = "dip.compare/v1";
 }
 
 impl ModelResult {

@@ -1,5 +1,6 @@
 //! `dip explain`: where the time of a plan or of a measured iteration goes, and what would make it shorter.
 
+mod figures;
 mod variants;
 
 use std::path::PathBuf;
@@ -11,8 +12,11 @@ use dip::emulate::report::{Breakdown, ModuleTime, breakdown};
 use dip::prelude::*;
 
 use super::inputs;
+use super::output::JsonOutput;
 use super::search::{self, SearchArgs};
+use super::spinner::Spinner;
 use super::timeline::Timeline;
+use figures::ExplainFigures;
 use variants::{Variant, of_graph, of_model};
 
 const KINDS: [&str; 3] = ["forward", "backward", "weight gradient"];
@@ -37,6 +41,8 @@ pub struct Explain {
     batch: Option<PathBuf>,
     #[command(flatten)]
     search: SearchArgs,
+    #[command(flatten)]
+    json: JsonOutput,
 }
 
 impl Explain {
@@ -44,27 +50,37 @@ impl Explain {
         let timeline = Timeline::read(&self.file)?;
         let plan = &timeline.plan;
         let parts = breakdown(&timeline.run());
-        print_time(plan, &parts);
-        print_critical(&parts);
-        println!(
-            "\nNo plan of this task graph takes less than {}: at most {:.1} % could be gained by another order.",
-            plan.lower_bound_s,
-            100.0 * (1.0 - plan.lower_bound_s.0 / parts.makespan.0.max(f64::MIN_POSITIVE)).max(0.0)
-        );
         let env = self.search.environment(search::OF_MANY);
-        println!("\nWhat else would give, each searched anew:");
-        print_variants(&of_graph(plan, &env));
-        if let Some(name) = &self.model {
-            let model = inputs::model(name)?;
-            let cluster = inputs::cluster(self.cluster.as_deref().unwrap_or(&plan.graph.cluster))?;
-            let batch = match &self.batch {
-                Some(path) => Some(inputs::batch(path, None)?),
-                None => dip::emulate::sample(&model, 1, self.search.seed, None).pop(),
-            };
-            println!("\nOther layouts of {name} on {}:", cluster.name);
-            print_variants(&of_model(&model, &cluster, &batch.unwrap_or_default(), plan, &env)?);
-        }
+        let mut spinner = Spinner::start("searching plans of changed task graphs");
+        let changes = of_graph(plan, &env);
+        spinner.step("searching plans of other layouts");
+        let layouts = self.layouts(plan, &env)?;
+        drop(spinner);
+        let figures = ExplainFigures::new(plan, &parts, &changes, &layouts);
+        self.json.print(&figures, || {
+            print_time(plan, &parts);
+            print_critical(&parts);
+            print_bound(plan, &parts);
+            println!("\nWhat else would give, each searched anew:");
+            print_variants(&changes);
+            if !layouts.is_empty() {
+                println!("\nOther layouts of {}:", plan.graph.model);
+                print_variants(&layouts);
+            }
+        })?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Other layouts of the model of the command line, if there is one.
+    fn layouts(&self, plan: &Plan, env: &Environment<'_>) -> Result<Vec<Variant>> {
+        let Some(name) = &self.model else { return Ok(Vec::new()) };
+        let model = inputs::model(name)?;
+        let cluster = inputs::cluster(self.cluster.as_deref().unwrap_or(&plan.graph.cluster))?;
+        let batch = match &self.batch {
+            Some(path) => Some(inputs::batch(path, None)?),
+            None => dip::emulate::sample(&model, 1, self.search.seed, None).pop(),
+        };
+        of_model(&model, &cluster, &batch.unwrap_or_default(), plan, env)
     }
 }
 
@@ -84,6 +100,14 @@ fn print_time(plan: &Plan, parts: &Breakdown) {
     for (cause, time) in &parts.waits {
         println!("    {:<30} {:5.1} %  {}", cause.to_string(), share(*time), cause.meaning());
     }
+}
+
+fn print_bound(plan: &Plan, parts: &Breakdown) {
+    println!(
+        "\nNo plan of this task graph takes less than {}: at most {:.1} % could be gained by another order.",
+        plan.lower_bound_s,
+        100.0 * (1.0 - plan.lower_bound_s.0 / parts.makespan.0.max(f64::MIN_POSITIVE)).max(0.0)
+    );
 }
 
 fn print_critical(parts: &Breakdown) {

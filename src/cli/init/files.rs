@@ -123,14 +123,6 @@ pub fn weights_of(model: &str) -> Option<PathBuf> {
     found.map(|()| folder)
 }
 
-/// Free memory of this machine in bytes, where the system tells.
-pub fn machine_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib.saturating_mul(1024))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! `dip init`: writes a run for a model and data, after looking at both.
 
+mod figures;
 mod files;
 mod table;
 
@@ -12,9 +13,12 @@ use dip::plan::{Bytes, ModelSpec};
 use dip::train::data::{DataError, SkipReason};
 use dip::train::{Device, Proposal, Run, RunConfig, RunError, RunRequest, TrainError};
 
+use super::doctor::free_memory;
 use super::files::write_whole;
 use super::inputs;
-use files::{DataFiles, machine_memory, name_of, weights_of};
+use super::output::JsonOutput;
+use figures::ProposalFigures;
+use files::{DataFiles, name_of, weights_of};
 
 /// Most ranks that are proposed for the cores of a machine.
 const MAX_RANKS: u32 = 8;
@@ -33,6 +37,9 @@ enum RunDevice {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dip init --model path/to/Qwen2.5-VL-3B --data my-pictures/ --out run.toml")]
 pub struct Init {
     /// A model preset, a model TOML, or a folder of Hugging Face
     #[arg(long)]
@@ -61,6 +68,8 @@ pub struct Init {
     /// Replace the file if it is there
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    json: JsonOutput,
 }
 
 impl Init {
@@ -78,9 +87,11 @@ impl Init {
         check(&text, &written)?;
         let run = Run::new(proposal.config.clone(), proposal.model.clone());
         let outlook = run.outlook(!self.no_measure)?;
-        print!("{}", table::of(&proposal, &spec, &outlook));
         write_whole(&self.out, text.as_bytes())?;
-        println!("\nwritten to {out}; train with\n\n  dip train {out}");
+        self.json.print(&ProposalFigures::new(&self.out, &proposal, &outlook), || {
+            print!("{}", table::of(&proposal, &spec, &outlook));
+            println!("\nwritten to {out}; train with\n\n  dip train {out}");
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -111,7 +122,7 @@ impl Init {
         let usual = if device == Device::Cpu { cores.min(MAX_RANKS).min(layers).max(1) } else { 1 };
         let ranks = self.ranks.unwrap_or(usual);
         let share = |free: u64| (free as f64 * SHARE_OF_MEMORY / f64::from(ranks)) as u64;
-        let free = (device == Device::Cpu).then(machine_memory).flatten().map(share);
+        let free = (device == Device::Cpu).then(free_memory).flatten().map(share);
         RunRequest {
             name: name_of(&self.out, &self.model),
             model: self.model.clone(),

@@ -1,6 +1,7 @@
 //! `dip plan`: plans one batch of a model on a cluster, or a given task graph.
 
 mod build;
+mod figures;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,16 +9,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use dip::plan::{CsvOrder, MAX_WINDOW, order_from_csv, order_to_csv};
+use dip::plan::{CsvOrder, MAX_WINDOW, did_you_mean, order_from_csv, order_to_csv};
 use dip::prelude::*;
 use dip_files::Kind;
 
 use super::files::{read_text, write_whole};
+use super::output::JsonOutput;
 use super::search::{self, SearchArgs};
 use super::sizing::Sizing;
 use super::spinner::Spinner;
-use super::throughput;
 use build::{Built, SubMicrobatch};
+use figures::PlanFigures;
 
 /// The way of segments through the ranks.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -31,6 +33,11 @@ enum RouteChoice {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip plan --model vlm-s --cluster h800 --out plan.json
+  dip plan --model vlm-s --schedule 1f1b --json | jq .makespan_s
+  dip plan --graph graph.json --budget 10s")]
 pub struct PlanCommand {
     /// A model preset, a model TOML, or a Hugging Face config.json or folder
     #[arg(long, required_unless_present = "graph")]
@@ -88,12 +95,14 @@ pub struct PlanCommand {
     /// FILE.microbatches.json
     #[arg(long)]
     csv: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonOutput,
 }
 
 impl PlanCommand {
     pub fn run(&self) -> Result<ExitCode> {
         let start = Instant::now();
-        let spinner = Spinner::start("building the task graph");
+        let mut spinner = Spinner::start("building the task graph");
         let (graph, built) = match (&self.graph, &self.model) {
             (Some(path), _) => {
                 let graph = TaskGraph::from_json(&read_text(path, Kind::PLAN)?);
@@ -108,7 +117,7 @@ impl PlanCommand {
         if let Some(path) = &self.graph_out {
             write_whole(path, graph.to_json().as_bytes())?;
         }
-        spinner.say(format!("planning {} tasks on {} ranks", graph.tasks.len(), graph.ranks));
+        spinner.step(format!("planning {} tasks on {} ranks", graph.tasks.len(), graph.ranks));
         let mut plan = match &self.order {
             Some(path) => self.with_order(graph, path)?,
             None => self.search_plan(&graph, start.elapsed(), built.as_ref())?,
@@ -127,16 +136,18 @@ impl PlanCommand {
             write_whole(path, plan.to_json().as_bytes())?;
         }
         if let Some(path) = &self.csv {
-            write_csv(path, &plan)?;
+            self.write_csv(path, &plan)?;
         }
-        print(&plan, elapsed, built.map(|built| built.cluster.devices()));
+        let figures = PlanFigures::new(&plan, elapsed, built.map(|built| built.cluster.devices()));
+        self.json.print(&figures, || figures.print())?;
         Ok(ExitCode::SUCCESS)
     }
 
     fn schedule(&self) -> Result<Box<dyn Schedule>> {
         schedule_by_name(&self.schedule).ok_or_else(|| {
             let names: Vec<_> = dip::plan::schedule_names().collect();
-            anyhow!("schedule {:?} is none of {}", self.schedule, names.join(", "))
+            let meant = did_you_mean(&self.schedule, names.iter().copied());
+            anyhow!("schedule {:?} is none of {}{meant}", self.schedule, names.join(", "))
         })
     }
 
@@ -180,45 +191,21 @@ impl PlanCommand {
         })
         .with_context(|| format!("schedule {:?} has no plan", self.schedule))
     }
-}
 
-/// Writes an order, and the numbers of its microbatches if they differ from the graph's.
-fn write_csv(path: &Path, plan: &Plan) -> Result<()> {
-    let CsvOrder { text, microbatches } = order_to_csv(&plan.graph, &plan.order)?;
-    write_whole(path, text.as_bytes())?;
-    if !microbatches.is_empty() {
-        let list = path.with_added_extension("microbatches.json");
-        write_whole(&list, serde_json::to_string(&microbatches)?.as_bytes())?;
-        println!(
-            "microbatches are numbered by the last stage; {} has their own numbers",
-            list.display()
-        );
+    /// Writes an order, and the numbers of its microbatches if they differ from the graph's.
+    fn write_csv(&self, path: &Path, plan: &Plan) -> Result<()> {
+        let CsvOrder { text, microbatches } = order_to_csv(&plan.graph, &plan.order)?;
+        write_whole(path, text.as_bytes())?;
+        if !microbatches.is_empty() {
+            let list = path.with_added_extension("microbatches.json");
+            write_whole(&list, serde_json::to_string(&microbatches)?.as_bytes())?;
+            self.json.say(format!(
+                "microbatches are numbered by the last stage; {} has their own numbers",
+                list.display()
+            ));
+        }
+        Ok(())
     }
-    Ok(())
-}
-
-fn print(plan: &Plan, elapsed: Seconds, cluster_devices: Option<u64>) {
-    let p = &plan.predicted;
-    println!(
-        "{} on {}: {} tasks on {} ranks, schedule {}, planned in {elapsed}",
-        plan.graph.model,
-        plan.graph.cluster,
-        plan.graph.tasks.len(),
-        plan.graph.ranks,
-        plan.schedule
-    );
-    println!(
-        "makespan {}, bubble {:.2} %, proven bound {}, gap {:.2} %",
-        p.makespan_s,
-        100.0 * p.bubble_ratio,
-        plan.lower_bound_s,
-        100.0 * plan.gap()
-    );
-    if let Some(step) = &plan.step {
-        print!("{}", throughput::lines(step, p.makespan_s, cluster_devices));
-    }
-    let peaks: Vec<_> = p.peak_bytes.iter().map(ToString::to_string).collect();
-    println!("peak memory of each rank: {}", peaks.join(", "));
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `dip train`: trains the model of a run file.
 
 mod compare;
+mod generated;
 mod processes;
 mod progress;
 mod signals;
@@ -16,12 +17,20 @@ use dip::train::runtime::transport::TransportGroup;
 use dip::train::runtime::{ProcessGroup, SingleProcess};
 use dip::train::{Device, OutputLock, Resumed, Run, RunConfig, StopRequest, checkpoint};
 
-use super::{inputs, sizing};
+use super::output::JsonOutput;
+use super::{inputs, sizing, terminal};
+pub use generated::print_generated;
 use progress::Progress;
-pub use progress::print_generated;
 use signals::Signals;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip train examples/vlm-tiny.toml
+  dip train run.toml --resume --trace 100..110
+  dip train run.toml --json | jq .tokens_per_s
+
+SIGTERM and Ctrl-C finish the iteration, write a checkpoint and end with code 0 or 130")]
 pub struct Train {
     /// The run, a TOML file
     run: PathBuf,
@@ -43,6 +52,8 @@ pub struct Train {
     /// Write the measured timelines of these iterations to the folder `traces` of the output, for `dip report`
     #[arg(long, value_name = "FROM..TO", value_parser = iterations)]
     trace: Option<(u64, u64)>,
+    #[command(flatten)]
+    json: JsonOutput,
 }
 
 impl Train {
@@ -55,7 +66,7 @@ impl Train {
         config.validate().with_context(|| shown)?;
         if let Some(other) = &self.compare {
             processes::refuse("--compare trains in one process")?;
-            return compare::compare(&config, &model, other);
+            return compare::compare(&config, &model, other, &self.json);
         }
         match processes::join()? {
             None => self.train(Run::new(config, model), &SingleProcess),
@@ -78,36 +89,39 @@ impl Train {
             run = run.with_lock(OutputLock::acquire(&config.output)?);
             self.make_room(&config)?;
         }
-        describe(&config, &model);
-        println!("reading data, measuring stages and placing layers ..");
+        let say = |text: String| self.json.say(text);
+        describe(&config, &model).into_iter().for_each(say);
+        say("reading data, measuring stages and placing layers ..".into());
         let stop = StopRequest::default();
         let mut trainer = run.with_stop(stop.clone()).start()?;
-        println!("layers: {}", trainer.partition().describe(&model));
+        say(format!("layers: {}", trainer.partition().describe(&model)));
         sizing::warn_empty_ranks(trainer.partition());
         warn_threads(&config, group.size());
         if self.resume {
             match trainer.resume()? {
                 Some(Resumed { damaged, .. }) => {
-                    damaged.iter().for_each(|error| eprintln!("warning: {error}"));
-                    println!("resuming after iteration {}", trainer.iteration());
+                    damaged.iter().for_each(terminal::warn);
+                    say(format!("resuming after iteration {}", trainer.iteration()));
                 }
-                None => println!("no checkpoint in {}, starting anew", config.output.display()),
+                None => {
+                    say(format!("no checkpoint in {}, starting anew", config.output.display()));
+                }
             }
         }
         // Before, there is nothing to save, and signals end the process at once.
         let signals = Signals::stop(&stop).context("signals cannot be handled")?;
         if is_first {
-            let mut progress = Progress::new(config.iterations, trainer.iteration());
+            let mut progress = Progress::new(&config, trainer.iteration(), self.json.clone());
             trainer.run(&mut progress)?;
-            progress.finish();
+            progress.finish()?;
         } else {
             trainer.run(&mut ())?;
-            println!("{}: trained to iteration {}", config.name, trainer.iteration());
+            say(format!("{}: trained to iteration {}", config.name, trainer.iteration()));
         }
         if trainer.is_done() {
             return Ok(ExitCode::SUCCESS);
         }
-        println!("stopped after iteration {}; continue with --resume", trainer.iteration());
+        say(format!("stopped after iteration {}; continue with --resume", trainer.iteration()));
         Ok(signals.exit_code().into())
     }
 
@@ -139,11 +153,11 @@ fn warn_threads(config: &RunConfig, processes: usize) {
     let threads = config.pipeline.ranks as usize * config.pipeline.replicas as usize;
     let threads = threads.div_ceil(processes);
     if config.pipeline.device == Device::Cpu && threads > cores {
-        eprintln!(
-            "warning: {threads} threads (pipeline.ranks = {}, pipeline.replicas = {}) share {cores} cores and take turns, so that \
-             measured stages are slower than alone",
+        terminal::warn(format!(
+            "{threads} threads (pipeline.ranks = {}, pipeline.replicas = {}) share {cores} cores and take turns, so that measured \
+             stages are slower than alone",
             config.pipeline.ranks, config.pipeline.replicas
-        );
+        ));
     }
 }
 
@@ -160,10 +174,10 @@ fn iterations(text: &str) -> Result<(u64, u64), String> {
     Ok((from, to))
 }
 
-/// Prints the settings of the run, before it begins.
-fn describe(config: &RunConfig, model: &ModelSpec) {
+/// The settings of the run, one line each.
+fn describe(config: &RunConfig, model: &ModelSpec) -> Vec<String> {
     let replicas = config.pipeline.replicas;
-    println!(
+    let mut lines = vec![format!(
         "{}: {} on {replicas} {} of {} ranks, schedule {}, {} iterations, output in {}",
         config.name,
         model.name,
@@ -172,18 +186,20 @@ fn describe(config: &RunConfig, model: &ModelSpec) {
         config.pipeline.schedule,
         config.iterations,
         config.output.display()
-    );
-    match &config.weights {
-        Some(weights) => println!("weights from {}", weights.from.display()),
-        None => println!("weights drawn from seed {}", config.seed),
-    }
+    )];
+    lines.push(match &config.weights {
+        Some(weights) => format!("weights from {}", weights.from.display()),
+        None => format!("weights drawn from seed {}", config.seed),
+    });
     if config.assumes_native(model).unwrap_or(false) {
-        println!(
+        lines.push(
             "pictures keep their proportions, as in Qwen2-VL: the model has no preprocessor_config.json; for squares, set \
              sequence.image_px"
+                .into(),
         );
     }
     if let Ok(Some(tokenizer)) = config.tokenizer() {
-        println!("tokens of {}", tokenizer.display());
+        lines.push(format!("tokens of {}", tokenizer.display()));
     }
+    lines
 }

@@ -10,8 +10,8 @@ use dip::train::StopRequest;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Exit code of a command that Ctrl-C has ended.
-pub const INTERRUPTED: u8 = 128 + 2;
+use crate::cli::{INTERRUPTED, terminal};
+
 /// Time between two looks at the flag.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -37,7 +37,9 @@ impl Signals {
             while !stop.is_requested() {
                 thread::sleep(POLL);
             }
-            eprintln!("stopping after this iteration, with a checkpoint; Ctrl-C ends at once");
+            terminal::progress(
+                "stopping after this iteration, with a checkpoint; Ctrl-C ends at once",
+            );
         });
         Ok(Self { interrupted })
     }

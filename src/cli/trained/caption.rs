@@ -9,9 +9,13 @@ use dip::train::data::Picture;
 use dip_files::Kind;
 use serde::Serialize;
 
-use super::{From, print_json};
+use super::From;
+use crate::cli::output::{Figures, JsonOutput};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dip caption cat.png dog.png --from run.toml")]
 pub struct CaptionCommand {
     /// The pictures: JPEG, PNG, WebP, GIF, BMP or TIFF files
     #[arg(required = true, value_name = "PICTURE")]
@@ -24,16 +28,26 @@ pub struct CaptionCommand {
     /// Most tokens of a caption, in place of the run's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_tokens: Option<u32>,
-    /// Print one line of JSON for each picture
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonOutput,
+}
+
+/// What `dip caption` prints.
+#[derive(Debug, Serialize)]
+pub struct CaptionFigures {
+    /// In the order of the command line.
+    captions: Vec<Captioned>,
 }
 
 /// A picture with its caption.
 #[derive(Debug, Serialize)]
-struct Captioned<'a> {
-    picture: &'a Path,
-    caption: &'a str,
+struct Captioned {
+    picture: PathBuf,
+    caption: String,
+}
+
+impl Figures for CaptionFigures {
+    const SCHEMA: &'static str = "dip.captions/v1";
 }
 
 impl CaptionCommand {
@@ -45,12 +59,14 @@ impl CaptionCommand {
             trained.config.evaluation.max_caption_tokens = Some(most as usize);
         }
         let captions = trained.open()?.caption(&pictures, self.ask.as_deref())?;
-        for (picture, caption) in self.pictures.iter().zip(&captions) {
-            match self.json {
-                true => print_json(&Captioned { picture, caption })?,
-                false => println!("{}: {}", picture.display(), caption.trim()),
+        let pictures = self.pictures.iter().cloned().zip(captions);
+        let captions = pictures.map(|(picture, caption)| Captioned { picture, caption });
+        let figures = CaptionFigures { captions: captions.collect() };
+        self.json.print(&figures, || {
+            for Captioned { picture, caption } in &figures.captions {
+                println!("{}: {}", picture.display(), caption.trim());
             }
-        }
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,12 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use dip::train::write_samples;
+use dip::train::{Evaluation, write_samples};
 
-use super::{print_json, trained};
+use super::trained;
+use crate::cli::output::{Figures, JsonOutput};
 use crate::cli::train::print_generated;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dip evaluate run.toml
+  dip evaluate run.toml --generate --json")]
 pub struct Evaluate {
     /// The run that trained the model, a TOML file
     run: PathBuf,
@@ -20,9 +25,12 @@ pub struct Evaluate {
     /// Also write captions, or clips into this folder
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "samples")]
     generate: Option<PathBuf>,
-    /// Print one line of JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonOutput,
+}
+
+impl Figures for Evaluation {
+    const SCHEMA: &'static str = "dip.evaluation/v1";
 }
 
 impl Evaluate {
@@ -38,15 +46,13 @@ impl Evaluate {
         if let Some(folder) = self.generate.as_ref().filter(|_| !evaluation.samples.is_empty()) {
             write_samples(folder, &evaluation.samples)?;
         }
-        if self.json {
-            print_json(&evaluation)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        println!(
-            "{} {:.4} after {} iterations",
-            evaluation.what, evaluation.loss, evaluation.iteration
-        );
-        print_generated(&evaluation, self.generate.as_deref().unwrap_or(Path::new("")));
+        self.json.print(&evaluation, || {
+            println!(
+                "{} {:.4} after {} iterations",
+                evaluation.what, evaluation.loss, evaluation.iteration
+            );
+            print_generated(&evaluation, self.generate.as_deref().unwrap_or(Path::new("")));
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

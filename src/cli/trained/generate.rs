@@ -6,10 +6,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use dip::train::write_samples;
+use serde::Serialize;
 
-use super::{From, print_json};
+use super::From;
+use crate::cli::output::{Figures, JsonOutput};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dip generate \"a red ring moves left\" --from examples/t2v-tiny.toml --out clips")]
 pub struct Generate {
     /// The captions
     #[arg(required = true, value_name = "CAPTION")]
@@ -31,9 +36,27 @@ pub struct Generate {
     /// Scale of the guidance by the caption, in place of the run's
     #[arg(long)]
     guidance: Option<f64>,
-    /// Print one line of JSON for each clip
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonOutput,
+}
+
+/// What `dip generate` prints.
+#[derive(Debug, Serialize)]
+pub struct ClipFigures {
+    /// In the order of the command line.
+    clips: Vec<Generated>,
+}
+
+/// A caption with its clip.
+#[derive(Debug, Serialize)]
+struct Generated {
+    caption: String,
+    /// Its file.
+    clip: PathBuf,
+}
+
+impl Figures for ClipFigures {
+    const SCHEMA: &'static str = "dip.clips/v1";
 }
 
 impl Generate {
@@ -46,12 +69,14 @@ impl Generate {
         trained.config.validate()?;
         let clips = trained.open()?.generate(&self.captions, self.seed)?;
         let files = write_samples(&self.out, &clips)?;
-        for (caption, file) in self.captions.iter().zip(files) {
-            match self.json {
-                true => print_json(&serde_json::json!({ "caption": caption, "clip": file }))?,
-                false => println!("{caption}: {}", file.display()),
+        let clips = self.captions.iter().cloned().zip(files);
+        let clips = clips.map(|(caption, clip)| Generated { caption, clip });
+        let figures = ClipFigures { clips: clips.collect() };
+        self.json.print(&figures, || {
+            for Generated { caption, clip } in &figures.clips {
+                println!("{caption}: {}", clip.display());
             }
-        }
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -63,9 +63,3 @@ fn trained(from: &Path, checkpoint: Option<PathBuf>) -> Result<TrainedRun> {
     config.adapt(&mut model).context(name)?;
     Ok(TrainedRun { config, model, checkpoint })
 }
-
-/// Prints `what` as one line of JSON.
-fn print_json(what: &impl serde::Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string(what)?);
-    Ok(())
-}

@@ -2,7 +2,6 @@
 
 mod table;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,16 +12,17 @@ use clap::Args;
 use dip::emulate::{GradientOverlap, Replicas};
 use dip::plan::{Parallelism, Seconds};
 use dip::tune::{Setup, TuneProgress, TuneReport, TuneSettings, tune};
+use serde::Serialize;
 
-use super::files::write_whole;
 use super::inputs;
+use super::output::{Figures, JsonOutput};
 use super::search::{self, SearchArgs};
+use super::{INTERRUPTED, terminal};
 
-/// Exit code of a command that Ctrl-C has ended.
-const INTERRUPTED: u8 = 128 + 2;
-
-/// Example: dip tune --model vlm-m --cluster h800 --devices 64 --microbatches 128
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dip tune --model vlm-m --cluster h800 --devices 64 --microbatches 128")]
 pub struct Tune {
     /// A model preset, a model TOML, or a Hugging Face config.json or folder
     #[arg(long)]
@@ -53,9 +53,16 @@ pub struct Tune {
     keep: u16,
     #[command(flatten)]
     search: SearchArgs,
-    /// Write the report to this JSON file
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonOutput,
+}
+
+/// What `dip tune` prints.
+#[derive(Debug, Serialize)]
+pub struct TuneFigures<'a>(&'a TuneReport);
+
+impl Figures for TuneFigures<'_> {
+    const SCHEMA: &'static str = "dip.tune/v1";
 }
 
 /// When replicas sum gradients.
@@ -89,10 +96,8 @@ impl Tune {
             .context("Ctrl-C cannot be handled")?;
         let mut lines = Lines { start: Instant::now(), left: 0, best: None };
         let report = tune(&model, &cluster, &settings, &mut lines, &cancel)?;
-        if let Some(path) = &self.json {
-            write_whole(path, serde_json::to_string_pretty(&report)?.as_bytes())?;
-        }
-        print!("{}", table::text(&report, &model, &self.places()));
+        let print = || print!("{}", table::text(&report, &model, &self.places()));
+        self.json.print(&TuneFigures(&report), print)?;
         if report.setups.is_empty() && report.complete {
             bail!("{}", nothing_fits(&report, &self.cluster));
         }
@@ -173,18 +178,20 @@ impl Lines {
             self.best = Some(self.best.map_or(seconds, |best| best.min(seconds)));
         }
         let best = self.best.map_or_else(|| "none".to_owned(), |best| best.to_string());
-        eprintln!(
+        terminal::progress(format!(
             "{:>4.0} s  data {data:<4} tensor {tensor:<3} pipeline {pipeline:<3} step {found:<13} best {best}, at most {} to go",
             self.start.elapsed().as_secs_f64(),
             self.left
-        );
+        ));
     }
 }
 
 impl TuneProgress for Lines {
     fn degrees(&mut self, count: usize) {
         self.left = count;
-        eprintln!("{count} degrees of parallelism may fit; each is searched, best bound first");
+        terminal::progress(format!(
+            "{count} degrees of parallelism may fit; each is searched, best bound first"
+        ));
     }
 
     fn emulated(&mut self, parallel: Parallelism, setup: Option<&Setup>) {
@@ -194,7 +201,9 @@ impl TuneProgress for Lines {
 
     fn refining(&mut self, count: usize) {
         self.left = count;
-        eprintln!("segments, routes and sub-microbatches of the {count} fastest:");
+        terminal::progress(format!(
+            "segments, routes and sub-microbatches of the {count} fastest:"
+        ));
     }
 
     fn refined(&mut self, setup: &Setup) {

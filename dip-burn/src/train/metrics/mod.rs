@@ -3,11 +3,16 @@
 mod json_lines;
 mod samples;
 mod scalars;
+mod summary;
 mod tensorboard;
 mod traces;
 
 pub use json_lines::JsonLines;
 pub use samples::{SampleFiles, write as write_samples};
+pub use summary::{
+    BatchLoad, HeldOutLoss, LoadFigures, RunSummarizer, RunSummary, RunTotals, StageFigures,
+    SummaryFile,
+};
 pub use tensorboard::TensorBoard;
 pub use traces::TraceFiles;
 
@@ -77,13 +82,21 @@ pub trait MetricSink {
         let _ = (iteration, early_stop);
         Ok(())
     }
+
+    /// The run ends, at its last iteration or because it was asked to stop. A run that fails has no end.
+    ///
+    /// # Errors
+    /// [`SinkError`] if it cannot be reported.
+    fn end(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
 }
 
 /// Ignores everything.
 impl MetricSink for () {}
 
-/// The files that a run writes to its output folder: `metrics.jsonl`, samples, and TensorBoard events and
-/// timelines if the run asks for them.
+/// The files that a run writes to its output folder: `metrics.jsonl`, samples, `summary.md`, and TensorBoard
+/// events and timelines if the run asks for them.
 pub(super) fn file_sinks(config: &RunConfig) -> Vec<Box<dyn MetricSink>> {
     let mut sinks: Vec<Box<dyn MetricSink>> = vec![Box::new(JsonLines::new(&config.output))];
     if config.metrics.tensorboard {
@@ -91,6 +104,7 @@ pub(super) fn file_sinks(config: &RunConfig) -> Vec<Box<dyn MetricSink>> {
     }
     sinks.push(Box::new(SampleFiles::new(&config.output.join("samples"))));
     sinks.push(Box::new(TraceFiles::new(&config.output.join("traces"))));
+    sinks.push(Box::new(SummaryFile::new(config)));
     sinks
 }
 
@@ -125,6 +139,10 @@ impl<'a> Sinks<'a> {
 
     pub fn early_stop(&mut self, iteration: u64, stop: &EarlyStop) -> Result<(), SinkError> {
         self.each(|sink| sink.early_stop(iteration, stop))
+    }
+
+    pub fn end(&mut self) -> Result<(), SinkError> {
+        self.each(|sink| sink.end())
     }
 
     fn each(

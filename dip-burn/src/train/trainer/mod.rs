@@ -210,6 +210,7 @@ impl<B: Backend> Trainer<B> {
         if self.is_done() && self.iteration() < self.config.iterations {
             sinks.early_stop(self.iteration(), &self.progress.early_stop)?;
         }
+        sinks.end()?;
         // No process leaves while another still waits for it.
         Ok(self.group.agree("the end of the run", || self.iteration().to_string())?)
     }

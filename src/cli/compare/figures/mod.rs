@@ -11,7 +11,7 @@ mod sizes;
 
 use anyhow::{Result, anyhow};
 use dip::emulate::report::charts::Figure;
-use dip::plan::{ModelSpec, presets};
+use dip::plan::{ModelSpec, did_you_mean, presets};
 use serde_json::Value;
 
 use super::contest::{Contest, Contestant};
@@ -67,8 +67,9 @@ pub fn chosen(names: &[String]) -> Result<Vec<&'static str>> {
     let missing = |name: &String| {
         let all: Vec<_> = FIGURES.iter().map(|f| f.0).collect();
         anyhow!(
-            "--figures has {name:?}, but must be all or of {}; correct the name",
-            all.join(", ")
+            "--figures has {name:?}, but must be all or of {}{}; correct the name",
+            all.join(", "),
+            did_you_mean(name, all.iter().copied())
         )
     };
     names.iter().map(|name| known(name).ok_or_else(|| missing(name))).collect()

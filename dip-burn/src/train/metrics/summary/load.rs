@@ -1,5 +1,7 @@
 //! How even and how full microbatches are, over all batches of a run.
 
+use super::LoadFigures;
+
 /// The patches of microbatches, and the padding of their sequences.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct BatchLoad {
@@ -28,22 +30,15 @@ impl BatchLoad {
         }
     }
 
-    /// Patches per second.
-    pub fn patches_per_s(&self, elapsed_s: f64) -> f64 {
-        self.patches / elapsed_s.max(f64::MIN_POSITIVE)
-    }
-
-    /// All of it in words; `None` without pictures.
-    pub fn describe(&self) -> Option<String> {
-        (self.patches > 0.0).then(|| {
-            format!(
-                "{:.0} patches a microbatch (deviation {:.1} %, {} to {}), padding {:.1} %",
-                self.mean(),
-                100.0 * self.deviation(),
-                self.least,
-                self.most,
-                100.0 * self.padding / self.batches.max(1) as f64
-            )
+    /// The figures at this time of all batches; `None` without pictures.
+    pub fn figures(&self, elapsed_s: f64) -> Option<LoadFigures> {
+        (self.patches > 0.0).then(|| LoadFigures {
+            patches: self.mean(),
+            deviation: self.deviation(),
+            least: self.least,
+            most: self.most,
+            padding: self.padding / self.batches.max(1) as f64,
+            patches_per_s: if elapsed_s > 0.0 { self.patches / elapsed_s } else { 0.0 },
         })
     }
 
@@ -65,11 +60,12 @@ mod tests {
     #[test]
     fn a_load_has_the_mean_the_deviation_and_the_range_of_its_patches() {
         let mut load = BatchLoad::default();
-        assert_eq!(load.describe(), None);
+        assert_eq!(load.figures(1.0), None);
         load.add(&[2, 4, 4, 4], Some(0.1));
         load.add(&[5, 5, 7, 9], Some(0.3));
-        assert_eq!((load.mean(), load.deviation(), load.patches_per_s(4.0)), (5.0, 0.4, 10.0));
         let text = "5 patches a microbatch (deviation 40.0 %, 2 to 9), padding 20.0 %";
-        assert_eq!(load.describe().as_deref(), Some(text));
+        let shown = |elapsed_s| load.figures(elapsed_s).unwrap().to_string();
+        assert_eq!(shown(0.0), text);
+        assert_eq!(shown(4.0), format!("{text}, 10 patches/s"));
     }
 }
