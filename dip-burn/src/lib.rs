@@ -34,6 +34,7 @@ mod random;
 pub mod runtime;
 pub mod stage;
 pub mod train;
+mod uploads;
 pub mod weights;
 
 pub use batch::{

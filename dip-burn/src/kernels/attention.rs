@@ -3,9 +3,10 @@
 //! Shape legend: r query rows, c key rows, h heads, k key-value heads, d head width.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor};
 
 use super::{cast, to_f32};
+use crate::uploads::ints;
 
 /// Rows of a block of queries, and of a block of keys.
 pub(crate) const ATTENTION_BLOCK: usize = 16;
@@ -51,8 +52,7 @@ impl<B: Backend> AttentionRanges<B> {
         }
         table.extend(of_keys.iter().flat_map(|seen| [seen.start as i32, seen.end as i32]));
         let length = table.len();
-        let table = Tensor::from_data(TensorData::new(table, [length]), device);
-        Self { table, queries: ranges.len() }
+        Self { table: ints(table, [length], device), queries: ranges.len() }
     }
 
     /// Bytes of the table.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `plain` | every kernel in Burn's operations: what any backend runs, and the twin that tests compare with |
 //! | `attention` | attention of packed sequences: its inputs, and its twin in Burn's operations |
+//! | `modulation` | rows scaled, shifted and gated by the tables of their clips |
 //! | `cpu` | passes over f32 tensors of the CPU backend |
 //! | `cube` | kernels of CUDA, wgpu and ROCm |
 //!
@@ -17,6 +18,7 @@ mod attention;
 mod cpu;
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "rocm"))]
 mod cube;
+mod modulation;
 pub(crate) mod plain;
 
 use std::any::Any;
@@ -29,6 +31,7 @@ use dip_core::Activation;
 pub(crate) use attention::{AttentionRanges, PackedAttention};
 #[cfg(any(feature = "cuda", feature = "rocm"))]
 pub(crate) use cube::SOURCES;
+pub(crate) use modulation::{Addend, ClipRows, ClipTables, RowFactor};
 pub(crate) use plain::{cast, to_f32};
 
 /// Operations of the layers. Every method computes what the function of its name in [`plain`] computes, to rounding.
@@ -116,6 +119,16 @@ pub(crate) trait Kernels<B: Backend>: Sync {
         plain::softmax_backward(weights, d_weights)
     }
 
+    /// The rows of `x_rm` with these numbers.
+    fn selected_rows(&self, x_rm: Tensor<B, 2>, rows: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        x_rm.select(0, rows)
+    }
+
+    /// The rows of all `parts`, one after another. There is at least one part.
+    fn joined_rows(&self, parts: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        Tensor::cat(parts, 0)
+    }
+
     /// `n` sequences of `s` rows of `x`, `[rows, h * d]`, from row `start`: `[n, h, s, d]`.
     fn split_heads(&self, x: &Tensor<B, 2>, start: usize, [n, s, d]: [usize; 3]) -> Tensor<B, 4> {
         plain::split_heads(x, start, [n, s, d])
@@ -134,6 +147,16 @@ pub(crate) trait Kernels<B: Backend>: Sync {
         bias: Option<Tensor<B, 1>>,
     ) -> Tensor<B, 2> {
         plain::product(x, w, bias)
+    }
+
+    /// The products of the matrices of every sequence and head: `[n, h, s, i]` times `[n, h, i, t]`.
+    fn products(&self, x: Tensor<B, 4>, y: Tensor<B, 4>) -> Tensor<B, 4> {
+        x.matmul(y)
+    }
+
+    /// True if [`rotated`](Self::rotated) is as fast with tables of one head as with tables of all heads.
+    fn shares_rotary_tables(&self) -> bool {
+        false
     }
 
     /// True if the backend computes attention of short packed sequences faster by [`packed_attention`](Self::packed_attention) than
@@ -164,6 +187,30 @@ pub(crate) trait Kernels<B: Backend>: Sync {
         attention::backward(given, ranges, kept, dy)
     }
 
+    /// Every row of `x_rm` times the factor of its clip, plus the addend.
+    fn modulated(
+        &self,
+        x_rm: Tensor<B, 2>,
+        tables: &ClipTables<'_, B>,
+        factor: RowFactor,
+        addend: Addend<B>,
+    ) -> Tensor<B, 2> {
+        modulation::modulated(x_rm, tables, factor, addend)
+    }
+
+    /// `d_tables_na` with the gradients of the tables of [`modulated`](Self::modulated) in the parts `factor` and `shift`, from its
+    /// input and the gradient of its result.
+    fn table_gradients(
+        &self,
+        d_tables_na: Tensor<B, 2>,
+        x_and_dy: [Tensor<B, 2>; 2],
+        clips: &ClipRows<B>,
+        factor: usize,
+        shift: Option<usize>,
+    ) -> Tensor<B, 2> {
+        modulation::table_gradients(d_tables_na, x_and_dy, clips, factor, shift)
+    }
+
     /// The cross-entropy of the softmax of every row of logits with its target, `[r, 1]`, in f32. `z_loss` is the weight of the squared
     /// logarithm of the softmax's denominator.
     fn cross_entropy(
@@ -184,21 +231,31 @@ pub(crate) trait Kernels<B: Backend>: Sync {
         plain::cross_entropy_backward(kept, given)
     }
 
-    /// A step of AdamW: the parameter and its moments after it. Without moments, it is the first step.
-    fn adamw(
-        &self,
-        step: &AdamwStep,
-        parameter: Tensor<B, 1>,
-        gradient: Tensor<B, 1>,
-        moments: Option<[Tensor<B, 1>; 2]>,
-    ) -> (Tensor<B, 1>, [Tensor<B, 1>; 2]) {
-        plain::adamw(step, parameter, gradient, moments)
+    /// Steps of AdamW for the parameters of one update.
+    fn adamw(&self) -> Box<dyn AdamwSteps<B>> {
+        Box::new(plain::PlainAdamw)
     }
 
     /// Numbers whose sum is the sum of the squares of all values of `tensors`, of which there is at least one.
     fn squares(&self, tensors: Vec<Tensor<B, 1>>) -> Tensor<B, 1> {
         plain::squares(tensors)
     }
+}
+
+/// Steps of AdamW for many parameters.
+pub(crate) trait AdamwSteps<B: Backend> {
+    /// The parameter and its moments after a step. Without moments, it is the first step. Nobody may read the results before
+    /// [`finish`](Self::finish): a backend may compute many parameters at once.
+    fn step(
+        &mut self,
+        step: &AdamwStep,
+        parameter: Tensor<B, 1>,
+        gradient: Tensor<B, 1>,
+        moments: Option<[Tensor<B, 1>; 2]>,
+    ) -> (Tensor<B, 1>, [Tensor<B, 1>; 2]);
+
+    /// Computes what is not computed yet.
+    fn finish(&mut self);
 }
 
 /// The state that the backward of a cross-entropy needs.
@@ -265,14 +322,32 @@ pub enum RotaryPairs {
     Neighbours,
 }
 
-/// Cosines and sines of the heads of one sequence, `[1, s * h * d]` each.
+/// Cosines and sines of the heads of one sequence, `[1, s * h * d]` each. Tables of one head serve all heads, in every backend.
 #[derive(Debug, Clone)]
 pub(crate) struct RotaryTables<B: Backend> {
     pub cos: Tensor<B, 2>,
     pub sin: Tensor<B, 2>,
+    /// The heads that they hold, `h`.
+    pub heads: usize,
     pub pairs: RotaryPairs,
     /// The matrix that swaps the values of each pair and negates one, `[d, d]`.
     pub swap: Tensor<B, 2>,
+}
+
+impl<B: Backend> RotaryTables<B> {
+    /// The tables of `heads` heads, from those of as many heads or of one.
+    pub fn of_heads(&self, heads: usize) -> Self {
+        if self.heads == heads {
+            return self.clone();
+        }
+        let [d, _] = self.swap.dims();
+        let repeat = |table: &Tensor<B, 2>| {
+            let [_, values] = table.dims();
+            let table = table.clone().reshape([values / d, 1, d]).repeat_dim(1, heads);
+            table.reshape([1, values * heads])
+        };
+        Self { cos: repeat(&self.cos), sin: repeat(&self.sin), heads, ..self.clone() }
+    }
 }
 
 /// The kernels of a backend.

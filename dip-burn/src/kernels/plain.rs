@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use dip_core::Activation;
 
-use super::{AdamwStep, CrossEntropyGiven, CrossEntropyKept, Kernels, RotaryTables};
+use super::{AdamwStep, AdamwSteps, CrossEntropyGiven, CrossEntropyKept, Kernels, RotaryTables};
 
 /// `1 / sqrt(2 pi)`
 const BELL: f64 = 0.398_942_280_401_432_7;
@@ -149,7 +149,9 @@ pub(super) fn rotated<B: Backend>(
     tables: &RotaryTables<B>,
     back: bool,
 ) -> Tensor<B, 2> {
-    let RotaryTables { cos, sin, swap, .. } = tables;
+    let swap = &tables.swap;
+    let ([_, width], [head_dim, _]) = (x_rm.dims(), swap.dims());
+    let RotaryTables { cos, sin, .. } = &tables.of_heads(width / head_dim);
     let sin = if back { -sin.clone() } else { sin.clone() };
     let ([d, _], [_, length]) = (swap.dims(), cos.dims());
     let (shape @ [rows, width], dtype) = (x_rm.dims(), x_rm.dtype());
@@ -243,7 +245,24 @@ pub(super) fn cross_entropy_backward<B: Backend>(
     cast(d_rv * (dy * weight), dtype)
 }
 
-pub(super) fn adamw<B: Backend>(
+/// Steps of AdamW, parameter by parameter.
+pub(super) struct PlainAdamw;
+
+impl<B: Backend> AdamwSteps<B> for PlainAdamw {
+    fn step(
+        &mut self,
+        step: &AdamwStep,
+        parameter: Tensor<B, 1>,
+        gradient: Tensor<B, 1>,
+        moments: Option<[Tensor<B, 1>; 2]>,
+    ) -> (Tensor<B, 1>, [Tensor<B, 1>; 2]) {
+        adamw(step, parameter, gradient, moments)
+    }
+
+    fn finish(&mut self) {}
+}
+
+fn adamw<B: Backend>(
     step: &AdamwStep,
     parameter: Tensor<B, 1>,
     gradient: Tensor<B, 1>,

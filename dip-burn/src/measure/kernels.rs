@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::finish;
 use crate::kernels::{
-    AdamwStep, AttentionRanges, CrossEntropyGiven, Kernels, PackedAttention, RotaryPairs,
-    RotaryTables, kernels, plain_kernels,
+    AdamwStep, Addend, AttentionRanges, ClipRows, ClipTables, CrossEntropyGiven, Kernels,
+    PackedAttention, RotaryPairs, RotaryTables, RowFactor, kernels, plain_kernels,
 };
 use crate::model::{Precision, cast};
 use crate::params::ReadError;
@@ -175,9 +175,9 @@ fn calls<B: Backend>(device: &B::Device, sizes: KernelSizes) -> Vec<(&'static st
         k.gated_backward(gate.clone(), up.clone(), c.clone()).map(flat).to_vec()
     };
     all.push(("swiglu backward", of(5), Box::new(call)));
-    let (x, tables) = (a.clone(), rotary(device, rows * width));
+    let (x, tables) = (a.clone(), rotary(device, rows));
     let call = move |k: &dyn Kernels<B>| vec![flat(k.rotated(x.clone(), &tables, false))];
-    all.push(("rotary", of(2) + 8 * (rows * width) as u64, Box::new(call)));
+    all.push(("rotary", of(2) + 8 * (rows * HEAD_DIM) as u64, Box::new(call)));
     // Scores of `width / 64` heads, over as many queries and keys as give as many values as an activation.
     let heads = width / HEAD_DIM;
     let scores = a.reshape([1, heads, rows * width / heads / rows.min(1024), rows.min(1024)]);
@@ -189,10 +189,14 @@ fn calls<B: Backend>(device: &B::Device, sizes: KernelSizes) -> Vec<(&'static st
     all.extend(attention_calls(device, sizes));
     all.extend(loss_calls(device, random(rows.min(2048), vocabulary), element));
     all.push(adamw_call(device, rows * width));
+    all.push(squares_call(device, rows * width));
+    all.extend(modulation_calls(device, sizes));
+    all.extend(product_calls(device, sizes));
     all
 }
 
-fn rotary<B: Backend>(device: &B::Device, length: usize) -> RotaryTables<B> {
+fn rotary<B: Backend>(device: &B::Device, rows: usize) -> RotaryTables<B> {
+    let length = rows * HEAD_DIM;
     // Both values of a pair share their angle.
     let half = HEAD_DIM / 2;
     let angles = (0..length).map(|i| ((i / HEAD_DIM * half + i % half) % 1000) as f32 * 0.01);
@@ -203,7 +207,8 @@ fn rotary<B: Backend>(device: &B::Device, length: usize) -> RotaryTables<B> {
         (swap[(i + half) * HEAD_DIM + i], swap[i * HEAD_DIM + i + half]) = (-1.0, 1.0);
     }
     let swap = Tensor::from_data(TensorData::new(swap, [HEAD_DIM, HEAD_DIM]), device);
-    RotaryTables { cos: angles.clone().cos(), sin: angles.sin(), pairs: RotaryPairs::Halves, swap }
+    let (cos, sin) = (angles.clone().cos(), angles.sin());
+    RotaryTables { cos, sin, heads: 1, pairs: RotaryPairs::Halves, swap }
 }
 
 /// Causal attention inside packed sequences of 100 tokens, two query heads to a key head where they are even.
@@ -271,9 +276,13 @@ fn loss_calls<B: Backend>(
     vec![("cross-entropy", bytes, Box::new(forward)), (name, 3 * bytes, Box::new(both))]
 }
 
+/// One large parameter and some small ones.
 fn adamw_call<B: Backend>(device: &B::Device, length: usize) -> (&'static str, u64, Call<B>) {
-    let values = || Tensor::<B, 1>::random([length], Distribution::Uniform(0.1, 1.0), device);
-    let (parameter, gradient, moments) = (values(), values(), [values(), values()]);
+    let values = |length| Tensor::<B, 1>::random([length], Distribution::Uniform(0.1, 1.0), device);
+    let parameter = |length: usize| [(); 4].map(|()| values(length));
+    let lengths: Vec<usize> = [length].into_iter().chain((0..20).map(|i| 1 + 37 * i)).collect();
+    let all: usize = lengths.iter().sum();
+    let parameters: Vec<_> = lengths.into_iter().map(parameter).collect();
     let step = AdamwStep {
         learning_rate: 1e-3,
         weight_decay: 0.1,
@@ -284,13 +293,102 @@ fn adamw_call<B: Backend>(device: &B::Device, length: usize) -> (&'static str, u
         time: 2,
     };
     let call = move |k: &dyn Kernels<B>| {
-        let moments = Some(moments.clone());
-        let (parameter, [first, second]) =
-            k.adamw(&step, parameter.clone(), gradient.clone(), moments);
-        vec![parameter, first, second]
+        let mut steps = k.adamw();
+        let mut results = Vec::new();
+        for (i, [parameter, gradient, first, second]) in parameters.iter().cloned().enumerate() {
+            let step = AdamwStep { weight_decay: if i % 2 == 0 { 0.1 } else { 0.0 }, ..step };
+            let moments = Some([first, second]);
+            let (parameter, moments) = steps.step(&step, parameter, gradient, moments);
+            results.push(parameter);
+            results.extend(moments);
+        }
+        steps.finish();
+        results
     };
     // The kernel copies the moments, which this function still holds: 4 more passes than in training.
-    ("adamw", 11 * 4 * length as u64, Box::new(call))
+    ("adamw", 11 * 4 * all as u64, Box::new(call))
+}
+
+/// The sum of the squares of many gradients.
+fn squares_call<B: Backend>(device: &B::Device, length: usize) -> (&'static str, u64, Call<B>) {
+    let lengths = [length].into_iter().chain((0..20).map(|i| 1 + 37 * i));
+    let values =
+        |length| Tensor::<B, 1>::random([length], Distribution::Uniform(-1.0, 1.0), device);
+    let gradients: Vec<Tensor<B, 1>> = lengths.map(values).collect();
+    let all: usize = gradients.iter().map(|x| x.dims()[0]).sum();
+    let call = move |k: &dyn Kernels<B>| vec![k.squares(gradients.clone()).sum()];
+    ("squares of gradients", 4 * all as u64, Box::new(call))
+}
+
+/// Factor, shift and gate of rows that belong to clips, and the gradients of their tables.
+fn modulation_calls<B: Backend>(
+    device: &B::Device,
+    sizes: KernelSizes,
+) -> Vec<(&'static str, u64, Call<B>)> {
+    let KernelSizes { rows, width, precision, .. } = sizes;
+    let random = move |device: &B::Device, rows: usize, width: usize| -> Tensor<B, 2> {
+        let x = Tensor::random([rows, width], Distribution::Uniform(-1.0, 1.0), device);
+        cast(x, precision.dtype())
+    };
+    let [x, dy] = [(); 2].map(|()| random(device, rows, width));
+    let (steps, own) = (random(device, 3, 6 * width), random(device, 1, 6 * width));
+    let clips = ClipRows::<B>::new(&[rows / 2, 5, rows - rows / 2 - 5], device);
+    let of = |tensors: usize| (tensors * rows * width) as u64 * precision.element_bytes();
+    let (input, residual, members) = (x.clone(), dy.clone(), clips.clone());
+    let forward = move |k: &dyn Kernels<B>| {
+        let tables = ClipTables { steps_na: &steps, own_1k: &own, clips: &members };
+        let modulated = |factor: RowFactor, addend: Addend<B>| {
+            flat(k.modulated(input.clone(), &tables, factor, addend))
+        };
+        vec![
+            modulated(RowFactor { part: 1, base: 1.0 }, Addend::Shift(0)),
+            modulated(RowFactor { part: 2, base: 0.0 }, Addend::Rows(residual.clone())),
+            modulated(RowFactor { part: 5, base: 1.0 }, Addend::Nothing),
+        ]
+    };
+    let device = device.clone();
+    let backward = move |k: &dyn Kernels<B>| {
+        let tables = Tensor::zeros([3, 6 * width], (&device, precision.dtype()));
+        let pair = [x.clone(), dy.clone()];
+        let d = k.table_gradients(tables, pair.clone(), &clips, 1, Some(0));
+        vec![flat(k.table_gradients(d, pair, &clips, 2, None))]
+    };
+    vec![
+        ("modulation", of(7), Box::new(forward)),
+        ("modulation tables backward", of(4), Box::new(backward)),
+    ]
+}
+
+/// Products of rows, with a bias, and of heads.
+fn product_calls<B: Backend>(
+    device: &B::Device,
+    sizes: KernelSizes,
+) -> Vec<(&'static str, u64, Call<B>)> {
+    let KernelSizes { rows, width, precision, .. } = sizes;
+    let random = |rows: usize, width: usize| -> Tensor<B, 2> {
+        // Larger values would differ by the rounding of long sums.
+        let most = (width as f64).sqrt().recip();
+        let x = Tensor::random([rows, width], Distribution::Uniform(-most, most), device);
+        cast(x, precision.dtype())
+    };
+    let (x, w, bias) = (random(rows, width), random(width, width), random(1, width));
+    let bias = bias.reshape([width]);
+    let bytes = (2 * rows * width + width * width) as u64 * precision.element_bytes();
+    let [a, b] = [(); 2].map(|()| x.clone());
+    let product =
+        move |k: &dyn Kernels<B>| vec![flat(k.product(a.clone(), w.clone(), Some(bias.clone())))];
+    let b = b.narrow(0, 0, rows.min(1024));
+    let sequence = rows.min(1024) / 2 - 3;
+    let heads = move |k: &dyn Kernels<B>| {
+        let heads = k.split_heads(&b, 5, [2, sequence, HEAD_DIM]);
+        let scores = k.products(heads.clone(), heads.clone().transpose());
+        vec![flat(k.joined_heads(k.products(scores, heads)))]
+    };
+    let values = (4 * sequence * width + 2 * sequence * sequence * width / HEAD_DIM) as u64;
+    vec![
+        ("product", bytes, Box::new(product)),
+        ("products of heads", values * precision.element_bytes(), Box::new(heads)),
+    ]
 }
 
 #[cfg(test)]
@@ -303,7 +401,7 @@ mod tests {
     fn every_kernel_is_timed_beside_its_twin() {
         let sizes = KernelSizes { rows: 64, width: 64, vocabulary: 100, precision: Precision::F32 };
         let times = kernel_times::<Flex>(&Default::default(), sizes).unwrap();
-        assert_eq!(times.len(), 16);
+        assert_eq!(times.len(), 21);
         assert!(times.iter().all(|t| t.seconds > 0.0 && t.plain_seconds > 0.0 && t.bytes > 0));
         let off = times.iter().find(|t| t.difference > 1e-5);
         assert!(off.is_none(), "{off:?}");

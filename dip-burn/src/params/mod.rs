@@ -38,6 +38,9 @@ pub trait ParameterMap<I: Backend> {
         parameter: Tensor<I, D>,
         gradient: Option<Tensor<I, D>>,
     ) -> Tensor<I, D>;
+
+    /// Called after the last parameter of a chunk, before anybody reads the new values.
+    fn finish(&mut self) {}
 }
 
 /// Named tensors that do not fit a model.
@@ -125,6 +128,7 @@ pub(crate) fn map_parameters<B: Backend, P: ParameterMap<B>>(
     map: &mut P,
 ) {
     module.map(&mut Mapper { naming, gradients, map, path: Vec::new() });
+    map.finish();
 }
 
 /// Copies every parameter of a module to the host.

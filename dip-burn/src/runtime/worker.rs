@@ -25,6 +25,7 @@ use crate::checkpoint::{
 };
 use crate::params::{NamedTensors, ReadError};
 use crate::stage::{ChunkStage, Payload, RankMemory};
+use crate::uploads::Uploads;
 
 /// A command of the coordinator.
 pub(super) enum RankCommand<B: Backend> {
@@ -112,6 +113,7 @@ pub(super) struct RankWorker<B: Backend> {
     pub replica: Replica<B>,
     pub chunks: Chunks<B>,
     pub memory: Arc<RankMemory>,
+    pub uploads: Uploads,
     pub optimizer: Optimizer<B>,
     pub tied: TiedWeights<B>,
     /// Present between [`RankCommand::OpenForwards`] and [`RankCommand::CloseForwards`].
@@ -165,6 +167,7 @@ impl<B: Backend> RankWorker<B> {
         let Iteration { program, batch, loss_scale, mut link, epoch, update, checks, timed } =
             iteration;
         self.memory.restart();
+        self.uploads.next_batch();
         for chunk in self.chunks.values_mut() {
             chunk.begin(batch.clone(), loss_scale);
             if checks {

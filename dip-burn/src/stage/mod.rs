@@ -27,6 +27,7 @@ use crate::params::{
     self, LazyTensor, LoadParameters, MapParameters, NamedTensors, Naming, ParameterError,
     ParameterMap, ReadError, TensorSource,
 };
+use crate::uploads::Uploads;
 use crate::weights::{ReadWeights, Weights, is_adapter};
 use countdown::Countdown;
 pub use finite::NonFinite;
@@ -63,6 +64,7 @@ pub struct ChunkStage<B: Backend> {
     checks: bool,
     /// True if every task waits until the device has run it.
     waits: bool,
+    uploads: Uploads,
 }
 
 impl<B: Backend> ChunkStage<B> {
@@ -99,6 +101,7 @@ impl<B: Backend> ChunkStage<B> {
             countdown: None,
             checks: false,
             waits: false,
+            uploads: Uploads::default(),
         };
         stage.restrict(spec);
         stage.read(weights)?;
@@ -140,6 +143,11 @@ impl<B: Backend> ChunkStage<B> {
     /// Adds the activations of this stage to the memory of its rank.
     pub fn share_memory(&mut self, rank: Arc<RankMemory>) {
         self.bytes.rank = rank;
+    }
+
+    /// Keeps the tables that are on the device together with other stages of its rank.
+    pub(crate) fn share_uploads(&mut self, uploads: Uploads) {
+        self.uploads = uploads;
     }
 
     /// Updates the copy of the weights.
@@ -331,13 +339,15 @@ impl<B: Backend> Stage for ChunkStage<B> {
         let on = self.place.slice_of(&batch, call, &from)?;
         let output = if self.runs_backward {
             let strategies = self.strategies(call)?;
-            let (output, kept) = self.layers().forward_kept(inputs, &on, &strategies);
+            let layers = self.layers();
+            let (output, kept) =
+                self.uploads.scope(|| layers.forward_kept(inputs, &on, &strategies));
             self.bytes.take(kept.bytes());
             let key = (call.pair.microbatch, call.pair.sub_microbatch);
             self.held.insert(key, HeldState { from, kept });
             output
         } else {
-            self.layers().forward(inputs, &on)
+            self.uploads.scope(|| self.layers().forward(inputs, &on))
         };
         self.check(call, "forward", [&output])?;
         self.finish_task()?;
@@ -364,7 +374,8 @@ impl<B: Backend> Stage for ChunkStage<B> {
             self.gradients.defer();
         }
         let chunk = self.low.as_deref().unwrap_or(&*self.chunk);
-        let inputs = chunk.backward(kept, dy, &on, &mut self.gradients);
+        let gradients = &mut self.gradients;
+        let inputs = self.uploads.scope(|| chunk.backward(kept, dy, &on, gradients));
         self.check(call, "backward", &inputs)?;
         let inputs: Vec<(PairKey, Tensor<B, 2>)> = from.into_iter().zip(inputs).collect();
         if call.split {

@@ -98,7 +98,8 @@ impl Kernels<Flex> for CpuKernels {
         if !is_f32(&x_rm) || !is_f32(&tables.cos) {
             return plain::rotated(x_rm, tables, back);
         }
-        let [width, _] = tables.swap.dims();
+        let ([width, _], [_, of_row]) = (tables.swap.dims(), x_rm.dims());
+        let tables = tables.of_heads(of_row / width);
         let both = [tables.cos.clone(), tables.sin.clone()];
         match tables.pairs {
             RotaryPairs::Halves => pointwise::rotated(x_rm, both, width, back),

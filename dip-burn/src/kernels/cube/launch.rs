@@ -14,6 +14,8 @@ const MOST_UNITS: usize = 256;
 const POINTWISE_UNITS: usize = 256;
 /// Most cubes along one axis of a grid, on all devices.
 const MOST_CUBES: usize = 65_535;
+/// Most tensors of one kind in a launch.
+const MOST_TENSORS: usize = 16;
 /// Most values that a unit reads at once.
 const MOST_VALUES: usize = 8;
 
@@ -21,7 +23,14 @@ const MOST_VALUES: usize = 8;
 pub fn array<R: CubeRuntime, I: IntElement, BT: BoolElement, const D: usize>(
     x: Tensor<CubeBackend<R, f32, I, BT>, D>,
 ) -> CubeTensor<R> {
-    into_contiguous(x.into_primitive().tensor())
+    into_contiguous(primitive(x))
+}
+
+/// The primitive of a tensor, with its strides.
+pub fn primitive<R: CubeRuntime, I: IntElement, BT: BoolElement, const D: usize>(
+    x: Tensor<CubeBackend<R, f32, I, BT>, D>,
+) -> CubeTensor<R> {
+    x.into_primitive().tensor()
 }
 
 /// A tensor of a primitive.
@@ -67,8 +76,21 @@ pub fn pointwise(count: usize, of_unit: usize) -> (CubeCount, CubeDim) {
     (grid(count.div_ceil(POINTWISE_UNITS * of_unit)), cube(POINTWISE_UNITS))
 }
 
+/// How many tensors of `arrays` arrays each a launch can have: the device limits all arrays, of which one has the lengths and one more is
+/// left for a result. A power of two, so that few kernels are compiled.
+pub fn arrays_of_launch<R: CubeRuntime>(x: &CubeTensor<R>, arrays: usize) -> usize {
+    let most = x.client.properties().hardware.max_bindings as usize;
+    let fitting = (most.saturating_sub(2) / arrays).clamp(1, MOST_TENSORS);
+    1 << fitting.ilog2()
+}
+
 /// Values that a unit reads at once: a divisor of `count`, 16 bytes at most.
 pub fn vector_of(count: usize, dtype: DType) -> usize {
     let most = (16 / dtype.size()).min(MOST_VALUES);
     (0..).map(|halvings| most >> halvings).find(|&n| n <= 1 || count.is_multiple_of(n)).unwrap_or(1)
+}
+
+/// `x` in memory that nobody else reads.
+pub fn own<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
+    if x.can_mut() { x } else { x.copy() }
 }

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `launch` | inputs, outputs and grids of a launch |
 //! | `reduce` | sums of the units of a cube |
+//! | `product`, `heads` | matrix products, and rows as heads |
+//! | `rows` | rows gathered from one array or from several |
 //! | `norm` | norms, one cube a row |
 //! | `attention` | attention of packed sequences, all of them in one launch |
 //! | `columns` | sums over rows |
@@ -11,6 +13,7 @@
 //! | `rotary` | rotations by positions |
 //! | `softmax` | softmax under a mask, one cube a row |
 //! | `cross_entropy` | softmax and loss of logits, one cube a row |
+//! | `modulation` | rows scaled, shifted and gated by the tables of their clips |
 //! | `optimizer` | AdamW, squares of gradients |
 //!
 //! Values have the type of the tensors, sums and everything between are f32. Kernels take arrays instead of tensors: shapes and strides
@@ -19,12 +22,16 @@
 mod attention;
 mod columns;
 mod cross_entropy;
+mod heads;
 mod launch;
+mod modulation;
 mod norm;
 mod optimizer;
 mod pointwise;
+mod product;
 mod reduce;
 mod rotary;
+mod rows;
 mod softmax;
 
 use burn::tensor::backend::Backend;
@@ -34,21 +41,26 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, IntElement};
 use dip_core::Activation;
 
 use super::{
-    AdamwStep, AttentionRanges, CrossEntropyGiven, CrossEntropyKept, Kernels, PackedAttention,
-    RotaryTables,
+    AdamwSteps, Addend, AttentionRanges, ClipRows, ClipTables, CrossEntropyGiven, CrossEntropyKept,
+    Kernels, PackedAttention, RotaryTables, RowFactor,
 };
 
 /// The sources of these kernels.
 #[cfg(any(feature = "cuda", feature = "rocm"))]
-pub(crate) const SOURCES: [&str; 9] = [
+pub(crate) const SOURCES: [&str; 14] = [
     include_str!("attention.rs"),
     include_str!("columns.rs"),
     include_str!("cross_entropy.rs"),
+    include_str!("heads.rs"),
+    include_str!("modulation.rs"),
     include_str!("norm.rs"),
     include_str!("optimizer.rs"),
     include_str!("pointwise.rs"),
+    include_str!("product.rs"),
     include_str!("reduce.rs"),
     include_str!("rotary.rs"),
+    include_str!("rotary.rs"),
+    include_str!("rows.rs"),
     include_str!("softmax.rs"),
 ];
 
@@ -160,6 +172,52 @@ where
         softmax::softmax_backward(weights, d_weights)
     }
 
+    fn selected_rows(
+        &self,
+        x_rm: Tensor<Cube<R, I, BT>, 2>,
+        rows: Tensor<Cube<R, I, BT>, 1, Int>,
+    ) -> Tensor<Cube<R, I, BT>, 2> {
+        rows::selected(x_rm, rows)
+    }
+
+    fn joined_rows(&self, parts: Vec<Tensor<Cube<R, I, BT>, 2>>) -> Tensor<Cube<R, I, BT>, 2> {
+        rows::joined(parts)
+    }
+
+    fn split_heads(
+        &self,
+        x: &Tensor<Cube<R, I, BT>, 2>,
+        start: usize,
+        shape: [usize; 3],
+    ) -> Tensor<Cube<R, I, BT>, 4> {
+        heads::split_heads(x, start, shape)
+    }
+
+    fn joined_heads(&self, x: Tensor<Cube<R, I, BT>, 4>) -> Tensor<Cube<R, I, BT>, 2> {
+        heads::joined_heads(x)
+    }
+
+    fn product(
+        &self,
+        x: Tensor<Cube<R, I, BT>, 2>,
+        w: Tensor<Cube<R, I, BT>, 2>,
+        bias: Option<Tensor<Cube<R, I, BT>, 1>>,
+    ) -> Tensor<Cube<R, I, BT>, 2> {
+        product::product(x, w, bias)
+    }
+
+    fn products(
+        &self,
+        x: Tensor<Cube<R, I, BT>, 4>,
+        y: Tensor<Cube<R, I, BT>, 4>,
+    ) -> Tensor<Cube<R, I, BT>, 4> {
+        product::products(x, y)
+    }
+
+    fn shares_rotary_tables(&self) -> bool {
+        true
+    }
+
     fn packs_attention(&self, head_dim: usize) -> bool {
         attention::takes(head_dim)
     }
@@ -182,6 +240,27 @@ where
         attention::backward(given, ranges, kept, dy)
     }
 
+    fn modulated(
+        &self,
+        x_rm: Tensor<Cube<R, I, BT>, 2>,
+        tables: &ClipTables<'_, Cube<R, I, BT>>,
+        factor: RowFactor,
+        addend: Addend<Cube<R, I, BT>>,
+    ) -> Tensor<Cube<R, I, BT>, 2> {
+        modulation::modulated(x_rm, tables, factor, addend)
+    }
+
+    fn table_gradients(
+        &self,
+        d_tables_na: Tensor<Cube<R, I, BT>, 2>,
+        pair: [Tensor<Cube<R, I, BT>, 2>; 2],
+        clips: &ClipRows<Cube<R, I, BT>>,
+        factor: usize,
+        shift: Option<usize>,
+    ) -> Tensor<Cube<R, I, BT>, 2> {
+        modulation::table_gradients(d_tables_na, pair, clips, factor, shift)
+    }
+
     fn cross_entropy(
         &self,
         logits_rv: Tensor<Cube<R, I, BT>, 2>,
@@ -199,14 +278,8 @@ where
         cross_entropy::backward(kept, given)
     }
 
-    fn adamw(
-        &self,
-        step: &AdamwStep,
-        parameter: Tensor<Cube<R, I, BT>, 1>,
-        gradient: Tensor<Cube<R, I, BT>, 1>,
-        moments: Option<[Tensor<Cube<R, I, BT>, 1>; 2]>,
-    ) -> (Tensor<Cube<R, I, BT>, 1>, [Tensor<Cube<R, I, BT>, 1>; 2]) {
-        optimizer::adamw(step, parameter, gradient, moments)
+    fn adamw(&self) -> Box<dyn AdamwSteps<Cube<R, I, BT>>> {
+        Box::new(optimizer::AdamwBuckets::<R>::default())
     }
 
     fn squares(&self, tensors: Vec<Tensor<Cube<R, I, BT>, 1>>) -> Tensor<Cube<R, I, BT>, 1> {

@@ -15,6 +15,8 @@ fn rotated_kernel<F: Float>(
     sin: &Array<f32>,
     y: &mut Array<F>,
     head_dim: u32,
+    width: u32,
+    of_table: u32,
     #[comptime] halves: bool,
     #[comptime] back: bool,
     #[define(F)] _dtype: StorageType,
@@ -30,7 +32,8 @@ fn rotated_kernel<F: Float>(
         first = pair / half * head_dim as usize + pair % half;
         second = first + half;
     }
-    let at = first % cos.len();
+    let row = first / width as usize;
+    let at = (row * of_table as usize + first % of_table as usize) % cos.len();
     let mut s = sin[at];
     if back {
         s = 0.0f32 - s;
@@ -47,7 +50,7 @@ pub fn rotated<R: CubeRuntime, I: IntElement, BT: BoolElement>(
     tables: &RotaryTables<CubeBackend<R, f32, I, BT>>,
     back: bool,
 ) -> Tensor<CubeBackend<R, f32, I, BT>, 2> {
-    let [head_dim, _] = tables.swap.dims();
+    let ([head_dim, _], [_, width]) = (tables.swap.dims(), x_rm.dims());
     let x = array(x_rm);
     let y = empty_like(&x);
     let (grid, cube) = pointwise(x.meta.num_elements() / 2, 1);
@@ -61,6 +64,8 @@ pub fn rotated<R: CubeRuntime, I: IntElement, BT: BoolElement>(
         array(tables.sin.clone()).into_array_arg(),
         y.clone().into_array_arg(),
         head_dim as u32,
+        width as u32,
+        (tables.heads * head_dim) as u32,
         tables.pairs == RotaryPairs::Halves,
         back,
         dtype,

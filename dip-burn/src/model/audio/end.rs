@@ -2,14 +2,16 @@
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use dip_core::{AudioProjector, AudioSpec};
 
 use crate::batch::Sound;
+use crate::kernels::kernels;
 use crate::model::block::linear::{Linear, linear_backward};
 use crate::model::block::merger::{Merger, MergerKept};
 use crate::model::block::norm::{Norm, NormKept};
 use crate::model::{ChunkSpec, Gradients, Init, cast, to_f32};
+use crate::uploads::ints;
 
 /// The adapter of one of the two kinds.
 #[derive(Module, Debug)]
@@ -113,14 +115,14 @@ impl<B: Backend> Groups<B> {
         }
         let whole = source.iter().copied().eq(0..rows as i32);
         let length = source.len();
-        let upload = || Tensor::from_data(TensorData::new(source, [length]), device);
+        let upload = || ints(source, [length], device);
         Self { rows, source: (!whole).then(upload) }
     }
 
     fn take(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
         let Some(source) = &self.source else { return x_rm };
         let zeros = Tensor::zeros([1, x_rm.dims()[1]], (&x_rm.device(), x_rm.dtype()));
-        Tensor::cat(vec![x_rm, zeros], 0).select(0, source.clone())
+        kernels().selected_rows(kernels().joined_rows(vec![x_rm, zeros]), source.clone())
     }
 
     /// The gradient of `x_rm` where `y = take(x_rm)`.

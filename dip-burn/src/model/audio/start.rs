@@ -3,8 +3,8 @@
 //! Both convolutions have a width of 3 and are matrix products over the three neighbours of a row. The second has a stride of 2.
 
 use burn::module::{Module, Param, ParamId};
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use dip_core::{Activation, AudioSpec, ModuleSpec};
 
 use crate::batch::Sound;
@@ -12,6 +12,7 @@ use crate::kernels::kernels;
 use crate::model::block::linear::{Linear, linear_backward, linear_backward_weights};
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::{Init, cast};
+use crate::uploads::floats;
 
 /// Rows that a convolution reads.
 const WIDTH: usize = 3;
@@ -55,7 +56,7 @@ impl<B: Backend> AudioStart<B> {
         let shape = [audio.max_frames as usize, m];
         let positions = match init.read {
             true => Tensor::zeros(shape, init.device),
-            false => Tensor::from_data(TensorData::new(sinusoids(shape), shape), init.device),
+            false => floats(sinusoids(shape), shape, init.device),
         };
         Self {
             conv1: conv("start.conv1", bands),
@@ -116,8 +117,7 @@ impl<B: Backend> AudioStart<B> {
                 }
             }
         }
-        let data = TensorData::new(values, [rows, bands * WIDTH]);
-        cast(Tensor::from_data(data, &like.device()), like.dtype())
+        cast(floats(values, [rows, bands * WIDTH], &like.device()), like.dtype())
     }
 }
 
@@ -132,7 +132,7 @@ fn continues<B: Backend>(sounds: &[Sound], like: &Tensor<B, 2>) -> Option<Tensor
     };
     let values: Vec<f32> = sounds.iter().flat_map(of_sound).collect();
     let shape = [values.len(), 1];
-    Some(cast(Tensor::from_data(TensorData::new(values, shape), &like.device()), like.dtype()))
+    Some(cast(floats(values, shape, &like.device()), like.dtype()))
 }
 
 /// The three rows that the second convolution reads for each of its rows, `[f, m]` to `[r, m * 3]`: rows `2i - 1`, `2i` and

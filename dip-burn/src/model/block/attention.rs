@@ -407,7 +407,7 @@ impl<B: Backend> Attention<B> {
         let AttentionKept { inputs, weights, .. } = kept;
         let spans = &geometry.spans;
         let (weights, _) = weights.unwrap_or_else(|| attend(&inputs, spans, self.heads));
-        let d_attended = dy.matmul(self.output.weight.val().transpose());
+        let d_attended = kernels().product(dy, self.output.weight.val().transpose(), None);
         score_gradients(&inputs, spans, self.heads, weights, &d_attended)
     }
 }

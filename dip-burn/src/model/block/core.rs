@@ -37,9 +37,9 @@ impl<B: Backend> AttentionSpan<B> {
     ) -> (Tensor<B, 4>, Tensor<B, 2>) {
         let [query, key, value] = self.inputs(inputs, heads);
         let (n, s) = (self.sequences, self.queries.length);
-        let scores = query.matmul(key.transpose());
+        let scores = kernels().products(query, key.transpose());
         let weights = kernels().softmax(scores, self.mask.as_ref());
-        (weights.clone(), heads.ungrouped(weights.matmul(value), n, s))
+        (weights.clone(), heads.ungrouped(kernels().products(weights, value), n, s))
     }
 
     /// Returns the gradients of queries, keys and values of these rows; `dy` is the gradient of the result.
@@ -52,12 +52,14 @@ impl<B: Backend> AttentionSpan<B> {
     ) -> [Tensor<B, 2>; 3] {
         let [query, key, value] = self.inputs(inputs, heads);
         let dy = heads.grouped(dy, self.queries, self.sequences);
-        let d_value = weights.clone().transpose().matmul(dy.clone());
-        let d_scores = kernels().softmax_backward(weights, dy.matmul(value.transpose()));
-        let d_key = d_scores.clone().transpose().matmul(query);
+        let kernels = kernels();
+        let d_value = kernels.products(weights.clone().transpose(), dy.clone());
+        let d_weights = kernels.products(dy, value.transpose());
+        let d_scores = kernels.softmax_backward(weights, d_weights);
+        let d_key = kernels.products(d_scores.clone().transpose(), query);
         let (n, s) = (self.sequences, self.queries.length);
-        let d_query = heads.ungrouped(d_scores.matmul(key), n, s);
-        [d_query, kernels().joined_heads(d_key), kernels().joined_heads(d_value)]
+        let d_query = heads.ungrouped(kernels.products(d_scores, key), n, s);
+        [d_query, kernels.joined_heads(d_key), kernels.joined_heads(d_value)]
     }
 }
 
@@ -170,7 +172,7 @@ pub(in crate::model) fn score_gradients<B: Backend>(
     let of_span = |(span, weights): (&AttentionSpan<B>, Tensor<B, 4>)| {
         let dy = heads.grouped(dy, span.queries, span.sequences);
         let value = heads.split(&inputs.value, span.keys, span.sequences);
-        kernels().softmax_backward(weights, dy.matmul(value.transpose()))
+        kernels().softmax_backward(weights, kernels().products(dy, value.transpose()))
     };
     spans.iter().zip(weights).map(of_span).collect()
 }
@@ -182,11 +184,11 @@ fn added<B: Backend>(x: Tensor<B, 2>, first: Tensor<B, 2>) -> Tensor<B, 2> {
         return x + first;
     }
     let rest = x.clone().narrow(0, of_first, rows - of_first);
-    Tensor::cat(vec![x.narrow(0, 0, of_first) + first, rest], 0)
+    kernels().joined_rows(vec![x.narrow(0, 0, of_first) + first, rest])
 }
 
 fn join<B: Backend>(mut parts: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
-    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) }
+    if parts.len() == 1 { parts.remove(0) } else { kernels().joined_rows(parts) }
 }
 
 #[cfg(test)]

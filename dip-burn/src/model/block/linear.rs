@@ -64,6 +64,11 @@ impl<B: Backend> Linear<B> {
     }
 }
 
+/// `x w`
+fn product<B: Backend>(x: Tensor<B, 2>, w: Tensor<B, 2>) -> Tensor<B, 2> {
+    kernels().product(x, w, None)
+}
+
 /// The norm of every column of a matrix, `[o]`, in f32.
 pub fn output_norms<B: Backend>(weight_io: Tensor<B, 2>) -> Tensor<B, 1> {
     to_f32(weight_io).square().sum_dim(0).sqrt().squeeze_dim(0)
@@ -71,7 +76,7 @@ pub fn output_norms<B: Backend>(weight_io: Tensor<B, 2>) -> Tensor<B, 1> {
 
 impl<B: Backend> Adapter<B> {
     fn forward(&self, x_ri: Tensor<B, 2>) -> Tensor<B, 2> {
-        x_ri.matmul(self.a.val()).matmul(self.b.val()) * self.scale
+        product(product(x_ri, self.a.val()), self.b.val()) * self.scale
     }
 
     /// The factor of every output and the norm of its weights, `[1, o]`, in f32. The norm counts as a constant.
@@ -91,10 +96,10 @@ impl<B: Backend> Adapter<B> {
         gradients: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         let dy = dy.clone() * self.scale;
-        let d_rk = dy.clone().matmul(self.b.val().transpose());
+        let d_rk = product(dy.clone(), self.b.val().transpose());
         let (a, x, d) = (self.a.val(), x_ri.clone(), d_rk.clone());
-        gradients.add(&self.b, move || x.matmul(a).transpose().matmul(dy));
-        gradients.add(&self.a, move || x_ri.transpose().matmul(d));
+        gradients.add(&self.b, move || product(product(x, a).transpose(), dy));
+        gradients.add(&self.a, move || product(x_ri.transpose(), d));
         d_rk
     }
 }
@@ -108,9 +113,9 @@ pub fn linear_backward<B: Backend>(
 ) -> Tensor<B, 2> {
     let dy = direction_backward(layer, &x, dy, gradients);
     let inner = weights_backward(layer, x, &dy, gradients);
-    let dx = kernels().product(dy, layer.weight.val().transpose(), None);
+    let dx = product(dy, layer.weight.val().transpose());
     match (&layer.lora, inner) {
-        (Some(lora), Some(d_rk)) => dx + d_rk.matmul(lora.a.val().transpose()),
+        (Some(lora), Some(d_rk)) => dx + product(d_rk, lora.a.val().transpose()),
         _ => dx,
     }
 }
@@ -156,7 +161,7 @@ fn weights_backward<B: Backend>(
         return Some(lora.backward(x, dy, gradients));
     }
     let for_weight = dy.clone();
-    gradients.add(&layer.weight, move || kernels().product(x.transpose(), for_weight, None));
+    gradients.add(&layer.weight, move || product(x.transpose(), for_weight));
     if let Some(bias) = &layer.bias {
         let dy = dy.clone();
         gradients.add(bias, move || kernels().row_sums(dy));

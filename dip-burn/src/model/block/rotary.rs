@@ -4,13 +4,14 @@
 
 use std::ops::Range;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use dip_core::{Rope, RopeScaling, YarnScaling};
 
 pub use crate::kernels::RotaryPairs;
 use crate::kernels::{RotaryTables, kernels};
 use crate::model::gradients::bytes_of;
+use crate::uploads::floats;
 
 /// For each pair of values in a head: the angle of rotation per position, and the coordinate that gives the position.
 #[derive(Debug, Clone)]
@@ -173,7 +174,7 @@ impl<B: Backend> Rotary<B> {
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f32> =
                 (0..length * d).map(|k| f(angle(k / d, pair(k % d))) as f32).collect();
-            Tensor::from_data(TensorData::new(values, [length, d]), device)
+            floats(values, [length, d], device)
         };
         let mut swap = vec![0.0f32; d * d];
         for i in 0..half {
@@ -181,7 +182,7 @@ impl<B: Backend> Rotary<B> {
             swap[second * d + first] = -1.0;
             swap[first * d + second] = 1.0;
         }
-        let swap = Tensor::from_data(TensorData::new(swap, [d, d]), device);
+        let swap = floats(swap, [d, d], device);
         Self { cos: table(f64::cos), sin: table(f64::sin), pairs, swap }
     }
 
@@ -198,12 +199,11 @@ impl<B: Backend> Rotary<B> {
     /// The tables of `heads` heads.
     pub fn of_heads(&self, heads: usize) -> Rotation<B> {
         let [s, d] = self.cos.dims();
-        let repeat = |table: &Tensor<B, 2>| {
-            let table = table.clone().reshape([s, 1, d]).repeat_dim(1, heads);
-            table.reshape([1, s * heads * d])
-        };
-        let (cos, sin) = (repeat(&self.cos), repeat(&self.sin));
-        Rotation(RotaryTables { cos, sin, pairs: self.pairs, swap: self.swap.clone() })
+        let flat = |table: &Tensor<B, 2>| table.clone().reshape([1, s * d]);
+        let (cos, sin, swap) = (flat(&self.cos), flat(&self.sin), self.swap.clone());
+        let tables = RotaryTables { cos, sin, heads: 1, pairs: self.pairs, swap };
+        let heads = if kernels::<B>().shares_rotary_tables() { 1 } else { heads };
+        Rotation(tables.of_heads(heads))
     }
 }
 
@@ -232,7 +232,7 @@ impl<B: Backend> Rotation<B> {
 #[cfg(test)]
 mod tests {
     use burn::backend::Flex;
-    use burn::tensor::Distribution;
+    use burn::tensor::{Distribution, TensorData};
 
     use super::*;
 

@@ -8,12 +8,13 @@
 
 use std::ops::Range;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use dip_core::causal_blocks;
 
 use super::heads::{HeadSizes, Rows};
 use crate::model::gradients::bytes_of;
+use crate::uploads::floats;
 
 /// Most query-key pairs of a span of [`AttentionSpan::pairs`].
 pub(super) const SPAN_PAIRS: usize = 1 << 22;
@@ -154,7 +155,7 @@ impl<B: Backend> AttentionSpan<B> {
         if let Some(last) = values.last_mut() {
             *last = if missing == 0 { HIDDEN } else { (missing as f32).ln() };
         }
-        Tensor::from_data(TensorData::new(values, [1, 1, 1, t]), device)
+        floats(values, [1, 1, 1, t], device)
     }
 
     /// The same with a matrix that is added to its scores.
@@ -184,5 +185,5 @@ fn causal<B: Backend>(
         row[..(query + 1).saturating_sub(window).saturating_sub(first)].fill(HIDDEN);
     }
     let shape = [1, heads.kv_heads, heads.group() * queries.len(), keys];
-    Tensor::from_data(TensorData::new(values.repeat(heads.heads), shape), device)
+    floats(values.repeat(heads.heads), shape, device)
 }

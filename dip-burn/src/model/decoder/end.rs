@@ -62,7 +62,7 @@ impl<B: Backend> DecoderEnd<B> {
             return (y_tm, DecoderEndKept { norm, loss: None });
         };
         let trained = TrainedPositions::of(microbatch, &x_tm.device());
-        let (x_rm, norm) = self.norm.forward(x_tm.select(0, trained.rows));
+        let (x_rm, norm) = self.norm.forward(kernels().selected_rows(x_tm, trained.rows));
         let logits_rv = head.forward(x_rm);
         let (loss_r1, kept) = kernels().cross_entropy(logits_rv, &trained.targets, z_loss);
         let loss = loss_r1.sum().mul_scalar(trained.weight).reshape([1, 1]);
@@ -78,7 +78,7 @@ impl<B: Backend> DecoderEnd<B> {
         let x_rm = match rows {
             Some(rows) => {
                 let rows = indices(rows.iter().map(|&row| row as i32), &x_tm.device());
-                x_tm.select(0, rows)
+                kernels().selected_rows(x_tm, rows)
             }
             None => x_tm,
         };

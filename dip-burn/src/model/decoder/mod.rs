@@ -10,7 +10,7 @@ mod start;
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use dip_core::{DecoderSpec, LayerStrategy};
 
 use super::block::heads::HeadSizes;
@@ -19,6 +19,7 @@ use super::block::linear::Linear;
 use super::block::norm::Norm;
 use super::block::rotary::RotaryFrequencies;
 use super::{ChunkMemory, ChunkSpec, Gradients, Init, ModelChunk, ModelError, Slice, TiedEnds};
+use crate::uploads::ints;
 pub use end::DecoderEnd;
 use end::DecoderEndKept;
 use features::DecoderLayersKept;
@@ -210,5 +211,5 @@ impl<B: Backend> ModelChunk<B> for DecoderChunk<B> {
 fn indices<B: Backend>(values: impl Iterator<Item = i32>, device: &B::Device) -> Tensor<B, 1, Int> {
     let values: Vec<i32> = values.collect();
     let length = values.len();
-    Tensor::from_data(TensorData::new(values, [length]), device)
+    ints(values, [length], device)
 }

@@ -7,6 +7,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, IndexingUpdateOp, Tensor};
 
 use super::indices;
+use crate::kernels::kernels;
 use crate::model::{Gradients, Slice, to_f32};
 
 /// A table with one row for each token of the vocabulary.
@@ -27,7 +28,7 @@ impl<B: Backend> Embedding<B> {
         let device = table.device();
         let length = tokens.len() as i32;
         let tokens = indices(tokens.iter().map(|&t| t as i32), &device);
-        let text_tm = table.select(0, tokens);
+        let text_tm = kernels().selected_rows(table, tokens);
         if inputs.is_empty() {
             return text_tm;
         }
@@ -37,7 +38,7 @@ impl<B: Backend> Embedding<B> {
         for (i, place) in places(on).enumerate() {
             source[place] = length + i as i32;
         }
-        Tensor::cat(rows, 0).select(0, indices(source.into_iter(), &device))
+        kernels().selected_rows(kernels().joined_rows(rows), indices(source.into_iter(), &device))
     }
 
     /// The gradients of the inputs, which have these shapes; adds the gradient of the table.
@@ -60,7 +61,7 @@ impl<B: Backend> Embedding<B> {
             let (values, table) = (dx_tm.clone(), self.weight.val());
             gradients.add(&self.weight, move || {
                 let width = table.dims()[1];
-                let values = to_f32(narrowed(values, width).select(0, rows));
+                let values = to_f32(kernels().selected_rows(narrowed(values, width), rows));
                 let zeros = Tensor::zeros(table.dims(), (&table.device(), DType::F32));
                 zeros.select_assign(0, tokens, values, IndexingUpdateOp::Add)
             });
@@ -68,7 +69,7 @@ impl<B: Backend> Embedding<B> {
         let mut places = places.into_iter().map(|place| place as i32);
         let of_input = |input: &InputShape| {
             let rows = indices(places.by_ref().take(input.rows), &device);
-            narrowed(dx_tm.clone(), input.width).select(0, rows)
+            kernels().selected_rows(narrowed(dx_tm.clone(), input.width), rows)
         };
         inputs.iter().map(of_input).collect()
     }

@@ -6,18 +6,20 @@
 //! Shape legend: n clips, r their tokens, m width, v values of a token.
 
 use burn::module::{Module, Param};
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use dip_core::{DitSpec, ModuleSpec, WanSpec};
 
 use super::layer::DitStream;
-use super::modulation::{Members, Modulation, PARTS, modulation_std, own_backward, widened};
+use super::modulation::{Modulation, PARTS, modulation_std, own_backward};
 use super::start::rows_of;
 use crate::batch::Clip;
+use crate::kernels::{ClipRows, ClipTables};
 use crate::model::block::linear::{Linear, linear_backward};
 use crate::model::block::norm::{Norm, NormKept};
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::{Init, Slice, cast, to_f32};
+use crate::uploads::floats;
 
 /// Shift and scale: the last norm has no gate.
 const END_PARTS: usize = 2;
@@ -39,6 +41,7 @@ pub struct DitEnd<B: Backend> {
 pub(super) struct DitEndKept<B: Backend> {
     norm: NormKept<B>,
     steps: Tensor<B, 2>,
+    clips: ClipRows<B>,
     /// Rows of the captions in the stream.
     context_rows: usize,
     /// Predicted velocity minus the velocity of the data, `[r, v]`, in f32.
@@ -68,24 +71,24 @@ impl<B: Backend> DitEnd<B> {
         }
     }
 
-    fn modulation<'a>(&self, steps: &Tensor<B, 2>, members: &'a Members<B>) -> Modulation<'a, B> {
-        let width = self.modulation.dims()[1] / END_PARTS;
+    /// The tables of the clips, whose first two parts are shift and scale.
+    fn tables(&self, steps: &Tensor<B, 2>) -> Tensor<B, 2> {
         if self.wan.is_none() {
-            return Modulation::new(steps, &self.modulation, members, width);
+            return steps.clone();
         }
+        let width = self.modulation.dims()[1] / END_PARTS;
         let embedding = steps.clone().narrow(1, PARTS * width, width);
-        let both = Tensor::cat(vec![embedding; END_PARTS], 1);
-        Modulation::new(&both, &self.modulation, members, width)
+        Tensor::cat(vec![embedding; END_PARTS], 1)
     }
 
-    /// The gradient of the tables of the steps, `[n, all]`, from the gradients of shift and scale.
-    fn steps_backward(&self, own: Tensor<B, 2>, all: usize) -> Tensor<B, 2> {
+    /// The gradient of the tables of the steps, `[n, all]`, from the gradient of [`tables`](Self::tables).
+    fn tables_backward(&self, d_tables: Tensor<B, 2>, all: usize) -> Tensor<B, 2> {
         if self.wan.is_none() {
-            return widened(own, all);
+            return d_tables;
         }
-        let ([n, parts], options) = (own.dims(), (&own.device(), own.dtype()));
+        let ([n, parts], options) = (d_tables.dims(), (&d_tables.device(), d_tables.dtype()));
         let width = parts / END_PARTS;
-        let embedding = own.clone().narrow(1, 0, width) + own.narrow(1, width, width);
+        let embedding = d_tables.clone().narrow(1, 0, width) + d_tables.narrow(1, width, width);
         Tensor::cat(vec![Tensor::zeros([n, all - width], options), embedding], 1)
     }
 
@@ -93,11 +96,12 @@ impl<B: Backend> DitEnd<B> {
     pub(super) fn velocity(
         &self,
         stream: DitStream<B>,
-        members: &Members<B>,
+        clips: &ClipRows<B>,
         on: &Slice<'_>,
     ) -> (Tensor<B, 2>, NormKept<B>) {
         let (normed, kept) = self.norm.forward(stream.x_rm);
-        let x_rm = self.modulation(&stream.steps, members).scaled(normed, 0);
+        let (steps_na, own_1k) = (&self.tables(&stream.steps), &self.modulation.val());
+        let x_rm = Modulation::new(ClipTables { steps_na, own_1k, clips }).scaled(normed, 0);
         let output_rv = to_f32(self.output.forward(x_rm));
         if let Some(wan) = &self.wan {
             // The output has the channels of each place together, a token has the places of each channel together.
@@ -127,11 +131,11 @@ impl<B: Backend> DitEnd<B> {
     pub(super) fn forward(
         &self,
         stream: DitStream<B>,
-        members: &Members<B>,
+        clips: &ClipRows<B>,
         on: &Slice<'_>,
     ) -> (Tensor<B, 2>, DitEndKept<B>) {
         let (steps, [context_rows, _]) = (stream.steps.clone(), stream.context_cm.dims());
-        let (velocity_rv, norm) = self.velocity(stream, members, on);
+        let (velocity_rv, norm) = self.velocity(stream, clips, on);
         let device = velocity_rv.device();
         let target_rv = rows_of(on.clips(), |clip| &clip.velocity, &device);
         let target_rv = match self.wan {
@@ -140,7 +144,7 @@ impl<B: Backend> DitEnd<B> {
         };
         let error_rv = velocity_rv - target_rv;
         let loss = error_rv.clone().square().mean_dim(1).sum().reshape([1, 1]);
-        (loss, DitEndKept { norm, steps, context_rows, error_rv })
+        (loss, DitEndKept { norm, steps, clips: clips.clone(), context_rows, error_rv })
     }
 
     /// The gradient of the stream of [`DitEnd::forward`].
@@ -148,25 +152,24 @@ impl<B: Backend> DitEnd<B> {
         &self,
         kept: DitEndKept<B>,
         dy: Tensor<B, 2>,
-        members: &Members<B>,
         on: &Slice<'_>,
         gradients: &mut Gradients<B>,
     ) -> DitStream<B> {
-        let DitEndKept { norm, steps, context_rows, error_rv } = kept;
+        let DitEndKept { norm, steps, clips, context_rows, error_rv } = kept;
         let [_, values] = error_rv.dims();
-        let modulation = self.modulation(&steps, members);
+        let (tables, own_1k) = (self.tables(&steps), &self.modulation.val());
+        let modulation = Modulation::new(ClipTables { steps_na: &tables, own_1k, clips: &clips });
         let d_rv = self.velocity_backward(error_rv * (dy * (2.0 / values as f64)), on);
         let normed = self.norm.output(&norm);
         let input = modulation.scaled(normed.clone(), 0);
         let d_rv = cast(d_rv, normed.dtype());
         let d = linear_backward(&self.output, input, d_rv, gradients);
-        let (d, [d_shift, d_scale]) = modulation.scaled_backward(normed, d, 0);
+        let (d, d_tables) = modulation.scaled_backward(normed, d, 0, tables.zeros_like());
         let x_rm = self.norm.backward(norm, d, gradients);
-        let own = Tensor::cat(vec![d_shift, d_scale], 1);
-        own_backward(&self.modulation, &own, gradients);
+        own_backward(&self.modulation, &d_tables, gradients);
         let [_, m] = x_rm.dims();
         let context_cm = Tensor::zeros([context_rows, m], (&x_rm.device(), x_rm.dtype()));
-        DitStream { x_rm, context_cm, steps: self.steps_backward(own, steps.dims()[1]) }
+        DitStream { x_rm, context_cm, steps: self.tables_backward(d_tables, steps.dims()[1]) }
     }
 }
 
@@ -186,5 +189,5 @@ fn of_clips<B: Backend>(clips: &[Clip], of: fn(&Clip) -> f32, device: &B::Device
     let of_clip = |clip: &Clip| std::iter::repeat_n(of(clip), clip.grid.tokens());
     let values: Vec<f32> = clips.iter().flat_map(of_clip).collect();
     let shape = [values.len(), 1];
-    Tensor::from_data(TensorData::new(values, shape), device)
+    floats(values, shape, device)
 }

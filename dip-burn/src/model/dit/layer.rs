@@ -7,7 +7,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::ModuleSpec;
 
-use super::modulation::{Members, Modulation, PARTS, modulation_std, own_backward, widened};
+use super::modulation::{Modulation, PARTS, modulation_std, own_backward};
+use crate::kernels::{ClipRows, ClipTables};
 use crate::model::Init;
 use crate::model::block::attention::{Attention, AttentionGiven, AttentionKept, Geometry};
 use crate::model::block::feed_forward::{FeedForward, FeedForwardKept};
@@ -35,7 +36,7 @@ pub struct DitShared<B: Backend> {
     /// Attention of every clip to its caption.
     pub cross: Geometry<B>,
     /// Which rows belong to which clip.
-    pub(super) members: Members<B>,
+    pub(super) clips: ClipRows<B>,
 }
 
 /// One layer. The diffusion step modulates self-attention and feed-forward network.
@@ -93,9 +94,13 @@ impl<B: Backend> DitLayer<B> {
         }
     }
 
-    fn modulation<'a>(&self, steps: &Tensor<B, 2>, shared: &'a DitShared<B>) -> Modulation<'a, B> {
-        let width = self.modulation.dims()[1] / PARTS;
-        let modulation = Modulation::new(steps, &self.modulation, &shared.members, width);
+    fn modulation<'a>(
+        &self,
+        steps_na: &'a Tensor<B, 2>,
+        own_1k: &'a Tensor<B, 2>,
+        shared: &'a DitShared<B>,
+    ) -> Modulation<'a, B> {
+        let modulation = Modulation::new(ClipTables { steps_na, own_1k, clips: &shared.clips });
         if self.plain_gates { modulation.with_plain_gates() } else { modulation }
     }
 }
@@ -125,18 +130,19 @@ impl<B: Backend> Block<B> for DitLayer<B> {
         shared: &DitShared<B>,
     ) -> (DitStream<B>, DitLayerParts<B>) {
         let DitStream { x_rm, context_cm, steps } = stream;
-        let modulation = self.modulation(&steps, shared);
+        let own = self.modulation.val();
+        let modulation = self.modulation(&steps, &own, shared);
         let (normed, attention_norm) = self.attention_norm.forward(x_rm.clone());
         let (attended, attention) =
             self.attention.forward(modulation.scaled(normed, 0), &shared.own);
-        let x_rm = x_rm + modulation.gated(attended.clone(), 2);
+        let x_rm = modulation.gated(x_rm, attended.clone(), 2);
         let (normed, cross_norm) = self.cross_norm.forward(x_rm.clone());
         let (y_rm, cross) = self.cross.forward_over([normed, context_cm.clone()], &shared.cross);
         let x_rm = x_rm + y_rm;
         let (normed, feed_forward_norm) = self.feed_forward_norm.forward(x_rm.clone());
         let (feed_forward_output, feed_forward) =
             self.feed_forward.forward(modulation.scaled(normed, 3));
-        let x_rm = x_rm + modulation.gated(feed_forward_output.clone(), 5);
+        let x_rm = modulation.gated(x_rm, feed_forward_output.clone(), 5);
         let (context, tables) = (context_cm.clone(), steps.clone());
         let parts = DitLayerParts {
             steps: tables,
@@ -160,14 +166,17 @@ impl<B: Backend> Block<B> for DitLayer<B> {
         shared: &DitShared<B>,
         gradients: &mut Gradients<B>,
     ) -> DitStream<B> {
-        let modulation = self.modulation(&parts.steps, shared);
+        let own = self.modulation.val();
+        let modulation = self.modulation(&parts.steps, &own, shared);
+        let d_steps = dy.steps.zeros_like();
         let dx = dy.x_rm;
         // The feed-forward network.
-        let (d, d_gate_2) = modulation.gated_backward(parts.feed_forward_output, dx.clone(), 5);
+        let (d, d_steps) =
+            modulation.gated_backward(parts.feed_forward_output, dx.clone(), 5, d_steps);
         let normed = self.feed_forward_norm.output(&parts.feed_forward_norm);
         let input = modulation.scaled(normed.clone(), 3);
         let d = self.feed_forward.backward(input, parts.feed_forward, d, gradients);
-        let (d, [d_shift_2, d_scale_2]) = modulation.scaled_backward(normed, d, 3);
+        let (d, d_steps) = modulation.scaled_backward(normed, d, 3, d_steps);
         let dx = dx + self.feed_forward_norm.backward(parts.feed_forward_norm, d, gradients);
         // Cross attention.
         let inputs = [self.cross_norm.output(&parts.cross_norm), parts.context_cm];
@@ -176,17 +185,14 @@ impl<B: Backend> Block<B> for DitLayer<B> {
         let [d, d_context] = self.cross.backward_over(inputs, given, gradients);
         let dx = dx + self.cross_norm.backward(parts.cross_norm, d, gradients);
         // Self-attention.
-        let (d, d_gate_1) = modulation.gated_backward(parts.attended, dx.clone(), 2);
+        let (d, d_steps) = modulation.gated_backward(parts.attended, dx.clone(), 2, d_steps);
         let normed = self.attention_norm.output(&parts.attention_norm);
         let input = modulation.scaled(normed.clone(), 0);
         let given = AttentionGiven { kept: parts.attention, dy: d, geometry: &shared.own };
         let d = self.attention.backward(input, given, gradients);
-        let (d, [d_shift_1, d_scale_1]) = modulation.scaled_backward(normed, d, 0);
+        let (d, d_steps) = modulation.scaled_backward(normed, d, 0, d_steps);
         let dx = dx + self.attention_norm.backward(parts.attention_norm, d, gradients);
-        let d_steps =
-            Tensor::cat(vec![d_shift_1, d_scale_1, d_gate_1, d_shift_2, d_scale_2, d_gate_2], 1);
         own_backward(&self.modulation, &d_steps, gradients);
-        let d_steps = widened(d_steps, dy.steps.dims()[1]);
         DitStream { x_rm: dx, context_cm: dy.context_cm + d_context, steps: dy.steps + d_steps }
     }
 
@@ -206,7 +212,7 @@ impl<B: Backend> Block<B> for DitLayer<B> {
     }
 
     fn shared_bytes(shared: &DitShared<B>) -> u64 {
-        shared.own.bytes() + shared.cross.bytes() + shared.members.bytes()
+        shared.own.bytes() + shared.cross.bytes() + shared.clips.bytes()
     }
 
     fn stream_bytes(x: &DitStream<B>) -> u64 {

@@ -18,6 +18,7 @@ use burn::tensor::backend::Backend;
 use dip_core::{DecoderSpec, DitSpec, LayerStrategy, ModuleSpec, T5Spec, WanSpec};
 
 use crate::batch::Microbatch;
+use crate::kernels::{ClipRows, kernels};
 use crate::model::block::attention::Geometry;
 use crate::model::block::heads::HeadSizes;
 use crate::model::block::layer::{self as run, LayersKept};
@@ -27,7 +28,7 @@ use crate::model::{ChunkMemory, ChunkSpec, Init, ModelChunk, ModelError, Slice};
 use end::{DitEnd, DitEndKept};
 use layer::{DitLayer, DitShared, DitStream};
 pub use modality::DitModality;
-use modulation::{Members, PARTS};
+use modulation::PARTS;
 use start::DitStart;
 
 /// Consecutive layers of the transformer, with its embeddings in the first chunk, and output and loss in the last.
@@ -94,7 +95,7 @@ impl Lengths {
 fn join<B: Backend>(stream: DitStream<B>) -> Tensor<B, 2> {
     let ([n, all], [_, m]) = (stream.steps.dims(), stream.x_rm.dims());
     let steps = stream.steps.reshape([n * all / m, m]);
-    Tensor::cat(vec![stream.x_rm, stream.context_cm, steps], 0)
+    kernels().joined_rows(vec![stream.x_rm, stream.context_cm, steps])
 }
 
 impl<B: Backend> DitChunk<B> {
@@ -163,7 +164,7 @@ impl<B: Backend> DitChunk<B> {
         DitShared {
             own: Geometry::packed(self.heads, &rotary, &lengths.clips),
             cross,
-            members: Members::of(&lengths.clips, device),
+            clips: ClipRows::new(&lengths.clips, device),
         }
     }
 }
@@ -183,7 +184,7 @@ impl<B: Backend> ModelChunk<B> for DitChunk<B> {
         let shared = self.shared(on, &stream.x_rm.device());
         let stream = run::forward(&self.layers, stream, &shared);
         match &self.end {
-            Some(end) => end.forward(stream, &shared.members, on).0,
+            Some(end) => end.forward(stream, &shared.clips, on).0,
             None => join(stream),
         }
     }
@@ -196,11 +197,11 @@ impl<B: Backend> ModelChunk<B> for DitChunk<B> {
     ) -> (Tensor<B, 2>, DitKept<B>) {
         let (stream, text) = self.start(inputs, on);
         let shared = self.shared(on, &stream.x_rm.device());
-        let members = shared.members.clone();
+        let clips = shared.clips.clone();
         let (stream, layers) = run::forward_kept(&self.layers, stream, shared, strategies);
         match &self.end {
             Some(end) => {
-                let (loss, end) = end.forward(stream, &members, on);
+                let (loss, end) = end.forward(stream, &clips, on);
                 (loss, DitKept { text, layers, end: Some(end) })
             }
             None => (join(stream), DitKept { text, layers, end: None }),
@@ -216,10 +217,7 @@ impl<B: Backend> ModelChunk<B> for DitChunk<B> {
     ) -> Vec<Tensor<B, 2>> {
         let lengths = self.lengths(on);
         let dy = match (&self.end, kept.end) {
-            (Some(end), Some(kept)) => {
-                let members = Members::of(&lengths.clips, &dy.device());
-                end.backward(kept, dy, &members, on, gradients)
-            }
+            (Some(end), Some(kept)) => end.backward(kept, dy, on, gradients),
             _ => lengths.split(dy),
         };
         let dx = run::backward(&self.layers, kept.layers, dy, gradients);
@@ -262,7 +260,7 @@ impl<B: Backend> ModelChunk<B> for DitChunk<B> {
         let shared = self.shared(on, &stream.x_rm.device());
         let stream = run::forward(&self.layers, stream, &shared);
         Some(match &self.end {
-            Some(end) => end.velocity(stream, &shared.members, on).0,
+            Some(end) => end.velocity(stream, &shared.clips, on).0,
             None => join(stream),
         })
     }
@@ -277,7 +275,7 @@ impl<B: Backend> ModelChunk<B> for DitChunk<B> {
         let (stream, _) = self.start(inputs, on);
         let shared = self.shared(on, &stream.x_rm.device());
         let stream = run::forward(&self.layers, stream, &shared);
-        Some(self.end.as_ref()?.velocity(stream, &shared.members, on).0)
+        Some(self.end.as_ref()?.velocity(stream, &shared.clips, on).0)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Adaptive norms: shift, scale and gate of every clip by its diffusion step and caption, from one table for all layers and a
 //! small one per layer.
 //!
-//! Shape legend: n clips, r their tokens, m width, k parts of a table.
+//! Shape legend: n clips, r their tokens, m width, k values of a place's table, a values of a clip's table.
 
 use burn::module::Param;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 
+use crate::kernels::{Addend, ClipTables, RowFactor, kernels};
 use crate::model::cast;
-use crate::model::gradients::{Gradients, bytes_of};
+use crate::model::gradients::Gradients;
+use crate::uploads::floats;
 
 /// Shift, scale and gate of the attention; shift, scale and gate of the feed-forward network.
 pub(super) const PARTS: usize = 6;
@@ -18,65 +20,45 @@ pub(super) fn modulation_std(is_wan: bool, width: usize) -> f64 {
     if is_wan { (1.0 / width as f64).sqrt() } else { 0.02 }
 }
 
-/// Which rows belong to which clip, as a matrix of zeros and ones `[r, n]`: products with it spread the values of clips over
-/// their rows and sum rows by clip.
+/// The matrix that takes the mean of the rows of each clip, `[r, n]`: products with its transpose take means, products with it spread
+/// their gradients.
 #[derive(Debug, Clone)]
-pub(super) struct Members<B: Backend>(Tensor<B, 2>);
+pub(super) struct RowMeans<B: Backend>(Tensor<B, 2>);
 
-impl<B: Backend> Members<B> {
-    pub fn bytes(&self) -> u64 {
-        bytes_of(&self.0)
-    }
-
+impl<B: Backend> RowMeans<B> {
     /// The matrix for clips of `lengths` rows, one after another.
     pub fn of(lengths: &[usize], device: &B::Device) -> Self {
-        Self::weighted(lengths, |_| 1.0, device)
-    }
-
-    /// The same with one over the rows of a clip instead of ones: sums become means.
-    pub fn means(lengths: &[usize], device: &B::Device) -> Self {
-        Self::weighted(lengths, |rows| 1.0 / rows as f32, device)
-    }
-
-    fn weighted(lengths: &[usize], weight: fn(usize) -> f32, device: &B::Device) -> Self {
         let (rows, clips) = (lengths.iter().sum::<usize>(), lengths.len());
         let mut values = vec![0.0f32; rows * clips];
         let owners = lengths.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i, n));
         for (row, clip) in owners.enumerate() {
-            values[row * clips + clip] = weight(lengths[clip]);
+            values[row * clips + clip] = 1.0 / lengths[clip] as f32;
         }
-        Self(Tensor::from_data(TensorData::new(values, [rows, clips]), device))
+        Self(floats(values, [rows, clips], device))
     }
 
-    pub fn spread(&self, x_nm: Tensor<B, 2>) -> Tensor<B, 2> {
-        cast(self.0.clone(), x_nm.dtype()).matmul(x_nm)
+    /// The means, `[n, m]`.
+    pub fn of_rows(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
+        kernels().product(cast(self.0.clone(), x_rm.dtype()).transpose(), x_rm, None)
     }
 
-    pub fn sum(&self, x_rm: Tensor<B, 2>) -> Tensor<B, 2> {
-        cast(self.0.clone(), x_rm.dtype()).transpose().matmul(x_rm)
+    /// The gradient of the rows from that of the means.
+    pub fn backward(&self, d_nm: Tensor<B, 2>) -> Tensor<B, 2> {
+        kernels().product(cast(self.0.clone(), d_nm.dtype()), d_nm, None)
     }
 }
 
-/// The tables of the clips at one place of the model, `[n, k * m]`.
+/// Shift, scale and gates at one place of the model.
 pub(super) struct Modulation<'a, B: Backend> {
-    table: Tensor<B, 2>,
-    members: &'a Members<B>,
-    width: usize,
+    tables: ClipTables<'a, B>,
     /// Added to every gate.
     gate_base: f64,
 }
 
 impl<'a, B: Backend> Modulation<'a, B> {
-    /// The tables `steps` of the clips plus the table `own` of this place, `[1, k * m]`, which may have fewer parts.
-    pub fn new(
-        steps: &Tensor<B, 2>,
-        own: &Param<Tensor<B, 2>>,
-        members: &'a Members<B>,
-        width: usize,
-    ) -> Self {
-        let own = own.val();
-        let table = steps.clone().narrow(1, 0, own.dims()[1]) + own;
-        Self { table, members, width, gate_base: 1.0 }
+    /// Modulation by these tables. The factor of a gate starts near one, because the projections before it start small.
+    pub fn new(tables: ClipTables<'a, B>) -> Self {
+        Self { tables, gate_base: 1.0 }
     }
 
     /// The same with gates that are the values of the table.
@@ -84,61 +66,64 @@ impl<'a, B: Backend> Modulation<'a, B> {
         Self { gate_base: 0.0, ..self }
     }
 
-    /// One part for every row, `[r, m]`.
-    fn part(&self, part: usize) -> Tensor<B, 2> {
-        self.members.spread(self.table.clone().narrow(1, part * self.width, self.width))
-    }
-
     /// `x (1 + scale) + shift`, with the shift in `part` and the scale in the part after it.
     pub fn scaled(&self, x_rm: Tensor<B, 2>, part: usize) -> Tensor<B, 2> {
-        x_rm * (self.part(part + 1) + 1.0) + self.part(part)
+        kernels().modulated(x_rm, &self.tables, scale(part), Addend::Shift(part))
     }
 
-    /// `x (1 + gate)`, or `x gate` with plain gates. The first factor starts near one, because the projections before it start
-    /// small.
-    pub fn gated(&self, x_rm: Tensor<B, 2>, part: usize) -> Tensor<B, 2> {
-        x_rm * (self.part(part) + self.gate_base)
+    /// `rows + x (1 + gate)`, or `rows + x gate` with plain gates.
+    pub fn gated(&self, rows: Tensor<B, 2>, x_rm: Tensor<B, 2>, part: usize) -> Tensor<B, 2> {
+        kernels().modulated(x_rm, &self.tables, self.gate(part), Addend::Rows(rows))
     }
 
-    /// The gradients of `x`, and of shift and scale, in [`Modulation::scaled`].
+    /// The gradient of `x` in [`Modulation::scaled`]; puts those of shift and scale into `d_tables_na`.
     pub fn scaled_backward(
         &self,
         x_rm: Tensor<B, 2>,
         dy: Tensor<B, 2>,
         part: usize,
-    ) -> (Tensor<B, 2>, [Tensor<B, 2>; 2]) {
-        let d_parts = [self.members.sum(dy.clone()), self.members.sum(dy.clone() * x_rm)];
-        (dy * (self.part(part + 1) + 1.0), d_parts)
+        d_tables_na: Tensor<B, 2>,
+    ) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        let pair = [x_rm, dy.clone()];
+        let clips = self.tables.clips;
+        let d = kernels().table_gradients(d_tables_na, pair, clips, part + 1, Some(part));
+        (kernels().modulated(dy, &self.tables, scale(part), Addend::Nothing), d)
     }
 
-    /// The gradients of `x` and of the gate in [`Modulation::gated`].
+    /// The gradient of `x` in [`Modulation::gated`]; puts that of the gate into `d_tables_na`.
     pub fn gated_backward(
         &self,
         x_rm: Tensor<B, 2>,
         dy: Tensor<B, 2>,
         part: usize,
+        d_tables_na: Tensor<B, 2>,
     ) -> (Tensor<B, 2>, Tensor<B, 2>) {
-        let d_gate = self.members.sum(dy.clone() * x_rm);
-        (dy * (self.part(part) + self.gate_base), d_gate)
+        let pair = [x_rm, dy.clone()];
+        let d = kernels().table_gradients(d_tables_na, pair, self.tables.clips, part, None);
+        (kernels().modulated(dy, &self.tables, self.gate(part), Addend::Nothing), d)
+    }
+
+    fn gate(&self, part: usize) -> RowFactor {
+        RowFactor { part, base: self.gate_base }
     }
 }
 
-/// The gradient of the tables of the clips, `[n, all]`, from the gradient of their first parts.
-pub(super) fn widened<B: Backend>(first: Tensor<B, 2>, all: usize) -> Tensor<B, 2> {
-    let [n, used] = first.dims();
-    if used == all {
-        return first;
-    }
-    let rest = Tensor::zeros([n, all - used], (&first.device(), first.dtype()));
-    Tensor::cat(vec![first, rest], 1)
+fn scale(part: usize) -> RowFactor {
+    RowFactor { part: part + 1, base: 1.0 }
 }
 
-/// Adds the gradient of a place's own table: the sum of the gradients of its clips' tables.
+/// Adds the gradient of a place's own table, `[1, k]`: the sum of the gradients of its clips' tables, `[n, a]`, whose first values are
+/// those of the place.
 pub(super) fn own_backward<B: Backend>(
     own: &Param<Tensor<B, 2>>,
-    d_table: &Tensor<B, 2>,
+    d_tables_na: &Tensor<B, 2>,
     gradients: &mut Gradients<B>,
 ) {
-    let d_table = d_table.clone();
-    gradients.add(own, move || d_table.sum_dim(0));
+    let ([_, k], d) = (own.dims(), d_tables_na.clone());
+    gradients.add(own, move || {
+        let d = kernels().row_sums(d);
+        let [all] = d.dims();
+        let own = if all == k { d } else { d.narrow(0, 0, k) };
+        own.reshape([1, k])
+    });
 }

@@ -5,17 +5,18 @@
 use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use dip_core::{Activation, DitSpec, STEP_EMBEDDING};
 
 use super::layer::DitStream;
-use super::modulation::{Members, PARTS};
+use super::modulation::{PARTS, RowMeans};
 use crate::batch::Clip;
 use crate::kernels::kernels;
 use crate::kernels::plain::silu_backward;
 use crate::model::block::linear::{Linear, linear_backward, linear_backward_weights};
 use crate::model::gradients::Gradients;
 use crate::model::{Init, InputSlice, Slice, cast};
+use crate::uploads::{floats, ints};
 
 /// Scales diffusion steps from 0 to 1 to the usual 1000 steps.
 const STEP_SCALE: f64 = 1000.0;
@@ -72,7 +73,7 @@ impl<B: Backend> DitStart<B> {
         let x_rm = self.embed(on.clips(), &text);
         let waves = waves(on.clips(), self.waves, |clip| clip.time, &text);
         let context_cm = self.context.forward(text);
-        let whole_nm = captions(on, &context_cm).sum(context_cm.clone());
+        let whole_nm = captions(on, &context_cm).of_rows(context_cm.clone());
         let [_, _, steps] = self.step.forward(waves, Some(whole_nm));
         DitStream { x_rm, context_cm, steps }
     }
@@ -113,9 +114,10 @@ impl<B: Backend> DitStart<B> {
         let context_cm = self.context.forward(text.clone());
         let captions = captions(on, &context_cm);
         let waves = waves(on.clips(), self.waves, |clip| clip.time, &text);
-        let step = StepGiven { waves, whole_nm: Some(captions.sum(context_cm)), d_embedding: None };
+        let step =
+            StepGiven { waves, whole_nm: Some(captions.of_rows(context_cm)), d_embedding: None };
         let d_whole_nm = self.step.backward(step, dy.steps, gradients);
-        let d_context = dy.context_cm + captions.spread(d_whole_nm);
+        let d_context = dy.context_cm + captions.backward(d_whole_nm);
         linear_backward(&self.context, text, d_context, gradients)
     }
 
@@ -205,17 +207,17 @@ impl<B: Backend> Padding<B> {
             at += length;
         }
         let shape = [rows.len()];
-        Self { captions, rows: Tensor::from_data(TensorData::new(rows, shape), &like.device()) }
+        Self { captions, rows: ints(rows, shape, &like.device()) }
     }
 
     /// The captions and a row of zeros.
     fn with_zero(&self, text: Tensor<B, 2>) -> Tensor<B, 2> {
         let ([_, width], options) = (text.dims(), (&text.device(), text.dtype()));
-        Tensor::cat(vec![text, Tensor::zeros([1, width], options)], 0)
+        kernels().joined_rows(vec![text, Tensor::zeros([1, width], options)])
     }
 
     fn spread(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        x.select(0, self.rows.clone())
+        kernels().selected_rows(x, self.rows.clone())
     }
 
     fn spread_backward(&self, dy: Tensor<B, 2>) -> Tensor<B, 2> {
@@ -232,8 +234,8 @@ fn noise_time(clip: &Clip) -> f32 {
 
 /// The matrix that takes the mean of each caption. The mean reaches every token from the first iteration, before cross attention
 /// has learnt where to look.
-fn captions<B: Backend>(on: &Slice<'_>, like: &Tensor<B, 2>) -> Members<B> {
-    Members::means(&on.microbatch.caption_lengths(&on.instances), &like.device())
+fn captions<B: Backend>(on: &Slice<'_>, like: &Tensor<B, 2>) -> RowMeans<B> {
+    RowMeans::of(&on.microbatch.caption_lengths(&on.instances), &like.device())
 }
 
 /// The noisy values of every token, `[r, v]`, in the type of `like`.
@@ -250,7 +252,7 @@ pub(super) fn rows_of<B: Backend>(
     let values: Vec<f32> = clips.iter().flat_map(|clip| of(clip).iter().copied()).collect();
     let rows: usize = clips.iter().map(|clip| clip.grid.tokens()).sum();
     let shape = [rows, values.len() / rows];
-    Tensor::from_data(TensorData::new(values, shape), device)
+    floats(values, shape, device)
 }
 
 /// `count` cosines and sines of the diffusion steps, in the type of `like`.
@@ -268,8 +270,7 @@ fn waves<B: Backend>(
     };
     let values: Vec<f32> =
         clips.iter().flat_map(|c| (0..count).map(move |i| wave(time(c), i))).collect();
-    let data = TensorData::new(values, [clips.len(), count]);
-    cast(Tensor::from_data(data, &like.device()), like.dtype())
+    cast(floats(values, [clips.len(), count], &like.device()), like.dtype())
 }
 
 /// Cosines and sines of frame, row and column of every token, `[r, m]`, a third of the width each, in the type of `like`.
@@ -283,8 +284,8 @@ fn places<B: Backend>(clips: &[Clip], width: usize, like: &Tensor<B, 2>) -> Tens
     };
     let of_token = |place: [u32; 3]| (0..width).map(move |i| value(place, i));
     let values: Vec<f32> = clips.iter().flat_map(|c| c.grid.places().flat_map(of_token)).collect();
-    let data = TensorData::new(values, [clips.iter().map(|c| c.grid.tokens()).sum(), width]);
-    cast(Tensor::from_data(data, &like.device()), like.dtype())
+    let shape = [clips.iter().map(|c| c.grid.tokens()).sum(), width];
+    cast(floats(values, shape, &like.device()), like.dtype())
 }
 
 /// The rows of the captions of a slice, from slices of the text encoder, which may hold other captions, too.
@@ -295,7 +296,7 @@ pub(super) fn captions_of<B: Backend>(inputs: Vec<Tensor<B, 2>>, on: &Slice<'_>)
         .filter(|(_, part)| part.rows > 0)
         .map(|(x, part)| x.narrow(0, part.before, part.rows))
         .collect();
-    Tensor::cat(parts, 0)
+    kernels().joined_rows(parts)
 }
 
 /// The gradient of each input of [`captions_of`]: zero in the rows of other captions.
@@ -311,7 +312,7 @@ pub(super) fn captions_backward<B: Backend>(
         let own = (part.rows > 0).then(|| d_text.clone().narrow(0, at, part.rows));
         at += part.rows;
         let all = [zeros(part.before), own, zeros(part.after)];
-        Tensor::cat(all.into_iter().flatten().collect(), 0)
+        kernels().joined_rows(all.into_iter().flatten().collect())
     };
     parts(on).into_iter().map(spread).collect()
 }

@@ -4,7 +4,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use dip_core::{ModuleSpec, T5Spec};
 
 use crate::model::block::attention::{Attention, AttentionGiven, AttentionKept, Geometry};
@@ -14,6 +14,7 @@ use crate::model::block::norm::{Norm, NormKept};
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::offload::{KeptTensors, TensorVisitor};
 use crate::model::{Init, to_f32};
+use crate::uploads::ints;
 
 /// The values that all layers of a chunk share.
 #[derive(Debug, Clone)]
@@ -34,8 +35,7 @@ impl<B: Backend> T5Shared<B> {
         let pairs = (0..side).flat_map(|query| (0..side).map(move |key| (query, key)));
         let buckets: Vec<i32> = pairs.map(|(query, key)| spec.bucket(query, key) as i32).collect();
         let shape = [buckets.len()];
-        let buckets = Tensor::from_data(TensorData::new(buckets, shape), device);
-        Self { lengths, longest, buckets }
+        Self { lengths, longest, buckets: ints(buckets, shape, device) }
     }
 
     /// The buckets of a caption of `s` tokens, `[s * s]`.

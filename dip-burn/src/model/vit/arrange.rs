@@ -3,10 +3,11 @@
 //! Shape legend: r outputs of the adapter, t tokens, m width.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 
 use crate::batch::{Arrangement, Image, JoinedTiles, ViewGrid};
 use crate::model::{cast, to_f32};
+use crate::uploads::{floats, ints};
 
 /// The sources of the tokens of some images. Each token is a weighted sum of outputs of the adapter.
 pub(super) struct TokenSources {
@@ -115,13 +116,12 @@ impl TokenSources {
 
 impl Term {
     fn rows<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1, Int> {
-        Tensor::from_data(TensorData::new(self.rows.clone(), [self.rows.len()]), device)
+        ints(self.rows.clone(), [self.rows.len()], device)
     }
 
     /// `[t, 1]`
     fn weights<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2> {
-        let data = TensorData::new(self.weights.clone(), [self.weights.len(), 1]);
-        Tensor::from_data(data, (device, DType::F32))
+        floats(self.weights.clone(), [self.weights.len(), 1], device)
     }
 }
 

@@ -1,14 +1,16 @@
 //! The sequences of patches of a slice, and their order in the rows of the layers.
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
 
 use super::VitChunk;
 use super::start::images;
 use super::table::Place;
 use super::windows::WindowOrder;
 use crate::batch::ViewGrid;
+use crate::kernels::kernels;
 use crate::model::Slice;
+use crate::uploads::ints;
 
 /// The frames of all views of some images. Patches attend to each other only within a frame.
 #[derive(Debug, Clone)]
@@ -73,7 +75,6 @@ impl Frames {
 
 fn selected<B: Backend>(x: Tensor<B, 2>, rows: &[u32]) -> Tensor<B, 2> {
     let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-    let data = TensorData::new(rows, [x.dims()[0]]);
-    let rows: Tensor<B, 1, Int> = Tensor::from_data(data, &x.device());
-    x.select(0, rows)
+    let rows = ints(rows, [x.dims()[0]], &x.device());
+    kernels().selected_rows(x, rows)
 }

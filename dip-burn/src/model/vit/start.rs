@@ -1,8 +1,8 @@
 //! The start of the vision encoder: pixels to embedded patches.
 
 use burn::module::Module;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use dip_core::VitSpec;
 
 use super::frames::Frames;
@@ -12,6 +12,7 @@ use crate::model::block::columns;
 use crate::model::block::linear::linear_backward_weights;
 use crate::model::block::norm::NormKept;
 use crate::model::{Gradients, Slice, cast};
+use crate::uploads::floats;
 
 /// The sizes of a patch. Patches that are merged into one token follow each other.
 #[derive(Module, Debug, Clone, Copy)]
@@ -83,7 +84,7 @@ impl<B: Backend> VitChunk<B> {
             values = frames.in_order(&values, self.patch.merged() * self.patch.values());
         }
         let shape = [rows, self.patch.values()];
-        cast(Tensor::from_data(TensorData::new(values, shape), &like.device()), like.dtype())
+        cast(floats(values, shape, &like.device()), like.dtype())
     }
 
     /// Returns the inputs of the layers, and the tensors that the backward of the stem needs.

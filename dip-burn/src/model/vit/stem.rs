@@ -6,14 +6,16 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use dip_core::{ModuleSpec, VitSpec};
 
 use crate::batch::ViewGrid;
+use crate::kernels::kernels;
 use crate::model::Init;
 use crate::model::block::norm::{Norm, NormKept};
 use crate::model::gradients::Gradients;
 use crate::model::to_f32;
+use crate::uploads::ints;
 
 /// A class token before the patches, learned positions, and a norm.
 #[derive(Module, Debug)]
@@ -73,7 +75,7 @@ impl<B: Backend> Stem<B> {
         match &self.order {
             Some(order) => {
                 let order = indices(order.clone(), &positions.device());
-                positions.select(0, order)
+                kernels().selected_rows(positions, order)
             }
             None => positions,
         }
@@ -127,7 +129,7 @@ fn inverse(order: &[i32]) -> Vec<i32> {
 
 fn indices<B: Backend>(values: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
     let length = values.len();
-    Tensor::from_data(TensorData::new(values, [length]), device)
+    ints(values, [length], device)
 }
 
 /// The rows of `n` views without the first of each.

@@ -4,12 +4,13 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use dip_core::ModuleSpec;
 
 use crate::batch::ViewGrid;
 use crate::model::gradients::Gradients;
 use crate::model::{Init, cast, to_f32};
+use crate::uploads::{floats, ints};
 
 /// Entries of the table around a place.
 const CORNERS: usize = 4;
@@ -79,8 +80,8 @@ impl<B: Backend> PositionTable<B> {
         }
         let rows = entries.len();
         Corners {
-            entries: Tensor::from_data(TensorData::new(entries, [rows]), &device),
-            weights: Tensor::from_data(TensorData::new(weights, [rows, 1]), &device),
+            entries: ints(entries, [rows], &device),
+            weights: floats(weights, [rows, 1], &device),
         }
     }
 }

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use crate::kernels::{AdamwStep, kernels};
+use crate::kernels::{AdamwStep, AdamwSteps, kernels};
 use crate::params::ParameterMap;
 use crate::stage::ChunkStage;
 use muon::{MuonRule, MuonStep};
@@ -70,36 +70,6 @@ impl<B: Backend> Optimizer<B> {
         }
     }
 
-    /// A step of AdamW for a parameter, with its gradient times `scale`.
-    fn adamw<const D: usize>(
-        &mut self,
-        name: &str,
-        parameter: Tensor<B, D>,
-        gradient: Tensor<B, D>,
-        (learning_rate, scale): (f64, f64),
-    ) -> Tensor<B, D> {
-        let (learning_rate, weight_decay) = self.settings(name, learning_rate);
-        let (time, moments) = match self.moments.remove(name) {
-            Some(Moments { time, flat, .. }) => (time + 1, Some(flat)),
-            None => (1, None),
-        };
-        let step = AdamwStep {
-            learning_rate,
-            weight_decay: if D >= 2 { weight_decay } else { 0.0 },
-            beta_1: self.config.beta_1,
-            beta_2: self.config.beta_2,
-            epsilon: EPSILON,
-            gradient_scale: scale,
-            time,
-        };
-        let shape = parameter.dims();
-        let length = [parameter.shape().num_elements()];
-        let (parameter, gradient) = (parameter.reshape(length), gradient.reshape(length));
-        let (parameter, flat) = kernels().adamw(&step, parameter, gradient, moments);
-        self.moments.insert(name.to_owned(), Moments { time, flat, shape: shape.to_vec() });
-        parameter.reshape(shape)
-    }
-
     /// The learning rate and the weight decay of a parameter.
     fn settings(&self, name: &str, learning_rate: f64) -> (f64, f32) {
         let group = self.config.group_of(name);
@@ -123,13 +93,9 @@ impl<B: Backend> Optimizer<B> {
         owns: &dyn Fn(&str) -> bool,
     ) {
         self.steps += 1;
+        let mut update = UpdateParameters::new(self, (learning_rate, scale), owns);
         for chunk in chunks {
-            chunk.map_parameters(&mut UpdateParameters {
-                optimizer: self,
-                learning_rate,
-                scale,
-                owns,
-            });
+            chunk.map_parameters(&mut update);
         }
     }
 
@@ -138,20 +104,16 @@ impl<B: Backend> Optimizer<B> {
         (!self.averages.is_empty()).then_some(AveragedParameters(&self.averages))
     }
 
-    /// Moves the average of a parameter towards its new value.
-    fn average<const D: usize>(&mut self, name: &str, parameter: &Tensor<B, D>) {
-        if self.ema_decay == 0.0 {
-            return;
-        }
+    /// Moves the average of a parameter towards its `new` value.
+    fn average(&mut self, name: String, new: Average<B>) {
         let steps = self.steps as f64;
         let decay = self.ema_decay.min(steps / (steps + AVERAGE_WARM_UP_STEPS));
-        let flat = parameter.clone().reshape([parameter.shape().num_elements()]);
-        let flat = match self.averages.remove(name) {
+        let Average { flat, shape } = new;
+        let flat = match self.averages.remove(&name) {
             Some(average) => average.flat * decay + flat * (1.0 - decay),
             None => flat,
         };
-        let shape = parameter.dims().to_vec();
-        self.averages.insert(name.to_owned(), Average { flat, shape });
+        self.averages.insert(name, Average { flat, shape });
     }
 }
 
@@ -175,9 +137,68 @@ impl<B: Backend> ParameterMap<B> for AveragedParameters<'_, B> {
 /// The update of one step.
 struct UpdateParameters<'a, B: Backend> {
     optimizer: &'a mut Optimizer<B>,
+    adamw: Box<dyn AdamwSteps<B>>,
     learning_rate: f64,
+    /// Factor of the gradients.
     scale: f64,
     owns: &'a dyn Fn(&str) -> bool,
+    /// The new values of parameters whose averages are still to be moved.
+    new: Vec<(String, Average<B>)>,
+}
+
+impl<'a, B: Backend> UpdateParameters<'a, B> {
+    fn new(
+        optimizer: &'a mut Optimizer<B>,
+        (learning_rate, scale): (f64, f64),
+        owns: &'a dyn Fn(&str) -> bool,
+    ) -> Self {
+        let adamw = kernels().adamw();
+        Self { optimizer, adamw, learning_rate, scale, owns, new: Vec::new() }
+    }
+
+    fn muon<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<B, D>,
+        gradient: Tensor<B, D>,
+    ) -> Tensor<B, D> {
+        let (rate, decay) = self.optimizer.settings(name, self.learning_rate);
+        let gradient = match self.scale {
+            1.0 => gradient,
+            scale => gradient.mul_scalar(scale as f32),
+        };
+        let muon = self.optimizer.muon.as_mut().expect("it is there");
+        muon.step(name, MuonStep { rate, decay }, parameter, gradient)
+    }
+
+    fn adamw<const D: usize>(
+        &mut self,
+        name: &str,
+        parameter: Tensor<B, D>,
+        gradient: Tensor<B, D>,
+    ) -> Tensor<B, D> {
+        let (learning_rate, weight_decay) = self.optimizer.settings(name, self.learning_rate);
+        let (time, moments) = match self.optimizer.moments.remove(name) {
+            Some(Moments { time, flat, .. }) => (time + 1, Some(flat)),
+            None => (1, None),
+        };
+        let step = AdamwStep {
+            learning_rate,
+            weight_decay: if D >= 2 { weight_decay } else { 0.0 },
+            beta_1: self.optimizer.config.beta_1,
+            beta_2: self.optimizer.config.beta_2,
+            epsilon: EPSILON,
+            gradient_scale: self.scale,
+            time,
+        };
+        let shape = parameter.dims();
+        let length = [parameter.shape().num_elements()];
+        let (parameter, gradient) = (parameter.reshape(length), gradient.reshape(length));
+        let (parameter, flat) = self.adamw.step(&step, parameter, gradient, moments);
+        let moments = Moments { time, flat, shape: shape.to_vec() };
+        self.optimizer.moments.insert(name.to_owned(), moments);
+        parameter.reshape(shape)
+    }
 }
 
 impl<B: Backend> ParameterMap<B> for UpdateParameters<'_, B> {
@@ -188,22 +209,22 @@ impl<B: Backend> ParameterMap<B> for UpdateParameters<'_, B> {
         gradient: Option<Tensor<B, D>>,
     ) -> Tensor<B, D> {
         let Some(gradient) = gradient.filter(|_| (self.owns)(name)) else { return parameter };
-        let optimizer = &mut *self.optimizer;
-        if MuonRule::<B>::takes(name, D) && optimizer.muon.is_some() {
-            let (rate, decay) = optimizer.settings(name, self.learning_rate);
-            let gradient = match self.scale {
-                1.0 => gradient,
-                scale => gradient.mul_scalar(scale as f32),
-            };
-            let muon = optimizer.muon.as_mut().expect("it is there");
-            let parameter = muon.step(name, MuonStep { rate, decay }, parameter, gradient);
-            optimizer.average(name, &parameter);
-            return parameter;
+        let takes_muon = MuonRule::<B>::takes(name, D) && self.optimizer.muon.is_some();
+        let parameter = match takes_muon {
+            true => self.muon(name, parameter, gradient),
+            false => self.adamw(name, parameter, gradient),
+        };
+        if self.optimizer.ema_decay > 0.0 {
+            let shape = parameter.dims().to_vec();
+            let flat = parameter.clone().reshape([parameter.shape().num_elements()]);
+            self.new.push((name.to_owned(), Average { flat, shape }));
         }
-        let factors = (self.learning_rate, self.scale);
-        let parameter = optimizer.adamw(name, parameter, gradient, factors);
-        optimizer.average(name, &parameter);
         parameter
+    }
+
+    fn finish(&mut self) {
+        self.adamw.finish();
+        self.new.drain(..).for_each(|(name, new)| self.optimizer.average(name, new));
     }
 }
 
@@ -233,9 +254,9 @@ mod tests {
         };
         let mut parameter = tensor(&[0.5, -1.25, 2.0]);
         for gradient in gradients {
-            let (optimizer, owns) = (&mut optimizer, &|_: &str| true);
-            let mut update = UpdateParameters { optimizer, learning_rate: 0.05, scale: 1.0, owns };
+            let mut update = UpdateParameters::new(&mut optimizer, (0.05, 1.0), &|_| true);
             parameter = update.map("w", parameter, Some(tensor(gradient)));
+            update.finish();
         }
         parameter.into_data().to_vec().unwrap()
     }

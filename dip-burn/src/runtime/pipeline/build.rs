@@ -20,6 +20,7 @@ use crate::runtime::shard::OptimizerShard;
 use crate::runtime::tied::TiedWeights;
 use crate::runtime::worker::{RankWorker, Reply};
 use crate::stage::{ChunkStage, RankMemory};
+use crate::uploads::Uploads;
 use crate::weights::is_adapter;
 
 impl<B: Backend> Pipeline<B> {
@@ -134,7 +135,11 @@ fn start_thread<B: Backend>(
     let WorkerParts { id, position, mut chunks, member, tied, replies } = parts;
     let rank = position.rank;
     let memory = Arc::<RankMemory>::default();
-    chunks.values_mut().for_each(|chunk| chunk.share_memory(memory.clone()));
+    let uploads = Uploads::default();
+    for chunk in chunks.values_mut() {
+        chunk.share_memory(memory.clone());
+        chunk.share_uploads(uploads.clone());
+    }
     let replica = replica_of(init, grid, position.replica, member, &mut chunks);
     let (commands, command_receiver) = channel();
     let worker = RankWorker {
@@ -143,6 +148,7 @@ fn start_thread<B: Backend>(
         replica,
         chunks,
         memory,
+        uploads,
         optimizer: Optimizer::new(&init.optimizer),
         tied,
         forwards: None,
