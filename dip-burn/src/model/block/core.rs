@@ -265,7 +265,8 @@ mod tests {
             let blocks = AttentionSpan::causal_documents(&documents, window, HEADS, &device);
             assert_eq!(blocks.len(), 3 + 1 + 2);
             for (blocked, whole) in run(&blocks).iter().zip(run(&whole)) {
-                blocked.assert_approx_eq::<f32>(&whole, burn::tensor::Tolerance::absolute(1e-5));
+                blocked
+                    .assert_approx_eq::<f32>(&whole, burn::tensor::Tolerance::rel_abs(1e-5, 1e-5));
             }
         }
     }
@@ -288,7 +289,7 @@ mod tests {
         let (d, other) = ([y, d.query, d.key, d.value], d_in_blocks);
         let other = [in_blocks, other.query, other.key, other.value];
         for (whole, blocks) in d.into_iter().zip(other) {
-            let tolerance = burn::tensor::Tolerance::absolute(1e-5);
+            let tolerance = burn::tensor::Tolerance::rel_abs(1e-5, 1e-5);
             blocks.into_data().assert_approx_eq::<f32>(&whole.into_data(), tolerance);
         }
         assert!(keeps_weights(&whole, HEADS));
