@@ -2,7 +2,7 @@
 
 use minijinja::Value;
 
-use super::document::DocumentPiece;
+use super::piece::DocumentPiece;
 
 /// The turns of a conversation, oldest first.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -6,11 +6,7 @@ use std::path::PathBuf;
 use dip_core::{FieldError, SpecError};
 use thiserror::Error;
 
-use super::chat::ChatError;
-use super::picture::PictureError;
-use super::skip::{SkipCounts, SkipReason};
-use super::sound::SoundError;
-use super::video::VideoError;
+use super::skip::SkipCounts;
 
 /// Any error, such as an error of a library or of your own source.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -93,9 +89,9 @@ pub enum DataError {
     /// A text cannot be tokenized.
     #[error(transparent)]
     Text(#[from] TokenizeError),
-    /// A document has no token ids.
+    /// A document has no token ids: a [`DocumentError`](super::DocumentError).
     #[error(transparent)]
-    Document(#[from] DocumentError),
+    Document(BoxError),
     /// The files of an image processor cannot be used.
     #[error("{}: {source}", path.display())]
     Processor {
@@ -131,39 +127,6 @@ impl DataError {
     /// A [`DataError::Position`], with the reason why the position does not fit.
     pub fn position(reason: impl Into<BoxError>) -> Self {
         Self::Position(reason.into())
-    }
-}
-
-/// A document that has no token ids.
-#[derive(Debug, Error)]
-pub enum DocumentError {
-    /// The tokenizer refuses a text.
-    #[error(transparent)]
-    Text(#[from] TokenizeError),
-    /// The size of a picture cannot be found.
-    #[error(transparent)]
-    Picture(#[from] PictureError),
-    /// The chat template refuses a conversation.
-    #[error(transparent)]
-    Chat(#[from] ChatError),
-    /// The size of a video cannot be found.
-    #[error(transparent)]
-    Video(#[from] VideoError),
-    /// A sound cannot be used.
-    #[error(transparent)]
-    Sound(#[from] SoundError),
-}
-
-impl DocumentError {
-    /// The reason for which the document is skipped.
-    pub fn reason(&self) -> SkipReason {
-        match self {
-            Self::Text(_) => SkipReason::Untokenizable,
-            Self::Picture(error) | Self::Video(VideoError::Picture(error)) => error.reason(),
-            Self::Video(_) => SkipReason::BrokenVideo,
-            Self::Chat(_) => SkipReason::Unrenderable,
-            Self::Sound(_) => SkipReason::BrokenSound,
-        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::hash::Hasher;
 use dip_core::{FieldError, ModelSpec};
 use fnv::FnvHasher;
 
-use super::document::PlacedSound;
-use super::error::{DataError, DocumentError};
+use super::error::DataError;
+use super::placed::PlacedSound;
 use super::processor::ImageProcessor;
 use super::sound::{MelFrames, SoundRule};
 use crate::batch::Sound;
@@ -50,7 +50,8 @@ impl MediaProcessor {
         let Some(rule) = self.sounds.filter(|_| !sounds.is_empty()) else { return Ok(Vec::new()) };
         let log_mel = rule.log_mel();
         let sound = |placed: &PlacedSound| {
-            let samples = placed.waveform.samples().map_err(DocumentError::from)?;
+            let samples = placed.waveform.samples();
+            let samples = samples.map_err(|error| DataError::Document(error.into()))?;
             let MelFrames { values, frames } = log_mel.frames(&samples);
             let (offset, tokens) = (placed.offset, placed.waveform.tokens);
             Ok(Sound { mel: values, mel_frames: frames, offset, tokens })

@@ -30,6 +30,8 @@ mod media;
 mod mixture;
 mod packing;
 mod picture;
+mod piece;
+mod placed;
 mod processor;
 mod report;
 mod samples;
@@ -45,11 +47,11 @@ mod webdataset;
 pub use chat::{ChatError, ChatTemplate};
 pub use conversation::{Conversation, JsonFields, Role, Turn};
 pub use document::{
-    AUDIO_MARK, Document, DocumentMedia, DocumentPiece, IMAGE_MARK, PlacedPicture, PlacedSound,
-    TokenizedDocument, VIDEO_MARK,
+    AUDIO_MARK, Document, DocumentError, DocumentMedia, IMAGE_MARK, Room, TokenizedDocument,
+    VIDEO_MARK,
 };
 pub use encoded::Encoded;
-pub use error::{BoxError, DataError, DocumentError, TokenizeError};
+pub use error::{BoxError, DataError, TokenizeError};
 pub use image::RgbImage;
 pub use loader::{
     DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition, PackedBatch,
@@ -57,10 +59,10 @@ pub use loader::{
 };
 pub use media::MediaProcessor;
 pub use mixture::{Mixture, MixturePart};
-pub use packing::{
-    BestFit, FirstFit, Fitting, PackConfig, PackedMicrobatch, Packer, PackingRule, Room,
-};
+pub use packing::{BestFit, FirstFit, Fitting, PackConfig, PackedMicrobatch, Packer, PackingRule};
 pub use picture::{Picture, PictureError, PixelSource};
+pub use piece::DocumentPiece;
+pub use placed::{PlacedPicture, PlacedSound};
 pub(crate) use processor::model_file;
 pub use processor::{ImageProcessor, VideoRule};
 pub use report::DataReport;

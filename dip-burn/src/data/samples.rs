@@ -3,8 +3,9 @@
 use minijinja::value::{Value, ValueKind};
 
 use super::conversation::{Conversation, JsonFields, Role, Turn};
-use super::document::{Document, DocumentPiece, MarkKind, marks};
+use super::document::{Document, MarkKind, marks};
 use super::picture::Picture;
+use super::piece::DocumentPiece;
 use super::skip::SkipReason;
 use super::sound::Recording;
 use super::video::Video;

@@ -2,10 +2,10 @@
 
 use minijinja::value::{Value, ValueKind};
 
-use super::ChatText;
 use super::output::{LITERAL_END, LITERAL_START, without_marks};
+use super::text::ChatText;
 use crate::data::conversation::{Role, Turn};
-use crate::data::document::DocumentPiece;
+use crate::data::piece::DocumentPiece;
 
 /// The form of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

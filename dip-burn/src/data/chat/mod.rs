@@ -6,9 +6,8 @@ mod environment;
 mod input;
 mod json;
 mod output;
+mod text;
 mod turns;
-
-use std::ops::Range;
 
 use minijinja::Environment;
 use thiserror::Error;
@@ -18,6 +17,7 @@ use super::error::BoxError;
 use super::marked::MarkedText;
 use input::{ContentForm, TurnText};
 use output::Rendered;
+pub(crate) use text::ChatText;
 
 /// Longest template, in bytes.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
@@ -80,24 +80,6 @@ pub enum ChatError {
         /// Pictures of the conversation.
         pictures: usize,
     },
-}
-
-/// How the text of the user and the pictures are written.
-pub(crate) trait ChatText {
-    /// The parts of a text that read like control tokens.
-    fn control_texts(&self, text: &str) -> Vec<Range<usize>>;
-
-    /// Stands for a picture in a template that reads only text.
-    fn picture(&self) -> &str;
-
-    /// Stands for a sound in a template that reads only text.
-    fn sound(&self) -> &str;
-
-    /// Stands for a video in a template that reads only text; empty if the tokenizer has no token for videos.
-    fn video(&self) -> &str;
-
-    /// The token of a picture whose text is no token.
-    fn picture_token(&self) -> u32;
 }
 
 impl ChatTemplate {

@@ -1,15 +1,20 @@
 //! Documents: text, pictures, sounds and videos in order, and their tokens.
 
+mod error;
+mod room;
 mod text;
 mod tokens;
 
 use std::ops::Range;
 
-pub use tokens::{PlacedPicture, PlacedSound, TokenizedDocument};
+pub use error::DocumentError;
+pub use room::Room;
+pub use tokens::TokenizedDocument;
 
 use super::conversation::{Conversation, Turn};
 use super::error::DataError;
 use super::picture::Picture;
+use super::piece::DocumentPiece;
 use super::sound::Recording;
 use super::video::Video;
 
@@ -29,19 +34,6 @@ pub enum Document {
     Plain(Vec<DocumentPiece>),
     /// The turns of a conversation; only the assistant's have a loss.
     Conversation(Conversation),
-}
-
-/// A piece of a document.
-#[derive(Debug, Clone, PartialEq)]
-pub enum DocumentPiece {
-    /// Text without marks.
-    Text(String),
-    /// A picture, not yet decoded.
-    Picture(Picture),
-    /// A sound, not yet decoded.
-    Sound(Recording),
-    /// A video, not yet decoded.
-    Video(Video),
 }
 
 /// The pictures, videos and sounds of a text, each kind in the order of its marks.

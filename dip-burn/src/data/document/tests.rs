@@ -1,7 +1,7 @@
 use super::*;
 use crate::data::conversation::Role;
 use crate::data::media::MediaProcessor;
-use crate::data::packing::Room;
+use crate::data::placed::PlacedPicture;
 use crate::data::processor::ImageProcessor;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::visual::Visual;

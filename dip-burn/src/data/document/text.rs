@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::{Document, DocumentPiece};
+use super::{Document, DocumentError};
 use crate::data::chat::ChatText;
 use crate::data::conversation::{Conversation, Role, Turn};
-use crate::data::error::DocumentError;
 use crate::data::marked::MarkedText;
+use crate::data::piece::DocumentPiece;
 use crate::data::tokenizer::Tokenizer;
 
 impl Document {

@@ -1,13 +1,12 @@
 //! Documents as token ids.
 
-use super::Document;
+use super::{Document, DocumentError, Room};
 use crate::batch::{ImageLayout, PromptPiece};
 use crate::data::chat::ChatError;
-use crate::data::error::DocumentError;
 use crate::data::marked::{MarkedText, SpannedToken};
 use crate::data::media::MediaProcessor;
-use crate::data::packing::Room;
-use crate::data::sound::{Recording, Waveform};
+use crate::data::placed::{PlacedPicture, PlacedSound};
+use crate::data::sound::Recording;
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
 use crate::data::visual::Visual;
 
@@ -23,26 +22,6 @@ pub struct TokenizedDocument {
     pub pictures: Vec<PlacedPicture>,
     /// The sounds, in order.
     pub sounds: Vec<PlacedSound>,
-}
-
-/// A picture or video in a sequence of tokens.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PlacedPicture {
-    /// Offset of its first token. The others follow it; those of a split picture with text between them.
-    pub offset: u32,
-    /// The picture or video.
-    pub visual: Visual,
-    /// Its grids of patches, and its tokens.
-    pub layout: ImageLayout,
-}
-
-/// A sound in a sequence of tokens.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PlacedSound {
-    /// Offset of its first token; the others follow it.
-    pub offset: u32,
-    /// Its samples, and the number of its tokens.
-    pub waveform: Waveform,
 }
 
 impl Document {

@@ -5,8 +5,6 @@ use std::sync::OnceLock;
 use dip_core::hf::PixelSize;
 use serde::{Deserialize, Serialize};
 
-use crate::data::video::FrameInfo;
-
 /// What is known of a file of a picture, sound or video that can be used. It becomes known when the file is first read as that. A
 /// file that cannot be used has no facts: it is read again, and gives the same error.
 #[derive(Debug, Default)]
@@ -17,6 +15,24 @@ pub(in crate::data) struct MediaFacts {
     pub video: OnceLock<VideoFacts>,
     /// The length of a sound.
     pub sound: OnceLock<SoundFacts>,
+}
+
+/// Number, rate and size of the frames of a video.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FrameInfo {
+    /// Number of frames, at least 1.
+    pub frames: u32,
+    /// Mean number of frames per second.
+    pub per_second: f64,
+    /// Size of a frame.
+    pub size: PixelSize,
+}
+
+impl FrameInfo {
+    /// True if there are frames, at a rate that is a number.
+    pub(in crate::data) fn has_frames(&self) -> bool {
+        self.frames > 0 && self.per_second > 0.0 && self.per_second.is_finite()
+    }
 }
 
 /// The frames of a video.

@@ -2,6 +2,7 @@
 
 mod facts;
 
+pub use facts::FrameInfo;
 pub(super) use facts::{MediaFacts, SoundFacts, VideoFacts};
 
 use std::fs::File;

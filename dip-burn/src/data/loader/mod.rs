@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dip_core::{BatchMeta, FieldError};
 use serde::{Deserialize, Serialize};
 
+use super::document::DocumentError;
 use super::document::TokenizedDocument;
-use super::error::{DataError, DocumentError};
+use super::error::DataError;
 use super::media::MediaProcessor;
 use super::packing::{FirstFit, PackConfig, PackedMicrobatch, Packer, PackingRule};
 use super::processor::ImageProcessor;

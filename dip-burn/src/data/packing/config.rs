@@ -2,8 +2,8 @@
 
 use dip_core::{FieldError, ModelSpec, VitSpec};
 
-use super::rule::Room;
 use crate::batch::PositionRule;
+use crate::data::document::Room;
 use crate::data::tokenizer::SpecialTokens;
 
 /// Longest sequence, in tokens.

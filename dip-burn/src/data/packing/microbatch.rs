@@ -3,9 +3,9 @@
 use dip_core::{Images, MicrobatchMeta};
 
 use super::config::PackConfig;
-use super::rule::Room;
 use crate::batch::{ImageLayout, ImagePlace, text_positions};
-use crate::data::document::{PlacedPicture, PlacedSound, TokenizedDocument};
+use crate::data::document::{Room, TokenizedDocument};
+use crate::data::placed::{PlacedPicture, PlacedSound};
 
 /// One packed sequence of `T` tokens; its pictures are not decoded, and its sounds are samples.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@ mod rule;
 
 pub use config::PackConfig;
 pub use microbatch::PackedMicrobatch;
-pub use rule::{BestFit, FirstFit, Fitting, PackingRule, Room};
+pub use rule::{BestFit, FirstFit, Fitting, PackingRule};
 
 use std::collections::VecDeque;
 use std::sync::Arc;

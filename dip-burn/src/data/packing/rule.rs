@@ -2,16 +2,7 @@
 
 use std::fmt::Debug;
 
-/// The free room of a sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Tokens, including image tokens.
-    pub tokens: u32,
-    /// Images.
-    pub images: u32,
-    /// Patches of all images.
-    pub patches: u64,
-}
+use crate::data::document::Room;
 
 /// A waiting document that fits the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@ use dip_core::Images;
 
 use super::*;
 use crate::batch::{ImageLayout, PositionRule, ViewGrid};
-use crate::data::{Picture, PlacedPicture, Tokenizer, Visual};
+use crate::data::{Picture, PlacedPicture, Room, Tokenizer, Visual};
 
 const IMAGE: u32 = 259;
 const PAD: u32 = 256;

@@ -3,12 +3,8 @@
 use std::f64::consts::TAU;
 
 use super::SAMPLE_RATE;
-use super::spectrum::Spectrum;
+use super::spectrum::{FREQUENCIES, Spectrum, WINDOW};
 
-/// Samples of the window of one frame.
-pub(super) const WINDOW: usize = 400;
-/// Frequencies of one frame.
-pub(super) const FREQUENCIES: usize = WINDOW / 2 + 1;
 /// Least power of a mel band.
 const FLOOR: f64 = 1e-10;
 /// Values are at most this far below the largest of the sound, in powers of ten.

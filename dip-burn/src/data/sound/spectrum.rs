@@ -5,8 +5,10 @@
 
 use std::f64::consts::TAU;
 
-use super::mel::{FREQUENCIES, WINDOW};
-
+/// Samples of the window of one frame.
+pub(super) const WINDOW: usize = 400;
+/// Frequencies of one frame.
+pub(super) const FREQUENCIES: usize = WINDOW / 2 + 1;
 const A: usize = 16;
 const B: usize = WINDOW / A;
 

@@ -9,7 +9,7 @@ use image::{
     AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageError, RgbImage, RgbaImage,
 };
 
-use super::VideoError;
+use super::error::VideoError;
 use super::grid::LatentShape;
 use crate::data::picture::{as_rgb, checked_size, guarded, limits, resized};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use dip_files::Kind;
 use serde::Deserialize;
 
-use super::VideoError;
+use super::error::VideoError;
 use super::grid::{LatentShape, Latents};
 use crate::batch::ClipGrid;
 use crate::data::error::{BoxError, DataError};

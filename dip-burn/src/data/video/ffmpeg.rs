@@ -7,9 +7,9 @@ use dip_core::hf::PixelSize;
 use image::RgbImage;
 use tempfile::NamedTempFile;
 
-use super::VideoError;
-use super::frames::FrameInfo;
+use super::error::VideoError;
 use super::grid::LatentShape;
+use crate::data::encoded::FrameInfo;
 use crate::data::picture::checked_size;
 
 pub(super) fn frames(

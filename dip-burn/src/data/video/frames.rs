@@ -5,8 +5,9 @@ use std::sync::Arc;
 use dip_core::hf::PixelSize;
 use image::{DynamicImage, RgbImage};
 
-use super::{Video, VideoError, animation, ffmpeg};
-use crate::data::encoded::VideoFacts;
+use super::error::VideoError;
+use super::{Video, animation, ffmpeg};
+use crate::data::encoded::{FrameInfo, VideoFacts};
 use crate::data::picture::as_rgb;
 
 /// Frames per second that a drawn video is asked for.
@@ -14,27 +15,9 @@ const DRAWN_PER_SECOND: f64 = 24.0;
 /// Most frames of a drawn video.
 const MAX_DRAWN_FRAMES: f64 = 65_536.0;
 
-/// Number, rate and size of the frames of a video.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FrameInfo {
-    /// Number of frames, at least 1.
-    pub frames: u32,
-    /// Mean number of frames per second.
-    pub per_second: f64,
-    /// Size of a frame.
-    pub size: PixelSize,
-}
-
-impl FrameInfo {
-    /// True if there are frames, at a rate that is a number.
-    pub(in crate::data) fn has_frames(&self) -> bool {
-        self.frames > 0 && self.per_second > 0.0 && self.per_second.is_finite()
-    }
-
-    /// Refuses a video without frames or length.
-    fn checked(self) -> Result<Self, VideoError> {
-        if self.has_frames() { Ok(self) } else { Err(no_frames()) }
-    }
+/// Refuses a video without frames or length.
+fn checked(info: FrameInfo) -> Result<FrameInfo, VideoError> {
+    if info.has_frames() { Ok(info) } else { Err(no_frames()) }
 }
 
 impl Video {
@@ -67,13 +50,13 @@ impl Video {
             }
             Self::Latents(_) => return Err(latents()),
         };
-        info.checked()
+        checked(info)
     }
 
     /// Counts the frames of its file.
     fn counted(&self, bytes: &[u8]) -> Result<VideoFacts, VideoError> {
         if let Self::Ffmpeg(_) = self {
-            let info = ffmpeg::info(bytes)?.checked()?;
+            let info = checked(ffmpeg::info(bytes)?)?;
             return Ok(VideoFacts { info, seconds: f64::from(info.frames) / info.per_second });
         }
         let (mut found, mut seconds) = (None, 0.0);
@@ -85,7 +68,8 @@ impl Video {
             Ok(true)
         })?;
         let (frames, size) = found.ok_or_else(no_frames)?;
-        let info = FrameInfo { frames, per_second: f64::from(frames) / seconds, size }.checked()?;
+        let info = FrameInfo { frames, per_second: f64::from(frames) / seconds, size };
+        let info = checked(info)?;
         Ok(VideoFacts { info, seconds })
     }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::f16;
 
-use super::VideoError;
+use super::error::VideoError;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// Longest header that is read, in bytes; the header of an array of floats has about 100.

@@ -6,8 +6,9 @@
 use safetensors::tensor::SafeTensors;
 
 use super::channels::{ChannelLatents, LatentStatistics};
+use super::error::VideoError;
 use super::grid::{LatentShape, Latents};
-use super::{VideoError, npy};
+use super::npy;
 use crate::batch::ClipGrid;
 use crate::floats::floats;
 

@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 
 use super::arrange::TokenSources;
 use super::frames::Frames;
-use super::start::images;
+use super::frames::images;
 use super::stem::{without_first, without_first_backward};
 use super::{Stream, VitChunk};
 use crate::model::Gradients;

@@ -4,10 +4,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::VitChunk;
-use super::start::images;
 use super::table::Place;
 use super::windows::WindowOrder;
-use crate::batch::ViewGrid;
+use crate::batch::{Image, ViewGrid};
 use crate::kernels::kernels;
 use crate::model::Slice;
 use crate::uploads::ints;
@@ -77,4 +76,9 @@ fn selected<B: Backend>(x: Tensor<B, 2>, rows: &[u32]) -> Tensor<B, 2> {
     let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     let rows = ints(rows, [x.dims()[0]], &x.device());
     kernels().selected_rows(x, rows)
+}
+
+/// The images of a slice.
+pub(super) fn images<'a>(on: &Slice<'a>) -> &'a [Image] {
+    &on.microbatch.images[on.instances.start as usize..on.instances.end as usize]
 }

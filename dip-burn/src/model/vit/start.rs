@@ -5,9 +5,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::VitSpec;
 
-use super::frames::Frames;
+use super::frames::{Frames, images};
 use super::{Stream, VitChunk};
-use crate::batch::{Image, View};
+use crate::batch::View;
 use crate::model::block::columns;
 use crate::model::block::linear::linear_backward_weights;
 use crate::model::block::norm::NormKept;
@@ -147,8 +147,4 @@ impl<B: Backend> VitChunk<B> {
         let part = |feature: Tensor<B, 2>| feature.reshape([rows, output / self.patch.merged()]);
         columns::join(x_rm, features.into_iter().map(part).collect())
     }
-}
-
-pub(super) fn images<'a>(on: &Slice<'a>) -> &'a [Image] {
-    &on.microbatch.images[on.instances.start as usize..on.instances.end as usize]
 }

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::scenes::{Scene, listed, sums};
 use super::shape::DataSplit;
-use crate::data::document::{Document, DocumentPiece};
+use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::picture::Picture;
+use crate::data::piece::DocumentPiece;
 use crate::data::sound::{Recording, SAMPLE_RATE};
 use crate::data::source::{DataSource, SourcePosition};
 pub use note::{Note, Pitch, Tone};

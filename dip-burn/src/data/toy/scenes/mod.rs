@@ -16,9 +16,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::shape::{Colour, DataSplit, Object, Shape};
-use crate::data::document::{Document, DocumentPiece};
+use crate::data::document::Document;
 use crate::data::error::DataError;
 use crate::data::picture::Picture;
+use crate::data::piece::DocumentPiece;
 use crate::data::source::{DataSource, SourcePosition};
 
 /// Most shapes of one scene.
