@@ -231,6 +231,29 @@ pub(crate) trait Kernels<B: Backend>: Sync {
         plain::cross_entropy_backward(kept, given)
     }
 
+    /// For every row of a part of the logits, whose first column is `first`, the logarithm of the sum of their exponentials, and the logit
+    /// of the target, or 0 if it lies in another part: `[r, 1]` each, in f32.
+    fn logit_sums(
+        &self,
+        logits_rc: Tensor<B, 2>,
+        targets_r1: &Tensor<B, 2, Int>,
+        first: usize,
+    ) -> [Tensor<B, 2>; 2] {
+        plain::logit_sums(logits_rc, targets_r1, first)
+    }
+
+    /// The gradient of a part of the logits as in [`cross_entropy_backward`](Self::cross_entropy_backward). `log_z_r1` is the logarithm of
+    /// the sum of the exponentials of all parts, in f32.
+    fn logit_gradients(
+        &self,
+        logits_rc: Tensor<B, 2>,
+        log_z_r1: &Tensor<B, 2>,
+        given: &CrossEntropyGiven<B>,
+        first: usize,
+    ) -> Tensor<B, 2> {
+        plain::logit_gradients(logits_rc, log_z_r1, given, first)
+    }
+
     /// Steps of AdamW for the parameters of one update.
     fn adamw(&self) -> Box<dyn AdamwSteps<B>> {
         Box::new(plain::PlainAdamw)
@@ -267,6 +290,7 @@ pub(crate) struct CrossEntropyKept<B: Backend> {
 }
 
 /// The other inputs of the backward of a cross-entropy.
+#[derive(Debug, Clone)]
 pub(crate) struct CrossEntropyGiven<B: Backend> {
     pub targets_r1: Tensor<B, 2, Int>,
     /// The gradient of every loss, `[1, 1]`, in f32.

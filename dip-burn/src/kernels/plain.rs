@@ -245,6 +245,49 @@ pub(super) fn cross_entropy_backward<B: Backend>(
     cast(d_rv * (dy * weight), dtype)
 }
 
+/// The column of every target in a part of `columns` columns from `first` on, or any column, and 1 if it lies there, else 0.
+fn targets_of_part<B: Backend>(
+    targets_r1: &Tensor<B, 2, Int>,
+    first: usize,
+    columns: usize,
+) -> (Tensor<B, 2, Int>, Tensor<B, 2>) {
+    let last = columns as i64 - 1;
+    let at = targets_r1.clone() - first as i64;
+    let inside = at.clone().greater_equal_elem(0).bool_and(at.clone().lower_equal_elem(last));
+    let zeros = Tensor::zeros(at.dims(), (&at.device(), DType::F32));
+    (at.clamp(0, last), zeros.mask_fill(inside, 1.0))
+}
+
+pub(super) fn logit_sums<B: Backend>(
+    logits_rc: Tensor<B, 2>,
+    targets_r1: &Tensor<B, 2, Int>,
+    first: usize,
+) -> [Tensor<B, 2>; 2] {
+    let (logits_rc, [_, columns]) = (to_f32(logits_rc.clone()), logits_rc.dims());
+    let (at, inside_r1) = targets_of_part(targets_r1, first, columns);
+    let target_r1 = logits_rc.clone().gather(1, at) * inside_r1;
+    let most_r1 = logits_rc.clone().max_dim(1);
+    let sum_r1 = (logits_rc - most_r1.clone()).exp().sum_dim(1);
+    [sum_r1.log() + most_r1, target_r1]
+}
+
+pub(super) fn logit_gradients<B: Backend>(
+    logits_rc: Tensor<B, 2>,
+    log_z_r1: &Tensor<B, 2>,
+    given: &CrossEntropyGiven<B>,
+    first: usize,
+) -> Tensor<B, 2> {
+    let CrossEntropyGiven { targets_r1, dy, weight, z_loss, dtype } = given;
+    let (at, inside_r1) = targets_of_part(targets_r1, first, logits_rc.dims()[1]);
+    let p_rc = (to_f32(logits_rc) - log_z_r1.clone()).exp();
+    let d_rc = match *z_loss > 0.0 {
+        true => p_rc * (log_z_r1.clone() * (2.0 * z_loss) + 1.0),
+        false => p_rc,
+    };
+    let d_rc = d_rc.scatter(1, at, -inside_r1, IndexingUpdateOp::Add);
+    cast(d_rc * (dy.clone() * *weight), *dtype)
+}
+
 /// Steps of AdamW, parameter by parameter.
 pub(super) struct PlainAdamw;
 

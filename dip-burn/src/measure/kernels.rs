@@ -262,6 +262,7 @@ fn loss_calls<B: Backend>(
     let targets: Tensor<B, 2, Int> = Tensor::from_data(TensorData::new(targets, [rows, 1]), device);
     let bytes = (rows * vocabulary) as u64 * element;
     let (x, of_rows) = (logits.clone(), targets.clone());
+    let (all, of_parts) = (logits.clone(), targets.clone());
     let forward =
         move |k: &dyn Kernels<B>| vec![flat(k.cross_entropy(x.clone(), &of_rows, 0.01).0)];
     let device = device.clone();
@@ -272,8 +273,27 @@ fn loss_calls<B: Backend>(
         let given = CrossEntropyGiven { targets_r1, dy, weight: 0.5, z_loss: 0.01, dtype };
         vec![flat(k.cross_entropy_backward(kept, given))]
     };
-    let name = "cross-entropy, forward and backward";
-    vec![("cross-entropy", bytes, Box::new(forward)), (name, 3 * bytes, Box::new(both))]
+    let in_parts = move |k: &dyn Kernels<B>| {
+        let middle = vocabulary / 3;
+        let part = |first: usize, columns: usize| all.clone().narrow(1, first, columns);
+        let [sums, of_targets] = k.logit_sums(part(middle, vocabulary - middle), &of_parts, middle);
+        let given = CrossEntropyGiven {
+            targets_r1: of_parts.clone(),
+            dy: Tensor::ones([1, 1], &sums.device()),
+            weight: 0.5,
+            z_loss: 0.01,
+            dtype: all.dtype(),
+        };
+        let d = [(0, middle), (middle, vocabulary - middle)].map(|(first, columns)| {
+            flat(k.logit_gradients(part(first, columns), &sums, &given, first))
+        });
+        d.into_iter().chain([flat(sums), flat(of_targets)]).collect()
+    };
+    vec![
+        ("cross-entropy", bytes, Box::new(forward)),
+        ("cross-entropy, forward and backward", 3 * bytes, Box::new(both)),
+        ("cross-entropy in parts", 3 * bytes, Box::new(in_parts)),
+    ]
 }
 
 /// One large parameter and some small ones.
@@ -401,7 +421,7 @@ mod tests {
     fn every_kernel_is_timed_beside_its_twin() {
         let sizes = KernelSizes { rows: 64, width: 64, vocabulary: 100, precision: Precision::F32 };
         let times = kernel_times::<Flex>(&Default::default(), sizes).unwrap();
-        assert_eq!(times.len(), 21);
+        assert_eq!(times.len(), 22);
         assert!(times.iter().all(|t| t.seconds > 0.0 && t.plain_seconds > 0.0 && t.bytes > 0));
         let off = times.iter().find(|t| t.difference > 1e-5);
         assert!(off.is_none(), "{off:?}");

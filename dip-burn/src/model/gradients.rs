@@ -89,18 +89,27 @@ impl<B: Backend> Gradients<B> {
         deferred.0.into_iter().for_each(|job| job(&mut self.sums));
     }
 
+    /// True if gradients are collected without computing them.
+    pub fn is_deferring(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// True if the gradient of a parameter is added.
+    pub fn trains<const D: usize>(&self, parameter: &Param<Tensor<B, D>>) -> bool {
+        match &self.trains {
+            Trains::Nothing => false,
+            Trains::All => true,
+            Trains::Only(trained) => trained.contains(&parameter.id),
+        }
+    }
+
     /// Adds to the sum of a parameter, now or later.
     pub fn add<const D: usize>(
         &mut self,
         parameter: &Param<Tensor<B, D>>,
         gradient: impl FnOnce() -> Tensor<B, D> + Send + 'static,
     ) {
-        let trained = match &self.trains {
-            Trains::Nothing => false,
-            Trains::All => true,
-            Trains::Only(trained) => trained.contains(&parameter.id),
-        };
-        if trained {
+        if self.trains(parameter) {
             self.sum(parameter, gradient);
         }
     }

@@ -278,6 +278,25 @@ where
         cross_entropy::backward(kept, given)
     }
 
+    fn logit_sums(
+        &self,
+        logits_rc: Tensor<Cube<R, I, BT>, 2>,
+        targets_r1: &Tensor<Cube<R, I, BT>, 2, Int>,
+        first: usize,
+    ) -> [Tensor<Cube<R, I, BT>, 2>; 2] {
+        cross_entropy::logit_sums(logits_rc, targets_r1, first)
+    }
+
+    fn logit_gradients(
+        &self,
+        logits_rc: Tensor<Cube<R, I, BT>, 2>,
+        log_z_r1: &Tensor<Cube<R, I, BT>, 2>,
+        given: &CrossEntropyGiven<Cube<R, I, BT>>,
+        first: usize,
+    ) -> Tensor<Cube<R, I, BT>, 2> {
+        cross_entropy::logit_gradients(logits_rc, log_z_r1, given, first)
+    }
+
     fn adamw(&self) -> Box<dyn AdamwSteps<Cube<R, I, BT>>> {
         Box::new(optimizer::AdamwBuckets::<R>::default())
     }

@@ -6,11 +6,13 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
+use super::head::{HeadGiven, HeadParts};
 use super::indices;
 use crate::batch::Microbatch;
 use crate::kernels::{CrossEntropyGiven, CrossEntropyKept, kernels};
 use crate::model::block::linear::{Linear, linear_backward};
 use crate::model::block::norm::{Norm, NormKept};
+use crate::model::gradients::bytes_of;
 use crate::model::{Gradients, to_f32};
 
 /// The last norm, and the head with its loss if there is one.
@@ -26,12 +28,25 @@ pub struct DecoderEnd<B: Backend> {
 pub(super) struct DecoderEndKept<B: Backend> {
     norm: NormKept<B>,
     /// Of the trained rows, if there is a loss.
-    loss: Option<CrossEntropyKept<B>>,
+    loss: Option<LossKept<B>>,
+}
+
+/// The state that the backward of the loss needs.
+enum LossKept<B: Backend> {
+    /// The logits, or their log-probabilities.
+    Logits(CrossEntropyKept<B>),
+    /// The logarithm of the softmax's denominator, `[r, 1]`: the logits are computed again, part by part.
+    Parts(Tensor<B, 2>),
 }
 
 impl<B: Backend> DecoderEndKept<B> {
     pub fn bytes(&self) -> u64 {
-        self.norm.bytes() + self.loss.as_ref().map_or(0, CrossEntropyKept::bytes)
+        let loss = match &self.loss {
+            Some(LossKept::Logits(kept)) => kept.bytes(),
+            Some(LossKept::Parts(log_z_r1)) => bytes_of(log_z_r1),
+            None => 0,
+        };
+        self.norm.bytes() + loss
     }
 }
 
@@ -63,8 +78,17 @@ impl<B: Backend> DecoderEnd<B> {
         };
         let trained = TrainedPositions::of(microbatch, &x_tm.device());
         let (x_rm, norm) = self.norm.forward(kernels().selected_rows(x_tm, trained.rows));
-        let logits_rv = head.forward(x_rm);
-        let (loss_r1, kept) = kernels().cross_entropy(logits_rv, &trained.targets, z_loss);
+        let (loss_r1, kept) = match HeadParts::of(head, x_rm.dims()[0]) {
+            Some(parts) => {
+                let [loss_r1, log_z_r1] = parts.forward(&x_rm, &trained.targets, z_loss);
+                (loss_r1, LossKept::Parts(log_z_r1))
+            }
+            None => {
+                let logits_rv = head.forward(x_rm);
+                let (loss_r1, kept) = kernels().cross_entropy(logits_rv, &trained.targets, z_loss);
+                (loss_r1, LossKept::Logits(kept))
+            }
+        };
         let loss = loss_r1.sum().mul_scalar(trained.weight).reshape([1, 1]);
         (loss, DecoderEndKept { norm, loss: Some(kept) })
     }
@@ -106,8 +130,18 @@ impl<B: Backend> DecoderEnd<B> {
             z_loss: self.z_loss,
             dtype: head.weight.val().dtype(),
         };
-        let d_rv = kernels().cross_entropy_backward(loss, given);
-        let d_rm = linear_backward(head, self.norm.output(&norm), d_rv, gradients);
+        let x_rm = self.norm.output(&norm);
+        let d_rm = match loss {
+            LossKept::Logits(kept) => {
+                let d_rv = kernels().cross_entropy_backward(kept, given);
+                linear_backward(head, x_rm, d_rv, gradients)
+            }
+            LossKept::Parts(log_z_r1) => {
+                let parts = HeadParts::of(head, x_rm.dims()[0]).expect("as in the forward");
+                let given = HeadGiven { x_rm, log_z_r1, loss: given };
+                parts.backward(head, given, gradients)
+            }
+        };
         let d_rm = self.norm.backward(norm, d_rm, gradients);
         let shape = [microbatch.tokens.len(), d_rm.dims()[1]];
         let zeros = Tensor::zeros(shape, (&device, d_rm.dtype()));

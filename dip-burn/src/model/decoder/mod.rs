@@ -4,6 +4,7 @@
 
 mod end;
 mod features;
+mod head;
 mod layer;
 mod modality;
 mod start;
