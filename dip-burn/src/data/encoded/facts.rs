@@ -1,6 +1,6 @@
 //! What is known of media without decoding them.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use dip_core::hf::PixelSize;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,22 @@ pub(in crate::data) struct MediaFacts {
     /// The frames of a video.
     pub video: OnceLock<VideoFacts>,
     /// The length of a sound.
-    pub sound: OnceLock<SoundFacts>,
+    sound: Mutex<Option<SoundFacts>>,
+}
+
+impl MediaFacts {
+    /// The length of a sound, if it is known.
+    pub fn sound(&self) -> Option<SoundFacts> {
+        *self.sound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the length of a sound, unless more of it is known.
+    pub fn learn_sound(&self, found: SoundFacts) {
+        let mut known = self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none_or(|known| known.longer && known.samples < found.samples) {
+            *known = Some(found);
+        }
+    }
 }
 
 /// Number, rate and size of the frames of a video.

@@ -118,7 +118,7 @@ impl Recording {
         let longer = samples.len() > most;
         samples.truncate(most);
         if let Self::Encoded(file) = self {
-            let _ = file.facts().sound.set(SoundFacts { samples: samples.len() as u64, longer });
+            file.facts().learn_sound(SoundFacts { samples: samples.len() as u64, longer });
         }
         Ok(samples.into())
     }
@@ -137,7 +137,7 @@ impl Recording {
     /// The number of samples that [`samples`](Self::samples) gives, if it is known without decoding them.
     fn known_samples(&self, most: usize) -> Option<usize> {
         let Self::Encoded(file) = self else { return None };
-        let &SoundFacts { samples, longer } = file.facts().sound.get()?;
+        let SoundFacts { samples, longer } = file.facts().sound()?;
         let is_enough = !longer || most as u64 <= samples;
         is_enough.then(|| samples.min(most as u64) as usize)
     }

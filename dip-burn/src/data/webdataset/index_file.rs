@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::index::Index;
 use super::known::{KnownFile, KnownMedia, KnownSample};
-use crate::data::encoded::{MediaFacts, SoundFacts, VideoFacts};
+use crate::data::encoded::{FrameInfo, MediaFacts, SoundFacts, VideoFacts};
 use crate::data::picture::checked_size;
-use crate::data::video::FrameInfo;
 
 const SCHEMA: &str = "dip.index/v1";
 
@@ -166,7 +165,7 @@ impl FileLine {
             video: video.filter(|video| {
                 serde_json::from_str::<VideoLine>(&line(video)).is_ok_and(|read| read == *video)
             }),
-            sound: facts.sound.get().copied(),
+            sound: facts.sound(),
         };
         let Self { picture, video, sound, .. } = &line;
         (picture.is_some() || video.is_some() || sound.is_some()).then_some(line)
@@ -187,7 +186,7 @@ impl FileLine {
             let _ = is_possible.then(|| facts.video.set(VideoFacts { info, seconds }))?;
         }
         if let Some(sound) = self.sound {
-            let _ = facts.sound.set(sound);
+            facts.learn_sound(sound);
         }
         let Self { name, bytes, modified_ns, .. } = self;
         Some(KnownFile { name, bytes, modified_ns, facts: Arc::new(facts) })

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::find::find_shards;
 use super::format;
+use super::known::MediaCounts;
 use super::sample::SizeLimits;
 use super::shard::{Folders, Shard};
 use crate::data::document::Document;
@@ -44,17 +45,6 @@ pub struct IndexedShard {
     pub media: MediaCounts,
     /// Samples that cannot be used, by reason; empty if the index was there.
     pub skipped: SkipCounts,
-}
-
-/// Numbers of media.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MediaCounts {
-    /// Pictures.
-    pub pictures: u64,
-    /// Videos.
-    pub videos: u64,
-    /// Sounds.
-    pub sounds: u64,
 }
 
 impl IndexRequest {

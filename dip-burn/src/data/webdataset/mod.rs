@@ -25,7 +25,8 @@ mod shard;
 mod unpack;
 
 pub use cache::ShardCache;
-pub use indexing::{IndexRequest, IndexedShard, MediaCounts};
+pub use indexing::{IndexRequest, IndexedShard};
+pub use known::MediaCounts;
 pub use sample::SizeLimits;
 pub use shard::Folders;
 
@@ -352,7 +353,7 @@ impl<D> WebDataset<D> {
         }
         let folder = self.config.folders.indexes.as_deref();
         for (_, shard) in &mut self.open {
-            if shard.known().is_to_be_written() {
+            if shard.needs_index() {
                 self.keeps_indexes &= shard.write_index(folder).is_ok();
             }
         }

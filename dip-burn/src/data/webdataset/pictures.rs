@@ -97,7 +97,7 @@ pub(super) fn is_known_video(facts: &MediaFacts) -> bool {
 
 /// True if the file is a sound of known length.
 pub(super) fn is_known_sound(facts: &MediaFacts) -> bool {
-    facts.sound.get().is_some()
+    facts.sound().is_some()
 }
 
 /// An encoded picture whose file is whole.

@@ -113,6 +113,11 @@ impl Shard {
         &self.known
     }
 
+    /// True if its index is to be written: see [`KnownMedia::is_to_be_written`].
+    pub fn needs_index(&mut self) -> bool {
+        self.known.is_to_be_written()
+    }
+
     /// Goes on from what was known when the shard was last open, unless its index has it.
     pub fn remember(&mut self, known: KnownMedia) {
         if self.known.is_new() && known.samples.len() == self.index.samples.len() {
