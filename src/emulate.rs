@@ -7,8 +7,8 @@ pub use dip_core::{
 };
 pub use dip_emu::{
     AnalyticCost, Calibration, ErrorSummary, FitError, FittedTime, FsdpStep, GradientOverlap,
-    LinkModel, MeasuredCost, Measurement, MemoryCurve, ModalityOperators, Noise, NoiseStudy,
-    Operator, OperatorKind, OperatorRule, PartBuilder, Pass, Product, RankWaiting, Replicas,
-    TensorId, VirtualExecutor, fit, fit_profile, fsdp, memory, model_flops, noise_study, report,
-    sample, step_figures, sweep, trained_tokens, utilisation, with_measured_peaks,
+    LinkModel, MeasuredCost, Measurement, MemoryCurve, ModalityOperators, Noise, NoiseJudge,
+    NoiseStudy, Operator, OperatorKind, OperatorRule, PartBuilder, Pass, Product, RankWaiting,
+    Replicas, TensorId, VirtualExecutor, fit, fit_profile, fsdp, memory, model_flops, noise_study,
+    report, sample, step_figures, sweep, trained_tokens, utilisation, with_measured_peaks,
 };

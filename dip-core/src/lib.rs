@@ -21,6 +21,7 @@
 //! | [`Schedule`] | a [`Plan`] for a [`TaskGraph`] | compare and run your own schedule |
 //! | [`Stage`] | forward and backward of one model chunk | train your own kernels |
 //! | [`PlanSource`] | plans of coming batches | plan in another process, or replay plans |
+//! | [`PlanJudge`] | the expected makespan of a plan | have a search keep plans that are best in practice |
 //! | [`RankHost`], [`Link`] | the chunks and clock of a rank; a transport between ranks | add a backend or a transport |
 //! | [`Executor`] | a [`Trace`] for a [`Plan`] | run plans on another system |
 //!
@@ -39,18 +40,19 @@ pub use cost::{
     profile::{self, Profile},
 };
 pub use exec::{
-    Action, ExecError, Executor, Interpreter, Link, LinkError, Message, Program, RankHost,
-    RankProgram, RankProgress, Received, Span, Stage, StageCall, StageError, TRACE_SCHEMA,
-    TaskCall, TaskOutput, Trace, TraceError, TraceFile, TraceFileError, compile,
+    Action, ExecError, Executor, Interpreter, Link, LinkError, MeasuredIteration, Message,
+    PlanError, PlanSource, PlannedBatch, Program, RankHost, RankProgram, RankProgress, Received,
+    Span, Stage, StageCall, StageError, TRACE_SCHEMA, TaskCall, TaskOutput, Trace, TraceError,
+    TraceFile, TraceFileError, compile,
 };
 pub use plan::{
     BatchSplit, Budget, BuildError, Candidate, CheckReport, Chunk, CsvError, CsvOrder, Dep,
     Environment, FormatError, ForwardInput, GRAPH_SCHEMA, GraphInput, MAX_RANKS, MAX_TASKS,
     MAX_TEXT_BYTES, MAX_VIOLATIONS, MAX_WINDOW, ModulePartition, PLAN_SCHEMA, Pair, PairKey,
-    Partition, Placement, Plan, PlanError, PlanSource, PlanSummary, PlannedBatch, Prediction,
-    Route, Schedule, ScheduleError, SearchProgress, StepFigures, TOLERANCE, Task, TaskGraph,
-    TaskKind, Timeline, TimelineError, Violation, ViolationClass, ViolationCode, build_graph,
-    check_graph, check_plan, check_plan_json, forward_plan, order_from_csv, order_to_csv,
+    Partition, Placement, Plan, PlanJudge, PlanSummary, Prediction, Route, Schedule, ScheduleError,
+    SearchProgress, StepFigures, TOLERANCE, Task, TaskGraph, TaskKind, Timeline, TimelineError,
+    Violation, ViolationClass, ViolationCode, build_graph, check_graph, check_plan,
+    check_plan_json, forward_plan, order_from_csv, order_to_csv,
 };
 pub use spec::{
     AUDIO_KERNEL, Activation, AttentionBias, AttentionWindow, AudioProjector, AudioSpec, BatchMeta,

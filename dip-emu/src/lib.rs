@@ -9,6 +9,7 @@
 //! | [`AnalyticCost`] | [`CostModel`](dip_core::CostModel) | operators, the data sheet of a device and fitted factors |
 //! | [`MeasuredCost`] | [`CostModel`](dip_core::CostModel) | times that the trainer measured on this machine |
 //! | [`VirtualExecutor`] | [`Executor`](dip_core::Executor) | clocks that advance by the durations of the plan |
+//! | [`NoiseJudge`] | [`PlanJudge`](dip_core::PlanJudge) | samples of noise on the times of stages |
 //!
 //! | function | returns |
 //! |---|---|
@@ -30,6 +31,7 @@ mod calibrate;
 mod cost;
 mod execute;
 mod flops;
+mod judge;
 mod modality;
 mod operators;
 pub mod report;
@@ -44,6 +46,7 @@ pub use calibrate::{
 pub use cost::{AnalyticCost, FsdpStep, GradientOverlap, MeasuredCost, Replicas, fsdp};
 pub use execute::{LinkModel, Noise, VirtualExecutor};
 pub use flops::{model_flops, utilisation};
+pub use judge::NoiseJudge;
 pub use modality::{ModalityOperators, PartBuilder, Product};
 pub use operators::{Operator, OperatorKind, OperatorRule, Pass, TensorId};
 pub use report::{MemoryCurve, memory};

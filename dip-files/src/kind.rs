@@ -24,6 +24,8 @@ impl Kind {
     pub const TOKENIZER: Self = Self::of("a tokenizer", 256 << 20);
     /// Measured profiles.
     pub const PROFILE: Self = Self::of("a profile", 64 << 20);
+    /// What a run has learned about the costs of its stages.
+    pub const COSTS: Self = Self::of("a file of learned costs", 64 << 20);
     /// The index and the checksums of a checkpoint: a million tensors.
     pub const CHECKPOINT_INDEX: Self = Self::of("the index of a checkpoint", 512 << 20);
     /// Metrics of a run: a million iterations.

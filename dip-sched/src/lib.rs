@@ -25,11 +25,13 @@
 //! | `search` | the search of [`Dip`], one file per phase | `ordering` |
 //! | `schedules` | every schedule, one file each, and their registry | `search` |
 //! | `partition` | the rule-based partitioner, slices of batches | |
-//! | `planning` | [`Planning`], the planner thread, memory need, loads of replicas | `partition`, `schedules` |
+//! | `learning` | costs that learn from measured iterations | |
+//! | `planning` | [`Planning`], the planner thread, memory need, loads of replicas | `partition`, `schedules`, `learning` |
 //! | `placement` | the search for a placement | `planning` |
 //! | `systems` | training systems to compare | `planning`, `schedules` |
 
 mod bounds;
+mod learning;
 mod ordering;
 mod partition;
 mod placement;
@@ -40,11 +42,12 @@ mod search;
 pub mod systems;
 
 pub use bounds::lower_bound;
+pub use learning::{COSTS_SCHEMA, LearnedCosts, MeasuredPlan};
 pub use partition::{PartitionError, Partitioner, split_batch, validate_partition};
 pub use placement::{PlacementError, PlacementSearch, fastest_planning, routed_partitions};
 pub use planning::{
-    BatchPlanner, MicrobatchLoads, Planned, Planner, PlannerConfig, PlannerStats, Planning,
-    assign_microbatches,
+    BatchPlanner, Learning, MakeJudge, MicrobatchLoads, Planned, Planner, PlannerConfig,
+    PlannerStats, Planning, assign_microbatches,
 };
 pub use schedules::{
     Dip, DualPipeV, DynaPipe, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, VHalf, VMin,

@@ -21,6 +21,10 @@ mod placement;
 #[path = "suite/cyclic.rs"]
 mod cyclic;
 
+/// Costs that learn from measured iterations, on synthetic timings.
+#[path = "suite/learning.rs"]
+mod learning;
+
 /// Planning ahead on another thread.
 #[path = "suite/planner.rs"]
 mod planner;

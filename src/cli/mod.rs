@@ -19,6 +19,7 @@ mod inputs;
 mod kernels;
 #[cfg(feature = "train")]
 mod merge;
+mod noise;
 mod output;
 mod plan;
 mod presets;

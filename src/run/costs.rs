@@ -11,12 +11,20 @@ use dip_core::CostModel;
 use dip_core::profile::Profile;
 use dip_emu::MeasuredCost;
 
+use super::learned::LearnedFile;
 use super::processes::{grid, profile_of_first};
 use super::sample::BatchSample;
 use super::{Run, RunError};
 
 /// The costs that a run plans with.
-pub(super) enum Costs {
+pub(super) struct Costs {
+    model: StageCosts,
+    /// What earlier starts of the run have learned about them.
+    pub learned: LearnedFile,
+}
+
+/// The costs of stages before a run has learned.
+enum StageCosts {
     /// From a profile of this machine, with the device's peak if it is known.
     Measured { cost: MeasuredCost, peak_flops_per_s: Option<f64> },
     /// A cost model given by the user.
@@ -26,17 +34,19 @@ pub(super) enum Costs {
 impl Costs {
     /// The cost model. If `weight_split` is set, weight gradients (W) are split from backwards.
     pub fn model(&self, weight_split: bool) -> Arc<dyn CostModel> {
-        match self {
-            Self::Measured { cost, .. } => Arc::new(cost.clone().with_weight_split(weight_split)),
-            Self::Given(cost) => cost.clone(),
+        match &self.model {
+            StageCosts::Measured { cost, .. } => {
+                Arc::new(cost.clone().with_weight_split(weight_split))
+            }
+            StageCosts::Given(cost) => cost.clone(),
         }
     }
 
     /// Peak FLOPs per second of one device, if known.
     pub fn peak_flops_per_s(&self) -> Option<f64> {
-        match self {
-            Self::Measured { peak_flops_per_s, .. } => *peak_flops_per_s,
-            Self::Given(_) => None,
+        match self.model {
+            StageCosts::Measured { peak_flops_per_s, .. } => peak_flops_per_s,
+            StageCosts::Given(_) => None,
         }
     }
 }
@@ -51,7 +61,8 @@ impl Run {
         modalities: &Modalities<B>,
     ) -> Result<Costs, RunError> {
         if let Some(cost) = &self.cost {
-            return Ok(Costs::Given(cost.clone()));
+            let learned = LearnedFile::open(&self.config, "given", group)?;
+            return Ok(Costs { model: StageCosts::Given(cost.clone()), learned });
         }
         let device = devices.first().cloned().unwrap_or_default();
         let path = self.config.output.join("profile.json");
@@ -61,7 +72,8 @@ impl Run {
         let measure = || profiler.cached_profile(&path);
         let profile = profile_of_first(group, measure)?;
         let network = self.network(group)?;
-        Ok(self.measured(&profile, network.as_ref()))
+        let learned = LearnedFile::open(&self.config, &profile.key, group)?;
+        Ok(Costs { model: self.measured(&profile, network.as_ref()), learned })
     }
 
     /// Ranks on the machine of the first process, which measures: they share caches and memory.
@@ -125,7 +137,7 @@ impl Run {
         Ok(Some(network))
     }
 
-    fn measured(&self, profile: &Profile, network: Option<&Network>) -> Costs {
+    fn measured(&self, profile: &Profile, network: Option<&Network>) -> StageCosts {
         let (pipeline, optimizer) = (&self.config.pipeline, &self.config.optimizer);
         // Recomputing and offloading cost time: they are offered only under a memory limit. Offloading from host memory to host
         // memory frees nothing.
@@ -149,6 +161,6 @@ impl Run {
             }
             _ => cost,
         };
-        Costs::Measured { cost, peak_flops_per_s: profile.peak_flops_per_s }
+        StageCosts::Measured { cost, peak_flops_per_s: profile.peak_flops_per_s }
     }
 }

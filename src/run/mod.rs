@@ -7,6 +7,7 @@
 mod backend;
 mod costs;
 mod error;
+mod learned;
 mod outlook;
 mod processes;
 mod sample;
@@ -223,7 +224,8 @@ impl Run {
         let planning = |weight_split| -> Result<Planning, PartitionError> {
             let cost = costs.model(weight_split);
             let planning = Planning::on_ranks(&self.model, &cluster, cost, pipeline.ranks)?;
-            Ok(planning.with_weight_split(weight_split))
+            let corrections = costs.learned.of_any_placement();
+            Ok(planning.with_weight_split(weight_split).with_corrections(corrections))
         };
         let weight_splits = match pipeline.weight_split {
             Some(weight_split) => vec![weight_split],
@@ -263,6 +265,9 @@ impl Run {
         let throughput = self.throughput(&costs, replicas);
         let partition = placed.partition().clone();
         let assign = assign(&placed, replicas);
+        let (learning, saved) =
+            costs.learned.learning(&self.config, &partition.describe(&self.model));
+        let placed = placed.with_corrections(None);
         let planner = PlannerConfig {
             schedule,
             seed: self.config.seed,
@@ -275,7 +280,7 @@ impl Run {
             config: &self.config,
             model: &self.model,
             partition: &partition,
-            plans: Box::new(BatchPlanner::new(placed, planner)),
+            plans: Box::new(BatchPlanner::new(placed, planner).with_learning(learning)),
             data,
             devices,
             connections,
@@ -284,7 +289,8 @@ impl Run {
         let mut trainer = Trainer::new(init)?
             .with_throughput(throughput)
             .with_assignment(assign)
-            .with_stop(self.stop);
+            .with_stop(self.stop)
+            .with_sink(Box::new(saved));
         if let Some(lock) = self.lock {
             trainer = trainer.with_lock(lock);
         }

@@ -50,8 +50,6 @@ pub(super) fn batches(
 pub(super) struct IterationTimes {
     /// Makespan of the slowest replica, as measured.
     pub makespan: Seconds,
-    /// Makespan of the slowest replica, as predicted.
-    pub predicted: Seconds,
     /// Critical path of the slowest replica, from its measured stage times.
     pub critical_path: Seconds,
     /// Share of the time of all ranks in which no stage ran.
@@ -68,7 +66,6 @@ impl IterationTimes {
         let paths = traces.iter().zip(plans).filter_map(|(t, p)| t.critical_path(&p.graph));
         Self {
             makespan: whole.makespan(),
-            predicted: most(&mut plans.iter().map(|p| p.predicted.makespan_s)),
             critical_path: most(&mut { paths }),
             bubble_ratio: whole.bubble_ratio(),
             gap: plans.iter().map(|p| p.gap()).fold(0.0, f64::max),

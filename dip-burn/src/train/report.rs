@@ -45,7 +45,7 @@ pub struct IterationReport {
     pub timed: bool,
     /// Measured time from the start of the first stage to the end of the last.
     pub makespan_s: Seconds,
-    /// The makespan that the plan predicted.
+    /// The makespan that was expected: that of the plan, corrected by what earlier iterations took.
     pub predicted_s: Seconds,
     /// Critical path of the measured stage times: the rest of `makespan_s` is overhead of the runtime.
     pub critical_path_s: Seconds,
@@ -71,6 +71,9 @@ pub struct IterationReport {
     /// Memory of the process after the iteration, if the system reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<Bytes>,
+    /// What the planner has to tell about measured times, such as a rank that is slower than others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
     /// The measured timeline of each replica, in iterations that [`MetricsConfig::trace`](super::config::MetricsConfig::trace) names.
     #[serde(skip)]
     pub timelines: Vec<TraceFile>,

@@ -55,7 +55,8 @@ impl PlanSource for RandomPlans {
         let graph = graph_of_split(&self.model, &self.partition, &batch, &split, false);
         let plan = random_plan(&mut rng, graph, &["keep", "full"]);
         let (stall, search) = (Seconds::ZERO, Seconds::ZERO);
-        Ok(PlannedBatch { batch, split, plan, stall, search, fallback: false })
+        let expected = plan.predicted.makespan_s;
+        Ok(PlannedBatch { batch, split, plan, expected, stall, search, fallback: false })
     }
 }
 

@@ -30,6 +30,8 @@ pub struct RankProgram {
     pub static_bytes: Bytes,
     /// Bytes that the plan may hold at most.
     pub memory_limit: Bytes,
+    /// True if some pair does not fit beside the planned peak.
+    pub is_tight: bool,
 }
 
 /// The call of one task.
@@ -101,11 +103,17 @@ pub fn compile(plan: &Plan) -> Program {
         }
         calls[pair.release().index()].frees = graph.task(pair.forward).activation_bytes;
     }
+    let is_tight = |r: usize, order: &[TaskId]| {
+        let largest = order.iter().map(|&task| graph.task(task).activation_bytes).max();
+        let peak = plan.predicted.peak_bytes[r];
+        peak.saturating_add(largest.unwrap_or_default()) > graph.memory_limit_bytes[r]
+    };
     let rank = |(r, order): (usize, &Vec<TaskId>)| RankProgram {
         rank: RankId::from(r),
         order: order.clone(),
         static_bytes: graph.static_bytes[r],
         memory_limit: graph.memory_limit_bytes[r],
+        is_tight: is_tight(r, order),
     };
     let ranks = plan.order.iter().enumerate().map(rank).collect();
     Program { ranks, calls, window: plan.window.max(1) as usize }

@@ -1,8 +1,9 @@
 //! The interpreter of compiled plans. Threads drive it in training, virtual time drives it in the emulator.
 //!
 //! A rank runs its tasks in the planned order. With a window above 1 it may run ahead: while the next task of its order waits for a
-//! message, the rank runs the first task of the window that is ready, under two conditions. The rank is late, or the task ends
-//! before the planned start of the next task. And the rest of the order still fits the memory limit.
+//! message, the rank runs the first task of the window that is ready, under three conditions. The rank is late, or the task ends
+//! before the planned start of the next task. The rest of the order still fits the memory limit. And where memory is tight, the task
+//! is a weight gradient: others would change which pairs wait for memory, and delay the ranks behind them.
 //!
 //! Running ahead cannot deadlock. The rest of every order is always the planned order without the tasks that have run. One
 //! sequence of all tasks agrees with all planned orders and dependencies; its first task that has not run is the next task of its
@@ -192,7 +193,10 @@ impl<'a, P> Interpreter<'a, P> {
     fn may_run_ahead(&self, place: usize, now: Seconds) -> bool {
         let call = self.call(self.waiting[place]);
         let next = self.call(self.waiting[0]).planned_start;
-        (now > next || now + call.planned <= next) && self.fits(place)
+        let is_tight = self.program.ranks[self.rank.index()].is_tight;
+        (now > next || now + call.planned <= next)
+            && (!is_tight || call.kind == TaskKind::Weight)
+            && self.fits(place)
     }
 
     /// True if the order stays within the memory limit with the task at `place` in front.

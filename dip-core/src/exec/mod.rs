@@ -11,6 +11,7 @@ mod action;
 mod compile;
 mod error;
 mod interpreter;
+mod source;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -21,6 +22,7 @@ pub use action::{Action, Message};
 pub use compile::{Program, RankProgram, TaskCall, TaskOutput, compile};
 pub use error::{ExecError, LinkError, StageError};
 pub use interpreter::{Interpreter, RankProgress};
+pub use source::{MeasuredIteration, PlanError, PlanSource, PlannedBatch};
 pub use trace::{Span, Trace, TraceError};
 pub use trace_file::{TRACE_SCHEMA, TraceFile, TraceFileError};
 pub use traits::{Executor, Link, RankHost, Received, Stage, StageCall};

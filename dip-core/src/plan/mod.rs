@@ -11,11 +11,11 @@ mod draft;
 mod findings;
 mod forward;
 mod graph;
+mod judge;
 mod partition;
 #[expect(clippy::module_inception, reason = "the room is named for its main type")]
 mod plan;
 mod schedule;
-mod source;
 mod step;
 mod timeline;
 mod violation;
@@ -28,10 +28,10 @@ pub use forward::{ForwardInput, forward_plan};
 pub use graph::{
     Candidate, Dep, GRAPH_SCHEMA, MAX_RANKS, MAX_TASKS, Pair, PairKey, Task, TaskGraph, TaskKind,
 };
+pub use judge::PlanJudge;
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition, Placement, Route};
 pub use plan::{MAX_WINDOW, PLAN_SCHEMA, Plan};
 pub use schedule::{Budget, Environment, Schedule, ScheduleError, SearchProgress};
-pub use source::{PlanError, PlanSource, PlannedBatch};
 pub use step::StepFigures;
 pub use timeline::{Prediction, Timeline, TimelineError};
 pub use violation::{MAX_VIOLATIONS, Violation, ViolationClass, ViolationCode};

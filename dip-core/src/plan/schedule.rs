@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 use crate::plan::graph::TaskGraph;
+use crate::plan::judge::PlanJudge;
 use crate::plan::partition::Placement;
 use crate::plan::plan::Plan;
 use crate::plan::timeline::TimelineError;
@@ -67,6 +68,8 @@ pub struct Environment<'a> {
     pub cancel: Option<&'a AtomicBool>,
     /// The plan of the previous batch, for the same model and ranks. A search may start from its pattern.
     pub previous: Option<&'a Plan>,
+    /// Chooses among plans that are about as long. Without a judge, a search keeps the plan with the shortest predicted makespan.
+    pub judge: Option<&'a dyn PlanJudge>,
 }
 
 /// When a search stops.
@@ -94,6 +97,7 @@ impl Default for Environment<'_> {
             progress: None,
             cancel: None,
             previous: None,
+            judge: None,
         }
     }
 }

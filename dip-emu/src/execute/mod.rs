@@ -12,7 +12,10 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 
-use dip_core::{ExecError, Executor, Message, Plan, RankId, RankProgress, Seconds, Trace, compile};
+use dip_core::{
+    ExecError, Executor, Message, Plan, Program, RankId, RankProgress, Seconds, TaskGraph, Trace,
+    compile,
+};
 
 use self::network::VirtualNetwork;
 use self::rank::VirtualRank;
@@ -39,24 +42,36 @@ impl VirtualExecutor {
     pub fn with_noise(self, noise: Noise, sample: u64) -> Self {
         Self { noise: Some((noise, sample)), ..self }
     }
+
+    /// Runs the program of a plan of `graph` whose task `i` takes `durations[i]`.
+    ///
+    /// # Errors
+    /// [`ExecError`] if the ranks wait for each other.
+    pub(crate) fn run(
+        &self,
+        program: &Program,
+        graph: &TaskGraph,
+        durations: &[Seconds],
+    ) -> Result<Trace, ExecError> {
+        let network = Rc::new(RefCell::new(VirtualNetwork::new(graph, self.links)));
+        let mut ranks: Vec<VirtualRank<'_>> = (0..program.ranks.len())
+            .map(|rank| VirtualRank::new(program, RankId::from(rank), durations, &network))
+            .collect();
+        run(&mut ranks, &network)?;
+        let spans = ranks.into_iter().flat_map(VirtualRank::into_spans).collect();
+        Ok(Trace { ranks: graph.ranks, spans })
+    }
 }
 
 impl Executor for VirtualExecutor {
     /// # Panics
     /// Panics if tasks name ranks or dependencies out of range. Plans from the loaders never do.
     fn execute(&mut self, plan: &Plan) -> Result<Trace, ExecError> {
-        let program = compile(plan);
-        let network = Rc::new(RefCell::new(VirtualNetwork::new(&plan.graph, self.links)));
         let durations: Vec<Seconds> = match self.noise {
             Some((noise, sample)) => noise.durations(&plan.graph, sample),
             None => plan.graph.tasks.iter().map(|task| task.duration_s).collect(),
         };
-        let mut ranks: Vec<VirtualRank<'_>> = (0..plan.order.len())
-            .map(|rank| VirtualRank::new(&program, RankId::from(rank), &durations, &network))
-            .collect();
-        run(&mut ranks, &network)?;
-        let spans = ranks.into_iter().flat_map(VirtualRank::into_spans).collect();
-        Ok(Trace { ranks: plan.graph.ranks, spans })
+        self.run(&compile(plan), &plan.graph, &durations)
     }
 }
 

@@ -5,9 +5,6 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// Maximum of [`Noise::deviation`].
-const MAX_DEVIATION: f64 = 2.0;
-
 /// Log-normal noise on the time of every stage. Each factor has mean 1 and is independent of the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Noise {
@@ -16,6 +13,9 @@ pub struct Noise {
 }
 
 impl Noise {
+    /// Maximum deviation.
+    pub const MAX_DEVIATION: f64 = 2.0;
+
     /// Noise whose logarithm has the standard deviation `deviation`: with 0.1, two of three stages are within 10 % of their
     /// planned time.
     ///
@@ -23,8 +23,13 @@ impl Noise {
     /// [`FieldError`] unless the deviation is from 0 to 2.
     pub fn new(deviation: f64, seed: u64) -> Result<Self, FieldError> {
         let remedy = "0.1 is a quiet machine";
-        FieldError::check_range("noise", deviation, 0.0..=MAX_DEVIATION, remedy)?;
+        FieldError::check_range("noise", deviation, 0.0..=Self::MAX_DEVIATION, remedy)?;
         Ok(Self { deviation, seed })
+    }
+
+    /// The standard deviation of the logarithm of a factor.
+    pub fn deviation(self) -> f64 {
+        self.deviation
     }
 
     /// The time of every task of `graph` in a sample. Equal samples have equal factors, so that plans of one graph can be

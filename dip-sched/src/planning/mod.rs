@@ -13,7 +13,7 @@ mod memory_need;
 mod planner;
 
 pub use assign::{MicrobatchLoads, assign_microbatches};
-pub use batch_planner::BatchPlanner;
+pub use batch_planner::{BatchPlanner, Learning, MakeJudge};
 pub(crate) use loads::seconds_of_chunk;
 pub use planner::{Planned, Planner, PlannerConfig, PlannerStats};
 
@@ -24,6 +24,7 @@ use dip_core::{
     Partition, Plan, PlanError, Schedule, Seconds, TaskGraph, build_graph,
 };
 
+use crate::learning::LearnedCosts;
 use crate::partition::{PartitionError, Partitioner, split_batch};
 
 /// Everything that the plans of a run depend on, except its batches: model, cluster, costs and partition.
@@ -49,6 +50,7 @@ pub struct Planning {
     cost: Arc<dyn CostModel>,
     partition: Partition,
     weight_split: bool,
+    corrections: Option<Arc<LearnedCosts>>,
 }
 
 impl Planning {
@@ -77,7 +79,7 @@ impl Planning {
     ) -> Result<Self, PartitionError> {
         let partition = Partitioner::new(model, ranks, &*cost).partition()?;
         let (model, cluster) = (Arc::new(model.clone()), Arc::new(cluster.clone()));
-        Ok(Self { model, cluster, cost, partition, weight_split: false })
+        Ok(Self { model, cluster, cost, partition, weight_split: false, corrections: None })
     }
 
     /// Takes the placement, the number of segments and the weight split that a schedule is made for.
@@ -108,6 +110,13 @@ impl Planning {
     #[must_use]
     pub fn with_weight_split(mut self, weight_split: bool) -> Self {
         self.weight_split = weight_split;
+        self
+    }
+
+    /// Corrects the stage times of task graphs by what was learned in an earlier run.
+    #[must_use]
+    pub fn with_corrections(mut self, corrections: Option<Arc<LearnedCosts>>) -> Self {
+        self.corrections = corrections;
         self
     }
 
@@ -156,7 +165,7 @@ impl Planning {
     /// # Errors
     /// [`BuildError`] if a stage has no cost.
     pub fn graph(&self, batch: &BatchMeta) -> Result<TaskGraph, BuildError> {
-        build_graph(&GraphInput {
+        let mut graph = build_graph(&GraphInput {
             model: &self.model,
             cluster: &self.cluster,
             partition: &self.partition,
@@ -164,7 +173,11 @@ impl Planning {
             split: &self.split(batch),
             cost: &*self.cost,
             weight_split: self.weight_split,
-        })
+        })?;
+        if let Some(corrections) = &self.corrections {
+            corrections.correct(&mut graph);
+        }
+        Ok(graph)
     }
 
     /// Plans a batch in the default environment: one thread, 200 iterations of a search.

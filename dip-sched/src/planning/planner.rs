@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dip_core::{Budget, Environment, Plan, PlanError, Schedule, Seconds, TaskGraph};
+use dip_core::{Budget, Environment, Plan, PlanError, PlanJudge, Schedule, Seconds, TaskGraph};
 
 use crate::schedules::{Dip, OneFOneB};
 
@@ -80,6 +80,7 @@ pub struct Planner {
     pending: VecDeque<Pending>,
     thread: Option<JoinHandle<()>>,
     limit: Arc<Mutex<Option<Duration>>>,
+    judge: Option<Arc<dyn PlanJudge>>,
     stats: PlannerStats,
 }
 
@@ -93,6 +94,7 @@ struct Outcome {
 struct PlanJob {
     build: Build,
     seed: u64,
+    judge: Option<Arc<dyn PlanJudge>>,
     cancel: Arc<AtomicBool>,
     results: Sender<PlannerMessage>,
 }
@@ -147,7 +149,7 @@ impl Planner {
             Err(_) => (None, None),
         };
         let (pending, stats) = (VecDeque::new(), PlannerStats::default());
-        Self { config, jobs, pending, thread, limit, stats }
+        Self { config, jobs, pending, thread, limit, judge: None, stats }
     }
 
     /// Plans the graph that `build` returns, on the planning thread. Returns at once. Equal batch numbers give equal searches.
@@ -162,7 +164,8 @@ impl Planner {
         let (results, receiver) = channel();
         let cancel = Arc::new(AtomicBool::new(false));
         let seed = self.config.seed.wrapping_add(batch);
-        let job = PlanJob { build: Box::new(build), seed, cancel: cancel.clone(), results };
+        let judge = self.judge.clone();
+        let job = PlanJob { build: Box::new(build), seed, judge, cancel: cancel.clone(), results };
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
         jobs.send(job).map_err(|_| gone())?;
         self.pending.push_back(Pending { cancel, results: receiver });
@@ -222,6 +225,11 @@ impl Planner {
     pub fn measured(&mut self, iteration: Seconds) {
         let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         *limit = Some(duration(iteration));
+    }
+
+    /// Lets `judge` choose among the plans of later jobs.
+    pub fn judge_by(&mut self, judge: Arc<dyn PlanJudge>) {
+        self.judge = Some(judge);
     }
 
     /// Jobs submitted and not yet taken.
@@ -293,6 +301,7 @@ impl PlanningThread {
             progress: None,
             cancel: Some(&job.cancel),
             // Under an iteration budget a plan depends on its batch alone, so that a resumed run repeats it.
+            judge: job.judge.as_deref().map(|judge| judge as &dyn PlanJudge),
             previous: last.as_ref().filter(|_| matches!(self.config.budget, Budget::Time(_))),
         };
         let plan = self.config.schedule.plan(&graph, &env).map_err(PlanError::from);

@@ -27,6 +27,18 @@ impl Edges {
         Self { offsets, items }
     }
 
+    /// The same edges with other seconds of communication: `comm` gets both ends and the present seconds.
+    pub(super) fn with_comm(&self, comm: impl Fn(usize, usize, f64) -> f64) -> Self {
+        let mut edges = self.clone();
+        for task in 0..self.offsets.len().saturating_sub(1) {
+            let row = self.offsets[task] as usize..self.offsets[task + 1] as usize;
+            for (other, seconds) in &mut edges.items[row] {
+                *seconds = comm(task, *other as usize, *seconds);
+            }
+        }
+        edges
+    }
+
     /// The other ends of a task's edges, with their seconds of communication.
     #[inline]
     pub(crate) fn of_task(&self, task: usize) -> &[(u32, f64)] {

@@ -144,6 +144,18 @@ impl Problem {
         Ok(problem)
     }
 
+    /// The same problem with longer messages between ranks: each takes `share` of the time of its sender longer, with the fastest
+    /// strategies.
+    pub(crate) fn with_slack(&self, share: f64) -> Self {
+        let dur = self.costs(&self.fastest()).dur;
+        let extra = |from: usize, to: usize| {
+            if self.rank[from] == self.rank[to] { 0.0 } else { share * dur[from] }
+        };
+        let succs = self.succs.with_comm(|from, to, comm| comm + extra(from, to));
+        let preds = self.preds.with_comm(|to, from, comm| comm + extra(from, to));
+        Self { succs, preds, ..self.clone() }
+    }
+
     /// Bytes left for activations on each rank that may run out of memory.
     fn budgets(&self) -> Result<Vec<Option<u64>>, ScheduleError> {
         let mut all_pairs = vec![0u64; self.ranks];

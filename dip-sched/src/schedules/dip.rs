@@ -7,7 +7,7 @@ use dip_core::{Budget, Environment, Plan, Schedule, ScheduleError, TaskGraph};
 use super::{gpipe, interleaved, one_f_one_b, optimus, wave, zero_bubble};
 use crate::ordering::realise;
 use crate::problem::{Problem, Solution};
-use crate::search::Search;
+use crate::search::{Found, Robust, Search};
 
 /// Maximum number of tasks for which all classical schedules are realised first. In larger graphs the search finds shorter orders
 /// in less time.
@@ -47,6 +47,12 @@ impl Schedule for Dip {
 
     fn plan(&self, graph: &TaskGraph, env: &Environment<'_>) -> Result<Plan, ScheduleError> {
         let problem = Problem::new(graph, self.name())?;
+        if let Some(judge) = env.judge {
+            let start = Instant::now();
+            let first = first(graph, &problem, env, start)?;
+            let robust = Robust { judge, graph, problem: &problem, env, start };
+            return robust.run(first, self.name());
+        }
         let (best, lower_bound_s) = self.solve(graph, &problem, env)?;
         best.into_plan(graph, &problem, lower_bound_s, self.name())
     }
@@ -61,19 +67,31 @@ impl Dip {
         env: &Environment<'_>,
     ) -> Result<(Solution, f64), ScheduleError> {
         let start = Instant::now();
-        let mut targets = vec![one_f_one_b::target_order(problem)];
-        if problem.n <= MAX_TASKS_FOR_ALL_TARGETS {
-            targets.push(interleaved::target_order(problem, &|_| true));
-            targets.push(gpipe::target_order(problem));
-            targets.push(optimus::target_order(graph, problem));
-            targets.extend(zero_bubble::target_orders(problem));
-        }
-        targets.extend(wave::target_orders(problem));
-        let late = || match env.budget {
-            Budget::Time(limit) => start.elapsed().as_secs_f64() > SHARE * limit.0,
-            Budget::Iterations(_) => false,
-        };
-        let first = realise(problem, &targets, || late() || env.cancelled())?;
-        Search::new(problem, env, first, start)?.run(graph)
+        let first = first(graph, problem, env, start)?;
+        let found = Search::new(problem, env, first, start)?.run(graph)?;
+        let Found { best, lower_bound_s, .. } = found;
+        Ok((best, lower_bound_s))
     }
+}
+
+/// The best classical order.
+fn first(
+    graph: &TaskGraph,
+    problem: &Problem,
+    env: &Environment<'_>,
+    start: Instant,
+) -> Result<Solution, ScheduleError> {
+    let mut targets = vec![one_f_one_b::target_order(problem)];
+    if problem.n <= MAX_TASKS_FOR_ALL_TARGETS {
+        targets.push(interleaved::target_order(problem, &|_| true));
+        targets.push(gpipe::target_order(problem));
+        targets.push(optimus::target_order(graph, problem));
+        targets.extend(zero_bubble::target_orders(problem));
+    }
+    targets.extend(wave::target_orders(problem));
+    let late = || match env.budget {
+        Budget::Time(limit) => start.elapsed().as_secs_f64() > SHARE * limit.0,
+        Budget::Iterations(_) => false,
+    };
+    realise(problem, &targets, || late() || env.cancelled())
 }

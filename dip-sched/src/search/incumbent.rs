@@ -12,6 +12,8 @@ pub(super) struct Incumbent<'a> {
     best: Solution,
     /// Proven lower bound on the makespan of every plan.
     lower_bound_s: f64,
+    /// The search ends within this share of the bound.
+    tolerance: f64,
     proven: bool,
 }
 
@@ -20,9 +22,10 @@ impl<'a> Incumbent<'a> {
         problem: &'a Problem,
         progress: Option<&'a dyn SearchProgress>,
         first: Solution,
+        tolerance: f64,
     ) -> Self {
         let lower_bound_s = crate::bounds::lower_bound_of(problem);
-        Self { problem, progress, best: first, lower_bound_s, proven: false }
+        Self { problem, progress, best: first, lower_bound_s, tolerance, proven: false }
     }
 
     /// The best solution so far.
@@ -57,8 +60,8 @@ impl<'a> Incumbent<'a> {
         self.proven = true;
     }
 
-    /// True if the best solution is proven optimal or meets the lower bound.
+    /// True if the best solution is proven optimal or meets the lower bound within the tolerance.
     pub(super) fn is_optimal(&self) -> bool {
-        self.proven || self.best.makespan <= self.lower_bound_s * (1.0 + 1e-9)
+        self.proven || self.best.makespan <= self.lower_bound_s * (1.0 + self.tolerance)
     }
 }

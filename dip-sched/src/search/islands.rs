@@ -10,6 +10,8 @@ use super::walk::{WalkResult, Walker};
 use super::{RngStream, Search};
 use crate::problem::Solution;
 
+/// Maximum number of orders in the pool of an island.
+const MAX_MEMBERS: usize = 8;
 /// The number of islands, and of walks in a round.
 const ISLANDS: u64 = 4;
 /// An order joins an island at the start if it is longer than the best by at most this share.
@@ -30,7 +32,7 @@ pub(super) struct Islands {
 impl Islands {
     /// Spreads the orders that are near the best over the islands.
     pub(super) fn new(search: &Search<'_>, starts: &[Solution]) -> Self {
-        let mut pools: Vec<Pool> = (0..ISLANDS).map(|_| Pool::default()).collect();
+        let mut pools: Vec<Pool> = (0..ISLANDS).map(|_| Pool::of_size(MAX_MEMBERS)).collect();
         let best = search.incumbent.best();
         let near = |s: &&Solution| s.makespan <= best.makespan * (1.0 + NEAR);
         for (i, start) in starts.iter().filter(near).enumerate() {
@@ -65,6 +67,9 @@ impl Islands {
                 BranchAndBound.run(search);
                 self.pools[0].offer(search.incumbent.best().clone());
             }
+        }
+        for pool in self.pools {
+            pool.into_members().into_iter().for_each(|order| search.keep_near(order));
         }
     }
 

@@ -18,12 +18,14 @@ mod priorities;
 mod proof;
 mod regular;
 mod reorder;
+mod robust;
 mod rules;
 mod strategies;
 mod tournament;
 mod walk;
 
 pub(crate) use reorder::{DepthFirst, LocalSearch, Mcts, RandomOrder, Reorder};
+pub(crate) use robust::Robust;
 
 use std::time::Instant;
 
@@ -37,6 +39,7 @@ use clock::BudgetClock;
 use incumbent::Incumbent;
 use islands::Islands;
 use level::Level;
+use pool::Pool;
 use previous::PreviousPlan;
 use reorder::PaperSample;
 use rules::PriorityRules;
@@ -61,6 +64,25 @@ pub(crate) struct Search<'a> {
     /// The choices of strategies that fit, from the fastest to the smallest.
     levels: Vec<Level>,
     sequences: MicrobatchSequences,
+    /// Orders that are about as long as the best, if there is a judge.
+    near: Option<Pool>,
+}
+
+/// Rounding of times, relative to the makespan.
+const ROUNDING: f64 = 1e-9;
+/// With a judge, the rest of the distance from the bound is worth less than robust orders.
+const TOLERANCE_OF_JUDGE: f64 = 1e-3;
+
+/// Maximum number of orders that a search with a judge returns.
+const MAX_NEAR: usize = 32;
+
+/// The result of a search.
+pub(crate) struct Found {
+    pub(crate) best: Solution,
+    /// Proven lower bound in seconds on the makespan of every plan.
+    pub(crate) lower_bound_s: f64,
+    /// Other orders that are about as long as the best, if there is a judge.
+    pub(crate) near: Vec<Solution>,
 }
 
 impl<'a> Search<'a> {
@@ -75,23 +97,25 @@ impl<'a> Search<'a> {
         start: Instant,
     ) -> Result<Self, ScheduleError> {
         let levels = Level::all(problem)?;
+        let tolerance = if env.judge.is_some() { TOLERANCE_OF_JUDGE } else { ROUNDING };
         let sequences = MicrobatchSequences::new(problem, &levels[0].costs);
         Ok(Self {
             problem,
             env,
             clock: BudgetClock::new(env, start),
-            incumbent: Incumbent::new(problem, env.progress, first),
+            incumbent: Incumbent::new(problem, env.progress, first, tolerance),
             levels,
             sequences,
+            near: env.judge.map(|_| Pool::of_size(MAX_NEAR)),
         })
     }
 
-    /// Searches until the budget ends or the best solution is optimal. Returns that solution and a lower bound in seconds.
+    /// Searches until the budget ends or the best solution is optimal.
     ///
     /// # Errors
     /// [`ScheduleError::NotApplicable`] if the threads cannot be started.
-    pub(crate) fn run(mut self, graph: &TaskGraph) -> Result<(Solution, f64), ScheduleError> {
-        self.threads()?.install(|| {
+    pub(crate) fn run(mut self, graph: &TaskGraph) -> Result<Found, ScheduleError> {
+        threads(self.env)?.install(|| {
             // Warm start: the regular part of the plan of the previous batch (section 4).
             let previous = PreviousPlan::new(&self, graph);
             if let Some(previous) = &previous {
@@ -107,8 +131,11 @@ impl<'a> Search<'a> {
             self.upgrade(&mut starts);
             // Tabu walks from the best orders; branch and bound on small graphs.
             Islands::new(&self, &starts).run(&mut self);
+            starts.into_iter().for_each(|start| self.keep_near(start));
         });
-        Ok(self.incumbent.into_best())
+        let near = self.near.map(Pool::into_members).unwrap_or_default();
+        let (best, lower_bound_s) = self.incumbent.into_best();
+        Ok(Found { best, lower_bound_s, near })
     }
 
     /// Runs the paper's search with this reorderer. Returns the best solution and a lower bound in seconds.
@@ -119,16 +146,8 @@ impl<'a> Search<'a> {
         mut self,
         reorder: &mut dyn Reorder,
     ) -> Result<(Solution, f64), ScheduleError> {
-        self.threads()?.install(|| reorder::run(&mut self, reorder));
+        threads(self.env)?.install(|| reorder::run(&mut self, reorder));
         Ok(self.incumbent.into_best())
-    }
-
-    fn threads(&self) -> Result<rayon::ThreadPool, ScheduleError> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.env.threads.max(1)).build();
-        pool.map_err(|e| ScheduleError::NotApplicable {
-            schedule: "dip".into(),
-            reason: format!("its threads could not be started: {e}"),
-        })
     }
 
     /// Adds the best solution to `starts` and upgrades the strategies of all.
@@ -139,6 +158,13 @@ impl<'a> Search<'a> {
         }
         if let Some(best) = starts.iter().min_by(|a, b| a.makespan.total_cmp(&b.makespan)) {
             self.offer(best.clone());
+        }
+    }
+
+    /// Keeps a solution for the judge, if there is one.
+    fn keep_near(&mut self, solution: Solution) {
+        if let Some(near) = &mut self.near {
+            near.offer(solution);
         }
     }
 
@@ -168,6 +194,15 @@ impl<'a> Search<'a> {
         rng.set_stream(((stream as u64) << 48) + job);
         rng
     }
+}
+
+/// The threads of a search.
+fn threads(env: &Environment<'_>) -> Result<rayon::ThreadPool, ScheduleError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(env.threads.max(1)).build();
+    pool.map_err(|e| ScheduleError::NotApplicable {
+        schedule: "dip".into(),
+        reason: format!("its threads could not be started: {e}"),
+    })
 }
 
 /// A stream of random generators. Each kind of job has a stream of its own.

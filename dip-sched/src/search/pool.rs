@@ -2,16 +2,18 @@
 
 use crate::problem::Solution;
 
-/// Maximum number of orders in a pool.
-const MAX_MEMBERS: usize = 8;
-
 /// Orders by makespan, the shortest first; no two have the same makespan.
-#[derive(Default)]
 pub(super) struct Pool {
     members: Vec<Solution>,
+    max_members: usize,
 }
 
 impl Pool {
+    /// An empty pool of at most `max_members` orders.
+    pub(super) fn of_size(max_members: usize) -> Self {
+        Self { members: Vec::new(), max_members }
+    }
+
     /// Adds an order if it is shorter than the longest member. An order as long as a member replaces that member. Returns true if
     /// the order is shorter than all members.
     pub(super) fn offer(&mut self, solution: Solution) -> bool {
@@ -22,13 +24,18 @@ impl Pool {
             Some(equal) if equal.makespan == solution.makespan => *equal = solution,
             _ => self.members.insert(at, solution),
         }
-        self.members.truncate(MAX_MEMBERS);
+        self.members.truncate(self.max_members);
         best
     }
 
     /// Removes all members.
     pub(super) fn clear(&mut self) {
         self.members.clear();
+    }
+
+    /// The members, the shortest first.
+    pub(super) fn into_members(self) -> Vec<Solution> {
+        self.members
     }
 
     /// The members, the shortest first.

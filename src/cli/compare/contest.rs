@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use dip::emulate::{FsdpStep, fsdp, model_flops, step_figures, trained_tokens, utilisation};
+use dip::emulate::{
+    FsdpStep, LinkModel, fsdp, model_flops, noise_study, step_figures, trained_tokens, utilisation,
+};
 use dip::plan::did_you_mean;
 use dip::plan::systems::{self, Deployment, SystemInputs};
 use dip::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::result::{ModelResult, Record, SystemResult};
+use super::result::{ModelResult, Noisy, Record, SystemResult};
+use crate::cli::noise::{NoiseArgs, judged};
 use crate::cli::search::{self, SearchArgs};
 use crate::cli::terminal;
 
@@ -66,6 +69,7 @@ impl Contestant {
 pub struct Contest<'a> {
     pub cluster: &'a ClusterSpec,
     pub search: SearchArgs,
+    pub noise: NoiseArgs,
     pub offload: bool,
 }
 
@@ -170,6 +174,7 @@ impl Contest<'_> {
                             .max()
                             .unwrap_or_default(),
                         gap: Some(plan.gap()),
+                        noisy: self.noisy(&plan)?,
                         search_s: search,
                     });
                 }
@@ -187,8 +192,9 @@ impl Contest<'_> {
         batch: &BatchMeta,
     ) -> Result<Result<(Plan, Seconds), String>> {
         let start = Instant::now();
-        let plan = match deployment.plan(batch, &self.environment()) {
-            Ok(plan) => plan,
+        let judge = self.noise.judge(self.search.seed)?;
+        let plan = match deployment.plan(batch, &judged(self.environment(), judge.as_ref())) {
+            Ok(plan) => Plan { window: self.noise.window(), ..plan },
             Err(error) => return Ok(Err(format!("iteration {}: {error}", batch.iteration))),
         };
         let elapsed = Seconds(start.elapsed().as_secs_f64());
@@ -201,6 +207,14 @@ impl Contest<'_> {
             );
         }
         Ok(Ok((plan, elapsed)))
+    }
+
+    /// What a plan takes under noise; `None` without noise.
+    fn noisy(&self, plan: &Plan) -> Result<Option<Noisy>> {
+        let Some(noise) = self.noise.study(self.search.seed)? else { return Ok(None) };
+        let study = noise_study(plan, LinkModel::Uncontended, noise, self.noise.samples)?;
+        let over_bound = study.mean_s.0 / plan.lower_bound_s.0 - 1.0;
+        Ok(Some(Noisy { pipeline_s: study.mean_s, over_bound }))
     }
 
     fn fsdp(&self, model: &ModelSpec, batches: &[BatchMeta]) -> Result<SystemResult> {
@@ -226,6 +240,7 @@ impl Contest<'_> {
                 tokens_per_s: tokens / (devices * seconds.0),
                 peak_bytes: peak,
                 gap: None,
+                noisy: None,
                 search_s: Seconds::ZERO,
             });
         }

@@ -16,6 +16,7 @@ use dip::plan::ModelSpec;
 
 use super::files::write_whole;
 use super::inputs;
+use super::noise::NoiseArgs;
 use super::output::JsonOutput;
 use super::search::SearchArgs;
 use super::sizing::{self, Sizing};
@@ -54,6 +55,8 @@ pub struct Compare {
     iterations: u64,
     #[command(flatten)]
     search: SearchArgs,
+    #[command(flatten)]
+    noise: NoiseArgs,
     /// Also let systems offload that choose their memory strategies before training; their papers do not
     #[arg(long)]
     offload_baselines: bool,
@@ -87,8 +90,12 @@ impl Compare {
         let cluster = inputs::cluster(&self.cluster)?;
         let models = self.models.iter().map(|m| self.model(m)).collect::<Result<Vec<_>>>()?;
         models.iter().for_each(|model| sizing::warn(model, &cluster));
-        let contest =
-            Contest { cluster: &cluster, search: self.search, offload: self.offload_baselines };
+        let contest = Contest {
+            cluster: &cluster,
+            search: self.search,
+            noise: self.noise,
+            offload: self.offload_baselines,
+        };
         let mut text = String::new();
         let mut comparison = Comparison::new(&cluster, self.search.seed);
         for model in &models {

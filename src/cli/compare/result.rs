@@ -60,7 +60,18 @@ pub struct Record {
     pub peak_bytes: Bytes,
     /// Distance from the proven bound of the task graph, relative to the bound; absent without a pipeline.
     pub gap: Option<f64>,
+    /// Under noise on the times of stages; absent without noise, and for systems without a pipeline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noisy: Option<Noisy>,
     pub search_s: Seconds,
+}
+
+/// The mean of a plan over samples of noise.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Noisy {
+    pub pipeline_s: Seconds,
+    /// Distance from the bound without noise, relative to the bound.
+    pub over_bound: f64,
 }
 
 /// Mean and standard deviation.
@@ -133,6 +144,13 @@ impl SystemResult {
 
     pub fn seconds(&self) -> Spread {
         self.spread(|r| r.seconds.0)
+    }
+
+    /// The mean of the step under noise; `None` without noise.
+    pub fn noisy_seconds(&self) -> Option<f64> {
+        let seconds = |r: &Record| Some(r.seconds.0 - r.pipeline_s.0 + r.noisy?.pipeline_s.0);
+        let all: Option<Vec<f64>> = self.records.iter().map(seconds).collect();
+        all.filter(|all| !all.is_empty()).map(|all| all.iter().sum::<f64>() / all.len() as f64)
     }
 
     /// Relative throughput over `other`, minus one: 0.1 is 10 % faster.

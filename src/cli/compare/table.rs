@@ -14,6 +14,7 @@ pub fn table(result: &ModelResult) -> String {
     );
     let reference = result.reference();
     let faster = reference.map_or_else(String::new, |r| format!("{} is faster by", r.system));
+    let faster_under_noise = faster.clone();
     let heads = [
         "system",
         "step",
@@ -23,6 +24,9 @@ pub fn table(result: &ModelResult) -> String {
         "MFU",
         "tokens/s a device",
         "peak",
+        "over bound",
+        "under noise",
+        &faster_under_noise,
         "over bound",
         "search",
     ];
@@ -40,13 +44,18 @@ pub fn table(result: &ModelResult) -> String {
     out
 }
 
-fn row(system: &SystemResult, reference: Option<&SystemResult>) -> [String; 10] {
+fn row(system: &SystemResult, reference: Option<&SystemResult>) -> [String; 13] {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let some =
         |seconds: f64| if seconds > 0.0 { Seconds(seconds).to_string() } else { String::new() };
     let faster = reference.filter(|r| r.system != system.system).map(|r| r.above(system));
     let has_gap = system.records.iter().all(|r| r.gap.is_some());
     let gap = system.spread(|r| r.gap.unwrap_or_default()).mean;
+    let noisy = system.noisy_seconds();
+    let others = reference.filter(|r| r.system != system.system);
+    let of_reference = others.and_then(SystemResult::noisy_seconds);
+    let faster_under_noise = noisy.zip(of_reference).map(|(own, reference)| own / reference - 1.0);
+    let over_bound = system.spread(|r| r.noisy.map_or(0.0, |noisy| noisy.over_bound)).mean;
     [
         system.system.clone(),
         spread(system.seconds()),
@@ -57,6 +66,9 @@ fn row(system: &SystemResult, reference: Option<&SystemResult>) -> [String; 10] 
         format!("{:.0}", system.spread(|r| r.tokens_per_s).mean),
         Bytes(system.records.iter().map(|r| r.peak_bytes.0).max().unwrap_or(0)).to_string(),
         if has_gap { percent(gap) } else { String::new() },
+        noisy.map_or_else(String::new, |seconds| Seconds(seconds).to_string()),
+        faster_under_noise.map_or_else(String::new, |f| format!("{:+.1} %", 100.0 * f)),
+        noisy.map_or_else(String::new, |_| percent(over_bound)),
         some(system.spread(|r| r.search_s.0).mean),
     ]
 }

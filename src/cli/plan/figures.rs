@@ -29,6 +29,18 @@ pub struct PlanFigures {
     /// The step of the run around the plan; absent for a plan of a task graph.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<StepDocument>,
+    /// Under noise on the times of stages, on other samples than the plan was judged by; absent without noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub under_noise: Option<UnderNoise>,
+}
+
+/// The mean of a plan over samples of noise.
+#[derive(Debug, Serialize)]
+pub struct UnderNoise {
+    pub samples: usize,
+    pub mean_s: Seconds,
+    /// Distance of the mean from the bound without noise, relative to the bound.
+    pub over_bound: f64,
 }
 
 impl Figures for PlanFigures {
@@ -37,7 +49,12 @@ impl Figures for PlanFigures {
 
 impl PlanFigures {
     /// The figures of a plan that was made in `planning`, for a cluster with this number of devices.
-    pub fn new(plan: &Plan, planning: Seconds, cluster_devices: Option<u64>) -> Self {
+    pub fn new(
+        plan: &Plan,
+        planning: Seconds,
+        cluster_devices: Option<u64>,
+        under_noise: Option<UnderNoise>,
+    ) -> Self {
         let predicted = &plan.predicted;
         let step = |step| StepDocument::new(step, predicted.makespan_s, cluster_devices);
         Self {
@@ -53,6 +70,7 @@ impl PlanFigures {
             gap: plan.gap(),
             peak_bytes: predicted.peak_bytes.clone(),
             step: plan.step.as_ref().map(step),
+            under_noise,
         }
     }
 
@@ -71,6 +89,12 @@ impl PlanFigures {
         );
         if let Some(step) = &self.step {
             print!("{}", step.lines());
+        }
+        if let Some(UnderNoise { samples, mean_s, over_bound }) = &self.under_noise {
+            println!(
+                "under noise, {samples} other samples: mean {mean_s}, {:.2} % over the bound",
+                100.0 * over_bound
+            );
         }
         let peaks: Vec<_> = self.peak_bytes.iter().map(ToString::to_string).collect();
         println!("peak memory of each rank: {}", peaks.join(", "));

@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use dip::plan::{CsvOrder, MAX_WINDOW, did_you_mean, order_from_csv, order_to_csv};
+use dip::emulate::{LinkModel, noise_study};
+use dip::plan::{CsvOrder, did_you_mean, order_from_csv, order_to_csv};
 use dip::prelude::*;
 use dip_files::Kind;
 
 use super::files::{read_text, write_whole};
+use super::noise::{NoiseArgs, judged};
 use super::output::JsonOutput;
 use super::search::{self, SearchArgs};
 use super::sizing::Sizing;
 use super::spinner::Spinner;
 use build::{Built, SubMicrobatch};
-use figures::PlanFigures;
+use figures::{PlanFigures, UnderNoise};
 
 /// The way of segments through the ranks.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -82,9 +84,8 @@ pub struct PlanCommand {
     /// Share of a device's memory that the plan leaves free
     #[arg(long, default_value_t = 0.0)]
     reserve: f64,
-    /// Number of the next stages in its order among which a rank may choose while the first of them waits; 1 keeps the order
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WINDOW)))]
-    window: u32,
+    #[command(flatten)]
+    noise: NoiseArgs,
     /// Write the plan, dip.plan/v1, to this file
     #[arg(long)]
     out: Option<PathBuf>,
@@ -127,7 +128,7 @@ impl PlanCommand {
             built.add_step(&mut plan);
         }
         let elapsed = Seconds(start.elapsed().as_secs_f64());
-        plan.window = self.window;
+        plan.window = self.noise.window();
         let violations = check_plan(&plan);
         if let Some(first) = violations.first() {
             bail!("the plan has {} violations, the first: {first}", violations.len());
@@ -138,9 +139,21 @@ impl PlanCommand {
         if let Some(path) = &self.csv {
             self.write_csv(path, &plan)?;
         }
-        let figures = PlanFigures::new(&plan, elapsed, built.map(|built| built.cluster.devices()));
+        let devices = built.map(|built| built.cluster.devices());
+        let figures = PlanFigures::new(&plan, elapsed, devices, self.under_noise(&plan)?);
         self.json.print(&figures, || figures.print())?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What the plan takes under noise, on other samples than those it was judged by; `None` without noise.
+    fn under_noise(&self, plan: &Plan) -> Result<Option<UnderNoise>> {
+        let Some(noise) = self.noise.study(self.search.seed)? else { return Ok(None) };
+        let study = noise_study(plan, LinkModel::Uncontended, noise, self.noise.samples)?;
+        Ok(Some(UnderNoise {
+            samples: study.makespans_s.len(),
+            mean_s: study.mean_s,
+            over_bound: study.mean_s.0 / plan.lower_bound_s.0 - 1.0,
+        }))
     }
 
     fn schedule(&self) -> Result<Box<dyn Schedule>> {
@@ -184,6 +197,8 @@ impl PlanCommand {
         if let Budget::Time(time) = env.budget {
             env.budget = Budget::Time(Seconds((time.0 - spent.as_secs_f64()).max(0.0)));
         }
+        let judge = self.noise.judge(self.search.seed)?;
+        let env = judged(env, judge.as_ref());
         let plan = self.schedule()?.plan(graph, &env);
         plan.map_err(|error| match built {
             Some(built) => built.explained(error),

@@ -119,6 +119,9 @@ impl MetricSink for Progress {
 
     fn iteration(&mut self, report: &IterationReport) -> Result<(), SinkError> {
         self.summarizer.iteration(report)?;
+        for notice in &report.notices {
+            self.say(format!("after iteration {}: {notice}", report.iteration + 1));
+        }
         self.warn(&report.data);
         let line = line(report, &self.summarizer);
         if self.is_line_due() {

@@ -34,7 +34,8 @@ impl PlanSource for OnDemand {
         let split = self.planning.split(&batch);
         let plan = self.planning.plan(&batch, &OneFOneB)?;
         let (stall, search) = (Seconds::ZERO, Seconds::ZERO);
-        Ok(PlannedBatch { batch, split, plan, stall, search, fallback: false })
+        let expected = plan.predicted.makespan_s;
+        Ok(PlannedBatch { batch, split, plan, expected, stall, search, fallback: false })
     }
 }
 

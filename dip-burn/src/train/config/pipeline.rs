@@ -43,6 +43,10 @@ pub struct PipelineConfig {
     /// up for stages that take longer than planned. 1 keeps the order, and equal runs give equal bits; with more, sums of
     /// gradients have another order from run to run.
     pub window: u32,
+    /// True if plans use the stage times that earlier iterations have measured; predictions always do. Plans then differ from run to
+    /// run, and so does the order of gradient sums. Absent for true under a time budget and false under `search_iterations`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learn_costs: Option<bool>,
     /// True to split weight gradients (W) from backwards; absent to let the schedule decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_split: Option<bool>,
@@ -68,6 +72,11 @@ impl PipelineConfig {
         // The last of every few iterations: the first compile kernels.
         let by_turn = self.timed_every > 0 && (iteration + 1).is_multiple_of(self.timed_every);
         self.device == Device::Cpu || by_turn
+    }
+
+    /// True if plans use the stage times that earlier iterations have measured.
+    pub fn learns_costs(&self) -> bool {
+        self.learn_costs.unwrap_or(self.search_iterations == 0)
     }
 
     /// Checks every field.
@@ -99,6 +108,7 @@ impl Default for PipelineConfig {
             partition: PartitionMethod::default(),
             search_iterations: 20,
             window: 1,
+            learn_costs: None,
             weight_split: None,
             memory_limit_bytes: None,
             timed_every: 10,

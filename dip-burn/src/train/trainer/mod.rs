@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use dip_core::{ModelSpec, Partition, Plan, PlanSource, PlannedBatch, Seconds, Trace, TraceFile};
+use dip_core::{
+    MeasuredIteration, ModelSpec, Partition, Plan, PlanSource, PlannedBatch, Seconds, Trace,
+    TraceFile,
+};
 
 pub use self::checkpoints::Resumed;
 use self::prefetch::{PrefetchedBatch, TrainingBatch};
@@ -257,11 +260,27 @@ impl<B: Backend> Trainer<B> {
             return Err(error.at(place));
         }
         let elapsed_s = Seconds(start.elapsed().as_secs_f64());
+        let runs = self.runs_to_learn(&planned, &step.traces, timed);
         // The plans of the replicas are searched one after another.
-        self.plans.measured(elapsed_s / planned.len() as f64);
-        let report = self.report(&batch, &planned, step, Pace { update, elapsed_s, timed });
+        let planning_time = elapsed_s / planned.len() as f64;
+        let notices = self.plans.measured(&MeasuredIteration { planning_time, runs: &runs });
+        let pace = Pace { update, elapsed_s, timed, notices };
+        let report = self.report(&batch, &planned, step, pace);
         self.progress.finish_iteration(batch.position);
         Ok(report)
+    }
+
+    /// The plans that this process has made, and when their stages ran, if stages were timed.
+    fn runs_to_learn<'p>(
+        &self,
+        planned: &'p [PlannedBatch],
+        traces: &'p [Trace],
+        timed: bool,
+    ) -> Vec<(&'p Plan, &'p Trace)> {
+        let replicas = self.pipeline.replicas().iter();
+        let runs = replicas.zip(planned.iter().zip(traces));
+        let made = runs.filter(|&(&replica, _)| timed && self.leads(replica));
+        made.map(|(_, (planned, trace))| (&planned.plan, trace)).collect()
     }
 
     fn next_update(&self) -> Update {
@@ -282,7 +301,7 @@ impl<B: Backend> Trainer<B> {
     ) -> IterationReport {
         let plans: Vec<&Plan> = planned.iter().map(|p| &p.plan).collect();
         let times = IterationTimes::of(&step.traces, &plans);
-        let Pace { update, elapsed_s, timed } = pace;
+        let Pace { update, elapsed_s, timed, notices } = pace;
         let TrainingBatch { meta, tokens, .. } = batch;
         let data = self.data.loader.report();
         IterationReport {
@@ -301,7 +320,7 @@ impl<B: Backend> Trainer<B> {
             elapsed_s,
             timed,
             makespan_s: times.makespan,
-            predicted_s: times.predicted,
+            predicted_s: planned.iter().map(|p| p.expected).fold(Seconds::ZERO, Seconds::max),
             critical_path_s: times.critical_path,
             bubble_ratio: times.bubble_ratio,
             stall_s: planned.iter().map(|p| p.stall).sum(),
@@ -313,6 +332,7 @@ impl<B: Backend> Trainer<B> {
             peak_bytes: assignment::peak_bytes(&plans, &step.peak_activation),
             peak_activation_bytes: step.peak_activation,
             resident_bytes: resident_bytes(),
+            notices,
             timelines: self.timelines(&plans, step.traces, step.elapsed),
         }
     }
@@ -340,6 +360,7 @@ struct Pace {
     update: Update,
     elapsed_s: Seconds,
     timed: bool,
+    notices: Vec<String>,
 }
 
 /// The initial weights, with adapters if the run starts from some.

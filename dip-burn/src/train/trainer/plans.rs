@@ -18,6 +18,7 @@ const MAX_PLAN_BYTES: usize = 1 << 30;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct PlanHeader {
     slices: Vec<Vec<Vec<Range<u32>>>>,
+    expected_s: f64,
     stall_s: f64,
     search_s: f64,
     fallback: bool,
@@ -93,6 +94,7 @@ fn to_bytes(planned: &PlannedBatch) -> Vec<u8> {
     let plan = planned.plan.to_json();
     let header = PlanHeader {
         slices: planned.split.slices.clone(),
+        expected_s: planned.expected.0,
         stall_s: planned.stall.0,
         search_s: planned.search.0,
         fallback: planned.fallback,
@@ -119,6 +121,7 @@ fn from_bytes(bytes: &[u8], batch: BatchMeta) -> Result<PlannedBatch, String> {
         batch,
         split: BatchSplit { slices: header.slices },
         plan: Plan::from_json(plan).map_err(read)?,
+        expected: Seconds(header.expected_s),
         stall: Seconds(header.stall_s),
         search: Seconds(header.search_s),
         fallback: header.fallback,

@@ -7,6 +7,7 @@ mod totals;
 pub use load::BatchLoad;
 pub use totals::RunTotals;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,6 +19,9 @@ use crate::checkpoint::CheckpointError;
 use crate::data::DataReport;
 use crate::train::config::RunConfig;
 use crate::train::report::{Evaluation, IterationReport};
+
+/// Iterations whose errors of prediction are given apart.
+const RECENT: usize = 50;
 
 /// The figures of a run of one process, from its start or its resumption.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -75,6 +79,9 @@ pub struct StageFigures {
     pub predicted_s: Seconds,
     /// Mean absolute error of the prediction, relative to the measured time.
     pub prediction_error: f64,
+    /// The mean of the absolute errors in the last 50 timed iterations, when costs are learned; absent before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recent_error: Option<f64>,
     /// Share of the ranks' time without a running stage.
     pub bubble_ratio: f64,
     /// Excess over the critical path of the measured stage times, relative to that path.
@@ -117,6 +124,8 @@ pub struct RunSummarizer {
     iteration: u64,
     losses: Option<[f64; 2]>,
     totals: RunTotals,
+    /// Absolute errors of the last predictions, relative to the measured times.
+    recent_errors: VecDeque<f64>,
     evaluations: Vec<HeldOutLoss>,
     data: DataReport,
 }
@@ -131,6 +140,7 @@ impl RunSummarizer {
             iteration: 0,
             losses: None,
             totals: RunTotals::default(),
+            recent_errors: VecDeque::new(),
             evaluations: Vec::new(),
             data: DataReport::default(),
         }
@@ -139,6 +149,12 @@ impl RunSummarizer {
     /// The sums so far.
     pub fn totals(&self) -> &RunTotals {
         &self.totals
+    }
+
+    /// The mean of the last errors, once there are enough.
+    fn recent_error(&self) -> Option<f64> {
+        let sum: f64 = self.recent_errors.iter().sum();
+        (self.recent_errors.len() == RECENT).then_some(sum / RECENT as f64)
     }
 
     /// The figures so far.
@@ -158,6 +174,7 @@ impl RunSummarizer {
                 makespan_s: Seconds(t.timed_mean(t.makespan_s)),
                 predicted_s: Seconds(t.timed_mean(t.predicted_s)),
                 prediction_error: t.prediction_error(),
+                recent_error: self.recent_error(),
                 bubble_ratio: t.timed_mean(t.bubble),
                 overhead: t.overhead(),
             }),
@@ -183,6 +200,10 @@ impl MetricSink for RunSummarizer {
         self.iteration = report.iteration + 1;
         self.losses = Some([self.losses.map_or(report.loss, |[first, _]| first), report.loss]);
         self.totals.add(report);
+        if report.timed {
+            self.recent_errors.push_back(report.prediction_error().abs());
+            self.recent_errors.drain(..self.recent_errors.len().saturating_sub(RECENT));
+        }
         self.data = report.data.clone();
         Ok(())
     }

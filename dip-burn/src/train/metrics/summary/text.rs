@@ -18,10 +18,14 @@ impl RunSummary {
             match &self.stages {
                 None => "not timed; on a GPU, pipeline.timed_every times them".into(),
                 Some(stages) => format!(
-                    "{}, predicted {} (mean error {}), bubble {}, runtime overhead {}",
+                    "{}, predicted {} (mean error {}{}), bubble {}, runtime overhead {}",
                     stages.makespan_s,
                     stages.predicted_s,
                     percent(stages.prediction_error),
+                    stages.recent_error.map_or_else(String::new, |error| format!(
+                        ", {} in the last 50",
+                        percent(error)
+                    )),
                     percent(stages.bubble_ratio),
                     percent(stages.overhead)
                 ),

@@ -2,10 +2,8 @@
 
 use thiserror::Error;
 
-use crate::plan::build::BuildError;
-use crate::plan::partition::BatchSplit;
-use crate::plan::plan::Plan;
-use crate::plan::schedule::ScheduleError;
+use super::Trace;
+use crate::plan::{BatchSplit, BuildError, Plan, ScheduleError};
 use crate::spec::{BatchMeta, Seconds};
 
 /// Plans batches before they are trained. Implemented by the planner of dip-sched, and by a fixed list in tests.
@@ -25,10 +23,20 @@ pub trait PlanSource {
     /// [`PlanError`] if the batch has no plan.
     fn take(&mut self) -> Result<PlannedBatch, PlanError>;
 
-    /// Reports the duration of the last iteration, which is the time to plan a batch while the next iteration runs.
-    fn measured(&mut self, iteration: Seconds) {
+    /// Reports how the last iteration ran. Returns what is worth telling the user, such as a rank that is slower than others.
+    fn measured(&mut self, iteration: &MeasuredIteration<'_>) -> Vec<String> {
         let _ = iteration;
+        Vec::new()
     }
+}
+
+/// An iteration that has run.
+#[derive(Debug, Clone, Copy)]
+pub struct MeasuredIteration<'a> {
+    /// The time to plan a batch while the next iteration runs: the duration of the iteration over the number of its plans.
+    pub planning_time: Seconds,
+    /// Its plans in the order in which they were taken, and when their stages ran; empty if stages were not timed.
+    pub runs: &'a [(&'a Plan, &'a Trace)],
 }
 
 /// A batch with its plan.
@@ -40,6 +48,8 @@ pub struct PlannedBatch {
     pub split: BatchSplit,
     /// Its plan.
     pub plan: Plan,
+    /// The makespan to expect, as earlier iterations ran; that of the plan if nothing is known.
+    pub expected: Seconds,
     /// Time that [`PlanSource::take`] waited for it.
     pub stall: Seconds,
     /// Duration of the search, on its own thread.
