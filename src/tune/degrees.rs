@@ -9,7 +9,7 @@ use dip_core::{
 use dip_emu::AnalyticCost;
 use dip_sched::{Planning, assign_microbatches};
 
-use super::refine::SIZE_SCALES;
+use super::layout::{SIZE_SCALES, scaled};
 use super::{TuneError, TuneSettings};
 
 /// The model at some degrees, ready to be emulated.
@@ -131,7 +131,7 @@ impl Sized {
         let (model, ranks) = (self.planning.model(), f64::from(self.planning.ranks()));
         let mut least = f64::INFINITY;
         for scale in SIZE_SCALES {
-            let partitioner = super::refine::scaled(self, scale);
+            let partitioner = scaled(&self.planning, scale);
             let partition = partitioner.partition()?;
             let planning = self.planning.clone().with_partition(partition);
             let loads =

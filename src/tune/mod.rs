@@ -13,6 +13,7 @@
 //! computation of all stages, shared equally by the ranks, and the mean over the ranks of optimiser and gather.
 
 mod degrees;
+mod layout;
 mod limits;
 mod refine;
 mod trial;
@@ -28,8 +29,8 @@ use dip_core::{
 use dip_emu::{Replicas, sample};
 use dip_sched::PartitionError;
 
+pub use layout::{Layout, RouteMix};
 pub use limits::{Limit, Losses};
-pub use refine::{Layout, RouteMix};
 
 use degrees::{Degrees, Sized};
 use trial::Trial;
@@ -216,7 +217,7 @@ pub fn tune(
             continue;
         }
         let trial = Trial::new(&sized, settings, cancel);
-        let found = trial.emulate(&Layout::usual(&sized)?, settings.budget)?;
+        let found = trial.emulate(&Layout::usual(&sized.planning)?, settings.budget)?;
         progress.emulated(sized.parallel(), found.as_ref());
         report.emulated += 1;
         match found {

@@ -10,8 +10,8 @@ use dip_emu::step_figures;
 use dip_sched::{Dip, Planning};
 
 use super::degrees::Sized;
+use super::layout::Layout;
 use super::limits::Losses;
-use super::refine::Layout;
 use super::{Setup, TuneError, TuneSettings};
 
 /// Emulates layouts of a model at given degrees.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::find::find_shards;
-use super::format;
+use super::format::is_remote;
+use super::identity::identity;
 use super::known::MediaCounts;
 use super::sample::SizeLimits;
 use super::shard::{Folders, Shard};
@@ -57,9 +58,9 @@ impl IndexRequest {
     }
 
     fn index(&self, path: &Path, see: &(dyn Fn() + Sync)) -> Result<IndexedShard, DataError> {
-        let identity = format::identity(path)?;
+        let identity = identity(path)?;
         let place = self.folders.indexes.as_deref();
-        if place.is_none() && format::is_remote(path) {
+        if place.is_none() && is_remote(path) {
             let reason = "there is no folder beside it for its index; give a folder for indexes";
             return Err(DataError::Remote { url: path.to_owned(), source: reason.into() });
         }

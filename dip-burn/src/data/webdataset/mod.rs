@@ -8,6 +8,7 @@ mod cache;
 mod find;
 mod format;
 mod headers;
+mod identity;
 mod index;
 mod index_file;
 mod indexing;
@@ -45,6 +46,7 @@ use super::error::DataError;
 use super::skip::{SkipCounts, SkipReason, SkippedSample};
 use super::source::{DataSource, SourcePosition};
 use super::video::CaptionedVideo;
+use identity::identity;
 use known::KnownMedia;
 use shard::Shard;
 
@@ -160,7 +162,7 @@ impl<D> WebDataset<D> {
         let buffer = config.shuffle_buffer;
         FieldError::check_range("shuffle_buffer", buffer, 1..=MAX_BUFFER, remedy)?;
         let shards = find::find_shards(paths)?;
-        let identities = shards.iter().map(|path| format::identity(path));
+        let identities = shards.iter().map(|path| identity(path));
         let identities: Arc<[u64]> = identities.collect::<Result<_, _>>()?;
         let mut new = Self {
             read,

@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{AudioSpec, LayerStrategy};
 
-use super::block::attention::Geometry;
+use super::block::geometry::Geometry;
 use super::block::layer::{self as run, Layer, LayersKept};
 use super::chunk::unread_gradients;
 use super::{ChunkSpec, Gradients, Init, ModelChunk, Slice};

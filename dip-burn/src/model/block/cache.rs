@@ -10,7 +10,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::attention::Geometry;
+use super::geometry::Geometry;
 use super::heads::HeadSizes;
 use super::rotary::Rotary;
 use super::span::{AttentionSpan, CausalPart};

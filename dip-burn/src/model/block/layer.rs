@@ -7,9 +7,10 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::LayerStrategy;
 
-use super::attention::{Attention, AttentionGiven, AttentionKept, Geometry};
+use super::attention::{Attention, AttentionGiven, AttentionKept};
 use super::cache::Continuation;
 use super::feed_forward::{FeedForward, FeedForwardKept};
+use super::geometry::Geometry;
 use super::norm::{Norm, NormKept};
 use crate::model::gradients::{Gradients, bytes_of};
 use crate::model::offload::{KeptTensors, Offloaded, TensorVisitor};

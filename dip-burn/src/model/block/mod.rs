@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `layer` | runs of layers under memory strategies, and the pre-norm transformer layer |
 //! | `attention`, `core`, `rotary` | attention: projections, scores and weighted sums, rotary positions |
-//! | `span`, `heads` | which queries attend to which keys; rows as heads |
+//! | `geometry`, `span`, `heads` | positions; which queries attend to which keys; rows as heads |
 //! | `cache` | keys and values of the tokens that a decoder has seen |
 //! | `feed_forward`, `norm` | the other parts of a layer |
 //! | `linear` | linear layers with low-rank adapters |
@@ -17,6 +17,7 @@ pub mod cache;
 pub(in crate::model) mod columns;
 pub mod core;
 pub mod feed_forward;
+pub mod geometry;
 pub mod heads;
 pub mod layer;
 pub mod linear;

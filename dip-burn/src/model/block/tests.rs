@@ -6,8 +6,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use dip_core::{Activation, ModelSpec, ModuleSpec, QueryKeyNorm};
 
-use crate::model::block::attention::{Attention, Geometry};
+use crate::model::block::attention::Attention;
 use crate::model::block::feed_forward::FeedForward;
+use crate::model::block::geometry::Geometry;
 use crate::model::block::heads::HeadSizes;
 use crate::model::block::layer::{Block, Layer};
 use crate::model::block::norm::Norm;

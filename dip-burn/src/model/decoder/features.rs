@@ -10,9 +10,9 @@ use dip_core::LayerStrategy;
 
 use super::DecoderChunk;
 use crate::model::Gradients;
-use crate::model::block::attention::Geometry;
 use crate::model::block::cache::{Continuation, KeyValueCache};
 use crate::model::block::columns;
+use crate::model::block::geometry::Geometry;
 use crate::model::block::layer::{self as run, Block, Layer, LayersKept};
 
 /// The state of the layers between forward and backward.

@@ -4,9 +4,10 @@ use burn::tensor::backend::Backend;
 use dip_core::ModuleSpec;
 
 use super::DecoderChunk;
-use crate::model::block::attention::{Attention, Geometry};
+use crate::model::block::attention::Attention;
 use crate::model::block::cache::{Continuation, KeyValueCache};
 use crate::model::block::feed_forward::FeedForward;
+use crate::model::block::geometry::Geometry;
 use crate::model::block::layer::Layer;
 use crate::model::block::norm::Norm;
 use crate::model::block::rotary::Rotary;

@@ -19,7 +19,7 @@ use dip_core::{DecoderSpec, DitSpec, LayerStrategy, ModuleSpec, T5Spec, WanSpec}
 
 use crate::batch::Microbatch;
 use crate::kernels::{ClipRows, kernels};
-use crate::model::block::attention::Geometry;
+use crate::model::block::geometry::Geometry;
 use crate::model::block::heads::HeadSizes;
 use crate::model::block::layer::{self as run, LayersKept};
 use crate::model::block::rotary::{Rotary, RotaryPairs};

@@ -7,8 +7,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use dip_core::{ModuleSpec, T5Spec};
 
-use crate::model::block::attention::{Attention, AttentionGiven, AttentionKept, Geometry};
+use crate::model::block::attention::{Attention, AttentionGiven, AttentionKept};
 use crate::model::block::feed_forward::{FeedForward, FeedForwardKept};
+use crate::model::block::geometry::Geometry;
 use crate::model::block::layer::Block;
 use crate::model::block::norm::{Norm, NormKept};
 use crate::model::gradients::{Gradients, bytes_of};

@@ -8,7 +8,7 @@ use dip_core::{LayerStrategy, VitSpec};
 
 use super::{Stream, VitChunk};
 use crate::model::Gradients;
-use crate::model::block::attention::Geometry;
+use crate::model::block::geometry::Geometry;
 use crate::model::block::layer::{self as run, Layer, LayersKept};
 use crate::model::block::merger::MergerKept;
 
