@@ -70,7 +70,8 @@ pub mod prelude {
     pub use crate::plan::{
         BatchMeta, BatchPlanner, BatchSplit, Budget, Bytes, ClusterSpec, CostModel, Dip,
         Environment, MicrobatchMeta, ModelSpec, Partition, Partitioner, Plan, Planning, Schedule,
-        ScheduleError, Seconds, TaskGraph, check_plan, lower_bound, presets, schedule_by_name,
+        ScheduleError, Seconds, TaskGraph, check_plan, follow_order, lower_bound, presets,
+        schedule_by_name,
     };
 }
 

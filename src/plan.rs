@@ -18,7 +18,7 @@ pub use dip_core::{
 pub use dip_sched::{
     BatchPlanner, Dip, DynaPipe, Exact, GPipe, Interleaved, MicrobatchLoads, OneFOneB, Optimus,
     PartitionError, Partitioner, PlacementError, PlacementSearch, PlannerConfig, PlannerStats,
-    Planning, Reordered, ZeroBubble, assign_microbatches, fastest_planning, lower_bound,
-    routed_partitions, schedule_by_name, schedule_names, schedules, split_batch, systems,
-    validate_partition,
+    Planning, Reordered, ZeroBubble, assign_microbatches, fastest_planning, follow_order,
+    lower_bound, routed_partitions, schedule_by_name, schedule_names, schedules, split_batch,
+    systems, validate_partition,
 };

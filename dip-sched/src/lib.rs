@@ -12,6 +12,7 @@
 //! | place layers on ranks by rule | [`Partitioner`], [`validate_partition`] |
 //! | place layers on ranks for the batches of a run | [`PlacementSearch`] |
 //! | find a schedule by name | [`schedule_by_name`] |
+//! | fit an order of your own into memory | [`follow_order`] |
 //! | know how far from optimal a plan can be | [`lower_bound`]; every plan states it |
 //! | plan ahead while training runs | [`BatchPlanner`], or [`Planner`] for your own graphs |
 //! | assign microbatches to replicas | [`assign_microbatches`] |
@@ -51,7 +52,7 @@ pub use planning::{
 };
 pub use schedules::{
     Dip, DualPipeV, DynaPipe, Exact, GPipe, Interleaved, OneFOneB, Optimus, Reordered, VHalf, VMin,
-    Zbv, ZeroBubble, schedule_by_name, schedule_names, schedules,
+    Zbv, ZeroBubble, follow_order, schedule_by_name, schedule_names, schedules,
 };
 
 /// The Rust of the README compiles and runs.

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dip_core::{Budget, ModuleId, Partition, Seconds};
-use dip_sched::{PartitionError, Partitioner, routed_partitions};
+use dip_core::{Budget, Seconds};
+use dip_sched::{PartitionError, routed_partitions};
 
 use super::degrees::Sized;
-use super::layout::{Layout, SIZE_SCALES, USUAL_SEGMENTS, scaled};
+use super::layout::{Layout, SIZE_SCALES, scaled};
 use super::trial::Trial;
 use super::{LAST_SEARCH, Setup, TuneError, TuneSettings};
 

@@ -48,6 +48,8 @@ fn a_plan_is_explained_with_what_would_make_it_shorter() {
     }
     // Searches under an iteration budget are reproducible.
     assert_eq!(text, folder.dip(&arguments).ok());
+    let error = folder.dip(&["explain", "dip.json", "--model", "t2v-s"]).fails(2);
+    assert!(error.contains("t2v-s") && error.contains("vlm-s"), "{error}");
 }
 
 #[test]

@@ -30,11 +30,36 @@ pub use zero_bubble::ZeroBubble;
 
 use std::time::Instant;
 
-use dip_core::{Environment, Plan, ScheduleError, Seconds, TaskGraph};
+use dip_core::{
+    Environment, Plan, ScheduleError, Seconds, TaskGraph, TaskId, Timeline, TimelineError,
+};
 
 use crate::bounds::lower_bound_of;
 use crate::ordering::realise;
 use crate::problem::{Order, Problem};
+
+/// Plans an order of your own, one list a rank: follows it as far as dependencies and memory allow, under the fastest memory
+/// strategies that fit, as every classical schedule does.
+///
+/// # Errors
+/// [`ScheduleError::InvalidOrder`] if the lists do not have every task once, on its rank. [`ScheduleError::Infeasible`] if not even the
+/// smallest strategies fit.
+pub fn follow_order(
+    schedule: &str,
+    graph: &TaskGraph,
+    order: &[Vec<TaskId>],
+    env: &Environment<'_>,
+) -> Result<Plan, ScheduleError> {
+    // An order that deadlocks is followed as far as it goes.
+    match Timeline::evaluate(graph, order) {
+        Ok(_) | Err(TimelineError::Deadlock { .. }) => {}
+        Err(source) => {
+            return Err(ScheduleError::InvalidOrder { schedule: schedule.into(), source });
+        }
+    }
+    let numbers = |list: &Vec<TaskId>| list.iter().map(|task| task.0).collect();
+    plan_target_orders(schedule, graph, env, |_| vec![order.iter().map(numbers).collect()])
+}
 
 /// Plans a classical schedule.
 fn plan_target_orders(

@@ -3,7 +3,7 @@
 use dip_core::{
     Budget, Bytes, Environment, Plan, ScheduleError, TaskGraph, check_graph, check_plan,
 };
-use dip_sched::{lower_bound, schedule_by_name, schedule_names};
+use dip_sched::{follow_order, lower_bound, schedule_by_name, schedule_names};
 
 use crate::generate::{Generator, GraphShape, MemoryLimit, Model, Module, StageSpec, limit, small};
 
@@ -154,5 +154,25 @@ fn wave_schedules_make_valid_plans_of_every_wave() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn an_order_of_the_users_own_is_followed_within_memory() {
+    for seed in 0..24 {
+        let graph = graph(seed);
+        // Backwards first and late microbatches first: it deadlocks, and takes no regard of memory.
+        let mut order = vec![Vec::new(); graph.ranks as usize];
+        graph.tasks.iter().rev().for_each(|task| order[task.rank.index()].push(task.id));
+        let plan = follow_order("mine", &graph, &order, &env(1)).unwrap();
+        check("mine", seed, &graph, &plan);
+        assert_eq!(plan.schedule, "mine");
+        // A plan that is valid as it is, with strategies of its own, comes out no longer.
+        let best = schedule_by_name("1f1b").unwrap().plan(&graph, &env(1)).unwrap();
+        let again = follow_order("mine", &graph, &best.order, &env(1)).unwrap();
+        assert!(again.predicted.makespan_s <= best.predicted.makespan_s, "seed {seed}");
+        let lost = order.iter_mut().find_map(Vec::pop);
+        let error = follow_order("mine", &graph, &order, &env(1)).unwrap_err();
+        assert!(matches!(error, ScheduleError::InvalidOrder { .. }), "{lost:?}: {error}");
     }
 }

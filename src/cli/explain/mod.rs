@@ -75,6 +75,12 @@ impl Explain {
     fn layouts(&self, plan: &Plan, env: &Environment<'_>) -> Result<Vec<Variant>> {
         let Some(name) = &self.model else { return Ok(Vec::new()) };
         let model = inputs::model(name)?;
+        anyhow::ensure!(
+            model.name == plan.graph.model,
+            "--model is {}, but the plan is of {}; give the model of the plan",
+            model.name,
+            plan.graph.model
+        );
         let cluster = inputs::cluster(self.cluster.as_deref().unwrap_or(&plan.graph.cluster))?;
         let batch = match &self.batch {
             Some(path) => Some(inputs::batch(path, None)?),
