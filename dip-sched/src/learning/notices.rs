@@ -12,6 +12,8 @@ use super::scope::Scope;
 const NOTABLE: f64 = 0.1;
 /// Iterations before the first notice.
 const FIRST: u64 = 10;
+/// Iterations between two notices of drift: on a busy machine times change all the time.
+const BETWEEN: u64 = 100;
 
 /// What was told so far.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -19,6 +21,8 @@ const FIRST: u64 = 10;
 pub struct Reported {
     /// The logarithm of the factor of all times.
     drift: f64,
+    /// The iteration in which drift was told.
+    told_in: Option<u64>,
     /// The same for each rank, relative to the other ranks.
     ranks: BTreeMap<RankId, f64>,
 }
@@ -31,8 +35,9 @@ impl Reported {
             return notices;
         }
         let all = scopes.get(&Scope::default()).map_or(0.0, Estimate::value);
-        if is_notable(all - self.drift) {
-            self.drift = all;
+        let is_due = self.told_in.is_none_or(|told| iterations >= told + BETWEEN);
+        if is_notable(all - self.drift) && is_due {
+            (self.drift, self.told_in) = (all, Some(iterations));
             notices.push(format!("stages take {} than in the profile", relative(all)));
         }
         let ranks: Vec<(RankId, f64)> = scopes

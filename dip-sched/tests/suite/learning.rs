@@ -114,10 +114,10 @@ fn drift_is_followed_and_told_once() {
     let machine = |_: &Task, iteration: u64, random: &mut Generator| {
         if iteration < 60 { noise(random) } else { 1.5 * noise(random) }
     };
-    let (_, errors, notices) = train(140, &machine);
+    let (_, errors, notices) = train(240, &machine);
     let mean = mean_error(&errors[100..]);
     assert!(mean < 0.03, "mean error {mean}");
-    assert!(!notices.is_empty() && notices.len() <= 5, "{notices:?}");
+    assert!(!notices.is_empty() && notices.len() <= 2, "{notices:?}");
     assert!(
         notices.last().is_some_and(|n| n.contains("% longer than in the profile")),
         "{notices:?}"
