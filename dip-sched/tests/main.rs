@@ -25,6 +25,10 @@ mod cyclic;
 #[path = "suite/learning.rs"]
 mod learning;
 
+/// Plans that a judge has chosen.
+#[path = "suite/judged.rs"]
+mod judged;
+
 /// Planning ahead on another thread.
 #[path = "suite/planner.rs"]
 mod planner;

@@ -105,7 +105,7 @@ pub fn compile(plan: &Plan) -> Program {
     }
     let is_tight = |r: usize, order: &[TaskId]| {
         let largest = order.iter().map(|&task| graph.task(task).activation_bytes).max();
-        let peak = plan.predicted.peak_bytes[r];
+        let peak = plan.predicted.peak_bytes.get(r).copied().unwrap_or_default();
         peak.saturating_add(largest.unwrap_or_default()) > graph.memory_limit_bytes[r]
     };
     let rank = |(r, order): (usize, &Vec<TaskId>)| RankProgram {

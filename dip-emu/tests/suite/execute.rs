@@ -1,7 +1,8 @@
 use dip_core::{
-    Bytes, ExecError, Executor, Plan, RankId, Seconds, TaskId, Timeline, Trace, check_plan,
+    Bytes, ExecError, Executor, Plan, PlanJudge, RankId, Seconds, TaskId, Timeline, Trace,
+    check_plan,
 };
-use dip_emu::{LinkModel, Noise, VirtualExecutor, noise_study};
+use dip_emu::{LinkModel, Noise, NoiseJudge, VirtualExecutor, noise_study};
 use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
 
 use crate::support::any_plan;
@@ -151,4 +152,17 @@ fn a_plan_in_deadlock_names_the_ranks_that_wait() {
     let error = VirtualExecutor::default().execute(&plan).unwrap_err();
     let ExecError::Deadlock { stuck } = error else { panic!("{error}") };
     assert_eq!(stuck.iter().map(|(rank, _)| *rank).collect::<Vec<_>>(), [RankId(0), RankId(1)]);
+}
+
+#[test]
+fn a_judge_expects_the_mean_of_the_study() {
+    let plan = two_messages();
+    let noise = Noise::new(0.2, 5).unwrap();
+    for window in [1, 8] {
+        let judge = NoiseJudge::new(noise, 7, window);
+        let study = noise_study(&Plan { window, ..plan.clone() }, LinkModel::Uncontended, noise, 7)
+            .unwrap();
+        let expected = judge.expected(&plan, judge.scenarios());
+        assert!((expected.0 / study.mean_s.0 - 1.0).abs() < 1e-9);
+    }
 }
