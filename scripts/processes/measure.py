@@ -140,16 +140,16 @@ def equal():
 
 def share():
     """One process of two ranks and two processes of one, in turn."""
-    run = settings("share", iterations=60)
+    run = settings("share", iterations=25)
     train(run, "share-profile")
     times = {1: [], 2: []}
-    for turn in range(5):
+    print("| turn | 1 process x 2 ranks, ms | 2 processes x 1 rank, ms | ratio |\n|---|---|---|---|", flush=True)
+    for turn in range(4):
         for count in times if turn % 2 == 0 else reversed(times):
             reports = train(run, f"share-{count}", count, profile="share-profile")
             times[count].append(seconds(reports))
-    print("| turn | 1 process x 2 ranks, ms | 2 processes x 1 rank, ms | ratio |\n|---|---|---|---|")
-    for turn, (one, two) in enumerate(zip(*times.values())):
-        print(f"| {turn + 1} | {1e3 * one:.1f} | {1e3 * two:.1f} | {two / one:.3f} |")
+        one, two = (t[-1] for t in times.values())
+        print(f"| {turn + 1} | {1e3 * one:.1f} | {1e3 * two:.1f} | {two / one:.3f} |", flush=True)
     one, two = (statistics.median(t) for t in times.values())
     print(f"| median | {1e3 * one:.1f} | {1e3 * two:.1f} | {two / one:.3f} |")
 
@@ -313,9 +313,9 @@ def network():
         cable = Cable(megabits, 0.5)
         try:
             times, last = {"true": [], "false": []}, {}
-            for turn in range(3):
+            for turn in range(2):
                 for costs in times:
-                    run = settings("network", iterations=25, more=f"network_costs = {costs}")
+                    run = settings("network", iterations=12, more=f"network_costs = {costs}")
                     name = f"network-{megabits}-{costs}"
                     profile = "network-profile" if (out / "network-profile").exists() else None
                     reports = train(run, name, launcher=cable.launcher(), profile=profile)
