@@ -313,9 +313,9 @@ def network():
         cable = Cable(megabits, 0.5)
         try:
             times, last = {"true": [], "false": []}, {}
-            for turn in range(2):
+            for turn in range(3):
                 for costs in times:
-                    run = settings("network", iterations=12, more=f"network_costs = {costs}")
+                    run = settings("network", iterations=25, more=f"network_costs = {costs}")
                     name = f"network-{megabits}-{costs}"
                     profile = "network-profile" if (out / "network-profile").exists() else None
                     reports = train(run, name, launcher=cable.launcher(), profile=profile)
