@@ -23,11 +23,12 @@ pub use dip_burn::train::{
     EvaluationError, Evaluator, HeldOutLoss, HeldOutPicture, Inference, IterationReport, JsonLines,
     LoadFigures, LoadedBatch, LockError, LoraConfig, LossScale, MetricSink, MetricsConfig,
     MixtureConfig, OnError, OutputLock, Packing, PartitionMethod, PendingContent, PipelineConfig,
-    Resumed, RunConfig, RunData, RunFacts, RunState, RunSummarizer, RunSummary, RunTotals,
-    SampleCount, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig, SinkError,
-    StageFigures, StopRequest, SummaryFile, SurveyedDocument, TensorBoard, Throughput, TraceFiles,
-    TrainError, TrainedInit, TrainedModel, Trainer, TrainerInit, WeightsConfig, clip_size,
-    index_requests, microbatch_padding, microbatch_patches, resident_bytes, write_samples,
+    Prometheus, Resumed, RunConfig, RunData, RunFacts, RunState, RunSummarizer, RunSummary,
+    RunTotals, SampleCount, SampleFiles, SampledClip, SelectMicrobatches, SequenceConfig,
+    SinkError, StageFigures, StopRequest, SummaryFile, SurveyedDocument, TensorBoard, Throughput,
+    TraceFiles, TrainError, TrainedInit, TrainedModel, Trainer, TrainerInit, WeightsConfig,
+    clip_size, index_requests, microbatch_padding, microbatch_patches, resident_bytes,
+    write_samples,
 };
 pub use dip_burn::{
     Backend, Batch, Clip, ClipGrid, ClipSize, Features, Image, ImageLayout, ImagePlace, Microbatch,

@@ -56,6 +56,11 @@ mod init;
 #[path = "suite/training.rs"]
 mod training;
 
+/// The panel of a run on a terminal.
+#[cfg(all(feature = "train", unix))]
+#[path = "suite/panel.rs"]
+mod panel;
+
 /// Interruptions, full disks and damaged checkpoints.
 #[cfg(all(feature = "train", unix))]
 #[path = "suite/durable.rs"]

@@ -43,9 +43,9 @@ pub use load::{microbatch_padding, microbatch_patches};
 pub use lock::{LockError, OutputLock};
 pub use loss_scale::LossScale;
 pub use metrics::{
-    BatchLoad, HeldOutLoss, JsonLines, LoadFigures, MetricSink, RunSummarizer, RunSummary,
-    RunTotals, SampleFiles, SinkError, StageFigures, SummaryFile, TensorBoard, TraceFiles,
-    write_samples,
+    BatchLoad, HeldOutLoss, JsonLines, LoadFigures, MetricSink, Prometheus, RunSummarizer,
+    RunSummary, RunTotals, SampleFiles, SinkError, StageFigures, SummaryFile, TensorBoard,
+    TraceFiles, write_samples,
 };
 pub use report::{Caption, Evaluation, IterationReport, SampledClip};
 pub use state::{RunFacts, RunState};

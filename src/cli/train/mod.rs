@@ -2,9 +2,11 @@
 
 mod compare;
 mod generated;
+mod panel;
 mod processes;
 mod progress;
 mod signals;
+mod trend;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +20,7 @@ use dip::train::runtime::{ProcessGroup, SingleProcess};
 use dip::train::{Device, OutputLock, Resumed, Run, RunConfig, StopRequest, checkpoint};
 
 use super::output::JsonOutput;
+use super::spinner::Spinner;
 use super::{inputs, sizing, terminal};
 pub use generated::print_generated;
 use progress::Progress;
@@ -52,6 +55,9 @@ pub struct Train {
     /// Write the measured timelines of these iterations to the folder `traces` of the output, for `dip report`
     #[arg(long, value_name = "FROM..TO", value_parser = iterations)]
     trace: Option<(u64, u64)>,
+    /// Print the run with all settings that the file leaves out, as TOML, and end
+    #[arg(long)]
+    show_defaults: bool,
     #[command(flatten)]
     json: JsonOutput,
 }
@@ -64,6 +70,10 @@ impl Train {
         config.output = self.output.clone().unwrap_or(config.output);
         config.metrics.trace = self.trace.or(config.metrics.trace);
         config.validate().with_context(|| shown)?;
+        if self.show_defaults {
+            print!("{}", toml::to_string(&config).context("the run has no TOML form")?);
+            return Ok(ExitCode::SUCCESS);
+        }
         if let Some(other) = &self.compare {
             processes::refuse("--compare trains in one process")?;
             return compare::compare(&config, &model, other, &self.json);
@@ -93,7 +103,9 @@ impl Train {
         describe(&config, &model).into_iter().for_each(say);
         say("reading data, measuring stages and placing layers ..".into());
         let stop = StopRequest::default();
+        let spinner = Spinner::start("reading, measuring and placing");
         let mut trainer = run.with_stop(stop.clone()).start()?;
+        drop(spinner);
         say(format!("layers: {}", trainer.partition().describe(&model)));
         sizing::warn_empty_ranks(trainer.partition());
         warn_threads(&config, group.size());
@@ -108,15 +120,20 @@ impl Train {
                 }
             }
         }
+        let progress = || Progress::new(&config, trainer.iteration(), self.json.clone());
+        let mut progress = is_first.then(progress);
+        let lines = progress.as_ref().map(Progress::lines).unwrap_or_default();
         // Before, there is nothing to save, and signals end the process at once.
-        let signals = Signals::stop(&stop).context("signals cannot be handled")?;
-        if is_first {
-            let mut progress = Progress::new(&config, trainer.iteration(), self.json.clone());
-            trainer.run(&mut progress)?;
-            progress.finish()?;
-        } else {
-            trainer.run(&mut ())?;
-            say(format!("{}: trained to iteration {}", config.name, trainer.iteration()));
+        let signals = Signals::stop(&stop, lines).context("signals cannot be handled")?;
+        match &mut progress {
+            Some(progress) => {
+                trainer.run(progress)?;
+                progress.finish()?;
+            }
+            None => {
+                trainer.run(&mut ())?;
+                say(format!("{}: trained to iteration {}", config.name, trainer.iteration()));
+            }
         }
         if trainer.is_done() {
             return Ok(ExitCode::SUCCESS);

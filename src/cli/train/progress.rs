@@ -1,4 +1,4 @@
-//! The progress of a run on the terminal: a bar, or lines in a pipe.
+//! The progress of a run on the terminal: a panel, or lines in a pipe.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use dip::train::checkpoint::CheckpointError;
 use dip::train::data::DataReport;
 use dip::train::{
-    EarlyStop, Evaluation, IterationReport, MetricSink, RunConfig, RunSummarizer, SinkError,
+    EarlyStop, Evaluation, HeldOutLoss, IterationReport, MetricSink, RunConfig, RunSummarizer,
+    SinkError,
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::MultiProgress;
 
 use super::generated::print_generated;
+use super::panel::{Panel, Shown};
 use crate::cli::output::{Figures, JsonOutput};
 use crate::cli::terminal;
 
@@ -20,10 +22,11 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Shows a run on the terminal.
 pub struct Progress {
     json: JsonOutput,
-    bar: ProgressBar,
+    panel: Panel,
     iterations: u64,
     summarizer: RunSummarizer,
     last_line: Option<Instant>,
+    held_out: Option<HeldOutLoss>,
     last_evaluation: Option<Evaluation>,
     warned_of_skips: bool,
     warned_of_pictures: bool,
@@ -36,39 +39,36 @@ impl Figures for dip::train::RunSummary {
 impl Progress {
     /// The progress of a run that begins after `done` iterations.
     pub fn new(config: &RunConfig, done: u64, json: JsonOutput) -> Self {
-        let iterations = config.iterations;
-        let bar = match terminal::is_quiet() {
-            true => ProgressBar::hidden(),
-            false => ProgressBar::new(iterations),
-        };
-        let template = "{bar:16} {pos}/{len}, {eta} left, {wide_msg}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
         Self {
             json,
-            bar: bar.with_position(done),
-            iterations,
+            panel: Panel::new(config.iterations, done),
+            iterations: config.iterations,
             summarizer: RunSummarizer::new(config),
             last_line: None,
+            held_out: None,
             last_evaluation: None,
             warned_of_skips: false,
             warned_of_pictures: false,
         }
     }
 
+    /// The lines of the panel, for those who print above them.
+    pub fn lines(&self) -> MultiProgress {
+        self.panel.lines()
+    }
+
     fn say(&self, text: String) {
-        self.bar.suspend(|| self.json.say(text));
+        self.panel.print(|| self.json.say(text));
     }
 
     /// Warns once of each thing that is wrong with the data.
     fn warn(&mut self, data: &DataReport) {
         if let (Some(text), false) = (data.skips_many(), self.warned_of_skips) {
-            self.bar.suspend(|| terminal::warn(text));
+            self.panel.print(|| terminal::warn(text));
             self.warned_of_skips = true;
         }
         if let (Some(text), false) = (data.without_pictures(), self.warned_of_pictures) {
-            self.bar.suspend(|| terminal::warn(text));
+            self.panel.print(|| terminal::warn(text));
             self.warned_of_pictures = true;
         }
     }
@@ -76,7 +76,7 @@ impl Progress {
     /// True if a line is due: in a pipe now and then, and always in a verbose command.
     fn is_line_due(&mut self) -> bool {
         let is_late = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
-        let is_due = terminal::is_verbose() || self.bar.is_hidden() && is_late;
+        let is_due = terminal::is_verbose() || self.panel.is_hidden() && is_late;
         if is_due {
             self.last_line = Some(Instant::now());
         }
@@ -85,7 +85,7 @@ impl Progress {
 
     /// Prints the summary of the run.
     pub fn finish(&self) -> anyhow::Result<()> {
-        self.bar.finish();
+        self.panel.end();
         let summary = self.summarizer.summary();
         self.json.print(&summary, || {
             if summary.iterations == 0 {
@@ -123,12 +123,12 @@ impl MetricSink for Progress {
             self.say(format!("after iteration {}: {notice}", report.iteration + 1));
         }
         self.warn(&report.data);
-        let line = line(report, &self.summarizer);
         if self.is_line_due() {
+            let line = line(report, &self.summarizer);
             self.say(format!("iteration {} of {}: {line}", report.iteration + 1, self.iterations));
         }
-        self.bar.set_position(report.iteration + 1);
-        self.bar.set_message(line);
+        let (totals, held_out) = (self.summarizer.totals(), self.held_out.as_ref());
+        self.panel.show(&Shown { report, totals, held_out });
         Ok(())
     }
 
@@ -138,6 +138,8 @@ impl MetricSink for Progress {
             "after iteration {}: held-out {} {:.3}",
             evaluation.iteration, evaluation.what, evaluation.loss
         ));
+        let Evaluation { iteration, what, loss, .. } = *evaluation;
+        self.held_out = Some(HeldOutLoss { iteration, what, loss });
         self.last_evaluation = Some(evaluation.clone());
         Ok(())
     }
@@ -152,7 +154,7 @@ impl MetricSink for Progress {
     }
 
     fn checkpoint_failed(&mut self, error: &CheckpointError) -> Result<(), SinkError> {
-        self.bar.suspend(|| terminal::warn(format!("no checkpoint: {error}")));
+        self.panel.print(|| terminal::warn(format!("no checkpoint: {error}")));
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use dip::train::StopRequest;
+use indicatif::MultiProgress;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -21,11 +22,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Turns signals of this process into requests to `stop`.
+    /// Turns signals of this process into requests to `stop`, and says so above the `lines` that are drawn.
     ///
     /// # Errors
     /// The system's error.
-    pub fn stop(stop: &StopRequest) -> io::Result<Self> {
+    pub fn stop(stop: &StopRequest, lines: MultiProgress) -> io::Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
         // Looks at the flag before the next line sets it.
         flag::register_conditional_shutdown(SIGINT, INTERRUPTED.into(), interrupted.clone())?;
@@ -37,9 +38,8 @@ impl Signals {
             while !stop.is_requested() {
                 thread::sleep(POLL);
             }
-            terminal::progress(
-                "stopping after this iteration, with a checkpoint; Ctrl-C ends at once",
-            );
+            let text = "stopping after this iteration, with a checkpoint; Ctrl-C ends at once";
+            lines.suspend(|| terminal::progress(text));
         });
         Ok(Self { interrupted })
     }

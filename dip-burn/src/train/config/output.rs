@@ -191,6 +191,8 @@ impl Default for EvaluationConfig {
 pub struct MetricsConfig {
     /// TensorBoard event files in the folder `tensorboard` of the output.
     pub tensorboard: bool,
+    /// `metrics.prom` in the output: the newest figures in the text format of Prometheus.
+    pub prometheus: bool,
     /// Iterations whose measured timelines are written to the folder `traces` of the output, from the first to the one before the
     /// last: `[100, 110]`. `dip report` draws them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,7 +201,7 @@ pub struct MetricsConfig {
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { tensorboard: true, trace: None }
+        Self { tensorboard: true, prometheus: false, trace: None }
     }
 }
 

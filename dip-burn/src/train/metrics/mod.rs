@@ -1,6 +1,7 @@
 //! The destinations of metrics: files, and any [`MetricSink`].
 
 mod json_lines;
+mod prometheus;
 mod samples;
 mod scalars;
 mod summary;
@@ -8,6 +9,7 @@ mod tensorboard;
 mod traces;
 
 pub use json_lines::JsonLines;
+pub use prometheus::Prometheus;
 pub use samples::{SampleFiles, write as write_samples};
 pub use summary::{
     BatchLoad, HeldOutLoss, LoadFigures, RunSummarizer, RunSummary, RunTotals, StageFigures,
@@ -101,6 +103,9 @@ pub(super) fn file_sinks(config: &RunConfig) -> Vec<Box<dyn MetricSink>> {
     let mut sinks: Vec<Box<dyn MetricSink>> = vec![Box::new(JsonLines::new(&config.output))];
     if config.metrics.tensorboard {
         sinks.push(Box::new(TensorBoard::new(&config.output.join("tensorboard"))));
+    }
+    if config.metrics.prometheus {
+        sinks.push(Box::new(Prometheus::new(&config.output, &config.name)));
     }
     sinks.push(Box::new(SampleFiles::new(&config.output.join("samples"))));
     sinks.push(Box::new(TraceFiles::new(&config.output.join("traces"))));

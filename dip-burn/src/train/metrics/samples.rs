@@ -87,6 +87,16 @@ fn line(sample: &SampledClip) -> String {
     format!("{}{}\n", sample.caption, seen.unwrap_or_default())
 }
 
+/// The contact sheet of clips of pixels; `None` without such clips.
+pub(super) fn sheet(samples: &[SampledClip]) -> Option<RgbImage> {
+    let frames = |sample: &SampledClip| -> Option<Vec<RgbImage>> {
+        let patch_px = sample.shape.patch_px()?;
+        Some(sample.latents.frames(patch_px).iter().map(enlarged).collect())
+    };
+    let rows: Vec<Vec<RgbImage>> = samples.iter().filter_map(frames).collect();
+    (!rows.is_empty()).then(|| contact_sheet(&rows))
+}
+
 fn enlarged(frame: &RgbImage) -> RgbImage {
     resize(frame, SCALE * frame.width(), SCALE * frame.height(), FilterType::Nearest)
 }

@@ -1,6 +1,6 @@
 //! TensorBoard event files: protobuf `Event` messages in TFRecord frames.
 //!
-//! Only the few fields that scalars need are encoded. TensorFlow's `event.proto`, `summary.proto` and `record_writer` define the
+//! Only the few fields that scalars, pictures and texts need are encoded. TensorFlow's `event.proto`, `summary.proto` and `record_writer` define the
 //! formats.
 
 use std::fs::{File, OpenOptions};
@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crc::{CRC_32_ISCSI, Crc};
+use image::{ImageFormat, RgbImage};
 
-use super::{MetricSink, SinkError, scalars};
+use super::{MetricSink, SinkError, samples, scalars};
 use crate::checkpoint::CheckpointError;
-use crate::train::report::{Evaluation, IterationReport};
+use crate::train::report::{Caption, Evaluation, IterationReport};
 
 /// CRC-32C, also called Castagnoli or iSCSI.
 const CRC_32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
@@ -20,7 +21,7 @@ const CRC_32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 /// Most files that are created in one folder within a second.
 const MAX_FILES_PER_SECOND: u32 = 1000;
 
-/// The scalars of a run as TensorBoard event files.
+/// The scalars of a run, its captions and its sampled clips as TensorBoard event files.
 pub struct TensorBoard {
     folder: PathBuf,
     /// Open once the run has started.
@@ -52,8 +53,26 @@ impl MetricSink for TensorBoard {
     }
 
     fn evaluation(&mut self, evaluation: &Evaluation) -> Result<(), SinkError> {
-        self.write(evaluation.iteration, &scalars::of_evaluation(evaluation))
+        let step = evaluation.iteration;
+        self.write(step, &scalars::of_evaluation(evaluation))?;
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let io = CheckpointError::io(file.path());
+        if !evaluation.captions.is_empty() {
+            file.text(step, "evaluation/captions", &captions(evaluation)).map_err(&io)?;
+        }
+        if let Some(sheet) = samples::sheet(&evaluation.samples) {
+            file.picture(step, "evaluation/samples", &sheet).map_err(&io)?;
+        }
+        Ok(())
     }
+}
+
+/// Captions as a Markdown table.
+fn captions(evaluation: &Evaluation) -> String {
+    let cell = |text: &str| text.trim().replace('|', "\\|").replace('\n', " ");
+    let row = |c: &Caption| format!("| {} | {} |\n", cell(&c.expected), cell(&c.generated));
+    let rows: String = evaluation.captions.iter().map(row).collect();
+    format!("| of the data | generated |\n|---|---|\n{rows}")
 }
 
 /// An open event file.
@@ -90,6 +109,47 @@ impl EventFile {
                 summary.bytes(1, &value);
             }
         });
+        self.write(step, &message(|event| event.bytes(5, &summary)))
+    }
+
+    /// Adds a picture to a step, as PNG.
+    pub fn picture(&mut self, step: u64, tag: &str, picture: &RgbImage) -> io::Result<()> {
+        let mut png = io::Cursor::new(Vec::new());
+        picture.write_to(&mut png, ImageFormat::Png).map_err(io::Error::other)?;
+        let value = message(|v| {
+            v.text(1, tag);
+            v.bytes(
+                4,
+                &message(|image| {
+                    image.varint(1, picture.height().into());
+                    image.varint(2, picture.width().into());
+                    image.varint(3, RGB);
+                    image.bytes(4, png.get_ref());
+                }),
+            );
+        });
+        self.value(step, &value)
+    }
+
+    /// Adds a text in Markdown to a step.
+    pub fn text(&mut self, step: u64, tag: &str, markdown: &str) -> io::Result<()> {
+        let plugin = message(|metadata| metadata.bytes(1, &message(|data| data.text(1, "text"))));
+        let shape = message(|shape| shape.bytes(2, &message(|dimension| dimension.varint(1, 1))));
+        let tensor = message(|tensor| {
+            tensor.varint(1, STRING);
+            tensor.bytes(2, &shape);
+            tensor.text(8, markdown);
+        });
+        let value = message(|v| {
+            v.text(1, tag);
+            v.bytes(8, &tensor);
+            v.bytes(9, &plugin);
+        });
+        self.value(step, &value)
+    }
+
+    fn value(&mut self, step: u64, value: &[u8]) -> io::Result<()> {
+        let summary = message(|summary| summary.bytes(1, value));
         self.write(step, &message(|event| event.bytes(5, &summary)))
     }
 
@@ -136,6 +196,11 @@ fn message(write: impl FnOnce(&mut ProtobufMessage)) -> Vec<u8> {
     write(&mut message);
     message.0
 }
+
+/// The colour space of pictures in three channels.
+const RGB: u64 = 3;
+/// The element type of a tensor of texts.
+const STRING: u64 = 7;
 
 /// Wire types of protobuf.
 const VARINT: u64 = 0;
@@ -234,6 +299,30 @@ mod tests {
         let value = [&[0x0a, 4][..], b"loss", &[0x15], &1.5f32.to_le_bytes()].concat();
         let summary = [&[0x2a, 13, 0x0a, 11][..], &value].concat();
         assert_eq!(content(2), [&[0x10, 0xac, 0x02][..], &summary].concat());
+    }
+
+    #[test]
+    fn pictures_and_texts_have_the_fields_of_their_plugins() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = EventFile::create(folder.path(), 0).unwrap();
+        file.picture(3, "a", &RgbImage::new(5, 4)).unwrap();
+        file.text(3, "b", "| c |").unwrap();
+        let frames = frames(&std::fs::read(file.path()).unwrap());
+        // Tag, then height, width and colour space, then a PNG.
+        let picture = &frames[2];
+        let is_in = |part: &[u8]| picture.windows(part.len()).any(|window| window == part);
+        assert!(is_in(&[0x0a, 1, b'a', 0x22]) && is_in(&[0x08, 4, 0x10, 5, 0x18, 3, 0x22]));
+        assert!(is_in(b"\x89PNG\r\n"));
+        let tensor = [&[0x08, 7, 0x12, 4, 0x12, 2, 0x08, 1, 0x42, 5][..], b"| c |"].concat();
+        let plugin = [&[0x0a, 6, 0x0a, 4][..], b"text"].concat();
+        let value = [
+            &[0x0a, 1, b'b', 0x42, tensor.len() as u8][..],
+            &tensor,
+            &[0x4a, plugin.len() as u8],
+            &plugin,
+        ]
+        .concat();
+        assert!(frames[3].ends_with(&value), "{:?}", frames[3]);
     }
 
     #[test]
