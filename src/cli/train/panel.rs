@@ -118,7 +118,7 @@ fn texts(shown: &Shown<'_>, trend: &Trend) -> [String; LINES] {
     [
         format!("loss    {:.3}{held_out}  {}", report.loss, trend.bars()),
         format!(
-            "speed   {:.0} tokens/s  {} an iteration{mfu}  bubbles {}",
+            "speed   {:.0} tokens/s  {}{mfu}  bubbles {}",
             report.tokens_per_s,
             report.elapsed_s,
             percent(totals.timed_mean(totals.bubble))
