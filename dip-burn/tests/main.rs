@@ -62,3 +62,8 @@ mod replicas;
 /// Processes train like the threads of one process, and end together.
 #[path = "suite/processes/mod.rs"]
 mod processes;
+
+/// The transport of MPI, in processes that `mpirun` starts.
+#[cfg(feature = "mpi")]
+#[path = "suite/mpi.rs"]
+mod mpi;

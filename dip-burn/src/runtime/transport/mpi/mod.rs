@@ -8,14 +8,15 @@
 //! One thread of each process makes all calls of MPI, because communicators cannot cross threads. It polls, and sleeps in between:
 //! briefly while a part of this process waits for a message, longer while all ranks compute.
 //!
-//! Messages travel in pieces, so that a long one does not hold back the others, and a process that stops in the middle of one is
-//! noticed. Sends never wait for receives of this process: all receive at any time, so that no order of messages can deadlock.
+//! Messages travel in pieces, of which few are under way at once, so that a long one holds back neither the others nor the signs of
+//! life. A process receives whatever it sends, and ends a round of sends without regard to its receives, so that no order of messages
+//! can deadlock.
 
 mod pace;
 mod thread;
 mod watch;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -42,11 +43,13 @@ const END: Duration = Duration::from_secs(10);
 
 /// The processes that `mpirun` or `srun` has started together.
 ///
-/// Only one can exist in a process. When it is dropped, the process waits for the others to end, too; after a failure it waits only
-/// briefly, and then ends them all.
+/// Only one can exist in a process. A process that ends calls [`leave`](Transport::leave) first, or runs inside
+/// `take_part` of [`ProcessGroup`](crate::runtime::ProcessGroup), which does so: dropped without it, the others are told that this process has failed. When
+/// it is dropped, the process waits for the others to end, too; after a failure it waits only briefly, and then ends them all.
 pub struct MpiTransport {
     shared: Arc<Shared>,
     outbox: Sender<Outgoing>,
+    has_left: AtomicBool,
     /// Answers when all processes have agreed to end.
     agreed: Mutex<Receiver<()>>,
     thread: Option<JoinHandle<()>>,
@@ -94,7 +97,8 @@ impl MpiTransport {
                 "a process joins once, and MPI must allow calls from one of many threads",
             ),
         })?;
-        Ok(Self { shared, outbox, agreed: Mutex::new(ends), thread: Some(thread) })
+        let (has_left, agreed) = (AtomicBool::new(false), Mutex::new(ends));
+        Ok(Self { shared, outbox, has_left, agreed, thread: Some(thread) })
     }
 
     fn tell(&self, outgoing: Outgoing) {
@@ -149,6 +153,7 @@ impl Transport for MpiTransport {
     }
 
     fn leave(&self, error: Option<&str>) {
+        self.has_left.store(true, Ordering::Relaxed);
         let (told, others_know) = channel();
         self.tell(Outgoing::Leave { error: error.map(|e| quoted(e, MAX_ERROR)), told });
         let _ = others_know.recv_timeout(FAREWELL);
@@ -159,6 +164,8 @@ impl Drop for MpiTransport {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.leave(Some("it has panicked"));
+        } else if !*self.has_left.get_mut() {
+            self.leave(Some("it has left the run without saying why"));
         }
         self.tell(Outgoing::End);
         let Some(thread) = self.thread.take() else { return };

@@ -1,6 +1,6 @@
 //! The thread that makes all calls of MPI.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -21,9 +21,19 @@ use crate::runtime::group::quoted;
 use crate::runtime::transport::Router;
 
 /// Longest piece of a message, in bytes.
-const PIECE_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 512 << 10;
 /// Bytes of messages after which no new ones are sent until these have left, so that their memory is freed.
 const ROUND_BYTES: usize = 64 << 20;
+/// Pieces that are on their way to a process at once. Signs of life wait behind no more than these.
+const LANE_PIECES: usize = 4;
+/// Bytes of pieces that are received at once; one more piece may begin below it.
+const BATCH_BYTES: usize = 1 << 20;
+/// Pieces that are received at once.
+const BATCH_PIECES: usize = 16;
+/// Messages of up to so many bytes arrive whole.
+const SHORT_BYTES: usize = 2048;
+/// Longest failure, in bytes.
+const SIGN_BYTES: usize = 4 * super::MAX_ERROR;
 /// Longest name of a machine, in bytes.
 const HOST_BYTES: usize = 64;
 /// How long a process may take to end after a failure before it ends all others with it.
@@ -45,8 +55,54 @@ pub(super) enum Outgoing {
     End,
 }
 
-/// Sends that have begun.
-type Sends<'a, 's> = Vec<Request<'a, [u8], &'s LocalScope<'a>>>;
+impl Outgoing {
+    /// True for what overtakes messages that wait.
+    fn is_urgent(&self) -> bool {
+        match self {
+            Self::Message { channel, .. } => *channel == HEARTBEAT,
+            Self::Failure(_) | Self::Leave { error: Some(_), .. } => true,
+            Self::Leave { error: None, .. } | Self::Wake | Self::End => false,
+        }
+    }
+}
+
+/// Sends or receives that have begun.
+type Open<'a, 's> = Vec<Request<'a, [u8], &'s LocalScope<'a>>>;
+
+/// Pieces on their way to one process.
+#[derive(Default)]
+struct Lane<'a, 's> {
+    open: Open<'a, 's>,
+    /// Tags and bytes of those that follow.
+    next: VecDeque<(i32, &'a [u8])>,
+}
+
+/// The messages of a round on their way to other processes.
+#[derive(Default)]
+struct Sends<'a, 's> {
+    /// By process.
+    lanes: BTreeMap<usize, Lane<'a, 's>>,
+    /// What overtakes the pieces.
+    urgent: Open<'a, 's>,
+    /// Bytes of all messages of the round.
+    bytes: usize,
+}
+
+impl Sends<'_, '_> {
+    fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.urgent.is_empty()
+    }
+}
+
+/// Process, channel, and whether more of the message follows.
+type Head = (usize, u32, bool);
+
+/// What the sends of a turn have come to.
+struct Turn {
+    is_sending: bool,
+    /// True if nothing more is to be sent in this round.
+    is_done: bool,
+}
 
 /// The state of the thread.
 pub(super) struct MpiThread {
@@ -120,54 +176,65 @@ impl MpiThread {
 
     /// Sends and receives until all messages of a round have left.
     fn round<'a>(&mut self, messages: &'a FrozenVec<Vec<u8>>, scope: &LocalScope<'a>) {
-        let mut sends: Sends<'a, '_> = Vec::new();
-        let mut bytes = 0;
+        let mut sends = Sends::default();
         loop {
-            while bytes < ROUND_BYTES
-                && let Some(outgoing) = self.next_outgoing()
-            {
-                bytes += self.begin(outgoing, messages, scope, &mut sends);
-            }
-            self.complete(&mut sends);
-            self.receive_all();
-            self.keep_watch();
-            if sends.is_empty() {
-                for told in self.told.drain(..) {
-                    // Whoever has waited too long is gone.
-                    let _ = told.send(());
+            self.receive_batch(|thread| {
+                while let Some(outgoing) = thread.next_outgoing(sends.bytes < ROUND_BYTES) {
+                    thread.begin(outgoing, messages, scope, &mut sends);
                 }
-                if !messages.is_empty() || self.is_over {
-                    return;
+                thread.advance(&mut sends, scope);
+                if sends.is_empty() {
+                    for told in thread.told.drain(..) {
+                        // Whoever has waited too long is gone.
+                        let _ = told.send(());
+                    }
                 }
+                let is_done = sends.is_empty() && (!messages.is_empty() || thread.is_over);
+                Turn { is_sending: !sends.is_empty(), is_done }
+            });
+            if sends.is_empty() && (!messages.is_empty() || self.is_over) {
+                return;
             }
-            self.rest(!sends.is_empty());
         }
     }
 
-    /// What another thread wants next, if anything.
-    fn next_outgoing(&mut self) -> Option<Outgoing> {
-        if let Some(outgoing) = self.waiting.pop_front() {
-            return Some(outgoing);
+    /// What another thread wants next, if anything. Without room for messages only what is urgent.
+    fn next_outgoing(&mut self, has_room: bool) -> Option<Outgoing> {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(outgoing) => self.waiting.push_back(outgoing),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    if !self.is_over && self.waiting.is_empty() {
+                        self.waiting.push_back(Outgoing::End);
+                    }
+                    break;
+                }
+            }
         }
-        match self.inbox.try_recv() {
-            Ok(outgoing) => Some(outgoing),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => (!self.is_over).then_some(Outgoing::End),
+        if has_room {
+            return self.waiting.pop_front();
         }
+        let urgent = self.waiting.iter().position(Outgoing::is_urgent)?;
+        self.waiting.remove(urgent)
     }
 
-    /// Begins what another thread wants. Returns the bytes that are to be sent.
+    /// Begins what another thread wants.
     fn begin<'a, 's>(
         &mut self,
         outgoing: Outgoing,
         messages: &'a FrozenVec<Vec<u8>>,
         scope: &'s LocalScope<'a>,
         sends: &mut Sends<'a, 's>,
-    ) -> usize {
+    ) {
         self.pace.hurry();
+        let is_urgent = outgoing.is_urgent();
         let (to, channel, bytes) = match outgoing {
             Outgoing::Message { to, channel, bytes } => (to, channel, bytes),
-            Outgoing::Failure(error) => (self.shared.others().collect(), FAILURE, error.into()),
+            Outgoing::Failure(error) => {
+                let error = quoted(&error, super::MAX_ERROR);
+                (self.shared.others().collect(), FAILURE, error.into())
+            }
             Outgoing::Leave { error, told } => {
                 self.has_left = true;
                 self.told.push(told);
@@ -175,88 +242,183 @@ impl MpiThread {
                 let text = error.unwrap_or_default();
                 (self.shared.others().collect(), channel, text.into())
             }
-            Outgoing::Wake => return 0,
+            Outgoing::Wake => return,
             Outgoing::End => {
                 self.is_over = true;
-                return 0;
+                return;
             }
         };
-        let length = bytes.len();
-        let bytes = messages.push_get(bytes);
-        for &process in &to {
-            let process = self.world.process_at_rank(process as i32);
+        sends.bytes += bytes.len() * to.len();
+        let bytes: &'a [u8] = messages.push_get(bytes);
+        for process in to {
+            // In their order, unless others wait before it.
+            if is_urgent {
+                sends.urgent.push(self.send(process, tag(channel, false), bytes, scope));
+                continue;
+            }
+            let lane = sends.lanes.entry(process).or_default();
             let pieces = bytes.len().div_ceil(PIECE_BYTES).max(1);
             for k in 0..pieces {
                 let end = ((k + 1) * PIECE_BYTES).min(bytes.len());
-                let piece = &bytes[k * PIECE_BYTES..end];
-                let tag = tag(channel, k + 1 < pieces);
-                sends.push(process.immediate_send_with_tag(scope, piece, tag));
+                lane.next.push_back((tag(channel, k + 1 < pieces), &bytes[k * PIECE_BYTES..end]));
             }
         }
-        length * to.len()
+        self.advance(sends, scope);
     }
 
-    /// Drops sends that have ended.
-    fn complete(&mut self, sends: &mut Sends<'_, '_>) {
-        let before = sends.len();
-        let open = std::mem::take(sends).into_iter().filter_map(|send| send.test().err());
-        *sends = open.collect();
-        if sends.len() < before {
+    fn send<'a, 's>(
+        &self,
+        to: usize,
+        tag: i32,
+        piece: &'a [u8],
+        scope: &'s LocalScope<'a>,
+    ) -> Request<'a, [u8], &'s LocalScope<'a>> {
+        self.world.process_at_rank(to as i32).immediate_send_with_tag(scope, piece, tag)
+    }
+
+    /// Drops sends that have ended, and begins the next ones.
+    fn advance<'a, 's>(&mut self, sends: &mut Sends<'a, 's>, scope: &'s LocalScope<'a>) {
+        self.complete(&mut sends.urgent);
+        for (&process, lane) in &mut sends.lanes {
+            self.complete(&mut lane.open);
+            while lane.open.len() < LANE_PIECES
+                && let Some((tag, piece)) = lane.next.pop_front()
+            {
+                lane.open.push(self.send(process, tag, piece, scope));
+            }
+        }
+        sends.lanes.retain(|_, lane| !lane.open.is_empty());
+    }
+
+    /// Drops sends or receives that have ended.
+    fn complete(&mut self, requests: &mut Open<'_, '_>) {
+        let before = requests.len();
+        let open = std::mem::take(requests).into_iter().filter_map(|open| open.test().err());
+        *requests = open.collect();
+        if requests.len() < before {
             self.pace.hurry();
         }
     }
 
-    /// Takes all pieces that have arrived.
-    fn receive_all(&mut self) {
-        while let Some((message, status)) = self.world.any_process().immediate_matched_probe() {
-            self.pace.hurry();
-            self.receive(message, status);
+    /// Receives pieces until none is under way; their number is bounded. Sends and keeps watch meanwhile: a piece may take long.
+    fn receive_batch(&mut self, mut send: impl FnMut(&mut Self) -> Turn) {
+        let mut buffers = vec![Vec::new(); BATCH_PIECES];
+        let mut heads: Vec<Head> = Vec::new();
+        let mut free = buffers.iter_mut();
+        scope(|scope| {
+            let mut open: Open<'_, '_> = Vec::new();
+            let mut bytes = 0;
+            loop {
+                let turn = send(self);
+                while bytes < BATCH_BYTES
+                    && heads.len() < BATCH_PIECES
+                    && let Some((message, status)) =
+                        self.world.any_process().immediate_matched_probe()
+                {
+                    self.pace.hurry();
+                    let Some((message, head, length)) = self.accept(message, &status, &heads)
+                    else {
+                        continue;
+                    };
+                    let buffer = free.next().expect("there is one for each piece");
+                    buffer.resize(length, 0);
+                    open.push(message.immediate_matched_receive_into(scope, &mut buffer[..]));
+                    heads.push(head);
+                    bytes += length;
+                }
+                self.receive_signs();
+                self.complete(&mut open);
+                self.keep_watch();
+                if open.is_empty() && (!heads.is_empty() || turn.is_done) {
+                    return;
+                }
+                self.rest(turn.is_sending || !open.is_empty());
+            }
+        });
+        for (head, bytes) in heads.into_iter().zip(buffers) {
+            self.handle(head, bytes);
         }
     }
 
-    fn receive(&mut self, message: Message, status: Status) {
-        let (from, channel, has_more) = parts(&status);
+    /// Takes signs of life and failures, which do not wait for the pieces before them.
+    fn receive_signs(&mut self) {
+        for channel in [HEARTBEAT, FAILURE] {
+            let tag = tag(channel, false);
+            while let Some((message, status)) =
+                self.world.any_process().immediate_matched_probe_with_tag(tag)
+            {
+                // They are not kept back for those of their process that are under way.
+                let taken = self.accept(message, &status, &[]);
+                debug_assert!(taken.is_none(), "signs are short");
+            }
+        }
+    }
+
+    /// Looks at a piece that has arrived. A short one is received at once, unless its process has pieces under way, which come
+    /// first. Others are returned with their lengths.
+    fn accept(
+        &mut self,
+        message: Message,
+        status: &Status,
+        before: &[Head],
+    ) -> Option<(Message, Head, usize)> {
+        let head = parts(status);
+        let (from, channel, _) = head;
         let length = status.count(u8::equivalent_datatype()) as usize;
-        let begin = self.partial[from].len();
-        let limit = self.shared.router.limit(channel);
-        if length > PIECE_BYTES || begin + length > limit {
-            let what = format!("has sent more than {limit} bytes on channel {channel}");
-            self.fail(from, &what);
+        self.watch.hear(from, Instant::now());
+        let is_sign = channel == HEARTBEAT || channel == FAILURE;
+        let is_free = is_sign || before.iter().all(|(process, ..)| *process != from);
+        if length > PIECE_BYTES || (is_sign && length > SIGN_BYTES) {
+            self.fail(from, &format!("has sent a piece of {length} bytes on channel {channel}"));
             // Received and dropped, because MPI keeps what nobody takes.
             self.take(message, &mut vec![0; length.min(i32::MAX as usize)], from);
-            self.partial[from].clear();
-            return;
+            return None;
         }
-        let mut bytes = std::mem::take(&mut self.partial[from]);
-        bytes.resize(begin + length, 0);
-        self.take(message, &mut bytes[begin..], from);
+        if is_free && (is_sign || length <= SHORT_BYTES) {
+            let mut bytes = vec![0; length];
+            self.take(message, &mut bytes, from);
+            self.handle(head, bytes);
+            return None;
+        }
+        Some((message, head, length))
+    }
+
+    /// Adds a piece to its message, and hands over a message that is whole.
+    fn handle(&mut self, (from, channel, has_more): Head, piece: Vec<u8>) {
         self.watch.hear(from, Instant::now());
-        if has_more {
-            self.partial[from] = bytes;
-            return;
-        }
         match channel {
-            HEARTBEAT => {}
-            LEFT => {
-                self.left += 1;
-                self.watch.forget(from);
-                self.shared.router.left(from);
-            }
+            HEARTBEAT => return,
             FAILURE => {
-                let error = quoted(&String::from_utf8_lossy(&bytes), super::MAX_ERROR);
+                let error = quoted(&String::from_utf8_lossy(&piece), super::MAX_ERROR);
                 self.watch.forget(from);
                 let failure = self.shared.gone(from, &format!("has ended: {error}"));
                 self.shared.router.fail(failure, self.shared.hosts.len());
+                return;
             }
-            _ => {
-                if let Err(what) = self.shared.router.deliver(from, channel, bytes) {
-                    self.fail(from, &what);
-                }
-            }
+            _ => {}
+        }
+        let limit = self.shared.router.limit(channel);
+        let mut bytes = std::mem::take(&mut self.partial[from]);
+        if bytes.len() + piece.len() > limit {
+            let what = format!("has sent more than {limit} bytes on channel {channel}");
+            return self.fail(from, &what);
+        }
+        match bytes.is_empty() {
+            true => bytes = piece,
+            false => bytes.extend(piece),
+        }
+        if has_more {
+            self.partial[from] = bytes;
+        } else if channel == LEFT {
+            self.left += 1;
+            self.watch.forget(from);
+            self.shared.router.left(from);
+        } else if let Err(what) = self.shared.router.deliver(from, channel, bytes) {
+            self.fail(from, &what);
         }
     }
 
-    /// Waits for the rest of a piece. Its process may stop in the middle of it.
+    /// Waits for a short message. Its process may stop in the middle of it.
     fn take(&self, message: Message, bytes: &mut [u8], from: usize) {
         let begin = Instant::now();
         scope(|scope| {
@@ -309,9 +471,10 @@ impl MpiThread {
     }
 
     /// Sleeps until it is time to look again, or another thread wants something.
-    fn rest(&mut self, is_sending: bool) {
-        let is_waited_for = is_sending || self.shared.waiting.load(Ordering::Relaxed) > 0;
-        if !self.waiting.is_empty() {
+    fn rest(&mut self, is_under_way: bool) {
+        let is_waited_for = is_under_way || self.shared.waiting.load(Ordering::Relaxed) > 0;
+        // Messages that wait for room are no reason to look again at once.
+        if self.waiting.iter().any(Outgoing::is_urgent) {
             return;
         }
         let Some(pause) = self.pace.pause(is_waited_for) else {
@@ -330,7 +493,6 @@ impl MpiThread {
         let mut barrier = self.world.immediate_barrier();
         while let Err(open) = barrier.test() {
             barrier = open;
-            self.receive_all();
             // Neighbours may have ended already; those that have not still want signs of life.
             let messages = FrozenVec::new();
             scope(|scope| self.say_and_wait(&messages, scope));
@@ -339,18 +501,21 @@ impl MpiThread {
     }
 
     fn say_and_wait<'a>(&mut self, messages: &'a FrozenVec<Vec<u8>>, scope: &LocalScope<'a>) {
-        let mut sends: Sends<'a, '_> = Vec::new();
-        self.keep_watch();
-        while let Some(outgoing) = self.waiting.pop_front() {
-            self.begin(outgoing, messages, scope, &mut sends);
-        }
+        let mut sends = Sends::default();
         let begin = Instant::now();
-        while !sends.is_empty() {
-            self.complete(&mut sends);
-            self.receive_all();
-            if begin.elapsed() > 2 * SILENCE {
-                self.world.abort(EXIT_CODE);
-            }
+        let mut is_empty = false;
+        while !is_empty {
+            self.receive_batch(|thread| {
+                while let Some(outgoing) = thread.next_outgoing(true) {
+                    thread.begin(outgoing, messages, scope, &mut sends);
+                }
+                thread.advance(&mut sends, scope);
+                is_empty = sends.is_empty();
+                if begin.elapsed() > 2 * SILENCE {
+                    thread.world.abort(EXIT_CODE);
+                }
+                Turn { is_sending: !is_empty, is_done: is_empty }
+            });
         }
     }
 
@@ -382,8 +547,7 @@ fn tag(channel: u32, has_more: bool) -> i32 {
     2 * channel as i32 + i32::from(has_more)
 }
 
-/// Process, channel, and whether more of the message follows.
-fn parts(status: &Status) -> (usize, u32, bool) {
+fn parts(status: &Status) -> Head {
     let tag = status.tag();
     (status.source_rank() as usize, (tag / 2) as u32, tag % 2 == 1)
 }
