@@ -67,6 +67,8 @@ pub enum CheckpointError {
         process: usize,
         /// Its error.
         what: String,
+        /// True if an older checkpoint may be whole.
+        is_damage: bool,
     },
 }
 
@@ -84,7 +86,11 @@ impl CheckpointError {
 
     /// True if an older checkpoint may be whole.
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Io { .. })
+        match self {
+            Self::Damaged { .. } | Self::Io { .. } => true,
+            Self::Process { is_damage, .. } => *is_damage,
+            _ => false,
+        }
     }
 }
 

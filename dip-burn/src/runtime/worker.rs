@@ -1,5 +1,6 @@
 //! One pipeline rank: a thread with its chunks, optimiser state and compute threads.
 
+use std::hash::Hasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use dip_core::{
     Bytes, ExecError, Interpreter, Program, RankHost, RankId, Seconds, SegmentId, Span, Stage,
     StageError,
 };
+use twox_hash::XxHash3_64;
 
 use super::chunks::Chunks;
 use super::forward::{ForwardAnswer, ForwardJob, ForwardSession};
@@ -39,6 +41,8 @@ pub(super) enum RankCommand<B: Backend> {
     CloseForwards,
     /// Copy tensors to the host.
     Export(TensorKind),
+    /// Hash the weights.
+    Fingerprint,
     /// Write the tensors that this rank keeps into the folder of a checkpoint.
     Write(PathBuf),
     /// Read the weights and optimiser state of this rank from a checkpoint.
@@ -85,6 +89,7 @@ pub(super) enum Reply {
     Opened,
     Answered(Vec<ForwardAnswer>),
     Exported(NamedTensors),
+    Fingerprint(u64),
     /// A full disk does not end the rank.
     Written(Result<Vec<ShardFile>, CheckpointError>),
     Imported,
@@ -155,6 +160,7 @@ impl<B: Backend> RankWorker<B> {
             },
             RankCommand::CloseForwards => unreachable!("it has no reply"),
             RankCommand::Export(what) => Reply::Exported(self.export(what)),
+            RankCommand::Fingerprint => Reply::Fingerprint(self.fingerprint()),
             RankCommand::Write(folder) => Reply::Written(self.write(&folder)),
             RankCommand::Read { checkpoint, steps } => match self.read(&checkpoint, steps) {
                 Ok(()) => Reply::Imported,
@@ -244,6 +250,17 @@ impl<B: Backend> RankWorker<B> {
             TensorKind::Averages => self.optimizer.averages(),
             TensorKind::Gradients => self.chunks.values().flat_map(ChunkStage::gradients).collect(),
         }
+    }
+
+    /// A hash of names, shapes and values of the weights. Copies one tensor at a time to the host.
+    fn fingerprint(&self) -> u64 {
+        let mut hash = XxHash3_64::new();
+        for tensor in self.chunks.values().flat_map(ChunkStage::lazy_parameters) {
+            hash.write(tensor.name.as_bytes());
+            tensor.shape.iter().for_each(|&side| hash.write_u64(side as u64));
+            hash.write(tensor.read().as_bytes());
+        }
+        hash.finish()
     }
 
     /// Writes the weights, unless another replica does, and the optimiser state that this replica keeps for all.

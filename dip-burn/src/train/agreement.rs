@@ -14,7 +14,7 @@ use crate::floats::floats;
 use crate::params::NamedTensors;
 use crate::runtime::{GroupError, Position, ProcessGrid, ProcessGroup};
 
-/// Checks that all replicas of every rank have the same weights. Equal updates keep them equal, but only on machines that round
+/// Checks that all replicas of every rank have the same weights, given hashes of those of this process. Equal updates keep them equal, but only on machines that round
 /// equally.
 ///
 /// # Errors
@@ -23,12 +23,9 @@ pub(super) fn agree_on_weights(
     group: &dyn ProcessGroup,
     grid: &ProcessGrid,
     iteration: u64,
-    own: &BTreeMap<Position, NamedTensors>,
+    own: &BTreeMap<Position, u64>,
 ) -> Result<(), GroupError> {
-    let of_rank = |weights: &NamedTensors| {
-        fingerprint(weights.iter().flat_map(|(name, data)| [name.as_bytes(), data.as_bytes()]))
-    };
-    let own: Vec<String> = own.values().map(of_rank).collect();
+    let own: Vec<String> = own.values().map(|hash| format!("{hash:016x}")).collect();
     let mut all = BTreeMap::new();
     for (process, bytes) in group.all_gather(own.join("\n").into_bytes())?.iter().enumerate() {
         let text = String::from_utf8_lossy(bytes).into_owned();
@@ -55,7 +52,7 @@ pub(super) fn agree_on_weights(
 }
 
 /// The parts of all processes, or the error of the first process that has no part: its own error on that process, and its text on
-/// the others.
+/// the others. All processes therefore agree on what the error means, also if several have one.
 ///
 /// # Errors
 /// [`CheckpointError`] as said, and [`TrainError::Group`] if a process has ended.
@@ -63,24 +60,27 @@ pub(super) fn share_results(
     group: &dyn ProcessGroup,
     own: Result<Vec<u8>, CheckpointError>,
 ) -> Result<Result<Vec<Vec<u8>>, CheckpointError>, TrainError> {
+    const PART: u8 = 0;
     const FAILED: u8 = 1;
-    let message = match &own {
-        Ok(part) => [&[0], part.as_slice()].concat(),
-        Err(error) => [&[FAILED], error.to_string().as_bytes()].concat(),
+    const DAMAGED: u8 = 2;
+    let (kind, text) = match &own {
+        Ok(_) => (PART, String::new()),
+        Err(error) => (if error.is_damage() { DAMAGED } else { FAILED }, error.to_string()),
     };
-    let all = group.all_gather(message)?;
-    if let Err(error) = own {
-        return Ok(Err(error));
-    }
-    let part = |(process, message): (usize, &Vec<u8>)| match message.split_first() {
-        Some((&FAILED, text)) => {
-            let what = String::from_utf8_lossy(text).into_owned();
-            Err(CheckpointError::Process { process, what })
+    let part = own.as_deref().unwrap_or(text.as_bytes());
+    let mut parts = Vec::new();
+    for (process, message) in group.all_gather([&[kind], part].concat())?.iter().enumerate() {
+        let (&kind, part) = message.split_first().unwrap_or((&PART, &[]));
+        if kind == PART {
+            parts.push(part.to_vec());
+            continue;
         }
-        Some((_, part)) => Ok(part.to_vec()),
-        None => Ok(Vec::new()),
-    };
-    Ok(all.iter().enumerate().map(part).collect())
+        let what = String::from_utf8_lossy(part).into_owned();
+        let of_other = CheckpointError::Process { process, what, is_damage: kind == DAMAGED };
+        let is_own = process == group.index();
+        return Ok(Err(own.err().filter(|_| is_own).unwrap_or(of_other)));
+    }
+    Ok(Ok(parts))
 }
 
 /// The tensors of all processes on the first; only its own on the others.

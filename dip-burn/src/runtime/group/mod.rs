@@ -1,4 +1,4 @@
-//! The processes that train one run together: they agree on what must be the same, and the first one writes and evaluates.
+//! The processes that train one run together: they agree on what must be the same, and the first one writes what all have found.
 //!
 //! Every process calls the same methods in the same order. A [`ProcessGrid`] says which ranks of which replicas each one hosts.
 
@@ -13,8 +13,12 @@ pub use network::{LinkTime, Network};
 
 use std::fmt::Display;
 
+use twox_hash::XxHash3_64;
+
 /// The remedy if processes were started for different runs.
 pub(super) const START_ALIKE: &str = "start all processes with the same run, version and data";
+/// Longest text in which a difference is looked for, in bytes.
+const MAX_TEXT_BYTES: usize = 8 << 20;
 /// Longest difference that is quoted, in characters.
 const MAX_QUOTED: usize = 200;
 
@@ -63,7 +67,7 @@ pub trait ProcessGroup: Send + Sync {
 }
 
 impl dyn ProcessGroup + '_ {
-    /// True if this process writes and evaluates.
+    /// True if this process decides for all, and writes metrics and samples.
     pub fn is_first(&self) -> bool {
         self.index() == 0
     }
@@ -101,7 +105,7 @@ impl dyn ProcessGroup + '_ {
         Ok(all.iter().map(number).fold(0, u64::saturating_add))
     }
 
-    /// Checks that `text` is the same on all processes. A single process does not compute it.
+    /// Checks that `text` is the same on all processes, which compare hashes. A single process does not compute it.
     ///
     /// # Errors
     /// [`GroupError::Differs`] names the first process with another text.
@@ -123,11 +127,24 @@ impl dyn ProcessGroup + '_ {
             return Ok(());
         }
         let own = text();
-        let all = self.all_gather(own.as_bytes().to_vec())?;
-        let Some(process) = all.iter().position(|text| text != own.as_bytes()) else {
+        let hash = |text: &str| XxHash3_64::oneshot(text.as_bytes()).to_le_bytes().to_vec();
+        let hashes = self.all_gather(hash(&own))?;
+        let Some(odd) = hashes.iter().position(|hash| *hash != hashes[0]) else {
             return Ok(());
         };
-        let difference = difference(&String::from_utf8_lossy(&all[process]), &own);
+        // Texts are long, and there may be thousands of processes: only two are sent, and only now.
+        let shown = own.as_bytes()[..own.len().min(MAX_TEXT_BYTES)].to_vec();
+        if self.index() == odd {
+            self.send(0, shown.clone());
+        }
+        let of_first = self.broadcast(shown)?;
+        let of_odd = if self.is_first() { self.receive(odd)? } else { Vec::new() };
+        let of_odd = self.broadcast(of_odd)?;
+        // Nobody ends before all know the difference; afterwards each may.
+        let _ = self.all_gather(Vec::new());
+        let is_odd = hashes[self.index()] != hashes[0];
+        let (process, theirs) = if is_odd { (0, of_first) } else { (odd, of_odd) };
+        let difference = difference(&String::from_utf8_lossy(&theirs), &own);
         Err(GroupError::Differs { process, what: format!("{what}: {difference}"), remedy })
     }
 }

@@ -11,6 +11,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use dip_core::{Link, LinkError, Message};
 
+use super::payload::InTransit;
 use super::remote::{KEY_BYTES, RemoteEnd, RemoteLinks};
 use super::{ChannelLink, LinkFactory, RankLink, ReplicaRanks};
 use crate::model::HostCopy;
@@ -64,16 +65,6 @@ struct DeviceLink<B: Backend> {
     devices: Arc<[Option<B::Device>]>,
     /// The way to ranks of other processes, shared by the ranks of the replica.
     remote: Option<Arc<RemoteEnd<B>>>,
-}
-
-/// A payload between two ranks.
-pub(super) enum InTransit<B: Backend> {
-    /// Both ranks use one device.
-    Shared(Payload<B>),
-    /// The copy starts as soon as the sender has enqueued the tensor, and overlaps with the sender's next stages.
-    Copied(Vec<HostCopy>),
-    /// The message of a rank of another process.
-    Remote(Vec<u8>),
 }
 
 impl<B: Backend> DeviceLink<B> {

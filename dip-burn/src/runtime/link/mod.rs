@@ -2,6 +2,7 @@
 
 mod channel;
 mod device;
+mod payload;
 mod remote;
 
 pub use channel::ChannelLink;

@@ -1,13 +1,14 @@
 //! Links to ranks of other processes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::backend::Backend;
 use dip_core::{Message, RankId, TaskId};
 
 use super::channel::Inlet;
-use super::device::InTransit;
+use super::payload::InTransit;
 use crate::model::HostCopy;
 use crate::runtime::group::{Position, ProcessGrid};
 use crate::runtime::transport::{Delivery, Transport, channel, tensors};
@@ -33,6 +34,8 @@ pub(super) struct RemoteLinks<B: Backend> {
     transport: Arc<dyn Transport>,
     grid: ProcessGrid,
     rounds: Mutex<Rounds<B>>,
+    /// True after the first message that does not belong here, which ends the run.
+    has_rejected: AtomicBool,
 }
 
 struct Rounds<B: Backend> {
@@ -60,7 +63,8 @@ impl<B: Backend> RemoteLinks<B> {
             early: HashMap::new(),
             left: vec![false; transport.size()],
         });
-        let links = Arc::new(Self { transport, grid, rounds });
+        let links =
+            Arc::new(Self { transport, grid, rounds, has_rejected: AtomicBool::new(false) });
         links.transport.allow(channel::LINKS, MAX_MESSAGE_BYTES);
         let receiver = Arc::downgrade(&links);
         let take = move |delivery| {
@@ -91,7 +95,9 @@ impl<B: Backend> RemoteLinks<B> {
     fn take(&self, delivery: Delivery) {
         match delivery {
             Delivery::Message { from, bytes } => {
-                if let Err(what) = self.take_message(from, bytes) {
+                if let Err(what) = self.take_message(from, bytes)
+                    && !self.has_rejected.swap(true, Ordering::Relaxed)
+                {
                     // Rejecting may wait for the thread that delivers.
                     let transport = self.transport.clone();
                     std::thread::spawn(move || transport.reject(from, &what));

@@ -24,7 +24,7 @@ pub(super) fn connect<B: Backend>(
     chunks: &[(Position, Chunks<B>)],
 ) -> Result<Vec<Member<B>>, PipelineError> {
     let group = &init.connections.group;
-    group.accept_bytes(max_state_bytes(init.model));
+    group.accept_bytes(max_weight_bytes(init.model));
     let members =
         if grid.replicas() > 1 { members(init, chunks)? } else { vec![None; chunks.len()] };
     group.agree("the partition", || settings(init, grid))?;
@@ -64,14 +64,13 @@ fn settings<B: Backend>(init: &PipelineInit<'_, B>, grid: &ProcessGrid) -> Strin
     serde_json::to_string_pretty(&fields).expect("plain data has a JSON form")
 }
 
-/// The longest file of a checkpoint, which processes send each other: weights, two moments and averages in f32, with names.
-fn max_state_bytes(model: &ModelSpec) -> usize {
-    const COPIES: u64 = 4;
+/// The weights of all ranks in f32 with their names, which the first process gathers.
+fn max_weight_bytes(model: &ModelSpec) -> usize {
     /// Room for tensors that the count of parameters leaves out.
     const SLACK: u64 = 2;
     const HEADER_BYTES: u64 = 64 << 20;
     let of_module = |m: usize| model.parameters(ModuleId::from(m)).total();
     let values = (0..model.modules.len()).map(of_module).fold(0, u64::saturating_add);
-    let bytes = values.saturating_mul(COPIES * SLACK * size_of::<f32>() as u64);
+    let bytes = values.saturating_mul(SLACK * size_of::<f32>() as u64);
     usize::try_from(bytes.saturating_add(HEADER_BYTES)).unwrap_or(usize::MAX)
 }

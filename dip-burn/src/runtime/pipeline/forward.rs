@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use dip_core::{BatchSplit, ForwardInput, MicrobatchId, ModuleId, TaskId, compile, forward_plan};
 
-use super::{Pipeline, numbers};
+use super::Pipeline;
 use crate::batch::{Batch, Microbatch};
 use crate::runtime::error::PipelineError;
 use crate::runtime::forward::{ForwardAnswer, ForwardJob};
@@ -260,23 +260,44 @@ impl PendingJob {
     }
 }
 
-/// Answers as a message of numbers: item, task and length before the values of each.
+/// Answers as a message: item, task and length before the values of each, in words of four bytes.
 fn to_bytes(answers: &[ItemAnswer]) -> Vec<u8> {
-    let answer = |((number, task), values): &ItemAnswer| {
-        let head = [*number as f64, f64::from(task.0), values.len() as f64];
-        head.into_iter().chain(values.iter().map(|&x| f64::from(x))).collect::<Vec<_>>()
-    };
-    answers.iter().flat_map(answer).flat_map(f64::to_le_bytes).collect()
+    let mut bytes = Vec::new();
+    for ((number, task), values) in answers {
+        let head = [*number as u32, task.0, values.len() as u32];
+        bytes.extend(head.into_iter().flat_map(u32::to_le_bytes));
+        bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    bytes
 }
 
 fn from_bytes(message: &[u8]) -> Vec<ItemAnswer> {
-    let mut numbers = numbers(message);
+    let mut words = message.as_chunks::<4>().0.iter();
     let mut answers = Vec::new();
-    while let (Some(number), Some(task), Some(length)) =
-        (numbers.next(), numbers.next(), numbers.next())
-    {
-        let values = numbers.by_ref().take(length as usize).map(|x| x as f32).collect();
-        answers.push(((number as usize, TaskId(task as u32)), values));
+    while let [number, task, length, rest @ ..] = words.as_slice() {
+        let [number, task, length] = [number, task, length].map(|word| u32::from_le_bytes(*word));
+        let (values, rest) = rest.split_at(rest.len().min(length as usize));
+        let values = values.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        answers.push(((number as usize, TaskId(task)), values));
+        words = rest.iter();
     }
     answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_travel_in_four_bytes_a_value_and_broken_messages_are_cut() {
+        let answers = vec![
+            ((7, TaskId(3)), vec![0.1, -0.0, f32::MIN_POSITIVE]),
+            ((usize::from(u16::MAX), TaskId(u32::MAX)), vec![]),
+            ((0, TaskId(0)), vec![1.5]),
+        ];
+        let bytes = to_bytes(&answers);
+        assert_eq!(bytes.len(), 4 * (3 * 3 + 4));
+        assert_eq!(from_bytes(&bytes), answers);
+        assert_eq!(from_bytes(&bytes[..bytes.len() - 5]).len(), 2);
+    }
 }

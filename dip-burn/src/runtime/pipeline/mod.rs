@@ -285,6 +285,24 @@ impl<B: Backend> Pipeline<B> {
         Ok(all)
     }
 
+    /// A hash of the weights of each rank of this process.
+    ///
+    /// # Errors
+    /// [`PipelineError::Rank`] if a rank has ended.
+    pub fn fingerprints(&mut self) -> Result<BTreeMap<Position, u64>, PipelineError> {
+        for id in 0..self.workers.len() {
+            self.command(id, RankCommand::Fingerprint)?;
+        }
+        let mut all = BTreeMap::new();
+        for _ in 0..self.workers.len() {
+            match self.reply()? {
+                (id, Reply::Fingerprint(hash)) => drop(all.insert(self.positions[id], hash)),
+                (id, _) => return Err(self.out_of_turn(id)),
+            }
+        }
+        Ok(all)
+    }
+
     /// Lets all ranks of this process write their tensors into the folder of a [`Draft`](crate::checkpoint::Draft), at once, and
     /// returns the files. The inner error is that of the first rank that could not write; the pipeline can continue after it.
     ///

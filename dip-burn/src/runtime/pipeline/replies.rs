@@ -1,6 +1,7 @@
 //! Commands to the ranks and their replies; a rank that fails ends the pipeline with the first cause.
 
-use std::time::Duration;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 use burn::tensor::backend::Backend;
 use dip_core::RankId;
@@ -11,6 +12,8 @@ use crate::runtime::worker::{Failure, RankCommand, Reply};
 
 /// Longest wait for the first cause of a failure.
 const CAUSE_PATIENCE: Duration = Duration::from_secs(2);
+/// Time between two looks whether another process is the cause.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl<B: Backend> Pipeline<B> {
     pub(super) fn command(
@@ -35,7 +38,7 @@ impl<B: Backend> Pipeline<B> {
             Ok((id, Reply::Failed(failure))) => {
                 let error = self.first_cause(id, failure);
                 let group = &self.connections.group;
-                // If another process is gone, the ranks here fail only because sums over replicas end.
+                // If another process is gone, the ranks here fail only because links to it or sums over replicas end.
                 if let Some(cause) = group.failure() {
                     return Err(PipelineError::Group(cause));
                 }
@@ -59,14 +62,18 @@ impl<B: Backend> Pipeline<B> {
     }
 
     /// A rank that fails takes its neighbours with it, and a neighbour may answer first: looks for the failure that is not merely
-    /// a lost neighbour.
+    /// a lost neighbour. No rank of this process has such a failure if another process is the cause.
     fn first_cause(&self, id: usize, failure: Failure) -> PipelineError {
         let mut cause = (id, failure);
-        while cause.1.is_of_another() {
-            match self.replies.recv_timeout(CAUSE_PATIENCE) {
+        let begin = Instant::now();
+        while cause.1.is_of_another()
+            && self.connections.group.failure().is_none()
+            && begin.elapsed() < CAUSE_PATIENCE
+        {
+            match self.replies.recv_timeout(LOOK) {
                 Ok((id, Reply::Failed(failure))) => cause = (id, failure),
-                Ok(_) => {}
-                Err(_) => break,
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         let (id, failure) = cause;

@@ -125,7 +125,11 @@ impl<B: Backend> Trainer<B> {
         let own = own.map(|files| serde_json::to_vec(&files).expect("plain data has a JSON form"));
         let files = |(process, part): (usize, Vec<u8>)| {
             let files: Result<Vec<ShardFile>, _> = serde_json::from_slice(&part);
-            files.map_err(|e| CheckpointError::Process { process, what: e.to_string() })
+            files.map_err(|e| CheckpointError::Process {
+                process,
+                what: e.to_string(),
+                is_damage: false,
+            })
         };
         let all = share_results(&*self.group, own)?.and_then(|parts| {
             parts.into_iter().enumerate().map(files).collect::<Result<Vec<_>, _>>()
@@ -175,11 +179,10 @@ impl<B: Backend> Trainer<B> {
 
     /// Checks that the replicas of every rank have the same weights. All processes must call it.
     pub(super) fn agree_on_weights(&mut self) -> Result<(), TrainError> {
-        if self.group.size() == 1 {
+        if self.group.size() == 1 || self.pipeline.grid().replicas() == 1 {
             return Ok(());
         }
-        let own = self.pipeline.grid().hosted(self.group.index());
-        let own = self.pipeline.export_from(TensorKind::Parameters, own)?;
+        let own = self.pipeline.fingerprints()?;
         Ok(agree_on_weights(&*self.group, self.pipeline.grid(), self.progress.iteration, &own)?)
     }
 

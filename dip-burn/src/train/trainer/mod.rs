@@ -261,8 +261,9 @@ impl<B: Backend> Trainer<B> {
         }
         let elapsed_s = Seconds(start.elapsed().as_secs_f64());
         let runs = self.runs_to_learn(&planned, &step.traces, timed);
-        // The plans of the replicas are searched one after another.
-        let planning_time = elapsed_s / planned.len() as f64;
+        // The plans of the replicas that this process plans for are searched one after another.
+        let led = self.pipeline.replicas().iter().filter(|&&replica| self.leads(replica)).count();
+        let planning_time = elapsed_s / led.max(1) as f64;
         let notices = self.plans.measured(&MeasuredIteration { planning_time, runs: &runs });
         let pace = Pace { update, elapsed_s, timed, notices };
         let report = self.report(&batch, &planned, step, pace);

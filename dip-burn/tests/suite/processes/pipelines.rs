@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dip_burn::inference::continue_prompts;
 use dip_burn::model::{Continuation, Precision};
@@ -215,4 +216,25 @@ fn the_first_process_reports_the_stages_of_all_ranks() {
     let ends: Vec<_> = ends.into_iter().map(Result::unwrap).collect();
     assert_eq!((ends[0].0, ends[0].1), (tasks, 4));
     assert!(ends[1..].iter().all(|end| end.0 < tasks && end.1 == 1));
+}
+
+#[test]
+fn a_rank_whose_link_ends_names_the_process_that_has_ended_at_once() {
+    let case = Case::new("a lost process", model(4, 4, false), [4, 1]);
+    let ends = in_processes(2, move |process: &Process| {
+        let init = PipelineInit::new(&case.model, &case.partition, vec![Default::default(); 2])
+            .with_connections(process.connections(4, 1));
+        let mut pipeline = Pipeline::new(&init).map_err(|error| error.to_string())?;
+        if process.index() == 1 {
+            return Err(String::from("the test has stopped it"));
+        }
+        let begin = Instant::now();
+        let (plan, batch) = &case.replicas[0];
+        let error = pipeline.run(plan, batch, None).map(drop).unwrap_err();
+        assert!(matches!(error, PipelineError::Group(_)), "{error}");
+        Ok((error.to_string(), begin.elapsed()))
+    });
+    let (error, time) = ends[0].as_ref().unwrap();
+    assert!(error.contains("process 1 (") && error.contains("the test has stopped it"), "{error}");
+    assert!(*time < Duration::from_secs(1), "{time:?}");
 }

@@ -33,7 +33,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Connections of two ranks of each of `replicas` replicas.
+    /// Connections of the ranks of this process, those of one replica on neighbouring processes.
     pub fn connections(&self, ranks: usize, replicas: usize) -> Connections<B> {
         self.connections_by(ranks, replicas, ProcessPlacement::RanksFirst)
     }
@@ -127,6 +127,38 @@ fn two_processes_train_to_the_bits_of_two_replicas_and_resume_to_them() {
             trainer.run(&mut ())
         }));
         assert!(last(&folder, "alone") == last(&folder, "processes"), "{optimizer}, resumed");
+    }
+}
+
+#[test]
+fn a_damaged_file_of_any_part_lets_all_processes_resume_from_the_checkpoint_before() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    trainer_on(&config(&folder, "processes", ""), even_partition(2, [2, 2]), 2, 5)
+        .run(&mut ())
+        .unwrap();
+    let newest = folder.path().join("processes/checkpoint-00000012");
+    let files = std::fs::read_dir(&newest).unwrap().map(|file| file.unwrap().path());
+    let files: Vec<_> = files.filter(|p| p.extension() == Some("safetensors".as_ref())).collect();
+    assert_eq!(files.len(), 4);
+    for file in files {
+        let whole = std::fs::read(&file).unwrap();
+        let mut bytes = whole.clone();
+        bytes[whole.len() / 2] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        let shared = folder.clone();
+        let ends = together(move |process| {
+            let mut trainer = trainer_in(&shared, process, 2, "");
+            let resumed = trainer.resume()?.expect("there are checkpoints");
+            let damaged: Vec<String> = resumed.damaged.iter().map(ToString::to_string).collect();
+            Ok::<_, TrainError>((trainer.iteration(), damaged.join("\n")))
+        });
+        let name = file.file_name().unwrap().to_str().unwrap();
+        for end in ends {
+            let (iteration, damaged) = end.unwrap();
+            assert_eq!(iteration, 10, "{name}");
+            assert!(damaged.contains(name) && damaged.contains("checksum"), "{damaged}");
+        }
+        std::fs::write(&file, whole).unwrap();
     }
 }
 
@@ -366,6 +398,25 @@ fn a_process_whose_rank_fails_says_so_while_another_rank_waits_for_sums() {
         assert!(error.contains("unheard-of"), "{error}");
     }
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn processes_agree_on_texts_that_are_longer_than_messages_together_and_name_a_difference() {
+    let ends = in_processes(4, |process| {
+        let mut text = "line\n".repeat(2 << 20);
+        process.agree("equal texts", || text.clone())?;
+        if process.index() == 2 {
+            text.replace_range(5..9, "else");
+        }
+        process.agree("texts", || text)
+    });
+    let shown = |i: usize| ends[i].as_ref().unwrap_err().to_string();
+    for i in [0, 1, 3] {
+        let expected =
+            "process 2 differs from this process in texts: it has `else`, this process `line`";
+        assert!(shown(i).starts_with(expected), "{}", shown(i));
+    }
+    assert!(shown(2).starts_with("process 0 differs from this process in texts"), "{}", shown(2));
 }
 
 #[test]
