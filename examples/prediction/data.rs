@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use dip::prelude::*;
+use dip::train::data::Wanted;
 use dip::train::{ClipGrid, ClipSize, Microbatch, RunConfig, RunData};
 
 /// Batches of each model.
@@ -32,7 +33,8 @@ pub struct RawBatch {
 pub fn drawn(model: &ModelSpec, config: &RunConfig) -> Result<Vec<RawBatch>> {
     let mut data = RunData::open(model, &config.data, &config.evaluation, config.seed)?;
     let next = |_| {
-        let batch = data.loader.next_batch(&mut |meta| (0..meta.microbatches.len()).collect())?;
+        let all = &mut |meta: &BatchMeta| (0..meta.microbatches.len()).map(Wanted::from).collect();
+        let batch = data.loader.next_batch(all)?;
         let microbatches = (batch.content)()?.microbatches;
         Ok(RawBatch { meta: batch.meta, microbatches })
     };

@@ -124,6 +124,11 @@ impl ImageLayout {
         }
     }
 
+    /// The image for those who only need to know its size: it has no pixels.
+    pub fn unseen(&self) -> Image {
+        self.with_pixels(self.views.iter().map(|_| Vec::new()))
+    }
+
     /// The image of a picture that cannot be decoded. All values are 0, the mean colour of the training data.
     pub fn blank(&self, patch_px: u32) -> Image {
         let values = |grid: &ViewGrid| 3 * grid.patches_per_frame() * (patch_px as usize).pow(2);

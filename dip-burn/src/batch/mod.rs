@@ -152,6 +152,13 @@ impl Default for ClipSize {
 }
 
 impl Microbatch {
+    /// Removes the loss of a document.
+    pub fn mute(&mut self, document: u32) {
+        for (mask, &of) in self.loss_mask.iter_mut().zip(&self.documents) {
+            *mask &= of != document;
+        }
+    }
+
     /// Tokens with a loss: the tokens of the clips if there are clips, otherwise the tokens in the loss mask.
     pub fn trained_tokens(&self) -> u64 {
         match self.clips.is_empty() {

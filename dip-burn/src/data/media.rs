@@ -42,18 +42,23 @@ impl MediaProcessor {
         hash.finish()
     }
 
-    /// The mel frames of sounds; none without an audio encoder.
+    /// The mel frames of sounds, or only their number if the values are not `wanted`; none without an audio encoder.
     ///
     /// # Errors
     /// [`DataError`] if the file of a sound can no longer be read, or has changed.
-    pub fn hear(&self, sounds: &[PlacedSound]) -> Result<Vec<Sound>, DataError> {
+    pub fn hear(&self, sounds: &[PlacedSound], wanted: bool) -> Result<Vec<Sound>, DataError> {
         let Some(rule) = self.sounds.filter(|_| !sounds.is_empty()) else { return Ok(Vec::new()) };
         let log_mel = rule.log_mel();
         let sound = |placed: &PlacedSound| {
-            let samples = placed.waveform.samples();
-            let samples = samples.map_err(|error| DataError::Document(error.into()))?;
-            let MelFrames { values, frames } = log_mel.frames(&samples);
-            let (offset, tokens) = (placed.offset, placed.waveform.tokens);
+            let waveform = &placed.waveform;
+            let MelFrames { values, frames } = match wanted {
+                true => {
+                    let samples = waveform.samples();
+                    log_mel.frames(&samples.map_err(|error| DataError::Document(error.into()))?)
+                }
+                false => log_mel.silent(waveform.length()),
+            };
+            let (offset, tokens) = (placed.offset, waveform.tokens);
             Ok(Sound { mel: values, mel_frames: frames, offset, tokens })
         };
         sounds.iter().map(sound).collect()

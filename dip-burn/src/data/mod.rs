@@ -54,8 +54,8 @@ pub use encoded::Encoded;
 pub use error::{BoxError, DataError, TokenizeError};
 pub use image::RgbImage;
 pub use loader::{
-    DecodedBatch, DecodedMicrobatch, Decoding, Loader, LoaderConfig, LoaderPosition, PackedBatch,
-    TooLong, decode_microbatches,
+    DecodedBatch, DecodedMicrobatch, Decoding, Inputs, Loader, LoaderConfig, LoaderPosition,
+    PackedBatch, TooLong, Wanted, decode_microbatches,
 };
 pub use media::MediaProcessor;
 pub use mixture::{Mixture, MixturePart};

@@ -37,7 +37,7 @@ pub(super) fn batches(
     assigned: &[Vec<usize>],
     splits: Vec<BatchSplit>,
 ) -> Vec<Arc<Batch>> {
-    let BatchContent { microbatches, trained_tokens } = content;
+    let BatchContent { microbatches, trained_tokens, .. } = content;
     let mut microbatches = microbatches.into_iter();
     let batch = |(own, split): (&Vec<usize>, BatchSplit)| {
         let microbatches = microbatches.by_ref().take(own.len()).collect();

@@ -33,8 +33,8 @@ pub use config::{
 };
 pub use data::{
     BatchContent, BatchLoader, CaptionEvaluator, ClipEvaluator, DataSurvey, HeldOutPicture,
-    LoadedBatch, PendingContent, RunData, SampleCount, SelectMicrobatches, SurveyedDocument,
-    clip_size, index_requests,
+    LoadedBatch, MutedDocument, PendingContent, RunData, SampleCount, SelectMicrobatches,
+    SurveyedDocument, clip_size, index_requests,
 };
 pub use early_stop::EarlyStop;
 pub use error::TrainError;

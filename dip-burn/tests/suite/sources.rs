@@ -112,7 +112,7 @@ fn documents_pictures_and_packing_can_come_from_outside() {
     assert_eq!(resumed.skipped(), whole.skipped());
     assert!(whole.skipped().get(SkipReason::BrokenPicture) > 0);
 
-    let decoded = whole.decode(&first, &[0, 1]).unwrap().wait().unwrap();
+    let decoded = whole.decode(&first, [0, 1]).unwrap().wait().unwrap();
     assert!(decoded.broken_pictures > 0);
     let images = decoded.microbatches.iter().flat_map(|m| &m.images);
     let pixels: Vec<&Vec<f32>> = images.map(|image| &image.views[0].pixels).collect();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
+use super::wanted::{Inputs, Wanted};
 use crate::batch::{Image, Sound};
 use crate::data::error::DataError;
 use crate::data::media::MediaProcessor;
@@ -25,15 +26,17 @@ pub struct DecodedBatch {
 pub struct DecodedMicrobatch {
     /// The sequence.
     pub packed: PackedMicrobatch,
-    /// Its images, in the order of the sequence.
+    /// Its images, in the order of the sequence; without pixels if they are not wanted.
     pub images: Vec<Image>,
-    /// Its sounds, in the order of the sequence.
+    /// Its sounds, in the order of the sequence; without values if they are not wanted.
     pub sounds: Vec<Sound>,
+    /// Documents without a loss, because one of their pictures cannot be decoded.
+    pub muted: Vec<u32>,
 }
 
 struct Job {
     microbatches: Arc<Vec<PackedMicrobatch>>,
-    indices: Vec<usize>,
+    wanted: Vec<Wanted>,
     reply: Sender<Result<DecodedBatch, DataError>>,
 }
 
@@ -62,9 +65,11 @@ impl DecodeThread {
         let (jobs, queue) = sync_channel::<Job>(prefetch);
         let run = move || {
             for job in queue {
-                let chosen = job.indices.iter().filter_map(|&k| job.microbatches.get(k));
+                let chosen = job.wanted.iter().filter_map(|wanted| {
+                    Some((job.microbatches.get(wanted.microbatch)?, wanted.inputs))
+                });
                 // The receiver may have stopped waiting.
-                let _ = job.reply.send(decode_microbatches(chosen, &media));
+                let _ = job.reply.send(decode(chosen, &media));
             }
         };
         let thread = std::thread::Builder::new().name("dip-decode".into()).spawn(run);
@@ -74,11 +79,11 @@ impl DecodeThread {
     pub fn submit(
         &self,
         microbatches: Arc<Vec<PackedMicrobatch>>,
-        indices: Vec<usize>,
+        wanted: Vec<Wanted>,
     ) -> Result<Decoding, DataError> {
         let (reply, result) = channel();
         let jobs = self.jobs.as_ref().ok_or(DataError::DecoderGone)?;
-        jobs.send(Job { microbatches, indices, reply }).map_err(|_| DataError::DecoderGone)?;
+        jobs.send(Job { microbatches, wanted, reply }).map_err(|_| DataError::DecoderGone)?;
         Ok(Decoding(result))
     }
 }
@@ -102,23 +107,38 @@ pub fn decode_microbatches<'a>(
     microbatches: impl IntoIterator<Item = &'a PackedMicrobatch>,
     media: &MediaProcessor,
 ) -> Result<DecodedBatch, DataError> {
+    decode(microbatches.into_iter().map(|packed| (packed, Inputs::ALL)), media)
+}
+
+/// Decodes the given inputs of microbatches.
+fn decode<'a>(
+    wanted: impl Iterator<Item = (&'a PackedMicrobatch, Inputs)>,
+    media: &MediaProcessor,
+) -> Result<DecodedBatch, DataError> {
     let mut broken_pictures = 0;
-    let decode = |packed: &PackedMicrobatch| {
-        let sounds = media.hear(&packed.sounds)?;
-        let mut decoded = DecodedMicrobatch { packed: packed.clone(), images: Vec::new(), sounds };
+    let decode = |(packed, inputs): (&PackedMicrobatch, Inputs)| {
+        let sounds = media.hear(&packed.sounds, inputs.sounds)?;
+        let (packed, images, muted) = (packed.clone(), Vec::new(), Vec::new());
+        let mut decoded = DecodedMicrobatch { packed, images, sounds, muted };
         // Without a processor, documents have no pictures.
         let Some(processor) = &media.images else { return Ok(decoded) };
-        for placed in &packed.images {
+        let places = std::mem::take(&mut decoded.packed.images);
+        for placed in &places {
+            if !inputs.images {
+                decoded.images.push(placed.layout.unseen());
+                continue;
+            }
             let image = processor.visual(&placed.visual.loaded()?, &placed.layout);
             decoded.images.push(image.unwrap_or_else(|_| {
                 broken_pictures += 1;
-                decoded.packed.mute_document_at(placed.offset);
+                decoded.muted.push(decoded.packed.mute_document_at(placed.offset));
                 processor.blank(&placed.layout)
             }));
         }
+        decoded.packed.images = places;
         Ok(decoded)
     };
-    let microbatches = microbatches.into_iter().map(decode);
+    let microbatches = wanted.map(decode);
     let microbatches = microbatches.collect::<Result<Vec<DecodedMicrobatch>, DataError>>()?;
     let trained_tokens = microbatches.iter().map(|m| m.packed.trained_tokens()).sum();
     Ok(DecodedBatch { microbatches, trained_tokens, broken_pictures })

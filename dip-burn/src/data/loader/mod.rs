@@ -2,9 +2,11 @@
 
 mod decode;
 mod position;
+mod wanted;
 
 pub use decode::{DecodedBatch, DecodedMicrobatch, Decoding, decode_microbatches};
 pub use position::LoaderPosition;
+pub use wanted::{Inputs, Wanted};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +19,9 @@ use super::document::DocumentError;
 use super::document::TokenizedDocument;
 use super::error::DataError;
 use super::media::MediaProcessor;
-use super::packing::{FirstFit, PackConfig, PackedMicrobatch, Packer, PackingRule};
+use super::packing::{
+    FirstFit, PackConfig, PackedMicrobatch, Packer, PackingRule, WaitingDocument, balance,
+};
 use super::processor::ImageProcessor;
 use super::report::DataReport;
 use super::skip::{SkipCounts, SkipReason, SkippedSample};
@@ -78,7 +82,7 @@ pub struct PackedBatch {
 /// ```text
 /// let next = loader.next_batch()?;               // metadata of batch k + 1
 /// planner.submit(next.meta.clone())?;            // planned while batch k trains
-/// let decoding = loader.decode(&next, &[0, 1])?; // decoded while batch k trains
+/// let decoding = loader.decode(&next, [0, 1])?; // decoded while batch k trains
 /// ```
 pub struct Loader {
     source: Box<dyn DataSource>,
@@ -86,6 +90,10 @@ pub struct Loader {
     config: LoaderConfig,
     packer: Packer,
     token_budget: Option<u64>,
+    /// Batches among which documents change places.
+    lookahead: u32,
+    /// Batches that were packed together.
+    block: Block,
     batches: u64,
     taken: u64,
     /// Positions of the source, oldest first; the first is not after the oldest waiting document.
@@ -101,6 +109,17 @@ pub struct Loader {
     whole_pass: u64,
     broken_pictures: Arc<AtomicU64>,
     decoder: DecodeThread,
+}
+
+/// Batches that were packed together.
+#[derive(Debug, Default)]
+struct Block {
+    /// The position before its first batch; `None` if it has only one.
+    start: Option<LoaderPosition>,
+    /// Batches that were given away.
+    given: u64,
+    /// The others.
+    batches: VecDeque<Vec<PackedMicrobatch>>,
 }
 
 /// The position of the source before a document.
@@ -137,6 +156,8 @@ impl Loader {
             tokenizer,
             config,
             token_budget: None,
+            lookahead: 0,
+            block: Block::default(),
             batches: 0,
             taken: 0,
             snapshots: VecDeque::new(),
@@ -147,6 +168,14 @@ impl Loader {
     /// With a token budget, each batch gets microbatches until their tokens without padding reach it.
     pub fn with_token_budget(mut self, tokens: Option<u64>) -> Self {
         self.token_budget = tokens;
+        self
+    }
+
+    /// Packs so many batches together: their documents change places until the patches of the sequences are as even as their room
+    /// allows. No document leaves these batches. With 0, documents stay where the packing rule has put them; with a token budget, each
+    /// batch is evened out alone.
+    pub fn with_lookahead(mut self, batches: u32) -> Self {
+        self.lookahead = batches;
         self
     }
 
@@ -167,7 +196,11 @@ impl Loader {
     /// # Errors
     /// [`DataError`] if the source has no more usable documents.
     pub fn next_batch(&mut self) -> Result<PackedBatch, DataError> {
-        let microbatches = self.next_microbatches()?;
+        if self.block.batches.is_empty() {
+            self.block = self.read_block()?;
+        }
+        let microbatches = self.block.batches.pop_front().unwrap_or_default();
+        self.block.given += 1;
         let own = self.config.media.images.as_ref().and_then(ImageProcessor::fixed);
         let meta = BatchMeta {
             iteration: self.batches,
@@ -183,12 +216,17 @@ impl Loader {
         })
     }
 
-    /// Decodes the pictures of some microbatches, given by index, in the background. Waits while `prefetch` batches are queued.
+    /// Decodes the inputs of some microbatches in the background. Waits while `prefetch` batches are queued.
     ///
     /// # Errors
     /// [`DataError::DecoderGone`] if the decoding thread has ended.
-    pub fn decode(&self, batch: &PackedBatch, indices: &[usize]) -> Result<Decoding, DataError> {
-        self.decoder.submit(batch.microbatches.clone(), indices.to_vec())
+    pub fn decode<W: Into<Wanted>>(
+        &self,
+        batch: &PackedBatch,
+        wanted: impl IntoIterator<Item = W>,
+    ) -> Result<Decoding, DataError> {
+        let wanted = wanted.into_iter().map(Into::into).collect();
+        self.decoder.submit(batch.microbatches.clone(), wanted)
     }
 
     /// The documents skipped since the beginning of the data.
@@ -223,10 +261,21 @@ impl Loader {
 
     /// The current position.
     pub fn position(&self) -> LoaderPosition {
+        match &self.block.start {
+            Some(start) if !self.block.batches.is_empty() => {
+                let (batches, given) = (self.batches, self.block.given);
+                LoaderPosition { batches, given, ..start.clone() }
+            }
+            _ => self.position_between_blocks(),
+        }
+    }
+
+    fn position_between_blocks(&self) -> LoaderPosition {
         let oldest = self.snapshots.front().filter(|_| self.packer.waiting().next().is_some());
         let snapshot = oldest.cloned().unwrap_or_else(|| self.snapshot());
         LoaderPosition {
             batches: self.batches,
+            given: 0,
             source: snapshot.source,
             first: snapshot.document,
             taken: self.taken,
@@ -280,36 +329,66 @@ impl Loader {
         self.skipped = position.counts.skipped.clone();
         self.packer.truncated_documents = position.counts.truncated_documents;
         self.packer.truncated_tokens = position.counts.truncated_tokens;
+        self.block = Block::default();
+        if position.given > 0 {
+            let mut block = self.read_block()?;
+            if position.given >= block.batches.len() as u64 {
+                return differs("it is behind the batches that were packed together");
+            }
+            block.batches.drain(..position.given as usize);
+            self.block = Block { given: position.given, ..block };
+        }
         Ok(())
     }
 
-    fn next_microbatches(&mut self) -> Result<Vec<PackedMicrobatch>, DataError> {
+    /// Packs the next batches together.
+    fn read_block(&mut self) -> Result<Block, DataError> {
+        let start = (self.lookahead > 1).then(|| self.position_between_blocks());
+        let mut batches: Vec<Vec<Vec<WaitingDocument>>> = Vec::new();
+        for _ in 0..self.lookahead.max(1) {
+            batches.push(self.next_sequences()?);
+        }
+        let room = self.config.pack.room();
+        if self.lookahead > 0 && self.token_budget.is_none() {
+            balance(&mut batches.iter_mut().flatten().collect::<Vec<_>>(), room);
+        } else if self.lookahead > 0 {
+            let sequences =
+                |batch: &mut Vec<Vec<_>>| balance(&mut batch.iter_mut().collect::<Vec<_>>(), room);
+            batches.iter_mut().for_each(sequences);
+        }
+        let packed =
+            |batch: Vec<Vec<_>>| batch.into_iter().map(|s| self.packer.packed(s)).collect();
+        Ok(Block { start, given: 0, batches: batches.into_iter().map(packed).collect() })
+    }
+
+    /// The documents of the sequences of the next batch.
+    fn next_sequences(&mut self) -> Result<Vec<Vec<WaitingDocument>>, DataError> {
         let Some(budget) = self.token_budget else {
-            return (0..self.config.microbatches).map(|_| self.next_microbatch()).collect();
+            return (0..self.config.microbatches).map(|_| self.next_sequence()).collect();
         };
-        let (mut microbatches, mut tokens) = (Vec::new(), 0);
+        let (mut sequences, mut tokens) = (Vec::new(), 0);
         for _ in 0..MAX_MICROBATCHES {
-            let next = self.next_microbatch()?;
-            tokens += u64::from(next.used_tokens);
-            microbatches.push(next);
+            let next = self.next_sequence()?;
+            tokens += next.iter().map(|document| document.tokens()).sum::<u64>();
+            sequences.push(next);
             if tokens >= budget {
                 break;
             }
         }
-        Ok(microbatches)
+        Ok(sequences)
     }
 
-    fn next_microbatch(&mut self) -> Result<PackedMicrobatch, DataError> {
+    fn next_sequence(&mut self) -> Result<Vec<WaitingDocument>, DataError> {
         // The packer asks the loader for documents, so the loader cannot hold it meanwhile.
         let empty = Packer::new(self.config.pack.clone())?;
         let mut packer = std::mem::replace(&mut self.packer, empty);
-        let packed = packer.pack(|| self.next_usable());
+        let chosen = packer.choose(&mut || self.next_usable());
         self.packer = packer;
         let oldest = self.packer.waiting().next().unwrap_or(self.taken);
         while self.snapshots.get(1).is_some_and(|next| next.document <= oldest) {
             self.snapshots.pop_front();
         }
-        packed
+        chosen
     }
 
     fn next_usable(&mut self) -> Result<(u64, TokenizedDocument), DataError> {
@@ -364,6 +443,7 @@ impl Loader {
             lookahead: self.config.pack.lookahead,
             microbatches: self.config.microbatches,
             tokens: self.token_budget,
+            batches_ahead: (self.lookahead > 0).then_some(self.lookahead),
             packing: (packing != FirstFit.name()).then(|| packing.to_owned()),
             too_long: (self.too_long != TooLong::Cut).then_some(self.too_long),
             vocab: self.tokenizer.vocab_size(),

@@ -12,6 +12,9 @@ use crate::data::source::SourcePosition;
 pub struct LoaderPosition {
     /// Batches before the position.
     pub batches: u64,
+    /// Batches before the position of those that were packed together; their documents are read again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) given: u64,
     /// The position of the source before the document `first`.
     pub(super) source: SourcePosition,
     /// Number of the next document of `source`.
@@ -32,6 +35,11 @@ pub(super) struct Counts {
     pub skipped: SkipCounts,
 }
 
+/// True for the usual value.
+fn is_zero(given: &u64) -> bool {
+    *given == 0
+}
+
 /// The settings that batches depend on, except the source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +56,9 @@ pub(super) struct BatchShape {
     /// The token budget of a batch, if it replaces `microbatches`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
+    /// Batches that are packed together, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batches_ahead: Option<u32>,
     /// The packing rule, if it is not the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packing: Option<String>,

@@ -1,9 +1,15 @@
+use std::sync::atomic::AtomicUsize;
+
 use dip_core::ModelSpec;
+use image::RgbImage;
 
 use super::*;
 use crate::batch::PositionRule;
 use crate::data::toy::{DataSplit, Scenes, ScenesConfig, write_scene_shards};
-use crate::data::{BestFit, Picture, Visual, WebDataset, WebDatasetConfig};
+use crate::data::{
+    BestFit, Document, DocumentPiece, Picture, PictureError, PixelSource, Visual, WebDataset,
+    WebDatasetConfig,
+};
 
 fn config() -> LoaderConfig {
     let special = Tokenizer::bytes().special();
@@ -69,7 +75,7 @@ fn pictures_of_many_sizes_have_their_own_tokens_and_resume() {
     let batches: Vec<PackedBatch> = (0..6).map(|_| whole.next_batch().unwrap()).collect();
     let mut sizes = std::collections::BTreeSet::new();
     for batch in &batches {
-        let decoded = whole.decode(batch, &[0, 1, 2]).unwrap().wait().unwrap();
+        let decoded = whole.decode(batch, [0, 1, 2]).unwrap().wait().unwrap();
         assert_eq!(decoded.broken_pictures, 0);
         for (meta, microbatch) in batch.meta.microbatches.iter().zip(&decoded.microbatches) {
             let images = microbatch.images.iter().map(|image| image.layout().size());
@@ -141,10 +147,10 @@ fn metadata_agrees_with_the_pixels_that_follow() {
     let mut loader = loader(drawn());
     let batch = loader.next_batch().unwrap();
     let all: Vec<usize> = (0..batch.microbatches.len()).collect();
-    let decoded = loader.decode(&batch, &all).unwrap().wait().unwrap();
+    let decoded = loader.decode(&batch, all.clone()).unwrap().wait().unwrap();
     assert_eq!(decoded.trained_tokens, batch.trained_tokens);
     let last = all.len() - 1;
-    let some = loader.decode(&batch, &[last, 0]).unwrap().wait().unwrap();
+    let some = loader.decode(&batch, [last, 0]).unwrap().wait().unwrap();
     let expected = [last, 0].map(|k| decoded.microbatches[k].clone());
     assert_eq!(some.microbatches, expected);
     for (meta, microbatch) in batch.meta.microbatches.iter().zip(&decoded.microbatches) {
@@ -249,4 +255,121 @@ fn documents_that_the_loader_skips_are_named_by_their_file_and_place() {
     loader.next_batch().unwrap();
     let named = &loader.report().first_skipped[0];
     assert_eq!((named.reason, named.name.as_str()), (SkipReason::TooLong, "a.jsonl: sample 1"));
+}
+
+/// Scenes that count how often their pictures are drawn.
+struct Counted(Scenes, Arc<AtomicUsize>);
+
+#[derive(Debug)]
+struct CountedPicture(Picture, Arc<AtomicUsize>);
+
+impl PixelSource for CountedPicture {
+    fn rgb(&self, side_px: u32) -> Result<RgbImage, PictureError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.rgb(side_px)
+    }
+}
+
+impl DataSource for Counted {
+    fn next_document(&mut self) -> Result<Document, DataError> {
+        let Document::Plain(mut pieces) = self.0.next_document()? else { panic!() };
+        for piece in &mut pieces {
+            if let DocumentPiece::Picture(picture) = piece {
+                let counted = CountedPicture(picture.clone(), self.1.clone());
+                *picture = Picture::Drawn(Arc::new(counted));
+            }
+        }
+        Ok(Document::Plain(pieces))
+    }
+
+    fn position(&self) -> SourcePosition {
+        self.0.position()
+    }
+
+    fn restore(&mut self, position: &SourcePosition) -> Result<(), DataError> {
+        self.0.restore(position)
+    }
+}
+
+#[test]
+fn those_who_read_no_pictures_decode_none_and_know_their_sizes() {
+    let decoded = Arc::new(AtomicUsize::new(0));
+    let scenes = Scenes::new(ScenesConfig { seed: 3, split: DataSplit::Train });
+    let mut loader = loader(Box::new(Counted(scenes, decoded.clone())));
+    let shows = |microbatch: &PackedMicrobatch| !microbatch.images.is_empty();
+    let batch = loop {
+        let batch = loader.next_batch().unwrap();
+        if batch.microbatches[..2].iter().all(shows) {
+            break batch;
+        }
+    };
+    let pictures = |k: usize| batch.microbatches[k].images.len();
+    let blind = Inputs { images: false, sounds: true };
+    let wanted = [Wanted { microbatch: 0, inputs: blind }, Wanted::from(1)];
+    let some = loader.decode(&batch, wanted).unwrap().wait().unwrap();
+    assert_eq!(decoded.load(Ordering::SeqCst), pictures(1));
+    let all = loader.decode(&batch, [0, 1]).unwrap().wait().unwrap();
+    assert_eq!(some.microbatches[1], all.microbatches[1]);
+    assert_eq!(some.microbatches[0].packed, all.microbatches[0].packed);
+    for (unseen, seen) in some.microbatches[0].images.iter().zip(&all.microbatches[0].images) {
+        assert_eq!(unseen.layout(), seen.layout());
+        assert!(unseen.views.iter().all(|view| view.pixels.is_empty()));
+    }
+}
+
+#[test]
+fn batches_packed_together_are_more_even_keep_their_documents_and_resume() {
+    let batches = |lookahead: u32, count: usize| -> Vec<PackedBatch> {
+        let mut loader = native().with_lookahead(lookahead);
+        (0..count).map(|_| loader.next_batch().unwrap()).collect()
+    };
+    let patches = |batch: &PackedBatch| -> Vec<f64> {
+        let of_sequence = |m: &PackedMicrobatch| m.images.iter().map(|p| p.layout.patches()).sum();
+        batch.microbatches.iter().map(of_sequence).map(|patches: u64| patches as f64).collect()
+    };
+    let variance = |batches: &[PackedBatch]| {
+        let all: Vec<f64> = batches.iter().flat_map(patches).collect();
+        let mean = all.iter().sum::<f64>() / all.len() as f64;
+        all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len() as f64
+    };
+    let documents = |batches: &[PackedBatch]| {
+        let mut all: Vec<Vec<u32>> = Vec::new();
+        for microbatch in batches.iter().flat_map(|batch| batch.microbatches.iter()) {
+            let used = microbatch.used_tokens as usize;
+            let documents = microbatch.documents[..used].chunk_by(|a, b| a == b);
+            let mut start = 0;
+            for document in documents {
+                all.push(microbatch.tokens[start..start + document.len()].to_vec());
+                start += document.len();
+            }
+        }
+        all.sort();
+        all
+    };
+    let (plain, alone, ahead) = (batches(0, 12), batches(1, 12), batches(4, 12));
+    let variances = [&plain, &alone, &ahead].map(|batches| variance(batches));
+    assert!(variances.is_sorted_by(|a, b| 0.95 * a > *b), "{variances:?}");
+    for (plain, ahead) in plain.chunks(4).zip(ahead.chunks(4)) {
+        assert!(documents(plain) == documents(ahead));
+    }
+    for (plain, alone) in plain.chunks(1).zip(alone.chunks(1)) {
+        assert!(documents(plain) == documents(alone));
+    }
+    for saved in 0..9 {
+        let text = serde_json::to_string(&ahead[saved].position).unwrap();
+        let position: LoaderPosition = serde_json::from_str(&text).unwrap();
+        let mut again = native().with_lookahead(4);
+        again.next_batch().unwrap();
+        again.restore(&position).unwrap();
+        assert_eq!(again.position(), position);
+        for expected in &ahead[saved + 1..] {
+            let batch = again.next_batch().unwrap();
+            assert_eq!(
+                (batch.meta, batch.position),
+                (expected.meta.clone(), expected.position.clone())
+            );
+            assert!(batch.microbatches == expected.microbatches);
+        }
+        assert!(native().with_lookahead(3).restore(&position).is_err());
+    }
 }

@@ -73,22 +73,13 @@ impl PackedMicrobatch {
         self.loss_mask.iter().filter(|&&m| m).count() as u64
     }
 
-    /// Removes the loss of the whole document that token `offset` belongs to.
-    pub fn mute_document_at(&mut self, offset: u32) {
+    /// Removes the loss of the whole document that token `offset` belongs to, and returns the document.
+    pub fn mute_document_at(&mut self, offset: u32) -> u32 {
         let document = self.documents[offset as usize];
         for (mask, &d) in self.loss_mask.iter_mut().zip(&self.documents) {
             *mask &= d != document;
         }
-    }
-
-    pub(super) fn room(&self, config: &PackConfig) -> Room {
-        let patches: u64 = self.images.iter().map(|placed| placed.layout.patches()).sum();
-        let room = config.room();
-        Room {
-            tokens: room.tokens - self.tokens.len() as u32,
-            images: room.images - self.images.len() as u32,
-            patches: room.patches.saturating_sub(patches),
-        }
+        document
     }
 
     pub(super) fn append(&mut self, document: TokenizedDocument, config: &PackConfig) {

@@ -1,9 +1,11 @@
 //! Packs documents into sequences.
 
+mod balance;
 mod config;
 mod microbatch;
 mod rule;
 
+pub(super) use balance::balance;
 pub use config::PackConfig;
 pub use microbatch::PackedMicrobatch;
 pub use rule::{BestFit, FirstFit, Fitting, PackingRule};
@@ -30,10 +32,18 @@ pub struct Packer {
     pub truncated_tokens: u64,
 }
 
+/// A document that is long enough for a sequence, before or after a sequence is chosen for it.
 #[derive(Debug)]
-struct WaitingDocument {
-    number: u64,
+pub(in crate::data) struct WaitingDocument {
+    size: Fitting,
     document: TokenizedDocument,
+}
+
+impl WaitingDocument {
+    /// Its tokens.
+    pub fn tokens(&self) -> u64 {
+        u64::from(self.size.tokens)
+    }
 }
 
 impl Packer {
@@ -67,62 +77,68 @@ impl Packer {
         &mut self,
         mut next: impl FnMut() -> Result<(u64, TokenizedDocument), E>,
     ) -> Result<PackedMicrobatch, E> {
-        let mut packed = PackedMicrobatch::empty(&self.config);
+        let chosen = self.choose(&mut next)?;
+        Ok(self.packed(chosen))
+    }
+
+    /// Packs the next sequence from the waiting documents only, without reading more.
+    pub fn pack_waiting(&mut self) -> PackedMicrobatch {
+        let mut chosen = Vec::new();
+        while self.choose_next(&mut chosen) {}
+        self.packed(chosen)
+    }
+
+    /// The documents of the next sequence.
+    ///
+    /// # Errors
+    /// The error of `next`.
+    pub(in crate::data) fn choose<E>(
+        &mut self,
+        next: &mut dyn FnMut() -> Result<(u64, TokenizedDocument), E>,
+    ) -> Result<Vec<WaitingDocument>, E> {
         let mut chosen = Vec::new();
         loop {
             while self.waiting.len() < self.config.lookahead {
                 let (number, document) = next()?;
                 self.wait(number, document);
             }
-            if !self.add_next(&mut packed, &mut chosen) {
-                break;
+            if !self.choose_next(&mut chosen) {
+                return Ok(chosen);
             }
         }
-        packed.pad(&self.config);
-        Ok(packed)
     }
 
-    /// Packs the next sequence from the waiting documents only, without reading more.
-    pub fn pack_waiting(&mut self) -> PackedMicrobatch {
+    /// The sequence of some documents that have room in it.
+    pub(in crate::data) fn packed(&self, documents: Vec<WaitingDocument>) -> PackedMicrobatch {
         let mut packed = PackedMicrobatch::empty(&self.config);
-        let mut chosen = Vec::new();
-        while self.add_next(&mut packed, &mut chosen) {}
+        for WaitingDocument { document, .. } in documents {
+            packed.append(document, &self.config);
+        }
         packed.pad(&self.config);
         packed
     }
 
-    /// Adds the next document after the `chosen` ones; false if there is none.
-    fn add_next(&mut self, packed: &mut PackedMicrobatch, chosen: &mut Vec<Fitting>) -> bool {
-        let room = packed.room(&self.config);
-        let (places, fitting): (Vec<usize>, Vec<Fitting>) = self
-            .waiting
-            .iter()
-            .enumerate()
-            .map(|(place, WaitingDocument { number, document })| {
-                let tokens = document.tokens.len() as u32;
-                let images = document.pictures.len() as u32;
-                let patches = document.pictures.iter().map(|p| p.layout.patches()).sum();
-                (place, Fitting { number: *number, tokens, images, patches })
-            })
-            .filter(|(_, d)| {
-                d.tokens <= room.tokens && d.images <= room.images && d.patches <= room.patches
-            })
-            .unzip();
+    /// Adds the next document to the `chosen` ones; false if there is none.
+    fn choose_next(&mut self, chosen: &mut Vec<WaitingDocument>) -> bool {
+        let room = self.config.room().without(balance::used(chosen));
+        let waiting = self.waiting.iter().map(|waiting| waiting.size).enumerate();
+        let (places, fitting): (Vec<usize>, Vec<Fitting>) =
+            waiting.filter(|(_, size)| size.fits(room)).unzip();
+        let sizes: Vec<Fitting> = chosen.iter().map(|document| document.size).collect();
         let next = match (fitting.is_empty(), chosen.is_empty()) {
             (true, _) => None,
             (false, true) => Some(0),
-            (false, false) => self.rule.next(chosen, room, &fitting),
+            (false, false) => self.rule.next(&sizes, room, &fitting),
         };
-        let Some(next) = next.filter(|&i| i < places.len()) else { return false };
-        let Some(waiting) = self.waiting.remove(places[next]) else { return false };
-        chosen.push(fitting[next]);
-        packed.append(waiting.document, &self.config);
+        let place = next.and_then(|i| places.get(i).copied());
+        let Some(next) = place.and_then(|place| self.waiting.remove(place)) else { return false };
+        chosen.push(next);
         true
     }
 
     /// Numbers of the waiting documents, oldest first.
     pub fn waiting(&self) -> impl Iterator<Item = u64> {
-        self.waiting.iter().map(|waiting| waiting.number)
+        self.waiting.iter().map(|waiting| waiting.size.number)
     }
 
     /// Truncates a document to the length of a sequence and adds it to the waiting documents. A document without text to train on
@@ -134,7 +150,7 @@ impl Packer {
             self.truncated_tokens += (before - document.tokens.len()) as u64;
         }
         if document.trains_within(document.tokens.len()) {
-            self.waiting.push_back(WaitingDocument { number, document });
+            self.waiting.push_back(WaitingDocument { size: document.fitting(number), document });
         }
     }
 

@@ -4,6 +4,17 @@ use std::fmt::Debug;
 
 use crate::data::document::Room;
 
+impl Room {
+    /// The room that documents leave which take so much together.
+    pub(super) fn without(self, used: Fitting) -> Self {
+        Self {
+            tokens: self.tokens.saturating_sub(used.tokens),
+            images: self.images.saturating_sub(used.images),
+            patches: self.patches.saturating_sub(used.patches),
+        }
+    }
+}
+
 /// A waiting document that fits the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fitting {
@@ -15,6 +26,13 @@ pub struct Fitting {
     pub images: u32,
     /// The patches of all its images.
     pub patches: u64,
+}
+
+impl Fitting {
+    /// True if it fits a room.
+    pub(super) fn fits(&self, room: Room) -> bool {
+        self.tokens <= room.tokens && self.images <= room.images && self.patches <= room.patches
+    }
 }
 
 /// Chooses the documents of a sequence after the first. The first is always the oldest waiting document, so that none waits

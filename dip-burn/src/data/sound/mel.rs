@@ -49,6 +49,12 @@ impl LogMel {
         }
     }
 
+    /// The number of frames of a sound of `samples` samples, without their values.
+    pub fn silent(&self, samples: usize) -> MelFrames {
+        let frames = samples.min(self.max_frames * self.hop).div_ceil(self.hop);
+        MelFrames { values: Vec::new(), frames: frames as u32 }
+    }
+
     /// The frames of a sound, cut to the longest sound.
     pub fn frames(&self, samples: &[f32]) -> MelFrames {
         let samples = &samples[..samples.len().min(self.max_frames * self.hop)];

@@ -92,6 +92,11 @@ impl PartialEq for Waveform {
 }
 
 impl Waveform {
+    /// Number of its samples at [`SAMPLE_RATE`].
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
     /// Its length.
     pub fn seconds(&self) -> f64 {
         self.length as f64 / f64::from(SAMPLE_RATE)

@@ -141,7 +141,7 @@ fn seen(loader: &mut Loader) -> Seen {
     let PackedBatch { meta, position, microbatches, .. } = loader.next_batch().unwrap();
     let all: Vec<usize> = (0..microbatches.len()).collect();
     let packed = PackedBatch { meta, position, microbatches, trained_tokens: 0, used_tokens: 0 };
-    let decoded = loader.decode(&packed, &all).unwrap().wait().unwrap();
+    let decoded = loader.decode(&packed, all).unwrap().wait().unwrap();
     (packed.meta, packed.position, decoded)
 }
 
@@ -254,7 +254,7 @@ fn with_an_index_no_picture_is_opened_before_it_is_decoded() {
     // A picture that is decoded after all is found to be broken.
     blind.restore(&expected[0].1).unwrap();
     let batch = blind.next_batch().unwrap();
-    let error = blind.decode(&batch, &[0, 1]).unwrap().wait();
+    let error = blind.decode(&batch, [0, 1]).unwrap().wait();
     assert!(error.is_err() || error.unwrap().broken_pictures > 0);
     // Without its index the shard has no sample that can be used.
     std::fs::remove_file(&made[0].index).unwrap();

@@ -11,6 +11,8 @@ use crate::data::{BestFit, FirstFit, FlowTimes, PackingRule, ShardCache, TooLong
 
 /// Most microbatches of one iteration.
 const MAX_MICROBATCHES: u32 = 4096;
+/// Most batches that are packed together.
+const MAX_LOOKAHEAD: u32 = 64;
 /// Most tokens of one iteration.
 const MAX_TOKENS_PER_ITERATION: u64 = 1 << 40;
 /// Default seconds of video for each clip of a microbatch: 16 for 8 clips, as in MovieGen.
@@ -65,6 +67,9 @@ pub struct DataConfig {
     pub tokens_per_iteration: Option<u64>,
     /// Which documents share a sequence.
     pub packing: Packing,
+    /// Batches that are packed together: their documents change places until the patches of all sequences are about equal. 0 leaves
+    /// documents where `packing` has put them.
+    pub lookahead: u32,
     /// Seconds of video in one microbatch, and so in one clip: longer clips are cut. Absent for two seconds for each of the model's
     /// `max_clips`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,6 +111,8 @@ impl DataConfig {
         let range = 1..=MAX_MICROBATCHES;
         FieldError::check_range("data.microbatches", microbatches, range, "a few for each rank")?;
         self.validate_tokens()?;
+        let lookahead = 0..=MAX_LOOKAHEAD;
+        FieldError::check_range("data.lookahead", self.lookahead, lookahead, "try 4")?;
         self.validate_mixture()?;
         if self.cache_bytes.is_some() && self.cache.is_none() {
             let limit = "absent where data.cache is absent";
@@ -173,6 +180,7 @@ impl Default for DataConfig {
             microbatches: None,
             tokens_per_iteration: None,
             packing: Packing::default(),
+            lookahead: 0,
             max_seconds: None,
             caption_dropout: 0.1,
             flow: None,

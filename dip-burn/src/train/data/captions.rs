@@ -8,8 +8,8 @@ use dip_core::{FieldError, ModelSpec};
 
 use super::sources::{held_out_shards, train_shards};
 use super::{
-    BatchContent, BatchLoader, DataRequest, LoadedBatch, PREFETCH, RunData, SelectMicrobatches,
-    open_tokenizer,
+    BatchContent, BatchLoader, DataRequest, LoadedBatch, MutedDocument, PREFETCH, RunData,
+    SelectMicrobatches, open_tokenizer,
 };
 use crate::batch::{ImagePlace, Microbatch, Prompt};
 use crate::data::toy::{
@@ -105,7 +105,7 @@ impl Captioner {
             positions: self.pack.positions.document(tokens.tokens.len(), places),
             images: tokens.pictures.iter().filter_map(image).collect(),
             image_offsets: tokens.pictures.iter().map(|p| p.offset).collect(),
-            sounds: self.media.hear(&tokens.sounds)?,
+            sounds: self.media.hear(&tokens.sounds, true)?,
             tokens: tokens.tokens,
         })
     }
@@ -147,6 +147,7 @@ pub(super) fn open(request: &DataRequest<'_>) -> Result<RunData, DataError> {
     let loader = Loader::new(train_source(data, &media, *seed)?, tokenizer.clone(), config)?
         .with_token_budget(data.tokens_per_iteration)
         .with_too_long(data.too_long)
+        .with_lookahead(data.lookahead)
         .with_packing(data.packing.rule());
     let count = evaluation.pictures.max(evaluation.captions);
     let held_out = match held_out_source(data, &media, *seed)? {
@@ -210,7 +211,7 @@ impl BatchLoader for Loader {
         select: &mut SelectMicrobatches<'_>,
     ) -> Result<LoadedBatch, DataError> {
         let batch = Loader::next_batch(self)?;
-        let decoding = self.decode(&batch, &select(&batch.meta))?;
+        let decoding = self.decode(&batch, select(&batch.meta))?;
         let broken = self.broken_pictures();
         let documents = batch.microbatches.iter().map(|m| u64::from(m.packed_documents)).sum();
         Ok(LoadedBatch {
@@ -340,8 +341,13 @@ impl HeldOutPicture {
 
 /// A decoded batch in the form that stages read.
 fn assemble(decoded: DecodedBatch) -> BatchContent {
+    let muted = |(microbatch, decoded): (usize, &DecodedMicrobatch)| {
+        let of_document = move |&document: &u32| MutedDocument { microbatch, document };
+        decoded.muted.iter().map(of_document).collect::<Vec<_>>()
+    };
     BatchContent {
         trained_tokens: decoded.trained_tokens,
+        muted: decoded.microbatches.iter().enumerate().flat_map(muted).collect(),
         microbatches: decoded.microbatches.into_iter().map(microbatch).collect(),
     }
 }

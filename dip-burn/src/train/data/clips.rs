@@ -196,9 +196,10 @@ impl BatchLoader for ClipLoader {
         let documents = microbatches.iter().map(|m| m.clips.len() as u64).sum();
         let mut all: Vec<_> = microbatches.into_iter().map(Some).collect();
         let microbatches: Vec<_> =
-            select(&meta).iter().filter_map(|&k| all.get_mut(k)?.take()).collect();
+            select(&meta).iter().filter_map(|w| all.get_mut(w.microbatch)?.take()).collect();
         let trained_tokens = microbatches.iter().map(Microbatch::trained_tokens).sum();
-        let content = Box::new(move || Ok(BatchContent { microbatches, trained_tokens }));
+        let content =
+            Box::new(move || Ok(BatchContent { microbatches, trained_tokens, muted: Vec::new() }));
         let position = SourcePosition::new(&position);
         Ok(LoadedBatch { meta, position, tokens, documents, content })
     }

@@ -22,7 +22,7 @@ use dip_core::{
 use super::evaluator::Evaluator;
 use super::{DataConfig, EvaluationConfig};
 use crate::batch::{ClipGrid, ClipSize, Microbatch};
-use crate::data::{DataError, DataReport, LatentShape, SourcePosition, Tokenizer};
+use crate::data::{DataError, DataReport, LatentShape, SourcePosition, Tokenizer, Wanted};
 
 /// Batches that are decoded in advance.
 const PREFETCH: usize = 2;
@@ -59,8 +59,8 @@ pub trait BatchLoader: Send {
     }
 }
 
-/// Returns the numbers of the microbatches that this process trains, each once. Only their content is loaded.
-pub type SelectMicrobatches<'a> = dyn FnMut(&BatchMeta) -> Vec<usize> + 'a;
+/// Returns the microbatches that this process trains, each once, with the inputs that its ranks read. Only these are loaded.
+pub type SelectMicrobatches<'a> = dyn FnMut(&BatchMeta) -> Vec<Wanted> + 'a;
 
 /// A batch whose content may still be on its way.
 pub struct LoadedBatch {
@@ -86,6 +86,17 @@ pub struct BatchContent {
     pub microbatches: Vec<Microbatch>,
     /// Their tokens with a loss.
     pub trained_tokens: u64,
+    /// Documents whose loss was removed when their pictures were decoded, which only those know who decode them.
+    pub muted: Vec<MutedDocument>,
+}
+
+/// A document without a loss, because one of its pictures cannot be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MutedDocument {
+    /// The place of its microbatch in the selection.
+    pub microbatch: usize,
+    /// The document, as the tokens of the microbatch number it.
+    pub document: u32,
 }
 
 impl RunData {

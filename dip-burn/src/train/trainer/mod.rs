@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod evaluation;
+mod inputs;
 mod plans;
 mod prefetch;
 mod progress;

@@ -61,7 +61,9 @@ impl<B: Backend> Trainer<B> {
                     let leader = self.pipeline.grid().leader(replica);
                     let bytes = self.group.receive(leader)?;
                     let meta = assignment::meta_of(batch.meta(), assigned);
-                    Some(from_bytes(&bytes, meta).map_err(|what| self.refused(leader, what))?)
+                    Some(from_bytes(&bytes, meta).map_err(|what| {
+                        self.refused(leader, format!("has sent a plan that {what}"))
+                    })?)
                 }
             };
             let Some(mut planned) = planned else { continue };
@@ -84,8 +86,9 @@ impl<B: Backend> Trainer<B> {
         self.group.accept_bytes(MAX_PLAN_BYTES);
     }
 
-    fn refused(&self, process: usize, what: String) -> TrainError {
-        let (host, what) = (self.group.host(process), format!("has sent a plan that {what}"));
+    /// The error of a message that cannot be used.
+    pub(super) fn refused(&self, process: usize, what: String) -> TrainError {
+        let host = self.group.host(process);
         crate::runtime::GroupError::Gone { process, host, what }.into()
     }
 }

@@ -7,7 +7,7 @@ use dip_core::{BatchMeta, PlannedBatch};
 
 use super::Trainer;
 use crate::batch::{Batch, Microbatch};
-use crate::data::SourcePosition;
+use crate::data::{Inputs, SourcePosition, Wanted};
 use crate::train::agreement::fingerprint;
 use crate::train::assignment;
 use crate::train::data::{BatchContent, LoadedBatch};
@@ -57,13 +57,18 @@ impl<B: Backend> Trainer<B> {
     /// background.
     fn fetch(&mut self) -> Result<PrefetchedBatch, TrainError> {
         let (own, count) = (self.pipeline.replicas().to_vec(), self.pipeline.grid().replicas());
+        let wanted: Vec<(usize, Inputs)> = own.iter().map(|&r| (r, self.inputs_of(r))).collect();
         let mut assigned = Vec::new();
         let batch = self.data.loader.next_batch(&mut |meta| {
             assigned = match &self.assign {
                 Some(assign) => assign(meta),
                 None => assignment::in_turn(meta, count),
             };
-            own.iter().filter_map(|&replica| assigned.get(replica)).flatten().copied().collect()
+            let of_replica = |&(replica, inputs): &(usize, Inputs)| {
+                let microbatches = assigned.get(replica).into_iter().flatten();
+                microbatches.map(move |&microbatch| Wanted { microbatch, inputs })
+            };
+            wanted.iter().flat_map(of_replica).collect()
         })?;
         let is_complete = assignment::is_complete(&assigned, &batch.meta, count);
         if !is_complete || assigned.iter().any(Vec::is_empty) {
@@ -93,7 +98,7 @@ impl<B: Backend> Trainer<B> {
         let LoadedBatch { meta, position, tokens, content, .. } = batch;
         let splits = planned.iter().map(|p| p.split.clone()).collect();
         let mut content = content()?;
-        // Broken pictures mute their documents, which only the processes that decode them know.
+        self.share_muted(&mut content, &assigned)?;
         content.trained_tokens = self.group.sum(self.led_tokens(&content, &assigned))?;
         let replicas = assignment::batches(content, &assigned, splits);
         Ok(TrainingBatch { meta, tokens, position, replicas })

@@ -35,10 +35,10 @@ impl BatchLoader for Batches {
         let all: Vec<Microbatch> = (0..MICROBATCHES).map(|i| microbatch(number(i))).collect();
         let microbatches = all.iter().map(meta).collect();
         let meta = BatchMeta { iteration: self.next, microbatches };
-        let chosen: Vec<Microbatch> = select(&meta).into_iter().map(|i| all[i].clone()).collect();
+        let chosen: Vec<Microbatch> = select(&meta).iter().map(|wanted| all[wanted.microbatch].clone()).collect();
         self.next += 1;
         let trained_tokens = chosen.iter().map(Microbatch::trained_tokens).sum();
-        let content = BatchContent { microbatches: chosen, trained_tokens };
+        let content = BatchContent { microbatches: chosen, trained_tokens, muted: Vec::new() };
         Ok(LoadedBatch {
             meta,
             position: self.position(),
