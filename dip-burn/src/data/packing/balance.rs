@@ -1,22 +1,27 @@
-//! Evens out sequences that are packed already: documents change places, and every sequence still has room for its own.
+//! Evens out sequences that are packed already. Their documents change places, and every sequence still has room for its own.
 
 use super::WaitingDocument;
 use super::rule::{Fitting, Room};
 
-/// Most exchanges for each sequence.
-const EXCHANGES: usize = 16;
+/// Most steps for each sequence.
+const STEPS: usize = 16;
+/// Most documents of two sequences that are divided anew in every way. Of more, at most two change places.
+const FEW: usize = 10;
 
-/// Evens out the patches of sequences by moving documents and by exchanging two. It ends when no such step between two sequences brings
-/// their patches closer together.
+/// Evens out the patches of sequences: two at a time divide their documents anew. It ends when no two sequences can come closer
+/// together.
 pub(in crate::data) fn balance(sequences: &mut [&mut Vec<WaitingDocument>], room: Room) {
     let mut patches: Vec<u64> = sequences.iter().map(|s| used(s).patches).collect();
-    for _ in 0..EXCHANGES * sequences.len() {
-        let Some(step) = best_step(sequences, &patches, room) else { break };
-        let Step { from, to, gives, takes, .. } = step;
-        let given = gives.map(|i| sequences[from].remove(i));
-        let taken = takes.map(|i| sequences[to].remove(i));
-        sequences[to].extend(given);
-        sequences[from].extend(taken);
+    for _ in 0..STEPS * sequences.len() {
+        let Some(Step { pair: [from, to], moved, .. }) = best_step(sequences, &patches, room)
+        else {
+            break;
+        };
+        let mut both = std::mem::take(sequences[from]);
+        both.append(sequences[to]);
+        for (i, document) in both.into_iter().enumerate() {
+            sequences[if moved >> i & 1 == 1 { to } else { from }].push(document);
+        }
         for changed in [from, to] {
             sequences[changed].sort_by_key(|document| document.size.number);
             patches[changed] = used(sequences[changed]).patches;
@@ -24,13 +29,12 @@ pub(in crate::data) fn balance(sequences: &mut [&mut Vec<WaitingDocument>], room
     }
 }
 
-/// A document that moves, and one that comes back for it.
+/// Another division of the documents of two sequences.
 struct Step {
-    from: usize,
-    to: usize,
-    gives: Option<usize>,
-    takes: Option<usize>,
-    /// How much closer to their mean the two sequences come.
+    pair: [usize; 2],
+    /// A bit for each document of the first, then of the second sequence: 1 if it is in the second afterwards.
+    moved: u128,
+    /// How much closer to their mean the two come.
     gain: u128,
 }
 
@@ -42,64 +46,54 @@ fn best_step(sequences: &[&mut Vec<WaitingDocument>], patches: &[u64], room: Roo
     order.iter().find_map(|&i| {
         let others = (0..sequences.len()).filter(|&j| patches[j] != patches[i]);
         let steps = others.filter_map(|j| {
-            let (from, to) = if patches[i] > patches[j] { (i, j) } else { (j, i) };
-            step_between(sequences, patches, [from, to], room)
+            let pair = if patches[i] > patches[j] { [i, j] } else { [j, i] };
+            step_between(pair.map(|k| &**sequences[k]), room).map(|step| Step { pair, ..step })
         });
         // The first of equals.
         steps.reduce(|best, next| if next.gain > best.gain { next } else { best })
     })
 }
 
-/// The best step from a sequence to one with fewer patches.
-fn step_between(
-    sequences: &[&mut Vec<WaitingDocument>],
-    patches: &[u64],
-    [from, to]: [usize; 2],
-    room: Room,
-) -> Option<Step> {
-    let difference = patches[from] - patches[to];
-    let (source, target) = (&*sequences[from], &*sequences[to]);
-    let (source_used, target_used) = (used(source), used(target));
+/// The best step between a sequence and one with fewer patches.
+fn step_between([from, to]: [&[WaitingDocument]; 2], room: Room) -> Option<Step> {
+    let both: Vec<Fitting> = from.iter().chain(to).map(|document| document.size).collect();
+    if both.len() > u128::BITS as usize {
+        return None;
+    }
+    let now = u128::MAX << from.len() & (u128::MAX >> (u128::BITS as usize - both.len()));
+    let (before, all) = (used(from), both.iter().fold(Fitting::NOTHING, |sum, &d| sum.with(d)));
+    let difference = before.patches - used(to).patches;
     let mut best: Option<Step> = None;
-    let nothing = Fitting { number: 0, tokens: 0, images: 0, patches: 0 };
-    for (i, given) in source.iter().enumerate() {
-        // A sequence is never left empty.
-        let alone = source.len() == 1;
-        let back = target.iter().enumerate().map(|(k, document)| (Some(k), document.size));
-        for (takes, taken) in back.chain((!alone).then_some((None, nothing))) {
-            let Some(moved) = given.size.patches.checked_sub(taken.patches) else { continue };
-            if moved == 0 || moved >= difference {
-                continue;
-            }
-            let gain = u128::from(moved) * u128::from(difference - moved);
-            let is_better = best.as_ref().is_none_or(|best| gain > best.gain);
-            if is_better
-                && has_room(room, source_used, given.size, taken)
-                && has_room(room, target_used, taken, given.size)
-            {
-                best = Some(Step { from, to, gives: Some(i), takes, gain });
-            }
+    let mut try_division = |moved: u128| {
+        let second = (0..both.len()).filter(|i| moved >> i & 1 == 1);
+        let second = second.fold(Fitting::NOTHING, |sum, i| sum.with(both[i]));
+        let first = all.without(second);
+        let apart = first.patches.abs_diff(second.patches);
+        if apart >= difference || !first.fits(room) || !second.fits(room) {
+            return;
         }
+        let gain = u128::from(difference).pow(2) - u128::from(apart).pow(2);
+        if best.as_ref().is_none_or(|best| gain > best.gain) {
+            best = Some(Step { pair: [0, 1], moved, gain });
+        }
+    };
+    if both.len() <= FEW {
+        // Neither is left empty.
+        (1..(1 << both.len()) - 1).for_each(&mut try_division);
+        return best;
+    }
+    for i in 0..from.len() {
+        if from.len() > 1 {
+            try_division(now | 1 << i);
+        }
+        (from.len()..both.len()).for_each(|k| try_division((now | 1 << i) & !(1 << k)));
     }
     best
 }
 
-/// True if a sequence has room after one document has gone and another has come.
-fn has_room(room: Room, used: Fitting, gone: Fitting, come: Fitting) -> bool {
-    used.tokens - gone.tokens + come.tokens <= room.tokens
-        && used.images - gone.images + come.images <= room.images
-        && used.patches - gone.patches + come.patches <= room.patches
-}
-
 /// What the documents of a sequence take together.
 pub(super) fn used(sequence: &[WaitingDocument]) -> Fitting {
-    let nothing = Fitting { number: 0, tokens: 0, images: 0, patches: 0 };
-    sequence.iter().fold(nothing, |sum, WaitingDocument { size, .. }| Fitting {
-        number: 0,
-        tokens: sum.tokens + size.tokens,
-        images: sum.images + size.images,
-        patches: sum.patches + size.patches,
-    })
+    sequence.iter().fold(Fitting::NOTHING, |sum, document| sum.with(document.size))
 }
 
 #[cfg(test)]

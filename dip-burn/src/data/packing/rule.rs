@@ -29,6 +29,29 @@ pub struct Fitting {
 }
 
 impl Fitting {
+    /// No document at all.
+    pub(super) const NOTHING: Self = Self { number: 0, tokens: 0, images: 0, patches: 0 };
+
+    /// What two take together.
+    pub(super) fn with(self, other: Self) -> Self {
+        Self {
+            number: 0,
+            tokens: self.tokens + other.tokens,
+            images: self.images + other.images,
+            patches: self.patches + other.patches,
+        }
+    }
+
+    /// What remains of a sum without a part of it.
+    pub(super) fn without(self, part: Self) -> Self {
+        Self {
+            number: 0,
+            tokens: self.tokens - part.tokens,
+            images: self.images - part.images,
+            patches: self.patches - part.patches,
+        }
+    }
+
     /// True if it fits a room.
     pub(super) fn fits(&self, room: Room) -> bool {
         self.tokens <= room.tokens && self.images <= room.images && self.patches <= room.patches
