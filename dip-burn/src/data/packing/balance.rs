@@ -1,7 +1,8 @@
 //! Evens out sequences that are packed already. Their documents change places, and every sequence still has room for its own.
 
-use super::WaitingDocument;
-use super::rule::{Fitting, Room};
+use super::rule::Fitting;
+use super::waiting::{WaitingDocument, used};
+use crate::data::document::Room;
 
 /// Most steps for each sequence.
 const STEPS: usize = 16;
@@ -89,11 +90,6 @@ fn step_between([from, to]: [&[WaitingDocument]; 2], room: Room) -> Option<Step>
         (from.len()..both.len()).for_each(|k| try_division((now | 1 << i) & !(1 << k)));
     }
     best
-}
-
-/// What the documents of a sequence take together.
-pub(super) fn used(sequence: &[WaitingDocument]) -> Fitting {
-    sequence.iter().fold(Fitting::NOTHING, |sum, document| sum.with(document.size))
 }
 
 #[cfg(test)]

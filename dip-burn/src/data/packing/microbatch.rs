@@ -4,7 +4,7 @@ use dip_core::{Images, MicrobatchMeta};
 
 use super::config::PackConfig;
 use crate::batch::{ImageLayout, ImagePlace, text_positions};
-use crate::data::document::{Room, TokenizedDocument};
+use crate::data::document::TokenizedDocument;
 use crate::data::placed::{PlacedPicture, PlacedSound};
 
 /// One packed sequence of `T` tokens; its pictures are not decoded, and its sounds are samples.

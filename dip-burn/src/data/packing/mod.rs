@@ -4,11 +4,13 @@ mod balance;
 mod config;
 mod microbatch;
 mod rule;
+mod waiting;
 
 pub(super) use balance::balance;
 pub use config::PackConfig;
 pub use microbatch::PackedMicrobatch;
 pub use rule::{BestFit, FirstFit, Fitting, PackingRule};
+pub(super) use waiting::WaitingDocument;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,20 +32,6 @@ pub struct Packer {
     pub truncated_documents: u64,
     /// Tokens that truncation removed.
     pub truncated_tokens: u64,
-}
-
-/// A document that is long enough for a sequence, before or after a sequence is chosen for it.
-#[derive(Debug)]
-pub(in crate::data) struct WaitingDocument {
-    size: Fitting,
-    document: TokenizedDocument,
-}
-
-impl WaitingDocument {
-    /// Its tokens.
-    pub fn tokens(&self) -> u64 {
-        u64::from(self.size.tokens)
-    }
 }
 
 impl Packer {
@@ -120,7 +108,7 @@ impl Packer {
 
     /// Adds the next document to the `chosen` ones; false if there is none.
     fn choose_next(&mut self, chosen: &mut Vec<WaitingDocument>) -> bool {
-        let room = self.config.room().without(balance::used(chosen));
+        let room = self.config.room().without(waiting::used(chosen));
         let waiting = self.waiting.iter().map(|waiting| waiting.size).enumerate();
         let (places, fitting): (Vec<usize>, Vec<Fitting>) =
             waiting.filter(|(_, size)| size.fits(room)).unzip();
@@ -150,7 +138,7 @@ impl Packer {
             self.truncated_tokens += (before - document.tokens.len()) as u64;
         }
         if document.trains_within(document.tokens.len()) {
-            self.waiting.push_back(WaitingDocument { size: document.fitting(number), document });
+            self.waiting.push_back(WaitingDocument::new(number, document));
         }
     }
 
