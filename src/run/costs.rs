@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dip_burn::Backend;
 use dip_burn::measure::{MeasureSettings, Profiler, measured_model};
 use dip_burn::model::Modalities;
-use dip_burn::runtime::{LinkTime, Network, ProcessGroup};
+use dip_burn::runtime::{Connections, LinkTime, Network, ProcessGrid, ProcessGroup};
 use dip_burn::train::Device;
 use dip_core::CostModel;
 use dip_core::profile::Profile;
@@ -55,47 +55,46 @@ impl Run {
     /// Measures stages of the sample's sizes, or reads the profile of an earlier run from the output folder.
     pub(super) fn measure<B: Backend>(
         &self,
-        group: &dyn ProcessGroup,
+        connections: &Connections<B>,
         sample: &BatchSample,
         devices: &[B::Device],
         modalities: &Modalities<B>,
     ) -> Result<Costs, RunError> {
+        let group = &*connections.group;
         if let Some(cost) = &self.cost {
             let learned = LearnedFile::open(&self.config, "given", group)?;
             return Ok(Costs { model: StageCosts::Given(cost.clone()), learned });
         }
+        let grid = connections.processes.as_ref().map(|processes| processes.grid);
         let device = devices.first().cloned().unwrap_or_default();
         let path = self.config.output.join("profile.json");
         let model = measured_model(&self.model, &sample.batches);
-        let profiler = Profiler::new(&model, &device, self.settings(group, sample))
+        let ranks =
+            grid.map_or(self.config.pipeline.devices() as usize, |grid| beside(group, &grid));
+        let profiler = Profiler::new(&model, &device, self.settings(sample, ranks))
             .with_modalities(modalities.clone());
         let measure = || profiler.cached_profile(&path);
         let profile = profile_of_first(group, measure)?;
         let network = self.network(group)?;
+        let links = network.zip(grid).map(|(network, grid)| network.of_ranks(&grid));
         let learned = LearnedFile::open(&self.config, &profile.key, group)?;
-        Ok(Costs { model: self.measured(&profile, network.as_ref()), learned })
+        Ok(Costs { model: self.measured(&profile, links), learned })
     }
 
-    /// Ranks on the machine of the first process, which measures: they share caches and memory.
-    fn ranks_beside_first(&self, group: &dyn ProcessGroup) -> usize {
+    /// Ranks on the machine of the first process, which measures: they share caches, cores and memory.
+    pub fn ranks_beside_first(&self, group: &dyn ProcessGroup) -> usize {
         let pipeline = &self.config.pipeline;
-        match grid(pipeline, group.size()) {
-            Ok(grid) => {
-                let is_beside = |&process: &usize| group.host(process) == group.host(0);
-                let beside = (0..group.size()).filter(is_beside);
-                beside.map(|process| grid.hosted(process).len()).sum()
-            }
-            Err(_) => pipeline.devices() as usize,
-        }
+        let grid = grid(pipeline, group.size());
+        grid.map_or(pipeline.devices() as usize, |grid| beside(group, &grid))
     }
 
-    fn settings(&self, group: &dyn ProcessGroup, sample: &BatchSample) -> MeasureSettings {
+    fn settings(&self, sample: &BatchSample, ranks: usize) -> MeasureSettings {
         let (pipeline, optimizer) = (&self.config.pipeline, &self.config.optimizer);
         let usual = MeasureSettings::default();
         MeasureSettings {
             // With a memory limit, training may hold only one or two microbatches; measuring must not need more memory.
             in_flight: if pipeline.memory_limit_bytes.is_some() { 1 } else { usual.in_flight },
-            ranks: self.ranks_beside_first(group),
+            ranks,
             threads: pipeline.threads_per_rank,
             documents: sample.documents,
             clip: sample.clip,
@@ -137,7 +136,8 @@ impl Run {
         Ok(Some(network))
     }
 
-    fn measured(&self, profile: &Profile, network: Option<&Network>) -> StageCosts {
+    /// `links`: those between all ranks, absent between ranks of one process.
+    fn measured(&self, profile: &Profile, links: Option<Vec<Vec<Option<LinkTime>>>>) -> StageCosts {
         let (pipeline, optimizer) = (&self.config.pipeline, &self.config.optimizer);
         // Recomputing and offloading cost time: they are offered only under a memory limit. Offloading from host memory to host
         // memory frees nothing.
@@ -151,16 +151,20 @@ impl Run {
             } else {
                 1.0
             });
-        let grid = network.and_then(|_| grid(pipeline, self.transport.as_ref()?.0.size()).ok());
-        let cost = match (network, grid) {
-            (Some(network), Some(grid)) => {
+        let cost = match links {
+            Some(links) => {
                 let time = |link: LinkTime| (link.latency, link.bytes_per_s);
                 let row = |row: Vec<Option<LinkTime>>| row.into_iter().map(|l| l.map(time));
-                let links = network.of_ranks(&grid).into_iter().map(|r| row(r).collect());
-                cost.with_links(links.collect())
+                cost.with_links(links.into_iter().map(|r| row(r).collect()).collect())
             }
-            _ => cost,
+            None => cost,
         };
         StageCosts::Measured { cost, peak_flops_per_s: profile.peak_flops_per_s }
     }
+}
+
+/// Ranks on the machine of the first process.
+fn beside(group: &dyn ProcessGroup, grid: &ProcessGrid) -> usize {
+    let is_beside = |&process: &usize| group.host(process) == group.host(0);
+    (0..group.size()).filter(is_beside).map(|process| grid.hosted(process).len()).sum()
 }

@@ -164,7 +164,7 @@ impl Run {
         // The metadata of batches is known before they are trained (section 4).
         let sample = BatchSample::draw(&self.model, &mut data)?;
         // The cost of each stage (section 3).
-        let costs = self.measure(&*group, &sample, &devices, &modalities)?;
+        let costs = self.measure(&connections, &sample, &devices, &modalities)?;
         // The layers of each rank (section 1).
         let trials = sample.trials(self.config.pipeline.replicas as usize);
         let placed = self.place(&*group, &trials, &sample, &costs, &*schedule)?;

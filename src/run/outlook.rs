@@ -2,7 +2,7 @@
 
 use dip_burn::Backend;
 use dip_burn::model::Modalities;
-use dip_burn::runtime::{ProcessGroup, SingleProcess};
+use dip_burn::runtime::{Connections, ProcessGroup, SingleProcess};
 use dip_core::{Budget, Environment, Flops, Seconds};
 use dip_emu::model_flops;
 use dip_sched::PlacementError;
@@ -65,7 +65,8 @@ impl OnBackend for Timed<'_> {
         let Self { run, sample } = self;
         let group: &dyn ProcessGroup = &SingleProcess;
         let schedule = run.choose_schedule()?;
-        let costs = run.measure(group, sample, &devices, &Modalities::<B>::default())?;
+        let costs =
+            run.measure(&Connections::default(), sample, &devices, &Modalities::<B>::default())?;
         let trials = sample.trials(run.config.pipeline.replicas as usize);
         let placed = run.place(group, &trials, sample, &costs, &*schedule)?;
         let budget = Budget::Iterations(SEARCH_ITERATIONS);

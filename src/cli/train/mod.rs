@@ -99,20 +99,28 @@ impl Train {
             run = run.with_lock(OutputLock::acquire(&config.output)?);
             self.make_room(&config)?;
         }
-        let say = |text: String| self.json.say(text);
+        // The others would say the same.
+        let say = |text: String| {
+            if is_first {
+                self.json.say(text);
+            }
+        };
         describe(&config, &model).into_iter().for_each(say);
         say("reading data, measuring stages and placing layers ..".into());
         let stop = StopRequest::default();
+        let threads = run.ranks_beside_first(group);
         let spinner = Spinner::start("reading, measuring and placing");
         let mut trainer = run.with_stop(stop.clone()).start()?;
         drop(spinner);
         say(format!("layers: {}", trainer.partition().describe(&model)));
-        sizing::warn_empty_ranks(trainer.partition());
-        warn_threads(&config, group.size());
+        if is_first {
+            sizing::warn_empty_ranks(trainer.partition());
+            warn_threads(&config, threads);
+        }
         if self.resume {
             match trainer.resume()? {
                 Some(Resumed { damaged, .. }) => {
-                    damaged.iter().for_each(terminal::warn);
+                    damaged.iter().filter(|_| is_first).for_each(terminal::warn);
                     say(format!("resuming after iteration {}", trainer.iteration()));
                 }
                 None => {
@@ -130,10 +138,7 @@ impl Train {
                 trainer.run(progress)?;
                 progress.finish()?;
             }
-            None => {
-                trainer.run(&mut ())?;
-                say(format!("{}: trained to iteration {}", config.name, trainer.iteration()));
-            }
+            None => trainer.run(&mut ())?,
         }
         if trainer.is_done() {
             return Ok(ExitCode::SUCCESS);
@@ -164,11 +169,9 @@ impl Train {
     }
 }
 
-/// Warns of more rank threads in a process than it has cores, on the CPU: they take turns.
-fn warn_threads(config: &RunConfig, processes: usize) {
+/// Warns of more rank threads on the machine of the first process than it has cores, on the CPU: they take turns.
+fn warn_threads(config: &RunConfig, threads: usize) {
     let cores = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
-    let threads = config.pipeline.ranks as usize * config.pipeline.replicas as usize;
-    let threads = threads.div_ceil(processes);
     if config.pipeline.device == Device::Cpu && threads > cores {
         terminal::warn(format!(
             "{threads} threads (pipeline.ranks = {}, pipeline.replicas = {}) share {cores} cores and take turns, so that measured \
