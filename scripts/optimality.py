@@ -2,7 +2,7 @@
 """Compares short searches with proven optima of CP-SAT, on small random graphs of uneven modules.
 
     pip install ortools
-    cargo build --release --no-default-features
+    cargo build --release --no-default-features --features cli
     python3 scripts/optimality.py target/release/dip --graphs 60 --budget 900ms
 
 Graphs have 2 to 4 ranks, 2 to 6 microbatches, up to two encoders, and a backbone of one or two segments. Some have split weight

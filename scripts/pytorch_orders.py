@@ -2,7 +2,7 @@
 """Checks the CSV form of orders against PyTorch, in both directions.
 
     pip install torch numpy
-    cargo build --release --no-default-features
+    cargo build --release --no-default-features --features cli
     python3 scripts/pytorch_orders.py target/release/dip
 
 Reading: every multi-stage schedule of torch.distributed.pipelining is dumped, with and without its communication, and `dip plan`

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the gap between each search and the proven bound at several budgets.
 
-    cargo build --release --no-default-features
+    cargo build --release --no-default-features --features cli
     python3 scripts/search_progress.py target/release/dip [seed of the batch] [budgets, comma-separated]
 
 Prints a Markdown table with one row per model and search, and one column per budget. All searches plan the same task graphs.

@@ -2,7 +2,7 @@
 """Compares the search with general solvers: CP-SAT and Z3, on chains of uneven stages with split weight gradients.
 
     pip install ortools z3-solver
-    cargo build --release --no-default-features
+    cargo build --release --no-default-features --features cli
     python3 scripts/solvers.py target/release/dip --ranks 4,8,16 --microbatches 4,8,16,32,64,128 --timeout 300
 
 Prints a Markdown table. Times are whole milliseconds, so that all solve exactly the same problem. Each rank can hold as many

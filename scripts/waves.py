@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the search with schedules made by hand, on chains of two chunks per rank within the memory of those schedules.
 
-    cargo build --release --no-default-features
+    cargo build --release --no-default-features --features cli
     python3 scripts/waves.py target/release/dip --ranks 4,6,8,16 --budget 2s
     python3 scripts/waves.py target/release/dip --ranks 8 --stages 0.3 --microbatches 0.3 --loop
 
