@@ -257,6 +257,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Outer {
         list: Vec<Inner>,
         kind: Variant,
@@ -265,12 +266,13 @@ mod tests {
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Inner {
         a: u32,
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
-    #[serde(rename_all = "snake_case")]
+    #[serde(rename_all = "snake_case", deny_unknown_fields)]
     enum Variant {
         Unit,
         Fields { b: u32 },
