@@ -106,7 +106,7 @@ impl SampleFigures {
         for microbatch in batches.iter().flat_map(|batch| &batch.microbatches) {
             figures.microbatches += 1;
             figures.images += u64::from(microbatch.images.len());
-            figures.text_tokens += u64::from(microbatch.text_tokens);
+            figures.text_tokens += microbatch.text_tokens;
             figures.sounds += microbatch.audio_seconds.len();
             figures.clips += microbatch.clips.len();
         }

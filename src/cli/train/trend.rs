@@ -28,7 +28,7 @@ impl Trend {
             None => {
                 if self.parts.len() == WIDTH {
                     let pairs = self.parts.chunks(2);
-                    self.parts = pairs.map(|pair| sum(pair)).collect();
+                    self.parts = pairs.map(sum).collect();
                     self.size *= 2;
                 }
                 self.parts.push((value, 1));

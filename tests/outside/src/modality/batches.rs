@@ -35,7 +35,8 @@ impl BatchLoader for Batches {
         let all: Vec<Microbatch> = (0..MICROBATCHES).map(|i| microbatch(number(i))).collect();
         let microbatches = all.iter().map(meta).collect();
         let meta = BatchMeta { iteration: self.next, microbatches };
-        let chosen: Vec<Microbatch> = select(&meta).iter().map(|wanted| all[wanted.microbatch].clone()).collect();
+        let chosen: Vec<Microbatch> =
+            select(&meta).iter().map(|wanted| all[wanted.microbatch].clone()).collect();
         self.next += 1;
         let trained_tokens = chosen.iter().map(Microbatch::trained_tokens).sum();
         let content = BatchContent { microbatches: chosen, trained_tokens, muted: Vec::new() };
