@@ -41,6 +41,11 @@ impl Estimate {
         self.log.is_finite() && self.iterations.is_finite() && self.iterations >= 0.0
     }
 
+    /// Moves the logarithm, without learning.
+    pub fn shift(&mut self, by: f64) {
+        self.log += by;
+    }
+
     /// Learns that times were longer than corrected by the share `error`. Returns the step of the logarithm.
     pub fn learn(&mut self, error: f64, pace: Pace) -> f64 {
         self.iterations += 1.0;

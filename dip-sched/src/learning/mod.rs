@@ -185,6 +185,7 @@ impl LearnedCosts {
                 tasks.iter().for_each(|&i| rest[i] -= step);
             }
         }
+        self.centre(&measured);
         rest.iter_mut().for_each(|rest| *rest = rest.abs());
         let spread = DEVIATION_OF_MEDIAN * median(&mut rest);
         let gain = GAIN_OF_DEVIATION.max(1.0 / self.iterations as f64);
@@ -193,6 +194,22 @@ impl LearnedCosts {
             self.overhead.learn((run.trace.makespan().0 / retimed.0).ln());
         }
         self.reported.notices(&self.scopes, self.iterations)
+    }
+
+    /// Moves what the factors of a level have in common to the factor of all tasks, which leaves the time of every measured task as it
+    /// is. Otherwise one level could grow as another shrinks, and tasks that were never measured would get the factor of one alone.
+    fn centre(&mut self, measured: &[MeasuredTask<'_>]) {
+        let total: f64 = measured.iter().map(|m| m.base_s.0).sum();
+        for level in Level::ALL.into_iter().filter(|level| !level.is_all()) {
+            let value = |m: &MeasuredTask<'_>| {
+                let scope = level.scope(&Place::of(m.task), &m.work());
+                m.base_s.0 * self.scopes.get(&scope).map_or(0.0, Estimate::value)
+            };
+            let mean = measured.iter().map(value).sum::<f64>() / total;
+            let of_level = self.scopes.iter_mut().filter(|(scope, _)| level.has(scope));
+            of_level.for_each(|(_, estimate)| estimate.shift(-mean));
+            self.scopes.entry(Scope::default()).or_default().shift(mean);
+        }
     }
 
     /// Reduces what the times of an iteration have in common to what is usual. One disturbed iteration teaches little then; if more

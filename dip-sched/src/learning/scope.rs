@@ -94,6 +94,23 @@ impl Level {
         }
     }
 
+    /// True for the level of all tasks.
+    pub fn is_all(self) -> bool {
+        matches!(self, Self::All)
+    }
+
+    /// True if a scope is of this level.
+    pub fn has(self, scope: &Scope) -> bool {
+        let Scope { kind, rank, size, .. } = scope;
+        match self {
+            Self::All => (kind, rank) == (&None, &None),
+            Self::Work => kind.is_some() && rank.is_none(),
+            Self::Rank => kind.is_none() && rank.is_some(),
+            Self::Chunk => kind.is_some() && rank.is_some() && size.is_none(),
+            Self::Size => size.is_some(),
+        }
+    }
+
     /// The coarser a scope, the faster it learns. Fine scopes count some iterations without an error before their first.
     pub fn pace(self) -> Pace {
         let (least_gain, prior) = match self {

@@ -125,6 +125,26 @@ fn drift_is_followed_and_told_once() {
 }
 
 #[test]
+fn factors_of_all_tasks_do_not_drift_away_from_those_of_parts() {
+    // Times with a long tail: fine factors are pulled up in every iteration, and what all share is pulled down, or the reverse.
+    let machine = |task: &Task, iteration: u64, random: &mut Generator| {
+        let busy = if iteration % 40 < 8 { 2.5 } else { 1.0 };
+        let slow = if task.rank == RankId(1) && random.below(4) == 0 { 3.0 } else { 1.0 };
+        busy * slow * random.log_normal(0.3)
+    };
+    let (costs, _, _) = train(1500, &machine);
+    let base = graph(3);
+    let sum = |costs: &LearnedCosts| {
+        let mut graph = base.clone();
+        costs.correct(&mut graph);
+        graph.tasks.iter().map(|t| t.duration_s.0).sum::<f64>()
+    };
+    // Chunks that were never measured get the factors of all others.
+    let factor = sum(&costs.of_any_placement()) / sum(&costs);
+    assert!((0.85..1.15).contains(&factor), "{factor}");
+}
+
+#[test]
 fn a_slow_rank_is_named() {
     let machine = |task: &Task, _: u64, random: &mut Generator| {
         noise(random) * if task.rank == RankId(2) { 1.4 } else { 1.0 }
