@@ -74,7 +74,7 @@ fn shard() -> Vec<u8> {
 
 fn texts(url: &str, cache: Option<PathBuf>) -> Result<Vec<String>, DataError> {
     let cache = cache.map(|folder| ShardCache { folder, max_bytes: u64::MAX });
-    let folders = Folders { cache, images: None };
+    let folders = Folders { cache, ..Folders::default() };
     let config = WebDatasetConfig { shuffle_buffer: 1, folders, ..WebDatasetConfig::default() };
     let mut data = WebDataset::open(&[url.into()], config)?;
     let mut texts = Vec::new();
