@@ -1,5 +1,7 @@
 //! Everything for planning: models, clusters and batches, and plans for them. It needs no Burn and no GPU.
 
+#[cfg(feature = "schema")]
+pub use dip_core::schema;
 pub use dip_core::{
     Activation, AttentionBias, AudioProjector, AudioSpec, BatchMeta, BatchSplit, Budget,
     BuildError, Bytes, Candidate, CheckReport, Chunk, ChunkQuery, ClipMeta, ClusterSpec, CostError,

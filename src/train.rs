@@ -17,6 +17,8 @@
 
 pub use crate::init::{Fit, MemoryUse, Proposal, RunKind, RunRequest};
 pub use crate::run::{OnBackend, Outlook, Run, RunError, Trained, TrainedRun, Training, on_device};
+#[cfg(feature = "schema")]
+pub use dip_burn::train::schema;
 pub use dip_burn::train::{
     Assign, BatchContent, BatchLoad, BatchLoader, Caption, CaptionEvaluator, CheckpointConfig,
     ClipEvaluator, DataConfig, DataSurvey, Device, EarlyStop, Evaluation, EvaluationConfig,

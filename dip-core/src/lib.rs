@@ -32,6 +32,8 @@ mod cost;
 mod exec;
 pub mod hf;
 mod plan;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod spec;
 
 pub use cost::{

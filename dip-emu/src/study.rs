@@ -7,6 +7,7 @@ use crate::execute::{LinkModel, Noise, VirtualExecutor};
 
 /// The times of a plan in several samples of noise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct NoiseStudy {
     /// The makespan of the plan without noise.
@@ -25,6 +26,7 @@ pub struct NoiseStudy {
 
 /// The time in which a rank runs no stage, until the last rank ends.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct RankWaiting {
     /// The rank.

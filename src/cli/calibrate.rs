@@ -11,6 +11,7 @@ use dip::train::measure::MeasureError;
 use dip::train::measure::operators::{OperatorSettings, operators};
 use dip::train::model::Precision;
 use dip::train::{Backend, Device, OnBackend, on_device};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::files::write_whole;
@@ -70,7 +71,7 @@ pub struct Calibrate {
 }
 
 /// What `dip calibrate` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct CalibrationFigures {
     /// What was measured.
     device: String,
@@ -83,7 +84,7 @@ pub struct CalibrationFigures {
 }
 
 /// The errors of one kind of operator.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct OperatorFigures {
     name: &'static str,
     measurements: usize,

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use dip::plan::{Bytes, CheckReport, PlanSummary, Seconds, Violation, check_plan_json};
 use dip_files::Kind;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::files::read_text;
@@ -28,7 +29,7 @@ pub struct Check {
 }
 
 /// What `dip check` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct CheckFigures {
     /// True for a plan without violations.
     ok: bool,
@@ -41,7 +42,7 @@ pub struct CheckFigures {
 }
 
 /// One thing that is wrong with a plan.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct FoundViolation {
     /// The kind of violation, a stable name.
     code: &'static str,
@@ -52,7 +53,7 @@ struct FoundViolation {
 }
 
 /// The figures of a valid plan.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CheckedPlan {
     model: String,
     cluster: String,

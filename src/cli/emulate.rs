@@ -10,6 +10,7 @@ use dip::emulate::{Executor, LinkModel, Noise, NoiseStudy, VirtualExecutor, nois
 use dip::plan::MAX_WINDOW;
 use dip::prelude::*;
 use dip_files::Kind;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::files::{read_text, write_whole};
@@ -51,7 +52,7 @@ pub struct Emulate {
 }
 
 /// What `dip emulate` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct EmulationFigures {
     model: String,
     cluster: String,

@@ -9,6 +9,7 @@ use dip::plan::Bytes;
 use dip::train::RunConfig;
 use dip::train::checkpoint::CheckpointReader;
 use dip::train::weights::{self, ExportConfig, Exported};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::inputs;
@@ -45,7 +46,7 @@ pub struct Export {
 }
 
 /// What `dip export` and `dip merge` print.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ExportFigures {
     /// The folder that was written.
     pub out: PathBuf,

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use dip::train::data::{Folders, IndexRequest, IndexedShard, SkipCounts};
 use dip::train::index_requests;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::inputs;
@@ -43,7 +44,7 @@ pub struct Index {
 }
 
 /// What `dip index` prints.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct IndexFigures {
     shards: Vec<ShardFigures>,
     samples: u64,
@@ -55,7 +56,7 @@ pub struct IndexFigures {
 }
 
 /// A shard with its index.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ShardFigures {
     shard: PathBuf,
     index: PathBuf,

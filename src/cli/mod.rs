@@ -25,6 +25,7 @@ mod plan;
 mod presets;
 mod report;
 mod sample;
+mod schema;
 mod search;
 mod shell;
 mod sizing;
@@ -131,6 +132,8 @@ enum Command {
     Merge(merge::Merge),
     /// Look at what this machine and this build can do, and what a run needs of them
     Doctor(doctor::Doctor),
+    /// Print the JSON Schema of a file, or the reference of its fields
+    Schema(schema::SchemaCommand),
     /// Print the completions of a shell
     Completions(shell::Completions),
     /// Write man pages into a folder
@@ -199,6 +202,7 @@ impl Cli {
             #[cfg(feature = "train")]
             Command::Merge(command) => command.run(),
             Command::Doctor(command) => command.run(),
+            Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),
             Command::Man(command) => command.run(),
         }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::files::write_whole;
 use super::terminal;
 
 /// Figures that a command prints.
-pub trait Figures: Serialize {
+pub trait Figures: Serialize + JsonSchema {
     /// The name and version of their document. A version only gains fields.
     const SCHEMA: &'static str;
 }

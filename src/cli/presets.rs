@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use dip::plan::{ModuleId, did_you_mean, presets};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::inputs;
@@ -28,7 +29,7 @@ pub struct Presets {
 }
 
 /// What `dip presets` prints.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct PresetFigures {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     models: Vec<Preset>,
@@ -39,7 +40,7 @@ pub struct PresetFigures {
 }
 
 /// Something that is built in.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Preset {
     name: String,
     description: String,

@@ -11,6 +11,7 @@ use clap::Args;
 use dip::plan::BatchMeta;
 #[cfg(feature = "train")]
 use dip::train::{BatchLoad, LoadFigures, Run, microbatch_padding, microbatch_patches};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::files::write_whole;
@@ -49,7 +50,7 @@ pub struct Sample {
 }
 
 /// What the sampled batches hold in all.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct SampleFigures {
     iterations: usize,
     microbatches: usize,

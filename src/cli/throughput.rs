@@ -1,10 +1,11 @@
 //! The step of a plan: its parts, tokens per second and utilisation.
 
 use dip::plan::{Parallelism, Seconds, StepFigures};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The figures of a step.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct StepDocument {
     /// The whole step.
     pub seconds: Seconds,

@@ -11,6 +11,7 @@ pub(super) const USUAL_SEGMENTS: u32 = 2;
 
 /// Segments, routes and sub-microbatches of the modules.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Layout {
     /// Segments, as a multiple of the paper's rule.
     pub segment_factor: u32,
@@ -28,6 +29,7 @@ pub struct Layout {
 
 /// The ways of all modules through the ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RouteMix {
     /// All modules on loops.

@@ -11,6 +11,7 @@ use super::{TuneError, TuneSettings};
 
 /// Shares of the time of a step, over all devices. The rest is computation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Losses {
     /// Ranks wait in the pipeline.
     pub bubbles: f64,

@@ -63,6 +63,7 @@ pub const LAST_SEARCH: u32 = 4;
 
 /// Setups by the time of their step, the fastest first.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TuneReport {
     /// Name of the model.
     pub model: String,
@@ -88,6 +89,7 @@ pub struct TuneReport {
 
 /// One setup and its figures.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Setup {
     /// Degrees of parallelism.
     pub parallel: Parallelism,

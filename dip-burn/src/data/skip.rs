@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a sample was skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
     /// No `.txt`, and no `.json` with `conversations`, `messages`, `text` or `caption`.
@@ -99,6 +100,7 @@ const NAMED: usize = 3;
 
 /// A skipped sample.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SkippedSample {
     /// Why it was skipped.
     pub reason: SkipReason,
@@ -117,6 +119,7 @@ impl SkippedSample {
 
 /// The number of skipped samples, by reason.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct SkipCounts(BTreeMap<SkipReason, u64>);
 

@@ -18,6 +18,8 @@ mod lock;
 mod loss_scale;
 mod metrics;
 mod report;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod state;
 mod stop;
 mod throughput;

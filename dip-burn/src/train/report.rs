@@ -8,6 +8,7 @@ use crate::data::{DataReport, LatentShape, Latents};
 
 /// One iteration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct IterationReport {
     /// Number of the iteration, from 0.
@@ -88,6 +89,7 @@ impl IterationReport {
 
 /// The evaluation of a model on held-out data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Evaluation {
     /// Iterations completed before the evaluation.
     pub iteration: u64,
@@ -112,6 +114,7 @@ impl Evaluation {
 
 /// A clip that was sampled for a caption.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SampledClip {
     /// The caption.
     pub caption: String,
@@ -127,6 +130,7 @@ pub struct SampledClip {
 
 /// A generated caption beside the true one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Caption {
     /// The caption in the data.
     pub expected: String,

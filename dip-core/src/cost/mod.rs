@@ -17,6 +17,7 @@ pub use operator::{OperatorProfile, OperatorShape, OperatorTime};
 
 /// The memory strategy of one layer: what happens to its activations between forward and backward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LayerStrategy {
     /// Keeps all activations.
@@ -49,6 +50,7 @@ impl LayerStrategy {
 ///
 /// Graphs of other programs may use their own names. Only [`Strategy::layers`] interprets the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Strategy(String);
 

@@ -14,6 +14,7 @@ const REMEDY: &str = "remove the file, and it is measured again";
 
 /// Times of one model on one kind of device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// [`PROFILE_SCHEMA`].
@@ -41,6 +42,7 @@ const fn single_precision() -> u32 {
 /// A part of a chunk. A chunk takes `Stage`, `Layer` or `Windowed` for each layer, plus `First` or `Last` if it has that end of the
 /// module, and `Last` for every adapter inside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The fixed cost of a stage: gradients in and out, bookkeeping.
@@ -57,6 +59,7 @@ pub enum Part {
 
 /// The times of one part at one size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ProfileEntry {
     /// Module name.
@@ -76,6 +79,7 @@ pub struct ProfileEntry {
 
 /// How the times of a part change with the sizes of images, at the same number of patches.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageTimes {
     /// Attention pairs of the measured images.
@@ -90,6 +94,7 @@ pub struct ImageTimes {
 
 /// Times of one part, or the sum over several parts.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PartTimes {
     /// Forward that keeps its activations.
@@ -115,6 +120,7 @@ pub struct PartTimes {
 
 /// Activations of one part, or of several parts, on the device under each strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PartBytes {
     /// Keeps all activations.
@@ -129,6 +135,7 @@ pub struct PartBytes {
 
 /// Bytes of activations, as a linear function of [`KeptCounts`].
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeptBytes {
     /// Fixed bytes.

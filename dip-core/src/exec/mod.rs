@@ -24,5 +24,7 @@ pub use error::{ExecError, LinkError, StageError};
 pub use interpreter::{Interpreter, RankProgress};
 pub use source::{MeasuredIteration, PlanError, PlanSource, PlannedBatch};
 pub use trace::{Span, Trace, TraceError};
+#[cfg(feature = "schema")]
+pub(crate) use trace_file::TraceLine;
 pub use trace_file::{TRACE_SCHEMA, TraceFile, TraceFileError};
 pub use traits::{Executor, Link, RankHost, Received, Stage, StageCall};

@@ -67,16 +67,23 @@ pub enum TraceFileError {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct TraceLine {
+pub(crate) struct TraceLine {
+    /// `dip.trace/v1`.
     schema: String,
+    /// Number of the iteration, from 0.
     iteration: u64,
+    /// Number of the replica.
     replica: u32,
+    /// Time of the whole iteration.
     elapsed_s: f64,
+    /// When each stage ran, from the start of the iteration.
     spans: Vec<SpanRow>,
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct SpanRow {
     task: u32,

@@ -19,6 +19,7 @@ pub const MAX_RANKS: usize = 65_536;
 
 /// The kind of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TaskKind {
     /// Forward of a stage pair.
@@ -46,6 +47,7 @@ pub struct PairKey {
 
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Task {
     /// Its index in [`TaskGraph::tasks`].
     pub id: TaskId,
@@ -76,6 +78,7 @@ pub struct Task {
 
 /// A dependency on another task.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Dep {
     /// The task that must end first.
     pub task: TaskId,
@@ -85,6 +88,7 @@ pub struct Dep {
 
 /// One strategy that a pair may use.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Candidate {
     /// Its name.
     pub strategy: Strategy,
@@ -96,8 +100,19 @@ pub struct Candidate {
     pub activation_bytes: Bytes,
 }
 
+/// The file of a task graph, `dip.graph/v1`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct GraphFile<'a> {
+    /// `dip.graph/v1`.
+    schema: &'static str,
+    #[serde(flatten)]
+    graph: &'a TaskGraph,
+}
+
 /// All stages of one iteration, with memory limits, without an order.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TaskGraph {
     /// Model name, for reports.
     pub model: String,
@@ -184,12 +199,6 @@ impl TaskGraph {
 
     /// Writes `dip.graph/v1`.
     pub fn to_json(&self) -> String {
-        #[derive(Serialize)]
-        struct GraphFile<'a> {
-            schema: &'static str,
-            #[serde(flatten)]
-            graph: &'a TaskGraph,
-        }
         serde_json::to_string(&GraphFile { schema: GRAPH_SCHEMA, graph: self })
             .expect("plain data has a JSON form")
     }

@@ -25,11 +25,15 @@ pub use build::{BuildError, GraphInput, build_graph};
 pub use check::{CheckReport, PlanSummary, TOLERANCE, check_graph, check_plan};
 pub use csv::{CsvError, CsvOrder, order_from_csv, order_to_csv};
 pub use forward::{ForwardInput, forward_plan};
+#[cfg(feature = "schema")]
+pub(crate) use graph::GraphFile;
 pub use graph::{
     Candidate, Dep, GRAPH_SCHEMA, MAX_RANKS, MAX_TASKS, Pair, PairKey, Task, TaskGraph, TaskKind,
 };
 pub use judge::PlanJudge;
 pub use partition::{BatchSplit, Chunk, ModulePartition, Partition, Placement, Route};
+#[cfg(feature = "schema")]
+pub(crate) use plan::PlanFile;
 pub use plan::{MAX_WINDOW, PLAN_SCHEMA, Plan};
 pub use schedule::{Budget, Environment, Schedule, ScheduleError, SearchProgress};
 pub use step::StepFigures;

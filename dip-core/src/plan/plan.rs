@@ -64,24 +64,6 @@ impl Plan {
 
     /// Writes `dip.plan/v1`.
     pub fn to_json(&self) -> String {
-        #[derive(Serialize)]
-        struct PlanFile<'a> {
-            schema: &'static str,
-            model: &'a str,
-            cluster: &'a str,
-            schedule: &'a str,
-            ranks: u32,
-            memory_limit_bytes: &'a [Bytes],
-            static_bytes: &'a [Bytes],
-            tasks: &'a [Task],
-            order: &'a [Vec<TaskId>],
-            predicted: &'a Prediction,
-            lower_bound_s: Seconds,
-            #[serde(skip_serializing_if = "is_one")]
-            window: u32,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            step: Option<StepFigures>,
-        }
         serde_json::to_string(&PlanFile {
             schema: PLAN_SCHEMA,
             model: &self.graph.model,
@@ -99,6 +81,40 @@ impl Plan {
         })
         .expect("plain data has a JSON form")
     }
+}
+
+/// The file of a plan, `dip.plan/v1`.
+#[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct PlanFile<'a> {
+    /// `dip.plan/v1`.
+    schema: &'static str,
+    /// Model name, for reports.
+    model: &'a str,
+    /// Cluster name, for reports.
+    cluster: &'a str,
+    /// What made the plan.
+    schedule: &'a str,
+    /// Number of pipeline ranks.
+    ranks: u32,
+    /// Memory limit of each rank.
+    memory_limit_bytes: &'a [Bytes],
+    /// Weights, gradients, optimiser state and the largest working set of each rank.
+    static_bytes: &'a [Bytes],
+    /// The stages; each has its index as its id.
+    tasks: &'a [Task],
+    /// The tasks of each rank in the order of execution.
+    order: &'a [Vec<TaskId>],
+    /// The times and the memory of this order.
+    predicted: &'a Prediction,
+    /// No plan of the graph is faster.
+    lower_bound_s: Seconds,
+    /// Number of next stages among which a waiting rank may choose; absent for 1.
+    #[serde(skip_serializing_if = "is_one")]
+    window: u32,
+    /// The step around the plan, for reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<StepFigures>,
 }
 
 fn is_one(window: &u32) -> bool {

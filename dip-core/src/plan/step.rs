@@ -22,6 +22,7 @@ use crate::spec::{Flops, Parallelism, Seconds};
 /// assert_eq!((step.utilisation(seconds), step.tokens_per_s(seconds)), (0.5, 8192.0));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StepFigures {
     /// Degrees of parallelism of the run.
     pub parallel: Parallelism,

@@ -12,6 +12,7 @@ const REMEDY: &str = "take the figure from the data sheet or from `dip calibrate
 
 /// A homogeneous cluster of accelerators (or CPU workers).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClusterSpec {
     /// Name in reports and plans.
@@ -31,6 +32,7 @@ pub struct ClusterSpec {
 
 /// One device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceSpec {
     /// Peak arithmetic in the training precision, in FLOP/s.
@@ -50,6 +52,7 @@ const fn default_element_bytes() -> u32 {
 
 /// Bandwidth in bytes/s and latency in seconds of each kind of link, one direction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LinkSpec {
     /// Between two devices of one node.
@@ -68,6 +71,7 @@ pub struct LinkSpec {
 /// The arithmetic of an operator of `n` FLOP is also slowed by `1 + saturation_flop / n`, because small operators do not fill
 /// a device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Factors {
     /// Slow-down of matrix products against the peak.

@@ -13,6 +13,8 @@ mod suggestion;
 mod units;
 mod workload;
 
+#[cfg(feature = "schema")]
+pub(crate) use batch::BatchLine;
 pub use batch::{BatchMeta, ClipMeta, ImageSize, Images, MicrobatchMeta};
 pub use cluster::{ClusterSpec, DeviceSpec, Factors, LinkSpec};
 pub use error::{FieldError, SpecError};

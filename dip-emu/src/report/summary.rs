@@ -92,6 +92,7 @@ impl RankSummary<'_> {
 
 /// The time and memory of one rank in a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct RankFigures {
     /// The rank.

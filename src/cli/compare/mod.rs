@@ -23,7 +23,7 @@ use super::sizing::{self, Sizing};
 use super::terminal;
 use contest::{Contest, Contestant};
 use figures::Inputs;
-use result::Comparison;
+pub use result::Comparison;
 
 pub use table::aligned;
 

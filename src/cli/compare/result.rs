@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dip::plan::{BatchMeta, Bytes, ClusterSpec, ModelSpec, Seconds};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::output::Figures;
 
 /// The results of all models.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Comparison {
     pub cluster: String,
     pub seed: u64,
@@ -20,7 +21,7 @@ pub struct Comparison {
 }
 
 /// The results of all systems on one model.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ModelResult {
     pub model: String,
     /// Degrees of data, tensor and pipeline parallelism.
@@ -30,7 +31,7 @@ pub struct ModelResult {
 }
 
 /// The results of one system on one model.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SystemResult {
     pub system: String,
     /// The choice before training, such as segments and sub-microbatches.
@@ -44,7 +45,7 @@ pub struct SystemResult {
 }
 
 /// One iteration of one system.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Record {
     pub iteration: u64,
     /// The whole step: pipeline, exchange between replicas, optimiser.
@@ -75,7 +76,7 @@ pub struct Noisy {
 }
 
 /// Mean and standard deviation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Spread {
     pub mean: f64,
     pub deviation: f64,

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::output::{Figures, JsonOutput};
@@ -36,7 +37,7 @@ pub struct Doctor {
 }
 
 /// What `dip doctor` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct DoctorFigures {
     /// False if the run needs something that is missing.
     ok: bool,
@@ -44,7 +45,7 @@ pub struct DoctorFigures {
 }
 
 /// One thing that was looked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Check {
     name: &'static str,
     state: State,
@@ -56,7 +57,7 @@ pub struct Check {
 }
 
 /// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum State {
     /// It is there.

@@ -2,13 +2,14 @@
 
 use dip::emulate::report::{Breakdown, ModuleTime};
 use dip::prelude::*;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::variants::Variant;
 use crate::cli::output::Figures;
 
 /// What `dip explain` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ExplainFigures {
     pub model: String,
     pub cluster: String,
@@ -30,7 +31,7 @@ pub struct ExplainFigures {
 }
 
 /// Time of one module.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ModuleFigures {
     pub module: String,
     pub forward_s: Seconds,
@@ -39,7 +40,7 @@ pub struct ModuleFigures {
 }
 
 /// Time of the bubbles of one cause.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct BubbleFigures {
     pub cause: String,
     pub meaning: &'static str,
@@ -47,7 +48,7 @@ pub struct BubbleFigures {
 }
 
 /// The critical path, whose parts add up to the makespan.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct CriticalFigures {
     pub stages: usize,
     pub modules: Vec<ModuleFigures>,
@@ -57,7 +58,7 @@ pub struct CriticalFigures {
 }
 
 /// A changed setup.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct VariantFigures {
     pub name: String,
     /// The makespan of its plan.

@@ -16,7 +16,7 @@ use super::output::JsonOutput;
 use super::search::{self, SearchArgs};
 use super::spinner::Spinner;
 use super::timeline::Timeline;
-use figures::ExplainFigures;
+pub use figures::ExplainFigures;
 use variants::{Variant, of_graph, of_model};
 
 const KINDS: [&str; 3] = ["forward", "backward", "weight gradient"];

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use dip::plan::{Bytes, Flops, Seconds};
 use dip::train::{Fit, Outlook, Proposal};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::output::Figures;
 
 /// What `dip init` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ProposalFigures {
     /// The run that was written.
     out: PathBuf,
@@ -34,7 +35,7 @@ pub struct ProposalFigures {
 }
 
 /// Memory of the fullest rank.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct MemoryFigures {
     total_bytes: Bytes,
     weights_bytes: Bytes,
@@ -46,7 +47,7 @@ struct MemoryFigures {
 }
 
 /// What a mean iteration holds and takes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct IterationFigures {
     tokens: f64,
     documents: f64,

@@ -17,7 +17,7 @@ use super::doctor::free_memory;
 use super::files::write_whole;
 use super::inputs;
 use super::output::JsonOutput;
-use figures::ProposalFigures;
+pub use figures::ProposalFigures;
 use files::{DataFiles, name_of, weights_of};
 
 /// Most ranks that are proposed for the cores of a machine.

@@ -1,13 +1,14 @@
 //! The figures of a plan.
 
 use dip::prelude::*;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::output::Figures;
 use crate::cli::throughput::StepDocument;
 
 /// What `dip plan` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PlanFigures {
     pub model: String,
     pub cluster: String,
@@ -35,7 +36,7 @@ pub struct PlanFigures {
 }
 
 /// The mean of a plan over samples of noise.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct UnderNoise {
     pub samples: usize,
     pub mean_s: Seconds,

@@ -21,7 +21,8 @@ use super::search::{self, SearchArgs};
 use super::sizing::Sizing;
 use super::spinner::Spinner;
 use build::{Built, SubMicrobatch};
-use figures::{PlanFigures, UnderNoise};
+use figures::UnderNoise;
+pub use figures::PlanFigures;
 
 /// The way of segments through the ranks.
 #[derive(Debug, Clone, Copy, ValueEnum)]

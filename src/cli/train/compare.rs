@@ -5,19 +5,20 @@ use std::process::ExitCode;
 use anyhow::Result;
 use dip::plan::{ModelSpec, Seconds};
 use dip::train::{LoadFigures, Run, RunConfig, RunTotals, Training};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::output::{Figures, JsonOutput};
 
 /// What `dip train --compare` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct RaceFigures {
     /// The schedule of the run, and the other one.
     schedules: [SideFigures; 2],
 }
 
 /// The mean figures of the run under one schedule, after the first iterations.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct SideFigures {
     schedule: String,
     iteration_s: Seconds,

@@ -22,6 +22,7 @@ use dip::train::{Device, OutputLock, Resumed, Run, RunConfig, StopRequest, check
 use super::output::JsonOutput;
 use super::spinner::Spinner;
 use super::{inputs, sizing, terminal};
+pub use compare::RaceFigures;
 pub use generated::print_generated;
 use progress::Progress;
 use signals::Signals;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use dip::train::data::Picture;
 use dip_files::Kind;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::From;
@@ -33,14 +34,14 @@ pub struct CaptionCommand {
 }
 
 /// What `dip caption` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct CaptionFigures {
     /// In the order of the command line.
     captions: Vec<Captioned>,
 }
 
 /// A picture with its caption.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Captioned {
     picture: PathBuf,
     caption: String,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use dip::train::write_samples;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::From;
@@ -41,14 +42,14 @@ pub struct Generate {
 }
 
 /// What `dip generate` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ClipFigures {
     /// In the order of the command line.
     clips: Vec<Generated>,
 }
 
 /// A caption with its clip.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Generated {
     caption: String,
     /// Its file.

@@ -12,9 +12,9 @@ use dip::train::{RunConfig, TrainedRun, WeightsConfig, weights};
 
 use super::inputs;
 
-pub use caption::CaptionCommand;
+pub use caption::{CaptionCommand, CaptionFigures};
 pub use evaluate::Evaluate;
-pub use generate::Generate;
+pub use generate::{ClipFigures, Generate};
 
 /// Where a trained model comes from.
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ use clap::Args;
 use dip::emulate::{GradientOverlap, Replicas};
 use dip::plan::{Parallelism, Seconds};
 use dip::tune::{Setup, TuneProgress, TuneReport, TuneSettings, tune};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::inputs;
@@ -58,7 +59,7 @@ pub struct Tune {
 }
 
 /// What `dip tune` prints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TuneFigures<'a>(&'a TuneReport);
 
 impl Figures for TuneFigures<'_> {

@@ -50,6 +50,7 @@ pub struct LoaderConfig {
 
 /// What happens to documents that are longer than a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TooLong {
     /// They end where the sequence ends, or before the first picture that does not fit.

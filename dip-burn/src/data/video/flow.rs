@@ -16,6 +16,7 @@ pub(crate) const SAMPLE_SHIFT: f64 = 3.0;
 
 /// The times at which clips are trained, from 0, which is noise, to 1, which is video.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct FlowTimes {
     /// The distribution of times before the shift.
@@ -31,6 +32,7 @@ pub struct FlowTimes {
 
 /// A distribution of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum TimeDistribution {
     /// The logit of the time is normal.

@@ -9,6 +9,7 @@ use super::RateSchedule;
 
 /// How weights are updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
     /// AdamW for all parameters.
@@ -20,6 +21,7 @@ pub enum Algorithm {
 
 /// The optimiser and its learning rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
     /// The update rule.
@@ -72,6 +74,7 @@ pub(in crate::runtime) fn no_such_part(
 
 /// Settings of some of the parameters, in place of the optimiser's.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ParameterGroup {
     /// Modules or parts of them: `vision`, `vision.tower`, `vision.projector`, `language.embed`.

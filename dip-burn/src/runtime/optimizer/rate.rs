@@ -6,6 +6,7 @@ use super::OptimizerConfig;
 
 /// The learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RateSchedule {
     /// Half a cosine from the peak to `final_share` of it.

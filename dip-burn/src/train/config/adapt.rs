@@ -11,6 +11,7 @@ use super::RunConfig;
 
 /// `[weights]`: the initial weights.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WeightsConfig {
     /// A Hugging Face folder: `config.json` and safetensors.
@@ -28,6 +29,7 @@ pub struct WeightsConfig {
 
 /// `[lora]`: low-rank adapters on frozen modules.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
     /// Inner width of an adapter.
@@ -62,6 +64,7 @@ impl Default for LoraConfig {
 
 /// `[sequence]`: sizes of a packed sequence, in place of the model's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SequenceConfig {
     /// Tokens, images included.

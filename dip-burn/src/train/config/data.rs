@@ -20,6 +20,7 @@ const SECONDS_PER_CLIP: f64 = 2.0;
 
 /// The training data of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// Shards: files, folders of them, patterns or URLs; none for the built-in drawn scenes, or moving shapes for video.
@@ -191,6 +192,7 @@ impl Default for DataConfig {
 
 /// One part of a mixture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MixtureConfig {
     /// Shards, as in `data.shards`.
@@ -209,6 +211,7 @@ fn one() -> f64 {
 
 /// Which of the waiting documents comes next in a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Packing {
     /// The oldest document that fits.

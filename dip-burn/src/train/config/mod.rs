@@ -24,6 +24,7 @@ const MAX_ITERATIONS: u64 = 1_000_000_000_000;
 
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// Name in reports.

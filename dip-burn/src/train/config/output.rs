@@ -11,6 +11,7 @@ const CAPTION_TOKENS: usize = 80;
 
 /// Interval and number of checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
     /// Iterations between two checkpoints; 0 for none. The last iteration always writes a checkpoint.
@@ -23,6 +24,7 @@ pub struct CheckpointConfig {
 
 /// What a run does if a checkpoint cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OnError {
     /// It ends with an error.
@@ -47,6 +49,7 @@ impl CheckpointConfig {
 
 /// Interval and amount of evaluations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
     /// Iterations between two evaluations; 0 for none. The model is always evaluated before the first iteration and after the last.
@@ -187,6 +190,7 @@ impl Default for EvaluationConfig {
 
 /// Metrics that are written beside `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
     /// TensorBoard event files in the folder `tensorboard` of the output.

@@ -15,6 +15,7 @@ const MAX_RANKS: u32 = 1 << 16;
 
 /// Ranks, schedule and search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PipelineConfig {
     /// The devices of the ranks.
@@ -119,6 +120,7 @@ impl Default for PipelineConfig {
 
 /// The devices of the ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Device {
     /// Threads of this machine.
@@ -134,6 +136,7 @@ pub enum Device {
 
 /// How layers are placed on ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PartitionMethod {
     /// Search the placement that makes plans of the first batches shortest. Schedules without a search use their rule.

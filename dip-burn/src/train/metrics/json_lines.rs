@@ -19,9 +19,12 @@ pub struct JsonLines {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
-enum MetricLine<'a> {
+pub(in crate::train) enum MetricLine<'a> {
+    /// An iteration.
     Train(&'a IterationReport),
+    /// An evaluation.
     Evaluation(&'a Evaluation),
 }
 

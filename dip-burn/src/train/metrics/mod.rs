@@ -9,6 +9,8 @@ mod tensorboard;
 mod traces;
 
 pub use json_lines::JsonLines;
+#[cfg(feature = "schema")]
+pub(super) use json_lines::MetricLine;
 pub use prometheus::Prometheus;
 pub use samples::{SampleFiles, write as write_samples};
 pub use summary::{

@@ -13,6 +13,7 @@ const MAX_FRAMES: u32 = 1 << 16;
 
 /// What a file says of videos. Absent fields are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct VideoProcessorConfig {
     /// Frames per second.

@@ -26,6 +26,7 @@ pub struct Timeline {
 
 /// Predicted figures of a plan.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Prediction {
     /// End of the last task.
     pub makespan_s: Seconds,

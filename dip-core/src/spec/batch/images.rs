@@ -15,6 +15,7 @@ const MAX_PATCHES: u32 = 1 << 28;
 
 /// The size of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageSize {
     /// Patches of all its views.
@@ -39,6 +40,7 @@ fn is_one(views: &u32) -> bool {
 /// In a file `"images": 10` means ten images of the model's own size, and `"images": [{"patches": 1024, "tokens": 256}]` one image
 /// of this size.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(untagged))]
 pub enum Images {
     /// A number of images of the model's own size.
     Count(u32),

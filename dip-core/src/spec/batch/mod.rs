@@ -35,6 +35,7 @@ pub struct BatchMeta {
 ///
 /// In a file an absent field means that the microbatch has none of it: `{"images": 5}` has five images and no text.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct MicrobatchMeta {
     /// The images of the sequence: their number, or the size of each.
@@ -65,6 +66,7 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
 
 /// One video clip and its caption.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClipMeta {
     /// Length of the clip, in seconds.
@@ -77,20 +79,28 @@ pub struct ClipMeta {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct BatchLine {
+pub(crate) struct BatchLine {
+    /// Number of the batch that the microbatch belongs to.
     #[serde(default)]
     iteration: u64,
+    /// Number of images of the model's own size, or the size of each.
     #[serde(default, skip_serializing_if = "Images::is_empty")]
     images: Images,
+    /// Text tokens of the sequence.
     #[serde(default, skip_serializing_if = "is_zero")]
     text_tokens: u64,
+    /// Length of each sound, in seconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     audio_seconds: Vec<f64>,
+    /// Video clips.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     clips: Vec<ClipMeta>,
+    /// Tokens of each packed document, between which there is no attention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     documents: Vec<u64>,
+    /// Sizes of the instances of modules of other crates, by module.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     other: BTreeMap<String, Vec<u64>>,
 }

@@ -20,6 +20,7 @@ const TYPICAL_SECONDS: f64 = 10.0;
 /// Audio encoder of the Whisper type: two convolutions over log-mel frames, of which the second halves the number of frames, fixed
 /// sinusoidal positions, layers, and an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AudioSpec {
     /// Encoder frames per second of sound; half of the mel frames.
@@ -55,6 +56,7 @@ fn has_max_frames(frames: &u32) -> bool {
 
 /// How an audio encoder turns its frames into tokens of the decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AudioProjector {
     /// A norm, neighbouring frames side by side, and two linear layers. The last token of a sound is filled up with zeros.

@@ -10,6 +10,7 @@ use crate::spec::error::FieldError;
 
 /// Causal language model: a backbone with a head, or a text encoder without.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DecoderSpec {
     /// Tokens in the vocabulary.

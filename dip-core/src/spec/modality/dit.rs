@@ -18,6 +18,7 @@ const MEASURED_CAPTION: u64 = 64;
 
 /// Diffusion transformer with cross attention to its inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DitSpec {
     /// Latent frames per second of video.
@@ -34,6 +35,7 @@ pub struct DitSpec {
 /// The transformer of Wan 2.1: a caption passes through two layers and is padded with zeros, only the diffusion step modulates the
 /// layers, the norms around the modulation have no weights, and the output is the velocity from video to noise.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WanSpec {
     /// Latent frames, rows and columns of one token.

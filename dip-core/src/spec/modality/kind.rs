@@ -11,6 +11,7 @@ use super::{AudioSpec, DecoderSpec, DitSpec, Modality, T5Spec, VitSpec};
 
 /// The modality of a module, with its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleKind {
     /// Vision encoder with a spatial-merge adapter at its end.
@@ -24,6 +25,7 @@ pub enum ModuleKind {
     /// Text encoder of the T5 type, whose tokens all attend to each other.
     T5(T5Spec),
     /// A modality of another crate.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Other(OtherModality),
 }
 

@@ -11,6 +11,7 @@ use crate::spec::error::FieldError;
 /// Encoder of captions. All tokens of a caption attend to each other; each layer learns what their distance adds to the scores,
 /// which are not scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct T5Spec {
     /// Tokens in the vocabulary.

@@ -19,6 +19,7 @@ const SCALING_RATIO: f64 = 1.1;
 /// The encoder sees the whole picture on one square, and the picture at the resolution that suits it best, cut into squares. In
 /// the decoder, the tokens of all tiles form one grid without its padding, and a learned token ends each of its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TileSpec {
     /// The resolutions, `[height, width]` in pixels. Both are multiples of the image side.

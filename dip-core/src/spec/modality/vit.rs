@@ -11,6 +11,7 @@ use crate::spec::error::FieldError;
 
 /// Vision encoder with a spatial-merge adapter at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VitSpec {
     /// Side of the square input image, in pixels. Pixels beyond the last whole patch are not used. With `native`, the side of a
@@ -54,6 +55,7 @@ pub struct VitSpec {
 /// Fewest and most pixels of an image that keeps its proportions. Smaller and larger pictures are scaled; both sides become
 /// multiples of `patch_px * merge`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PixelRange {
     /// Fewest pixels.
@@ -64,6 +66,7 @@ pub struct PixelRange {
 
 /// The norm of a vision encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NormKind {
     /// Layer norm, with a shift.
@@ -82,6 +85,7 @@ impl NormKind {
 
 /// Attention inside square windows of an image, as in Qwen2.5-VL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WindowSpec {
     /// Side of a window, in pixels. Windows at the right and at the lower edge of an image may be smaller.
@@ -92,6 +96,7 @@ pub struct WindowSpec {
 
 /// How a vision encoder begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Tower {
     /// Patch embedding with a bias, rotary positions of rows and columns, an adapter with a norm before it.

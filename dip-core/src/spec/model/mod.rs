@@ -35,6 +35,7 @@ pub const MAX_BATCH_TOKENS: u64 = 1 << 30;
 
 /// A large multimodal model: a directed acyclic graph of modules, connected by their `inputs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// Name in reports and plans.
@@ -68,6 +69,7 @@ const fn default_microbatches() -> u32 {
 
 /// Degrees of data, tensor and pipeline parallelism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Parallelism {
     /// Number of pipeline replicas.
@@ -95,6 +97,7 @@ impl Default for Parallelism {
 
 /// One modality module: a stack of equal transformer layers with a start and an end of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ModuleSpec {
     /// Name in reports, graphs and plans; unique in the model.

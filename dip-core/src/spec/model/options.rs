@@ -8,6 +8,7 @@ use crate::spec::modality::DecoderSpec;
 
 /// Options in which published models differ. The presets use the defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LayerOptions {
     /// Added to the variance in every norm of the module.
@@ -50,6 +51,7 @@ impl Default for LayerOptions {
 
 /// Projections of the attention that have a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionBias {
     /// None, as in Llama.
@@ -76,6 +78,7 @@ impl AttentionBias {
 
 /// Attention to the latest tokens only, as in Mistral.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AttentionWindow {
     /// Tokens that a token attends to, itself included.
@@ -87,6 +90,7 @@ pub struct AttentionWindow {
 
 /// Root-mean-square norms of queries and keys, each with weights of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum QueryKeyNorm {
     /// Each head by itself; all heads share the weights of one head, as in Qwen3.
@@ -97,6 +101,7 @@ pub enum QueryKeyNorm {
 
 /// An activation of a feed-forward network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// `x Phi(x)`, exact.
@@ -109,6 +114,7 @@ pub enum Activation {
 
 /// Rotary positions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Rope {
     /// Base of the angles.
@@ -146,6 +152,7 @@ impl Default for Rope {
 /// Scaling of rotary wave lengths for longer sequences: short waves stay, long waves grow by `factor`, waves between them in
 /// part.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RopeScaling {
     /// Factor by which long waves grow.
@@ -161,6 +168,7 @@ pub struct RopeScaling {
 /// Scaling of rotary wave lengths by YaRN: angles that turn often in the original training stay, angles that turn rarely are
 /// divided by `factor`, and a ramp over the angles between them joins both.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct YarnScaling {
     /// Factor by which long waves grow.
@@ -179,6 +187,7 @@ pub struct YarnScaling {
 
 /// Low-rank adapters on a frozen module: `y = x W + (alpha / rank) x A B`. A and B are trained, and the parts in `full`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Lora {
     /// Inner width of an adapter.
@@ -200,6 +209,7 @@ pub struct Lora {
 
 /// A projection that may have an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum LoraTarget {

@@ -19,6 +19,7 @@ const MIN_AREA: f32 = 0.01;
 
 /// The parts of a caption that frames show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SampleMatch {
     /// The caption's colour is the nearest to the colour of the shape.
     pub colour: bool,

@@ -25,6 +25,7 @@ const RECENT: usize = 50;
 
 /// The figures of a run of one process, from its start or its resumption.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct RunSummary {
     /// Name of the run.
@@ -72,6 +73,7 @@ pub struct RunSummary {
 
 /// Mean figures of the stages of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StageFigures {
     /// Measured time from the start of the first stage to the end of the last.
     pub makespan_s: Seconds,
@@ -90,6 +92,7 @@ pub struct StageFigures {
 
 /// How full and how even the microbatches of a run are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LoadFigures {
     /// Mean patches of a microbatch.
     pub patches: f64,
@@ -107,6 +110,7 @@ pub struct LoadFigures {
 
 /// A held-out loss.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HeldOutLoss {
     /// Iterations completed before the evaluation.
     pub iteration: u64,
