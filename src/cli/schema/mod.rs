@@ -63,7 +63,7 @@ fn all() -> Vec<FileSchema> {
 
 /// The schemas of the documents of `--json`.
 fn documents() -> Vec<FileSchema> {
-    let mut all = vec![
+    let all = vec![
         document::<super::plan::PlanFigures>("dip plan"),
         document::<super::check::CheckFigures>("dip check"),
         document::<super::emulate::EmulationFigures>("dip emulate"),
@@ -75,7 +75,14 @@ fn documents() -> Vec<FileSchema> {
         document::<super::doctor::DoctorFigures>("dip doctor"),
     ];
     #[cfg(feature = "train")]
-    all.extend([
+    let all = [all, trained()].concat();
+    all
+}
+
+/// The schemas of the documents of commands that train or use a trained model.
+#[cfg(feature = "train")]
+fn trained() -> Vec<FileSchema> {
+    vec![
         document::<dip::train::RunSummary>("dip train"),
         document::<super::train::RaceFigures>("dip train --compare"),
         document::<dip::train::Evaluation>("dip evaluate"),
@@ -85,8 +92,7 @@ fn documents() -> Vec<FileSchema> {
         document::<super::calibrate::CalibrationFigures>("dip calibrate"),
         document::<super::init::ProposalFigures>("dip init"),
         document::<super::index::IndexFigures>("dip index"),
-    ]);
-    all
+    ]
 }
 
 /// The schema of the document that a command prints.
