@@ -1,9 +1,10 @@
 //! Times of kernels beside their twins in Burn's operations.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use dip_core::Activation;
 use serde::Serialize;
 
@@ -12,7 +13,7 @@ use crate::kernels::{
     AdamwStep, Addend, AttentionRanges, ClipRows, ClipTables, CrossEntropyGiven, Kernels,
     PackedAttention, RotaryPairs, RotaryTables, RowFactor, kernels, plain_kernels,
 };
-use crate::model::{Precision, cast};
+use crate::model::{Precision, cast, to_f32};
 use crate::params::ReadError;
 
 /// Seconds that the calls of one sample take at least.
@@ -130,12 +131,34 @@ fn flat<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, 1> {
     x.flatten(0, D - 1)
 }
 
+/// Makes the inputs of kernels: no two alike, and the same for every call and precision.
+struct Inputs<'a, B: Backend> {
+    device: &'a B::Device,
+    made: Cell<u32>,
+}
+
+impl<B: Backend> Inputs<'_, B> {
+    /// Values that fill the range evenly, in an order that looks random.
+    fn between<const D: usize>(&self, least: f64, most: f64, shape: [usize; D]) -> Tensor<B, D> {
+        self.made.set(self.made.get() + 1);
+        let places =
+            Tensor::<B, 1, Int>::arange(0..shape.iter().product::<usize>() as i64, self.device);
+        // Small factors keep the digits of f32.
+        let (row, column) = (places.clone() / 4096, places % 4096);
+        let x = column.float() * 0.618_034
+            + row.float() * 0.754_878
+            + f64::from(self.made.get()) * 0.569_84;
+        let x = to_f32(x);
+        ((x.clone() - x.floor()) * (most - least) + least).reshape(shape)
+    }
+}
+
 /// Every kernel with the bytes that it must move.
 fn calls<B: Backend>(device: &B::Device, sizes: KernelSizes) -> Vec<(&'static str, u64, Call<B>)> {
     let KernelSizes { rows, width, vocabulary, precision } = sizes;
+    let inputs = Inputs { device, made: Cell::new(0) };
     let random = |rows: usize, width: usize| -> Tensor<B, 2> {
-        let x = Tensor::random([rows, width], Distribution::Uniform(-1.0, 1.0), device);
-        cast(x, precision.dtype())
+        cast(inputs.between(-1.0, 1.0, [rows, width]), precision.dtype())
     };
     let element = precision.element_bytes();
     let of = |tensors: usize| tensors as u64 * (rows * width) as u64 * element;
@@ -186,12 +209,12 @@ fn calls<B: Backend>(device: &B::Device, sizes: KernelSizes) -> Vec<(&'static st
     all.push(("softmax", of(2), Box::new(call)));
     let call = move |k: &dyn Kernels<B>| vec![flat(k.softmax_backward(scores.clone(), dy.clone()))];
     all.push(("softmax backward", of(3), Box::new(call)));
-    all.extend(attention_calls(device, sizes));
+    all.extend(attention_calls(&inputs, sizes));
     all.extend(loss_calls(device, random(rows.min(2048), vocabulary), element));
-    all.push(adamw_call(device, rows * width));
-    all.push(squares_call(device, rows * width));
-    all.extend(modulation_calls(device, sizes));
-    all.extend(product_calls(device, sizes));
+    all.push(adamw_call(&inputs, rows * width));
+    all.push(squares_call(&inputs, rows * width));
+    all.extend(modulation_calls(&inputs, sizes));
+    all.extend(product_calls(&inputs, sizes));
     all
 }
 
@@ -213,7 +236,7 @@ fn rotary<B: Backend>(device: &B::Device, rows: usize) -> RotaryTables<B> {
 
 /// Causal attention inside packed sequences of 100 tokens, two query heads to a key head where they are even.
 fn attention_calls<B: Backend>(
-    device: &B::Device,
+    inputs: &Inputs<'_, B>,
     sizes: KernelSizes,
 ) -> Vec<(&'static str, u64, Call<B>)> {
     let KernelSizes { rows, width, precision, .. } = sizes;
@@ -222,8 +245,7 @@ fn attention_calls<B: Backend>(
     let heads = width / HEAD_DIM;
     let kv_heads = if heads.is_multiple_of(2) { heads / 2 } else { heads };
     let random = |heads: usize| -> Tensor<B, 2> {
-        let shape = [rows, heads * HEAD_DIM];
-        cast(Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), device), precision.dtype())
+        cast(inputs.between(-1.0, 1.0, [rows, heads * HEAD_DIM]), precision.dtype())
     };
     let given = || PackedAttention {
         query: random(heads) * 0.2,
@@ -234,7 +256,7 @@ fn attention_calls<B: Backend>(
         head_dim: HEAD_DIM,
     };
     let ranges: Vec<_> = (0..rows).map(|row| row / 100 * 100..row + 1).collect();
-    let ranges = AttentionRanges::<B>::new(&ranges, rows, device);
+    let ranges = AttentionRanges::<B>::new(&ranges, rows, inputs.device);
     let bytes = |queries: usize, keys: usize| {
         ((queries * heads + keys * kv_heads) * rows * HEAD_DIM) as u64 * precision.element_bytes()
     };
@@ -297,8 +319,8 @@ fn loss_calls<B: Backend>(
 }
 
 /// One large parameter and some small ones.
-fn adamw_call<B: Backend>(device: &B::Device, length: usize) -> (&'static str, u64, Call<B>) {
-    let values = |length| Tensor::<B, 1>::random([length], Distribution::Uniform(0.1, 1.0), device);
+fn adamw_call<B: Backend>(inputs: &Inputs<'_, B>, length: usize) -> (&'static str, u64, Call<B>) {
+    let values = |length| inputs.between(0.1, 1.0, [length]);
     let parameter = |length: usize| [(); 4].map(|()| values(length));
     let lengths: Vec<usize> = [length].into_iter().chain((0..20).map(|i| 1 + 37 * i)).collect();
     let all: usize = lengths.iter().sum();
@@ -330,10 +352,9 @@ fn adamw_call<B: Backend>(device: &B::Device, length: usize) -> (&'static str, u
 }
 
 /// The sum of the squares of many gradients.
-fn squares_call<B: Backend>(device: &B::Device, length: usize) -> (&'static str, u64, Call<B>) {
+fn squares_call<B: Backend>(inputs: &Inputs<'_, B>, length: usize) -> (&'static str, u64, Call<B>) {
     let lengths = [length].into_iter().chain((0..20).map(|i| 1 + 37 * i));
-    let values =
-        |length| Tensor::<B, 1>::random([length], Distribution::Uniform(-1.0, 1.0), device);
+    let values = |length| inputs.between(-1.0, 1.0, [length]);
     let gradients: Vec<Tensor<B, 1>> = lengths.map(values).collect();
     let all: usize = gradients.iter().map(|x| x.dims()[0]).sum();
     let call = move |k: &dyn Kernels<B>| vec![k.squares(gradients.clone()).sum()];
@@ -342,17 +363,16 @@ fn squares_call<B: Backend>(device: &B::Device, length: usize) -> (&'static str,
 
 /// Factor, shift and gate of rows that belong to clips, and the gradients of their tables.
 fn modulation_calls<B: Backend>(
-    device: &B::Device,
+    inputs: &Inputs<'_, B>,
     sizes: KernelSizes,
 ) -> Vec<(&'static str, u64, Call<B>)> {
     let KernelSizes { rows, width, precision, .. } = sizes;
-    let random = move |device: &B::Device, rows: usize, width: usize| -> Tensor<B, 2> {
-        let x = Tensor::random([rows, width], Distribution::Uniform(-1.0, 1.0), device);
-        cast(x, precision.dtype())
+    let random = |rows: usize, width: usize| -> Tensor<B, 2> {
+        cast(inputs.between(-1.0, 1.0, [rows, width]), precision.dtype())
     };
-    let [x, dy] = [(); 2].map(|()| random(device, rows, width));
-    let (steps, own) = (random(device, 3, 6 * width), random(device, 1, 6 * width));
-    let clips = ClipRows::<B>::new(&[rows / 2, 5, rows - rows / 2 - 5], device);
+    let [x, dy] = [(); 2].map(|()| random(rows, width));
+    let (steps, own) = (random(3, 6 * width), random(1, 6 * width));
+    let clips = ClipRows::<B>::new(&[rows / 2, 5, rows - rows / 2 - 5], inputs.device);
     let of = |tensors: usize| (tensors * rows * width) as u64 * precision.element_bytes();
     let (input, residual, members) = (x.clone(), dy.clone(), clips.clone());
     let forward = move |k: &dyn Kernels<B>| {
@@ -366,7 +386,7 @@ fn modulation_calls<B: Backend>(
             modulated(RowFactor { part: 5, base: 1.0 }, Addend::Nothing),
         ]
     };
-    let device = device.clone();
+    let device = inputs.device.clone();
     let backward = move |k: &dyn Kernels<B>| {
         let tables = Tensor::zeros([3, 6 * width], (&device, precision.dtype()));
         let pair = [x.clone(), dy.clone()];
@@ -381,15 +401,14 @@ fn modulation_calls<B: Backend>(
 
 /// Products of rows, with a bias, and of heads.
 fn product_calls<B: Backend>(
-    device: &B::Device,
+    inputs: &Inputs<'_, B>,
     sizes: KernelSizes,
 ) -> Vec<(&'static str, u64, Call<B>)> {
     let KernelSizes { rows, width, precision, .. } = sizes;
     let random = |rows: usize, width: usize| -> Tensor<B, 2> {
         // Larger values would differ by the rounding of long sums.
         let most = (width as f64).sqrt().recip();
-        let x = Tensor::random([rows, width], Distribution::Uniform(-most, most), device);
-        cast(x, precision.dtype())
+        cast(inputs.between(-most, most, [rows, width]), precision.dtype())
     };
     let (x, w, bias) = (random(rows, width), random(width, width), random(1, width));
     let bias = bias.reshape([width]);
@@ -425,5 +444,19 @@ mod tests {
         assert!(times.iter().all(|t| t.seconds > 0.0 && t.plain_seconds > 0.0 && t.bytes > 0));
         let off = times.iter().find(|t| t.difference > 1e-5);
         assert!(off.is_none(), "{off:?}");
+    }
+
+    #[test]
+    fn kernels_of_sixteen_bits_differ_from_f32_by_their_rounding() {
+        let sizes = |precision| KernelSizes { rows: 64, width: 64, vocabulary: 100, precision };
+        let device = Default::default();
+        let exact = calls::<Flex>(&device, sizes(Precision::F32));
+        for (precision, most) in [(Precision::Bf16, 1.5e-2), (Precision::F16, 2e-3)] {
+            let low = calls::<Flex>(&device, sizes(precision));
+            for ((kernel, _, low), (_, _, exact)) in low.into_iter().zip(&exact) {
+                let off = difference(low(kernels()), exact(plain_kernels())).unwrap();
+                assert!(off < most, "{kernel} in {}: {off}", precision.name());
+            }
+        }
     }
 }
