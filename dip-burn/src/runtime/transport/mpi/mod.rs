@@ -12,6 +12,7 @@
 //! life. A process receives whatever it sends, and ends a round of sends without regard to its receives, so that no order of messages
 //! can deadlock.
 
+mod outgoing;
 mod pace;
 mod thread;
 mod watch;
@@ -24,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use super::{Receive, Router, Transport};
 use crate::runtime::group::{GroupError, quoted};
-use thread::{MpiThread, Outgoing};
+use outgoing::Outgoing;
+use thread::MpiThread;
 
 /// Channel of the error with which a process ends.
 const FAILURE: u32 = 12;

@@ -1,6 +1,6 @@
 //! The thread that makes all calls of MPI.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -14,6 +14,7 @@ use mpi::request::{LocalScope, Request, scope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Equivalence, Source};
 
+use super::outgoing::{Open, Outgoing, Sends};
 use super::pace::Pace;
 use super::watch::{SILENCE, Watch};
 use super::{FAILURE, HEARTBEAT, LEFT, Shared};
@@ -40,59 +41,6 @@ const HOST_BYTES: usize = 64;
 const GRACE: Duration = Duration::from_secs(2);
 /// Exit code of processes that are ended together.
 const EXIT_CODE: i32 = 2;
-
-/// What the other threads of this process want.
-pub(super) enum Outgoing {
-    /// Send a message.
-    Message { to: Vec<usize>, channel: u32, bytes: Vec<u8> },
-    /// Tell the others why they cannot continue.
-    Failure(String),
-    /// Tell the others that this process ends, and answer when they have been told.
-    Leave { error: Option<String>, told: Sender<()> },
-    /// Look at the network now.
-    Wake,
-    /// End with the others.
-    End,
-}
-
-impl Outgoing {
-    /// True for what overtakes messages that wait.
-    fn is_urgent(&self) -> bool {
-        match self {
-            Self::Message { channel, .. } => *channel == HEARTBEAT,
-            Self::Failure(_) | Self::Leave { error: Some(_), .. } => true,
-            Self::Leave { error: None, .. } | Self::Wake | Self::End => false,
-        }
-    }
-}
-
-/// Sends or receives that have begun.
-type Open<'a, 's> = Vec<Request<'a, [u8], &'s LocalScope<'a>>>;
-
-/// Pieces on their way to one process.
-#[derive(Default)]
-struct Lane<'a, 's> {
-    open: Open<'a, 's>,
-    /// Tags and bytes of those that follow.
-    next: VecDeque<(i32, &'a [u8])>,
-}
-
-/// The messages of a round on their way to other processes.
-#[derive(Default)]
-struct Sends<'a, 's> {
-    /// By process.
-    lanes: BTreeMap<usize, Lane<'a, 's>>,
-    /// What overtakes the pieces.
-    urgent: Open<'a, 's>,
-    /// Bytes of all messages of the round.
-    bytes: usize,
-}
-
-impl Sends<'_, '_> {
-    fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.urgent.is_empty()
-    }
-}
 
 /// Process, channel, and whether more of the message follows.
 type Head = (usize, u32, bool);
